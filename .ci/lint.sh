@@ -1,0 +1,18 @@
+# Style and types, and the draft of the release notes. Run by .ci/run.
+set -euo pipefail
+cd "$work/lint"
+python3 -m venv "$work/lint-venv"
+bin=$work/lint-venv/bin
+"$bin/pip" install -q -e '.[dev]'
+
+# All of them speak, even when the first one fails.
+status=0
+check() {
+    echo "\$ $*"
+    "$bin/$@" || { echo "lint failed: $*"; status=1; }
+}
+check ruff check
+check ruff format --check
+check mypy -p tristunnel
+check towncrier build --draft
+exit "$status"

@@ -1,0 +1,99 @@
+"""
+What can go wrong, by code.
+
+A refusal crosses every door of the program (a frame, an RPC answer, a log
+line), so it is one exception with a stable code, and this table is the only
+place that knows all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["CODES", "ErrorCode", "TunnelError"]
+
+
+@dataclass(frozen=True)
+class ErrorCode:
+    """
+    A documented reason for refusing or ending something.
+
+    @ivar name: The stable string that programs compare, for example
+        C{"port-taken"}.
+    @ivar number: The JSON-RPC error number (-32000 and below).
+    @ivar meaning: One sentence for people.
+    @ivar permanent: Whether the same request would be refused again, so that
+        a client should stop instead of trying once more.
+    """
+
+    name: str
+    number: int
+    meaning: str
+    permanent: bool = False
+
+
+_TABLE = (
+    ErrorCode("internal", -32000, "The server failed; its log says why."),
+    ErrorCode(
+        "auth-refused", -32001, "The credentials were not accepted.", permanent=True
+    ),
+    ErrorCode("not-permitted", -32002, "This caller may not do that.", permanent=True),
+    ErrorCode("unknown-tunnel", -32003, "There is no such tunnel."),
+    ErrorCode("port-taken", -32004, "The port is in use."),
+    ErrorCode(
+        "port-not-permitted",
+        -32005,
+        "The port is outside the range that this server gives out.",
+        permanent=True,
+    ),
+    ErrorCode("ports-exhausted", -32006, "No port is free in the range."),
+    ErrorCode("name-taken", -32007, "Another tunnel has that name."),
+    ErrorCode(
+        "bad-option",
+        -32008,
+        "An option of the request is missing or wrong.",
+        permanent=True,
+    ),
+    ErrorCode("shutting-down", -32009, "The server is going away."),
+    ErrorCode("limit-reached", -32010, "A limit is reached."),
+    ErrorCode("client-away", -32011, "The tunnel's client is not connected."),
+    ErrorCode("service-refused", -32012, "The service did not accept a connection."),
+    ErrorCode("service-timeout", -32013, "The service did not answer in time."),
+    ErrorCode("service-unreachable", -32014, "The service could not be reached."),
+    ErrorCode("reset", -32015, "The other end broke the connection."),
+    ErrorCode("stalled", -32016, "A reader stood still while others waited."),
+    ErrorCode("session-lost", -32017, "The client's connection was lost."),
+    ErrorCode("displaced", -32018, "The holder of the lease came back elsewhere."),
+    ErrorCode("closed", -32019, "The tunnel was closed."),
+    ErrorCode("expired", -32020, "The time for that is over."),
+    ErrorCode("protocol-error", -32021, "The peer broke the protocol."),
+    ErrorCode("handshake-timeout", -32022, "The peer said too little for too long."),
+    ErrorCode(
+        "bad-pin", -32023, "The server's certificate is not the pinned one.", True
+    ),
+)
+
+CODES: dict[str, ErrorCode] = {code.name: code for code in _TABLE}
+"""Every code by its name."""
+
+
+class TunnelError(Exception):
+    """
+    Something was refused or ended, for a reason that has a code.
+
+    @ivar code: The entry of L{CODES}.
+    @ivar message: One line that names the cause and, where there is one, the
+        cure. It may be shown to the other side, so it holds no secrets.
+    @ivar retryAfter: Seconds after which trying again makes sense, or C{None}.
+    """
+
+    def __init__(
+        self, code: str, message: str = "", retryAfter: float | None = None
+    ) -> None:
+        self.code = CODES.get(code, CODES["internal"])
+        self.message = message or self.code.meaning
+        self.retryAfter = retryAfter
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return f"{self.message} [{self.code.name}]"
