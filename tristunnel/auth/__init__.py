@@ -1,0 +1,3 @@
+"""
+Who may connect: C{twisted.cred} credentials, checkers and the realm.
+"""

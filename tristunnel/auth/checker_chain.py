@@ -1,0 +1,112 @@
+"""
+Several credentials checkers as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from twisted.cred.checkers import (
+    ICredentialsChecker,
+    InMemoryUsernamePasswordDatabaseDontUse,
+)
+from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.error import LoginFailed, Unauthorized, UnauthorizedLogin
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.reflect import qual
+from zope.interface import implementer
+
+from tristunnel.auth.credentials import ITunnelCredentials
+from tristunnel.errors import TunnelError
+
+__all__ = ["SUPPORTED_INTERFACES", "CheckerChain"]
+
+SUPPORTED_INTERFACES = (ITunnelCredentials, IUsernamePassword)
+"""
+What a checker may ask for; also right for C{AuthOptionMixin.supportedInterfaces}.
+"""
+
+
+def _withBytes(checker: ICredentialsChecker) -> ICredentialsChecker:
+    """
+    Mend C{memory:NAME:PASSWORD}, whose plugin stores names as text although
+    usernames are bytes, so that it finds nobody.
+    """
+    if type(checker) is not InMemoryUsernamePasswordDatabaseDontUse:
+        return checker
+    # Declared as bytes, which is what the plugin does not keep to.
+    users: Mapping[Any, Any] = checker.users
+    if not any(isinstance(name, str) for name in users):
+        return checker
+    mended = InMemoryUsernamePasswordDatabaseDontUse()
+    for name, password in users.items():
+        mended.addUser(
+            name.encode("utf-8") if isinstance(name, str) else name,
+            password.encode("utf-8") if isinstance(password, str) else password,
+        )
+    return mended
+
+
+@implementer(ICredentialsChecker)
+class CheckerChain:
+    """
+    Asks checkers in turn; the first that accepts decides the name.
+
+    A C{Portal} alone keeps one checker for each interface and asks only one
+    of them, so that a second C{--auth} would replace or be hidden by the
+    first.
+    """
+
+    credentialInterfaces = (ITunnelCredentials,)
+    _log = Logger()
+
+    def __init__(self, checkers: Iterable[ICredentialsChecker]) -> None:
+        """
+        @param checkers: Checkers of L{SUPPORTED_INTERFACES}. With none, nobody
+            is admitted.
+        @raise TunnelError: C{bad-option} when a checker could never be asked.
+        """
+        self._checkers = [_withBytes(checker) for checker in checkers]
+        for checker in self._checkers:
+            if not set(SUPPORTED_INTERFACES) & set(checker.credentialInterfaces):
+                raise TunnelError(
+                    "bad-option",
+                    f"the checker {qual(type(checker))} cannot check clients of a"
+                    " tunnel; use one for names and passwords, such as clients:"
+                    " or file:",
+                )
+
+    def requestAvatarId(
+        self, credentials: ITunnelCredentials
+    ) -> Deferred[bytes | tuple[()]]:
+        """
+        Ask the checkers, one after the other.
+
+        @return: fires with the first accepted avatar id; fails with
+            L{UnauthorizedLogin} when there is none. A checker that breaks is
+            logged and counts as a no.
+        """
+        return Deferred.fromCoroutine(self._ask(credentials))
+
+    async def _ask(self, credentials: ITunnelCredentials) -> bytes | tuple[()]:
+        for checker in self._checkers:
+            wanted = checker.credentialInterfaces
+            if not any(interface.providedBy(credentials) for interface in wanted):
+                continue
+            try:
+                return await maybeDeferred(checker.requestAvatarId, credentials)
+            except CancelledError:
+                # Whoever asked has gone: the next checker has no one to tell.
+                raise
+            except (LoginFailed, Unauthorized):
+                continue
+            except Exception:
+                self._log.failure(
+                    "The checker {checker} failed for {credentials!r}; that counts"
+                    " as a refusal",
+                    checker=qual(type(checker)),
+                    credentials=credentials,
+                )
+        raise UnauthorizedLogin()

@@ -1,0 +1,267 @@
+"""
+C{--auth clients:PATH}: a file of ids and secrets.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.error import UnauthorizedLogin
+from twisted.cred.strcred import ICheckerFactory, InvalidAuthArgumentString
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+from tristunnel.auth.clients_format import ClientList, parseClients
+from tristunnel.auth.credentials import ITunnelCredentials, TunnelCredentials
+from tristunnel.errors import TunnelError
+
+__all__ = ["MAX_FILE_SIZE", "ClientsFile", "ClientsFileCheckerFactory"]
+
+MAX_FILE_SIZE = 16 * 1024 * 1024
+"""The largest clients file, in bytes."""
+
+_SHOWN_LINES = 10
+
+_Signature = tuple[int, int, int, int, int]
+
+
+def _signatureOf(status: os.stat_result) -> _Signature:
+    """
+    What is different after every change of a file, a replaced one and new
+    permissions included.
+    """
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+
+
+def _refuseUnusual(mode: int, size: int) -> None:
+    """
+    @raise OSError: for what cannot be read whole and at once.
+    """
+    if not stat.S_ISREG(mode):
+        raise OSError("it is not a regular file")
+    if size > MAX_FILE_SIZE:
+        raise OSError(f"it is larger than {MAX_FILE_SIZE // 1024 // 1024} MiB")
+
+
+def _openAtOnce(path: str, flags: int) -> int:
+    """
+    Open without waiting: a FIFO would otherwise wait for a writer, and the
+    server with it.
+    """
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _read(path: str) -> tuple[_Signature, bytes]:
+    """
+    @raise OSError: when the file cannot be read whole and at once.
+    """
+    with open(path, "rb", opener=_openAtOnce) as stream:
+        status = os.fstat(stream.fileno())
+        _refuseUnusual(status.st_mode, status.st_size)
+        # It may grow while it is read.
+        data = stream.read(MAX_FILE_SIZE + 1)
+    _refuseUnusual(status.st_mode, len(data))
+    return _signatureOf(status), data
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """
+    @return: The cause of a failed read, in words and without the path.
+    """
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+@implementer(ICredentialsChecker)
+class ClientsFile:
+    """
+    Admits the clients of a file, and follows the changes of that file.
+
+    The file is looked at (one C{stat}) at each login. Writers should replace
+    it in one step (write another file, then rename), since a login in the
+    middle of a change sees half of it.
+
+    @see: L{tristunnel.auth.clients_format} for what is in the file.
+    """
+
+    credentialInterfaces = (ITunnelCredentials,)
+    _log = Logger()
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """
+        @param path: The file. A relative path counts from the directory that
+            is current now, wherever a daemon goes later.
+        @raise TunnelError: C{bad-option} when the file cannot be read.
+        """
+        self._path = os.path.abspath(path)
+        self._clients = ClientList()
+        self._signature: _Signature | None = None
+        self._trouble: str | None = None
+        try:
+            self._load()
+        except (OSError, ValueError) as error:
+            raise TunnelError(
+                "bad-option",
+                f"cannot read the clients file {self._path!r}: {_reason(error)};"
+                " give the path of a readable file with one ID:SECRET per line",
+            ) from None
+
+    def __repr__(self) -> str:
+        """
+        Show where the clients come from, not who they are.
+        """
+        return f"<{type(self).__name__} {self._path!r}>"
+
+    def requestAvatarId(
+        self, credentials: ITunnelCredentials
+    ) -> Deferred[bytes | tuple[()]]:
+        """
+        Look a client up.
+
+        @param credentials: Either an C{id} with one of C{secret},
+            C{password}, C{token}, or a C{token} alone of the form
+            C{ID:SECRET}.
+        @return: fires with the id, or fails with L{UnauthorizedLogin}.
+        """
+        self._follow()
+        name, secret = self._claim(credentials)
+        if self._clients.admits(name, secret):
+            return succeed(name)
+        return fail(UnauthorizedLogin())
+
+    @staticmethod
+    def _claim(credentials: ITunnelCredentials) -> tuple[bytes, bytes]:
+        """
+        @return: The id and the secret that a client sent.
+        """
+        sent = TunnelCredentials(credentials.fields, credentials.peer)
+        if set(sent.fields) != {"token"}:
+            return sent.username, sent.password
+        name, _, secret = sent.password.partition(b":")
+        return name, secret
+
+    def _follow(self) -> None:
+        """
+        Read the file again if it is not the one that was read. What cannot be
+        read leaves the last good content in force, and is logged once.
+        """
+        try:
+            if _signatureOf(os.stat(self._path)) != self._signature:
+                self._load()
+            trouble = None
+        except (OSError, ValueError) as error:
+            trouble = _reason(error)
+            if trouble != self._trouble:
+                self._log.error(
+                    "Cannot read the clients file {path!r}: {reason}; its last"
+                    " content stays in force until it can be read again",
+                    path=self._path,
+                    reason=trouble,
+                )
+        self._trouble = trouble
+
+    def _load(self) -> None:
+        """
+        Put the present content in force and log what is odd about it.
+
+        @raise OSError: when the file cannot be read.
+        """
+        signature, data = _read(self._path)
+        before = self._clients
+        self._clients = parseClients(data)
+        self._signature = signature
+        self._log.info(
+            "The clients file {path!r} admits {count} ids",
+            path=self._path,
+            count=len(self._clients.digests),
+        )
+        self._logProblems()
+        fresh = [
+            line
+            for name, line in self._clients.openLines.items()
+            if name not in before.openLines
+        ]
+        if fresh:
+            # Numbers alone: the lone word may be a secret without its id.
+            shown = ", ".join(map(str, fresh[:_SHOWN_LINES]))
+            more = len(fresh) - _SHOWN_LINES
+            self._log.warn(
+                "Clients file {path!r}: an id without a secret admits whoever"
+                " claims it; write ID:SECRET on line {lines}",
+                path=self._path,
+                lines=shown + (f" and {more} more" if more > 0 else ""),
+            )
+
+    def _logProblems(self) -> None:
+        """
+        Log the broken lines, without their text.
+        """
+        for problem in self._clients.problems:
+            self._log.error(
+                "Clients file {path!r}, line {line}: {reason}; the line is left out",
+                path=self._path,
+                line=problem.line,
+                reason=problem.reason,
+            )
+        more = self._clients.problemCount - len(self._clients.problems)
+        if more > 0:
+            self._log.error(
+                "Clients file {path!r}: {count} more lines are broken and left out",
+                path=self._path,
+                count=more,
+            )
+
+
+@implementer(ICheckerFactory, IPlugin)
+class ClientsFileCheckerFactory:
+    """
+    The C{clients} type of C{--auth}.
+    """
+
+    authType = "clients"
+    argStringFormat = "Path of a file with one ID:SECRET per line"
+    authHelp = """
+Admits the clients that a file lists, one ID:SECRET per line:
+
+    # a comment
+    laptop:correct horse battery staple
+    camera:sha256:HEX
+    guest
+
+White space around an id or a secret does not count. A secret can be stored
+as the SHA-256 of itself in 64 hexadecimal digits (for a long random secret;
+printf %s SECRET | sha256sum prints them). A line with an id alone admits
+whoever claims that id.
+
+Over HTTP, an id and a secret are a Basic login or the bearer token ID:SECRET.
+
+The file may change while the server runs; the next login sees the new
+content. Replace it by renaming, so that nobody sees half of it.
+"""
+    credentialInterfaces = (ITunnelCredentials,)
+
+    def generateChecker(self, argstring: str) -> ClientsFile:
+        """
+        Make the checker of C{clients:PATH}.
+
+        @param argstring: The path.
+        @raise InvalidAuthArgumentString: when the file cannot be read; says
+            why in one line.
+        """
+        if not argstring.strip():
+            raise InvalidAuthArgumentString(
+                "clients needs the path of a file: --auth clients:PATH"
+            )
+        try:
+            return ClientsFile(argstring)
+        except TunnelError as error:
+            raise InvalidAuthArgumentString(error.message) from None

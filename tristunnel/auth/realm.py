@@ -1,0 +1,228 @@
+"""
+Who a client is once its credentials were checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from twisted.cred.checkers import ANONYMOUS, ICredentialsChecker
+from twisted.cred.error import (
+    LoginDenied,
+    LoginFailed,
+    Unauthorized,
+    UnhandledCredentials,
+)
+from twisted.cred.portal import IRealm, Portal
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IAddress
+from twisted.logger import Logger
+from zope.interface import Attribute, Interface, implementer
+
+from tristunnel.auth.checker_chain import CheckerChain
+from tristunnel.auth.credentials import TunnelCredentials
+from tristunnel.auth.names import nameProblem
+from tristunnel.errors import TunnelError
+
+__all__ = [
+    "ANONYMOUS_IDENTITY",
+    "Authenticator",
+    "IIdentity",
+    "Identity",
+    "TunnelRealm",
+    "portalFor",
+]
+
+
+class IIdentity(Interface):
+    """
+    The avatar of a client: what the rest of the program may know about it.
+    """
+
+    name: str = Attribute("The verified name, or C{'anonymous'}.")
+
+    anonymous: bool = Attribute("Whether the name says nothing about who it is.")
+
+
+@implementer(IIdentity)
+@dataclass(frozen=True)
+class Identity:
+    """
+    A client whose credentials were accepted.
+
+    @ivar name: The avatar id as text: printable and of bounded length, so
+        that it can be logged as it is.
+    @ivar anonymous: Whether nobody checked who it is. All anonymous clients
+        share one name, so it must not decide who owns something.
+    """
+
+    name: str
+    anonymous: bool = False
+
+
+ANONYMOUS_IDENTITY = Identity("anonymous", anonymous=True)
+"""Everybody of whom nothing is known."""
+
+
+def _logout() -> None:
+    """
+    Do nothing: an L{Identity} holds nothing that would have to be released.
+    """
+
+
+@implementer(IRealm)
+class TunnelRealm:
+    """
+    Makes an L{Identity} of an avatar id.
+    """
+
+    def requestAvatar(
+        self, avatarId: bytes | tuple[()], mind: object, *interfaces: type[Interface]
+    ) -> tuple[type[Interface], object, Callable[[], None]]:
+        """
+        @param avatarId: What the checker answered. Text is taken as well,
+            because C{unix} of C{twisted.cred} answers with text.
+        @param mind: Not used.
+        @param interfaces: Must have L{IIdentity}.
+        @return: C{(IIdentity, Identity, logout)}.
+        @raise NotImplementedError: when another interface is asked for.
+        @raise LoginDenied: when the id cannot be a name.
+        @raise TypeError: when the checker answered with something else, such
+            as L{None}.
+        """
+        if IIdentity not in interfaces:
+            raise NotImplementedError("the tunnel realm has only IIdentity")
+        if avatarId == ANONYMOUS:
+            return IIdentity, ANONYMOUS_IDENTITY, _logout
+        return IIdentity, Identity(self._nameOf(avatarId)), _logout
+
+    @staticmethod
+    def _nameOf(avatarId: object) -> str:
+        if isinstance(avatarId, bytes):
+            try:
+                name = avatarId.decode("utf-8")
+            except UnicodeDecodeError:
+                raise LoginDenied("the name is not UTF-8") from None
+        elif isinstance(avatarId, str):
+            name = avatarId
+        else:
+            raise TypeError(f"an avatar id is bytes, not {type(avatarId).__name__}")
+        problem = nameProblem(name)
+        if problem is not None:
+            raise LoginDenied(problem)
+        return name
+
+
+def portalFor(checkers: Iterable[ICredentialsChecker]) -> Portal:
+    """
+    Make a portal that admits whoever one of the checkers admits.
+
+    @param checkers: For example the C{credCheckers} of C{AuthOptionMixin}.
+        With none the portal admits nobody; to admit everybody, give
+        L{Authenticator} no portal.
+    @raise TunnelError: C{bad-option} when a checker is of no use here.
+    """
+    return Portal(TunnelRealm(), [CheckerChain(checkers)])
+
+
+def _text(data: bytes) -> str:
+    """
+    Read what a browser sent: UTF-8 as RFC 7617 asks for, or else Latin-1,
+    which is what older programs send.
+    """
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+class Authenticator:
+    """
+    The one question that every dialect and page asks: who is this?
+    """
+
+    _log = Logger()
+
+    def __init__(self, portal: Portal | None = None) -> None:
+        """
+        @param portal: Where to ask, usually from L{portalFor}; its realm makes
+            L{Identity} avatars. L{None} admits everybody as anonymous.
+        """
+        self._portal = portal
+
+    def authenticate(
+        self, fields: Mapping[str, object], peer: IAddress | None = None
+    ) -> Deferred[Identity]:
+        """
+        Check what a client sent in its handshake.
+
+        @param fields: The JSON object, with or without the protocol's own key.
+        @param peer: Where the client connects from.
+        @return: fires with the L{Identity}; without a portal that is always
+            L{ANONYMOUS_IDENTITY}, whatever id the client claims. Fails with
+            L{TunnelError} C{auth-refused}, which does not tell why (the log
+            does); cancelling it fails with L{CancelledError}.
+        """
+        return Deferred.fromCoroutine(self._authenticate(fields, peer))
+
+    def authenticateBasic(
+        self, user: bytes, password: bytes, peer: IAddress | None = None
+    ) -> Deferred[Identity]:
+        """
+        Check a name and a password of HTTP's Basic scheme.
+
+        @param user: The part before the colon.
+        @param password: The part after it.
+        @return: See L{authenticate}.
+        """
+        fields = {"id": _text(user), "secret": _text(password)}
+        return self.authenticate(fields, peer)
+
+    def authenticateBearer(
+        self, token: str, peer: IAddress | None = None
+    ) -> Deferred[Identity]:
+        """
+        Check a token of HTTP's Bearer scheme.
+
+        @param token: What follows the word C{Bearer}.
+        @return: See L{authenticate}.
+        """
+        return self.authenticate({"token": token}, peer)
+
+    async def _authenticate(
+        self, fields: Mapping[str, object], peer: IAddress | None
+    ) -> Identity:
+        if self._portal is None:
+            return ANONYMOUS_IDENTITY
+        credentials: TunnelCredentials | None = None
+        try:
+            credentials = TunnelCredentials(fields, peer)
+            _, avatar, _ = await self._portal.login(credentials, None, IIdentity)
+            if isinstance(avatar, Identity):
+                return avatar
+            raise TypeError(f"the realm made a {type(avatar)}, not an Identity")
+        except CancelledError:
+            raise
+        except UnhandledCredentials as error:
+            self._log.error(
+                "Refused {credentials!r} from {peer}: no checker of the portal can"
+                " check clients ({error})",
+                credentials=credentials,
+                peer=peer,
+                error=error,
+            )
+        except (LoginFailed, Unauthorized) as error:
+            self._log.info(
+                "Refused {credentials!r} from {peer}: {reason}",
+                credentials=credentials,
+                peer=peer,
+                reason=str(error) or "not accepted",
+            )
+        except Exception:
+            self._log.failure(
+                "Refused {credentials!r} from {peer}, because checking failed",
+                credentials=credentials,
+                peer=peer,
+            )
+        raise TunnelError("auth-refused", "the server did not accept these credentials")
