@@ -1,0 +1,124 @@
+"""
+TLS between two ends in memory.
+"""
+
+from __future__ import annotations
+
+from cryptography.x509 import Certificate
+from twisted.internet.address import IPv4Address
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IOpenSSLClientConnectionCreator,
+    IOpenSSLServerConnectionCreator,
+    IProtocolFactory,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import Clock
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from twisted.test.iosim import FakeTransport, connect
+from zope.interface import implementer
+
+__all__ = ["End", "Meeting"]
+
+
+@implementer(IHandshakeListener)
+class End(Protocol):
+    """
+    The application at one end.
+
+    @ivar greeting: What it says as soon as it is allowed to.
+    @ivar agreed: Whether the handshake was completed.
+    @ivar received: What the other end said.
+    @ivar lost: Why the connection ended, or C{None}.
+    """
+
+    def __init__(self, greeting: bytes) -> None:
+        self.greeting = greeting
+        self.agreed = False
+        self.received = b""
+        self.lost: Failure | None = None
+
+    def connectionMade(self) -> None:
+        """
+        Speak at once, before the handshake, as careless programs do.
+        """
+        assert self.transport is not None
+        self.transport.write(self.greeting)
+
+    def handshakeCompleted(self) -> None:
+        """
+        Remember that TLS is agreed.
+        """
+        self.agreed = True
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Keep what the other end said.
+
+        @param data: The bytes.
+        """
+        self.received += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        Keep why the connection ended.
+
+        @param reason: Why.
+        """
+        self.lost = reason
+
+
+class Meeting:
+    """
+    A client and a server that met over TLS, as far as they got.
+
+    @ivar client: The client's application, which says C{b"credentials"}.
+    @ivar server: The server's application, which says C{b"welcome"}.
+    @ivar seen: The certificate that the client got, if the handshake was
+        completed.
+    @ivar chainLength: How many certificates the client got.
+    """
+
+    def __init__(
+        self,
+        server: IOpenSSLServerConnectionCreator | None,
+        client: IOpenSSLClientConnectionCreator,
+    ) -> None:
+        """
+        Let them meet.
+
+        @param server: The server's TLS; C{None} for a server that speaks none.
+        @param client: The client's TLS.
+        """
+        clock = Clock()
+        address = IPv4Address("TCP", "127.0.0.1", 0)
+        self.client = End(b"credentials")
+        self.server = End(b"welcome to a server without TLS")
+        serverFactory: IProtocolFactory = Factory.forProtocol(lambda: self.server)
+        clientFactory = TLSMemoryBIOFactory(
+            client, True, Factory.forProtocol(lambda: self.client), clock=clock
+        )
+        top = clientFactory.buildProtocol(address)
+        if server is not None:
+            self.server.greeting = b"welcome"
+            serverFactory = TLSMemoryBIOFactory(
+                server, False, serverFactory, clock=clock
+            )
+        bottom = serverFactory.buildProtocol(address)
+        pump = connect(
+            bottom,
+            FakeTransport(bottom, True),
+            top,
+            FakeTransport(top, False),
+            clock=clock,
+        )
+        pump.flush()
+        self.seen: Certificate | None = None
+        self.chainLength = 0
+        if self.client.agreed and self.client.lost is None:
+            connection = top.getHandle()
+            self.seen = connection.get_peer_certificate(as_cryptography=True)
+            self.chainLength = len(
+                connection.get_peer_cert_chain(as_cryptography=True) or ()
+            )

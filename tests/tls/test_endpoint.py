@@ -1,0 +1,269 @@
+"""
+Tests for L{tristunnel.tls.endpoint}, over real sockets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    TCP4ServerEndpoint,
+    UNIXClientEndpoint,
+    UNIXServerEndpoint,
+    connectProtocol,
+    wrapClientTLS,
+)
+from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+    IStreamServerEndpoint,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.protocols.haproxy import proxyEndpoint
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+from zope.interface import implementer
+
+from tristunnel.tls.certificates import parseFingerprint, selfSigned
+from tristunnel.tls.client_context import ServerVerification, clientConnectionCreator
+from tristunnel.tls.endpoint import tlsOverEndpoint
+from tristunnel.tls.explanation import explainTLSFailure
+from tristunnel.tls.server_context import ReloadingCertificate
+
+_TIMEOUT = 10
+
+
+class Telling(Protocol):
+    """
+    A server that tells each client what it said, and who it is.
+    """
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Answer and hang up.
+
+        @param data: What the client said.
+        """
+        assert self.transport is not None
+        peer = self.transport.getPeer()
+        host = getattr(peer, "host", "nobody").encode("ascii")
+        self.transport.write(host + b" says " + data)
+        self.transport.loseConnection()
+
+
+class Asking(Protocol):
+    """
+    A client that says something and listens.
+
+    @ivar done: Fires with what the server said, or fails with the reason of
+        the end when it said nothing.
+    """
+
+    def __init__(self) -> None:
+        self.done: Deferred[bytes] = Deferred()
+        self.received = b""
+
+    def connectionMade(self) -> None:
+        """
+        Speak.
+        """
+        assert self.transport is not None
+        self.transport.write(b"hello")
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Listen.
+
+        @param data: What the server says.
+        """
+        self.received += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        Report.
+
+        @param reason: Why the connection ended.
+        """
+        if self.received:
+            self.done.callback(self.received)
+        else:
+            self.done.errback(reason)
+
+
+class _Announced(ProtocolWrapper):
+    """
+    Sends a PROXY header in front of everything, as a balancer does.
+    """
+
+    def makeConnection(self, transport: object) -> None:
+        """
+        Send the header first.
+
+        @param transport: The connection to the server.
+        """
+        transport.write(b"PROXY TCP4 192.0.2.7 192.0.2.8 1234 443\r\n")  # type: ignore[attr-defined]
+        super().makeConnection(transport)
+
+
+@implementer(IStreamClientEndpoint)
+class _Balancer:
+    """
+    A client endpoint that connects like a balancer.
+    """
+
+    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        Connect.
+
+        @param protocolFactory: What is behind the balancer.
+        @return: Fires with the connected protocol.
+        """
+        wrapping = WrappingFactory(protocolFactory)
+        wrapping.protocol = _Announced
+        return self._endpoint.connect(wrapping)
+
+
+class TLSOverEndpointTests(TestCase):
+    """
+    Tests for L{tlsOverEndpoint}.
+    """
+
+    timeout = _TIMEOUT
+
+    def setUp(self) -> None:
+        """
+        Make a certificate, and a client that knows it.
+        """
+        from twisted.internet import reactor
+
+        self.reactor = reactor
+        self.directory = Path(self.mktemp())
+        self.server = ReloadingCertificate(selfSigned(self.directory, ["localhost"]))
+        self.client = clientConnectionCreator(
+            "localhost", pins=[parseFingerprint(self.server.fingerprint)]
+        )
+
+    async def ask(
+        self,
+        serverEndpoint: IStreamServerEndpoint,
+        connector: Callable[[int], IStreamClientEndpoint],
+        client: ServerVerification | None = None,
+    ) -> bytes:
+        """
+        Run a server and connect to it.
+
+        @param serverEndpoint: Where it listens.
+        @param connector: Makes the client's endpoint, given the port.
+        @param client: The client's TLS.
+        @return: What the server said.
+        """
+        port = await serverEndpoint.listen(Factory.forProtocol(Telling))
+        try:
+            endpoint = wrapClientTLS(
+                self.client if client is None else client,
+                connector(getattr(port.getHost(), "port", 0)),
+            )
+            asking = Asking()
+            await connectProtocol(endpoint, asking)
+            return await asking.done
+        finally:
+            await maybeDeferred(port.stopListening)
+
+    def tcp(self, port: int) -> IStreamClientEndpoint:
+        """
+        Connect over TCP.
+
+        @param port: The port.
+        @return: The endpoint.
+        """
+        return TCP4ClientEndpoint(self.reactor, "127.0.0.1", port)
+
+    def listening(self) -> IStreamServerEndpoint:
+        """
+        Listen on TCP.
+
+        @return: The endpoint.
+        """
+        return TCP4ServerEndpoint(self.reactor, 0, interface="127.0.0.1")
+
+    async def test_tcp(self) -> None:
+        """
+        TLS works over TCP.
+        """
+        said = await self.ask(tlsOverEndpoint(self.server, self.listening()), self.tcp)
+        self.assertEqual(said, b"127.0.0.1 says hello")
+
+    async def test_unix(self) -> None:
+        """
+        TLS works over UNIX sockets.
+        """
+        path = str(self.directory / "s")
+        said = await self.ask(
+            tlsOverEndpoint(self.server, UNIXServerEndpoint(self.reactor, path)),
+            lambda port: UNIXClientEndpoint(self.reactor, path),
+        )
+        self.assertEqual(said, b"nobody says hello")
+
+    async def test_proxy(self) -> None:
+        """
+        A PROXY header in front of TLS gives the client's address.
+        """
+        said = await self.ask(
+            tlsOverEndpoint(self.server, proxyEndpoint(self.listening())),
+            lambda port: _Balancer(self.tcp(port)),
+        )
+        self.assertEqual(said, b"192.0.2.7 says hello")
+
+    async def explained(
+        self, serverEndpoint: IStreamServerEndpoint, client: ServerVerification
+    ) -> str:
+        """
+        Fail to connect.
+
+        @param serverEndpoint: Where the server listens.
+        @param client: The client's TLS.
+        @return: The explanation.
+        """
+        try:
+            said = await self.ask(serverEndpoint, self.tcp, client)
+        except Exception:
+            return str(explainTLSFailure(Failure(), "localhost", client))
+        self.fail(f"connected: {said!r}")
+
+    async def test_explained(self) -> None:
+        """
+        Over real sockets failures have their explanations, too.
+        """
+        listening = tlsOverEndpoint(self.server, self.listening())
+        wrong = clientConnectionCreator("localhost", pins=[bytes(32)])
+        text = await self.explained(listening, wrong)
+        self.assertIn(bytes(32).hex(), text)
+        self.assertIn(self.server.fingerprint, text)
+        text = await self.explained(listening, clientConnectionCreator("localhost"))
+        self.assertIn(f"--pin {self.server.fingerprint}", text)
+
+    async def test_noTLS(self) -> None:
+        """
+        A server that speaks no TLS is recognized.
+        """
+        text = await self.explained(self.listening(), self.client)
+        self.assertIn("tcp:localhost:PORT", text)
+
+    async def test_clientCertificate(self) -> None:
+        """
+        A server that requires a certificate of the client says so.
+        """
+        own = self.directory / "server.pem"
+        server = ReloadingCertificate(own, clientCA=own)
+        text = await self.explained(
+            tlsOverEndpoint(server, self.listening()), self.client
+        )
+        self.assertIn("certificate=FILE:privateKey=FILE", text)

@@ -1,0 +1,423 @@
+"""
+A directory of certificates, chosen by the name that the client asks for.
+
+Every PEM file in the directory and below it is read; keys are matched to
+certificates by what they are, not by what their files are called. So the
+layouts that Twisted's C{tls:} endpoint knows work, among them certbot's
+C{live} directory and plain files with a key and a certificate.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography.x509 import Certificate
+from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+from tristunnel.errors import TunnelError
+from tristunnel.tls.certificates import fingerprint
+from tristunnel.tls.contexts import serverContext
+from tristunnel.tls.paths import PathLike, pathText
+from tristunnel.tls.pem import (
+    Identity,
+    PrivateKey,
+    certificateNames,
+    certificatesIn,
+    isExpired,
+    keysIn,
+    loadAuthorities,
+    readFile,
+    samePublicKey,
+)
+from tristunnel.tls.tree import completeChain, findFiles, isAuthority
+from tristunnel.tls.watch import LOOK_INTERVAL, Reloading, Signature
+
+__all__ = ["CertificateDirectory"]
+
+
+@dataclass(frozen=True)
+class _File:
+    """
+    One file as it was read.
+
+    @ivar signature: What it looked like then.
+    @ivar certificates: The certificates in it.
+    @ivar keys: The private keys in it.
+    """
+
+    signature: Signature
+    certificates: Sequence[Certificate] = ()
+    keys: Sequence[PrivateKey] = ()
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """
+    A certificate that can be served.
+
+    @ivar identity: The certificate, its key and its chain.
+    @ivar context: The context that shows it.
+    @ivar paths: Where the certificate is from: at least one file.
+    @ivar keyPath: Where the key is from.
+    """
+
+    identity: Identity
+    context: SSL.Context
+    paths: frozenset[str]
+    keyPath: str
+
+    @property
+    def fingerprint(self) -> str:
+        """
+        The certificate's fingerprint.
+        """
+        return fingerprint(self.identity.certificate)
+
+    def newness(self) -> tuple[bool, datetime]:
+        """
+        Rank the entry among others for the same name.
+
+        @return: Something greater, the better the certificate is: one that is
+            valid now, and then the one that was issued last.
+        """
+        certificate = self.identity.certificate
+        since = certificate.not_valid_before_utc
+        valid = since <= datetime.now(UTC) <= certificate.not_valid_after_utc
+        return valid, since
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class CertificateDirectory:
+    """
+    Shows the certificate for the name that a client asks for.
+
+    A client that asks for no name, or for one that no certificate is for, gets
+    the default certificate: the one in a file or directory called C{default},
+    or else the first by path.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        directory: PathLike,
+        clientCA: PathLike | None = None,
+        *,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Read the directory.
+
+        @param directory: The directory.
+        @param clientCA: A PEM file, or a directory of them, with the
+            authorities of which a client must show a certificate; C{None}
+            when clients need none.
+        @param seconds: A clock that counts seconds; the directory is looked at
+            no more than once in each.
+        @raise TunnelError: C{bad-option}, when there is no certificate with
+            its key in it.
+        """
+        self._directory = Path(pathText(directory))
+        self._seconds = seconds
+        self._files: dict[str, _File] = {}
+        self._entries: list[_Entry] = []
+        self._byName: dict[str, _Entry] = {}
+        self._lost = False
+        self._authorities: Reloading[Sequence[Certificate]] | None = (
+            None
+            if clientCA is None
+            else Reloading([clientCA], lambda: loadAuthorities(clientCA), seconds)
+        )
+        self._usedAuthorities = self._currentAuthorities()
+        self._lastLook = seconds()
+        problems: list[str] = []
+        try:
+            self._readFiles(dict(findFiles(str(self._directory))), problems)
+        except OSError as error:
+            raise TunnelError(
+                "bad-option",
+                f"{self._directory} cannot be read as a directory of certificates "
+                f"({error.strerror}): correct the path or its permissions.",
+            ) from None
+        self._pair(problems)
+        if not self._entries:
+            because = f" ({problems[0]})" if problems else ""
+            raise TunnelError(
+                "bad-option",
+                f"{self._directory} has no certificate with its private key in "
+                f"it{because}: put PEM files there, for example fullchain.pem and "
+                f"privkey.pem.",
+            )
+        self._report(problems)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """
+        The names that have a certificate, sorted.
+        """
+        return tuple(sorted(self._byName))
+
+    def _currentAuthorities(self) -> Sequence[Certificate]:
+        """
+        Say who may sign the certificates of clients.
+
+        @return: The authorities; none when clients need no certificate.
+        """
+        return () if self._authorities is None else self._authorities.get()
+
+    def _report(self, problems: Sequence[str]) -> None:
+        """
+        Log what is wrong.
+
+        @param problems: One line each.
+        """
+        for problem in problems:
+            self._log.error("{problem}", problem=problem)
+
+    def _readFiles(self, found: dict[str, Signature], problems: list[str]) -> None:
+        """
+        Read the files that changed.
+
+        @param found: All files, and what they look like.
+        @param problems: Receives what is wrong with them.
+        """
+        files: dict[str, _File] = {}
+        for path, look in found.items():
+            known = self._files.get(path)
+            if known is not None and known.signature == look:
+                files[path] = known
+                continue
+            try:
+                data = readFile(path)
+                files[path] = _File(
+                    look, certificatesIn(path, data), keysIn(path, data)
+                )
+            except TunnelError as error:
+                problems.append(error.message)
+                # What was in it stays in use until the file is right again.
+                files[path] = (
+                    _File(look)
+                    if known is None
+                    else _File(look, known.certificates, known.keys)
+                )
+        self._files = files
+
+    def _pair(self, problems: list[str]) -> None:
+        """
+        Match keys to certificates, and certificates to names.
+
+        @param problems: Receives what is wrong with them.
+        """
+        pool = [
+            (path, certificate)
+            for path, file in self._files.items()
+            for certificate in file.certificates
+        ]
+        entries: dict[str, _Entry] = {}
+        known = {each.fingerprint: each for each in self._entries}
+        for keyPath, file in self._files.items():
+            for key in file.keys:
+                fitting = [each for each in pool if samePublicKey(each[1], key)]
+                if not fitting:
+                    problems.append(
+                        f"{keyPath} has a private key that fits no certificate in "
+                        f"{self._directory}: put its certificate there."
+                    )
+                for _, certificate in fitting:
+                    name = fingerprint(certificate)
+                    if name in entries:
+                        continue
+                    try:
+                        entries[name] = self._entry(
+                            certificate, key, keyPath, pool, known.get(name)
+                        )
+                    except TunnelError as error:
+                        problems.append(error.message)
+        self._retain(entries, problems)
+        if not entries:
+            return
+        for each in entries.values():
+            if each.fingerprint not in known and isExpired(each.identity.certificate):
+                problems.append(
+                    f"The certificate in {min(each.paths)} expired on "
+                    f"{each.identity.certificate.not_valid_after_utc.date()}: renew "
+                    f"it."
+                )
+        self._entries = sorted(entries.values(), key=self._precedence)
+        self._byName = {}
+        for each in self._entries:
+            for name in certificateNames(each.identity.certificate):
+                other = self._byName.get(name)
+                if other is None or each.newness() > other.newness():
+                    self._byName[name] = each
+
+    def _entry(
+        self,
+        certificate: Certificate,
+        key: PrivateKey,
+        keyPath: str,
+        pool: Sequence[tuple[str, Certificate]],
+        known: _Entry | None,
+    ) -> _Entry:
+        """
+        Make a certificate ready to be served.
+
+        @param certificate: The certificate.
+        @param key: Its private key.
+        @param keyPath: Where the key is from.
+        @param pool: All certificates and where they are from.
+        @param known: The entry that there is for it, perhaps.
+        @return: That entry when nothing changed, or a new one.
+        @raise TunnelError: C{bad-option}, when OpenSSL refuses it.
+        """
+        paths = frozenset(path for path, each in pool if each == certificate)
+        # What is in the same file is the chain that its owner chose.
+        candidates = [each for path, each in pool if path in paths]
+        candidates += [each for path, each in pool if path not in paths]
+        chain = completeChain(certificate, candidates)
+        if (
+            known is not None
+            and known.identity.chain == chain
+            and (known.paths, known.keyPath) == (paths, keyPath)
+        ):
+            return known
+        identity = Identity(certificate, key, chain)
+        context = serverContext(
+            identity, min(paths), self._usedAuthorities, self._choose
+        )
+        return _Entry(identity, context, paths, keyPath)
+
+    def _retain(self, entries: dict[str, _Entry], problems: list[str]) -> None:
+        """
+        Keep the certificates whose files are there but fit no longer, as they
+        do while a renewal is only half done.
+
+        @param entries: What can be served by now; receives what is kept.
+        @param problems: Receives why.
+        """
+        served = {path for each in entries.values() for path in each.paths}
+        for old in self._entries:
+            files = old.paths | {old.keyPath}
+            if (
+                old.fingerprint not in entries
+                and not (old.paths & served)
+                and all(path in self._files for path in files)
+            ):
+                entries[old.fingerprint] = old
+                problems.append(
+                    f"{min(old.paths)} and {old.keyPath} do not match any longer; "
+                    f"the certificate from before stays in use: put both files there."
+                )
+
+    def _precedence(self, entry: _Entry) -> tuple[bool, bool, str]:
+        """
+        Say how fit an entry is to be the default.
+
+        @param entry: The entry.
+        @return: Something less, the fitter it is.
+        """
+        path = min(entry.paths)
+        first = Path(path).relative_to(self._directory).parts[0]
+        isDefault = os.path.splitext(first)[0].lower() == "default"
+        return not isDefault, isAuthority(entry.identity.certificate), path
+
+    def _refresh(self) -> None:
+        """
+        Look at the directory, when the last look is long enough ago.
+        """
+        authorities = self._currentAuthorities()
+        if self._seconds() - self._lastLook < LOOK_INTERVAL:
+            return
+        self._lastLook = self._seconds()
+        try:
+            found = dict(findFiles(str(self._directory)))
+        except OSError:
+            # It is perhaps being replaced; what is loaded will do.
+            found = {}
+        if not found:
+            if not self._lost:
+                self._lost = True
+                self._log.error(
+                    "{directory} has no files any longer; the certificates from "
+                    "before stay in use.",
+                    directory=self._directory,
+                )
+            return
+        self._lost = False
+        if authorities is self._usedAuthorities and found == {
+            path: file.signature for path, file in self._files.items()
+        }:
+            return
+        if authorities is not self._usedAuthorities:
+            self._usedAuthorities = authorities
+            # None of the contexts there are trusts the new authorities.
+            self._entries = [
+                _Entry(
+                    each.identity,
+                    serverContext(
+                        each.identity, min(each.paths), authorities, self._choose
+                    ),
+                    each.paths,
+                    each.keyPath,
+                )
+                for each in self._entries
+            ]
+        before = {each.fingerprint for each in self._entries}
+        problems: list[str] = []
+        self._readFiles(found, problems)
+        self._pair(problems)
+        self._report(problems)
+        for each in self._entries:
+            if each.fingerprint not in before:
+                self._log.info(
+                    "New certificate in {path} for {names}",
+                    path=min(each.paths),
+                    names=", ".join(certificateNames(each.identity.certificate)),
+                )
+
+    def _lookup(self, name: str) -> _Entry:
+        """
+        Find the certificate for a name.
+
+        @param name: What the client asks for.
+        @return: The entry with that name, or with a wildcard for it, or the
+            default.
+        """
+        name = name.lower().removesuffix(".")
+        found = self._byName.get(name)
+        if found is None and "." in name:
+            found = self._byName.get("*." + name.partition(".")[2])
+        return self._entries[0] if found is None else found
+
+    def _choose(self, connection: SSL.Connection) -> None:
+        """
+        Switch a connection to the certificate that the client asks for.
+
+        @param connection: The connection, in the middle of its handshake.
+        """
+        name = connection.get_servername()
+        if name:
+            entry = self._lookup(name.decode("ascii", "replace"))
+            connection.set_context(entry.context)
+
+    def serverConnectionForTLS(
+        self, tlsProtocol: TLSMemoryBIOProtocol
+    ) -> SSL.Connection:
+        """
+        Make the connection for a new client.
+
+        @param tlsProtocol: The protocol that asks for it.
+        @return: A connection with the default certificate, which changes when
+            the client asks for a name.
+        """
+        self._refresh()
+        return SSL.Connection(self._entries[0].context)

@@ -1,0 +1,131 @@
+"""
+A server's certificate from files, followed when they are renewed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cryptography.x509 import Certificate
+from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+from tristunnel.tls.certificates import fingerprint
+from tristunnel.tls.contexts import serverContext
+from tristunnel.tls.paths import PathLike, pathText
+from tristunnel.tls.pem import (
+    isExpired,
+    loadAuthorities,
+    loadIdentity,
+)
+from tristunnel.tls.watch import Reloading
+
+__all__ = ["ReloadingCertificate"]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """
+    What the files held.
+
+    @ivar certificate: The server's own certificate.
+    @ivar context: The context that shows it.
+    """
+
+    certificate: Certificate
+    context: SSL.Context
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class ReloadingCertificate:
+    """
+    Shows one certificate, and its successor as soon as that is on the disk.
+
+    Connections that exist keep what they began with.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        certificate: PathLike,
+        privateKey: PathLike | None = None,
+        clientCA: PathLike | None = None,
+        *,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Load the files.
+
+        @param certificate: A PEM file: the server's certificate, then the
+            chain to be sent with it.
+        @param privateKey: A PEM file with the private key; C{None} when it is
+            in the certificate's file.
+        @param clientCA: A PEM file, or a directory of them, with the
+            authorities of which a client must show a certificate; C{None}
+            when clients need none.
+        @param seconds: A clock that counts seconds; the files are looked at
+            no more than once in each.
+        @raise TunnelError: C{bad-option}, with one line that names the file,
+            the cause and the cure.
+        """
+        self._certificatePath = certificate
+        self._privateKeyPath = certificate if privateKey is None else privateKey
+        self._clientCAPath = clientCA
+        watched = [certificate, self._privateKeyPath]
+        if clientCA is not None:
+            watched.append(clientCA)
+        self._loaded = Reloading(watched, self._load, seconds)
+
+    def _load(self) -> _Loaded:
+        """
+        Make a context out of the files.
+
+        @return: The context and the certificate in it.
+        @raise TunnelError: C{bad-option}, when a file cannot be used.
+        """
+        identity = loadIdentity(self._certificatePath, self._privateKeyPath)
+        authorities = (
+            () if self._clientCAPath is None else loadAuthorities(self._clientCAPath)
+        )
+        origin = pathText(self._certificatePath)
+        context = serverContext(identity, origin, authorities)
+        if isExpired(identity.certificate):
+            # Not an error: who pins the certificate does not mind.
+            self._log.warn(
+                "The certificate in {path} expired on {date}: renew it, or clients "
+                "that do not pin it will refuse it.",
+                path=origin,
+                date=identity.certificate.not_valid_after_utc.date(),
+            )
+        return _Loaded(identity.certificate, context)
+
+    @property
+    def certificate(self) -> Certificate:
+        """
+        The certificate in force, without a look at the disk.
+        """
+        return self._loaded.current.certificate
+
+    @property
+    def fingerprint(self) -> str:
+        """
+        The fingerprint of the certificate in force: what clients pin.
+        """
+        return fingerprint(self.certificate)
+
+    def serverConnectionForTLS(
+        self, tlsProtocol: TLSMemoryBIOProtocol
+    ) -> SSL.Connection:
+        """
+        Make the connection for a new client.
+
+        @param tlsProtocol: The protocol that asks for it.
+        @return: A connection with the newest certificate that can be used.
+        """
+        return SSL.Connection(self._loaded.get().context)

@@ -1,0 +1,120 @@
+"""
+Noticing that files changed, without asking the disk for each connection.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from twisted.logger import Logger
+
+from tristunnel.errors import TunnelError
+from tristunnel.tls.paths import PathLike, pathText
+
+__all__ = ["LOOK_INTERVAL", "Reloading", "Signature", "signature"]
+
+LOOK_INTERVAL = 1.0
+"""The seconds that must pass between two looks at the disk."""
+
+Signature = tuple[int, int, int, int] | None
+"""What changes when a file does; C{None} for a file that is not there."""
+
+_T = TypeVar("_T")
+
+
+def signature(path: str) -> Signature:
+    """
+    Look at a file.
+
+    @param path: The file; a symbolic link is followed, so that one that is
+        pointed elsewhere (as certbot does) counts as a change.
+    @return: Its times of change in nanoseconds, its size and its inode. The
+        time of a change of permissions is among them, because a file that
+        becomes readable has not been modified.
+    """
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
+
+
+def _below(path: str) -> list[str]:
+    """
+    List what to look at for a path.
+
+    @param path: A file or a directory.
+    @return: The path, and the files in it when it is a directory: its own time
+        of change says nothing about theirs.
+    """
+    try:
+        return [path, *sorted(os.path.join(path, each) for each in os.listdir(path))]
+    except (OSError, ValueError):
+        return [path]
+
+
+class Reloading(Generic[_T]):
+    """
+    Something loaded from files, which is loaded again when they change.
+
+    @ivar current: What was loaded last without an error.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        paths: Sequence[PathLike],
+        load: Callable[[], _T],
+        seconds: Callable[[], float],
+    ) -> None:
+        """
+        Load for the first time.
+
+        @param paths: The files to watch, or directories of files.
+        @param load: Makes the thing out of the files.
+        @param seconds: A clock that counts seconds.
+        @raise TunnelError: Whatever C{load} raises.
+        """
+        self._paths = tuple(dict.fromkeys(pathText(path) for path in paths))
+        self._load = load
+        self._seconds = seconds
+        # Look first, load later: a change in between is then seen next time.
+        self._signatures = self._look()
+        self.current = load()
+
+    def _look(self) -> tuple[Signature, ...]:
+        """
+        Look at all files, and remember when.
+
+        @return: The signature of each.
+        """
+        self._lastLook = self._seconds()
+        return tuple(signature(each) for path in self._paths for each in _below(path))
+
+    def get(self) -> _T:
+        """
+        Give what the files hold now, as far as they can be used.
+
+        The disk is asked at most once per L{LOOK_INTERVAL}. A file that became
+        unusable is logged once, and what was there before stays.
+
+        @return: The newest thing that could be loaded.
+        """
+        if self._seconds() - self._lastLook < LOOK_INTERVAL:
+            return self.current
+        signatures = self._look()
+        if signatures == self._signatures:
+            return self.current
+        self._signatures = signatures
+        try:
+            self.current = self._load()
+        except TunnelError as error:
+            self._log.error(
+                "What was loaded before stays in use: {reason}", reason=error.message
+            )
+        else:
+            self._log.info("Loaded again: {paths}", paths=", ".join(self._paths))
+        return self.current
