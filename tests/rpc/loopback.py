@@ -1,0 +1,282 @@
+"""
+A real server on the loopback interface, and a plain way to talk to it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import (
+    TCP4ServerEndpoint,
+    UNIXServerEndpoint,
+    clientFromString,
+    connectProtocol,
+    wrapServerTLS,
+)
+from twisted.internet.interfaces import (
+    IAddress,
+    IOpenSSLServerConnectionCreator,
+    IStreamServerEndpoint,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import Request
+
+from tests.rpc.test_jsonrpc import Published
+from tristunnel.errors import TunnelError
+from tristunnel.rpc.jsonrpc import Dispatcher
+from tristunnel.rpc.resource import JSONRPCResource
+from tristunnel.rpc.site import LimitedChannel, LimitedSite
+from tristunnel.rpc.xmlrpc import TunnelXMLRPC
+
+reactor: Any = _reactor
+
+
+class WatchedSite(LimitedSite):
+    """
+    A site that knows when its last connection is gone.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._live: set[object] = set()
+        self._waiting: list[Deferred[None]] = []
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """
+        Watch a new connection.
+        """
+        channel: Any = super().buildProtocol(addr)
+        assert isinstance(channel, LimitedChannel)
+        connectionLost = channel.connectionLost
+        self._live.add(channel)
+
+        def lost(reason: Failure = connectionDone) -> None:
+            connectionLost(reason)
+            self._live.discard(channel)
+            if not self._live:
+                waiting, self._waiting = self._waiting, []
+                for each in waiting:
+                    each.callback(None)
+
+        channel.connectionLost = lost  # type: ignore[method-assign]
+        return channel
+
+    def whenQuiet(self) -> Deferred[None]:
+        """
+        Fires when no connection is left.
+        """
+        quiet: Deferred[None] = Deferred()
+        if self._live:
+            self._waiting.append(quiet)
+        else:
+            quiet.callback(None)
+        return quiet
+
+
+class RawClient(Protocol):
+    """
+    Sends bytes and collects bytes.
+    """
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.closed: Deferred[bytes] = Deferred()
+        self._awaited: tuple[bytes, Deferred[bytes]] | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Bytes came.
+        """
+        self.received += data
+        if self._awaited is not None and self._awaited[0] in self.received:
+            awaited, self._awaited = self._awaited[1], None
+            awaited.callback(self.received)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The connection is gone.
+        """
+        self.closed.callback(self.received)
+
+    def abort(self) -> None:
+        """
+        Leave at once.
+        """
+        transport: Any = self.transport
+        transport.abortConnection()
+
+    def until(self, text: bytes) -> Deferred[bytes]:
+        """
+        Fires when C{text} came.
+        """
+        awaited: Deferred[bytes] = Deferred()
+        if text in self.received:
+            awaited.callback(self.received)
+        else:
+            self._awaited = text, awaited
+        return awaited
+
+
+def post(body: bytes, *headers: str, path: str = "/rpc", length: bool = True) -> bytes:
+    """
+    The bytes of a request.
+    """
+    lines = [f"POST {path} HTTP/1.1", *headers]
+    if not any(header.startswith("Host:") for header in headers):
+        lines.append("Host: localhost")
+    if not any(header.startswith("Content-Type:") for header in headers):
+        lines.append("Content-Type: application/json")
+    if length:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode("ascii") + body
+
+
+def call(method: str, params: str = "[]") -> bytes:
+    """
+    The body of a call.
+    """
+    return (
+        f'{{"jsonrpc": "2.0", "id": 1, "method": "{method}", "params": {params}}}'
+    ).encode("ascii")
+
+
+class LoopbackTestCase(TestCase):
+    """
+    A site with C{/rpc} and C{/RPC2} on the loopback interface.
+
+    @ivar published: The methods that can be called.
+    @ivar port: The TCP port of the site.
+    @ivar demanded: The C{Authorization} header that a call needs, if any.
+    """
+
+    timeout = 60
+    demanded: str | None = None
+    linger = 2.0
+
+    def callerFor(self, request: Request) -> object:
+        """
+        Let in who has the right credentials.
+        """
+        if self.demanded is None:
+            return "anybody"
+        if request.getHeader("Authorization") != self.demanded:
+            raise TunnelError("auth-refused")
+        return "somebody"
+
+    def root(self) -> IResource:
+        """
+        What the site shows.
+        """
+        root = Resource()
+        dispatcher = Dispatcher(self.published.lookup)
+        root.putChild(b"rpc", JSONRPCResource(dispatcher, self.callerFor))
+        root.putChild(b"RPC2", TunnelXMLRPC(self.published.lookup, self.callerFor))
+        root.putChild(b"broken", BrokenResource())
+        return root
+
+    async def setUp(self) -> None:  # type: ignore[override]
+        """
+        Listen.
+        """
+        self.published = Published()
+        self.site = WatchedSite(
+            self.root(), reactor=reactor, maxBody=2**20, linger=self.linger
+        )
+        self.port = (
+            await self.listen(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"))
+        ).port
+
+    async def listen(self, endpoint: IStreamServerEndpoint) -> Any:
+        """
+        Listen at an endpoint until the test is over.
+
+        @return: Its address.
+        """
+        port = await endpoint.listen(self.site)
+        self.addCleanup(self.site.whenQuiet)
+        self.addCleanup(port.stopListening)
+        return port.getHost()
+
+    async def listenTLS(self, creator: IOpenSSLServerConnectionCreator) -> int:
+        """
+        Listen with TLS, too.
+
+        @return: The port.
+        """
+        plain = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+        return int((await self.listen(wrapServerTLS(creator, plain))).port)
+
+    async def listenUNIX(self, path: str) -> None:
+        """
+        Listen at a UNIX socket, too.
+        """
+        await self.listen(UNIXServerEndpoint(reactor, path))
+
+    async def connect(self) -> RawClient:
+        """
+        Connect to the site.
+        """
+        endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{self.port}")
+        client: RawClient = await connectProtocol(endpoint, RawClient())
+
+        def close() -> Deferred[bytes] | None:
+            if client.closed.called:
+                return None
+            client.abort()
+            return client.closed
+
+        self.addCleanup(close)
+        return client
+
+    async def exchange(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
+        """
+        Send a request that has the server close afterwards.
+
+        @return: Status, headers with names in lower case, body.
+        """
+        client = await self.connect()
+        head, _, body = request.partition(b"\r\n\r\n")
+        assert client.transport is not None
+        client.transport.write(head + b"\r\nConnection: close\r\n\r\n" + body)
+        return parsed(await client.closed)
+
+
+def parsed(answer: bytes) -> tuple[int, dict[str, str], bytes]:
+    """
+    Take an HTTP answer apart.
+
+    @return: Status, headers with names in lower case, body.
+    """
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status, *lines = head.decode("latin-1").split("\r\n")
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(": ")
+        key = name.lower()
+        headers[key] = f"{headers[key]}, {value}" if key in headers else value
+    if headers.get("transfer-encoding") == "chunked":
+        whole = b""
+        while body:
+            size, _, body = body.partition(b"\r\n")
+            whole, body = whole + body[: int(size, 16)], body[int(size, 16) + 2 :]
+        body = whole
+    return int(status.split()[1]), headers, body
+
+
+class BrokenResource(Resource):
+    """
+    Fails.
+    """
+
+    isLeaf = True
+
+    def render_GET(self, request: Request) -> bytes:
+        """
+        Raise an exception.
+        """
+        raise RuntimeError("secret")

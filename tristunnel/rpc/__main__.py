@@ -1,0 +1,22 @@
+"""
+C{python -m tristunnel.rpc URL METHOD [PARAMETER ...]}: call a tunnel server.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from twisted.internet.task import react
+
+from tristunnel.rpc.caller import main
+
+
+def run() -> None:
+    """
+    Run the command with the arguments of this process, and exit.
+    """
+    react(main, sys.argv[1:])
+
+
+if __name__ == "__main__":
+    run()

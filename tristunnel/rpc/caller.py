@@ -1,0 +1,276 @@
+"""
+Calling a server's methods over HTTP, and the command that does so.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from io import BytesIO
+from typing import NoReturn
+
+from OpenSSL import SSL
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    UNIXClientEndpoint,
+    wrapClientTLS,
+)
+from twisted.internet.error import ConnectError, ConnectionLost, DNSLookupError
+from twisted.internet.interfaces import (
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import (
+    URI,
+    Agent,
+    FileBodyProducer,
+    ResponseDone,
+)
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory, IResponse
+from zope.interface import implementer
+
+from tristunnel.errors import TunnelError
+from tristunnel.rpc.pending import PendingCalls, RemoteError
+from tristunnel.rpc.strictjson import BadJSON, decode, encode
+from tristunnel.rpc.words import Errand, Target, parseErrand
+from tristunnel.tls.client_context import ServerVerification, clientConnectionCreator
+from tristunnel.tls.explanation import explainTLSFailure
+
+__all__ = ["CallFailed", "ask", "main"]
+
+_MAX_ANSWER = 64 * 2**20
+"""Bytes of the longest answer that is read."""
+
+
+class CallFailed(Exception):
+    """
+    A call did not come to a result.
+
+    The message is one line that names the cause and, where there is one, the
+    cure.
+    """
+
+
+@implementer(IAgentEndpointFactory)
+class _ToTarget:
+    """
+    Connects to one target, whatever the URL says.
+    """
+
+    def __init__(
+        self, reactor: IReactorTime, target: Target, tls: ServerVerification | None
+    ) -> None:
+        self._reactor = reactor
+        self._target = target
+        self._tls = tls
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        """
+        Where to connect.
+        """
+        target = self._target
+        if target.socketPath:
+            return UNIXClientEndpoint(self._reactor, target.socketPath)
+        plain = HostnameEndpoint(self._reactor, target.host, target.port)
+        return plain if self._tls is None else wrapClientTLS(self._tls, plain)
+
+
+class _Body(Protocol):
+    """
+    Collects the body of an answer, up to a limit.
+    """
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self.complete: Deferred[bytes] = Deferred(self._abort)
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        A piece came.
+        """
+        self._size += len(data)
+        if self._size <= _MAX_ANSWER:
+            self._pieces.append(data)
+        elif not self.complete.called:
+            self.complete.errback(
+                CallFailed(f"The answer is longer than {_MAX_ANSWER} bytes.")
+            )
+            self._abort()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The body is over.
+        """
+        if self.complete.called:
+            return
+        # A body without a length ends with the connection.
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self.complete.callback(b"".join(self._pieces))
+        else:
+            self.complete.errback(reason)
+
+    def _abort(self, _: object = None) -> None:
+        """
+        Nobody wants the rest.
+        """
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+
+def _firstCause(error: BaseException) -> Failure:
+    """
+    What is behind an error of Twisted's HTTP client.
+    """
+    # The request and the response have wrappers with this attribute each.
+    while reasons := getattr(error, "reasons", None):
+        error = reasons[0].value
+    return Failure(error)
+
+
+def _explain(errand: Errand, error: Exception, tls: ServerVerification | None) -> str:
+    """
+    Say in one line why there is no answer.
+    """
+    target = errand.target
+    where = target.socketPath or f"{target.host} port {target.port}"
+    cause = _firstCause(error)
+    if tls is not None:
+        explanation = explainTLSFailure(cause, target.host, tls)
+        if explanation is not None:
+            return explanation
+    value = cause.value
+    if isinstance(value, DNSLookupError):
+        return f"There is no address for {target.host}."
+    if isinstance(value, ConnectError):
+        return f"Could not connect to {where}: {value}"
+    if isinstance(value, (ConnectionLost, SSL.Error)):
+        return f"The connection to {where} was lost before the answer came."
+    return f"There was no answer that could be understood from {where}: {value}"
+
+
+async def ask(reactor: IReactorTime, errand: Errand) -> object:
+    """
+    Make a call.
+
+    @param reactor: Connects, and keeps the time.
+    @param errand: The call.
+    @return: The result.
+    @raise TunnelError: If the server refused, for one of our reasons.
+    @raise RemoteError: If it answered with another error.
+    @raise CallFailed: If it did not answer the call.
+    """
+    tls = None
+    if errand.target.scheme == "https":
+        tls = clientConnectionCreator(
+            errand.target.host,
+            trustRoots=errand.authorities,
+            pins=errand.pins,
+            insecure=errand.insecure,
+        )
+    agent = Agent.usingEndpointFactory(reactor, _ToTarget(reactor, errand.target, tls))
+    headers = Headers({"Content-Type": ["application/json"]})
+    if errand.authorization is not None:
+        headers.addRawHeader("Authorization", errand.authorization)
+    pending = PendingCalls()
+    request, result = pending.call(errand.method, errand.params)
+
+    async def exchange() -> tuple[IResponse, bytes]:
+        response = await agent.request(
+            b"POST",
+            errand.target.url.encode("ascii"),
+            headers,
+            FileBodyProducer(BytesIO(encode(request).encode("ascii"))),
+        )
+        body = _Body()
+        response.deliverBody(body)
+        return response, await body.complete
+
+    def late(_: object, seconds: float) -> NoReturn:
+        # Whatever the cancelled exchange made of it.
+        raise CallFailed(f"No answer within {seconds:g} seconds.")
+
+    exchanging = Deferred.fromCoroutine(exchange())
+    try:
+        response, body = await exchanging.addTimeout(errand.timeout, reactor, late)
+    except CallFailed:
+        raise
+    except Exception as error:
+        raise CallFailed(_explain(errand, error, tls)) from error
+    if response.code != 200:
+        raise CallFailed(_explainStatus(response, body, errand))
+    try:
+        understood = pending.answered(decode(body))
+    except BadJSON:
+        understood = False
+    if not understood:
+        raise CallFailed("The answer is not JSON-RPC 2.0. Is the URL right?")
+    return await result
+
+
+def _explainStatus(response: IResponse, body: bytes, errand: Errand) -> str:
+    """
+    Say in one line what an HTTP error means.
+    """
+    text = f"HTTP status {response.code}"
+    kind = (response.headers.getRawHeaders("Content-Type") or [""])[0]
+    if kind.startswith("text/plain"):
+        lines = body[:500].decode("utf-8", "replace").splitlines()
+        if lines:
+            text = f"{lines[0]} [{text}]"
+    if response.code == 401 and errand.authorization is None:
+        text += " Give --token or --user."
+    elif response.code == 404:
+        text += " The path of the calls is mostly /rpc."
+    return text
+
+
+def _printable(text: str) -> str:
+    """
+    Text for one line of a terminal, whoever wrote it.
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
+
+
+def _report(result: object) -> None:
+    """
+    Print a result.
+    """
+    text = (
+        result
+        if isinstance(result, str)
+        else json.dumps(result, indent=2, ensure_ascii=False)
+    )
+    sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
+    sys.stdout.flush()
+
+
+async def main(reactor: IReactorTime, *arguments: str) -> None:
+    """
+    Run the command.
+
+    @param reactor: The reactor.
+    @param arguments: The command line, without the name of the program.
+    @raise SystemExit: With 1, if the call failed; with 2, if the command line
+        is wrong.
+    """
+    errand = parseErrand(arguments)
+    try:
+        result = await ask(reactor, errand)
+    except RemoteError as error:
+        problem = f"{errand.method}: {error}"
+    except (TunnelError, CallFailed) as error:
+        problem = str(error)
+    else:
+        _report(result)
+        return
+    print(_printable(problem), file=sys.stderr)
+    raise SystemExit(1)

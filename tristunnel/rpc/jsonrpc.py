@@ -1,0 +1,236 @@
+"""
+JSON-RPC 2.0 without a transport: bytes or objects in, bytes or objects out.
+
+The specification is U{https://www.jsonrpc.org/specification}. Where it leaves
+us free: a batch's calls run at the same time and are answered in the order of
+the requests; a request that is wrong but has a usable id is answered with that
+id; a request with C{"id": null} is a call and is answered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import Logger
+
+from tristunnel.rpc.calls import (
+    INVALID_REQUEST,
+    PARSE_ERROR,
+    CallError,
+    Lookup,
+    Params,
+    invoke,
+)
+from tristunnel.rpc.pending import PendingCalls, RemoteError
+from tristunnel.rpc.strictjson import MAX_DEPTH, BadJSON, decode, depthWithin, encode
+
+__all__ = ["MAX_BATCH", "Dispatcher", "PendingCalls", "RemoteError"]
+
+MAX_BATCH = 100
+"""How many requests a batch may have."""
+
+_ID_BITS = 4096
+"""A longer integer is no id: Python may refuse to write it down again."""
+
+
+@dataclass(frozen=True)
+class _Request:
+    """
+    A request that is in order.
+
+    @ivar wantsAnswer: False for a notification.
+    """
+
+    method: str
+    params: Params
+    ident: object
+    wantsAnswer: bool
+
+
+@dataclass(frozen=True)
+class _Response:
+    """
+    An answer, both as an object and as the JSON of it, since whether a result
+    has a JSON form is only known when it has been made.
+    """
+
+    value: dict[str, object]
+    text: str
+
+
+def _usableId(obj: object) -> bool:
+    """
+    Whether C{obj} may be an id: a string, a number or null.
+    """
+    if isinstance(obj, int):
+        return not isinstance(obj, bool) and obj.bit_length() <= _ID_BITS
+    if isinstance(obj, float):
+        return isfinite(obj)
+    return obj is None or isinstance(obj, str)
+
+
+def _parseRequest(obj: object) -> _Request:
+    """
+    Check a request object.
+
+    @raise CallError: INVALID_REQUEST.
+    """
+    if not isinstance(obj, dict) or "jsonrpc" not in obj:
+        raise CallError(INVALID_REQUEST, "Invalid Request")
+    if obj["jsonrpc"] != "2.0":
+        raise CallError(INVALID_REQUEST, 'Invalid Request: "jsonrpc" must be "2.0"')
+    method = obj.get("method")
+    if not isinstance(method, str):
+        raise CallError(INVALID_REQUEST, "Invalid Request")
+    ident = obj.get("id")
+    if not _usableId(ident):
+        raise CallError(
+            INVALID_REQUEST, 'Invalid Request: "id" must be a string, number or null'
+        )
+    params = obj.get("params", [])
+    if not isinstance(params, (list, dict)):
+        raise CallError(
+            INVALID_REQUEST, 'Invalid Request: "params" must be an array or an object'
+        )
+    return _Request(method, params, ident, "id" in obj)
+
+
+def _errorResponse(ident: object, error: CallError) -> _Response:
+    """
+    The answer that says why there is no result.
+    """
+    member: dict[str, object] = {"code": error.number, "message": error.message}
+    if error.data is not None:
+        member["data"] = error.data
+    value: dict[str, object] = {"jsonrpc": "2.0", "id": ident, "error": member}
+    return _Response(value, encode(value))
+
+
+class Dispatcher:
+    """
+    Answers JSON-RPC 2.0 requests by calling published methods.
+
+    It never fails: whatever comes in, what goes out is JSON-RPC 2.0 or nothing.
+    To cancel a Deferred of its is to cancel the calls that still run.
+
+    @ivar maxBatch: How many requests a batch may have.
+    @ivar maxDepth: How many arrays and objects may be nested in each other.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        lookup: Lookup,
+        *,
+        maxBatch: int = MAX_BATCH,
+        maxDepth: int = MAX_DEPTH,
+    ) -> None:
+        """
+        @param lookup: Finds the method of a name. A method takes the caller
+            and then the parameters; it may raise C{TunnelError}, whose code
+            and message the caller sees. Other exceptions are logged, and the
+            caller learns nothing of them.
+        """
+        self._lookup = lookup
+        self.maxBatch = maxBatch
+        self.maxDepth = maxDepth
+
+    def dispatch(self, caller: object, payload: bytes | str) -> Deferred[bytes | None]:
+        """
+        Answer the text of a request or of a batch.
+
+        @param caller: Who asks; handed to the methods as it is.
+        @param payload: The text; its size is for the transport to limit.
+        @return: The text of the answer, in ASCII, or C{None} if there is
+            nothing to answer.
+        """
+        return Deferred.fromCoroutine(self._dispatch(caller, payload))
+
+    def dispatchObject(self, caller: object, obj: object) -> Deferred[object | None]:
+        """
+        Answer a request or a batch that is parsed already.
+
+        @param caller: Who asks; handed to the methods as it is.
+        @param obj: As it came from a JSON parser.
+        @return: The answer, which has a JSON form, or C{None} if there is
+            nothing to answer.
+        """
+        return Deferred.fromCoroutine(self._dispatchObject(caller, obj))
+
+    async def _dispatch(self, caller: object, payload: bytes | str) -> bytes | None:
+        try:
+            obj = decode(payload, maxDepth=self.maxDepth)
+        except BadJSON as bad:
+            message = f"Parse error: {bad.detail}" if bad.detail else "Parse error"
+            error = CallError(PARSE_ERROR, message)
+            return _errorResponse(None, error).text.encode("ascii")
+        answer = await self._answer(caller, obj)
+        if answer is None:
+            return None
+        if isinstance(answer, _Response):
+            return answer.text.encode("ascii")
+        text = ", ".join(response.text for response in answer)
+        return f"[{text}]".encode("ascii")
+
+    async def _dispatchObject(self, caller: object, obj: object) -> object | None:
+        if not depthWithin(obj, self.maxDepth):
+            error = CallError(PARSE_ERROR, "Parse error: nested too deeply")
+            return _errorResponse(None, error).value
+        answer = await self._answer(caller, obj)
+        if isinstance(answer, list):
+            return [response.value for response in answer]
+        return None if answer is None else answer.value
+
+    async def _answer(
+        self, caller: object, obj: object
+    ) -> _Response | list[_Response] | None:
+        """
+        Answer a request or a batch.
+        """
+        if not isinstance(obj, list):
+            return await self._answerOne(caller, obj)
+        if not obj:
+            return _errorResponse(None, CallError(INVALID_REQUEST, "Invalid Request"))
+        if len(obj) > self.maxBatch:
+            return _errorResponse(
+                None,
+                CallError(
+                    INVALID_REQUEST,
+                    f"Invalid Request: a batch may have {self.maxBatch} requests,"
+                    f" not {len(obj)}",
+                ),
+            )
+        # All are begun before any is awaited: they run at the same time.
+        answers = await gatherResults(
+            [Deferred.fromCoroutine(self._answerOne(caller, one)) for one in obj]
+        )
+        return [answer for answer in answers if answer is not None] or None
+
+    async def _answerOne(self, caller: object, obj: object) -> _Response | None:
+        """
+        Answer one request.
+
+        @return: The answer, or C{None} for a notification.
+        """
+        try:
+            request = _parseRequest(obj)
+        except CallError as error:
+            ident = obj.get("id") if isinstance(obj, dict) else None
+            return _errorResponse(ident if _usableId(ident) else None, error)
+        try:
+            result = await invoke(self._lookup, caller, request.method, request.params)
+        except CallError as error:
+            return _errorResponse(request.ident, error) if request.wantsAnswer else None
+        if not request.wantsAnswer:
+            return None
+        value = {"jsonrpc": "2.0", "id": request.ident, "result": result}
+        try:
+            return _Response(value, encode(value))
+        except ValueError:
+            self._log.failure(
+                "The result of {method} has no JSON form", method=request.method
+            )
+            return _errorResponse(request.ident, CallError.internal())

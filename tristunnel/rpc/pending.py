@@ -1,0 +1,136 @@
+"""
+The asking side of JSON-RPC 2.0: which calls wait for an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import count
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from tristunnel.errors import CODES, TunnelError
+
+__all__ = ["PendingCalls", "RemoteError", "errorFrom"]
+
+
+class RemoteError(Exception):
+    """
+    The other side answered with an error that is none of ours.
+
+    @ivar number: Its JSON-RPC number, for example -32601.
+    @ivar message: One line, as the other side wrote it.
+    @ivar data: What else it sent, or C{None}.
+    """
+
+    def __init__(self, number: int, message: str, data: object = None) -> None:
+        self.number = number
+        self.message = message
+        self.data = data
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        return f"{self.message} [{self.number}]"
+
+
+def errorFrom(error: object) -> TunnelError | RemoteError:
+    """
+    The exception that an answer's C{error} member stands for.
+
+    @param error: Whatever the other side put there.
+    """
+    if not isinstance(error, dict):
+        return RemoteError(-32603, "The answer is not JSON-RPC 2.0")
+    number, message = error.get("code"), error.get("message")
+    if type(number) is not int or not isinstance(message, str):
+        return RemoteError(-32603, "The answer is not JSON-RPC 2.0")
+    data = error.get("data")
+    if isinstance(data, dict):
+        code, retryAfter = data.get("code"), data.get("retryAfter")
+        if isinstance(code, str) and code in CODES:
+            if isinstance(retryAfter, bool) or not isinstance(retryAfter, (int, float)):
+                retryAfter = None
+            return TunnelError(code, message, retryAfter)
+    return RemoteError(number, message, data)
+
+
+class PendingCalls:
+    """
+    Makes requests with ids of their own, and matches the answers to them.
+
+    @ivar maximum: How many calls may wait for an answer at one time.
+    """
+
+    def __init__(self, maximum: int = 1000) -> None:
+        self.maximum = maximum
+        self._ids = count(1)
+        self._waiting: dict[int, Deferred[object]] = {}
+
+    def __len__(self) -> int:
+        """
+        How many calls wait for an answer.
+        """
+        return len(self._waiting)
+
+    def call(
+        self, method: str, params: Sequence[object] | Mapping[str, object] = ()
+    ) -> tuple[dict[str, object], Deferred[object]]:
+        """
+        Begin a call.
+
+        @param params: By position or by name; left out of the request if empty.
+        @return: The request to send, and its result: fails with a
+            C{TunnelError} or L{RemoteError} that the other side answered. To
+            cancel it is to forget the call.
+        @raise TunnelError: C{limit-reached}, if too many calls wait already.
+        """
+        if len(self._waiting) >= self.maximum:
+            raise TunnelError(
+                "limit-reached", f"{self.maximum} calls wait for an answer already."
+            )
+        ident = next(self._ids)
+
+        def forget(_: Deferred[object]) -> None:
+            self._waiting.pop(ident, None)
+
+        result: Deferred[object] = Deferred(forget)
+        self._waiting[ident] = result
+        request: dict[str, object] = {"jsonrpc": "2.0", "id": ident, "method": method}
+        if params:
+            request["params"] = (
+                dict(params) if isinstance(params, Mapping) else list(params)
+            )
+        return request, result
+
+    def answered(self, response: object) -> bool:
+        """
+        Take in an answer.
+
+        @param response: Parsed JSON, as it came; anything at all is tolerated.
+        @return: Whether it answered a call. If not, it came too late, or it
+            is no answer, or nobody had asked.
+        """
+        if not isinstance(response, dict):
+            return False
+        ident = response.get("id")
+        if type(ident) is not int:
+            return False
+        result = self._waiting.pop(ident, None)
+        if result is None:
+            return False
+        if response.get("error") is not None:
+            result.errback(errorFrom(response["error"]))
+        elif "result" in response:
+            result.callback(response["result"])
+        else:
+            result.errback(errorFrom(None))
+        return True
+
+    def abandon(self, failure: Failure | BaseException) -> None:
+        """
+        No answers will come any more: fail every call that waits for one.
+        """
+        waiting, self._waiting = self._waiting, {}
+        for result in waiting.values():
+            result.errback(failure)
