@@ -1,0 +1,289 @@
+"""
+The framed protocol's bytes: two handshake messages, then frames.
+
+The base is the W3P tunnel's wire format (its README's "Protocol
+Specification"; checked against exchanges recorded from the real program).
+Every message begins with a big-endian u32 that counts the bytes after it.
+Frame types above 0x03 belong to tristunnel's negotiated extension, specified
+in C{docs/protocol.rst}.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from enum import IntEnum
+from struct import Struct
+from typing import NamedTuple
+
+from tristunnel.errors import TunnelError
+
+__all__ = [
+    "MAGIC",
+    "MAX_CONTROL",
+    "MAX_FRAME",
+    "MAX_HANDSHAKE",
+    "Frame",
+    "FrameDecoder",
+    "FrameType",
+    "HandshakeDecoder",
+    "decodeCredit",
+    "decodeObject",
+    "encodeCredit",
+    "encodeFrame",
+    "encodeHandshake",
+    "encodeObject",
+    "frameHeader",
+]
+
+MAGIC = b"W3PTUNL"
+"""The first bytes of each side's first message."""
+
+MAX_HANDSHAKE = 64 * 1024
+"""Most bytes of handshake JSON that are read before anybody is known."""
+
+MAX_FRAME = 1024 * 1024
+"""Largest frame length accepted; real W3P peers send up to 64 KiB and 5."""
+
+MAX_CONTROL = 256 * 1024
+"""Most payload bytes of a frame that must be held whole (all but data)."""
+
+MAX_STREAM_ID = 0xFFFFFFFF
+
+_LENGTH = Struct("!I")
+_HEADER = Struct("!IIB")
+_CREDIT = Struct("!Q")
+
+
+class FrameType(IntEnum):
+    """
+    The codes of frames; W3P knows L{DATA}, L{CLOSE} and L{ERROR} only.
+    """
+
+    CONTROL = 0x00
+    DATA = 0x01
+    CLOSE = 0x02
+    ERROR = 0x03
+    EOF = 0x04
+    WINDOW = 0x05
+    DATAGRAM = 0x06
+    OPEN = 0x20
+    OPENED = 0x21
+    REFUSED = 0x22
+    PING = 0x30
+    PONG = 0x31
+    GOAWAY = 0x41
+
+
+class Frame(NamedTuple):
+    """
+    One frame, or as much of a data frame as has come.
+
+    A data frame's payload is handed on in the pieces it arrives in, so a
+    decoder never holds one: the stream is a byte stream and does not care.
+    """
+
+    stream: int
+    kind: int
+    payload: bytes
+
+
+_DATA = int(FrameType.DATA)
+
+
+class FrameDecoder:
+    """
+    Turn bytes into L{Frame}s.
+
+    @param maxFrame: The largest length field accepted, in bytes.
+    """
+
+    def __init__(self, maxFrame: int = MAX_FRAME) -> None:
+        self._maxFrame = maxFrame
+        self._partial = bytearray()
+        self._needed = 0
+        self._stream = 0
+        self._remaining = 0
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """
+        Take the next bytes of the connection.
+
+        @param data: Any number of bytes.
+        @return: The frames that they complete, in order.
+        @raise TunnelError: C{protocol-error}; the connection cannot go on.
+        """
+        frames: list[Frame] = []
+        if self._needed:
+            self._partial += data
+            if len(self._partial) < self._needed:
+                return frames
+            data = bytes(self._partial)
+            self._partial.clear()
+            self._needed = 0
+        offset, end = 0, len(data)
+        while offset < end:
+            if self._remaining:
+                piece = data[offset : offset + self._remaining]
+                self._remaining -= len(piece)
+                offset += len(piece)
+                frames.append(Frame(self._stream, _DATA, piece))
+                continue
+            if end - offset < _HEADER.size:
+                self._keep(data, offset, _HEADER.size)
+                break
+            length, stream, kind = _HEADER.unpack_from(data, offset)
+            self._checkLength(length, kind)
+            if kind == _DATA:
+                offset += _HEADER.size
+                self._stream, self._remaining = stream, length - 5
+                if length == 5:
+                    frames.append(Frame(stream, kind, b""))
+                continue
+            whole = _LENGTH.size + length
+            if end - offset < whole:
+                self._keep(data, offset, whole)
+                break
+            frames.append(
+                Frame(stream, kind, data[offset + _HEADER.size : offset + whole])
+            )
+            offset += whole
+        return frames
+
+    def _keep(self, data: bytes, offset: int, needed: int) -> None:
+        """
+        Hold an incomplete message until C{needed} bytes of it are there.
+        """
+        self._partial += data[offset:]
+        self._needed = needed
+
+    def _checkLength(self, length: int, kind: int) -> None:
+        """
+        Refuse a length that no honest frame has.
+        """
+        if length < 5:
+            raise TunnelError(
+                "protocol-error", f"a frame of {length} bytes is shorter than its head"
+            )
+        bound = self._maxFrame if kind == _DATA else MAX_CONTROL + 5
+        if length > bound:
+            raise TunnelError(
+                "protocol-error",
+                f"a frame of {length} bytes (type 0x{kind:02x}) is longer than"
+                f" the {bound} accepted here",
+            )
+
+
+class HandshakeDecoder:
+    """
+    Read a peer's first message: magic, length, JSON object.
+
+    @param maxLength: Most bytes of JSON accepted.
+    """
+
+    def __init__(self, maxLength: int = MAX_HANDSHAKE) -> None:
+        self._maxLength = maxLength
+        self._bytes = bytearray()
+
+    @property
+    def received(self) -> bytes:
+        """
+        What has come so far, for telling what the peer speaks.
+        """
+        return bytes(self._bytes[:64])
+
+    def feed(self, data: bytes) -> tuple[dict[str, object], bytes] | None:
+        """
+        Take the next bytes of the connection.
+
+        @return: The object and the bytes that follow it, once it is whole.
+        @raise TunnelError: C{protocol-error}, with what is wrong.
+        """
+        buffer = self._bytes
+        buffer += data
+        start = len(MAGIC)
+        if buffer[:start] != MAGIC[: len(buffer)]:
+            raise TunnelError(
+                "protocol-error", "the first bytes are not the framed protocol's"
+            )
+        if len(buffer) < start + _LENGTH.size:
+            return None
+        (length,) = _LENGTH.unpack_from(buffer, start)
+        if length > self._maxLength:
+            raise TunnelError(
+                "protocol-error",
+                f"a handshake of {length} bytes is longer than the"
+                f" {self._maxLength} accepted here",
+            )
+        start += _LENGTH.size
+        if len(buffer) < start + length:
+            return None
+        message = decodeObject(bytes(buffer[start : start + length]))
+        return message, bytes(buffer[start + length :])
+
+
+def decodeObject(payload: bytes) -> dict[str, object]:
+    """
+    Read a JSON object.
+
+    @raise TunnelError: C{protocol-error} if it is anything else.
+    """
+    try:
+        # RecursionError: a few kilobytes of "[" are enough for it.
+        message = json.loads(payload)
+    except (ValueError, RecursionError):
+        raise TunnelError("protocol-error", "the message is not JSON") from None
+    if not isinstance(message, dict):
+        raise TunnelError(
+            "protocol-error",
+            f"the message is a JSON {type(message).__name__}, not an object",
+        )
+    return message
+
+
+def encodeObject(message: Mapping[str, object]) -> bytes:
+    """
+    Write a JSON object as compactly as W3P does.
+    """
+    return json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def encodeHandshake(message: Mapping[str, object]) -> bytes:
+    """
+    Write a side's first message.
+    """
+    body = encodeObject(message)
+    return MAGIC + _LENGTH.pack(len(body)) + body
+
+
+def frameHeader(stream: int, kind: int, size: int) -> bytes:
+    """
+    Write the nine bytes before a payload of C{size} bytes.
+    """
+    return _HEADER.pack(size + 5, stream, kind)
+
+
+def encodeFrame(stream: int, kind: int, payload: bytes = b"") -> bytes:
+    """
+    Write a whole frame.
+    """
+    return _HEADER.pack(len(payload) + 5, stream, kind) + payload
+
+
+def encodeCredit(credit: int) -> bytes:
+    """
+    Write the payload of a window or ping frame, a u64.
+    """
+    return _CREDIT.pack(credit)
+
+
+def decodeCredit(payload: bytes) -> int:
+    """
+    Read the payload of a window or ping frame.
+
+    @raise TunnelError: C{protocol-error} if it is not eight bytes.
+    """
+    if len(payload) != _CREDIT.size:
+        raise TunnelError("protocol-error", f"a u64 was due, {len(payload)} bytes came")
+    (credit,) = _CREDIT.unpack(payload)
+    return int(credit)

@@ -1,0 +1,166 @@
+"""
+Credit: how many bytes each side may still send.
+
+Credit is absolute, as in QUIC and smux's second version: "you may send byte
+number N and no further, counted from the beginning". A lost or repeated
+announcement then does no harm, and either side can be audited at any moment.
+"""
+
+from __future__ import annotations
+
+__all__ = ["UNLIMITED", "ReceiveWindow", "SendWindow", "WindowBudget"]
+
+UNLIMITED = 1 << 62
+"""The credit of a peer that knows no credit."""
+
+
+class SendWindow:
+    """
+    The credit that the peer has given us.
+
+    @ivar limit: Total bytes that may be sent.
+    @ivar sent: Total bytes sent.
+    """
+
+    __slots__ = ("limit", "sent")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.sent = 0
+
+    @property
+    def available(self) -> int:
+        """
+        Bytes that may be sent now.
+        """
+        return self.limit - self.sent
+
+    def grant(self, limit: int) -> bool:
+        """
+        Take an announcement; an old one changes nothing.
+
+        @return: Whether there is more credit than before.
+        """
+        if limit <= self.limit:
+            return False
+        self.limit = limit
+        return True
+
+
+class WindowBudget:
+    """
+    What all windows of a session may grow by together.
+
+    @param total: Bytes, over and above each window's first size.
+    """
+
+    __slots__ = ("free",)
+
+    def __init__(self, total: int) -> None:
+        self.free = total
+
+    def take(self, amount: int) -> bool:
+        """
+        Set C{amount} bytes aside, if there are as many.
+        """
+        if amount > self.free:
+            return False
+        self.free -= amount
+        return True
+
+    def give(self, amount: int) -> None:
+        """
+        Put back what was taken.
+        """
+        self.free += amount
+
+
+class ReceiveWindow:
+    """
+    The credit that we have given the peer.
+
+    It is renewed by what the reader has really drained, and doubled when the
+    peer uses it up faster than the round trip allows: then the window is what
+    holds the stream back. A reader that stands still never makes it grow.
+
+    @param size: Bytes that may be under way or waiting at once.
+    @param largest: What C{size} may grow to.
+    @param budget: Where growth is taken from.
+
+    @ivar limit: Total bytes that the peer may send.
+    @ivar received: Total bytes that came.
+    @ivar drained: Total bytes that the reader took.
+    """
+
+    __slots__ = (
+        "_budget",
+        "_grown",
+        "_largest",
+        "_renewed",
+        "drained",
+        "limit",
+        "received",
+        "size",
+    )
+
+    def __init__(
+        self, size: int, largest: int = 0, budget: WindowBudget | None = None
+    ) -> None:
+        self.size = size
+        self.limit = size
+        self.received = 0
+        self.drained = 0
+        self._largest = largest
+        self._budget = budget
+        self._grown = 0
+        self._renewed = 0.0
+
+    @property
+    def waiting(self) -> int:
+        """
+        Bytes that came and were not taken yet.
+        """
+        return self.received - self.drained
+
+    def receive(self, amount: int) -> bool:
+        """
+        Count bytes that came.
+
+        @return: C{False} if the peer had no credit for them.
+        """
+        self.received += amount
+        return self.received <= self.limit
+
+    def drain(self, amount: int, now: float, roundTrip: float) -> int | None:
+        """
+        Count bytes that the reader took.
+
+        @param now: Seconds, of any clock that does not go back.
+        @param roundTrip: Seconds; 0 where it is not known.
+        @return: The credit to announce, when half of it is used up.
+        """
+        self.drained += amount
+        if self.limit - self.drained > self.size // 2:
+            return None
+        if now - self._renewed < 2 * roundTrip:
+            self._grow()
+        self._renewed = now
+        self.limit = self.drained + self.size
+        return self.limit
+
+    def _grow(self) -> None:
+        """
+        Double the window, within its own bound and the budget.
+        """
+        more = min(self.size, self._largest - self.size)
+        if more > 0 and self._budget is not None and self._budget.take(more):
+            self.size += more
+            self._grown += more
+
+    def close(self) -> None:
+        """
+        Return what growth took.
+        """
+        if self._budget is not None:
+            self._budget.give(self._grown)
+        self._grown = 0
