@@ -1,0 +1,3 @@
+"""
+The process beside the service: connect out, come back, reach the service.
+"""

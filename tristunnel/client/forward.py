@@ -1,0 +1,118 @@
+"""
+What a client offers: C{[PORT|NAME]=TARGET}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.endpoints import HostnameEndpoint, clientFromString
+from twisted.internet.interfaces import (
+    IStreamClientEndpoint,
+    IStreamClientEndpointStringParserWithReactor,
+)
+from twisted.plugin import getPlugins
+
+from tristunnel.errors import TunnelError
+
+__all__ = ["DEFAULT_FORWARD", "Forward", "parseForward"]
+
+DEFAULT_FORWARD = "0=localhost:8080"
+"""What is offered when nothing is said."""
+
+
+@dataclass(frozen=True)
+class Forward:
+    """
+    One service on offer.
+
+    @ivar spec: As the user wrote it.
+    @ivar port: The visitors' port wanted; 0 for any.
+    @ivar name: The tunnel's name, or empty.
+    @ivar target: The service, as messages name it.
+    @ivar endpoint: The service.
+    """
+
+    spec: str
+    port: int
+    name: str
+    target: str
+    endpoint: IStreamClientEndpoint
+
+    @property
+    def wanted(self) -> str:
+        """
+        What was asked for, for messages.
+        """
+        return self.name or (f"port {self.port}" if self.port else "any port")
+
+
+def parseForward(reactor: Any, spec: str) -> Forward:
+    """
+    Read a forward.
+
+    @raise TunnelError: C{bad-option}, with the cause and an example.
+    """
+    wanted, equals, target = spec.partition("=")
+    # "tcp:h:1" has no "=", but an endpoint's keywords may have one.
+    if not equals or ":" in wanted:
+        raise TunnelError(
+            "bad-option",
+            f"--forward {spec!r} has no TARGET; write PORT=TARGET, for example"
+            " 8080=localhost:3000",
+        )
+    port, name = 0, ""
+    if wanted.isdecimal():
+        port = int(wanted)
+        if port > 65535:
+            raise TunnelError("bad-option", f"--forward {spec!r}: no port is {port}")
+    elif wanted:
+        name = wanted
+        if len(name) > 64 or not all(c.isalnum() or c in "-_." for c in name):
+            raise TunnelError(
+                "bad-option",
+                f"--forward {spec!r}: a name has letters, digits, '-', '_' and '.'",
+            )
+    return Forward(spec, port, name, target, _endpoint(reactor, spec, target))
+
+
+def _endpoint(reactor: Any, spec: str, target: str) -> IStreamClientEndpoint:
+    """
+    Make the endpoint of a target: C{host:port}, or an endpoint string.
+    """
+    prefix = target.partition(":")[0]
+    if prefix == "ssl":
+        raise TunnelError(
+            "bad-option",
+            f"--forward {spec!r}: ssl: verifies nothing; write tls: instead",
+        )
+    if prefix in _prefixes():
+        try:
+            endpoint: IStreamClientEndpoint = clientFromString(reactor, target)
+            return endpoint
+        except Exception as error:
+            # Endpoint parsers raise whatever comes to hand.
+            raise TunnelError(
+                "bad-option", f"--forward {spec!r}: {target!r} is no endpoint: {error}"
+            ) from None
+    host, _, port = target.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise TunnelError(
+            "bad-option",
+            f"--forward {spec!r}: {target!r} is no target; write HOST:PORT,"
+            " tcp:HOST:PORT, tls:HOST:PORT or unix:PATH",
+        )
+    try:
+        return HostnameEndpoint(reactor, host, int(port))
+    except ValueError as error:
+        raise TunnelError("bad-option", f"--forward {spec!r}: {error}") from None
+
+
+def _prefixes() -> set[str]:
+    """
+    The kinds of client endpoint that are installed.
+    """
+    plugins = getPlugins(IStreamClientEndpointStringParserWithReactor)
+    return {"tcp", "unix"} | {plugin.prefix for plugin in plugins}

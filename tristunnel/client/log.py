@@ -1,0 +1,106 @@
+"""
+What the client writes: the tunnels' addresses to its output, the rest to its
+log.
+"""
+
+from __future__ import annotations
+
+from typing import IO
+
+from twisted.internet.interfaces import IAddress
+from twisted.logger import Logger
+
+from tristunnel.errors import TunnelError
+from tristunnel.listeners.tcp import addressText
+from tristunnel.observer import ClientObserver
+
+__all__ = ["LoggingClientObserver"]
+
+
+class LoggingClientObserver(ClientObserver):
+    """
+    Writes to the log.
+
+    @param output: Where each tunnel's address goes, alone on a line; C{None}
+        for nowhere.
+    """
+
+    _log = Logger(namespace="tristunnel.client")
+
+    def __init__(self, output: IO[str] | None = None) -> None:
+        self._output = output
+
+    def connected(self, peer: IAddress) -> None:
+        """
+        The connection is there.
+        """
+        self._log.debug("Connected to {peer}", peer=addressText(peer))
+
+    def acknowledged(self, dialect: str) -> None:
+        """
+        We are in.
+        """
+        if dialect == "framed":
+            self._log.info("The server has let this client in")
+        else:
+            self._log.info("The server has let this client in; it speaks plain W3P")
+
+    def tunnelReady(self, address: str, target: str) -> None:
+        """
+        Visitors can come.
+        """
+        self._log.info(
+            "Visitors of {address} reach {target}", address=address, target=target
+        )
+        if self._output is not None:
+            try:
+                self._output.write(f"{address}\n")
+                self._output.flush()
+            except (OSError, ValueError):
+                # Nobody reads it; the log has it too.
+                self._output = None
+
+    def tunnelFailed(self, wanted: str, reason: TunnelError) -> None:
+        """
+        A tunnel is not there.
+        """
+        self._log.error("No tunnel at {wanted}: {reason}", wanted=wanted, reason=reason)
+
+    def disconnected(self, reason: TunnelError) -> None:
+        """
+        The session is over.
+        """
+        self._log.warn("Not connected: {reason}", reason=reason)
+
+    def reconnectQueued(self, delay: float) -> None:
+        """
+        Another attempt follows.
+        """
+        self._log.info("Trying again in {delay:.1f} s", delay=delay)
+
+    def gaveUp(self, reason: TunnelError) -> None:
+        """
+        No attempt follows.
+        """
+        self._log.critical("Giving up: {reason}", reason=reason)
+
+    def serviceFailed(self, target: str, reason: TunnelError) -> None:
+        """
+        The service was not reached.
+        """
+        self._log.warn("A visitor was turned away: {reason}", reason=reason)
+
+    def serviceGone(
+        self, target: str, received: int, sent: int, reason: TunnelError | None
+    ) -> None:
+        """
+        A stream is over.
+        """
+        self._log.debug(
+            "A visitor of {target} left: {received} bytes from the service,"
+            " {sent} to it{why}",
+            target=target,
+            received=received,
+            sent=sent,
+            why=f": {reason}" if reason else "",
+        )

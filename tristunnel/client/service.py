@@ -1,0 +1,338 @@
+"""
+The client as a service: connect, open the forwards, and come back.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tristunnel.client.connect import ServerAddress
+from tristunnel.client.forward import Forward
+from tristunnel.client.lease import ClientLease
+from tristunnel.drain import Drain
+from tristunnel.errors import TunnelError
+from tristunnel.observer import ClientObserver
+from tristunnel.rpc.pending import RemoteError
+from tristunnel.sessions.client import TunnelClientFactory, TunnelClientProtocol
+
+__all__ = ["TunnelClientService", "backoff"]
+
+FIRST_DELAY = 1.0
+"""Seconds: the most that is waited before the first new attempt."""
+
+LONGEST_DELAY = 60.0
+"""Seconds: what that most grows to, doubling."""
+
+SETTLED = 10.0
+"""Seconds after which a session counts as a success."""
+
+
+def backoff(failures: int, retryAfter: float | None = None) -> float:
+    """
+    How long to wait before the next attempt.
+
+    The whole delay is random, and only after the bound was applied: a
+    thousand clients that lost the same server must not come back together.
+
+    @param failures: Attempts that failed so far, from 0.
+    @param retryAfter: What the server asked for, in seconds.
+    @return: Seconds.
+    """
+    bound = min(FIRST_DELAY * 2.0 ** min(failures, 30), LONGEST_DELAY)
+    return (retryAfter or 0.0) + random.uniform(0.05, bound)
+
+
+class TunnelClientService(Service):
+    """
+    A client of a tunnel server.
+
+    @param reactor: Tells time.
+    @param server: Where to connect.
+    @param forwards: What to offer.
+    @param credentials: The JSON object that says who we are.
+    @param observer: Told what happens.
+    @param lease: What is remembered of former sessions.
+    @param grace: Seconds that streams get to finish when the service stops.
+    @param gaveUp: Called with the reason when no attempt follows.
+    @param delay: Makes the delay of failures and the server's hint.
+
+    @ivar session: The session that is up now, or C{None}.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        server: ServerAddress,
+        forwards: Sequence[Forward],
+        credentials: Mapping[str, object] | None = None,
+        observer: ClientObserver | None = None,
+        lease: ClientLease | None = None,
+        grace: float = 10.0,
+        gaveUp: Callable[[TunnelError], None] = lambda reason: None,
+        delay: Callable[[int, float | None], float] = backoff,
+    ) -> None:
+        self.session: TunnelClientProtocol | None = None
+        self.observer = observer or ClientObserver()
+        self._reactor = reactor
+        self._server = server
+        self._forwards = list(forwards)
+        self._credentials = dict(credentials or {})
+        self._lease = lease or ClientLease()
+        self._grace = grace
+        self._gaveUp = gaveUp
+        self._delay = delay
+        self._work: Deferred[None] | None = None
+        self._drain: Drain | None = None
+
+    def startService(self) -> None:
+        """
+        Begin to connect.
+        """
+        super().startService()
+        self._work = Deferred.fromCoroutine(self._stayConnected())
+        self._work.addErrback(self._broken)
+
+    def _broken(self, failure: Failure) -> None:
+        """
+        Nothing but being stopped ends the work.
+        """
+        if not failure.check(CancelledError):
+            self._log.failure("The client failed", failure)
+            self._end(TunnelError("internal", "the client failed; its log says why"))
+
+    async def _stayConnected(self) -> None:
+        """
+        Connect, again and again.
+        """
+        failures = 0
+        while self.running:
+            began = self._reactor.seconds()
+            reason, refused = await self._oneSession()
+            if not self.running:
+                return
+            self.observer.disconnected(reason)
+            if refused and reason.code.permanent:
+                self._end(reason)
+                return
+            if reason.code.name == "displaced":
+                # Somebody runs with a copy of our lease: let it.
+                self._lease.id = self._lease.secret = ""
+            if not refused and self._reactor.seconds() - began > SETTLED:
+                failures = 0
+            delay = self._delay(failures, reason.retryAfter)
+            failures += 1
+            self.observer.reconnectQueued(delay)
+            await deferLater(self._reactor, delay)
+
+    def _end(self, reason: TunnelError) -> None:
+        """
+        Make no more attempts.
+        """
+        self.observer.gaveUp(reason)
+        self._gaveUp(reason)
+
+    async def _oneSession(self) -> tuple[TunnelError, bool]:
+        """
+        Connect, serve, and wait for the end.
+
+        @return: Why it ended, and whether the server turned us away.
+        """
+        factory = TunnelClientFactory(
+            self._reactor,
+            self._serviceFor,
+            self._credentials,
+            self.observer,
+            self._server.where,
+            self._server.host,
+            self._lease.asOffer(),
+            self._server.explain,
+        )
+        session: TunnelClientProtocol | None = None
+        try:
+            session = await self._connect(factory)
+            await session.whenReady()
+        except CancelledError:
+            if session is not None:
+                session.transport.abortConnection()
+            raise
+        except TunnelError as refusal:
+            return refusal, True
+        self.session = session
+        session.tunnelClosed = self._tunnelClosed
+        opening = Deferred.fromCoroutine(self._openForwards(session))
+        opening.addErrback(self._openingFailed, session)
+        try:
+            reason = await session.whenOver()
+        finally:
+            self.session = None
+            opening.cancel()
+        return session.leaving or reason, False
+
+    async def _connect(self, factory: TunnelClientFactory) -> TunnelClientProtocol:
+        """
+        Reach the server.
+
+        @raise TunnelError: C{session-lost}, with why it was not reached.
+        """
+        try:
+            session: Any = await self._server.endpoint.connect(factory)
+        except CancelledError:
+            raise
+        except Exception as error:
+            failure = Failure()
+            why = self._server.explain(failure) or (
+                f"{self._server.where} was not reached: {failure.getErrorMessage()}"
+            )
+            raise TunnelError("session-lost", why) from error
+        assert isinstance(session, TunnelClientProtocol)
+        return session
+
+    # Forwards
+
+    async def _openForwards(self, session: TunnelClientProtocol) -> None:
+        """
+        Have the server open our tunnels; try again for those that it refuses
+        for now.
+        """
+        if not session.extended:
+            self._servePlain(session)
+            return
+        self._lease.granted(session.lease, session.tunnels)
+        for uri in set(session.tunnels) - set(self._lease.uris.values()):
+            session.call("closeTunnel", uri=uri).addErrback(lambda failure: None)
+        missing, refusals = list(self._forwards), 0
+        while missing:
+            missing = [
+                forward for forward in missing if await self._open(session, forward)
+            ]
+            if missing:
+                await deferLater(self._reactor, self._delay(2 + refusals, None))
+                refusals += 1
+        if not self._lease.uris:
+            raise TunnelError("not-permitted", "the server opened none of the tunnels")
+
+    async def _open(self, session: TunnelClientProtocol, forward: Forward) -> bool:
+        """
+        Open one tunnel.
+
+        @return: Whether to try again later.
+        """
+        options: dict[str, object] = {"port": forward.port, "name": forward.name}
+        if not forward.port:
+            options["prefer"] = self._lease.ports.get(forward.spec, 0)
+        if forward.spec in self._lease.uris:
+            options["resume"] = self._lease.uris[forward.spec]
+        try:
+            uri = str(await session.call("openTunnel", **options))
+            address = str(await session.call("getTunnelAddress", uri=uri))
+        except (TunnelError, RemoteError) as error:
+            if session.lost is not None:
+                raise
+            refusal = (
+                error
+                if isinstance(error, TunnelError)
+                else TunnelError("internal", str(error))
+            )
+            self.observer.tunnelFailed(forward.wanted, refusal)
+            return not refusal.code.permanent
+        port = address.rpartition(":")[2]
+        self._lease.opened(forward.spec, uri, int(port) if port.isdecimal() else 0)
+        self.observer.tunnelReady(address, forward.target)
+        return False
+
+    def _openingFailed(self, failure: Failure, session: TunnelClientProtocol) -> None:
+        """
+        No tunnel can be had, or the session ended meanwhile.
+        """
+        if failure.check(CancelledError) or session.lost is not None:
+            return
+        error = failure.value
+        if isinstance(error, TunnelError) and error.code.permanent:
+            session.close()
+            if self._work is not None:
+                self._work.cancel()
+            self._end(error)
+            return
+        self._log.failure("The tunnels were not opened", failure)
+
+    def _servePlain(self, session: TunnelClientProtocol) -> None:
+        """
+        A W3P server has opened one tunnel, on a port of its own choice.
+        """
+        first, *others = self._forwards
+        host = self._server.host or "localhost"
+        host = f"[{host}]" if ":" in host else host
+        self.observer.tunnelReady(f"tcp://{host}:{session.port}", first.target)
+        for forward in others:
+            self.observer.tunnelFailed(
+                forward.wanted,
+                TunnelError(
+                    "not-permitted",
+                    "a W3P server opens one tunnel per client; start another client"
+                    f" for {forward.spec}",
+                ),
+            )
+
+    def _serviceFor(self, uri: str) -> tuple[str, IStreamClientEndpoint]:
+        """
+        Find the service of a tunnel's visitors.
+        """
+        if not uri:
+            return self._forwards[0].target, self._forwards[0].endpoint
+        spec = self._lease.specOf(uri)
+        for forward in self._forwards:
+            if forward.spec == spec:
+                return forward.target, forward.endpoint
+        raise TunnelError("unknown-tunnel", "this client has no such tunnel")
+
+    def _tunnelClosed(self, uri: str, reason: TunnelError) -> None:
+        """
+        The server has closed a tunnel of ours.
+        """
+        spec = self._lease.specOf(uri)
+        if spec is not None:
+            del self._lease.uris[spec]
+            self._lease.save()
+            self.observer.tunnelFailed(spec, reason)
+
+    # Stopping
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Take no new visitors, let streams finish, then leave.
+        """
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        """
+        Drain and close.
+        """
+        session, work = self.session, self._work
+        if session is not None and session.multiplexer is not None:
+            session.goAway(TunnelError("shutting-down", "the client stops"))
+            streams = session.multiplexer.streams
+            self._drain = Drain(self._reactor, lambda: len(streams), self._grace)
+            await self._drain.wait()
+            session.close()
+        elif work is not None:
+            work.cancel()
+        self._lease.close()
+
+    def stopNow(self) -> None:
+        """
+        Do not wait for streams any longer.
+        """
+        if self._drain is not None:
+            self._drain.hurry()

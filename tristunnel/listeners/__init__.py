@@ -1,0 +1,3 @@
+"""
+The public side of a tunnel: where visitors come in.
+"""

@@ -1,0 +1,87 @@
+"""
+Which ports may be given to visitors.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tristunnel.errors import TunnelError
+
+__all__ = ["UNPRIVILEGED", "PortRange", "parsePorts"]
+
+
+@dataclass(frozen=True)
+class PortRange:
+    """
+    A set of ports.
+
+    @ivar spans: First and last port of each part.
+    """
+
+    spans: tuple[tuple[int, int], ...]
+
+    def __contains__(self, port: object) -> bool:
+        return isinstance(port, int) and any(
+            first <= port <= last for first, last in self.spans
+        )
+
+    def __len__(self) -> int:
+        return sum(last - first + 1 for first, last in self.spans)
+
+    def __str__(self) -> str:
+        return ",".join(
+            str(first) if first == last else f"{first}-{last}"
+            for first, last in self.spans
+        )
+
+    def shuffled(self) -> Iterator[int]:
+        """
+        Every port once, from a random one on: two servers with one range
+        seldom try the same, and a closed port is not given out again at once.
+        """
+        ports = [port for first, last in self.spans for port in range(first, last + 1)]
+        start = random.randrange(len(ports))
+        yield from ports[start:]
+        yield from ports[:start]
+
+    def check(self, port: int) -> None:
+        """
+        @raise TunnelError: C{port-not-permitted}.
+        """
+        if port in self:
+            return
+        cure = f"ask for one of {self}, or for any with 0"
+        if port < 1024 and self is UNPRIVILEGED:
+            cure = "start the server with --ports to give out privileged ones"
+        raise TunnelError(
+            "port-not-permitted", f"port {port} is not given out here; {cure}"
+        )
+
+
+UNPRIVILEGED = PortRange(((1024, 65535),))
+"""What is given out unless the operator says otherwise."""
+
+
+def parsePorts(text: str) -> PortRange:
+    """
+    Read C{30000-31000}, C{8080} or several of them with commas between.
+
+    @raise TunnelError: C{bad-option}.
+    """
+    spans = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        try:
+            span = (int(first), int(last if dash else first))
+        except ValueError:
+            span = (0, 0)
+        if not 1 <= span[0] <= span[1] <= 65535:
+            raise TunnelError(
+                "bad-option",
+                f"{part.strip()!r} is no port range; write for example 30000-31000",
+            )
+        spans.append(span)
+    return PortRange(tuple(spans))

@@ -1,0 +1,3 @@
+"""
+A dialect on a transport: the authenticated connection of a client.
+"""

@@ -1,0 +1,348 @@
+"""
+The framed protocol at the client: a session with a server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IHandshakeListener,
+    INegotiated,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import ClientFactory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tristunnel.client.local import ServiceConnector
+from tristunnel.errors import TunnelError
+from tristunnel.observer import ClientObserver
+from tristunnel.rpc.jsonrpc import Dispatcher
+from tristunnel.sessions.extended import reasonOf
+from tristunnel.sessions.framed import (
+    EXTENSION,
+    HANDSHAKE_TIMEOUT,
+    VERSION,
+    FramedProtocol,
+    extensionOffer,
+)
+from tristunnel.sessions.multiplexer import Limits
+from tristunnel.sessions.plain import PlainClientSide
+from tristunnel.wire.first_bytes import describeFirstBytes, looksLikeTLS
+
+if TYPE_CHECKING:
+    from tristunnel.sessions.stream import SessionStream
+
+__all__ = ["ServiceFor", "TunnelClientFactory", "TunnelClientProtocol"]
+
+ServiceFor = Callable[[str], "tuple[str, IStreamClientEndpoint]"]
+"""Says which service a tunnel's visitors are for, by the tunnel's URI (empty
+with a plain W3P server): its name for people, and its endpoint. Raises
+L{TunnelError} if there is none."""
+
+
+@implementer(IHandshakeListener)
+class TunnelClientProtocol(FramedProtocol):
+    """
+    A session with a server, plain W3P or extended.
+
+    @ivar port: The port that a plain W3P server has given.
+    @ivar lease: The lease that an extended server has given or confirmed:
+        C{id}, C{seconds} and, if it is new, C{secret}.
+    @ivar tunnels: URIs of tunnels that the lease has kept open.
+    @ivar leaving: Why the server is about to go, or C{None}.
+    """
+
+    factory: TunnelClientFactory
+
+    def __init__(self, factory: TunnelClientFactory) -> None:
+        super().__init__(
+            factory.reactor,
+            factory.limits,
+            Dispatcher({"tunnelClosed": self._tunnelClosed}.get),
+            factory.handshakeTimeout,
+        )
+        self.factory = factory
+        self.port = 0
+        self.lease: dict[str, object] = {}
+        self.tunnels: list[str] = []
+        self.leaving: TunnelError | None = None
+        self.tunnelClosed: Callable[[str, TunnelError], None] | None = None
+        self._observer = factory.observer
+        self._connector = ServiceConnector(factory.reactor, factory.observer)
+        self._waitingReady: list[Deferred[TunnelClientProtocol]] = []
+        self._waitingOver: list[Deferred[TunnelError]] = []
+        self._heard = b""
+
+    # For whoever uses the session
+
+    def whenReady(self) -> Deferred[TunnelClientProtocol]:
+        """
+        Wait for the server's answer.
+
+        @return: Fires with this session; fails with L{TunnelError}.
+        """
+        waiting: Deferred[TunnelClientProtocol] = Deferred()
+        if self.multiplexer is not None:
+            waiting.callback(self)
+        elif self._ended:
+            waiting.errback(self.lost or TunnelError("session-lost"))
+        else:
+            self._waitingReady.append(waiting)
+        return waiting
+
+    def whenOver(self) -> Deferred[TunnelError]:
+        """
+        Wait for the end of the session.
+
+        @return: Fires with the reason.
+        """
+        waiting: Deferred[TunnelError] = Deferred()
+        if self._ended:
+            waiting.callback(self.lost or TunnelError("session-lost"))
+        else:
+            self._waitingOver.append(waiting)
+        return waiting
+
+    # The handshake
+
+    def connectionMade(self) -> None:
+        """
+        Say who we are; over TLS only once the server has shown who it is.
+        """
+        super().connectionMade()
+        self._observer.connected(self.transport.getPeer())
+        if not INegotiated.providedBy(self.transport):
+            self._sayHello()
+
+    def handshakeCompleted(self) -> None:
+        """
+        The server has proved who it is.
+        """
+        self._sayHello()
+
+    def _sayHello(self) -> None:
+        """
+        Send the credentials and what we speak.
+        """
+        factory = self.factory
+        offer: dict[str, object] = {
+            "versions": [VERSION],
+            **extensionOffer(self.limits),
+        }
+        if factory.host:
+            offer["host"] = factory.host
+        if factory.lease:
+            offer["lease"] = dict(factory.lease)
+        self.sendHandshake({**factory.credentials, EXTENSION: offer})
+        self._observer.credentialsSent(self.transport.getPeer())
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Remember how the peer begins, to explain what it is.
+        """
+        if self.multiplexer is None and len(self._heard) < 64:
+            self._heard += data[:64]
+        super().dataReceived(data)
+
+    def handshakeReceived(self, message: dict[str, object]) -> None:
+        """
+        The server has answered.
+        """
+        answer = message.get(EXTENSION)
+        if isinstance(answer, dict):
+            refused = answer.get("refused")
+            if isinstance(refused, dict):
+                raise reasonOf(refused, "auth-refused")
+            self._establishExtended(answer)
+        else:
+            self._establishPlain(message)
+        self._observer.acknowledged("framed" if self.extended else "framed-plain")
+        waiting, self._waitingReady = self._waitingReady, []
+        for each in waiting:
+            each.callback(self)
+
+    def _establishExtended(self, answer: dict[str, object]) -> None:
+        """
+        Begin an extended session.
+        """
+        if answer.get("version") != VERSION:
+            raise TunnelError(
+                "protocol-error",
+                f"the server speaks another version than {VERSION}; update one side",
+            )
+        lease = answer.get("lease")
+        if isinstance(lease, dict):
+            self.lease = lease
+        tunnels = answer.get("tunnels")
+        if isinstance(tunnels, list):
+            self.tunnels = [uri for uri in tunnels if isinstance(uri, str)]
+        self.establish(self.extendedMultiplexer(answer, False, self._opened))
+
+    def _establishPlain(self, message: dict[str, object]) -> None:
+        """
+        Begin a session with a plain W3P server.
+        """
+        port = message.get("port")
+        if type(port) is not int or not 0 < port < 65536:
+            raise TunnelError("protocol-error", "the server's answer names no port")
+        self.port = port
+        self.establish(
+            PlainClientSide(
+                self.transport, self.reactor.seconds, self._opened, self.limits
+            )
+        )
+
+    # Streams
+
+    def _opened(self, stream: SessionStream, info: dict[str, object]) -> None:
+        """
+        A visitor came: connect to the service.
+        """
+        uri = info.get("tunnel")
+        try:
+            target, endpoint = self.factory.serviceFor(
+                uri if isinstance(uri, str) else ""
+            )
+        except TunnelError as refusal:
+            stream.reset(refusal)
+            return
+        if self.multiplexer is not None:
+            self._connector.connect(stream, target, endpoint, self.multiplexer.accept)
+
+    def _tunnelClosed(
+        self, caller: object, uri: str, code: str = "closed", message: str = ""
+    ) -> None:
+        """
+        The server has closed one of our tunnels.
+        """
+        if self.tunnelClosed is not None:
+            reason = reasonOf({"code": code, "message": message}, "closed")
+            self.tunnelClosed(uri, reason)
+
+    # The end
+
+    def peerLeaves(self, reason: TunnelError) -> None:
+        """
+        The server is about to go; streams may finish.
+        """
+        self.leaving = reason
+        if reason.code.name == "displaced":
+            self.lost = reason
+
+    def fail(self, reason: TunnelError) -> None:
+        """
+        End the session; if it never began, say what is likely wrong.
+        """
+        if self.multiplexer is None and self.lost is None:
+            reason = self._explain(reason)
+        super().fail(reason)
+
+    def _explain(self, reason: TunnelError) -> TunnelError:
+        """
+        Say what the peer seems to be, and what to write instead.
+        """
+        heard, where = self._heard, self.factory.where
+        if reason.code.name == "handshake-timeout" and not heard:
+            return TunnelError(
+                "handshake-timeout",
+                f"{where} accepted the connection but said nothing for"
+                f" {self.handshakeTimeout:g} s; is it a tunnel server, and is its"
+                " port right?"
+                + (
+                    ""
+                    if INegotiated.providedBy(self.transport)
+                    else " If it speaks TLS, write tls: instead of tcp:"
+                ),
+            )
+        if reason.code.name != "protocol-error" or heard.startswith(b"W3PTUNL"):
+            return reason
+        seen = describeFirstBytes(heard)
+        cure = "check the port"
+        if looksLikeTLS(heard):
+            cure = "the server speaks TLS: write tls: instead of tcp:"
+        elif seen == "an HTTP answer":
+            cure = "an HTTP server answers there: check the port"
+        return TunnelError("protocol-error", f"{where} answered with {seen}; {cure}")
+
+    def describeLoss(self, reason: Failure) -> str:
+        """
+        Say in one line how the connection ended.
+        """
+        where = self.factory.where
+        if self.multiplexer is not None:
+            return f"the connection to {where} was lost: {reason.getErrorMessage()}"
+        explained = self.factory.explain(reason)
+        if explained:
+            return explained
+        if looksLikeTLS(self._heard):
+            return self._explain(TunnelError("protocol-error")).message
+        return (
+            f"{where} closed the connection before it answered; a W3P server does so"
+            " when it refuses the credentials, a TLS server when it is spoken to"
+            " without TLS"
+        )
+
+    def sessionOver(self, reason: TunnelError) -> None:
+        """
+        Tell everybody who waits.
+        """
+        waitingReady, self._waitingReady = self._waitingReady, []
+        for ready in waitingReady:
+            ready.errback(reason)
+        waitingOver, self._waitingOver = self._waitingOver, []
+        for over in waitingOver:
+            over.callback(reason)
+
+
+class TunnelClientFactory(ClientFactory[TunnelClientProtocol]):
+    """
+    Makes sessions with a server.
+
+    @param reactor: Tells time.
+    @param serviceFor: Which service a tunnel's visitors are for.
+    @param credentials: The JSON object that says who we are.
+    @param observer: Told what happens.
+    @param where: The server, as messages name it.
+    @param host: The name by which we know the server: tunnels' addresses say
+        it unless the server has been given another.
+    @param lease: C{id} and C{secret} of a lease to come back to.
+    @param explain: Makes one line of a TLS failure, or C{None}.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        serviceFor: ServiceFor,
+        credentials: Mapping[str, object] | None = None,
+        observer: ClientObserver | None = None,
+        where: str = "the server",
+        host: str = "",
+        lease: Mapping[str, object] | None = None,
+        explain: Callable[[Failure], str | None] = lambda failure: None,
+        limits: Limits | None = None,
+        handshakeTimeout: float = HANDSHAKE_TIMEOUT,
+    ) -> None:
+        self.reactor = reactor
+        self.serviceFor = serviceFor
+        self.credentials = dict(credentials or {})
+        self.observer = observer or ClientObserver()
+        self.where = where
+        self.host = host
+        self.lease = lease
+        self.explain = explain
+        self.limits = limits or Limits()
+        self.handshakeTimeout = handshakeTimeout
+
+    def buildProtocol(self, addr: IAddress | None) -> TunnelClientProtocol:
+        """
+        Make a session for a connection.
+        """
+        return TunnelClientProtocol(self)

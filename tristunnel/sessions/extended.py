@@ -1,0 +1,335 @@
+"""
+The framed protocol with tristunnel's extension: streams that are opened,
+refused, half-closed and held back by credit.
+
+The frames are specified in C{docs/protocol.rst}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tristunnel.errors import CODES, TunnelError
+from tristunnel.sessions.multiplexer import Limits, Multiplexer, Sink
+from tristunnel.sessions.stream import SessionStream
+from tristunnel.wire.framed import (
+    FrameType,
+    decodeCredit,
+    decodeObject,
+    encodeCredit,
+    encodeObject,
+)
+from tristunnel.wire.windows import ReceiveWindow, SendWindow, WindowBudget
+
+__all__ = ["OPEN_TIMEOUT", "STALL", "ExtendedMultiplexer", "reasonOf"]
+
+OPEN_TIMEOUT = 30.0
+"""Seconds in which the peer must accept or refuse a stream."""
+
+STALL = 10.0
+"""Seconds that readers may hold up a whole session."""
+
+_CREDIT = 8
+
+
+def reasonOf(message: dict[str, object], default: str) -> TunnelError:
+    """
+    Read the reason in an error, refused or goaway frame.
+
+    @param message: An object with C{code} and C{message}.
+    @param default: The code where it has none that is known.
+    """
+    code, text = message.get("code"), message.get("message")
+    retry = message.get("retryAfter")
+    return TunnelError(
+        code if isinstance(code, str) and code in CODES else default,
+        text[:500] if isinstance(text, str) else "",
+        float(retry) if isinstance(retry, (int, float)) and retry >= 0 else None,
+    )
+
+
+class ExtendedMultiplexer(Multiplexer):
+    """
+    The streams of an extended session, at either side.
+
+    @param isServer: The server numbers its streams 2, 4, 6 and on, the client
+        1, 3, 5.
+    @param peerStreamWindow: Credit that our streams begin with.
+    @param peerSessionWindow: Credit that the session begins with.
+
+    @ivar roundTrip: Seconds, as last measured; 0 before that.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        seconds: Callable[[], float],
+        opened: Callable[[SessionStream, dict[str, object]], None],
+        limits: Limits,
+        isServer: bool,
+        peerStreamWindow: int,
+        peerSessionWindow: int,
+    ) -> None:
+        super().__init__(sink, seconds, opened, limits)
+        self.roundTrip = 0.0
+        self.sendWindow = SendWindow(peerSessionWindow)
+        self._receiveWindow = ReceiveWindow(limits.sessionWindow)
+        self._budget = WindowBudget(limits.sessionWindow // 4 * 3)
+        self._peerStreamWindow = peerStreamWindow
+        self._parity = 0 if isServer else 1
+        self._lastId = -1 if not isServer else 0
+        self._fullSince: float | None = None
+        self._frames = {
+            FrameType.DATA: self._data,
+            FrameType.CLOSE: self._close,
+            FrameType.ERROR: self._error,
+            FrameType.EOF: self._eof,
+            FrameType.WINDOW: self._window,
+            FrameType.OPEN: self._open,
+            FrameType.OPENED: self._openedByPeer,
+            FrameType.REFUSED: self._refused,
+        }
+
+    # Opening
+
+    def open(self, info: dict[str, object]) -> SessionStream:
+        """
+        Open a stream; bytes may be sent at once, on the credit that the peer
+        gave in its handshake.
+
+        @param info: What the peer is told of it.
+        @raise TunnelError: C{limit-reached}.
+        """
+        if len(self.streams) >= self.limits.streams:
+            raise TunnelError("limit-reached", "the session has too many streams")
+        while True:
+            self._lastId = (self._lastId + 2) & 0xFFFFFFFF
+            if self._lastId and self._lastId not in self.streams:
+                break
+        stream = self._newStream(self._lastId, self._peerStreamWindow)
+        self.sendFrame(
+            stream.id,
+            FrameType.OPEN,
+            encodeCredit(stream.receiveWindow.limit) + encodeObject(info),
+        )
+        return stream
+
+    def accept(self, stream: SessionStream) -> None:
+        """
+        Tell the peer that the stream it opened has reached the service.
+        """
+        if not (stream.over or stream.answered):
+            stream.answered = True
+            self.sendFrame(
+                stream.id, FrameType.OPENED, encodeCredit(stream.receiveWindow.limit)
+            )
+
+    def _newStream(self, streamId: int, credit: int) -> SessionStream:
+        """
+        Enter a stream into the table.
+        """
+        limits = self.limits
+        stream = SessionStream(
+            self,
+            streamId,
+            SendWindow(credit),
+            ReceiveWindow(limits.streamWindow, limits.largestWindow, self._budget),
+            self._seconds(),
+        )
+        self.streams[streamId] = stream
+        return stream
+
+    def _isPeers(self, streamId: int) -> bool:
+        """
+        Whether a stream of this number is the peer's to open.
+        """
+        return streamId != 0 and streamId % 2 != self._parity
+
+    def _open(self, streamId: int, payload: bytes) -> None:
+        """
+        The peer opens a stream.
+        """
+        if not self._isPeers(streamId) or streamId in self.streams:
+            raise TunnelError(
+                "protocol-error", f"stream {streamId} is not the peer's to open"
+            )
+        credit = decodeCredit(payload[:_CREDIT])
+        info = decodeObject(payload[_CREDIT:])
+        if len(self.streams) >= self.limits.streams:
+            reason = TunnelError("limit-reached", "the session has too many streams")
+            self._sendReason(streamId, FrameType.REFUSED, reason)
+            return
+        self._opened(self._newStream(streamId, credit), info)
+
+    def _openedByPeer(self, streamId: int, payload: bytes) -> None:
+        """
+        The peer accepts a stream.
+        """
+        stream = self.streams.get(streamId)
+        if stream is None:
+            self.lateFrames += 1
+            return
+        stream.answered = True
+        if stream.sendWindow.grant(decodeCredit(payload)):
+            self.wantsToSend(stream)
+
+    def _refused(self, streamId: int, payload: bytes) -> None:
+        """
+        The peer refuses a stream.
+        """
+        stream = self.streams.get(streamId)
+        if stream is None:
+            self.lateFrames += 1
+        else:
+            stream.broken(reasonOf(decodeObject(payload), "service-refused"))
+
+    # Bytes and credit
+
+    def _data(self, streamId: int, payload: bytes) -> None:
+        """
+        Bytes for a stream.
+        """
+        size = len(payload)
+        if not self._receiveWindow.receive(size):
+            raise TunnelError("protocol-error", "the session's credit is overdrawn")
+        stream = self.streams.get(streamId)
+        if stream is None:
+            # Under way when the stream ended here.
+            self.lateFrames += 1
+            self._drainSession(size)
+            return
+        if stream.eof or not stream.receiveWindow.receive(size):
+            raise TunnelError(
+                "protocol-error",
+                f"stream {streamId} sent past its "
+                + ("end" if stream.eof else "credit"),
+            )
+        if size:
+            stream.dataArrived(payload)
+
+    def drained(self, stream: SessionStream, amount: int) -> None:
+        """
+        A reader took bytes: renew credit, once enough is used up.
+        """
+        credit = stream.receiveWindow.drain(amount, self._seconds(), self.roundTrip)
+        if credit is not None and not (stream.eof or stream.over):
+            self.sendFrame(stream.id, FrameType.WINDOW, encodeCredit(credit))
+        self._drainSession(amount)
+
+    def _drainSession(self, amount: int) -> None:
+        """
+        Renew the session's credit.
+        """
+        credit = self._receiveWindow.drain(amount, 0.0, 0.0)
+        if credit is not None:
+            self.sendFrame(0, FrameType.WINDOW, encodeCredit(credit))
+
+    def _window(self, streamId: int, payload: bytes) -> None:
+        """
+        The peer gives credit.
+        """
+        credit = decodeCredit(payload)
+        if streamId == 0:
+            if self.sendWindow.grant(credit) and not (self._paused or self._pumping):
+                self._pump()
+            return
+        stream = self.streams.get(streamId)
+        if stream is None:
+            self.lateFrames += 1
+        elif stream.sendWindow.grant(credit):
+            self.wantsToSend(stream)
+
+    # Ends
+
+    def _eof(self, streamId: int, payload: bytes) -> None:
+        """
+        The peer sends no more on a stream.
+        """
+        stream = self.streams.get(streamId)
+        if stream is None:
+            self.lateFrames += 1
+        else:
+            stream.eofArrived()
+
+    def _close(self, streamId: int, payload: bytes) -> None:
+        """
+        The peer neither sends nor takes any more.
+        """
+        stream = self.streams.get(streamId)
+        if stream is None:
+            self.lateFrames += 1
+        else:
+            stream.outgoing.clear()
+            stream.finishing = stream.finished = True
+            stream.eofArrived()
+
+    def _error(self, streamId: int, payload: bytes) -> None:
+        """
+        The peer broke a stream.
+        """
+        stream = self.streams.get(streamId)
+        if stream is None:
+            self.lateFrames += 1
+        else:
+            message = decodeObject(payload) if payload else {}
+            stream.broken(reasonOf(message, "reset"))
+
+    def sendEnd(self, stream: SessionStream) -> None:
+        """
+        End our direction of C{stream}.
+        """
+        stream.finished = True
+        self.sendFrame(stream.id, FrameType.EOF)
+        stream.checkOver()
+
+    def sendReset(self, stream: SessionStream, reason: TunnelError) -> None:
+        """
+        Refuse a stream that the peer has opened, or break one.
+        """
+        refusing = self._isPeers(stream.id) and not stream.answered
+        kind = FrameType.REFUSED if refusing else FrameType.ERROR
+        self._sendReason(stream.id, kind, reason)
+
+    def _sendReason(self, streamId: int, kind: int, reason: TunnelError) -> None:
+        """
+        Send a frame whose payload is a code and a message.
+        """
+        payload = encodeObject({"code": reason.code.name, "message": reason.message})
+        self.sendFrame(streamId, kind, payload)
+
+    def streamOver(self, stream: SessionStream, held: int) -> None:
+        """
+        Forget C{stream} and free the session's credit that it held.
+        """
+        super().streamOver(stream, held)
+        stream.receiveWindow.close()
+        if held:
+            self._drainSession(held)
+
+    def tick(self) -> None:
+        """
+        Give up on streams that the peer does not answer, and on the greediest
+        one of those that hold up the session.
+        """
+        now = self._seconds()
+        for stream in list(self.streams.values()):
+            if (
+                not stream.answered
+                and not self._isPeers(stream.id)
+                and now - stream.since > OPEN_TIMEOUT
+            ):
+                self._break(stream, TunnelError("service-timeout"))
+        if self._receiveWindow.waiting < self.limits.sessionWindow // 4 * 3:
+            self._fullSince = None
+        elif self._fullSince is None:
+            self._fullSince = now
+        elif now - self._fullSince > STALL:
+            greediest = max(self.streams.values(), key=lambda stream: stream.holding)
+            self._break(greediest, TunnelError("stalled"))
+
+    def _break(self, stream: SessionStream, reason: TunnelError) -> None:
+        """
+        Break a stream towards both of its ends.
+        """
+        self.sendReset(stream, reason)
+        stream.broken(reason)

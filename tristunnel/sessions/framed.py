@@ -1,0 +1,420 @@
+"""
+What both roles of the framed protocol share: the handshake's beginning, the
+control channel, liveness and the end.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IReactorTime,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tristunnel.errors import TunnelError
+from tristunnel.relay.sockets import tuneSocket
+from tristunnel.rpc.jsonrpc import Dispatcher
+from tristunnel.rpc.pending import PendingCalls
+from tristunnel.sessions.extended import ExtendedMultiplexer, reasonOf
+from tristunnel.sessions.multiplexer import Limits, Multiplexer
+from tristunnel.wire.framed import (
+    FrameDecoder,
+    FrameType,
+    HandshakeDecoder,
+    decodeCredit,
+    decodeObject,
+    encodeCredit,
+    encodeHandshake,
+    encodeObject,
+)
+
+if TYPE_CHECKING:
+    from tristunnel.sessions.stream import SessionStream
+
+__all__ = [
+    "DEADLINE",
+    "EXTENSION",
+    "HANDSHAKE_TIMEOUT",
+    "PING_INTERVAL",
+    "TICK",
+    "VERSION",
+    "FramedProtocol",
+    "extensionOffer",
+]
+
+EXTENSION = "tristunnel"
+"""The key of the handshake's JSON under which the extension is negotiated."""
+
+VERSION = 1
+"""The version of the extension that this program speaks."""
+
+HANDSHAKE_TIMEOUT = 10.0
+"""Seconds in which a peer must have said who it is."""
+
+TICK = 5.0
+"""Seconds between two looks at the deadlines."""
+
+PING_INTERVAL = 20.0
+"""Seconds between pings: less than half of the 60 that proxies allow."""
+
+DEADLINE = 45.0
+"""Seconds of silence after which an extended peer is taken for dead."""
+
+
+def extensionOffer(limits: Limits) -> dict[str, object]:
+    """
+    What either side says of itself in the handshake.
+    """
+    return {"streamWindow": limits.streamWindow, "sessionWindow": limits.sessionWindow}
+
+
+def _credit(offer: dict[str, object], key: str) -> int:
+    """
+    Read a window size from the peer's handshake.
+
+    @raise TunnelError: C{protocol-error}.
+    """
+    value = offer.get(key)
+    if type(value) is not int or not 0 <= value < 1 << 48:
+        raise TunnelError("protocol-error", f"the handshake's {key} is no size")
+    return value
+
+
+class FramedProtocol(Protocol):
+    """
+    One connection that speaks the framed protocol.
+
+    @param reactor: Tells time.
+    @param limits: What this side accepts.
+    @param dispatcher: Answers the peer's calls on the control channel.
+
+    @ivar multiplexer: The streams, once the handshake is over.
+    @ivar extended: Whether the extension was negotiated.
+    @ivar lost: Why the session is over, or C{None}.
+    """
+
+    _log = Logger()
+    transport: Any
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        limits: Limits | None = None,
+        dispatcher: Dispatcher | None = None,
+        handshakeTimeout: float = HANDSHAKE_TIMEOUT,
+    ) -> None:
+        self.reactor = reactor
+        self.limits = limits or Limits()
+        self.multiplexer: Multiplexer | None = None
+        self.extended = False
+        self.lost: TunnelError | None = None
+        self.handshakeTimeout = handshakeTimeout
+        self._dispatcher = dispatcher
+        self._calls = PendingCalls()
+        self._handshake = HandshakeDecoder()
+        self._decoder = FrameDecoder()
+        self._rest = b""
+        self._deadline: IDelayedCall | None = None
+        self._ticking: LoopingCall | None = None
+        self._lastHeard = 0.0
+        self._lastPing = 0.0
+        self._pings: dict[int, float] = {}
+        self._ended = False
+
+    # The connection
+
+    def connectionMade(self) -> None:
+        """
+        Begin to wait for the peer's handshake.
+        """
+        tuneSocket(self.transport)
+        self._deadline = self.reactor.callLater(
+            self.handshakeTimeout, self._handshakeLate
+        )
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Take bytes of the handshake, or frames.
+        """
+        try:
+            if self.multiplexer is not None:
+                self._lastHeard = self.reactor.seconds()
+                self.multiplexer.framesArrived(self._decoder.feed(data))
+            elif self._handshake.received and self._deadline is None:
+                # Frames behind the handshake, before it was answered. The
+                # transport is paused, so this is one read at the most.
+                self._rest += data
+            else:
+                self._handshakeBytes(data)
+        except TunnelError as error:
+            self.fail(error)
+
+    def _handshakeBytes(self, data: bytes) -> None:
+        """
+        Take bytes until the first message is whole.
+        """
+        whole = self._handshake.feed(data)
+        if whole is not None:
+            message, self._rest = whole
+            self._stopDeadline()
+            self.handshakeReceived(message)
+
+    def handshakeReceived(self, message: dict[str, object]) -> None:
+        """
+        The peer's first message is there.
+        """
+        raise NotImplementedError
+
+    def _handshakeLate(self) -> None:
+        """
+        The peer said too little for too long.
+        """
+        self._deadline = None
+        self.fail(
+            TunnelError(
+                "handshake-timeout",
+                f"no complete handshake within {self.handshakeTimeout:g} s",
+            )
+        )
+
+    def _stopDeadline(self) -> None:
+        """
+        The peer is in time.
+        """
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None
+
+    def sendHandshake(self, message: dict[str, object]) -> None:
+        """
+        Send our first message.
+        """
+        self.transport.write(encodeHandshake(message))
+
+    def establish(self, multiplexer: Multiplexer) -> None:
+        """
+        The handshake is over: let streams pass.
+        """
+        self.multiplexer = multiplexer
+        self._lastHeard = self._lastPing = self.reactor.seconds()
+        self.transport.registerProducer(multiplexer, True)
+        if isinstance(multiplexer, ExtendedMultiplexer):
+            self.extended = True
+            multiplexer.handle(FrameType.CONTROL, self._control)
+            multiplexer.handle(FrameType.PING, self._ping)
+            multiplexer.handle(FrameType.PONG, self._pong)
+            multiplexer.handle(FrameType.GOAWAY, self._goaway)
+            self._sendPing()
+        self._ticking = LoopingCall(self._tick)
+        self._ticking.clock = self.reactor
+        self._ticking.start(TICK, now=False)
+        rest, self._rest = self._rest, b""
+        if rest:
+            self.dataReceived(rest)
+
+    def extendedMultiplexer(
+        self,
+        offer: dict[str, object],
+        isServer: bool,
+        opened: Callable[[SessionStream, dict[str, object]], None],
+    ) -> ExtendedMultiplexer:
+        """
+        Make the streams of an extended session.
+
+        @param offer: What the peer said under L{EXTENSION}.
+        @raise TunnelError: C{protocol-error}.
+        """
+        return ExtendedMultiplexer(
+            self.transport,
+            self.reactor.seconds,
+            opened,
+            self.limits,
+            isServer,
+            _credit(offer, "streamWindow"),
+            _credit(offer, "sessionWindow"),
+        )
+
+    # The control channel
+
+    def call(self, method: str, **params: object) -> Deferred[object]:
+        """
+        Call a method of the peer.
+
+        @return: Its result; fails with L{TunnelError} or
+            L{RemoteError<tristunnel.rpc.pending.RemoteError>}, also when the
+            session ends first.
+        """
+        request, result = self._calls.call(method, params)
+        self._sendControl(request)
+        return result
+
+    def notify(self, method: str, **params: object) -> None:
+        """
+        Tell the peer something, without an answer.
+        """
+        self._sendControl({"jsonrpc": "2.0", "method": method, "params": params})
+
+    def _sendControl(self, message: object) -> None:
+        """
+        Send a control frame.
+        """
+        if self.multiplexer is not None and isinstance(message, dict):
+            self.multiplexer.sendFrame(0, FrameType.CONTROL, encodeObject(message))
+
+    def _control(self, streamId: int, payload: bytes) -> None:
+        """
+        A control frame: an answer to us, or a call.
+        """
+        message = decodeObject(payload)
+        if "method" not in message:
+            self._calls.answered(message)
+        elif self._dispatcher is not None:
+            answer = self._dispatcher.dispatchObject(self.caller(), message)
+            answer.addCallback(self._sendControl)
+            answer.addErrback(
+                lambda failure: self._log.failure("A call failed", failure)
+            )
+
+    def caller(self) -> object:
+        """
+        As whom the peer calls our methods.
+        """
+        return self
+
+    # Liveness
+
+    def _tick(self) -> None:
+        """
+        Look at the deadlines.
+        """
+        if self.multiplexer is None:
+            return
+        self.multiplexer.tick()
+        if not self.extended:
+            return
+        now = self.reactor.seconds()
+        if now - self._lastHeard > DEADLINE:
+            self.fail(
+                TunnelError("session-lost", f"nothing was heard for {DEADLINE:g} s")
+            )
+        elif now - self._lastPing >= PING_INTERVAL:
+            self._sendPing()
+
+    def _sendPing(self) -> None:
+        """
+        Ask for a sign of life, and measure the round trip.
+        """
+        if self.multiplexer is not None:
+            token = secrets.randbits(64)
+            self._lastPing = self.reactor.seconds()
+            self._pings = {token: self._lastPing}
+            self.multiplexer.sendFrame(0, FrameType.PING, encodeCredit(token))
+
+    def _ping(self, streamId: int, payload: bytes) -> None:
+        """
+        Answer a ping.
+        """
+        decodeCredit(payload)
+        if self.multiplexer is not None:
+            self.multiplexer.sendFrame(0, FrameType.PONG, payload)
+
+    def _pong(self, streamId: int, payload: bytes) -> None:
+        """
+        Take the measure of the round trip.
+        """
+        sent = self._pings.pop(decodeCredit(payload), None)
+        if sent is not None and isinstance(self.multiplexer, ExtendedMultiplexer):
+            self.multiplexer.roundTrip = self.reactor.seconds() - sent
+
+    # The end
+
+    def goAway(self, reason: TunnelError) -> None:
+        """
+        Tell an extended peer that no new streams come, and why.
+        """
+        if self.extended and self.multiplexer is not None:
+            message: dict[str, object] = {
+                "code": reason.code.name,
+                "message": reason.message,
+            }
+            if reason.retryAfter is not None:
+                message["retryAfter"] = reason.retryAfter
+            self.multiplexer.sendFrame(0, FrameType.GOAWAY, encodeObject(message))
+
+    def _goaway(self, streamId: int, payload: bytes) -> None:
+        """
+        The peer is about to leave.
+        """
+        self.peerLeaves(reasonOf(decodeObject(payload), "shutting-down"))
+
+    def peerLeaves(self, reason: TunnelError) -> None:
+        """
+        The peer sends no new streams and leaves when the last has ended.
+        """
+
+    def fail(self, reason: TunnelError) -> None:
+        """
+        End the session because of C{reason}.
+        """
+        if self.lost is None:
+            self.lost = reason
+        self.goAway(reason)
+        self.close()
+
+    def close(self) -> None:
+        """
+        Close the connection after what is written; a peer that does not take
+        it in time is cut off.
+        """
+        if self._ended or self.transport is None:
+            return
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+        self._end(self.lost or TunnelError("session-lost", "the session was closed"))
+        self._deadline = self.reactor.callLater(
+            self.handshakeTimeout, self.transport.abortConnection
+        )
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The connection is gone.
+        """
+        self._stopDeadline()
+        if self.lost is None:
+            self.lost = TunnelError("session-lost", self.describeLoss(reason))
+        self._end(self.lost)
+
+    def describeLoss(self, reason: Failure) -> str:
+        """
+        Say in one line how the connection ended.
+        """
+        return str(reason.getErrorMessage())
+
+    def _end(self, reason: TunnelError) -> None:
+        """
+        Let go of everything, once.
+        """
+        if self._ended:
+            return
+        self._ended = True
+        self.lost = reason
+        self._stopDeadline()
+        if self._ticking is not None and self._ticking.running:
+            self._ticking.stop()
+        if self.multiplexer is not None:
+            self.multiplexer.close(reason)
+        self._calls.abandon(reason)
+        self.sessionOver(reason)
+
+    def sessionOver(self, reason: TunnelError) -> None:
+        """
+        Called once, when the session is over or will never be.
+        """
