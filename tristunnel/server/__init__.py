@@ -1,0 +1,3 @@
+"""
+The public process: its ports, its certificates and its life.
+"""

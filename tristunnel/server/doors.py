@@ -1,0 +1,205 @@
+"""
+One port for every dialect: the first bytes tell which it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IProtocol,
+    IReactorTime,
+)
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.python.failure import Failure
+
+from tristunnel.errors import TunnelError
+from tristunnel.observer import ServerObserver
+from tristunnel.relay.sockets import tuneSocket
+from tristunnel.sessions.framed import HANDSHAKE_TIMEOUT
+from tristunnel.sessions.server import TunnelServerFactory, whyNotFramed
+from tristunnel.wire.framed import MAGIC
+
+__all__ = ["Door", "DoorFactory", "FirstBytes", "FramedDoor"]
+
+
+class Door(Protocol):
+    """
+    One dialect that a port serves.
+
+    @ivar beginnings: How its connections begin.
+    """
+
+    beginnings: Sequence[bytes]
+
+    def open(self, address: IAddress | None, remaining: float) -> IProtocol | None:
+        """
+        Make the protocol for a connection.
+
+        @param remaining: Seconds that are left of the time in which a peer
+            must have said who it is.
+        """
+
+
+class FramedDoor:
+    """
+    The framed protocol.
+
+    @param factory: Makes the sessions.
+    """
+
+    beginnings: Sequence[bytes] = (MAGIC,)
+
+    def __init__(self, factory: TunnelServerFactory) -> None:
+        self._factory = factory
+
+    def open(self, address: IAddress | None, remaining: float) -> IProtocol:
+        """
+        Make a session that has as much time left as its connection.
+        """
+        session = self._factory.buildProtocol(address)
+        session.handshakeTimeout = remaining
+        return session
+
+
+class FirstBytes(TwistedProtocol):
+    """
+    Waits for a connection's first bytes and hands it on.
+
+    @param doors: What is served here.
+    """
+
+    transport: Any
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        doors: Sequence[Door],
+        observer: ServerObserver,
+        address: IAddress | None,
+        timeout: float,
+    ) -> None:
+        self._reactor = reactor
+        self._doors = doors
+        self._observer = observer
+        self._address = address
+        self._timeout = timeout
+        self._began = b""
+        self._inner: IProtocol | None = None
+        self._deadline: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        """
+        Begin to wait.
+        """
+        tuneSocket(self.transport)
+        self._deadline = self._reactor.callLater(self._timeout, self._late)
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Look whether the bytes are enough to tell.
+        """
+        self._began += data
+        possible = False
+        for door in self._doors:
+            for beginning in door.beginnings:
+                if self._began.startswith(beginning):
+                    self._handOver(door)
+                    return
+                possible = possible or beginning.startswith(self._began)
+        if not possible:
+            self._refuse(whyNotFramed(self._began))
+
+    def _handOver(self, door: Door) -> None:
+        """
+        Let C{door}'s protocol have the connection.
+        """
+        remaining = self._timeout
+        if self._deadline is not None:
+            remaining = self._deadline.getTime() - self._reactor.seconds()
+        self._stopDeadline()
+        inner = door.open(self._address, max(remaining, 0.0))
+        if inner is None:
+            self.transport.loseConnection()
+            return
+        self._inner = inner
+        # No call in between for all that follows.
+        self.dataReceived = inner.dataReceived  # type: ignore[method-assign]
+        inner.makeConnection(self.transport)
+        began, self._began = self._began, b""
+        inner.dataReceived(began)
+
+    def _late(self) -> None:
+        """
+        The peer said too little for too long.
+        """
+        self._deadline = None
+        said = f"only {self._began!r}" if self._began else "nothing"
+        self._refuse(
+            TunnelError(
+                "handshake-timeout", f"the peer said {said} for {self._timeout:g} s"
+            )
+        )
+
+    def _refuse(self, reason: TunnelError) -> None:
+        """
+        Close the connection and say why, in the log: the peer would not
+        understand.
+        """
+        self._stopDeadline()
+        self._observer.peerRefused(self.transport.getPeer(), reason)
+        self.transport.abortConnection()
+
+    def _stopDeadline(self) -> None:
+        """
+        The peer is in time, or gone.
+        """
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The connection is gone.
+        """
+        self._stopDeadline()
+        if self._inner is not None:
+            self._inner.connectionLost(reason)
+            self._inner = None
+
+
+class DoorFactory(ServerFactory):
+    """
+    Opens doors on a port.
+
+    @param reactor: Tells time.
+    @param doors: What is served, in this order.
+    @param observer: Told of peers that are turned away.
+    @param timeout: Seconds in which a peer must have said who it is.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        doors: Sequence[Door],
+        observer: ServerObserver,
+        timeout: float = HANDSHAKE_TIMEOUT,
+    ) -> None:
+        self._reactor = reactor
+        self._doors = list(doors)
+        self._observer = observer
+        self._timeout = timeout
+
+    def buildProtocol(self, addr: IAddress | None) -> FirstBytes:
+        """
+        Wait for the first bytes.
+        """
+        return FirstBytes(
+            self._reactor, self._doors, self._observer, addr, self._timeout
+        )

@@ -1,0 +1,185 @@
+"""
+The ports that clients connect to: C{--port}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.endpoints import (
+    TCP4ServerEndpoint,
+    TCP6ServerEndpoint,
+    serverFromString,
+)
+from twisted.internet.interfaces import (
+    IOpenSSLServerConnectionCreator,
+    IStreamServerEndpoint,
+)
+
+from tristunnel.errors import TunnelError
+from tristunnel.strings import splitEndpoint, unknownKeywords
+from tristunnel.tls.certificates import selfSigned
+from tristunnel.tls.directory import CertificateDirectory
+from tristunnel.tls.endpoint import tlsOverEndpoint
+from tristunnel.tls.server_context import ReloadingCertificate
+
+__all__ = ["BACKLOG", "ServerPort", "TLSFiles", "parsePort"]
+
+BACKLOG = 4096
+"""Connections that may wait to be accepted; the kernel may allow fewer."""
+
+_CWD_CERTIFICATE = Path("server.pem")
+
+
+@dataclass(frozen=True)
+class TLSFiles:
+    """
+    The options that put TLS over a port.
+
+    @ivar certificate: C{--certificate}, or empty.
+    @ivar privateKey: C{--private-key}, or empty if it is in the same file.
+    @ivar clientCA: C{--client-ca}, or empty.
+    """
+
+    certificate: str = ""
+    privateKey: str = ""
+    clientCA: str = ""
+
+
+@dataclass(frozen=True)
+class ServerPort:
+    """
+    A port for clients.
+
+    @ivar description: As the user wrote it.
+    @ivar endpoint: Where to listen.
+    @ivar fingerprint: Of a certificate that was made for it here, so that
+        clients can pin it; else empty.
+    @ivar certificatePath: Where that certificate is.
+    """
+
+    description: str
+    endpoint: IStreamServerEndpoint
+    fingerprint: str = ""
+    certificatePath: str = ""
+
+
+def parsePort(
+    reactor: Any,
+    description: str,
+    files: TLSFiles,
+    stateDirectory: Path,
+    hostnames: Sequence[str],
+) -> ServerPort:
+    """
+    Read C{--port}.
+
+    @param stateDirectory: Where a certificate is made if there is none.
+    @param hostnames: The names to make it for.
+    @raise TunnelError: C{bad-option}, with the cause and the cure.
+    """
+    if description.isdecimal():
+        description = f"tcp:{description}"
+    prefix, parts, keywords = splitEndpoint(description)
+    clientCA = files.clientCA or None
+    if prefix == "ssl":
+        return _ssl(
+            reactor, description, parts, keywords, files, stateDirectory, hostnames
+        )
+    if prefix == "tls":
+        unknownKeywords(
+            "--port tls:", keywords, {"path", "port", "interface", "backlog"}
+        )
+        directory = parts[0] if parts else keywords.get("path", "")
+        port = parts[1] if len(parts) > 1 else keywords.get("port", "443")
+        below = TCP6ServerEndpoint(
+            reactor,
+            _number(description, port),
+            _number(description, keywords.get("backlog", str(BACKLOG))),
+            keywords.get("interface", "::"),
+        )
+        creator = CertificateDirectory(directory, clientCA)
+        return ServerPort(description, tlsOverEndpoint(creator, below, reactor))
+    endpoint = _plain(reactor, description, prefix, keywords)
+    if files.certificate:
+        certificate = ReloadingCertificate(
+            files.certificate, files.privateKey or None, clientCA
+        )
+        endpoint = tlsOverEndpoint(certificate, endpoint, reactor)
+    return ServerPort(description, endpoint)
+
+
+def _plain(
+    reactor: Any, description: str, prefix: str, keywords: dict[str, str]
+) -> IStreamServerEndpoint:
+    """
+    Have Twisted read an endpoint string.
+    """
+    written = description
+    if prefix in ("tcp", "tcp6") and "backlog" not in keywords:
+        written += f":backlog={BACKLOG}"
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, written)
+    except Exception as error:
+        # Endpoint parsers raise whatever comes to hand.
+        raise TunnelError(
+            "bad-option",
+            f"--port {description!r} is no endpoint"
+            f" ({str(error) or type(error).__name__}); write for example tcp:9000,"
+            " ssl:9000 or unix:/run/tunnel.sock",
+        ) from None
+    return endpoint
+
+
+def _ssl(
+    reactor: Any,
+    description: str,
+    parts: list[str],
+    keywords: dict[str, str],
+    files: TLSFiles,
+    stateDirectory: Path,
+    hostnames: Sequence[str],
+) -> ServerPort:
+    """
+    Read C{ssl:PORT}, whose certificate is made if there is none.
+    """
+    known = {"port", "privateKey", "certKey", "interface", "backlog"}
+    unknownKeywords("--port ssl:", keywords, known)
+    port = _number(description, parts[0] if parts else keywords.get("port", ""))
+    backlog = _number(description, keywords.get("backlog", str(BACKLOG)))
+    interface = keywords.get("interface", "")
+    kind = TCP6ServerEndpoint if ":" in interface else TCP4ServerEndpoint
+    below = kind(reactor, port, backlog, interface)
+    clientCA = files.clientCA or None
+    key = keywords.get("privateKey", files.privateKey)
+    certificate = keywords.get("certKey", files.certificate) or key
+    own = ""
+    if not certificate:
+        # Twisted's own default is server.pem in the current directory.
+        if _CWD_CERTIFICATE.exists():
+            certificate = str(_CWD_CERTIFICATE.absolute())
+        else:
+            certificate = own = str(selfSigned(stateDirectory, hostnames))
+    creator: IOpenSSLServerConnectionCreator = (
+        shown := ReloadingCertificate(certificate, key or None, clientCA)
+    )
+    return ServerPort(
+        description,
+        tlsOverEndpoint(creator, below, reactor),
+        shown.fingerprint if own else "",
+        own,
+    )
+
+
+def _number(description: str, text: str) -> int:
+    """
+    Read a number of an endpoint string.
+    """
+    if not text.isdecimal() or int(text) > 65535:
+        raise TunnelError(
+            "bad-option", f"--port {description!r}: {text!r} is no port number"
+        )
+    return int(text)

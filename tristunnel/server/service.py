@@ -1,0 +1,141 @@
+"""
+The server as a service: listen, and stop without cutting anybody off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.protocol import ServerFactory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tristunnel.drain import Drain
+from tristunnel.errors import TunnelError
+from tristunnel.server.ports import ServerPort
+from tristunnel.service import TunnelService
+from tristunnel.sessions.server import TunnelServerFactory
+
+__all__ = ["TunnelServerService"]
+
+RETRY_AFTER = 1.0
+"""Seconds after which clients are told to come back when the server stops."""
+
+
+class TunnelServerService(Service):
+    """
+    A tunnel server.
+
+    @param reactor: Tells time.
+    @param ports: Where clients connect.
+    @param factory: Serves them.
+    @param sessions: Their sessions.
+    @param tunnels: Their tunnels.
+    @param grace: Seconds that streams get to finish when the service stops.
+    @param failed: Called with the reason if a port cannot be had.
+
+    @ivar listening: The ports that are open.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        ports: Sequence[ServerPort],
+        factory: ServerFactory,
+        sessions: TunnelServerFactory,
+        tunnels: TunnelService,
+        grace: float = 10.0,
+        failed: Callable[[TunnelError], None] = lambda reason: None,
+    ) -> None:
+        self.listening: list[IListeningPort] = []
+        self.tunnels = tunnels
+        self._reactor = reactor
+        self._ports = list(ports)
+        self._factory = factory
+        self._sessions = sessions
+        self._grace = grace
+        self._failed = failed
+        self._drain: Drain | None = None
+        self._begun = False
+
+    def privilegedStartService(self) -> None:
+        """
+        Listen while the process may still do so.
+        """
+        super().privilegedStartService()
+        self._listen()
+
+    def startService(self) -> None:
+        """
+        Listen, if that was not done yet.
+        """
+        super().startService()
+        self._listen()
+
+    def _listen(self) -> None:
+        """
+        Open all ports.
+        """
+        if self._begun:
+            return
+        self._begun = True
+        for port in self._ports:
+            opening = maybeDeferred(port.endpoint.listen, self._factory)
+            opening.addCallback(self._opened, port)
+            opening.addErrback(self._notOpened, port)
+
+    def _opened(self, listening: IListeningPort, port: ServerPort) -> None:
+        """
+        A port is open.
+        """
+        self.listening.append(listening)
+        self.tunnels.observer.serverStarted(port.description, listening.getHost())
+
+    def _notOpened(self, failure: Failure, port: ServerPort) -> None:
+        """
+        A port cannot be had: without it the server is not what was asked for.
+        """
+        error = getattr(failure.value, "socketError", failure.value)
+        why = getattr(error, "strerror", None) or str(error)
+        self._failed(
+            TunnelError(
+                "port-taken",
+                f"--port {port.description} cannot be listened on: {why};"
+                " choose another or stop what holds it",
+            )
+        )
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Take nobody new, let streams finish, then end what is left.
+        """
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        """
+        Stop in the order in which nobody is hurt.
+        """
+        reason = TunnelError("shutting-down", retryAfter=RETRY_AFTER)
+        listening, self.listening = self.listening, []
+        for port in listening:
+            await maybeDeferred(port.stopListening)
+        self._sessions.leave(reason)
+        self._drain = Drain(self._reactor, self._sessions.streams, self._grace)
+        await self._drain.wait()
+        await self.tunnels.close(reason)
+        self._sessions.close(reason)
+        self._begun = False
+
+    def hurry(self) -> None:
+        """
+        Wait for streams no longer.
+        """
+        if self._drain is not None:
+            self._drain.hurry()
