@@ -1,0 +1,1 @@
+"""Opt-in tests against the programs whose protocols tristunnel speaks."""
