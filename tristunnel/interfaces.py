@@ -56,6 +56,11 @@ class End(Protocol):
         @param closed: Called once, when this end is entirely over.
         """
 
+    def whileWaiting(self, left: Closed) -> None:
+        """
+        Have C{left} called if this end is over before it is joined.
+        """
+
     def write(self, data: bytes) -> None:
         """
         Send bytes to this end's world.

@@ -12,6 +12,7 @@ from twisted.application.service import MultiService, Service
 from twisted.cred import strcred
 from twisted.logger import Logger
 from twisted.python import usage
+from twisted.web.resource import IResource
 
 from tristunnel.auth.checker_chain import SUPPORTED_INTERFACES
 from tristunnel.auth.realm import Authenticator, portalFor
@@ -22,6 +23,7 @@ from tristunnel.listeners.ports import UNPRIVILEGED, PortRange, parsePorts
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.paths import defaultStateDirectory
 from tristunnel.registry import MemoryRegistry
+from tristunnel.rpc.site import limitedSite
 from tristunnel.server.doors import DoorFactory, FramedDoor
 from tristunnel.server.log import LoggingServerObserver
 from tristunnel.server.ports import ServerPort, TLSFiles, parsePort
@@ -29,6 +31,8 @@ from tristunnel.server.service import TunnelServerService
 from tristunnel.service import Listeners, TunnelService
 from tristunnel.sessions.server import TunnelServerFactory
 from tristunnel.tls.server_context import ReloadingCertificate
+from tristunnel.web.callers import HTTPCallers
+from tristunnel.web.tree import Health, HTTPDoor, rootOf, rpcPages
 
 __all__ = ["Options", "makeService"]
 
@@ -59,6 +63,7 @@ class Options(usage.Options, strcred.AuthOptionMixin):
         ("client-ca", None, "", "PEM file: clients must show a certificate of it."),
         ("visitor-certificate", None, "", "PEM file: visitors speak TLS."),
         ("visitor-key", None, "", "PEM file with that certificate's key."),
+        ("rpc", None, None, "Serve RPC on this endpoint instead of on every --port."),
         ("state-dir", None, None, "Where this server keeps what it must remember."),
         ("grace", None, 10.0, "Seconds for streams to finish at a stop.", float),
         ("handshake-timeout", None, 10.0, "Seconds for a client's login.", float),
@@ -70,6 +75,7 @@ class Options(usage.Options, strcred.AuthOptionMixin):
         self["port"] = []
         self.portRange: PortRange = UNPRIVILEGED
         self.serverPorts: list[ServerPort] = []
+        self.rpcPort: ServerPort | None = None
         self.visitorCertificate: ReloadingCertificate | None = None
         self.authenticator = Authenticator()
         self.stateDirectory = Path()
@@ -125,6 +131,15 @@ class Options(usage.Options, strcred.AuthOptionMixin):
                         "bad-option",
                         f"--client-ca needs TLS: give --certificate for {description}",
                     )
+        if self["rpc"]:
+            self.rpcPort = parsePort(
+                reactor,
+                self["rpc"],
+                TLSFiles(),
+                self.stateDirectory,
+                self.hostnames,
+                "--rpc",
+            )
         self.serverPorts = [
             parsePort(reactor, description, files, self.stateDirectory, self.hostnames)
             for description in descriptions
@@ -177,13 +192,26 @@ def _make(reactor: Any, options: Options) -> Service:
         options.authenticator,
         handshakeTimeout=options["handshake-timeout"],
     )
+    callers = HTTPCallers(options.authenticator)
+    hostnames = options.hostnames if options["hostname"] else None
+    rpc = rpcPages(tunnels, callers, hostnames)
+    pages: dict[bytes, IResource] = {b"health": Health()}
+    ports: list[tuple[ServerPort, Any]] = []
+    if options.rpcPort is not None:
+        elsewhere = limitedSite(rootOf({**pages, **rpc}), reactor=reactor)
+        ports.append((options.rpcPort, elsewhere))
+    else:
+        pages.update(rpc)
+    site = limitedSite(rootOf(pages), reactor=reactor)
     doors = DoorFactory(
-        reactor, [FramedDoor(sessions)], observer, options["handshake-timeout"]
+        reactor,
+        [FramedDoor(sessions), HTTPDoor(site)],
+        observer,
+        options["handshake-timeout"],
     )
     server = TunnelServerService(
         reactor,
-        options.serverPorts,
-        doors,
+        [*((port, doors) for port in options.serverPorts), *ports],
         sessions,
         tunnels,
         options["grace"],

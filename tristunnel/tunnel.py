@@ -150,8 +150,10 @@ class Stream:
         """
         Turn the visitor away; there is no client end for it.
         """
-        self.visitor.reset(reason)
-        self._endClosed(reason)
+        if self._open:
+            self.visitor.whileWaiting(lambda _: None)
+            self.visitor.reset(reason)
+            self._endClosed(reason)
 
     def reset(self, reason: TunnelError) -> None:
         """

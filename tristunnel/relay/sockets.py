@@ -27,10 +27,19 @@ from tristunnel.errors import TunnelError
 if TYPE_CHECKING:
     from tristunnel.interfaces import Closed, End
 
-__all__ = ["TLS_CLOSE_TIMEOUT", "TLS_HANDSHAKE_TIMEOUT", "SocketEnd", "tuneSocket"]
+__all__ = [
+    "EARLY",
+    "TLS_CLOSE_TIMEOUT",
+    "TLS_HANDSHAKE_TIMEOUT",
+    "SocketEnd",
+    "tuneSocket",
+]
 
 TLS_HANDSHAKE_TIMEOUT = 10.0
 """Seconds in which a TLS visitor must have said hello."""
+
+EARLY = 64 * 1024
+"""Bytes read from an end that is not joined yet, before reading pauses."""
 
 TLS_CLOSE_TIMEOUT = 120.0
 """Seconds that a TLS peer gets to answer our close: some never do."""
@@ -52,8 +61,8 @@ class SocketEnd(Protocol):
 
     @param reactor: Tells time.
     @param arrived: Called once with this end when bytes may pass: after the
-        TLS handshake where there is one. If it does not join the end, reading
-        pauses until somebody does.
+        TLS handshake where there is one. It may join the end then or later;
+        what comes meanwhile is held, up to L{EARLY} bytes.
 
     @ivar received: Bytes read so far.
     """
@@ -71,6 +80,7 @@ class SocketEnd(Protocol):
         self._early: list[bytes] = []
         self._canHalfClose = False
         self._eof = False
+        self._readPaused = False
         self._finished = False
         self._over = False
         self._reason: TunnelError | None = None
@@ -103,8 +113,6 @@ class SocketEnd(Protocol):
         Show this end to whoever waits for it.
         """
         self._arrived(self)
-        if self._peer is None and not self._over:
-            self.transport.pauseProducing()
 
     def dataReceived(self, data: bytes) -> None:
         """
@@ -112,8 +120,11 @@ class SocketEnd(Protocol):
         """
         self.received += len(data)
         if self._peer is None:
-            # TLS hands on what it had decrypted before the pause.
+            # Reading goes on for a while, so that an end that leaves again is
+            # noticed; and TLS hands on what it had decrypted before a pause.
             self._early.append(data)
+            if self.received > EARLY:
+                self.transport.pauseProducing()
         else:
             self._peer.write(data)
 
@@ -144,6 +155,8 @@ class SocketEnd(Protocol):
             self._reason = TunnelError("reset", reason.getErrorMessage())
         if self._peer is not None:
             self._tellPeer(self._peer)
+        else:
+            self._tellClosed()
 
     def _tellPeer(self, peer: End) -> None:
         """
@@ -154,11 +167,24 @@ class SocketEnd(Protocol):
         elif not self._eof:
             self._eof = True
             peer.finish()
+        self._tellClosed()
+
+    def _tellClosed(self) -> None:
+        """
+        Let whoever waits for the end of this end know.
+        """
         if self._closed is not None:
             closed, self._closed = self._closed, None
             closed(self._reason)
 
     # End
+
+    def whileWaiting(self, left: Closed) -> None:
+        """
+        Have C{left} called if this end is over before it is joined.
+        """
+        if self._peer is None:
+            self._closed = left
 
     def join(self, peer: End, closed: Closed) -> None:
         """
@@ -169,11 +195,14 @@ class SocketEnd(Protocol):
         early, self._early = self._early, []
         if not self._over:
             self.transport.registerProducer(self, True)
-            self.transport.resumeProducing()
         for data in early:
             peer.write(data)
         if self._over:
             self._tellPeer(peer)
+        elif self._eof:
+            peer.finish()
+        elif self.received > EARLY and not self._readPaused:
+            self.transport.resumeProducing()
 
     def write(self, data: bytes) -> None:
         """
@@ -211,16 +240,16 @@ class SocketEnd(Protocol):
         if self._over:
             return
         self._over = True
+        self._reason = reason
         self._stopTimer()
         self.transport.abortConnection()
-        if self._closed is not None:
-            closed, self._closed = self._closed, None
-            closed(reason)
+        self._tellClosed()
 
     def pauseReading(self) -> None:
         """
         Read no more for now.
         """
+        self._readPaused = True
         if not (self._over or self._eof):
             self.transport.pauseProducing()
 
@@ -228,6 +257,7 @@ class SocketEnd(Protocol):
         """
         Read again; not after the end, which would then be seen twice.
         """
+        self._readPaused = False
         if not (self._over or self._eof):
             self.transport.resumeProducing()
 

@@ -59,12 +59,14 @@ class ServerPort:
     @ivar fingerprint: Of a certificate that was made for it here, so that
         clients can pin it; else empty.
     @ivar certificatePath: Where that certificate is.
+    @ivar option: The option that named it.
     """
 
     description: str
     endpoint: IStreamServerEndpoint
     fingerprint: str = ""
     certificatePath: str = ""
+    option: str = "--port"
 
 
 def parsePort(
@@ -73,12 +75,14 @@ def parsePort(
     files: TLSFiles,
     stateDirectory: Path,
     hostnames: Sequence[str],
+    option: str = "--port",
 ) -> ServerPort:
     """
-    Read C{--port}.
+    Read a server endpoint.
 
     @param stateDirectory: Where a certificate is made if there is none.
     @param hostnames: The names to make it for.
+    @param option: The option that holds it, for messages.
     @raise TunnelError: C{bad-option}, with the cause and the cure.
     """
     if description.isdecimal():
@@ -87,33 +91,41 @@ def parsePort(
     clientCA = files.clientCA or None
     if prefix == "ssl":
         return _ssl(
-            reactor, description, parts, keywords, files, stateDirectory, hostnames
+            reactor,
+            option,
+            description,
+            parts,
+            keywords,
+            files,
+            stateDirectory,
+            hostnames,
         )
     if prefix == "tls":
         unknownKeywords(
-            "--port tls:", keywords, {"path", "port", "interface", "backlog"}
+            f"{option} tls:", keywords, {"path", "port", "interface", "backlog"}
         )
         directory = parts[0] if parts else keywords.get("path", "")
         port = parts[1] if len(parts) > 1 else keywords.get("port", "443")
         below = TCP6ServerEndpoint(
             reactor,
-            _number(description, port),
-            _number(description, keywords.get("backlog", str(BACKLOG))),
+            _number(option, description, port),
+            _number(option, description, keywords.get("backlog", str(BACKLOG))),
             keywords.get("interface", "::"),
         )
         creator = CertificateDirectory(directory, clientCA)
-        return ServerPort(description, tlsOverEndpoint(creator, below, reactor))
-    endpoint = _plain(reactor, description, prefix, keywords)
+        endpoint = tlsOverEndpoint(creator, below, reactor)
+        return ServerPort(description, endpoint, option=option)
+    endpoint = _plain(reactor, option, description, prefix, keywords)
     if files.certificate:
         certificate = ReloadingCertificate(
             files.certificate, files.privateKey or None, clientCA
         )
         endpoint = tlsOverEndpoint(certificate, endpoint, reactor)
-    return ServerPort(description, endpoint)
+    return ServerPort(description, endpoint, option=option)
 
 
 def _plain(
-    reactor: Any, description: str, prefix: str, keywords: dict[str, str]
+    reactor: Any, option: str, description: str, prefix: str, keywords: dict[str, str]
 ) -> IStreamServerEndpoint:
     """
     Have Twisted read an endpoint string.
@@ -127,7 +139,7 @@ def _plain(
         # Endpoint parsers raise whatever comes to hand.
         raise TunnelError(
             "bad-option",
-            f"--port {description!r} is no endpoint"
+            f"{option} {description!r} is no endpoint"
             f" ({str(error) or type(error).__name__}); write for example tcp:9000,"
             " ssl:9000 or unix:/run/tunnel.sock",
         ) from None
@@ -136,6 +148,7 @@ def _plain(
 
 def _ssl(
     reactor: Any,
+    option: str,
     description: str,
     parts: list[str],
     keywords: dict[str, str],
@@ -147,9 +160,9 @@ def _ssl(
     Read C{ssl:PORT}, whose certificate is made if there is none.
     """
     known = {"port", "privateKey", "certKey", "interface", "backlog"}
-    unknownKeywords("--port ssl:", keywords, known)
-    port = _number(description, parts[0] if parts else keywords.get("port", ""))
-    backlog = _number(description, keywords.get("backlog", str(BACKLOG)))
+    unknownKeywords(f"{option} ssl:", keywords, known)
+    port = _number(option, description, parts[0] if parts else keywords.get("port", ""))
+    backlog = _number(option, description, keywords.get("backlog", str(BACKLOG)))
     interface = keywords.get("interface", "")
     kind = TCP6ServerEndpoint if ":" in interface else TCP4ServerEndpoint
     below = kind(reactor, port, backlog, interface)
@@ -171,15 +184,16 @@ def _ssl(
         tlsOverEndpoint(creator, below, reactor),
         shown.fingerprint if own else "",
         own,
+        option,
     )
 
 
-def _number(description: str, text: str) -> int:
+def _number(option: str, description: str, text: str) -> int:
     """
     Read a number of an endpoint string.
     """
     if not text.isdecimal() or int(text) > 65535:
         raise TunnelError(
-            "bad-option", f"--port {description!r}: {text!r} is no port number"
+            "bad-option", f"{option} {description!r}: {text!r} is no port number"
         )
     return int(text)

@@ -10,7 +10,6 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -31,10 +30,9 @@ class TunnelServerService(Service):
     A tunnel server.
 
     @param reactor: Tells time.
-    @param ports: Where clients connect.
-    @param factory: Serves them.
-    @param sessions: Their sessions.
-    @param tunnels: Their tunnels.
+    @param ports: Where to listen, and what serves there.
+    @param sessions: The clients' sessions.
+    @param tunnels: The clients' tunnels.
     @param grace: Seconds that streams get to finish when the service stops.
     @param failed: Called with the reason if a port cannot be had.
 
@@ -46,8 +44,7 @@ class TunnelServerService(Service):
     def __init__(
         self,
         reactor: Any,
-        ports: Sequence[ServerPort],
-        factory: ServerFactory,
+        ports: Sequence[tuple[ServerPort, Any]],
         sessions: TunnelServerFactory,
         tunnels: TunnelService,
         grace: float = 10.0,
@@ -57,7 +54,6 @@ class TunnelServerService(Service):
         self.tunnels = tunnels
         self._reactor = reactor
         self._ports = list(ports)
-        self._factory = factory
         self._sessions = sessions
         self._grace = grace
         self._failed = failed
@@ -85,8 +81,8 @@ class TunnelServerService(Service):
         if self._begun:
             return
         self._begun = True
-        for port in self._ports:
-            opening = maybeDeferred(port.endpoint.listen, self._factory)
+        for port, factory in self._ports:
+            opening = maybeDeferred(port.endpoint.listen, factory)
             opening.addCallback(self._opened, port)
             opening.addErrback(self._notOpened, port)
 
@@ -106,7 +102,7 @@ class TunnelServerService(Service):
         self._failed(
             TunnelError(
                 "port-taken",
-                f"--port {port.description} cannot be listened on: {why};"
+                f"{port.option} {port.description} cannot be listened on: {why};"
                 " choose another or stop what holds it",
             )
         )

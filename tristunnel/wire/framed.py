@@ -245,7 +245,9 @@ def encodeObject(message: Mapping[str, object]) -> bytes:
     """
     Write a JSON object as compactly as W3P does.
     """
-    return json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
+    text = json.dumps(message, separators=(",", ":"), ensure_ascii=False)
+    # A lone surrogate, which a peer's escape can bring in, stays an escape.
+    return text.encode(errors="backslashreplace")
 
 
 def encodeHandshake(message: Mapping[str, object]) -> bytes:

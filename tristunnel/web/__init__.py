@@ -1,0 +1,3 @@
+"""
+The server's pages: what HTTP reaches on the port that clients use too.
+"""
