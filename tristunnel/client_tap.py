@@ -13,7 +13,12 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.python import usage
 
-from tristunnel.client.connect import ServerAddress, Trust, parseConnect
+from tristunnel.client.connect import (
+    ServerAddress,
+    Trust,
+    parseConnect,
+    parseTunnelURI,
+)
 from tristunnel.client.forward import DEFAULT_FORWARD, Forward, parseForward
 from tristunnel.client.lease import ClientLease
 from tristunnel.client.log import LoggingClientObserver
@@ -26,6 +31,7 @@ from tristunnel.tls.certificates import parseFingerprint
 __all__ = ["Options", "makeService"]
 
 _CREDENTIALS = "TRISTUNNEL_CREDENTIALS"
+_TUNNEL = "TRISTUNNEL_TUNNEL"
 
 
 class Options(usage.Options):
@@ -46,6 +52,8 @@ class Options(usage.Options):
     ]
     optParameters = [
         ("connect", None, None, "The server: tcp:HOST:PORT, tls:HOST:PORT, unix:PATH."),
+        ("tunnel", None, None, "Serve the tunnel of this URI, without credentials."),
+        ("to", None, None, "With --tunnel: the service, HOST:PORT or an endpoint."),
         ("ca", None, "", "PEM file or directory: authorities to trust instead."),
         ("credentials-file", None, None, "JSON file that says who we are."),
         ("state-dir", None, None, "Where this client keeps what it must remember."),
@@ -106,10 +114,17 @@ class Options(usage.Options):
         """
         from twisted.internet import reactor
 
-        if not self["connect"]:
+        self["tunnel"] = self["tunnel"] or os.environ.get(_TUNNEL, "")
+        if not (self["connect"] or self["tunnel"]):
             raise TunnelError(
                 "bad-option",
                 "which server? give --connect tcp:HOST:PORT or tls:HOST:PORT",
+            )
+        if bool(self["tunnel"]) != bool(self["to"]):
+            raise TunnelError("bad-option", "--tunnel URI and --to TARGET go together")
+        if self["tunnel"] and self["forward"]:
+            raise TunnelError(
+                "bad-option", "--tunnel serves one tunnel: leave out --forward"
             )
         if not 0 <= self["grace"] < 1e6:
             raise TunnelError("bad-option", "--grace takes seconds, from 0 up")
@@ -118,7 +133,13 @@ class Options(usage.Options):
                 "bad-option", "--insecure checks nothing: leave out --pin and --ca"
             )
         trust = Trust(tuple(self["pin"]), self["ca"], bool(self["insecure"]))
-        self.server = parseConnect(reactor, self["connect"], trust)
+        if self["tunnel"]:
+            self.server = parseTunnelURI(
+                reactor, self["tunnel"], trust, self["connect"] or ""
+            )
+            self["forward"] = [f"0={self['to']}"]
+        else:
+            self.server = parseConnect(reactor, self["connect"], trust)
         self.forwards = [
             parseForward(reactor, spec) for spec in self["forward"] or [DEFAULT_FORWARD]
         ]
@@ -178,11 +199,13 @@ def _make(reactor: Any, options: Options) -> Service:
     """
     Put the client together.
     """
-    lease = ClientLease.forClient(
-        options.stateDirectory,
-        options.server.where,
-        [forward.spec for forward in options.forwards],
-    )
+    lease = ClientLease()
+    if not options["tunnel"]:
+        lease = ClientLease.forClient(
+            options.stateDirectory,
+            options.server.where,
+            [forward.spec for forward in options.forwards],
+        )
     client = TunnelClientService(
         reactor,
         options.server,

@@ -24,6 +24,9 @@ class TunnelOptions:
     @ivar prefer: With C{port} 0, the one to take if it is free: what a
         returning client had before.
     @ivar name: A name to find the tunnel by.
+    @ivar visitors: How many visitors it is for; 0 for the default, which is
+        one for raw connections and any number for sessions.
+    @ivar ttl: Seconds after which it is over; 0 for never.
     @ivar private: Whether there is no public side.
     @ivar resume: The URI of a tunnel of the caller's lease, to go on with.
     """
@@ -33,6 +36,8 @@ class TunnelOptions:
     port: int = 0
     prefer: int = 0
     name: str = ""
+    visitors: int = 0
+    ttl: float = 0.0
     private: bool = False
     resume: str = ""
 
@@ -53,6 +58,8 @@ class TunnelOptions:
                 )
             if value is None:
                 continue
+            if known[name] is float and type(value) is int:
+                value = float(value)
             if type(value) is not known[name]:
                 raise TunnelError(
                     "bad-option", f"option {name} takes {_NAMES[known[name]]}"
@@ -69,6 +76,10 @@ class TunnelOptions:
         for name in ("port", "prefer"):
             if not 0 <= getattr(self, name) <= 65535:
                 raise TunnelError("bad-option", f"option {name} takes 0 to 65535")
+        if not 0 <= self.visitors <= 1_000_000:
+            raise TunnelError("bad-option", "option visitors takes 0 to 1000000")
+        if not 0 <= self.ttl <= 10 * 365 * 86400:
+            raise TunnelError("bad-option", "option ttl takes seconds, up to 10 years")
         if len(self.name) > 64 or not all(
             letter.isalnum() or letter in "-_." for letter in self.name
         ):
@@ -78,4 +89,9 @@ class TunnelOptions:
             )
 
 
-_NAMES = {str: "a string", int: "a whole number", bool: "true or false"}
+_NAMES = {
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+}

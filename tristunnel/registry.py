@@ -45,7 +45,7 @@ class MemoryRegistry:
                     f"the name {tunnel.name!r} is another tunnel's; choose another",
                 )
             )
-        self._byId[tunnel.id] = self._byURI[tunnel.uri] = tunnel
+        self._byId[tunnel.id] = self._byURI[tunnel.publicURI] = tunnel
         if tunnel.name:
             self._byName[tunnel.name] = tunnel
         return succeed(None)
@@ -54,7 +54,7 @@ class MemoryRegistry:
         """
         Look a tunnel up by its URI or its id.
         """
-        tunnel = self._byURI.get(uri) or self._byId.get(uri)
+        tunnel = self._byURI.get(uri.partition("#")[0]) or self._byId.get(uri)
         if tunnel is None:
             return fail(TunnelError("unknown-tunnel"))
         return succeed(tunnel)
@@ -65,7 +65,7 @@ class MemoryRegistry:
         """
         if self._byId.get(tunnel.id) is tunnel:
             del self._byId[tunnel.id]
-            del self._byURI[tunnel.uri]
+            del self._byURI[tunnel.publicURI]
             if tunnel.name:
                 del self._byName[tunnel.name]
         return succeed(None)

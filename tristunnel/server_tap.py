@@ -77,6 +77,7 @@ class Options(usage.Options, strcred.AuthOptionMixin):
         self.serverPorts: list[ServerPort] = []
         self.rpcPort: ServerPort | None = None
         self.visitorCertificate: ReloadingCertificate | None = None
+        self.certificate: ReloadingCertificate | None = None
         self.authenticator = Authenticator()
         self.stateDirectory = Path()
 
@@ -121,6 +122,10 @@ class Options(usage.Options, strcred.AuthOptionMixin):
             )
         if self.get("credCheckers"):
             self.authenticator = Authenticator(portalFor(self["credCheckers"]))
+        if self["certificate"]:
+            self.certificate = ReloadingCertificate(
+                self["certificate"], self["private-key"] or None
+            )
         files = TLSFiles(self["certificate"], self["private-key"], self["client-ca"])
         default = "tcp:0:interface=127.0.0.1" if self["demo"] else "tcp:9000"
         descriptions = self["port"] or [default]
@@ -178,6 +183,10 @@ def _make(reactor: Any, options: Options) -> Service:
         )
         # The first one is what visitors get unless the client says otherwise.
         listeners = {"tls": overTLS, **listeners}
+    elif options.certificate is not None:
+        listeners["tls"] = TCPListeners(
+            reactor, interface, options.portRange, options.certificate
+        )
     tunnels = TunnelService(
         reactor,
         MemoryRegistry(),

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
 from tristunnel.auth.realm import Identity
+from tristunnel.capability import viaCapability
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import (
     End,
@@ -26,8 +27,9 @@ from tristunnel.interfaces import (
 )
 from tristunnel.observer import ServerObserver
 from tristunnel.options import TunnelOptions
+from tristunnel.raw import viaTCP, viaTLS
 from tristunnel.registry import Lease, Leases
-from tristunnel.tunnel import Tunnel
+from tristunnel.tunnel import Tunnel, hostAndPort
 
 __all__ = ["Caller", "Listeners", "TunnelService", "Via"]
 
@@ -42,6 +44,8 @@ class Caller:
     @ivar port: The port through which the caller came; 0 if there is none.
     @ivar clientSide: The session that asks, or C{None} for other doors.
     @ivar lease: What keeps the session's tunnels open.
+    @ivar limitedTo: The one tunnel that the caller may ask about, if it came
+        with no more than that tunnel's URI.
     """
 
     identity: Identity
@@ -49,6 +53,7 @@ class Caller:
     port: int = 0
     clientSide: IClientSide | None = None
     lease: Lease | None = None
+    limitedTo: Tunnel | None = None
 
 
 class Listeners(Protocol):
@@ -84,8 +89,9 @@ def viaSession(
             "bad-option", "a tunnel by session is opened on the session itself"
         )
     tunnel.clientSide = caller.clientSide
-    host = f"[{caller.host}]" if ":" in caller.host else caller.host
-    tunnel.uri = f"w3p://{host}:{caller.port}/{tunnel.id}"
+    tunnel.visitorLimit = options.visitors
+    where = hostAndPort(caller.host, caller.port)
+    tunnel.uri = f"w3p://{where}/{tunnel.id}"
 
 
 @implementer(ITunnelService)
@@ -102,6 +108,8 @@ class TunnelService:
     @param leaseTime: Seconds that a tunnel waits for its client to return.
 
     @ivar via: What can be asked for as C{via}.
+    @ivar clientPort: The port that clients connect to, and whether it speaks
+        TLS; 0 before the server listens.
     """
 
     def __init__(
@@ -119,7 +127,14 @@ class TunnelService:
         self.observer = observer or ServerObserver()
         self.hostname = hostname
         self.leases = Leases(reactor, self._leaseExpired, leaseTime)
-        self.via: dict[str, Via] = {"session": viaSession}
+        self.via: dict[str, Via] = {
+            "session": viaSession,
+            "tcp": viaTCP,
+            "tls": viaTLS,
+            "w3p": viaCapability,
+        }
+        self.clientPort: tuple[int, bool] = (0, False)
+        self._expiries: dict[Tunnel, IDelayedCall] = {}
 
     # ITunnelService
 
@@ -136,6 +151,10 @@ class TunnelService:
         Open a tunnel, or hand out again one that the caller's lease has kept.
         """
         wanted = TunnelOptions.fromMapping(options)
+        if caller.limitedTo is not None:
+            raise TunnelError(
+                "not-permitted", "the URI of a tunnel is good for that tunnel only"
+            )
         if wanted.resume and caller.lease is not None:
             for tunnel in caller.lease.tunnels:
                 if tunnel.uri == wanted.resume:
@@ -149,16 +168,24 @@ class TunnelService:
             hostname=self.hostname or caller.host,
             name=wanted.name,
         )
+        tunnel.exhausted = self._exhausted
         self._viaFor(wanted, caller)(self, tunnel, caller, wanted)
-        await self.registry.add(tunnel)
         try:
+            await self.registry.add(tunnel)
             if not wanted.private:
                 tunnel.listener = self._listenersFor(wanted).open(
                     wanted.port, wanted.prefer, tunnel.visitorArrived
                 )
-        except TunnelError:
-            await self.registry.remove(tunnel)
+        except TunnelError as refusal:
+            await self._dismantle(tunnel, refusal)
             raise
+        if wanted.ttl:
+            self._expiries[tunnel] = self.reactor.callLater(
+                wanted.ttl,
+                self.discard,
+                [tunnel],
+                TunnelError("expired", f"its {wanted.ttl:g} s are over"),
+            )
         if caller.lease is not None:
             caller.lease.tunnels.append(tunnel)
         self.observer.tunnelCreated(tunnel)
@@ -232,7 +259,7 @@ class TunnelService:
         """
         return [
             {
-                "uri": tunnel.uri,
+                "uri": tunnel.publicURI,
                 "address": tunnel.address,
                 "name": tunnel.name,
                 "owner": tunnel.owner.name,
@@ -261,23 +288,37 @@ class TunnelService:
         """
         if tunnel.closed is not None:
             return
-        clientSide = tunnel.clientSide
-        tunnel.close(reason)
-        await self.registry.remove(tunnel)
-        if tunnel.listener is not None:
-            await tunnel.listener.close()
-        if clientSide is not None:
-            clientSide.tunnelClosed(tunnel, reason)
+        await self._dismantle(tunnel, reason)
         self.observer.tunnelDestroyed(tunnel, reason)
+
+    async def _dismantle(self, tunnel: Tunnel, reason: TunnelError) -> None:
+        """
+        Take apart what there is of a tunnel.
+        """
+        expiry = self._expiries.pop(tunnel, None)
+        if expiry is not None and expiry.active():
+            expiry.cancel()
+        tunnel.close(reason)
+        if tunnel.clientSide is not None:
+            tunnel.clientSide.tunnelClosed(tunnel, reason)
+        await self.registry.remove(tunnel)
+        for listener in (tunnel.listener, tunnel.clientListener):
+            if listener is not None:
+                await listener.close()
+
+    def _exhausted(self, tunnel: Tunnel) -> None:
+        """
+        All of a tunnel's visitors have come and gone.
+        """
+        self.discard([tunnel], TunnelError("closed", "its visitors came and went"))
 
     def discard(self, tunnels: list[Tunnel], reason: TunnelError) -> Deferred[None]:
         """
-        End tunnels whose client is gone for good.
+        End tunnels of which nobody waits to hear that they are over.
         """
 
         async def each() -> None:
             for tunnel in tunnels:
-                tunnel.clientSide = None
                 await self.destroy(tunnel, reason)
 
         return Deferred.fromCoroutine(each())

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from tristunnel.interfaces import End, IClientSide, IListener
     from tristunnel.observer import ServerObserver
 
-__all__ = ["Stream", "Tunnel"]
+__all__ = ["Stream", "Tunnel", "hostAndPort"]
+
+
+def hostAndPort(host: str, port: int) -> str:
+    """
+    Write a host and a port as a URI does.
+    """
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @dataclass(eq=False)
@@ -33,7 +40,12 @@ class Tunnel:
     @ivar hostname: The name that the caller knows this server by.
     @ivar name: The name that its owner gave it, or empty.
     @ivar listener: Where visitors come in.
+    @ivar clientListener: Where raw connections of the client come in.
+    @ivar secretHash: SHA-256 of the URI's secret, where it has one.
+    @ivar visitorLimit: Visitors after whom the tunnel is over; 0 for none.
     @ivar visitorCount: Visitors so far.
+    @ivar served: Visitors who reached a client's end.
+    @ivar exhausted: Called when the last visitor has left.
     @ivar bytesIn: Bytes from visitors, of streams that are over.
     @ivar bytesOut: Bytes to visitors, of streams that are over.
     """
@@ -47,11 +59,23 @@ class Tunnel:
     hostname: str = ""
     name: str = ""
     listener: IListener | None = None
+    clientListener: IListener | None = None
+    secretHash: bytes = b""
+    visitorLimit: int = 0
     visitorCount: int = 0
+    served: int = 0
     bytesIn: int = 0
     bytesOut: int = 0
     streams: set[Stream] = field(default_factory=set)
     closed: TunnelError | None = None
+    exhausted: Callable[[Tunnel], None] = lambda tunnel: None
+
+    @property
+    def publicURI(self) -> str:
+        """
+        The URI without its secret: for logs and lists.
+        """
+        return self.uri.partition("#")[0]
 
     @property
     def address(self) -> str:
@@ -61,8 +85,7 @@ class Tunnel:
         if self.listener is None:
             return ""
         scheme, _, port = self.listener.address
-        host = f"[{self.hostname}]" if ":" in self.hostname else self.hostname
-        return f"{scheme}://{host}:{port}"
+        return f"{scheme}://{hostAndPort(self.hostname, port)}"
 
     def visitorArrived(self, visitor: End, address: str) -> None:
         """
@@ -75,8 +98,11 @@ class Tunnel:
         stream = Stream(self, visitor, address, self.seconds())
         self.streams.add(stream)
         self.observer.visitorConnected(stream)
+        waiting = sum(each.client is None for each in self.streams)
         if self.closed is not None:
             stream.refuse(self.closed)
+        elif self.visitorLimit and self.served + waiting > self.visitorLimit:
+            stream.refuse(TunnelError("limit-reached", "the tunnel's visitors came"))
         elif self.clientSide is None:
             stream.refuse(TunnelError("client-away"))
         else:
@@ -90,6 +116,8 @@ class Tunnel:
         self.bytesIn += stream.bytesIn
         self.bytesOut += stream.bytesOut
         self.observer.visitorGone(stream)
+        if self.visitorLimit and self.served >= self.visitorLimit and not self.streams:
+            self.exhausted(self)
 
     def close(self, reason: TunnelError) -> None:
         """
@@ -142,6 +170,7 @@ class Stream:
         Join the visitor's end to the client's.
         """
         self.client = client
+        self.tunnel.served += 1
         self._open = 2
         client.join(self.visitor, self._endClosed)
         self.visitor.join(client, self._endClosed)

@@ -4,13 +4,15 @@ Where a client finds its server: C{--connect}.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     clientFromString,
+    quoteStringArgument,
     wrapClientTLS,
 )
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -21,7 +23,7 @@ from tristunnel.strings import splitEndpoint, unknownKeywords
 from tristunnel.tls.client_context import clientConnectionCreator
 from tristunnel.tls.explanation import explainTLSFailure
 
-__all__ = ["ServerAddress", "Trust", "parseConnect"]
+__all__ = ["ServerAddress", "Trust", "parseConnect", "parseTunnelURI"]
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,15 @@ class ServerAddress:
     @ivar host: The name by which we know it; empty for a UNIX socket.
     @ivar endpoint: How to connect.
     @ivar explain: Makes one line of a TLS failure.
+    @ivar capability: C{id} and C{secret} of the one tunnel to serve, if it was
+        named by a URI.
     """
 
     where: str
     host: str
     endpoint: IStreamClientEndpoint
     explain: Callable[[Failure], str | None] = _noExplanation
+    capability: Mapping[str, object] | None = None
 
 
 def parseConnect(reactor: Any, description: str, trust: Trust) -> ServerAddress:
@@ -104,6 +109,36 @@ def parseConnect(reactor: Any, description: str, trust: Trust) -> ServerAddress:
             " tcp:HOST:PORT, tls:HOST:PORT or unix:PATH",
         ) from None
     return ServerAddress(description, host, endpoint)
+
+
+def parseTunnelURI(
+    reactor: Any, uri: str, trust: Trust, connect: str = ""
+) -> ServerAddress:
+    """
+    Read C{--tunnel}: C{w3p://HOST:PORT/ID#SECRET}, or C{w3ps:} over TLS.
+
+    @param connect: Another way to the server than the URI says, or empty.
+    @raise TunnelError: C{bad-option}, without the secret.
+    """
+    parts = urlsplit(uri)
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    identifier = parts.path.removeprefix("/")
+    if parts.scheme not in ("w3p", "w3ps") or not (
+        host and port and identifier and parts.fragment
+    ):
+        raise TunnelError(
+            "bad-option",
+            "--tunnel takes the URI that openTunnel returned,"
+            " w3p://HOST:PORT/ID#SECRET",
+        )
+    way = "tls" if parts.scheme == "w3ps" else "tcp"
+    # A colon in an IPv6 address would separate arguments.
+    default = f"{way}:{quoteStringArgument(host)}:{port}"
+    address = parseConnect(reactor, connect or default, trust)
+    return replace(address, capability={"id": identifier, "secret": parts.fragment})
 
 
 def _overTLS(

@@ -156,6 +156,7 @@ class TunnelClientService(Service):
             self._server.where,
             self._server.host,
             self._lease.asOffer(),
+            self._server.capability,
             self._server.explain,
         )
         session: TunnelClientProtocol | None = None
@@ -207,6 +208,11 @@ class TunnelClientService(Service):
         """
         if not session.extended:
             self._servePlain(session)
+            return
+        if self._server.capability:
+            for uri in session.tunnels:
+                address = str(await session.call("getTunnelAddress", uri=uri))
+                self.observer.tunnelReady(address, self._forwards[0].target)
             return
         self._lease.granted(session.lease, session.tunnels)
         for uri in set(session.tunnels) - set(self._lease.uris.values()):
@@ -288,7 +294,7 @@ class TunnelClientService(Service):
         """
         Find the service of a tunnel's visitors.
         """
-        if not uri:
+        if not uri or self._server.capability:
             return self._forwards[0].target, self._forwards[0].endpoint
         spec = self._lease.specOf(uri)
         for forward in self._forwards:
@@ -301,7 +307,9 @@ class TunnelClientService(Service):
         The server has closed a tunnel of ours.
         """
         spec = self._lease.specOf(uri)
-        if spec is not None:
+        if self._server.capability:
+            self.observer.tunnelFailed(uri, reason)
+        elif spec is not None:
             del self._lease.uris[spec]
             self._lease.save()
             self.observer.tunnelFailed(spec, reason)

@@ -80,7 +80,7 @@ class LoggingServerObserver(ServerObserver):
         """
         self._log.info(
             "Tunnel {uri} of {client} is open at {address}",
-            uri=tunnel.uri.partition("#")[0],
+            uri=tunnel.publicURI,
             client=tunnel.owner.name,
             address=tunnel.address or "no public address",
         )
@@ -92,7 +92,7 @@ class LoggingServerObserver(ServerObserver):
         self._log.info(
             "Tunnel {uri} is closed after {visitors} visitors, {bytesIn} bytes in,"
             " {bytesOut} bytes out: {reason}",
-            uri=tunnel.uri.partition("#")[0],
+            uri=tunnel.publicURI,
             visitors=tunnel.visitorCount,
             bytesIn=tunnel.bytesIn,
             bytesOut=tunnel.bytesOut,

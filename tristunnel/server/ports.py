@@ -60,6 +60,7 @@ class ServerPort:
         clients can pin it; else empty.
     @ivar certificatePath: Where that certificate is.
     @ivar option: The option that named it.
+    @ivar secure: Whether it speaks TLS.
     """
 
     description: str
@@ -67,6 +68,7 @@ class ServerPort:
     fingerprint: str = ""
     certificatePath: str = ""
     option: str = "--port"
+    secure: bool = False
 
 
 def parsePort(
@@ -114,14 +116,16 @@ def parsePort(
         )
         creator = CertificateDirectory(directory, clientCA)
         endpoint = tlsOverEndpoint(creator, below, reactor)
-        return ServerPort(description, endpoint, option=option)
+        return ServerPort(description, endpoint, option=option, secure=True)
     endpoint = _plain(reactor, option, description, prefix, keywords)
     if files.certificate:
         certificate = ReloadingCertificate(
             files.certificate, files.privateKey or None, clientCA
         )
         endpoint = tlsOverEndpoint(certificate, endpoint, reactor)
-    return ServerPort(description, endpoint, option=option)
+    return ServerPort(
+        description, endpoint, option=option, secure=bool(files.certificate)
+    )
 
 
 def _plain(
@@ -185,6 +189,7 @@ def _ssl(
         shown.fingerprint if own else "",
         own,
         option,
+        True,
     )
 
 

@@ -91,6 +91,9 @@ class TunnelServerService(Service):
         A port is open.
         """
         self.listening.append(listening)
+        here: Any = listening.getHost()
+        if not self.tunnels.clientPort[0] and port.option == "--port":
+            self.tunnels.clientPort = (getattr(here, "port", 0), port.secure)
         self.tunnels.observer.serverStarted(port.description, listening.getHost())
 
     def _notOpened(self, failure: Failure, port: ServerPort) -> None:

@@ -137,7 +137,9 @@ class TunnelClientProtocol(FramedProtocol):
         }
         if factory.host:
             offer["host"] = factory.host
-        if factory.lease:
+        if factory.capability:
+            offer["tunnel"] = dict(factory.capability)
+        elif factory.lease:
             offer["lease"] = dict(factory.lease)
         self.sendHandshake({**factory.credentials, EXTENSION: offer})
         self._observer.credentialsSent(self.transport.getPeer())
@@ -312,6 +314,8 @@ class TunnelClientFactory(ClientFactory[TunnelClientProtocol]):
     @param host: The name by which we know the server: tunnels' addresses say
         it unless the server has been given another.
     @param lease: C{id} and C{secret} of a lease to come back to.
+    @param capability: C{id} and C{secret} of the one tunnel that this client
+        is for; it needs no credentials then.
     @param explain: Makes one line of a TLS failure, or C{None}.
     """
 
@@ -326,6 +330,7 @@ class TunnelClientFactory(ClientFactory[TunnelClientProtocol]):
         where: str = "the server",
         host: str = "",
         lease: Mapping[str, object] | None = None,
+        capability: Mapping[str, object] | None = None,
         explain: Callable[[Failure], str | None] = lambda failure: None,
         limits: Limits | None = None,
         handshakeTimeout: float = HANDSHAKE_TIMEOUT,
@@ -337,6 +342,7 @@ class TunnelClientFactory(ClientFactory[TunnelClientProtocol]):
         self.where = where
         self.host = host
         self.lease = lease
+        self.capability = capability
         self.explain = explain
         self.limits = limits or Limits()
         self.handshakeTimeout = handshakeTimeout

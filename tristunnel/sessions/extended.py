@@ -29,6 +29,9 @@ OPEN_TIMEOUT = 30.0
 STALL = 10.0
 """Seconds that readers may hold up a whole session."""
 
+LONGEST_HINT = 24 * 3600.0
+"""Most seconds that a peer's hint when to try again may name."""
+
 _CREDIT = 8
 
 
@@ -44,7 +47,9 @@ def reasonOf(message: dict[str, object], default: str) -> TunnelError:
     return TunnelError(
         code if isinstance(code, str) and code in CODES else default,
         text[:500] if isinstance(text, str) else "",
-        float(retry) if isinstance(retry, (int, float)) and retry >= 0 else None,
+        float(min(retry, LONGEST_HINT))
+        if isinstance(retry, (int, float)) and retry >= 0
+        else None,
     )
 
 
@@ -73,7 +78,9 @@ class ExtendedMultiplexer(Multiplexer):
         super().__init__(sink, seconds, opened, limits)
         self.roundTrip = 0.0
         self.sendWindow = SendWindow(peerSessionWindow)
-        self._receiveWindow = ReceiveWindow(limits.sessionWindow)
+        # Renewed from a quarter on: readers that stand still may hold up to
+        # three quarters before L{tick} breaks one, and must not block others.
+        self._receiveWindow = ReceiveWindow(limits.sessionWindow, share=4)
         self._budget = WindowBudget(limits.sessionWindow // 4 * 3)
         self._peerStreamWindow = peerStreamWindow
         self._parity = 0 if isServer else 1
@@ -211,9 +218,11 @@ class ExtendedMultiplexer(Multiplexer):
         """
         A reader took bytes: renew credit, once enough is used up.
         """
-        credit = stream.receiveWindow.drain(amount, self._seconds(), self.roundTrip)
-        if credit is not None and not (stream.eof or stream.over):
-            self.sendFrame(stream.id, FrameType.WINDOW, encodeCredit(credit))
+        # A stream that is over has given its window back and must not grow it.
+        if not stream.over:
+            credit = stream.receiveWindow.drain(amount, self._seconds(), self.roundTrip)
+            if credit is not None and not stream.eof:
+                self.sendFrame(stream.id, FrameType.WINDOW, encodeCredit(credit))
         self._drainSession(amount)
 
     def _drainSession(self, amount: int) -> None:
@@ -259,9 +268,7 @@ class ExtendedMultiplexer(Multiplexer):
         if stream is None:
             self.lateFrames += 1
         else:
-            stream.outgoing.clear()
-            stream.finishing = stream.finished = True
-            stream.eofArrived()
+            stream.farSideLeft()
 
     def _error(self, streamId: int, payload: bytes) -> None:
         """

@@ -105,9 +105,7 @@ class _PlainMultiplexer(Multiplexer):
         if stream is None:
             self.lateFrames += 1
         else:
-            stream.outgoing.clear()
-            stream.finishing = stream.finished = True
-            stream.eofArrived()
+            stream.farSideLeft()
 
     def _error(self, streamId: int, payload: bytes) -> None:
         """

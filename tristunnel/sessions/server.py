@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 
 from tristunnel.auth.realm import Authenticator, Identity
+from tristunnel.capability import claimTunnel
 from tristunnel.errors import TunnelError
 from tristunnel.observer import ServerObserver
 from tristunnel.registry import Lease
@@ -100,8 +101,16 @@ class TunnelServerProtocol(FramedProtocol):
         """
         offer = message.pop(EXTENSION, None)
         extended = isinstance(offer, dict)
+        claim = offer.get("tunnel") if isinstance(offer, dict) else None
         try:
-            self.identity = await self._authenticator.authenticate(message, self._peer)
+            if isinstance(claim, dict):
+                # The capability is the credential, and good for no more.
+                self._tunnel = await claimTunnel(self._service.registry, claim)
+                self.identity = Identity(f"tunnel-{self._tunnel.id}")
+            else:
+                self.identity = await self._authenticator.authenticate(
+                    message, self._peer
+                )
             if self._leaving is not None:
                 raise self._leaving
             if isinstance(offer, dict):
@@ -150,8 +159,23 @@ class TunnelServerProtocol(FramedProtocol):
         host = offer.get("host")
         if isinstance(host, str) and 0 < len(host) < 256 and host.isprintable():
             self._host = host
+        answer = {"version": VERSION, **extensionOffer(self.limits)}
+        if self._tunnel is None:
+            answer.update(self._takeLease(identity, offer.get("lease")))
+        else:
+            self._claim(self._tunnel)
+            answer["tunnels"] = [self._tunnel.publicURI]
+        self.sendHandshake({"port": 0, EXTENSION: answer})
+        self._observer.clientConnected(self._peer, identity, "framed")
+        self.establish(multiplexer)
+
+    def _takeLease(self, identity: Identity, asked: object) -> dict[str, object]:
+        """
+        Give the client its lease back, or a new one.
+
+        @return: What the answer says of it.
+        """
         leases = self._service.leases
-        asked = offer.get("lease")
         granted: dict[str, object] = {"seconds": leases.seconds}
         if isinstance(asked, dict):
             self.lease = leases.claim(
@@ -160,19 +184,18 @@ class TunnelServerProtocol(FramedProtocol):
         if self.lease is None:
             self.lease, granted["secret"] = leases.grant(identity, self)
         granted["id"] = self.lease.id
-        self.sendHandshake(
-            {
-                "port": 0,
-                EXTENSION: {
-                    "version": VERSION,
-                    **extensionOffer(self.limits),
-                    "lease": granted,
-                    "tunnels": [tunnel.uri for tunnel in self.lease.tunnels],
-                },
-            }
-        )
-        self._observer.clientConnected(self._peer, identity, "framed")
-        self.establish(multiplexer)
+        return {
+            "lease": granted,
+            "tunnels": [tunnel.uri for tunnel in self.lease.tunnels],
+        }
+
+    def _claim(self, tunnel: Tunnel) -> None:
+        """
+        Serve the tunnel of a capability, instead of whoever did so before.
+        """
+        previous, tunnel.clientSide = tunnel.clientSide, self
+        if isinstance(previous, TunnelServerProtocol):
+            previous.displaced()
 
     async def _admitPlain(self, identity: Identity) -> None:
         """
@@ -204,6 +227,7 @@ class TunnelServerProtocol(FramedProtocol):
             getattr(here, "port", 0),
             self,
             self.lease,
+            self._tunnel,
         )
 
     # IClientSide
@@ -240,6 +264,8 @@ class TunnelServerProtocol(FramedProtocol):
                 message=reason.message,
             )
         elif self._leaving is None:
+            self.fail(reason)
+        if tunnel is self._tunnel and tunnel.secretHash:
             self.fail(reason)
 
     def _openedByClient(self, stream: SessionStream, info: dict[str, object]) -> None:
@@ -297,7 +323,10 @@ class TunnelServerProtocol(FramedProtocol):
         if self.lease is not None:
             self._service.leases.holderLost(self.lease, self)
         if self._tunnel is not None:
-            self._service.discard([self._tunnel], reason)
+            if not self._tunnel.secretHash:
+                self._service.discard([self._tunnel], reason)
+            elif self._tunnel.clientSide is self:
+                self._tunnel.clientSide = None
         if self.identity is not None and self.multiplexer is not None:
             self._observer.clientGone(self._peer, self.identity, reason)
         if isinstance(self.factory, TunnelServerFactory):

@@ -181,7 +181,8 @@ class SessionStream:
         Hand on what was held, and what comes.
         """
         self._readPaused = False
-        self._deliver()
+        if self._incoming:
+            self._deliver()
 
     def whileWaiting(self, left: Closed) -> None:
         """
@@ -224,6 +225,20 @@ class SessionStream:
         else:
             self._peer.write(data)
             self._multiplexer.drained(self, len(data))
+
+    def farSideLeft(self) -> None:
+        """
+        The far side neither sends nor takes any more.
+        """
+        self.finishing = self.finished = True
+        self.outgoing.clear()
+        self._outgoingSize = 0
+        if self._sourcePaused:
+            # Paused for ever it would never see its own end.
+            self._sourcePaused = False
+            if self._peer is not None:
+                self._peer.resumeReading()
+        self.eofArrived()
 
     def eofArrived(self) -> None:
         """

@@ -86,6 +86,8 @@ class ReceiveWindow:
     @param size: Bytes that may be under way or waiting at once.
     @param largest: What C{size} may grow to.
     @param budget: Where growth is taken from.
+    @param share: Credit is renewed when one part in C{share} of the window
+        can be given anew.
 
     @ivar limit: Total bytes that the peer may send.
     @ivar received: Total bytes that came.
@@ -97,6 +99,7 @@ class ReceiveWindow:
         "_grown",
         "_largest",
         "_renewed",
+        "_share",
         "drained",
         "limit",
         "received",
@@ -104,7 +107,11 @@ class ReceiveWindow:
     )
 
     def __init__(
-        self, size: int, largest: int = 0, budget: WindowBudget | None = None
+        self,
+        size: int,
+        largest: int = 0,
+        budget: WindowBudget | None = None,
+        share: int = 2,
     ) -> None:
         self.size = size
         self.limit = size
@@ -112,6 +119,7 @@ class ReceiveWindow:
         self.drained = 0
         self._largest = largest
         self._budget = budget
+        self._share = share
         self._grown = 0
         self._renewed = 0.0
 
@@ -137,10 +145,10 @@ class ReceiveWindow:
 
         @param now: Seconds, of any clock that does not go back.
         @param roundTrip: Seconds; 0 where it is not known.
-        @return: The credit to announce, when half of it is used up.
+        @return: The credit to announce, when enough of it is used up.
         """
         self.drained += amount
-        if self.limit - self.drained > self.size // 2:
+        if self.limit - self.drained > self.size - -(-self.size // self._share):
             return None
         if now - self._renewed < 2 * roundTrip:
             self._grow()
