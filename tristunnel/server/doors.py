@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from tristunnel.errors import TunnelError
 from tristunnel.observer import ServerObserver
 from tristunnel.relay.sockets import tuneSocket
+from tristunnel.server.gate import Gate, GatePass
 from tristunnel.sessions.framed import HANDSHAKE_TIMEOUT
 from tristunnel.sessions.server import TunnelServerFactory, whyNotFramed
 from tristunnel.wire.framed import MAGIC
@@ -36,12 +37,15 @@ class Door(Protocol):
 
     beginnings: Sequence[bytes]
 
-    def open(self, address: IAddress | None, remaining: float) -> IProtocol | None:
+    def open(
+        self, address: IAddress | None, remaining: float, stranger: GatePass
+    ) -> IProtocol | None:
         """
         Make the protocol for a connection.
 
         @param remaining: Seconds that are left of the time in which a peer
             must have said who it is.
+        @param stranger: Told when that is known, or when a login failed.
         """
 
 
@@ -57,12 +61,15 @@ class FramedDoor:
     def __init__(self, factory: TunnelServerFactory) -> None:
         self._factory = factory
 
-    def open(self, address: IAddress | None, remaining: float) -> IProtocol:
+    def open(
+        self, address: IAddress | None, remaining: float, stranger: GatePass
+    ) -> IProtocol:
         """
         Make a session that has as much time left as its connection.
         """
         session = self._factory.buildProtocol(address)
         session.handshakeTimeout = remaining
+        session.stranger = stranger
         return session
 
 
@@ -82,12 +89,14 @@ class FirstBytes(TwistedProtocol):
         observer: ServerObserver,
         address: IAddress | None,
         timeout: float,
+        stranger: GatePass,
     ) -> None:
         self._reactor = reactor
         self._doors = doors
         self._observer = observer
         self._address = address
         self._timeout = timeout
+        self._stranger = stranger
         self._began = b""
         self._inner: IProtocol | None = None
         self._deadline: IDelayedCall | None = None
@@ -122,7 +131,7 @@ class FirstBytes(TwistedProtocol):
         if self._deadline is not None:
             remaining = self._deadline.getTime() - self._reactor.seconds()
         self._stopDeadline()
-        inner = door.open(self._address, max(remaining, 0.0))
+        inner = door.open(self._address, max(remaining, 0.0), self._stranger)
         if inner is None:
             self.transport.loseConnection()
             return
@@ -167,6 +176,7 @@ class FirstBytes(TwistedProtocol):
         The connection is gone.
         """
         self._stopDeadline()
+        self._stranger.known()
         if self._inner is not None:
             self._inner.connectionLost(reason)
             self._inner = None
@@ -180,6 +190,7 @@ class DoorFactory(ServerFactory):
     @param doors: What is served, in this order.
     @param observer: Told of peers that are turned away.
     @param timeout: Seconds in which a peer must have said who it is.
+    @param gate: Counts those who have not.
     """
 
     noisy = False
@@ -190,16 +201,24 @@ class DoorFactory(ServerFactory):
         doors: Sequence[Door],
         observer: ServerObserver,
         timeout: float = HANDSHAKE_TIMEOUT,
+        gate: Gate | None = None,
     ) -> None:
+        self._gate = gate or Gate(reactor.seconds)
         self._reactor = reactor
         self._doors = list(doors)
         self._observer = observer
         self._timeout = timeout
 
-    def buildProtocol(self, addr: IAddress | None) -> FirstBytes:
+    def buildProtocol(self, addr: IAddress | None) -> FirstBytes | None:
         """
-        Wait for the first bytes.
+        Wait for the first bytes, unless too many do so already.
         """
+        try:
+            stranger = self._gate.enter(addr)
+        except TunnelError as refusal:
+            if addr is not None:
+                self._observer.peerRefused(addr, refusal)
+            return None
         return FirstBytes(
-            self._reactor, self._doors, self._observer, addr, self._timeout
+            self._reactor, self._doors, self._observer, addr, self._timeout, stranger
         )

@@ -121,6 +121,7 @@ class FramedProtocol(Protocol):
         self._calls = PendingCalls()
         self._handshake = HandshakeDecoder()
         self._decoder = FrameDecoder()
+        self._introduced = False
         self._rest = b""
         self._deadline: IDelayedCall | None = None
         self._ticking: LoopingCall | None = None
@@ -144,11 +145,13 @@ class FramedProtocol(Protocol):
         """
         Take bytes of the handshake, or frames.
         """
+        if self._ended:
+            return
         try:
             if self.multiplexer is not None:
                 self._lastHeard = self.reactor.seconds()
                 self.multiplexer.framesArrived(self._decoder.feed(data))
-            elif self._handshake.received and self._deadline is None:
+            elif self._introduced:
                 # Frames behind the handshake, before it was answered. The
                 # transport is paused, so this is one read at the most.
                 self._rest += data
@@ -164,7 +167,7 @@ class FramedProtocol(Protocol):
         whole = self._handshake.feed(data)
         if whole is not None:
             message, self._rest = whole
-            self._stopDeadline()
+            self._introduced = True
             self.handshakeReceived(message)
 
     def handshakeReceived(self, message: dict[str, object]) -> None:
@@ -203,6 +206,7 @@ class FramedProtocol(Protocol):
         """
         The handshake is over: let streams pass.
         """
+        self._stopDeadline()
         self.multiplexer = multiplexer
         self._lastHeard = self._lastPing = self.reactor.seconds()
         self.transport.registerProducer(multiplexer, True)

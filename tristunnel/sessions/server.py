@@ -4,7 +4,7 @@ The framed protocol at the server: a client's session.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
@@ -36,6 +36,22 @@ if TYPE_CHECKING:
 __all__ = ["TunnelServerFactory", "TunnelServerProtocol", "whyNotFramed"]
 
 
+class Stranger(Protocol):
+    """
+    Whoever counts connections that have not said who they are.
+    """
+
+    def known(self) -> None:
+        """
+        This one has.
+        """
+
+    def failed(self) -> None:
+        """
+        This one's login failed.
+        """
+
+
 def whyNotFramed(data: bytes) -> TunnelError:
     """
     Name the likely mistake of a peer that does not speak the protocol.
@@ -60,7 +76,10 @@ class TunnelServerProtocol(FramedProtocol):
 
     @ivar identity: Who the client is, once that is known.
     @ivar lease: What keeps its tunnels beyond this connection.
+    @ivar stranger: Told when the client is known, or when its login failed.
     """
+
+    stranger: Stranger | None = None
 
     def __init__(
         self,
@@ -111,6 +130,8 @@ class TunnelServerProtocol(FramedProtocol):
                 self.identity = await self._authenticator.authenticate(
                     message, self._peer
                 )
+            if self.stranger is not None:
+                self.stranger.known()
             if self._leaving is not None:
                 raise self._leaving
             if isinstance(offer, dict):
@@ -136,6 +157,8 @@ class TunnelServerProtocol(FramedProtocol):
         Turn the client away; an extended one is told why.
         """
         self.lost = refusal
+        if self.stranger is not None and refusal.code.name == "auth-refused":
+            self.stranger.failed()
         if extended:
             reason: dict[str, object] = {
                 "code": refusal.code.name,

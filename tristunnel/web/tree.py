@@ -14,6 +14,7 @@ from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.rpc.methods import methodsOf
 from tristunnel.rpc.resource import JSONRPCResource
 from tristunnel.rpc.xmlrpc import TunnelXMLRPC
+from tristunnel.server.gate import GatePass
 from tristunnel.service import TunnelService
 from tristunnel.web.callers import HTTPCallers
 from tristunnel.wire.first_bytes import HTTP_METHODS
@@ -77,10 +78,13 @@ class HTTPDoor:
     def __init__(self, site: Site) -> None:
         self._site = site
 
-    def open(self, address: IAddress | None, remaining: float) -> IProtocol | None:
+    def open(
+        self, address: IAddress | None, remaining: float, stranger: GatePass
+    ) -> IProtocol | None:
         """
         Make the protocol for a connection; the site has time limits of its
         own.
         """
+        stranger.known()
         protocol: IProtocol | None = self._site.buildProtocol(address)
         return protocol
