@@ -15,4 +15,5 @@ check ruff check
 check ruff format --check
 check mypy -p tristunnel
 check towncrier build --draft
+check sphinx-build -q -W -n -b html docs "$work/docs"
 exit "$status"

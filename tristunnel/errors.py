@@ -68,9 +68,10 @@ _TABLE = (
     ErrorCode("expired", -32020, "The time for that is over."),
     ErrorCode("protocol-error", -32021, "The peer broke the protocol."),
     ErrorCode("handshake-timeout", -32022, "The peer said too little for too long."),
-    ErrorCode(
-        "bad-pin", -32023, "The server's certificate is not the pinned one.", True
-    ),
+    ErrorCode("bad-pin", -32023, "The server's certificate is not the pinned one."),
+    ErrorCode("token-expired", -32024, "The token's time is over.", permanent=True),
+    ErrorCode("token-revoked", -32025, "The token was revoked.", permanent=True),
+    ErrorCode("unknown-session", -32026, "There is no such session or visitor."),
 )
 
 CODES: dict[str, ErrorCode] = {code.name: code for code in _TABLE}

@@ -3,29 +3,32 @@ What the parts promise each other.
 
 A I{dialect} (how a client speaks) never knows which I{listener} a visitor
 came from, and a listener never knows the dialect: both see an L{End} of a
-stream, and the L{Tunnel<tristunnel.tunnel.Tunnel>} joins two of them.
+stream, and the L{Tunnel<tristunnel.tunnels.tunnel.Tunnel>} joins two of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
 if TYPE_CHECKING:
     from tristunnel.errors import TunnelError
-    from tristunnel.service import Caller
-    from tristunnel.tunnel import Stream, Tunnel
+    from tristunnel.tunnels.service import Caller
+    from tristunnel.tunnels.tunnel import Stream, Tunnel
 
 __all__ = [
     "Closed",
+    "DatagramEnd",
+    "EitherEnd",
     "End",
     "IClientSide",
     "IListener",
     "ITunnelRegistry",
     "ITunnelService",
+    "Keeper",
 ]
 
 Closed = Callable[["TunnelError | None"], None]
@@ -87,6 +90,93 @@ class End(Protocol):
         """
 
 
+class DatagramEnd(Protocol):
+    """
+    One end of a flow, which carries datagrams: a UDP socket, or a flow within
+    a session.
+
+    There is no backpressure and no half-close: a datagram goes now, waits in a
+    short queue, or is dropped and counted; the end of one side is the end of
+    both.
+
+    @ivar received: Bytes of datagrams that came from this end's world so far.
+    @ivar dropped: Datagrams that this end neither sent nor passed on.
+    """
+
+    received: int
+    dropped: int
+
+    def join(self, peer: DatagramEnd, closed: Closed) -> None:
+        """
+        Begin to pass datagrams to C{peer}.
+
+        @param closed: Called once, when this end is over.
+        """
+
+    def whileWaiting(self, left: Closed) -> None:
+        """
+        Have C{left} called if this end is over before it is joined.
+        """
+
+    def send(self, datagram: bytes) -> None:
+        """
+        Send a datagram to this end's world, or drop it; never raises.
+        """
+
+    def finish(self) -> None:
+        """
+        The flow is over.
+        """
+
+    def reset(self, reason: TunnelError) -> None:
+        """
+        The flow is over because of C{reason}.
+        """
+
+
+class EitherEnd(Protocol):
+    """
+    What an L{End} and a L{DatagramEnd} have in common: enough to join two of
+    a kind, to count and to break them.
+    """
+
+    received: int
+
+    def join(self, peer: Any, closed: Closed) -> None:
+        """
+        Begin to pass what comes to C{peer}, an end of the same kind.
+        """
+
+    def whileWaiting(self, left: Closed) -> None:
+        """
+        Have C{left} called if this end is over before it is joined.
+        """
+
+    def reset(self, reason: TunnelError) -> None:
+        """
+        Break off and drop what is held.
+        """
+
+
+class Keeper(Protocol):
+    """
+    Who decides on a tunnel's visitors. A tunnel asks all of its keepers.
+    """
+
+    def enter(self, stream: Stream) -> None:
+        """
+        Let a visitor in; its stream is among the tunnel's already.
+
+        @raise TunnelError: Why it is turned away.
+        """
+
+    def leave(self, stream: Stream) -> None:
+        """
+        A visitor that this keeper has let in is gone, or was turned away by
+        another one.
+        """
+
+
 class IClientSide(Protocol):
     """
     Where a tunnel's visitors are served: a session, or raw connections.
@@ -133,7 +223,7 @@ class ITunnelService(Interface):
         """
         Open a tunnel.
 
-        @param caller: A L{Caller<tristunnel.service.Caller>}.
+        @param caller: A L{Caller<tristunnel.tunnels.service.Caller>}.
         @param options: C{port}, C{name}, C{listener} and others, see
             C{docs/reference.rst}.
         @return: The URI where the client's end connects.
@@ -179,6 +269,13 @@ class ITunnelRegistry(Interface):
     def find(uri: str) -> Deferred[Tunnel]:
         """
         Look a tunnel up by its URI or its id.
+
+        @raise TunnelError: C{unknown-tunnel}.
+        """
+
+    def findNamed(name: str) -> Deferred[Tunnel]:
+        """
+        Look a tunnel up by the name that its owner gave it.
 
         @raise TunnelError: C{unknown-tunnel}.
         """

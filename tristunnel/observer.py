@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from tristunnel.auth.realm import Identity
     from tristunnel.errors import TunnelError
-    from tristunnel.tunnel import Stream, Tunnel
+    from tristunnel.tunnels.tunnel import Stream, Tunnel
 
 __all__ = ["ClientObserver", "ServerObserver"]
 
@@ -60,6 +60,12 @@ class ServerObserver:
     def visitorConnected(self, stream: Stream) -> None:
         """
         A visitor came.
+        """
+
+    def visitorRefused(self, stream: Stream, reason: TunnelError) -> None:
+        """
+        A visitor was turned away at the door. It was not told to have
+        connected, and will not be told to have gone.
         """
 
     def visitorGone(self, stream: Stream) -> None:

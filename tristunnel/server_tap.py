@@ -4,10 +4,13 @@ C{twistd tunnel}: the server's command line.
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
+from autobahn.websocket import USES_NVX
 from twisted.application.service import MultiService, Service
 from twisted.cred import strcred
 from twisted.logger import Logger
@@ -16,30 +19,57 @@ from twisted.web.resource import IResource
 
 from tristunnel.auth.checker_chain import SUPPORTED_INTERFACES
 from tristunnel.auth.realm import Authenticator, portalFor
+from tristunnel.check import CheckService
+from tristunnel.client.lease import ClientLease
 from tristunnel.demo import makeDemo
-from tristunnel.drain import exitWith, hurryOnSecondSignal
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.ports import UNPRIVILEGED, PortRange, parsePorts
 from tristunnel.listeners.tcp import TCPListeners
-from tristunnel.paths import defaultStateDirectory
-from tristunnel.registry import MemoryRegistry
+from tristunnel.listeners.udp import IDLE, UDPListeners
+from tristunnel.node.spec import NodeSpec, parseNode
+from tristunnel.node.tunnel import NodeTunnel
+from tristunnel.process.drain import exitWith, hurryOnSecondSignal
+from tristunnel.process.jsonlog import checkFormat, logged
+from tristunnel.process.paths import defaultStateDirectory
+from tristunnel.relay.descriptors import RESERVE
+from tristunnel.relay.memory import HELD, defaultMemory
 from tristunnel.rpc.site import limitedSite
+from tristunnel.rules.policy import VisitorPolicy
+from tristunnel.rules.policy_options import PolicyOptionsMixin, policyOf
+from tristunnel.rules.quota import (
+    PER_CALLER,
+    TunnelQuota,
+    defaultTotal,
+    raiseDescriptorLimit,
+)
+from tristunnel.server.check import ServerCheck
 from tristunnel.server.doors import DoorFactory, FramedDoor
+from tristunnel.server.gate import ACCEPT_RATE, TOTAL, Gate
 from tristunnel.server.log import LoggingServerObserver
 from tristunnel.server.ports import ServerPort, TLSFiles, parsePort
 from tristunnel.server.service import TunnelServerService
-from tristunnel.service import Listeners, TunnelService
+from tristunnel.sessions.path import ServerPaths
 from tristunnel.sessions.server import TunnelServerFactory
+from tristunnel.sessions.vtunnel_server import LISTENER as LOOPBACK
+from tristunnel.text.quantities import parseSize
+from tristunnel.tls.pem import loadCertificates
 from tristunnel.tls.server_context import ReloadingCertificate
+from tristunnel.tunnels.clients import CLIENTS, SERVICES
+from tristunnel.tunnels.registry import MemoryRegistry
+from tristunnel.tunnels.rendezvous import WaitingRoom
+from tristunnel.tunnels.service import Listeners, TunnelService
 from tristunnel.web.callers import HTTPCallers
+from tristunnel.web.forwarded import Forwarded
+from tristunnel.web.operators import Watch
 from tristunnel.web.tree import Health, HTTPDoor, rootOf, rpcPages
+from tristunnel.websocket.pages import parsePaths, webSocketPages
 
 __all__ = ["Options", "makeService"]
 
 _log = Logger(namespace="tristunnel.server")
 
 
-class Options(usage.Options, strcred.AuthOptionMixin):
+class Options(PolicyOptionsMixin, usage.Options, strcred.AuthOptionMixin):
     """
     The options of C{twistd tunnel}.
     """
@@ -52,7 +82,10 @@ class Options(usage.Options, strcred.AuthOptionMixin):
     supportedInterfaces = SUPPORTED_INTERFACES
 
     optFlags = [
+        ("check", None, "Look at everything that a server needs, and end."),
         ("demo", None, "Run a server, a client and a sample page in one process."),
+        ("direct-udp", None, "Let clients' datagrams come by UDP to the same port."),
+        ("no-dashboard", None, "Show no page about what happens here."),
     ]
     optParameters = [
         ("interface", None, "", "The address that visitors' ports are opened on."),
@@ -65,14 +98,25 @@ class Options(usage.Options, strcred.AuthOptionMixin):
         ("visitor-key", None, "", "PEM file with that certificate's key."),
         ("rpc", None, None, "Serve RPC on this endpoint instead of on every --port."),
         ("state-dir", None, None, "Where this server keeps what it must remember."),
+        ("log-format", None, "text", "How the log is written: text or json."),
         ("grace", None, 10.0, "Seconds for streams to finish at a stop.", float),
         ("handshake-timeout", None, 10.0, "Seconds for a client's login.", float),
         ("lease", None, 120.0, "Seconds that a client's ports wait for it.", float),
+        ("udp-idle", None, IDLE, "Seconds until a silent UDP visitor is gone.", float),
+        ("max-tunnels", None, 0, "Tunnels in all; 0: as descriptors allow.", int),
+        ("max-tunnels-per-caller", None, PER_CALLER, "Tunnels of one caller.", int),
+        ("max-clients", None, CLIENTS, "Clients at once; 0: any number.", int),
+        ("max-services", None, SERVICES, "Tunnels of one client; 0: any.", int),
+        ("accept-rate", None, ACCEPT_RATE, "Clients let in per second; 0: any.", float),
+        ("max-memory", None, "", "Bytes held for slow readers: 2GiB; 0: any number."),
     ]
 
     def __init__(self) -> None:
         super().__init__()
         self["port"] = []
+        self["websocket-path"] = []
+        self["trusted-proxy"] = []
+        self["node"] = []
         self.portRange: PortRange = UNPRIVILEGED
         self.serverPorts: list[ServerPort] = []
         self.rpcPort: ServerPort | None = None
@@ -80,12 +124,41 @@ class Options(usage.Options, strcred.AuthOptionMixin):
         self.certificate: ReloadingCertificate | None = None
         self.authenticator = Authenticator()
         self.stateDirectory = Path()
+        self.webSocketPaths: list[str] = ["/tunnel"]
+        self.forwarded = Forwarded()
+        self.nodes: list[NodeSpec] = []
+        self.policy = VisitorPolicy()
+        self.memory = 0
+
+    def opt_websocket_path(self, path: str) -> None:
+        """
+        Where clients connect by WebSocket. May be given several times.
+        [default: /tunnel]
+        """
+        self["websocket-path"].append(path)
+
+    def opt_trusted_proxy(self, address: str) -> None:
+        """
+        A reverse proxy whose X-Forwarded-For and -Proto are believed: an
+        address, a network such as 10.0.0.0/8, or "unix". May be given several
+        times.
+        """
+        self["trusted-proxy"].append(address)
+
+    def opt_node(self, spec: str) -> None:
+        """
+        A tunnel with another server: NAME=ENDPOINT,forward=PORT=TARGET offers
+        a service of this side at a port of that one, and
+        NAME=ENDPOINT,listen=ENDPOINT,service=NAME the other way round. With
+        token-file=FILE, pin=SHA256 and others. May be given several times.
+        """
+        self["node"].append(spec)
 
     def opt_port(self, description: str) -> None:
         """
         Where clients connect, a server endpoint: tcp:9000, ssl:9000,
         tls:DIR:port=443, unix:PATH, systemd:..., haproxy:tcp:9000. May be
-        given several times. [default: tcp:9000]
+        given several times. [default: tcp:$PORT, or tcp:9000]
         """
         self["port"].append(description)
 
@@ -107,6 +180,20 @@ class Options(usage.Options, strcred.AuthOptionMixin):
         for option in ("grace", "handshake-timeout", "lease"):
             if not 0 <= self[option] < 1e6:
                 raise TunnelError("bad-option", f"--{option} takes seconds, from 0 up")
+        if not self["handshake-timeout"]:
+            raise TunnelError("bad-option", "--handshake-timeout takes more than 0")
+        _checkInterface(self["interface"])
+        checkFormat(self["log-format"])
+        if not 0.1 <= self["udp-idle"] < 1e6:
+            raise TunnelError("bad-option", "--udp-idle takes seconds, from 0.1 up")
+        for option in (
+            "max-tunnels",
+            "max-tunnels-per-caller",
+            "max-clients",
+            "max-services",
+        ):
+            if self[option] < 0:
+                raise TunnelError("bad-option", f"--{option} takes a number, from 0 up")
         for key, other in (
             ("private-key", "certificate"),
             ("visitor-key", "visitor-certificate"),
@@ -126,8 +213,20 @@ class Options(usage.Options, strcred.AuthOptionMixin):
             self.certificate = ReloadingCertificate(
                 self["certificate"], self["private-key"] or None
             )
+        self.nodes = [parseNode(reactor, spec) for spec in self["node"]]
+        if len({node.name for node in self.nodes}) < len(self.nodes):
+            raise TunnelError("bad-option", "two --node have the same name")
+        self.webSocketPaths = parsePaths(self["websocket-path"] or ["/tunnel"])
+        self.forwarded = Forwarded(self["trusted-proxy"])
+        self.policy = policyOf(self)
+        if not 0 <= self["accept-rate"] <= 1e6:
+            raise TunnelError("bad-option", "--accept-rate takes a number, from 0 up")
+        self.memory = defaultMemory()
+        if self["max-memory"]:
+            size = self["max-memory"]
+            self.memory = 0 if size == "0" else parseSize(size)
         files = TLSFiles(self["certificate"], self["private-key"], self["client-ca"])
-        default = "tcp:0:interface=127.0.0.1" if self["demo"] else "tcp:9000"
+        default = "tcp:0:interface=127.0.0.1" if self["demo"] else _defaultPort()
         descriptions = self["port"] or [default]
         if files.clientCA and not files.certificate:
             for description in descriptions:
@@ -159,20 +258,64 @@ class Options(usage.Options, strcred.AuthOptionMixin):
         return [*names, "localhost", "127.0.0.1", "::1"]
 
 
+def _checkInterface(interface: str) -> None:
+    """
+    Find out now, and not with the first tunnel, whether visitors' ports can be
+    opened there.
+
+    @raise TunnelError: C{bad-option}.
+    """
+    if not interface:
+        return
+    family = socket.AF_INET6 if ":" in interface else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            address = socket.getaddrinfo(
+                interface, 0, family, flags=socket.AI_NUMERICHOST
+            )[0][4]
+            probe.bind(address)
+    except OSError:
+        raise TunnelError(
+            "bad-option",
+            f"--interface {interface!r} is no address of this machine; write one of"
+            " its addresses, for example 127.0.0.1, or leave it out for all of them",
+        ) from None
+
+
+def _defaultPort() -> str:
+    """
+    Where to listen if nobody says: at the port that a platform gives to its
+    programs in the environment, or at our own.
+
+    @raise TunnelError: C{bad-option}.
+    """
+    port = os.environ.get("PORT", "")
+    if not port:
+        return "tcp:9000"
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise TunnelError("bad-option", f"the variable PORT is {port!r}, no port")
+    return f"tcp:{port}"
+
+
 def makeService(options: Options) -> Service:
     """
     Make the server, or the demonstration.
     """
     from twisted.internet import reactor
 
-    return _make(reactor, options)
+    return logged(_make(reactor, options), options)
 
 
 def _make(reactor: Any, options: Options) -> Service:
     """
     Put the server together.
     """
-    observer = LoggingServerObserver(reactor.seconds)
+    raiseDescriptorLimit()
+    HELD.most = options.memory
+    if options["check"]:
+        return _check(reactor, options)
+    watch = Watch(reactor, LoggingServerObserver(reactor.seconds, reactor.callLater))
+    observer = watch.observer
     interface = options["interface"] or ("127.0.0.1" if options["demo"] else "")
     listeners: dict[str, Listeners] = {
         "tcp": TCPListeners(reactor, interface, options.portRange)
@@ -187,6 +330,13 @@ def _make(reactor: Any, options: Options) -> Service:
         listeners["tls"] = TCPListeners(
             reactor, interface, options.portRange, options.certificate
         )
+    listeners["udp"] = UDPListeners(
+        reactor, interface, options.portRange, options["udp-idle"]
+    )
+    # Where vtunnel's clients expect their ports.
+    listeners[LOOPBACK] = TCPListeners(
+        reactor, options["interface"] or "127.0.0.1", options.portRange
+    )
     tunnels = TunnelService(
         reactor,
         MemoryRegistry(),
@@ -194,16 +344,39 @@ def _make(reactor: Any, options: Options) -> Service:
         observer,
         options["hostname"],
         options["lease"],
+        TunnelQuota(
+            options["max-tunnels-per-caller"], options["max-tunnels"] or defaultTotal()
+        ),
+        WaitingRoom(defaultTotal()),
     )
+    tunnels.house.policy = options.policy
+    tunnels.clients.limit = options["max-clients"]
+    tunnels.clients.ramp.rate = options["accept-rate"]
+    tunnels.rights.services = options["max-services"]
     sessions = TunnelServerFactory(
         reactor,
         tunnels,
         options.authenticator,
         handshakeTimeout=options["handshake-timeout"],
     )
-    callers = HTTPCallers(options.authenticator)
+    if options["ports"]:
+        sessions.zlayer.ports = None
+    if options["direct-udp"]:
+        sessions.paths = ServerPaths(reactor)
+    gate = Gate(reactor.seconds, total=min(TOTAL, max(16, RESERVE.size // 4)))
+    callers = HTTPCallers(options.authenticator, options.forwarded, gate)
     hostnames = options.hostnames if options["hostname"] else None
-    rpc = rpcPages(tunnels, callers, hostnames)
+    rpc = {
+        **rpcPages(tunnels, callers, hostnames),
+        **watch.pages(
+            tunnels,
+            callers,
+            gate,
+            bool(options.get("credCheckers")),
+            hostnames,
+            not options["no-dashboard"],
+        ),
+    }
     pages: dict[bytes, IResource] = {b"health": Health()}
     ports: list[tuple[ServerPort, Any]] = []
     if options.rpcPort is not None:
@@ -211,31 +384,103 @@ def _make(reactor: Any, options: Options) -> Service:
         ports.append((options.rpcPort, elsewhere))
     else:
         pages.update(rpc)
-    site = limitedSite(rootOf(pages), reactor=reactor)
-    doors = DoorFactory(
-        reactor,
-        [FramedDoor(sessions), HTTPDoor(site)],
-        observer,
-        options["handshake-timeout"],
+    pages.update(
+        webSocketPages(
+            reactor,
+            tunnels,
+            sessions,
+            callers,
+            options.webSocketPaths,
+            options.forwarded,
+            options["handshake-timeout"],
+        )
     )
+    site = limitedSite(rootOf(pages), reactor=reactor)
+    doors = {
+        proxied: DoorFactory(
+            reactor,
+            [FramedDoor(sessions), HTTPDoor(site)],
+            observer,
+            options["handshake-timeout"],
+            gate,
+            proxied,
+        )
+        for proxied in (False, True)
+    }
     server = TunnelServerService(
         reactor,
-        [*((port, doors) for port in options.serverPorts), *ports],
+        [*((port, doors[port.proxied]) for port in options.serverPorts), *ports],
         sessions,
         tunnels,
         options["grace"],
         lambda reason: _cannotStart(reactor, reason),
     )
+    tunnels.nodes = [_node(reactor, options, spec) for spec in options.nodes]
+
+    def hurry() -> None:
+        server.hurry()
+        for node in tunnels.nodes:
+            node.stopNow()
+
     reactor.addSystemEventTrigger(
-        "before", "shutdown", hurryOnSecondSignal, reactor, server.hurry
+        "before", "shutdown", hurryOnSecondSignal, reactor, hurry
     )
-    reactor.callWhenRunning(_announce, options)
-    if not options["demo"]:
+    watch.start()
+    reactor.callWhenRunning(_announce, options, server)
+    if not (options["demo"] or tunnels.nodes):
         return server
     together = MultiService()
     server.setServiceParent(together)
-    makeDemo(reactor, server).setServiceParent(together)
+    for node in tunnels.nodes:
+        node.setServiceParent(together)
+    if options["demo"]:
+        makeDemo(reactor, server).setServiceParent(together)
     return together
+
+
+def _node(reactor: Any, options: Options, spec: NodeSpec) -> NodeTunnel:
+    """
+    Make a tunnel with another server.
+    """
+    directory = options.stateDirectory / "nodes"
+    forward = "" if spec.forward is None else spec.forward.spec
+
+    def lease() -> ClientLease:
+        if not forward:
+            return ClientLease()
+        return ClientLease.forClient(directory, spec.server.where, [spec.name, forward])
+
+    return NodeTunnel(reactor, spec, lease, options["grace"])
+
+
+def _check(reactor: Any, options: Options) -> Service:
+    """
+    Look at everything instead of serving.
+    """
+    interface = options["interface"]
+    shown = (
+        ("--certificate", options.certificate),
+        ("--visitor-certificate", options.visitorCertificate),
+    )
+    certificates = [
+        (option, creator.certificate) for option, creator in shown if creator
+    ]
+    certificates += [
+        (port.description, loadCertificates(port.certificatePath)[0])
+        for port in options.serverPorts
+        if port.certificatePath
+    ]
+    look = ServerCheck(
+        reactor,
+        [*options.serverPorts, *([options.rpcPort] if options.rpcPort else [])],
+        TCPListeners(reactor, interface, options.portRange),
+        certificates,
+        options["hostname"],
+        options.stateDirectory,
+        len(options.get("credCheckers") or ()) + bool(options["client-ca"]),
+        options.memory,
+    )
+    return CheckService(reactor, look.inquiry(), sys.__stdout__)
 
 
 def _cannotStart(reactor: Any, reason: TunnelError) -> None:
@@ -247,12 +492,23 @@ def _cannotStart(reactor: Any, reason: TunnelError) -> None:
     reactor.callWhenRunning(reactor.stop)
 
 
-def _announce(options: Options) -> None:
+def _warnIfSlow() -> None:
+    """
+    Say so if WebSocket frames are unmasked byte by byte.
+    """
+    if not USES_NVX:
+        _log.warn(
+            "autobahn runs without its C code: WebSockets will be slow; install its"
+            " wheel, and leave AUTOBAHN_USE_NVX unset"
+        )
+
+
+def _announce(options: Options, server: TunnelServerService) -> None:
     """
     Say what an operator must know from the start.
     """
     for port in options.serverPorts:
-        if port.fingerprint:
+        if port.fingerprint and port.description in server.numbers:
             _log.info(
                 "{path} is a self-signed certificate; its SHA-256 fingerprint is"
                 " {fingerprint}",
@@ -260,17 +516,12 @@ def _announce(options: Options) -> None:
                 fingerprint=port.fingerprint,
             )
             _log.info(
-                "Clients pin it: twistd -n tunnel-client --connect {connect}"
+                "Clients pin it: twistd -n --pidfile= tunnel-client --connect {connect}"
                 " --pin {fingerprint}",
-                connect=f"tls:{options.hostnames[0]}:{_portOf(port)}",
+                connect=f"tls:{options.hostnames[0]}:{server.numbers[port.description]}",
                 fingerprint=port.fingerprint,
             )
-    if not options.get("credCheckers") and not options["demo"]:
+    _warnIfSlow()
+    asked = options.get("credCheckers") or options["client-ca"]
+    if not asked and not options["demo"]:
         _log.warn("ANYBODY MAY CONNECT AND OPEN TUNNELS: no --auth was given")
-
-
-def _portOf(port: ServerPort) -> str:
-    """
-    The number in an C{ssl:} description.
-    """
-    return port.description.split(":")[1].removeprefix("port=")

@@ -37,15 +37,15 @@ from tristunnel.errors import TunnelError
 
 
 @contextmanager
-def loggedLines() -> Iterator[list[str]]:
+def loggedLines(name: str = "ClientsFile") -> Iterator[list[str]]:
     """
-    Collect what L{ClientsFile} logs at levels above C{info}.
+    Collect what a class logs at levels above C{info}.
     """
     lines: list[str] = []
 
     @implementer(ILogObserver)
     def observe(event: LogEvent) -> None:
-        ours = event.get("log_namespace", "").endswith("ClientsFile")
+        ours = event.get("log_namespace", "").endswith(name)
         if ours and event["log_level"] is not LogLevel.info:
             lines.append(formatEvent(event))
 

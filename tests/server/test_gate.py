@@ -81,6 +81,23 @@ class GateTests(SynchronousTestCase):
             stranger.known()
         self.assertEqual(self.gate.strangers, 0)
 
+    def test_behindBalancer(self) -> None:
+        """
+        A stranger whose address is known later is counted by that, and only
+        once.
+        """
+        first = self.gate.enter(None)
+        first.comesFrom(_from("10.0.0.1"))
+        self.gate.enter(None).comesFrom(_from("10.0.0.1"))
+        self.assertEqual(self.gate.strangers, 2)
+        third = self.gate.enter(None)
+        error = self.assertRaises(TunnelError, third.comesFrom, _from("10.0.0.1"))
+        self.assertEqual(error.code.name, "limit-reached")
+        third.known()
+        first.known()
+        self.assertEqual(self.gate.strangers, 1)
+        self.gate.enter(None).comesFrom(_from("10.0.0.1"))
+
 
 class SourceTests(SynchronousTestCase):
     """

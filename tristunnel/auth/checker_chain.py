@@ -19,6 +19,7 @@ from twisted.python.reflect import qual
 from zope.interface import implementer
 
 from tristunnel.auth.credentials import ITunnelCredentials
+from tristunnel.auth.permissions import RefusedWithReason
 from tristunnel.errors import TunnelError
 
 __all__ = ["SUPPORTED_INTERFACES", "CheckerChain"]
@@ -85,12 +86,14 @@ class CheckerChain:
         Ask the checkers, one after the other.
 
         @return: fires with the first accepted avatar id; fails with
-            L{UnauthorizedLogin} when there is none. A checker that breaks is
-            logged and counts as a no.
+            L{UnauthorizedLogin} when there is none, or with the
+            L{RefusedWithReason} of a checker that knows the secret. A checker
+            that breaks is logged and counts as a no.
         """
         return Deferred.fromCoroutine(self._ask(credentials))
 
     async def _ask(self, credentials: ITunnelCredentials) -> bytes | tuple[()]:
+        known: RefusedWithReason | None = None
         for checker in self._checkers:
             wanted = checker.credentialInterfaces
             if not any(interface.providedBy(credentials) for interface in wanted):
@@ -100,6 +103,8 @@ class CheckerChain:
             except CancelledError:
                 # Whoever asked has gone: the next checker has no one to tell.
                 raise
+            except RefusedWithReason as refusal:
+                known = refusal
             except (LoginFailed, Unauthorized):
                 continue
             except Exception:
@@ -109,4 +114,4 @@ class CheckerChain:
                     checker=qual(type(checker)),
                     credentials=credentials,
                 )
-        raise UnauthorizedLogin()
+        raise known or UnauthorizedLogin()

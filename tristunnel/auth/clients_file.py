@@ -5,7 +5,6 @@ C{--auth clients:PATH}: a file of ids and secrets.
 from __future__ import annotations
 
 import os
-import stat
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.error import UnauthorizedLogin
@@ -17,68 +16,18 @@ from zope.interface import implementer
 
 from tristunnel.auth.clients_format import ClientList, parseClients
 from tristunnel.auth.credentials import ITunnelCredentials, TunnelCredentials
+from tristunnel.auth.files import (
+    MAX_FILE_SIZE,
+    Signature,
+    readAtOnce,
+    reasonOf,
+    signatureOf,
+)
 from tristunnel.errors import TunnelError
 
 __all__ = ["MAX_FILE_SIZE", "ClientsFile", "ClientsFileCheckerFactory"]
 
-MAX_FILE_SIZE = 16 * 1024 * 1024
-"""The largest clients file, in bytes."""
-
 _SHOWN_LINES = 10
-
-_Signature = tuple[int, int, int, int, int]
-
-
-def _signatureOf(status: os.stat_result) -> _Signature:
-    """
-    What is different after every change of a file, a replaced one and new
-    permissions included.
-    """
-    return (
-        status.st_dev,
-        status.st_ino,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-    )
-
-
-def _refuseUnusual(mode: int, size: int) -> None:
-    """
-    @raise OSError: for what cannot be read whole and at once.
-    """
-    if not stat.S_ISREG(mode):
-        raise OSError("it is not a regular file")
-    if size > MAX_FILE_SIZE:
-        raise OSError(f"it is larger than {MAX_FILE_SIZE // 1024 // 1024} MiB")
-
-
-def _openAtOnce(path: str, flags: int) -> int:
-    """
-    Open without waiting: a FIFO would otherwise wait for a writer, and the
-    server with it.
-    """
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def _read(path: str) -> tuple[_Signature, bytes]:
-    """
-    @raise OSError: when the file cannot be read whole and at once.
-    """
-    with open(path, "rb", opener=_openAtOnce) as stream:
-        status = os.fstat(stream.fileno())
-        _refuseUnusual(status.st_mode, status.st_size)
-        # It may grow while it is read.
-        data = stream.read(MAX_FILE_SIZE + 1)
-    _refuseUnusual(status.st_mode, len(data))
-    return _signatureOf(status), data
-
-
-def _reason(error: OSError | ValueError) -> str:
-    """
-    @return: The cause of a failed read, in words and without the path.
-    """
-    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 @implementer(ICredentialsChecker)
@@ -104,14 +53,14 @@ class ClientsFile:
         """
         self._path = os.path.abspath(path)
         self._clients = ClientList()
-        self._signature: _Signature | None = None
+        self._signature: Signature | None = None
         self._trouble: str | None = None
         try:
             self._load()
         except (OSError, ValueError) as error:
             raise TunnelError(
                 "bad-option",
-                f"cannot read the clients file {self._path!r}: {_reason(error)};"
+                f"cannot read the clients file {self._path!r}: {reasonOf(error)};"
                 " give the path of a readable file with one ID:SECRET per line",
             ) from None
 
@@ -155,11 +104,11 @@ class ClientsFile:
         read leaves the last good content in force, and is logged once.
         """
         try:
-            if _signatureOf(os.stat(self._path)) != self._signature:
+            if signatureOf(os.stat(self._path)) != self._signature:
                 self._load()
             trouble = None
         except (OSError, ValueError) as error:
-            trouble = _reason(error)
+            trouble = reasonOf(error)
             if trouble != self._trouble:
                 self._log.error(
                     "Cannot read the clients file {path!r}: {reason}; its last"
@@ -175,10 +124,10 @@ class ClientsFile:
 
         @raise OSError: when the file cannot be read.
         """
-        signature, data = _read(self._path)
+        status, data = readAtOnce(self._path)
         before = self._clients
         self._clients = parseClients(data)
-        self._signature = signature
+        self._signature = signatureOf(status)
         self._log.info(
             "The clients file {path!r} admits {count} ids",
             path=self._path,

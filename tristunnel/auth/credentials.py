@@ -37,6 +37,13 @@ class ITunnelCredentials(ICredentials):
         """
     )
 
+    certificate: str = Attribute(
+        """
+        The name in the certificate that the client has shown, of an authority
+        in C{--client-ca}; empty if it has shown none. This one is verified.
+        """
+    )
+
 
 def _asBytes(value: object) -> bytes:
     """
@@ -66,13 +73,17 @@ class TunnelCredentials:
 
     @ivar fields: See L{ITunnelCredentials}.
     @ivar peer: See L{ITunnelCredentials}.
+    @ivar certificate: See L{ITunnelCredentials}.
     @ivar username: The C{id} field in UTF-8, empty when there is none.
     @ivar password: The first of the fields C{secret}, C{password} and
         C{token} that says something, in UTF-8, empty when none does.
     """
 
     def __init__(
-        self, fields: Mapping[str, object], peer: IAddress | None = None
+        self,
+        fields: Mapping[str, object],
+        peer: IAddress | None = None,
+        certificate: str = "",
     ) -> None:
         """
         @raise TypeError: when C{fields} is not a mapping.
@@ -83,6 +94,7 @@ class TunnelCredentials:
         # Read-only, so that a checker cannot change what the next one sees.
         self.fields: Mapping[str, object] = MappingProxyType(own)
         self.peer = peer
+        self.certificate = certificate
         self.username = _asBytes(own.get("id"))
         self.password = (
             _asBytes(own.get("secret"))

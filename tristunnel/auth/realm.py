@@ -5,7 +5,7 @@ Who a client is once its credentials were checked.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from twisted.cred.checkers import ANONYMOUS, ICredentialsChecker
 from twisted.cred.error import (
@@ -23,6 +23,7 @@ from zope.interface import Attribute, Interface, implementer
 from tristunnel.auth.checker_chain import CheckerChain
 from tristunnel.auth.credentials import TunnelCredentials
 from tristunnel.auth.names import nameProblem
+from tristunnel.auth.permissions import Grant, GrantedName, RefusedWithReason
 from tristunnel.errors import TunnelError
 
 __all__ = [
@@ -55,10 +56,13 @@ class Identity:
         that it can be logged as it is.
     @ivar anonymous: Whether nobody checked who it is. All anonymous clients
         share one name, so it must not decide who owns something.
+    @ivar grant: What it may do, where that is limited. Who has the same name
+        is the same, so it does not count in comparisons.
     """
 
     name: str
     anonymous: bool = False
+    grant: Grant | None = field(default=None, compare=False, repr=False)
 
 
 ANONYMOUS_IDENTITY = Identity("anonymous", anonymous=True)
@@ -81,8 +85,9 @@ class TunnelRealm:
         self, avatarId: bytes | tuple[()], mind: object, *interfaces: type[Interface]
     ) -> tuple[type[Interface], object, Callable[[], None]]:
         """
-        @param avatarId: What the checker answered. Text is taken as well,
-            because C{unix} of C{twisted.cred} answers with text.
+        @param avatarId: What the checker answered; a L{GrantedName} limits
+            what the identity may do. Text is taken as well, because C{unix}
+            of C{twisted.cred} answers with text.
         @param mind: Not used.
         @param interfaces: Must have L{IIdentity}.
         @return: C{(IIdentity, Identity, logout)}.
@@ -95,7 +100,8 @@ class TunnelRealm:
             raise NotImplementedError("the tunnel realm has only IIdentity")
         if avatarId == ANONYMOUS:
             return IIdentity, ANONYMOUS_IDENTITY, _logout
-        return IIdentity, Identity(self._nameOf(avatarId)), _logout
+        grant = avatarId.grant if isinstance(avatarId, GrantedName) else None
+        return IIdentity, Identity(self._nameOf(avatarId), grant=grant), _logout
 
     @staticmethod
     def _nameOf(avatarId: object) -> str:
@@ -152,19 +158,26 @@ class Authenticator:
         self._portal = portal
 
     def authenticate(
-        self, fields: Mapping[str, object], peer: IAddress | None = None
+        self,
+        fields: Mapping[str, object],
+        peer: IAddress | None = None,
+        certificate: str = "",
     ) -> Deferred[Identity]:
         """
         Check what a client sent in its handshake.
 
         @param fields: The JSON object, with or without the protocol's own key.
         @param peer: Where the client connects from.
-        @return: fires with the L{Identity}; without a portal that is always
-            L{ANONYMOUS_IDENTITY}, whatever id the client claims. Fails with
+        @param certificate: The name in the certificate that the client has
+            shown, or empty.
+        @return: fires with the L{Identity}; without a portal that is the
+            certificate's, or L{ANONYMOUS_IDENTITY}, whatever id the client
+            claims. Fails with
             L{TunnelError} C{auth-refused}, which does not tell why (the log
-            does); cancelling it fails with L{CancelledError}.
+            does), or C{token-expired} or C{token-revoked} for whoever has the
+            token; cancelling it fails with L{CancelledError}.
         """
-        return Deferred.fromCoroutine(self._authenticate(fields, peer))
+        return Deferred.fromCoroutine(self._authenticate(fields, peer, certificate))
 
     def authenticateBasic(
         self, user: bytes, password: bytes, peer: IAddress | None = None
@@ -191,13 +204,13 @@ class Authenticator:
         return self.authenticate({"token": token}, peer)
 
     async def _authenticate(
-        self, fields: Mapping[str, object], peer: IAddress | None
+        self, fields: Mapping[str, object], peer: IAddress | None, certificate: str
     ) -> Identity:
         if self._portal is None:
-            return ANONYMOUS_IDENTITY
+            return Identity(certificate) if certificate else ANONYMOUS_IDENTITY
         credentials: TunnelCredentials | None = None
         try:
-            credentials = TunnelCredentials(fields, peer)
+            credentials = TunnelCredentials(fields, peer, certificate)
             _, avatar, _ = await self._portal.login(credentials, None, IIdentity)
             if isinstance(avatar, Identity):
                 return avatar
@@ -213,6 +226,8 @@ class Authenticator:
                 error=error,
             )
         except (LoginFailed, Unauthorized) as error:
+            if isinstance(error, RefusedWithReason):
+                raise error.reason from None
             self._log.info(
                 "Refused {credentials!r} from {peer}: {reason}",
                 credentials=credentials,

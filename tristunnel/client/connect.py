@@ -5,7 +5,7 @@ Where a client finds its server: C{--connect}.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,12 +18,22 @@ from twisted.internet.endpoints import (
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
+from tristunnel.client.way import Way
 from tristunnel.errors import TunnelError
-from tristunnel.strings import splitEndpoint, unknownKeywords
-from tristunnel.tls.client_context import clientConnectionCreator
+from tristunnel.text.strings import (
+    addressProblem,
+    splitEndpoint,
+    unknownKeywords,
+    whyNoEndpoint,
+)
+from tristunnel.tls.client_context import (
+    ServerVerification,
+    clientConnectionCreator,
+)
 from tristunnel.tls.explanation import explainTLSFailure
+from tristunnel.websocket.endpoint import WebSocketEndpoint, WebSocketURL
 
-__all__ = ["ServerAddress", "Trust", "parseConnect", "parseTunnelURI"]
+__all__ = ["ServerAddress", "Trust", "explainer", "parseConnect", "parseTunnelURI"]
 
 
 @dataclass(frozen=True)
@@ -45,11 +55,29 @@ class Trust:
         return bool(self.pins or self.ca or self.insecure)
 
 
-def _noExplanation(failure: Failure) -> str | None:
+def _noExplanation(failure: Failure) -> TunnelError | None:
     """
     Without TLS there is nothing to explain.
     """
     return None
+
+
+def explainer(
+    host: str, creator: ServerVerification
+) -> Callable[[Failure], TunnelError | None]:
+    """
+    Make what explains a server's TLS failures.
+    """
+
+    def explain(failure: Failure) -> TunnelError | None:
+        why = explainTLSFailure(failure, host, creator)
+        if why is None:
+            return None
+        refusal = creator.refusal
+        pinned = refusal is not None and refusal.kind == "pin"
+        return TunnelError("bad-pin" if pinned else "session-lost", why)
+
+    return explain
 
 
 @dataclass(frozen=True)
@@ -60,24 +88,62 @@ class ServerAddress:
     @ivar where: As messages name it.
     @ivar host: The name by which we know it; empty for a UNIX socket.
     @ivar endpoint: How to connect.
-    @ivar explain: Makes one line of a TLS failure.
+    @ivar explain: Says why TLS failed, or C{None} if it is not that.
+    @ivar port: Its TCP port; 0 if it has none, or nobody knows.
+    @ivar link: How to connect without a WebSocket, where that is different.
+    @ivar verification: Judges its certificate, where there is TLS.
+    @ivar trust: Which server is the right one.
+    @ivar way: What lies between.
     @ivar capability: C{id} and C{secret} of the one tunnel to serve, if it was
         named by a URI.
+    @ivar access: C{id} and C{secret} of access to the one service to visit, if
+        that was granted by a URI.
     """
 
     where: str
     host: str
     endpoint: IStreamClientEndpoint
-    explain: Callable[[Failure], str | None] = _noExplanation
+    explain: Callable[[Failure], TunnelError | None] = _noExplanation
     capability: Mapping[str, object] | None = None
+    access: Mapping[str, object] | None = None
+    port: int = 0
+    link: IStreamClientEndpoint | None = None
+    verification: ServerVerification | None = None
+    trust: Trust = field(default_factory=Trust)
+    way: Way = field(default_factory=Way)
+
+    @property
+    def isWebSocket(self) -> bool:
+        """
+        Whether it is reached by WebSocket.
+        """
+        return "://" in self.where
+
+    def notReached(self, failure: Failure) -> TunnelError:
+        """
+        Say why there is no connection to the server.
+        """
+        return self.explain(failure) or TunnelError(
+            "session-lost", f"{self.where} was not reached: {failure.getErrorMessage()}"
+        )
 
 
-def parseConnect(reactor: Any, description: str, trust: Trust) -> ServerAddress:
+def parseConnect(
+    reactor: Any, description: str, trust: Trust, way: Way | None = None
+) -> ServerAddress:
     """
     Read C{--connect}.
 
+    @param way: How to get there.
     @raise TunnelError: C{bad-option}, with the cause and the cure.
     """
+    way = way or Way()
+    if "://" in description:
+        return _overWebSocket(reactor, description, trust, way)
+    if way.headers:
+        raise TunnelError(
+            "bad-option", "--header is about WebSockets; write --connect ws://HOST/PATH"
+        )
     prefix, parts, keywords = splitEndpoint(description)
     if prefix == "ssl":
         raise TunnelError(
@@ -86,38 +152,90 @@ def parseConnect(reactor: Any, description: str, trust: Trust) -> ServerAddress:
             " --ca for a private certificate",
         )
     if prefix == "tls":
-        return _overTLS(reactor, description, parts, keywords, trust)
+        return _overTLS(reactor, description, parts, keywords, trust, way)
     if trust:
         raise TunnelError(
             "bad-option",
             "--pin, --ca and --insecure are about TLS; write --connect tls:HOST:PORT",
         )
-    host = ""
+    host, port = "", ""
     try:
+        if problem := addressProblem(prefix, parts, keywords):
+            raise ValueError(problem)
         if prefix == "tcp" and len(parts) == 2 and not keywords:
             host = parts[0].removeprefix("[").removesuffix("]")
             # Twisted's own tcp: knows IPv4 only.
-            endpoint = HostnameEndpoint(reactor, host, int(parts[1]))
+            port = parts[1]
+            endpoint = way.reach(reactor, host, int(port))
+        elif way.proxy is not None:
+            raise ValueError("--proxy connects to tcp:HOST:PORT and the like only")
         else:
             endpoint = clientFromString(reactor, description)
             host = keywords.get("host", parts[0] if prefix == "tcp" and parts else "")
+            port = keywords.get("port", "")
     except Exception as error:
         # Endpoint parsers raise whatever comes to hand.
         raise TunnelError(
             "bad-option",
-            f"--connect {description!r} is no endpoint ({error}); write"
-            " tcp:HOST:PORT, tls:HOST:PORT or unix:PATH",
+            f"--connect {description!r} is no endpoint"
+            f" ({whyNoEndpoint(prefix, error)}); write"
+            " tcp:HOST:PORT, tls:HOST:PORT, ws://HOST/PATH, wss://HOST/PATH or"
+            " unix:PATH",
         ) from None
-    return ServerAddress(description, host, endpoint)
+    return ServerAddress(
+        description,
+        host,
+        endpoint,
+        port=int(port) if port.isdecimal() else 0,
+        way=way,
+    )
+
+
+def _overWebSocket(
+    reactor: Any, description: str, trust: Trust, way: Way
+) -> ServerAddress:
+    """
+    Read C{ws://HOST:PORT/PATH} or C{wss:}.
+    """
+    url = WebSocketURL(description)
+    below = way.reach(reactor, url.host, url.port)
+    explain: Callable[[Failure], TunnelError | None] = _noExplanation
+    creator: ServerVerification | None = None
+    if url.secure:
+        creator = clientConnectionCreator(
+            url.host,
+            trustRoots=trust.ca or None,
+            pins=trust.pins,
+            insecure=trust.insecure,
+        )
+        below = wrapClientTLS(creator, below)
+        explain = explainer(url.host, creator)
+    elif trust:
+        raise TunnelError(
+            "bad-option", "--pin, --ca and --insecure are about TLS; write wss://"
+        )
+    endpoint = WebSocketEndpoint(reactor, url, below, way.headers, way.pingInterval)
+    return ServerAddress(
+        url.text,
+        url.host,
+        endpoint,
+        explain,
+        port=url.port,
+        link=below,
+        verification=creator,
+        trust=trust,
+        way=way,
+    )
 
 
 def parseTunnelURI(
-    reactor: Any, uri: str, trust: Trust, connect: str = ""
+    reactor: Any, uri: str, trust: Trust, connect: str = "", way: Way | None = None
 ) -> ServerAddress:
     """
     Read C{--tunnel}: C{w3p://HOST:PORT/ID#SECRET}, or C{w3ps:} over TLS.
 
-    @param connect: Another way to the server than the URI says, or empty.
+    @param connect: Another place of the server than the URI says, or empty.
+    @param way: How to get there.
     @raise TunnelError: C{bad-option}, without the secret.
     """
     parts = urlsplit(uri)
@@ -134,10 +252,10 @@ def parseTunnelURI(
             "--tunnel takes the URI that openTunnel returned,"
             " w3p://HOST:PORT/ID#SECRET",
         )
-    way = "tls" if parts.scheme == "w3ps" else "tcp"
+    kind = "tls" if parts.scheme == "w3ps" else "tcp"
     # A colon in an IPv6 address would separate arguments.
-    default = f"{way}:{quoteStringArgument(host)}:{port}"
-    address = parseConnect(reactor, connect or default, trust)
+    default = f"{kind}:{quoteStringArgument(host)}:{port}"
+    address = parseConnect(reactor, connect or default, trust, way)
     return replace(address, capability={"id": identifier, "secret": parts.fragment})
 
 
@@ -147,6 +265,7 @@ def _overTLS(
     parts: list[str],
     keywords: dict[str, str],
     trust: Trust,
+    way: Way,
 ) -> ServerAddress:
     """
     Read C{tls:HOST:PORT}, with Twisted's keywords for it.
@@ -156,10 +275,12 @@ def _overTLS(
     unknownKeywords("--connect tls:", keywords, known)
     host = parts[0] if parts else keywords.get("host", "")
     port = parts[1] if len(parts) > 1 else keywords.get("port", "")
-    if not host or len(parts) > 2 or not port.isdecimal() or int(port) > 65535:
+    problem = addressProblem("tls", parts, keywords)
+    if problem or len(parts) > 2:
         raise TunnelError(
             "bad-option",
-            f"--connect {description!r} is no endpoint; write tls:HOST:PORT",
+            f"--connect {description!r} is no endpoint"
+            f" ({problem or 'it has too many parts'}); write tls:HOST:PORT",
         )
     host = host.removeprefix("[").removesuffix("]")
     creator = clientConnectionCreator(
@@ -174,6 +295,8 @@ def _overTLS(
     try:
         if "endpoint" in keywords:
             below = clientFromString(reactor, keywords["endpoint"])
+        elif way.proxy is not None:
+            below = way.reach(reactor, host, int(port))
         else:
             below = HostnameEndpoint(
                 reactor,
@@ -184,9 +307,15 @@ def _overTLS(
             )
     except Exception as error:
         raise TunnelError("bad-option", f"--connect {description!r}: {error}") from None
+    endpoint = wrapClientTLS(creator, below)
     return ServerAddress(
         f"tls:{host}:{port}",
         host,
-        wrapClientTLS(creator, below),
-        lambda failure: explainTLSFailure(failure, host, creator),
+        endpoint,
+        explainer(host, creator),
+        port=int(port),
+        link=endpoint,
+        verification=creator,
+        trust=trust,
+        way=way,
     )

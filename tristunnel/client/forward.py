@@ -1,5 +1,5 @@
 """
-What a client offers: C{[PORT|NAME]=TARGET}.
+What a client offers: C{[udp/][PORT|NAME]=TARGET}.
 """
 
 from __future__ import annotations
@@ -7,14 +7,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from twisted.internet.endpoints import HostnameEndpoint, clientFromString
+from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     IStreamClientEndpointStringParserWithReactor,
 )
 from twisted.plugin import getPlugins
 
+from tristunnel.client.udp import UDPService
 from tristunnel.errors import TunnelError
+from tristunnel.relay.dial import ServiceEndpoint
+from tristunnel.text.strings import addressProblem, splitEndpoint, whyNoEndpoint
 
 __all__ = ["DEFAULT_FORWARD", "Forward", "parseForward"]
 
@@ -32,20 +35,30 @@ class Forward:
     @ivar name: The tunnel's name, or empty.
     @ivar target: The service, as messages name it.
     @ivar endpoint: The service.
+    @ivar private: Whether the tunnel has no port for visitors.
     """
 
     spec: str
     port: int
     name: str
     target: str
-    endpoint: IStreamClientEndpoint
+    endpoint: IStreamClientEndpoint | UDPService
+    private: bool = False
+
+    @property
+    def isUDP(self) -> bool:
+        """
+        Whether it is a UDP service.
+        """
+        return isinstance(self.endpoint, UDPService)
 
     @property
     def wanted(self) -> str:
         """
         What was asked for, for messages.
         """
-        return self.name or (f"port {self.port}" if self.port else "any port")
+        wanted = self.name or (f"port {self.port}" if self.port else "any port")
+        return f"UDP {wanted}" if self.isUDP else wanted
 
 
 def parseForward(reactor: Any, spec: str) -> Forward:
@@ -63,6 +76,9 @@ def parseForward(reactor: Any, spec: str) -> Forward:
             " 8080=localhost:3000",
         )
     port, name = 0, ""
+    wanted, isUDP = wanted.removeprefix("udp/"), wanted.startswith("udp/")
+    if target.startswith("udp:"):
+        target, isUDP = target.removeprefix("udp:"), True
     if wanted.isdecimal():
         port = int(wanted)
         if port > 65535:
@@ -74,13 +90,33 @@ def parseForward(reactor: Any, spec: str) -> Forward:
                 "bad-option",
                 f"--forward {spec!r}: a name has letters, digits, '-', '_' and '.'",
             )
+    if isUDP:
+        return Forward(spec, port, name, f"udp:{target}", _udp(reactor, spec, target))
     return Forward(spec, port, name, target, _endpoint(reactor, spec, target))
+
+
+def _udp(reactor: Any, spec: str, target: str) -> UDPService:
+    """
+    Find the UDP service of a target: C{host:port}.
+    """
+    host, _, port = target.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise TunnelError(
+            "bad-option",
+            f"--forward {spec!r}: {target!r} is no UDP service; write HOST:PORT, for"
+            " example udp/5353=localhost:53",
+        )
+    return UDPService(reactor, host, int(port))
 
 
 def _endpoint(reactor: Any, spec: str, target: str) -> IStreamClientEndpoint:
     """
     Make the endpoint of a target: C{host:port}, or an endpoint string.
     """
+    if target.startswith("tls://"):
+        # As vtunnel's users write it; no endpoint is written like that.
+        target = "tls:" + target.removeprefix("tls://")
     prefix = target.partition(":")[0]
     if prefix == "ssl":
         raise TunnelError(
@@ -89,12 +125,17 @@ def _endpoint(reactor: Any, spec: str, target: str) -> IStreamClientEndpoint:
         )
     if prefix in _prefixes():
         try:
+            if problem := addressProblem(*splitEndpoint(target)):
+                raise ValueError(problem)
             endpoint: IStreamClientEndpoint = clientFromString(reactor, target)
             return endpoint
         except Exception as error:
             # Endpoint parsers raise whatever comes to hand.
             raise TunnelError(
-                "bad-option", f"--forward {spec!r}: {target!r} is no endpoint: {error}"
+                "bad-option",
+                f"--forward {spec!r}: {target!r} is no endpoint"
+                f" ({whyNoEndpoint(prefix, error)}); write HOST:PORT, tcp:HOST:PORT,"
+                " tls:HOST:PORT or unix:PATH",
             ) from None
     host, _, port = target.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
@@ -105,7 +146,7 @@ def _endpoint(reactor: Any, spec: str, target: str) -> IStreamClientEndpoint:
             " tcp:HOST:PORT, tls:HOST:PORT or unix:PATH",
         )
     try:
-        return HostnameEndpoint(reactor, host, int(port))
+        return ServiceEndpoint(reactor, host, int(port))
     except ValueError as error:
         raise TunnelError("bad-option", f"--forward {spec!r}: {error}") from None
 

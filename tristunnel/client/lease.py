@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import IO
@@ -133,13 +134,14 @@ class ClientLease:
         """
         try:
             state = json.loads(content or b"{}")
-            self.id, self.secret = (
-                str(state.get("id", "")),
-                str(state.get("secret", "")),
-            )
-            self.uris = {str(k): str(v) for k, v in state.get("uris", {}).items()}
-            self.ports = {str(k): int(v) for k, v in state.get("ports", {}).items()}
-        except (ValueError, TypeError, AttributeError, RecursionError):
+            identifier, secret = str(state.get("id", "")), str(state.get("secret", ""))
+            uris = {str(k): str(v) for k, v in state.get("uris", {}).items()}
+            ports = {str(k): int(v) for k, v in state.get("ports", {}).items()}
+            if not all(0 <= port < 65536 for port in ports.values()):
+                raise ValueError("no port")
+            self.id, self.secret = identifier, secret
+            self.uris, self.ports = uris, ports
+        except (ArithmeticError, AttributeError, RecursionError, TypeError, ValueError):
             self._log.warn("{path} is damaged and is not used", path=str(self._path))
 
     def save(self) -> None:
@@ -173,5 +175,7 @@ class ClientLease:
         Let go of the file.
         """
         if self._lock is not None:
-            self._lock.close()
+            # What could not be written was told by L{save}.
+            with suppress(OSError):
+                self._lock.close()
             self._lock = None

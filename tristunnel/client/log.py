@@ -5,6 +5,7 @@ log.
 
 from __future__ import annotations
 
+import time
 from typing import IO
 
 from twisted.internet.interfaces import IAddress
@@ -13,8 +14,15 @@ from twisted.logger import Logger
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import addressText
 from tristunnel.observer import ClientObserver
+from tristunnel.process.quiet import Repetitions
 
 __all__ = ["LoggingClientObserver"]
+
+VISITS = 200
+"""Visitors in an interval that have a line of their own."""
+
+VISITS_INTERVAL = 10.0
+"""Seconds of that interval."""
 
 
 class LoggingClientObserver(ClientObserver):
@@ -29,6 +37,7 @@ class LoggingClientObserver(ClientObserver):
 
     def __init__(self, output: IO[str] | None = None) -> None:
         self._output = output
+        self._visits = Repetitions(time.monotonic, interval=VISITS_INTERVAL)
 
     def connected(self, peer: IAddress) -> None:
         """
@@ -43,7 +52,10 @@ class LoggingClientObserver(ClientObserver):
         if dialect == "framed":
             self._log.info("The server has let this client in")
         else:
-            self._log.info("The server has let this client in; it speaks plain W3P")
+            self._log.info(
+                "The server has let this client in; it speaks {dialect}",
+                dialect="plain W3P" if dialect == "framed-plain" else dialect,
+            )
 
     def tunnelReady(self, address: str, target: str) -> None:
         """
@@ -96,11 +108,25 @@ class LoggingClientObserver(ClientObserver):
         """
         A stream is over.
         """
+
+        def event() -> None:
+            self._log.debug(
+                "A visitor of {target} left: {received} bytes from the service,"
+                " {sent} to it{why}",
+                target=target,
+                received=received,
+                sent=sent,
+                why=f": {reason}" if reason else "",
+            )
+
+        self._visits.tell(("visits",), event, self._crowd, VISITS)
+
+    def _crowd(self, count: int, seconds: float) -> None:
+        """
+        Write how many more left; a line for each would cost too much.
+        """
         self._log.debug(
-            "A visitor of {target} left: {received} bytes from the service,"
-            " {sent} to it{why}",
-            target=target,
-            received=received,
-            sent=sent,
-            why=f": {reason}" if reason else "",
+            "{count} more visitors left in {seconds:.0f} s",
+            count=count,
+            seconds=seconds,
         )

@@ -16,11 +16,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tristunnel.client.connect import ServerAddress
+from tristunnel.client.direct import Carrier
 from tristunnel.client.forward import Forward
 from tristunnel.client.lease import ClientLease
-from tristunnel.drain import Drain
+from tristunnel.client.udp import UDPService
 from tristunnel.errors import TunnelError
 from tristunnel.observer import ClientObserver
+from tristunnel.process.drain import FAREWELL, Drain
 from tristunnel.rpc.pending import RemoteError
 from tristunnel.sessions.client import TunnelClientFactory, TunnelClientProtocol
 
@@ -64,8 +66,11 @@ class TunnelClientService(Service):
     @param grace: Seconds that streams get to finish when the service stops.
     @param gaveUp: Called with the reason when no attempt follows.
     @param delay: Makes the delay of failures and the server's hint.
+    @param carrier: How streams are to travel.
 
     @ivar session: The session that is up now, or C{None}.
+    @ivar tunnelOptions: What C{openTunnel} is told for each forward, beside
+        what the forward says.
     """
 
     _log = Logger()
@@ -81,8 +86,10 @@ class TunnelClientService(Service):
         grace: float = 10.0,
         gaveUp: Callable[[TunnelError], None] = lambda reason: None,
         delay: Callable[[int, float | None], float] = backoff,
+        carrier: Carrier | None = None,
     ) -> None:
         self.session: TunnelClientProtocol | None = None
+        self.tunnelOptions: dict[str, object] = {}
         self.observer = observer or ClientObserver()
         self._reactor = reactor
         self._server = server
@@ -92,6 +99,7 @@ class TunnelClientService(Service):
         self._grace = grace
         self._gaveUp = gaveUp
         self._delay = delay
+        self._carrier = carrier or Carrier()
         self._work: Deferred[None] | None = None
         self._drain: Drain | None = None
 
@@ -125,14 +133,30 @@ class TunnelClientService(Service):
             if refused and reason.code.permanent:
                 self._end(reason)
                 return
+            if reason.code.name == "expired" and self._server.access:
+                # The server would refuse us from now on.
+                self._end(reason)
+                return
+            if reason.code.name == "displaced" and self._server.capability:
+                # To come back would only displace that one in turn.
+                self._end(
+                    TunnelError("displaced", "another client serves this tunnel now")
+                )
+                return
             if reason.code.name == "displaced":
                 # Somebody runs with a copy of our lease: let it.
                 self._lease.id = self._lease.secret = ""
             if not refused and self._reactor.seconds() - began > SETTLED:
                 failures = 0
-            delay = self._delay(failures, reason.retryAfter)
-            failures += 1
+            if reason.retryAfter is None:
+                delay = self._delay(failures, None)
+                failures += 1
+            else:
+                # A server that says when is well, and knows better.
+                delay = self._delay(0, reason.retryAfter)
             self.observer.reconnectQueued(delay)
+            if not self.running:
+                return
             await deferLater(self._reactor, delay)
 
     def _end(self, reason: TunnelError) -> None:
@@ -159,6 +183,8 @@ class TunnelClientService(Service):
             self._server.capability,
             self._server.explain,
         )
+        factory.carrier, factory.endpoint = self._carrier, self._server.endpoint
+        factory.access = self._server.access
         session: TunnelClientProtocol | None = None
         try:
             session = await self._connect(factory)
@@ -188,14 +214,11 @@ class TunnelClientService(Service):
         """
         try:
             session: Any = await self._server.endpoint.connect(factory)
-        except CancelledError:
+        except (CancelledError, TunnelError):
             raise
         except Exception as error:
             failure = Failure()
-            why = self._server.explain(failure) or (
-                f"{self._server.where} was not reached: {failure.getErrorMessage()}"
-            )
-            raise TunnelError("session-lost", why) from error
+            raise self._server.notReached(failure) from error
         assert isinstance(session, TunnelClientProtocol)
         return session
 
@@ -225,7 +248,7 @@ class TunnelClientService(Service):
             if missing:
                 await deferLater(self._reactor, self._delay(2 + refusals, None))
                 refusals += 1
-        if not self._lease.uris:
+        if self._forwards and not self._lease.uris:
             raise TunnelError("not-permitted", "the server opened none of the tunnels")
 
     async def _open(self, session: TunnelClientProtocol, forward: Forward) -> bool:
@@ -234,13 +257,23 @@ class TunnelClientService(Service):
 
         @return: Whether to try again later.
         """
-        options: dict[str, object] = {"port": forward.port, "name": forward.name}
+        options = {
+            **self.tunnelOptions,
+            "port": forward.port,
+            "name": forward.name,
+        }
+        if forward.isUDP:
+            options["listener"] = "udp"
         if not forward.port:
             options["prefer"] = self._lease.ports.get(forward.spec, 0)
+        if forward.private:
+            options["private"] = True
         if forward.spec in self._lease.uris:
             options["resume"] = self._lease.uris[forward.spec]
         try:
             uri = str(await session.call("openTunnel", **options))
+            # Visitors may come before the address is known.
+            self._lease.uris[forward.spec] = uri
             address = str(await session.call("getTunnelAddress", uri=uri))
         except (TunnelError, RemoteError) as error:
             if session.lost is not None:
@@ -254,7 +287,7 @@ class TunnelClientService(Service):
             return not refusal.code.permanent
         port = address.rpartition(":")[2]
         self._lease.opened(forward.spec, uri, int(port) if port.isdecimal() else 0)
-        self.observer.tunnelReady(address, forward.target)
+        self.observer.tunnelReady(address or f"service {forward.name}", forward.target)
         return False
 
     def _openingFailed(self, failure: Failure, session: TunnelClientProtocol) -> None:
@@ -276,7 +309,16 @@ class TunnelClientService(Service):
         """
         A W3P server has opened one tunnel, on a port of its own choice.
         """
-        first, *others = self._forwards
+        streams = [forward for forward in self._forwards if not forward.isUDP]
+        for forward in self._forwards:
+            if forward.isUDP:
+                self.observer.tunnelFailed(
+                    forward.wanted,
+                    TunnelError("not-permitted", "a W3P server knows no UDP"),
+                )
+        if not streams:
+            return
+        first, *others = streams
         host = self._server.host or "localhost"
         host = f"[{host}]" if ":" in host else host
         self.observer.tunnelReady(f"tcp://{host}:{session.port}", first.target)
@@ -290,11 +332,16 @@ class TunnelClientService(Service):
                 ),
             )
 
-    def _serviceFor(self, uri: str) -> tuple[str, IStreamClientEndpoint]:
+    def _serviceFor(self, uri: str) -> tuple[str, IStreamClientEndpoint | UDPService]:
         """
         Find the service of a tunnel's visitors.
         """
-        if not uri or self._server.capability:
+        if not uri:
+            # A plain W3P server's.
+            for forward in self._forwards:
+                if not forward.isUDP:
+                    return forward.target, forward.endpoint
+        elif self._server.capability:
             return self._forwards[0].target, self._forwards[0].endpoint
         spec = self._lease.specOf(uri)
         for forward in self._forwards:
@@ -327,13 +374,21 @@ class TunnelClientService(Service):
         """
         Drain and close.
         """
+        # An observer may have asked for this, in the midst of our work.
+        await deferLater(self._reactor, 0)
         session, work = self.session, self._work
         if session is not None and session.multiplexer is not None:
             session.goAway(TunnelError("shutting-down", "the client stops"))
-            streams = session.multiplexer.streams
-            self._drain = Drain(self._reactor, lambda: len(streams), self._grace)
+            self._drain = Drain(self._reactor, session.streams, self._grace)
             await self._drain.wait()
             session.close()
+            transport: Any = session.transport
+            # Only a WebSocket's close has to be waited for.
+            await Drain(
+                self._reactor,
+                lambda: int(not getattr(transport, "gone", True)),
+                FAREWELL,
+            ).wait()
         elif work is not None:
             work.cancel()
         self._lease.close()

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.error import CannotListenError
@@ -16,12 +16,14 @@ from twisted.internet.interfaces import (
     IOpenSSLServerConnectionCreator,
     IReactorTime,
 )
-from twisted.internet.protocol import ServerFactory
+from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
 from tristunnel.listeners.ports import UNPRIVILEGED, PortRange
+from tristunnel.relay.descriptors import RESERVE
+from tristunnel.relay.kernel import closeNow
 from tristunnel.relay.sockets import SocketEnd
 
 __all__ = ["TCPListener", "TCPListeners", "addressText"]
@@ -44,6 +46,18 @@ def addressText(address: object) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+class Surplus(Protocol):
+    """
+    A connection that nobody has a descriptor for.
+    """
+
+    def connectionMade(self) -> None:
+        """
+        Close it.
+        """
+        closeNow(self.transport)
+
+
 class _VisitorFactory(ServerFactory[SocketEnd]):
     """
     Makes an end of each visitor's connection.
@@ -61,6 +75,12 @@ class _VisitorFactory(ServerFactory[SocketEnd]):
         """
         Announce the visitor once its bytes may pass.
         """
+        try:
+            RESERVE.checkSession()
+        except TunnelError:
+            # Those who wait for TLS, and raw clients, are not asked at a
+            # tunnel's door.
+            return cast(SocketEnd, Surplus())
         return SocketEnd(
             self._reactor, lambda end: self._arrived(end, addressText(addr))
         )

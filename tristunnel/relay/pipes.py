@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-__all__ = ["PIPE_SIZE", "PIPES", "Pipe", "PipePool", "canSplice"]
+__all__ = ["PIPES", "PIPE_SIZE", "Pipe", "PipePool", "canSplice"]
 
 PIPE_SIZE = 1024 * 1024
 """Bytes that a pipe should hold; what F_SETPIPE_SZ grants without privileges
@@ -70,10 +70,12 @@ class PipePool:
     @param kept: Empty pipes to keep.
 
     @ivar opened: Pipes that are open.
+    @ivar moved: Bytes that went through them so far.
     """
 
     def __init__(self, most: int = OPEN, kept: int = KEPT) -> None:
         self.opened = 0
+        self.moved = 0
         self._most = most
         self._kept = kept
         self._idle: list[Pipe] = []

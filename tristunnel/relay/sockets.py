@@ -23,12 +23,19 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
+from tristunnel.relay.kernel import closeNow, finishNow, holdsNothing, kernelSocket
+from tristunnel.relay.memory import HELD
+from tristunnel.relay.splice import Splice
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from tristunnel.interfaces import Closed, End
+    from tristunnel.relay.rules import Rule
 
 __all__ = [
     "EARLY",
+    "SENDING",
     "TLS_CLOSE_TIMEOUT",
     "TLS_HANDSHAKE_TIMEOUT",
     "SocketEnd",
@@ -40,6 +47,16 @@ TLS_HANDSHAKE_TIMEOUT = 10.0
 
 EARLY = 64 * 1024
 """Bytes read from an end that is not joined yet, before reading pauses."""
+
+LARGE_READ = 16 * 1024
+"""Bytes of a read from which on an end counts as busy."""
+
+BUSY = 256 * 1024
+"""Bytes, in large reads in a row, after which an end's bytes are spliced:
+requests and short answers are copied, which costs them less."""
+
+SENDING = 128 * 1024
+"""Bytes that a transport holds, about, when it has its producer pause."""
 
 TLS_CLOSE_TIMEOUT = 120.0
 """Seconds that a TLS peer gets to answer our close: some never do."""
@@ -65,7 +82,15 @@ class SocketEnd(Protocol):
         what comes meanwhile is held, up to L{EARLY} bytes.
 
     @ivar received: Bytes read so far.
+    @ivar socket: The socket, where nothing but the kernel is behind it.
+    @cvar memory: Counts what is held for peers that stand still.
     """
+
+    memory = HELD
+
+    PEER, RULE, PIPE, UNJOINED = 1, 2, 4, 8
+    """Why reading is held: the peer asked for it, a rule did, a pipe is full,
+    there is no peer yet."""
 
     transport: Any
 
@@ -73,6 +98,7 @@ class SocketEnd(Protocol):
         self, reactor: IReactorTime, arrived: Callable[[SocketEnd], None]
     ) -> None:
         self.received = 0
+        self.socket: socket | None = None
         self._reactor = reactor
         self._arrived = arrived
         self._peer: End | None = None
@@ -80,7 +106,12 @@ class SocketEnd(Protocol):
         self._early: list[bytes] = []
         self._canHalfClose = False
         self._eof = False
-        self._readPaused = False
+        self._held = 0
+        self._busy = 0
+        self._splice: Splice | None = None
+        self._spliceToUs: Splice | None = None
+        self._rule: Rule | None = None
+        self._ruleTimer: IDelayedCall | None = None
         self._finished = False
         self._over = False
         self._reason: TunnelError | None = None
@@ -99,6 +130,7 @@ class SocketEnd(Protocol):
             )
         else:
             self._canHalfClose = True
+            self.socket = kernelSocket(self.transport)
             self._begin()
 
     def handshakeCompleted(self) -> None:
@@ -107,6 +139,24 @@ class SocketEnd(Protocol):
         """
         self._stopTimer()
         self._begin()
+
+    def takeOver(self, transport: Any) -> None:
+        """
+        Be the end of a connection that another protocol began; TLS is up.
+        """
+        self.transport = transport
+        self.connected = 1
+        if not INegotiated.providedBy(transport):
+            self._canHalfClose = True
+            self.socket = kernelSocket(transport)
+        self._begin()
+
+    @property
+    def over(self) -> bool:
+        """
+        Whether the connection is gone.
+        """
+        return self._over
 
     def _begin(self) -> None:
         """
@@ -118,15 +168,30 @@ class SocketEnd(Protocol):
         """
         Pass on what came.
         """
-        self.received += len(data)
-        if self._peer is None:
+        peer = self._peer
+        if peer is None:
             # Reading goes on for a while, so that an end that leaves again is
             # noticed; and TLS hands on what it had decrypted before a pause.
+            self.received += len(data)
             self._early.append(data)
+            self.memory.hold(self, len(data), self.shed)
             if self.received > EARLY:
-                self.transport.pauseProducing()
+                self.hold(self.UNJOINED)
+            return
+        peer.write(data)
+        size = len(data)
+        if self._rule is None:
+            self.received += size
         else:
-            self._peer.write(data)
+            self.counted(size)
+        splice = self._splice
+        if splice is not None:
+            if size < LARGE_READ:
+                self._busy = 0
+            else:
+                self._busy += size
+                if self._busy >= BUSY and not (splice.begun or self._over):
+                    splice.begin()
 
     def readConnectionLost(self) -> None:
         """
@@ -148,9 +213,11 @@ class SocketEnd(Protocol):
         The connection is over.
         """
         self._stopTimer()
+        self.memory.letGo(self)
         if self._over:
             return
         self._over = True
+        self._endSplices()
         if not reason.check(ConnectionDone):
             self._reason = TunnelError("reset", reason.getErrorMessage())
         if self._peer is not None:
@@ -193,25 +260,57 @@ class SocketEnd(Protocol):
         self._peer = peer
         self._closed = closed
         early, self._early = self._early, []
-        if not self._over:
+        self.memory.letGo(self)
+        # After the peer's end a producer would keep the transport from closing.
+        if not (self._over or self._finished):
             self.transport.registerProducer(self, True)
         for data in early:
             peer.write(data)
+        if self._eof:
+            peer.finish()
         if self._over:
             self._tellPeer(peer)
-        elif self._eof:
-            peer.finish()
-        elif self.received > EARLY and not self._readPaused:
-            self.transport.resumeProducing()
+        else:
+            self.release(self.UNJOINED)
+
+    def spliceTo(self, peer: SocketEnd) -> None:
+        """
+        Move bytes to C{peer} within the kernel, once they are many. Both ends
+        must have a L{socket}.
+        """
+        self._splice = peer._spliceToUs = Splice(self, peer)
+
+    def _endSplices(self) -> None:
+        """
+        Let go of pipes.
+        """
+        self.socket = None
+        for splice in (self._splice, self._spliceToUs):
+            if splice is not None:
+                splice.end()
+                splice.source._splice = splice.sink._spliceToUs = None
 
     def write(self, data: bytes) -> None:
         """
         Send bytes; to a connection that is gone, a reset comes back.
         """
-        if not self._over:
-            self.transport.write(data)
-        elif self._peer is not None:
-            self._peer.reset(TunnelError("reset", "the connection is gone"))
+        if self._over:
+            if self._peer is not None:
+                self._peer.reset(TunnelError("reset", "the connection is gone"))
+            return
+        if self.socket is not None and holdsNothing(self.transport):
+            # Most often the kernel has room: then the reactor need not be
+            # asked to wait for it.
+            try:
+                sent = self.socket.send(data)
+            except OSError:
+                # No room, or an error: the transport will meet it again.
+                pass
+            else:
+                if sent == len(data):
+                    return
+                data = data[sent:]
+        self.transport.write(data)
 
     def finish(self) -> None:
         """
@@ -223,7 +322,11 @@ class SocketEnd(Protocol):
         self._finished = True
         # A registered producer would keep the transport from ever closing.
         self.transport.unregisterProducer()
-        if self._eof:
+        if self.socket is not None and holdsNothing(self.transport):
+            finishNow(self.transport, self.socket, not self._eof)
+            if self._eof:
+                self.transport.loseConnection()
+        elif self._eof:
             self.transport.loseConnection()
         elif self._canHalfClose:
             self.transport.loseWriteConnection()
@@ -240,26 +343,119 @@ class SocketEnd(Protocol):
         if self._over:
             return
         self._over = True
+        self._endSplices()
+        self.memory.letGo(self)
         self._reason = reason
         self._stopTimer()
-        self.transport.abortConnection()
+        if self._peer is None:
+            closeNow(self.transport)
+        else:
+            self.transport.abortConnection()
         self._tellClosed()
+
+    def shed(self, reason: TunnelError) -> None:
+        """
+        Be broken, and the peer with it: too much is held for this end.
+        """
+        peer = self._peer
+        self.reset(reason)
+        if peer is not None:
+            peer.reset(reason)
 
     def pauseReading(self) -> None:
         """
         Read no more for now.
         """
-        self._readPaused = True
-        if not (self._over or self._eof):
-            self.transport.pauseProducing()
+        self.hold(self.PEER)
 
     def resumeReading(self) -> None:
         """
-        Read again; not after the end, which would then be seen twice.
+        Read again.
         """
-        self._readPaused = False
-        if not (self._over or self._eof):
-            self.transport.resumeProducing()
+        self.release(self.PEER)
+
+    # What reading is held by
+
+    def hold(self, why: int) -> None:
+        """
+        Read no more.
+
+        @param why: One of L{PEER}, L{RULE}, L{PIPE} and L{UNJOINED}.
+        """
+        if not (self._held or self._over or self._eof):
+            self.transport.pauseProducing()
+        self._held |= why
+
+    def release(self, why: int) -> None:
+        """
+        Read again if nothing else speaks against it; not after the end, which
+        would then be seen twice.
+        """
+        if self._held & why:
+            self._held &= ~why
+            if not (self._held or self._over or self._eof):
+                self.transport.resumeProducing()
+
+    @property
+    def ended(self) -> bool:
+        """
+        Whether the other side sends no more.
+        """
+        return self._eof or self._over
+
+    @property
+    def splices(self) -> bool:
+        """
+        Whether what it reads goes on within the kernel.
+        """
+        return self._splice is not None and self._splice.begun
+
+    def heldOnlyBy(self, why: int) -> bool:
+        """
+        Whether there is no other reason to hold reading.
+        """
+        return self._held == why and not (self._over or self._eof)
+
+    # Counts and rules
+
+    def obey(self, rule: Rule) -> None:
+        """
+        Let C{rule} slow this end's reading down.
+        """
+        self._rule = rule
+
+    def allowance(self, most: int) -> int:
+        """
+        How many bytes may be read before L{counted} is called.
+        """
+        return most if self._rule is None else min(most, self._rule.atOnce)
+
+    def counted(self, amount: int) -> None:
+        """
+        Count bytes that were read, however they went on.
+        """
+        self.received += amount
+        if self._rule is not None:
+            delay = self._rule.charge(amount)
+            if delay > 0 and not self._over:
+                self.hold(self.RULE)
+                self._stopRuleTimer()
+                self._ruleTimer = self._reactor.callLater(delay, self._ruleOver)
+
+    def _ruleOver(self) -> None:
+        """
+        The rule lets us read again.
+        """
+        self._ruleTimer = None
+        self.release(self.RULE)
+
+    def _stopRuleTimer(self) -> None:
+        """
+        Forget the rule's delay.
+        """
+        if self._ruleTimer is not None:
+            self._ruleTimer.cancel()
+            self._ruleTimer = None
 
     # IPushProducer, for the transport
 
@@ -269,11 +465,14 @@ class SocketEnd(Protocol):
         """
         if self._peer is not None:
             self._peer.pauseReading()
+        if not self._over:
+            self.memory.hold(self, SENDING, self.shed)
 
     def resumeProducing(self) -> None:
         """
         The transport has sent all it held.
         """
+        self.memory.release(self, SENDING)
         if self._peer is not None:
             self._peer.resumeReading()
 
@@ -289,3 +488,4 @@ class SocketEnd(Protocol):
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
+        self._stopRuleTimer()

@@ -44,26 +44,40 @@ class Splice:
     @param sink: Whose world is written.
     @param pipes: Where pipes come from.
 
+    @ivar begun: Whether it took the place of C{doRead}.
     @ivar blocked: Whether the sink's world has yet to take bytes.
     """
 
-    __slots__ = ("_from", "_pipe", "_pipes", "_to", "blocked", "sink", "source")
+    __slots__ = (
+        "_from",
+        "_pipe",
+        "_pipes",
+        "_to",
+        "_why",
+        "begun",
+        "blocked",
+        "sink",
+        "source",
+    )
 
     def __init__(
         self, source: SocketEnd, sink: SocketEnd, pipes: PipePool = PIPES
     ) -> None:
         self.source = source
         self.sink = sink
+        self.begun = False
         self.blocked = False
         self._from: socket | None = source.socket
         self._to: socket | None = sink.socket
         self._pipes = pipes
         self._pipe: Pipe | None = None
+        self._why: Exception | None = None
 
     def begin(self) -> None:
         """
         Read by splicing from now on.
         """
+        self.begun = True
         self.source.transport.doRead = self.doRead
 
     def end(self) -> None:
@@ -93,16 +107,17 @@ class Splice:
 
         @return: What the reactor makes of it, as for any C{doRead}.
         """
+        why = self._why
+        if why is not None:
+            return why
         source = self.source.transport
-        if not holdsNothing(self.sink.transport):
-            why: Exception | None = type(source).doRead(source)
-            return why
-        pipe = self._pipes.take()
+        pipe = self._pipes.take() if holdsNothing(self.sink.transport) else None
         if pipe is None:
-            why = type(source).doRead(source)
-            return why
+            copied: Exception | None = type(source).doRead(source)
+            return copied
         self._pipe = pipe
         moved, why = self._move(pipe)
+        self._pipes.moved += moved
         if pipe.held:
             self.blocked = True
             self.source.hold(self.source.PIPE)
@@ -134,8 +149,10 @@ class Splice:
         moved = 0
         if not pipe.held and self.source.heldOnlyBy(self.source.PIPE):
             # As long as more is there, the reactor need not change whom it
-            # asks; an end or an error is left for the source's next turn.
-            moved, _ = self._move(pipe)
+            # asks. An end or an error waits for the source's next turn; it is
+            # kept, since a socket tells of a reset only once.
+            moved, self._why = self._move(pipe)
+            self._pipes.moved += moved
         if not pipe.held:
             self._pipe = None
             self._pipes.give(pipe)
@@ -161,7 +178,8 @@ class Splice:
         moved, most = 0, self.source.allowance(TURN)
         while moved < most:
             try:
-                count = splice(source, pipe.into, min(pipe.size, most), flags=flags)
+                wanted = min(pipe.size, most - moved)
+                count = splice(source, pipe.into, wanted, flags=flags)
             except BlockingIOError:
                 break
             except OSError:

@@ -8,6 +8,7 @@ import sys
 
 from twisted.internet.task import react
 
+from tristunnel.process.hide import hideArguments, valuesOf
 from tristunnel.rpc.caller import main
 
 
@@ -15,6 +16,7 @@ def run() -> None:
     """
     Run the command with the arguments of this process, and exit.
     """
+    hideArguments(valuesOf(sys.argv[1:], "--token", "--user"))
     react(main, sys.argv[1:])
 
 

@@ -8,6 +8,7 @@ a caller may not learn goes to the log.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from inspect import Parameter, signature
 from math import isfinite
 
@@ -146,9 +147,10 @@ async def invoke(lookup: Lookup, caller: object, name: str, params: Params) -> o
         raise CallError(METHOD_NOT_FOUND, "Method not found")
     _checkParams(name, method, caller, params)
     try:
+        # Bound first: maybeDeferred has parameters of its own, with names.
         if isinstance(params, Mapping):
-            return await maybeDeferred(method, caller, **params)
-        return await maybeDeferred(method, caller, *params)
+            return await maybeDeferred(partial(method, caller, **params))
+        return await maybeDeferred(partial(method, caller, *params))
     except TunnelError as error:
         raise CallError.fromTunnelError(error) from None
     except CancelledError:

@@ -15,6 +15,7 @@ from math import isfinite
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
+from tristunnel.errors import TunnelError
 from tristunnel.rpc.calls import (
     INVALID_REQUEST,
     PARSE_ERROR,
@@ -106,6 +107,15 @@ def _errorResponse(ident: object, error: CallError) -> _Response:
         member["data"] = error.data
     value: dict[str, object] = {"jsonrpc": "2.0", "id": ident, "error": member}
     return _Response(value, encode(value))
+
+
+def errorResponse(ident: object, error: TunnelError) -> dict[str, object]:
+    """
+    The answer to a call that cannot be given its result.
+
+    @param ident: The call's id.
+    """
+    return _errorResponse(ident, CallError.fromTunnelError(error)).value
 
 
 class Dispatcher:

@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred
 
 from tristunnel.errors import TunnelError
+from tristunnel.rules.rights import isAdmin
 
 if TYPE_CHECKING:
-    from tristunnel.service import Caller, TunnelService
+    from tristunnel.tunnels.service import Caller, TunnelService
 
-__all__ = ["methodsOf"]
+__all__ = ["ACCESS_TTL", "methodsOf"]
+
+ACCESS_TTL = 3600.0
+"""Seconds that access is granted for, if nothing is said."""
 
 
 def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
     """
     Make the table of methods.
 
-    @return: Functions of a L{Caller<tristunnel.service.Caller>} and the
+    @return: Functions of a L{Caller<tristunnel.tunnels.service.Caller>} and the
         call's own parameters, by name.
     """
 
@@ -57,12 +61,97 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
         """
         return service.listTunnels(caller)
 
+    def listNodeTunnels(caller: Caller) -> list[dict[str, object]]:
+        """
+        The tunnels between this server and others, for an admin; for anybody,
+        where nobody is asked who they are.
+        """
+        if not (isAdmin(caller.identity) or caller.identity.anonymous):
+            raise TunnelError(
+                "not-permitted",
+                "the server's own tunnels are shown to those whose token may admin",
+            )
+        return [tunnel.describe() for tunnel in service.nodes]
+
+    def listSessions(caller: Caller) -> Deferred[list[dict[str, object]]]:
+        """
+        The clients, tunnels and visitors that the caller may see.
+        """
+        return service.ledger.listSessions(caller)
+
+    def closeSession(caller: Caller, id: str) -> Deferred[None]:
+        """
+        The end of a client's session, a tunnel or a visitor's stream.
+        """
+        return service.ledger.closeSession(caller, _text(id, "id"))
+
+    def kick(caller: Caller, visitor: str) -> Deferred[None]:
+        """
+        The end of a visitor's stream.
+        """
+        return service.ledger.kick(caller, _text(visitor, "visitor"))
+
+    def grantAccess(
+        caller: Caller,
+        service: str,
+        ttl: float = ACCESS_TTL,
+        address: str = "",
+        token: str = "",
+        uses: int = 0,
+    ) -> Deferred[str]:
+        """
+        A capability for a named service.
+        """
+        if type(ttl) not in (int, float) or not abs(ttl) < 1e12:
+            raise TunnelError("bad-option", "ttl takes seconds")
+        if type(uses) is not int:
+            raise TunnelError("bad-option", "uses takes a whole number")
+        return grant(
+            caller,
+            _text(service, "service"),
+            float(ttl),
+            _text(address, "address"),
+            _text(token, "token"),
+            uses,
+        )
+
+    def listAccess(caller: Caller) -> list[dict[str, object]]:
+        """
+        The access that the caller has granted.
+        """
+        return service.granting.listAccess(caller)
+
+    def revokeAccess(caller: Caller, id: str) -> None:
+        """
+        The end of a capability.
+        """
+        service.granting.revokeAccess(caller, _text(id, "id"))
+
+    # The parameter of grantAccess has the name that callers use.
+    grant = service.granting.grantAccess
+
     return {
         "openTunnel": openTunnel,
         "getTunnelAddress": getTunnelAddress,
         "closeTunnel": closeTunnel,
         "listTunnels": listTunnels,
+        "listNodeTunnels": listNodeTunnels,
+        "listSessions": listSessions,
+        "closeSession": closeSession,
+        "kick": kick,
+        "grantAccess": grantAccess,
+        "listAccess": listAccess,
+        "revokeAccess": revokeAccess,
     }
+
+
+def _text(value: object, name: str) -> str:
+    """
+    Check a parameter that is text.
+    """
+    if not isinstance(value, str):
+        raise TunnelError("bad-option", f"{name} takes a string")
+    return value
 
 
 def _uri(value: object) -> str:

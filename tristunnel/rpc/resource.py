@@ -41,7 +41,7 @@ def _contentType(request: Request) -> str:
     """
     The content type of a request's body, in lower case, without parameters.
     """
-    header = request.getHeader("Content-Type") or ""
+    header = (request.getHeader(b"content-type") or b"").decode("latin-1")
     return header.partition(";")[0].strip().lower()
 
 

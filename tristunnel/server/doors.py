@@ -19,10 +19,12 @@ from twisted.python.failure import Failure
 
 from tristunnel.errors import TunnelError
 from tristunnel.observer import ServerObserver
+from tristunnel.relay.kernel import closeNow
 from tristunnel.relay.sockets import tuneSocket
 from tristunnel.server.gate import Gate, GatePass
 from tristunnel.sessions.framed import HANDSHAKE_TIMEOUT
 from tristunnel.sessions.server import TunnelServerFactory, whyNotFramed
+from tristunnel.tls.rejection import whyNoTLS
 from tristunnel.wire.framed import MAGIC
 
 __all__ = ["Door", "DoorFactory", "FirstBytes", "FramedDoor"]
@@ -90,7 +92,9 @@ class FirstBytes(TwistedProtocol):
         address: IAddress | None,
         timeout: float,
         stranger: GatePass,
+        proxied: bool = False,
     ) -> None:
+        self._proxied = proxied
         self._reactor = reactor
         self._doors = doors
         self._observer = observer
@@ -112,6 +116,14 @@ class FirstBytes(TwistedProtocol):
         """
         Look whether the bytes are enough to tell.
         """
+        if self._proxied:
+            # The PROXY header is read now, and tells who it is.
+            self._proxied = False
+            try:
+                self._stranger.comesFrom(self.transport.getPeer())
+            except TunnelError as refusal:
+                self._refuse(refusal)
+                return
         self._began += data
         possible = False
         for door in self._doors:
@@ -180,6 +192,22 @@ class FirstBytes(TwistedProtocol):
         if self._inner is not None:
             self._inner.connectionLost(reason)
             self._inner = None
+        elif (broken := whyNoTLS(reason)) is not None:
+            self._observer.peerRefused(self.transport.getPeer(), broken)
+
+
+class _TurnedAway(TwistedProtocol):
+    """
+    A connection that nobody has time for.
+    """
+
+    transport: Any
+
+    def connectionMade(self) -> None:
+        """
+        Close it.
+        """
+        closeNow(self.transport)
 
 
 class DoorFactory(ServerFactory):
@@ -191,6 +219,7 @@ class DoorFactory(ServerFactory):
     @param observer: Told of peers that are turned away.
     @param timeout: Seconds in which a peer must have said who it is.
     @param gate: Counts those who have not.
+    @param proxied: Whether a balancer's address is seen before the peer's own.
     """
 
     noisy = False
@@ -202,23 +231,32 @@ class DoorFactory(ServerFactory):
         observer: ServerObserver,
         timeout: float = HANDSHAKE_TIMEOUT,
         gate: Gate | None = None,
+        proxied: bool = False,
     ) -> None:
+        self._proxied = proxied
         self._gate = gate or Gate(reactor.seconds)
         self._reactor = reactor
         self._doors = list(doors)
         self._observer = observer
         self._timeout = timeout
 
-    def buildProtocol(self, addr: IAddress | None) -> FirstBytes | None:
+    def buildProtocol(self, addr: IAddress | None) -> TwistedProtocol:
         """
         Wait for the first bytes, unless too many do so already.
         """
         try:
-            stranger = self._gate.enter(addr)
+            stranger = self._gate.enter(None if self._proxied else addr)
         except TunnelError as refusal:
             if addr is not None:
                 self._observer.peerRefused(addr, refusal)
-            return None
+            # Not None: Twisted's TLS and PROXY layers would wrap that.
+            return _TurnedAway()
         return FirstBytes(
-            self._reactor, self._doors, self._observer, addr, self._timeout, stranger
+            self._reactor,
+            self._doors,
+            self._observer,
+            addr,
+            self._timeout,
+            stranger,
+            self._proxied,
         )

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IAddress
 
 from tristunnel.errors import TunnelError
 
-__all__ = ["Gate", "GatePass"]
+__all__ = ["ACCEPT_RATE", "Gate", "GatePass", "Ramp"]
 
 PER_ADDRESS = 64
 """Strangers from one address at once."""
@@ -33,6 +33,12 @@ PENALTY_FREE = 15.0
 
 PENALTY_MOST = 600.0
 """Penalty that an address can have."""
+
+ACCEPT_RATE = 100.0
+"""Clients that are let in per second, on average."""
+
+LONGEST_WAIT = 60.0
+"""Seconds after which a client is told to come back, at the most."""
 
 _REMEMBERED = 65536
 
@@ -60,6 +66,17 @@ class GatePass:
         if self._waiting:
             self._waiting = False
             self._gate.forget(self._source)
+
+    def comesFrom(self, address: IAddress | None) -> None:
+        """
+        It is known only now, behind a balancer, where the stranger comes from.
+
+        @raise TunnelError: C{limit-reached}, as from L{Gate.enter}.
+        """
+        stranger = self._gate.enter(address)
+        self.known()
+        self._source = stranger._source
+        self._waiting = True
 
     def failed(self) -> None:
         """
@@ -105,22 +122,14 @@ class Gate:
         @raise TunnelError: C{limit-reached}, if there are too many or the
             address has to wait.
         """
+        self.check(address)
         source = sourceOf(address)
-        if source:
-            wait = self._until.get(source, 0.0) - self._seconds()
-            if wait > PENALTY_FREE:
-                raise TunnelError(
-                    "limit-reached",
-                    f"logins from {source} failed too often; it has to wait"
-                    f" {wait - PENALTY_FREE:.0f} s",
-                    wait - PENALTY_FREE,
-                )
-            if self._strangers[source] >= self._perAddress:
-                raise TunnelError(
-                    "limit-reached",
-                    f"{self._perAddress} connections from {source} have not said who"
-                    " they are",
-                )
+        if source and self._strangers[source] >= self._perAddress:
+            raise TunnelError(
+                "limit-reached",
+                f"{self._perAddress} connections from {source} have not said who they"
+                " are",
+            )
         if self._count >= self._total:
             raise TunnelError(
                 "limit-reached",
@@ -130,6 +139,26 @@ class Gate:
         if source:
             self._strangers[source] += 1
         return GatePass(self, source)
+
+    def check(self, address: IAddress | None) -> None:
+        """
+        @raise TunnelError: C{limit-reached}, if an address has to wait.
+        """
+        source = sourceOf(address)
+        wait = self._until.get(source, 0.0) - self._seconds()
+        if wait > PENALTY_FREE:
+            raise TunnelError(
+                "limit-reached",
+                f"logins from {source} failed too often; it has to wait"
+                f" {wait - PENALTY_FREE:.0f} s",
+                wait - PENALTY_FREE,
+            )
+
+    def loginFailed(self, address: IAddress | None) -> None:
+        """
+        A login from an address failed.
+        """
+        self.penalize(sourceOf(address))
 
     def forget(self, source: str) -> None:
         """
@@ -154,6 +183,50 @@ class Gate:
                 return
         until = max(self._until.get(source, 0.0), now) + PENALTY
         self._until[source] = min(until, now + PENALTY_FREE + PENALTY_MOST)
+
+
+class Ramp:
+    """
+    Lets so many clients in per second, and gives the others a time of their
+    own to come back: after a restart, or when a network comes back, all of a
+    server's clients arrive in the same second.
+
+    @param seconds: The clock.
+    @param rate: Clients per second; 0 for any number.
+    """
+
+    def __init__(self, seconds: Callable[[], float], rate: float = ACCEPT_RATE) -> None:
+        self.rate = rate
+        self._seconds = seconds
+        self._left = 0.0
+        self._last = seconds() - 1
+        # When the next one who has to wait may come.
+        self._next = 0.0
+
+    def check(self) -> None:
+        """
+        Count a client that is to be let in.
+
+        @raise TunnelError: C{limit-reached}, with the time to come back.
+        """
+        if not self.rate:
+            return
+        now = self._seconds()
+        most = max(self.rate, 1.0)
+        self._left = min(self._left + (now - self._last) * self.rate, most)
+        self._last = now
+        if self._left >= 1:
+            self._left -= 1
+            return
+        self._next = max(self._next, now) + 1 / self.rate
+        if self._next > now + LONGEST_WAIT:
+            # Most of those who were told to come will not.
+            self._next = now
+        raise TunnelError(
+            "limit-reached",
+            f"{self.rate:g} clients a second come back now; this one has its turn soon",
+            round(1 + self._next - now, 3),
+        )
 
 
 def sourceOf(address: IAddress | None) -> str:

@@ -13,22 +13,41 @@ from tristunnel.auth.realm import Identity
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import addressText
 from tristunnel.observer import ServerObserver
-from tristunnel.tunnel import Stream, Tunnel
+from tristunnel.process.quiet import Repetitions
+from tristunnel.tunnels.tunnel import Stream, Tunnel
 
 __all__ = ["LoggingServerObserver"]
+
+FREELY = 20
+"""Refused connections in a minute, for each reason, that have a line of their
+own; of more than these a minute has one summary."""
+
+VISITS = 200
+"""Visitors in an interval that have a line of their own."""
+
+VISITS_INTERVAL = 10.0
+"""Seconds of that interval."""
 
 
 class LoggingServerObserver(ServerObserver):
     """
-    Writes to the log.
+    Writes to the log. What strangers can have it write is bounded: their
+    refusals are summed up when they come too often.
 
     @param seconds: The clock of streams.
+    @param callLater: Has summaries written in time.
     """
 
     _log = Logger(namespace="tristunnel.server")
 
-    def __init__(self, seconds: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        seconds: Callable[[], float],
+        callLater: Callable[..., object] | None = None,
+    ) -> None:
         self._seconds = seconds
+        self._refusals = Repetitions(seconds, callLater)
+        self._visits = Repetitions(seconds, callLater, VISITS_INTERVAL)
 
     def serverStarted(self, port: str, address: IAddress) -> None:
         """
@@ -68,11 +87,7 @@ class LoggingServerObserver(ServerObserver):
         """
         A client was not let in.
         """
-        self._log.warn(
-            "Client at {peer} was turned away: {reason}",
-            peer=addressText(peer),
-            reason=reason,
-        )
+        self._refused("Client at {peer} was turned away: {reason}", peer, reason)
 
     def tunnelCreated(self, tunnel: Tunnel) -> None:
         """
@@ -90,20 +105,59 @@ class LoggingServerObserver(ServerObserver):
         A tunnel is over.
         """
         self._log.info(
-            "Tunnel {uri} is closed after {visitors} visitors, {bytesIn} bytes in,"
-            " {bytesOut} bytes out: {reason}",
+            "Tunnel {uri} of {client} is closed after {seconds:.3f} s, {visitors}"
+            " visitors, {bytesIn} bytes in, {bytesOut} bytes out: {reason}",
             uri=tunnel.publicURI,
+            client=tunnel.owner.name,
+            seconds=self._seconds() - tunnel.opened,
             visitors=tunnel.visitorCount,
             bytesIn=tunnel.bytesIn,
             bytesOut=tunnel.bytesOut,
             reason=reason,
         )
 
+    def visitorRefused(self, stream: Stream, reason: TunnelError) -> None:
+        """
+        A visitor was turned away: one line for each reason and tunnel, and
+        then one a minute.
+        """
+        address = stream.tunnel.address or stream.tunnel.publicURI
+
+        def event() -> None:
+            self._log.warn(
+                "Visitor {visitor} of {address} was turned away: {reason}",
+                visitor=stream.visitorAddress,
+                address=address,
+                reason=reason,
+            )
+
+        def summary(count: int, seconds: float) -> None:
+            self._log.warn(
+                "{count} more visitors of {address} were turned away in {seconds:.0f}"
+                " s, the last one from {visitor}: {reason}",
+                count=count,
+                address=address,
+                seconds=seconds,
+                visitor=stream.visitorAddress,
+                reason=reason,
+            )
+
+        kind = ("visitor", stream.tunnel.id, reason.code.name)
+        self._refusals.tell(kind, event, summary)
+
     def visitorGone(self, stream: Stream) -> None:
         """
-        A visitor's whole life, in one line.
+        A visitor's whole life, in one line; of a crowd, the first ones.
         """
-        self._log.debug(
+        self._visits.tell(
+            ("visits",), lambda: self._wholeLife(stream), self._crowd, VISITS
+        )
+
+    def _wholeLife(self, stream: Stream) -> None:
+        """
+        Write who it was, for how long, and how much passed.
+        """
+        self._log.info(
             "Visitor {visitor} of {address} left after {seconds:.3f} s,"
             " {bytesIn} bytes in, {bytesOut} bytes out{why}",
             visitor=stream.visitorAddress,
@@ -114,12 +168,39 @@ class LoggingServerObserver(ServerObserver):
             why=f": {stream.reason}" if stream.reason else "",
         )
 
+    def _crowd(self, count: int, seconds: float) -> None:
+        """
+        Write how many more left. A line for each would cost a server more
+        than to serve them.
+        """
+        self._log.info(
+            "{count} more visitors left in {seconds:.0f} s",
+            count=count,
+            seconds=seconds,
+        )
+
     def peerRefused(self, peer: IAddress, reason: TunnelError) -> None:
         """
         A connection was closed before anybody was known.
         """
-        self._log.warn(
-            "Connection from {peer} closed: {reason}",
-            peer=addressText(peer),
-            reason=reason,
-        )
+        self._refused("Connection from {peer} closed: {reason}", peer, reason)
+
+    def _refused(self, line: str, peer: IAddress, reason: TunnelError) -> None:
+        """
+        Write that a stranger was refused.
+        """
+
+        def event() -> None:
+            self._log.warn(line, peer=addressText(peer), reason=reason)
+
+        def summary(count: int, seconds: float) -> None:
+            self._log.warn(
+                "{count} more connections were refused in {seconds:.0f} s, the last one"
+                " from {peer}: {reason}",
+                count=count,
+                seconds=seconds,
+                peer=addressText(peer),
+                reason=reason,
+            )
+
+        self._refusals.tell((line, reason.code.name), event, summary, FREELY)

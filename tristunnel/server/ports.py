@@ -20,7 +20,8 @@ from twisted.internet.interfaces import (
 )
 
 from tristunnel.errors import TunnelError
-from tristunnel.strings import splitEndpoint, unknownKeywords
+from tristunnel.server.proxied import behindProxy
+from tristunnel.text.strings import splitEndpoint, unknownKeywords, whyNoEndpoint
 from tristunnel.tls.certificates import selfSigned
 from tristunnel.tls.directory import CertificateDirectory
 from tristunnel.tls.endpoint import tlsOverEndpoint
@@ -70,6 +71,13 @@ class ServerPort:
     option: str = "--port"
     secure: bool = False
 
+    @property
+    def proxied(self) -> bool:
+        """
+        Whether a balancer speaks for the clients.
+        """
+        return self.description.startswith("haproxy:")
+
 
 def parsePort(
     reactor: Any,
@@ -117,7 +125,7 @@ def parsePort(
         creator = CertificateDirectory(directory, clientCA)
         endpoint = tlsOverEndpoint(creator, below, reactor)
         return ServerPort(description, endpoint, option=option, secure=True)
-    endpoint = _plain(reactor, option, description, prefix, keywords)
+    endpoint = _plain(reactor, option, description, prefix, parts, keywords)
     if files.certificate:
         certificate = ReloadingCertificate(
             files.certificate, files.privateKey or None, clientCA
@@ -129,7 +137,12 @@ def parsePort(
 
 
 def _plain(
-    reactor: Any, option: str, description: str, prefix: str, keywords: dict[str, str]
+    reactor: Any,
+    option: str,
+    description: str,
+    prefix: str,
+    parts: list[str],
+    keywords: dict[str, str],
 ) -> IStreamServerEndpoint:
     """
     Have Twisted read an endpoint string.
@@ -137,6 +150,12 @@ def _plain(
     written = description
     if prefix in ("tcp", "tcp6") and "backlog" not in keywords:
         written += f":backlog={BACKLOG}"
+    if prefix in ("tcp", "tcp6") and parts and parts[0].isdecimal():
+        _number(option, description, parts[0])
+    if prefix == "haproxy":
+        inner = description.partition(":")[2]
+        prefix, parts, keywords = splitEndpoint(inner)
+        return behindProxy(_plain(reactor, option, inner, prefix, parts, keywords))
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, written)
     except Exception as error:
@@ -144,7 +163,7 @@ def _plain(
         raise TunnelError(
             "bad-option",
             f"{option} {description!r} is no endpoint"
-            f" ({str(error) or type(error).__name__}); write for example tcp:9000,"
+            f" ({whyNoEndpoint(prefix, error)}); write for example tcp:9000,"
             " ssl:9000 or unix:/run/tunnel.sock",
         ) from None
     return endpoint

@@ -4,6 +4,7 @@ The server as a service: listen, and stop without cutting anybody off.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,13 +14,23 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from tristunnel.drain import Drain
 from tristunnel.errors import TunnelError
+from tristunnel.process.drain import FAREWELL, Drain
 from tristunnel.server.ports import ServerPort
-from tristunnel.service import TunnelService
 from tristunnel.sessions.server import TunnelServerFactory
+from tristunnel.tunnels.service import TunnelService
 
 __all__ = ["TunnelServerService"]
+
+_CURES: dict[int | None, tuple[str, str]] = {
+    errno.EADDRINUSE: ("port-taken", "choose another or stop what holds it"),
+    errno.EACCES: (
+        "port-not-permitted",
+        "choose one above 1023, or give this program CAP_NET_BIND_SERVICE",
+    ),
+    errno.EADDRNOTAVAIL: ("bad-option", "this machine has no such address"),
+}
+"""What a port cannot be had for, and what to do about it."""
 
 RETRY_AFTER = 1.0
 """Seconds after which clients are told to come back when the server stops."""
@@ -37,6 +48,7 @@ class TunnelServerService(Service):
     @param failed: Called with the reason if a port cannot be had.
 
     @ivar listening: The ports that are open.
+    @ivar numbers: Their numbers, by what was asked for.
     """
 
     _log = Logger()
@@ -51,6 +63,7 @@ class TunnelServerService(Service):
         failed: Callable[[TunnelError], None] = lambda reason: None,
     ) -> None:
         self.listening: list[IListeningPort] = []
+        self.numbers: dict[str, int] = {}
         self.tunnels = tunnels
         self._reactor = reactor
         self._ports = list(ports)
@@ -92,6 +105,7 @@ class TunnelServerService(Service):
         """
         self.listening.append(listening)
         here: Any = listening.getHost()
+        self.numbers[port.description] = getattr(here, "port", 0)
         if not self.tunnels.clientPort[0] and port.option == "--port":
             self.tunnels.clientPort = (getattr(here, "port", 0), port.secure)
         self.tunnels.observer.serverStarted(port.description, listening.getHost())
@@ -102,11 +116,13 @@ class TunnelServerService(Service):
         """
         error = getattr(failure.value, "socketError", failure.value)
         why = getattr(error, "strerror", None) or str(error)
+        number = getattr(error, "errno", None)
+        code, cure = _CURES.get(number, ("bad-option", "choose another"))
         self._failed(
             TunnelError(
-                "port-taken",
+                code,
                 f"{port.option} {port.description} cannot be listened on: {why};"
-                " choose another or stop what holds it",
+                f" {cure}",
             )
         )
 
@@ -126,11 +142,21 @@ class TunnelServerService(Service):
         for port in listening:
             await maybeDeferred(port.stopListening)
         self._sessions.leave(reason)
-        self._drain = Drain(self._reactor, self._sessions.streams, self._grace)
+        self.tunnels.leave(reason)
+        self._drain = Drain(self._reactor, self._streams, self._grace)
         await self._drain.wait()
         await self.tunnels.close(reason)
         self._sessions.close(reason)
+        await Drain(
+            self._reactor, lambda: len(self._sessions.webSockets), FAREWELL
+        ).wait()
         self._begun = False
+
+    def _streams(self) -> int:
+        """
+        How many streams have not finished, within sessions and without.
+        """
+        return max(self._sessions.streams(), self.tunnels.streams())
 
     def hurry(self) -> None:
         """

@@ -5,8 +5,10 @@ The framed protocol at the client: a session with a server.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
@@ -19,11 +21,13 @@ from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tristunnel.client.local import ServiceConnector
+from tristunnel.client.direct import Carrier, DirectWays, Spares
+from tristunnel.client.udp import UDPConnector, UDPService
 from tristunnel.errors import TunnelError
 from tristunnel.observer import ClientObserver
+from tristunnel.relay.local import ServiceConnector
 from tristunnel.rpc.jsonrpc import Dispatcher
-from tristunnel.sessions.extended import reasonOf
+from tristunnel.sessions.extended import ExtendedMultiplexer, reasonOf
 from tristunnel.sessions.framed import (
     EXTENSION,
     HANDSHAKE_TIMEOUT,
@@ -31,19 +35,23 @@ from tristunnel.sessions.framed import (
     FramedProtocol,
     extensionOffer,
 )
+from tristunnel.sessions.lanes import ClientLanes
 from tristunnel.sessions.multiplexer import Limits
+from tristunnel.sessions.path import PATH, clientPath
 from tristunnel.sessions.plain import PlainClientSide
+from tristunnel.sessions.spare import OPENED_FRAME, ClientSpare
+from tristunnel.sessions.stream import SessionStream
 from tristunnel.wire.first_bytes import describeFirstBytes, looksLikeTLS
 
 if TYPE_CHECKING:
-    from tristunnel.sessions.stream import SessionStream
+    from tristunnel.sessions.datagrams import SessionFlow
 
 __all__ = ["ServiceFor", "TunnelClientFactory", "TunnelClientProtocol"]
 
-ServiceFor = Callable[[str], "tuple[str, IStreamClientEndpoint]"]
+ServiceFor = Callable[[str], "tuple[str, IStreamClientEndpoint | UDPService]"]
 """Says which service a tunnel's visitors are for, by the tunnel's URI (empty
-with a plain W3P server): its name for people, and its endpoint. Raises
-L{TunnelError} if there is none."""
+with a plain W3P server): its name for people, and its endpoint, or where it
+takes datagrams. Raises L{TunnelError} if there is none."""
 
 
 @implementer(IHandshakeListener)
@@ -72,9 +80,14 @@ class TunnelClientProtocol(FramedProtocol):
         self.lease: dict[str, object] = {}
         self.tunnels: list[str] = []
         self.leaving: TunnelError | None = None
+        self._goingAway: TunnelError | None = None
         self.tunnelClosed: Callable[[str, TunnelError], None] | None = None
         self._observer = factory.observer
         self._connector = ServiceConnector(factory.reactor, factory.observer)
+        self._udpConnector = UDPConnector(factory.observer)
+        self._ways: DirectWays | None = None
+        self._spares: Spares | None = None
+        self._lanes: ClientLanes | None = None
         self._waitingReady: list[Deferred[TunnelClientProtocol]] = []
         self._waitingOver: list[Deferred[TunnelError]] = []
         self._heard = b""
@@ -137,12 +150,29 @@ class TunnelClientProtocol(FramedProtocol):
         }
         if factory.host:
             offer["host"] = factory.host
+        if isinstance(self.transport.getPeer(), (IPv4Address, IPv6Address)):
+            offer[PATH] = True
+        if self._wantsDirect():
+            offer["direct"] = (
+                "always" if factory.carrier.kind == "direct" else factory.carrier.kind
+            )
         if factory.capability:
             offer["tunnel"] = dict(factory.capability)
+        elif factory.access:
+            offer["access"] = dict(factory.access)
         elif factory.lease:
             offer["lease"] = dict(factory.lease)
         self.sendHandshake({**factory.credentials, EXTENSION: offer})
         self._observer.credentialsSent(self.transport.getPeer())
+
+    def _wantsDirect(self) -> bool:
+        """
+        Whether streams should leave the session.
+        """
+        factory = self.factory
+        return factory.endpoint is not None and factory.carrier.wantsDirect(
+            self.transport
+        )
 
     def dataReceived(self, data: bytes) -> None:
         """
@@ -160,7 +190,7 @@ class TunnelClientProtocol(FramedProtocol):
         if isinstance(answer, dict):
             refused = answer.get("refused")
             if isinstance(refused, dict):
-                raise reasonOf(refused, "auth-refused")
+                raise reasonOf(refused, "internal")
             self._establishExtended(answer)
         else:
             self._establishPlain(message)
@@ -184,7 +214,50 @@ class TunnelClientProtocol(FramedProtocol):
         tunnels = answer.get("tunnels")
         if isinstance(tunnels, list):
             self.tunnels = [uri for uri in tunnels if isinstance(uri, str)]
-        self.establish(self.extendedMultiplexer(answer, False, self._opened))
+        multiplexer = self.extendedMultiplexer(answer, False, self._opened)
+        flows = multiplexer.datagrams
+        flows.opened = self._flowOpened
+        flows.path = clientPath(
+            self.reactor,
+            self.transport.getPeer(),
+            answer.get(PATH),
+            lambda: bool(flows.flows),
+            flows.pathArrived,
+        )
+        if answer.get("direct") is True and self._wantsDirect():
+            self._goDirect()
+        self.establish(multiplexer)
+        if self._spares is not None:
+            self._spares.start()
+        if self.factory.carrier.sessions > 1 and self.factory.endpoint is not None:
+            self._lanes = ClientLanes(
+                self.reactor,
+                self.factory.endpoint,
+                self.limits,
+                self.factory.carrier.sessions - 1,
+                lambda count: self.call("laneTickets", count=count),
+                self._opened,
+            )
+            self._lanes.start()
+
+    def _goDirect(self) -> None:
+        """
+        Let streams have connections of their own.
+        """
+        factory = self.factory
+        if factory.endpoint is None:
+            return
+        self._ways = DirectWays(
+            factory.reactor, factory.endpoint, self.transport.getPeer()
+        )
+        if factory.carrier.spares:
+            self._spares = Spares(
+                factory.reactor,
+                self._ways,
+                factory.carrier.spares,
+                lambda count: self.call("spareTickets", count=count),
+                self._spareUsed,
+            )
 
     def _establishPlain(self, message: dict[str, object]) -> None:
         """
@@ -206,16 +279,81 @@ class TunnelClientProtocol(FramedProtocol):
         """
         A visitor came: connect to the service.
         """
+        if self._goingAway is not None:
+            # Under way when the server was told.
+            stream.reset(self._goingAway)
+            return
         uri = info.get("tunnel")
         try:
             target, endpoint = self.factory.serviceFor(
                 uri if isinstance(uri, str) else ""
             )
+            if isinstance(endpoint, UDPService):
+                raise TunnelError("service-refused", f"{target} is a UDP service")
         except TunnelError as refusal:
             stream.reset(refusal)
             return
-        if self.multiplexer is not None:
-            self._connector.connect(stream, target, endpoint, self.multiplexer.accept)
+        if self.multiplexer is None:
+            return
+        ticket, elsewhere = info.get("ticket"), None
+        if self._ways is not None and isinstance(ticket, str) and not self._ways.busy:
+            elsewhere = partial(self._ways.dial, ticket)
+        self._connector.connect(
+            stream, target, endpoint, SessionStream.accept, elsewhere=elsewhere
+        )
+
+    def _spareUsed(self, spare: ClientSpare, info: dict[str, object]) -> None:
+        """
+        A visitor came on a spare connection.
+        """
+        uri, end = info.get("tunnel"), spare.becomeStream()
+        refuse = partial(spare.refuse, end)
+        try:
+            if self._goingAway is not None:
+                raise self._goingAway
+            target, endpoint = self.factory.serviceFor(
+                uri if isinstance(uri, str) else ""
+            )
+            if isinstance(endpoint, UDPService):
+                raise TunnelError("service-refused", f"{target} is a UDP service")
+        except TunnelError as refusal:
+            refuse(refusal)
+            return
+        self._connector.connect(
+            end, target, endpoint, lambda end: end.write(OPENED_FRAME), refuse
+        )
+
+    def streams(self) -> int:
+        """
+        How many streams there are, in the session and beside it.
+        """
+        within = 0 if self.multiplexer is None else len(self.multiplexer.streams)
+        beside = 0 if self._lanes is None else self._lanes.streams()
+        return within + beside + self._connector.direct
+
+    def _flowOpened(self, flow: SessionFlow, info: dict[str, object]) -> None:
+        """
+        A visitor came over UDP: make a way to the service.
+        """
+        uri = info.get("tunnel")
+        try:
+            if self._goingAway is not None:
+                raise self._goingAway
+            target, service = self.factory.serviceFor(
+                uri if isinstance(uri, str) else ""
+            )
+            if not isinstance(service, UDPService):
+                raise TunnelError(
+                    "service-refused",
+                    f"{target} takes no datagrams; write --forward udp/PORT=HOST:PORT",
+                )
+        except TunnelError as refusal:
+            self._observer.serviceFailed("a UDP tunnel", refusal)
+            flow.reset(refusal)
+            return
+        if isinstance(self.multiplexer, ExtendedMultiplexer):
+            accept = self.multiplexer.datagrams.accept
+            self._udpConnector.connect(flow, target, service, accept)
 
     def _tunnelClosed(
         self, caller: object, uri: str, code: str = "closed", message: str = ""
@@ -228,6 +366,13 @@ class TunnelClientProtocol(FramedProtocol):
             self.tunnelClosed(uri, reason)
 
     # The end
+
+    def goAway(self, reason: TunnelError) -> None:
+        """
+        Take no new streams, and tell the server.
+        """
+        self._goingAway = reason
+        super().goAway(reason)
 
     def peerLeaves(self, reason: TunnelError) -> None:
         """
@@ -272,28 +417,34 @@ class TunnelClientProtocol(FramedProtocol):
             cure = "an HTTP server answers there: check the port"
         return TunnelError("protocol-error", f"{where} answered with {seen}; {cure}")
 
-    def describeLoss(self, reason: Failure) -> str:
+    def whyLost(self, reason: Failure) -> TunnelError:
         """
         Say in one line how the connection ended.
         """
         where = self.factory.where
         if self.multiplexer is not None:
-            return f"the connection to {where} was lost: {reason.getErrorMessage()}"
+            why = f"the connection to {where} was lost: {reason.getErrorMessage()}"
+            return TunnelError("session-lost", why)
         explained = self.factory.explain(reason)
-        if explained:
+        if explained is not None:
             return explained
         if looksLikeTLS(self._heard):
-            return self._explain(TunnelError("protocol-error")).message
-        return (
-            f"{where} closed the connection before it answered; a W3P server does so"
-            " when it refuses the credentials, a TLS server when it is spoken to"
-            " without TLS"
-        )
+            return self._explain(TunnelError("protocol-error"))
+        why = f"{where} closed the connection before it answered"
+        if not INegotiated.providedBy(self.transport):
+            why += "; if it speaks TLS, write tls: instead of tcp:"
+        why += "; a W3P server does so when it refuses the credentials, any server"
+        why += " when too many logins failed or too many clients wait"
+        return TunnelError("session-lost", why)
 
     def sessionOver(self, reason: TunnelError) -> None:
         """
         Tell everybody who waits.
         """
+        if self._spares is not None:
+            self._spares.stop()
+        if self._lanes is not None:
+            self._lanes.stop()
         waitingReady, self._waitingReady = self._waitingReady, []
         for ready in waitingReady:
             ready.errback(reason)
@@ -316,7 +467,12 @@ class TunnelClientFactory(ClientFactory[TunnelClientProtocol]):
     @param lease: C{id} and C{secret} of a lease to come back to.
     @param capability: C{id} and C{secret} of the one tunnel that this client
         is for; it needs no credentials then.
-    @param explain: Makes one line of a TLS failure, or C{None}.
+    @param explain: Says why TLS failed, or C{None} if it is not that.
+
+    @ivar carrier: How streams are to travel.
+    @ivar endpoint: Where to dial for those that leave the session.
+    @ivar access: C{id} and C{secret} of access to the one service that this
+        client visits; it needs no credentials then.
     """
 
     noisy = False
@@ -331,18 +487,21 @@ class TunnelClientFactory(ClientFactory[TunnelClientProtocol]):
         host: str = "",
         lease: Mapping[str, object] | None = None,
         capability: Mapping[str, object] | None = None,
-        explain: Callable[[Failure], str | None] = lambda failure: None,
+        explain: Callable[[Failure], TunnelError | None] = lambda failure: None,
         limits: Limits | None = None,
         handshakeTimeout: float = HANDSHAKE_TIMEOUT,
     ) -> None:
         self.reactor = reactor
         self.serviceFor = serviceFor
+        self.carrier = Carrier("session")
+        self.endpoint: IStreamClientEndpoint | None = None
         self.credentials = dict(credentials or {})
         self.observer = observer or ClientObserver()
         self.where = where
         self.host = host
         self.lease = lease
         self.capability = capability
+        self.access: Mapping[str, object] | None = None
         self.explain = explain
         self.limits = limits or Limits()
         self.handshakeTimeout = handshakeTimeout

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tristunnel.errors import CODES, TunnelError
-from tristunnel.sessions.multiplexer import Limits, Multiplexer, Sink
+from tristunnel.sessions.datagrams import DatagramFlows, SessionFlow
+from tristunnel.sessions.multiplexer import FRAME_SHARED, Limits, Multiplexer, Sink
 from tristunnel.sessions.stream import SessionStream
 from tristunnel.wire.framed import (
     FrameType,
@@ -63,6 +64,7 @@ class ExtendedMultiplexer(Multiplexer):
     @param peerSessionWindow: Credit that the session begins with.
 
     @ivar roundTrip: Seconds, as last measured; 0 before that.
+    @ivar datagrams: What is carried in datagrams, beside the streams.
     """
 
     def __init__(
@@ -96,6 +98,8 @@ class ExtendedMultiplexer(Multiplexer):
             FrameType.OPENED: self._openedByPeer,
             FrameType.REFUSED: self._refused,
         }
+        self.datagrams = DatagramFlows(self, reasonOf)
+        self._frames.update(self.datagrams.frames(self._frames))
 
     # Opening
 
@@ -107,19 +111,47 @@ class ExtendedMultiplexer(Multiplexer):
         @param info: What the peer is told of it.
         @raise TunnelError: C{limit-reached}.
         """
-        if len(self.streams) >= self.limits.streams:
-            raise TunnelError("limit-reached", "the session has too many streams")
-        while True:
-            self._lastId = (self._lastId + 2) & 0xFFFFFFFF
-            if self._lastId and self._lastId not in self.streams:
-                break
-        stream = self._newStream(self._lastId, self._peerStreamWindow)
+        stream = self._newStream(self._nextId(), self._peerStreamWindow)
         self.sendFrame(
             stream.id,
             FrameType.OPEN,
             encodeCredit(stream.receiveWindow.limit) + encodeObject(info),
         )
         return stream
+
+    def openFlow(self, info: dict[str, object]) -> SessionFlow:
+        """
+        Open a flow of datagrams.
+
+        @param info: What the peer is told of it.
+        @raise TunnelError: C{limit-reached} or C{not-permitted}.
+        """
+        return self.datagrams.open(self._nextId(), info)
+
+    def _nextId(self) -> int:
+        """
+        Number a stream or a flow.
+
+        @raise TunnelError: C{limit-reached}.
+        """
+        if self._isFull():
+            raise TunnelError("limit-reached", "the session has too many streams")
+        while True:
+            self._lastId = (self._lastId + 2) & 0xFFFFFFFF
+            if self._lastId and not self._isOpen(self._lastId):
+                return self._lastId
+
+    def _isFull(self) -> bool:
+        """
+        Whether there are as many streams and flows as may be.
+        """
+        return len(self.streams) + len(self.datagrams.flows) >= self.limits.streams
+
+    def _isOpen(self, streamId: int) -> bool:
+        """
+        Whether a stream or a flow has that number.
+        """
+        return streamId in self.streams or streamId in self.datagrams.flows
 
     def accept(self, stream: SessionStream) -> None:
         """
@@ -146,7 +178,7 @@ class ExtendedMultiplexer(Multiplexer):
         self.streams[streamId] = stream
         return stream
 
-    def _isPeers(self, streamId: int) -> bool:
+    def isPeers(self, streamId: int) -> bool:
         """
         Whether a stream of this number is the peer's to open.
         """
@@ -156,17 +188,19 @@ class ExtendedMultiplexer(Multiplexer):
         """
         The peer opens a stream.
         """
-        if not self._isPeers(streamId) or streamId in self.streams:
+        if not self.isPeers(streamId) or self._isOpen(streamId):
             raise TunnelError(
                 "protocol-error", f"stream {streamId} is not the peer's to open"
             )
         credit = decodeCredit(payload[:_CREDIT])
         info = decodeObject(payload[_CREDIT:])
-        if len(self.streams) >= self.limits.streams:
+        if self._isFull():
             reason = TunnelError("limit-reached", "the session has too many streams")
-            self._sendReason(streamId, FrameType.REFUSED, reason)
-            return
-        self._opened(self._newStream(streamId, credit), info)
+            self.sendReason(streamId, FrameType.REFUSED, reason)
+        elif info.get("protocol") == "udp":
+            self.datagrams.openedByPeer(streamId, info)
+        else:
+            self._opened(self._newStream(streamId, credit), info)
 
     def _openedByPeer(self, streamId: int, payload: bytes) -> None:
         """
@@ -179,6 +213,9 @@ class ExtendedMultiplexer(Multiplexer):
         stream.answered = True
         if stream.sendWindow.grant(decodeCredit(payload)):
             self.wantsToSend(stream)
+        whenAnswered, stream.whenAnswered = stream.whenAnswered, None
+        if whenAnswered is not None:
+            whenAnswered()
 
     def _refused(self, streamId: int, payload: bytes) -> None:
         """
@@ -293,11 +330,11 @@ class ExtendedMultiplexer(Multiplexer):
         """
         Refuse a stream that the peer has opened, or break one.
         """
-        refusing = self._isPeers(stream.id) and not stream.answered
+        refusing = self.isPeers(stream.id) and not stream.answered
         kind = FrameType.REFUSED if refusing else FrameType.ERROR
-        self._sendReason(stream.id, kind, reason)
+        self.sendReason(stream.id, kind, reason)
 
-    def _sendReason(self, streamId: int, kind: int, reason: TunnelError) -> None:
+    def sendReason(self, streamId: int, kind: int, reason: TunnelError) -> None:
         """
         Send a frame whose payload is a code and a message.
         """
@@ -313,16 +350,62 @@ class ExtendedMultiplexer(Multiplexer):
         if held:
             self._drainSession(held)
 
+    # Datagrams take turns with streams
+
+    @property
+    def backedUp(self) -> bool:
+        """
+        Whether the connection takes nothing now.
+        """
+        return self._paused
+
+    def now(self) -> float:
+        """
+        The time, in seconds.
+        """
+        return self._seconds()
+
+    def writePieces(self, *pieces: bytes) -> None:
+        """
+        Send a frame that is in pieces.
+        """
+        if not self._over:
+            self._sink.writeSequence(pieces)
+
+    def _pump(self) -> None:
+        """
+        Send, streams and datagrams in turn, until the connection holds enough.
+        """
+        self._pumping = True
+        try:
+            credit = True
+            while not self._paused:
+                self.datagrams.pump(FRAME_SHARED)
+                if self._ready and credit and not self._paused:
+                    credit = self._sendNext(self._ready.popleft())
+                elif not self.datagrams.waiting:
+                    break
+        finally:
+            self._pumping = False
+
+    def close(self, reason: TunnelError) -> None:
+        """
+        Break all streams and flows; the connection is gone.
+        """
+        super().close(reason)
+        self.datagrams.close(reason)
+
     def tick(self) -> None:
         """
         Give up on streams that the peer does not answer, and on the greediest
-        one of those that hold up the session.
+        of those that hold up the session.
         """
+        self.datagrams.tick()
         now = self._seconds()
         for stream in list(self.streams.values()):
             if (
                 not stream.answered
-                and not self._isPeers(stream.id)
+                and not self.isPeers(stream.id)
                 and now - stream.since > OPEN_TIMEOUT
             ):
                 self._break(stream, TunnelError("service-timeout"))
@@ -331,8 +414,19 @@ class ExtendedMultiplexer(Multiplexer):
         elif self._fullSince is None:
             self._fullSince = now
         elif now - self._fullSince > STALL:
-            greediest = max(self.streams.values(), key=lambda stream: stream.holding)
-            self._break(greediest, TunnelError("stalled"))
+            self._makeRoom()
+
+    def _makeRoom(self) -> None:
+        """
+        Break the greediest streams until half of the session's window is free.
+        """
+        held = sorted(
+            self.streams.values(), key=lambda stream: stream.holding, reverse=True
+        )
+        for stream in held:
+            if self._receiveWindow.waiting <= self.limits.sessionWindow // 2:
+                break
+            self._break(stream, TunnelError("stalled"))
 
     def _break(self, stream: SessionStream, reason: TunnelError) -> None:
         """

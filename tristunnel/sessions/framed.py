@@ -20,12 +20,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tristunnel.errors import TunnelError
+from tristunnel.relay.kernel import boundUnsent, sinkFor
 from tristunnel.relay.sockets import tuneSocket
-from tristunnel.rpc.jsonrpc import Dispatcher
+from tristunnel.rpc.jsonrpc import Dispatcher, errorResponse
 from tristunnel.rpc.pending import PendingCalls
+from tristunnel.sessions.datagrams import DATAGRAMS, largestDatagram
 from tristunnel.sessions.extended import ExtendedMultiplexer, reasonOf
 from tristunnel.sessions.multiplexer import Limits, Multiplexer
 from tristunnel.wire.framed import (
+    MAX_CONTROL,
+    MAX_DATAGRAM,
     FrameDecoder,
     FrameType,
     HandshakeDecoder,
@@ -65,6 +69,9 @@ TICK = 5.0
 PING_INTERVAL = 20.0
 """Seconds between pings: less than half of the 60 that proxies allow."""
 
+MOST_UNSENT = 16 * 1024 * 1024
+"""Bytes of answers that may wait for a peer to take them."""
+
 DEADLINE = 45.0
 """Seconds of silence after which an extended peer is taken for dead."""
 
@@ -73,7 +80,11 @@ def extensionOffer(limits: Limits) -> dict[str, object]:
     """
     What either side says of itself in the handshake.
     """
-    return {"streamWindow": limits.streamWindow, "sessionWindow": limits.sessionWindow}
+    return {
+        "streamWindow": limits.streamWindow,
+        "sessionWindow": limits.sessionWindow,
+        DATAGRAMS: MAX_DATAGRAM,
+    }
 
 
 def _credit(offer: dict[str, object], key: str) -> int:
@@ -151,6 +162,10 @@ class FramedProtocol(Protocol):
             if self.multiplexer is not None:
                 self._lastHeard = self.reactor.seconds()
                 self.multiplexer.framesArrived(self._decoder.feed(data))
+                if self.multiplexer.unsent > MOST_UNSENT:
+                    raise TunnelError(
+                        "limit-reached", "the peer takes no answers to what it asks"
+                    )
             elif self._introduced:
                 # Frames behind the handshake, before it was answered. The
                 # transport is paused, so this is one read at the most.
@@ -209,6 +224,7 @@ class FramedProtocol(Protocol):
         self._stopDeadline()
         self.multiplexer = multiplexer
         self._lastHeard = self._lastPing = self.reactor.seconds()
+        boundUnsent(self.transport)
         self.transport.registerProducer(multiplexer, True)
         if isinstance(multiplexer, ExtendedMultiplexer):
             self.extended = True
@@ -236,8 +252,8 @@ class FramedProtocol(Protocol):
         @param offer: What the peer said under L{EXTENSION}.
         @raise TunnelError: C{protocol-error}.
         """
-        return ExtendedMultiplexer(
-            self.transport,
+        multiplexer = ExtendedMultiplexer(
+            sinkFor(self.transport),
             self.reactor.seconds,
             opened,
             self.limits,
@@ -245,6 +261,8 @@ class FramedProtocol(Protocol):
             _credit(offer, "streamWindow"),
             _credit(offer, "sessionWindow"),
         )
+        multiplexer.datagrams.largest = largestDatagram(offer)
+        return multiplexer
 
     # The control channel
 
@@ -270,8 +288,15 @@ class FramedProtocol(Protocol):
         """
         Send a control frame.
         """
-        if self.multiplexer is not None and isinstance(message, dict):
-            self.multiplexer.sendFrame(0, FrameType.CONTROL, encodeObject(message))
+        if self.multiplexer is None or not isinstance(message, dict):
+            return
+        payload = encodeObject(message)
+        if len(payload) > MAX_CONTROL:
+            refusal = TunnelError(
+                "limit-reached", "the answer is too long for a frame; ask over HTTP"
+            )
+            payload = encodeObject(errorResponse(message.get("id"), refusal))
+        self.multiplexer.sendFrame(0, FrameType.CONTROL, payload)
 
     def _control(self, streamId: int, payload: bytes) -> None:
         """
@@ -381,6 +406,8 @@ class FramedProtocol(Protocol):
         if self._ended or self.transport is None:
             return
         self.transport.unregisterProducer()
+        # While reading is paused, TLS would not see the peer's goodbye.
+        self.transport.resumeProducing()
         self.transport.loseConnection()
         self._end(self.lost or TunnelError("session-lost", "the session was closed"))
         self._deadline = self.reactor.callLater(
@@ -393,14 +420,14 @@ class FramedProtocol(Protocol):
         """
         self._stopDeadline()
         if self.lost is None:
-            self.lost = TunnelError("session-lost", self.describeLoss(reason))
+            self.lost = self.whyLost(reason)
         self._end(self.lost)
 
-    def describeLoss(self, reason: Failure) -> str:
+    def whyLost(self, reason: Failure) -> TunnelError:
         """
         Say in one line how the connection ended.
         """
-        return str(reason.getErrorMessage())
+        return TunnelError("session-lost", str(reason.getErrorMessage()))
 
     def _end(self, reason: TunnelError) -> None:
         """

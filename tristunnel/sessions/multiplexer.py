@@ -94,6 +94,8 @@ class Multiplexer:
     @ivar sendWindow: The peer's credit for the whole session.
     @ivar unknownFrames: Frames skipped, since their type means nothing here.
     @ivar lateFrames: Frames for streams that are over.
+    @ivar unsent: Bytes of other frames than data that the connection could not
+        send yet.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class Multiplexer:
         self.limits = limits or Limits()
         self.unknownFrames = 0
         self.lateFrames = 0
+        self.unsent = 0
         self._sink = sink
         self._seconds = seconds
         self._opened = opened
@@ -212,7 +215,7 @@ class Multiplexer:
             stream.sendWindow.sent += size
             self.sendWindow.sent += size
             self.sending(stream)
-            self._sink.writeSequence((frameHeader(stream.id, _DATA, size), data))
+            self.sendData(stream.id, data)
             if stream.outgoing:
                 ready.append(stream)
                 return True
@@ -226,10 +229,18 @@ class Multiplexer:
         C{stream} sends bytes now.
         """
 
+    def sendData(self, streamId: int, data: bytes) -> None:
+        """
+        Send a data frame.
+        """
+        self._sink.writeSequence((frameHeader(streamId, _DATA, len(data)), data))
+
     def sendFrame(self, streamId: int, kind: int, payload: bytes = b"") -> None:
         """
         Send a frame ahead of all data that waits.
         """
+        if self._paused:
+            self.unsent += len(payload)
         if not self._over:
             self._sink.write(encodeFrame(streamId, kind, payload))
 
@@ -279,6 +290,7 @@ class Multiplexer:
         The connection has sent all it held.
         """
         self._paused = False
+        self.unsent = 0
         if not self._pumping:
             self._pump()
 

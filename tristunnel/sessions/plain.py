@@ -12,14 +12,24 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from weakref import ref
 
 from tristunnel.errors import TunnelError
+from tristunnel.interfaces import End
 from tristunnel.sessions.multiplexer import Limits, Multiplexer, Sink
 from tristunnel.sessions.stream import SessionStream
 from tristunnel.wire.framed import FrameType
 from tristunnel.wire.windows import UNLIMITED, ReceiveWindow, SendWindow
 
-__all__ = ["HOLD", "LINGER", "STALL", "PlainClientSide", "PlainServerSide"]
+__all__ = [
+    "ANSWER_LINGER",
+    "HELD_UP",
+    "HOLD",
+    "LINGER",
+    "STALL",
+    "PlainClientSide",
+    "PlainServerSide",
+]
 
 HOLD = 1024 * 1024
 """Bytes held for one stream at which the session is read no further."""
@@ -27,9 +37,19 @@ HOLD = 1024 * 1024
 STALL = 10.0
 """Seconds that a reader may stand still while others wait."""
 
+HELD_UP = 60.0
+"""Seconds that a reader may hold up the session although it moves."""
+
 LINGER = 10.0
 """Seconds of silence after which a visitor's end-of-file is passed on,
 although it still awaited an answer."""
+
+ANSWER_LINGER = 1.0
+"""The same, once the answer has begun."""
+
+LEAVE = 120.0
+"""Seconds in which a local end must be over after its stream was closed: the
+last bytes may still be on their way."""
 
 _REMEMBERED = 4096
 
@@ -47,7 +67,11 @@ class _PlainMultiplexer(Multiplexer):
         limits: Limits | None = None,
     ) -> None:
         super().__init__(sink, seconds, opened, limits)
-        self._stalled: set[SessionStream] = set()
+        # Streams that hold the session up, and since when.
+        self._stalled: dict[SessionStream, float] = {}
+        # When local ends were told that the far side has left. Most of them
+        # are over soon, and are not kept alive by this.
+        self._left: list[tuple[float, ref[End]]] = []
         self._frames = {
             FrameType.DATA: self._data,
             FrameType.CLOSE: self._close,
@@ -85,11 +109,15 @@ class _PlainMultiplexer(Multiplexer):
         elif payload:
             stream.receiveWindow.receive(len(payload))
             stream.dataArrived(payload)
-            if stream.holding > HOLD and stream.stalledSince is None:
+            if (
+                stream.holding > HOLD
+                and stream.stalledSince is None
+                and not stream.over
+            ):
                 stream.stalledSince = self._seconds()
                 if not self._stalled:
                     self._sink.pauseProducing()
-                self._stalled.add(stream)
+                self._stalled[stream] = stream.stalledSince
 
     def unknownStream(self, streamId: int) -> SessionStream | None:
         """
@@ -105,7 +133,10 @@ class _PlainMultiplexer(Multiplexer):
         if stream is None:
             self.lateFrames += 1
         else:
+            local = stream.peer
             stream.farSideLeft()
+            if local is not None:
+                self._left.append((self._seconds(), ref(local)))
 
     def _error(self, streamId: int, payload: bytes) -> None:
         """
@@ -136,6 +167,8 @@ class _PlainMultiplexer(Multiplexer):
         Count what a reader took.
         """
         stream.receiveWindow.drained += amount
+        if stream.stalledSince is not None:
+            stream.stalledSince = self._seconds()
 
     def emptied(self, stream: SessionStream) -> None:
         """
@@ -143,7 +176,7 @@ class _PlainMultiplexer(Multiplexer):
         """
         stream.stalledSince = None
         if stream in self._stalled:
-            self._stalled.discard(stream)
+            del self._stalled[stream]
             if not self._stalled and not self._over:
                 self._sink.resumeProducing()
 
@@ -156,16 +189,44 @@ class _PlainMultiplexer(Multiplexer):
 
     def tick(self) -> None:
         """
-        Reset readers that stood still for too long while others wait.
+        Reset readers that stood still for too long while others wait, and
+        those that made others wait for too long.
         """
-        if len(self.streams) < 2:
-            return
-        late = self._seconds() - STALL
-        for stream in list(self._stalled):
-            if stream.stalledSince is not None and stream.stalledSince <= late:
-                reason = TunnelError("stalled")
-                self.sendReset(stream, reason)
-                stream.broken(reason)
+        now = self._seconds()
+        self._breakLeft(now - LEAVE)
+        for stream, since in list(self._stalled.items()):
+            still = stream.stalledSince
+            if still is not None and self.mayWaitFor(now - still, now - since):
+                continue
+            reason = TunnelError("stalled")
+            self.sendReset(stream, reason)
+            stream.broken(reason)
+
+    def _breakLeft(self, late: float) -> None:
+        """
+        Break local ends that were told of a close, which ends both directions,
+        and have not ended their own.
+
+        @param late: Those who were told before this, in seconds.
+        """
+        waiting, self._left = self._left, []
+        for since, reference in waiting:
+            local = reference()
+            if local is None or getattr(local, "over", False):
+                continue
+            if since <= late:
+                local.reset(TunnelError("reset", "the far side has left"))
+            else:
+                self._left.append((since, reference))
+
+    def mayWaitFor(self, still: float, held: float) -> bool:
+        """
+        Whether a reader may go on holding up the session.
+
+        @param still: Seconds since it last took anything.
+        @param held: Seconds for which the session has waited.
+        """
+        return len(self.streams) < 2 or (still < STALL and held < HELD_UP)
 
 
 class PlainServerSide(_PlainMultiplexer):
@@ -183,7 +244,10 @@ class PlainServerSide(_PlainMultiplexer):
         super().__init__(sink, seconds, opened, limits)
         self._lastId = 0
         self._unanswered: set[int] = set()
-        self._lingering: dict[SessionStream, float] = {}
+        # Of visitors that send no more: how long their service may be silent,
+        # and when it last was not.
+        self._lingering: dict[SessionStream, tuple[float, float]] = {}
+        self._answered: dict[int, float] = {}
         self._told: OrderedDict[int, None] = OrderedDict()
 
     def open(self, info: dict[str, object]) -> SessionStream:
@@ -224,20 +288,24 @@ class PlainServerSide(_PlainMultiplexer):
         """
         The service answers.
         """
-        if payload:
-            self._unanswered.discard(streamId)
         super()._data(streamId, payload)
-        if self._lingering:
-            stream = self.streams.get(streamId)
+        stream = self.streams.get(streamId)
+        if payload and stream is not None:
+            self._unanswered.discard(streamId)
+            self._answered[streamId] = now = self._seconds()
             if stream in self._lingering:
-                self._lingering[stream] = self._seconds()
+                self._lingering[stream] = (self._lingering[stream][0], now)
 
     def sendEnd(self, stream: SessionStream) -> None:
         """
-        The visitor sends no more: close, unless it awaits an answer.
+        The visitor sends no more: close, unless its answer is due or coming.
         """
+        now = self._seconds()
         if stream.id in self._unanswered:
-            self._lingering[stream] = self._seconds()
+            self._lingering[stream] = (LINGER, now)
+            stream.finished = True
+        elif now - self._answered.get(stream.id, -ANSWER_LINGER) < ANSWER_LINGER:
+            self._lingering[stream] = (ANSWER_LINGER, self._answered[stream.id])
             stream.finished = True
         else:
             super().sendEnd(stream)
@@ -247,6 +315,7 @@ class PlainServerSide(_PlainMultiplexer):
         Forget C{stream}.
         """
         self._unanswered.discard(stream.id)
+        self._answered.pop(stream.id, None)
         self._lingering.pop(stream, None)
         super().streamOver(stream, held)
 
@@ -255,9 +324,9 @@ class PlainServerSide(_PlainMultiplexer):
         Pass on the ends of visitors whose answers have stopped coming.
         """
         super().tick()
-        late = self._seconds() - LINGER
-        for stream, since in list(self._lingering.items()):
-            if since <= late:
+        now = self._seconds()
+        for stream, (patience, since) in list(self._lingering.items()):
+            if now - since >= patience:
                 self._lingering.pop(stream, None)
                 super().sendEnd(stream)
 
@@ -289,6 +358,13 @@ class PlainClientSide(_PlainMultiplexer):
         stream = self._newStream(streamId)
         self._opened(stream, {})
         return self.streams.get(streamId)
+
+    def mayWaitFor(self, still: float, held: float) -> bool:
+        """
+        Even a service that is alone may not stand still for ever: the server
+        has no other way to tell of new visitors.
+        """
+        return super().mayWaitFor(still, held) and still < HELD_UP
 
     def _close(self, streamId: int, payload: bytes) -> None:
         """

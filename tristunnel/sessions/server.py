@@ -4,20 +4,27 @@ The framed protocol at the server: a client's session.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IAddress, IReactorTime
-from twisted.internet.protocol import ServerFactory
+from twisted.internet.interfaces import IAddress, INegotiated, IReactorTime
+from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.python.failure import Failure
 
+from tristunnel.auth.certificate import certificateName
 from tristunnel.auth.realm import Authenticator, Identity
-from tristunnel.capability import claimTunnel
 from tristunnel.errors import TunnelError
+from tristunnel.listeners.tcp import addressText
 from tristunnel.observer import ServerObserver
-from tristunnel.registry import Lease
+from tristunnel.relay.kernel import canHandOver
+from tristunnel.relay.sockets import SocketEnd
 from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.rpc.methods import methodsOf
-from tristunnel.service import Caller, TunnelService
+from tristunnel.rules.access import serviceOf
+from tristunnel.server.gate import sourceOf
+from tristunnel.sessions.direct import DirectStreams
+from tristunnel.sessions.extended import ExtendedMultiplexer
 from tristunnel.sessions.framed import (
     EXTENSION,
     HANDSHAKE_TIMEOUT,
@@ -25,13 +32,22 @@ from tristunnel.sessions.framed import (
     FramedProtocol,
     extensionOffer,
 )
-from tristunnel.sessions.multiplexer import Limits
+from tristunnel.sessions.lanes import ServerLanes
+from tristunnel.sessions.multiplexer import Limits, Multiplexer
+from tristunnel.sessions.path import PATH, ServerPaths, describePath
 from tristunnel.sessions.plain import PlainServerSide
+from tristunnel.sessions.zlayer_data import ZLayerSessions
+from tristunnel.tls.rejection import whyNoTLS
+from tristunnel.tunnels.capability import claimTunnel
+from tristunnel.tunnels.registry import Lease
+from tristunnel.tunnels.service import Caller, TunnelService
 from tristunnel.wire.first_bytes import describeFirstBytes, looksLikeTLS
 
 if TYPE_CHECKING:
+    from tristunnel.interfaces import EitherEnd
     from tristunnel.sessions.stream import SessionStream
-    from tristunnel.tunnel import Stream, Tunnel
+    from tristunnel.tunnels.clients import ConnectedClient
+    from tristunnel.tunnels.tunnel import Stream, Tunnel
 
 __all__ = ["TunnelServerFactory", "TunnelServerProtocol", "whyNotFramed"]
 
@@ -76,6 +92,9 @@ class TunnelServerProtocol(FramedProtocol):
 
     @ivar identity: Who the client is, once that is known.
     @ivar lease: What keeps its tunnels beyond this connection.
+    @ivar direct: What lets streams leave the session, where both sides can.
+    @ivar lanes: Its further connections, if it asked for some.
+    @ivar laneOver: Told of the end, if it is one of them.
     @ivar stranger: Told when the client is known, or when its login failed.
     """
 
@@ -94,6 +113,11 @@ class TunnelServerProtocol(FramedProtocol):
         super().__init__(reactor, limits, dispatcher, handshakeTimeout)
         self.identity: Identity | None = None
         self.lease: Lease | None = None
+        self.direct: DirectStreams | None = None
+        self.lanes: ServerLanes | None = None
+        self.laneOver: Callable[[FramedProtocol], None] = lambda lane: None
+        self.cameBy: Caller | None = None
+        self.vouchedFor: Identity | None = None
         self._service = service
         self._observer = service.observer
         self._authenticator = authenticator
@@ -101,6 +125,7 @@ class TunnelServerProtocol(FramedProtocol):
         self._host = ""
         self._admitting: Deferred[None] | None = None
         self._tunnel: Tunnel | None = None
+        self._client: ConnectedClient | None = None
         self._leaving: TunnelError | None = None
 
     # Coming in
@@ -111,8 +136,49 @@ class TunnelServerProtocol(FramedProtocol):
         """
         # TLS hands the true peer out only now, a PROXY header too.
         self._peer = self.transport.getPeer()
+        offer = message.get(EXTENSION)
+        if isinstance(offer, dict) and "ticket" in offer:
+            self._redeem(offer)
+            return
         self.transport.pauseProducing()
         self._admitting = Deferred.fromCoroutine(self._admit(message))
+
+    def _redeem(self, offer: dict[str, object]) -> None:
+        """
+        Let the connection be what its ticket is for.
+        """
+        use = self._service.tickets.redeem(offer["ticket"])
+        if use is None or not use(self, offer):
+            self._refuse(TunnelError("expired", "the ticket is not valid"), True)
+        elif self.stranger is not None:
+            self.stranger.known()
+
+    def stepAside(self) -> bytes:
+        """
+        Have nothing to do with the connection any more: it is a stream.
+
+        @return: What came behind the handshake.
+        """
+        self._ended = True
+        self._stopDeadline()
+        if isinstance(self.factory, TunnelServerFactory):
+            self.factory.sessions.discard(self)
+        rest, self._rest = self._rest, b""
+        return rest
+
+    def becomeLane(self, offer: dict[str, object]) -> None:
+        """
+        Carry another session's streams, and nothing else.
+
+        @param offer: What the client said of its windows.
+        """
+        multiplexer = self.extendedMultiplexer(offer, True, self._openedByClient)
+        # Nobody has logged in here, so nobody may call anything.
+        self._dispatcher = None
+        self.sendHandshake(
+            {EXTENSION: {"accepted": True, **extensionOffer(self.limits)}}
+        )
+        self.establish(multiplexer)
 
     async def _admit(self, message: dict[str, object]) -> None:
         """
@@ -121,19 +187,33 @@ class TunnelServerProtocol(FramedProtocol):
         offer = message.pop(EXTENSION, None)
         extended = isinstance(offer, dict)
         claim = offer.get("tunnel") if isinstance(offer, dict) else None
+        access = offer.get("access") if isinstance(offer, dict) else None
         try:
             if isinstance(claim, dict):
                 # The capability is the credential, and good for no more.
                 self._tunnel = await claimTunnel(self._service.registry, claim)
                 self.identity = Identity(f"tunnel-{self._tunnel.id}")
-            else:
-                self.identity = await self._authenticator.authenticate(
-                    message, self._peer
+            elif isinstance(access, dict):
+                self.identity = await self._service.access.claim(
+                    access,
+                    self._peer,
+                    lambda: self._authenticate(message),
                 )
+            elif self.vouchedFor is not None and not message:
+                self.identity = self.vouchedFor
+            else:
+                self.identity = await self._authenticate(message)
             if self.stranger is not None:
                 self.stranger.known()
             if self._leaving is not None:
                 raise self._leaving
+            self._client = self._service.clients.enter(
+                self.identity,
+                addressText(self._peer),
+                "framed" if extended else "framed-plain",
+                self.fail,
+                self,
+            )
             if isinstance(offer, dict):
                 self._admitExtended(self.identity, offer)
             else:
@@ -151,6 +231,17 @@ class TunnelServerProtocol(FramedProtocol):
             self._admitting = None
             if not self._ended:
                 self.transport.resumeProducing()
+
+    def _authenticate(self, message: dict[str, object]) -> Deferred[Identity]:
+        """
+        Find out who the client is.
+        """
+        certificate = (
+            certificateName(self.transport)
+            if self.cameBy is None
+            else self.cameBy.certificate
+        )
+        return self._authenticator.authenticate(message, self._peer, certificate)
 
     def _refuse(self, refusal: TunnelError, extended: bool) -> None:
         """
@@ -188,9 +279,36 @@ class TunnelServerProtocol(FramedProtocol):
         else:
             self._claim(self._tunnel)
             answer["tunnels"] = [self._tunnel.publicURI]
+        if offer.get("direct") in ("auto", "always") and canHandOver(self.transport):
+            answer["direct"] = True
+            self.direct = DirectStreams(
+                self.reactor,
+                self._service.tickets,
+                multiplexer,
+                offer["direct"] == "always",
+            )
+        answer.update(self._openPath(offer, multiplexer))
         self.sendHandshake({"port": 0, EXTENSION: answer})
         self._observer.clientConnected(self._peer, identity, "framed")
         self.establish(multiplexer)
+
+    def _openPath(
+        self, offer: dict[str, object], multiplexer: ExtendedMultiplexer
+    ) -> dict[str, object]:
+        """
+        Give a client that can use it a way for datagrams past the session.
+
+        @return: What the answer says of it.
+        """
+        paths = getattr(self.factory, "paths", None)
+        if paths is None or offer.get(PATH) is not True:
+            return {}
+        port = paths.port(self._service.clientPort[0])
+        if not port:
+            return {}
+        flows = multiplexer.datagrams
+        flows.path, keys = paths.open(lambda: bool(flows.flows), flows.pathArrived)
+        return {PATH: describePath(port, keys)}
 
     def _takeLease(self, identity: Identity, asked: object) -> dict[str, object]:
         """
@@ -243,7 +361,7 @@ class TunnelServerProtocol(FramedProtocol):
         """
         As whom the client calls the tunnel service.
         """
-        here = self.transport.getHost()
+        here = self.cameBy or self.transport.getHost()
         return Caller(
             self.identity or Identity("anonymous", anonymous=True),
             self._host or getattr(here, "host", "localhost"),
@@ -251,9 +369,25 @@ class TunnelServerProtocol(FramedProtocol):
             self,
             self.lease,
             self._tunnel,
+            sourceOf(self._peer),
+            (
+                INegotiated.providedBy(self.transport)
+                if self.cameBy is None
+                else self.cameBy.secure
+            ),
         )
 
     # IClientSide
+
+    @property
+    def carriesDatagrams(self) -> bool:
+        """
+        Whether the client can serve visitors over UDP.
+        """
+        return (
+            isinstance(self.multiplexer, ExtendedMultiplexer)
+            and self.multiplexer.datagrams.largest > 0
+        )
 
     def serve(self, stream: Stream) -> None:
         """
@@ -262,14 +396,34 @@ class TunnelServerProtocol(FramedProtocol):
         if self.multiplexer is None or self._leaving is not None or self._ended:
             stream.refuse(self._leaving or TunnelError("client-away"))
             return
+        info: dict[str, object] = {
+            "tunnel": stream.tunnel.publicURI,
+            "visitor": stream.visitorAddress,
+        }
+        end: EitherEnd
         try:
-            end = self.multiplexer.open(
-                {"tunnel": stream.tunnel.uri, "visitor": stream.visitorAddress}
-            )
+            if stream.tunnel.protocol != "udp":
+                if self.direct is not None:
+                    self.direct.serve(stream, info)
+                    return
+                end = self.streamsOf(self.multiplexer).open(info)
+            elif isinstance(self.multiplexer, ExtendedMultiplexer):
+                end = self.multiplexer.openFlow(info)
+            else:
+                raise TunnelError("not-permitted", "a W3P client knows no UDP")
         except TunnelError as refusal:
             stream.refuse(refusal)
         else:
             stream.connect(end)
+
+    def streamsOf(self, multiplexer: Multiplexer) -> Multiplexer:
+        """
+        Choose the connection for a new stream: of several, the least loaded.
+        """
+        if self.lanes is None or not isinstance(multiplexer, ExtendedMultiplexer):
+            return multiplexer
+        chosen: Multiplexer = self.lanes.leastLoaded(multiplexer)
+        return chosen
 
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
         """
@@ -282,7 +436,7 @@ class TunnelServerProtocol(FramedProtocol):
         if self.extended:
             self.notify(
                 "tunnelClosed",
-                uri=tunnel.uri,
+                uri=tunnel.publicURI,
                 code=reason.code.name,
                 message=reason.message,
             )
@@ -293,17 +447,75 @@ class TunnelServerProtocol(FramedProtocol):
 
     def _openedByClient(self, stream: SessionStream, info: dict[str, object]) -> None:
         """
-        A client opens a stream of its own: there is nothing for it to reach.
+        A client opens a stream of its own: it is a visitor of a tunnel that
+        it names.
         """
-        stream.reset(TunnelError("not-permitted", "clients open no streams here"))
+        name = info.get("service")
+        if name is None and self.identity is not None:
+            name = serviceOf(self.identity)
+        if not isinstance(name, str):
+            stream.reset(
+                TunnelError("not-permitted", "which service? the stream names none")
+            )
+            return
+        visit = Deferred.fromCoroutine(self._visit(stream, name))
+        visit.addErrback(lambda failure: self._log.failure("A visit failed", failure))
+
+    async def _visit(self, stream: SessionStream, name: str) -> None:
+        """
+        Let a client visit a tunnel.
+        """
+        try:
+            tunnel = await self._service.findNamed(self.caller(), name)
+        except TunnelError as refusal:
+            stream.reset(refusal)
+            return
+        if tunnel.protocol == "udp":
+            stream.reset(
+                TunnelError(
+                    "not-permitted",
+                    f"{name} is a UDP service: send it datagrams at its own port",
+                )
+            )
+        elif not stream.over and self.multiplexer is not None:
+            tunnel.visitorArrived(stream, addressText(self._peer))
+            self.multiplexer.accept(stream)
 
     # Going
 
+    def streams(self) -> int:
+        """
+        How many streams there are, in the session and beside it.
+        """
+        within = 0 if self.multiplexer is None else len(self.multiplexer.streams)
+        tunnels = [] if self.lease is None else self.lease.tunnels
+        return within + sum(
+            isinstance(stream.client, SocketEnd)
+            for tunnel in tunnels
+            for stream in tunnel.streams
+        )
+
+    def _tick(self) -> None:
+        """
+        Look at the deadlines.
+        """
+        super()._tick()
+        if self.direct is not None:
+            self.direct.tick()
+
     def displaced(self) -> None:
         """
-        The lease's holder has come back on another connection.
+        The lease's holder has come back on another connection, or somebody
+        else has the same tunnel's URI.
         """
         self.fail(TunnelError("displaced"))
+
+    def peerLeaves(self, reason: TunnelError) -> None:
+        """
+        The client is about to go, and takes no new visitors.
+        """
+        if self._leaving is None:
+            self._leaving = TunnelError("client-away", "the client is about to stop")
 
     def leave(self, reason: TunnelError) -> None:
         """
@@ -321,6 +533,16 @@ class TunnelServerProtocol(FramedProtocol):
                 reason = self._whyNoHandshake(reason)
             self._observer.peerRefused(self._peer, reason)
         super().fail(reason)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The connection is gone, or never came through TLS.
+        """
+        if self.multiplexer is None and self.lost is None:
+            broken = whyNoTLS(reason)
+            if broken is not None:
+                self._observer.peerRefused(self._peer, broken)
+        super().connectionLost(reason)
 
     def _handshakeBegun(self) -> bool:
         """
@@ -343,6 +565,13 @@ class TunnelServerProtocol(FramedProtocol):
         """
         if self._admitting is not None:
             self._admitting.cancel()
+        if self.direct is not None:
+            self.direct.close()
+        if self.lanes is not None:
+            self.lanes.close(reason)
+        self.laneOver(self)
+        if self._client is not None:
+            self._service.clients.leave(self._client)
         if self.lease is not None:
             self._service.leases.holderLost(self.lease, self)
         if self._tunnel is not None:
@@ -356,6 +585,37 @@ class TunnelServerProtocol(FramedProtocol):
             self.factory.sessions.discard(self)
 
 
+def spareTickets(caller: Caller, count: int) -> list[str]:
+    """
+    Give a client tickets for connections that it dials ahead.
+
+    @param count: How many it would like.
+    @raise TunnelError: C{not-permitted} without a session that may have them.
+    """
+    session = caller.clientSide
+    direct = session.direct if isinstance(session, TunnelServerProtocol) else None
+    if direct is None or type(count) is not int or count < 1:
+        raise TunnelError("not-permitted", "this session has no direct streams")
+    return direct.grantSpares(count)
+
+
+def laneTickets(caller: Caller, count: int) -> list[str]:
+    """
+    Give a client tickets for further connections of its session.
+
+    @param count: How many it would like.
+    @raise TunnelError: C{not-permitted} without a session that may have them.
+    """
+    session = caller.clientSide
+    if not isinstance(session, TunnelServerProtocol) or not session.extended:
+        raise TunnelError("not-permitted", "only a session has lanes")
+    if type(count) is not int or count < 1:
+        raise TunnelError("bad-option", "count is a number from 1 up")
+    if session.lanes is None:
+        session.lanes = ServerLanes(session._service.tickets)
+    return session.lanes.grant(count)
+
+
 class TunnelServerFactory(ServerFactory[TunnelServerProtocol]):
     """
     Makes the sessions of a server.
@@ -367,6 +627,9 @@ class TunnelServerFactory(ServerFactory[TunnelServerProtocol]):
     @param handshakeTimeout: Seconds that a client has for its handshake.
 
     @ivar sessions: All connections, admitted or not.
+    @ivar webSockets: All WebSockets, of sessions and others.
+    @ivar zlayer: What those have in common that speak zlayer's dialect.
+    @ivar paths: Where datagrams can come past sessions, or C{None}.
     """
 
     noisy = False
@@ -385,7 +648,16 @@ class TunnelServerFactory(ServerFactory[TunnelServerProtocol]):
         self.limits = limits or Limits()
         self.handshakeTimeout = handshakeTimeout
         self.sessions: set[TunnelServerProtocol] = set()
-        self._dispatcher = Dispatcher(methodsOf(service).get)
+        self.webSockets: set[object] = set()
+        self.zlayer = ZLayerSessions(reactor)
+        self.paths: ServerPaths | None = None
+        self._dispatcher = Dispatcher(
+            {
+                **methodsOf(service),
+                "spareTickets": spareTickets,
+                "laneTickets": laneTickets,
+            }.get
+        )
         self._leaving: TunnelError | None = None
 
     @property
@@ -426,11 +698,7 @@ class TunnelServerFactory(ServerFactory[TunnelServerProtocol]):
         """
         How many streams the sessions carry now.
         """
-        return sum(
-            len(session.multiplexer.streams)
-            for session in self.sessions
-            if session.multiplexer is not None
-        )
+        return sum(session.streams() for session in self.sessions)
 
     def close(self, reason: TunnelError) -> None:
         """
@@ -438,3 +706,5 @@ class TunnelServerFactory(ServerFactory[TunnelServerProtocol]):
         """
         for session in list(self.sessions):
             session.fail(reason)
+        if self.paths is not None:
+            self.paths.close()

@@ -5,9 +5,11 @@ A stream's end within a session.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tristunnel.errors import TunnelError
+from tristunnel.relay.memory import HELD
 from tristunnel.wire.windows import ReceiveWindow, SendWindow
 
 if TYPE_CHECKING:
@@ -43,7 +45,11 @@ class SessionStream:
     @ivar queued: Whether the multiplexer has it in its round.
     @ivar answered: Whether the peer has accepted the stream.
     @ivar since: When it was opened, in seconds.
+    @ivar whenAnswered: Called once when the peer accepts it.
+    @cvar memory: Counts what is held for readers that stand still.
     """
+
+    memory = HELD
 
     __slots__ = (
         "_closed",
@@ -68,6 +74,7 @@ class SessionStream:
         "sendWindow",
         "since",
         "stalledSince",
+        "whenAnswered",
     )
 
     def __init__(
@@ -90,6 +97,7 @@ class SessionStream:
         self.answered = False
         self.since = since
         self.stalledSince: float | None = None
+        self.whenAnswered: Callable[[], None] | None = None
         self._multiplexer = multiplexer
         self._offset = 0
         self._outgoingSize = 0
@@ -103,6 +111,13 @@ class SessionStream:
 
     def __repr__(self) -> str:
         return f"<SessionStream {self.id}>"
+
+    @property
+    def peer(self) -> End | None:
+        """
+        The local end, once it was joined.
+        """
+        return self._peer
 
     @property
     def over(self) -> bool:
@@ -144,6 +159,7 @@ class SessionStream:
             self._sourcePaused = True
             if self._peer is not None:
                 self._peer.pauseReading()
+            self.memory.hold(self, SOURCE_HIGH, self._shed)
 
     def _discard(self, amount: int) -> None:
         """
@@ -191,6 +207,20 @@ class SessionStream:
         if self._peer is None:
             self._closed = left
 
+    def accept(self) -> None:
+        """
+        Tell the far side, which opened it, that it has reached its service.
+        """
+        self._multiplexer.accept(self)
+
+    def abandon(self) -> None:
+        """
+        Forget the stream without a word: it goes on elsewhere.
+        """
+        if not self._over:
+            self._closed = self.whenAnswered = None
+            self._end(None)
+
     # For the multiplexer
 
     def take(self, limit: int) -> bytes:
@@ -211,6 +241,7 @@ class SessionStream:
         self._outgoingSize -= len(data)
         if self._sourcePaused and self._outgoingSize <= SOURCE_LOW:
             self._sourcePaused = False
+            self.memory.release(self, SOURCE_HIGH)
             if self._peer is not None:
                 self._peer.resumeReading()
         return data
@@ -222,6 +253,7 @@ class SessionStream:
         self.received += len(data)
         if self._readPaused or self._peer is None or self._incoming:
             self._incoming.append(data)
+            self.memory.hold(self, len(data), self._shed)
         else:
             self._peer.write(data)
             self._multiplexer.drained(self, len(data))
@@ -236,6 +268,7 @@ class SessionStream:
         if self._sourcePaused:
             # Paused for ever it would never see its own end.
             self._sourcePaused = False
+            self.memory.release(self, SOURCE_HIGH)
             if self._peer is not None:
                 self._peer.resumeReading()
         self.eofArrived()
@@ -277,6 +310,7 @@ class SessionStream:
         hadSome = bool(incoming)
         while incoming and not self._readPaused and not self._over:
             data = incoming.popleft()
+            self.memory.release(self, len(data))
             peer.write(data)
             self._multiplexer.drained(self, len(data))
         if hadSome and not incoming:
@@ -285,15 +319,25 @@ class SessionStream:
             peer.finish()
             self.checkOver()
 
+    def _shed(self, reason: TunnelError) -> None:
+        """
+        Be broken towards both sides: too much is held for this stream.
+        """
+        if not self._over:
+            self._multiplexer.sendReset(self, reason)
+            self.broken(reason)
+
     def _end(self, reason: TunnelError | None) -> None:
         """
         Let go of everything.
         """
         self._over = True
+        self.memory.letGo(self)
         held = sum(map(len, self._incoming))
         self._incoming.clear()
         self.outgoing.clear()
         self._multiplexer.streamOver(self, held)
+        self.whenAnswered = None
         if self._closed is not None:
             closed, self._closed = self._closed, None
             closed(reason)

@@ -6,13 +6,18 @@ from __future__ import annotations
 
 import base64
 import binascii
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress
 from twisted.web.server import Request
 
+from tristunnel.auth.certificate import certificateName
 from tristunnel.auth.realm import Authenticator, Identity
 from tristunnel.errors import TunnelError
-from tristunnel.service import Caller
+from tristunnel.server.gate import sourceOf
+from tristunnel.tunnels.service import Caller
+from tristunnel.web.forwarded import Forwarded
 
 __all__ = ["HTTPCallers", "hostOf"]
 
@@ -32,15 +37,54 @@ def hostOf(request: Request) -> str:
     return str(getattr(request.getHost(), "host", "localhost"))
 
 
+def _portOf(request: Request, secure: bool) -> int:
+    """
+    The port by which the sender of a request reaches this server, which a
+    proxy's may be and ours need not.
+    """
+    header = (request.getHeader(b"host") or b"").decode("ascii", "replace")
+    port = header.rpartition("]")[2].rpartition(":")[2] if ":" in header else ""
+    if port.isdecimal() and 0 < int(port) < 65536:
+        return int(port)
+    if header:
+        return 443 if secure else 80
+    return int(getattr(request.getHost(), "port", 0) or 0)
+
+
+class LoginGate(Protocol):
+    """
+    Whoever makes those wait whose logins fail.
+    """
+
+    def check(self, address: IAddress | None) -> None:
+        """
+        Raise L{TunnelError} if an address has to wait.
+        """
+
+    def loginFailed(self, address: IAddress | None) -> None:
+        """
+        A login from an address failed.
+        """
+
+
 class HTTPCallers:
     """
     Finds out who calls.
 
     @param authenticator: Checks what the C{Authorization} header says.
+    @param forwarded: Whom proxies speak for.
+    @param gate: Makes those wait whose logins fail.
     """
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        forwarded: Forwarded | None = None,
+        gate: LoginGate | None = None,
+    ) -> None:
+        self._gate = gate
         self._authenticator = authenticator
+        self._forwarded = forwarded or Forwarded()
 
     def __call__(self, request: Request) -> Deferred[Caller]:
         """
@@ -53,18 +97,77 @@ class HTTPCallers:
         """
         Check the credentials of a request.
         """
-        identity = await self._identify(request)
+        peer = self._forwarded.peer(request)
+        if self._gate is not None:
+            self._gate.check(peer)
+        try:
+            identity = await self._identify(request)
+        except TunnelError as refusal:
+            tried = request.getHeader(b"authorization") is not None
+            if self._gate is not None and tried and refusal.code.name == "auth-refused":
+                self._gate.loginFailed(peer)
+            raise
+        return self.describe(request, identity)
+
+    def checkLogins(self, peer: IAddress | None) -> None:
+        """
+        @raise TunnelError: C{limit-reached}, if C{peer} has to wait since its
+            logins failed.
+        """
+        if self._gate is not None:
+            self._gate.check(peer)
+
+    def loginFailed(self, peer: IAddress | None) -> None:
+        """
+        A login was wrong that came in messages and not with the request.
+        """
+        if self._gate is not None:
+            self._gate.loginFailed(peer)
+
+    def describe(self, request: Request, identity: Identity) -> Caller:
+        """
+        Say how C{identity} reached this server.
+        """
+        secure = self._forwarded.isSecure(request)
         return Caller(
-            identity, hostOf(request), int(getattr(request.getHost(), "port", 0) or 0)
+            identity,
+            hostOf(request),
+            _portOf(request, secure),
+            address=sourceOf(self._forwarded.peer(request)),
+            secure=secure,
+            certificate=self._certificateOf(request),
         )
+
+    def _certificateOf(self, request: Request) -> str:
+        """
+        The name in the certificate that the sender of a request has shown; a
+        proxy's is not the sender's.
+        """
+        if self._forwarded.isByProxy(request):
+            return ""
+        return certificateName(getattr(request.channel, "transport", None))
 
     def _identify(self, request: Request) -> Deferred[Identity]:
         """
         Read the C{Authorization} header.
         """
         header = (request.getHeader(b"authorization") or b"").strip()
+        peer = self._forwarded.peer(request)
+        if not header:
+            return self._authenticator.authenticate(
+                {}, peer, self._certificateOf(request)
+            )
+        return self.identify(header, peer)
+
+    def identify(self, header: bytes, peer: IAddress | None) -> Deferred[Identity]:
+        """
+        Find out who an C{Authorization} header is from.
+
+        @param header: Its value; empty if there is none.
+        @return: The identity.
+        @raise TunnelError: C{auth-refused}, also by the Deferred.
+        """
         scheme, _, rest = header.partition(b" ")
-        peer = request.getClientAddress()
         if scheme.lower() == b"bearer":
             token = rest.strip().decode("utf-8", "replace")
             return self._authenticator.authenticateBearer(token, peer)

@@ -15,7 +15,7 @@ from tristunnel.rpc.methods import methodsOf
 from tristunnel.rpc.resource import JSONRPCResource
 from tristunnel.rpc.xmlrpc import TunnelXMLRPC
 from tristunnel.server.gate import GatePass
-from tristunnel.service import TunnelService
+from tristunnel.tunnels.service import TunnelService
 from tristunnel.web.callers import HTTPCallers
 from tristunnel.wire.first_bytes import HTTP_METHODS
 
@@ -59,10 +59,18 @@ def rpcPages(
 def rootOf(pages: Mapping[bytes, IResource]) -> Resource:
     """
     Put pages below a root.
+
+    @param pages: By path; one of several parts makes what is on the way.
     """
     root = Resource()
-    for name, page in pages.items():
-        root.putChild(name, page)
+    for path, page in pages.items():
+        *way, name = path.split(b"/")
+        place = root
+        for part in way:
+            if part not in place.children:
+                place.putChild(part, Resource())
+            place = place.children[part]
+        place.putChild(name, page)
     return root
 
 

@@ -21,6 +21,7 @@ from tristunnel.errors import TunnelError
 __all__ = [
     "MAGIC",
     "MAX_CONTROL",
+    "MAX_DATAGRAM",
     "MAX_FRAME",
     "MAX_HANDSHAKE",
     "Frame",
@@ -47,6 +48,9 @@ MAX_FRAME = 1024 * 1024
 
 MAX_CONTROL = 256 * 1024
 """Most payload bytes of a frame that must be held whole (all but data)."""
+
+MAX_DATAGRAM = 65_507
+"""Most payload bytes of a datagram frame: what UDP over IPv4 can carry."""
 
 MAX_STREAM_ID = 0xFFFFFFFF
 

@@ -1,0 +1,175 @@
+"""
+A server in memory whose clients have tokens.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from tests.sessions.network import RawPeer
+from tests.sessions.test_server import OFFER, ServerTestCase, call
+from tristunnel.auth.permissions import Permissions
+from tristunnel.auth.realm import Authenticator, Identity, portalFor
+from tristunnel.auth.tokens import TokenFile
+from tristunnel.auth.tokens_store import TokenStore
+from tristunnel.rpc.jsonrpc import Dispatcher
+from tristunnel.rpc.methods import methodsOf
+from tristunnel.sessions.server import TunnelServerFactory
+from tristunnel.tunnels.service import Caller
+
+__all__ = ["NOW", "TokenServerTestCase"]
+
+NOW = 1_900_000_000.0
+"""The time of day when a test begins."""
+
+
+class TokenServerTestCase(ServerTestCase):
+    """
+    A test of a server that asks for tokens.
+
+    @ivar path: The token file.
+    @ivar store: The same file, as an operator changes it.
+    @ivar tokens: Tokens by name.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make the server and the token of C{admin}.
+        """
+        super().setUp()
+        self.path = Path(self.mktemp())
+        self.store = TokenStore(self.path, self.now)
+        self.tokens: dict[str, str] = {}
+        self.turn = 0
+        self.makeToken("admin", may=frozenset({"admin"}))
+        self.checker = TokenFile(self.path, self.clock, self.now)
+        self.authenticator = Authenticator(portalFor([self.checker]))
+        self.sessions = TunnelServerFactory(
+            self.clock, self.service, self.authenticator
+        )
+        self.service.clientPort = (9000, False)
+        self.addCleanup(self.checkQuiet)
+
+    def now(self) -> float:
+        """
+        The time of day.
+        """
+        return NOW + self.clock.seconds()
+
+    def checkQuiet(self) -> None:
+        """
+        When all sessions and tunnels are over, nobody looks at the file.
+        """
+        for session in list(self.sessions.sessions):
+            session.transport.abortConnection()
+        self.settle()
+        self.clock.advance(200)
+        self.service.access.close()
+        self.clock.advance(2)
+        self.assertEqual(list(self.service.clients), [])
+        self.assertEqual(self.service.rights._tunnels, {})
+        for late in self.clock.getDelayedCalls():
+            self.assertNotIsInstance(
+                getattr(late.func, "__self__", None), TokenFile, "it goes on looking"
+            )
+
+    # The file
+
+    def touch(self) -> None:
+        """
+        Make sure that a change of the file is seen.
+        """
+        self.turn += 1
+        os.utime(self.path, (self.turn, self.turn))
+
+    def makeToken(self, name: str, /, **permissions: Any) -> str:
+        """
+        Make a token.
+        """
+        token = self.store.create(name, Permissions(**permissions))
+        self.tokens[name] = token
+        self.touch()
+        return token
+
+    def revoke(self, name: str) -> None:
+        """
+        Revoke a token.
+        """
+        self.store.revoke(name)
+        self.touch()
+
+    def rewrite(self, old: str, new: str) -> None:
+        """
+        Replace a part of the file, as an editor does.
+        """
+        text = self.path.read_text()
+        assert old in text
+        self.path.write_text(text.replace(old, new))
+        self.touch()
+
+    # Clients
+
+    def plain(self, name: str) -> RawPeer:
+        """
+        Connect as a plain W3P client.
+        """
+        return self.dial({"id": "x", "token": self.tokens[name]})
+
+    def client(self, name: str, /, **offer: object) -> RawPeer:
+        """
+        Connect as an extended client.
+        """
+        return self.dial({"token": self.tokens[name], "tristunnel": {**OFFER, **offer}})
+
+    def refusal(self, peer: RawPeer) -> str:
+        """
+        The code with which an extended client was turned away.
+        """
+        self.assertIsNotNone(peer.lost)
+        code: str = peer.handshake["tristunnel"]["refused"]["code"]
+        return code
+
+    def ask(self, peer: RawPeer, method: str, /, **params: object) -> Any:
+        """
+        Call a method on the control channel.
+
+        @return: The result, or the code of the error.
+        """
+        peer.say(call(7, method, **params))
+        self.settle()
+        return self.outcomeOf(self.answers(peer)[7])
+
+    @staticmethod
+    def outcomeOf(answer: dict[str, Any]) -> Any:
+        """
+        The result, or the code of the error.
+        """
+        if "error" in answer:
+            return answer["error"].get("data", {}).get("code", answer["error"])
+        return answer["result"]
+
+    # RPC
+
+    def identity(self, name: str) -> Identity:
+        """
+        Log in as HTTP's bearer of a token does.
+        """
+        return self.successResultOf(
+            self.authenticator.authenticateBearer(self.tokens[name])
+        )
+
+    def rpc(self, name: str, method: str, /, **params: object) -> Any:
+        """
+        Call a method by JSON-RPC.
+
+        @return: The result, or the code of the error.
+        """
+        caller = Caller(self.identity(name), "server", 9000, address="192.0.2.1")
+        dispatcher = Dispatcher(methodsOf(self.service).get)
+        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        answer: Deferred[Any] = dispatcher.dispatchObject(caller, request)
+        return self.outcomeOf(self.successResultOf(answer))

@@ -1,0 +1,227 @@
+"""
+Tests of L{tristunnel.client.proxy} and of the ways through it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
+from twisted.internet.protocol import Factory, Protocol
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.loopback import Service, Talk
+from tests.websocket.test_tunnels import FramedTestCase
+from tristunnel.client.connect import parseConnect
+from tristunnel.client.direct import Carrier
+from tristunnel.client.proxy import ProxiedEndpoint, parseProxy
+from tristunnel.client.way import Way, parseHeader
+from tristunnel.errors import TunnelError
+
+
+class _Proxy(Factory):
+    """
+    An HTTP proxy, as small as it can be.
+
+    @ivar asked: The requests that came.
+    @ivar answer: What is answered; empty to connect.
+    """
+
+    noisy = False
+
+    def __init__(self, reactor: Any) -> None:
+        self.reactor = reactor
+        self.asked: list[str] = []
+        self.answer = b""
+        self.talks: list[Any] = []
+
+    def buildProtocol(self, addr: object) -> Protocol:
+        """Make one."""
+        proxied = _Proxied(self)
+        self.talks.append(proxied)
+        return proxied
+
+
+class _Far(Protocol):
+    """
+    The far side of a proxied connection.
+    """
+
+    near: Any
+
+    def dataReceived(self, data: bytes) -> None:
+        """Pass it on."""
+        self.near.transport.write(data)
+
+    def connectionLost(self, reason: object = None) -> None:  # type: ignore[override]
+        """Pass it on."""
+        self.near.transport.loseConnection()
+
+
+class _Proxied(Talk):
+    """
+    A connection to the proxy.
+    """
+
+    far: Any = None
+
+    def __init__(self, proxy: _Proxy) -> None:
+        super().__init__()
+        self._proxy = proxy
+        self._waiting = b""
+        self._asked = False
+
+    def dataReceived(self, data: bytes) -> None:
+        """Connect, then pass on."""
+        if self.far is not None:
+            self.far.transport.write(data)
+            return
+        self._waiting += data
+        head, end, self._waiting = self._waiting.partition(b"\r\n\r\n")
+        if self._asked or not end:
+            self._waiting = head + end + self._waiting
+            return
+        self._asked = True
+        self._proxy.asked.append(head.decode())
+        if self._proxy.answer:
+            self.say(self._proxy.answer)
+            return
+        host, _, port = head.split()[1].decode().rpartition(":")
+        endpoint = HostnameEndpoint(self._proxy.reactor, host.strip("[]"), int(port))
+        connectProtocol(endpoint, _Far()).addCallback(self._connected)
+
+    def _connected(self, far: _Far) -> None:
+        far.near, self.far = self, far
+        self.say(b"HTTP/1.1 200 Connection established\r\nVia: test\r\n\r\n")
+
+    def connectionLost(self, reason: Any = None) -> None:
+        """Pass it on."""
+        super().connectionLost(reason)
+        if self.far is not None:
+            self.far.transport.loseConnection()
+
+
+class ProxyTests(FramedTestCase):
+    """
+    Clients behind a proxy.
+    """
+
+    async def through(self, where: str, user: str = "") -> None:
+        """
+        Connect by a proxy, and exchange something.
+        """
+        service = Service()
+        proxy = parseProxy(self.reactor, f"http://{user}127.0.0.1:{self.proxyPort}")
+        server = parseConnect(self.reactor, where, self.trust, Way(proxy))
+        # A proxy need not pass on that one direction is over.
+        await self.startFramed(
+            server,
+            f"0=127.0.0.1:{self.offer(service)}",
+            carrier=Carrier("session"),
+        )
+        await self.exchange(self.lastPort(), service)
+
+    async def startAll(self) -> None:
+        """
+        Start a server and a proxy.
+        """
+        await self.startServer()
+        self.proxy = _Proxy(self.reactor)
+        self.proxyPort = self.offer(self.proxy)
+
+    async def test_everyTransport(self) -> None:
+        """
+        The framed protocol by TCP or TLS, and by WebSocket.
+        """
+        await self.startAll()
+        kind = "tls" if self.tls else "tcp"
+        await self.through(f"{kind}:localhost:{self.serverPort}")
+        await self.through(self.url("/tunnel"))
+        self.assertEqual(
+            [f"CONNECT localhost:{self.serverPort} HTTP/1.1"] * 2,
+            [asked.partition("\r\n")[0] for asked in self.proxy.asked],
+        )
+
+    async def test_credentials(self) -> None:
+        """
+        The proxy is told who we are, and nobody else is.
+        """
+        await self.startAll()
+        await self.through(self.url("/tunnel"), "me:s%40cret@")
+        self.assertIn("Proxy-Authorization: Basic bWU6c0BjcmV0", self.proxy.asked[0])
+
+    async def test_refusals(self) -> None:
+        """
+        What a proxy refuses is told with its words.
+        """
+        await self.startAll()
+        proxy = parseProxy(self.reactor, f"http://127.0.0.1:{self.proxyPort}")
+        for answer, code, words in (
+            (b"HTTP/1.1 407 Who are you\r\n\r\n", "auth-refused", "407 Who are you"),
+            (b"HTTP/1.1 503 No\r\n\r\n", "session-lost", "503 No"),
+            (b"SSH-2.0-x\r\n\r\n", "protocol-error", "no HTTP proxy"),
+            (b"x" * 70_000, "protocol-error", "no HTTP answer"),
+        ):
+            self.proxy.answer = answer
+            endpoint = ProxiedEndpoint(self.reactor, proxy, "far.example", 1)
+            opening: Deferred[Any] = connectProtocol(endpoint, Talk())
+            error = await self.assertFailure(opening, TunnelError)
+            self.assertEqual(code, error.code.name)
+            self.assertIn(words, error.message)
+
+    async def test_nobody(self) -> None:
+        """
+        A proxy that is not there, or goes away, is named.
+        """
+        await self.startAll()
+        for url in ("http://127.0.0.1:1",):
+            proxy = parseProxy(self.reactor, url)
+            endpoint = ProxiedEndpoint(self.reactor, proxy, "far.example", 1)
+            opening: Deferred[Any] = connectProtocol(endpoint, Talk())
+            error = await self.assertFailure(opening, TunnelError)
+            self.assertIn("the proxy 127.0.0.1:1 was not reached", error.message)
+
+    async def test_silent(self) -> None:
+        """
+        A proxy that does not answer is given up.
+        """
+        await self.startAll()
+        proxy = parseProxy(self.reactor, f"http://127.0.0.1:{self.offer(Service())}")
+        endpoint = ProxiedEndpoint(self.reactor, proxy, "far.example", 1, 0.05)
+        opening: Deferred[Any] = connectProtocol(endpoint, Talk())
+        error = await self.assertFailure(opening, TunnelError)
+        self.assertIn("did not answer", error.message)
+
+
+class SecureProxyTests(ProxyTests):
+    """
+    The same with TLS within what the proxy connects.
+    """
+
+    tls = True
+
+
+class OptionTests(SynchronousTestCase):
+    """
+    What the options take.
+    """
+
+    def test_proxy(self) -> None:
+        """
+        A proxy is an HTTP URL; a wrong one is not repeated, for its password.
+        """
+        for url in ("", "https://u:pw@h:1", "http://", "h:1", "http://u:pw@h:x"):
+            error = self.assertRaises(TunnelError, parseProxy, None, url)
+            self.assertNotIn("pw", error.message)
+
+    def test_header(self) -> None:
+        """
+        A header has a name and a value, on one line.
+        """
+        for text in ("Authorization=Bearer a=b:c", "Authorization: Bearer a=b:c"):
+            self.assertEqual(("Authorization", "Bearer a=b:c"), parseHeader(text))
+        for text in ("", "=x", "x", "a b=c", "A=b\r\nC: d", "Host=x", "Upgrade=x"):
+            self.assertRaises(TunnelError, parseHeader, text)
+        secret = self.assertRaises(TunnelError, parseHeader, "A=sec\nret")
+        self.assertNotIn("ret", secret.message)

@@ -1,0 +1,3 @@
+"""
+Bytes of strangers.
+"""

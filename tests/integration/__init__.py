@@ -1,0 +1,3 @@
+"""
+Whole programs at work.
+"""

@@ -1,0 +1,515 @@
+"""
+Raw tunnels over real sockets, opened by remote calls: nothing is lost on the
+way, and nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable
+from resource import RLIMIT_NOFILE, getrlimit
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    connectProtocol,
+    wrapClientTLS,
+)
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import SkipTest
+
+from tests.loopback import LoopbackTestCase, Talk
+from tests.rpc.loopback import parsed
+from tests.tls.authority import makeAuthority
+from tristunnel.auth.realm import Authenticator
+from tristunnel.listeners.ports import UNPRIVILEGED, PortRange
+from tristunnel.listeners.tcp import TCPListeners
+from tristunnel.rpc.site import limitedSite
+from tristunnel.rules.quota import raiseDescriptorLimit
+from tristunnel.server.doors import DoorFactory, FramedDoor
+from tristunnel.server.ports import TLSFiles, parsePort
+from tristunnel.server.service import TunnelServerService
+from tristunnel.sessions.server import TunnelServerFactory
+from tristunnel.tls.client_context import clientConnectionCreator
+from tristunnel.tls.server_context import ReloadingCertificate
+from tristunnel.tunnels.registry import MemoryRegistry
+from tristunnel.tunnels.service import TunnelService
+from tristunnel.web.callers import HTTPCallers
+from tristunnel.web.tree import HTTPDoor, rootOf, rpcPages
+
+CALL = {"jsonrpc": "2.0", "id": 1}
+
+
+def sockets() -> int:
+    """
+    How many sockets this process has open.
+    """
+    count = 0
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            count += os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:")
+        except OSError:
+            # The directory's own descriptor.
+            continue
+    return count
+
+
+def portOf(uri: str) -> int:
+    """
+    The port of a URI.
+    """
+    return int(uri.rpartition(":")[2])
+
+
+class RPCTestCase(LoopbackTestCase):
+    """
+    A server on the loopback interface whose tunnels are opened by HTTP.
+    """
+
+    if not os.path.isdir("/proc/self/fd"):
+        skip = "there is no /proc to count descriptors in"
+
+    ports: PortRange = UNPRIVILEGED
+
+    async def setUp(self) -> None:  # type: ignore[override]
+        """
+        Start a server, and count.
+        """
+        super().setUp()
+        await self.startRPC()
+        # What is made once, such as the reactor's own sockets, is made now.
+        await self.call("listTunnels")
+        await self.until(lambda: len(self.transports()) == 0)
+        self.before = sockets()
+
+    async def startRPC(self) -> None:
+        """
+        Start the server.
+        """
+        authority = makeAuthority()
+        certificate, key = authority.issue(["localhost"])
+        path = self.directory / "visitors.pem"
+        path.write_bytes(certificate + key)
+        self.creator = clientConnectionCreator(
+            "localhost", trustRoots=authority.write(self.directory / "visitors-ca.pem")
+        )
+        self.tunnels = TunnelService(
+            self.reactor,
+            MemoryRegistry(),
+            {
+                "tcp": TCPListeners(self.reactor, "127.0.0.1", self.ports),
+                "tls": TCPListeners(
+                    self.reactor,
+                    "127.0.0.1",
+                    self.ports,
+                    ReloadingCertificate(str(path)),
+                ),
+            },
+            self.notes,
+        )
+        self.sessions = TunnelServerFactory(self.reactor, self.tunnels)
+        pages = rpcPages(self.tunnels, HTTPCallers(Authenticator()))
+        site = limitedSite(rootOf(pages), reactor=self.reactor)
+        doors = DoorFactory(
+            self.reactor, [FramedDoor(self.sessions), HTTPDoor(site)], self.notes
+        )
+        where = parsePort(
+            self.reactor,
+            "tcp:0:interface=127.0.0.1",
+            TLSFiles(),
+            self.directory,
+            ["localhost"],
+        )
+        server = TunnelServerService(
+            self.reactor, [(where, doors)], self.sessions, self.tunnels, 0.0
+        )
+        server.startService()
+        at: Any = server.listening[0].getHost()
+        self.serverPort = at.port
+        self.addCleanup(server.stopService)
+
+    def transports(self) -> list[object]:
+        """
+        The connections of this process.
+        """
+        everything = {*self.reactor.getReaders(), *self.reactor.getWriters()}
+        return [each for each in everything if ITCPTransport.providedBy(each)]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """
+        Let the reactor turn until something holds.
+        """
+        while not condition():
+            await deferLater(self.reactor, 0.001)
+
+    @staticmethod
+    def request(body: object) -> bytes:
+        """
+        The bytes of a post.
+        """
+        data = json.dumps(body).encode()
+        return (
+            b"POST /rpc HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+            % (len(data), data)
+        )
+
+    async def post(self, body: object) -> Any:
+        """
+        Post JSON on a connection of its own.
+        """
+        talk = await self.visit(self.serverPort)
+        talk.say(self.request(body))
+        await talk.ended()
+        talk.close()
+        status, _, answer = parsed(bytes(talk.data))
+        self.assertEqual(status, 200)
+        return json.loads(answer)
+
+    async def call(self, method: str, *args: object, **options: object) -> Any:
+        """
+        Call a method.
+
+        @return: The result, or the error's code.
+        """
+        params: object = list(args) or options
+        answer = await self.post({**CALL, "method": method, "params": params})
+        return (
+            answer["result"] if "result" in answer else answer["error"]["data"]["code"]
+        )
+
+    async def open(self, **options: object) -> tuple[str, int, int]:
+        """
+        Open a tunnel.
+
+        @return: Its URI, the client's port and the visitors' port.
+        """
+        uri = await self.call("openTunnel", **options)
+        address = await self.call("getTunnelAddress", uri)
+        return uri, portOf(uri), portOf(address)
+
+    async def overTLS(self, port: int) -> Talk:
+        """
+        Connect to a port with TLS.
+        """
+        plain = TCP4ClientEndpoint(self.reactor, "127.0.0.1", port)
+        talk: Talk = await connectProtocol(wrapClientTLS(self.creator, plain), Talk())
+        self._talks.append(talk)
+        return talk
+
+    async def assertNothingLeft(self, *ports: int) -> None:
+        """
+        Wait until no tunnel is left, and assert that its ports and
+        descriptors are free.
+        """
+        await self.until(lambda: len(self.tunnels._quota) == 0)
+        await self.until(lambda: sockets() <= self.before)
+        self.assertEqual(sockets(), self.before)
+        for port in ports:
+            await self.assertFailure(self.visiting(port), ConnectError)
+
+    def visiting(self, port: int) -> Deferred[Talk]:
+        """
+        Come as a visitor.
+        """
+        return Deferred.fromCoroutine(self.visit(port))
+
+
+class BytesTests(RPCTestCase):
+    """
+    Byte for byte, half-close included.
+    """
+
+    async def exchange(
+        self, client: Talk, visitor: Talk, fromClient: bytes, fromVisitor: bytes
+    ) -> None:
+        """
+        Have each end say all it has to say, and check what the other heard.
+        """
+        await visitor.until(lambda talk: talk.eof)
+        self.assertEqual(bytes(visitor.data), fromClient)
+        visitor.say(fromVisitor)
+        visitor.finish()
+        await client.gone()
+        self.assertEqual(bytes(client.data), fromVisitor)
+        await visitor.gone()
+
+    async def test_clientFirst(self) -> None:
+        """
+        C{nc server 8010 < file}: the client's end has said all and finished
+        before a visitor came. The visitor gets it and answers.
+        """
+        generator = random.Random(1)
+        for size in (0, 1, 65536, 65537, 3_000_000):
+            data = generator.randbytes(size)
+            _, port, address = await self.open()
+            client = await self.visit(port)
+            client.say(data)
+            client.finish()
+            # What a small file needs to be all there, and its end.
+            await self.call("listTunnels")
+            visitor = await self.visit(address)
+            await self.exchange(client, visitor, data, b"thank you" * size)
+            await self.assertNothingLeft(port, address)
+
+    async def test_visitorFirst(self) -> None:
+        """
+        The same when the visitor comes first.
+        """
+        data = random.Random(2).randbytes(1_000_000)
+        for size in (0, 100, 1_000_000):
+            _, port, address = await self.open()
+            visitor = await self.visit(address)
+            visitor.say(data[:size])
+            visitor.finish()
+            await self.call("listTunnels")
+            client = await self.visit(port)
+            await self.exchange(visitor, client, data[:size], data)
+            await self.assertNothingLeft(port, address)
+
+    async def test_both(self) -> None:
+        """
+        Both directions at once.
+        """
+        _, port, address = await self.open()
+        client, visitor = await gatherResults(
+            [self.visiting(port), self.visiting(address)]
+        )
+        there, back = (random.Random(n).randbytes(5_000_000) for n in (3, 4))
+        for talk, data in ((client, there), (visitor, back)):
+            talk.say(data)
+            talk.finish()
+        await gatherResults([client.gone(), visitor.gone()])
+        self.assertEqual((bytes(visitor.data), bytes(client.data)), (there, back))
+        (entry,) = self.notes.named("visitorGone")
+        self.assertEqual(entry, (5_000_000, 5_000_000, ""))
+        await self.assertNothingLeft(port, address)
+
+    async def test_reset(self) -> None:
+        """
+        An end that breaks takes the other one along.
+        """
+        for breaking in (0, 1):
+            _, port, address = await self.open()
+            ends = [await self.visit(port), await self.visit(address)]
+            ends[1].say(b"x")
+            await ends[0].has(1)
+            ends[breaking].abort()
+            await ends[1 - breaking].gone()
+            await self.assertNothingLeft(port, address)
+
+    async def test_leavesWhileWaiting(self) -> None:
+        """
+        When the client's end is reset before the visitor came, the tunnel is
+        over.
+        """
+        _, port, address = await self.open()
+        client = await self.visit(port)
+        client.say(b"x")
+        await self.call("listTunnels")
+        client.abort()
+        await self.assertNothingLeft(port, address)
+
+    async def test_tls(self) -> None:
+        """
+        Each side over TCP or TLS. TLS cannot half-close, so that its end is
+        the end.
+        """
+        data = random.Random(5).randbytes(300_000)
+        for via in ("tcp", "tls"):
+            for listener in ("tcp", "tls"):
+                uri = await self.call("openTunnel", via=via, listener=listener)
+                address = await self.call("getTunnelAddress", uri)
+                self.assertEqual(uri.partition(":")[0], via)
+                self.assertEqual(address.partition(":")[0], listener)
+                ends = []
+                for where in (uri, address):
+                    dial = self.overTLS if where.startswith("tls") else self.visit
+                    ends.append(await dial(portOf(where)))
+                client, visitor = ends
+                visitor.say(b"a request")
+                await client.has(9)
+                client.say(data)
+                client.close()
+                await visitor.ended()
+                self.assertEqual(bytes(visitor.data), data)
+                visitor.close()
+                await self.assertNothingLeft(portOf(uri), portOf(address))
+
+    async def test_tlsFileFirst(self) -> None:
+        """
+        A client's end over TLS that has sent its file and left before the
+        visitor came.
+        """
+        for size in (10, 60_000, 1_000_000):
+            data = random.Random(size).randbytes(size)
+            _, port, address = await self.open(via="tls", ttl=60)
+            client = await self.overTLS(port)
+            client.say(data)
+            client.close()
+            if size < 65536:
+                # More than that is not read, nor its end seen.
+                await client.gone()
+            visitor = await self.visit(address)
+            await visitor.ended()
+            self.assertEqual(bytes(visitor.data), data)
+            visitor.close()
+            await self.assertNothingLeft(port, address)
+
+
+class ManyTests(RPCTestCase):
+    """
+    Many tunnels and many visitors.
+    """
+
+    timeout = 60
+
+    async def test_visitors(self) -> None:
+        """
+        A tunnel for 50 visitors, all of whom wait at once for a connection.
+        """
+        _, port, address = await self.open(visitors=50)
+        visitors = [await self.visit(address) for _ in range(50)]
+        for number, visitor in enumerate(visitors):
+            visitor.say(b"%d" % number)
+        await self.until(lambda: len(self.notes.named("visitorConnected")) == 50)
+        clients = [await self.visit(port) for _ in range(50)]
+        for client in clients:
+            await client.has(1)
+            client.say(b"hello " + client.data)
+            client.close()
+        for visitor in visitors:
+            await visitor.ended()
+            visitor.close()
+        self.assertEqual(
+            sorted(bytes(visitor.data) for visitor in visitors),
+            sorted(b"hello %d" % number for number in range(50)),
+        )
+        await self.assertNothingLeft(port, address)
+
+    async def test_twoHundred(self) -> None:
+        """
+        200 tunnels opened and used at once; then all their ports are free.
+        """
+        # Both ends of everything are in this process.
+        raiseDescriptorLimit()
+        if getrlimit(RLIMIT_NOFILE)[0] < 2048:
+            raise SkipTest("this process may have too few descriptors")
+        opening = [{**CALL, "id": n, "method": "openTunnel"} for n in range(100)]
+        answers = await gatherResults(
+            [Deferred.fromCoroutine(self.post(opening)) for _ in range(2)]
+        )
+        uris = [each["result"] for batch in answers for each in batch]
+        self.assertEqual(len(set(uris)), 200)
+        addresses = [
+            answer["result"]
+            for part in (uris[:100], uris[100:])
+            for answer in await self.post(
+                [
+                    {**CALL, "id": n, "method": "getTunnelAddress", "params": [uri]}
+                    for n, uri in enumerate(part)
+                ]
+            )
+        ]
+        await self.until(lambda: sockets() - self.before == 400)
+        clients = await gatherResults([self.visiting(portOf(uri)) for uri in uris])
+        visitors = await gatherResults([self.visiting(portOf(a)) for a in addresses])
+        for number, (client, visitor) in enumerate(zip(clients, visitors, strict=True)):
+            visitor.say(b"visitor %d" % number)
+            client.say(b"client %d" % number)
+        for number, (client, visitor) in enumerate(zip(clients, visitors, strict=True)):
+            await client.has(len(b"visitor %d" % number))
+            await visitor.has(len(b"client %d" % number))
+            self.assertEqual(client.data, b"visitor %d" % number)
+            self.assertEqual(visitor.data, b"client %d" % number)
+        self.assertEqual(len(await self.call("listTunnels")), 200)
+        for number, (client, visitor) in enumerate(zip(clients, visitors, strict=True)):
+            (client if number % 2 else visitor).close()
+            (visitor if number % 2 else client).finish()
+        await self.assertNothingLeft()
+        results = await DeferredList(
+            [self.visiting(portOf(where)) for where in uris + addresses],
+            consumeErrors=True,
+        )
+        self.assertEqual([success for success, _ in results], [False] * 400)
+
+    async def test_disconnecting(self) -> None:
+        """
+        Callers that leave in the middle of their calls: what they opened is
+        there to be closed, and nothing else is left.
+        """
+        request = self.request({**CALL, "method": "openTunnel"})
+        for size in (1, 20, len(request) - 1, len(request)):
+            for leave in (Talk.abort, Talk.close, Talk.finish):
+                talk = await self.visit(self.serverPort)
+                talk.say(request[:size])
+                leave(talk)
+                await talk.ended()
+                talk.close()
+        await self.until(lambda: not self.transports())
+        opened = await self.call("listTunnels")
+        self.assertGreaterEqual(len(opened), 1)
+        for entry in opened:
+            # To the end, though the caller is gone before it is reached.
+            closing = {**CALL, "method": "closeTunnel", "params": [entry["uri"]]}
+            talk = await self.visit(self.serverPort)
+            talk.say(self.request(closing))
+            talk.close()
+        await self.assertNothingLeft()
+
+
+class FewPortsTests(RPCTestCase):
+    """
+    A server with two ports.
+    """
+
+    async def startRPC(self) -> None:
+        """
+        Find two ports that are free at this moment.
+        """
+        held = [
+            self.reactor.listenTCP(0, Factory(), interface="127.0.0.1")
+            for _ in range(2)
+        ]
+        numbers = [port.getHost().port for port in held]
+        self.ports = PortRange(tuple((number, number) for number in numbers))
+        for port in held:
+            await port.stopListening()
+        await super().startRPC()
+
+    async def test_exhausted(self) -> None:
+        """
+        The second tunnel finds no port, and neither does half of one: a
+        capability needs one port, a raw tunnel two.
+        """
+        for _ in range(3):
+            uri = await self.call("openTunnel")
+            self.assertIn("tcp://", uri)
+            self.assertEqual(await self.call("openTunnel"), "ports-exhausted")
+            self.assertEqual(
+                await self.call("openTunnel", via="w3p"), "ports-exhausted"
+            )
+            await self.until(lambda: sockets() - self.before == 2)
+            self.assertIs(await self.call("closeTunnel", uri), None)
+            await self.assertNothingLeft(portOf(uri))
+
+    async def test_half(self) -> None:
+        """
+        When only one port is left, a raw tunnel gets none, and gives that one
+        back.
+        """
+        capability = await self.call("openTunnel", via="w3p")
+        for _ in range(3):
+            self.assertEqual(await self.call("openTunnel"), "ports-exhausted")
+            await self.until(lambda: sockets() - self.before == 1)
+        taken = portOf(await self.call("getTunnelAddress", capability))
+        self.assertEqual(await self.call("openTunnel", port=taken), "port-taken")
+        self.assertEqual(await self.call("openTunnel", port=1), "port-not-permitted")
+        self.assertIs(await self.call("closeTunnel", capability), None)
+        await self.assertNothingLeft(taken)

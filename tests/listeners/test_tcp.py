@@ -1,0 +1,255 @@
+"""
+Visitors over TCP, L{tristunnel.listeners.tcp}.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.test.iosim import FakeTransport
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from tests.tls.authority import makeAuthority
+from tests.tls.files import FileTestCase
+from tests.tls.handshake import Meeting
+from tristunnel.errors import TunnelError
+from tristunnel.interfaces import End
+from tristunnel.listeners.ports import UNPRIVILEGED, PortRange
+from tristunnel.listeners.tcp import TCPListeners, addressText
+from tristunnel.tls.client_context import clientConnectionCreator
+from tristunnel.tls.server_context import ReloadingCertificate
+
+
+class AddressTextTests(SynchronousTestCase):
+    """
+    Addresses as people read them.
+    """
+
+    def test_known(self) -> None:
+        """
+        IPv4, IPv6, and IPv4 on a socket for both.
+        """
+        for address, text in (
+            (IPv4Address("TCP", "192.0.2.1", 80), "192.0.2.1:80"),
+            (IPv6Address("TCP", "2001:db8::1", 80), "[2001:db8::1]:80"),
+            (IPv6Address("TCP", "::ffff:192.0.2.1", 80), "192.0.2.1:80"),
+            (IPv6Address("TCP", "::1", 80), "[::1]:80"),
+            (UNIXAddress(b"/run/s"), "unix:/run/s"),
+            (UNIXAddress(None), "unix"),
+            (None, "unix"),
+        ):
+            self.assertEqual(addressText(address), text)
+
+
+class _Reactor(MemoryReactorClock):
+    """
+    Fails to listen where a test wants it.
+
+    @ivar failing: The error by port, and by interface.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failing: dict[object, int] = {}
+
+    def listenTCP(
+        self, port: int, factory: Any, backlog: int = 50, interface: str = ""
+    ) -> Any:
+        """Listen, or fail."""
+        number = self.failing.get(port, self.failing.get(interface))
+        if number is not None:
+            raise CannotListenError(interface, port, OSError(number, "no"))
+        return super().listenTCP(port, factory, backlog, interface)
+
+
+class TCPListenersTests(SynchronousTestCase):
+    """
+    Which port is given.
+    """
+
+    def setUp(self) -> None:
+        """Make a reactor that never has a real port."""
+        self.reactor = _Reactor()
+        self.arrived: list[tuple[End, str]] = []
+
+    def open(
+        self,
+        port: int = 0,
+        prefer: int = 0,
+        interface: str = "",
+        ports: PortRange = UNPRIVILEGED,
+    ) -> Any:
+        """
+        Open a port.
+        """
+        listeners = TCPListeners(self.reactor, interface, ports)
+        return listeners.open(
+            port, prefer, lambda end, address: self.arrived.append((end, address))
+        )
+
+    def refused(self, code: str, *words: str, **options: Any) -> None:
+        """
+        Expect a refusal of one line.
+        """
+        error = self.assertRaises(TunnelError, self.open, **options)
+        self.assertEqual(error.code.name, code)
+        self.assertNotIn("\n", error.message)
+        for word in words:
+            self.assertIn(word, error.message)
+
+    def listened(self) -> list[tuple[int, str]]:
+        """
+        What was listened on.
+        """
+        return [(server[0], server[3]) for server in self.reactor.tcpServers]
+
+    def test_asked(self) -> None:
+        """
+        A port that is asked for, on IPv6 and IPv4 at once.
+        """
+        self.open(8080)
+        self.assertEqual(self.listened(), [(8080, "::")])
+
+    def test_withoutIPv6(self) -> None:
+        """
+        A machine without IPv6 listens on IPv4.
+        """
+        self.reactor.failing["::"] = errno.EAFNOSUPPORT
+        self.open(8080)
+        self.assertEqual(self.listened(), [(8080, "0.0.0.0")])
+
+    def test_interface(self) -> None:
+        """
+        One interface only.
+        """
+        listener = self.open(8080, interface="127.0.0.1")
+        self.assertEqual(self.listened(), [(8080, "127.0.0.1")])
+        self.assertEqual(listener.address[:2], ("tcp", "127.0.0.1"))
+
+    def test_taken(self) -> None:
+        """
+        Ports that cannot be had, and why.
+        """
+        for number, code, words in (
+            (errno.EADDRINUSE, "port-taken", ("8080", "in use", "0 for any")),
+            (errno.EACCES, "port-not-permitted", ("CAP_NET_BIND_SERVICE",)),
+            (errno.EMFILE, "limit-reached", ("descriptor",)),
+        ):
+            self.reactor.failing[8080] = number
+            self.refused(code, *words, port=8080, interface="127.0.0.1")
+
+    def test_privileged(self) -> None:
+        """
+        Privileged ports are given out only if the operator says so.
+        """
+        self.refused("port-not-permitted", "--ports", port=80)
+        self.open(80, ports=PortRange(((1, 1023),)))
+        self.assertEqual(self.listened(), [(80, "::")])
+
+    def test_outside(self) -> None:
+        """
+        Ports outside the range are not given out, whether asked for or
+        preferred.
+        """
+        ports = PortRange(((4000, 4001),))
+        self.refused("port-not-permitted", "4000-4001", port=8080, ports=ports)
+        self.open(prefer=8080, ports=ports)
+        self.assertIn(self.listened()[0][0], ports)
+
+    def test_preferred(self) -> None:
+        """
+        What a client had before, if it is free.
+        """
+        self.open(prefer=4321)
+        self.reactor.failing[4322] = errno.EADDRINUSE
+        self.open(prefer=4322)
+        self.assertEqual(self.listened(), [(4321, "::"), (0, "::")])
+
+    def test_range(self) -> None:
+        """
+        Any free port of a range; when none is, that is said.
+        """
+        ports = PortRange(((4000, 4003),))
+        for taken in (4000, 4001, 4003):
+            self.reactor.failing[taken] = errno.EADDRINUSE
+        self.open(ports=ports)
+        self.assertEqual(self.listened(), [(4002, "::")])
+        self.reactor.failing[4002] = errno.EADDRINUSE
+        self.refused("ports-exhausted", "all 4 ports", ports=ports)
+
+    def test_visitor(self) -> None:
+        """
+        A visitor is shown with its address.
+        """
+        self.open(8080)
+        address = IPv6Address("TCP", "::ffff:192.0.2.1", 777)
+        protocol: Any = self.reactor.tcpServers[0][1].buildProtocol(address)
+        protocol.makeConnection(StringTransport())
+        self.assertEqual([text for _, text in self.arrived], ["192.0.2.1:777"])
+
+
+class VisitorsOverTLSTests(FileTestCase):
+    """
+    Visitors whose port has a certificate.
+    """
+
+    def test_scheme(self) -> None:
+        """
+        The address says so, and who does not begin with TLS is nobody.
+        """
+        authority = makeAuthority()
+        creator = ReloadingCertificate(
+            self.write("cert.pem", *authority.issue(["server.example"]))
+        )
+        reactor = MemoryReactorClock()
+        arrived: list[object] = []
+        listener = TCPListeners(reactor, creator=creator).open(
+            8080, 0, lambda end, address: arrived.append(end)
+        )
+        self.assertEqual(listener.address[0], "tls")
+        protocol: Any = reactor.tcpServers[0][1].buildProtocol(
+            IPv4Address("TCP", "192.0.2.1", 777)
+        )
+        transport = FakeTransport(protocol, True)
+        protocol.makeConnection(transport)
+        self.assertEqual(arrived, [])
+        reactor.advance(11)
+        self.assertTrue(transport.disconnecting)
+        # And the certificate is a good one.
+        trust = authority.write(self.directory / "ca.pem")
+        meeting = Meeting(
+            creator, clientConnectionCreator("server.example", trustRoots=trust)
+        )
+        self.assertTrue(meeting.client.agreed)
+
+
+class RealPortTests(TestCase):
+    """
+    A real port.
+    """
+
+    async def test_closed(self) -> None:
+        """
+        It is free again when it is closed.
+        """
+        from twisted.internet import reactor
+
+        listeners = TCPListeners(reactor, "127.0.0.1")
+        first = listeners.open(0, 0, lambda end, address: None)
+        port = first.address[2]
+        error = self.assertRaises(
+            TunnelError, listeners.open, port, 0, lambda end, address: None
+        )
+        self.assertEqual(error.code.name, "port-taken")
+        await Deferred.fromCoroutine(self.close(first))
+        second = listeners.open(port, 0, lambda end, address: None)
+        await self.close(second)
+
+    async def close(self, listener: Any) -> None:
+        """Close a port."""
+        await listener.close()

@@ -1,0 +1,3 @@
+"""
+Tunnels between servers.
+"""

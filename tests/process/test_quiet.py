@@ -1,0 +1,153 @@
+"""
+Tests for L{tristunnel.process.quiet}, and for the log that uses it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.waiting import WaitingEnd
+from tristunnel.auth.realm import ANONYMOUS_IDENTITY
+from tristunnel.errors import TunnelError
+from tristunnel.observer import ServerObserver
+from tristunnel.process.quiet import INTERVAL, MOST_KINDS, Repetitions
+from tristunnel.server.log import FREELY, LoggingServerObserver
+from tristunnel.tunnels.tunnel import Stream, Tunnel
+
+PEER = IPv4Address("TCP", "192.0.2.1", 5)
+
+
+class RepetitionTests(SynchronousTestCase):
+    """
+    L{Repetitions}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Have one.
+        """
+        self.clock = Clock()
+        self.lines: list[str] = []
+        self.quiet = Repetitions(self.clock.seconds, self.clock.callLater)
+
+    def tell(self, kind: str = "a", count: int = 1, freely: int = 1) -> None:
+        """
+        Tell of events.
+        """
+        for _ in range(count):
+            self.quiet.tell(
+                (kind,),
+                lambda: self.lines.append(kind),
+                lambda kept, seconds: self.lines.append(f"{kept} {kind} {seconds:g}"),
+                freely,
+            )
+
+    def test_first(self) -> None:
+        """
+        The first ones are told at once, each kind for itself; more of them
+        once a minute.
+        """
+        self.tell("a", 5, 2)
+        self.tell("b")
+        self.assertEqual(self.lines, ["a", "a", "b"])
+        self.clock.advance(INTERVAL)
+        self.assertEqual(self.lines[3:], ["3 a 60"])
+
+    def test_flood(self) -> None:
+        """
+        A flood has a line a minute; when it is over, nothing is left.
+        """
+        for _ in range(180):
+            self.tell("a", 100)
+            self.clock.advance(1)
+        self.assertEqual(len(self.lines), 4, self.lines)
+        self.clock.pump([INTERVAL] * 3)
+        counted = sum(int(line.split()[0]) for line in self.lines[1:])
+        self.assertEqual(counted, 180 * 100 - 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.tell("a")
+        self.assertEqual(self.lines[-1], "a")
+
+    def test_kinds(self) -> None:
+        """
+        However many kinds there are, memory and lines are bounded.
+        """
+        for number in range(5 * MOST_KINDS):
+            self.tell(f"kind{number}")
+        self.assertLessEqual(len(self.quiet), MOST_KINDS + 1)
+        self.assertLessEqual(len(self.lines), MOST_KINDS + 1)
+
+    def test_withoutTimer(self) -> None:
+        """
+        Without a timer the next event brings the summary.
+        """
+        self.quiet = Repetitions(self.clock.seconds)
+        self.tell("a", 3)
+        self.clock.advance(INTERVAL)
+        self.tell("b")
+        self.assertEqual(self.lines, ["a", "2 a 60", "b"])
+
+
+class LogTests(SynchronousTestCase):
+    """
+    L{LoggingServerObserver} under a flood.
+    """
+
+    def setUp(self) -> None:
+        """
+        Have an observer.
+        """
+        self.clock = Clock()
+        self.log = LoggingServerObserver(self.clock.seconds, self.clock.callLater)
+
+    def lines(self, work: Any) -> list[str]:
+        """
+        Do something, and wait for a minute.
+
+        @return: What was logged.
+        """
+        with capturedLogs() as events:
+            work()
+            self.clock.advance(INTERVAL)
+        return [formatEvent(event) for event in events]
+
+    def test_strangers(self) -> None:
+        """
+        In quiet times each refused connection has a line; a flood has not.
+        """
+        wrong, late = TunnelError("protocol-error"), TunnelError("handshake-timeout")
+
+        def work() -> None:
+            for _ in range(1000):
+                self.log.peerRefused(PEER, wrong)
+            self.log.peerRefused(PEER, late)
+            self.log.authenticationFailed(PEER, TunnelError("auth-refused"))
+
+        lines = self.lines(work)
+        self.assertEqual(len(lines), FREELY + 3)
+        self.assertIn(f"{1000 - FREELY} more connections were refused", lines[-1])
+        self.assertIn("[protocol-error]", lines[-1])
+        self.assertIn("from 192.0.2.1:5 closed", lines[0])
+
+    def test_visitors(self) -> None:
+        """
+        Refused visitors have a line for each reason, and then a summary.
+        """
+        tunnel = Tunnel(
+            "id", ANONYMOUS_IDENTITY, None, ServerObserver(), self.clock.seconds
+        )
+        stream = Stream(tunnel, WaitingEnd(), "192.0.2.7:1", 0.0)
+
+        def work() -> None:
+            for _ in range(50):
+                self.log.visitorRefused(stream, TunnelError("limit-reached"))
+            self.log.visitorRefused(stream, TunnelError("not-permitted"))
+
+        lines = self.lines(work)
+        self.assertEqual(len(lines), 3, lines)
+        self.assertIn("49 more visitors", lines[-1])

@@ -1,0 +1,487 @@
+"""
+Streams that leave their session, through a server and a client of ours.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.task import deferLater
+
+from tests.loopback import LoopbackTestCase, Service, Talk
+from tests.sessions import test_session_loopback as base
+from tristunnel.client import direct as clientDirect
+from tristunnel.client import service as clientService
+from tristunnel.client.direct import Carrier, DirectWays
+from tristunnel.errors import TunnelError
+from tristunnel.relay.pipes import PIPES
+from tristunnel.relay.sockets import SocketEnd
+from tristunnel.sessions import direct as serverDirect
+from tristunnel.wire.framed import encodeHandshake
+
+LONG = bool(os.environ.get("TRISTUNNEL_LONG"))
+
+STREAMS = 10_000 if LONG else 150
+"""Streams of the long test."""
+
+
+class CarrierTestCase(LoopbackTestCase):
+    """
+    A test with a client of one carrier.
+
+    @cvar carrier: How its streams travel.
+    """
+
+    carrier = Carrier("direct")
+
+    def setUp(self) -> None:
+        """
+        Have clients use the carrier.
+        """
+        super().setUp()
+        self.patch(clientService, "Carrier", lambda: self.carrier)
+
+    @property
+    def session(self) -> Any:
+        """
+        The server's side of the only session.
+        """
+        (session,) = [s for s in self.sessions.sessions if s.multiplexer is not None]
+        return session
+
+    def isDirect(self) -> bool:
+        """
+        Whether the newest stream has a connection of its own.
+        """
+        (tunnel,) = self.session.lease.tunnels
+        newest = max(tunnel.streams, key=lambda stream: stream.number)
+        return isinstance(newest.client, SocketEnd)
+
+    async def turn(self, condition: Any) -> None:
+        """
+        Let the reactor work until C{condition} holds.
+        """
+        while not condition():
+            await deferLater(self.reactor, 0.005)
+
+
+class DirectStreamTests(CarrierTestCase, base.StreamTests):
+    """
+    Whatever a stream within a session does, one beside it does too.
+    """
+
+
+class SpareStreamTests(CarrierTestCase, base.StreamTests):
+    """
+    And one on a spare connection.
+    """
+
+    carrier = Carrier("direct", 3)
+
+
+class DirectTests(CarrierTestCase):
+    """
+    How a stream finds its connection.
+    """
+
+    async def test_ownConnection(self) -> None:
+        """
+        The stream is not in the session, and survives it.
+        """
+        service = Service(b"hello")
+        visitor = await self.visit(await self.tunnel(service))
+        await visitor.has(5)
+        self.assertTrue(self.isDirect())
+        self.assertEqual(len(self.session.multiplexer.streams), 0)
+        self.assertEqual(self.session.streams(), 1)
+        self.assertEqual(len(self.tunnels.tickets), 0)
+        self.session.transport.abortConnection()
+        talk = await service.arrivals.get()
+        talk.say(b" again")
+        await visitor.has(11)
+
+    async def test_blocked(self) -> None:
+        """
+        Where no second connection gets through, visitors are served all the
+        same, and later ones without delay.
+        """
+
+        def blocked(ways: DirectWays, ticket: str) -> Deferred[Any]:
+            failed: Deferred[Any] = Deferred()
+            self.tried += 1
+            failed.errback(TunnelError("session-lost"))
+            return failed
+
+        self.tried = 0
+        self.patch(DirectWays, "_show", blocked)
+        service = Service()
+        port = await self.tunnel(service)
+        for _ in range(serverDirect.DECLINED + 2):
+            visitor, talk = await self.pair(port, service)
+            visitor.say(b"question")
+            await talk.has(8)
+            self.assertFalse(self.isDirect())
+        # After a few, the client was not asked any more.
+        self.assertEqual(self.tried, serverDirect.DECLINED)
+
+    async def test_hangs(self) -> None:
+        """
+        A firewall that swallows the second connection costs the visitor a
+        short while.
+        """
+        self.patch(clientDirect, "PATIENCE", 0.05)
+        self.patch(clientDirect, "dial", lambda *a: Deferred())
+        service = Service(b"hello")
+        visitor = await self.visit(await self.tunnel(service))
+        await visitor.has(5)
+        self.assertFalse(self.isDirect())
+
+    async def test_refusedTicket(self) -> None:
+        """
+        A wrong ticket is refused, with a reason.
+        """
+        await self.startServer()
+        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.serverPort)
+        talk = await connectProtocol(endpoint, Talk())
+        talk.say(encodeHandshake({"tristunnel": {"ticket": "a.b"}}))
+        await talk.ended()
+        self.assertIn(b"refused", talk.data)
+        talk.close()
+        await talk.gone()
+
+    async def test_visitorLeaves(self) -> None:
+        """
+        A visitor who leaves while the client dials leaves nothing behind.
+        """
+        dialled: Deferred[None] = Deferred()
+
+        def dial(*arguments: object) -> Deferred[Any]:
+            dialled.callback(None)
+            return Deferred()
+
+        self.patch(clientDirect, "dial", dial)
+        service = Service()
+        visitor, talk = await self.pair(await self.tunnel(service), service)
+        await dialled
+        self.assertEqual(len(self.tunnels.tickets), 1)
+        visitor.abort()
+        await talk.gone()
+        self.assertEqual(len(self.tunnels.tickets), 0)
+        self.assertEqual(self.session.streams(), 0)
+        await self.turn(lambda: self.client.session.streams() == 0)
+
+    async def test_serviceRefuses(self) -> None:
+        """
+        Without its service, a visitor is turned away.
+        """
+        service = Service()
+        await self.startServer()
+        port = self.reactor.listenTCP(0, service, interface="127.0.0.1")
+        number = port.getHost().port
+        await port.stopListening()
+        (public,) = await self.startClient(f"0=127.0.0.1:{number}")
+        visitor = await self.visit(public)
+        await visitor.gone()
+        self.assertEqual(len(self.tunnels.tickets), 0)
+
+    async def test_kicked(self) -> None:
+        """
+        A stream can be broken wherever it is.
+        """
+        service = Service(b"hello")
+        visitor = await self.visit(await self.tunnel(service))
+        await visitor.has(5)
+        (tunnel,) = self.session.lease.tunnels
+        for stream in list(tunnel.streams):
+            stream.reset(TunnelError("closed"))
+        await visitor.gone()
+        await service.talks[0].gone()
+
+    async def test_shortStreams(self) -> None:
+        """
+        Where visitors come for little, they stay in the session, unless it was
+        said that none should.
+        """
+        self.carrier = Carrier("auto")
+        service = Service(b"hello")
+        port = await self.tunnel(service)
+        for _ in range(serverDirect.SAMPLE):
+            visitor, talk = await self.pair(port, service)
+            await visitor.has(5)
+            self.assertTrue(self.isDirect())
+            visitor.close()
+            talk.close()
+            await self.turn(lambda: self.session.streams() == 0)
+        visitor = await self.visit(port)
+        await visitor.has(5)
+        self.assertFalse(self.isDirect())
+
+    async def test_session(self) -> None:
+        """
+        A client can keep all streams in the session.
+        """
+        self.carrier = Carrier("session")
+        service = Service(b"hello")
+        visitor = await self.visit(await self.tunnel(service))
+        await visitor.has(5)
+        self.assertFalse(self.isDirect())
+        self.assertIsNone(self.session.direct)
+
+
+class DirectTLSTests(CarrierTestCase):
+    """
+    Direct streams over TLS, for whoever asks for them.
+    """
+
+    tls = True
+
+    async def exchange(self) -> None:
+        """
+        Say much in both directions.
+        """
+        service = Service(b"hello")
+        visitor, talk = await self.pair(await self.tunnel(service), service)
+        said = random.Random(3).randbytes(2_000_000)
+        visitor.say(said)
+        talk.say(said)
+        await talk.has(len(said))
+        await visitor.has(5 + len(said))
+        self.assertTrue(talk.data == said and visitor.data == b"hello" + said)
+
+    async def test_direct(self) -> None:
+        """
+        They work.
+        """
+        await self.exchange()
+        self.assertTrue(self.isDirect())
+
+    async def test_spare(self) -> None:
+        """
+        And so do spare connections.
+        """
+        self.carrier = Carrier("direct", 2)
+        await self.exchange()
+        self.assertTrue(self.isDirect())
+        await self.turn(lambda: self.session.direct.spares == 2)
+
+    async def test_auto(self) -> None:
+        """
+        Who does not ask gets none.
+        """
+        self.carrier = Carrier()
+        await self.exchange()
+        self.assertFalse(self.isDirect())
+
+
+class SpareTests(CarrierTestCase):
+    """
+    Connections dialled ahead.
+    """
+
+    carrier = Carrier("direct", 2)
+
+    async def ready(self) -> None:
+        """
+        Wait until the spares stand.
+        """
+        await self.turn(lambda: self.session.direct.spares == 2)
+
+    async def test_used(self) -> None:
+        """
+        A visitor gets one, and it is replaced.
+        """
+        service = Service(b"hello")
+        port = await self.tunnel(service)
+        await self.ready()
+        for _ in range(5):
+            visitor = await self.visit(port)
+            await visitor.has(5)
+            self.assertTrue(self.isDirect())
+            await self.ready()
+        self.assertEqual(self.session.streams(), 5)
+
+    async def test_dead(self) -> None:
+        """
+        One that turns out to be dead costs the visitor nothing but time; it is
+        replaced at the next look.
+        """
+        service = Service(b"hello")
+        port = await self.tunnel(service)
+        await self.ready()
+        for spare in self.session.direct._spares:
+            spare.open = lambda info, opened, s=spare: s.transport.abortConnection()
+        visitor = await self.visit(port)
+        await visitor.has(5)
+        self.assertTrue(self.isDirect())
+        spares = self.client.session._spares
+        await self.turn(lambda: len(spares) < 2)
+        spares._tick()
+        await self.ready()
+
+    async def test_serviceRefuses(self) -> None:
+        """
+        The client says on the spare connection that there is no service.
+        """
+        service = Service()
+        await self.startServer()
+        port = self.reactor.listenTCP(0, service, interface="127.0.0.1")
+        number = port.getHost().port
+        await port.stopListening()
+        (public,) = await self.startClient(f"0=127.0.0.1:{number}")
+        await self.ready()
+        visitor = await self.visit(public)
+        await visitor.gone()
+        (gone,) = self.notes.named("visitorGone")
+        self.assertEqual(gone[-1], "service-refused")
+
+    async def test_pinged(self) -> None:
+        """
+        They are asked for signs of life; who gives none is dropped.
+        """
+        await self.tunnel(Service())
+        await self.ready()
+        (spare, other) = self.session.direct._spares
+        heard = spare.lastHeard
+        await self.turn(lambda: len(self.client.session._spares) == 2)
+        self.client.session._spares._tick()
+        await self.turn(lambda: spare.lastHeard > heard)
+        other.lastHeard -= serverDirect.SPARE_SILENCE + 1
+        self.session.direct.tick()
+        await self.turn(lambda: self.session.direct.spares == 1)
+
+    async def test_bounded(self) -> None:
+        """
+        A client gets no more tickets than the server cares for.
+        """
+        await self.tunnel(Service())
+        await self.ready()
+        direct = self.session.direct
+        direct.grantSpares(1_000_000)
+        self.assertEqual(direct.grantSpares(1), [])
+        self.assertLessEqual(len(self.tunnels.tickets), serverDirect.MOST_SPARES)
+
+    async def test_sessionOver(self) -> None:
+        """
+        With the session its tickets are void and its spares closed.
+        """
+        await self.tunnel(Service())
+        await self.ready()
+        session = self.session
+        session.direct.grantSpares(4)
+        spares = list(session.direct._spares)
+        await self.client.stopService()
+        await self.turn(lambda: not any(s.transport.connected for s in spares))
+        self.assertEqual(len(self.tunnels.tickets), 0)
+
+
+class ManyTests(CarrierTestCase):
+    """
+    Many streams at once, of all sizes, that end in all ways.
+    """
+
+    carrier = Carrier("session")
+    timeout = 600 if LONG else 60
+
+    async def test_many(self) -> None:
+        """
+        Every byte is right, and nothing is left over.
+        """
+        service = Service()
+        port = await self.tunnel(service)
+        service.buildProtocol = partial(_Echo, random.Random(1))  # type: ignore[method-assign,assignment]
+        before = len(os.listdir("/proc/self/fd"))
+        chance = random.Random(2)
+        left = STREAMS
+        while left:
+            batch = min(left, 50)
+            left -= batch
+            await gatherResults(
+                [Deferred.fromCoroutine(self.one(port, chance)) for _ in range(batch)]
+            )
+        await self.turn(lambda: self.session.streams() == 0)
+        await self.turn(lambda: self.client.session.streams() == 0)
+        PIPES.clear()
+        self.assertEqual(PIPES.opened, 0)
+        self.assertEqual(self.session.lease.tunnels[0].streams, set())
+        await self.turn(lambda: len(os.listdir("/proc/self/fd")) <= before)
+
+    async def one(self, port: int, chance: random.Random) -> None:
+        """
+        Send something in pieces, with pauses, and end in some way.
+        """
+        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", port)
+        talk: Talk = await connectProtocol(endpoint, Talk())
+        size = int(2 ** chance.uniform(0, 20.5))
+        said = chance.randbytes(size)
+        how = chance.choice(["finish", "close", "abort"])
+        stop = size if how != "abort" else chance.randrange(size + 1)
+        sent = 0
+        while sent < stop:
+            piece = min(chance.randrange(1, 300_000), stop - sent)
+            talk.say(said[sent : sent + piece])
+            sent += piece
+            if chance.random() < 0.3:
+                await deferLater(self.reactor, chance.random() * 0.005)
+        if how == "finish":
+            talk.finish()
+            await talk.gone()
+            self.assertTrue(talk.data == said)
+        elif how == "close":
+            await talk.has(size)
+            self.assertTrue(talk.data == said)
+            talk.close()
+            await talk.gone()
+        else:
+            talk.abort()
+            await talk.gone()
+            self.assertTrue(said.startswith(talk.data))
+
+
+class _Echo(Talk):
+    """
+    Says what it hears, and now and then takes a rest.
+    """
+
+    def __init__(self, chance: random.Random, address: object) -> None:
+        super().__init__()
+        self._chance = chance
+
+    def connectionMade(self) -> None:
+        """
+        Slow down who does not listen.
+        """
+        self.transport.registerProducer(self.transport, True)
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Say it.
+        """
+        self.transport.write(data)
+
+    def readConnectionLost(self) -> None:
+        """
+        Say the rest and close.
+        """
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+
+class ManyDirectTests(ManyTests):
+    """
+    The same beside the session.
+    """
+
+    carrier = Carrier("direct")
+
+
+class ManySpareTests(ManyTests):
+    """
+    The same with spare connections.
+    """
+
+    carrier = Carrier("direct", 4)

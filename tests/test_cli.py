@@ -1,0 +1,189 @@
+"""
+Tests for L{tristunnel.cli}.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tristunnel.auth.tokens_store import TokenStore
+from tristunnel.cli import main, token
+from tristunnel.listeners.ports import parsePorts
+
+NOW = 1_900_000_000.0
+
+
+class TokenCommandTests(SynchronousTestCase):
+    """
+    C{tristunnel token}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Have a place for a file.
+        """
+        self.path = Path(self.mktemp()).absolute()
+        self.out, self.err = io.StringIO(), io.StringIO()
+        self.patch(token, "now", lambda: NOW)
+        self.patch(sys, "stdout", self.out)
+        self.patch(sys, "stderr", self.err)
+
+    def run_(self, *words: str) -> tuple[int, str, str]:
+        """
+        Run a command on the file.
+
+        @return: The exit status, the output, the errors.
+        """
+        for stream in (self.out, self.err):
+            stream.seek(0)
+            stream.truncate()
+        try:
+            status = main(["token", *words, "--file", str(self.path)])
+        except SystemExit as error:
+            assert isinstance(error.code, int)
+            status = error.code
+        return status, self.out.getvalue(), self.err.getvalue()
+
+    def good(self, *words: str) -> str:
+        """
+        Run a command that works.
+
+        @return: The output.
+        """
+        status, out, err = self.run_(*words)
+        self.assertEqual((status, err), (0, ""))
+        return out
+
+    def test_create(self) -> None:
+        """
+        The token is the last word of the output, and what it was said to
+        permit is in the file.
+        """
+        words = (
+            "create --name laptop --ports 9000-9010 --protocols tcp,udp --max-tunnels 5"
+            " --max-visitors 100 --rate 10MB/s --expires 30d"
+        )
+        out = self.good(*words.split())
+        store = TokenStore(self.path)
+        found = store.read()
+        made = found.find(out.split()[-1].encode())
+        assert made is not None
+        permissions = made.permissions
+        self.assertEqual(made.name, "laptop")
+        self.assertEqual(permissions.ports, parsePorts("9000-9010"))
+        self.assertEqual(permissions.protocols, {"tcp", "udp"})
+        self.assertEqual(permissions.maxTunnels, 5)
+        self.assertEqual(permissions.maxVisitors, 100)
+        self.assertEqual(permissions.rate, 10_000_000)
+        self.assertEqual(permissions.expires, NOW + 30 * 86400)
+        self.assertEqual(permissions.may, {"open"})
+
+    def test_rights(self) -> None:
+        """
+        Rights and services.
+        """
+        self.good("create", "--name", "a", "--may", "open,access", "--services", "db-*")
+        permissions = TokenStore(self.path).read().byName["a"].permissions
+        self.assertEqual(permissions.may, {"open", "access"})
+        self.assertEqual(permissions.services, ("db-*",))
+
+    def test_badOptions(self) -> None:
+        """
+        A wrong option is named, with an example, and nothing is made.
+        """
+        for option, value, words in (
+            ("--ports", "9-1", "port range"),
+            ("--rate", "fast", "10MB/s"),
+            ("--expires", "soon", "30d"),
+            ("--expires", "2001-01-01", "past"),
+            ("--max-tunnels", "many", "whole number"),
+            ("--max-visitors", "-1", "--max-visitors"),
+            ("--may", "all", "open, access, admin"),
+            ("--protocols", ",", "missing"),
+        ):
+            status, out, err = self.run_("create", "--name", "x", option, value)
+            self.assertEqual((status, out), (2, ""))
+            self.assertIn(words, err)
+            self.assertIn(option, err)
+        status, out, err = self.run_("create", "--name", "x", "--protocols", "T:P")
+        self.assertEqual((status, out), (1, ""))
+        self.assertIn("protocols", err)
+        self.assertFalse(self.path.exists())
+
+    def test_names(self) -> None:
+        """
+        A name is needed, and is given once.
+        """
+        self.assertEqual(self.run_("create")[0], 2)
+        self.good("create", "--name", "laptop")
+        status, out, err = self.run_("create", "--name", "laptop")
+        self.assertEqual((status, out), (1, ""))
+        self.assertTrue(err.startswith("tristunnel: there is a token 'laptop'"))
+        self.assertEqual(err.count("\n"), 1)
+
+    def test_list(self) -> None:
+        """
+        A line for each, with what it permits and whether it is good; broken
+        lines are named.
+        """
+        self.assertEqual(self.run_("list")[0], 1)
+        self.good(
+            "create", "--name", "laptop", "--ports", "9000-9010", "--rate", "5kB/s"
+        )
+        self.good("create", "--name", "x", "--expires", "2d")
+        self.good("create", "--name", "gone", "--may", "access,admin")
+        self.good("revoke", "gone")
+        lines = self.good("list").splitlines()
+        self.assertEqual(
+            [re.split("  +", line) for line in lines],
+            [
+                ["laptop", "valid", "open, ports 9000-9010, 5kB/s"],
+                ["x", "valid for 2d", "open"],
+                ["gone", "revoked", "access, admin"],
+            ],
+        )
+        values = [json.loads(line) for line in self.good("list", "--json").splitlines()]
+        self.assertEqual([each["name"] for each in values], ["laptop", "x", "gone"])
+        with self.path.open("a") as stream:
+            stream.write("oops\n")
+        status, _, err = self.run_("list")
+        self.assertEqual((status, err), (0, "line 4: it is no JSON object\n"))
+
+    def test_show(self) -> None:
+        """
+        All that is known of a token, but not the token.
+        """
+        out = self.good("create", "--name", "laptop", "--protocols", "udp")
+        secret = out.split()[-1]
+        out = self.good("show", "laptop")
+        self.assertIn("state: valid\n", out)
+        self.assertIn("protocols: udp\n", out)
+        self.assertNotIn(secret, out)
+        self.assertEqual(self.run_("show", "nobody")[0], 1)
+
+    def test_revoke(self) -> None:
+        """
+        A token is revoked by its name.
+        """
+        self.good("create", "--name", "laptop")
+        self.assertIn("laptop is revoked", self.good("revoke", "laptop"))
+        self.assertIn("state: revoked", self.good("show", "laptop"))
+        self.assertEqual(self.run_("revoke", "nobody")[0], 1)
+
+    def test_stateDirectory(self) -> None:
+        """
+        Without C{--file} it is the state directory's.
+        """
+        directory = Path(self.mktemp()).absolute()
+        self.patch(os, "environ", {"STATE_DIRECTORY": str(directory)})
+        self.assertEqual(main(["token", "create", "--name", "laptop"]), 0)
+        self.assertEqual(
+            list(TokenStore(directory / "tokens").read().byName), ["laptop"]
+        )

@@ -1,0 +1,278 @@
+"""
+A server that speaks WebSocket, in the test's own process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.internet.tcp import Connection as TCPConnection
+from twisted.python.failure import Failure
+
+from tests.loopback import LoopbackTestCase, Talk
+from tests.websocket.frames import Frame, readFrames, upgrade
+from tristunnel.auth.realm import Authenticator, portalFor
+from tristunnel.client.connect import ServerAddress, parseConnect
+from tristunnel.client.way import Way
+from tristunnel.errors import TunnelError
+from tristunnel.listeners.tcp import TCPListeners
+from tristunnel.rpc.site import limitedSite
+from tristunnel.server.doors import DoorFactory, FramedDoor
+from tristunnel.server.ports import parsePort
+from tristunnel.server.service import TunnelServerService
+from tristunnel.sessions.server import TunnelServerFactory
+from tristunnel.tunnels.registry import MemoryRegistry
+from tristunnel.tunnels.service import TunnelService
+from tristunnel.web.callers import HTTPCallers
+from tristunnel.web.forwarded import Forwarded
+from tristunnel.web.tree import Health, HTTPDoor, rootOf, rpcPages
+from tristunnel.websocket.connection import Connection
+from tristunnel.websocket.pages import webSocketPages
+
+__all__ = ["RawPeer", "Recorder", "WebSocketTestCase"]
+
+
+class Recorder:
+    """
+    A L{Receiver<tristunnel.websocket.connection.Receiver>} that remembers.
+
+    @ivar connection: The WebSocket, once it is open.
+    @ivar data: Bytes of binary messages.
+    @ivar messages: Pieces of binary messages, an empty one for an empty one.
+    @ivar texts: Text messages.
+    @ivar closes: What C{closeReceived} was told.
+    @ivar lost: What C{connectionLost} was told, in a tuple.
+    """
+
+    def __init__(self) -> None:
+        self.connection: Any = None
+        self.data = bytearray()
+        self.messages: list[bytes] = []
+        self.texts: list[bytes] = []
+        self.closes: list[TunnelError | None] = []
+        self.lost: tuple[TunnelError | None] | None = None
+        self._waits: list[tuple[Callable[[Recorder], Any], Deferred[Recorder]]] = []
+
+    def until(self, condition: Callable[[Recorder], Any]) -> Deferred[Recorder]:
+        """
+        Wait until C{condition}, called with this object, holds.
+        """
+        waiting: Deferred[Recorder] = Deferred()
+        self._waits.append((condition, waiting))
+        self._look()
+        return waiting
+
+    def gone(self) -> Deferred[Recorder]:
+        """
+        Wait for the connection's end.
+        """
+        return self.until(lambda it: it.lost)
+
+    @property
+    def reason(self) -> str:
+        """
+        The code of the reason of the end; empty if it was orderly.
+        """
+        assert self.lost is not None
+        return "" if self.lost[0] is None else self.lost[0].code.name
+
+    def _look(self) -> None:
+        for wait in list(self._waits):
+            if wait[0](self):
+                self._waits.remove(wait)
+                wait[1].callback(self)
+
+    def opened(self, connection: Connection) -> None:
+        """Keep it."""
+        self.connection = connection
+        self._look()
+
+    def bytesReceived(self, data: bytes) -> None:
+        """Keep it."""
+        self.data += data
+        self.messages.append(data)
+        self._look()
+
+    def textReceived(self, text: bytes) -> None:
+        """Keep it."""
+        self.texts.append(text)
+        self._look()
+
+    def closeReceived(self, reason: TunnelError | None) -> None:
+        """Keep it."""
+        self.closes.append(reason)
+        self._look()
+
+    def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
+        """Keep it."""
+        self.lost = (reason,)
+        self._look()
+
+
+class RawPeer(Talk):
+    """
+    A client that writes its frames by hand.
+    """
+
+    @property
+    def head(self) -> str:
+        """
+        The server's HTTP answer.
+        """
+        return bytes(self.data).partition(b"\r\n\r\n")[0].decode("latin-1")
+
+    @property
+    def frames(self) -> list[Frame]:
+        """
+        The frames that came.
+        """
+        return readFrames(bytes(self.data).partition(b"\r\n\r\n")[2])
+
+    def hasFrames(self, count: int) -> Deferred[Talk]:
+        """
+        Wait for frames.
+        """
+        return self.until(lambda peer: len(peer.frames) >= count)
+
+
+class WebSocketTestCase(LoopbackTestCase):
+    """
+    A test with a whole server on one port.
+
+    @cvar users: Names and secrets of those who may connect; empty for all.
+    """
+
+    users: Mapping[str, str] = {}
+
+    async def startServer(
+        self,
+        port: int = 0,
+        grace: float = 0.2,
+        paths: Sequence[str] = ("/tunnel",),
+        pingInterval: float = 0.0,
+        timeout: float = 10.0,
+        trusted: Sequence[str] = (),
+    ) -> TunnelServerService:
+        """
+        Start a server.
+
+        @return: It, listening.
+        """
+        self.addCleanup(self._settle)
+        listeners = {
+            name: TCPListeners(self.reactor, "127.0.0.1")
+            for name in ("tcp", "loopback")
+        }
+        self.tunnels = TunnelService(
+            self.reactor, MemoryRegistry(), listeners, self.notes
+        )
+        authenticator = Authenticator()
+        if self.users:
+            checker = InMemoryUsernamePasswordDatabaseDontUse(
+                **{name: secret.encode() for name, secret in self.users.items()}
+            )
+            authenticator = Authenticator(portalFor([checker]))
+        self.sessions = TunnelServerFactory(
+            self.reactor, self.tunnels, authenticator, handshakeTimeout=timeout
+        )
+        forwarded = Forwarded(trusted)
+        callers = HTTPCallers(authenticator, forwarded)
+        pages = {
+            b"health": Health(),
+            **rpcPages(self.tunnels, callers),
+            **webSocketPages(
+                self.reactor,
+                self.tunnels,
+                self.sessions,
+                callers,
+                paths,
+                forwarded,
+                timeout,
+                pingInterval,
+            ),
+        }
+        self.site = limitedSite(rootOf(pages), reactor=self.reactor)
+        doors = DoorFactory(
+            self.reactor, [FramedDoor(self.sessions), HTTPDoor(self.site)], self.notes
+        )
+        where = parsePort(
+            self.reactor,
+            f"tcp:{port}:interface=127.0.0.1",
+            self.files,
+            self.directory,
+            ["localhost"],
+        )
+        server = TunnelServerService(
+            self.reactor, [(where, doors)], self.sessions, self.tunnels, grace
+        )
+        server.startService()
+        at: Any = server.listening[0].getHost()
+        self.serverPort: int = at.port
+        self.addCleanup(self._stop, server)
+        return server
+
+    async def _settle(self) -> None:
+        """
+        Wait for the connections of a stopped server to end: a WebSocket's
+        close takes a round trip.
+        """
+        await self._leaveAll()
+        while any(
+            isinstance(each, TCPConnection) for each in self.reactor.getReaders()
+        ):
+            await deferLater(self.reactor, 0.005)
+
+    def url(self, path: str) -> str:
+        """
+        Where a page is.
+        """
+        scheme = "wss" if self.tls else "ws"
+        return f"{scheme}://localhost:{self.serverPort}{path}"
+
+    def server(
+        self, path: str, headers: Mapping[str, str] | None = None
+    ) -> ServerAddress:
+        """
+        The server as a client knows it.
+        """
+        way = Way(None, headers or {}, 0.0)
+        where = path if "://" in path else self.url(path)
+        return parseConnect(self.reactor, where, self.trust, way)
+
+    async def open(
+        self,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        subprotocols: Sequence[str] = (),
+    ) -> Recorder:
+        """
+        Open a WebSocket.
+        """
+        recorder = Recorder()
+        endpoint: Any = self.server(path, headers).endpoint
+        await endpoint.open(recorder, subprotocols)
+        self.addCleanup(self._leave, recorder)
+        return recorder
+
+    async def _leave(self, recorder: Recorder) -> None:
+        """End a connection that a test has left."""
+        if recorder.lost is None:
+            recorder.connection.abort()
+            await recorder.gone()
+
+    async def raw(self, path: str = "/tunnel", **headers: str) -> RawPeer:
+        """
+        Open a WebSocket by hand.
+        """
+        from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+
+        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.serverPort)
+        peer: RawPeer = await connectProtocol(endpoint, RawPeer())
+        self._talks.append(peer)
+        peer.say(upgrade(path, **headers))
+        await peer.until(lambda it: b"\r\n\r\n" in it.data)
+        return peer

@@ -1,0 +1,211 @@
+"""
+Tests of L{tristunnel.websocket.end}, in memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from tristunnel.errors import TunnelError
+from tristunnel.interfaces import Closed
+from tristunnel.relay.sockets import EARLY
+from tristunnel.websocket.end import WebSocketEnd
+
+DONE = Failure(ConnectionDone())
+
+
+class _Connection:
+    """
+    A connection that notes what is done to it.
+    """
+
+    chosen = ""
+
+    def __init__(self) -> None:
+        self.did: list[Any] = []
+        self.canSend = True
+
+    def sendBytes(self, data: bytes) -> None:
+        """Note it."""
+        self.did.append(data)
+
+    def registerProducer(self, producer: object) -> None:
+        """Take it."""
+
+    def pauseReading(self) -> None:
+        """Note it."""
+        self.did.append("pause")
+
+    def resumeReading(self) -> None:
+        """Note it."""
+        self.did.append("resume")
+
+    def close(self) -> None:
+        """Note it."""
+        self.did.append("close")
+
+    def fail(self, reason: TunnelError, code: int = 0) -> None:
+        """Note it."""
+        self.did.append(reason.code.name)
+
+
+class _Peer:
+    """
+    The other end, which notes what it is told.
+    """
+
+    received = 0
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def join(self, peer: object, closed: Closed) -> None:
+        """Do nothing."""
+
+    def whileWaiting(self, left: Closed) -> None:
+        """Do nothing."""
+
+    def write(self, data: bytes) -> None:
+        """Note it."""
+        self.told.append(data)
+
+    def finish(self) -> None:
+        """Note it."""
+        self.told.append("finish")
+
+    def reset(self, reason: TunnelError) -> None:
+        """Note it."""
+        self.told.append(reason.code.name)
+
+    def pauseReading(self) -> None:
+        """Note it."""
+        self.told.append("pause")
+
+    def resumeReading(self) -> None:
+        """Note it."""
+        self.told.append("resume")
+
+
+class WebSocketEndTests(SynchronousTestCase):
+    """
+    What an end makes of its connection, and of its peer.
+    """
+
+    def setUp(self) -> None:
+        """Open one."""
+        self.end = WebSocketEnd()
+        self.connection: Any = _Connection()
+        self.end.opened(self.connection)
+        self.peer = _Peer()
+        self.closed: list[TunnelError | None] = []
+
+    def join(self) -> None:
+        """
+        Join it.
+        """
+        self.end.join(self.peer, self.closed.append)
+
+    def test_early(self) -> None:
+        """
+        What comes before it is joined is held, up to a bound.
+        """
+        self.end.bytesReceived(b"x" * EARLY)
+        self.assertEqual([], self.connection.did)
+        self.end.bytesReceived(b"y")
+        self.assertEqual(["pause"], self.connection.did)
+        self.join()
+        self.assertEqual([b"x" * EARLY, b"y"], self.peer.told)
+        self.assertEqual(["pause", "resume"], self.connection.did)
+
+    def test_pausedSource(self) -> None:
+        """
+        When the far side closes while the peer is paused, the peer is resumed:
+        paused for ever, it would never see its own end.
+        """
+        self.join()
+        self.end.pauseProducing()
+        self.end.closeReceived(None)
+        self.assertEqual(["pause", "finish", "resume"], self.peer.told)
+        self.end.connectionLost(None, DONE)
+        self.assertEqual([None], self.closed)
+
+    def test_discards(self) -> None:
+        """
+        To a far side that has left nothing is sent; a peer that goes on and on
+        is broken, one that soon ends is not.
+        """
+        self.join()
+        self.connection.canSend = False
+        self.end.closeReceived(None)
+        self.end.write(b"x" * EARLY)
+        self.assertNotIn("reset", self.peer.told)
+        self.end.write(b"x")
+        self.assertIn("reset", self.peer.told)
+
+    def test_finish(self) -> None:
+        """
+        The end of one direction closes the connection; what still comes is
+        passed on.
+        """
+        self.join()
+        self.end.write(b"last")
+        self.end.finish()
+        self.end.finish()
+        self.end.bytesReceived(b"under way")
+        self.assertEqual([b"last", "close"], self.connection.did)
+        self.assertEqual([b"under way"], self.peer.told)
+
+    def test_reset(self) -> None:
+        """
+        A break is one for both sides, and over once.
+        """
+        self.join()
+        self.end.reset(TunnelError("stalled"))
+        self.end.reset(TunnelError("closed"))
+        self.assertEqual(["stalled"], self.connection.did)
+        self.end.connectionLost(TunnelError("reset"), DONE)
+        (reason,) = self.closed
+        assert reason is not None
+        self.assertEqual("stalled", reason.code.name)
+        self.assertEqual([], self.peer.told)
+
+    def test_cut(self) -> None:
+        """
+        A connection that breaks breaks the peer.
+        """
+        self.join()
+        self.end.connectionLost(TunnelError("reset"), DONE)
+        self.assertEqual(["reset"], self.peer.told)
+
+    def test_leftBefore(self) -> None:
+        """
+        Who waits for it learns that it has left.
+        """
+        self.end.whileWaiting(self.closed.append)
+        self.end.closeReceived(None)
+        self.end.connectionLost(None, DONE)
+        self.assertEqual([None], self.closed)
+
+    def test_joinedAfterTheEnd(self) -> None:
+        """
+        What it had said before it left still reaches who comes later.
+        """
+        self.end.bytesReceived(b"bye")
+        self.end.closeReceived(None)
+        self.join()
+        self.assertEqual([b"bye", "finish"], self.peer.told)
+        self.end.connectionLost(None, DONE)
+        self.assertEqual([None], self.closed)
+
+    def test_text(self) -> None:
+        """
+        Text is refused, and the peer hears of it.
+        """
+        self.join()
+        self.end.textReceived(b"hello")
+        self.assertEqual(["protocol-error"], self.connection.did)
+        self.assertEqual(["protocol-error"], self.peer.told)

@@ -1,0 +1,3 @@
+"""
+zlayer's dialect: both sessions, and the real programs.
+"""

@@ -1,0 +1,216 @@
+"""
+C{twistd tunnel-access}: the command line of on-demand access.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import MultiService, Service
+from twisted.python import usage
+
+from tristunnel.client.access import AccessPort, AccessService, parseAccessURI
+from tristunnel.client.access_control import AccessControl
+from tristunnel.client.connect import ServerAddress, Trust, parseConnect
+from tristunnel.client.credentials import CREDENTIALS_VARIABLE, givenCredentials
+from tristunnel.client.log import LoggingClientObserver
+from tristunnel.client.proxy import parseProxy
+from tristunnel.client.service import TunnelClientService
+from tristunnel.client.token import TOKEN_VARIABLE, givenToken
+from tristunnel.client.visitor import bySession, localEndpoint
+from tristunnel.client.way import Way, parseHeader
+from tristunnel.errors import TunnelError
+from tristunnel.process.drain import exitWith, hurryOnSecondSignal
+from tristunnel.process.hide import exposedSecrets, hideExposed
+from tristunnel.process.paths import defaultStateDirectory
+from tristunnel.text.quantities import parseDuration
+from tristunnel.tls.certificates import parseFingerprint
+
+__all__ = ["ACCESS_VARIABLE", "Options", "makeService"]
+
+ACCESS_VARIABLE = "TRISTUNNEL_ACCESS"
+"""The environment variable that may hold a capability URI."""
+
+LONGEST = 30 * 86400.0
+"""The longest time that a port stays open, in seconds."""
+
+
+class Options(usage.Options):
+    """
+    The options of C{twistd tunnel-access}.
+    """
+
+    synopsis = "--connect ENDPOINT --service NAME [--listen ENDPOINT] [--ttl TIME]"
+    longdesc = (
+        "Opens a local port to a named service of a server for a limited time, and"
+        " cleans up by itself. 'tristunnel access' lists what is open and ends it."
+        f" A token is best given in the environment variable {TOKEN_VARIABLE} or with"
+        f" --token-file, credentials in {CREDENTIALS_VARIABLE} or with"
+        f" --credentials-file, a capability in {ACCESS_VARIABLE}: everybody on this"
+        " machine can read a command line."
+    )
+
+    optFlags = [
+        ("insecure", None, "Accept any certificate: anybody can pose as the server."),
+    ]
+    optParameters = [
+        ("connect", None, "", "tcp:HOST:PORT, tls:..., ws://HOST/PATH, unix:PATH."),
+        ("service", None, "", "The name of the service."),
+        ("access", None, "", "The URI that grantAccess returned, instead of both."),
+        ("listen", None, "tcp:0:interface=127.0.0.1", "The local endpoint."),
+        ("ttl", None, "1h", "How long: 45s, 90m, 12h, 1h30m, up to 30d."),
+        ("ca", None, "", "PEM file or directory: authorities to trust instead."),
+        ("proxy", None, "", "HTTP proxy to go through: http://USER:PW@HOST:PORT."),
+        ("ping-interval", None, 30.0, "Seconds between WebSocket pings, or 0.", float),
+        ("token-file", None, "", "File with our token; - to be asked for it."),
+        ("credentials-file", None, None, "JSON file that says who we are."),
+        ("state-dir", None, None, "Where 'tristunnel access' finds this program."),
+        ("grace", None, 0.0, "Seconds for streams to finish at a stop.", float),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["pin"] = []
+        self["header"] = []
+        self.server: ServerAddress
+        self.endpoint: Any = None
+        self.credentials: dict[str, object] = {}
+        self.ttl = 0.0
+        self.stateDirectory = Path()
+
+    def opt_pin(self, fingerprint: str) -> None:
+        """
+        SHA-256 fingerprint of the server's certificate: accept this one and
+        no other. May be given several times.
+        """
+        try:
+            self["pin"].append(parseFingerprint(fingerprint))
+        except TunnelError as error:
+            raise usage.UsageError(f"--pin: {error.message}") from None
+
+    def opt_header(self, header: str) -> None:
+        """
+        NAME=VALUE of the HTTP request that opens a WebSocket. May be given
+        several times.
+        """
+        try:
+            self["header"].append(parseHeader(header))
+        except TunnelError as error:
+            raise usage.UsageError(error.message) from None
+
+    def postOptions(self) -> None:
+        """
+        Check everything that can be checked before the start.
+        """
+        try:
+            self._check()
+        except TunnelError as error:
+            raise usage.UsageError(error.message) from None
+
+    def _check(self) -> None:
+        """
+        @raise TunnelError: C{bad-option}.
+        """
+        from twisted.internet import reactor
+
+        self.exposed = exposedSecrets(self)
+        self["access"] = self["access"] or os.environ.get(ACCESS_VARIABLE, "")
+        if not self["access"] and not (self["connect"] and self["service"]):
+            raise TunnelError(
+                "bad-option",
+                "which service? give --connect ENDPOINT and --service NAME, or"
+                " --access URI",
+            )
+        if self["insecure"] and (self["pin"] or self["ca"]):
+            raise TunnelError(
+                "bad-option", "--insecure checks nothing: leave out --pin and --ca"
+            )
+        for option in ("grace", "ping-interval"):
+            if not 0 <= self[option] < 1e6:
+                raise TunnelError("bad-option", f"--{option} takes seconds, from 0 up")
+        self.ttl = parseDuration(self["ttl"])
+        if self.ttl > LONGEST:
+            raise TunnelError("bad-option", "--ttl takes up to 30d")
+        self.credentials = givenCredentials(self["credentials-file"])
+        token = givenToken(self["token-file"])
+        if token and (self["token-file"] or not self.credentials):
+            self.credentials["token"] = token
+        trust = Trust(tuple(self["pin"]), self["ca"], bool(self["insecure"]))
+        way = Way(
+            parseProxy(reactor, self["proxy"]) if self["proxy"] else None,
+            dict(self["header"]),
+            self["ping-interval"],
+        )
+        if self["access"]:
+            self.server = parseAccessURI(
+                reactor, self["access"], trust, self["connect"], way
+            )
+        else:
+            self.server = parseConnect(reactor, self["connect"], trust, way)
+        self.endpoint = localEndpoint(reactor, self["listen"])
+        self.stateDirectory = Path(self["state-dir"] or defaultStateDirectory())
+
+
+def makeService(options: Options) -> Service:
+    """
+    Make the client.
+    """
+    from twisted.internet import reactor
+
+    return _make(reactor, options)
+
+
+def _make(reactor: Any, options: Options) -> Service:
+    """
+    Put it together.
+    """
+    hideExposed(options.exposed)
+    access: AccessService
+    client = TunnelClientService(
+        reactor,
+        options.server,
+        [],
+        options.credentials,
+        LoggingClientObserver(),
+        grace=options["grace"],
+        gaveUp=lambda reason: access.end(reason),
+    )
+    name = options["service"] or "the service"
+    port = AccessPort(
+        reactor,
+        options.endpoint,
+        options["listen"],
+        bySession(client, options["service"]),
+        name,
+        options["grace"],
+        lambda reason: access.end(reason),
+    )
+    access = AccessService(
+        reactor,
+        client,
+        port,
+        name,
+        options.server.where,
+        options.ttl,
+        lambda reason: _end(reactor, reason),
+    )
+    together = MultiService()
+    access.setServiceParent(together)
+    AccessControl(reactor, access, options.stateDirectory).setServiceParent(together)
+    reactor.addSystemEventTrigger(
+        "before", "shutdown", hurryOnSecondSignal, reactor, access.stopNow
+    )
+    return together
+
+
+def _end(reactor: Any, reason: TunnelError) -> None:
+    """
+    End with an exit status that says how it went: 0 if its time is over.
+    """
+    exitWith(0 if reason.code.name in ("expired", "closed") else 1)
+    if reactor.running:
+        reactor.stop()
+    else:
+        reactor.callWhenRunning(reactor.stop)

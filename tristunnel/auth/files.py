@@ -1,0 +1,69 @@
+"""
+Reading small files whole and at once, and noticing that they changed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+__all__ = ["MAX_FILE_SIZE", "Signature", "readAtOnce", "reasonOf", "signatureOf"]
+
+MAX_FILE_SIZE = 16 * 1024 * 1024
+"""The largest file that is read, in bytes."""
+
+Signature = tuple[int, int, int, int, int]
+
+
+def signatureOf(status: os.stat_result) -> Signature:
+    """
+    What is different after every change of a file, a replaced one and new
+    permissions included.
+    """
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+
+
+def _refuseUnusual(mode: int, size: int) -> None:
+    """
+    @raise OSError: for what cannot be read whole and at once.
+    """
+    if not stat.S_ISREG(mode):
+        raise OSError("it is not a regular file")
+    if size > MAX_FILE_SIZE:
+        raise OSError(f"it is larger than {MAX_FILE_SIZE // 1024 // 1024} MiB")
+
+
+def _openAtOnce(path: str, flags: int) -> int:
+    """
+    Open without waiting: a FIFO would otherwise wait for a writer, and the
+    server with it.
+    """
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def readAtOnce(path: str) -> tuple[os.stat_result, bytes]:
+    """
+    @return: What the file is, and its content.
+    @raise OSError: when the file cannot be read whole and at once.
+    @raise ValueError: when there can be no such path.
+    """
+    with open(path, "rb", opener=_openAtOnce) as stream:
+        status = os.fstat(stream.fileno())
+        _refuseUnusual(status.st_mode, status.st_size)
+        # It may grow while it is read.
+        data = stream.read(MAX_FILE_SIZE + 1)
+    _refuseUnusual(status.st_mode, len(data))
+    return status, data
+
+
+def reasonOf(error: OSError | ValueError) -> str:
+    """
+    @return: The cause of a failed read, in words and without the path.
+    """
+    return (isinstance(error, OSError) and error.strerror) or str(error)

@@ -1,0 +1,323 @@
+"""
+C{--auth tokens:PATH}: a file of tokens and what each of them permits.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable
+from weakref import WeakValueDictionary
+
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.error import UnauthorizedLogin
+from twisted.cred.strcred import ICheckerFactory, InvalidAuthArgumentString
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+from tristunnel.auth.credentials import ITunnelCredentials, TunnelCredentials
+from tristunnel.auth.files import Signature, readAtOnce, reasonOf, signatureOf
+from tristunnel.auth.permissions import Grant, GrantedName, RefusedWithReason
+from tristunnel.auth.tokens_format import Token, TokenList, parseTokens
+from tristunnel.errors import TunnelError
+from tristunnel.process.paths import defaultStateDirectory
+
+__all__ = [
+    "LOOK_INTERVAL",
+    "TokenCheckerFactory",
+    "TokenFile",
+    "defaultTokenFile",
+]
+
+LOOK_INTERVAL = 1.0
+"""Seconds between two looks at the file while its tokens are in use."""
+
+_SOONEST = 0.001
+
+
+def defaultTokenFile() -> str:
+    """
+    The file of tokens where nobody names another.
+    """
+    return str(defaultStateDirectory() / "tokens")
+
+
+def _tokenOf(credentials: ITunnelCredentials) -> bytes:
+    """
+    The token that a client sent: alone, or as the password of any id.
+    """
+    sent = credentials.fields.get("token")
+    if isinstance(sent, str):
+        return sent.encode("utf-8", "surrogatepass")
+    return TunnelCredentials(credentials.fields, credentials.peer).password
+
+
+@implementer(ICredentialsChecker)
+class TokenFile:
+    """
+    Admits whoever has a token of a file, and follows the changes of that
+    file: at each login and each use, and every second while one of its tokens
+    is in use.
+
+    A token that the file calls revoked is over at once. One whose line is gone
+    or broken is over when the file has been the same for a second, so that an
+    editor that writes in two steps ends nobody's session.
+
+    @see: L{tristunnel.auth.tokens_format} for what is in the file.
+    """
+
+    credentialInterfaces = (ITunnelCredentials,)
+    _log = Logger()
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        clock: IReactorTime | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """
+        @param path: The file. A relative path counts from the directory that
+            is current now, wherever a daemon goes later.
+        @param clock: Says when to look; the reactor, if it is left out.
+        @param now: The time of day.
+        @raise TunnelError: C{bad-option} when the file cannot be read.
+        """
+        self._path = os.path.abspath(path)
+        self._clock = clock
+        self._now = now
+        self._tokens = TokenList()
+        self._signature: Signature | None = None
+        self._changed = 0.0
+        self._trouble: str | None = None
+        self._grants: WeakValueDictionary[bytes, Grant] = WeakValueDictionary()
+        self._missing: set[bytes] = set()
+        self._looking: IDelayedCall | None = None
+        try:
+            self._load()
+        except (OSError, ValueError) as error:
+            raise TunnelError(
+                "bad-option",
+                f"cannot read the token file {self._path!r}: {reasonOf(error)}; make"
+                f" one with: tristunnel token create --name NAME --file {self._path}",
+            ) from None
+
+    def __repr__(self) -> str:
+        """
+        Show where the tokens come from.
+        """
+        return f"<{type(self).__name__} {self._path!r}>"
+
+    # Logins
+
+    def requestAvatarId(
+        self, credentials: ITunnelCredentials
+    ) -> Deferred[bytes | tuple[()]]:
+        """
+        Look a token up.
+
+        @param credentials: With the token in C{token}, or in place of a
+            password; an C{id} beside it does not matter.
+        @return: fires with a L{GrantedName}; fails with L{UnauthorizedLogin},
+            or with L{RefusedWithReason} for a token that is over.
+        """
+        self.follow()
+        token = self._tokens.find(_tokenOf(credentials))
+        if token is None:
+            return fail(UnauthorizedLogin())
+        if token.revoked is not None:
+            return fail(RefusedWithReason(TunnelError("token-revoked")))
+        expires = token.permissions.expires
+        if expires is not None and expires <= self._now():
+            return fail(RefusedWithReason(TunnelError("token-expired")))
+        return succeed(GrantedName(token.name.encode(), self._grantOf(token)))
+
+    def _grantOf(self, token: Token) -> Grant:
+        """
+        The grant that everybody shares who uses a token.
+        """
+        grant = self._grants.get(token.digest)
+        if grant is None or grant.ended is not None:
+            grant = Grant(
+                token.permissions,
+                now=self._now,
+                look=self.follow,
+                watched=self._watched,
+            )
+            self._grants[token.digest] = grant
+        return grant
+
+    # Following the file
+
+    def follow(self) -> None:
+        """
+        Read the file again if it is not the one that was read. What cannot be
+        read leaves the last good content in force, and is logged once.
+        """
+        try:
+            if signatureOf(os.stat(self._path)) != self._signature:
+                self._load()
+            trouble = None
+        except (OSError, ValueError) as error:
+            trouble = reasonOf(error)
+            if trouble != self._trouble:
+                self._log.error(
+                    "Cannot read the token file {path!r}: {reason}; its last content"
+                    " stays in force until it can be read again",
+                    path=self._path,
+                    reason=trouble,
+                )
+        self._trouble = trouble
+        if self._missing and self._now() - self._changed >= LOOK_INTERVAL:
+            self._endMissing()
+
+    def _load(self) -> None:
+        """
+        Put the present content in force.
+
+        @raise OSError: when the file cannot be read.
+        """
+        status, data = readAtOnce(self._path)
+        self._tokens = parseTokens(data)
+        self._signature = signatureOf(status)
+        self._changed = self._now()
+        self._log.info(
+            "The token file {path!r} has {count} tokens",
+            path=self._path,
+            count=sum(each.revoked is None for each in self._tokens.byName.values()),
+        )
+        self._logProblems(status.st_mode)
+        self._apply()
+
+    def _logProblems(self, mode: int) -> None:
+        """
+        Log what is odd about the file, without its text.
+        """
+        if mode & (stat.S_IWGRP | stat.S_IWOTH):
+            self._log.warn(
+                "Others may write to the token file {path!r}; run: chmod 600 {path}",
+                path=self._path,
+            )
+        for problem in self._tokens.problems:
+            self._log.error(
+                "Token file {path!r}, line {line}: {reason}; the line is left out",
+                path=self._path,
+                line=problem.line,
+                reason=problem.reason,
+            )
+        more = self._tokens.problemCount - len(self._tokens.problems)
+        if more > 0:
+            self._log.error(
+                "Token file {path!r}: {count} more lines are broken and left out",
+                path=self._path,
+                count=more,
+            )
+
+    def _apply(self) -> None:
+        """
+        Change and end the grants of tokens that are in use.
+        """
+        self._missing.clear()
+        for digest, grant in list(self._grants.items()):
+            token = self._tokens.byDigest.get(digest)
+            if token is None:
+                self._missing.add(digest)
+            elif token.revoked is not None:
+                self._log.info("The token {name} is revoked", name=token.name)
+                grant.end(TunnelError("token-revoked"))
+            elif token.permissions != grant.permissions:
+                grant.change(token.permissions)
+
+    def _endMissing(self) -> None:
+        """
+        End the grants of tokens that are no longer in the file.
+        """
+        missing, self._missing = self._missing, set()
+        for digest in missing:
+            grant = self._grants.get(digest)
+            if grant is not None:
+                grant.end(TunnelError("token-revoked", "the token is no longer known"))
+
+    # Looking by itself
+
+    def _watched(self) -> None:
+        """
+        Somebody wants to be told of a token's end, or does no longer.
+        """
+        inUse = any(grant.inUse for grant in list(self._grants.values()))
+        if inUse and self._looking is None:
+            self._lookLater()
+        elif not inUse and self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+
+    def _lookLater(self) -> None:
+        """
+        Look again in a while, or when the next token in use expires.
+        """
+        if self._clock is None:
+            # Not before it is needed: a checker is made while options are
+            # read, when the reactor may not be chosen yet.
+            from twisted.internet import reactor
+
+            self._clock = IReactorTime(reactor)
+        now = self._now()
+        delay = LOOK_INTERVAL
+        for grant in list(self._grants.values()):
+            expires = grant.permissions.expires
+            if expires is not None and grant.inUse:
+                delay = min(delay, max(expires - now, _SOONEST))
+        self._looking = self._clock.callLater(delay, self._look)
+
+    def _look(self) -> None:
+        """
+        Look at the file and at the time, as long as a token is in use.
+        """
+        self._looking = None
+        self.follow()
+        for grant in list(self._grants.values()):
+            grant.expire()
+        self._watched()
+
+
+@implementer(ICheckerFactory, IPlugin)
+class TokenCheckerFactory:
+    """
+    The C{tokens} type of C{--auth}.
+    """
+
+    authType = "tokens"
+    argStringFormat = "Path of a file made by: tristunnel token create"
+    authHelp = """
+Admits whoever has a token of a file, and limits each to what its token
+permits: ports, protocols, tunnels, visitors, bytes per second, a time.
+
+    tristunnel token create --name laptop --ports 9000-9010 --expires 30d
+    tristunnel token list
+    tristunnel token revoke laptop
+
+Without a path, the file is the one of those commands, in the state directory.
+
+A token is sent as {"token": TOKEN} in a client's handshake, as
+Authorization: Bearer TOKEN over HTTP, or as the password of any name.
+
+The file may change while the server runs. A revoked token ends the sessions
+and tunnels that live on it within a second.
+"""
+    credentialInterfaces = (ITunnelCredentials,)
+
+    def generateChecker(self, argstring: str) -> TokenFile:
+        """
+        Make the checker of C{tokens:PATH}.
+
+        @param argstring: The path; empty for the one in the state directory.
+        @raise InvalidAuthArgumentString: when the file cannot be read; says
+            why in one line.
+        """
+        try:
+            return TokenFile(argstring.strip() or defaultTokenFile())
+        except TunnelError as error:
+            raise InvalidAuthArgumentString(error.message) from None

@@ -1,0 +1,404 @@
+"""
+The text of a token file: one JSON object per line, without any files.
+
+::
+
+    # a comment
+    {"name": "laptop", "sha256": "9f86...", "ports": "9000-9010", "may": ["open"]}
+
+A line holds everything that is known of a token but the token itself. What is
+not understood makes the line broken and not the restriction void: a misspelled
+C{maxTunnels} must not mean that there is no limit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from tristunnel.auth.clients_format import Problem
+from tristunnel.auth.names import nameProblem
+from tristunnel.auth.permissions import RIGHTS, Permissions
+from tristunnel.errors import TunnelError
+from tristunnel.listeners.ports import parsePorts
+from tristunnel.text.quantities import parseRate
+
+__all__ = [
+    "PREFIX",
+    "Token",
+    "TokenList",
+    "digestOf",
+    "formatTime",
+    "formatToken",
+    "newToken",
+    "parseTime",
+    "parseToken",
+    "parseTokens",
+    "tokenNameProblem",
+]
+
+PREFIX = "tst_"
+"""How tokens begin, so that programs that look for leaked secrets know them."""
+
+_BOM = b"\xef\xbb\xbf"
+_HEX_DIGEST = re.compile(r"[0-9a-fA-F]{64}\Z")
+_WORD = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,63}\Z")
+_RESERVED = re.compile(r"(anonymous|tunnel-.*|access-.*)\Z")
+_NOBODY = bytes(32)
+_MAX_PROBLEMS = 20
+_MAX_LINE = 64 * 1024
+_MAX_COUNT = 10**9
+
+
+@dataclass(frozen=True)
+class Token:
+    """
+    What a file says of a token.
+
+    @ivar name: Who has it.
+    @ivar digest: The SHA-256 of the token, 32 bytes.
+    @ivar permissions: What it permits.
+    @ivar created: When it was made, in seconds since the epoch, or C{None}.
+    @ivar revoked: When it was revoked, or C{None}.
+    @ivar line: Its line, counted from 1; 0 for one that has none yet.
+    """
+
+    name: str
+    digest: bytes = field(repr=False)
+    permissions: Permissions = field(default_factory=Permissions)
+    created: float | None = None
+    revoked: float | None = None
+    line: int = field(default=0, compare=False)
+
+
+@dataclass
+class TokenList:
+    """
+    What a token file says.
+
+    @ivar byName: The tokens by their names, in the order of the file.
+    @ivar byDigest: The same by their digests.
+    @ivar problems: The first lines that are broken; at most 20 are kept.
+    @ivar problemCount: How many lines are broken.
+    """
+
+    byName: dict[str, Token] = field(default_factory=dict)
+    byDigest: dict[bytes, Token] = field(default_factory=dict, repr=False)
+    problems: list[Problem] = field(default_factory=list)
+    problemCount: int = 0
+
+    def find(self, token: bytes) -> Token | None:
+        """
+        Find a token, in time that tells nothing of those that exist: only
+        digests are compared, and those whole.
+        """
+        digest = hashlib.sha256(token).digest()
+        found = self.byDigest.get(digest)
+        wanted = _NOBODY if found is None else found.digest
+        return found if hmac.compare_digest(digest, wanted) else None
+
+
+def newToken() -> str:
+    """
+    Make a token: 256 random bits.
+    """
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+def digestOf(token: str) -> bytes:
+    """
+    What is kept of a token.
+    """
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def tokenNameProblem(name: str) -> str | None:
+    """
+    Say what is wrong with the name of a token.
+    """
+    if _RESERVED.match(name):
+        return "the name is reserved; choose another"
+    if nameProblem(name) is not None or _NAME.match(name) is None:
+        return "a name has at most 64 letters, digits and any of . _ - + @"
+    return None
+
+
+def parseTime(text: str) -> float:
+    """
+    Read a date or a time in ISO 8601; UTC unless it says otherwise.
+
+    @return: Seconds since the epoch.
+    @raise ValueError: If it is none.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return moment.timestamp()
+    except OverflowError:
+        raise ValueError("it is out of range") from None
+
+
+def formatTime(seconds: float) -> str:
+    """
+    Write a time as L{parseTime} reads it, to the second.
+    """
+    moment = datetime.fromtimestamp(round(seconds), UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+# Readers of a line's values; each raises ValueError with the reason.
+
+
+def _time(value: object) -> float:
+    """
+    A time.
+    """
+    if isinstance(value, str):
+        try:
+            return parseTime(value)
+        except ValueError:
+            pass
+    raise ValueError("takes a time such as 2030-12-31T00:00:00Z")
+
+
+def _count(value: object) -> int:
+    """
+    A number of things.
+    """
+    if type(value) is int and 0 <= value <= _MAX_COUNT:
+        return value
+    raise ValueError("takes a whole number, from 0 up")
+
+
+def _rate(value: object) -> int:
+    """
+    Bytes per second.
+    """
+    if type(value) is int:
+        value = str(value)
+    if isinstance(value, str):
+        return parseRate(value)
+    raise ValueError("takes bytes per second, or text such as 10MB/s")
+
+
+def _ports(value: object) -> object:
+    """
+    A range of ports.
+    """
+    if type(value) is int:
+        value = str(value)
+    if isinstance(value, str):
+        return parsePorts(value)
+    raise ValueError("takes ports such as 9000-9010")
+
+
+def _strings(value: object) -> list[str]:
+    """
+    A list of strings.
+    """
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return value
+    raise ValueError("takes a list of strings")
+
+
+def _protocols(value: object) -> frozenset[str]:
+    """
+    Kinds of listener.
+    """
+    words = _strings(value)
+    if not all(_WORD.match(word) for word in words):
+        raise ValueError("takes protocols such as tcp and udp")
+    return frozenset(words)
+
+
+def _rights(value: object) -> frozenset[str]:
+    """
+    Some of what there is to be permitted.
+    """
+    words = _strings(value)
+    if not set(words) <= set(RIGHTS):
+        raise ValueError(f"takes some of {', '.join(RIGHTS)}")
+    return frozenset(words)
+
+
+def _services(value: object) -> tuple[str, ...]:
+    """
+    Patterns of services' names.
+    """
+    names = _strings(value)
+    if not all(0 < len(name) <= 64 and name.isprintable() for name in names):
+        raise ValueError("takes names of services")
+    return tuple(names)
+
+
+_READERS: dict[str, Callable[[object], object]] = {
+    "ports": _ports,
+    "protocols": _protocols,
+    "maxTunnels": _count,
+    "maxVisitors": _count,
+    "rate": _rate,
+    "expires": _time,
+    "may": _rights,
+    "services": _services,
+}
+
+_OTHERS = {"name", "sha256", "created", "revoked"}
+
+
+def parseToken(line: str, number: int = 0) -> Token:
+    """
+    Read one line.
+
+    @param number: Which one it is, from 1.
+    @raise ValueError: With what is wrong, without secrets.
+    """
+    try:
+        values = json.loads(line, object_pairs_hook=_unique)
+    except _Twice as error:
+        raise ValueError(str(error)) from None
+    except (ValueError, RecursionError):
+        raise ValueError("it is no JSON object") from None
+    if not isinstance(values, dict):
+        raise ValueError("it is no JSON object")
+    unknown = sorted(set(values) - set(_READERS) - _OTHERS)
+    if unknown:
+        raise ValueError(f"there is no {_shown(unknown[0])}")
+    name, digits = values.get("name"), values.get("sha256")
+    if not isinstance(name, str):
+        raise ValueError("there is no name")
+    problem = tokenNameProblem(name)
+    if problem:
+        raise ValueError(problem)
+    if not isinstance(digits, str) or _HEX_DIGEST.match(digits) is None:
+        raise ValueError("sha256 is not 64 hexadecimal digits")
+    read: dict[str, object] = {}
+    for key, reader in _READERS.items():
+        if values.get(key) is not None:
+            read[key] = _with(key, reader, values[key])
+    return Token(
+        name,
+        bytes.fromhex(digits),
+        Permissions(**read),  # type: ignore[arg-type]
+        _optionalTime("created", values),
+        _optionalTime("revoked", values),
+        number,
+    )
+
+
+def _with(key: str, reader: Callable[[object], object], value: object) -> object:
+    """
+    Read a value, and name its key if that fails.
+    """
+    try:
+        return reader(value)
+    except TunnelError as error:
+        raise ValueError(f"{key}: {error.message}") from None
+    except ValueError as error:
+        raise ValueError(f"{key} {error}") from None
+
+
+def _optionalTime(key: str, values: dict[str, object]) -> float | None:
+    """
+    Read a time that need not be there.
+    """
+    if values.get(key) is None:
+        return None
+    _with(key, _time, values[key])
+    return _time(values[key])
+
+
+class _Twice(ValueError):
+    """
+    A key is there twice, and it is not clear which one counts.
+    """
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """
+    Make a dict of an object's members.
+    """
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise _Twice("a key is there twice")
+    return values
+
+
+def _shown(text: str) -> str:
+    """
+    A key that somebody wrote, of bounded length and printable.
+    """
+    return ascii(text if len(text) <= 40 else text[:40] + "...")
+
+
+def formatToken(token: Token) -> str:
+    """
+    Write one line, without its end.
+    """
+    permissions = token.permissions
+    values: dict[str, object] = {"name": token.name, "sha256": token.digest.hex()}
+    if permissions.ports is not None:
+        values["ports"] = str(permissions.ports)
+    if permissions.protocols is not None:
+        values["protocols"] = sorted(permissions.protocols)
+    for key in ("maxTunnels", "maxVisitors", "rate"):
+        if getattr(permissions, key) is not None:
+            values[key] = getattr(permissions, key)
+    if permissions.expires is not None:
+        values["expires"] = formatTime(permissions.expires)
+    values["may"] = [right for right in RIGHTS if right in permissions.may]
+    if permissions.services is not None:
+        values["services"] = list(permissions.services)
+    if token.created is not None:
+        values["created"] = formatTime(token.created)
+    if token.revoked is not None:
+        values["revoked"] = formatTime(token.revoked)
+    return json.dumps(values)
+
+
+def parseTokens(data: bytes) -> TokenList:
+    """
+    Read the content of a token file. This never fails: broken lines are left
+    out and reported.
+    """
+    tokens = TokenList()
+    for number, line in enumerate(data.removeprefix(_BOM).split(b"\n"), 1):
+        line = line.strip()
+        if not line or line.startswith(b"#"):
+            continue
+        problem = _readLine(line, tokens, number)
+        if problem is not None:
+            tokens.problemCount += 1
+            if len(tokens.problems) < _MAX_PROBLEMS:
+                tokens.problems.append(Problem(number, problem))
+    return tokens
+
+
+def _readLine(line: bytes, tokens: TokenList, number: int) -> str | None:
+    """
+    Add the token of one line.
+
+    @return: What is wrong with the line, or C{None}.
+    """
+    if len(line) > _MAX_LINE:
+        return "it is too long"
+    try:
+        token = parseToken(line.decode("utf-8"), number)
+    except UnicodeDecodeError:
+        return "it is not UTF-8"
+    except ValueError as error:
+        return str(error)
+    if token.name in tokens.byName:
+        return "the name is on an earlier line, which stays in force"
+    if token.digest in tokens.byDigest:
+        return "the sha256 is on an earlier line, which stays in force"
+    tokens.byName[token.name] = token
+    tokens.byDigest[token.digest] = token
+    return None

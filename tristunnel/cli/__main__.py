@@ -1,0 +1,11 @@
+"""
+C{python -m tristunnel.cli}: the same as C{tristunnel}.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from tristunnel.cli import main
+
+sys.exit(main())

@@ -1,0 +1,243 @@
+"""
+Connecting through an HTTP proxy, by its CONNECT method.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tristunnel.errors import TunnelError
+
+__all__ = ["ProxiedEndpoint", "Proxy", "parseProxy"]
+
+PROXY_TIMEOUT = 30.0
+"""Seconds in which the proxy must have connected us."""
+
+_MAX_HEAD = 64 * 1024
+
+
+class Proxy:
+    """
+    An HTTP proxy.
+
+    @param endpoint: How it is reached.
+    @param where: Its host and port, as messages name it.
+    @param authorization: What C{Proxy-Authorization} says, or empty.
+    """
+
+    def __init__(
+        self, endpoint: IStreamClientEndpoint, where: str, authorization: str = ""
+    ) -> None:
+        self.endpoint = endpoint
+        self.where = where
+        self.authorization = authorization
+
+
+def parseProxy(reactor: Any, url: str) -> Proxy:
+    """
+    Read C{http://USER:PASSWORD@HOST:PORT}.
+
+    @raise TunnelError: C{bad-option}. It does not repeat the URL, which may
+        hold a password.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 3128
+    except ValueError:
+        parts, port = urlsplit(""), 0
+    if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/"):
+        raise TunnelError("bad-option", "--proxy takes http://USER:PASSWORD@HOST:PORT")
+    authorization = ""
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        authorization = "Basic " + base64.b64encode(pair.encode()).decode("ascii")
+    host = parts.hostname
+    return Proxy(HostnameEndpoint(reactor, host, port), f"{host}:{port}", authorization)
+
+
+class _Asking(Protocol):
+    """
+    Asks the proxy, and makes room for the protocol that wanted to connect.
+    """
+
+    transport: Any
+
+    def __init__(
+        self,
+        request: bytes,
+        factory: IProtocolFactory,
+        where: str,
+        result: Deferred[IProtocol],
+    ) -> None:
+        self._request = request
+        self._factory = factory
+        self._where = where
+        self._result = result
+        self._answer = b""
+        self._inner: IProtocol | None = None
+
+    def connectionMade(self) -> None:
+        """
+        Ask.
+        """
+        self.transport.write(self._request)
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Read the proxy's answer.
+        """
+        self._answer += data
+        head, end, rest = self._answer.partition(b"\r\n\r\n")
+        if not end:
+            if len(self._answer) > _MAX_HEAD:
+                self._refuse("protocol-error", "sent no HTTP answer")
+            return
+        line = head.partition(b"\r\n")[0].decode("latin-1")
+        version, _, said = line.partition(" ")
+        status = said[:3]
+        said = "".join(c for c in said[:100] if c.isprintable())
+        if not version.startswith("HTTP/1.") or not status.isdecimal():
+            self._refuse("protocol-error", "is no HTTP proxy")
+        elif not status.startswith("2"):
+            code = "auth-refused" if status == "407" else "session-lost"
+            cure = "; give --proxy http://USER:PASSWORD@..." if status == "407" else ""
+            self._refuse(code, f"answered {said}{cure}")
+        else:
+            self._connected(rest)
+
+    def _connected(self, rest: bytes) -> None:
+        """
+        What follows is the conversation with the far host.
+        """
+        if self._result.called:
+            self.transport.abortConnection()
+            return
+        inner = self._factory.buildProtocol(self.transport.getPeer())
+        if inner is None:
+            self._result.errback(CancelledError())
+            self.transport.abortConnection()
+            return
+        self._inner = inner
+        self.dataReceived = inner.dataReceived  # type: ignore[method-assign]
+        # So that the transport sees what interfaces the protocol provides.
+        self.transport.protocol = inner
+        inner.makeConnection(self.transport)
+        self._result.callback(inner)
+        if rest:
+            inner.dataReceived(rest)
+
+    def _refuse(self, code: str, what: str) -> None:
+        """
+        The proxy does not connect us.
+        """
+        if not self._result.called:
+            self._result.errback(TunnelError(code, f"the proxy {self._where} {what}"))
+        self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The connection is gone.
+        """
+        if self._inner is not None:
+            self._inner.connectionLost(reason)
+        elif not self._result.called:
+            self._result.errback(
+                TunnelError(
+                    "session-lost",
+                    f"the proxy {self._where} closed the connection without an answer",
+                )
+            )
+
+
+@implementer(IStreamClientEndpoint)
+class ProxiedEndpoint:
+    """
+    A host and port beyond a proxy.
+
+    @param reactor: Tells time.
+    @param proxy: The proxy.
+    @param host: The host, which the proxy resolves.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        proxy: Proxy,
+        host: str,
+        port: int,
+        timeout: float = PROXY_TIMEOUT,
+    ) -> None:
+        self._reactor = reactor
+        self._proxy = proxy
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        lines = [f"CONNECT {where} HTTP/1.1", f"Host: {where}"]
+        if proxy.authorization:
+            lines.append(f"Proxy-Authorization: {proxy.authorization}")
+        self._request = "\r\n".join([*lines, "", ""]).encode("utf-8")
+        self._timeout = timeout
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        Have the proxy connect us.
+        """
+        asking: list[_Asking] = []
+
+        def cancel(deferred: Deferred[IProtocol]) -> None:
+            connecting.cancel()
+            for each in asking:
+                if each.transport is not None:
+                    each.transport.abortConnection()
+
+        result: Deferred[IProtocol] = Deferred(cancel)
+
+        def make() -> _Asking:
+            asking.append(
+                _Asking(self._request, protocolFactory, self._proxy.where, result)
+            )
+            return asking[-1]
+
+        def failed(failure: Failure) -> None:
+            if not result.called:
+                result.errback(
+                    failure
+                    if failure.check(CancelledError)
+                    else Failure(
+                        TunnelError(
+                            "session-lost",
+                            f"the proxy {self._proxy.where} was not reached:"
+                            f" {failure.getErrorMessage()}",
+                        )
+                    )
+                )
+
+        factory = Factory.forProtocol(make)
+        factory.noisy = False
+        connecting: Deferred[Any] = self._proxy.endpoint.connect(factory)
+        connecting.addErrback(failed)
+        result.addTimeout(self._timeout, self._reactor, self._late)
+        return result
+
+    def _late(self, value: object, seconds: float) -> Failure:
+        """
+        The proxy took too long.
+        """
+        return Failure(
+            TunnelError(
+                "session-lost",
+                f"the proxy {self._proxy.where} did not answer within {seconds:g} s",
+            )
+        )

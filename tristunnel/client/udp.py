@@ -1,0 +1,356 @@
+"""
+From a flow to the UDP service that it is for.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress, IHostResolution, IResolutionReceiver
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tristunnel.errors import TunnelError
+from tristunnel.observer import ClientObserver
+from tristunnel.relay.datagrams import DatagramSocket, FlowEnd
+
+if TYPE_CHECKING:
+    from tristunnel.sessions.datagrams import SessionFlow
+
+__all__ = ["RESOLVED", "ServiceFlow", "UDPConnector", "UDPService"]
+
+RESOLVED = 60.0
+"""Seconds for which a service's addresses are not looked up again."""
+
+_REPEATED = 4
+
+Place = tuple[int, tuple[str, int]]
+"""An address family, and an address in it."""
+
+
+@implementer(IResolutionReceiver)
+class _Answer:
+    """
+    Gathers the addresses of a host.
+    """
+
+    def __init__(self, done: Deferred[list[Place]]) -> None:
+        self._done = done
+        self._places: list[Place] = []
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        """
+        The lookup is under way.
+        """
+
+    def addressResolved(self, address: IAddress) -> None:
+        """
+        An address of the host.
+        """
+        if isinstance(address, IPv4Address):
+            self._places.append((socket.AF_INET, (address.host, address.port)))
+        elif isinstance(address, IPv6Address):
+            self._places.append((socket.AF_INET6, (address.host, address.port)))
+
+    def resolutionComplete(self) -> None:
+        """
+        There are no more.
+        """
+        self._done.callback(self._places)
+
+
+class UDPService:
+    """
+    A service that takes datagrams.
+
+    @param reactor: Looks names up and tells time.
+    @param host: A name or an address.
+    @param port: Its port.
+    """
+
+    def __init__(self, reactor: Any, host: str, port: int) -> None:
+        self.reactor = reactor
+        self._host = host
+        self._port = port
+        self._places: list[Place] = []
+        self._until = float("inf")
+        self._asking: list[Deferred[list[Place]]] | None = None
+        if isIPv6Address(host):
+            self._places = [(socket.AF_INET6, (host, port))]
+        elif isIPAddress(host):
+            self._places = [(socket.AF_INET, (host, port))]
+
+    def whereIs(self) -> Deferred[list[Place]]:
+        """
+        Find the service's addresses, the one to be tried first at the front.
+
+        @return: Fires with them at once if they are known. An empty list says
+            that there are none.
+        """
+        if self._places and self.reactor.seconds() < self._until:
+            return succeed(self._places)
+        waiting: Deferred[list[Place]] = Deferred()
+        if self._asking is not None:
+            self._asking.append(waiting)
+            return waiting
+        self._asking = [waiting]
+        answer: Deferred[list[Place]] = Deferred()
+        answer.addCallback(self._found)
+        self.reactor.nameResolver.resolveHostName(
+            _Answer(answer), self._host, self._port, transportSemantics="UDP"
+        )
+        return waiting
+
+    def _found(self, places: list[Place]) -> None:
+        """
+        The lookup is over. What was known stays in use if it found nothing.
+        """
+        self._until = self.reactor.seconds() + RESOLVED
+        first = self._places[:1]
+        if first and first[0] in places:
+            places = first + [place for place in places if place != first[0]]
+        self._places = places or self._places
+        asking, self._asking = self._asking or [], None
+        for each in asking:
+            each.callback(self._places)
+
+    def moveOn(self, place: Place) -> None:
+        """
+        Nobody listens at C{place}: let the others come first from now on.
+        """
+        if self._places[:1] == [place]:
+            self._places = [*self._places[1:], place]
+
+
+class ServiceFlow(FlowEnd):
+    """
+    The L{DatagramEnd<tristunnel.interfaces.DatagramEnd>} whose world is a
+    service: a socket of its own, so that the service tells visitors apart by
+    its port as it always does.
+
+    @param service: The service.
+    @param target: Its name in messages.
+    """
+
+    __slots__ = ("_answered", "_places", "_repeat", "_service", "_socket", "_target")
+
+    def __init__(self, service: UDPService, target: str, places: list[Place]) -> None:
+        super().__init__()
+        self._service = service
+        self._target = target
+        self._places = list(places)
+        self._answered = False
+        # What to say again if nobody listens at the first of several addresses.
+        self._repeat: list[bytes] = []
+        self._socket: DatagramSocket | None = None
+        self._connect()
+
+    @property
+    def answered(self) -> bool:
+        """
+        Whether the service ever said anything.
+        """
+        return self._answered
+
+    def _connect(self) -> None:
+        """
+        Make a socket for the first address.
+
+        @raise TunnelError: C{service-unreachable} or C{limit-reached}.
+        """
+        while True:
+            family, address = self._places[0]
+            try:
+                self._socket = DatagramSocket.connect(
+                    self._service.reactor, family, address, self._arrived, self._failed
+                )
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    raise TunnelError(
+                        "limit-reached", "the client has no descriptor left"
+                    ) from None
+                if not self._nextPlace():
+                    raise TunnelError(
+                        "service-unreachable",
+                        f"{self._target} was not reached: {error.strerror}",
+                    ) from None
+
+    def _nextPlace(self) -> bool:
+        """
+        Go on to the next address, if there is one.
+        """
+        if len(self._places) < 2:
+            return False
+        self._service.moveOn(self._places.pop(0))
+        return True
+
+    def send(self, datagram: bytes) -> None:
+        """
+        Send a datagram to the service.
+        """
+        if not (self._answered or len(self._places) < 2):
+            self._repeat = [*self._repeat[1 - _REPEATED :], datagram]
+        skt = self._socket
+        if skt is None:
+            self.dropped += 1
+        elif not skt.send(datagram) and (self._over or skt is self._socket):
+            # Otherwise it was said again, to the next address.
+            self.dropped += 1
+
+    def _arrived(self, datagram: bytes, address: Any, local: Any) -> None:
+        """
+        The service said something.
+        """
+        self._answered = True
+        self.passOn(datagram)
+
+    def _failed(self, error: OSError) -> None:
+        """
+        The kernel says that a datagram did not arrive.
+        """
+        if error.errno in (errno.EMSGSIZE, errno.ENOBUFS, errno.EPERM) or self._over:
+            # Of this one datagram only.
+            return
+        if not self._answered and self._nextPlace():
+            self._again()
+        elif error.errno == errno.ECONNREFUSED:
+            self.worldOver(
+                TunnelError(
+                    "service-refused",
+                    f"nothing listens at {self._target} (UDP); start the service, or"
+                    " mend --forward",
+                )
+            )
+        else:
+            self.worldOver(
+                TunnelError(
+                    "service-unreachable",
+                    f"{self._target} was not reached: {error.strerror}",
+                )
+            )
+
+    def _again(self) -> None:
+        """
+        Say to the next address what the last one did not hear.
+        """
+        if self._socket is not None:
+            self._socket.close()
+        try:
+            self._connect()
+        except TunnelError as refusal:
+            self.worldOver(refusal)
+            return
+        repeat, self._repeat = self._repeat, []
+        for datagram in repeat:
+            self.send(datagram)
+
+    def letGo(self, reason: TunnelError | None) -> None:
+        """
+        Close the socket.
+        """
+        self._repeat = []
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+class UDPConnector:
+    """
+    Connects flows to services.
+
+    @param observer: Told how it went.
+    """
+
+    _log = Logger()
+
+    def __init__(self, observer: ClientObserver) -> None:
+        self._observer = observer
+
+    def connect(
+        self,
+        flow: SessionFlow,
+        target: str,
+        service: UDPService,
+        accept: Callable[[SessionFlow], None],
+    ) -> None:
+        """
+        Connect C{flow} to a service; what its visitor sends waits meanwhile.
+
+        @param target: The service, as messages name it.
+        @param accept: Called when the way to the service is known.
+        """
+
+        def found(places: list[Place]) -> None:
+            if flow.over:
+                return
+            try:
+                if not places:
+                    raise TunnelError(
+                        "service-unreachable", f"{target}: there is no such host"
+                    )
+                end = ServiceFlow(service, target, places)
+            except TunnelError as refusal:
+                self._observer.serviceFailed(target, refusal)
+                flow.reset(refusal)
+                return
+            accept(flow)
+            self._observer.serviceConnected(target)
+            over = _Over(end, flow, target, self._observer)
+            flow.join(end, over.ended)
+            end.join(flow, over.ended)
+
+        def failed(failure: Failure) -> None:
+            self._log.failure("A flow was not connected", failure)
+            flow.reset(TunnelError("internal"))
+
+        service.whereIs().addCallback(found).addErrback(failed)
+
+
+class _Over:
+    """
+    Waits for both ends of a flow, to tell how it went.
+    """
+
+    __slots__ = ("_flow", "_observer", "_open", "_reason", "_service", "_target")
+
+    def __init__(
+        self,
+        service: ServiceFlow,
+        flow: SessionFlow,
+        target: str,
+        observer: ClientObserver,
+    ) -> None:
+        self._service = service
+        self._flow = flow
+        self._target = target
+        self._observer = observer
+        self._reason: TunnelError | None = None
+        self._open = 2
+
+    def ended(self, reason: TunnelError | None) -> None:
+        """
+        One end is over.
+        """
+        self._reason = self._reason or reason
+        self._open -= 1
+        if self._open:
+            return
+        reason = self._reason
+        if (
+            reason is not None
+            and reason.code.name.startswith("service-")
+            and not self._service.answered
+        ):
+            # Only now is it known that nobody was there.
+            self._observer.serviceFailed(self._target, reason)
+        self._observer.serviceGone(
+            self._target, self._service.received, self._flow.received, reason
+        )

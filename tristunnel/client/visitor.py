@@ -1,0 +1,297 @@
+"""
+The visitors' side: a local port whose connections go through a tunnel that
+has no port of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tristunnel.client.connect import ServerAddress
+from tristunnel.client.service import TunnelClientService
+from tristunnel.client.vtunnel import openWebSocket
+from tristunnel.errors import TunnelError
+from tristunnel.listeners.tcp import addressText
+from tristunnel.process.drain import FAREWELL, Drain
+from tristunnel.relay.join import join
+from tristunnel.relay.sockets import SocketEnd
+from tristunnel.websocket.end import RELAY_SUBPROTOCOL, WebSocketEnd
+
+__all__ = [
+    "LocalPort",
+    "Route",
+    "VisitorService",
+    "bySession",
+    "byWebSocket",
+    "localEndpoint",
+]
+
+Route = Callable[[SocketEnd], Deferred[Any]]
+"""Finds the far end for a local visitor: fires with an
+L{End<tristunnel.interfaces.End>}, or fails with L{TunnelError}."""
+
+
+def byWebSocket(server: ServerAddress) -> Route:
+    """
+    Each visitor gets a raw WebSocket of its own.
+    """
+
+    async def connect() -> WebSocketEnd:
+        end = WebSocketEnd()
+        await openWebSocket(server, end, (RELAY_SUBPROTOCOL,))
+        return end
+
+    return lambda visitor: Deferred.fromCoroutine(connect())
+
+
+def bySession(client: TunnelClientService, service: str) -> Route:
+    """
+    Visitors share the client's session.
+
+    @param service: The name of the tunnel that they visit; empty for a client
+        with a capability, which says it.
+    """
+
+    async def connect() -> object:
+        session = client.session
+        if session is None or session.multiplexer is None:
+            raise TunnelError("client-away", "there is no connection to the server")
+        if not session.extended:
+            raise TunnelError(
+                "not-permitted", "the server is plain W3P and knows no services"
+            )
+        return session.multiplexer.open({"service": service} if service else {})
+
+    return lambda visitor: Deferred.fromCoroutine(connect())
+
+
+class LocalPort(Service):
+    """
+    Listens for visitors on this machine.
+
+    @param reactor: Listens and tells time.
+    @param endpoint: Where to listen.
+    @param description: The same as the user wrote it.
+    @param route: Finds their far ends.
+    @param what: What they reach, as messages name it.
+    @param failed: Called with the reason if the port cannot be had.
+
+    @ivar listening: The port, once it is open.
+    """
+
+    _log = Logger(namespace="tristunnel.client")
+
+    def __init__(
+        self,
+        reactor: Any,
+        endpoint: IStreamServerEndpoint,
+        description: str,
+        route: Route,
+        what: str,
+        grace: float = 10.0,
+        failed: Callable[[TunnelError], None] = lambda reason: None,
+    ) -> None:
+        self.listening: IListeningPort | None = None
+        self._reactor = reactor
+        self._endpoint = endpoint
+        self._description = description
+        self._route = route
+        self._what = what
+        self._grace = grace
+        self._failed = failed
+        self._visitors: set[SocketEnd] = set()
+        self._drain: Drain | None = None
+
+    def startService(self) -> None:
+        """
+        Listen.
+        """
+        super().startService()
+        factory = Factory.forProtocol(lambda: SocketEnd(self._reactor, self._arrived))
+        factory.noisy = False
+        opening = maybeDeferred(self._endpoint.listen, factory)
+        opening.addCallbacks(self._opened, self._notOpened)
+
+    def _opened(self, listening: IListeningPort) -> None:
+        """
+        Visitors may come.
+        """
+        self.listening = listening
+        self._log.info(
+            "Visitors of {here} reach {what}",
+            here=addressText(listening.getHost()),
+            what=self._what,
+        )
+
+    def _notOpened(self, failure: Failure) -> None:
+        """
+        There is no port.
+        """
+        error = getattr(failure.value, "socketError", failure.value)
+        why = getattr(error, "strerror", None) or str(error)
+        reason = TunnelError(
+            "port-taken", f"--listen {self._description} cannot be listened on: {why}"
+        )
+        self._log.critical("Cannot start: {reason}", reason=reason)
+        self._failed(reason)
+
+    def _arrived(self, visitor: SocketEnd) -> None:
+        """
+        A visitor came: find its far end.
+        """
+        self._visitors.add(visitor)
+        finding = self._route(visitor)
+
+        def left(reason: TunnelError | None) -> None:
+            self._visitors.discard(visitor)
+            finding.cancel()
+
+        ends: list[TunnelError | None] = []
+
+        def over(reason: TunnelError | None) -> None:
+            ends.append(reason)
+            # Both of them: a WebSocket's close takes a round trip.
+            if len(ends) == 2 and visitor in self._visitors:
+                self._visitors.discard(visitor)
+                self.left(visitor, ends[0] or ends[1])
+
+        def found(far: Any) -> None:
+            if visitor not in self._visitors:
+                far.reset(TunnelError("reset", "the visitor has left"))
+                return
+            self.joined(visitor, far)
+            join(far, visitor, over)
+
+        def refused(failure: Failure) -> None:
+            if visitor not in self._visitors:
+                return
+            self._visitors.discard(visitor)
+            error = failure.value
+            if not isinstance(error, TunnelError):
+                self._log.failure("A visitor was not served", failure)
+                error = TunnelError("internal")
+            self._log.warn("A visitor was turned away: {reason}", reason=error)
+            visitor.whileWaiting(lambda reason: None)
+            visitor.reset(error)
+
+        visitor.whileWaiting(left)
+        finding.addCallbacks(found, refused)
+        finding.addErrback(lambda f: self._log.failure("A visitor failed", f))
+
+    def joined(self, visitor: SocketEnd, far: Any) -> None:
+        """
+        A visitor has its far end.
+        """
+
+    def left(self, visitor: SocketEnd, reason: TunnelError | None) -> None:
+        """
+        A visitor is gone that had its far end.
+        """
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Take no new visitors, and let those finish that are here.
+        """
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        """
+        Stop listening, and drain.
+        """
+        listening, self.listening = self.listening, None
+        if listening is not None:
+            await maybeDeferred(listening.stopListening)
+        self._drain = Drain(self._reactor, lambda: len(self._visitors), self._grace)
+        await self._drain.wait()
+        for visitor in list(self._visitors):
+            visitor.reset(TunnelError("shutting-down", "the client stops"))
+        await Drain(self._reactor, lambda: len(self._visitors), FAREWELL).wait()
+
+    def stopNow(self) -> None:
+        """
+        Wait for visitors no longer.
+        """
+        if self._drain is not None:
+            self._drain.hurry()
+
+
+class _Stoppable(Protocol):
+    """
+    What can be told to hurry.
+    """
+
+    def stopNow(self) -> None:
+        """
+        Wait no longer.
+        """
+
+
+class VisitorService(MultiService):
+    """
+    A client and the local port of its visitors, who leave first.
+
+    @param client: Stays connected; C{None} where every visitor connects.
+    @param port: The local port.
+    """
+
+    def __init__(self, client: Any, port: LocalPort) -> None:
+        super().__init__()
+        self._client = client
+        self._port = port
+        if client is not None:
+            client.setServiceParent(self)
+        port.setServiceParent(self)
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Stop the port, then the client.
+        """
+        self.running = False
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        """
+        Stop in the order in which nobody is hurt.
+        """
+        await self._port.stopService()
+        if self._client is not None:
+            await self._client.stopService()
+
+    def stopNow(self) -> None:
+        """
+        Wait for nobody any longer.
+        """
+        each: _Stoppable
+        for each in (self._port, self._client):
+            if each is not None:
+                each.stopNow()
+
+
+def localEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+    """
+    Read C{--listen}.
+
+    @raise TunnelError: C{bad-option}.
+    """
+    if description.isdecimal():
+        description = f"tcp:{description}:interface=127.0.0.1"
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+    except Exception as error:
+        # Endpoint parsers raise whatever comes to hand.
+        raise TunnelError(
+            "bad-option",
+            f"--listen {description!r} is no endpoint ({error}); write for example"
+            " tcp:25565:interface=127.0.0.1",
+        ) from None
+    return endpoint

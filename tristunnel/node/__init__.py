@@ -1,0 +1,3 @@
+"""
+Tunnels between servers: a service at one, a port at another.
+"""

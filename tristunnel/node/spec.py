@@ -1,0 +1,114 @@
+"""
+What C{--node} says.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.interfaces import IStreamServerEndpoint
+
+from tristunnel.client.connect import ServerAddress, Trust, parseConnect
+from tristunnel.client.credentials import givenCredentials
+from tristunnel.client.forward import Forward, parseForward
+from tristunnel.client.token import givenToken
+from tristunnel.client.visitor import localEndpoint
+from tristunnel.errors import TunnelError
+from tristunnel.tls.certificates import parseFingerprint
+
+__all__ = ["NodeSpec", "parseNode"]
+
+_SINGLE = ("forward", "listen", "service", "token-file", "credentials-file", "ca")
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """
+    A tunnel between this server and another.
+
+    @ivar name: What it is called here.
+    @ivar server: The other one.
+    @ivar credentials: What tells the other one who we are.
+    @ivar forward: A service of this side for a port of the other one, or
+        C{None}.
+    @ivar listen: A port of this side, as the user wrote it, or empty.
+    @ivar endpoint: The same, to listen on.
+    @ivar service: The named service of the other one that the port is for.
+    """
+
+    name: str
+    server: ServerAddress
+    credentials: dict[str, object]
+    forward: Forward | None = None
+    listen: str = ""
+    endpoint: IStreamServerEndpoint | None = None
+    service: str = ""
+
+
+def _wrong(spec: str, why: str) -> TunnelError:
+    """
+    Say what is wrong, and show how it is right.
+    """
+    return TunnelError(
+        "bad-option",
+        f"--node {spec}: {why}; write NAME=ENDPOINT,forward=PORT=TARGET or"
+        " NAME=ENDPOINT,listen=ENDPOINT,service=NAME, then what you need of"
+        " token-file=FILE, credentials-file=FILE, pin=SHA256, ca=FILE",
+    )
+
+
+def _settings(name: str, words: list[str]) -> dict[str, list[str]]:
+    """
+    Read C{KEY=VALUE} words.
+    """
+    found: dict[str, list[str]] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not value or key not in (*_SINGLE, "pin"):
+            raise _wrong(name, f"{key[:40]!r} is no setting of it")
+        if key in found and key in _SINGLE:
+            raise _wrong(name, f"{key} is there twice")
+        found.setdefault(key, []).append(value)
+    return found
+
+
+def parseNode(reactor: Any, text: str) -> NodeSpec:
+    """
+    Read C{--node}. A comma within a value is written C{\\,}.
+
+    @raise TunnelError: C{bad-option}, with the cause and the cure.
+    """
+    name, _, rest = text.partition("=")
+    if not name or len(name) > 64 or not all(c.isalnum() or c in "-_." for c in name):
+        raise _wrong(name[:64] or "?", "it begins with a name")
+    connect, *words = (word.replace("\\,", ",") for word in re.split(r"(?<!\\),", rest))
+    found = _settings(name, words)
+
+    def setting(key: str) -> str:
+        return found.get(key, [""])[0]
+
+    if not connect or ("forward" in found) == ("listen" in found):
+        raise _wrong(name, "it has a server, and either forward or listen")
+    if ("listen" in found) != ("service" in found):
+        raise _wrong(name, "listen and service go together")
+    try:
+        trust = Trust(tuple(map(parseFingerprint, found.get("pin", ()))), setting("ca"))
+        server = parseConnect(reactor, connect, trust)
+        credentials = givenCredentials(setting("credentials-file"), {})
+        if "token-file" in found:
+            credentials["token"] = givenToken(setting("token-file"), {})
+        if "forward" in found:
+            forward = parseForward(reactor, setting("forward"))
+            return NodeSpec(name, server, credentials, forward)
+        return NodeSpec(
+            name,
+            server,
+            credentials,
+            listen=setting("listen"),
+            endpoint=localEndpoint(reactor, setting("listen")),
+            service=setting("service"),
+        )
+    except TunnelError as error:
+        raise TunnelError("bad-option", f"--node {name}: {error.message}") from None

@@ -1,0 +1,301 @@
+"""
+A tunnel between this server and another, kept up for as long as this one runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from tristunnel.client.access import AccessPort
+from tristunnel.client.lease import ClientLease
+from tristunnel.client.service import TunnelClientService, backoff
+from tristunnel.client.visitor import bySession
+from tristunnel.errors import TunnelError
+from tristunnel.node.spec import NodeSpec
+from tristunnel.observer import ClientObserver
+
+__all__ = ["CONNECTED", "FAILED", "RECONNECTING", "RETRY", "NodeTunnel"]
+
+CONNECTED, RECONNECTING, FAILED = "connected", "reconnecting", "failed"
+"""The states of a tunnel."""
+
+RETRY = 300.0
+"""Seconds after which a tunnel that was refused for good is tried again: the
+other side's operator may have mended it, and nobody would tell us."""
+
+
+class _Watcher(ClientObserver):
+    """
+    Tells a tunnel how its client fares.
+    """
+
+    def __init__(self, tunnel: NodeTunnel) -> None:
+        self._tunnel = tunnel
+
+    def acknowledged(self, dialect: str) -> None:
+        """
+        The other server has let us in.
+        """
+        self._tunnel.admitted()
+
+    def tunnelReady(self, address: str, target: str) -> None:
+        """
+        The other server has opened the port.
+        """
+        self._tunnel.ready(address)
+
+    def tunnelFailed(self, wanted: str, reason: TunnelError) -> None:
+        """
+        It has not.
+        """
+        self._tunnel.become(FAILED, reason)
+
+    def disconnected(self, reason: TunnelError) -> None:
+        """
+        There is no session.
+        """
+        self._tunnel.become(RECONNECTING, reason)
+
+    def gaveUp(self, reason: TunnelError) -> None:
+        """
+        The client makes no more attempts.
+        """
+        self._tunnel.become(FAILED, reason)
+
+    def serviceConnected(self, target: str) -> None:
+        """
+        A visitor of the other side has reached our service.
+        """
+        self._tunnel.visitors += 1
+        self._tunnel.visitorsTotal += 1
+
+    def serviceGone(
+        self, target: str, received: int, sent: int, reason: TunnelError | None
+    ) -> None:
+        """
+        It has left.
+        """
+        self._tunnel.visitors -= 1
+        self._tunnel.bytesIn += sent
+        self._tunnel.bytesOut += received
+
+
+class NodeTunnel(Service):
+    """
+    One tunnel: a service at one server, a port at the other.
+
+    @param reactor: Tells time.
+    @param spec: What it is.
+    @param lease: What is remembered of former sessions.
+    @param grace: Seconds that streams get to finish at a stop.
+    @param delay: Makes the delay of failures and the server's hint.
+    @param now: The time of day, in seconds.
+
+    @ivar state: L{CONNECTED}, L{RECONNECTING} or L{FAILED}.
+    @ivar reason: Why it is not connected, or C{None}.
+    @ivar connects: How often it was connected.
+    @ivar visitors: Who is there now; counted where the service is.
+    @ivar visitorsTotal: Who has come.
+    @ivar bytesIn: Bytes from visitors who have left.
+    @ivar bytesOut: Bytes to visitors who have left.
+    """
+
+    _log = Logger(namespace="tristunnel.node")
+
+    def __init__(
+        self,
+        reactor: Any,
+        spec: NodeSpec,
+        lease: Callable[[], ClientLease] = ClientLease,
+        grace: float = 10.0,
+        delay: Callable[[int, float | None], float] = backoff,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.spec = spec
+        self.state = RECONNECTING
+        self.reason: TunnelError | None = None
+        self.connects = 0
+        self.visitors = self.visitorsTotal = self.bytesIn = self.bytesOut = 0
+        self._reactor = reactor
+        self._lease = lease
+        self._grace = grace
+        self._delay = delay
+        self._now = now
+        self._since = reactor.seconds()
+        self._address = ""
+        self._client: TunnelClientService | None = None
+        self._port: AccessPort | None = None
+        self._retry: IDelayedCall | None = None
+
+    def startService(self) -> None:
+        """
+        Begin to connect, and to listen.
+        """
+        super().startService()
+        self._since = self._reactor.seconds()
+        self._connect()
+        if self.spec.endpoint is not None:
+            self._port = AccessPort(
+                self._reactor,
+                self.spec.endpoint,
+                self.spec.listen,
+                lambda visitor: bySession(self._theClient(), self.spec.service)(
+                    visitor
+                ),
+                f"{self.spec.service} at {self.spec.server.where}",
+                self._grace,
+                lambda reason: self.become(FAILED, reason),
+            )
+            self._port.startService()
+
+    def _connect(self) -> None:
+        """
+        Start a client.
+        """
+        self._retry = None
+        spec = self.spec
+        self._client = TunnelClientService(
+            self._reactor,
+            spec.server,
+            [] if spec.forward is None else [spec.forward],
+            spec.credentials,
+            _Watcher(self),
+            self._lease(),
+            self._grace,
+            self._gaveUp,
+            self._delay,
+        )
+        self._client.startService()
+
+    def _theClient(self) -> TunnelClientService:
+        """
+        The client of now.
+        """
+        assert self._client is not None
+        return self._client
+
+    def _gaveUp(self, reason: TunnelError) -> None:
+        """
+        Try again, but not soon.
+        """
+        if self.running:
+            self._retry = self._reactor.callLater(RETRY, self._again)
+
+    def _again(self) -> None:
+        """
+        Replace the client that gave up.
+        """
+        previous = self._theClient()
+        stopping = previous.stopService()
+        stopping.addErrback(
+            lambda failure: self._log.failure("A client did not stop", failure)
+        )
+        stopping.addBoth(lambda result: self._connect() if self.running else None)
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Take no new visitors, let those finish that are here, and leave.
+        """
+        super().stopService()
+        if self._retry is not None and self._retry.active():
+            self._retry.cancel()
+        self._retry = None
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        """
+        Stop the port, then the client.
+        """
+        port, self._port = self._port, None
+        if port is not None:
+            await port.stopService()
+        client, self._client = self._client, None
+        if client is not None and client.running:
+            await client.stopService()
+
+    def stopNow(self) -> None:
+        """
+        Wait for nobody any longer.
+        """
+        for each in (self._port, self._client):
+            if each is not None:
+                each.stopNow()
+
+    # How it fares
+
+    def admitted(self) -> None:
+        """
+        The session is up; that is all that a port of this side needs.
+        """
+        if self.spec.forward is None and (
+            self._port is None or self._port.listening is not None
+        ):
+            self.ready("")
+
+    def ready(self, address: str) -> None:
+        """
+        Visitors can come.
+        """
+        self._address = address
+        self.connects += 1
+        self.become(CONNECTED, None)
+
+    def become(self, state: str, reason: TunnelError | None) -> None:
+        """
+        Note a state, and tell of a new one.
+        """
+        if state == RECONNECTING and self.state == FAILED and self._retry is not None:
+            # The end of the session that was refused.
+            return
+        changed = state != self.state
+        self.reason = reason
+        if not changed:
+            return
+        self.state = state
+        self._since = self._reactor.seconds()
+        level = self._log.info if state == CONNECTED else self._log.warn
+        level(
+            "Node tunnel {name} to {server} is {state}{why}",
+            name=self.spec.name,
+            server=self.spec.server.where,
+            state=state,
+            why=f": {reason}" if reason is not None else "",
+        )
+
+    def describe(self) -> dict[str, object]:
+        """
+        Its entry in C{listNodeTunnels}.
+        """
+        spec, port = self.spec, self._port
+        here = there = ""
+        total, count = self.visitorsTotal, self.visitors
+        bytesIn, bytesOut = self.bytesIn, self.bytesOut
+        if spec.forward is not None:
+            here, there = spec.forward.target, self._address or spec.forward.wanted
+        else:
+            here, there = spec.listen, spec.service
+            if port is not None:
+                total, count = port.total, len(port.guests)
+                bytesIn, bytesOut = port.bytesIn, port.bytesOut
+        return {
+            "name": spec.name,
+            "server": spec.server.where,
+            "offers": spec.forward is not None,
+            "local": here,
+            "remote": there,
+            "state": self.state,
+            "reason": "" if self.reason is None else str(self.reason),
+            "since": round(self._now() - (self._reactor.seconds() - self._since), 3),
+            "connects": self.connects,
+            "visitors": count,
+            "visitorsTotal": total,
+            "bytesIn": bytesIn,
+            "bytesOut": bytesOut,
+        }

@@ -1,0 +1,3 @@
+"""
+The life of a process: where it keeps things, what it shows, how it stops.
+"""

@@ -1,0 +1,113 @@
+"""
+Secrets on the command line, which everybody on a machine can read.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from twisted.logger import Logger
+
+__all__ = ["exposedSecrets", "hideArguments", "hideExposed", "valuesOf"]
+
+_log = Logger(namespace="tristunnel.client")
+
+# The fields of /proc/PID/stat (proc_pid_stat(5)), counted from the one after
+# the command's name.
+_ARG_START, _ARG_END = 48 - 3, 49 - 3
+
+_SECRET_HEADERS = {"authorization", "cookie", "proxy-authorization"}
+
+
+def hideArguments(secrets: Iterable[str]) -> bool:
+    """
+    Overwrite words in this process's command line, as far as the system shows
+    it to others. What saw it before has seen it: a secret belongs elsewhere.
+
+    @param secrets: What is to be overwritten.
+    @return: Whether that is known to have worked; only Linux can tell.
+    """
+    hidden = False
+    with suppress(OSError, ValueError, IndexError):
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        start, end = int(fields[_ARG_START]), int(fields[_ARG_END])
+        shown = Path("/proc/self/cmdline").read_bytes()
+        # An address that the kernel does not give is 0.
+        if not start or ctypes.string_at(start, end - start) != shown:
+            return False
+        for secret in sorted(set(secrets), key=len, reverse=True):
+            word = secret.encode("utf-8", "surrogateescape")
+            at = shown.find(word) if word else -1
+            while at >= 0:
+                ctypes.memset(start + at, ord("x"), len(word))
+                at = shown.find(word, at + len(word))
+                hidden = True
+    return hidden
+
+
+def valuesOf(arguments: Sequence[str], *options: str) -> list[str]:
+    """
+    Find the values of options in a command line: C{--token VALUE} and
+    C{--token=VALUE}.
+    """
+    return [
+        following if word in options else word.partition("=")[2]
+        for word, following in zip(arguments, [*arguments[1:], ""], strict=False)
+        if word.partition("=")[0] in options
+    ]
+
+
+def hideExposed(exposed: Mapping[str, tuple[str, list[str]]]) -> None:
+    """
+    Hide secrets, and say that they should not have been there.
+
+    @param exposed: What L{exposedSecrets} found.
+    """
+    for option, (cure, secrets) in exposed.items():
+        hideArguments(secrets)
+        _log.warn(
+            "{option} has a secret on the command line, which everybody on this machine"
+            " could read; {cure}",
+            option=option,
+            cure=cure,
+        )
+
+
+def exposedSecrets(options: Mapping[str, Any]) -> dict[str, tuple[str, list[str]]]:
+    """
+    Find the secrets among a client's options, as they came from the command
+    line.
+
+    @return: For each option, what to do instead, and the secrets.
+    """
+    exposed: dict[str, tuple[str, list[str]]] = {}
+    for name in ("tunnel", "access"):
+        secret = (options.get(name) or "").partition("#")[2]
+        if secret:
+            variable = f"TRISTUNNEL_{name.upper()}"
+            exposed[f"--{name}"] = (f"set the variable {variable} instead", [secret])
+    credentials = options.get("credentials") or {}
+    values = [value for key, value in credentials.items() if key != "id"]
+    if values:
+        exposed["--credentials"] = (
+            "use --credentials-file or --token-file instead",
+            values,
+        )
+    login = (options.get("proxy") or "").partition("://")[2].rpartition("@")[0]
+    if login:
+        exposed["--proxy"] = ("set the variable TRISTUNNEL_PROXY instead", [login])
+    headers = [
+        value
+        for name, value in options.get("header", ())
+        if name.lower() in _SECRET_HEADERS
+    ]
+    if headers:
+        exposed["--header"] = (
+            "use --credentials-file or --token-file instead",
+            headers,
+        )
+    return exposed

@@ -1,0 +1,127 @@
+"""
+Keeping a log readable, and a disk from filling, while somebody knocks a
+thousand times a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["Repetitions"]
+
+INTERVAL = 60.0
+"""Seconds between summaries."""
+
+MOST_KINDS = 1024
+"""Kinds of event that are told apart; what is beyond counts as one more."""
+
+_OTHERS = ("others",)
+
+
+@dataclass(slots=True)
+class _Kind:
+    """
+    What is known of a kind of event.
+
+    @ivar since: When its interval began, in seconds.
+    @ivar told: Events of the interval that were told one by one.
+    @ivar kept: Events of the interval that were not.
+    @ivar summary: Tells how many those were.
+    """
+
+    since: float
+    told: int
+    kept: int
+    summary: Callable[[int, float], None]
+
+
+class Repetitions:
+    """
+    Lets the first few events of a kind through at once, and then counts: one
+    summary an interval.
+
+    @param seconds: The clock.
+    @param callLater: Has a summary told even if nothing follows; without it,
+        that waits for the next event.
+    @param interval: Seconds.
+    """
+
+    def __init__(
+        self,
+        seconds: Callable[[], float],
+        callLater: Callable[..., object] | None = None,
+        interval: float = INTERVAL,
+    ) -> None:
+        self._seconds = seconds
+        self._callLater = callLater
+        self._interval = interval
+        self._kinds: dict[tuple[str, ...], _Kind] = {}
+        self._flushing: object | None = None
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+    def tell(
+        self,
+        kind: tuple[str, ...],
+        event: Callable[[], None],
+        summary: Callable[[int, float], None],
+        freely: int = 1,
+    ) -> None:
+        """
+        Tell of an event, or count it.
+
+        @param kind: What it is a repetition of.
+        @param event: Tells of it.
+        @param summary: Tells of those that were counted: called with how many
+            there were, and in how many seconds.
+        @param freely: How many are told in an interval.
+        """
+        now = self._seconds()
+        self._expire(now)
+        if kind not in self._kinds and len(self._kinds) >= MOST_KINDS:
+            kind = _OTHERS
+        known = self._kinds.get(kind)
+        if known is None:
+            known = self._kinds[kind] = _Kind(now, 0, 0, summary)
+        if known.told < freely:
+            known.told += 1
+            event()
+        else:
+            known.kept += 1
+            known.summary = summary
+            self._flushLater()
+
+    def _expire(self, now: float) -> None:
+        """
+        Tell the summaries that are due. A kind that had one stays counted for
+        another interval, so that a flood gets a summary each time and no more.
+        """
+        # The oldest comes first, as each is moved to the end when it is due.
+        while self._kinds:
+            kind, known = next(iter(self._kinds.items()))
+            passed = now - known.since
+            if passed < self._interval:
+                return
+            del self._kinds[kind]
+            if known.kept:
+                kept, known.kept, known.since = known.kept, 0, now
+                self._kinds[kind] = known
+                known.summary(kept, passed)
+
+    def _flushLater(self) -> None:
+        """
+        Have the summaries told in time.
+        """
+        if self._flushing is None and self._callLater is not None:
+            self._flushing = self._callLater(self._interval, self._flush)
+
+    def _flush(self) -> None:
+        """
+        Tell what is due.
+        """
+        self._flushing = None
+        self._expire(self._seconds())
+        if any(known.kept for known in self._kinds.values()):
+            self._flushLater()

@@ -1,0 +1,375 @@
+"""
+Datagrams: their sockets, and what all ends of a flow have in common.
+
+A I{flow} is a visitor's conversation in datagrams: what a stream is for bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+if TYPE_CHECKING:
+    from tristunnel.errors import TunnelError
+    from tristunnel.interfaces import Closed, DatagramEnd
+
+__all__ = [
+    "BURST",
+    "EARLY_BYTES",
+    "EARLY_DATAGRAMS",
+    "DatagramSocket",
+    "FlowEnd",
+    "replyFrom",
+]
+
+BURST = 64
+"""Datagrams read at once before others get their turn. Twisted's own port
+counts bytes, so that a flood of small ones holds everybody up."""
+
+EARLY_DATAGRAMS = 16
+"""Datagrams held for an end that is not joined yet."""
+
+EARLY_BYTES = 128 * 1024
+"""Bytes of such datagrams."""
+
+BUFFER = 4 * 1024 * 1024
+"""Bytes asked of the kernel for datagrams that wait; it may give less."""
+
+_READ = 65536
+"""More than any datagram has, so that none is clipped."""
+
+_AGAIN = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR}
+_ANCILLARY = socket.CMSG_SPACE(20)
+
+
+def replyFrom(local: Any) -> Any:
+    """
+    Turn where a datagram was sent to into where its answers come from: the
+    same address, but through whatever interface leads to the visitor.
+
+    @param local: What L{DatagramSocket} said.
+    """
+    if not local:
+        return None
+    level, kind, data = local[0]
+    if data[:2] == b"\xfe\x80":
+        return local
+    return [(level, kind, data[:16] + bytes(len(data) - 16))]
+
+
+class FlowEnd:
+    """
+    What the ends of a flow share: see
+    L{DatagramEnd<tristunnel.interfaces.DatagramEnd>}.
+
+    @ivar received: Bytes of datagrams that came from this end's world.
+    @ivar dropped: Datagrams that this end neither sent nor passed on.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_early",
+        "_earlyBytes",
+        "_over",
+        "_peer",
+        "dropped",
+        "received",
+    )
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.dropped = 0
+        self._peer: DatagramEnd | None = None
+        self._closed: Closed | None = None
+        self._early: list[bytes] = []
+        self._earlyBytes = 0
+        self._over = False
+
+    @property
+    def over(self) -> bool:
+        """
+        Whether it has ended.
+        """
+        return self._over
+
+    def join(self, peer: DatagramEnd, closed: Closed) -> None:
+        """
+        Begin to pass datagrams to C{peer}.
+        """
+        if self._over:
+            peer.finish()
+            closed(None)
+            return
+        self._peer, self._closed = peer, closed
+        early, self._early = self._early, []
+        for datagram in early:
+            peer.send(datagram)
+
+    def whileWaiting(self, left: Closed) -> None:
+        """
+        Have C{left} called if this end is over before it is joined.
+        """
+        if self._peer is None:
+            self._closed = left
+
+    def passOn(self, datagram: bytes) -> None:
+        """
+        A datagram came from this end's world.
+        """
+        size = len(datagram)
+        self.received += size
+        if self._peer is not None:
+            self._peer.send(datagram)
+        elif (
+            self._over
+            or len(self._early) >= EARLY_DATAGRAMS
+            or self._earlyBytes + size > EARLY_BYTES
+        ):
+            self.dropped += 1
+        else:
+            self._early.append(datagram)
+            self._earlyBytes += size
+
+    def send(self, datagram: bytes) -> None:
+        """
+        Send a datagram to this end's world, or drop it.
+        """
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """
+        End in order.
+        """
+        self._end(None)
+
+    def reset(self, reason: TunnelError) -> None:
+        """
+        End because of C{reason}.
+        """
+        self._end(reason)
+
+    def worldOver(self, reason: TunnelError | None) -> None:
+        """
+        This end's world is over: so is the flow.
+        """
+        peer = self._peer
+        if self._end(reason) and peer is not None:
+            if reason is None:
+                peer.finish()
+            else:
+                peer.reset(reason)
+
+    def _end(self, reason: TunnelError | None) -> bool:
+        """
+        Let go of everything, once.
+
+        @return: Whether this was the time.
+        """
+        if self._over:
+            return False
+        self._over = True
+        self._peer = None
+        self._early = []
+        self.letGo(reason)
+        closed, self._closed = self._closed, None
+        if closed is not None:
+            closed(reason)
+        return True
+
+    def letGo(self, reason: TunnelError | None) -> None:
+        """
+        Called once, when the flow is over.
+        """
+
+
+@implementer(IReadDescriptor)
+class DatagramSocket:
+    """
+    A UDP socket in the reactor.
+
+    Not C{reactor.listenUDP}, whose port writes two log lines for each socket
+    (there is one for each flow), looks at an address's syntax for every
+    datagram, forgets an address's scope, and does not say to which of this
+    machine's addresses a datagram was sent.
+
+    @param reactor: Has an C{addReader}.
+    @param skt: The socket, bound or connected.
+    @param arrived: Called with each datagram, its sender's address, and which
+        local address it was sent to, as L{send} takes both.
+    @param failed: Called with what the kernel reports, such as that nobody
+        listens at the other side; only connected sockets hear of that.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        skt: socket.socket,
+        arrived: Callable[[bytes, Any, Any], None],
+        failed: Callable[[OSError], None] = lambda error: None,
+    ) -> None:
+        self._reactor = reactor
+        self._socket: socket.socket | None = skt
+        self._arrived = arrived
+        self._failed = failed
+        self._tellsLocal = False
+        skt.setblocking(False)
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            with suppress(OSError):
+                skt.setsockopt(socket.SOL_SOCKET, option, BUFFER)
+        reactor.addReader(self)
+
+    @classmethod
+    def listen(
+        cls,
+        reactor: Any,
+        interface: str,
+        port: int,
+        arrived: Callable[[bytes, Any, Any], None],
+    ) -> DatagramSocket:
+        """
+        Listen on a port.
+
+        @param interface: An IP address; with C{"::"} also for IPv4.
+        @raise OSError: If that cannot be had.
+        """
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            interface, port, type=socket.SOCK_DGRAM
+        )[0]
+        skt = socket.socket(family, kind, protocol)
+        try:
+            anywhere = interface == "::"
+            if family == socket.AF_INET6:
+                skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not anywhere)
+            skt.bind(address)
+            if anywhere:
+                # A machine with several addresses must answer from the one
+                # that it was spoken to at; nobody takes an answer from another.
+                skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        except OSError:
+            skt.close()
+            raise
+        self = cls(reactor, skt, arrived)
+        self._tellsLocal = anywhere
+        return self
+
+    @classmethod
+    def connect(
+        cls,
+        reactor: Any,
+        family: int,
+        address: Any,
+        arrived: Callable[[bytes, Any, Any], None],
+        failed: Callable[[OSError], None],
+    ) -> DatagramSocket:
+        """
+        Make a socket for one other side.
+
+        @raise OSError: If there is no way to it, or no descriptor left.
+        """
+        skt = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            skt.connect(address)
+        except OSError:
+            skt.close()
+            raise
+        return cls(reactor, skt, arrived, failed)
+
+    @property
+    def address(self) -> Any:
+        """
+        The local address.
+        """
+        return None if self._socket is None else self._socket.getsockname()
+
+    def send(self, datagram: bytes, address: Any = None, local: Any = None) -> bool:
+        """
+        Send a datagram now or never.
+
+        @param address: To whom; C{None} where the socket is connected.
+        @param local: From which local address, as C{arrived} was told.
+        @return: Whether the kernel took it.
+        """
+        skt = self._socket
+        if skt is None:
+            return False
+        try:
+            if address is None:
+                skt.send(datagram)
+            elif local is None:
+                skt.sendto(datagram, address)
+            else:
+                skt.sendmsg((datagram,), local, 0, address)
+        except OSError as error:
+            if address is None and error.errno not in _AGAIN:
+                self._failed(error)
+            return False
+        return True
+
+    def close(self) -> None:
+        """
+        Close the socket.
+        """
+        skt, self._socket = self._socket, None
+        if skt is not None:
+            self._reactor.removeReader(self)
+            skt.close()
+
+    # IReadDescriptor
+
+    def fileno(self) -> int:
+        """
+        The socket's number.
+        """
+        return -1 if self._socket is None else self._socket.fileno()
+
+    def doRead(self) -> None:
+        """
+        Read what is there, for a while.
+        """
+        for _ in range(BURST):
+            skt, local = self._socket, None
+            if skt is None:
+                return
+            try:
+                if self._tellsLocal:
+                    datagram, local, _, address = skt.recvmsg(_READ, _ANCILLARY)
+                else:
+                    datagram, address = skt.recvfrom(_READ)
+            except OSError as error:
+                if error.errno not in _AGAIN:
+                    self._failed(error)
+                return
+            try:
+                self._arrived(datagram, address, local)
+            except Exception:
+                self._log.failure("A datagram was not passed on")
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The reactor takes a report of one datagram's fate for the end of the
+        socket, where it polls: go on with it.
+        """
+        skt = self._socket
+        if skt is None:
+            return
+        self._reactor.addReader(self)
+        number = skt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            self._failed(OSError(number, os.strerror(number)))
+
+    def logPrefix(self) -> str:
+        """
+        How the reactor names it.
+        """
+        return "UDP"

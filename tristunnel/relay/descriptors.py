@@ -1,0 +1,110 @@
+"""
+Descriptors that are kept in reserve, so that an operator can still look after
+a server whose visitors have used up the rest.
+
+The kernel gives out the lowest descriptor that is free, so the next one tells
+how many are in use at least, whoever has opened them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
+
+from tristunnel.errors import TunnelError
+
+__all__ = ["RESERVE", "Reserve"]
+
+SHARE = 4
+"""One part in so many of all descriptors is kept from visitors."""
+
+MOST = 4096
+"""Descriptors that are kept at the most."""
+
+RETRY_AFTER = 30.0
+"""Seconds after which a client that found no descriptor is told to come
+back."""
+
+
+def _limit() -> int:
+    """
+    How many descriptors this process may have; 0 for any number.
+    """
+    soft, _ = getrlimit(RLIMIT_NOFILE)
+    return 0 if soft == RLIM_INFINITY else soft
+
+
+def _next() -> int:
+    """
+    The descriptor that would be given out next, or a very large number if
+    there is none.
+    """
+    try:
+        # The cheapest one to have: this is asked for every visitor.
+        descriptor = os.dup(0)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return 1 << 30
+        descriptor = os.open(os.devnull, os.O_RDONLY)
+    os.close(descriptor)
+    return descriptor
+
+
+class Reserve:
+    """
+    Knows whether there are descriptors left.
+
+    Visitors get none of the reserve. Half of it is for sessions and
+    connections that say who they are, the rest for the operator's.
+
+    @param limit: Tells how many descriptors there may be; 0 for any number.
+    @param following: Tells which one would be given out next.
+    """
+
+    def __init__(
+        self,
+        limit: Callable[[], int] = _limit,
+        following: Callable[[], int] = _next,
+    ) -> None:
+        self._limit = limit
+        self._following = following
+
+    @property
+    def size(self) -> int:
+        """
+        How many descriptors are kept from visitors.
+        """
+        return min(self._limit() // SHARE, MOST)
+
+    def checkVisitor(self) -> None:
+        """
+        @raise TunnelError: C{limit-reached}, if what is left is not for
+            visitors.
+        """
+        self._check(self.size)
+
+    def checkSession(self) -> None:
+        """
+        @raise TunnelError: C{limit-reached}, if what is left is for the
+            operator alone.
+        """
+        self._check(self.size // 2)
+
+    def _check(self, kept: int) -> None:
+        """
+        @raise TunnelError: C{limit-reached}, if no more are left than C{kept}.
+        """
+        limit = self._limit()
+        if limit and self._following() >= limit - kept:
+            raise TunnelError(
+                "limit-reached",
+                f"the server has used {limit - kept} of its {limit} descriptors;"
+                " raise its limit (ulimit -n)",
+                RETRY_AFTER,
+            )
+
+
+RESERVE = Reserve()
+"""The reserve of this process; it is the process's, as descriptors are."""

@@ -1,0 +1,235 @@
+"""
+From a stream to the service that it is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.error import (
+    ConnectionRefusedError,
+    DNSLookupError,
+    TCPTimedOutError,
+)
+from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    INegotiated,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import alsoProvides
+
+from tristunnel.errors import TunnelError
+from tristunnel.observer import ClientObserver
+from tristunnel.relay.join import join
+from tristunnel.relay.sockets import SocketEnd
+
+if TYPE_CHECKING:
+    from tristunnel.sessions.stream import SessionStream
+
+__all__ = ["CONNECT_TIMEOUT", "ServiceConnector"]
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds in which a service must accept a connection."""
+
+_CODES: tuple[tuple[type[BaseException], str], ...] = (
+    (ConnectionRefusedError, "service-refused"),
+    (ConnectTimeout, "service-timeout"),
+    (TCPTimedOutError, "service-timeout"),
+    (DeferredTimeout, "service-timeout"),
+    (DNSLookupError, "service-unreachable"),
+)
+
+
+def _refusal(target: str, failure: Failure) -> TunnelError:
+    """
+    Say why a service was not reached.
+    """
+    known = (code for kind, code in _CODES if failure.check(kind))
+    code = next(known, "service-unreachable")
+    if code == "service-refused":
+        return TunnelError(
+            code, f"nothing listens at {target}; start the service, or mend --forward"
+        )
+    return TunnelError(code, f"{target} was not reached: {failure.getErrorMessage()}")
+
+
+def _allowHalfClose(end: SocketEnd) -> None:
+    """
+    Have C{end} told when only the reading direction is over.
+
+    Twisted's client endpoints put a protocol of their own in between, which
+    takes on just the last one of the interfaces that ours provides.
+    """
+    between = getattr(end.transport, "protocol", None)
+    if hasattr(between, "readConnectionLost") and not INegotiated.providedBy(
+        end.transport
+    ):
+        alsoProvides(between, IHalfCloseableProtocol)
+
+
+class ServiceConnector:
+    """
+    Connects streams to services.
+
+    @param reactor: Tells time.
+    @param observer: Told how it went.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: IReactorTime, observer: ClientObserver) -> None:
+        self._reactor = reactor
+        self._observer = observer
+        self._direct: set[_Over] = set()
+
+    @property
+    def direct(self) -> int:
+        """
+        How many streams have a connection of their own.
+        """
+        return len(self._direct)
+
+    def connect(
+        self,
+        stream: SessionStream | SocketEnd,
+        target: str,
+        endpoint: IStreamClientEndpoint,
+        accept: Callable[[Any], None],
+        refuse: Callable[[TunnelError], None] | None = None,
+        elsewhere: Callable[[], Deferred[SocketEnd]] | None = None,
+    ) -> None:
+        """
+        Connect C{stream} to a service; what its visitor sends waits meanwhile.
+
+        @param target: The service, as messages name it.
+        @param accept: Called when the service was reached.
+        @param refuse: Called instead when it was not; by default the stream is
+            broken.
+        @param elsewhere: Makes another end that may take the stream's place.
+        """
+
+        shown: list[SocketEnd] = []
+
+        def arrived(end: SocketEnd) -> None:
+            shown.append(end)
+            _allowHalfClose(end)
+            if stream.over:
+                end.reset(TunnelError("reset", "the visitor has left"))
+            elif elsewhere is None:
+                passBytes(stream, end)
+            else:
+                leave(end, elsewhere())
+
+        def passBytes(world: SessionStream | SocketEnd, end: SocketEnd) -> None:
+            if world is stream:
+                accept(stream)
+            self._observer.serviceConnected(target)
+            over = _Over(end, world, target, self._observer, self._direct)
+            join(world, end, over.ended)
+
+        def leave(end: SocketEnd, dialling: Deferred[SocketEnd]) -> None:
+            def left(reason: TunnelError | None) -> None:
+                end.reset(reason or TunnelError("reset", "the visitor has left"))
+                dialling.cancel()
+
+            def connected(direct: SocketEnd) -> None:
+                if stream.over:
+                    direct.reset(TunnelError("reset", "the visitor has left"))
+                else:
+                    if not isinstance(stream, SocketEnd):
+                        stream.abandon()
+                    passBytes(direct, end)
+
+            def blocked(failure: Failure) -> None:
+                if not stream.over:
+                    passBytes(stream, end)
+
+            stream.whileWaiting(left)
+            dialling.addCallbacks(connected, blocked)
+            dialling.addErrback(
+                lambda failure: self._log.failure("A direct stream failed", failure)
+            )
+
+        def failed(failure: Failure) -> None:
+            if failure.check(CancelledError) and stream.over:
+                return
+            refusal = _refusal(target, failure)
+            self._observer.serviceFailed(target, refusal)
+            (refuse or stream.reset)(refusal)
+
+        def reached(end: SocketEnd) -> None:
+            # Over TLS the handshake is still to come, and may fail.
+            if end not in shown:
+                end.whileWaiting(notShown)
+
+        def notShown(reason: TunnelError | None) -> None:
+            why = "it closed the connection" if reason is None else reason.message
+            refusal = TunnelError(
+                "service-unreachable", f"{target} was not reached over TLS: {why}"
+            )
+            if not stream.over:
+                self._observer.serviceFailed(target, refusal)
+                (refuse or stream.reset)(refusal)
+
+        # A visitor that leaves now must not leave a connection attempt behind.
+        def left(reason: TunnelError | None) -> None:
+            connecting.cancel()
+
+        factory = Factory.forProtocol(lambda: SocketEnd(self._reactor, arrived))
+        factory.noisy = False
+        connecting: Deferred[Any] = endpoint.connect(factory)
+        if not getattr(endpoint, "limitsTime", False):
+            connecting.addTimeout(CONNECT_TIMEOUT, self._reactor)
+        connecting.addCallbacks(reached, failed)
+        connecting.addErrback(
+            lambda failure: self._log.failure("A service's failure failed", failure)
+        )
+        if not stream.over and not connecting.called:
+            stream.whileWaiting(left)
+
+
+class _Over:
+    """
+    Waits for both ends of a stream, to tell how it went.
+    """
+
+    def __init__(
+        self,
+        service: SocketEnd,
+        stream: SessionStream | SocketEnd,
+        target: str,
+        observer: ClientObserver,
+        direct: set[_Over],
+    ) -> None:
+        self._service = service
+        self._stream = stream
+        self._target = target
+        self._observer = observer
+        self._reason: TunnelError | None = None
+        self._open = 2
+        self._direct = direct
+        if isinstance(stream, SocketEnd):
+            direct.add(self)
+
+    def ended(self, reason: TunnelError | None) -> None:
+        """
+        One end is over.
+        """
+        self._reason = self._reason or reason
+        self._open -= 1
+        if not self._open:
+            self._direct.discard(self)
+            self._observer.serviceGone(
+                self._target,
+                self._service.received,
+                self._stream.received,
+                self._reason,
+            )

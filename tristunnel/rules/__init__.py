@@ -1,0 +1,3 @@
+"""
+Who may do what, how much of it, and for how long.
+"""

@@ -1,0 +1,226 @@
+"""
+Connections dialled ahead, which wait for a visitor.
+
+While it waits, a spare connection speaks in frames: pings, and at last the
+server's C{open} and the client's C{opened}. What follows these is raw. It is
+specified in C{docs/protocol-direct.rst}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from struct import Struct
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from tristunnel.errors import TunnelError
+from tristunnel.relay.kernel import handOver
+from tristunnel.relay.sockets import SocketEnd
+from tristunnel.wire.framed import (
+    FrameType,
+    decodeObject,
+    encodeCredit,
+    encodeFrame,
+    encodeObject,
+)
+
+__all__ = ["OPENED_FRAME", "ClientSpare", "ServerSpare", "SpareConnection"]
+
+MAX_FRAME = 64 * 1024
+"""Longest frame on a spare connection, in bytes."""
+
+OPENED_FRAME = encodeFrame(0, FrameType.OPENED, encodeCredit(0))
+"""What the client answers; raw bytes follow."""
+
+_HEADER = Struct("!IIB")
+_PING = encodeFrame(0, FrameType.PING, encodeCredit(0))
+
+
+class SpareConnection(Protocol):
+    """
+    Either side of a connection that waits.
+
+    @param reactor: Tells time.
+    @param lost: Called when it is gone, unless it became a stream.
+
+    @ivar lastHeard: When something came, in seconds.
+    """
+
+    transport: Any
+
+    def __init__(
+        self, reactor: IReactorTime, lost: Callable[[SpareConnection], None]
+    ) -> None:
+        self.lastHeard = reactor.seconds()
+        self._reactor = reactor
+        self._lost = lost
+        self._buffer = b""
+        self._over = False
+
+    def takeOver(self, transport: Any, rest: bytes) -> bool:
+        """
+        Speak on a connection from now on.
+
+        @return: Whether that can be done with this kind of transport.
+        """
+        if not handOver(transport, self):
+            return False
+        self.makeConnection(transport)
+        if rest:
+            self.dataReceived(rest)
+        return True
+
+    def whenLost(self, lost: Callable[[SpareConnection], None]) -> None:
+        """
+        Have somebody else told when it is gone.
+        """
+        self._lost = lost
+
+    def ping(self) -> None:
+        """
+        Ask for a sign of life.
+        """
+        self.transport.write(_PING)
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Take frames, until one says that the rest is raw.
+        """
+        self.lastHeard = self._reactor.seconds()
+        self._buffer += data
+        while not self._over and len(self._buffer) >= _HEADER.size:
+            length, _, kind = _HEADER.unpack_from(self._buffer)
+            if not 5 <= length <= MAX_FRAME:
+                self.transport.abortConnection()
+                return
+            end = length + 4
+            if len(self._buffer) < end:
+                return
+            payload, self._buffer = (
+                self._buffer[_HEADER.size : end],
+                self._buffer[end:],
+            )
+            if kind == FrameType.PING:
+                self.transport.write(encodeFrame(0, FrameType.PONG, payload))
+                continue
+            try:
+                self.frameReceived(kind, payload)
+            except TunnelError:
+                self.transport.abortConnection()
+                return
+
+    def frameReceived(self, kind: int, payload: bytes) -> None:
+        """
+        A frame came that is no ping.
+        """
+
+    def becomeStream(self) -> SocketEnd:
+        """
+        Hand the connection to an end, with what came behind the last frame.
+        """
+        self._over = True
+        end = SocketEnd(self._reactor, lambda end: None)
+        handOver(self.transport, end)
+        end.takeOver(self.transport)
+        rest, self._buffer = self._buffer, b""
+        if rest:
+            end.dataReceived(rest)
+        return end
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The connection is gone.
+        """
+        if not self._over:
+            self._over = True
+            self._lost(self)
+
+
+class ServerSpare(SpareConnection):
+    """
+    The server's side.
+
+    @ivar opened: Called with the end when the client has reached the service,
+        or with the reason of its refusal.
+    @ivar since: When it was asked to, in seconds.
+    """
+
+    def __init__(
+        self, reactor: IReactorTime, lost: Callable[[SpareConnection], None]
+    ) -> None:
+        super().__init__(reactor, lost)
+        self.opened: Callable[[SocketEnd | TunnelError], None] | None = None
+        self.since = 0.0
+
+    def open(
+        self,
+        info: dict[str, object],
+        opened: Callable[[SocketEnd | TunnelError], None],
+    ) -> None:
+        """
+        Ask the client to reach the service.
+
+        @param info: What it is told of the visitor.
+        """
+        self.opened = opened
+        self.since = self._reactor.seconds()
+        self.transport.write(
+            encodeFrame(0, FrameType.OPEN, encodeCredit(0) + encodeObject(info))
+        )
+
+    def frameReceived(self, kind: int, payload: bytes) -> None:
+        """
+        The client's answer.
+        """
+        opened = self.opened
+        if opened is None:
+            return
+        if kind == FrameType.OPENED:
+            opened(self.becomeStream())
+        elif kind == FrameType.REFUSED:
+            from tristunnel.sessions.extended import reasonOf
+
+            self._over = True
+            self.transport.loseConnection()
+            opened(reasonOf(decodeObject(payload), "service-refused"))
+
+
+class ClientSpare(SpareConnection):
+    """
+    The client's side.
+
+    @param asked: Called with this spare and what the server says of a visitor.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        lost: Callable[[SpareConnection], None],
+        asked: Callable[[ClientSpare, dict[str, object]], None],
+    ) -> None:
+        super().__init__(reactor, lost)
+        self._asked = asked
+
+    def frameReceived(self, kind: int, payload: bytes) -> None:
+        """
+        A visitor came.
+        """
+        if kind == FrameType.OPEN:
+            self._asked(self, decodeObject(payload[8:]))
+
+    @staticmethod
+    def refuse(end: SocketEnd, reason: TunnelError) -> None:
+        """
+        Tell the server why the service was not reached.
+        """
+        end.write(
+            encodeFrame(
+                0,
+                FrameType.REFUSED,
+                encodeObject({"code": reason.code.name, "message": reason.message}),
+            )
+        )
+        end.transport.loseConnection()

@@ -1,0 +1,3 @@
+"""
+What people write: endpoint strings, durations, rates and sizes.
+"""

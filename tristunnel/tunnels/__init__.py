@@ -1,0 +1,3 @@
+"""
+A tunnel, who serves it, and the service that opens it.
+"""

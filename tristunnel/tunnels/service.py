@@ -1,0 +1,530 @@
+"""
+The tunnel service: open a tunnel, learn its address, close it.
+
+Every door leads here: control frames, JSON-RPC, XML-RPC and Python.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from zope.interface import implementer
+
+from tristunnel.auth.realm import Identity
+from tristunnel.errors import TunnelError
+from tristunnel.interfaces import (
+    End,
+    IClientSide,
+    IListener,
+    ITunnelRegistry,
+    ITunnelService,
+)
+from tristunnel.observer import ServerObserver
+from tristunnel.rules.access import AccessGrants, isCapability, mayReach
+from tristunnel.rules.granting import Granting
+from tristunnel.rules.policy import HouseRules
+from tristunnel.rules.quota import TunnelQuota
+from tristunnel.rules.rights import TunnelRights
+from tristunnel.sessions.tickets import Tickets
+from tristunnel.tunnels.capability import viaCapability
+from tristunnel.tunnels.clients import ConnectedClients
+from tristunnel.tunnels.ledger import Ledger
+from tristunnel.tunnels.options import TunnelOptions
+from tristunnel.tunnels.raw import viaTCP, viaTLS
+from tristunnel.tunnels.registry import Lease, Leases
+from tristunnel.tunnels.rendezvous import Rendezvous, WaitingRoom
+from tristunnel.tunnels.tunnel import Tunnel, hostAndPort
+
+if TYPE_CHECKING:
+    from tristunnel.node.tunnel import NodeTunnel
+
+__all__ = ["Caller", "Listeners", "TunnelService", "Via"]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """
+    Who asks, and how they reached this server.
+
+    @ivar identity: Who it is.
+    @ivar host: The name that the caller knows this server by.
+    @ivar port: The port through which the caller came; 0 if there is none.
+    @ivar clientSide: The session that asks, or C{None} for other doors.
+    @ivar lease: What keeps the session's tunnels open.
+    @ivar limitedTo: The one tunnel that the caller may ask about, if it came
+        with no more than that tunnel's URI.
+    @ivar address: What callers of whom nothing is known are told apart by:
+        where they come from, or empty for a local socket.
+    @ivar secure: Whether the caller came over TLS.
+    @ivar certificate: The name in the certificate that it has shown, or empty.
+    """
+
+    identity: Identity
+    host: str
+    port: int = 0
+    clientSide: IClientSide | None = None
+    lease: Lease | None = None
+    limitedTo: Tunnel | None = None
+    address: str = ""
+    secure: bool = False
+    certificate: str = ""
+
+    @property
+    def web(self) -> str:
+        """
+        How WebSockets of this server are reached: C{ws://HOST:PORT}.
+        """
+        scheme = "wss" if self.secure else "ws"
+        return f"{scheme}://{hostAndPort(self.host, self.port)}"
+
+    @property
+    def countedAs(self) -> str:
+        """
+        Whose tunnels are counted together.
+        """
+        if self.identity.anonymous:
+            return f"address {self.address}"
+        return f"client {self.identity.name}"
+
+
+class Listeners(Protocol):
+    """
+    Opens one kind of public side.
+    """
+
+    def open(
+        self, port: int, prefer: int, arrived: Callable[[End, str], None]
+    ) -> IListener:
+        """
+        Listen for visitors.
+
+        @param port: The one to listen on, 0 for any.
+        @param prefer: With C{port} 0, the one to take if it is free.
+        @raise TunnelError: With the reason of a refusal.
+        """
+
+
+Via = Callable[["TunnelService", Tunnel, Caller, TunnelOptions], None]
+"""Gives a new tunnel its client side and its URI, or raises
+L{TunnelError}."""
+
+
+def viaSession(
+    service: TunnelService, tunnel: Tunnel, caller: Caller, options: TunnelOptions
+) -> None:
+    """
+    Serve the tunnel by the session that asks for it.
+    """
+    if caller.clientSide is None:
+        raise TunnelError(
+            "bad-option", "a tunnel by session is opened on the session itself"
+        )
+    tunnel.clientSide = caller.clientSide
+    tunnel.visitorLimit = options.visitors
+    port = caller.port or service.clientPort[0]
+    where = hostAndPort(tunnel.hostname, port) if port else tunnel.hostname
+    tunnel.uri = f"w3p://{where}/{tunnel.id}"
+
+
+def _checkDatagrams(wanted: TunnelOptions, caller: Caller) -> None:
+    """
+    @raise TunnelError: C{bad-option}, if the tunnel's client side would carry
+        bytes only.
+    """
+    side = caller.clientSide
+    via = wanted.via or ("tcp" if side is None else "session")
+    if via not in ("session", "w3p"):
+        raise TunnelError(
+            "bad-option",
+            f"a tunnel via {via[:64]!r} carries no UDP: open it on a session"
+            " (tunnel-client --forward udp/PORT=HOST:PORT), or via 'w3p'",
+        )
+    if via == "session" and not getattr(side, "carriesDatagrams", False):
+        raise TunnelError(
+            "bad-option", "this client's protocol carries no UDP; update the client"
+        )
+
+
+def _isServed(tunnel: Tunnel) -> bool:
+    """
+    Whether a client is there for visitors.
+    """
+    side = tunnel.clientSide
+    if isinstance(side, Rendezvous) and not side.waitingClients:
+        return any(stream.client is not None for stream in tunnel.streams)
+    return side is not None
+
+
+async def _wait(awaitable: Awaitable[object]) -> None:
+    """
+    Make a coroutine of anything that can be waited for.
+    """
+    await awaitable
+
+
+@implementer(ITunnelService)
+class TunnelService:
+    """
+    The L{ITunnelService} of this process.
+
+    @param reactor: Tells time.
+    @param registry: Which tunnels exist.
+    @param listeners: What can be asked for as C{listener}.
+    @param observer: Told of tunnels and visitors.
+    @param hostname: What URIs and addresses say; empty for the name that the
+        caller used.
+    @param leaseTime: Seconds that a tunnel waits for its client to return.
+    @param quota: How many tunnels there may be.
+    @param waiting: How many ends of raw tunnels may wait for their other
+        halves.
+
+    @ivar via: What can be asked for as C{via}.
+    @ivar clientPort: The port that clients connect to, and whether it speaks
+        TLS; 0 before the server listens.
+    @ivar clients: Who is connected.
+    @ivar rights: What tokens let their holders do with tunnels.
+    @ivar house: What is asked of the visitors of all tunnels.
+    @ivar access: Who was granted access to named services for a while.
+    @ivar granting: Grants that access on request.
+    @ivar nodes: The tunnels between this server and others.
+    @ivar ledger: Lists clients, tunnels and visitors, and ends them.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        registry: ITunnelRegistry,
+        listeners: Mapping[str, Listeners],
+        observer: ServerObserver | None = None,
+        hostname: str = "",
+        leaseTime: float = 120.0,
+        quota: TunnelQuota | None = None,
+        waiting: WaitingRoom | None = None,
+    ) -> None:
+        self.reactor = reactor
+        self.registry = registry
+        self.listeners = dict(listeners)
+        self.observer = observer or ServerObserver()
+        self.hostname = hostname
+        self.leases = Leases(reactor, self._leaseExpired, leaseTime)
+        self.tickets = Tickets(reactor.seconds)
+        self.via: dict[str, Via] = {
+            "session": viaSession,
+            "tcp": viaTCP,
+            "tls": viaTLS,
+            "w3p": viaCapability,
+        }
+        self.clientPort: tuple[int, bool] = (0, False)
+        self._quota = TunnelQuota() if quota is None else quota
+        self.waiting = waiting or WaitingRoom()
+        self._leaving: TunnelError | None = None
+        self._expiries: dict[Tunnel, IDelayedCall] = {}
+        self.clients = ConnectedClients(reactor.seconds)
+        self.rights = TunnelRights(reactor)
+        self.house = HouseRules(reactor)
+        self.access = AccessGrants(reactor)
+        self.granting = Granting(self)
+        self.ledger = Ledger(self)
+        self.nodes: list[NodeTunnel] = []
+
+    # ITunnelService
+
+    def openTunnel(
+        self, caller: Caller, options: Mapping[str, object]
+    ) -> Deferred[str]:
+        """
+        Open a tunnel.
+        """
+        return Deferred.fromCoroutine(self._open(caller, options))
+
+    async def _open(self, caller: Caller, options: Mapping[str, object]) -> str:
+        """
+        Open a tunnel, or hand out again one that the caller's lease has kept.
+        """
+        wanted = TunnelOptions.fromMapping(options)
+        if self._leaving is not None:
+            raise self._leaving
+        if caller.limitedTo is not None:
+            raise TunnelError(
+                "not-permitted", "the URI of a tunnel is good for that tunnel only"
+            )
+        if wanted.resume and caller.lease is not None:
+            for tunnel in caller.lease.tunnels:
+                if tunnel.uri == wanted.resume:
+                    # What is asked of visitors may have changed meanwhile.
+                    self.house.apply(tunnel, wanted.policy)
+                    return tunnel.uri
+        self.rights.checkOpen(caller.identity, caller.lease, wanted)
+        tunnel = Tunnel(
+            id=secrets.token_hex(8),
+            owner=caller.identity,
+            clientSide=None,
+            observer=self.observer,
+            seconds=self.reactor.seconds,
+            hostname=self.hostname or caller.host,
+            name=wanted.name,
+            web=caller.web,
+        )
+        tunnel.exhausted = self._exhausted
+        self.house.apply(tunnel, wanted.policy)
+        self._quota.count(tunnel, caller.countedAs)
+        try:
+            if wanted.listener == "udp":
+                tunnel.protocol = "udp"
+                _checkDatagrams(wanted, caller)
+            self._viaFor(wanted, caller)(self, tunnel, caller, wanted)
+            await self.registry.add(tunnel)
+            if not wanted.private:
+                tunnel.listener = self.rights.openListener(
+                    caller.identity,
+                    wanted.listener or next(iter(self.listeners)),
+                    self._listenersFor(wanted),
+                    wanted.port,
+                    wanted.prefer,
+                    tunnel.visitorArrived,
+                )
+        except Exception as error:
+            # Also when the caller leaves meanwhile.
+            refusal = error if isinstance(error, TunnelError) else None
+            await self._dismantle(tunnel, refusal or TunnelError("internal"))
+            raise
+        self.rights.opened(tunnel, self.discard)
+        if wanted.ttl:
+            tunnel.until = self.reactor.seconds() + wanted.ttl
+            self._expiries[tunnel] = self.reactor.callLater(
+                wanted.ttl,
+                self.discard,
+                [tunnel],
+                TunnelError("expired", f"the {wanted.ttl:g} s asked for are over"),
+            )
+        if caller.lease is not None and tunnel.clientSide is caller.clientSide:
+            caller.lease.tunnels.append(tunnel)
+        self.observer.tunnelCreated(tunnel)
+        return tunnel.uri
+
+    def _viaFor(self, wanted: TunnelOptions, caller: Caller) -> Via:
+        """
+        Find who gives the tunnel its client side.
+        """
+        name = wanted.via or ("tcp" if caller.clientSide is None else "session")
+        via = self.via.get(name)
+        if via is None:
+            raise TunnelError(
+                "bad-option",
+                f"via {name[:64]!r} is not known here; there is {', '.join(self.via)}",
+            )
+        return via
+
+    def _listenersFor(self, wanted: TunnelOptions) -> Listeners:
+        """
+        Find who opens the public side; the first kind is the default one.
+        """
+        name = wanted.listener or next(iter(self.listeners))
+        listeners = self.listeners.get(name)
+        if listeners is None:
+            raise TunnelError(
+                "bad-option",
+                f"listener {name[:64]!r} is not known here; there is"
+                f" {', '.join(self.listeners)}",
+            )
+        return listeners
+
+    def getTunnelAddress(self, caller: Caller, uri: str) -> Deferred[str]:
+        """
+        Tell the address where visitors connect.
+        """
+        return Deferred.fromCoroutine(self._address(caller, uri))
+
+    async def _address(self, caller: Caller, uri: str) -> str:
+        """
+        Look up the address; it is public, to whoever knows the URI.
+        """
+        tunnel: Tunnel = await self.registry.find(uri)
+        if caller.limitedTo not in (None, tunnel):
+            raise TunnelError("unknown-tunnel")
+        return tunnel.address
+
+    def closeTunnel(self, caller: Caller, uri: str) -> Deferred[None]:
+        """
+        Close a tunnel, to the end, even if the caller does not wait for it.
+        """
+        told: Deferred[None] = Deferred()
+        Deferred.fromCoroutine(self._close(caller, uri)).chainDeferred(told)
+        return told
+
+    async def _close(self, caller: Caller, uri: str) -> None:
+        """
+        Close a tunnel, if it is the caller's.
+        """
+        tunnel = await self.registry.find(uri)
+        if not self.mayControl(caller, tunnel):
+            # The same answer as for one that does not exist.
+            raise TunnelError("unknown-tunnel")
+        await self.destroy(tunnel, TunnelError("closed", "its owner closed the tunnel"))
+
+    def listTunnels(self, caller: Caller) -> Deferred[list[dict[str, object]]]:
+        """
+        Describe the caller's tunnels.
+        """
+        return Deferred.fromCoroutine(self._list(caller))
+
+    async def _list(self, caller: Caller) -> list[dict[str, object]]:
+        """
+        Describe the caller's tunnels, oldest first.
+        """
+        return [
+            {
+                "uri": tunnel.publicURI,
+                "address": tunnel.address,
+                "name": tunnel.name,
+                "owner": tunnel.owner.name,
+                "connected": _isServed(tunnel),
+                "visitors": len(tunnel.streams),
+                "visitorsTotal": tunnel.visitorCount,
+                "refusals": dict(tunnel.refusals),
+                "bytesIn": tunnel.bytesIn + sum(s.bytesIn for s in tunnel.streams),
+                "bytesOut": tunnel.bytesOut + sum(s.bytesOut for s in tunnel.streams),
+                **tunnel.datagramCounts(),
+            }
+            for tunnel in await self.registry.tunnels()
+            if self.mayControl(caller, tunnel)
+        ]
+
+    def mayControl(self, caller: Caller, tunnel: Tunnel) -> bool:
+        """
+        Whether C{tunnel} is the caller's own. Where nobody is asked who they
+        are, everybody is the same.
+        """
+        return self.rights.mayControl(caller.identity, tunnel)
+
+    def mayVisit(self, caller: Caller, tunnel: Tunnel) -> bool:
+        """
+        Whether C{caller} may visit C{tunnel}: its own, those that it has a
+        grant for, and those that everybody may.
+        """
+        if mayReach(caller.identity, tunnel.name, tunnel.owner):
+            return True
+        if isCapability(caller.identity):
+            return False
+        return tunnel.listener is not None or self.mayControl(caller, tunnel)
+
+    # The rest of the program
+
+    async def findNamed(self, caller: Caller, name: str) -> Tunnel:
+        """
+        Find the tunnel of a name, for a visitor who comes as a client.
+
+        @raise TunnelError: C{unknown-tunnel}, also for one that C{caller} may
+            not visit.
+        """
+        if caller.identity.grant is not None:
+            caller.identity.grant.check()
+        tunnel = await self.registry.findNamed(name)
+        if caller.limitedTo is not None or not self.mayVisit(caller, tunnel):
+            raise TunnelError("unknown-tunnel", f"there is no service {name!r}")
+        return tunnel
+
+    async def destroy(self, tunnel: Tunnel, reason: TunnelError) -> None:
+        """
+        End a tunnel: its listener, its streams, its entry.
+        """
+        if tunnel.closed is not None:
+            return
+        await self._dismantle(tunnel, reason)
+        self.observer.tunnelDestroyed(tunnel, reason)
+
+    async def _dismantle(self, tunnel: Tunnel, reason: TunnelError) -> None:
+        """
+        Take apart what there is of a tunnel.
+        """
+        self._quota.forget(tunnel)
+        self.rights.forget(tunnel)
+        expiry = self._expiries.pop(tunnel, None)
+        if expiry is not None and expiry.active():
+            expiry.cancel()
+        tunnel.close(reason)
+        if tunnel.clientSide is not None:
+            tunnel.clientSide.tunnelClosed(tunnel, reason)
+        await self.registry.remove(tunnel)
+        # Both begin to close before either is waited for.
+        closing = [
+            Deferred.fromCoroutine(_wait(listener.close()))
+            for listener in (tunnel.listener, tunnel.clientListener)
+            if listener is not None
+        ]
+        for each in closing:
+            await each
+
+    def _exhausted(self, tunnel: Tunnel) -> None:
+        """
+        All of a tunnel's visitors have come and gone.
+        """
+        self.discard([tunnel], TunnelError("closed", "its visitors came and went"))
+
+    def keepWhile(
+        self, tunnel: Tunnel, seconds: float, served: Callable[[], bool]
+    ) -> None:
+        """
+        Look at a tunnel now and then, and end it if nobody serves it.
+
+        @param seconds: From one look to the next.
+        """
+
+        def look() -> None:
+            if served():
+                self.keepWhile(tunnel, seconds, served)
+            else:
+                reason = f"no client was at its URI for {seconds:g} s"
+                self.discard([tunnel], TunnelError("expired", reason))
+
+        self._expiries[tunnel] = self.reactor.callLater(seconds, look)
+
+    def discard(self, tunnels: list[Tunnel], reason: TunnelError) -> Deferred[None]:
+        """
+        End tunnels of which nobody waits to hear that they are over.
+        """
+
+        async def each() -> None:
+            for tunnel in tunnels:
+                await self.destroy(tunnel, reason)
+
+        return Deferred.fromCoroutine(each())
+
+    def _leaseExpired(self, lease: Lease) -> None:
+        """
+        A client did not come back for its tunnels.
+        """
+        self.discard(
+            list(lease.tunnels),
+            TunnelError("expired", "its client did not come back in time"),
+        )
+
+    def streams(self) -> int:
+        """
+        How many visitors have a client's end now.
+        """
+        return sum(
+            stream.client is not None
+            for tunnel in self._quota
+            for stream in tunnel.streams
+        )
+
+    def leave(self, reason: TunnelError) -> None:
+        """
+        Open no more tunnels.
+        """
+        self._leaving = reason
+
+    async def close(self, reason: TunnelError) -> None:
+        """
+        End everything; the server stops.
+        """
+        self.access.close()
+        self.leases.close()
+        for tunnel in await self.registry.tunnels():
+            await self.destroy(tunnel, reason)

@@ -1,0 +1,3 @@
+"""
+The dashboard: what happens at a server, in a browser.
+"""

@@ -1,0 +1,305 @@
+"""
+The dashboard's addresses.
+
+Reading needs no script; acting is a form that is posted, after a question.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import Request
+
+from tristunnel.errors import TunnelError
+from tristunnel.rpc.plain import errorText
+from tristunnel.tunnels.tunnel import hostAndPort
+from tristunnel.web.dashboard.guard import Guard
+from tristunnel.web.dashboard.live import Broadcast
+from tristunnel.web.dashboard.render import (
+    DashboardPage,
+    QuestionPage,
+    htmlOf,
+    partOf,
+)
+from tristunnel.web.dashboard.view import Board
+from tristunnel.web.page import CallerPage
+
+if TYPE_CHECKING:
+    from tristunnel.tunnels.service import Caller
+    from tristunnel.web.callers import HTTPCallers
+
+__all__ = ["Act", "End", "Events", "Front", "Part", "dashboardPages"]
+
+_POLICY = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
+    b" connect-src 'self'; form-action 'self'; base-uri 'none';"
+    b" frame-ancestors 'none'"
+)
+
+_DONE = {
+    "tunnel": "The tunnel is closed.",
+    "client": "The client is disconnected.",
+    "visitor": "The visitor was sent away.",
+}
+"""What is said after something was done; nothing else can be put on the page by
+a link to it."""
+
+_VERBS = {
+    "tunnel": "Close the tunnel",
+    "client": "Disconnect the client",
+    "visitor": "Send the visitor away",
+}
+
+
+def _kindOf(identifier: str) -> str:
+    """
+    What an id is of.
+    """
+    if "." in identifier:
+        return "visitor"
+    return (
+        "client" if identifier.startswith("c") and len(identifier) == 13 else "tunnel"
+    )
+
+
+def _protect(request: Request) -> None:
+    """
+    Tell a browser to let nobody else have a hand in this page.
+    """
+    for name, value in (
+        (b"Content-Security-Policy", _POLICY),
+        (b"X-Frame-Options", b"DENY"),
+        (b"X-Content-Type-Options", b"nosniff"),
+        # Not no-referrer, with which browsers post forms without an Origin.
+        (b"Referrer-Policy", b"same-origin"),
+        (b"Cross-Origin-Resource-Policy", b"same-origin"),
+        (b"Cross-Origin-Opener-Policy", b"same-origin"),
+        (b"Cache-Control", b"no-store"),
+    ):
+        request.setHeader(name, value)
+
+
+def _argument(request: Request, name: bytes) -> str:
+    """
+    An argument of a request's address; empty if there is none.
+    """
+    values = (request.args or {}).get(name, [b""])
+    return bytes(values[0][:200]).decode("utf-8", "replace")
+
+
+class _HTMLPage(CallerPage):
+    """
+    A page for browsers.
+
+    @param callers: Finds out who asks.
+    @param board: What is shown.
+    @param guard: Judges browsers' requests.
+    """
+
+    def __init__(self, callers: HTTPCallers, board: Board, guard: Guard) -> None:
+        super().__init__(callers)
+        self.board = board
+        self.guard = guard
+
+    def render_GET(self, request: Request) -> bytes | int:  # type: ignore[override]
+        """
+        Look at the outside of a request first.
+        """
+        _protect(request)
+        objection = self.guard.objectionToReading(request)
+        if objection is not None:
+            return errorText(request, 403, objection)
+        return super().render_GET(request)
+
+    async def html(self, request: Request, element: object) -> bytes:
+        """
+        Write a page.
+        """
+        assert isinstance(element, DashboardPage | QuestionPage)
+        page = await htmlOf(request, element)
+        request.setHeader(b"Content-Type", b"text/html; charset=utf-8")
+        return page
+
+    async def message(
+        self, request: Request, status: int, title: str, text: str
+    ) -> bytes:
+        """
+        Write a page with a message.
+        """
+        page = await self.html(request, QuestionPage(title, text))
+        request.setResponseCode(status)
+        return page
+
+
+class Front(_HTMLPage):
+    """
+    C{/}: the dashboard.
+    """
+
+    async def answer(self, request: Request, caller: Caller) -> bytes:
+        """
+        Show everything.
+        """
+        return await self.html(
+            request,
+            DashboardPage(
+                await self.board.view(caller),
+                hostAndPort(caller.host, caller.port) if caller.port else caller.host,
+                caller.identity.name,
+                _DONE.get(_argument(request, b"done"), ""),
+                caller.secure,
+            ),
+        )
+
+
+class End(_HTMLPage):
+    """
+    C{/dashboard/end?id=ID}: asks whether to end something.
+    """
+
+    async def answer(self, request: Request, caller: Caller) -> bytes:
+        """
+        Ask.
+        """
+        identifier = _argument(request, b"id")
+        question = await self.board.describe(caller, identifier)
+        if question is None:
+            return await self.message(
+                request, 404, "It is gone", "What was to be ended is over already."
+            )
+        form = {
+            "token": self.guard.formToken(request, caller),
+            "id": identifier,
+            "verb": _VERBS[_kindOf(identifier)],
+        }
+        return await self.html(request, QuestionPage(*question, form))
+
+
+class Act(_HTMLPage):
+    """
+    C{/dashboard/act}: ends something, when our own form was posted.
+    """
+
+    def render_GET(self, request: Request) -> bytes | int:  # type: ignore[override]
+        """
+        Nothing happens by a link.
+        """
+        request.setHeader(b"Allow", b"POST")
+        return errorText(request, 405, "Use POST here, nothing else.")
+
+    def render_POST(self, request: Request) -> bytes | int:
+        """
+        Look at the outside of a form first.
+        """
+        _protect(request)
+        objection = self.guard.objectionToActing(request)
+        if objection is not None:
+            return errorText(request, 403, objection)
+        header = (request.getHeader(b"content-type") or b"").decode("latin-1")
+        kind = header.partition(";")[0]
+        if kind.strip().lower() != "application/x-www-form-urlencoded":
+            return errorText(request, 415, "This takes the dashboard's forms only.")
+        return self.serve(request, self._act)
+
+    async def _act(self, request: Request, caller: Caller) -> bytes:
+        """
+        Do what the form says.
+        """
+        body = b""
+        if request.content is not None:
+            request.content.seek(0)
+            body = request.content.read(4096)
+        try:
+            fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=8)
+        except ValueError:
+            fields = {}
+        token, identifier = (fields.get(name, [""])[0] for name in ("form", "id"))
+        if not self.guard.isGoodToken(request, caller, token):
+            return await self.message(
+                request,
+                403,
+                "Please ask again",
+                "This form is not, or no longer, good: the server was started anew,"
+                " or the browser keeps no cookies. Nothing was done.",
+            )
+        try:
+            await self.board.service.ledger.closeSession(caller, identifier)
+        except TunnelError as refusal:
+            status = 404 if refusal.code.name == "unknown-session" else 403
+            return await self.message(
+                request, status, "It is gone", "What was to be ended is over already."
+            )
+        request.setResponseCode(303)
+        where = f"../?done={_kindOf(identifier)}"
+        request.setHeader(b"Location", where.encode("ascii"))
+        return b""
+
+
+class Events(_HTMLPage):
+    """
+    C{/dashboard/events}: a snapshot a second.
+    """
+
+    def __init__(
+        self, callers: HTTPCallers, board: Board, guard: Guard, broadcast: Broadcast
+    ) -> None:
+        super().__init__(callers, board, guard)
+        self._broadcast = broadcast
+
+    async def answer(self, request: Request, caller: Caller) -> bytes | None:
+        """
+        Begin to send.
+        """
+        objection = self.guard.objectionToActing(request)
+        if objection is not None:
+            return errorText(request, 403, objection)
+        if request.method == b"HEAD":
+            return b""
+        self._broadcast.join(request, caller)
+        return None
+
+
+class Part(Resource):
+    """
+    A file of this package; the same for everybody.
+
+    @param name: Its name.
+    @param kind: Its content type.
+    """
+
+    isLeaf = True
+
+    def __init__(self, name: str, kind: bytes) -> None:
+        super().__init__()
+        self._kind = kind
+        self._data = partOf(name)
+
+    def render_GET(self, request: Request) -> bytes:
+        """
+        Hand it out.
+        """
+        _protect(request)
+        request.setHeader(b"Content-Type", self._kind)
+        # Asked for again each time, so that a new server's page fits.
+        request.setHeader(b"Cache-Control", b"no-cache")
+        return self._data
+
+
+def dashboardPages(
+    callers: HTTPCallers, board: Board, guard: Guard
+) -> dict[bytes, IResource]:
+    """
+    Make the pages, by path.
+    """
+    broadcast = Broadcast(board)
+    return {
+        b"": Front(callers, board, guard),
+        b"dashboard/end": End(callers, board, guard),
+        b"dashboard/act": Act(callers, board, guard),
+        b"dashboard/events": Events(callers, board, guard, broadcast),
+        b"dashboard/style.css": Part("style.css", b"text/css; charset=utf-8"),
+        b"dashboard/live.js": Part("live.js", b"text/javascript; charset=utf-8"),
+        b"dashboard/icon.svg": Part("icon.svg", b"image/svg+xml"),
+    }

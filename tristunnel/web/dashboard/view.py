@@ -1,0 +1,394 @@
+"""
+What the dashboard shows to somebody: plain data, with all numbers as text.
+
+The page is made from it when it is asked for, and what changes is sent to the
+page once a second; both say the same, since both come from here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from heapq import nlargest
+from typing import TYPE_CHECKING, TypedDict
+
+from tristunnel.rules.rights import isAdmin
+from tristunnel.tunnels.ledger import RateMeter
+from tristunnel.web.dashboard.events import Event, RecentEvents, titleOf
+from tristunnel.web.dashboard.history import INTERVAL, KEPT, RateHistory, Series
+from tristunnel.web.dashboard.words import age, amount, count, path, plural, rate
+
+if TYPE_CHECKING:
+    from tristunnel.server.tally import Tally
+    from tristunnel.tunnels.clients import ConnectedClient
+    from tristunnel.tunnels.service import Caller, TunnelService
+    from tristunnel.tunnels.tunnel import Stream, Tunnel
+
+__all__ = ["LISTS", "Board", "Row", "View"]
+
+Row = dict[str, str]
+"""One line of a table, or one event: text by name; C{id} is always there."""
+
+LISTS = ("tunnels", "clients", "visitors", "refusals", "events")
+
+SHOWN = 200
+"""Tunnels and clients that are shown."""
+
+VISITORS = 100
+"""Visitors that are shown: those who have moved the most."""
+
+EVENTS = 30
+"""Events that are shown."""
+
+_GRAPH = (600, 120)
+_SMALL = (120, 24)
+
+
+class View(TypedDict):
+    """
+    What somebody sees.
+
+    @ivar totals: Single numbers by name.
+    @ivar paths: What the great graph is drawn with.
+    @ivar lists: The rows of each of L{LISTS}.
+    @ivar notes: What is to be said about a list, by the list's name.
+    """
+
+    totals: dict[str, str]
+    paths: dict[str, str]
+    lists: dict[str, list[Row]]
+    notes: dict[str, str]
+
+
+class Board:
+    """
+    Looks at a server on behalf of somebody.
+
+    @param service: Who is here.
+    @param tally: What was counted.
+    @param events: What happened lately.
+    @param history: What passed lately.
+    @param asked: Whether callers are asked who they are; if not, everybody
+        sees everything.
+    @param now: The time of day.
+    """
+
+    def __init__(
+        self,
+        service: TunnelService,
+        tally: Tally,
+        events: RecentEvents,
+        history: RateHistory,
+        asked: bool,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.service = service
+        self._tally = tally
+        self._events = events
+        self._history = history
+        self._asked = asked
+        self._now = now
+        self._meter = RateMeter(service.reactor.seconds)
+        self._began = service.reactor.seconds()
+
+    def seesAll(self, caller: Caller) -> bool:
+        """
+        Whether somebody may see what is nobody's in particular, such as
+        refused strangers.
+        """
+        return not self._asked or isAdmin(caller.identity)
+
+    def viewer(self, caller: Caller) -> tuple[str, bool, bool]:
+        """
+        What two callers have in common who see the same.
+        """
+        identity = caller.identity
+        return identity.name, identity.anonymous, self.seesAll(caller)
+
+    async def view(self, caller: Caller) -> View:
+        """
+        Say what somebody sees now.
+        """
+        service = self.service
+        tunnels: list[Tunnel] = [
+            tunnel
+            for tunnel in await service.registry.tunnels()
+            if service.mayControl(caller, tunnel)
+        ]
+        clients = [
+            client
+            for client in service.clients
+            if service.ledger.mayEnd(caller, client)
+        ]
+        streams = [stream for tunnel in tunnels for stream in tunnel.streams]
+        everything = self.seesAll(caller)
+        name = caller.identity.name
+        series = self._history.total if everything else self._history.ofOwner(name)
+        events = self._events.latest(EVENTS, None if everything else name)
+        lists = {
+            "tunnels": self._tunnels(tunnels),
+            "clients": self._clients(clients, tunnels),
+            "visitors": self._visitors(streams),
+            "refusals": self._refusals(tunnels, everything),
+            "events": [self._event(event) for event in events],
+        }
+        paths, most = _graph(series)
+        return {
+            "totals": self._totals(tunnels, clients, streams, series, most),
+            "paths": paths,
+            "lists": lists,
+            "notes": {
+                "tunnels": _note(len(tunnels), SHOWN, "the ones with most visitors"),
+                "clients": _note(len(clients), SHOWN, "the newest ones"),
+                "visitors": _note(
+                    len(streams), VISITORS, "those that have moved most bytes"
+                ),
+                "refusals": "",
+                "events": "",
+            },
+        }
+
+    def _totals(
+        self,
+        tunnels: Sequence[Tunnel],
+        clients: Sequence[ConnectedClient],
+        streams: Sequence[Stream],
+        series: Series,
+        most: float,
+    ) -> dict[str, str]:
+        """
+        The single numbers.
+        """
+        rateIn, rateOut = series[-1] if series else (0.0, 0.0)
+        counts = [tunnel.countsNow() for tunnel in tunnels]
+        return {
+            "tunnels": count(len(tunnels)),
+            "clients": count(len(clients)),
+            "visitors": count(len(streams)),
+            "visitorsTotal": count(sum(tunnel.visitorCount for tunnel in tunnels)),
+            "rateIn": rate(rateIn),
+            "rateOut": rate(rateOut),
+            "bytesIn": amount(sum(bytesIn for bytesIn, _ in counts)),
+            "bytesOut": amount(sum(bytesOut for _, bytesOut in counts)),
+            "most": rate(most),
+            "up": age(self.service.reactor.seconds() - self._began),
+        }
+
+    def _tunnels(self, tunnels: Sequence[Tunnel]) -> list[Row]:
+        """
+        The tunnels, oldest first.
+        """
+        shown = nlargest(SHOWN, tunnels, key=lambda tunnel: len(tunnel.streams))
+        shown.sort(key=lambda tunnel: tunnel.opened)
+        return [self._tunnel(tunnel) for tunnel in shown]
+
+    def _tunnel(self, tunnel: Tunnel) -> Row:
+        """
+        A tunnel.
+        """
+        bytesIn, bytesOut = tunnel.countsNow()
+        series = self._history.of(tunnel)
+        rateIn, rateOut = series[-1] if series else (0.0, 0.0)
+        paths, _ = _graph(series, _SMALL)
+        title = titleOf(tunnel)
+        return {
+            "id": tunnel.id,
+            "title": title,
+            "address": tunnel.address if title != tunnel.address else "",
+            "owner": tunnel.owner.name,
+            "state": "" if tunnel.clientSide is not None else "client away",
+            "visitors": count(len(tunnel.streams)),
+            "visitorsTotal": count(tunnel.visitorCount),
+            "rateIn": rate(rateIn),
+            "rateOut": rate(rateOut),
+            "bytesIn": amount(bytesIn),
+            "bytesOut": amount(bytesOut),
+            "age": age(self.service.reactor.seconds() - tunnel.opened),
+            "left": self._left(tunnel),
+            "in": paths["in"],
+            "out": paths["out"],
+            "end": f"Close tunnel {title}",
+        }
+
+    def _left(self, tunnel: Tunnel) -> str:
+        """
+        How long a tunnel may stay.
+        """
+        left = []
+        if tunnel.until is not None:
+            left.append(tunnel.until - self.service.reactor.seconds())
+        grant = tunnel.owner.grant
+        if grant is not None and grant.timeLeft is not None:
+            left.append(grant.timeLeft)
+        return f"{age(min(left))} left" if left else ""
+
+    def _clients(
+        self, clients: Sequence[ConnectedClient], tunnels: Sequence[Tunnel]
+    ) -> list[Row]:
+        """
+        The clients, oldest first.
+        """
+        shown = sorted(clients, key=lambda client: client.opened)[-SHOWN:]
+        served = Counter(id(tunnel.clientSide) for tunnel in tunnels)
+        now = self.service.reactor.seconds()
+        return [
+            {
+                "id": client.id,
+                "owner": client.identity.name,
+                "from": client.peer,
+                "dialect": client.dialect,
+                "tunnels": count(served[id(client.side)] if client.side else 0),
+                "trip": _trip(client),
+                "age": age(now - client.opened),
+                "end": f"Disconnect client {client.identity.name} at {client.peer}",
+            }
+            for client in shown
+        ]
+
+    def _visitors(self, streams: Sequence[Stream]) -> list[Row]:
+        """
+        Those visitors who have moved the most, oldest first.
+        """
+        shown = nlargest(
+            VISITORS, streams, key=lambda stream: stream.bytesIn + stream.bytesOut
+        )
+        shown.sort(key=lambda stream: (stream.opened, stream.number))
+        return [self._visitor(stream) for stream in shown]
+
+    def _visitor(self, stream: Stream) -> Row:
+        """
+        A visitor.
+        """
+        bytesIn, bytesOut = stream.bytesIn, stream.bytesOut
+        rateIn, rateOut = self._meter.measure(stream, stream.opened, bytesIn, bytesOut)
+        title = titleOf(stream.tunnel)
+        return {
+            "id": stream.id,
+            "from": stream.visitorAddress,
+            "title": title,
+            "state": "" if stream.client is not None else "waiting",
+            "rateIn": rate(rateIn),
+            "rateOut": rate(rateOut),
+            "bytesIn": amount(bytesIn),
+            "bytesOut": amount(bytesOut),
+            "age": age(self.service.reactor.seconds() - stream.opened),
+            "end": f"Send visitor {stream.visitorAddress} of {title} away",
+        }
+
+    def _refusals(self, tunnels: Sequence[Tunnel], everything: bool) -> list[Row]:
+        """
+        Who was turned away, by whom and why, most frequent first.
+        """
+        counts: Counter[tuple[str, str]] = Counter()
+        if everything:
+            # Also for tunnels that are over.
+            for totals in self._tally.byLabel().values():
+                for code, number in totals.refusals.items():
+                    counts["Visitor", code] += number
+            for code, number in self._tally.loginsRefused.items():
+                counts["Client", code] += number
+            for code, number in self._tally.peersRefused.items():
+                counts["Connection", code] += number
+        else:
+            for tunnel in tunnels:
+                for code, number in tunnel.refusals.items():
+                    counts["Visitor", code] += number
+        return [
+            {"id": f"{who}.{code}", "who": who, "code": code, "count": count(number)}
+            for (who, code), number in counts.most_common()
+        ]
+
+    def _event(self, event: Event) -> Row:
+        """
+        An event.
+        """
+        when = time.gmtime(event.when)
+        return {
+            "id": str(event.number),
+            "time": time.strftime("%H:%M:%S", when),
+            "datetime": time.strftime("%Y-%m-%dT%H:%M:%SZ", when),
+            "kind": event.kind,
+            "text": event.text,
+            "times": f"{count(event.times)} times" if event.times > 1 else "",
+        }
+
+    async def describe(self, caller: Caller, identifier: str) -> tuple[str, str] | None:
+        """
+        Say what would be ended.
+
+        @param identifier: Of a client, a tunnel or a visitor.
+        @return: A question and what follows from it; C{None} if there is no
+            such thing for this caller.
+        """
+        service = self.service
+        client = service.clients.find(identifier)
+        if client is not None and service.ledger.mayEnd(caller, client):
+            return (
+                f"Disconnect client {client.identity.name}?",
+                f"Its connection from {client.peer} is closed. A tristunnel client"
+                " comes back by itself; to keep it away, revoke its credentials.",
+            )
+        for tunnel in await service.registry.tunnels():
+            if not service.mayControl(caller, tunnel):
+                continue
+            if tunnel.id == identifier:
+                visitors = plural(len(tunnel.streams), "visitor")
+                return (
+                    f"Close tunnel {titleOf(tunnel)}?",
+                    f"{tunnel.address or tunnel.publicURI} answers no more, and"
+                    f" {visitors} will be cut off.",
+                )
+            if identifier.startswith(f"{tunnel.id}."):
+                for stream in tunnel.streams:
+                    if stream.id == identifier:
+                        return (
+                            f"Send visitor {stream.visitorAddress} away?",
+                            f"The connection to {titleOf(tunnel)} is broken. The"
+                            " visitor may come again.",
+                        )
+        return None
+
+
+def _trip(client: ConnectedClient) -> str:
+    """
+    The round trip of a client's session, as text.
+    """
+    multiplexer = getattr(client.side, "multiplexer", None)
+    seconds = getattr(multiplexer, "roundTrip", 0.0)
+    return f"{seconds * 1000:.1f} ms" if seconds else ""
+
+
+def _note(number: int, most: int, which: str) -> str:
+    """
+    What to say about a list that is not complete.
+    """
+    if number <= most:
+        return ""
+    return f"{count(most)} of {count(number)} are shown: {which}."
+
+
+def _graph(
+    series: Series, size: tuple[int, int] = _GRAPH
+) -> tuple[dict[str, str], float]:
+    """
+    Draw what passed.
+
+    @return: The paths, and the rate at their top.
+    """
+    values = list(series)
+    most = max((max(pair) for pair in values), default=0.0)
+    if size == _SMALL:
+        most = max(most, 1000.0)
+    width, height = size
+    paths = {}
+    for name, which in (("in", 0), ("out", 1)):
+        rates = [pair[which] for pair in values]
+        paths[name] = path(rates, most, width, height, KEPT)
+        if size == _GRAPH:
+            paths[f"{name}Area"] = path(rates, most, width, height, KEPT, True)
+    return paths, most
+
+
+SPAN = f"{INTERVAL * KEPT / 60:g} minutes"
+"""How long the graphs look back."""

@@ -1,0 +1,118 @@
+"""
+Whom a reverse proxy speaks for: C{X-Forwarded-For} and C{X-Forwarded-Proto},
+believed from proxies that were named and from nobody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.web.server import Request
+
+from tristunnel.errors import TunnelError
+
+__all__ = ["Forwarded", "parseTrustedProxies"]
+
+UNIX = "unix"
+"""How proxies are named that connect to a UNIX socket."""
+
+
+def parseTrustedProxies(
+    texts: Iterable[str],
+) -> tuple[list[IPv4Network | IPv6Network], bool]:
+    """
+    Read addresses and networks.
+
+    @return: The networks, and whether UNIX sockets are meant too.
+    @raise TunnelError: C{bad-option}.
+    """
+    networks, unix = [], False
+    for text in texts:
+        if text == UNIX:
+            unix = True
+            continue
+        try:
+            networks.append(ip_network(text, strict=False))
+        except ValueError:
+            raise TunnelError(
+                "bad-option",
+                f"--trusted-proxy {text!r} is no address; write 127.0.0.1,"
+                " 10.0.0.0/8 or unix",
+            ) from None
+    return networks, unix
+
+
+class Forwarded:
+    """
+    Finds out where a request comes from.
+
+    @param trusted: The addresses of proxies, as text; none by default.
+    """
+
+    def __init__(self, trusted: Iterable[str] = ()) -> None:
+        self._networks, self._unix = parseTrustedProxies(trusted)
+
+    def _trusts(self, host: str | None) -> bool:
+        """
+        Whether an address is a proxy's.
+
+        @param host: C{None} for a UNIX socket.
+        """
+        if host is None:
+            return self._unix
+        try:
+            address: Any = ip_address(host.partition("%")[0])
+        except ValueError:
+            return False
+        address = getattr(address, "ipv4_mapped", None) or address
+        return any(address in network for network in self._networks)
+
+    def isByProxy(self, request: Request) -> bool:
+        """
+        Whether a trusted proxy hands us C{request}.
+        """
+        if not (self._networks or self._unix):
+            return False
+        peer: Any = request.getClientAddress()
+        return self._trusts(getattr(peer, "host", None))
+
+    def peer(self, request: Request) -> Any:
+        """
+        Where C{request} comes from, as an address; its port is 0 if a proxy
+        says so.
+        """
+        peer = request.getClientAddress()
+        if not self.isByProxy(request):
+            return peer
+        said = b",".join(
+            request.requestHeaders.getRawHeaders(b"x-forwarded-for", [])
+        ).decode("latin-1")
+        # The last entries were written by proxies nearer to us.
+        for entry in reversed(said.split(",")):
+            host = entry.strip()
+            if host.startswith("["):
+                host = host[1:].partition("]")[0]
+            elif host.count(":") == 1:
+                host = host.partition(":")[0]
+            try:
+                address = ip_address(host)
+            except ValueError:
+                break
+            kind = IPv4Address if address.version == 4 else IPv6Address
+            peer = kind("TCP", str(address), 0)
+            if not self._trusts(host):
+                break
+        return peer
+
+    def isSecure(self, request: Request) -> bool:
+        """
+        Whether whoever asks does so over TLS.
+        """
+        if self.isByProxy(request):
+            said = request.getHeader(b"x-forwarded-proto")
+            if said is not None:
+                return said.split(b",")[0].strip().lower() in (b"https", b"wss")
+        return bool(request.isSecure())

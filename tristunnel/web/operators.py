@@ -1,0 +1,79 @@
+"""
+What a server shows to those who run it: metrics and the dashboard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+from twisted.web.resource import IResource
+
+from tristunnel.observer import ServerObserver
+from tristunnel.server.lag import ReactorLag
+from tristunnel.server.observers import SeveralObservers
+from tristunnel.server.tally import Tally
+from tristunnel.web.dashboard.events import RecentEvents
+from tristunnel.web.dashboard.guard import Guard
+from tristunnel.web.dashboard.history import RateHistory
+from tristunnel.web.dashboard.pages import dashboardPages
+from tristunnel.web.dashboard.view import Board
+from tristunnel.web.metrics import metricsPage
+
+if TYPE_CHECKING:
+    from tristunnel.server.gate import Gate
+    from tristunnel.tunnels.service import TunnelService
+    from tristunnel.web.callers import HTTPCallers
+
+__all__ = ["Watch"]
+
+
+class Watch:
+    """
+    Counts what happens at a server, and makes pages of it.
+
+    @param reactor: Tells time.
+    @param observers: Who else is told what happens.
+
+    @ivar observer: To be told what happens.
+    @ivar tally: What was counted.
+    @ivar lag: How late the reactor is, and the beat of the graphs.
+    """
+
+    def __init__(self, reactor: Any, *observers: ServerObserver) -> None:
+        self.tally = Tally(reactor.seconds)
+        self.lag = ReactorLag(reactor)
+        self._reactor = reactor
+        self._events = RecentEvents()
+        self.observer = SeveralObservers(*observers, self.tally, self._events)
+
+    def pages(
+        self,
+        service: TunnelService,
+        callers: HTTPCallers,
+        gate: Gate,
+        asked: bool,
+        names: Collection[str] | None = None,
+        dashboard: bool = True,
+    ) -> dict[bytes, IResource]:
+        """
+        Make the pages, by path.
+
+        @param asked: Whether callers are asked who they are.
+        @param names: The names of this server, or C{None} if nobody said.
+        @param dashboard: Whether there is a dashboard.
+        """
+        pages = {b"metrics": metricsPage(callers, service, self.tally, self.lag, gate)}
+        if dashboard:
+            history = RateHistory(self._reactor)
+            board = Board(service, self.tally, self._events, history, asked)
+            pages.update(dashboardPages(callers, board, Guard(asked, names)))
+            self.lag.tick = lambda: history.sample(self.tally.tunnels)
+        return pages
+
+    def start(self) -> None:
+        """
+        Begin to measure, once the reactor runs, until it stops.
+        """
+        self._reactor.callWhenRunning(self.lag.start)
+        self._reactor.addSystemEventTrigger("before", "shutdown", self.lag.stop)

@@ -1,0 +1,3 @@
+"""
+WebSockets: the framed protocol, vtunnel's dialect and raw bytes, over HTTP.
+"""

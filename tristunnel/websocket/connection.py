@@ -1,0 +1,422 @@
+"""
+One WebSocket, of autobahn's making, without autobahn's clock.
+
+Autobahn reads and writes the frames. What it leaves open is here: how much is
+gathered into a message, what is too much, when a peer is taken for dead, how
+long a close may take, and what is said at a close. Autobahn's own timers run
+on the global reactor whatever reactor it is given, so none of them is used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autobahn.websocket.protocol import WebSocketProtocol
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IReactorTime,
+)
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+
+from tristunnel.errors import TunnelError
+from tristunnel.relay.sockets import tuneSocket
+from tristunnel.websocket.codes import (
+    NORMAL,
+    closeOf,
+    reasonOfClose,
+)
+from tristunnel.websocket.incoming import MAX_BINARY, MAX_TEXT, Incoming, Receiver
+
+__all__ = [
+    "CLOSE_TIME",
+    "GATHER",
+    "LINGER",
+    "MAX_BINARY",
+    "MAX_TEXT",
+    "PING_INTERVAL",
+    "Connection",
+    "Receiver",
+]
+
+PING_INTERVAL = 30.0
+"""Seconds between pings: half of the 60 after which proxies cut a silent
+connection off."""
+
+SILENCE = 3
+"""Ping intervals of silence after which a peer is taken for dead."""
+
+GATHER = 64 * 1024
+"""Bytes that are gathered into one message within a turn of the reactor."""
+
+MESSAGE = 256 * 1024
+"""Bytes of the longest message we send: common libraries refuse 1 MiB."""
+
+CLOSE_TIME = 120.0
+"""Seconds that a peer gets to take what was written before our close frame
+and to answer it."""
+
+LINGER = 1.0
+"""Seconds for which a peer that was turned away is still read from: to close
+with unread bytes would reset the connection and take our reason with it."""
+
+
+class _Quiet:
+    """
+    In place of autobahn's log, which tells of every peer's mistakes as
+    warnings of our own; what matters is told by this program.
+    """
+
+    def debug(self, *args: object, **kwargs: object) -> None:
+        """
+        Say nothing.
+        """
+
+    info = warn = error = debug
+
+
+class Connection(Incoming):
+    """
+    What both roles share; mixed into autobahn's classes.
+
+    @ivar receiver: What is told; may be exchanged at any time.
+    @ivar peerAddress: Who is at the far end: the socket's peer, or whom a
+        trusted proxy names.
+    @ivar paused: Whether reading is.
+    @ivar group: All connections of whoever made this one, to wait for them.
+    @ivar wholeUpTo: Bytes of the longest binary message that is accepted and
+        handed on in one piece; 0 to hand on pieces of longer ones as they
+        come. A receiver may set it when it is told of the opening, or between
+        messages.
+    """
+
+    log = _Quiet()
+    group: set[object] | None = None
+    transport: Any
+
+    # Autobahn's.
+    state: int
+    remoteCloseCode: int | None
+    remoteCloseReason: str | None
+    sendMessage: Any
+    sendCloseFrame: Any
+    sendPing: Any
+    _connectionMade: Any
+    _connectionLost: Any
+    _dataReceived: Any
+
+    def configure(
+        self,
+        reactor: IReactorTime,
+        receiver: Receiver,
+        pingInterval: float = PING_INTERVAL,
+    ) -> None:
+        """
+        Give what this connection needs beyond autobahn's.
+
+        @param pingInterval: Seconds between pings, 0 for none.
+        """
+        self.reactor: Any = reactor
+        self.receiver = receiver
+        self.pingInterval = pingInterval
+        self.peerAddress: Any = None
+        self.paused = False
+        self._held: list[bytes] = []
+        self._heldSize = 0
+        self._flushing: IDelayedCall | None = None
+        self._pinging: IDelayedCall | None = None
+        self._closing: IDelayedCall | None = None
+        self._heard = reactor.seconds()
+        self.beginIncoming()
+        self._isOpen = False
+        self._lost = False
+        self._closeSeen = False
+        self._peersReason: TunnelError | None = None
+        self._ownReason: TunnelError | None = None
+        self.wholeUpTo = 0
+
+    # For the receiver
+
+    @property
+    def gone(self) -> bool:
+        """
+        Whether the connection is over.
+        """
+        return self._lost
+
+    @property
+    def canSend(self) -> bool:
+        """
+        Whether what is written has a chance to arrive.
+        """
+        return self._isOpen and self.state == WebSocketProtocol.STATE_OPEN
+
+    def sendBytes(self, data: bytes) -> None:
+        """
+        Send bytes, in one message with others of this turn of the reactor.
+        """
+        if not self.canSend:
+            return
+        self._held.append(data)
+        self._heldSize += len(data)
+        if self._heldSize >= GATHER:
+            self.flush()
+        elif self._flushing is None:
+            self._flushing = self.reactor.callLater(0, self.flush)
+
+    def sendWhole(self, data: bytes) -> None:
+        """
+        Send a binary message, after what was gathered.
+        """
+        self.flush()
+        if self.canSend:
+            self.sendMessage(data, True)
+
+    def sendEmpty(self) -> None:
+        """
+        Send a binary message without bytes.
+        """
+        self.sendWhole(b"")
+
+    def sendText(self, text: bytes) -> None:
+        """
+        Send a text message.
+        """
+        if self.canSend:
+            self.sendMessage(text, False)
+
+    def flush(self) -> None:
+        """
+        Send what was gathered.
+        """
+        if self._flushing is not None:
+            if self._flushing.active():
+                self._flushing.cancel()
+            self._flushing = None
+        if not self._held:
+            return
+        data = self._held[0] if len(self._held) == 1 else b"".join(self._held)
+        self._held = []
+        self._heldSize = 0
+        for start in range(0, len(data), MESSAGE):
+            if self.canSend:
+                self.sendMessage(data[start : start + MESSAGE], True)
+
+    def registerProducer(self, producer: Any, streaming: bool = True) -> None:
+        """
+        Have C{producer} paused while the transport holds enough.
+        """
+        if not self._lost:
+            self.transport.registerProducer(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        """
+        Forget the producer.
+        """
+        if not self._lost:
+            self.transport.unregisterProducer()
+
+    def pauseReading(self) -> None:
+        """
+        Read no more for now. What autobahn has read already is still handed
+        on.
+        """
+        self.paused = True
+        if not self._lost:
+            self.transport.pauseProducing()
+
+    def resumeReading(self) -> None:
+        """
+        Read again.
+        """
+        self.paused = False
+        self._heard = self.reactor.seconds()
+        if not self._lost:
+            self.transport.resumeProducing()
+
+    def close(self, code: int = NORMAL, text: str = "") -> None:
+        """
+        Close in order: after what was written, and with the peer's consent.
+        What comes until then is still handed on.
+        """
+        if not self.canSend:
+            return
+        self.flush()
+        self.unregisterProducer()
+        self._sendClose(code, text)
+        self._startClosing(CLOSE_TIME, self.abort)
+
+    def fail(self, reason: TunnelError, code: int = 0) -> None:
+        """
+        Close because of C{reason}, and hand on nothing any more.
+
+        @param code: The close code, if it is another than the reason's.
+        """
+        if self._lost or self._deaf:
+            return
+        self._deaf = True
+        self._ownReason = self._ownReason or reason
+        self._held = []
+        usual, text = closeOf(reason)
+        self.unregisterProducer()
+        if self.canSend:
+            self._sendClose(code or usual, text)
+        if self.paused:
+            self.resumeReading()
+        self._startClosing(LINGER, self._lingered)
+
+    def abort(self) -> None:
+        """
+        Cut the connection.
+        """
+        if not self._lost:
+            self.transport.abortConnection()
+
+    def _sendClose(self, code: int, text: str) -> None:
+        """
+        Send a close frame. Autobahn's own method for it forbids the codes
+        that a protocol's end calls for.
+        """
+        self.sendCloseFrame(code, text.encode("utf-8") if text else None)
+
+    def _lingered(self) -> None:
+        """
+        The peer had time to read our reason.
+        """
+        self._closing = None
+        if not self._lost:
+            self.transport.loseConnection()
+            self._startClosing(LINGER * 10, self.abort)
+
+    def _startClosing(self, seconds: float, then: Any) -> None:
+        """
+        Have C{then} called unless the connection is gone before.
+        """
+        if self._closing is not None and self._closing.active():
+            self._closing.cancel()
+        self._closing = self.reactor.callLater(seconds, then)
+
+    # From autobahn: the connection
+
+    def connectionMade(self) -> None:
+        """
+        Begin, without autobahn's inspection of the transport.
+        """
+        tuneSocket(self.transport)
+        if self.group is not None:
+            self.group.add(self)
+        if self.peerAddress is None:
+            self.peerAddress = self.transport.getPeer()
+        self.peer = ""
+        self._connectionMade()
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Hand bytes to autobahn's parser.
+        """
+        self._heard = self.reactor.seconds()
+        if not self._blind:
+            self._dataReceived(data)
+
+    def _onOpen(self) -> None:
+        """
+        The opening handshake is over.
+        """
+        self._isOpen = True
+        # Under a twisted.web site the HTTP channel is still the transport's
+        # producer: nobody else could be, and a full send buffer would stop it
+        # from reading, so that two busy peers wait for each other for ever.
+        self.transport.unregisterProducer()
+        self._schedulePing()
+        self.receiver.opened(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The connection is gone.
+        """
+        if self._lost:
+            return
+        self._lost = True
+        if self.group is not None:
+            self.group.discard(self)
+        self._held = []
+        for timer in (self._flushing, self._pinging, self._closing):
+            if timer is not None and timer.active():
+                timer.cancel()
+        self._flushing = self._pinging = self._closing = None
+        self._connectionLost(reason)
+        why = self._ownReason or self._peersReason
+        if why is None and not self._closeSeen:
+            why = TunnelError("reset", self._describe(reason))
+        self.receiver.connectionLost(why, reason)
+
+    def _describe(self, failure: Failure) -> str:
+        """
+        Say how the connection ended without a close frame.
+        """
+        if failure.check(ConnectionDone):
+            return "the WebSocket ended without a close frame"
+        return str(failure.getErrorMessage())
+
+    def _onClose(self, wasClean: bool, code: object, reason: object) -> None:
+        """
+        L{connectionLost} knows better.
+        """
+
+    def _closeConnection(self, abort: bool = False) -> None:
+        """
+        Autobahn is through with the connection. It aborts where a close has
+        the same effect and costs no bytes.
+        """
+        if not self._blind:
+            self.transport.loseConnection()
+            self._startClosing(CLOSE_TIME, self.abort)
+
+    def _closeFrameSeen(self, code: int | None, text: str | None) -> None:
+        """
+        The peer has said that it is through.
+        """
+        if self._closeSeen or self._deaf:
+            return
+        self._closeSeen = True
+        self._peersReason = reasonOfClose(code, text)
+        if not self._lost:
+            self._startClosing(CLOSE_TIME, self.abort)
+        self.receiver.closeReceived(self._peersReason)
+
+    def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool:
+        """
+        The peer's close frame came; what we hold was written before it.
+        """
+        self.flush()
+        stop = bool(
+            super().onCloseFrame(code, reasonRaw)  # type: ignore[misc]
+        )
+        self._closeFrameSeen(self.remoteCloseCode, self.remoteCloseReason)
+        return stop
+
+    # Liveness
+
+    def _schedulePing(self) -> None:
+        """
+        Look after the peer once more, later.
+        """
+        if self.pingInterval > 0:
+            self._pinging = self.reactor.callLater(self.pingInterval, self._ping)
+
+    def _ping(self) -> None:
+        """
+        Ask for a sign of life; whatever bytes come are one.
+        """
+        self._pinging = None
+        silence = self.reactor.seconds() - self._heard
+        if not self.paused and silence >= SILENCE * self.pingInterval:
+            self._ownReason = TunnelError(
+                "session-lost", f"nothing was heard for {silence:.0f} s"
+            )
+            self.abort()
+            return
+        if self.canSend:
+            self.sendPing()
+        self._schedulePing()

@@ -1,0 +1,277 @@
+"""
+A stream's end that is a WebSocket of its own: its binary messages are the
+bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IPushProducer
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tristunnel.errors import TunnelError
+from tristunnel.relay.memory import HELD
+from tristunnel.relay.sockets import EARLY, SENDING
+from tristunnel.websocket.codes import UNSUPPORTED
+from tristunnel.websocket.connection import Connection
+
+if TYPE_CHECKING:
+    from tristunnel.interfaces import Closed, End
+
+__all__ = ["RELAY_SUBPROTOCOL", "WebSocketEnd"]
+
+RELAY_SUBPROTOCOL = "tristunnel.relay.1"
+"""Raw bytes, before which an empty message tells that the other end is there."""
+
+
+@implementer(IPushProducer)
+class WebSocketEnd:
+    """
+    The L{End<tristunnel.interfaces.End>} of a raw WebSocket.
+
+    A WebSocket cannot be closed in one direction. So the end of what we send
+    closes it, and what the peer had sent before it learned of that still
+    passes; a peer that closes takes no more either.
+
+    @param arrived: Called once with this end when bytes may pass.
+    @param announces: Whether a peer that understands it is told, by an empty
+        message, that it was joined to somebody.
+
+    @ivar received: Bytes that came so far.
+    @cvar memory: Counts what is held for peers that stand still.
+    """
+
+    memory = HELD
+
+    def __init__(
+        self,
+        arrived: Callable[[WebSocketEnd], None] = lambda end: None,
+        announces: bool = False,
+    ) -> None:
+        self.received = 0
+        self._announces = announces
+        self._arrived = arrived
+        self._connection: Any = None
+        self._peer: End | None = None
+        self._closed: Closed | None = None
+        self._early: list[bytes] = []
+        self._eof = False
+        self._finished = False
+        self._over = False
+        self._told = False
+        self._readPaused = False
+        self._discarded = 0
+        self._reason: TunnelError | None = None
+
+    # Receiver
+
+    def opened(self, connection: Connection) -> None:
+        """
+        Show this end to whoever waits for it.
+        """
+        self._connection = connection
+        self._arrived(self)
+
+    def bytesReceived(self, data: bytes) -> None:
+        """
+        Pass on what came.
+        """
+        if not data or self._eof or self._over:
+            return
+        self.received += len(data)
+        if self._peer is not None:
+            self._peer.write(data)
+        else:
+            self._early.append(data)
+            self.memory.hold(self, len(data), self.shed)
+            if self.received > EARLY:
+                self._connection.pauseReading()
+
+    def textReceived(self, text: bytes) -> None:
+        """
+        Text is nobody's bytes.
+        """
+        reason = TunnelError("protocol-error", "bytes go in binary messages here")
+        self._connection.fail(reason, UNSUPPORTED)
+        self._end(reason)
+
+    def closeReceived(self, reason: TunnelError | None) -> None:
+        """
+        The peer is through.
+        """
+        if reason is not None:
+            self._end(reason)
+        elif not self._eof:
+            self._eof = True
+            self._finishPeer()
+
+    def _finishPeer(self) -> None:
+        """
+        Tell the other end that no more comes from here; and that it may read
+        on, for paused for ever it would never see its own end.
+        """
+        if self._peer is not None:
+            self._peer.finish()
+            self._peer.resumeReading()
+
+    def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
+        """
+        The connection is over.
+        """
+        self._end(reason)
+        self._tellClosed()
+
+    def _end(self, reason: TunnelError | None) -> None:
+        """
+        Nothing passes any more; the other end learns why.
+        """
+        if self._over:
+            return
+        self._over = True
+        self._reason = reason
+        if self._peer is None:
+            return
+        if reason is not None:
+            self._peer.reset(reason)
+        elif not self._eof:
+            self._eof = True
+            self._finishPeer()
+
+    def _tellClosed(self) -> None:
+        """
+        Let whoever waits for the end of this end know.
+        """
+        self._told = True
+        self.memory.letGo(self)
+        if self._closed is not None:
+            closed, self._closed = self._closed, None
+            closed(self._reason)
+
+    # End
+
+    @property
+    def ended(self) -> bool:
+        """
+        Whether no more comes from the peer.
+        """
+        return self._eof or self._over
+
+    @property
+    def over(self) -> bool:
+        """
+        Whether nothing passes any more.
+        """
+        return self._over
+
+    def whileWaiting(self, left: Closed) -> None:
+        """
+        Have C{left} called if this end is over before it is joined.
+        """
+        if self._peer is None:
+            self._closed = left
+
+    def join(self, peer: End, closed: Closed) -> None:
+        """
+        Begin to pass bytes to C{peer}.
+        """
+        self._peer = peer
+        self._closed = closed
+        early, self._early = self._early, []
+        self.memory.letGo(self)
+        if not self._over:
+            if self._announces and self._connection.chosen == RELAY_SUBPROTOCOL:
+                self._connection.sendEmpty()
+            self._connection.registerProducer(self)
+        for data in early:
+            peer.write(data)
+        if self._over and self._reason is not None:
+            peer.reset(self._reason)
+        elif self._eof or self._over:
+            self._eof = True
+            peer.finish()
+        elif self.received > EARLY and not self._readPaused:
+            self._connection.resumeReading()
+        if self._told:
+            self._tellClosed()
+
+    def write(self, data: bytes) -> None:
+        """
+        Send bytes. A peer that has closed takes none; its own last bytes may
+        still be on their way, so the other end is broken only if it goes on
+        and on.
+        """
+        if not self._over and self._connection.canSend:
+            self._connection.sendBytes(data)
+            return
+        self._discarded += len(data)
+        if self._discarded > EARLY and self._peer is not None:
+            self._peer.reset(TunnelError("reset", "the far side has left"))
+
+    def finish(self) -> None:
+        """
+        Close after what was written.
+        """
+        if not (self._over or self._finished):
+            self._finished = True
+            self._connection.close()
+
+    def reset(self, reason: TunnelError) -> None:
+        """
+        Close now, and say why.
+        """
+        if not self._over:
+            self._over = True
+            self._reason = reason
+            self._connection.fail(reason)
+
+    def shed(self, reason: TunnelError) -> None:
+        """
+        Be broken, and the peer with it: too much is held for this end.
+        """
+        peer = self._peer
+        self.reset(reason)
+        if peer is not None:
+            peer.reset(reason)
+
+    def pauseReading(self) -> None:
+        """
+        Read no more for now.
+        """
+        self._readPaused = True
+        if not (self._over or self._eof):
+            self._connection.pauseReading()
+
+    def resumeReading(self) -> None:
+        """
+        Read again.
+        """
+        self._readPaused = False
+        if not (self._over or self._eof):
+            self._connection.resumeReading()
+
+    # IPushProducer, for the connection
+
+    def pauseProducing(self) -> None:
+        """
+        The connection holds enough.
+        """
+        if self._peer is not None:
+            self._peer.pauseReading()
+        if not self._over:
+            self.memory.hold(self, SENDING, self.shed)
+
+    def resumeProducing(self) -> None:
+        """
+        The connection has sent all it held.
+        """
+        self.memory.release(self, SENDING)
+        if self._peer is not None:
+            self._peer.resumeReading()
+
+    def stopProducing(self) -> None:
+        """
+        The connection is gone; L{connectionLost} tells the peer.
+        """

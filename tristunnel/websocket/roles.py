@@ -1,0 +1,135 @@
+"""
+The two roles of a WebSocket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autobahn.twisted.websocket import (
+    WebSocketClientProtocol,
+    WebSocketServerProtocol,
+)
+from twisted.internet.interfaces import IHandshakeListener, INegotiated
+from zope.interface import implementer
+
+from tristunnel.errors import TunnelError
+from tristunnel.websocket.connection import Connection
+
+__all__ = ["ClientConnection", "ServerConnection"]
+
+MAX_HEAD = 64 * 1024
+"""Bytes of the longest HTTP answer to our opening handshake."""
+
+
+class ServerConnection(Connection, WebSocketServerProtocol):  # type: ignore[misc]
+    """
+    A WebSocket that a client has opened.
+
+    @ivar subprotocols: What may be spoken; the client's first choice of these
+        is, or else none is named.
+    @ivar chosen: What was chosen, or empty.
+    """
+
+    subprotocols: Sequence[str] = ()
+    chosen = ""
+
+    def onConnect(self, request: Any) -> str | None:
+        """
+        Choose a subprotocol.
+        """
+        for offered in request.protocols:
+            if offered in self.subprotocols:
+                self.chosen = str(offered)
+                return self.chosen
+        return None
+
+
+@implementer(IHandshakeListener)
+class ClientConnection(Connection, WebSocketClientProtocol):  # type: ignore[misc]
+    """
+    A WebSocket that we open.
+
+    @ivar refusal: Why the server did not open it, or C{None}.
+    """
+
+    refusal: TunnelError | None = None
+    http_status_line: str = ""
+    http_headers: dict[str, str] = {}  # noqa: RUF012
+    data: bytes
+
+    @property
+    def chosen(self) -> str:
+        """
+        The subprotocol that the server has chosen, or empty.
+        """
+        return str(self.websocket_protocol_in_use or "")
+
+    def startHandshake(self) -> None:
+        """
+        Ask for the upgrade; over TLS only once the server has shown who it
+        is, since the headers may hold secrets.
+        """
+        if not INegotiated.providedBy(self.transport):
+            super().startHandshake()
+
+    def handshakeCompleted(self) -> None:
+        """
+        The server has proved who it is.
+        """
+        super().startHandshake()
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Hand bytes to autobahn, which takes an answer to be HTTP, and short.
+        """
+        if self._isOpen:
+            super().dataReceived(data)
+            return
+        try:
+            super().dataReceived(data)
+        except Exception:
+            self.failHandshake("the answer is not HTTP")
+        else:
+            if not self._isOpen and len(self.data) > MAX_HEAD:
+                self.failHandshake("the answer has no end")
+
+    def failHandshake(self, reason: str) -> None:
+        """
+        The server did not open the WebSocket.
+        """
+        if self.refusal is None:
+            parts = self.http_status_line.split(None, 2)
+            status = parts[1] if len(parts) > 1 else ""
+            if status == "101" or not status.isdecimal():
+                self.refusal = TunnelError(
+                    "protocol-error", f"the server speaks no WebSocket: {reason}"
+                )
+            else:
+                self.refusal = _refusalOf(int(status), parts, self.http_headers)
+            self._ownReason = self.refusal
+        self.abort()
+
+
+def _refusalOf(
+    status: int, parts: Sequence[str], headers: Mapping[str, str]
+) -> TunnelError:
+    """
+    Say what an HTTP status means to whoever wanted a WebSocket.
+    """
+    said = " ".join(parts[1:])
+    cure = _CURES.get(status, "")
+    after = headers.get("retry-after", "").strip()
+    return TunnelError(
+        "auth-refused" if status in (401, 403, 407) else "session-lost",
+        f"the server answered {said} instead of opening a WebSocket{cure}",
+        float(after) if after.isdecimal() and len(after) < 6 else None,
+    )
+
+
+_CURES = {
+    401: "; give it credentials: --header 'Authorization=Bearer TOKEN'",
+    404: "; check the path of the URL",
+    426: "; something on the way does not let WebSockets through",
+}

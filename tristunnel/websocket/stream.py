@@ -1,0 +1,164 @@
+"""
+A WebSocket as a byte stream: a transport for any Twisted protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IProtocol, IPushProducer, ITransport
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tristunnel.errors import TunnelError
+from tristunnel.websocket.codes import UNSUPPORTED
+from tristunnel.websocket.connection import Connection
+
+__all__ = ["ByteStream"]
+
+
+@implementer(ITransport, IPushProducer)
+class ByteStream:
+    """
+    Binary messages as a stream; where one ends has no meaning.
+
+    The L{Receiver<tristunnel.websocket.connection.Receiver>} of a connection,
+    and the transport of the protocol above.
+
+    @param protocol: What speaks over it.
+
+    @ivar disconnecting: Whether it is about to be closed by this side.
+    """
+
+    def __init__(self, protocol: IProtocol) -> None:
+        self.disconnecting = False
+        self._protocol: Any = protocol
+        self._connection: Any = None
+
+    # Receiver
+
+    def opened(self, connection: Connection) -> None:
+        """
+        The protocol may speak.
+        """
+        self._connection = connection
+        self._protocol.makeConnection(self)
+
+    def bytesReceived(self, data: bytes) -> None:
+        """
+        The protocol is spoken to.
+        """
+        if data and not self.disconnecting:
+            self._protocol.dataReceived(data)
+
+    def textReceived(self, text: bytes) -> None:
+        """
+        Text has no place in a byte stream.
+        """
+        self._connection.fail(
+            TunnelError("protocol-error", "this protocol goes in binary messages"),
+            UNSUPPORTED,
+        )
+
+    def closeReceived(self, reason: TunnelError | None) -> None:
+        """
+        The connection's end follows.
+        """
+
+    def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
+        """
+        The connection is gone.
+        """
+        protocol, self._protocol = self._protocol, None
+        if protocol is not None:
+            why: Exception = ConnectionDone()
+            if reason is not None:
+                why = ConnectionLost(reason.message)
+            protocol.connectionLost(Failure(why))
+
+    @property
+    def gone(self) -> bool:
+        """
+        Whether the connection is over.
+        """
+        return self._connection is None or bool(self._connection.gone)
+
+    # ITransport
+
+    def write(self, data: bytes) -> None:
+        """
+        Send bytes.
+        """
+        if not self.disconnecting:
+            self._connection.sendBytes(data)
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """
+        Send several pieces.
+        """
+        for piece in data:
+            self.write(piece)
+
+    def loseConnection(self) -> None:
+        """
+        Close after what was written; hand on nothing that still comes.
+        """
+        if not self.disconnecting:
+            self.disconnecting = True
+            self._connection.close()
+            if self._connection.paused:
+                # The peer's consent to the close is to be read.
+                self._connection.resumeReading()
+
+    def abortConnection(self) -> None:
+        """
+        Cut the connection.
+        """
+        self.disconnecting = True
+        self._connection.abort()
+
+    def getPeer(self) -> Any:
+        """
+        Who is at the far end.
+        """
+        return self._connection.peerAddress
+
+    def getHost(self) -> Any:
+        """
+        Where this end is.
+        """
+        return self._connection.transport.getHost()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """
+        Have C{producer} paused while enough is held.
+        """
+        self._connection.registerProducer(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        """
+        Forget the producer.
+        """
+        self._connection.unregisterProducer()
+
+    # IPushProducer
+
+    def pauseProducing(self) -> None:
+        """
+        Read no more for now.
+        """
+        self._connection.pauseReading()
+
+    def resumeProducing(self) -> None:
+        """
+        Read again.
+        """
+        self._connection.resumeReading()
+
+    def stopProducing(self) -> None:
+        """
+        Close.
+        """
+        self.loseConnection()
