@@ -4,7 +4,6 @@ A server and a client in the test's own process, over the loopback interface.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredQueue
@@ -16,6 +15,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from tests.notes import ClientNotes, ServerNotes
+from tests.short import shortDirectory
 from tests.tls.authority import makeAuthority
 from tristunnel.client.connect import Trust, parseConnect
 from tristunnel.client.direct import Carrier
@@ -191,8 +191,7 @@ class LoopbackTestCase(TestCase):
         from twisted.internet import reactor
 
         self.reactor: Any = reactor
-        self.directory = Path(self.mktemp()).absolute()
-        self.directory.mkdir(parents=True)
+        self.directory = shortDirectory(self)
         self.notes = ServerNotes()
         self.seen = ClientNotes()
         self.files = TLSFiles()

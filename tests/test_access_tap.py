@@ -21,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.loopback import LoopbackTestCase, Service
 from tests.processes import startTristunnel
+from tests.short import shortDirectory
 from tristunnel.access_tap import Options
 from tristunnel.auth.realm import Identity
 from tristunnel.cli import main
@@ -423,8 +424,7 @@ class ProcessTests(TestCase):
         """
         from twisted.internet import reactor
 
-        directory = Path(self.mktemp()).absolute()
-        directory.mkdir(parents=True)
+        directory = shortDirectory(self)
 
         def start(name: str, *options: str) -> Any:
             program = startTristunnel(

@@ -26,6 +26,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 import tristunnel
 from tests.wire_example import wireExample
 from tristunnel.access_tap import Options as AccessOptions
+from tristunnel.cli import parser as tristunnelParser
 from tristunnel.client_tap import Options as ClientOptions
 from tristunnel.errors import CODES
 from tristunnel.rpc.methods import methodsOf
@@ -268,6 +269,7 @@ class CommandTests(SynchronousTestCase):
         for name in ("cert", "key", "server-cert", "server-key"):
             (directory / f"{name}.pem").write_bytes(pem)
         (directory / "clients").write_text("laptop:secret\n")
+        (directory / "tokens").touch(0o600)
         (directory / "token").write_text("abc\n")
         (directory / "me.json").write_text('{"id": "laptop"}')
 
@@ -279,7 +281,7 @@ class CommandTests(SynchronousTestCase):
         return [
             shlex.split(line.strip().removeprefix(beginning), comments=True)
             for path in [ROOT / "README.rst", *DOCS.glob("*.rst")]
-            for line in path.read_text("utf-8").splitlines()
+            for line in path.read_text("utf-8").replace("\\\n", " ").splitlines()
             if line.startswith("    ") and line.strip().startswith(beginning)
         ]
 
@@ -308,6 +310,15 @@ class CommandTests(SynchronousTestCase):
         for arguments in commands:
             parseErrand(arguments, {})
 
+    def test_tristunnel(self) -> None:
+        """
+        So does the command for tokens and access sessions.
+        """
+        commands = self.commands("tristunnel ")
+        self.assertTrue(commands)
+        for arguments in commands:
+            tristunnelParser().parse_args(arguments)
+
     def test_readme(self) -> None:
         """
         The README has its two commands where other programs look for them.
@@ -319,7 +330,7 @@ class CommandTests(SynchronousTestCase):
                 "main",
                 "pip install . && .venv/bin/twistd -n --pidfile= tunnel --demo",
             ),
-            ("tests", "pip install -e '.[tests]' && .venv/bin/trial tests"),
+            ("tests", "pip install -e '.[tests]' && .venv/bin/trial -j2 tests"),
         ):
             self.assertEqual(
                 text.count(f".. {marker}-command\n\n::\n\n    {venv}{command}\n"), 1

@@ -15,6 +15,7 @@ from twisted.internet.endpoints import (
 from twisted.internet.task import deferLater
 
 from tests.loopback import LoopbackTestCase, Service, Talk
+from tests.short import shortDirectory
 from tests.tls.authority import Authority, makeAuthority
 from tests.tls.files import replace
 from tristunnel.client.connect import Trust
@@ -67,7 +68,7 @@ class EndpointTests(LoopbackTestCase):
         """
         A UNIX socket.
         """
-        path = self.directory / "s"
+        path = shortDirectory(self) / "s"
         await self.startServer(f"unix:{path}")
         await self.through(f"unix:{path}")
 
@@ -78,7 +79,7 @@ class EndpointTests(LoopbackTestCase):
         authority = makeAuthority()
         self.files = TLSFiles(str(self.certificate(authority)))
         self.trust = Trust(ca=str(authority.write(self.directory / "ca.pem")))
-        path = self.directory / "s"
+        path = shortDirectory(self) / "s"
         await self.startServer(f"unix:{path}")
         await self.through(rf"tls:localhost:1:endpoint=unix\:{path}")
 

@@ -27,6 +27,7 @@ from twisted.web.static import Data
 
 from tests.loopback import Talk
 from tests.processes import Program, startTristunnel
+from tests.short import shortDirectory
 
 try:
     import jsonrpclib
@@ -438,7 +439,7 @@ class ElsewhereTests(ProgramsTestCase):
         C{--rpc unix:} serves it there, and no more on C{--port}, where there
         is still the health page.
         """
-        path = self.directory / "rpc.sock"
+        path = shortDirectory(self) / "rpc.sock"
         await self.server("--rpc", f"unix:{path}:mode=600", "--hostname", "127.0.0.1")
         call = ["curl", "-s", "--unix-socket", str(path), "-d", self.LIST]
         answer = await self.run_(*call, "http://localhost/rpc")

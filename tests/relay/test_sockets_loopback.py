@@ -5,10 +5,7 @@ transport in memory does.
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
@@ -38,6 +35,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
+from tests.short import shortDirectory
 from tests.tls.authority import Authority, makeAuthority
 from tristunnel.auth.realm import Identity
 from tristunnel.observer import ServerObserver
@@ -266,9 +264,7 @@ class Meeting:
         )
         path = ""
         if kind == "unix":
-            directory = tempfile.mkdtemp()
-            self._case.addCleanup(shutil.rmtree, directory)
-            path = os.path.join(directory, "socket")
+            path = str(shortDirectory(self._case) / "s")
             server = UNIXServerEndpoint(reactor, path)
         elif kind == "tls":
             if Meeting.authority is None:

@@ -22,6 +22,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.loopback import Talk
+from tests.short import shortDirectory
 from tristunnel.errors import TunnelError
 from tristunnel.relay import join as joining
 from tristunnel.relay.join import join
@@ -277,7 +278,7 @@ class UNIXTests(BytesTests):
         """
         Listen on a path.
         """
-        path = self.mktemp()[-90:]
+        path = str(shortDirectory(self) / "s")
         port = reactor.listenUNIX(path, factory)
         self.addCleanup(port.stopListening)
         return [UNIXClientEndpoint(reactor, path)] * 2

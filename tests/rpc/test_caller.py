@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from twisted.web.server import Request
 
 import tristunnel
 from tests.rpc.loopback import LoopbackTestCase, reactor
+from tests.short import shortDirectory
 from tristunnel.errors import TunnelError
 from tristunnel.rpc.caller import CallFailed, ask
 from tristunnel.rpc.pending import RemoteError
@@ -401,9 +400,6 @@ class CommandTests(StrangeSiteTestCase):
         """
         A server at a UNIX socket is asked, too.
         """
-        # Not mktemp(): the path of a socket has about 100 bytes at most.
-        directory = tempfile.mkdtemp()
-        self.addCleanup(shutil.rmtree, directory)
-        path = os.path.join(directory, "socket")
+        path = str(shortDirectory(self) / "s")
         await self.listenUNIX(path)
         self.assertEqual(await self.run_(f"unix:{path}", "echo", "hi"), ("hi\n", "", 0))

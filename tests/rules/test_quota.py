@@ -8,10 +8,10 @@ from resource import RLIM_INFINITY
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tristunnel.rules import quota
 from tristunnel.auth.realm import Identity
 from tristunnel.errors import TunnelError
 from tristunnel.observer import ServerObserver
+from tristunnel.rules import quota
 from tristunnel.rules.quota import TunnelQuota, defaultTotal, raiseDescriptorLimit
 from tristunnel.tunnels.tunnel import Tunnel
 

@@ -17,6 +17,7 @@ from twisted.internet.task import deferLater
 
 from tests.loopback import LoopbackTestCase, Service, Talk
 from tests.processes import freePort
+from tests.short import shortDirectory
 from tristunnel.auth.connection_filter import checkingCallable
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.client.direct import Carrier
@@ -216,7 +217,7 @@ class StreamTests(LoopbackTestCase):
         A service on a UNIX socket is reached.
         """
         service = Service(b"hello from a socket")
-        path = str(self.directory / "s")
+        path = str(shortDirectory(self) / "s")
         listening = self.reactor.listenUNIX(path, service)
         self.addCleanup(listening.stopListening)
         self.addCleanup(self._endAll, service)

@@ -5,10 +5,13 @@ Which ports may be given to visitors.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from tristunnel.errors import TunnelError
+
+_T = TypeVar("_T")
 
 __all__ = ["UNPRIVILEGED", "PortRange", "parsePorts"]
 
@@ -58,6 +61,34 @@ class PortRange:
             cure = "start the server with --ports to give out privileged ones"
         raise TunnelError(
             "port-not-permitted", f"port {port} is not given out here; {cure}"
+        )
+
+    def choose(self, port: int, prefer: int, listen: Callable[[int], _T]) -> _T:
+        """
+        Listen on a port of the range.
+
+        @param port: The one to take; 0 for any.
+        @param prefer: With C{port} 0, the one to take if it is free; 0 for
+            none.
+        @param listen: Listens on a port, or raises L{TunnelError}.
+        @return: What C{listen} has made.
+        @raise TunnelError: C{port-taken}, C{port-not-permitted} or
+            C{ports-exhausted}.
+        """
+        if port:
+            self.check(port)
+            return listen(port)
+        preferred = [prefer] if prefer and prefer in self else []
+        # Where any port will do, the kernel knows which one is free.
+        candidates = [0] if self is UNPRIVILEGED else self.shuffled()
+        for candidate in (*preferred, *candidates):
+            try:
+                return listen(candidate)
+            except TunnelError as refusal:
+                if refusal.code.name != "port-taken" and candidate not in preferred:
+                    raise
+        raise TunnelError(
+            "ports-exhausted", f"all {len(self)} ports ({self}) are taken"
         )
 
 

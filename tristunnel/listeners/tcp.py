@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, cast
 
 from twisted.internet.defer import maybeDeferred
@@ -151,27 +152,9 @@ class TCPListeners:
             scheme = "tls"
             factory = TLSMemoryBIOFactory(self._creator, False, factory)
             factory.noisy = False
-        if port:
-            self._ports.check(port)
-            return self._listen(scheme, port, factory)
-        if prefer and prefer in self._ports:
-            try:
-                return self._listen(scheme, prefer, factory)
-            except TunnelError:
-                pass
-        if self._ports is UNPRIVILEGED:
-            return self._listen(scheme, 0, factory)
-        for candidate in self._ports.shuffled():
-            try:
-                return self._listen(scheme, candidate, factory)
-            except TunnelError as refusal:
-                if refusal.code.name != "port-taken":
-                    raise
-        raise TunnelError(
-            "ports-exhausted", f"all {len(self._ports)} ports ({self._ports}) are taken"
-        )
+        return self._ports.choose(port, prefer, partial(self._listen, scheme, factory))
 
-    def _listen(self, scheme: str, port: int, factory: Any) -> TCPListener:
+    def _listen(self, scheme: str, factory: Any, port: int) -> TCPListener:
         """
         Listen on one port; where all interfaces are meant, on IPv6 and IPv4
         at once if the machine has both.

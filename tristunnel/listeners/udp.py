@@ -8,6 +8,7 @@ import errno
 import socket
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import succeed
@@ -306,23 +307,8 @@ class UDPListeners:
             C{ports-exhausted}.
         """
         listener = UDPListener(self._reactor, arrived, self._idle, self._most)
-        if port:
-            self._ports.check(port)
-            self._listen(listener, port)
-            return listener
-        candidates = [0] if self._ports is UNPRIVILEGED else self._ports.shuffled()
-        preferred = [prefer] if prefer and prefer in self._ports else []
-        for candidate in (*preferred, *candidates):
-            try:
-                self._listen(listener, candidate)
-            except TunnelError as refusal:
-                if refusal.code.name != "port-taken" and candidate != prefer:
-                    raise
-            else:
-                return listener
-        raise TunnelError(
-            "ports-exhausted", f"all {len(self._ports)} ports ({self._ports}) are taken"
-        )
+        self._ports.choose(port, prefer, partial(self._listen, listener))
+        return listener
 
     def _listen(self, listener: UDPListener, port: int) -> None:
         """
