@@ -140,3 +140,27 @@ class TokenWebSocketTests(WebSocketTestCase):
         """
         await self.start(protocols=frozenset({"tcp"}))
         self.assertIn("403", await self.notConnected("/host/den"))
+
+    async def test_guestIsRevoked(self) -> None:
+        """
+        A revoked token ends a visitor of a room as well, and a token may come
+        in the URL, for programs that can give no header.
+        """
+        await self.start()
+        other = self.store.create("visitor", Permissions())
+        self.checker.follow()
+        host = await self.connect("/host/room")
+        guest = await self.open(f"/client/room?token={other}", {})
+        guest.connection.sendBytes(b"hello")
+        await host.until(lambda it: it.data)
+        self.store.revoke("visitor")
+        self.checker.follow()
+        await guest.until(lambda it: it.lost)
+
+    async def test_wrongTokenInURL(self) -> None:
+        """
+        A token in the URL is checked like any other.
+        """
+        await self.start()
+        opening = Deferred.fromCoroutine(self.open("/client/room?token=wrong", {}))
+        await self.assertFailure(opening, TunnelError)

@@ -91,20 +91,34 @@ class HTTPCallers:
         @return: The caller.
         @raise TunnelError: C{auth-refused}, by the Deferred.
         """
-        return Deferred.fromCoroutine(self._callerOf(request))
+        return Deferred.fromCoroutine(self._callerOf(request, b""))
 
-    async def _callerOf(self, request: Request) -> Caller:
+    def withQuery(self, request: Request) -> Deferred[Caller]:
+        """
+        The same, for programs that can give a URL and no header: without an
+        C{Authorization} header, C{?token=} in the URL is a bearer's token.
+        """
+        arguments = request.args or {}
+        token = arguments.get(b"token", [b""])[-1]
+        return Deferred.fromCoroutine(self._callerOf(request, token))
+
+    async def _callerOf(self, request: Request, token: bytes) -> Caller:
         """
         Check the credentials of a request.
+
+        @param token: What counts where it has no header; empty for nothing.
         """
+        header = (request.getHeader(b"authorization") or b"").strip()
+        if not header and token:
+            header = b"Bearer " + token
         peer = self._forwarded.peer(request)
         if self._gate is not None:
             self._gate.check(peer)
         try:
-            identity = await self._identify(request)
+            identity = await self._identify(request, header)
         except TunnelError as refusal:
-            tried = request.getHeader(b"authorization") is not None
-            if self._gate is not None and tried and refusal.code.name == "auth-refused":
+            wrong = bool(header) and refusal.code.name == "auth-refused"
+            if self._gate is not None and wrong:
                 self._gate.loginFailed(peer)
             raise
         return self.describe(request, identity)
@@ -147,11 +161,10 @@ class HTTPCallers:
             return ""
         return certificateName(getattr(request.channel, "transport", None))
 
-    def _identify(self, request: Request) -> Deferred[Identity]:
+    def _identify(self, request: Request, header: bytes) -> Deferred[Identity]:
         """
         Read the C{Authorization} header.
         """
-        header = (request.getHeader(b"authorization") or b"").strip()
         peer = self._forwarded.peer(request)
         if not header:
             return self._authenticator.authenticate(

@@ -16,6 +16,7 @@ from twisted.internet.defer import succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from tristunnel.auth.realm import Identity
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
 from tristunnel.listeners.tcp import addressText
@@ -24,7 +25,7 @@ from tristunnel.tunnels.raw import UNCLAIMED, RawClientSide
 from tristunnel.tunnels.rendezvous import Rendezvous
 from tristunnel.tunnels.tunnel import Tunnel
 from tristunnel.web.callers import HTTPCallers
-from tristunnel.websocket.connection import Receiver
+from tristunnel.websocket.connection import Connection, Receiver
 from tristunnel.websocket.end import WebSocketEnd
 from tristunnel.websocket.page import Visit
 
@@ -77,20 +78,34 @@ class _Place:
 
 class _Guest(WebSocketEnd):
     """
-    An end whose leaving is noticed.
+    An end whose leaving is noticed, and which ends with its owner's token.
     """
 
     def __init__(
-        self, arrived: Callable[[WebSocketEnd], None], left: Callable[[], None]
+        self,
+        arrived: Callable[[WebSocketEnd], None],
+        left: Callable[[], None],
+        identity: Identity,
     ) -> None:
         super().__init__(arrived, announces=True)
         self._leftRoom = left
+        self._grant = identity.grant
+
+    def opened(self, connection: Connection) -> None:
+        """
+        The guest is here, for as long as its token is good.
+        """
+        super().opened(connection)
+        if self._grant is not None:
+            self._grant.watch(self.shed)
 
     def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
         """
         The guest is gone.
         """
         super().connectionLost(reason, failure)
+        if self._grant is not None:
+            self._grant.unwatch(self.shed)
         self._leftRoom()
 
 
@@ -197,7 +212,7 @@ class Meetings:
         arrived = self._clients.get(visit.name)
         if arrived is not None:
             return WebSocketEnd(arrived, announces=True)
-        caller = await self._callers(visit.request)
+        caller = await self._callers.withQuery(visit.request)
         known = self._rooms.get(visit.name)
         if known is None or not known.claimed:
             self._service.rights.checkRoom(caller.identity)
@@ -209,7 +224,7 @@ class Meetings:
         elif room.tunnel.owner != caller.identity:
             raise TunnelError("not-permitted", "the room is another client's")
         room.enter()
-        return _Guest(room.clientArrived, room.leave)
+        return _Guest(room.clientArrived, room.leave, caller.identity)
 
     async def receiveVisitor(self, visit: Visit) -> Receiver:
         """
@@ -220,10 +235,14 @@ class Meetings:
         if arrived is not None:
             toTunnel = arrived
             return WebSocketEnd(lambda end: toTunnel(end, address), announces=True)
-        caller = await self._callers(visit.request)
+        caller = await self._callers.withQuery(visit.request)
         room = self._room(visit.name, caller, False)
         room.enter()
-        return _Guest(lambda end: room.tunnel.visitorArrived(end, address), room.leave)
+        return _Guest(
+            lambda end: room.tunnel.visitorArrived(end, address),
+            room.leave,
+            caller.identity,
+        )
 
     def _room(self, name: str, caller: Caller, claimed: bool) -> _Room:
         """
