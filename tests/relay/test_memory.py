@@ -91,6 +91,17 @@ class HeldBytesTests(SynchronousTestCase):
         self.held.letGo("a")
         self.assertEqual((self.held.total, len(self.held)), (0, 0))
 
+    def test_expected(self) -> None:
+        """
+        Connections that are on their way count as if they were there: a burst
+        of visitors would use up the reserve otherwise, once they arrive.
+        """
+        reserve = Reserve(lambda: 100, lambda: 70)
+        reserve.checkVisitor()
+        reserve.expected = 5
+        self.assertRaises(TunnelError, reserve.checkVisitor)
+        reserve.checkSession()
+
     def test_unlimited(self) -> None:
         """
         Without a bound it only counts.

@@ -61,6 +61,9 @@ class Reserve:
 
     @param limit: Tells how many descriptors there may be; 0 for any number.
     @param following: Tells which one would be given out next.
+
+    @ivar expected: Connections that were asked for and are not there yet; each
+        will take a descriptor.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Reserve:
         limit: Callable[[], int] = _limit,
         following: Callable[[], int] = _next,
     ) -> None:
+        self.expected = 0
         self._limit = limit
         self._following = following
 
@@ -97,7 +101,7 @@ class Reserve:
         @raise TunnelError: C{limit-reached}, if no more are left than C{kept}.
         """
         limit = self._limit()
-        if limit and self._following() >= limit - kept:
+        if limit and self._following() + self.expected >= limit - kept:
             raise TunnelError(
                 "limit-reached",
                 f"the server has used {limit - kept} of its {limit} descriptors;"

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary, ref
 from twisted.internet.interfaces import IReactorTime
 
 from tristunnel.errors import TunnelError
+from tristunnel.relay.descriptors import RESERVE
 from tristunnel.relay.kernel import canHandOver, handOver
 from tristunnel.relay.sockets import SocketEnd
 from tristunnel.sessions.spare import ServerSpare, SpareConnection
@@ -102,6 +103,7 @@ class DirectStreams:
             stream.connect(self.multiplexer.open(info))
         else:
             self._waiting.add(_Waiting(self, stream, info))
+            RESERVE.expected += 1
 
     def _areShort(self, tunnel: Tunnel) -> bool:
         """
@@ -119,7 +121,7 @@ class DirectStreams:
         """
         A stream has found its way.
         """
-        self._waiting.discard(waiting)
+        self.forget(waiting)
         self._declined = 0 if direct else self._declined + 1
         if self._declined >= DECLINED:
             self._declined = 0
@@ -127,9 +129,11 @@ class DirectStreams:
 
     def forget(self, waiting: _Waiting) -> None:
         """
-        A stream is over before it found one.
+        A stream is over before it found one, or waits no longer.
         """
-        self._waiting.discard(waiting)
+        if waiting in self._waiting:
+            self._waiting.discard(waiting)
+            RESERVE.expected -= 1
 
     # Spares
 
