@@ -25,6 +25,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.process.drain import exitWith, hurryOnSecondSignal
 from tristunnel.process.hide import exposedSecrets, hideExposed
 from tristunnel.process.paths import defaultStateDirectory
+from tristunnel.text.numbers import decimalOf
 from tristunnel.text.quantities import parseDuration
 from tristunnel.tls.certificates import parseFingerprint
 
@@ -63,11 +64,23 @@ class Options(usage.Options):
         ("ttl", None, "1h", "How long: 45s, 90m, 12h, 1h30m, up to 30d."),
         ("ca", None, "", "PEM file or directory: authorities to trust instead."),
         ("proxy", None, "", "HTTP proxy to go through: http://USER:PW@HOST:PORT."),
-        ("ping-interval", None, 30.0, "Seconds between WebSocket pings, or 0.", float),
+        (
+            "ping-interval",
+            None,
+            30.0,
+            "Seconds between WebSocket pings, or 0.",
+            decimalOf("ping-interval"),
+        ),
         ("token-file", None, "", "File with our token; - to be asked for it."),
         ("credentials-file", None, None, "JSON file that says who we are."),
         ("state-dir", None, None, "Where 'tristunnel access' finds this program."),
-        ("grace", None, 0.0, "Seconds for streams to finish at a stop.", float),
+        (
+            "grace",
+            None,
+            0.0,
+            "Seconds for streams to finish at a stop.",
+            decimalOf("grace"),
+        ),
     ]
 
     def __init__(self) -> None:

@@ -59,6 +59,7 @@ from tristunnel.rules.policy_options import (
 from tristunnel.rules.quota import raiseDescriptorLimit
 from tristunnel.sessions.direct import MOST_SPARES
 from tristunnel.sessions.lanes import MOST_LANES
+from tristunnel.text.numbers import decimalOf, wholeOf
 from tristunnel.tls.certificates import parseFingerprint
 
 __all__ = ["Options", "makeService"]
@@ -89,7 +90,13 @@ class Options(PolicyOptionsMixin, usage.Options):
     optParameters = [
         ("connect", None, None, "tcp:HOST:PORT, tls:..., ws://HOST/PATH, unix:PATH."),
         ("proxy", None, "", "HTTP proxy to go through: http://USER:PW@HOST:PORT."),
-        ("ping-interval", None, 30.0, "Seconds between WebSocket pings, or 0.", float),
+        (
+            "ping-interval",
+            None,
+            30.0,
+            "Seconds between WebSocket pings, or 0.",
+            decimalOf("ping-interval"),
+        ),
         ("tunnel", None, None, "Serve the tunnel of this URI, without credentials."),
         ("to", None, None, "With --tunnel: the service, HOST:PORT or an endpoint."),
         ("dialect", None, "framed", "framed, vtunnel, zlayer or relay."),
@@ -101,9 +108,27 @@ class Options(PolicyOptionsMixin, usage.Options):
         ("state-dir", None, None, "Where this client keeps what it must remember."),
         ("log-format", None, "text", "How the log is written: text or json."),
         ("carrier", None, "auto", "How visitors travel: session, direct, or auto."),
-        ("sessions", None, 1, "Connections that share the visitors.", int),
-        ("spares", None, 0, "Connections to dial ahead of direct visitors.", int),
-        ("grace", None, 10.0, "Seconds for streams to finish at a stop.", float),
+        (
+            "sessions",
+            None,
+            1,
+            "Connections that share the visitors.",
+            wholeOf("sessions"),
+        ),
+        (
+            "spares",
+            None,
+            0,
+            "Connections to dial ahead of direct visitors.",
+            wholeOf("spares"),
+        ),
+        (
+            "grace",
+            None,
+            10.0,
+            "Seconds for streams to finish at a stop.",
+            decimalOf("grace"),
+        ),
     ]
 
     def __init__(self) -> None:

@@ -51,6 +51,7 @@ from tristunnel.server.service import TunnelServerService
 from tristunnel.sessions.path import ServerPaths
 from tristunnel.sessions.server import TunnelServerFactory
 from tristunnel.sessions.vtunnel_server import LISTENER as LOOPBACK
+from tristunnel.text.numbers import decimalOf, wholeOf
 from tristunnel.text.quantities import parseSize
 from tristunnel.tls.pem import loadCertificates
 from tristunnel.tls.server_context import ReloadingCertificate
@@ -99,15 +100,69 @@ class Options(PolicyOptionsMixin, usage.Options, strcred.AuthOptionMixin):
         ("rpc", None, None, "Serve RPC on this endpoint instead of on every --port."),
         ("state-dir", None, None, "Where this server keeps what it must remember."),
         ("log-format", None, "text", "How the log is written: text or json."),
-        ("grace", None, 10.0, "Seconds for streams to finish at a stop.", float),
-        ("handshake-timeout", None, 10.0, "Seconds for a client's login.", float),
-        ("lease", None, 120.0, "Seconds that a client's ports wait for it.", float),
-        ("udp-idle", None, IDLE, "Seconds until a silent UDP visitor is gone.", float),
-        ("max-tunnels", None, 0, "Tunnels in all; 0: as descriptors allow.", int),
-        ("max-tunnels-per-caller", None, PER_CALLER, "Tunnels of one caller.", int),
-        ("max-clients", None, CLIENTS, "Clients at once; 0: any number.", int),
-        ("max-services", None, SERVICES, "Tunnels of one client; 0: any.", int),
-        ("accept-rate", None, ACCEPT_RATE, "Clients let in per second; 0: any.", float),
+        (
+            "grace",
+            None,
+            10.0,
+            "Seconds for streams to finish at a stop.",
+            decimalOf("grace"),
+        ),
+        (
+            "handshake-timeout",
+            None,
+            10.0,
+            "Seconds for a client's login.",
+            decimalOf("handshake-timeout"),
+        ),
+        (
+            "lease",
+            None,
+            120.0,
+            "Seconds that a client's ports wait for it.",
+            decimalOf("lease"),
+        ),
+        (
+            "udp-idle",
+            None,
+            IDLE,
+            "Seconds until a silent UDP visitor is gone.",
+            decimalOf("udp-idle"),
+        ),
+        (
+            "max-tunnels",
+            None,
+            0,
+            "Tunnels in all; 0: as descriptors allow.",
+            wholeOf("max-tunnels"),
+        ),
+        (
+            "max-tunnels-per-caller",
+            None,
+            PER_CALLER,
+            "Tunnels of one caller.",
+            wholeOf("max-tunnels-per-caller"),
+        ),
+        (
+            "max-clients",
+            None,
+            CLIENTS,
+            "Clients at once; 0: any number.",
+            wholeOf("max-clients"),
+        ),
+        (
+            "max-services",
+            None,
+            SERVICES,
+            "Tunnels of one client; 0: any.",
+            wholeOf("max-services"),
+        ),
+        (
+            "accept-rate",
+            None,
+            ACCEPT_RATE,
+            "Clients let in per second; 0: any.",
+            decimalOf("accept-rate"),
+        ),
         ("max-memory", None, "", "Bytes held for slow readers: 2GiB; 0: any number."),
     ]
 
