@@ -17,7 +17,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
-from tests.loopback import Service, Talk
+from tests.loopback import Service
 from tests.processes import Program
 from tests.test_taps_processes import ProcessTestCase
 
@@ -185,27 +185,10 @@ class DescriptorTests(HostileTestCase):
             await talk.gone()
         late = await self.visit()
         late.say(b"again")
-        arrival = await self.who(service, 5)
+        for _ in range(tunnel["visitors"]):
+            arrival = await service.arrivals.get()
+        await arrival.has(5)
         self.assertEqual(bytes(arrival.data), b"again")
-
-    def who(self, service: Service, count: int) -> Deferred[Talk]:
-        """
-        Wait for a visitor who says something, among others who do not, and of
-        whom not everybody need have reached the service.
-        """
-        found: Deferred[Talk] = Deferred()
-
-        def said(talk: Talk) -> None:
-            if not found.called:
-                found.callback(talk)
-
-        def arrived(talk: Talk) -> None:
-            talk.has(count).addCallbacks(said, lambda failure: None)
-            if not found.called:
-                service.arrivals.get().addCallback(arrived)
-
-        service.arrivals.get().addCallback(arrived)
-        return found
 
 
 class CheckTests(ProcessTestCase):
