@@ -16,13 +16,7 @@ from zope.interface import implementer
 
 from tristunnel.auth.clients_format import ClientList, parseClients
 from tristunnel.auth.credentials import ITunnelCredentials, TunnelCredentials
-from tristunnel.auth.files import (
-    MAX_FILE_SIZE,
-    Signature,
-    readAtOnce,
-    reasonOf,
-    signatureOf,
-)
+from tristunnel.auth.files import MAX_FILE_SIZE, FollowedFile, reasonOf
 from tristunnel.errors import TunnelError
 
 __all__ = ["MAX_FILE_SIZE", "ClientsFile", "ClientsFileCheckerFactory"]
@@ -51,12 +45,11 @@ class ClientsFile:
             is current now, wherever a daemon goes later.
         @raise TunnelError: C{bad-option} when the file cannot be read.
         """
-        self._path = os.path.abspath(path)
+        self._file = FollowedFile(path, "clients file", self._log, self._load)
+        self._path = self._file.path
         self._clients = ClientList()
-        self._signature: Signature | None = None
-        self._trouble: str | None = None
         try:
-            self._load()
+            self._file.read()
         except (OSError, ValueError) as error:
             raise TunnelError(
                 "bad-option",
@@ -81,7 +74,7 @@ class ClientsFile:
             C{ID:SECRET}.
         @return: fires with the id, or fails with L{UnauthorizedLogin}.
         """
-        self._follow()
+        self._file.follow()
         name, secret = self._claim(credentials)
         if self._clients.admits(name, secret):
             return succeed(name)
@@ -98,36 +91,12 @@ class ClientsFile:
         name, _, secret = sent.password.partition(b":")
         return name, secret
 
-    def _follow(self) -> None:
-        """
-        Read the file again if it is not the one that was read. What cannot be
-        read leaves the last good content in force, and is logged once.
-        """
-        try:
-            if signatureOf(os.stat(self._path)) != self._signature:
-                self._load()
-            trouble = None
-        except (OSError, ValueError) as error:
-            trouble = reasonOf(error)
-            if trouble != self._trouble:
-                self._log.error(
-                    "Cannot read the clients file {path!r}: {reason}; its last"
-                    " content stays in force until it can be read again",
-                    path=self._path,
-                    reason=trouble,
-                )
-        self._trouble = trouble
-
-    def _load(self) -> None:
+    def _load(self, status: os.stat_result, data: bytes) -> None:
         """
         Put the present content in force and log what is odd about it.
-
-        @raise OSError: when the file cannot be read.
         """
-        status, data = readAtOnce(self._path)
         before = self._clients
         self._clients = parseClients(data)
-        self._signature = signatureOf(status)
         self._log.info(
             "The clients file {path!r} admits {count} ids",
             path=self._path,

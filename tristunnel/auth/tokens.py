@@ -20,7 +20,7 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from tristunnel.auth.credentials import ITunnelCredentials, TunnelCredentials
-from tristunnel.auth.files import Signature, readAtOnce, reasonOf, signatureOf
+from tristunnel.auth.files import FollowedFile, reasonOf
 from tristunnel.auth.permissions import Grant, GrantedName, RefusedWithReason
 from tristunnel.auth.tokens_format import Token, TokenList, parseTokens
 from tristunnel.errors import TunnelError
@@ -86,18 +86,17 @@ class TokenFile:
         @param now: The time of day.
         @raise TunnelError: C{bad-option} when the file cannot be read.
         """
-        self._path = os.path.abspath(path)
+        self._file = FollowedFile(path, "token file", self._log, self._load)
+        self._path = self._file.path
         self._clock = clock
         self._now = now
         self._tokens = TokenList()
-        self._signature: Signature | None = None
         self._changed = 0.0
-        self._trouble: str | None = None
         self._grants: WeakValueDictionary[bytes, Grant] = WeakValueDictionary()
         self._missing: set[bytes] = set()
         self._looking: IDelayedCall | None = None
         try:
-            self._load()
+            self._file.read()
         except (OSError, ValueError) as error:
             raise TunnelError(
                 "bad-option",
@@ -157,32 +156,15 @@ class TokenFile:
         Read the file again if it is not the one that was read. What cannot be
         read leaves the last good content in force, and is logged once.
         """
-        try:
-            if signatureOf(os.stat(self._path)) != self._signature:
-                self._load()
-            trouble = None
-        except (OSError, ValueError) as error:
-            trouble = reasonOf(error)
-            if trouble != self._trouble:
-                self._log.error(
-                    "Cannot read the token file {path!r}: {reason}; its last content"
-                    " stays in force until it can be read again",
-                    path=self._path,
-                    reason=trouble,
-                )
-        self._trouble = trouble
+        self._file.follow()
         if self._missing and self._now() - self._changed >= LOOK_INTERVAL:
             self._endMissing()
 
-    def _load(self) -> None:
+    def _load(self, status: os.stat_result, data: bytes) -> None:
         """
         Put the present content in force.
-
-        @raise OSError: when the file cannot be read.
         """
-        status, data = readAtOnce(self._path)
         self._tokens = parseTokens(data)
-        self._signature = signatureOf(status)
         self._changed = self._now()
         self._log.info(
             "The token file {path!r} has {count} tokens",
