@@ -86,13 +86,13 @@ PANELS: list[tuple[str, str, list[tuple[str, str]]]] = [
     (
         "Round trip to clients",
         "s",
-        [(now("tristunnel_session_round_trip_seconds"), "{{which}}")],
+        quantiles("session_round_trip_seconds", 0.5, 0.9, 0.99),
     ),
     (
         "Waiting",
         "bytes",
         [
-            (now("tristunnel_session_queued_bytes"), "to be sent by sessions"),
+            (now("tristunnel_session_queued_bytes"), "to be sent: {{what}}"),
             (now("tristunnel_held_bytes"), "for readers that stand still"),
         ],
     ),
@@ -104,13 +104,19 @@ PANELS: list[tuple[str, str, list[tuple[str, str]]]] = [
             (now("tristunnel_sessions_out_of_credit"), "sessions"),
         ],
     ),
+    (
+        "Waits for credit",
+        "reqps",
+        [(rates("window_stalls_total", "of"), "{{of}}")],
+    ),
     ("Streams by way", "short", [(now("tristunnel_streams"), "{{way}}")]),
     (
-        "Bytes that were spliced",
+        "Bytes spliced and copied",
         "Bps",
-        [(rates("spliced_bytes_total", "instance"), "{{instance}}")],
+        [(rates("relayed_bytes_total", "by"), "{{by}}")],
     ),
     ("Reactor lag", "s", quantiles("reactor_lag_seconds", 0.5, 0.99)),
+    ("Reactor timers", "short", [(now("tristunnel_reactor_timers"), "timers")]),
     (
         "Descriptors",
         "short",

@@ -85,6 +85,10 @@ class ServerNotes(ServerObserver):
         """Note it."""
         self.note("peerRefused", reason.code.name, reason.message)
 
+    def roundTripMeasured(self, seconds: float) -> None:
+        """Note it."""
+        self.note("roundTripMeasured", seconds)
+
 
 class ClientNotes(ClientObserver):
     """

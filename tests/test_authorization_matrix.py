@@ -16,6 +16,8 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
+from twisted.internet.defer import succeed
+
 from tests.rules.test_access import AccessTestCase
 from tests.sessions.network import RawPeer
 from tests.sessions.test_server import OFFER
@@ -26,6 +28,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.rpc.methods import methodsOf
 from tristunnel.rpc.site import limitedSite
+from tristunnel.rules.policy import VisitorPolicy
 from tristunnel.server.doors import DoorFactory, FramedDoor
 from tristunnel.tunnels.service import Caller
 from tristunnel.web.callers import HTTPCallers
@@ -128,6 +131,7 @@ class MatrixTestCase(AccessTestCase):
             [t["uri"] for t in self.rpc("alice", "listTunnels")], self.uris
         )
         self.assertEqual(self.visitor.refused, "")
+        self.assertEqual(self.tunnel.policy, VisitorPolicy())
         self.assertIsNone(self.alice.lost)
         self.assertEqual(len(self.rpc("alice", "listAccess")), 1)
         self.assertIn(self.sessionId, [client.id for client in self.service.clients])
@@ -175,7 +179,12 @@ class MethodTests(MatrixTestCase):
             "getTunnelAddress": ({"uri": self.uris[0]}, {"": allowed}),
             "closeTunnel": ({"uri": self.public}, {"": gone}),
             "listTunnels": ({}, {"": silent}),
+            "setPolicy": (
+                {"uri": self.public, "policy": {"deny": "::/0"}, "endDenied": True},
+                {"": gone, **late},
+            ),
             "listNodeTunnels": ({}, {"": silent}),
+            "reload": ({}, {"": refused("not-permitted")}),
             "listSessions": ({}, {"": silent, "capability": allowed}),
             "closeSession": ({"id": self.sessionId}, {"": noSession}),
             "kick": ({"visitor": self.visitId}, {"": noSession}),
@@ -227,6 +236,13 @@ class MethodTests(MatrixTestCase):
         """
         for name in ("alice", "admin"):
             self.assertEqual(len(self.rpc(name, "listTunnels")), len(self.uris))
+        for name in ("alice", "admin"):
+            policy = {"maxVisitors": 5}
+            answer = self.rpc(name, "setPolicy", uri=self.public, policy=policy)
+            self.assertEqual(answer, policy)
+        self.service.reload = lambda: succeed({"changed": [], "needsRestart": []})
+        answer = self.rpc("admin", "reload")
+        self.assertEqual(answer, {"changed": [], "needsRestart": []})
         self.assertIsNone(self.rpc("admin", "kick", visitor=self.visitId))
         self.assertIsNone(self.rpc("alice", "revokeAccess", id=self.accessId))
         self.assertIsNone(self.rpc("alice", "closeTunnel", uri=self.public))

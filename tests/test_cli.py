@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tristunnel.auth.tokens_store import TokenStore
 from tristunnel.cli import main, token
 from tristunnel.listeners.ports import parsePorts
+from tristunnel.rules.policy import VisitorPolicy, parseNetworks
 
 NOW = 1_900_000_000.0
 
@@ -94,6 +95,34 @@ class TokenCommandTests(SynchronousTestCase):
         self.assertEqual(permissions.may, {"open", "access"})
         self.assertEqual(permissions.services, ("db-*",))
 
+    def test_policy(self) -> None:
+        """
+        What is asked of visitors is in the file, and in what is listed.
+        """
+        words = (
+            "create --name a --allow 10.0.0.0/8,2001:db8::/32 --deny 10.9.0.0/16"
+            " --visitors-per-tunnel 5 --visitors-per-address 2 --visitor-rate 30"
+            " --rate-per-tunnel 1MB/s --idle-timeout 90 --max-stream-age 12h"
+        )
+        self.good(*words.split())
+        self.assertEqual(
+            TokenStore(self.path).read().byName["a"].permissions.policy,
+            VisitorPolicy(
+                parseNetworks(["10.0.0.0/8", "2001:db8::/32"]),
+                parseNetworks(["10.9.0.0/16"]),
+                2,
+                5,
+                30,
+                1_000_000,
+                90.0,
+                43200.0,
+            ),
+        )
+        line = self.good("list")
+        for needle in ("visitors from 10.0.0.0/8", "none from 10.9", "12h", "1m30s"):
+            self.assertIn(needle, line)
+        self.assertIn("deny: 10.9.0.0/16\n", self.good("show", "a"))
+
     def test_badOptions(self) -> None:
         """
         A wrong option is named, with an example, and nothing is made.
@@ -107,6 +136,9 @@ class TokenCommandTests(SynchronousTestCase):
             ("--max-visitors", "-1", "--max-visitors"),
             ("--may", "all", "open, access, admin"),
             ("--protocols", ",", "missing"),
+            ("--allow", "office", "10.0.0.0/8"),
+            ("--idle-timeout", "0", "45s"),
+            ("--rate-per-tunnel", "0", "10MB/s"),
         ):
             status, out, err = self.run_("create", "--name", "x", option, value)
             self.assertEqual((status, out), (2, ""))

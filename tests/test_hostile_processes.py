@@ -28,7 +28,12 @@ _FEW = (
     "run()"
 )
 
-SECRETS = ("hunter2-the-password", "tun_guessed-wrong", "Zq9-fragment")
+SECRETS = (
+    "hunter2-the-password",
+    "tun_guessed-wrong",
+    "Zq9-fragment",
+    "tun_in-the-address",
+)
 
 
 class HostileTestCase(ProcessTestCase):
@@ -78,7 +83,7 @@ class SecretTests(HostileTestCase):
         """
         Good and bad credentials, and the URI of a tunnel.
         """
-        password, guess, fragment = SECRETS
+        password, guess, fragment, _ = SECRETS
         clients = self.directory / "clients"
         clients.write_text(f"laptop:{password}\n")
         server = await self.server("--auth", f"clients:{clients}")
@@ -114,8 +119,20 @@ class SecretTests(HostileTestCase):
                 ("nothing", {"token": guess}),
             )
         ]
+        # Last, since by now this address has failed too often.
+        where = f"ws://127.0.0.1:{self.port}/client/room?token={SECRETS[3]}"
+        guest = self.start(
+            "tunnel-client", "--connect", where, "--listen", "tcp:0", "--service", "x"
+        )
+        await guest.says("has a secret on the command line")
+        self.assertNotIn(SECRETS[3], self.commandLine(guest))
+        await guest.says("ot connected|Giving up|refused")
+        mistaken = self.start("tunnel-client", "--connect", uri, "--to", "127.0.0.1:1")
+        await mistaken.whenEnded()
         said = "\n".join(
-            (*server.lines, *good.lines, *bad.lines, *lost.lines, *answers)
+            line
+            for program in (server, good, bad, lost, guest, mistaken)
+            for line in (*program.lines, *answers)
         )
         for secret in SECRETS:
             self.assertNotIn(secret, said)
@@ -208,11 +225,15 @@ class CheckTests(ProcessTestCase):
             f"tcp:127.0.0.1:{self.port}",
             "--forward",
             f"0=127.0.0.1:{self.offer(Service())}",
+            "--check-idle",
+            "0.1",
         )
         await client.whenEnded()
         self.assertEqual(client.status, 0, client.lines)
-        for subject in ("name", "route", "credential", "clock", "idle", "service"):
+        for subject in ("name", "route", "credential", "clock", "service"):
             await client.says(rf"^OK +{subject} ")
+        await client.says(r"^WAIT +idle .*for 0.1 s")
+        await client.says(r"^WARN +idle .*outlived 0.1 s of silence")
 
     async def test_bad(self) -> None:
         """

@@ -97,6 +97,29 @@ class SplicedTests(LoopbackTestCase):
         self.assertGreater(self.reactor.seconds() - began, 0.3)
         self.assertEqual(len(visitor.data), 4_000_000)
 
+    async def test_rateLater(self) -> None:
+        """
+        A rate that comes while a stream is busy holds for it, in both
+        directions, and can be lifted; no byte is lost.
+        """
+        visitor, serving = await self.busyPair(VisitorPolicy())
+        (tunnel,) = self.tunnels._quota
+        self.tunnels.house.apply(tunnel, VisitorPolicy(rate=8_000_000))
+        began = self.reactor.seconds()
+        serving.say(bytes(4_000_000))
+        visitor.say(b"x" * 4_000_000)
+        await visitor.has(8_000_000)
+        await serving.has(4_000_000)
+        self.assertGreater(self.reactor.seconds() - began, 0.3)
+
+        # At this rate it would take a minute.
+        self.tunnels.house.apply(tunnel, VisitorPolicy(rate=100_000))
+        serving.say(b"y" * 6_000_000)
+        await visitor.has(8_000_001)
+        self.tunnels.house.apply(tunnel, VisitorPolicy())
+        await visitor.has(14_000_000)
+        self.assertEqual(visitor.data[8_000_000:], b"y" * 6_000_000)
+
     async def test_denied(self) -> None:
         """
         A visitor from where none may come from is reset, and the service hears
@@ -118,6 +141,9 @@ class SplicedTests(LoopbackTestCase):
         self.assertEqual(len(self.service.talks), before)
         serving.say(b"still")
         await visitor.has(4_000_005)
+        self.assertEqual(self.tunnels.house.endDenied(tunnel), 1)
+        await visitor.gone()
+        await serving.gone()
 
 
 class CopiedTests(SplicedTests):

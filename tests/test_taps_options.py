@@ -361,6 +361,7 @@ class ClientOptionsTests(OptionsTestCase):
             ("1=tcp:h:99999", "no port"),
             ("1=tls:h:x", "'x' is no port"),
             ("1=unix:", "the path is missing"),
+            ("1=bogus:h:80", "there is no kind 'bogus'"),
             ("a/b=h:1", "a name has letters"),
             ("x" * 65 + "=h:1", "a name has"),
         ):

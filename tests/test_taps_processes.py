@@ -248,9 +248,9 @@ class StopTests(ProcessTestCase):
         self.assertEqual(await self.ended(server), -signal.SIGTERM)
         await visitor.gone()
 
-    async def test_secondSignal(self) -> None:
+    async def hurry(self, which: str) -> None:
         """
-        A second SIGTERM ends server and client at once.
+        Stop one of the programs twice while a stream is under way.
         """
         service = Service()
         server = await self.server("--grace", "1000")
@@ -259,13 +259,25 @@ class StopTests(ProcessTestCase):
         )
         await self.visit()
         await service.arrivals.get()
-        for program in (client, server):
-            program.signal("TERM")
-            await program.says("shutting down")
-            await deferLater(self.reactor, 0.2)
-            self.assertIsNone(program.status)
-            program.signal("TERM")
-            self.assertEqual(await self.ended(program), -signal.SIGTERM)
+        program = {"server": server, "client": client}[which]
+        program.signal("TERM")
+        await program.says("shutting down")
+        await deferLater(self.reactor, 0.2)
+        self.assertIsNone(program.status)
+        program.signal("TERM")
+        self.assertEqual(await self.ended(program), -signal.SIGTERM)
+
+    async def test_secondSignalToServer(self) -> None:
+        """
+        A second SIGTERM ends a server at once.
+        """
+        await self.hurry("server")
+
+    async def test_secondSignalToClient(self) -> None:
+        """
+        A second SIGTERM ends a client at once.
+        """
+        await self.hurry("client")
 
 
 class CannotStartTests(ProcessTestCase):

@@ -9,25 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import MultiService, Service
-from twisted.python import usage
 
 from tristunnel.client.access import AccessPort, AccessService, parseAccessURI
 from tristunnel.client.access_control import AccessControl
-from tristunnel.client.connect import ServerAddress, Trust, parseConnect
+from tristunnel.client.connect import ServerAddress, parseConnect
 from tristunnel.client.credentials import CREDENTIALS_VARIABLE, givenCredentials
 from tristunnel.client.log import LoggingClientObserver
-from tristunnel.client.proxy import parseProxy
 from tristunnel.client.service import TunnelClientService
 from tristunnel.client.token import TOKEN_VARIABLE, givenToken
 from tristunnel.client.visitor import bySession, localEndpoint
-from tristunnel.client.way import Way, parseHeader
+from tristunnel.client.way_options import WayOptionsMixin, trustOf, wayOf
+from tristunnel.config.options import CheckedOptions
 from tristunnel.errors import TunnelError
+from tristunnel.process.clock import useMonotonicTime
 from tristunnel.process.drain import exitWith, hurryOnSecondSignal
 from tristunnel.process.hide import exposedSecrets, hideExposed
 from tristunnel.process.paths import defaultStateDirectory
 from tristunnel.text.numbers import decimalOf
 from tristunnel.text.quantities import parseDuration
-from tristunnel.tls.certificates import parseFingerprint
 
 __all__ = ["ACCESS_VARIABLE", "Options", "makeService"]
 
@@ -38,7 +37,7 @@ LONGEST = 30 * 86400.0
 """The longest time that a port stays open, in seconds."""
 
 
-class Options(usage.Options):
+class Options(WayOptionsMixin, CheckedOptions):
     """
     The options of C{twistd tunnel-access}.
     """
@@ -53,26 +52,12 @@ class Options(usage.Options):
         " machine can read a command line."
     )
 
-    optFlags = [
-        ("insecure", None, "Accept any certificate: anybody can pose as the server."),
-    ]
     optParameters = [
         ("connect", None, "", "tcp:HOST:PORT, tls:..., ws://HOST/PATH, unix:PATH."),
         ("service", None, "", "The name of the service."),
         ("access", None, "", "The URI that grantAccess returned, instead of both."),
         ("listen", None, "tcp:0:interface=127.0.0.1", "The local endpoint."),
         ("ttl", None, "1h", "How long: 45s, 90m, 12h, 1h30m, up to 30d."),
-        ("ca", None, "", "PEM file or directory: authorities to trust instead."),
-        ("proxy", None, "", "HTTP proxy to go through: http://USER:PW@HOST:PORT."),
-        (
-            "ping-interval",
-            None,
-            30.0,
-            "Seconds between WebSocket pings, or 0.",
-            decimalOf("ping-interval"),
-        ),
-        ("token-file", None, "", "File with our token; - to be asked for it."),
-        ("credentials-file", None, None, "JSON file that says who we are."),
         ("state-dir", None, None, "Where 'tristunnel access' finds this program."),
         (
             "grace",
@@ -85,45 +70,16 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()
-        self["pin"] = []
-        self["header"] = []
         self.server: ServerAddress
         self.endpoint: Any = None
         self.credentials: dict[str, object] = {}
         self.ttl = 0.0
         self.stateDirectory = Path()
 
-    def opt_pin(self, fingerprint: str) -> None:
-        """
-        SHA-256 fingerprint of the server's certificate: accept this one and
-        no other. May be given several times.
-        """
-        try:
-            self["pin"].append(parseFingerprint(fingerprint))
-        except TunnelError as error:
-            raise usage.UsageError(f"--pin: {error.message}") from None
-
-    def opt_header(self, header: str) -> None:
-        """
-        NAME=VALUE of the HTTP request that opens a WebSocket. May be given
-        several times.
-        """
-        try:
-            self["header"].append(parseHeader(header))
-        except TunnelError as error:
-            raise usage.UsageError(error.message) from None
-
-    def postOptions(self) -> None:
+    def check(self) -> None:
         """
         Check everything that can be checked before the start.
-        """
-        try:
-            self._check()
-        except TunnelError as error:
-            raise usage.UsageError(error.message) from None
 
-    def _check(self) -> None:
-        """
         @raise TunnelError: C{bad-option}.
         """
         from twisted.internet import reactor
@@ -136,13 +92,8 @@ class Options(usage.Options):
                 "which service? give --connect ENDPOINT and --service NAME, or"
                 " --access URI",
             )
-        if self["insecure"] and (self["pin"] or self["ca"]):
-            raise TunnelError(
-                "bad-option", "--insecure checks nothing: leave out --pin and --ca"
-            )
-        for option in ("grace", "ping-interval"):
-            if not 0 <= self[option] < 1e6:
-                raise TunnelError("bad-option", f"--{option} takes seconds, from 0 up")
+        if not 0 <= self["grace"] < 1e6:
+            raise TunnelError("bad-option", "--grace takes seconds, from 0 up")
         self.ttl = parseDuration(self["ttl"])
         if self.ttl > LONGEST:
             raise TunnelError("bad-option", "--ttl takes up to 30d")
@@ -150,12 +101,8 @@ class Options(usage.Options):
         token = givenToken(self["token-file"])
         if token and (self["token-file"] or not self.credentials):
             self.credentials["token"] = token
-        trust = Trust(tuple(self["pin"]), self["ca"], bool(self["insecure"]))
-        way = Way(
-            parseProxy(reactor, self["proxy"]) if self["proxy"] else None,
-            dict(self["header"]),
-            self["ping-interval"],
-        )
+        trust = trustOf(self)
+        way = wayOf(reactor, self, dict(self.get("header", [])))
         if self["access"]:
             self.server = parseAccessURI(
                 reactor, self["access"], trust, self["connect"], way
@@ -179,6 +126,7 @@ def _make(reactor: Any, options: Options) -> Service:
     """
     Put it together.
     """
+    useMonotonicTime(reactor)
     hideExposed(options.exposed)
     access: AccessService
     client = TunnelClientService(

@@ -6,7 +6,7 @@ other, and say of each whether it is right, and if not, what to do.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import IO, Any
@@ -43,7 +43,8 @@ class Finding:
     What one look has found.
 
     @ivar verdict: C{"OK"}, C{"WARN"} (it works, and should be better),
-        C{"FAIL"} or C{"SKIP"} (it cannot be looked at).
+        C{"FAIL"}, C{"SKIP"} (it cannot be looked at) or C{"WAIT"} (it is being
+        looked at, which takes long).
     @ivar subject: What was looked at, in a word.
     @ivar message: What was seen, in one line; with the cure, if there is
         something to cure.
@@ -83,12 +84,18 @@ class Inquiry:
 
     @param looks: What to look at, by its name, in order. After a failure of
         one that others build upon (its name ends in C{!}) those are left out.
+    @param slow: What to say before those that take long, by name.
     """
 
     _log = Logger()
 
-    def __init__(self, looks: Sequence[tuple[str, Look]]) -> None:
+    def __init__(
+        self,
+        looks: Sequence[tuple[str, Look]],
+        slow: Mapping[str, str] | None = None,
+    ) -> None:
         self._looks = looks
+        self._slow = dict(slow or {})
 
     async def run(self, told: Callable[[Finding], None]) -> bool:
         """
@@ -103,6 +110,8 @@ class Inquiry:
             if blocked and vital:
                 told(Finding("SKIP", subject, f"not tried, as {blocked} failed"))
                 continue
+            if subject in self._slow:
+                told(Finding("WAIT", subject, self._slow[subject]))
             found = await self._look(subject, look)
             for finding in found:
                 told(finding)

@@ -7,68 +7,68 @@ from __future__ import annotations
 import os
 import sys
 from base64 import b64encode
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar
 
 from twisted.application.service import Service
+from twisted.logger import Logger
 from twisted.python import usage
 
-from tristunnel.check import CheckService
+from tristunnel.check import CheckService, Finding, Inquiry
 from tristunnel.client.check import ClientCheck
-from tristunnel.client.connect import (
-    ServerAddress,
-    Trust,
-    parseConnect,
-    parseTunnelURI,
-)
+from tristunnel.client.connect import ServerAddress, parseConnect, parseTunnelURI
+from tristunnel.client.control import OFF, ControlPort, parseControl
 from tristunnel.client.credentials import CREDENTIALS_VARIABLE, givenCredentials
-from tristunnel.client.direct import CARRIERS, Carrier
-from tristunnel.client.forward import DEFAULT_FORWARD, Forward, parseForward
-from tristunnel.client.lease import ClientLease
-from tristunnel.client.log import LoggingClientObserver
-from tristunnel.client.proxy import parseProxy
-from tristunnel.client.relay import RelayHostService
-from tristunnel.client.service import TunnelClientService
+from tristunnel.client.dialects import DIALECTS
+from tristunnel.client.direct import CARRIERS
+from tristunnel.client.fleet import Clients
+from tristunnel.client.forward import DEFAULT_FORWARD, Forward
+from tristunnel.client.forward_table import FORWARD_FIELDS, checkForwards, forwardOf
 from tristunnel.client.token import TOKEN_VARIABLE, givenToken
-from tristunnel.client.visitor import (
-    LocalPort,
-    Route,
-    VisitorService,
-    bySession,
-    byWebSocket,
-    localEndpoint,
-)
-from tristunnel.client.vtunnel import VTunnelClientService
-from tristunnel.client.way import Way, parseHeader
-from tristunnel.client.zlayer import ZLayerClientService, tokenOf
-from tristunnel.client.zlayer import backoff as zlayerBackoff
+from tristunnel.client.visitor import localEndpoint
+from tristunnel.client.way_options import WayOptionsMixin, trustOf, wayOf
+from tristunnel.client.zlayer import tokenOf
+from tristunnel.config.file import ConfigFile
+from tristunnel.config.keys import Key, valuesIn
+from tristunnel.config.options import ConfiguredOptions
+from tristunnel.config.redact import redacted
+from tristunnel.config.reload import Reload
+from tristunnel.config.settings import DEFAULT, Setting, settingsOf
+from tristunnel.config.show import shownSettings
 from tristunnel.errors import TunnelError
-from tristunnel.observer import ClientObserver
+from tristunnel.process.clock import useMonotonicTime
+from tristunnel.process.collector import tuneCollector
 from tristunnel.process.drain import exitWith, hurryOnSecondSignal
+from tristunnel.process.hangup import HangupService
 from tristunnel.process.hide import exposedSecrets, hideExposed
 from tristunnel.process.jsonlog import checkFormat, logged
-from tristunnel.process.paths import defaultStateDirectory
+from tristunnel.process.paths import defaultStateDirectory, stateVariable
 from tristunnel.rules.policy import VisitorPolicy
-from tristunnel.rules.policy_options import (
-    PolicyOptionsMixin,
-    policyOf,
-    tunnelOptionsOf,
-)
+from tristunnel.rules.policy_options import PolicyOptionsMixin, policyOf
 from tristunnel.rules.quota import raiseDescriptorLimit
+from tristunnel.screen.client import ClientWatch
 from tristunnel.sessions.direct import MOST_SPARES
+from tristunnel.sessions.framed import MOST_QUIET
 from tristunnel.sessions.lanes import MOST_LANES
 from tristunnel.text.numbers import decimalOf, wholeOf
-from tristunnel.tls.certificates import parseFingerprint
 
 __all__ = ["Options", "makeService"]
 
-_TUNNEL = "TRISTUNNEL_TUNNEL"
-_PROXY = "TRISTUNNEL_PROXY"
+_log = Logger(namespace="tristunnel.client")
+
+_IDENTITY = {"credentials", "credentials-file", "token-file"}
+"""Options that say who we are. What the environment says of that takes the place
+of all that a file says."""
+
+_ONE_SERVER = (
+    *("connect", "tunnel", "to", "listen", "service", "forward"),
+    *("credentials", "credentials-file", "token-file"),
+)
+"""Options that are about one server."""
 
 
-class Options(PolicyOptionsMixin, usage.Options):
+class Options(PolicyOptionsMixin, WayOptionsMixin, ConfiguredOptions):
     """
     The options of C{twistd tunnel-client}.
     """
@@ -84,28 +84,25 @@ class Options(PolicyOptionsMixin, usage.Options):
 
     optFlags = [
         ("check", None, "Look at everything on the way to the server, and end."),
-        ("insecure", None, "Accept any certificate: anybody can pose as the server."),
+        ("no-screen", None, "Write lines to the terminal instead of a screen."),
         ("private", None, "Visitors come by --listen and --service, not by a port."),
     ]
     optParameters = [
         ("connect", None, None, "tcp:HOST:PORT, tls:..., ws://HOST/PATH, unix:PATH."),
-        ("proxy", None, "", "HTTP proxy to go through: http://USER:PW@HOST:PORT."),
-        (
-            "ping-interval",
-            None,
-            30.0,
-            "Seconds between WebSocket pings, or 0.",
-            decimalOf("ping-interval"),
-        ),
         ("tunnel", None, None, "Serve the tunnel of this URI, without credentials."),
         ("to", None, None, "With --tunnel: the service, HOST:PORT or an endpoint."),
         ("dialect", None, "framed", "framed, vtunnel, zlayer or relay."),
         ("listen", None, None, "Visit: a local endpoint, tcp:PORT:interface=ADDRESS."),
         ("service", None, None, "With --listen: the name of the tunnel to visit."),
-        ("ca", None, "", "PEM file or directory: authorities to trust instead."),
-        ("credentials-file", None, None, "JSON file that says who we are."),
-        ("token-file", None, "", "File with our token; - to be asked for it."),
         ("state-dir", None, None, "Where this client keeps what it must remember."),
+        (
+            "check-idle",
+            None,
+            None,
+            "With --check: seconds to hold a silent session, 0 for none.",
+            decimalOf("check-idle"),
+        ),
+        ("rpc", None, None, "Answer calls about this client here; off: nowhere."),
         ("log-format", None, "text", "How the log is written: text or json."),
         ("carrier", None, "auto", "How visitors travel: session, direct, or auto."),
         (
@@ -131,18 +128,30 @@ class Options(PolicyOptionsMixin, usage.Options):
         ),
     ]
 
+    variables: ClassVar[Mapping[str, str]] = {
+        "tunnel": "TRISTUNNEL_TUNNEL",
+        "proxy": "TRISTUNNEL_PROXY",
+    }
+    fields: ClassVar[Mapping[str, Mapping[str, Key]]] = {"forward": FORWARD_FIELDS}
+    processWide: ClassVar[frozenset[str]] = frozenset(
+        ("check", "check-idle", "log-format", "no-screen", "rpc")
+    )
+
     def __init__(self) -> None:
         super().__init__()
         self["forward"] = []
-        self["pin"] = []
-        self["header"] = []
         self["credentials"] = {}
+        # Which [[client]] of the file this is, of how many; 0 for the whole.
+        self.section = 0
+        self.count = 0
+        self.each: list[Options] = [self]
         self.server: ServerAddress
         self.localEndpoint: Any = None
         self.forwards: list[Forward] = []
         self.policy = VisitorPolicy()
         self.exposed: dict[str, tuple[str, list[str]]] = {}
         self.stateDirectory = Path()
+        self.control: ControlPort | None = None
 
     def opt_forward(self, spec: str) -> None:
         """
@@ -154,25 +163,11 @@ class Options(PolicyOptionsMixin, usage.Options):
         """
         self["forward"].append(spec)
 
-    def opt_header(self, header: str) -> None:
+    def table_forward(self, table: Mapping[str, Any]) -> None:
         """
-        NAME=VALUE of the HTTP request that opens a WebSocket, for example
-        Authorization=Bearer TOKEN. May be given several times.
+        The same, as a table of a file.
         """
-        try:
-            self["header"].append(parseHeader(header))
-        except TunnelError as error:
-            raise usage.UsageError(error.message) from None
-
-    def opt_pin(self, fingerprint: str) -> None:
-        """
-        SHA-256 fingerprint of the server's certificate: accept this one and
-        no other. May be given several times.
-        """
-        try:
-            self["pin"].append(parseFingerprint(fingerprint))
-        except TunnelError as error:
-            raise usage.UsageError(f"--pin: {error.message}") from None
+        self["forward"].append(table)
 
     def opt_credentials(self, pair: str) -> None:
         """
@@ -185,25 +180,144 @@ class Options(PolicyOptionsMixin, usage.Options):
             )
         self["credentials"][key] = value
 
-    def postOptions(self) -> None:
+    # Several clients in one file
+
+    def settingsIn(
+        self, file: ConfigFile, told: Mapping[str, list[str]]
+    ) -> dict[str, Setting]:
+        """
+        What a file says: of all clients, and of this one.
+        """
+        keys = self.configKeys()
+        inner = {k: key for k, key in keys.items() if k not in self.processWide}
+        tables = file.table.get("client")
+        for index, table in enumerate(tables if isinstance(tables, list) else ()):
+            for name in self.processWide & set(table):
+                raise file.wrong(
+                    ("client", index, name),
+                    f"{name!r} is about the whole program: write it above the first"
+                    " [[client]]",
+                )
+        keys["client"] = Key("client", "", True, fields=inner)
+        values = valuesIn(file, (), file.table, keys)
+        sections = values.pop("client", [])
+        self.count = len(sections)
+        settings = settingsOf(file, (), values)
+        if self.section:
+            index = self.section - 1
+            own = settingsOf(file, ("client", index), sections[index])
+            if _IDENTITY & set(own):
+                settings = {k: s for k, s in settings.items() if k not in _IDENTITY}
+            settings.update(own)
+        if self.count > 1:
+            for name in _ONE_SERVER:
+                if name in told:
+                    raise TunnelError(
+                        "bad-option",
+                        f"--{name} is about one client, and there are {self.count} in"
+                        f" {file.shown}: write it in one of its [[client]] tables",
+                    )
+        return settings
+
+    def settingsAround(self, settings: dict[str, Setting]) -> dict[str, Setting]:
+        """
+        What the environment says. Its secrets are for one server, and where
+        there are several, nobody knows for which one.
+        """
+        around = super().settingsAround(settings)
+        if self.count > 1:
+            around.pop("tunnel", None)
+        elif os.environ.get(TOKEN_VARIABLE) or os.environ.get(CREDENTIALS_VARIABLE):
+            for name in _IDENTITY:
+                settings.pop(name, None)
+        return around
+
+    def _client(self, section: int) -> Options:
+        """
+        Read the options of one of several clients.
+        """
+        client = type(self)()
+        client.parent = getattr(self, "parent", None)
+        client.file, client.typed = self.file, self.typed
+        client.section = section
+        try:
+            client.parseOptions(self.arguments)
+        except usage.UsageError as error:
+            raise TunnelError("bad-option", str(error)) from None
+        return client
+
+    @property
+    def isInner(self) -> bool:
+        """
+        Whether this is one client of a file that has tables of them.
+        """
+        return bool(self.section)
+
+    def derived(self) -> dict[str, Setting]:
+        """
+        What holds where nothing was said.
+        """
+        variable = stateVariable()
+        origin = f"environment {variable}" if variable else DEFAULT
+        found = {"state-dir": Setting(str(self.stateDirectory), origin)}
+        if not (self["listen"] or self["tunnel"]):
+            found["forward"] = Setting([DEFAULT_FORWARD], DEFAULT)
+        return found
+
+    def shown(self) -> list[str]:
+        """
+        What holds, as lines of TOML.
+        """
+        if self.each == [self]:
+            lines = super().shown()
+            for variable in (TOKEN_VARIABLE, CREDENTIALS_VARIABLE):
+                if os.environ.get(variable) and self.count <= 1:
+                    lines.append(f"# who we are  # environment {variable}")
+            return lines
+        wide = self.processWide
+        lines = shownSettings({k: s for k, s in self.inForce().items() if k in wide})
+        for client in self.each:
+            settings = {k: s for k, s in client.inForce().items() if k not in wide}
+            lines += ["", "[[client]]", *shownSettings(settings)]
+        return lines
+
+    def openSecrets(self) -> list[str]:
+        """
+        Secrets of the file that others on this machine can read.
+
+        @return: The names of their options.
+        """
+        if self.file is None or self.file.private:
+            return []
+        return sorted(
+            {
+                name
+                for each in self.each
+                for name, setting in each.settings.items()
+                if setting.file and redacted(name, setting.value) != setting.value
+            }
+        )
+
+    # Checking
+
+    def check(self) -> None:
         """
         Check everything that can be checked before the start.
-        """
-        try:
-            self._check()
-        except TunnelError as error:
-            raise usage.UsageError(error.message) from None
 
-    def _check(self) -> None:
-        """
         @raise TunnelError: C{bad-option}.
         """
         from twisted.internet import reactor
 
         checkFormat(self["log-format"])
-        self.exposed = exposedSecrets(self)
-        self["tunnel"] = self["tunnel"] or os.environ.get(_TUNNEL, "")
-        self["proxy"] = self["proxy"] or os.environ.get(_PROXY, "")
+        self.stateDirectory = Path(self["state-dir"] or defaultStateDirectory())
+        if self["rpc"] and self["rpc"] != OFF:
+            self.control = parseControl(reactor, self["rpc"])
+        told = {name: self[name] for name in self.told if name in self}
+        self.exposed = exposedSecrets(told)
+        if self.count and not self.section:
+            self.each = [self._client(number + 1) for number in range(self.count)]
+            return
+        self["tunnel"] = self["tunnel"] or ""
         if not (self["connect"] or self["tunnel"]):
             raise TunnelError(
                 "bad-option",
@@ -227,28 +341,25 @@ class Options(PolicyOptionsMixin, usage.Options):
             raise TunnelError(
                 "bad-option", f"--spares takes a number from 0 to {MOST_SPARES}"
             )
+        if self["check-idle"] is not None and not self["check"]:
+            raise TunnelError("bad-option", "--check-idle goes with --check")
+        if not 0 <= (self["check-idle"] or 0) <= MOST_QUIET:
+            raise TunnelError(
+                "bad-option", f"--check-idle takes seconds, from 0 to {MOST_QUIET:g}"
+            )
         if not 0 <= self["grace"] < 1e6:
             raise TunnelError("bad-option", "--grace takes seconds, from 0 up")
-        if self["insecure"] and (self["pin"] or self["ca"]):
-            raise TunnelError(
-                "bad-option", "--insecure checks nothing: leave out --pin and --ca"
-            )
+        environment = {} if self.count > 1 else os.environ
         self["credentials"] = {
-            **givenCredentials(self["credentials-file"]),
+            **givenCredentials(self["credentials-file"], environment),
             **self["credentials"],
         }
-        token = "" if self["tunnel"] else givenToken(self["token-file"])
+        token = "" if self["tunnel"] else self._token(environment)
         if token and (self["token-file"] or not self["credentials"]):
             self["credentials"]["token"] = token
         self._checkDialect(reactor)
-        trust = Trust(tuple(self["pin"]), self["ca"], bool(self["insecure"]))
-        if not 0 <= self["ping-interval"] < 1e6:
-            raise TunnelError("bad-option", "--ping-interval takes seconds, from 0 up")
-        way = Way(
-            parseProxy(reactor, self["proxy"]) if self["proxy"] else None,
-            self._headers(),
-            self["ping-interval"],
-        )
+        trust = trustOf(self)
+        way = wayOf(reactor, self, self._headers())
         if self["tunnel"]:
             self.server = parseTunnelURI(
                 reactor, self["tunnel"], trust, self["connect"] or "", way
@@ -256,28 +367,15 @@ class Options(PolicyOptionsMixin, usage.Options):
             self["forward"] = [f"0={self['to']}"]
         else:
             self.server = parseConnect(reactor, self["connect"], trust, way)
-        specs = self["forward"] or ([] if self["listen"] else [DEFAULT_FORWARD])
+        wanted = self["forward"] or ([] if self["listen"] else [DEFAULT_FORWARD])
         self.forwards = [
-            replace(parseForward(reactor, spec), private=bool(self["private"]))
-            for spec in specs
+            self._forward(reactor, index, each) for index, each in enumerate(wanted)
         ]
-        seen: set[str] = set()
-        taken: set[str] = set()
-        for forward in self.forwards:
-            if forward.spec in seen:
-                raise TunnelError(
-                    "bad-option", f"--forward {forward.spec} is there twice"
-                )
-            seen.add(forward.spec)
-            wanted = forward.wanted
-            if (forward.port or forward.name) and wanted in taken:
-                raise TunnelError(
-                    "bad-option", f"two --forward ask for {wanted}; 0= takes any port"
-                )
-            taken.add(wanted)
+        checkForwards(self.forwards)
         self._checkForwards()
         self.policy = policyOf(self)
-        if self.policy != VisitorPolicy() and (
+        policies = (self.policy, *(forward.policy for forward in self.forwards))
+        if any(policy != VisitorPolicy() for policy in policies) and (
             self["dialect"] != "framed" or self["tunnel"] or self["listen"]
         ):
             raise TunnelError(
@@ -285,7 +383,30 @@ class Options(PolicyOptionsMixin, usage.Options):
                 "--allow and other options about visitors go with --forward, and with"
                 " no other dialect",
             )
-        self.stateDirectory = Path(self["state-dir"] or defaultStateDirectory())
+
+    def _token(self, environment: Mapping[str, str]) -> str:
+        """
+        Find our token; whoever types it is asked once.
+        """
+        path = self["token-file"]
+        if path != "-":
+            return givenToken(path, environment)
+        if path not in self.typed:
+            self.typed[path] = givenToken(path)
+        return self.typed[path]
+
+    def _forward(self, reactor: Any, index: int, wanted: Any) -> Forward:
+        """
+        Make a forward.
+        """
+        try:
+            return forwardOf(reactor, wanted, self)
+        except TunnelError as error:
+            setting = self.settings.get("forward")
+            if setting is None or setting.file is None:
+                raise
+            place = setting.placeOf(index)
+            raise TunnelError("bad-option", f"{place}: {error.message}") from None
 
     def _checkDialect(self, reactor: Any) -> None:
         """
@@ -296,9 +417,9 @@ class Options(PolicyOptionsMixin, usage.Options):
             self.localEndpoint = localEndpoint(reactor, self["listen"])
             if not self["service"]:
                 dialect = self["dialect"] = "relay"
-        if dialect not in _DIALECTS:
+        if dialect not in DIALECTS:
             raise TunnelError(
-                "bad-option", f"--dialect is one of {', '.join(_DIALECTS)}"
+                "bad-option", f"--dialect is one of {', '.join(DIALECTS)}"
             )
         if self["service"] and (not self["listen"] or dialect != "framed"):
             raise TunnelError(
@@ -351,7 +472,7 @@ class Options(PolicyOptionsMixin, usage.Options):
         What is said to open a WebSocket. Dialects whose handshake has no room
         for credentials say them here.
         """
-        headers = dict(self["header"])
+        headers = dict(self.get("header", []))
         named = {name.lower() for name in headers}
         fields = self["credentials"]
         if self["dialect"] == "framed" or "authorization" in named or not fields:
@@ -374,144 +495,66 @@ def makeService(options: Options) -> Service:
     return logged(_make(reactor, options), options)
 
 
-def _make(reactor: Any, options: Options) -> Service:
+def _make(reactor: Any, options: Options) -> Any:
     """
     Put the client together.
     """
+    useMonotonicTime(reactor)
     raiseDescriptorLimit()
+    tuneCollector()
     hideExposed(options.exposed)
+    for name in options.openSecrets():
+        _log.warn(
+            "{path} has a secret in {option}, which others on this machine can read:"
+            " chmod 600 {path}",
+            path=options.file.shown if options.file else "",
+            option=name,
+        )
     if options["check"]:
-        look = ClientCheck(
-            reactor,
-            options.server,
-            options.forwards,
-            options["credentials"],
-            options["dialect"],
-        )
-        return CheckService(reactor, look.inquiry(), sys.__stdout__)
-    # twistd sends sys.stdout to the log; the addresses are for pasting.
-    observer = LoggingClientObserver(sys.__stdout__)
-    client = _DIALECTS[options["dialect"]](reactor, options, observer)
+        return CheckService(reactor, _Checks(reactor, options), sys.__stdout__)
+
+    def ended() -> None:
+        """
+        End with an exit status that says so.
+        """
+        exitWith(1)
+        if reactor.running:
+            reactor.stop()
+        else:
+            reactor.callWhenRunning(reactor.stop)
+
+    watch = ClientWatch(reactor, options)
+    clients = Clients(reactor, options, watch.observer, ended)
     reactor.addSystemEventTrigger(
-        "before", "shutdown", hurryOnSecondSignal, reactor, client.stopNow
+        "before", "shutdown", hurryOnSecondSignal, reactor, clients.stopNow
     )
-    return cast(Service, client)
+    reload = Reload(options, clients.change)
+    watch.methods["reload"] = lambda caller: reload.reload()
+    HangupService(reactor, reload.reloadLater).setServiceParent(clients)
+    return watch.around(clients, ended)
 
 
-def _framed(reactor: Any, options: Options, observer: ClientObserver) -> Any:
+class _Checks(Inquiry):
     """
-    A client of our own server, or of W3P's.
+    Looks at everything for each client.
     """
-    lease = ClientLease()
-    if not (options["tunnel"] or options["listen"]):
-        lease = ClientLease.forClient(
-            options.stateDirectory,
-            options.server.where,
-            [forward.spec for forward in options.forwards],
-        )
-    client = TunnelClientService(
-        reactor,
-        options.server,
-        options.forwards,
-        options["credentials"],
-        observer,
-        lease,
-        options["grace"],
-        lambda reason: _giveUp(reactor),
-        carrier=Carrier(_carrierOf(options), options["spares"], options["sessions"]),
-    )
-    client.tunnelOptions = tunnelOptionsOf(options.policy)
-    if not options["listen"]:
-        return client
-    route = bySession(client, options["service"])
-    return VisitorService(client, _port(reactor, options, route, options["service"]))
 
+    def __init__(self, reactor: Any, options: Options) -> None:
+        super().__init__([])
+        self._inquiries = [
+            ClientCheck(
+                reactor,
+                each.server,
+                each.forwards,
+                each["credentials"],
+                each["dialect"],
+                silence=options["check-idle"],
+            ).inquiry()
+            for each in options.each
+        ]
 
-def _carrierOf(options: Options) -> str:
-    """
-    How streams travel. A proxy need not pass on that one direction of a
-    connection is over, so by itself none is used for single streams.
-    """
-    if options["proxy"] and options["carrier"] == "auto":
-        return "session"
-    return str(options["carrier"])
-
-
-def _vtunnel(reactor: Any, options: Options, observer: ClientObserver) -> Any:
-    """
-    A client of a vtunnel server.
-    """
-    return VTunnelClientService(
-        reactor,
-        options.server,
-        options.forwards,
-        observer=observer,
-        grace=options["grace"],
-        gaveUp=lambda reason: _giveUp(reactor),
-    )
-
-
-def _zlayer(reactor: Any, options: Options, observer: ClientObserver) -> Any:
-    """
-    A client of a zlayer server.
-    """
-    return ZLayerClientService(
-        reactor,
-        options.server,
-        options.forwards,
-        options["credentials"],
-        observer,
-        grace=options["grace"],
-        gaveUp=lambda reason: _giveUp(reactor),
-        delay=zlayerBackoff,
-    )
-
-
-def _relay(reactor: Any, options: Options, observer: ClientObserver) -> Any:
-    """
-    Either side of a relay.
-    """
-    if options["listen"]:
-        where = options.server.where
-        route = byWebSocket(options.server)
-        return VisitorService(None, _port(reactor, options, route, where))
-    return RelayHostService(
-        reactor,
-        options.server,
-        options.forwards[0],
-        observer,
-        options["grace"],
-        lambda reason: _giveUp(reactor),
-    )
-
-
-def _port(reactor: Any, options: Options, route: Route, what: str) -> LocalPort:
-    """
-    The port of local visitors.
-    """
-    return LocalPort(
-        reactor,
-        options.localEndpoint,
-        options["listen"],
-        route,
-        what,
-        options["grace"],
-        lambda reason: _giveUp(reactor),
-    )
-
-
-_DIALECTS: dict[str, Callable[[Any, Options, ClientObserver], Any]] = {
-    "framed": _framed,
-    "vtunnel": _vtunnel,
-    "zlayer": _zlayer,
-    "relay": _relay,
-}
-
-
-def _giveUp(reactor: Any) -> None:
-    """
-    End with an exit status that says so.
-    """
-    exitWith(1)
-    if reactor.running:
-        reactor.stop()
+    async def run(self, told: Callable[[Finding], None]) -> bool:
+        """
+        Look at one after the other.
+        """
+        return all([await inquiry.run(told) for inquiry in self._inquiries])

@@ -59,6 +59,13 @@ class End(Protocol):
         @param closed: Called once, when this end is entirely over.
         """
 
+    def passTo(self, peer: End) -> tuple[End | None, bool]:
+        """
+        Pass bytes to something that stands for the peer from now on.
+
+        @return: The peer until now, and whether it has this end paused.
+        """
+
     def whileWaiting(self, left: Closed) -> None:
         """
         Have C{left} called if this end is over before it is joined.
@@ -113,6 +120,13 @@ class DatagramEnd(Protocol):
         @param closed: Called once, when this end is over.
         """
 
+    def passTo(self, peer: DatagramEnd) -> tuple[DatagramEnd | None, bool]:
+        """
+        Pass datagrams to something that stands for the peer from now on.
+
+        @return: The peer until now, and whether it has this end paused.
+        """
+
     def whileWaiting(self, left: Closed) -> None:
         """
         Have C{left} called if this end is over before it is joined.
@@ -145,6 +159,13 @@ class EitherEnd(Protocol):
     def join(self, peer: Any, closed: Closed) -> None:
         """
         Begin to pass what comes to C{peer}, an end of the same kind.
+        """
+
+    def passTo(self, peer: Any) -> tuple[Any | None, bool]:
+        """
+        Pass what comes to something that stands for the peer from now on.
+
+        @return: The peer until now, and whether it has this end paused.
         """
 
     def whileWaiting(self, left: Closed) -> None:
@@ -248,6 +269,26 @@ class ITunnelService(Interface):
     def listTunnels(caller: Caller) -> Deferred[list[dict[str, object]]]:
         """
         Describe the tunnels that the caller may see.
+        """
+
+    def setPolicy(
+        caller: Caller,
+        uri: str,
+        policy: Mapping[str, object],
+        endDenied: bool = False,
+    ) -> Deferred[dict[str, object]]:
+        """
+        Ask something else of a tunnel's visitors: of those who come from now
+        on, and of those who are here as far as their bandwidth, age and silence
+        go.
+
+        @param policy: In place of what the caller asked before: C{allow},
+            C{deny}, C{maxVisitors} and others, see C{docs/reference.rst}.
+        @param endDenied: Whether to end the streams of those who could not come
+            in any more from where they are.
+        @return: All that is asked of the tunnel's visitors now, by anybody.
+        @raise TunnelError: C{unknown-tunnel}, also for somebody else's;
+            C{bad-option}, if nobody could come in.
         """
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from tristunnel.auth.realm import Identity
     from tristunnel.errors import TunnelError
+    from tristunnel.relay.visit import Visit
     from tristunnel.tunnels.tunnel import Stream, Tunnel
 
 __all__ = ["ClientObserver", "ServerObserver"]
@@ -74,6 +75,11 @@ class ServerObserver:
         stream broke.
         """
 
+    def roundTripMeasured(self, seconds: float) -> None:
+        """
+        A client has answered a ping, so many seconds after it was sent.
+        """
+
     def peerRefused(self, peer: IAddress, reason: TunnelError) -> None:
         """
         A connection was closed before anybody was known: wrong first bytes, a
@@ -111,6 +117,26 @@ class ClientObserver:
         The server did not open a tunnel, or closed it.
         """
 
+    def tunnelOpened(self, spec: str, uri: str, address: str, target: str) -> None:
+        """
+        A tunnel of a forward is open; C{tunnelReady} follows.
+
+        @param spec: The forward, as the user wrote it.
+        """
+
+    def tunnelClosed(self, uri: str) -> None:
+        """
+        A tunnel that was open is no more.
+        """
+
+    def forwardWithdrawn(self, spec: str) -> None:
+        """
+        A forward is offered no longer, or leads elsewhere and has another text
+        from now on.
+
+        @param spec: The forward, as C{tunnelOpened} has told it.
+        """
+
     def disconnected(self, reason: TunnelError) -> None:
         """
         The session is over, or never began.
@@ -144,4 +170,35 @@ class ClientObserver:
 
         @param received: Bytes from the service.
         @param sent: Bytes to the service.
+        """
+
+    def portReady(self, address: str, what: str) -> None:
+        """
+        A port of this machine is open for visitors of what a server offers.
+        """
+
+    def visitorRefused(self, target: str, reason: TunnelError) -> None:
+        """
+        A visitor of such a port was turned away.
+        """
+
+    def roundTripMeasured(self, seconds: float) -> None:
+        """
+        The way to the server and back took C{seconds}.
+        """
+
+    def stopped(self) -> None:
+        """
+        The client was told to stop, and has.
+        """
+
+    def visitorConnected(self, visit: Visit) -> None:
+        """
+        The same as C{serviceConnected}, with all that is known: C{visit} counts
+        while it lasts.
+        """
+
+    def visitorGone(self, visit: Visit, reason: TunnelError | None) -> None:
+        """
+        The same as C{serviceGone}, with all that is known.
         """

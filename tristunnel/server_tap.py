@@ -7,30 +7,40 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from autobahn.websocket import USES_NVX
 from twisted.application.service import MultiService, Service
 from twisted.cred import strcred
 from twisted.logger import Logger
-from twisted.python import usage
 from twisted.web.resource import IResource
 
 from tristunnel.auth.checker_chain import SUPPORTED_INTERFACES
 from tristunnel.auth.realm import Authenticator, portalFor
+from tristunnel.auth.tokens import TokenFile
 from tristunnel.check import CheckService
 from tristunnel.client.lease import ClientLease
+from tristunnel.config.keys import Key
+from tristunnel.config.options import ConfiguredOptions
+from tristunnel.config.redact import redacted
+from tristunnel.config.reload import Reload
+from tristunnel.config.settings import DEFAULT, Setting
+from tristunnel.config.toml import tomlValue
 from tristunnel.demo import makeDemo
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.ports import UNPRIVILEGED, PortRange, parsePorts
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import IDLE, UDPListeners
-from tristunnel.node.spec import NodeSpec, parseNode
+from tristunnel.node.spec import NODE_FIELDS, NodeSpec, nodeText, parseNode
 from tristunnel.node.tunnel import NodeTunnel
+from tristunnel.process.clock import useMonotonicTime
+from tristunnel.process.collector import tuneCollector
 from tristunnel.process.drain import exitWith, hurryOnSecondSignal
+from tristunnel.process.hangup import HangupService
 from tristunnel.process.jsonlog import checkFormat, logged
-from tristunnel.process.paths import defaultStateDirectory
+from tristunnel.process.paths import defaultStateDirectory, stateVariable
 from tristunnel.relay.descriptors import RESERVE
 from tristunnel.relay.memory import HELD, defaultMemory
 from tristunnel.rpc.site import limitedSite
@@ -47,12 +57,14 @@ from tristunnel.server.doors import DoorFactory, FramedDoor
 from tristunnel.server.gate import ACCEPT_RATE, TOTAL, Gate
 from tristunnel.server.log import LoggingServerObserver
 from tristunnel.server.ports import ServerPort, TLSFiles, parsePort
+from tristunnel.server.reload import RunningServer
 from tristunnel.server.service import TunnelServerService
 from tristunnel.sessions.path import ServerPaths
 from tristunnel.sessions.server import TunnelServerFactory
 from tristunnel.sessions.vtunnel_server import LISTENER as LOOPBACK
 from tristunnel.text.numbers import decimalOf, wholeOf
 from tristunnel.text.quantities import parseSize
+from tristunnel.tls.in_force import CreatorInForce
 from tristunnel.tls.pem import loadCertificates
 from tristunnel.tls.server_context import ReloadingCertificate
 from tristunnel.tunnels.clients import CLIENTS, SERVICES
@@ -70,7 +82,7 @@ __all__ = ["Options", "makeService"]
 _log = Logger(namespace="tristunnel.server")
 
 
-class Options(PolicyOptionsMixin, usage.Options, strcred.AuthOptionMixin):
+class Options(PolicyOptionsMixin, ConfiguredOptions, strcred.AuthOptionMixin):
     """
     The options of C{twistd tunnel}.
     """
@@ -95,6 +107,7 @@ class Options(PolicyOptionsMixin, usage.Options, strcred.AuthOptionMixin):
         ("certificate", None, "", "PEM file: puts TLS over every --port."),
         ("private-key", None, "", "PEM file with the certificate's key."),
         ("client-ca", None, "", "PEM file: clients must show a certificate of it."),
+        ("client-crl", None, "", "PEM file: certificates of clients that are revoked."),
         ("visitor-certificate", None, "", "PEM file: visitors speak TLS."),
         ("visitor-key", None, "", "PEM file with that certificate's key."),
         ("rpc", None, None, "Serve RPC on this endpoint instead of on every --port."),
@@ -166,6 +179,8 @@ class Options(PolicyOptionsMixin, usage.Options, strcred.AuthOptionMixin):
         ("max-memory", None, "", "Bytes held for slow readers: 2GiB; 0: any number."),
     ]
 
+    fields: ClassVar[Mapping[str, Mapping[str, Key]]] = {"node": NODE_FIELDS}
+
     def __init__(self) -> None:
         super().__init__()
         self["port"] = []
@@ -209,6 +224,12 @@ class Options(PolicyOptionsMixin, usage.Options, strcred.AuthOptionMixin):
         """
         self["node"].append(spec)
 
+    def table_node(self, table: Mapping[str, Any]) -> None:
+        """
+        The same, as a table of a file.
+        """
+        self["node"].append(nodeText(table))
+
     def opt_port(self, description: str) -> None:
         """
         Where clients connect, a server endpoint: tcp:9000, ssl:9000,
@@ -217,17 +238,38 @@ class Options(PolicyOptionsMixin, usage.Options, strcred.AuthOptionMixin):
         """
         self["port"].append(description)
 
-    def postOptions(self) -> None:
+    def settingsAround(self, settings: dict[str, Setting]) -> dict[str, Setting]:
+        """
+        What the environment says: a platform gives the port to listen at to its
+        programs.
+        """
+        around = super().settingsAround(settings)
+        if os.environ.get("PORT") and not (self.told.keys() & {"demo", "port"}):
+            around["port"] = Setting([_defaultPort()], "environment PORT")
+        return around
+
+    def derived(self) -> dict[str, Setting]:
+        """
+        What holds where nothing was said.
+        """
+        variable = stateVariable()
+        origin = f"environment {variable}" if variable else DEFAULT
+        return {
+            "port": Setting([port.description for port in self.serverPorts], DEFAULT),
+            "state-dir": Setting(str(self.stateDirectory), origin),
+            "websocket-path": Setting(self.webSocketPaths, DEFAULT),
+        }
+
+    def valueShown(self, name: str) -> str:
+        """
+        What holds for an option, for a log.
+        """
+        return tomlValue(redacted(name, self.inForce()[name].value))
+
+    def check(self) -> None:
         """
         Check everything that can be checked before the start.
-        """
-        try:
-            self._check()
-        except TunnelError as error:
-            raise usage.UsageError(error.message) from None
 
-    def _check(self) -> None:
-        """
         @raise TunnelError: C{bad-option}.
         """
         from twisted.internet import reactor
@@ -280,7 +322,14 @@ class Options(PolicyOptionsMixin, usage.Options, strcred.AuthOptionMixin):
         if self["max-memory"]:
             size = self["max-memory"]
             self.memory = 0 if size == "0" else parseSize(size)
-        files = TLSFiles(self["certificate"], self["private-key"], self["client-ca"])
+        if self["client-crl"] and not self["client-ca"]:
+            raise TunnelError("bad-option", "--client-crl goes with --client-ca")
+        files = TLSFiles(
+            self["certificate"],
+            self["private-key"],
+            self["client-ca"],
+            self["client-crl"],
+        )
         default = "tcp:0:interface=127.0.0.1" if self["demo"] else _defaultPort()
         descriptions = self["port"] or [default]
         if files.clientCA and not files.certificate:
@@ -365,7 +414,9 @@ def _make(reactor: Any, options: Options) -> Service:
     """
     Put the server together.
     """
+    useMonotonicTime(reactor)
     raiseDescriptorLimit()
+    tuneCollector()
     HELD.most = options.memory
     if options["check"]:
         return _check(reactor, options)
@@ -375,16 +426,27 @@ def _make(reactor: Any, options: Options) -> Service:
     listeners: dict[str, Listeners] = {
         "tcp": TCPListeners(reactor, interface, options.portRange)
     }
+    visitorsTLS = clientsTLS = None
     if options.visitorCertificate is not None:
-        overTLS = TCPListeners(
-            reactor, interface, options.portRange, options.visitorCertificate
-        )
+        visitorsTLS = CreatorInForce(options.visitorCertificate)
+        overTLS = TCPListeners(reactor, interface, options.portRange, visitorsTLS)
         # The first one is what visitors get unless the client says otherwise.
         listeners = {"tls": overTLS, **listeners}
     elif options.certificate is not None:
+        clientsTLS = CreatorInForce(options.certificate)
         listeners["tls"] = TCPListeners(
-            reactor, interface, options.portRange, options.certificate
+            reactor, interface, options.portRange, clientsTLS
         )
+    # TLS that is not up yet is no tunnel's visitor, and costs as much.
+    handshakes = max(64, min(TOTAL, RESERVE.size))
+    for each in listeners.values():
+        if isinstance(each, TCPListeners):
+            each.handshakes = Gate(
+                reactor.seconds,
+                handshakes // 2,
+                handshakes,
+                options.forwarded.speaksFor,
+            )
     listeners["udp"] = UDPListeners(
         reactor, interface, options.portRange, options["udp-idle"]
     )
@@ -414,29 +476,41 @@ def _make(reactor: Any, options: Options) -> Service:
         options.authenticator,
         handshakeTimeout=options["handshake-timeout"],
     )
-    if options["ports"]:
-        sessions.zlayer.ports = None
     if options["direct-udp"]:
         sessions.paths = ServerPaths(reactor)
-    gate = Gate(reactor.seconds, total=min(TOTAL, max(16, RESERVE.size // 4)))
+    places = min(TOTAL, max(16, RESERVE.size // 4))
+    trusts = options.forwarded.speaksFor
+    gate = Gate(reactor.seconds, total=places, speaksForOthers=trusts)
     callers = HTTPCallers(options.authenticator, options.forwarded, gate)
     hostnames = options.hostnames if options["hostname"] else None
+    checkers = options.get("credCheckers") or ()
+    tokenFiles = [each for each in checkers if isinstance(each, TokenFile)]
     rpc = {
         **rpcPages(tunnels, callers, hostnames),
         **watch.pages(
             tunnels,
             callers,
             gate,
-            bool(options.get("credCheckers")),
+            bool(checkers),
             hostnames,
             not options["no-dashboard"],
+            tokenFiles,
         ),
     }
     pages: dict[bytes, IResource] = {b"health": Health()}
     ports: list[tuple[ServerPort, Any]] = []
     if options.rpcPort is not None:
         elsewhere = limitedSite(rootOf({**pages, **rpc}), reactor=reactor)
-        ports.append((options.rpcPort, elsewhere))
+        # A gate of its own: strangers at the other ports do not fill it.
+        operators = DoorFactory(
+            reactor,
+            [HTTPDoor(elsewhere)],
+            observer,
+            options["handshake-timeout"],
+            Gate(reactor.seconds, total=places, speaksForOthers=trusts),
+            options.rpcPort.proxied,
+        )
+        ports.append((options.rpcPort, operators))
     else:
         pages.update(rpc)
     pages.update(
@@ -482,10 +556,24 @@ def _make(reactor: Any, options: Options) -> Service:
     )
     watch.start()
     reactor.callWhenRunning(_announce, options, server)
-    if not (options["demo"] or tunnels.nodes):
-        return server
     together = MultiService()
     server.setServiceParent(together)
+    running = RunningServer(
+        options,
+        tunnels,
+        sessions,
+        server,
+        options.authenticator,
+        options.forwarded,
+        tokenFiles,
+        lambda options, spec: _node(reactor, options, spec),
+        together,
+    )
+    running.visitorsTLS, running.clientsTLS = visitorsTLS, clientsTLS
+    running.describePorts(options)
+    reload = Reload(options, running.change)
+    tunnels.reload = reload.reload
+    HangupService(reactor, reload.reloadLater).setServiceParent(together)
     for node in tunnels.nodes:
         node.setServiceParent(together)
     if options["demo"]:
@@ -503,7 +591,9 @@ def _node(reactor: Any, options: Options, spec: NodeSpec) -> NodeTunnel:
     def lease() -> ClientLease:
         if not forward:
             return ClientLease()
-        return ClientLease.forClient(directory, spec.server.where, [spec.name, forward])
+        return ClientLease.forClient(
+            directory, spec.server.where, [spec.name, forward], reactor
+        )
 
     return NodeTunnel(reactor, spec, lease, options["grace"])
 

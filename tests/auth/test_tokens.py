@@ -534,6 +534,20 @@ class EndTests(TokenServerTestCase):
         self.assertEqual(self.goodbye(peer), "token-revoked")
         self.flushLoggedErrors()
 
+    def test_lineGoneAndClockSetBack(self) -> None:
+        """
+        It is over as soon if the time of day is set back by a day meanwhile.
+        """
+        self.makeToken("laptop")
+        peer = self.client("laptop")
+        self.rewrite('"name": "laptop"', '"nam": "laptop"')
+        self.checker.follow()
+        self.patch(self.checker, "_now", lambda: self.now() - 86400)
+        self.clock.pump([1.0] * 3)
+        self.settle()
+        self.assertEqual(self.goodbye(peer), "token-revoked")
+        self.flushLoggedErrors()
+
 
 class FileTests(SynchronousTestCase):
     """

@@ -25,6 +25,7 @@ from tristunnel.auth.tokens_format import (
     tokenNameProblem,
 )
 from tristunnel.listeners.ports import PortRange
+from tristunnel.rules.policy import VisitorPolicy, parseNetworks
 
 HASH = "ab" * 32
 GOOD: dict[str, Any] = {"name": "laptop", "sha256": HASH}
@@ -34,6 +35,20 @@ counts = optional() | st.integers(0, 10**9)
 times = optional() | st.integers(0, 4 * 10**9).map(float)
 spans = st.tuples(st.integers(1, 65535), st.integers(1, 65535)).map(sorted).map(tuple)
 words = st.from_regex(r"[a-z][a-z0-9-]{0,10}", fullmatch=True)
+networks = st.lists(st.ip_addresses().map(str), max_size=3).map(parseNetworks)
+limits = st.integers(0, 10**9)
+stays = st.just(0.0) | st.integers(1, 10**9).map(float)
+policies = st.builds(
+    VisitorPolicy,
+    allow=networks,
+    deny=networks,
+    perAddress=limits,
+    total=limits,
+    perMinute=limits,
+    rate=st.integers(0, 10**12),
+    idle=stays,
+    maxAge=stays,
+)
 permissions = st.builds(
     Permissions,
     ports=optional()
@@ -45,6 +60,7 @@ permissions = st.builds(
     expires=times,
     may=st.frozensets(st.sampled_from(RIGHTS)),
     services=optional() | st.lists(words, max_size=3).map(tuple),
+    policy=policies,
 )
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,63}", fullmatch=True).filter(
     lambda name: tokenNameProblem(name) is None
@@ -64,6 +80,8 @@ json_ = st.recursive(
 )
 KEYS = ["ports", "protocols", "maxTunnels", "maxVisitors", "rate", "expires", "may"]
 KEYS += ["services", "created", "revoked", "name", "sha256", "other"]
+KEYS += ["allow", "deny", "visitorsPerTunnel", "visitorsPerAddress", "visitorRate"]
+KEYS += ["ratePerTunnel", "idle", "maxAge"]
 
 
 class TokenTests(SynchronousTestCase):
@@ -142,6 +160,14 @@ class LineTests(SynchronousTestCase):
                     "may": ["open", "access"],
                     "services": ["ssh", "db-*"],
                     "created": None,
+                    "allow": ["10.0.0.0/8", "2001:db8::/32"],
+                    "deny": ["10.9.0.0/16"],
+                    "visitorsPerTunnel": 5,
+                    "visitorsPerAddress": 2,
+                    "visitorRate": 30,
+                    "ratePerTunnel": "1MB/s",
+                    "idle": 60,
+                    "maxAge": 3600.5,
                 }
             )
         )
@@ -154,6 +180,16 @@ class LineTests(SynchronousTestCase):
             1924905600.0,
             frozenset({"open", "access"}),
             ("ssh", "db-*"),
+            policy=VisitorPolicy(
+                parseNetworks(["10.0.0.0/8", "2001:db8::/32"]),
+                parseNetworks(["10.9.0.0/16"]),
+                2,
+                5,
+                30,
+                1_000_000,
+                60.0,
+                3600.5,
+            ),
         )
         self.assertEqual(token.permissions, expected)
 
@@ -179,6 +215,12 @@ class LineTests(SynchronousTestCase):
         self.assertBroken("protocols takes a list", protocols="tcp")
         self.assertBroken("may takes some of", may=["all"])
         self.assertBroken("services takes names", services=[""])
+        self.assertBroken("allow: 'office' is no address", allow=["office"])
+        self.assertBroken("deny takes a list", deny="10.0.0.0/8")
+        self.assertBroken("visitorsPerTunnel takes a whole", visitorsPerTunnel="5")
+        self.assertBroken("ratePerTunnel: 'fast' is no rate", ratePerTunnel="fast")
+        self.assertBroken("idle takes seconds", idle=0.5)
+        self.assertBroken("maxAge takes seconds", maxAge="1h")
         for line in ("", "[]", "5", '{"a": 1', "[" * 100_000, '{"name": "a",}'):
             error = self.assertRaises(ValueError, parseToken, line)
             self.assertEqual(str(error), "it is no JSON object")

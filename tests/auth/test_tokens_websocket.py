@@ -18,6 +18,7 @@ from tristunnel.auth.tokens import TokenFile
 from tristunnel.auth.tokens_store import TokenStore
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.ports import parsePorts
+from tristunnel.rules.policy import VisitorPolicy, parseNetworks
 
 
 class TokenWebSocketTests(WebSocketTestCase):
@@ -133,6 +134,23 @@ class TokenWebSocketTests(WebSocketTestCase):
         self.revoke()
         await host.gone()
         await visitor.gone()
+
+    async def test_roomPolicy(self) -> None:
+        """
+        What a token asks of visitors holds for its room, also for one who came
+        before the room was anybody's.
+        """
+        await self.start(policy=VisitorPolicy(deny=parseNetworks(["127.0.0.0/8"])))
+        other = self.store.create("visitor", Permissions())
+        self.checker.follow()
+        early = await self.open(f"/client/den?token={other}", {})
+        await self.connect("/host/den")
+        await early.gone()
+        late = await self.open(f"/client/den?token={other}", {})
+        await late.gone()
+        self.assertEqual(
+            [code for _, code in self.notes.named("visitorRefused")], ["not-permitted"]
+        )
 
     async def test_noRooms(self) -> None:
         """

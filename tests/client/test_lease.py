@@ -4,14 +4,17 @@ What a client remembers over a restart, L{tristunnel.client.lease}.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 
 from tests.tls.files import FileTestCase
-from tristunnel.client.lease import ClientLease
+from tristunnel.client.lease import TRY_AGAIN, ClientLease
 
 _SPEC = "0=localhost:80"
 
@@ -166,19 +169,136 @@ class ClientLeaseTests(FileTestCase):
         self.fill(lease)
         self.assertEqual(lease.ports, {_SPEC: 4000})
 
+    def fails(self, number: int) -> None:
+        """
+        Have the disk take nothing, until C{broken} is 0.
+        """
+
+        def fsync(descriptor: int) -> None:
+            if self.broken:
+                raise OSError(self.broken, os.strerror(self.broken))
+
+        self.broken = number
+        self.patch(os, "fsync", fsync)
+
     def test_full(self) -> None:
         """
-        A disk that is full is a line, and nothing worse.
+        A disk that is full is one line with a cure; what was written before
+        stays, and is replaced as soon as there is room.
         """
-        if not os.path.exists("/dev/full"):
-            return
-        lease = self.take()
+        clock = Clock()
+        directory = self.directory / "state"
+        lease = ClientLease.forClient(directory, "tcp:a:1", [_SPEC], clock)
+        self.fill(lease)
+        (path,) = directory.iterdir()
+        before = path.read_bytes()
+        self.fails(errno.ENOSPC)
+        with self.problems() as lines:
+            lease.opened(_SPEC, "w3p://a/2", 4001)
+            lease.opened(_SPEC, "w3p://a/3", 4002)
+            clock.advance(TRY_AGAIN)
+            clock.advance(TRY_AGAIN)
+        (line,) = lines
+        self.assertIn("was not written (No space left on device)", line)
+        self.assertIn("--state-dir", line)
+        self.assertEqual(list(directory.iterdir()), [path])
+        self.assertEqual(path.read_bytes(), before)
+        self.broken = 0
+        clock.advance(TRY_AGAIN)
+        self.assertEqual(json.loads(path.read_bytes())["ports"], {_SPEC: 4002})
+        self.assertEqual(clock.getDelayedCalls(), [])
         lease.close()
-        (path,) = (self.directory / "state").iterdir()
-        path.unlink()
-        path.symlink_to("/dev/full")
-        lease = self.take()
+
+    def test_fullToTheEnd(self) -> None:
+        """
+        The last try is when the client stops; no timer is left.
+        """
+        clock = Clock()
+        lease = ClientLease.forClient(self.directory / "state", "a", [_SPEC], clock)
+        self.fails(errno.EDQUOT)
         with self.problems() as lines:
             self.fill(lease)
-        self.assertTrue(lines)
-        self.assertIn("was not written", lines[0])
+            lease.close()
+        self.assertEqual(len(lines), 1)
+        self.assertEqual(clock.getDelayedCalls(), [])
+        self.assertEqual(self.take("a").ports, {})
+
+    def test_directoryComesBack(self) -> None:
+        """
+        A directory that could not be used is used when it can be.
+        """
+        clock = Clock()
+        self.write("state")
+        directory = self.directory / "state"
+        with self.problems() as lines:
+            lease = ClientLease.forClient(directory, "tcp:a:1", [_SPEC], clock)
+            self.fill(lease)
+        self.assertEqual(len(lines), 1)
+        directory.unlink()
+        clock.advance(TRY_AGAIN)
+        lease.close()
+        self.assertEqual(self.take().ports, {_SPEC: 4000})
+
+    def test_readOnly(self) -> None:
+        """
+        What is in a directory that cannot be written to is taken up all the
+        same.
+        """
+        lease = self.take()
+        self.fill(lease)
+        lease.close()
+        opened = os.open
+
+        def readOnly(path: str, flags: int, mode: int = 0o777) -> int:
+            if flags & (os.O_WRONLY | os.O_RDWR) or not os.path.exists(path):
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+            return opened(path, flags, mode)
+
+        self.patch(os, "open", readOnly)
+        with self.problems() as lines:
+            second = self.take()
+            second.opened(_SPEC, "w3p://a/1", 4001)
+        self.assertEqual(second.asOffer(), {"id": "i", "secret": "s"})
+        self.assertEqual(len(lines), 1)
+        self.assertIn("Read-only", lines[0])
+
+    def test_halfWritten(self) -> None:
+        """
+        A client that is killed while it writes leaves a whole file: the old
+        one, or the new one.
+        """
+        first = self.take()
+        self.fill(first)
+        (path,) = (self.directory / "state").iterdir()
+        for killed in ("fsync", "replace"):
+            patched = self.patch(os, killed, self._die)
+            with self.assertRaises(KeyboardInterrupt):
+                first.opened(_SPEC, "w3p://a/2", 5000)
+            patched.restore()
+            self.assertEqual(json.loads(path.read_bytes())["ports"], {_SPEC: 4000})
+        first.opened(_SPEC, "w3p://a/2", 5000)
+        first.close()
+        self.assertEqual(self.take().ports, {_SPEC: 5000})
+        self.assertEqual(list(path.parent.iterdir()), [path])
+
+    def _die(self, *arguments: object) -> None:
+        """Be killed."""
+        raise KeyboardInterrupt
+
+    def test_replacedWhileTaken(self) -> None:
+        """
+        Who opens the file just before its owner replaces it gets no lock on
+        what nobody will see again.
+        """
+        first = self.take()
+        self.fill(first)
+        lock = fcntl.flock
+
+        def flock(descriptor: int, operation: int) -> None:
+            locking.restore()
+            first.opened(_SPEC, "w3p://a/1", 4001)
+            first.close()
+            lock(descriptor, operation)
+
+        locking = self.patch(fcntl, "flock", flock)
+        self.assertEqual(self.take().ports, {_SPEC: 4001})

@@ -54,9 +54,9 @@ class BackoffTests(SynchronousTestCase):
             self.assertTrue(30.0 < backoff(0, 30.0) <= 30.0 + FIRST_DELAY)
 
 
-class ClientServiceTests(NetworkTestCase):
+class ClientServiceTestCase(NetworkTestCase):
     """
-    The client connects, opens its tunnels, and comes back.
+    A test of a client with a server in memory.
     """
 
     def setUp(self) -> None:
@@ -130,6 +130,12 @@ class ClientServiceTests(NetworkTestCase):
         self.clock.advance(0)
         self.settle()
         self.successResultOf(stopping)
+
+
+class ClientServiceTests(ClientServiceTestCase):
+    """
+    The client connects, opens its tunnels, and comes back.
+    """
 
     def test_events(self) -> None:
         """

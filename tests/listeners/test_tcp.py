@@ -5,13 +5,19 @@ Visitors over TCP, L{tristunnel.listeners.tcp}.
 from __future__ import annotations
 
 import errno
+import socket
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import CannotListenError, ConnectionDone
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactorClock, StringTransport
-from twisted.test.iosim import FakeTransport
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from twisted.test.iosim import FakeTransport, connect
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.tls.authority import makeAuthority
@@ -21,6 +27,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
 from tristunnel.listeners.ports import UNPRIVILEGED, PortRange
 from tristunnel.listeners.tcp import TCPListeners, addressText
+from tristunnel.server.gate import PATIENCE, Gate
 from tristunnel.tls.client_context import clientConnectionCreator
 from tristunnel.tls.server_context import ReloadingCertificate
 
@@ -44,6 +51,13 @@ class AddressTextTests(SynchronousTestCase):
             (None, "unix"),
         ):
             self.assertEqual(addressText(address), text)
+
+    def test_onion(self) -> None:
+        """
+        An onion service of txtorcon's has a name, and the port that it shows.
+        """
+        address = SimpleNamespace(type="onion", onion_uri="abc.onion", onion_port=9000)
+        self.assertEqual(addressText(address), "abc.onion:9000")
 
 
 class _Reactor(MemoryReactorClock):
@@ -76,6 +90,16 @@ class TCPListenersTests(SynchronousTestCase):
         """Make a reactor that never has a real port."""
         self.reactor = _Reactor()
         self.arrived: list[tuple[End, str]] = []
+        self.onV6: list[int] = []
+        self.failingV6: dict[int, int] = {}
+
+    def bindV6(self, port: int) -> socket.socket:
+        """Pretend to listen on IPv6, or fail."""
+        number = self.failingV6.pop(port, None)
+        if number is not None:
+            raise OSError(number, "no")
+        self.onV6.append(port)
+        return socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
 
     def open(
         self,
@@ -88,6 +112,7 @@ class TCPListenersTests(SynchronousTestCase):
         Open a port.
         """
         listeners = TCPListeners(self.reactor, interface, ports)
+        listeners.bindV6 = self.bindV6  # type: ignore[method-assign]
         return listeners.open(
             port, prefer, lambda end, address: self.arrived.append((end, address))
         )
@@ -113,15 +138,29 @@ class TCPListenersTests(SynchronousTestCase):
         A port that is asked for, on IPv6 and IPv4 at once.
         """
         self.open(8080)
-        self.assertEqual(self.listened(), [(8080, "::")])
+        self.assertEqual(self.listened(), [(8080, "0.0.0.0")])
+        self.assertEqual(self.onV6, [8080])
 
     def test_withoutIPv6(self) -> None:
         """
         A machine without IPv6 listens on IPv4.
         """
-        self.reactor.failing["::"] = errno.EAFNOSUPPORT
+        self.failingV6[8080] = errno.EAFNOSUPPORT
         self.open(8080)
         self.assertEqual(self.listened(), [(8080, "0.0.0.0")])
+        self.assertEqual(self.onV6, [])
+
+    def test_takenOnIPv6(self) -> None:
+        """
+        A port that only IPv4 has free is refused if it was asked for, and not
+        chosen if any will do.
+        """
+        self.failingV6[8080] = errno.EADDRINUSE
+        self.refused("port-taken", "in use", port=8080)
+        self.failingV6[0] = errno.EADDRINUSE
+        self.open(0)
+        self.assertEqual(self.listened()[-2:], [(0, "0.0.0.0"), (0, "0.0.0.0")])
+        self.assertEqual(len(self.onV6), 1)
 
     def test_interface(self) -> None:
         """
@@ -149,7 +188,7 @@ class TCPListenersTests(SynchronousTestCase):
         """
         self.refused("port-not-permitted", "--ports", port=80)
         self.open(80, ports=PortRange(((1, 1023),)))
-        self.assertEqual(self.listened(), [(80, "::")])
+        self.assertEqual(self.listened(), [(80, "0.0.0.0")])
 
     def test_outside(self) -> None:
         """
@@ -168,7 +207,7 @@ class TCPListenersTests(SynchronousTestCase):
         self.open(prefer=4321)
         self.reactor.failing[4322] = errno.EADDRINUSE
         self.open(prefer=4322)
-        self.assertEqual(self.listened(), [(4321, "::"), (0, "::")])
+        self.assertEqual(self.listened(), [(4321, "0.0.0.0"), (0, "0.0.0.0")])
 
     def test_range(self) -> None:
         """
@@ -178,7 +217,7 @@ class TCPListenersTests(SynchronousTestCase):
         for taken in (4000, 4001, 4003):
             self.reactor.failing[taken] = errno.EADDRINUSE
         self.open(ports=ports)
-        self.assertEqual(self.listened(), [(4002, "::")])
+        self.assertEqual(self.listened(), [(4002, "0.0.0.0")])
         self.reactor.failing[4002] = errno.EADDRINUSE
         self.refused("ports-exhausted", "all 4 ports", ports=ports)
 
@@ -228,6 +267,84 @@ class VisitorsOverTLSTests(FileTestCase):
         self.assertTrue(meeting.client.agreed)
 
 
+class HandshakeTests(FileTestCase):
+    """
+    Visitors whose TLS is not up yet are counted.
+    """
+
+    def setUp(self) -> None:
+        """
+        Have a port with a certificate, for two such visitors.
+        """
+        super().setUp()
+        self.authority = makeAuthority()
+        self.creator = ReloadingCertificate(
+            self.write("cert.pem", *self.authority.issue(["server.example"]))
+        )
+        self.reactor = MemoryReactorClock()
+        self.arrived: list[End] = []
+        listeners = TCPListeners(self.reactor, creator=self.creator)
+        listeners.handshakes = self.gate = Gate(self.reactor.seconds, 2, 3)
+        listeners.open(8080, 0, lambda end, address: self.arrived.append(end))
+        self.factory: Any = self.reactor.tcpServers[0][1]
+
+    def come(self, host: str = "192.0.2.1") -> FakeTransport:
+        """
+        Connect, and say nothing.
+        """
+        protocol = self.factory.buildProtocol(IPv4Address("TCP", host, 777))
+        transport = FakeTransport(protocol, True)
+        protocol.makeConnection(transport)
+        return transport
+
+    def test_bounds(self) -> None:
+        """
+        There is room for so many of an address, and for so many in all; who
+        leaves makes room.
+        """
+        first = self.come()
+        self.come()
+        self.assertTrue(self.come().disconnecting)
+        self.come("192.0.2.2")
+        self.assertTrue(self.come("192.0.2.3").disconnecting)
+        self.assertEqual(self.gate.strangers, 3)
+        first.protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.gate.strangers, 2)
+        self.assertFalse(self.come("192.0.2.3").disconnecting)
+
+    def test_makesRoom(self) -> None:
+        """
+        Who has waited for long has to go when somebody new comes.
+        """
+        first = self.come()
+        self.come("192.0.2.2")
+        self.reactor.advance(PATIENCE)
+        self.come("192.0.2.3")
+        self.assertFalse(self.come("192.0.2.4").disconnecting)
+        self.assertTrue(first.disconnecting)
+
+    def test_known(self) -> None:
+        """
+        Whose TLS is up is a visitor, and not counted here.
+        """
+        protocol = self.factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 777))
+        client = clientConnectionCreator(
+            "server.example",
+            trustRoots=self.authority.write(self.directory / "ca.pem"),
+        )
+        wrapped = TLSMemoryBIOFactory(client, True, Factory.forProtocol(Protocol))
+        self.assertEqual(self.gate.strangers, 1)
+        pump = connect(
+            protocol,
+            FakeTransport(protocol, True),
+            peer := wrapped.buildProtocol(None),
+            FakeTransport(peer, False),
+        )
+        pump.flush()
+        self.assertEqual(len(self.arrived), 1)
+        self.assertEqual(self.gate.strangers, 0)
+
+
 class RealPortTests(TestCase):
     """
     A real port.
@@ -249,6 +366,30 @@ class RealPortTests(TestCase):
         await Deferred.fromCoroutine(self.close(first))
         second = listeners.open(port, 0, lambda end, address: None)
         await self.close(second)
+
+    async def test_bothFamilies(self) -> None:
+        """
+        Visitors come over IPv4 and IPv6, and each by its own address.
+        """
+        from twisted.internet import reactor
+
+        came: list[str] = []
+        listener = TCPListeners(reactor).open(0, 0, lambda end, who: came.append(who))
+        port = listener.address[2]
+        for host in ("127.0.0.1", "::1"):
+            try:
+                visitor = socket.create_connection((host, port))
+            except OSError:
+                if host != "::1":
+                    raise
+                continue
+            mine = visitor.getsockname()[1]
+            while not came:
+                await deferLater(reactor, 0)
+            text = f"[{host}]:{mine}" if ":" in host else f"{host}:{mine}"
+            self.assertEqual(came.pop(), text)
+            visitor.close()
+        await self.close(listener)
 
     async def close(self, listener: Any) -> None:
         """Close a port."""

@@ -64,6 +64,7 @@ class HideTests(SynchronousTestCase):
         options["tunnel"] = "w3p://host:1/id#fragment"
         options["credentials"] = {"id": "laptop", "secret": "pw"}
         options["proxy"] = "http://me:pass@proxy:3128"
+        options["connect"] = "wss://me:word@host/client/room?token=tun_x"
         options["header"] = [("X-Trace", "yes"), ("Authorization", "Bearer t")]
         exposed = exposedSecrets(options)
         self.assertEqual(
@@ -72,7 +73,11 @@ class HideTests(SynchronousTestCase):
                 "--tunnel": ["fragment"],
                 "--credentials": ["pw"],
                 "--proxy": ["me:pass"],
+                "--connect": ["me:word", "token=tun_x"],
                 "--header": ["Bearer t"],
             },
         )
         self.assertEqual(exposedSecrets(Options()), {})
+        options = Options()
+        options["connect"] = "wss://host:1/tunnel?a=b"
+        self.assertEqual(exposedSecrets(options), {})

@@ -10,12 +10,15 @@ from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
 from twisted.internet.testing import MemoryReactor, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
+from tristunnel.relay.gathering import GATHERED
 from tristunnel.relay.kernel import (
     AT_ONCE,
+    PIECES,
     PlainSink,
     canHandOver,
     handOver,
@@ -33,11 +36,13 @@ class _Socket:
     def __init__(self, room: int) -> None:
         self.room = room
         self.sent = b""
+        self.calls = 0
 
     def sendmsg(self, data: Sequence[bytes]) -> int:
         """
         Take what there is room for.
         """
+        self.calls += 1
         taken = b"".join(data)[: self.room]
         if not taken:
             raise BlockingIOError
@@ -60,6 +65,8 @@ class TransportTests(SynchronousTestCase):
         self.addCleanup(self.theirs.close)
         self.addCleanup(ours.close)
         self.reactor: Any = MemoryReactor()
+        self.clock = Clock()
+        self.reactor.callLater = self.clock.callLater
         self.transport = Connection(ours, Protocol(), self.reactor)
         self.transport.connected = 1
         self.socket = ours
@@ -110,12 +117,14 @@ class TransportTests(SynchronousTestCase):
     def check(self, room: int, *pieces: Sequence[bytes]) -> _Socket:
         """
         Write pieces where so many bytes go the short way, and look that all
-        arrive in order.
+        arrive in order once the turn is over.
         """
         plain = _Socket(room)
         sink = PlainSink(self.transport, plain)  # type: ignore[arg-type]
         for each in pieces:
             sink.writeSequence(each)
+        self.before = plain.sent
+        self.clock.advance(0)
         held = self.transport.dataBuffer + b"".join(self.transport._tempDataBuffer)
         whole = b"".join(piece for each in pieces for piece in each)
         self.assertTrue(plain.sent + held == whole)
@@ -126,15 +135,70 @@ class TransportTests(SynchronousTestCase):
         What is large is sent at once.
         """
         large = [b"head", b"x" * AT_ONCE]
-        plain = self.check(10 * AT_ONCE, large, large)
-        self.assertEqual(len(plain.sent), 2 * (4 + AT_ONCE))
+        self.check(10 * AT_ONCE, large, large)
+        self.assertEqual(len(self.before), 2 * (4 + AT_ONCE))
 
     def test_small(self) -> None:
         """
-        What is small is gathered, and nothing large overtakes it.
+        What is small is gathered until the turn is over.
+        """
+        plain = self.check(100, [b"head", b"x"], [b"y"])
+        self.assertEqual((self.before, plain.calls), (b"", 1))
+
+    def test_smallThenLarge(self) -> None:
+        """
+        Nothing large overtakes what is small.
         """
         small, large = [b"head", b"x"], [b"head", b"y" * AT_ONCE]
-        self.assertEqual(self.check(10 * AT_ONCE, small, large).sent, b"")
+        plain = self.check(10 * AT_ONCE, small, large)
+        self.assertEqual((self.before == plain.sent, plain.calls), (True, 1))
+
+    def test_many(self) -> None:
+        """
+        Much that is small is sent in several goes, so that the peer has
+        something to do meanwhile.
+        """
+        plain = self.check(AT_ONCE, *[[b"head", b"x"]] * (2 * PIECES))
+        self.assertEqual(plain.calls, 4)
+
+    def test_inTurn(self) -> None:
+        """
+        Within a turn of others it is sent when that is over.
+        """
+        plain = _Socket(100)
+        sink = PlainSink(self.transport, plain)  # type: ignore[arg-type]
+        GATHERED.begin()
+        sink.write(b"one")
+        sink.write(b"two")
+        self.assertEqual(plain.sent, b"")
+        GATHERED.end()
+        self.assertEqual((plain.sent, plain.calls), (b"onetwo", 1))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_flush(self) -> None:
+        """
+        Before a connection is closed, what was gathered is sent.
+        """
+        plain = _Socket(100)
+        sink = PlainSink(self.transport, plain)  # type: ignore[arg-type]
+        sink.write(b"goodbye")
+        sink.flush()
+        self.assertEqual(plain.sent, b"goodbye")
+        self.clock.advance(0)
+        self.assertEqual(plain.calls, 1)
+
+    def test_afterTheTransport(self) -> None:
+        """
+        Nothing overtakes what the transport holds.
+        """
+        plain = _Socket(100)
+        sink = PlainSink(self.transport, plain)  # type: ignore[arg-type]
+        self.transport.write(b"first")
+        sink.write(b"second")
+        self.clock.advance(0)
+        self.assertEqual(plain.sent, b"")
+        self.transport.doWrite()
+        self.assertEqual(self.theirs.recv(100), b"firstsecond")
 
     def test_partly(self) -> None:
         """

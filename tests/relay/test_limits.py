@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed
 from tristunnel.relay.join import join
-from tristunnel.relay.limits import Throttle
+from tristunnel.relay.limits import QUANTUM, Throttle
+from tristunnel.relay.memory import HELD
 
 BURST = 64 * 1024
 
@@ -35,6 +36,11 @@ class MemoryEnd:
     def join(self, peer: MemoryEnd, closed: Closed) -> None:
         """Keep both."""
         self.peer, self.closed = peer, closed
+
+    def passTo(self, peer: MemoryEnd) -> tuple[MemoryEnd, bool]:
+        """Keep it."""
+        before, self.peer = self.peer, peer
+        return before, self.paused > 0
 
     def whileWaiting(self, left: Closed) -> None:
         """Keep it."""
@@ -126,13 +132,26 @@ class ThrottleTests(SynchronousTestCase):
         client, _ = self.pair()
         other, _ = self.pair()
         client.peer.write(bytes(BURST))
-        other.peer.write(bytes(1000))
+        other.peer.write(bytes(BURST))
         self.assertEqual((client.paused, other.paused), (0, 1))
         client.peer.write(bytes(1000))
-        self.clock.advance(1.1)
+        self.clock.advance(BURST / 1000 + 0.1)
         self.assertEqual((client.paused, other.paused), (1, 0))
         self.clock.advance(1)
         self.assertEqual(client.paused, 0)
+
+    def test_little(self) -> None:
+        """
+        Who says little need not wait behind those who say a lot, until it has
+        said as much as they may.
+        """
+        greedy, _ = self.pair()
+        modest, _ = self.pair()
+        greedy.peer.write(bytes(BURST + 5000))
+        modest.peer.write(b"key")
+        self.assertEqual((greedy.paused, modest.paused), (1, 0))
+        modest.peer.write(bytes(QUANTUM))
+        self.assertEqual(modest.paused, 1)
 
     def test_bothReasons(self) -> None:
         """
@@ -190,6 +209,110 @@ class ThrottleTests(SynchronousTestCase):
                 passed += 16384
             self.clock.advance(0.1)
         self.assertTrue(0.98 < passed / (100_000 * 100 + BURST) < 1.02)
+
+    def test_latecomer(self) -> None:
+        """
+        A stream that comes while the rate is overdrawn waits with its first
+        piece, so that many short ones are limited as one long one is.
+        """
+        client, _ = self.pair()
+        client.peer.write(bytes(BURST + 2000))
+        late, visitor = self.pair()
+        late.peer.write(b"first")
+        late.peer.write(b"second")
+        late.peer.finish()
+        self.assertEqual((visitor.taken, visitor.ended), ([], []))
+        self.assertEqual(HELD.of(late.peer), 11)
+        self.clock.advance(1.9)
+        self.assertEqual((visitor.taken, late.paused), ([], 1))
+        self.clock.advance(0.2)
+        self.assertEqual(visitor.taken, [b"first", b"second"])
+        self.assertEqual((visitor.ended, late.paused), (["finish"], 0))
+        self.assertEqual(HELD.of(late.peer), 0)
+
+    def test_latecomerLeaves(self) -> None:
+        """
+        What it had said before it left goes on; of one that broke, nothing
+        does.
+        """
+        client, _ = self.pair()
+        client.peer.write(bytes(BURST + 2000))
+        late, visitor = self.pair()
+        late.peer.write(b"last")
+        late.peer.finish()
+        late.closed(None)
+        self.assertEqual((visitor.taken, visitor.ended), ([b"last"], ["finish"]))
+        broken, visitor = self.pair()
+        broken.peer.write(b"lost")
+        broken.peer.reset(TunnelError("reset"))
+        broken.closed(TunnelError("reset"))
+        self.assertEqual((visitor.taken, visitor.ended), ([], ["reset"]))
+        self.assertEqual(HELD.of(broken.peer), 0)
+        self.clock.advance(100)
+
+    def test_shortStreams(self) -> None:
+        """
+        Short streams, one after the other, are not faster than the rate.
+        """
+        throttle = Throttle(self.clock, 100_000)
+        visitors = []
+        for _ in range(1000):
+            client, visitor = MemoryEnd(), MemoryEnd()
+            join(*throttle.between(client, visitor), [].append)
+            client.peer.write(bytes(20_000))
+            visitors.append(visitor)
+            self.clock.advance(0.1)
+        passed = sum(len(data) for visitor in visitors for data in visitor.taken)
+        self.assertLess(passed, 1.1 * (100_000 * 100 + BURST))
+
+    def test_changed(self) -> None:
+        """
+        A rate that changes lets go of who waits; so does none at all.
+        """
+        client, _ = self.pair()
+        client.peer.write(bytes(BURST + 500_000))
+        self.throttle.change(2000)
+        self.assertEqual((client.paused, self.clock.getDelayedCalls()), (0, []))
+        client.peer.write(bytes(QUANTUM + 2000))
+        self.assertEqual(client.paused, 1)
+        self.throttle.change(0)
+        for _ in range(100):
+            client.peer.write(bytes(BURST))
+        self.assertEqual((client.paused, self.clock.getDelayedCalls()), (0, []))
+
+    def test_newFlows(self) -> None:
+        """
+        A new flow for each datagram is not faster than the rate; a flow that
+        says little gets through beside one that says a lot.
+        """
+        passed = 0
+        for _ in range(1000):
+            client, visitor = self.pair(True)
+            client.peer.send(bytes(1000))
+            passed += len(visitor.taken)
+            self.clock.advance(0.1)
+        self.assertLess(passed, 1.1 * (100 + BURST / 1000))
+        self.throttle = Throttle(self.clock, 10_000)
+        flood, _ = self.pair(True)
+        modest, visitor = self.pair(True)
+        for _ in range(80):
+            flood.peer.send(bytes(1000))
+        modest.peer.send(b"hello")
+        self.assertEqual(visitor.taken, [b"hello"])
+
+    def test_lateDatagrams(self) -> None:
+        """
+        A flow that has no limit gets one.
+        """
+        client, visitor = MemoryEnd(), MemoryEnd()
+        join(client, visitor, [].append)
+        self.throttle.onto(client, visitor, True)
+        for _ in range(80):
+            client.peer.send(bytes(1000))
+        self.assertEqual((len(visitor.taken), visitor.dropped), (66, 14))
+        self.throttle.change(0)
+        client.peer.send(b"again")
+        self.assertEqual(visitor.taken[-1], b"again")
 
     def test_datagrams(self) -> None:
         """

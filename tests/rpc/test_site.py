@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http_headers import _nameEncoder
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
@@ -143,6 +144,20 @@ class LimitTests(MemoryTestCase):
             self.send(self.HEAD + absurd + rest)
             self.assertEqual(self.answer()[0], 413)
             self.assertEqual(self.transport.value().count(b"HTTP/1.1"), 1)
+
+    def test_longName(self) -> None:
+        """
+        A header whose name is too long is refused: such names would be kept for
+        ever.
+        """
+        kept = _nameEncoder._canonicalHeaderCache
+        for size, status in ((256, 200), (257, 400), (10_000, 400)):
+            self.visit()
+            name = b"a%d" % size + b"b" * (size - 1 - len(str(size)))
+            self.send(self.HEAD + name + b": x\r\n\r\n")
+            self.assertEqual(self.answer()[0], status)
+            isKept = name.lower() in {each.lower() for each in kept}
+            self.assertEqual(isKept, status == 200)
 
     def test_chunked(self) -> None:
         """

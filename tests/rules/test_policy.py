@@ -18,13 +18,9 @@ from tristunnel.interfaces import Closed
 from tristunnel.listeners.udp import UDPListener
 from tristunnel.relay.descriptors import Reserve
 from tristunnel.relay.limits import Throttle
-from tristunnel.rules.policy import (
-    Doorkeeper,
-    HouseRules,
-    VisitorPolicy,
-    hostOfVisitor,
-    parseNetworks,
-)
+from tristunnel.rules.door import Doorkeeper, hostOfVisitor
+from tristunnel.rules.house import HouseRules
+from tristunnel.rules.policy import VisitorPolicy, parseNetworks
 from tristunnel.tunnels.service import Caller
 from tristunnel.tunnels.tunnel import Stream, Tunnel
 

@@ -4,12 +4,21 @@ Tests for L{tristunnel.server.gate}.
 
 from __future__ import annotations
 
+from functools import partial
+
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.errors import TunnelError
-from tristunnel.server.gate import PENALTY, PENALTY_FREE, Gate, sourceOf
+from tristunnel.server.gate import (
+    PATIENCE,
+    PENALTY,
+    PENALTY_FREE,
+    ROOMS,
+    Gate,
+    sourceOf,
+)
 
 
 def _from(host: str) -> IPv4Address:
@@ -46,6 +55,78 @@ class GateTests(SynchronousTestCase):
         first.known()
         self.assertEqual(self.gate.strangers, 2)
         self.gate.enter(_from("10.0.0.1"))
+
+    def test_again(self) -> None:
+        """
+        Who was known and waits once more counts once more, and may take half
+        of the places.
+        """
+        first = self.gate.enter(_from("10.0.0.1"))
+        first.known()
+        first.again()
+        first.again()
+        self.assertEqual(self.gate.strangers, 1)
+        other = self.gate.enter(_from("10.0.0.2"))
+        other.known()
+        self.assertRaises(TunnelError, other.again)
+        first.known()
+        other.again()
+        self.assertEqual(self.gate.strangers, 1)
+        other.known()
+        self.assertEqual(self.gate.strangers, 0)
+
+    def test_proxy(self) -> None:
+        """
+        A proxy's connections are many people's: there is no bound for them but
+        the one for all, and nobody has to wait for another's failures.
+        """
+        gate = Gate(self.clock.seconds, 1, 3, {"10.0.0.1"}.__contains__)
+        for _ in range(3):
+            gate.enter(_from("10.0.0.1")).failed()
+        gate.loginFailed(_from("10.0.0.1"))
+        self.assertRaises(TunnelError, gate.enter, _from("10.0.0.1"))
+        gate.check(_from("10.0.0.1"))
+
+    def test_makesRoom(self) -> None:
+        """
+        When all places are taken, the one who has been at the door for longest
+        has to leave for somebody new, unless that is not long yet.
+        """
+        left: list[int] = []
+        for number in range(3):
+            stranger = self.gate.enter(_from(f"10.0.0.{number}"))
+            stranger.leave = partial(left.append, number)
+            self.clock.advance(PATIENCE / 2)
+        self.gate.enter(_from("10.0.1.1"))
+        self.assertEqual(left, [0])
+        self.assertEqual(self.gate.strangers, 3)
+        self.refusal("10.0.1.2")
+        self.clock.advance(1 / ROOMS)
+        self.gate.enter(_from("10.0.1.2"))
+        self.assertEqual(left, [0, 1])
+        self.clock.advance(1 / ROOMS)
+        self.assertEqual(self.gate.strangers, 3)
+
+    def test_waitersMakeNoRoom(self) -> None:
+        """
+        Nobody has to leave for one who waits with the next request.
+        """
+        waiter = self.gate.enter(_from("10.0.0.1"))
+        waiter.known()
+        other = self.gate.enter(_from("10.0.0.2"))
+        other.leave = self.fail
+        self.clock.advance(PATIENCE)
+        self.assertRaises(TunnelError, waiter.again)
+
+    def test_refusedIsForgotten(self) -> None:
+        """
+        Who is turned away costs no memory, however many addresses it has.
+        """
+        for number in range(3):
+            self.gate.enter(_from(f"10.0.0.{number}"))
+        for number in range(50):
+            self.refusal(f"10.0.1.{number}")
+        self.assertEqual(len(self.gate._strangers), 3)
 
     def test_total(self) -> None:
         """

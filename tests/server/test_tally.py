@@ -78,6 +78,7 @@ class LagTests(SynchronousTestCase):
         lag.tick = lambda: ticks.append(clock.seconds())
         lag.start()
         lag.start()
+        self.assertEqual(lag.timers, 1)
         clock.advance(INTERVAL)
         self.assertEqual(lag.last, 0)
         clock.advance(INTERVAL + 0.25)
@@ -145,7 +146,8 @@ class TallyTests(ServiceTestCase):
         visitor.received = 150
         self.clock.advance(2)
         self.close(uri)
-        self.assertEqual(self.tally.lives["tcp"].total, 2)
-        self.assertEqual(self.tally.received["tcp"].total, 150)
+        visits = self.tally.visits[OTHER, "tcp"]
+        self.assertEqual((visits.lives.total, visits.received.total), (2, 150))
+        self.assertEqual(self.tally.relayed, 150)
         self.assertEqual(self.tally.broken, {"closed": 1})
         self.assertEqual(self.tally.tunnels, [])

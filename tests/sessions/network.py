@@ -133,6 +133,13 @@ class Talker:
         for act in early:
             act()
 
+    def passTo(self, peer: End) -> tuple[End | None, bool]:
+        """
+        Be joined to what stands for the peer.
+        """
+        before, self._peer = self._peer, peer
+        return before, self.paused
+
     def whileWaiting(self, left: Closed) -> None:
         """
         Nobody leaves early here.

@@ -4,12 +4,10 @@ Streams that leave their session, through a server and a client of ours.
 
 from __future__ import annotations
 
-import os
 import random
-from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.task import deferLater
 
@@ -19,15 +17,9 @@ from tristunnel.client import direct as clientDirect
 from tristunnel.client import service as clientService
 from tristunnel.client.direct import Carrier, DirectWays
 from tristunnel.errors import TunnelError
-from tristunnel.relay.pipes import PIPES
 from tristunnel.relay.sockets import SocketEnd
 from tristunnel.sessions import direct as serverDirect
 from tristunnel.wire.framed import encodeHandshake
-
-LONG = bool(os.environ.get("TRISTUNNEL_LONG"))
-
-STREAMS = 10_000 if LONG else 150
-"""Streams of the long test."""
 
 
 class CarrierTestCase(LoopbackTestCase):
@@ -314,7 +306,7 @@ class SpareTests(CarrierTestCase):
         port = await self.tunnel(service)
         await self.ready()
         for spare in self.session.direct._spares:
-            spare.open = lambda info, opened, s=spare: s.transport.abortConnection()
+            spare.open = lambda *more, s=spare: s.transport.abortConnection()
         visitor = await self.visit(port)
         await visitor.has(5)
         self.assertTrue(self.isDirect())
@@ -377,111 +369,3 @@ class SpareTests(CarrierTestCase):
         await self.client.stopService()
         await self.turn(lambda: not any(s.transport.connected for s in spares))
         self.assertEqual(len(self.tunnels.tickets), 0)
-
-
-class ManyTests(CarrierTestCase):
-    """
-    Many streams at once, of all sizes, that end in all ways.
-    """
-
-    carrier = Carrier("session")
-    timeout = 600 if LONG else 60
-
-    async def test_many(self) -> None:
-        """
-        Every byte is right, and nothing is left over.
-        """
-        service = Service()
-        port = await self.tunnel(service)
-        service.buildProtocol = partial(_Echo, random.Random(1))  # type: ignore[method-assign,assignment]
-        before = len(os.listdir("/proc/self/fd"))
-        chance = random.Random(2)
-        left = STREAMS
-        while left:
-            batch = min(left, 50)
-            left -= batch
-            await gatherResults(
-                [Deferred.fromCoroutine(self.one(port, chance)) for _ in range(batch)]
-            )
-        await self.turn(lambda: self.session.streams() == 0)
-        await self.turn(lambda: self.client.session.streams() == 0)
-        PIPES.clear()
-        self.assertEqual(PIPES.opened, 0)
-        self.assertEqual(self.session.lease.tunnels[0].streams, set())
-        await self.turn(lambda: len(os.listdir("/proc/self/fd")) <= before)
-
-    async def one(self, port: int, chance: random.Random) -> None:
-        """
-        Send something in pieces, with pauses, and end in some way.
-        """
-        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", port)
-        talk: Talk = await connectProtocol(endpoint, Talk())
-        size = int(2 ** chance.uniform(0, 20.5))
-        said = chance.randbytes(size)
-        how = chance.choice(["finish", "close", "abort"])
-        stop = size if how != "abort" else chance.randrange(size + 1)
-        sent = 0
-        while sent < stop:
-            piece = min(chance.randrange(1, 300_000), stop - sent)
-            talk.say(said[sent : sent + piece])
-            sent += piece
-            if chance.random() < 0.3:
-                await deferLater(self.reactor, chance.random() * 0.005)
-        if how == "finish":
-            talk.finish()
-            await talk.gone()
-            self.assertTrue(talk.data == said)
-        elif how == "close":
-            await talk.has(size)
-            self.assertTrue(talk.data == said)
-            talk.close()
-            await talk.gone()
-        else:
-            talk.abort()
-            await talk.gone()
-            self.assertTrue(said.startswith(talk.data))
-
-
-class _Echo(Talk):
-    """
-    Says what it hears, and now and then takes a rest.
-    """
-
-    def __init__(self, chance: random.Random, address: object) -> None:
-        super().__init__()
-        self._chance = chance
-
-    def connectionMade(self) -> None:
-        """
-        Slow down who does not listen.
-        """
-        self.transport.registerProducer(self.transport, True)
-
-    def dataReceived(self, data: bytes) -> None:
-        """
-        Say it.
-        """
-        self.transport.write(data)
-
-    def readConnectionLost(self) -> None:
-        """
-        Say the rest and close.
-        """
-        self.transport.unregisterProducer()
-        self.transport.loseConnection()
-
-
-class ManyDirectTests(ManyTests):
-    """
-    The same beside the session.
-    """
-
-    carrier = Carrier("direct")
-
-
-class ManySpareTests(ManyTests):
-    """
-    The same with spare connections.
-    """
-
-    carrier = Carrier("direct", 4)

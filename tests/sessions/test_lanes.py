@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from tests.loopback import Service
 from tests.sessions import test_direct as beside
+from tests.sessions import test_many as many
 from tests.sessions import test_session_loopback as base
 from tristunnel.client.direct import Carrier
 from tristunnel.errors import TunnelError
@@ -23,39 +24,13 @@ class LaneStreamTests(beside.CarrierTestCase, base.StreamTests):
     carrier = THREE
 
 
-class ManyLaneTests(beside.ManyTests):
-    """
-    Many at once.
-    """
-
-    carrier = THREE
-
-    async def tunnel(self, service: object) -> int:
-        """
-        Wait for the lanes, which take descriptors too.
-        """
-        port = await super().tunnel(service)  # type: ignore[arg-type]
-        await self.turn(lambda: len(self.main.lanes or ()) == 2)
-        return port
-
-    @property
-    def main(self) -> object:
-        """
-        The session itself.
-        """
-        (main,) = [s for s in self.sessions.sessions if s.lease is not None]
-        return main
-
-    session = main  # type: ignore[assignment]
-
-
 class LaneTests(beside.CarrierTestCase):
     """
     How lanes come and go.
     """
 
     carrier = THREE
-    session = ManyLaneTests.main  # type: ignore[assignment]
+    session = many.ManyLaneTests.session  # type: ignore[assignment]
 
     async def begin(self) -> tuple[int, Service]:
         """

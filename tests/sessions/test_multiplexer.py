@@ -7,6 +7,7 @@ L{tristunnel.sessions.extended}.
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,8 +22,10 @@ from tests.sessions.memory import (
     frameBytes,
 )
 from tristunnel.errors import TunnelError
+from tristunnel.sessions import extended
 from tristunnel.sessions.extended import (
     OPEN_TIMEOUT,
+    PAUSE,
     STALL,
     ExtendedMultiplexer,
     reasonOf,
@@ -675,6 +678,26 @@ class SchedulingTests(OneSideTests):
         sent = self.hear((0, FrameType.WINDOW, encodeCredit(100)))
         self.assertEqual(sum(len(frame.payload) for frame in sent), 2)
 
+    def test_stalls(self) -> None:
+        """
+        Each wait for credit is counted once, when it is over; a reader that
+        gives credit before it is needed makes nobody wait.
+        """
+        self.patch(extended, "STALLS", Counter())
+        self.multiplexer._peerStreamWindow = 3
+        end = self.open()
+        for _ in range(5):
+            end.say(b"ab")
+        self.hear((2, FrameType.WINDOW, encodeCredit(4)))
+        self.hear((2, FrameType.WINDOW, encodeCredit(100)))
+        self.hear((2, FrameType.WINDOW, encodeCredit(200)))
+        self.assertEqual(extended.STALLS, {"stream": 2})
+        self.multiplexer.sendWindow.limit = self.multiplexer.sendWindow.sent
+        end.say(b"more")
+        self.hear((0, FrameType.WINDOW, encodeCredit(1000)))
+        self.hear((0, FrameType.WINDOW, encodeCredit(2000)))
+        self.assertEqual(extended.STALLS, {"stream": 2, "session": 1})
+
 
 class StalledTests(SynchronousTestCase):
     """
@@ -745,6 +768,59 @@ class StalledTests(SynchronousTestCase):
                 pair.server.multiplexer.tick()
                 pair.settle()
             self.assertEqual(len(working.taken), 50_000, f"{count} stalled")
+
+    def test_crowd(self) -> None:
+        """
+        A crowd that stands still holds others up for no longer than L{PAUSE};
+        who goes on reading meanwhile stays.
+        """
+        limits = Limits(streamWindow=1000, largestWindow=0, sessionWindow=16_000)
+        pair = extendedPair(limits, limits)
+        pair.server.multiplexer.callLater = pair.clock.callLater
+        crowd = [pair.server.open() for _ in range(15)]
+        slow = pair.server.open()
+        slow.slow = True
+        working = pair.server.open()
+        pair.settle()
+        for end in (*crowd, slow):
+            assert end.stream is not None
+            end.stream.pauseReading()
+            for _ in range(10):
+                pair.client.ends[end.stream.id].say(bytes(100))
+        pair.settle()
+        assert working.stream is not None and slow.stream is not None
+        pair.client.ends[working.stream.id].say(bytes(50_000))
+        pair.settle()
+        self.assertLess(len(working.taken), 50_000)
+        pair.clock.advance(PAUSE / 2)
+        slow.stream.resumeReading()
+        pair.settle()
+        self.assertEqual([end.broken for end in crowd], [None] * 15)
+        pair.clock.advance(PAUSE / 2)
+        pair.settle()
+        self.assertEqual(len(working.taken), 50_000)
+        broken = [end for end in crowd if end.broken is not None]
+        self.assertGreaterEqual(len(broken), 7)
+        self.assertLess(len(broken), 15)
+        self.assertIsNone(slow.broken)
+        self.assertEqual(pair.clock.getDelayedCalls(), [])
+
+    def test_crowdLeaves(self) -> None:
+        """
+        A session that ends while it is crowded leaves no timer.
+        """
+        limits = Limits(streamWindow=1000, largestWindow=0, sessionWindow=1000)
+        pair = extendedPair(limits, limits)
+        pair.server.multiplexer.callLater = pair.clock.callLater
+        end = pair.server.open()
+        pair.settle()
+        assert end.stream is not None
+        end.stream.pauseReading()
+        pair.client.ends[end.stream.id].say(bytes(1000))
+        pair.settle()
+        self.assertEqual(len(pair.clock.getDelayedCalls()), 1)
+        pair.server.multiplexer.close(TunnelError("session-lost"))
+        self.assertEqual(pair.clock.getDelayedCalls(), [])
 
     def test_greediest(self) -> None:
         """

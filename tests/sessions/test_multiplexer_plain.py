@@ -12,10 +12,13 @@ from tests.vectors import readVectors
 from tristunnel.errors import TunnelError
 from tristunnel.sessions.multiplexer import Limits
 from tristunnel.sessions.plain import (
+    ALONE,
     ANSWER_LINGER,
-    HELD_UP,
     HOLD,
+    LEAST,
     LINGER,
+    PAUSE,
+    RECOVERY,
     STALL,
     PlainClientSide,
     PlainServerSide,
@@ -60,7 +63,11 @@ class ServerSideTests(SynchronousTestCase):
         self.clock = Clock()
         self.sink = MemorySink()
         self.side = PlainServerSide(
-            self.sink, self.clock.seconds, self.unexpected, Limits(streams=3)
+            self.sink,
+            self.clock.seconds,
+            self.unexpected,
+            Limits(streams=3),
+            self.clock.callLater,
         )
 
     def unexpected(self, stream: SessionStream, info: dict[str, object]) -> None:
@@ -261,22 +268,6 @@ class ServerSideTests(SynchronousTestCase):
         self.side.tick()
         self.assertEqual(self.sink.frames(), [(1, CLOSE, b"")])
 
-    def test_holdsUpForTooLong(self) -> None:
-        """
-        A reader may be slow, but not for ever while others wait.
-        """
-        slow, _ = self.visitor(), self.visitor()
-        assert slow.stream is not None
-        slow.slow = True
-        slow.stream.pauseReading()
-        self.flood(1, HOLD * 4)
-        for _ in range(int(HELD_UP / STALL * 4) + 1):
-            self.clock.advance(STALL / 4)
-            slow.stream.resumeReading()
-            self.side.tick()
-        assert slow.broken is not None
-        self.assertEqual(slow.broken.code.name, "stalled")
-
     def test_endInTheMiddle(self) -> None:
         """
         A visitor that ends while its answer is still coming gets the rest.
@@ -288,77 +279,214 @@ class ServerSideTests(SynchronousTestCase):
         self.hear((1, DATA, b"wer"), (1, CLOSE, b""))
         self.assertEqual(bytes(visitor.taken), b"answer")
 
-    def test_slowIsNotStalled(self) -> None:
+    def stall(self, number: int, size: int = 0) -> RecordingEnd:
         """
-        A reader that goes on reading, however slowly, does not stand still.
+        Have a visitor arrive that reads nothing, and C{size} bytes for it.
+
+        @param number: The number that its stream gets.
         """
-        slow, _ = self.visitor(), self.visitor()
-        assert slow.stream is not None
-        slow.slow = True
-        slow.stream.pauseReading()
-        self.flood(1, HOLD + 1)
-        for _ in range(8):
-            self.clock.advance(STALL / 4)
-            slow.stream.resumeReading()
-            self.side.tick()
-        self.assertGreater(len(slow.taken), 0)
-        self.assertIsNone(slow.broken)
+        end = self.visitor()
+        assert end.stream is not None and end.stream.id == number
+        end.stream.pauseReading()
+        self.flood(number, size)
+        return end
 
     def test_stalled(self) -> None:
         """
-        When much is held for one visitor the session is read no further; if
-        that lasts while others wait, the one is reset.
+        When much is held for one visitor the session is read no further; and if
+        somebody waits for it, that one is reset after a moment.
         """
-        stalled, other = self.visitor(), self.visitor()
-        assert stalled.stream is not None
-        stalled.stream.pauseReading()
-        self.flood(1, HOLD)
+        other, stalled = self.visitor(), self.stall(2, HOLD)
         self.assertTrue(self.sink.reading)
         self.sink.frames()
-        self.hear((1, DATA, b"x"))
+        self.hear((2, DATA, b"x"))
         self.assertFalse(self.sink.reading)
-        self.assertEqual(stalled.stream.holding, HOLD + 1)
-        self.clock.advance(STALL - 1)
-        self.side.tick()
+        self.assertEqual(self.side.waiting, HOLD + 1)
+        self.clock.advance(PAUSE - 0.1)
         self.assertIsNone(stalled.broken)
-        self.clock.advance(1)
-        self.side.tick()
+        self.clock.advance(0.1)
         assert stalled.broken is not None
         self.assertEqual(stalled.broken.code.name, "stalled")
-        self.assertEqual(self.sink.frames(), [(1, ERROR, b"")])
+        self.assertEqual(self.sink.frames(), [(2, ERROR, b"")])
         self.assertTrue(self.sink.reading)
+        self.assertEqual(self.side.waiting, 0)
         self.assertIsNone(other.broken)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stoodStillBefore(self) -> None:
+        """
+        Who has stood still for long enough when there is too much for it is reset
+        at once: nobody waits for that.
+        """
+        self.visitor()
+        stalled = self.stall(2, HOLD)
+        self.clock.advance(PAUSE)
+        self.hear((2, DATA, b"x"))
+        self.assertIsNotNone(stalled.broken)
+        self.assertTrue(self.sink.reading)
 
     def test_stalledAlone(self) -> None:
         """
         While nobody else waits a reader may stand still, and then goes on.
         """
-        visitor = self.visitor()
-        assert visitor.stream is not None
-        visitor.stream.pauseReading()
-        self.flood(1, HOLD + 5)
-        self.clock.advance(10 * STALL)
-        self.side.tick()
+        idle, visitor = self.visitor(), self.stall(2)
+        idle.say(b"question")
+        self.hear((1, DATA, b"answer"))
+        self.clock.advance(PAUSE)
+        self.flood(2, HOLD + 5)
+        self.clock.pump([PAUSE] * 100)
         self.assertIsNone(visitor.broken)
         self.assertFalse(self.sink.reading)
+        assert visitor.stream is not None
         visitor.stream.resumeReading()
         self.assertTrue(self.sink.reading)
         self.assertEqual(len(visitor.taken), HOLD + 5)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_othersBeginToWait(self) -> None:
+        """
+        Who holds up the session alone is reset soon after somebody asks for
+        something, or arrives.
+        """
+        for arrives in (False, True):
+            idle = self.visitor()
+            assert idle.stream is not None
+            number = idle.stream.id
+            idle.say(b"question")
+            self.hear((number, DATA, b"answer"))
+            self.clock.advance(PAUSE)
+            alone = self.stall(number + 1, HOLD + 1)
+            self.clock.pump([PAUSE] * 5)
+            self.assertIsNone(alone.broken)
+            if arrives:
+                self.visitor()
+            else:
+                idle.say(b"another question")
+            self.clock.advance(PAUSE)
+            self.assertIsNotNone(alone.broken)
+            self.assertTrue(self.sink.reading)
+            idle.crash()
+
+    def test_slowIsNotStalled(self) -> None:
+        """
+        A reader that takes enough within the moment holds nobody up for longer,
+        however long it goes on.
+        """
+        self.visitor()
+        slow = self.stall(2, HOLD + 1)
+        slow.slow = True
+        assert slow.stream is not None
+        for _ in range(200):
+            self.clock.advance(PAUSE / 8)
+            slow.stream.resumeReading()
+            while self.sink.reading and slow.broken is None:
+                self.hear((2, DATA, bytes(64 * 1024)))
+        self.assertGreater(len(slow.taken), HOLD)
+        self.assertIsNone(slow.broken)
+
+    def test_tooSlow(self) -> None:
+        """
+        One that takes less than that is reset while others wait.
+        """
+        self.visitor()
+        slow = self.stall(2, HOLD + 1)
+        slow.slow = True
+        assert slow.stream is not None
+        self.clock.advance(PAUSE / 2)
+        slow.stream.resumeReading()
+        self.assertFalse(self.sink.reading)
+        self.clock.advance(PAUSE / 2)
+        self.assertIsNotNone(slow.broken)
 
     def test_twoStalled(self) -> None:
         """
         The session is read again only when none holds it up.
         """
-        first, second = self.visitor(), self.visitor()
-        for end in (first, second):
-            assert end.stream is not None
-            end.stream.pauseReading()
-            self.flood(end.stream.id, HOLD + 1)
-        assert first.stream is not None and second.stream is not None
+        first, second = self.stall(1, HOLD + 1), self.stall(2, HOLD + 1)
+        assert first.stream is not None
         first.stream.resumeReading()
         self.assertFalse(self.sink.reading)
         second.crash()
         self.assertTrue(self.sink.reading)
+
+    def many(self, count: int) -> list[RecordingEnd]:
+        """
+        Have many visitors arrive at once that read nothing, until the session
+        holds as much as it may.
+        """
+        self.side.limits = Limits(sessionWindow=8 * HOLD, streams=1000)
+        ends = [self.stall(number + 2) for number in range(count)]
+        while self.sink.reading:
+            for number in range(2, count + 2):
+                if self.sink.reading:
+                    self.hear((number, DATA, bytes(64 * 1024)))
+        return ends
+
+    def test_manyStalled(self) -> None:
+        """
+        Many for whom little waits hold up the session together. While somebody
+        waits, the greediest go after a moment, and then no others make anybody
+        wait again.
+        """
+        working, many = self.visitor(), self.many(150)
+        self.assertLessEqual(self.side.waiting, 8 * HOLD + 64 * 1024)
+        self.clock.advance(PAUSE)
+        self.assertTrue(self.sink.reading)
+        self.assertLessEqual(self.side.waiting, 4 * HOLD)
+        self.assertIsNone(working.broken)
+        left = [end for end in many if end.broken is None]
+        self.assertGreater(len(left), 50)
+        # Those that are left have stood still for as long, so they go at once.
+        for _ in range(200):
+            for end in left:
+                assert end.stream is not None
+                self.hear((end.stream.id, DATA, bytes(64 * 1024)))
+                self.assertTrue(self.sink.reading)
+
+    def test_littleIsKept(self) -> None:
+        """
+        When the greediest go, those for whom little waits stay, however still
+        they stand.
+        """
+        self.visitor()
+        little = self.stall(2, 1000)
+        self.side.limits = Limits(sessionWindow=HOLD, streams=1000)
+        greedy = self.stall(3, HOLD)
+        self.assertFalse(self.sink.reading)
+        self.clock.advance(PAUSE)
+        self.assertIsNotNone(greedy.broken)
+        self.assertIsNone(little.broken)
+        self.assertTrue(self.sink.reading)
+
+    def test_stallsAgain(self) -> None:
+        """
+        Who stalls again and again cannot stop the others each time: next to
+        nothing of the moment is left after the first, and it comes back slowly.
+        """
+        self.visitor()
+        for number, patience in ((2, PAUSE), (3, PAUSE * LEAST), (4, PAUSE * LEAST)):
+            end = self.stall(number, HOLD + 1)
+            self.assertFalse(self.sink.reading)
+            self.clock.advance(patience * 0.9)
+            self.assertFalse(self.sink.reading)
+            self.clock.advance(patience * 0.2)
+            self.assertTrue(self.sink.reading)
+            self.assertIsNotNone(end.broken)
+        self.clock.advance(PAUSE / RECOVERY)
+        end = self.stall(5, HOLD + 1)
+        self.clock.advance(PAUSE * 0.9)
+        self.assertFalse(self.sink.reading)
+        self.clock.advance(PAUSE * 0.2)
+        self.assertIsNotNone(end.broken)
+
+    def test_closedWhilePaused(self) -> None:
+        """
+        A session that ends while it is held up leaves no timer.
+        """
+        self.visitor()
+        self.stall(2, HOLD + 1)
+        self.side.close(TunnelError("session-lost"))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_lost(self) -> None:
         """
@@ -500,6 +628,30 @@ class ClientSideTests(SynchronousTestCase):
             self.hear((1, 4, b""))
         self.assertEqual(caught.exception.code.name, "protocol-error")
 
+    def test_serviceAlone(self) -> None:
+        """
+        Even a service that is alone may not stand still for ever; one that
+        moves, however slowly, may.
+        """
+        for slow in (True, False):
+            number = 2 + slow
+            self.hear((number, DATA, b"?"))
+            service = self.services[-1]
+            assert service.stream is not None
+            service.slow = True
+            service.stream.pauseReading()
+            for _ in range(HOLD // 65536 + 1):
+                self.hear((number, DATA, bytes(65536)))
+            self.assertFalse(self.sink.reading)
+            for _ in range(8):
+                self.clock.advance(ALONE / 4)
+                if slow:
+                    service.stream.resumeReading()
+                self.side.tick()
+            self.assertEqual(service.broken is None, slow)
+            self.hear((number, ERROR, b""))
+            self.assertTrue(self.sink.reading)
+
     def test_visitorsWork(self) -> None:
         """
         Fifty visitors are served while the service of one stands still,
@@ -511,15 +663,12 @@ class ClientSideTests(SynchronousTestCase):
         stalled = pair.client.ends[1]
         assert stalled.stream is not None
         stalled.stream.pauseReading()
-        offered = 0
         for _ in range(40):
             for visitor in visitors:
                 if not visitor.paused and visitor.broken is None:
-                    visitor.say(bytes(50_000))
-                    if visitor is visitors[0]:
-                        offered += 50_000
+                    visitor.say(bytes(300_000 if visitor is visitors[0] else 50_000))
             pair.settle()
-            self.assertLessEqual(stalled.stream.holding, HOLD + len(visitors) * 100_000)
+            self.assertLessEqual(stalled.stream.holding, HOLD + 51 * 350_000)
             pair.clock.advance(STALL / 5)
             pair.client.multiplexer.tick()
         pair.settle()

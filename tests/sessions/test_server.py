@@ -12,7 +12,12 @@ from tests.sessions.network import NetworkTestCase, RawPeer
 from tests.vectors import readVectors
 from tristunnel.errors import TunnelError
 from tristunnel.sessions import framed
-from tristunnel.sessions.framed import DEADLINE, HANDSHAKE_TIMEOUT
+from tristunnel.sessions.framed import (
+    DEADLINE,
+    HANDSHAKE_TIMEOUT,
+    MOST_QUIET,
+    PING_INTERVAL,
+)
 from tristunnel.sessions.plain import ANSWER_LINGER
 from tristunnel.wire.framed import (
     Frame,
@@ -452,12 +457,17 @@ class LivenessTests(ServerTestCase):
         """
         peer = self.extended()
         peer.frames()
+        measured = len(self.notes.named("roundTripMeasured"))
         for _ in range(4):
             self.advance(25)
             pings = [f for f in peer.frames() if f.kind == FrameType.PING]
             self.assertGreaterEqual(len(pings), 1)
             peer.say(*(Frame(0, FrameType.PONG, p.payload) for p in pings))
+            # One that was not asked for counts for nothing.
+            peer.say(Frame(0, FrameType.PONG, bytes(8)))
             self.settle()
+            before, measured = measured, len(self.notes.named("roundTripMeasured"))
+            self.assertTrue(before < measured <= before + len(pings))
         self.assertIsNone(peer.lost)
 
     def test_pong(self) -> None:
@@ -484,6 +494,30 @@ class LivenessTests(ServerTestCase):
             self.notes.named("clientGone"), [("anonymous", "session-lost")]
         )
         self.assertEqual(len(self.listeners.open_), 1)
+
+    def test_quiet(self) -> None:
+        """
+        A client that asks for it is left in peace for a while, and then looked
+        after as usual.
+        """
+        for asked, granted in ((100, 100.0), (1e5, MOST_QUIET)):
+            peer = self.extended(quiet=asked)
+            self.assertEqual(peer.handshake["tristunnel"]["quiet"], granted)
+            peer.frames()
+            self.advance(granted - 1, 5)
+            self.assertEqual(peer.frames(), [])
+            self.advance(PING_INTERVAL + 5)
+            self.assertIn(FrameType.PING, [f.kind for f in peer.frames()])
+            self.advance(DEADLINE + 6)
+            self.assertIsNotNone(peer.lost)
+
+    def test_notQuiet(self) -> None:
+        """
+        What is no time is not granted.
+        """
+        for asked in (0, -1, 1e7, True, "100", None):
+            peer = self.extended(quiet=asked)
+            self.assertNotIn("quiet", peer.handshake["tristunnel"])
 
     def test_anythingCounts(self) -> None:
         """

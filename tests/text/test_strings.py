@@ -10,7 +10,7 @@ from twisted.internet.endpoints import quoteStringArgument
 from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.errors import TunnelError
-from tristunnel.text.strings import splitEndpoint, unknownKeywords
+from tristunnel.text.strings import splitEndpoint, unknownKeywords, whyNoEndpoint
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
@@ -97,3 +97,22 @@ class UnknownKeywordsTests(SynchronousTestCase):
         self.assertEqual(
             caught.exception.message, "--port: c= is not known; there is a, b"
         )
+
+
+class WhyNoEndpointTests(SynchronousTestCase):
+    """
+    Tests for L{whyNoEndpoint}.
+    """
+
+    def test_kinds(self) -> None:
+        """
+        A kind that nobody knows is named; for those of Tor, so is what brings
+        them.
+        """
+        for kind, words in (
+            ("bogus", "there is no kind 'bogus'"),
+            ("tor", "tor: comes with txtorcon: pip install txtorcon"),
+            ("onion", "onion: comes with txtorcon: pip install txtorcon"),
+        ):
+            error = ValueError(f"Unknown endpoint type: {kind!r}")
+            self.assertEqual(whyNoEndpoint(kind, error), words)

@@ -147,6 +147,33 @@ class Authority:
         pem = builder.sign(self.key, SHA256()).public_bytes(Encoding.PEM)
         return pem + self.chain, keyPEM(key)
 
+    def revoke(
+        self, *pems: bytes, until: datetime | None = None, since: datetime | None = None
+    ) -> bytes:
+        """
+        Sign a list of revoked certificates.
+
+        @param pems: The certificates.
+        @param until: When the next list is due; in a day by default.
+        @param since: From when on the list is good; a day ago by default.
+        @return: The list as PEM.
+        """
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.certificate.subject)
+            .last_update(since or now - timedelta(days=1))
+            .next_update(until or now + timedelta(days=1))
+        )
+        for pem in pems:
+            builder = builder.add_revoked_certificate(
+                x509.RevokedCertificateBuilder()
+                .serial_number(certificateOf(pem).serial_number)
+                .revocation_date(now - timedelta(hours=1))
+                .build()
+            )
+        return builder.sign(self.key, SHA256()).public_bytes(Encoding.PEM)
+
     def intermediate(self, name: str = "intermediate") -> Authority:
         """
         Make an authority below this one.

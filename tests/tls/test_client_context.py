@@ -434,7 +434,7 @@ class ExplainTLSFailureTests(ClientTestCase):
         path = selfSigned(self.directory, ["a.example"])
         server = ReloadingCertificate(path, clientCA=self.trusted)
         client = clientConnectionCreator("a.example", trustRoots=path)
-        self.assertIn("certificate=FILE:privateKey=FILE", self.explain(server, client))
+        self.assertIn("--certificate FILE", self.explain(server, client))
         past = datetime.now(UTC) - timedelta(days=2)
         for pems in (
             makeAuthority("stranger").issue(["me"], client=True),
@@ -469,7 +469,7 @@ class ExplainTLSFailureTests(ClientTestCase):
             ("unsupported protocol", client, "TLS 1.2"),
             ("sslv3 alert handshake failure", client, "probably requires"),
             ("ssl/tls alert handshake failure", showing, "does not accept"),
-            ("tlsv13 alert certificate required", client, "certificate=FILE"),
+            ("tlsv13 alert certificate required", client, "--certificate FILE"),
             ("sslv3 alert bad certificate", showing, "does not accept"),
             ("tlsv1 unrecognized name", client, "unrecognized name"),
             ("tlsv1 alert unrecognized name", client, "no certificate for that"),

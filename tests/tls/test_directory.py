@@ -222,6 +222,26 @@ class CertificateDirectoryTests(FileTestCase):
             self.assertEqual(self.shown(server, "a.example"), new)
         self.assertEqual(lines, [])
 
+    def test_renewedByExpired(self) -> None:
+        """
+        A good certificate is not given up for an expired one; the log says so
+        once.
+        """
+        old = self.issue("a.pem", "a.example")
+        server = self.serve()
+        past = datetime.now(UTC) - timedelta(days=1)
+        expired = b"".join(self.authority.issue(["a.example"], past))
+        replace(self.live / "a.pem", expired)
+        with self.problems() as lines:
+            for _ in range(3):
+                self.clock.advance(1)
+                self.assertEqual(self.shown(server, "a.example"), old)
+        (line,) = lines
+        self.assertIn("a.pem expired on", line)
+        new = self.issue("a.pem", "a.example")
+        self.clock.advance(1)
+        self.assertEqual(self.shown(server, "a.example"), new)
+
     def test_newAndOldNames(self) -> None:
         """
         Names come and go with their files.

@@ -266,4 +266,4 @@ class TLSOverEndpointTests(TestCase):
         text = await self.explained(
             tlsOverEndpoint(server, self.listening()), self.client
         )
-        self.assertIn("certificate=FILE:privateKey=FILE", text)
+        self.assertIn("--certificate FILE", text)

@@ -220,6 +220,27 @@ class ReloadingCertificateTests(FileTestCase):
         self.assertIn("cert.pem expired on", lines[0])
         self.assertEqual(self.shown(server), b"old")
 
+    def test_renewedByExpired(self) -> None:
+        """
+        A good certificate is not given up for an expired one; the log says so
+        once.
+        """
+        server = self.serve()
+        past = datetime.now(UTC) - timedelta(days=1)
+        wrong, key = self.authority.issue(["example.com"], past)
+        replace(self.certificate, wrong)
+        replace(self.key, key)
+        with self.problems() as lines:
+            for _ in range(3):
+                self.clock.advance(1)
+                self.assertEqual(self.shown(server), b"old")
+        (line,) = lines
+        self.assertIn("cert.pem expired on", line)
+        replace(self.certificate, self.new)
+        replace(self.key, self.newKey)
+        self.clock.advance(1)
+        self.assertEqual(self.shown(server), b"new")
+
     def test_weakKey(self) -> None:
         """
         A key that OpenSSL finds too weak is an error that says so.

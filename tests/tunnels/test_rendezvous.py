@@ -72,6 +72,33 @@ class RendezvousTests(SynchronousTestCase):
         self.assertEqual((self.side.waitingVisitors, self.side.waitingClients), (0, 0))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_sentAway(self) -> None:
+        """
+        A visitor who was sent away while it waited takes nobody's connection,
+        and is gone once.
+        """
+        kicked, patient = self.visit(), self.visit()
+        for stream in list(self.tunnel.streams):
+            if stream.visitor is kicked:
+                stream.reset(TunnelError("closed"))
+        self.assertEqual(kicked.refused, "closed")
+        self.assertJoined(self.arrive(), patient)
+        self.assertNobodyWaits()
+        self.assertEqual(len(self.notes.named("visitorGone")), 1)
+
+    def test_connectedTooLate(self) -> None:
+        """
+        A client's end that is found too late for a visitor is broken.
+        """
+        self.visit()
+        (stream,) = self.tunnel.streams
+        stream.reset(TunnelError("closed"))
+        client = WaitingEnd()
+        stream.connect(client)
+        self.assertEqual((client.refused, client.peer), ("closed", None))
+        self.assertEqual(len(self.notes.named("visitorGone")), 1)
+        self.side.close(TunnelError("closed"))
+
     def test_visitorFirst(self) -> None:
         """
         A visitor waits for a client's connection.

@@ -218,7 +218,9 @@ class Browser(ProcessProtocol):
         await self.during(
             "Page.loadEventFired",
             lambda: Deferred.fromCoroutine(
-                self.evaluate(f"void document.querySelector('{selector}').click()")
+                self.evaluate(
+                    f"void document.querySelector({json.dumps(selector)}).click()"
+                )
             ),
         )
 
@@ -227,14 +229,23 @@ class Browser(ProcessProtocol):
         Press a key.
         """
         codes = {"Tab": 9, "Enter": 13}
-        for kind in ("rawKeyDown", "keyUp"):
-            await self.call(
-                "Input.dispatchKeyEvent",
-                type=kind,
-                key=key,
-                code=key,
-                windowsVirtualKeyCode=codes[key],
-            )
+        for kind in ("rawKeyDown", "char", "keyUp"):
+            # Only the character makes a form be sent.
+            if kind != "char" or key == "Enter":
+                await self.call(
+                    "Input.dispatchKeyEvent",
+                    type=kind,
+                    key=key,
+                    code=key,
+                    text="\r" if key == "Enter" else "",
+                    windowsVirtualKeyCode=codes[key],
+                )
+
+    async def enter(self, text: str) -> None:
+        """
+        Write where the focus is.
+        """
+        await self.call("Input.insertText", text=text)
 
     async def picture(
         self, path: Path, width: int = 1200, dark: bool = False, most: int = 2400
@@ -247,7 +258,7 @@ class Browser(ProcessProtocol):
             "Emulation.setEmulatedMedia",
             features=[{"name": "prefers-color-scheme", "value": scheme}],
         )
-        for height in (800, None):
+        for height in (400, None):
             height = height or min(
                 most, await self.evaluate("document.documentElement.scrollHeight")
             )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import deferLater
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.processes import Program, startTristunnel
 from tests.web.browser import Browser, chromium
+from tests.web.pictures import smallPNG
+from tristunnel.auth.permissions import Permissions
+from tristunnel.auth.tokens_store import TokenStore
 
 reactor: Any = _reactor
 
@@ -74,6 +78,33 @@ class Visitor(Protocol):
         self.gone.callback(None)
 
 
+class Stranger(Protocol):
+    """
+    Says what nobody understands.
+
+    @param words: What it says.
+
+    @ivar gone: Fires when the connection is gone.
+    """
+
+    def __init__(self, words: bytes) -> None:
+        self.gone: Deferred[None] = Deferred()
+        self._words = words
+
+    def connectionMade(self) -> None:
+        """
+        Say it.
+        """
+        assert self.transport is not None
+        self.transport.write(self._words)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        """
+        It is over.
+        """
+        self.gone.callback(None)
+
+
 class BrowserTests(TestCase):
     """
     Logging in, watching and acting.
@@ -90,10 +121,16 @@ class BrowserTests(TestCase):
         clients = self.directory / "clients"
         clients.write_text("alice:open sesame\nbob:open sesame\n")
         clients.chmod(0o600)
+        self.store = TokenStore(self.directory / "tokens")
+        self.operator = self.store.create(
+            "operator", Permissions(may=frozenset({"admin"}))
+        )
+        self.store.create("laptop", Permissions(maxTunnels=5, rate=10_000_000))
         self.server = self.startProgram(
             "tunnel",
             *("--port", "tcp:0:interface=127.0.0.1", "--interface", "127.0.0.1"),
             *("--auth", f"clients:{clients}"),
+            *("--auth", f"tokens:{self.directory / 'tokens'}"),
         )
         listening = await self.server.says(r"Listening for clients on \S+:(\d+)")
         self.port = int(listening[1])
@@ -145,11 +182,11 @@ class BrowserTests(TestCase):
         await visitor.answered
         return visitor
 
-    async def logIn(self, name: str = "alice") -> None:
+    async def logIn(self, name: str = "alice", password: str = "open%20sesame") -> None:
         """
         Open the dashboard.
         """
-        await self.browser.open(f"http://{name}:open%20sesame@127.0.0.1:{self.port}/")
+        await self.browser.open(f"http://{name}:{password}@127.0.0.1:{self.port}/")
         await self.browser.until("document.getElementById('live').className === 'on'")
 
     def checkQuiet(self) -> None:
@@ -177,7 +214,6 @@ class BrowserTests(TestCase):
         self.assertIn("shop", row)
         visitor = await self.visit(port)
         await browser.until(f"document.querySelector('{visitors}')")
-        await self.pictures(port)
 
         await browser.follow(f"{visitors} a.end")
         self.assertIn("Send visitor", await browser.evaluate("document.title"))
@@ -199,27 +235,129 @@ class BrowserTests(TestCase):
         )
         self.checkQuiet()
 
-    async def pictures(self, port: int) -> None:
+    async def test_operator(self) -> None:
+        """
+        An operator grants access to somebody's tunnel by the keyboard alone,
+        sees it in the list, takes it back, and revokes a token.
+        """
+        browser = self.browser
+        port = await self.startClient()
+        await self.logIn("operator", self.operator)
+        tunnel = "[data-list=tunnels] a.grant"
+        await browser.until(f"document.querySelector('{tunnel}')")
+        await browser.evaluate(f"document.querySelector('{tunnel}').focus()")
+        await self.turnPage("Enter")
+        self.assertEqual(
+            await browser.evaluate("document.title"),
+            "Grant access to shop - tristunnel",
+        )
+        focused = []
+        for text in ("", "127.0.0.0/8", "", "3"):
+            await browser.press("Tab")
+            focused.append(
+                await browser.evaluate("document.activeElement.labels[0].innerText")
+            )
+            if text:
+                await browser.enter(text)
+        self.assertEqual(
+            focused,
+            [
+                "For how long",
+                "From which address or network",
+                "Only with the token of",
+                "For how many sessions",
+            ],
+        )
+        await self.picture("dashboard-grant", 700)
+        await self.turnPage("Enter")
+        text = await browser.evaluate("document.body.innerText")
+        self.assertIn("Access to shop is granted", text)
+        self.assertRegex(text, r"w3p://127\.0\.0\.1:\d+/access/\w+#[\w-]+")
+
+        await browser.follow("a[href='../']")
+        access, tokens = "[data-list=access] tr", "[data-list=tokens] tr"
+        row = await browser.evaluate(f"document.querySelector('{access}').innerText")
+        for words in ("shop", "operator", "127.0.0.0/8", "3"):
+            self.assertIn(words, row)
+        await self.crowd(port)
+        await browser.follow(f"{access} a.end")
+        await browser.follow("button.danger")
+        await browser.until(f"!document.querySelector('{access}')")
+        self.assertFalse(
+            await browser.evaluate("!!document.querySelector('#access').offsetParent"),
+            "an empty section is shown",
+        )
+
+        await browser.follow(f'{tokens}[data-id="token:laptop"] a.end')
+        self.assertIn("Revoke the token of laptop", await self.titleOf())
+        await browser.follow("button.danger")
+        await browser.until(
+            f"document.querySelector('{tokens}[data-id=\"token:laptop\"]')"
+            ".innerText.includes('revoked')"
+        )
+        self.assertIsNotNone(self.store.read().byName["laptop"].revoked)
+        self.checkQuiet()
+
+    async def titleOf(self) -> str:
+        """
+        What the page is called.
+        """
+        title: str = await self.browser.evaluate("document.title")
+        return title
+
+    async def turnPage(self, key: str) -> None:
+        """
+        Press a key that leads to another page.
+        """
+        await self.browser.during(
+            "Page.loadEventFired",
+            lambda: Deferred.fromCoroutine(self.browser.press(key)),
+        )
+
+    async def picture(self, name: str, width: int, dark: bool = False) -> None:
+        """
+        Take a picture, if pictures are wanted.
+        """
+        where = os.environ.get("TRISTUNNEL_SCREENSHOTS")
+        if where:
+            Path(where).mkdir(parents=True, exist_ok=True)
+            path = Path(where) / f"{name}.png"
+            await self.browser.picture(path, width, dark, 1760)
+            # At the end, since it takes a while.
+            self.addCleanup(lambda: path.write_bytes(smallPNG(path.read_bytes())))
+
+    async def crowd(self, port: int) -> None:
         """
         Take pictures, if they are wanted, of visitors who come and go.
         """
-        where = os.environ.get("TRISTUNNEL_SCREENSHOTS")
-        if not where:
+        if not os.environ.get("TRISTUNNEL_SCREENSHOTS"):
             return
+        for probe in (b"ssh-2.0\r\n", b"\x16\x03\x01"):
+            stranger = await connectProtocol(
+                HostnameEndpoint(reactor, "127.0.0.1", self.port), Stranger(probe)
+            )
+            await stranger.gone
         visitors: list[Any] = []
-        for turn in range(500):
-            if turn % 120 == 0:
-                visitors.append(await self.visit(port))
+        turns = count()
+
+        def speak() -> None:
+            turn = next(turns)
             for number, visitor in enumerate(visitors):
                 size = 4000 * (number + 1) * (1.3 + math.sin(turn / 40 + number))
                 visitor.transport.write(bytes(int(size)))
-            await deferLater(reactor, 0.2)
+
+        speaking = LoopingCall(speak)
+        speaking.start(0.2)
+        for _ in range(5):
+            visitors.append(await self.visit(port))
+            await deferLater(reactor, 25)
         for name, width, dark in (
             ("dashboard-light", 1100, False),
             ("dashboard-dark", 1100, True),
-            ("dashboard-narrow", 390, False),
+            ("dashboard-phone", 390, False),
         ):
-            await self.browser.picture(Path(where) / f"{name}.png", width, dark, 1100)
+            await self.picture(name, width, dark)
+        speaking.stop()
         for visitor in visitors:
             visitor.transport.abortConnection()
             await visitor.gone
@@ -243,7 +381,13 @@ class BrowserTests(TestCase):
                 )
             )
         self.assertEqual(
-            focused[:3], ["Skip to the content", "Pause", "Close tunnel shop"]
+            focused,
+            [
+                "Skip to the content",
+                "Pause",
+                "Grant access to shop",
+                "Close tunnel shop",
+            ],
         )
         await browser.evaluate(
             "document.querySelector('[data-list=tunnels] a').focus()"
@@ -256,7 +400,7 @@ class BrowserTests(TestCase):
             f" !== {json.dumps(before)}"
         )
         self.assertEqual(
-            await browser.evaluate("document.activeElement.className"), "end"
+            await browser.evaluate("document.activeElement.className"), "grant"
         )
         self.checkQuiet()
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.tunnels.test_service import Session
 from tests.web.watched import PEER, WatchedTestCase
 from tristunnel.auth.realm import Identity
 from tristunnel.errors import TunnelError
+from tristunnel.relay.pipes import PIPES
 from tristunnel.web import metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +50,7 @@ class MetricsTestCase(WatchedTestCase):
         observer.clientGone(PEER, identity, TunnelError("session-lost"))
         observer.authenticationFailed(PEER, TunnelError("auth-refused"))
         observer.peerRefused(PEER, TunnelError("protocol-error"))
+        observer.roundTripMeasured(0.02)
         self.open(self.owner(), name="shop", visitors=9)
         self.visit(sent=1000)
         self.visit(sent=30).leave(TunnelError("reset"))
@@ -82,6 +85,14 @@ class _Stream:
     sendWindow = _Window()
 
 
+class _Datagrams:
+    """
+    Datagrams that wait.
+    """
+
+    queued = 7
+
+
 class _Multiplexer:
     """
     A session that was measured.
@@ -89,6 +100,8 @@ class _Multiplexer:
 
     roundTrip = 0.25
     sendWindow = _Window()
+    datagrams = _Datagrams()
+    unsent = 5
 
     def __init__(self) -> None:
         self.streams = {1: _Stream()}
@@ -122,12 +135,17 @@ class PageTests(MetricsTestCase):
             'tristunnel_logins_refused_total{code="auth-refused"} 1.0',
             'tristunnel_connections_refused_total{code="protocol-error"} 1.0',
             'tristunnel_streams_broken_total{code="reset"} 1.0',
-            'tristunnel_visitor_seconds_count{listener="tcp"} 1.0',
-            'tristunnel_visitor_received_bytes_bucket{le="100.0",listener="tcp"} 1.0',
-            'tristunnel_session_round_trip_seconds{which="median"} 0.25',
+            'tristunnel_visitor_seconds_count{listener="tcp",tunnel="shop"} 1.0',
+            'tristunnel_visitor_received_bytes_bucket{le="100.0",listener="tcp",'
+            'tunnel="shop"} 1.0',
+            'tristunnel_session_round_trip_seconds_bucket{le="0.025"} 1.0',
+            "tristunnel_session_round_trip_seconds_sum 0.02",
+            'tristunnel_session_last_round_trip_seconds{which="median"} 0.25',
             "tristunnel_streams_out_of_credit 1.0",
             "tristunnel_sessions_out_of_credit 1.0",
-            "tristunnel_session_queued_bytes 8.0",
+            'tristunnel_session_queued_bytes{what="stream"} 8.0',
+            'tristunnel_session_queued_bytes{what="datagram"} 7.0',
+            'tristunnel_session_queued_bytes{what="control"} 5.0',
             'tristunnel_streams{way="waiting"} 1.0',
             "tristunnel_strangers 0.0",
         ):
@@ -155,6 +173,38 @@ class PageTests(MetricsTestCase):
             self.open(self.owner(), name=name)
         labels = set(re.findall(r'tunnel="([^"]*)"', self.scrape()))
         self.assertEqual(labels, {"one", "other"})
+
+    def test_boundedHistograms(self) -> None:
+        """
+        Visits of a name go on with the next tunnel of that name; of tunnels
+        without a name, and of names that are too many, they are together.
+        """
+        self.watch.tally._most = 2
+        for name in ("one", "one", "", "two", ""):
+            uri = self.open(self.owner(), name=name)
+            self.visit().leave(None)
+            if self.watch.tally.tunnels:
+                self.close(uri, self.owner())
+        page = self.scrape()
+        counts = dict(
+            re.findall(r'visitor_seconds_count{.*tunnel="(\w+)"} (\S+)', page)
+        )
+        self.assertEqual(counts, {"one": "2.0", "other": "3.0"})
+
+    def test_relayed(self) -> None:
+        """
+        What was not spliced was copied, also in tunnels that are over.
+        """
+        self.patch(PIPES, "moved", 400)
+        uri = self.open(self.owner(), visitors=5)
+        self.visit(sent=600)
+        self.visit(sent=300)
+        for _ in range(2):
+            lines = self.scrape().splitlines()
+            self.assertIn('tristunnel_relayed_bytes_total{by="copy"} 500.0', lines)
+            self.assertIn('tristunnel_relayed_bytes_total{by="splice"} 400.0', lines)
+            if self.watch.tally.tunnels:
+                self.close(uri, self.owner())
 
     def test_noLibrary(self) -> None:
         """
@@ -251,6 +301,8 @@ class DocumentationTests(MetricsTestCase):
         """
         text = (CONTRIB / "grafana-dashboard.json").read_text("utf-8")
         board = json.loads(text)
+        made = runpy.run_path(str(CONTRIB / "grafana_dashboard.py"))["BOARD"]
+        self.assertEqual(board, made, "make it anew with contrib/grafana_dashboard.py")
         self.assertEqual(
             len({panel["id"] for panel in board["panels"]}), len(board["panels"])
         )

@@ -22,6 +22,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.rpc.site import limitedSite
 from tristunnel.server.doors import DoorFactory, FramedDoor
+from tristunnel.server.gate import PER_ADDRESS, TOTAL, Gate
 from tristunnel.server.ports import parsePort
 from tristunnel.server.service import TunnelServerService
 from tristunnel.sessions.server import TunnelServerFactory
@@ -144,9 +145,12 @@ class WebSocketTestCase(LoopbackTestCase):
     A test with a whole server on one port.
 
     @cvar users: Names and secrets of those who may connect; empty for all.
+    @cvar strangers: How many may be at the door: from one address, and in all.
+    @ivar gate: Counts them.
     """
 
     users: Mapping[str, str] = {}
+    strangers = (PER_ADDRESS, TOTAL)
 
     async def startServer(
         self,
@@ -180,7 +184,10 @@ class WebSocketTestCase(LoopbackTestCase):
             self.reactor, self.tunnels, authenticator, handshakeTimeout=timeout
         )
         forwarded = Forwarded(trusted)
-        callers = HTTPCallers(authenticator, forwarded)
+        self.gate = Gate(
+            self.reactor.seconds, *self.strangers, speaksForOthers=forwarded.speaksFor
+        )
+        callers = HTTPCallers(authenticator, forwarded, self.gate)
         pages = {
             b"health": Health(),
             **rpcPages(self.tunnels, callers),
@@ -197,7 +204,10 @@ class WebSocketTestCase(LoopbackTestCase):
         }
         self.site = limitedSite(rootOf(pages), reactor=self.reactor)
         doors = DoorFactory(
-            self.reactor, [FramedDoor(self.sessions), HTTPDoor(self.site)], self.notes
+            self.reactor,
+            [FramedDoor(self.sessions), HTTPDoor(self.site)],
+            self.notes,
+            gate=self.gate,
         )
         where = parsePort(
             self.reactor,

@@ -31,6 +31,7 @@ from tests.websocket.frames import (
 )
 from tests.websocket.rig import Recorder
 from tristunnel.errors import TunnelError
+from tristunnel.server.gate import Gate
 from tristunnel.websocket.connection import (
     CLOSE_TIME,
     GATHER,
@@ -38,6 +39,7 @@ from tristunnel.websocket.connection import (
     MAX_BINARY,
     MAX_TEXT,
     MESSAGE,
+    STRANGERS_CLOSE_TIME,
 )
 from tristunnel.websocket.page import PreparedFactory
 from tristunnel.websocket.roles import ServerConnection
@@ -183,6 +185,20 @@ class SendingTests(ConnectionTestCase):
         self.assertEqual(b"under way", self.receiver.data)
         self.clock.advance(CLOSE_TIME)
         self.assertTrue(self.transport.aborted)
+
+    def test_strangersClose(self) -> None:
+        """
+        Who has not said who it is gets less time to agree to a close, and has
+        left when the connection is gone.
+        """
+        gate = Gate(self.clock.seconds)
+        self.connection.stranger = stranger = gate.enter(None)
+        self.connection.close()
+        self.clock.advance(STRANGERS_CLOSE_TIME)
+        self.assertTrue(self.transport.aborted)
+        self.connection.connectionLost(Failure(ConnectionDone()))
+        self.assertFalse(stranger.waiting)
+        self.assertEqual(gate.strangers, 0)
 
     def test_consent(self) -> None:
         """
@@ -430,6 +446,19 @@ class LivenessTests(ConnectionTestCase):
         self.connection.connectionLost(Failure(ConnectionDone()))
         self.assertEqual("session-lost", self.receiver.reason)
         self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_quiet(self) -> None:
+        """
+        For a while there may be neither pings nor answers.
+        """
+        self.connection.stayQuiet(100)
+        for _ in range(9):
+            self.clock.advance(10)
+        self.assertEqual([], self.sent())
+        self.clock.advance(20)
+        self.assertEqual(PING, self.sent()[-1].opcode)
+        self.clock.pump([10, 10])
+        self.assertTrue(self.transport.aborted)
 
     def test_ownSilence(self) -> None:
         """

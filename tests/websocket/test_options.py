@@ -13,11 +13,13 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel import client_tap, server_tap
+from tristunnel.client.dialects import makeClient
 from tristunnel.client.forward import parseForward
 from tristunnel.client.relay import RelayHostService
 from tristunnel.client.service import TunnelClientService
 from tristunnel.client.visitor import VisitorService
 from tristunnel.client.vtunnel import VTunnelClientService
+from tristunnel.observer import ClientObserver
 
 
 class ClientTests(SynchronousTestCase):
@@ -42,7 +44,10 @@ class ClientTests(SynchronousTestCase):
         """
         Make the service of a command line.
         """
-        return client_tap._make(MemoryReactorClock(), self.parse(*arguments))
+        options = self.parse(*arguments)
+        return makeClient(
+            MemoryReactorClock(), options, ClientObserver(), lambda reason: None
+        )
 
     def assertWrong(self, words: str, *arguments: str) -> None:
         """

@@ -28,6 +28,7 @@ from tristunnel.sessions.multiplexer import Limits
 from tristunnel.sessions.zlayer_client import (
     ASK_AGAIN,
     AUTH_TIME,
+    SWEEP,
     ZLayerClientSession,
     registerOf,
 )
@@ -294,6 +295,18 @@ class SessionTests(ClientCase):
         self.connection.messages()
         self.hear(Connect(self.ids[0], uuid4(), "192.0.2.1:1"))
         self.assertEqual(self.connection.messages(), [])
+
+    def test_forgotten(self) -> None:
+        """
+        Nothing is kept of visitors who have left, however many they were.
+        """
+        self.register()
+        for number in range(500):
+            self.hear(Connect(self.ids[0], uuid4(), "192.0.2.1:1"))
+            factory = self.clock.tcpClients[number][2]
+            connector: Any = self.clock.connectors[number]
+            factory.clientConnectionFailed(connector, Failure(ConnectionRefusedError()))
+        self.assertLessEqual(len(self.session._announced), SWEEP)
 
     def test_noService(self) -> None:
         """

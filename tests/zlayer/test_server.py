@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -21,6 +22,7 @@ from tristunnel.auth.permissions import Grant, Permissions
 from tristunnel.auth.realm import Identity
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.ports import PortRange
+from tristunnel.server.gate import PENALTY, PENALTY_FREE, Gate
 from tristunnel.sessions.server import TunnelServerFactory
 from tristunnel.sessions.zlayer_data import PATIENCE, PORTS, WAITING, connectionOf
 from tristunnel.sessions.zlayer_life import HEARTBEAT, PROBE, SILENCE
@@ -181,7 +183,9 @@ class LoginTests(MemoryCase):
         """
         A wrong token counts as a failed login, a used one does not.
         """
-        failures: list[None] = []
+        gate = Gate(self.clock.seconds, total=1)
+        address = IPv4Address("TCP", "192.0.2.1", 1)
+        stranger = gate.enter(address)
 
         async def refuse(*args: object) -> Identity:
             raise TunnelError("auth-refused")
@@ -191,7 +195,7 @@ class LoginTests(MemoryCase):
                 self.factory,
                 Caller(Identity("anonymous", True), "server"),
                 False,
-                lambda: failures.append(None),
+                stranger,
             )
             session.opened(FakeConnection())
             return session, session.connection
@@ -199,11 +203,13 @@ class LoginTests(MemoryCase):
         self.login()
         session, connection = connect()
         self.say(session, Auth("t", CLIENT_ID))
-        self.assertEqual(failures, [])
+        self.assertEqual(gate._until, {})
         self.patch(self.factory.authenticator, "authenticate", refuse)
-        session, connection = connect()
-        self.say(session, Auth("t", CLIENT_ID))
-        self.assertEqual(len(failures), 1)
+        for _ in range(int(PENALTY_FREE / PENALTY) + 1):
+            gate.check(address)
+            session, connection = connect()
+            self.say(session, Auth("t", CLIENT_ID))
+        self.assertRaises(TunnelError, gate.check, address)
         (fail,) = connection.messages()
         assert isinstance(fail, AuthFail)
         self.assertIn("[auth-refused]", fail.reason)

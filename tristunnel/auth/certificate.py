@@ -90,7 +90,7 @@ class CertificateChecker:
     ) -> Deferred[bytes | tuple[()]]:
         """
         @return: Fires with the certificate's name; fails with
-            L{UnauthorizedLogin} without one.
+            C{UnauthorizedLogin} without one.
         """
         name = credentials.certificate
         if not name:

@@ -86,7 +86,7 @@ class CheckerChain:
         Ask the checkers, one after the other.
 
         @return: fires with the first accepted avatar id; fails with
-            L{UnauthorizedLogin} when there is none, or with the
+            C{UnauthorizedLogin} when there is none, or with the
             L{RefusedWithReason} of a checker that knows the secret. A checker
             that breaks is logged and counts as a no.
         """

@@ -72,7 +72,7 @@ class ClientsFile:
         @param credentials: Either an C{id} with one of C{secret},
             C{password}, C{token}, or a C{token} alone of the form
             C{ID:SECRET}.
-        @return: fires with the id, or fails with L{UnauthorizedLogin}.
+        @return: fires with the id, or fails with C{UnauthorizedLogin}.
         """
         self._file.follow()
         name, secret = self._claim(credentials)

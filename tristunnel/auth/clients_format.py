@@ -49,7 +49,7 @@ class ClientList:
     """
     What a clients file says.
 
-    @ivar digests: The SHA-256 of each secret by its id; L{None} for an id that
+    @ivar digests: The SHA-256 of each secret by its id; C{None} for an id that
         needs no secret.
     @ivar openLines: The line of each id that needs no secret.
     @ivar problems: The first lines that are broken; at most 20 are kept.
@@ -78,7 +78,7 @@ class ClientList:
 
 def _digestOf(secret: bytes) -> bytes | None:
     """
-    @return: The digest to compare with, or L{None} for a malformed hash.
+    @return: The digest to compare with, or C{None} for a malformed hash.
     """
     if not secret.startswith(_HASHED):
         return hashlib.sha256(secret).digest()
@@ -92,7 +92,7 @@ def _readLine(line: bytes, clients: ClientList, number: int) -> str | None:
     """
     Add the client of one line that is neither blank nor a comment.
 
-    @return: What is wrong with the line, or L{None}.
+    @return: What is wrong with the line, or C{None}.
     """
     name, colon, secret = line.partition(b":")
     name, secret = name.strip(), secret.strip()

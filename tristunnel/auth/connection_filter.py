@@ -46,8 +46,8 @@ class ConnectionFilterChecker:
         Ask the function.
 
         @return: fires with the C{id} or C{ANONYMOUS}; fails with
-            L{UnauthorizedLogin} for a no, with what the function raised, or
-            with L{TypeError} when its answer is neither yes nor no.
+            C{UnauthorizedLogin} for a no, with what the function raised, or
+            with C{TypeError} when its answer is neither yes nor no.
         """
         return Deferred.fromCoroutine(self._ask(credentials))
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from twisted.cred.credentials import ICredentials, IUsernamePassword
 from twisted.internet.interfaces import IAddress
-from zope.interface import Attribute, implementer
+from zope.interface import Attribute, Interface, implementer
 
 __all__ = ["ITunnelCredentials", "TunnelCredentials"]
 
@@ -18,7 +18,7 @@ _PROTOCOL_KEY = "tristunnel"
 _SHOWN = 64
 
 
-class ITunnelCredentials(ICredentials):
+class ITunnelCredentials(ICredentials, Interface):
     """
     The whole JSON object of a client's handshake, for checkers that look at
     more than a name and a password.
@@ -33,7 +33,7 @@ class ITunnelCredentials(ICredentials):
 
     peer: IAddress | None = Attribute(
         """
-        Where the client connects from, or L{None} where that is not known.
+        Where the client connects from, or C{None} where that is not known.
         """
     )
 
@@ -109,7 +109,7 @@ class TunnelCredentials:
 
         @param password: The right password. Text is taken as well, because
             C{memory:} of C{twisted.cred} keeps text.
-        @return: L{False} also when no password was sent, so that an empty
+        @return: C{False} also when no password was sent, so that an empty
             field in somebody's password file opens nothing.
         """
         right = _asBytes(password)

@@ -14,7 +14,7 @@ def nameProblem(name: str) -> str | None:
     """
     Say what is wrong with a name, which ends up in logs and on pages.
 
-    @return: The reason without the name itself, or L{None} for a good name.
+    @return: The reason without the name itself, or C{None} for a good name.
     """
     if not name:
         return "the id is empty"

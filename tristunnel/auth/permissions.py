@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -15,12 +15,14 @@ from twisted.cred.error import LoginDenied
 
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.ports import PortRange
+from tristunnel.rules.policy import VisitorPolicy
 
 if TYPE_CHECKING:
     from tristunnel.relay.limits import Throttle
 
 __all__ = [
     "RIGHTS",
+    "Changed",
     "Ended",
     "Grant",
     "GrantedName",
@@ -34,6 +36,9 @@ RIGHTS = ("open", "access", "admin")
 
 Ended = Callable[[TunnelError], None]
 """Told once that a grant is over."""
+
+Changed = Callable[[], None]
+"""Told that a grant permits something else now."""
 
 
 def protocolOf(listener: str) -> str:
@@ -65,6 +70,7 @@ class Permissions:
         reach, with C{*} for any letters; C{None} for all.
     @ivar servicesOf: With C{"access"}, the only owner whose services it may
         reach; empty for all.
+    @ivar policy: What is asked of the visitors of each of its tunnels.
     """
 
     ports: PortRange | None = None
@@ -76,6 +82,7 @@ class Permissions:
     may: frozenset[str] = frozenset({"open"})
     services: tuple[str, ...] | None = None
     servicesOf: str = ""
+    policy: VisitorPolicy = field(default_factory=VisitorPolicy)
 
     def checkPort(self, port: int) -> None:
         """
@@ -152,6 +159,7 @@ class Grant:
         # In the order in which they came; a dict, since an Ended may be any
         # callable and is looked up often.
         self._watchers: dict[Ended, None] = {}
+        self._followers: dict[Changed, None] = {}
 
     @property
     def inUse(self) -> bool:
@@ -201,9 +209,23 @@ class Grant:
 
     def change(self, permissions: Permissions) -> None:
         """
-        Permit something else from now on.
+        Permit something else from now on, and tell everybody who follows.
         """
         self.permissions = permissions
+        for changed in list(self._followers):
+            changed()
+
+    def follow(self, changed: Changed) -> None:
+        """
+        Have C{changed} called whenever something else is permitted.
+        """
+        self._followers[changed] = None
+
+    def unfollow(self, changed: Changed) -> None:
+        """
+        Follow no longer; doing it twice is no error.
+        """
+        self._followers.pop(changed, None)
 
     def end(self, reason: TunnelError) -> None:
         """

@@ -94,7 +94,7 @@ class TunnelRealm:
         @raise NotImplementedError: when another interface is asked for.
         @raise LoginDenied: when the id cannot be a name.
         @raise TypeError: when the checker answered with something else, such
-            as L{None}.
+            as C{None}.
         """
         if IIdentity not in interfaces:
             raise NotImplementedError("the tunnel realm has only IIdentity")
@@ -153,7 +153,13 @@ class Authenticator:
     def __init__(self, portal: Portal | None = None) -> None:
         """
         @param portal: Where to ask, usually from L{portalFor}; its realm makes
-            L{Identity} avatars. L{None} admits everybody as anonymous.
+            L{Identity} avatars. C{None} admits everybody as anonymous.
+        """
+        self._portal = portal
+
+    def askAt(self, portal: Portal) -> None:
+        """
+        Ask somewhere else from the next login on.
         """
         self._portal = portal
 
@@ -175,7 +181,7 @@ class Authenticator:
             claims. Fails with
             L{TunnelError} C{auth-refused}, which does not tell why (the log
             does), or C{token-expired} or C{token-revoked} for whoever has the
-            token; cancelling it fails with L{CancelledError}.
+            token; cancelling it fails with C{CancelledError}.
         """
         return Deferred.fromCoroutine(self._authenticate(fields, peer, certificate))
 

@@ -23,6 +23,7 @@ from tristunnel.auth.credentials import ITunnelCredentials, TunnelCredentials
 from tristunnel.auth.files import FollowedFile, reasonOf
 from tristunnel.auth.permissions import Grant, GrantedName, RefusedWithReason
 from tristunnel.auth.tokens_format import Token, TokenList, parseTokens
+from tristunnel.auth.tokens_store import TokenStore
 from tristunnel.errors import TunnelError
 from tristunnel.process.paths import defaultStateDirectory
 
@@ -120,7 +121,7 @@ class TokenFile:
 
         @param credentials: With the token in C{token}, or in place of a
             password; an C{id} beside it does not matter.
-        @return: fires with a L{GrantedName}; fails with L{UnauthorizedLogin},
+        @return: fires with a L{GrantedName}; fails with C{UnauthorizedLogin},
             or with L{RefusedWithReason} for a token that is over.
         """
         self.follow()
@@ -149,6 +150,31 @@ class TokenFile:
             self._grants[token.digest] = grant
         return grant
 
+    # For operators
+
+    def tokens(self) -> list[Token]:
+        """
+        What the file says of each token, in its order.
+        """
+        return list(self._tokens.byName.values())
+
+    @property
+    def path(self) -> str:
+        """
+        The file.
+        """
+        return str(self._path)
+
+    def revoke(self, name: str) -> None:
+        """
+        Revoke a token in the file, and end what lives on it at once.
+
+        @raise TunnelError: C{bad-option}, if there is none of that name, or if
+            the file cannot be written.
+        """
+        TokenStore(self._path, self._now).revoke(name)
+        self.follow()
+
     # Following the file
 
     def follow(self) -> None:
@@ -157,7 +183,8 @@ class TokenFile:
         read leaves the last good content in force, and is logged once.
         """
         self._file.follow()
-        if self._missing and self._now() - self._changed >= LOOK_INTERVAL:
+        # Also if the clock was set back since.
+        if self._missing and abs(self._now() - self._changed) >= LOOK_INTERVAL:
             self._endMissing()
 
     def _load(self, status: os.stat_result, data: bytes) -> None:

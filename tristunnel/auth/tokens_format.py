@@ -27,6 +27,7 @@ from tristunnel.auth.names import nameProblem
 from tristunnel.auth.permissions import RIGHTS, Permissions
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.ports import parsePorts
+from tristunnel.rules.policy import VisitorPolicy, parseNetworks
 from tristunnel.text.quantities import parseRate
 
 __all__ = [
@@ -239,6 +240,22 @@ def _services(value: object) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _networks(value: object) -> object:
+    """
+    Networks and addresses.
+    """
+    return parseNetworks(_strings(value))
+
+
+def _seconds(value: object) -> float:
+    """
+    A time that a visitor may stay, or be silent.
+    """
+    if type(value) in (int, float) and (value == 0 or 1 <= value <= 1e9):  # type: ignore[operator]
+        return float(value)  # type: ignore[arg-type]
+    raise ValueError("takes seconds, from 1 up, or 0")
+
+
 _READERS: dict[str, Callable[[object], object]] = {
     "ports": _ports,
     "protocols": _protocols,
@@ -248,6 +265,19 @@ _READERS: dict[str, Callable[[object], object]] = {
     "expires": _time,
     "may": _rights,
     "services": _services,
+}
+
+# What is asked of visitors: how a line calls it, what it is in a policy, and who
+# reads it.
+_POLICY: dict[str, tuple[str, Callable[[object], object]]] = {
+    "allow": ("allow", _networks),
+    "deny": ("deny", _networks),
+    "visitorsPerTunnel": ("total", _count),
+    "visitorsPerAddress": ("perAddress", _count),
+    "visitorRate": ("perMinute", _count),
+    "ratePerTunnel": ("rate", _rate),
+    "idle": ("idle", _seconds),
+    "maxAge": ("maxAge", _seconds),
 }
 
 _OTHERS = {"name", "sha256", "created", "revoked"}
@@ -268,7 +298,7 @@ def parseToken(line: str, number: int = 0) -> Token:
         raise ValueError("it is no JSON object") from None
     if not isinstance(values, dict):
         raise ValueError("it is no JSON object")
-    unknown = sorted(set(values) - set(_READERS) - _OTHERS)
+    unknown = sorted(set(values) - set(_READERS) - set(_POLICY) - _OTHERS)
     if unknown:
         raise ValueError(f"there is no {_shown(unknown[0])}")
     name, digits = values.get("name"), values.get("sha256")
@@ -283,6 +313,13 @@ def parseToken(line: str, number: int = 0) -> Token:
     for key, reader in _READERS.items():
         if values.get(key) is not None:
             read[key] = _with(key, reader, values[key])
+    read["policy"] = VisitorPolicy(
+        **{
+            attribute: _with(key, reader, values[key])
+            for key, (attribute, reader) in _POLICY.items()
+            if values.get(key) is not None
+        }  # type: ignore[arg-type]
+    )
     return Token(
         name,
         bytes.fromhex(digits),
@@ -338,6 +375,20 @@ def _shown(text: str) -> str:
     return ascii(text if len(text) <= 40 else text[:40] + "...")
 
 
+def _formatPolicy(policy: VisitorPolicy) -> dict[str, object]:
+    """
+    What a line says of visitors; nothing where nothing is asked of them.
+    """
+    values: dict[str, object] = {}
+    for key, (attribute, _) in _POLICY.items():
+        value = getattr(policy, attribute)
+        if isinstance(value, tuple):
+            value = [str(network) for network in value]
+        if value:
+            values[key] = value
+    return values
+
+
 def formatToken(token: Token) -> str:
     """
     Write one line, without its end.
@@ -351,6 +402,7 @@ def formatToken(token: Token) -> str:
     for key in ("maxTunnels", "maxVisitors", "rate"):
         if getattr(permissions, key) is not None:
             values[key] = getattr(permissions, key)
+    values.update(_formatPolicy(permissions.policy))
     if permissions.expires is not None:
         values["expires"] = formatTime(permissions.expires)
     values["may"] = [right for right in RIGHTS if right in permissions.may]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from tristunnel import __version__
 from tristunnel.cli.access import addAccessCommands
+from tristunnel.cli.status import addStatusCommand
 from tristunnel.cli.token import addTokenCommands
 from tristunnel.errors import TunnelError
 
@@ -31,6 +32,7 @@ def parser() -> ArgumentParser:
     commands = made.add_subparsers(metavar="COMMAND", required=True)
     addTokenCommands(commands)
     addAccessCommands(commands)
+    addStatusCommand(commands)
     return made
 
 

@@ -22,14 +22,11 @@ from tristunnel.auth.tokens_format import (
     parseToken,
 )
 from tristunnel.auth.tokens_store import TokenStore
+from tristunnel.auth.tokens_words import permitted, stateOf
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.ports import parsePorts
-from tristunnel.text.quantities import (
-    formatDuration,
-    formatRate,
-    parseDuration,
-    parseRate,
-)
+from tristunnel.rules.policy import VisitorPolicy, parseNetworks
+from tristunnel.text.quantities import parseDuration, parseRate
 
 __all__ = ["addTokenCommands"]
 
@@ -82,6 +79,25 @@ def _rights(text: str) -> list[str]:
                 f" {', '.join(RIGHTS)}",
             )
     return words
+
+
+def _networks(text: str) -> tuple[Any, ...]:
+    """
+    Read networks with commas between.
+    """
+    return parseNetworks(_words(text))
+
+
+def _seconds(text: str) -> float:
+    """
+    Read a duration; a number alone is seconds, as for the server's options.
+    """
+    if text.isascii() and text.isdecimal():
+        text += "s"
+    seconds = parseDuration(text)
+    if not 1 <= seconds <= 1e9:
+        raise TunnelError("bad-option", f"{text[:40]!r} must be 1 second at least")
+    return seconds
 
 
 def _end(text: str) -> float:
@@ -156,6 +172,7 @@ def addTokenCommands(commands: Any) -> None:
         metavar="LIST",
         help="with --may access: which services, as ssh,db-* (default: all)",
     )
+    _addPolicy(create)
     _addFile(create)
     create.set_defaults(run=_create)
 
@@ -175,6 +192,65 @@ def addTokenCommands(commands: Any) -> None:
     revoke.add_argument("name", metavar="NAME")
     _addFile(revoke)
     revoke.set_defaults(run=_revoke)
+
+
+def _addPolicy(parser: Any) -> None:
+    """
+    Add what is asked of the visitors of each of the token's tunnels.
+    """
+    add = parser.add_argument_group(
+        "what is asked of visitors",
+        "Of each tunnel's visitors, in addition to what the server and the client"
+        " ask of them; the strictest holds.",
+    ).add_argument
+    add(
+        "--allow",
+        type=_asType(_networks),
+        default=(),
+        metavar="LIST",
+        help="networks they may come from, as 192.0.2.0/24,2001:db8::/32",
+    )
+    add(
+        "--deny",
+        type=_asType(_networks),
+        default=(),
+        metavar="LIST",
+        help="networks they may not come from",
+    )
+    for name, what in (
+        ("visitors-per-tunnel", "visitors of one tunnel at once"),
+        ("visitors-per-address", "the same, from one address"),
+        ("visitor-rate", "visitors of one tunnel per minute, from one address"),
+    ):
+        add(f"--{name}", type=_asType(_count), default=0, metavar="N", help=what)
+    add(
+        "--rate-per-tunnel",
+        type=_asType(parseRate),
+        default=0,
+        metavar="RATE",
+        help="bytes per second each way of one tunnel, as 1MB/s",
+    )
+    for name, what in (
+        ("idle-timeout", "end a visitor's stream that is silent for so long, as 10m"),
+        ("max-stream-age", "end it at this age, as 12h"),
+    ):
+        add(f"--{name}", type=_asType(_seconds), default=0.0, metavar="TIME", help=what)
+
+
+def _policyOf(options: Namespace) -> VisitorPolicy:
+    """
+    What the command line asks of visitors.
+    """
+    return VisitorPolicy(
+        options.allow,
+        options.deny,
+        options.visitors_per_address,
+        options.visitors_per_tunnel,
+        options.visitor_rate,
+        options.rate_per_tunnel,
+        options.idle_timeout,
+        options.max_stream_age,
+    )
 
 
 def _addFile(parser: Any) -> None:
@@ -206,6 +282,7 @@ def _create(options: Namespace) -> None:
         maxTunnels=options.max_tunnels,
         maxVisitors=options.max_visitors,
         rate=options.rate,
+        policy=_policyOf(options),
         expires=options.expires,
         may=frozenset(options.may),
         services=None if options.services is None else tuple(options.services),
@@ -227,40 +304,6 @@ def _problems(tokens: TokenList) -> None:
         print(f"line {problem.line}: {problem.reason}", file=sys.stderr)
 
 
-def _state(token: Token) -> str:
-    """
-    Whether a token is good, in a word or two.
-    """
-    expires = token.permissions.expires
-    if token.revoked is not None:
-        return "revoked"
-    if expires is None:
-        return "valid"
-    left = expires - now()
-    return f"valid for {formatDuration(left)}" if left > 0 else "expired"
-
-
-def _may(token: Token) -> str:
-    """
-    What a token permits, in a few words.
-    """
-    permissions = token.permissions
-    words = [right for right in RIGHTS if right in permissions.may] or ["nothing"]
-    if permissions.ports is not None:
-        words.append(f"ports {permissions.ports}")
-    if permissions.protocols is not None:
-        words.append("/".join(sorted(permissions.protocols)) or "no protocol")
-    if permissions.maxTunnels is not None:
-        words.append(f"{permissions.maxTunnels} tunnels")
-    if permissions.maxVisitors is not None:
-        words.append(f"{permissions.maxVisitors} visitors")
-    if permissions.rate is not None:
-        words.append(formatRate(permissions.rate))
-    if permissions.services is not None:
-        words.append(f"services {' '.join(permissions.services)}")
-    return ", ".join(words)
-
-
 def _list(options: Namespace) -> None:
     """
     Print a line for each token.
@@ -271,7 +314,10 @@ def _list(options: Namespace) -> None:
         for token in tokens.byName.values():
             print(formatToken(token))
         return
-    rows = [(each.name, _state(each), _may(each)) for each in tokens.byName.values()]
+    rows = [
+        (each.name, stateOf(each, now()), permitted(each.permissions))
+        for each in tokens.byName.values()
+    ]
     widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
     for name, state, may in rows:
         print(f"{name:{widths[0]}}  {state:{widths[1]}}  {may}")
@@ -286,7 +332,7 @@ def _show(options: Namespace) -> None:
     token = tokens.byName.get(options.name)
     if token is None:
         raise TunnelError("bad-option", f"there is no token {options.name!r}")
-    print(f"state: {_state(token)}")
+    print(f"state: {stateOf(token, now())}")
     for key, value in json.loads(formatToken(token)).items():
         text = ", ".join(value) if isinstance(value, list) else str(value)
         print(f"{key}: {text}")

@@ -33,6 +33,7 @@ from zope.interface import implementer
 from tristunnel.check import Finding, Inquiry, certificateFinding, inTime
 from tristunnel.client.connect import ServerAddress
 from tristunnel.client.forward import Forward
+from tristunnel.client.silence import MARGIN, Silence, unmeasured
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import addressText
 from tristunnel.observer import ClientObserver
@@ -40,10 +41,6 @@ from tristunnel.sessions.client import TunnelClientFactory
 from tristunnel.sessions.framed import PING_INTERVAL
 
 __all__ = ["ClientCheck", "resolveWith"]
-
-COMMON_IDLE = 60.0
-"""Seconds after which nginx and Amazon's load balancers end a connection that
-was silent, unless they are told otherwise; few others are that impatient."""
 
 SKEW = 60.0
 """Seconds by which two clocks may differ."""
@@ -146,6 +143,8 @@ class ClientCheck:
     @param dialect: How it speaks.
     @param resolve: Looks names up.
     @param now: The time of day.
+    @param silence: Seconds for which to hold a silent session; C{None} for a
+        little longer than sessions ever are silent, 0 for not at all.
     """
 
     def __init__(
@@ -157,7 +156,9 @@ class ClientCheck:
         dialect: str = "framed",
         resolve: Callable[[str], Deferred[list[str]]] | None = None,
         now: Callable[[], float] = time.time,
+        silence: float | None = None,
     ) -> None:
+        self._silence = silence
         self._reactor = reactor
         self._server = server
         self._forwards = list(forwards)
@@ -185,10 +186,22 @@ class ClientCheck:
         looks += [
             ("credential!", self.credential),
             ("clock!", self.clock),
-            ("idle", self.idle),
             ("service", self.services),
+            # Last, since it takes so long.
+            ("idle!", self.idle),
         ]
-        return Inquiry(looks)
+        slow = {}
+        if wait := self._silenceWanted():
+            slow["idle"] = f"a session is silent now, for {wait:g} s"
+        return Inquiry(looks, slow)
+
+    def _silenceWanted(self) -> float:
+        """
+        For how many seconds a session is to be held in silence, if at all.
+        """
+        if self._dialect != "framed" or self._server.capability or self._server.access:
+            return 0.0
+        return PING_INTERVAL + MARGIN if self._silence is None else self._silence
 
     # The looks
 
@@ -319,6 +332,30 @@ class ClientCheck:
             return Finding(
                 "SKIP", "credential", f"{self._dialect} shows it with the WebSocket"
             )
+        try:
+            session = await self._login()
+        except TunnelError as error:
+            if error.code.name != "auth-refused":
+                raise
+            raise TunnelError(
+                "auth-refused",
+                f"{error.message}: compare them with the server's, ask its operator"
+                " whether they were revoked or have expired, and see that they are"
+                " given by --token-file, --credentials-file or a variable",
+            ) from None
+        session.close()
+        spoken = "framed" if session.extended else "plain W3P"
+        name = self._credentials.get("id")
+        as_ = f" as {name}" if isinstance(name, str) and name else ""
+        return Finding("OK", "credential", f"the server lets us in{as_} ({spoken})")
+
+    async def _login(self, quiet: float = 0.0) -> Any:
+        """
+        Begin a session.
+
+        @param quiet: For how many seconds it shall have no pings.
+        @return: The session, which is to be closed.
+        """
         factory = TunnelClientFactory(
             self._reactor,
             self._noService,
@@ -331,15 +368,14 @@ class ClientCheck:
             self._server.explain,
         )
         factory.access = self._server.access
+        factory.quiet = quiet
         session: Any = await self._wait(self._server.endpoint.connect(factory))
         try:
             await inTime(self._reactor, session.whenReady(), "no answer came")
-        finally:
+        except TunnelError:
             session.close()
-        spoken = "framed" if session.extended else "plain W3P"
-        name = self._credentials.get("id")
-        as_ = f" as {name}" if isinstance(name, str) and name else ""
-        return Finding("OK", "credential", f"the server lets us in{as_} ({spoken})")
+            raise
+        return session
 
     @staticmethod
     def _noService(uri: str) -> Any:
@@ -381,26 +417,30 @@ class ClientCheck:
 
     async def idle(self) -> Finding:
         """
-        Is an idle session kept alive often enough?
+        How long may a session be silent before something on its way ends it,
+        and is that longer than it ever is?
         """
-        interval = PING_INTERVAL
-        if self._server.isWebSocket and self._dialect != "framed":
-            interval = self._server.way.pingInterval
-        if not interval or interval > COMMON_IDLE / 2:
-            often = f"only every {interval:g} s" if interval else "never"
-            return Finding(
-                "WARN",
-                "idle",
-                f"an idle session {often} gives a sign of life; nginx and load"
-                f" balancers end what is silent for {COMMON_IDLE:g} s: give"
-                " --ping-interval 25",
+        if self._dialect != "framed":
+            return unmeasured(self._server.way.pingInterval)
+        wanted = self._silenceWanted()
+        if not wanted:
+            why = (
+                "--check-idle 0" if self._silence == 0 else "the URI is for one session"
             )
-        return Finding(
-            "OK",
-            "idle",
-            f"a sign of life every {interval:g} s is enough for whatever waits for"
-            f" {2 * interval:g} s or more; most wait for {COMMON_IDLE:g} s",
-        )
+            return Finding("SKIP", "idle", f"not measured ({why})")
+        session = await self._login(wanted)
+        try:
+            if not session.quiet:
+                return Finding(
+                    "SKIP",
+                    "idle",
+                    "this server has no sessions without pings, so how long one may be"
+                    " silent cannot be measured",
+                )
+            silence = Silence(self._reactor, session)
+            return (await silence.hold()).judge(PING_INTERVAL)
+        finally:
+            session.close()
 
     async def services(self) -> Iterable[Finding]:
         """

@@ -39,20 +39,29 @@ __all__ = ["ServerAddress", "Trust", "explainer", "parseConnect", "parseTunnelUR
 @dataclass(frozen=True)
 class Trust:
     """
-    Which server a client believes to be the right one.
+    Which server a client believes to be the right one, and what it shows of
+    itself.
 
     @ivar pins: SHA-256 digests, 32 bytes each, of acceptable certificates.
     @ivar ca: A file or directory of authorities to trust instead of the
         platform's.
     @ivar insecure: Whether anybody will do.
+    @ivar certificate: A PEM file with the client's own certificate; empty for
+        none.
+    @ivar privateKey: A PEM file with its key, if that is not in the same.
     """
 
     pins: Sequence[bytes] = ()
     ca: str = ""
     insecure: bool = False
+    certificate: str = ""
+    privateKey: str = ""
 
     def __bool__(self) -> bool:
-        return bool(self.pins or self.ca or self.insecure)
+        return bool(self.pins or self.ca or self.insecure or self.certificate)
+
+
+_ABOUT_TLS = "--pin, --ca, --insecure and --certificate are about TLS; write"
 
 
 def _noExplanation(failure: Failure) -> TunnelError | None:
@@ -138,6 +147,13 @@ def parseConnect(
     @raise TunnelError: C{bad-option}, with the cause and the cure.
     """
     way = way or Way()
+    if description.startswith(("w3p:", "w3ps:")):
+        # Without the URI, which has a secret.
+        raise TunnelError(
+            "bad-option",
+            "--connect names a server; write --tunnel for the URI of a tunnel, and"
+            " tunnel-access --access for that of an access",
+        )
     if "://" in description:
         return _overWebSocket(reactor, description, trust, way)
     if way.headers:
@@ -156,7 +172,7 @@ def parseConnect(
     if trust:
         raise TunnelError(
             "bad-option",
-            "--pin, --ca and --insecure are about TLS; write --connect tls:HOST:PORT",
+            f"{_ABOUT_TLS} --connect tls:HOST:PORT",
         )
     host, port = "", ""
     try:
@@ -207,16 +223,16 @@ def _overWebSocket(
             trustRoots=trust.ca or None,
             pins=trust.pins,
             insecure=trust.insecure,
+            certificate=trust.certificate or None,
+            privateKey=trust.privateKey or None,
         )
         below = wrapClientTLS(creator, below)
         explain = explainer(url.host, creator)
     elif trust:
-        raise TunnelError(
-            "bad-option", "--pin, --ca and --insecure are about TLS; write wss://"
-        )
+        raise TunnelError("bad-option", f"{_ABOUT_TLS} wss://")
     endpoint = WebSocketEndpoint(reactor, url, below, way.headers, way.pingInterval)
     return ServerAddress(
-        url.text,
+        url.where,
         url.host,
         endpoint,
         explain,
@@ -238,11 +254,11 @@ def parseTunnelURI(
     @param way: How to get there.
     @raise TunnelError: C{bad-option}, without the secret.
     """
-    parts = urlsplit(uri)
     try:
+        parts = urlsplit(uri)
         host, port = parts.hostname, parts.port
     except ValueError:
-        host = port = None
+        parts, host, port = urlsplit(""), None, None
     identifier = parts.path.removeprefix("/")
     if parts.scheme not in ("w3p", "w3ps") or not (
         host and port and identifier and parts.fragment
@@ -283,13 +299,16 @@ def _overTLS(
             f" ({problem or 'it has too many parts'}); write tls:HOST:PORT",
         )
     host = host.removeprefix("[").removesuffix("]")
+    own, key = trust.certificate, trust.privateKey
+    if not own:
+        own, key = keywords.get("certificate", ""), keywords.get("privateKey", "")
     creator = clientConnectionCreator(
         host,
         trustRoots=trust.ca or keywords.get("trustRoots"),
         pins=trust.pins,
         insecure=trust.insecure,
-        certificate=keywords.get("certificate"),
-        privateKey=keywords.get("privateKey"),
+        certificate=own or None,
+        privateKey=key or None,
     )
     bind = keywords.get("bindAddress")
     try:

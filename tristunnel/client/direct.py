@@ -28,6 +28,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.relay.dial import dial
 from tristunnel.relay.kernel import handOver, kernelSocket
 from tristunnel.relay.sockets import SocketEnd, tuneSocket
+from tristunnel.sessions.endings import DirectEnd, Ending
 from tristunnel.sessions.spare import ClientSpare, SpareConnection
 from tristunnel.wire.framed import HandshakeDecoder, encodeHandshake
 
@@ -169,16 +170,17 @@ class DirectWays:
         """
         return self._dialling >= AT_ONCE or self._reactor.seconds() < self._blockedUntil
 
-    def dial(self, ticket: str) -> Deferred[SocketEnd]:
+    def dial(self, ticket: str, ending: Ending | None = None) -> Deferred[SocketEnd]:
         """
         Make the connection of a stream.
 
+        @param ending: What is told of the stream's ends.
         @return: Fires with its end; fails if there is none in time.
         """
 
         def accepted(connection: tuple[Any, bytes]) -> SocketEnd:
             transport, rest = connection
-            end = SocketEnd(self._reactor, lambda end: None)
+            end = DirectEnd(self._reactor, lambda end: None, ending)
             if not handOver(transport, end):
                 transport.abortConnection()
                 raise TunnelError("not-permitted", "no direct streams over this")
@@ -187,7 +189,12 @@ class DirectWays:
                 end.dataReceived(rest)
             return end
 
-        return self._show(ticket).addCallback(accepted)
+        def blocked(failure: Failure) -> Failure:
+            if ending is not None:
+                ending.forget()
+            return failure
+
+        return self._show(ticket).addCallback(accepted).addErrback(blocked)
 
     def park(self, ticket: str, spare: ClientSpare) -> Deferred[bool]:
         """
@@ -331,6 +338,9 @@ class Spares:
 
         def over(result: object) -> None:
             self._dialling -= 1
+            if spare.used:
+                # A visitor was announced together with the answer.
+                return
             if result is True and not self._stopped:
                 self._parked.add(spare)
             elif result is True:

@@ -11,13 +11,28 @@ from collections.abc import Iterable
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-__all__ = ["ClientLease"]
+__all__ = ["TRY_AGAIN", "ClientLease"]
+
+TRY_AGAIN = 30.0
+"""Seconds after which a file is tried again that could not be written."""
 
 _MAX_FILE = 1024 * 1024
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """
+    Open a file, to be locked and read: not to be written, so that what is on a
+    disk that became read-only is still of use, and a disk can become so.
+
+    @raise OSError: If there is none, nor can be.
+    """
+    flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o600), "rb")
 
 
 class ClientLease:
@@ -28,6 +43,9 @@ class ClientLease:
     alike share no lease: the second finds the file locked and keeps its own
     in memory.
 
+    @param path: The file; C{None} to keep everything in memory.
+    @param reactor: Tells when to try again to write it.
+
     @ivar id: The lease's name, or empty.
     @ivar secret: What proves that it is ours.
     @ivar uris: The tunnel of each forward, by the forward's text.
@@ -36,17 +54,27 @@ class ClientLease:
 
     _log = Logger()
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(
+        self, path: Path | None = None, reactor: IReactorTime | None = None
+    ) -> None:
         self.id = ""
         self.secret = ""
         self.uris: dict[str, str] = {}
         self.ports: dict[str, int] = {}
         self._path = path
+        self._reactor = reactor
         self._lock: IO[bytes] | None = None
+        self._trouble = ""
+        self._trying: IDelayedCall | None = None
+        self._closed = False
 
     @classmethod
     def forClient(
-        cls, directory: Path, where: str, forwards: Iterable[str]
+        cls,
+        directory: Path,
+        where: str,
+        forwards: Iterable[str],
+        reactor: IReactorTime | None = None,
     ) -> ClientLease:
         """
         Take up what the last client of this kind has left.
@@ -54,11 +82,38 @@ class ClientLease:
         @param directory: Where clients keep their state.
         @param where: The server.
         @param forwards: The forwards' texts.
+        @param reactor: Tells when to try again to write the file; without it,
+            that is when there is something else to write.
         """
-        what = "\0".join([where, *forwards]).encode()
-        lease = cls(directory / f"lease-{sha256(what).hexdigest()[:16]}.json")
+        lease = cls(cls._pathFor(directory, where, forwards), reactor)
         lease._open()
         return lease
+
+    @staticmethod
+    def _pathFor(directory: Path, where: str, forwards: Iterable[str]) -> Path:
+        """
+        Name the file of a client.
+        """
+        what = "\0".join([where, *forwards]).encode()
+        return directory / f"lease-{sha256(what).hexdigest()[:16]}.json"
+
+    def moveTo(self, directory: Path, where: str, forwards: Iterable[str]) -> None:
+        """
+        Be the lease of a client whose forwards are others now.
+
+        @param directory: As for L{forClient}, like the rest.
+        """
+        path = self._pathFor(directory, where, forwards)
+        old, lock = self._path, self._lock
+        if old is None or path == old:
+            return
+        self._path, self._lock = path, None
+        self.save()
+        if lock is not None:
+            with suppress(OSError):
+                os.unlink(old)
+            with suppress(OSError):
+                lock.close()
 
     def asOffer(self) -> dict[str, object]:
         """
@@ -88,6 +143,15 @@ class ClientLease:
         self.ports[spec] = port
         self.save()
 
+    def renamed(self, spec: str, other: str) -> None:
+        """
+        The text of a forward has changed; its tunnel is the same.
+        """
+        for table in (self.uris, self.ports):
+            known: dict[str, Any] = table
+            if spec in known:
+                known[other] = known.pop(spec)
+
     def specOf(self, uri: str) -> str | None:
         """
         Find the forward that a tunnel is for.
@@ -101,32 +165,44 @@ class ClientLease:
         """
         Lock the file and read it.
         """
+        try:
+            self._lockFile()
+            if self._lock is not None:
+                self._read(self._lock.read(_MAX_FILE))
+        except OSError as error:
+            self._failed("cannot be used", error)
+
+    def _lockFile(self) -> None:
+        """
+        Make the file ours, unless it is another client's already.
+
+        @raise OSError: If there can be no such file.
+        """
         path = self._path
         if path is None:
             return
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self._lock = os.fdopen(descriptor, "r+b")
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._log.info(
-                "Another client like this one runs; this one's tunnels are its own"
-            )
-            self.close()
-            self._path = None
-            return
-        except OSError as error:
-            self._log.warn(
-                "{path} cannot be used ({error}): after a restart this client may"
-                " get other ports; give it a writable --state-dir",
-                path=str(path),
-                error=error.strerror,
-            )
-            self.close()
-            self._path = None
-            return
-        self._read(self._lock.read(_MAX_FILE))
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        while True:
+            lock = _opened(path)
+            descriptor = lock.fileno()
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Its owner may have replaced it in between.
+                current = os.path.samestat(os.fstat(descriptor), os.stat(path))
+            except BlockingIOError:
+                lock.close()
+                self._log.info(
+                    "Another client like this one runs; this one's tunnels are its own"
+                )
+                self._path = None
+                return
+            except OSError:
+                lock.close()
+                raise
+            if current:
+                self._lock = lock
+                return
+            lock.close()
 
     def _read(self, content: bytes) -> None:
         """
@@ -147,35 +223,98 @@ class ClientLease:
     def save(self) -> None:
         """
         Write the file; a lease is worth less than a running client, so a
-        failure is only told.
+        failure is only told, once, and tried again.
         """
-        if self._lock is None:
+        if self._path is None:
             return
+        try:
+            if self._lock is None:
+                self._lockFile()
+            if self._lock is not None and self._path is not None:
+                self._lock = self._replaced(self._path, self._lock)
+        except OSError as error:
+            self._failed("was not written", error)
+            return
+        if self._trouble:
+            self._trouble = ""
+            self._log.info("{path} is written again", path=str(self._path))
+        self._stopTrying()
+
+    def _replaced(self, path: Path, lock: IO[bytes]) -> IO[bytes]:
+        """
+        Write another file, and give it the name of the old one: whoever kills
+        this program leaves the one or the other, whole.
+
+        @param lock: The old file.
+        @return: The new one, locked.
+        @raise OSError: If there is no room; the old file is as it was.
+        """
         state = {
             "id": self.id,
             "secret": self.secret,
             "uris": self.uris,
             "ports": self.ports,
         }
+        # Always the same name, for what a kill leaves is then overwritten.
+        temporary = path.with_name(f"{path.name}.new")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(temporary, flags, 0o600)
         try:
-            # In place, since the lock is on this very file.
-            self._lock.seek(0)
-            self._lock.write(json.dumps(state).encode())
-            self._lock.truncate()
-            self._lock.flush()
-        except OSError as error:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(json.dumps(state).encode())
+                stream.flush()
+                os.fsync(descriptor)
+            new = _opened(temporary)
+            try:
+                fcntl.flock(new.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.replace(temporary, path)
+            except OSError:
+                new.close()
+                raise
+        except OSError:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+        lock.close()
+        return new
+
+    def _failed(self, what: str, error: OSError) -> None:
+        """
+        Say what is wrong, once, and try again.
+        """
+        trouble = str(error.strerror)
+        if trouble != self._trouble:
+            self._trouble = trouble
             self._log.warn(
-                "{path} was not written: {error}",
+                "{path} {what} ({error}): after a restart this client may get other"
+                " ports; make room, or give it a writable --state-dir",
                 path=str(self._path),
-                error=error.strerror,
+                what=what,
+                error=trouble,
             )
+        self._stopTrying()
+        if self._reactor is not None and not self._closed:
+            self._trying = self._reactor.callLater(TRY_AGAIN, self.save)
+
+    def _stopTrying(self) -> None:
+        """
+        There is nothing to be tried again.
+        """
+        if self._trying is not None and self._trying.active():
+            self._trying.cancel()
+        self._trying = None
 
     def close(self) -> None:
         """
         Let go of the file.
         """
+        self._closed = True
+        if self._trouble:
+            self.save()
+        self._stopTrying()
         if self._lock is not None:
             # What could not be written was told by L{save}.
             with suppress(OSError):
                 self._lock.close()
             self._lock = None
+        self._path = None

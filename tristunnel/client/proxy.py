@@ -69,6 +69,21 @@ def parseProxy(reactor: Any, url: str) -> Proxy:
     return Proxy(HostnameEndpoint(reactor, host, port), f"{host}:{port}", authorization)
 
 
+_PORTS = (
+    "; it does not let us connect to that port: have it allowed, or use 443, which"
+    " most allow"
+)
+_BEYOND = "; it does not reach the server: check the server's name and port"
+_CURES = {
+    "403": _PORTS,
+    "405": _PORTS,
+    "407": "; give --proxy http://USER:PASSWORD@...",
+    "502": _BEYOND,
+    "503": _BEYOND,
+    "504": _BEYOND,
+}
+
+
 class _Asking(Protocol):
     """
     Asks the proxy, and makes room for the protocol that wanted to connect.
@@ -114,8 +129,7 @@ class _Asking(Protocol):
             self._refuse("protocol-error", "is no HTTP proxy")
         elif not status.startswith("2"):
             code = "auth-refused" if status == "407" else "session-lost"
-            cure = "; give --proxy http://USER:PASSWORD@..." if status == "407" else ""
-            self._refuse(code, f"answered {said}{cure}")
+            self._refuse(code, f"answered {said}{_CURES.get(status, '')}")
         else:
             self._connected(rest)
 

@@ -234,6 +234,7 @@ class RelayHostService(Service):
         for end in list(self._ends):
             end.reset(TunnelError("shutting-down", "the client stops"))
         await Drain(self._reactor, lambda: len(self._ends), FAREWELL).wait()
+        self.observer.stopped()
 
     def stopNow(self) -> None:
         """

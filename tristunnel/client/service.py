@@ -5,19 +5,20 @@ The client as a service: connect, open the forwards, and come back.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
+from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tristunnel.client.connect import ServerAddress
 from tristunnel.client.direct import Carrier
-from tristunnel.client.forward import Forward
+from tristunnel.client.forward import Forward, matched
 from tristunnel.client.lease import ClientLease
 from tristunnel.client.udp import UDPService
 from tristunnel.errors import TunnelError
@@ -25,6 +26,7 @@ from tristunnel.observer import ClientObserver
 from tristunnel.process.drain import FAREWELL, Drain
 from tristunnel.rpc.pending import RemoteError
 from tristunnel.sessions.client import TunnelClientFactory, TunnelClientProtocol
+from tristunnel.sessions.endings import Confirmations
 
 __all__ = ["TunnelClientService", "backoff"]
 
@@ -100,8 +102,25 @@ class TunnelClientService(Service):
         self._gaveUp = gaveUp
         self._delay = delay
         self._carrier = carrier or Carrier()
+        self._confirmations = Confirmations(reactor)
         self._work: Deferred[None] | None = None
         self._drain: Drain | None = None
+        self._attempt: IDelayedCall | None = None
+        # Of this session: forwards that need nothing more, by their text.
+        self._settled: set[str] = set()
+        # Those of them whose tunnels' addresses were told.
+        self._told: set[str] = set()
+        self._addresses: dict[str, str] = {}
+        self._changing = DeferredLock()
+        self._opening: Deferred[None] | None = None
+        self._nap: Deferred[None] | None = None
+
+    @property
+    def forwards(self) -> Sequence[Forward]:
+        """
+        What is offered now.
+        """
+        return tuple(self._forwards)
 
     def startService(self) -> None:
         """
@@ -157,7 +176,16 @@ class TunnelClientService(Service):
             self.observer.reconnectQueued(delay)
             if not self.running:
                 return
-            await deferLater(self._reactor, delay)
+            await self._pause(delay)
+
+    def _pause(self, delay: float) -> Deferred[None]:
+        """
+        Wait before the next attempt.
+        """
+        waiting: Deferred[None] = Deferred(lambda cancelled: attempt.cancel())
+        attempt = self._reactor.callLater(delay, waiting.callback, None)
+        self._attempt = attempt
+        return waiting
 
     def _end(self, reason: TunnelError) -> None:
         """
@@ -184,6 +212,7 @@ class TunnelClientService(Service):
             self._server.explain,
         )
         factory.carrier, factory.endpoint = self._carrier, self._server.endpoint
+        factory.confirmations = self._confirmations
         factory.access = self._server.access
         session: TunnelClientProtocol | None = None
         try:
@@ -197,13 +226,14 @@ class TunnelClientService(Service):
             return refusal, True
         self.session = session
         session.tunnelClosed = self._tunnelClosed
-        opening = Deferred.fromCoroutine(self._openForwards(session))
-        opening.addErrback(self._openingFailed, session)
+        self._settled, self._told = set(), set()
+        self._beginOpening(session, self._openForwards(session))
         try:
             reason = await session.whenOver()
         finally:
             self.session = None
-            opening.cancel()
+            if self._opening is not None:
+                self._opening.cancel()
         return session.leaving or reason, False
 
     async def _connect(self, factory: TunnelClientFactory) -> TunnelClientProtocol:
@@ -224,6 +254,23 @@ class TunnelClientService(Service):
 
     # Forwards
 
+    def _beginOpening(
+        self, session: TunnelClientProtocol, work: Coroutine[Any, Any, None]
+    ) -> None:
+        """
+        Have tunnels opened while the session goes on.
+        """
+        opening = self._opening = Deferred.fromCoroutine(work)
+        opening.addErrback(self._openingFailed, session)
+        opening.addBoth(self._opened, opening)
+
+    def _opened(self, result: object, opening: Deferred[None]) -> None:
+        """
+        All tunnels that can be had are open.
+        """
+        if self._opening is opening:
+            self._opening = None
+
     async def _openForwards(self, session: TunnelClientProtocol) -> None:
         """
         Have the server open our tunnels; try again for those that it refuses
@@ -235,21 +282,192 @@ class TunnelClientService(Service):
         if self._server.capability:
             for uri in session.tunnels:
                 address = str(await session.call("getTunnelAddress", uri=uri))
-                self.observer.tunnelReady(address, self._forwards[0].target)
+                first = self._forwards[0]
+                self.observer.tunnelOpened(first.spec, uri, address, first.target)
+                self.observer.tunnelReady(address, first.target)
             return
         self._lease.granted(session.lease, session.tunnels)
         for uri in set(session.tunnels) - set(self._lease.uris.values()):
             session.call("closeTunnel", uri=uri).addErrback(lambda failure: None)
-        missing, refusals = list(self._forwards), 0
-        while missing:
-            missing = [
-                forward for forward in missing if await self._open(session, forward)
-            ]
-            if missing:
-                await deferLater(self._reactor, self._delay(2 + refusals, None))
-                refusals += 1
+        await self._openMissing(session)
         if self._forwards and not self._lease.uris:
             raise TunnelError("not-permitted", "the server opened none of the tunnels")
+
+    async def _openMissing(self, session: TunnelClientProtocol) -> None:
+        """
+        Open what is not open, until there is no such forward. They may change
+        meanwhile.
+        """
+        refusals = 0
+        while True:
+            missing = [f for f in self._forwards if f.spec not in self._settled]
+            if not missing:
+                return
+            refused = False
+            for forward in missing:
+                await self._changing.acquire()
+                try:
+                    if not any(each is forward for each in self._forwards):
+                        continue
+                    if await self._open(session, forward):
+                        refused = True
+                    else:
+                        self._settled.add(forward.spec)
+                finally:
+                    self._changing.release()
+            if refused:
+                self._nap = deferLater(self._reactor, self._delay(2 + refusals, None))
+                self._nap.addErrback(lambda failure: failure.trap(CancelledError))
+                await self._nap
+                if self.session is not session:
+                    return
+                refusals += 1
+
+    def changeForwards(self, forwards: Sequence[Forward]) -> Deferred[list[str]]:
+        """
+        Offer something else. What stays the same is not touched; a forward that
+        has only another target keeps its tunnel, and its visitors stay with the
+        target that they came to.
+
+        @param forwards: All that is to be offered from now on.
+        @return: What has changed, in words, once tunnels of forwards that are
+            gone are closed. New ones are opened later, as after the start.
+        """
+        return Deferred.fromCoroutine(self._changeForwards(list(forwards)))
+
+    async def _changeForwards(self, wanted: list[Forward]) -> list[str]:
+        """
+        Change them when no tunnel is just being opened.
+        """
+        await self._changing.acquire()
+        try:
+            told: list[str] = []
+            gone: list[Forward] = []
+            fresh: list[Forward] = []
+            for index, (before, after) in enumerate(matched(self._forwards, wanted)):
+                if before is None or before.private != after.private:
+                    gone += [before] if before is not None else []
+                    fresh.append(after)
+                    told.append(f"forward {after.spec} added")
+                elif before.isLike(after):
+                    # Its service may be in use.
+                    wanted[index] = before
+                else:
+                    told.append(self._replace(before, after))
+            stay = {id(before) for before, _ in matched(self._forwards, wanted)}
+            gone += [f for f in self._forwards if id(f) not in stay]
+            new = {id(forward) for forward in fresh}
+            self._forwards = [each for each in wanted if id(each) not in new]
+            session = self.session
+            for forward in gone:
+                told.append(f"forward {forward.spec} removed")
+                await self._withdraw(session, forward)
+            self._forwards = wanted
+            self._lease.save()
+        finally:
+            self._changing.release()
+        self._openLater()
+        return told
+
+    def _replace(self, before: Forward, after: Forward) -> str:
+        """
+        Take over another target or other rules for a tunnel.
+
+        @return: What is different, in words.
+        """
+        told = []
+        if before.policy != after.policy:
+            self._settled.discard(before.spec)
+            told.append("asks something else of visitors")
+        if before.spec != after.spec:
+            told.append(f"leads to {after.target}")
+            self.observer.forwardWithdrawn(before.spec)
+            self._lease.renamed(before.spec, after.spec)
+            address = self._addresses.pop(before.spec, "")
+            uri = self._lease.uris.get(after.spec)
+            if before.spec in self._settled:
+                self._settled.remove(before.spec)
+                self._settled.add(after.spec)
+                self._told.add(after.spec)
+                if uri is not None:
+                    self._ready(after, uri, address)
+        return f"forward {before.spec} {' and '.join(told)}"
+
+    async def _withdraw(
+        self, session: TunnelClientProtocol | None, forward: Forward
+    ) -> None:
+        """
+        Offer something no longer.
+        """
+        uri = self._lease.uris.pop(forward.spec, None)
+        self._lease.ports.pop(forward.spec, None)
+        self._settled.discard(forward.spec)
+        self._addresses.pop(forward.spec, None)
+        self.observer.forwardWithdrawn(forward.spec)
+        if uri is None or session is None or session.lost is not None:
+            # The server is told when we are back.
+            return
+        try:
+            await session.call("closeTunnel", uri=uri)
+        except (TunnelError, RemoteError) as error:
+            self._log.info(
+                "The tunnel of {forward} was not closed: {reason}",
+                forward=forward.spec,
+                reason=error,
+            )
+
+    def _openLater(self) -> None:
+        """
+        Have new forwards opened, now if there is a session.
+        """
+        session = self.session
+        if session is None or not isinstance(session, TunnelClientProtocol):
+            return
+        if self._server.capability:
+            return
+        if not session.extended:
+            self._servePlain(session)
+        elif self._opening is None:
+            self._beginOpening(session, self._openMissing(session))
+        elif self._nap is not None and not self._nap.called:
+            self._nap.cancel()
+
+    def _ready(self, forward: Forward, uri: str, address: str) -> None:
+        """
+        Tell that visitors can come.
+        """
+        shown = address or f"service {forward.name}"
+        self._addresses[forward.spec] = address
+        self.observer.tunnelOpened(forward.spec, uri, shown, forward.target)
+        self.observer.tunnelReady(shown, forward.target)
+
+    def adapt(
+        self,
+        server: ServerAddress,
+        credentials: Mapping[str, object],
+        carrier: Carrier,
+        grace: float,
+    ) -> None:
+        """
+        Connect in another way, from the next connection on; at once if there is
+        none.
+
+        @param server: The same server; how to know it and the way there may be
+            different.
+        """
+        self._server, self._credentials = server, dict(credentials)
+        self._carrier, self._grace = carrier, grace
+        if self._attempt is not None and self._attempt.active():
+            self._attempt.reset(0)
+
+    def moveLease(self, directory: Path) -> None:
+        """
+        Keep the lease where the next client of this kind looks for it.
+
+        @param directory: Where clients keep their state.
+        """
+        specs = [forward.spec for forward in self._forwards]
+        self._lease.moveTo(directory, self._server.where, specs)
 
     async def _open(self, session: TunnelClientProtocol, forward: Forward) -> bool:
         """
@@ -257,8 +475,9 @@ class TunnelClientService(Service):
 
         @return: Whether to try again later.
         """
+        policy = forward.policy
         options = {
-            **self.tunnelOptions,
+            **(self.tunnelOptions if policy is None else policy.describe()),
             "port": forward.port,
             "name": forward.name,
         }
@@ -287,7 +506,10 @@ class TunnelClientService(Service):
             return not refusal.code.permanent
         port = address.rpartition(":")[2]
         self._lease.opened(forward.spec, uri, int(port) if port.isdecimal() else 0)
-        self.observer.tunnelReady(address or f"service {forward.name}", forward.target)
+        known = self._addresses.get(forward.spec)
+        if forward.spec not in self._told or known != address:
+            self._told.add(forward.spec)
+            self._ready(forward, uri, address)
         return False
 
     def _openingFailed(self, failure: Failure, session: TunnelClientProtocol) -> None:
@@ -353,6 +575,7 @@ class TunnelClientService(Service):
         """
         The server has closed a tunnel of ours.
         """
+        self.observer.tunnelClosed(uri)
         spec = self._lease.specOf(uri)
         if self._server.capability:
             self.observer.tunnelFailed(uri, reason)
@@ -391,7 +614,9 @@ class TunnelClientService(Service):
             ).wait()
         elif work is not None:
             work.cancel()
+        self._confirmations.close()
         self._lease.close()
+        self.observer.stopped()
 
     def stopNow(self) -> None:
         """

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -20,6 +20,7 @@ from zope.interface import implementer
 from tristunnel.errors import TunnelError
 from tristunnel.observer import ClientObserver
 from tristunnel.relay.datagrams import DatagramSocket, FlowEnd
+from tristunnel.relay.visit import Visit
 
 if TYPE_CHECKING:
     from tristunnel.sessions.datagrams import SessionFlow
@@ -30,6 +31,8 @@ RESOLVED = 60.0
 """Seconds for which a service's addresses are not looked up again."""
 
 _REPEATED = 4
+
+_NOTHING: Mapping[str, object] = {}
 
 Place = tuple[int, tuple[str, int]]
 """An address family, and an address in it."""
@@ -280,12 +283,14 @@ class UDPConnector:
         target: str,
         service: UDPService,
         accept: Callable[[SessionFlow], None],
+        info: Mapping[str, object] = _NOTHING,
     ) -> None:
         """
         Connect C{flow} to a service; what its visitor sends waits meanwhile.
 
         @param target: The service, as messages name it.
         @param accept: Called when the way to the service is known.
+        @param info: What the server said of the visitor.
         """
 
         def found(places: list[Place]) -> None:
@@ -302,8 +307,7 @@ class UDPConnector:
                 flow.reset(refusal)
                 return
             accept(flow)
-            self._observer.serviceConnected(target)
-            over = _Over(end, flow, target, self._observer)
+            over = _Visit(target, end, flow, info, self._observer)
             flow.join(end, over.ended)
             end.join(flow, over.ended)
 
@@ -314,43 +318,24 @@ class UDPConnector:
         service.whereIs().addCallback(found).addErrback(failed)
 
 
-class _Over:
+class _Visit(Visit):
     """
-    Waits for both ends of a flow, to tell how it went.
+    A visit of which it may turn out in the end that nobody was there.
     """
 
-    __slots__ = ("_flow", "_observer", "_open", "_reason", "_service", "_target")
+    __slots__ = ()
 
-    def __init__(
-        self,
-        service: ServiceFlow,
-        flow: SessionFlow,
-        target: str,
-        observer: ClientObserver,
-    ) -> None:
-        self._service = service
-        self._flow = flow
-        self._target = target
-        self._observer = observer
-        self._reason: TunnelError | None = None
-        self._open = 2
+    _service: ServiceFlow
 
-    def ended(self, reason: TunnelError | None) -> None:
+    def over(self, reason: TunnelError | None) -> None:
         """
-        One end is over.
+        Tell how it went.
         """
-        self._reason = self._reason or reason
-        self._open -= 1
-        if self._open:
-            return
-        reason = self._reason
         if (
             reason is not None
             and reason.code.name.startswith("service-")
             and not self._service.answered
         ):
             # Only now is it known that nobody was there.
-            self._observer.serviceFailed(self._target, reason)
-        self._observer.serviceGone(
-            self._target, self._service.received, self._flow.received, reason
-        )
+            self._observer.serviceFailed(self.target, reason)
+        super().over(reason)

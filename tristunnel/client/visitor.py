@@ -21,9 +21,12 @@ from tristunnel.client.service import TunnelClientService
 from tristunnel.client.vtunnel import openWebSocket
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import addressText
+from tristunnel.observer import ClientObserver
 from tristunnel.process.drain import FAREWELL, Drain
+from tristunnel.process.leftovers import withoutLeftovers
 from tristunnel.relay.join import join
 from tristunnel.relay.sockets import SocketEnd
+from tristunnel.relay.visit import Visit
 from tristunnel.websocket.end import RELAY_SUBPROTOCOL, WebSocketEnd
 
 __all__ = [
@@ -86,6 +89,7 @@ class LocalPort(Service):
     @param failed: Called with the reason if the port cannot be had.
 
     @ivar listening: The port, once it is open.
+    @ivar observer: Told of the port and its visitors.
     """
 
     _log = Logger(namespace="tristunnel.client")
@@ -108,6 +112,8 @@ class LocalPort(Service):
         self._what = what
         self._grace = grace
         self._failed = failed
+        self.observer = ClientObserver()
+        self._visits: dict[SocketEnd, Visit] = {}
         self._visitors: set[SocketEnd] = set()
         self._drain: Drain | None = None
 
@@ -131,6 +137,7 @@ class LocalPort(Service):
             here=addressText(listening.getHost()),
             what=self._what,
         )
+        self.observer.portReady(addressText(listening.getHost()), self._what)
 
     def _notOpened(self, failure: Failure) -> None:
         """
@@ -180,6 +187,7 @@ class LocalPort(Service):
                 self._log.failure("A visitor was not served", failure)
                 error = TunnelError("internal")
             self._log.warn("A visitor was turned away: {reason}", reason=error)
+            self.observer.visitorRefused(self._what, error)
             visitor.whileWaiting(lambda reason: None)
             visitor.reset(error)
 
@@ -191,11 +199,16 @@ class LocalPort(Service):
         """
         A visitor has its far end.
         """
+        info = {"visitor": addressText(visitor.transport.getPeer())}
+        self._visits[visitor] = Visit(self._what, far, visitor, info, self.observer)
 
     def left(self, visitor: SocketEnd, reason: TunnelError | None) -> None:
         """
         A visitor is gone that had its far end.
         """
+        visit = self._visits.pop(visitor, None)
+        if visit is not None:
+            visit.over(reason)
 
     def stopService(self) -> Deferred[None]:
         """
@@ -216,6 +229,7 @@ class LocalPort(Service):
         for visitor in list(self._visitors):
             visitor.reset(TunnelError("shutting-down", "the client stops"))
         await Drain(self._reactor, lambda: len(self._visitors), FAREWELL).wait()
+        self.observer.stopped()
 
     def stopNow(self) -> None:
         """
@@ -242,12 +256,14 @@ class VisitorService(MultiService):
 
     @param client: Stays connected; C{None} where every visitor connects.
     @param port: The local port.
+
+    @ivar client: The client.
     """
 
     def __init__(self, client: Any, port: LocalPort) -> None:
         super().__init__()
-        self._client = client
-        self._port = port
+        self.client = client
+        self.port = port
         if client is not None:
             client.setServiceParent(self)
         port.setServiceParent(self)
@@ -263,16 +279,16 @@ class VisitorService(MultiService):
         """
         Stop in the order in which nobody is hurt.
         """
-        await self._port.stopService()
-        if self._client is not None:
-            await self._client.stopService()
+        await self.port.stopService()
+        if self.client is not None:
+            await self.client.stopService()
 
     def stopNow(self) -> None:
         """
         Wait for nobody any longer.
         """
         each: _Stoppable
-        for each in (self._port, self._client):
+        for each in (self.port, self.client):
             if each is not None:
                 each.stopNow()
 
@@ -294,4 +310,4 @@ def localEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
             f"--listen {description!r} is no endpoint ({error}); write for example"
             " tcp:25565:interface=127.0.0.1",
         ) from None
-    return endpoint
+    return withoutLeftovers(endpoint, description)

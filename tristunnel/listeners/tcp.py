@@ -5,11 +5,13 @@ Visitors over TCP, with or without TLS.
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, cast
+from typing import Protocol as Structure
 
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IAddress,
@@ -32,6 +34,9 @@ __all__ = ["TCPListener", "TCPListeners", "addressText"]
 BACKLOG = 4096
 """Connections that may wait to be accepted; the kernel may allow fewer."""
 
+_WITHOUT_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
+"""What a machine says that has no IPv6."""
+
 
 def addressText(address: object) -> str:
     """
@@ -40,6 +45,9 @@ def addressText(address: object) -> str:
     """
     host, port = getattr(address, "host", None), getattr(address, "port", None)
     if host is None:
+        if onion := getattr(address, "onion_uri", None):
+            # Of txtorcon's; the name of an onion service is not known before.
+            return f"{onion}:{address.onion_port}"  # type: ignore[attr-defined]
         name = getattr(address, "name", None)
         return f"unix:{name.decode(errors='replace')}" if name else "unix"
     if host.startswith("::ffff:") and "." in host:
@@ -59,6 +67,34 @@ class Surplus(Protocol):
         closeNow(self.transport)
 
 
+class Handshake(Structure):
+    """
+    A TLS handshake under way.
+
+    @ivar leave: Cuts it short, to make room for another; to be set.
+    """
+
+    leave: Callable[[], object] | None
+
+    def known(self) -> None:
+        """
+        It is over.
+        """
+
+
+class Handshakes(Structure):
+    """
+    Whoever counts TLS handshakes under way.
+    """
+
+    def enter(self, address: IAddress | None) -> Handshake:
+        """
+        Count one.
+
+        @raise TunnelError: If there are too many.
+        """
+
+
 class _VisitorFactory(ServerFactory[SocketEnd]):
     """
     Makes an end of each visitor's connection.
@@ -67,10 +103,14 @@ class _VisitorFactory(ServerFactory[SocketEnd]):
     noisy = False
 
     def __init__(
-        self, reactor: IReactorTime, arrived: Callable[[End, str], None]
+        self,
+        reactor: IReactorTime,
+        arrived: Callable[[End, str], None],
+        gate: Handshakes | None = None,
     ) -> None:
         self._reactor = reactor
         self._arrived = arrived
+        self._gate = gate
 
     def buildProtocol(self, addr: IAddress | None) -> SocketEnd:
         """
@@ -82,9 +122,44 @@ class _VisitorFactory(ServerFactory[SocketEnd]):
             # Those who wait for TLS, and raw clients, are not asked at a
             # tunnel's door.
             return cast(SocketEnd, Surplus())
+        if self._gate is not None:
+            return self._counted(self._gate, addr)
         return SocketEnd(
             self._reactor, lambda end: self._arrived(end, addressText(addr))
         )
+
+    def _counted(self, gate: Handshakes, addr: IAddress | None) -> SocketEnd:
+        """
+        Make an end that is counted until TLS is up: before that, it is not yet
+        any tunnel's visitor.
+        """
+        try:
+            stranger = gate.enter(addr)
+        except TunnelError:
+            return cast(SocketEnd, Surplus())
+
+        def begun(end: SocketEnd) -> None:
+            stranger.known()
+            self._arrived(end, addressText(addr))
+
+        made = SocketEnd(self._reactor, begun)
+        made.whileWaiting(lambda reason: stranger.known())
+        stranger.leave = lambda: made.transport.abortConnection()
+        return made
+
+
+class _TLSFactory(TLSMemoryBIOFactory):
+    """
+    Puts TLS over visitors' connections, and spends nothing on those that are
+    closed at once.
+    """
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """
+        Begin TLS, if there is room for the visitor.
+        """
+        inner: Any = self.wrappedFactory.buildProtocol(addr)
+        return inner if isinstance(inner, Surplus) else self.protocol(self, inner)
 
 
 class TCPListener:
@@ -92,9 +167,11 @@ class TCPListener:
     An L{IListener<tristunnel.interfaces.IListener>} on a TCP port.
     """
 
-    def __init__(self, scheme: str, interface: str, port: IListeningPort) -> None:
-        self._port = port
-        here: Any = port.getHost()
+    def __init__(
+        self, scheme: str, interface: str, ports: list[IListeningPort]
+    ) -> None:
+        self._ports = ports
+        here: Any = ports[0].getHost()
         self._address = (scheme, interface, int(here.port))
 
     @property
@@ -108,7 +185,26 @@ class TCPListener:
         """
         Stop listening.
         """
-        return maybeDeferred(self._port.stopListening)
+        return gatherResults(
+            [maybeDeferred(port.stopListening) for port in self._ports]
+        )
+
+
+def _boundV6(port: int) -> socket.socket:
+    """
+    Make a socket that listens on all IPv6 addresses and on no other.
+    """
+    made = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    try:
+        made.setblocking(False)
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(("::", port))
+        made.listen(BACKLOG)
+    except OSError:
+        made.close()
+        raise
+    return made
 
 
 class TCPListeners:
@@ -119,7 +215,14 @@ class TCPListeners:
     @param interface: The address to listen on; empty for all, IPv4 and IPv6.
     @param ports: Which ones may be given out.
     @param creator: Makes the visitors' TLS, or C{None} for plain TCP.
+
+    @ivar ports: Which ones may be given out now.
+    @ivar handshakes: Counts the visitors whose TLS is not up yet; C{None} for
+        any number.
+    @cvar bindV6: Makes a socket that listens on a port, for IPv6 alone.
     """
+
+    bindV6 = staticmethod(_boundV6)
 
     def __init__(
         self,
@@ -130,7 +233,8 @@ class TCPListeners:
     ) -> None:
         self._reactor = reactor
         self._interface = interface
-        self._ports = ports
+        self.ports = ports
+        self.handshakes: Handshakes | None = None
         self._creator = creator
 
     def open(
@@ -146,32 +250,63 @@ class TCPListeners:
         @raise TunnelError: C{port-taken}, C{port-not-permitted} or
             C{ports-exhausted}.
         """
-        factory: Any = _VisitorFactory(self._reactor, arrived)
+        gate = None if self._creator is None else self.handshakes
+        factory: Any = _VisitorFactory(self._reactor, arrived, gate)
         scheme = "tcp"
         if self._creator is not None:
             scheme = "tls"
-            factory = TLSMemoryBIOFactory(self._creator, False, factory)
+            factory = _TLSFactory(self._creator, False, factory)
             factory.noisy = False
-        return self._ports.choose(port, prefer, partial(self._listen, scheme, factory))
+        return self.ports.choose(port, prefer, partial(self._listen, scheme, factory))
 
     def _listen(self, scheme: str, factory: Any, port: int) -> TCPListener:
         """
-        Listen on one port; where all interfaces are meant, on IPv6 and IPv4
-        at once if the machine has both.
+        Listen on one port; where all interfaces are meant, on IPv4 and IPv6.
+        Each has a socket of its own: of an IPv4 visitor on one for both,
+        Twisted has the C library write the address.
         """
-        interfaces = [self._interface] if self._interface else ["::", "0.0.0.0"]
-        while True:
-            interface = interfaces.pop(0)
+        ports = [self._listenOn(self._interface or "0.0.0.0", factory, port)]
+        if not self._interface:
+            number = int(ports[0].getHost().port)
             try:
-                listening = self._reactor.listenTCP(
-                    port, factory, backlog=BACKLOG, interface=interface
-                )
-            except CannotListenError as error:
-                number = getattr(error.socketError, "errno", None)
-                if number == errno.EADDRINUSE or not interfaces:
-                    raise self._refusal(port, error, number) from None
-            else:
-                return TCPListener(scheme, self._interface, listening)
+                ports += self._listenOnV6(factory, number)
+            except OSError as error:
+                ports[0].stopListening()
+                if not port and error.errno == errno.EADDRINUSE:
+                    # What the kernel found is free for IPv4 only.
+                    return self._listen(scheme, factory, port)
+                refused = CannotListenError("::", number, error)
+                raise self._refusal(number, refused, error.errno) from None
+        return TCPListener(scheme, self._interface, ports)
+
+    def _listenOn(self, interface: str, factory: Any, port: int) -> Any:
+        """
+        Listen on one address.
+        """
+        try:
+            return self._reactor.listenTCP(
+                port, factory, backlog=BACKLOG, interface=interface
+            )
+        except CannotListenError as error:
+            number = getattr(error.socketError, "errno", None)
+            raise self._refusal(port, error, number) from None
+
+    def _listenOnV6(self, factory: Any, port: int) -> list[Any]:
+        """
+        Listen on all of the machine's IPv6 addresses, if it has IPv6.
+
+        @raise OSError: If the port cannot be had.
+        """
+        try:
+            bound = self.bindV6(port)
+        except OSError as error:
+            if error.errno in _WITHOUT_IPV6:
+                return []
+            raise
+        # The reactor takes a copy of the descriptor.
+        with bound:
+            number = bound.fileno()
+            return [self._reactor.adoptStreamPort(number, socket.AF_INET6, factory)]
 
     def _refusal(
         self, port: int, error: CannotListenError, number: int | None

@@ -289,8 +289,8 @@ class UDPListeners:
     ) -> None:
         self._reactor = reactor
         self._interface = interface
-        self._ports = ports
-        self._idle = idle
+        self.ports = ports
+        self.idle = idle
         self._most = most
 
     def open(
@@ -306,8 +306,8 @@ class UDPListeners:
         @raise TunnelError: C{port-taken}, C{port-not-permitted} or
             C{ports-exhausted}.
         """
-        listener = UDPListener(self._reactor, arrived, self._idle, self._most)
-        self._ports.choose(port, prefer, partial(self._listen, listener))
+        listener = UDPListener(self._reactor, arrived, self.idle, self._most)
+        self.ports.choose(port, prefer, partial(self._listen, listener))
         return listener
 
     def _listen(self, listener: UDPListener, port: int) -> None:

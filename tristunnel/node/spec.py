@@ -5,6 +5,7 @@ What C{--node} says.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,19 @@ from tristunnel.client.credentials import givenCredentials
 from tristunnel.client.forward import Forward, parseForward
 from tristunnel.client.token import givenToken
 from tristunnel.client.visitor import localEndpoint
+from tristunnel.config.keys import Key
 from tristunnel.errors import TunnelError
 from tristunnel.tls.certificates import parseFingerprint
 
-__all__ = ["NodeSpec", "parseNode"]
+__all__ = ["NODE_FIELDS", "NodeSpec", "nodeText", "parseNode"]
+
+NODE_FIELDS: Mapping[str, Key] = {
+    **{name: Key(name) for name in ("name", "connect")},
+    **{name: Key(name) for name in ("forward", "listen", "service")},
+    **{name: Key(name) for name in ("token-file", "credentials-file", "ca")},
+    "pin": Key("pin", many=True),
+}
+"""What a table of a configuration file may have."""
 
 _SINGLE = ("forward", "listen", "service", "token-file", "credentials-file", "ca")
 
@@ -72,6 +82,25 @@ def _settings(name: str, words: list[str]) -> dict[str, list[str]]:
             raise _wrong(name, f"{key} is there twice")
         found.setdefault(key, []).append(value)
     return found
+
+
+def nodeText(table: Mapping[str, Any]) -> str:
+    """
+    Write a table of a configuration file, C{[[node]]}, as C{--node}.
+
+    @raise TunnelError: C{bad-option}.
+    """
+    name, connect = table.get("name", ""), table.get("connect", "")
+    if not (name and connect):
+        raise TunnelError(
+            "bad-option", 'a node has name = "NAME" and connect = "ENDPOINT"'
+        )
+    words = [connect]
+    for key, value in table.items():
+        if key not in ("name", "connect"):
+            values = value if isinstance(value, list) else [value]
+            words += [f"{key}={each}" for each in values]
+    return f"{name}={','.join(word.replace(',', chr(92) + ',') for word in words)}"
 
 
 def parseNode(reactor: Any, text: str) -> NodeSpec:

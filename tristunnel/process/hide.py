@@ -12,7 +12,13 @@ from typing import Any
 
 from twisted.logger import Logger
 
-__all__ = ["exposedSecrets", "hideArguments", "hideExposed", "valuesOf"]
+__all__ = [
+    "SECRET_HEADERS",
+    "exposedSecrets",
+    "hideArguments",
+    "hideExposed",
+    "valuesOf",
+]
 
 _log = Logger(namespace="tristunnel.client")
 
@@ -20,7 +26,7 @@ _log = Logger(namespace="tristunnel.client")
 # the command's name.
 _ARG_START, _ARG_END = 48 - 3, 49 - 3
 
-_SECRET_HEADERS = {"authorization", "cookie", "proxy-authorization"}
+SECRET_HEADERS = {"authorization", "cookie", "proxy-authorization"}
 
 
 def hideArguments(secrets: Iterable[str]) -> bool:
@@ -90,6 +96,14 @@ def exposedSecrets(options: Mapping[str, Any]) -> dict[str, tuple[str, list[str]
         if secret:
             variable = f"TRISTUNNEL_{name.upper()}"
             exposed[f"--{name}"] = (f"set the variable {variable} instead", [secret])
+    place, _, query = (options.get("connect") or "").partition("://")[2].partition("?")
+    inURL = [place.partition("/")[0].rpartition("@")[0]]
+    inURL.append(query if "token=" in query else "")
+    if any(inURL):
+        exposed["--connect"] = (
+            "use --credentials-file or --token-file instead",
+            [word for word in inURL if word],
+        )
     credentials = options.get("credentials") or {}
     values = [value for key, value in credentials.items() if key != "id"]
     if values:
@@ -103,7 +117,7 @@ def exposedSecrets(options: Mapping[str, Any]) -> dict[str, tuple[str, list[str]
     headers = [
         value
         for name, value in options.get("header", ())
-        if name.lower() in _SECRET_HEADERS
+        if name.lower() in SECRET_HEADERS
     ]
     if headers:
         exposed["--header"] = (

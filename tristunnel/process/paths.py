@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tristunnel.errors import TunnelError
 
-__all__ = ["defaultStateDirectory"]
+__all__ = ["defaultStateDirectory", "stateVariable"]
 
 
 def defaultStateDirectory() -> Path:
@@ -31,3 +31,13 @@ def defaultStateDirectory() -> Path:
         raise TunnelError(
             "bad-option", "this user has no home directory: give --state-dir"
         ) from None
+
+
+def stateVariable() -> str:
+    """
+    The environment variable that L{defaultStateDirectory} goes by, if any.
+    """
+    for name in ("STATE_DIRECTORY", "XDG_STATE_HOME"):
+        if os.environ.get(name):
+            return name
+    return ""

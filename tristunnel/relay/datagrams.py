@@ -114,6 +114,17 @@ class FlowEnd:
         for datagram in early:
             peer.send(datagram)
 
+    def passTo(self, peer: DatagramEnd) -> tuple[DatagramEnd | None, bool]:
+        """
+        Pass datagrams to what stands for the peer from now on.
+
+        @return: The peer until now; and that nothing pauses this end.
+        """
+        before = self._peer
+        if before is not None:
+            self._peer = peer
+        return before, False
+
     def whileWaiting(self, left: Closed) -> None:
         """
         Have C{left} called if this end is over before it is joined.

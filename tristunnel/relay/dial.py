@@ -4,19 +4,21 @@ Connecting to the same TCP service again and again, for every visitor.
 
 from __future__ import annotations
 
+from socket import AF_INET, AF_INET6, SOCK_STREAM, socket
 from typing import Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import (
     IAddress,
     IConnector,
     IProtocol,
     IProtocolFactory,
+    IReactorSocket,
     IStreamClientEndpoint,
 )
-from twisted.internet.protocol import ClientFactory
+from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -27,6 +29,29 @@ TIMEOUT = 10.0
 
 REMEMBERED = 30.0
 """Seconds for which the address that a name led to is dialled directly."""
+
+
+def _isHere(host: str) -> bool:
+    """
+    Whether an address is this machine's own, always.
+    """
+    return host == "::1" or (host.startswith("127.") and isIPAddress(host))
+
+
+def _connected(host: str, port: int) -> socket | None:
+    """
+    Connect to a service of this machine.
+
+    @return: The connection, which is there at once, or C{None} if it is not.
+    """
+    made = socket(AF_INET6 if ":" in host else AF_INET, SOCK_STREAM)
+    made.setblocking(False)
+    where = (host, port)
+    # The first call connects; the second one tells how it went.
+    if made.connect_ex(where) == 0 or made.connect_ex(where) == 0:
+        return made
+    made.close()
+    return None
 
 
 class _Dial(ClientFactory):
@@ -83,9 +108,49 @@ def dial(
 
     @return: Fires with the protocol once it is connected.
     """
+    if _isHere(host) and IReactorSocket.providedBy(reactor):
+        try:
+            here = _connected(host, port)
+        except OSError:
+            # No descriptor; the reactor knows what to say.
+            here = None
+        if here is not None:
+            return _adopted(reactor, here, factory)
     attempt = _Dial(factory)
     attempt.connector = reactor.connectTCP(host, port, attempt, TIMEOUT)
     return attempt.connected
+
+
+def _adopted(
+    reactor: Any, connection: socket, factory: IProtocolFactory
+) -> Deferred[IProtocol]:
+    """
+    Give the reactor a connection that is there.
+    """
+    adopting = _Adopting(factory)
+    # The reactor takes a copy of the descriptor.
+    with connection:
+        reactor.adoptStreamConnection(connection.fileno(), connection.family, adopting)
+    return succeed(adopting.protocol)
+
+
+class _Adopting(Factory[Protocol]):
+    """
+    Hands out another factory's protocol, and remembers it.
+    """
+
+    noisy = False
+    protocol: Any
+
+    def __init__(self, factory: IProtocolFactory) -> None:
+        self._factory = factory
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """
+        Make the protocol.
+        """
+        self.protocol = self._factory.buildProtocol(addr)  # type: ignore[arg-type]
+        return self.protocol
 
 
 @implementer(IStreamClientEndpoint)

@@ -12,12 +12,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from socket import IPPROTO_TCP, SHUT_WR, socket
+from socket import IPPROTO_TCP, SHUT_WR, SO_LINGER, SOL_SOCKET, socket
+from struct import pack
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
+
+from tristunnel.relay.gathering import GATHERED
 
 try:
     from twisted.internet.tcp import Connection
@@ -27,6 +30,7 @@ except ImportError:  # pragma: no cover - where there are no sockets
 __all__ = [
     "PlainSink",
     "boundUnsent",
+    "breakIfKilled",
     "canHandOver",
     "closeNow",
     "finishNow",
@@ -43,8 +47,16 @@ UNSENT = 256 * 1024
 """Bytes of a session that the kernel may hold and not have sent yet."""
 
 AT_ONCE = 16 * 1024
-"""Bytes from which on a write is handed to the kernel at once; smaller ones are
-gathered by the transport until the reactor's next turn."""
+"""Bytes that are gathered before they are handed to the kernel."""
+
+PIECES = 4
+"""Pieces that are gathered before they are sent: with fewer, the kernel is
+asked more often; with more, the peer has nothing to do meanwhile."""
+
+MOST_PIECES = 1024
+"""Pieces that the kernel takes at once (C{IOV_MAX})."""
+
+_AT_ONCE, _IN_ORDER = pack("ii", 1, 0), pack("ii", 0, 0)
 
 _KNOWN = all(
     hasattr(FileDescriptor(object()), name)  # type: ignore[arg-type]
@@ -107,6 +119,19 @@ def boundUnsent(transport: Any, most: int = UNSENT) -> None:
         below.getHandle().setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, most)
 
 
+def breakIfKilled(plain: socket, broken: bool) -> None:
+    """
+    Choose what the other side sees if this process is killed: the kernel
+    closes a dead process's connections in good order, so that half of a file
+    looks like a whole one.
+
+    @param broken: C{True} for a reset, until all is sent; C{False} for an end.
+        With C{True} an orderly close would lose what is under way.
+    """
+    with suppress(OSError):
+        plain.setsockopt(SOL_SOCKET, SO_LINGER, _AT_ONCE if broken else _IN_ORDER)
+
+
 def finishNow(transport: Any, plain: socket, tell: bool) -> None:
     """
     Send no more on a transport that holds nothing. The transport itself would
@@ -124,46 +149,101 @@ def finishNow(transport: Any, plain: socket, tell: bool) -> None:
 
 class PlainSink:
     """
-    A plain transport, with a short way for what is large.
+    A plain transport, with a short way to its socket.
 
     A transport copies what is written and asks the reactor when to send it. A
-    socket that has room takes a large piece now, uncopied; only what it does
-    not take goes the long way, by which producers are paused.
+    socket that has room takes it without that: what is written in one turn of
+    the reactor is handed over in one piece, and a large one at once. Only what
+    the socket does not take goes the long way, by which producers are paused.
 
     @param transport: A transport that L{kernelSocket} knows.
     """
 
-    __slots__ = ("_socket", "pauseProducing", "resumeProducing", "transport", "write")
+    __slots__ = (
+        "_due",
+        "_gathered",
+        "_size",
+        "_socket",
+        "pauseProducing",
+        "resumeProducing",
+        "transport",
+    )
 
     def __init__(self, transport: Any, plain: socket) -> None:
         self.transport = transport
-        self.write = transport.write
         self.pauseProducing = transport.pauseProducing
         self.resumeProducing = transport.resumeProducing
         self._socket = plain
+        self._due = False
+        self._gathered: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        """
+        Send bytes.
+        """
+        self.writeSequence((data,))
 
     def writeSequence(self, data: Sequence[bytes]) -> None:
         """
         Send several pieces.
         """
+        gathered = self._gathered
+        if not gathered:
+            if not self._mayPass:
+                self.transport.writeSequence(data)
+                return
+            if not self._due:
+                self._due = True
+                if GATHERED.active:
+                    GATHERED.add(self)
+                else:
+                    self.transport.reactor.callLater(0, self.turnOver)
+        gathered.extend(data)
+        self._size += len(data[-1])
+        if self._size >= AT_ONCE or len(gathered) >= PIECES:
+            self.flush()
+
+    def turnOver(self) -> None:
+        """
+        Nothing more comes in this turn.
+        """
+        self._due = False
+        self.flush()
+
+    @property
+    def _mayPass(self) -> bool:
+        """
+        Whether bytes may go past the transport.
+        """
         transport = self.transport
-        if (
-            len(data[-1]) >= AT_ONCE
-            and transport.connected
+        return (
+            transport.connected
             and not transport.disconnecting
             and holdsNothing(transport)
-        ):
-            try:
-                sent = self._socket.sendmsg(data)
-            except OSError:
-                # No room, or an error, which the transport will meet too.
-                pass
-            else:
-                whole = b"".join(data) if sent < sum(map(len, data)) else b""
-                if whole:
-                    transport.write(whole[sent:])
-                return
-        transport.writeSequence(data)
+        )
+
+    def flush(self) -> None:
+        """
+        Send what was gathered in this turn.
+        """
+        gathered = self._gathered
+        if gathered:
+            self._gathered, self._size = [], 0
+            self._send(gathered)
+
+    def _send(self, data: Sequence[bytes]) -> None:
+        """
+        Hand pieces to the kernel, and to the transport what that does not
+        take.
+        """
+        try:
+            sent = self._socket.sendmsg(data[:MOST_PIECES])
+        except OSError:
+            # No room, or an error, which the transport will meet too.
+            sent = 0
+        if sent < sum(map(len, data)):
+            self.transport.write(b"".join(data)[sent:])
 
 
 def sinkFor(transport: Any) -> Any:

@@ -2,20 +2,34 @@
 So many bytes per second, for all streams that somebody has.
 
 A limited stream is copied and not spliced: each end is joined to a gauge that
-stands for the other one.
+stands for the other one. Only a stream that is spliced already when its limit
+comes goes on like that; its ends obey the rate themselves.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed, EitherEnd
+from tristunnel.relay.memory import HELD
 from tristunnel.relay.rules import Rate
+from tristunnel.relay.sockets import SocketEnd
 
-__all__ = ["Throttle"]
+__all__ = ["QUANTUM", "Throttle"]
+
+QUANTUM = 64 * 1024
+"""Bytes that a stream may pass on before it has to wait for the others that
+share its rate: so all get as much, whatever the size of their pieces, and who
+says little need not wait behind those who say a lot."""
+
+GRACE = 0.25
+"""Seconds by which flows may overdraw their rate that have not done so
+themselves; else a new flow for each datagram would not be limited at all."""
 
 
 class Throttle:
@@ -23,7 +37,7 @@ class Throttle:
     A rate that streams share, each direction for itself.
 
     @param reactor: Tells time.
-    @param rate: Bytes per second.
+    @param rate: Bytes per second; 0 for any number.
 
     @ivar rate: Bytes per second.
     """
@@ -31,10 +45,23 @@ class Throttle:
     def __init__(self, reactor: IReactorTime, rate: int) -> None:
         self.rate = rate
         self._reactor = reactor
-        # At least a chunk may pass at once, and what comes in a tenth of a
-        # second.
-        burst = max(64 * 1024, rate // 10)
+        burst = _burst(rate)
         self._rates = [Rate(rate, reactor.seconds, burst) for _ in range(2)]
+        # Who may have to wait because of it: gauges, and ends that obey.
+        self._slowed: WeakSet[Any] = WeakSet()
+
+    def change(self, rate: int) -> None:
+        """
+        Let so many bytes pass from now on; who waits goes on, and waits again
+        if the new rate says so.
+        """
+        if rate == self.rate:
+            return
+        self.rate = rate
+        for each in self._rates:
+            each.change(rate, _burst(rate))
+        for slowed in list(self._slowed):
+            slowed.obeyAgain()
 
     def between(
         self, client: EitherEnd, visitor: EitherEnd, datagrams: bool = False
@@ -50,7 +77,49 @@ class Throttle:
         toClient: Any = kind(self._reactor, client, self._rates[0])
         toVisitor: Any = kind(self._reactor, visitor, self._rates[1])
         toClient.other, toVisitor.other = toVisitor, toClient
+        for gauge in (toClient, toVisitor):
+            self._slowed.add(gauge)
+            gauge.begin()
         return toClient, toVisitor
+
+    def onto(
+        self, client: Any, visitor: Any, datagrams: bool = False
+    ) -> Callable[[], None]:
+        """
+        Limit what passes between two ends that are joined already.
+
+        @param client: The end itself, not what stands for it.
+        @param visitor: Likewise.
+        @return: To be called when the stream is over.
+        """
+        if isinstance(client, SocketEnd) and client.mayGoByKernel:
+            for end, rate in ((visitor, self._rates[0]), (client, self._rates[1])):
+                if isinstance(end, SocketEnd):
+                    end.obey(rate)
+                    self._slowed.add(end)
+            return lambda: None
+        kind = _DatagramGauge if datagrams else _StreamGauge
+        toClient: Any = kind(self._reactor, client, self._rates[0])
+        toVisitor: Any = kind(self._reactor, visitor, self._rates[1])
+        toClient.other, toVisitor.other = toVisitor, toClient
+        visitorBefore, clientPaused = client.passTo(toVisitor)
+        clientBefore, visitorPaused = visitor.passTo(toClient)
+        toClient.takeOver(clientBefore, clientPaused)
+        toVisitor.takeOver(visitorBefore, visitorPaused)
+        self._slowed.update((toClient, toVisitor))
+
+        def over() -> None:
+            toClient.stop()
+            toVisitor.stop()
+
+        return over
+
+
+def _burst(rate: int) -> int:
+    """
+    At least a chunk may pass at once, and what comes in a tenth of a second.
+    """
+    return max(64 * 1024, rate // 10)
 
 
 class _Gauge:
@@ -81,6 +150,32 @@ class _Gauge:
         """
         self.end.join(peer, closed)
 
+    def begin(self) -> None:
+        """
+        The ends are about to be joined.
+        """
+
+    def takeOver(self, before: Any, paused: bool) -> None:
+        """
+        The ends are joined already.
+
+        @param before: What stood for the end until now, or the end; C{None} if
+            it is over.
+        @param paused: Whether the end itself is paused by its peer.
+        """
+        if before is not None:
+            self.end = before
+
+    def obeyAgain(self) -> None:
+        """
+        The rate has changed.
+        """
+
+    def stop(self) -> None:
+        """
+        The stream is over.
+        """
+
     def whileWaiting(self, left: Closed) -> None:
         """
         Have C{left} called if the end is over before it is joined.
@@ -110,6 +205,47 @@ class _StreamGauge(_Gauge):
         super().__init__(reactor, end, rate)
         self._peerHolds = False
         self._rateHolds: IDelayedCall | None = None
+        self._passed = 0
+        self._kept: list[bytes] | None = None
+        self._finishing = False
+
+    def begin(self) -> None:
+        """
+        Where others have overdrawn the rate, nothing passes until that is paid
+        back: visits that are over after one piece would otherwise not be
+        limited at all.
+        """
+        delay = self._rate.charge(0)
+        if delay > 0:
+            # What the other end has read already waits here.
+            self._kept = []
+            self.other.hold(delay)
+
+    def takeOver(self, before: Any, paused: bool) -> None:
+        """
+        Note whether the end is paused: another gauge may have paused it for
+        reasons of its own.
+        """
+        super().takeOver(before, paused)
+        held = isinstance(before, _StreamGauge)
+        self._peerHolds = before._peerHolds if held else paused
+
+    def obeyAgain(self) -> None:
+        """
+        The rate has changed: wait no longer for the old one.
+        """
+        if self._rateHolds is not None:
+            self._rateHolds.cancel()
+            self._goOn()
+
+    def stop(self) -> None:
+        """
+        The stream is over: wait for nothing, and keep nothing.
+        """
+        if self._rateHolds is not None:
+            self._rateHolds.cancel()
+            self._rateHolds = None
+        self.other.letGo()
 
     def join(self, peer: Any, closed: Closed) -> None:
         """
@@ -117,9 +253,7 @@ class _StreamGauge(_Gauge):
         """
 
         def over(reason: TunnelError | None) -> None:
-            if self._rateHolds is not None:
-                self._rateHolds.cancel()
-                self._rateHolds = None
+            self.stop()
             closed(reason)
 
         super().join(peer, over)
@@ -128,10 +262,61 @@ class _StreamGauge(_Gauge):
         """
         Pass bytes on.
         """
+        if self._kept is not None:
+            self._kept.append(data)
+            HELD.hold(self, len(data), self._shed)
+            return
         self.end.write(data)
-        delay = self._rate.charge(len(data))
-        if delay > 0:
+        size = len(data)
+        delay = self._rate.charge(size)
+        self._passed += size
+        if delay > 0 and (self._passed >= QUANTUM or self.other.waits):
+            self._passed = 0
             self.other.hold(delay)
+
+    def finish(self) -> None:
+        """
+        No more follows, after what is kept.
+        """
+        if self._kept is not None:
+            self._finishing = True
+        else:
+            self.end.finish()
+
+    def reset(self, reason: TunnelError) -> None:
+        """
+        Break the end, and drop what is kept.
+        """
+        self._kept = None
+        HELD.letGo(self)
+        self.end.reset(reason)
+
+    def _shed(self, reason: TunnelError) -> None:
+        """
+        Be broken on both sides: too much is kept.
+        """
+        self.reset(reason)
+        self.other.reset(reason)
+
+    def letGo(self) -> None:
+        """
+        Pass on what is kept.
+        """
+        kept, self._kept = self._kept, None
+        if kept:
+            HELD.letGo(self)
+        for data in kept or ():
+            self.write(data)
+        if self._finishing:
+            self._finishing = False
+            self.end.finish()
+
+    @property
+    def waits(self) -> bool:
+        """
+        Whether the end is not read because of the rate.
+        """
+        return self._rateHolds is not None
 
     def hold(self, delay: float) -> None:
         """
@@ -151,7 +336,9 @@ class _StreamGauge(_Gauge):
         The rate lets this end be read again.
         """
         self._rateHolds = None
-        if not self._peerHolds:
+        self.other.letGo()
+        # What was kept may be too much by itself.
+        if self._rateHolds is None and not self._peerHolds:
             self.end.resumeReading()
 
     def pauseReading(self) -> None:
@@ -182,6 +369,12 @@ class _DatagramGauge(_Gauge):
         super().__init__(reactor, end, rate)
         self._until = 0.0
 
+    def obeyAgain(self) -> None:
+        """
+        The rate has changed: what comes may pass again.
+        """
+        self._until = 0.0
+
     @property
     def dropped(self) -> int:
         """
@@ -201,7 +394,7 @@ class _DatagramGauge(_Gauge):
         Pass a datagram on, or drop it.
         """
         now = self._reactor.seconds()
-        if now < self._until:
+        if now < self._until or self._rate.charge(0) > GRACE:
             self.end.dropped += 1
             return
         self.end.send(datagram)

@@ -4,7 +4,7 @@ From a stream to the service that it is for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -30,6 +30,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.observer import ClientObserver
 from tristunnel.relay.join import join
 from tristunnel.relay.sockets import SocketEnd
+from tristunnel.relay.visit import Visit
 
 if TYPE_CHECKING:
     from tristunnel.sessions.stream import SessionStream
@@ -38,6 +39,8 @@ __all__ = ["CONNECT_TIMEOUT", "ServiceConnector"]
 
 CONNECT_TIMEOUT = 10.0
 """Seconds in which a service must accept a connection."""
+
+_NOTHING: Mapping[str, object] = {}
 
 _CODES: tuple[tuple[type[BaseException], str], ...] = (
     (ConnectionRefusedError, "service-refused"),
@@ -88,7 +91,7 @@ class ServiceConnector:
     def __init__(self, reactor: IReactorTime, observer: ClientObserver) -> None:
         self._reactor = reactor
         self._observer = observer
-        self._direct: set[_Over] = set()
+        self._direct: set[_Visit] = set()
 
     @property
     def direct(self) -> int:
@@ -105,6 +108,7 @@ class ServiceConnector:
         accept: Callable[[Any], None],
         refuse: Callable[[TunnelError], None] | None = None,
         elsewhere: Callable[[], Deferred[SocketEnd]] | None = None,
+        info: Mapping[str, object] = _NOTHING,
     ) -> None:
         """
         Connect C{stream} to a service; what its visitor sends waits meanwhile.
@@ -114,6 +118,7 @@ class ServiceConnector:
         @param refuse: Called instead when it was not; by default the stream is
             broken.
         @param elsewhere: Makes another end that may take the stream's place.
+        @param info: What the server said of the visitor.
         """
 
         shown: list[SocketEnd] = []
@@ -131,8 +136,10 @@ class ServiceConnector:
         def passBytes(world: SessionStream | SocketEnd, end: SocketEnd) -> None:
             if world is stream:
                 accept(stream)
-            self._observer.serviceConnected(target)
-            over = _Over(end, world, target, self._observer, self._direct)
+            over = _Visit(target, end, world, info, self._observer)
+            if isinstance(world, SocketEnd):
+                over.among = self._direct
+                self._direct.add(over)
             join(world, end, over.ended)
 
         def leave(end: SocketEnd, dialling: Deferred[SocketEnd]) -> None:
@@ -196,40 +203,23 @@ class ServiceConnector:
             stream.whileWaiting(left)
 
 
-class _Over:
+class _Visit(Visit):
     """
-    Waits for both ends of a stream, to tell how it went.
+    A visit that may be among those with a connection of their own.
+
+    @ivar among: Where it is then.
     """
 
-    def __init__(
-        self,
-        service: SocketEnd,
-        stream: SessionStream | SocketEnd,
-        target: str,
-        observer: ClientObserver,
-        direct: set[_Over],
-    ) -> None:
-        self._service = service
-        self._stream = stream
-        self._target = target
-        self._observer = observer
-        self._reason: TunnelError | None = None
-        self._open = 2
-        self._direct = direct
-        if isinstance(stream, SocketEnd):
-            direct.add(self)
+    __slots__ = ("among",)
 
-    def ended(self, reason: TunnelError | None) -> None:
+    def __init__(self, *arguments: Any) -> None:
+        self.among: set[_Visit] | None = None
+        super().__init__(*arguments)
+
+    def over(self, reason: TunnelError | None) -> None:
         """
-        One end is over.
+        Be among them no more.
         """
-        self._reason = self._reason or reason
-        self._open -= 1
-        if not self._open:
-            self._direct.discard(self)
-            self._observer.serviceGone(
-                self._target,
-                self._service.received,
-                self._stream.received,
-                self._reason,
-            )
+        if self.among is not None:
+            self.among.discard(self)
+        super().over(reason)

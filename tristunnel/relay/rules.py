@@ -7,17 +7,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["Rate", "Rule"]
+__all__ = ["Both", "Rate", "Rule"]
 
 
 class Rule(Protocol):
     """
     Told of every byte that an end reads, by whichever way it goes on.
 
-    @ivar atOnce: Most bytes to read before asking again.
     """
 
-    atOnce: int
+    @property
+    def atOnce(self) -> int:
+        """
+        Most bytes to read before asking again.
+        """
 
     def charge(self, amount: int) -> float:
         """
@@ -34,7 +37,7 @@ class Rate:
     Several ends may share one. What is read at once may overdraw it, and is
     paid back by waiting.
 
-    @param rate: Bytes per second.
+    @param rate: Bytes per second; 0 for any number.
     @param seconds: The clock.
     @param burst: Bytes that may come at once after a rest.
     """
@@ -52,8 +55,42 @@ class Rate:
         """
         Count bytes that were read.
         """
-        now = self._seconds()
-        earned = (now - self._last) * self._rate
+        now, rate = self._seconds(), self._rate
+        if not rate:
+            return 0.0
+        earned = (now - self._last) * rate
         self._last = now
         self._left = min(self._left + earned, float(self.atOnce)) - amount
-        return max(0.0, -self._left / self._rate)
+        return max(0.0, -self._left / rate)
+
+    def change(self, rate: float, burst: int) -> None:
+        """
+        Let so many bytes a second pass from now on. What was overdrawn at the
+        old rate is forgiven: at a slower one it could take for ever.
+        """
+        self.atOnce = burst
+        self._left = min(max(self._left, 0.0), float(burst))
+        self._last = self._seconds()
+        self._rate = rate
+
+
+class Both:
+    """
+    Two rules for one end: the slower one counts.
+    """
+
+    def __init__(self, one: Rule, other: Rule) -> None:
+        self._rules = (one, other)
+
+    @property
+    def atOnce(self) -> int:
+        """
+        Most bytes to read before asking again.
+        """
+        return min(rule.atOnce for rule in self._rules)
+
+    def charge(self, amount: int) -> float:
+        """
+        Count bytes that were read, for both.
+        """
+        return max(rule.charge(amount) for rule in self._rules)

@@ -23,8 +23,16 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
-from tristunnel.relay.kernel import closeNow, finishNow, holdsNothing, kernelSocket
+from tristunnel.relay.kernel import (
+    breakIfKilled,
+    closeNow,
+    finishNow,
+    holdsNothing,
+    kernelSocket,
+)
 from tristunnel.relay.memory import HELD
+from tristunnel.relay.reading import readySetOf
+from tristunnel.relay.rules import Both
 from tristunnel.relay.splice import Splice
 
 if TYPE_CHECKING:
@@ -54,6 +62,10 @@ LARGE_READ = 16 * 1024
 BUSY = 256 * 1024
 """Bytes, in large reads in a row, after which an end's bytes are spliced:
 requests and short answers are copied, which costs them less."""
+
+CHATTY = 4
+"""Reads after which an end is read together with others: one that has just a
+request and an answer is spared the way there."""
 
 SENDING = 128 * 1024
 """Bytes that a transport holds, about, when it has its producer pause."""
@@ -104,10 +116,14 @@ class SocketEnd(Protocol):
         self._peer: End | None = None
         self._closed: Closed | None = None
         self._early: list[bytes] = []
+        # The socket, while the other side would miss something if we died.
+        self._unfinished: socket | None = None
         self._canHalfClose = False
         self._eof = False
         self._held = 0
         self._busy = 0
+        self._untilChatty = CHATTY
+        self._readyNumber = -1
         self._splice: Splice | None = None
         self._spliceToUs: Splice | None = None
         self._rule: Rule | None = None
@@ -162,6 +178,9 @@ class SocketEnd(Protocol):
         """
         Show this end to whoever waits for it.
         """
+        if self.socket is not None:
+            self._unfinished = self.socket
+            breakIfKilled(self.socket, True)
         self._arrived(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -191,7 +210,46 @@ class SocketEnd(Protocol):
             else:
                 self._busy += size
                 if self._busy >= BUSY and not (splice.begun or self._over):
+                    self.leaveReadySet()
+                    self._untilChatty = 0
                     splice.begin()
+                    return
+        if self._untilChatty:
+            self._untilChatty -= 1
+            if not self._untilChatty:
+                self._enterReadySet()
+
+    def _enterReadySet(self) -> None:
+        """
+        Be read together with others.
+        """
+        ready = readySetOf(self._reactor)
+        if self.socket is None or self._held or self._over or ready is None:
+            return
+        self._readyNumber = ready.enter(self.socket, self.transport, self)
+
+    def _leaveReadySet(self) -> bool:
+        """
+        Be read no more.
+
+        @return: C{False} if it was not read together with others.
+        """
+        number = self._readyNumber
+        if number < 0:
+            return False
+        self._readyNumber = -1
+        ready = readySetOf(self._reactor)
+        if ready is not None:
+            ready.leave(number)
+        return True
+
+    def leaveReadySet(self) -> None:
+        """
+        Be read by one's own transport again.
+        """
+        if self._leaveReadySet():
+            self._untilChatty = CHATTY
+            self.transport.resumeProducing()
 
     def readConnectionLost(self) -> None:
         """
@@ -200,19 +258,31 @@ class SocketEnd(Protocol):
         self._eof = True
         if self._peer is not None:
             self._peer.finish()
-        if self._finished:
+        if self._finished and self._unfinished is None:
             self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
         """
         Our end of what we send is on its way.
         """
+        if self._unfinished is not None:
+            self._sentAll(self._unfinished)
+            if self._eof:
+                self.transport.loseConnection()
+
+    def _sentAll(self, plain: socket) -> None:
+        """
+        If this process is killed from now on, the other side has lost nothing.
+        """
+        self._unfinished = None
+        breakIfKilled(plain, False)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
         The connection is over.
         """
         self._stopTimer()
+        self._leaveReadySet()
         self.memory.letGo(self)
         if self._over:
             return
@@ -303,9 +373,13 @@ class SocketEnd(Protocol):
             # asked to wait for it.
             try:
                 sent = self.socket.send(data)
-            except OSError:
-                # No room, or an error: the transport will meet it again.
+            except BlockingIOError:
                 pass
+            except OSError as problem:
+                # A socket tells of a reset only once; after that it would
+                # look to its transport like an orderly end.
+                self.shed(TunnelError("reset", problem.strerror or "write failed"))
+                return
             else:
                 if sent == len(data):
                     return
@@ -322,6 +396,12 @@ class SocketEnd(Protocol):
         self._finished = True
         # A registered producer would keep the transport from ever closing.
         self.transport.unregisterProducer()
+        if self._unfinished is not None:
+            if self.transport.protocol is self and not holdsNothing(self.transport):
+                # The rest comes first, and L{writeConnectionLost} then.
+                self.transport.loseWriteConnection()
+                return
+            self._sentAll(self._unfinished)
         if self.socket is not None and holdsNothing(self.transport):
             finishNow(self.transport, self.socket, not self._eof)
             if self._eof:
@@ -343,6 +423,7 @@ class SocketEnd(Protocol):
         if self._over:
             return
         self._over = True
+        self._leaveReadySet()
         self._endSplices()
         self.memory.letGo(self)
         self._reason = reason
@@ -383,7 +464,10 @@ class SocketEnd(Protocol):
         @param why: One of L{PEER}, L{RULE}, L{PIPE} and L{UNJOINED}.
         """
         if not (self._held or self._over or self._eof):
-            self.transport.pauseProducing()
+            if self._leaveReadySet():
+                self._untilChatty = CHATTY
+            else:
+                self.transport.pauseProducing()
         self._held |= why
 
     def release(self, why: int) -> None:
@@ -420,9 +504,32 @@ class SocketEnd(Protocol):
 
     def obey(self, rule: Rule) -> None:
         """
-        Let C{rule} slow this end's reading down.
+        Let C{rule} slow this end's reading down, beside those that do.
         """
-        self._rule = rule
+        self._rule = rule if self._rule is None else Both(self._rule, rule)
+
+    def obeyAgain(self) -> None:
+        """
+        A rule has changed: read on until it says how long to wait.
+        """
+        self._stopRuleTimer()
+        self.release(self.RULE)
+
+    def passTo(self, peer: End) -> tuple[End | None, bool]:
+        """
+        Pass bytes to what stands for the peer from now on.
+
+        @return: The peer until now, and whether it has this end paused.
+        """
+        before, self._peer = self._peer, peer
+        return before, bool(self._held & self.PEER)
+
+    @property
+    def mayGoByKernel(self) -> bool:
+        """
+        Whether what it reads goes on within the kernel, or may soon.
+        """
+        return self._splice is not None
 
     def allowance(self, most: int) -> int:
         """

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 
+from tristunnel.errors import TunnelError
 from tristunnel.relay.kernel import holdsNothing
 from tristunnel.relay.pipes import PIPES, Pipe, PipePool, canSplice
 
@@ -52,6 +53,7 @@ class Splice:
         "_from",
         "_pipe",
         "_pipes",
+        "_sinkLost",
         "_to",
         "_why",
         "begun",
@@ -72,6 +74,7 @@ class Splice:
         self._pipes = pipes
         self._pipe: Pipe | None = None
         self._why: Exception | None = None
+        self._sinkLost = False
 
     def begin(self) -> None:
         """
@@ -118,6 +121,9 @@ class Splice:
         self._pipe = pipe
         moved, why = self._move(pipe)
         self._pipes.moved += moved
+        if self._sinkLost:
+            self.sink.shed(TunnelError("reset", "the connection was lost"))
+            return None
         if pipe.held:
             self.blocked = True
             self.source.hold(self.source.PIPE)
@@ -153,6 +159,8 @@ class Splice:
             # kept, since a socket tells of a reset only once.
             moved, self._why = self._move(pipe)
             self._pipes.moved += moved
+            if self._sinkLost:
+                return CONNECTION_LOST
         if not pipe.held:
             self._pipe = None
             self._pipes.give(pipe)
@@ -194,7 +202,9 @@ class Splice:
             except BlockingIOError:
                 break
             except OSError:
-                # The sink's world is gone; its own transport finds out why.
+                # Its socket tells of a reset only once; after that it would
+                # look to its transport like an orderly end.
+                self._sinkLost = True
                 break
         return moved, None
 

@@ -53,7 +53,13 @@ class CallFailed(Exception):
 
     The message is one line that names the cause and, where there is one, the
     cure.
+
+    @ivar status: The HTTP status of a refusal; 0 if it is something else.
     """
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        self.status = status
+        super().__init__(message)
 
 
 @implementer(IAgentEndpointFactory)
@@ -203,7 +209,7 @@ async def ask(reactor: IReactorTime, errand: Errand) -> object:
     except Exception as error:
         raise CallFailed(_explain(errand, error, tls)) from error
     if response.code != 200:
-        raise CallFailed(_explainStatus(response, body, errand))
+        raise CallFailed(_explainStatus(response, body, errand), response.code)
     try:
         understood = pending.answered(decode(body))
     except BadJSON:

@@ -21,6 +21,10 @@ ACCESS_TTL = 3600.0
 """Seconds that access is granted for, if nothing is said."""
 
 
+_THIS_MACHINE = ("", "127.0.0.1", "::/64")
+"""What callers on the server's own machine are counted as."""
+
+
 def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
     """
     Make the table of methods.
@@ -61,6 +65,24 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
         """
         return service.listTunnels(caller)
 
+    def setPolicy(
+        caller: Caller,
+        uri: str,
+        policy: object = None,
+        endDenied: object = False,
+    ) -> Deferred[dict[str, object]]:
+        """
+        What is asked of a tunnel's visitors.
+        """
+        if not isinstance(policy, dict):
+            raise TunnelError(
+                "bad-option",
+                'policy takes an object, such as {"maxVisitors": 5}; {} asks nothing',
+            )
+        if not isinstance(endDenied, bool):
+            raise TunnelError("bad-option", "endDenied takes true or false")
+        return service.setPolicy(caller, _uri(uri), policy, endDenied)
+
     def listNodeTunnels(caller: Caller) -> list[dict[str, object]]:
         """
         The tunnels between this server and others, for an admin; for anybody,
@@ -72,6 +94,23 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
                 "the server's own tunnels are shown to those whose token may admin",
             )
         return [tunnel.describe() for tunnel in service.nodes]
+
+    def reload(caller: Caller) -> Deferred[dict[str, object]]:
+        """
+        The configuration, read again.
+        """
+        here = caller.identity.anonymous and caller.address in _THIS_MACHINE
+        if not (isAdmin(caller.identity) or here):
+            raise TunnelError(
+                "not-permitted",
+                "the configuration is loaded again for those whose token may admin,"
+                " or for this machine where nobody is asked for a token",
+            )
+        if service.reload is None:
+            raise TunnelError(
+                "bad-option", "there is no file to read again: --config names none"
+            )
+        return service.reload()
 
     def listSessions(caller: Caller) -> Deferred[list[dict[str, object]]]:
         """
@@ -135,7 +174,9 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
         "getTunnelAddress": getTunnelAddress,
         "closeTunnel": closeTunnel,
         "listTunnels": listTunnels,
+        "setPolicy": setPolicy,
         "listNodeTunnels": listNodeTunnels,
+        "reload": reload,
         "listSessions": listSessions,
         "closeSession": closeSession,
         "kick": kick,

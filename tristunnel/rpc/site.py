@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from io import BytesIO
-from typing import cast
+from typing import Protocol, cast
 
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -29,6 +29,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
 from zope.interface import implementer
 
+from tristunnel.errors import TunnelError
 from tristunnel.rpc.plain import ErrorText, errorText
 
 __all__ = ["MAX_BODY", "LimitedSite", "limitedSite"]
@@ -48,6 +49,10 @@ close with unread bytes would reset the connection, and take the answer away
 from the visitor."""
 
 _LENGTH_DIGITS = 18
+
+_LONGEST_NAME = 256
+"""Bytes of a header's name. Twisted keeps the first 10,000 names that it meets for
+ever, twice, and takes names of up to 16 KiB: 300 MiB for whoever asks."""
 
 _UnknownChild = type(Resource().getChild(b"", cast(Request, None)))
 """The page of HTML that a Twisted resource answers for an unknown child."""
@@ -129,6 +134,24 @@ class LimitedRequest(Request):
         return reason
 
 
+class Waiting(Protocol):
+    """
+    Whoever counts connections from which nothing is to be done.
+    """
+
+    def known(self) -> None:
+        """
+        A request is there, or the connection is gone.
+        """
+
+    def again(self) -> None:
+        """
+        The request was answered, and another is waited for.
+
+        @raise TunnelError: If the connection has to go.
+        """
+
+
 class LimitedChannel(HTTPChannel):
     """
     An HTTP/1 connection that refuses bodies which are too long, and visitors
@@ -136,11 +159,14 @@ class LimitedChannel(HTTPChannel):
 
     @ivar site: The site that is visited.
     @ivar refused: Whether all that still comes is dropped.
+    @ivar stranger: Told when a whole request is there, and when the next one
+        is waited for; may be C{None}.
     """
 
     requestFactory = LimitedRequest
     site: LimitedSite
     refused = False
+    stranger: Waiting | None = None
     _answering = False
     _deadline: IDelayedCall | None = None
 
@@ -175,6 +201,9 @@ class LimitedChannel(HTTPChannel):
         @return: Whether to go on.
         """
         name, _, value = line.partition(b":")
+        if len(name) > _LONGEST_NAME:
+            self._refuse(400, "The name of a header is too long.")
+            return False
         if name.lower() == b"content-length" and len(value.strip()) > _LENGTH_DIGITS:
             # Python would not even turn thousands of digits into a number.
             self.refuseBody()
@@ -202,13 +231,21 @@ class LimitedChannel(HTTPChannel):
             return
         self._stopClock()
         self._answering = True
+        if self.stranger is not None:
+            self.stranger.known()
         super().allContentReceived()
 
     def requestDone(self, request: Request) -> None:
         """
-        A request was answered; the next one may begin.
+        A request was answered; the next one may begin, if there is room for
+        one more that waits.
         """
         self._answering = False
+        if self.stranger is not None and self.persistent:
+            try:
+                self.stranger.again()
+            except TunnelError:
+                self.persistent = False
         super().requestDone(request)
 
     def writeHeaders(

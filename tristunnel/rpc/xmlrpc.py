@@ -4,7 +4,7 @@ The same calls as XML-RPC, which is what Tristero's own callers spoke.
 Parameters go by position; a single struct holds parameters by name. An error
 is a fault with the number and the message that JSON-RPC would give.
 
-This is not a L{twisted.web.xmlrpc.XMLRPC}: its reading of a call expands
+This is not a C{twisted.web.xmlrpc.XMLRPC}: its reading of a call expands
 entities and quotes the parser's exceptions to the caller, its writing quotes
 those of the results, and a call goes on when its caller has left. Nothing would
 be inherited but the name.

@@ -1,32 +1,17 @@
 """
-Who may come in at a tunnel's public side, how often, and for how long.
+What is asked of visitors: who may come in, how often, and for how long.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
-
-from twisted.internet.interfaces import IReactorTime
+from typing import TypeVar
 
 from tristunnel.errors import TunnelError
-from tristunnel.relay.descriptors import RESERVE, Reserve
-from tristunnel.relay.limits import Throttle
-from tristunnel.rules.sweep import StreamSweep
 
-if TYPE_CHECKING:
-    from tristunnel.tunnels.tunnel import Stream, Tunnel
-
-__all__ = [
-    "Doorkeeper",
-    "HouseRules",
-    "VisitorPolicy",
-    "hostOfVisitor",
-    "parseNetworks",
-]
+__all__ = ["POLICY_OPTIONS", "Network", "VisitorPolicy", "parseNetworks"]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Number = TypeVar("_Number", int, float)
@@ -34,7 +19,17 @@ _Number = TypeVar("_Number", int, float)
 MOST_NETWORKS = 1000
 """Networks that one policy may allow, and as many that it may deny."""
 
-_REMEMBERED = 10_000
+POLICY_OPTIONS = {
+    "allow": "allow",
+    "deny": "deny",
+    "maxVisitors": "total",
+    "visitorsPerAddress": "perAddress",
+    "visitorRate": "perMinute",
+    "rate": "rate",
+    "idle": "idle",
+    "maxAge": "maxAge",
+}
+"""What remote methods call the parts of a policy, and what they are here."""
 
 
 def parseNetworks(texts: Iterable[str]) -> tuple[Network, ...]:
@@ -87,15 +82,24 @@ class VisitorPolicy:
     idle: float = 0.0
     maxAge: float = 0.0
 
-    def tightened(self, other: VisitorPolicy) -> VisitorPolicy:
+    def tightened(self, other: VisitorPolicy, strict: bool = True) -> VisitorPolicy:
         """
         Ask what this policy asks, and what another one asks.
 
+        @param strict: Whether a policy that keeps everybody out is an error;
+            else that is what it does.
         @raise TunnelError: C{bad-option}, if that would keep everybody out.
         """
+        deny = tuple(dict.fromkeys((*self.deny, *other.deny)))
+        try:
+            allow = self._allowedByBoth(other)
+        except TunnelError:
+            if strict:
+                raise
+            allow, deny = (), _EVERYWHERE
         return VisitorPolicy(
-            self._allowedByBoth(other),
-            tuple(dict.fromkeys((*self.deny, *other.deny))),
+            allow,
+            deny,
             _stricter(self.perAddress, other.perAddress),
             _stricter(self.total, other.total),
             _stricter(self.perMinute, other.perMinute),
@@ -124,6 +128,20 @@ class VisitorPolicy:
             )
         return tuple(dict.fromkeys(both))
 
+    def describe(self) -> dict[str, object]:
+        """
+        Say what is asked, in the words of remote methods; nothing where that
+        is nothing.
+        """
+        words: dict[str, object] = {}
+        for name, attribute in POLICY_OPTIONS.items():
+            value = getattr(self, attribute)
+            if isinstance(value, tuple):
+                value = [str(network) for network in value]
+            if value:
+                words[name] = value
+        return words
+
     @property
     def endsStreams(self) -> bool:
         """
@@ -150,167 +168,4 @@ def _isWithin(inner: Network, outer: Network) -> bool:
     )
 
 
-class Doorkeeper:
-    """
-    Applies a L{VisitorPolicy} to a tunnel and remembers who is in: a
-    L{Keeper<tristunnel.interfaces.Keeper>}.
-
-    @param policy: What to apply; it may be replaced at any time, and then
-        holds for those who come later.
-    @param seconds: The clock.
-    """
-
-    def __init__(self, policy: VisitorPolicy, seconds: Callable[[], float]) -> None:
-        self.policy = policy
-        self._seconds = seconds
-        self._inside: Counter[str] = Counter()
-        self._count = 0
-        # A bucket of tokens for each address: how many, and when that was.
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def enter(self, stream: Stream) -> None:
-        """
-        Let a visitor in.
-
-        @raise TunnelError: C{not-permitted} or C{limit-reached}.
-        """
-        host = hostOfVisitor(stream.visitorAddress)
-        self._check(host)
-        self._count += 1
-        self._inside[host] += 1
-
-    def leave(self, stream: Stream) -> None:
-        """
-        A visitor left.
-        """
-        host = hostOfVisitor(stream.visitorAddress)
-        self._count -= 1
-        self._inside[host] -= 1
-        if not self._inside[host]:
-            del self._inside[host]
-
-    def _check(self, host: str) -> None:
-        """
-        @raise TunnelError: If the policy keeps a visitor out.
-        """
-        policy = self.policy
-        if policy.allow or policy.deny:
-            self._checkNetwork(host, policy)
-        if policy.total and self._count >= policy.total:
-            raise TunnelError(
-                "limit-reached", f"{policy.total} visitors are here, as many as may be"
-            )
-        if policy.perAddress and self._inside[host] >= policy.perAddress:
-            raise TunnelError(
-                "limit-reached", f"{policy.perAddress} visitors from {host} are here"
-            )
-        if policy.perMinute and not self._takeToken(host, policy.perMinute):
-            raise TunnelError(
-                "limit-reached",
-                f"more than {policy.perMinute} visitors a minute come from {host}",
-            )
-
-    def _checkNetwork(self, host: str, policy: VisitorPolicy) -> None:
-        """
-        @raise TunnelError: C{not-permitted}; also for a visitor without an
-            address, where addresses matter.
-        """
-        try:
-            address = ipaddress.ip_address(host.partition("%")[0])
-        except ValueError:
-            raise TunnelError(
-                "not-permitted", "the visitor's address is not known"
-            ) from None
-        if address.version == 6 and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        if any(address in network for network in policy.deny):
-            raise TunnelError("not-permitted", f"visitors from {host} are denied")
-        if policy.allow and not any(address in network for network in policy.allow):
-            raise TunnelError("not-permitted", f"visitors from {host} are not allowed")
-
-    def _takeToken(self, host: str, perMinute: int) -> bool:
-        """
-        Take one of the visits that an address has.
-        """
-        now = self._seconds()
-        tokens, since = self._buckets.pop(host, (float(perMinute), now))
-        tokens = min(float(perMinute), tokens + (now - since) * perMinute / 60.0)
-        allowed = tokens >= 1.0
-        self._buckets[host] = (tokens - 1.0 if allowed else tokens, now)
-        if len(self._buckets) > _REMEMBERED:
-            # The one that was not seen for longest has most likely all again.
-            self._buckets.popitem(last=False)
-        return allowed
-
-
-class DescriptorKeeper:
-    """
-    Lets no visitor have one of the last descriptors: a
-    L{Keeper<tristunnel.interfaces.Keeper>}.
-
-    @param reserve: Knows how many are left.
-    """
-
-    def __init__(self, reserve: Reserve) -> None:
-        self._reserve = reserve
-
-    def enter(self, stream: Stream) -> None:
-        """
-        @raise TunnelError: C{limit-reached}.
-        """
-        self._reserve.checkVisitor()
-
-    def leave(self, stream: Stream) -> None:
-        """
-        A visitor left; its descriptors are the kernel's to count.
-        """
-
-
-class HouseRules:
-    """
-    What a server asks of the visitors of all its tunnels. What a tunnel's
-    owner asks in addition can only be stricter.
-
-    @param reactor: Tells time.
-    @param reserve: Knows how many descriptors are left.
-
-    @ivar policy: What the server's operator wants.
-    """
-
-    def __init__(self, reactor: IReactorTime, reserve: Reserve = RESERVE) -> None:
-        self.policy = VisitorPolicy()
-        self._reactor = reactor
-        self._descriptors = DescriptorKeeper(reserve)
-        self._sweep = StreamSweep(reactor)
-
-    def apply(self, tunnel: Tunnel, wanted: VisitorPolicy) -> None:
-        """
-        Have the visitors of a tunnel keep to the rules: those who come from now
-        on.
-
-        @raise TunnelError: C{bad-option}, if nobody could come in.
-        """
-        policy = self.policy.tightened(wanted)
-        tunnel.policy = policy
-        for keeper in tunnel.keepers:
-            if isinstance(keeper, Doorkeeper):
-                keeper.policy = policy
-                break
-        else:
-            tunnel.keepers.append(self._descriptors)
-            tunnel.keepers.append(Doorkeeper(policy, self._reactor.seconds))
-        if policy.endsStreams and self._sweep not in tunnel.keepers:
-            tunnel.keepers.append(self._sweep)
-        throttle = tunnel.ownThrottle
-        if not policy.rate:
-            tunnel.ownThrottle = None
-        elif throttle is None or throttle.rate != policy.rate:
-            tunnel.ownThrottle = Throttle(self._reactor, policy.rate)
-
-
-def hostOfVisitor(address: str) -> str:
-    """
-    The host of C{HOST:PORT}, without brackets.
-    """
-    host = address.rpartition(":")[0] or address
-    return host.removeprefix("[").removesuffix("]")
+_EVERYWHERE = parseNetworks(["0.0.0.0/0", "::/0"])

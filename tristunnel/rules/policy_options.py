@@ -11,7 +11,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.rules.policy import VisitorPolicy, parseNetworks
 from tristunnel.text.quantities import parseRate
 
-__all__ = ["PolicyOptionsMixin", "policyOf", "tunnelOptionsOf"]
+__all__ = ["PolicyOptionsMixin", "policyOf"]
 
 
 class PolicyOptionsMixin:
@@ -79,21 +79,3 @@ def policyOf(options: Mapping[str, Any]) -> VisitorPolicy:
         options["idle-timeout"],
         options["max-stream-age"],
     )
-
-
-def tunnelOptionsOf(policy: VisitorPolicy) -> dict[str, object]:
-    """
-    Say to C{openTunnel} what is asked of visitors; nothing where that is
-    nothing, so that an older server understands it.
-    """
-    wanted: dict[str, object] = {
-        "allow": [str(network) for network in policy.allow],
-        "deny": [str(network) for network in policy.deny],
-        "maxVisitors": policy.total,
-        "visitorsPerAddress": policy.perAddress,
-        "visitorRate": policy.perMinute,
-        "rate": policy.rate,
-        "idle": policy.idle,
-        "maxAge": policy.maxAge,
-    }
-    return {name: value for name, value in wanted.items() if value}

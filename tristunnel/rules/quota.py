@@ -69,6 +69,14 @@ class TunnelQuota:
     def __iter__(self) -> Iterator[Tunnel]:
         return iter(self._callers)
 
+    def limit(self, perCaller: int, total: int) -> None:
+        """
+        Have other limits, for tunnels that come from now on.
+
+        @param perCaller: As for a new quota, like C{total}.
+        """
+        self._perCaller, self._total = perCaller, total
+
     def count(self, tunnel: Tunnel, caller: str) -> None:
         """
         Count a new tunnel.

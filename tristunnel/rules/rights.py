@@ -19,7 +19,7 @@ from tristunnel.tunnels.clients import SERVICES
 from tristunnel.tunnels.options import TunnelOptions
 
 if TYPE_CHECKING:
-    from tristunnel.auth.permissions import Ended, Grant
+    from tristunnel.auth.permissions import Changed, Ended, Grant
     from tristunnel.auth.realm import Identity
     from tristunnel.interfaces import IListener
     from tristunnel.tunnels.registry import Lease
@@ -52,15 +52,22 @@ class TunnelRights:
     Applies grants to tunnels.
 
     @param reactor: Tells time.
+    @param changed: Told of each tunnel whose owner is permitted something else.
 
     @ivar services: Tunnels that one client's session may have; 0 for any
         number.
     """
 
-    def __init__(self, reactor: IReactorTime, services: int = SERVICES) -> None:
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        services: int = SERVICES,
+        changed: Callable[[Tunnel], None] = lambda tunnel: None,
+    ) -> None:
         self.services = services
         self._reactor = reactor
-        self._tunnels: dict[Grant, dict[Tunnel, Ended]] = {}
+        self._changed = changed
+        self._tunnels: dict[Grant, dict[Tunnel, tuple[Ended, Changed]]] = {}
 
     def mayControl(self, identity: Identity, tunnel: Tunnel) -> bool:
         """
@@ -178,8 +185,16 @@ class TunnelRights:
         def ended(reason: TunnelError) -> None:
             discard([tunnel], reason)
 
-        self._tunnels.setdefault(grant, {})[tunnel] = ended
+        def changed() -> None:
+            self._limit(tunnel, grant)
+            if tunnel.throttle is not None:
+                for stream in tunnel.streams:
+                    stream.slowDown(tunnel.throttle)
+            self._changed(tunnel)
+
+        self._tunnels.setdefault(grant, {})[tunnel] = ended, changed
         grant.watch(ended)
+        grant.follow(changed)
         self._limit(tunnel, grant)
 
     def forget(self, tunnel: Tunnel) -> None:
@@ -190,9 +205,11 @@ class TunnelRights:
         if grant is None or grant not in self._tunnels:
             return
         tunnels = self._tunnels[grant]
-        ended = tunnels.pop(tunnel, None)
-        if ended is not None:
+        told = tunnels.pop(tunnel, None)
+        if told is not None:
+            ended, changed = told
             grant.unwatch(ended)
+            grant.unfollow(changed)
         if not tunnels:
             del self._tunnels[grant]
 
@@ -234,12 +251,11 @@ class TunnelRights:
 
     def _limit(self, tunnel: Tunnel, grant: Grant) -> None:
         """
-        Have the tunnel's next streams share the rate of all that their owner
-        has.
+        Have the tunnel's streams share the rate of all that their owner has.
         """
-        rate = grant.permissions.rate
-        if rate is None:
-            grant.throttle = None
-        elif grant.throttle is None or grant.throttle.rate != rate:
+        rate = grant.permissions.rate or 0
+        if grant.throttle is not None:
+            grant.throttle.change(rate)
+        elif rate:
             grant.throttle = Throttle(self._reactor, rate)
-        tunnel.throttle = grant.throttle
+        tunnel.throttle = grant.throttle if rate else None

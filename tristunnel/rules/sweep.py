@@ -53,6 +53,23 @@ class StreamSweep:
         """
         now = self._reactor.seconds()
         self._watched[stream] = (0, now)
+        self._lookSoon(stream, now)
+
+    def watch(self, stream: Stream) -> None:
+        """
+        Watch a stream that came in before it was to be watched, or whose
+        limits have changed.
+        """
+        now = self._reactor.seconds()
+        if stream not in self._watched:
+            self._watched[stream] = (stream.bytesIn + stream.bytesOut, now)
+            stream.keepers.append(self)
+        self._lookSoon(stream, now)
+
+    def _lookSoon(self, stream: Stream, now: float) -> None:
+        """
+        Look in time for a stream's limits.
+        """
         interval = _interval(stream)
         if self._look is None:
             self._look = self._reactor.callLater(interval, self._sweep)

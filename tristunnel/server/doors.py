@@ -110,6 +110,7 @@ class FirstBytes(TwistedProtocol):
         Begin to wait.
         """
         tuneSocket(self.transport)
+        self._stranger.leave = self._makeRoom
         self._deadline = self._reactor.callLater(self._timeout, self._late)
 
     def dataReceived(self, data: bytes) -> None:
@@ -164,6 +165,14 @@ class FirstBytes(TwistedProtocol):
             TunnelError(
                 "handshake-timeout", f"the peer said {said} for {self._timeout:g} s"
             )
+        )
+
+    def _makeRoom(self) -> None:
+        """
+        Others want to come, and this peer has said nothing for long.
+        """
+        self._refuse(
+            TunnelError("limit-reached", "the peer had to make room for another")
         )
 
     def _refuse(self, reason: TunnelError) -> None:

@@ -37,6 +37,18 @@ PENALTY_MOST = 600.0
 ACCEPT_RATE = 100.0
 """Clients that are let in per second, on average."""
 
+PATIENCE = 2.0
+"""Seconds after which a stranger may have to leave for another."""
+
+ROOMS = 50.0
+"""Strangers who have to leave for others in a second, at the most: each who is
+let in costs more than one who is turned away, and a crowd sends the next one at
+once."""
+
+COME_BACK = 5.0
+"""Seconds after which somebody is told to come back for whom there is no room
+at the door."""
+
 LONGEST_WAIT = 60.0
 """Seconds after which a client is told to come back, at the most."""
 
@@ -49,23 +61,28 @@ class GatePass:
 
     @param gate: Whose door it is.
     @param source: The stranger's address, or empty for a local socket.
+
+    @ivar waiting: Whether it is still one.
+    @ivar leave: Ends its connection, to make room for somebody else; C{None} if
+        that cannot be done.
     """
 
-    __slots__ = ("_gate", "_source", "_waiting")
+    __slots__ = ("_gate", "leave", "source", "waiting")
 
     def __init__(self, gate: Gate, source: str) -> None:
         self._gate = gate
-        self._source = source
-        self._waiting = True
+        self.source = source
+        self.waiting = False
+        self.leave: Callable[[], object] | None = None
 
     def known(self) -> None:
         """
         The stranger has said who it is, or has left; doing it twice is no
         error.
         """
-        if self._waiting:
-            self._waiting = False
-            self._gate.forget(self._source)
+        if self.waiting:
+            self.waiting = False
+            self._gate.forget(self)
 
     def comesFrom(self, address: IAddress | None) -> None:
         """
@@ -73,16 +90,26 @@ class GatePass:
 
         @raise TunnelError: C{limit-reached}, as from L{Gate.enter}.
         """
-        stranger = self._gate.enter(address)
         self.known()
-        self._source = stranger._source
-        self._waiting = True
+        self.source = self._gate.sourceFor(address)
+        self._gate.check(address)
+        self._gate.admit(self)
+
+    def again(self) -> None:
+        """
+        Whoever was known for one request waits with the next one: from now on
+        it is a stranger again, but one that has to make room first.
+
+        @raise TunnelError: C{limit-reached}, if half of the places are taken.
+        """
+        if not self.waiting:
+            self._gate.admit(self, again=True)
 
     def failed(self) -> None:
         """
         The stranger's login failed.
         """
-        self._gate.penalize(self._source)
+        self._gate.penalize(self.source)
 
 
 class Gate:
@@ -92,6 +119,8 @@ class Gate:
     @param seconds: The clock.
     @param perAddress: Strangers from one address at once.
     @param total: Strangers at once.
+    @param speaksForOthers: Whether an address is a proxy's, whose connections
+        are many people's: it has no bound of its own and is never made to wait.
     """
 
     def __init__(
@@ -99,12 +128,16 @@ class Gate:
         seconds: Callable[[], float],
         perAddress: int = PER_ADDRESS,
         total: int = TOTAL,
+        speaksForOthers: Callable[[str], bool] = lambda host: False,
     ) -> None:
+        self._speaksForOthers = speaksForOthers
         self._seconds = seconds
         self._perAddress = perAddress
         self._total = total
         self._strangers: Counter[str] = Counter()
-        self._count = 0
+        # Since when each is here, the oldest first.
+        self._passes: dict[GatePass, float] = {}
+        self._nextRoom = 0.0
         # Until when each address has to wait; what is over means nothing.
         self._until: dict[str, float] = {}
 
@@ -113,7 +146,7 @@ class Gate:
         """
         How many are at the door now.
         """
-        return self._count
+        return len(self._passes)
 
     def enter(self, address: IAddress | None) -> GatePass:
         """
@@ -123,28 +156,73 @@ class Gate:
             address has to wait.
         """
         self.check(address)
-        source = sourceOf(address)
-        if source and self._strangers[source] >= self._perAddress:
+        stranger = GatePass(self, self.sourceFor(address))
+        self.admit(stranger)
+        return stranger
+
+    def admit(self, stranger: GatePass, again: bool = False) -> None:
+        """
+        Count a stranger. If there are too many, one that has been here for long
+        has to leave.
+
+        @param again: Whether it was known before, and only waits. Such may take
+            half of the places, and nobody has to leave for them.
+        @raise TunnelError: C{limit-reached}, if there are too many.
+        """
+        share = 2 if again else 1
+        most, total = self._perAddress // share, self._total // share
+        source = stranger.source
+        # Not by indexing, which would remember everybody who was refused.
+        if source and self._strangers.get(source, 0) >= most:
             raise TunnelError(
                 "limit-reached",
-                f"{self._perAddress} connections from {source} have not said who they"
-                " are",
+                f"{most} connections from {source} have not said who they are",
+                COME_BACK,
             )
-        if self._count >= self._total:
+        if len(self._passes) >= total and (again or not self._makeRoom()):
             raise TunnelError(
                 "limit-reached",
-                f"{self._total} connections have not said who they are",
+                f"{total} connections have not said who they are",
+                COME_BACK,
             )
-        self._count += 1
+        stranger.waiting = True
+        self._passes[stranger] = self._seconds()
         if source:
             self._strangers[source] += 1
-        return GatePass(self, source)
+
+    def _makeRoom(self) -> bool:
+        """
+        Have the stranger leave that is here for the longest time, if that is
+        longer than a login takes, and now and then only.
+
+        @return: Whether there was one.
+        """
+        now = self._seconds()
+        if now < self._nextRoom:
+            return False
+        latest = now - PATIENCE
+        for stranger, since in self._passes.items():
+            if since > latest:
+                break
+            if stranger.leave is not None:
+                self._nextRoom = now + 1 / ROOMS
+                stranger.known()
+                stranger.leave()
+                return True
+        return False
+
+    def sourceFor(self, address: IAddress | None) -> str:
+        """
+        What a stranger is counted by; nothing for a proxy.
+        """
+        source = sourceOf(address)
+        return "" if source and self._speaksForOthers(source) else source
 
     def check(self, address: IAddress | None) -> None:
         """
         @raise TunnelError: C{limit-reached}, if an address has to wait.
         """
-        source = sourceOf(address)
+        source = self.sourceFor(address)
         wait = self._until.get(source, 0.0) - self._seconds()
         if wait > PENALTY_FREE:
             raise TunnelError(
@@ -158,13 +236,14 @@ class Gate:
         """
         A login from an address failed.
         """
-        self.penalize(sourceOf(address))
+        self.penalize(self.sourceFor(address))
 
-    def forget(self, source: str) -> None:
+    def forget(self, stranger: GatePass) -> None:
         """
         A stranger is none any more.
         """
-        self._count -= 1
+        del self._passes[stranger]
+        source = stranger.source
         if source:
             self._strangers[source] -= 1
             if not self._strangers[source]:

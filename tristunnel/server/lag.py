@@ -39,6 +39,13 @@ class ReactorLag:
         self._due = 0.0
         self._call: IDelayedCall | None = None
 
+    @property
+    def timers(self) -> int:
+        """
+        How many calls the reactor is to make later; what leaks, grows here.
+        """
+        return len(self._reactor.getDelayedCalls())
+
     def start(self) -> None:
         """
         Begin to measure.

@@ -99,3 +99,10 @@ class SeveralObservers(ServerObserver):
         """
         for each in self._observers:
             each.peerRefused(peer, reason)
+
+    def roundTripMeasured(self, seconds: float) -> None:
+        """
+        A client has answered a ping.
+        """
+        for each in self._observers:
+            each.roundTripMeasured(seconds)

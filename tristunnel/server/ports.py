@@ -14,17 +14,16 @@ from twisted.internet.endpoints import (
     TCP6ServerEndpoint,
     serverFromString,
 )
-from twisted.internet.interfaces import (
-    IOpenSSLServerConnectionCreator,
-    IStreamServerEndpoint,
-)
+from twisted.internet.interfaces import IStreamServerEndpoint
 
 from tristunnel.errors import TunnelError
+from tristunnel.process.leftovers import withoutLeftovers
 from tristunnel.server.proxied import behindProxy
 from tristunnel.text.strings import splitEndpoint, unknownKeywords, whyNoEndpoint
 from tristunnel.tls.certificates import selfSigned
 from tristunnel.tls.directory import CertificateDirectory
 from tristunnel.tls.endpoint import tlsOverEndpoint
+from tristunnel.tls.in_force import CreatorInForce
 from tristunnel.tls.server_context import ReloadingCertificate
 
 __all__ = ["BACKLOG", "ServerPort", "TLSFiles", "parsePort"]
@@ -43,11 +42,13 @@ class TLSFiles:
     @ivar certificate: C{--certificate}, or empty.
     @ivar privateKey: C{--private-key}, or empty if it is in the same file.
     @ivar clientCA: C{--client-ca}, or empty.
+    @ivar clientCRL: C{--client-crl}, or empty.
     """
 
     certificate: str = ""
     privateKey: str = ""
     clientCA: str = ""
+    clientCRL: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class ServerPort:
     @ivar certificatePath: Where that certificate is.
     @ivar option: The option that named it.
     @ivar secure: Whether it speaks TLS.
+    @ivar creator: Makes its TLS connections, if so.
     """
 
     description: str
@@ -70,6 +72,7 @@ class ServerPort:
     certificatePath: str = ""
     option: str = "--port"
     secure: bool = False
+    creator: CreatorInForce | None = None
 
     @property
     def proxied(self) -> bool:
@@ -98,7 +101,7 @@ def parsePort(
     if description.isdecimal():
         description = f"tcp:{description}"
     prefix, parts, keywords = splitEndpoint(description)
-    clientCA = files.clientCA or None
+    clients = (files.clientCA or None, files.clientCRL or None)
     if prefix == "ssl":
         return _ssl(
             reactor,
@@ -122,17 +125,20 @@ def parsePort(
             _number(option, description, keywords.get("backlog", str(BACKLOG))),
             keywords.get("interface", "::"),
         )
-        creator = CertificateDirectory(directory, clientCA)
+        creator = CreatorInForce(CertificateDirectory(directory, *clients))
         endpoint = tlsOverEndpoint(creator, below, reactor)
-        return ServerPort(description, endpoint, option=option, secure=True)
-    endpoint = _plain(reactor, option, description, prefix, parts, keywords)
-    if files.certificate:
-        certificate = ReloadingCertificate(
-            files.certificate, files.privateKey or None, clientCA
+        return ServerPort(
+            description, endpoint, option=option, secure=True, creator=creator
         )
-        endpoint = tlsOverEndpoint(certificate, endpoint, reactor)
+    endpoint = _plain(reactor, option, description, prefix, parts, keywords)
+    if not files.certificate:
+        return ServerPort(description, endpoint, option=option)
+    creator = CreatorInForce(
+        ReloadingCertificate(files.certificate, files.privateKey or None, *clients)
+    )
+    endpoint = tlsOverEndpoint(creator, endpoint, reactor)
     return ServerPort(
-        description, endpoint, option=option, secure=bool(files.certificate)
+        description, endpoint, option=option, secure=True, creator=creator
     )
 
 
@@ -166,7 +172,7 @@ def _plain(
             f" ({whyNoEndpoint(prefix, error)}); write for example tcp:9000,"
             " ssl:9000 or unix:/run/tunnel.sock",
         ) from None
-    return endpoint
+    return withoutLeftovers(endpoint, description)
 
 
 def _ssl(
@@ -189,7 +195,7 @@ def _ssl(
     interface = keywords.get("interface", "")
     kind = TCP6ServerEndpoint if ":" in interface else TCP4ServerEndpoint
     below = kind(reactor, port, backlog, interface)
-    clientCA = files.clientCA or None
+    clients = (files.clientCA or None, files.clientCRL or None)
     key = keywords.get("privateKey", files.privateKey)
     certificate = keywords.get("certKey", files.certificate) or key
     own = ""
@@ -199,9 +205,8 @@ def _ssl(
             certificate = str(_CWD_CERTIFICATE.absolute())
         else:
             certificate = own = str(selfSigned(stateDirectory, hostnames))
-    creator: IOpenSSLServerConnectionCreator = (
-        shown := ReloadingCertificate(certificate, key or None, clientCA)
-    )
+    shown = ReloadingCertificate(certificate, key or None, *clients)
+    creator = CreatorInForce(shown)
     return ServerPort(
         description,
         tlsOverEndpoint(creator, below, reactor),
@@ -209,6 +214,7 @@ def _ssl(
         own,
         option,
         True,
+        creator,
     )
 
 

@@ -49,6 +49,7 @@ class TunnelServerService(Service):
 
     @ivar listening: The ports that are open.
     @ivar numbers: Their numbers, by what was asked for.
+    @ivar grace: Seconds that streams get to finish.
     """
 
     _log = Logger()
@@ -68,7 +69,7 @@ class TunnelServerService(Service):
         self._reactor = reactor
         self._ports = list(ports)
         self._sessions = sessions
-        self._grace = grace
+        self.grace = grace
         self._failed = failed
         self._drain: Drain | None = None
         self._begun = False
@@ -143,7 +144,7 @@ class TunnelServerService(Service):
             await maybeDeferred(port.stopListening)
         self._sessions.leave(reason)
         self.tunnels.leave(reason)
-        self._drain = Drain(self._reactor, self._streams, self._grace)
+        self._drain = Drain(self._reactor, self._streams, self.grace)
         await self._drain.wait()
         await self.tunnels.close(reason)
         self._sessions.close(reason)

@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from tristunnel.errors import TunnelError
     from tristunnel.tunnels.tunnel import Stream, Tunnel
 
-__all__ = ["LABELS", "OTHER", "Buckets", "Tally", "TunnelTotals", "listenerOf"]
+__all__ = [
+    "LABELS",
+    "OTHER",
+    "Buckets",
+    "Tally",
+    "TunnelTotals",
+    "Visits",
+    "listenerOf",
+]
 
 LABELS = 100
 """Tunnels that are told apart; what is beyond them is counted together."""
@@ -28,6 +36,7 @@ OTHER = "other"
 """How those are called that are counted together."""
 
 _SECONDS = (0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 1800.0, 3600.0, 86400.0)
+_TRIPS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _BYTES = (1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10)
 
 
@@ -69,6 +78,21 @@ class Buckets:
         for bound, more in zip(bounds, self._counts, strict=True):
             count += more
             yield bound, float(count)
+
+
+class Visits:
+    """
+    What visits of some tunnels were like.
+
+    @ivar lives: How long they lasted, in seconds.
+    @ivar received: Bytes that each visitor sent.
+    @ivar sent: Bytes that each visitor was sent.
+    """
+
+    def __init__(self) -> None:
+        self.lives = Buckets(_SECONDS)
+        self.received = Buckets(_BYTES)
+        self.sent = Buckets(_BYTES)
 
 
 @dataclass
@@ -118,9 +142,9 @@ class Tally(ServerObserver):
     @ivar opened: Tunnels that were opened, by kind of listener.
     @ivar closed: Tunnels that are over, by code.
     @ivar broken: Visitors' streams that broke, by code.
-    @ivar lives: Seconds that visitors stayed, by kind of listener.
-    @ivar received: Bytes that each visitor sent, by kind of listener.
-    @ivar sent: Bytes that each visitor was sent, by kind of listener.
+    @ivar trips: Round trips of the sessions, in seconds.
+    @ivar visits: How long visitors stayed and how much they moved, by the
+        tunnel's name, or L{OTHER}, and the kind of its listener.
     """
 
     def __init__(self, seconds: Callable[[], float], most: int = LABELS) -> None:
@@ -131,9 +155,8 @@ class Tally(ServerObserver):
         self.opened: Counter[str] = Counter()
         self.closed: Counter[str] = Counter()
         self.broken: Counter[str] = Counter()
-        self.lives: dict[str, Buckets] = defaultdict(lambda: Buckets(_SECONDS))
-        self.received: dict[str, Buckets] = defaultdict(lambda: Buckets(_BYTES))
-        self.sent: dict[str, Buckets] = defaultdict(lambda: Buckets(_BYTES))
+        self.trips = Buckets(_TRIPS)
+        self.visits: dict[tuple[str, str], Visits] = {}
         self._seconds = seconds
         self._most = most
         self._labels: dict[Tunnel, tuple[str, str]] = {}
@@ -141,6 +164,7 @@ class Tally(ServerObserver):
         # What tunnels had counted that shared a label and are over: the sum
         # of those that are left must not fall.
         self._past: dict[str, TunnelTotals] = defaultdict(TunnelTotals)
+        self._overBytes = 0
 
     @property
     def tunnels(self) -> list[Tunnel]:
@@ -148,6 +172,13 @@ class Tally(ServerObserver):
         The tunnels that are open.
         """
         return list(self._labels)
+
+    @property
+    def relayed(self) -> int:
+        """
+        Bytes that passed, either way, in all tunnels there ever were.
+        """
+        return self._overBytes + sum(sum(each.countsNow()) for each in self._labels)
 
     def kindOf(self, tunnel: Tunnel) -> str:
         """
@@ -223,6 +254,7 @@ class Tally(ServerObserver):
         Count the end of a tunnel.
         """
         self.closed[reason.code.name] += 1
+        self._overBytes += sum(tunnel.countsNow())
         label, kind = self._labels.pop(tunnel, ("", ""))
         if label == OTHER:
             self._past[kind].add(tunnel)
@@ -233,9 +265,28 @@ class Tally(ServerObserver):
         """
         Count a visitor's life.
         """
-        kind = self.kindOf(stream.tunnel)
-        self.lives[kind].add(self._seconds() - stream.opened)
-        self.received[kind].add(stream.bytesIn)
-        self.sent[kind].add(stream.bytesOut)
+        visits = self._visitsOf(stream.tunnel)
+        visits.lives.add(self._seconds() - stream.opened)
+        visits.received.add(stream.bytesIn)
+        visits.sent.add(stream.bytesOut)
         if stream.reason is not None:
             self.broken[stream.reason.code.name] += 1
+
+    def roundTripMeasured(self, seconds: float) -> None:
+        """
+        Count a round trip.
+        """
+        self.trips.add(seconds)
+
+    def _visitsOf(self, tunnel: Tunnel) -> Visits:
+        """
+        Where a tunnel's visits are counted: a name that comes again goes on, and
+        tunnels without one are counted together, since they come and go.
+        """
+        where = tunnel.name or OTHER, self.kindOf(tunnel)
+        visits = self.visits.get(where)
+        if visits is None:
+            if len(self.visits) >= self._most:
+                where = OTHER, where[1]
+            visits = self.visits.setdefault(where, Visits())
+        return visits

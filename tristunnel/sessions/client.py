@@ -26,14 +26,18 @@ from tristunnel.client.udp import UDPConnector, UDPService
 from tristunnel.errors import TunnelError
 from tristunnel.observer import ClientObserver
 from tristunnel.relay.local import ServiceConnector
+from tristunnel.relay.sockets import SocketEnd
 from tristunnel.rpc.jsonrpc import Dispatcher
+from tristunnel.sessions.endings import KEY, Confirmations, Ending
 from tristunnel.sessions.extended import ExtendedMultiplexer, reasonOf
 from tristunnel.sessions.framed import (
     EXTENSION,
     HANDSHAKE_TIMEOUT,
+    QUIET,
     VERSION,
     FramedProtocol,
     extensionOffer,
+    quietTime,
 )
 from tristunnel.sessions.lanes import ClientLanes
 from tristunnel.sessions.multiplexer import Limits
@@ -42,6 +46,7 @@ from tristunnel.sessions.plain import PlainClientSide
 from tristunnel.sessions.spare import OPENED_FRAME, ClientSpare
 from tristunnel.sessions.stream import SessionStream
 from tristunnel.wire.first_bytes import describeFirstBytes, looksLikeTLS
+from tristunnel.wire.framed import FrameType
 
 if TYPE_CHECKING:
     from tristunnel.sessions.datagrams import SessionFlow
@@ -64,6 +69,7 @@ class TunnelClientProtocol(FramedProtocol):
         C{id}, C{seconds} and, if it is new, C{secret}.
     @ivar tunnels: URIs of tunnels that the lease has kept open.
     @ivar leaving: Why the server is about to go, or C{None}.
+    @ivar quiet: Seconds for which neither side sends pings, as was granted.
     """
 
     factory: TunnelClientFactory
@@ -80,6 +86,7 @@ class TunnelClientProtocol(FramedProtocol):
         self.lease: dict[str, object] = {}
         self.tunnels: list[str] = []
         self.leaving: TunnelError | None = None
+        self.quiet = 0.0
         self._goingAway: TunnelError | None = None
         self.tunnelClosed: Callable[[str, TunnelError], None] | None = None
         self._observer = factory.observer
@@ -88,6 +95,8 @@ class TunnelClientProtocol(FramedProtocol):
         self._ways: DirectWays | None = None
         self._spares: Spares | None = None
         self._lanes: ClientLanes | None = None
+        self._confirmations: Confirmations | None = None
+        self._sendEnding: Callable[[bytes], None] = lambda payload: None
         self._waitingReady: list[Deferred[TunnelClientProtocol]] = []
         self._waitingOver: list[Deferred[TunnelError]] = []
         self._heard = b""
@@ -156,12 +165,15 @@ class TunnelClientProtocol(FramedProtocol):
             offer["direct"] = (
                 "always" if factory.carrier.kind == "direct" else factory.carrier.kind
             )
+            offer["endings"] = True
         if factory.capability:
             offer["tunnel"] = dict(factory.capability)
         elif factory.access:
             offer["access"] = dict(factory.access)
         elif factory.lease:
             offer["lease"] = dict(factory.lease)
+        if factory.quiet:
+            offer[QUIET] = factory.quiet
         self.sendHandshake({**factory.credentials, EXTENSION: offer})
         self._observer.credentialsSent(self.transport.getPeer())
 
@@ -226,7 +238,14 @@ class TunnelClientProtocol(FramedProtocol):
         )
         if answer.get("direct") is True and self._wantsDirect():
             self._goDirect()
+            if answer.get("endings") is True:
+                self._confirmEnds(multiplexer)
         self.establish(multiplexer)
+        if self.factory.quiet:
+            self.quiet = quietTime(answer)
+            self.stayQuiet(self.quiet)
+        if self._confirmations is not None:
+            self._confirmations.up(self._sendEnding)
         if self._spares is not None:
             self._spares.start()
         if self.factory.carrier.sessions > 1 and self.factory.endpoint is not None:
@@ -259,6 +278,35 @@ class TunnelClientProtocol(FramedProtocol):
                 self._spareUsed,
             )
 
+    def _confirmEnds(self, multiplexer: ExtendedMultiplexer) -> None:
+        """
+        Tell and be told of the ends of streams that have left the session.
+        """
+
+        def send(payload: bytes) -> None:
+            multiplexer.sendFrame(0, FrameType.ENDING, payload)
+
+        confirmations = self.factory.confirmations
+        if confirmations is None:
+            confirmations = Confirmations(self.reactor)
+        multiplexer.handle(FrameType.ENDING, confirmations.arrived)
+        self._confirmations, self._sendEnding = confirmations, send
+
+    def _endingOf(self, info: dict[str, object]) -> Ending | None:
+        """
+        Be told of the ends of a stream that leaves the session.
+
+        @param info: What the server says of it.
+        """
+        key = info.get("key")
+        if self._confirmations is None or not isinstance(key, str):
+            return None
+        try:
+            name = bytes.fromhex(key)
+        except ValueError:
+            return None
+        return self._confirmations.expect(name) if len(name) == KEY else None
+
     def _establishPlain(self, message: dict[str, object]) -> None:
         """
         Begin a session with a plain W3P server.
@@ -269,7 +317,11 @@ class TunnelClientProtocol(FramedProtocol):
         self.port = port
         self.establish(
             PlainClientSide(
-                self.transport, self.reactor.seconds, self._opened, self.limits
+                self.transport,
+                self.reactor.seconds,
+                self._opened,
+                self.limits,
+                self.reactor.callLater,
             )
         )
 
@@ -297,16 +349,29 @@ class TunnelClientProtocol(FramedProtocol):
             return
         ticket, elsewhere = info.get("ticket"), None
         if self._ways is not None and isinstance(ticket, str) and not self._ways.busy:
-            elsewhere = partial(self._ways.dial, ticket)
+            elsewhere = partial(self._dial, self._ways, ticket, info)
         self._connector.connect(
-            stream, target, endpoint, SessionStream.accept, elsewhere=elsewhere
+            stream,
+            target,
+            endpoint,
+            SessionStream.accept,
+            elsewhere=elsewhere,
+            info=info,
         )
+
+    def _dial(
+        self, ways: DirectWays, ticket: str, info: dict[str, object]
+    ) -> Deferred[SocketEnd]:
+        """
+        Make the connection of a stream that leaves the session.
+        """
+        return ways.dial(ticket, self._endingOf(info))
 
     def _spareUsed(self, spare: ClientSpare, info: dict[str, object]) -> None:
         """
         A visitor came on a spare connection.
         """
-        uri, end = info.get("tunnel"), spare.becomeStream()
+        uri, end = info.get("tunnel"), spare.becomeStream(self._endingOf(info))
         refuse = partial(spare.refuse, end)
         try:
             if self._goingAway is not None:
@@ -320,7 +385,12 @@ class TunnelClientProtocol(FramedProtocol):
             refuse(refusal)
             return
         self._connector.connect(
-            end, target, endpoint, lambda end: end.write(OPENED_FRAME), refuse
+            end,
+            target,
+            endpoint,
+            lambda end: end.write(OPENED_FRAME),
+            refuse,
+            info=info,
         )
 
     def streams(self) -> int:
@@ -353,7 +423,15 @@ class TunnelClientProtocol(FramedProtocol):
             return
         if isinstance(self.multiplexer, ExtendedMultiplexer):
             accept = self.multiplexer.datagrams.accept
-            self._udpConnector.connect(flow, target, service, accept)
+            self._udpConnector.connect(flow, target, service, accept, info)
+
+    def _pong(self, streamId: int, payload: bytes) -> None:
+        """
+        Tell of the round trip, too.
+        """
+        super()._pong(streamId, payload)
+        if isinstance(self.multiplexer, ExtendedMultiplexer):
+            self._observer.roundTripMeasured(self.multiplexer.roundTrip)
 
     def _tunnelClosed(
         self, caller: object, uri: str, code: str = "closed", message: str = ""
@@ -441,6 +519,8 @@ class TunnelClientProtocol(FramedProtocol):
         """
         Tell everybody who waits.
         """
+        if self._confirmations is not None:
+            self._confirmations.down(self._sendEnding)
         if self._spares is not None:
             self._spares.stop()
         if self._lanes is not None:
@@ -471,8 +551,12 @@ class TunnelClientFactory(ClientFactory[TunnelClientProtocol]):
 
     @ivar carrier: How streams are to travel.
     @ivar endpoint: Where to dial for those that leave the session.
+    @ivar confirmations: What this client and its server tell each other of
+        these, over one session and the next.
     @ivar access: C{id} and C{secret} of access to the one service that this
         client visits; it needs no credentials then.
+    @ivar quiet: Seconds for which neither side shall send pings, to find out
+        how long a connection may be silent on its way.
     """
 
     noisy = False
@@ -494,6 +578,7 @@ class TunnelClientFactory(ClientFactory[TunnelClientProtocol]):
         self.reactor = reactor
         self.serviceFor = serviceFor
         self.carrier = Carrier("session")
+        self.confirmations: Confirmations | None = None
         self.endpoint: IStreamClientEndpoint | None = None
         self.credentials = dict(credentials or {})
         self.observer = observer or ClientObserver()
@@ -502,6 +587,7 @@ class TunnelClientFactory(ClientFactory[TunnelClientProtocol]):
         self.lease = lease
         self.capability = capability
         self.access: Mapping[str, object] | None = None
+        self.quiet = 0.0
         self.explain = explain
         self.limits = limits or Limits()
         self.handshakeTimeout = handshakeTimeout

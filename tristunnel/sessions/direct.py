@@ -6,6 +6,7 @@ It is specified in C{docs/protocol-direct.rst}.
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
@@ -16,6 +17,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.relay.descriptors import RESERVE
 from tristunnel.relay.kernel import canHandOver, handOver
 from tristunnel.relay.sockets import SocketEnd
+from tristunnel.sessions.endings import KEY, Confirmations, DirectEnd, Ending
 from tristunnel.sessions.spare import ServerSpare, SpareConnection
 from tristunnel.wire.framed import encodeHandshake
 
@@ -60,6 +62,8 @@ class DirectStreams:
     @param tickets: The server's.
     @param multiplexer: The session's streams.
     @param always: Whether even short streams should leave it.
+    @param confirmations: What the client is told of their ends, if it wants to
+        be.
     """
 
     def __init__(
@@ -68,9 +72,11 @@ class DirectStreams:
         tickets: Tickets,
         multiplexer: ExtendedMultiplexer,
         always: bool = False,
+        confirmations: Confirmations | None = None,
     ) -> None:
         self.reactor = reactor
         self.tickets = tickets
+        self._confirmations = confirmations
         self.multiplexer = multiplexer
         self._spares: deque[ServerSpare] = deque()
         self._opening: set[ServerSpare] = set()
@@ -104,6 +110,18 @@ class DirectStreams:
         else:
             self._waiting.add(_Waiting(self, stream, info))
             RESERVE.expected += 1
+
+    def expect(self, info: dict[str, object]) -> Ending | None:
+        """
+        Name a stream, so that its ends can be told of.
+
+        @param info: What the client is told of it: the name goes there.
+        """
+        if self._confirmations is None:
+            return None
+        key = secrets.token_bytes(KEY)
+        info["key"] = key.hex()
+        return self._confirmations.expect(key)
 
     def _areShort(self, tunnel: Tunnel) -> bool:
         """
@@ -176,9 +194,15 @@ class DirectStreams:
         Give a visitor a spare connection, if that proves to be alive.
         """
 
+        def forget() -> None:
+            self._opening.discard(spare)
+            if ending is not None:
+                ending.forget()
+
         def opened(answer: SocketEnd | TunnelError) -> None:
             self._opening.discard(spare)
             if isinstance(answer, TunnelError):
+                forget()
                 stream.refuse(answer)
             elif stream.over:
                 answer.reset(TunnelError("reset", "the visitor has left"))
@@ -186,7 +210,7 @@ class DirectStreams:
                 stream.connect(answer)
 
         def dead(lost: SpareConnection) -> None:
-            self._opening.discard(spare)
+            forget()
             if stream.over:
                 return
             try:
@@ -204,9 +228,10 @@ class DirectStreams:
         spare.whenLost(dead)
         stream.visitor.whileWaiting(left)
         more: dict[str, object] = {}
+        ending = self.expect(more)
         if len(self._spares) + len(self._spareTickets) < MOST_SPARES:
             more["spare"] = self._grantSpare()
-        spare.open({**info, **more}, opened)
+        spare.open({**info, **more}, opened, ending)
 
     def _spareLost(self, spare: SpareConnection) -> None:
         """
@@ -281,7 +306,7 @@ class _Waiting:
     session, or a connection with the ticket.
     """
 
-    __slots__ = ("_direct", "_end", "_stream", "_ticket")
+    __slots__ = ("_direct", "_end", "_ending", "_stream", "_ticket")
 
     def __init__(
         self, direct: DirectStreams, stream: Stream, info: dict[str, object]
@@ -289,19 +314,30 @@ class _Waiting:
         self._direct = direct
         self._stream = stream
         self._ticket = direct.tickets.grant(self._connected)
+        more: dict[str, object] = {"ticket": self._ticket.text}
+        self._ending = direct.expect(more)
         try:
-            self._end = direct.multiplexer.open({**info, "ticket": self._ticket.text})
+            self._end = direct.multiplexer.open({**info, **more})
         except TunnelError:
             direct.tickets.revoke(self._ticket)
+            self._forgetEnding()
             raise
         self._end.whenAnswered = self._inSession
         self._end.whileWaiting(self._refused)
         stream.visitor.whileWaiting(self._left)
 
+    def _forgetEnding(self) -> None:
+        """
+        There will be no connection whose end is told of.
+        """
+        if self._ending is not None:
+            self._ending.forget()
+
     def _inSession(self) -> None:
         """
         The client keeps the stream in the session.
         """
+        self._forgetEnding()
         self._direct.tickets.revoke(self._ticket)
         self._direct.answered(self, False)
         if self._stream.over:
@@ -315,12 +351,14 @@ class _Waiting:
         """
         self._direct.answered(self, True)
         if self._stream.over:
+            self._forgetEnding()
             self._end.reset(TunnelError("reset", "the visitor has left"))
             return False
         transport = arrival.transport
-        end = SocketEnd(self._direct.reactor, lambda end: None)
+        end = DirectEnd(self._direct.reactor, lambda end: None, self._ending)
         if not handOver(transport, end):
             # The session remains.
+            self._forgetEnding()
             return False
         self._end.abandon()
         rest = arrival.stepAside()
@@ -351,5 +389,6 @@ class _Waiting:
         """
         The ticket is void.
         """
+        self._forgetEnding()
         self._direct.tickets.revoke(self._ticket)
         self._direct.forget(self)

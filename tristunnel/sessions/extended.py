@@ -7,7 +7,9 @@ The frames are specified in C{docs/protocol.rst}.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from tristunnel.errors import CODES, TunnelError
 from tristunnel.sessions.datagrams import DatagramFlows, SessionFlow
@@ -22,13 +24,20 @@ from tristunnel.wire.framed import (
 )
 from tristunnel.wire.windows import ReceiveWindow, SendWindow, WindowBudget
 
-__all__ = ["OPEN_TIMEOUT", "STALL", "ExtendedMultiplexer", "reasonOf"]
+__all__ = ["OPEN_TIMEOUT", "STALL", "STALLS", "ExtendedMultiplexer", "reasonOf"]
 
 OPEN_TIMEOUT = 30.0
 """Seconds in which the peer must accept or refuse a stream."""
 
+PAUSE = 1.0
+"""Seconds that readers who stand still may hold up a whole session."""
+
 STALL = 10.0
-"""Seconds that readers may hold up a whole session."""
+"""The same for readers who move, but too slowly."""
+
+STALLS: Counter[str] = Counter({"stream": 0, "session": 0})
+"""How often, in this process, a stream or a whole session had bytes to send and
+no credit for them, until it came. Counted when it comes, which is rare."""
 
 LONGEST_HINT = 24 * 3600.0
 """Most seconds that a peer's hint when to try again may name."""
@@ -65,6 +74,8 @@ class ExtendedMultiplexer(Multiplexer):
 
     @ivar roundTrip: Seconds, as last measured; 0 before that.
     @ivar datagrams: What is carried in datagrams, beside the streams.
+    @ivar callLater: Has something called later; without it deadlines are looked
+        at by L{tick} alone.
     """
 
     def __init__(
@@ -83,11 +94,14 @@ class ExtendedMultiplexer(Multiplexer):
         # Renewed from a quarter on: readers that stand still may hold up to
         # three quarters before L{tick} breaks one, and must not block others.
         self._receiveWindow = ReceiveWindow(limits.sessionWindow, share=4)
-        self._budget = WindowBudget(limits.sessionWindow // 4 * 3)
+        self._crowd = limits.sessionWindow // 4 * 3
+        self._budget = WindowBudget(self._crowd)
         self._peerStreamWindow = peerStreamWindow
         self._parity = 0 if isServer else 1
         self._lastId = -1 if not isServer else 0
         self._fullSince: float | None = None
+        self.callLater: Callable[..., Any] | None = None
+        self._look: Any = None
         self._frames = {
             FrameType.DATA: self._data,
             FrameType.CLOSE: self._close,
@@ -250,6 +264,9 @@ class ExtendedMultiplexer(Multiplexer):
             )
         if size:
             stream.dataArrived(payload)
+            window = self._receiveWindow
+            if window.received - window.drained >= self._crowd and self._look is None:
+                self._lookLater()
 
     def drained(self, stream: SessionStream, amount: int) -> None:
         """
@@ -276,13 +293,18 @@ class ExtendedMultiplexer(Multiplexer):
         """
         credit = decodeCredit(payload)
         if streamId == 0:
+            if self._ready and self.sendWindow.available <= 0:
+                STALLS["session"] += 1
             if self.sendWindow.grant(credit) and not (self._paused or self._pumping):
                 self._pump()
             return
         stream = self.streams.get(streamId)
         if stream is None:
             self.lateFrames += 1
-        elif stream.sendWindow.grant(credit):
+            return
+        if stream.outgoing and stream.sendWindow.available <= 0:
+            STALLS["stream"] += 1
+        if stream.sendWindow.grant(credit):
             self.wantsToSend(stream)
 
     # Ends
@@ -394,6 +416,9 @@ class ExtendedMultiplexer(Multiplexer):
         """
         super().close(reason)
         self.datagrams.close(reason)
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
 
     def tick(self) -> None:
         """
@@ -409,20 +434,57 @@ class ExtendedMultiplexer(Multiplexer):
                 and now - stream.since > OPEN_TIMEOUT
             ):
                 self._break(stream, TunnelError("service-timeout"))
-        if self._receiveWindow.waiting < self.limits.sessionWindow // 4 * 3:
+        if not self._isCrowded():
             self._fullSince = None
         elif self._fullSince is None:
             self._fullSince = now
         elif now - self._fullSince > STALL:
-            self._makeRoom()
+            self._makeRoom(list(self.streams.values()))
 
-    def _makeRoom(self) -> None:
+    def _isCrowded(self) -> bool:
+        """
+        Whether what waits for readers has taken so much of the session's window
+        that nobody will soon get anything.
+        """
+        return self._receiveWindow.waiting >= self._crowd
+
+    def _lookLater(self) -> None:
+        """
+        See in a moment whose readers have taken nothing.
+        """
+        if self.callLater is not None and not self._over:
+            before = {
+                stream: stream.receiveWindow.drained
+                for stream in self.streams.values()
+                if stream.holding
+            }
+            self._look = self.callLater(PAUSE, self._lookNow, before)
+
+    def _lookNow(self, before: dict[SessionStream, int]) -> None:
+        """
+        Break those that stood still, if it is still as crowded.
+
+        @param before: What the readers had taken a moment ago, in bytes.
+        """
+        self._look = None
+        if self._isCrowded():
+            self._makeRoom(
+                [
+                    stream
+                    for stream, drained in before.items()
+                    if not stream.over and stream.receiveWindow.drained == drained
+                ]
+            )
+        if self._isCrowded():
+            self._lookLater()
+
+    def _makeRoom(self, among: list[SessionStream]) -> None:
         """
         Break the greediest streams until half of the session's window is free.
+
+        @param among: Those that may go.
         """
-        held = sorted(
-            self.streams.values(), key=lambda stream: stream.holding, reverse=True
-        )
+        held = sorted(among, key=lambda stream: stream.holding, reverse=True)
         for stream in held:
             if self._receiveWindow.waiting <= self.limits.sessionWindow // 2:
                 break

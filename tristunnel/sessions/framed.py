@@ -6,7 +6,7 @@ control channel, liveness and the end.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -47,11 +47,14 @@ __all__ = [
     "DEADLINE",
     "EXTENSION",
     "HANDSHAKE_TIMEOUT",
+    "MOST_QUIET",
     "PING_INTERVAL",
+    "QUIET",
     "TICK",
     "VERSION",
     "FramedProtocol",
     "extensionOffer",
+    "quietTime",
 ]
 
 EXTENSION = "tristunnel"
@@ -75,6 +78,13 @@ MOST_UNSENT = 16 * 1024 * 1024
 DEADLINE = 45.0
 """Seconds of silence after which an extended peer is taken for dead."""
 
+QUIET = "quiet"
+"""The handshake's key for how long neither side shall send pings: what a client
+asks for, and what a server grants."""
+
+MOST_QUIET = 900.0
+"""Seconds of that, at the most."""
+
 
 def extensionOffer(limits: Limits) -> dict[str, object]:
     """
@@ -85,6 +95,18 @@ def extensionOffer(limits: Limits) -> dict[str, object]:
         "sessionWindow": limits.sessionWindow,
         DATAGRAMS: MAX_DATAGRAM,
     }
+
+
+def quietTime(offer: Mapping[str, object]) -> float:
+    """
+    Read for how long the peer wants to hear no pings.
+
+    @return: Seconds, 0 if it said nothing of it.
+    """
+    value = offer.get(QUIET)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return 0.0
+    return float(min(value, MOST_QUIET)) if 0 < value <= 1e6 else 0.0
 
 
 def _credit(offer: dict[str, object], key: str) -> int:
@@ -139,6 +161,7 @@ class FramedProtocol(Protocol):
         self._lastHeard = 0.0
         self._lastPing = 0.0
         self._pings: dict[int, float] = {}
+        self._quietUntil = float("-inf")
         self._ended = False
 
     # The connection
@@ -262,6 +285,7 @@ class FramedProtocol(Protocol):
             _credit(offer, "sessionWindow"),
         )
         multiplexer.datagrams.largest = largestDatagram(offer)
+        multiplexer.callLater = self.reactor.callLater
         return multiplexer
 
     # The control channel
@@ -330,12 +354,24 @@ class FramedProtocol(Protocol):
         if not self.extended:
             return
         now = self.reactor.seconds()
-        if now - self._lastHeard > DEADLINE:
+        if now < self._quietUntil:
+            self._lastHeard = now
+        elif now - self._lastHeard > DEADLINE:
             self.fail(
                 TunnelError("session-lost", f"nothing was heard for {DEADLINE:g} s")
             )
         elif now - self._lastPing >= PING_INTERVAL:
             self._sendPing()
+
+    def stayQuiet(self, seconds: float) -> None:
+        """
+        Send no pings for a while, and expect none: so that a client can find out
+        how long a connection may be silent on its way.
+        """
+        self._quietUntil = self.reactor.seconds() + seconds
+        below = getattr(self.transport, "stayQuiet", None)
+        if below is not None:
+            below(seconds)
 
     def _sendPing(self) -> None:
         """
@@ -405,6 +441,8 @@ class FramedProtocol(Protocol):
         """
         if self._ended or self.transport is None:
             return
+        if self.multiplexer is not None:
+            self.multiplexer.flush()
         self.transport.unregisterProducer()
         # While reading is paused, TLS would not see the peer's goodbye.
         self.transport.resumeProducing()

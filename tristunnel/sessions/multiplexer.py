@@ -235,6 +235,14 @@ class Multiplexer:
         """
         self._sink.writeSequence((frameHeader(streamId, _DATA, len(data)), data))
 
+    def flush(self) -> None:
+        """
+        Hand over what the connection gathers, since it will be closed.
+        """
+        flush = getattr(self._sink, "flush", None)
+        if flush is not None:
+            flush()
+
     def sendFrame(self, streamId: int, kind: int, payload: bytes = b"") -> None:
         """
         Send a frame ahead of all data that waits.

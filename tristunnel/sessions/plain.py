@@ -2,16 +2,20 @@
 The framed protocol as W3P speaks it: data, close and error frames only.
 
 W3P has no credit and no half-close. So memory is bounded by no longer reading
-the session while one stream's reader stands still, and a reader that goes on
-standing still while others wait is reset. A visitor's end-of-file is held
-back while its answer is still coming, since the only frame that could carry
-it ends both directions.
+the session: when one stream's reader leaves too much waiting, or all of them
+together do. That stops everybody. So it lasts for a moment only if others wait:
+who holds the session up then is reset, those with the most first, and those who
+have stood still for long enough already without any pause. Who reads slowly
+but asks for little is never among them. A visitor's end-of-file is held back while its
+answer is still coming, since the only frame that could carry it ends both
+directions.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 from weakref import ref
 
 from tristunnel.errors import TunnelError
@@ -22,23 +26,41 @@ from tristunnel.wire.framed import FrameType
 from tristunnel.wire.windows import UNLIMITED, ReceiveWindow, SendWindow
 
 __all__ = [
+    "ALONE",
     "ANSWER_LINGER",
-    "HELD_UP",
     "HOLD",
     "LINGER",
+    "PAUSE",
     "STALL",
+    "STEP",
     "PlainClientSide",
     "PlainServerSide",
 ]
 
-HOLD = 1024 * 1024
+HOLD = 4 * 1024 * 1024
 """Bytes held for one stream at which the session is read no further."""
 
-STALL = 10.0
-"""Seconds that a reader may stand still while others wait."""
+STEP = 256 * 1024
+"""Bytes below a bound at which the session is read again. The others share what
+is read until the bound is met again: at a quarter of a MiB per second a reader
+lets them have at least as much."""
 
-HELD_UP = 60.0
-"""Seconds that a reader may hold up the session although it moves."""
+PAUSE = 1.0
+"""Seconds for which visitors may hold up the session while others wait."""
+
+RECOVERY = 0.02
+"""Seconds of such patience that a second gives back, once some was used up in
+vain: one who stalls again and again must not stop the others each time."""
+
+LEAST = 0.02
+"""The part of it that is always there."""
+
+STALL = 10.0
+"""The same for services, whose visitors may be waiting or not: nobody knows."""
+
+ALONE = 60.0
+"""Seconds that a service may stand still although nobody is known to wait: the
+server has no other way to tell of new visitors."""
 
 LINGER = 10.0
 """Seconds of silence after which a visitor's end-of-file is passed on,
@@ -57,7 +79,14 @@ _REMEMBERED = 4096
 class _PlainMultiplexer(Multiplexer):
     """
     What both sides of a plain session share.
+
+    @param callLater: Has something called later; without it deadlines are looked
+        at by L{tick} alone.
+    @cvar pause: Seconds for which streams may hold up the session.
+    @ivar waiting: Bytes that wait for all readers together.
     """
+
+    pause = PAUSE
 
     def __init__(
         self,
@@ -65,10 +94,17 @@ class _PlainMultiplexer(Multiplexer):
         seconds: Callable[[], float],
         opened: Callable[[SessionStream, dict[str, object]], None],
         limits: Limits | None = None,
+        callLater: Callable[..., Any] | None = None,
     ) -> None:
         super().__init__(sink, seconds, opened, limits)
-        # Streams that hold the session up, and since when.
-        self._stalled: dict[SessionStream, float] = {}
+        self.waiting = 0
+        self._callLater = callLater
+        self._patience = self.pause
+        self._patienceAt = seconds()
+        # Streams for which too much waits, in the order in which that began.
+        self._full: dict[SessionStream, None] = {}
+        self._pausedSince: float | None = None
+        self._look: Any = None
         # When local ends were told that the far side has left. Most of them
         # are over soon, and are not kept alive by this.
         self._left: list[tuple[float, ref[End]]] = []
@@ -107,17 +143,128 @@ class _PlainMultiplexer(Multiplexer):
         if stream is None:
             self.lateFrames += 1
         elif payload:
-            stream.receiveWindow.receive(len(payload))
+            size = len(payload)
+            self.waiting += size
+            stream.receiveWindow.receive(size)
             stream.dataArrived(payload)
-            if (
-                stream.holding > HOLD
-                and stream.stalledSince is None
-                and not stream.over
-            ):
-                stream.stalledSince = self._seconds()
-                if not self._stalled:
-                    self._sink.pauseProducing()
-                self._stalled[stream] = stream.stalledSince
+            if stream.holding and not stream.over:
+                self._holds(stream)
+
+    def _holds(self, stream: SessionStream) -> None:
+        """
+        Bytes wait for a reader.
+        """
+        if stream.stalledSince is None:
+            stream.stalledSince = self._seconds()
+        if stream.holding > HOLD:
+            self._full[stream] = None
+        if self._pausedSince is None and self._isFull():
+            now = self._seconds()
+            self._makeRoom(now - self._patienceNow(now))
+            if self._isFull():
+                self._pausedSince = now
+                self._sink.pauseProducing()
+                self._lookLater()
+
+    def _isFull(self) -> bool:
+        """
+        Whether more waits than may.
+        """
+        return bool(self._full) or self.waiting > self.limits.sessionWindow
+
+    def _patienceNow(self, now: float) -> float:
+        """
+        How long the session may be held up, in seconds.
+        """
+        recovered = self._patience + (now - self._patienceAt) * RECOVERY
+        return min(recovered, self.pause)
+
+    def _makeRoom(self, stoodStill: float) -> bool:
+        """
+        Reset readers that hold up others.
+
+        @param stoodStill: Those that have taken nothing since then, in seconds.
+        @return: Whether there was any.
+        """
+        if not self.othersWait():
+            return False
+
+        def stand(stream: SessionStream) -> bool:
+            since = stream.stalledSince
+            return since is not None and since <= stoodStill
+
+        broken = [stream for stream in self._full if stand(stream)]
+        for stream in broken:
+            self._break(stream)
+        if self.waiting > self.limits.sessionWindow:
+            greedy = sorted(
+                (stream for stream in self.streams.values() if stand(stream)),
+                key=lambda stream: stream.holding,
+            )
+            while greedy and self.waiting > self.limits.sessionWindow // 2:
+                broken.append(greedy.pop())
+                self._break(broken[-1])
+        return bool(broken)
+
+    def _break(self, stream: SessionStream) -> None:
+        """
+        Reset a stream at both ends.
+        """
+        reason = TunnelError("stalled")
+        self.sendReset(stream, reason)
+        stream.broken(reason)
+
+    def othersWait(self) -> bool:
+        """
+        Whether anybody waits for the session who does not hold it up.
+        """
+        return any(not stream.holding for stream in self.streams.values())
+
+    def _lookLater(self) -> None:
+        """
+        Look at those that hold the session up, when they have done so for as
+        long as they may.
+        """
+        if self._callLater is not None and self._look is None:
+            patience = self._patienceNow(self._seconds())
+            self._look = self._callLater(patience, self._lookNow)
+
+    def _lookNow(self) -> None:
+        """
+        Look.
+        """
+        self._look = None
+        self._endPause()
+        if self._pausedSince is not None:
+            self._lookLater()
+
+    def _endPause(self) -> None:
+        """
+        If the session was held up for long enough, reset who does it, whether
+        they stand still or move too slowly for the others.
+        """
+        now, since = self._seconds(), self._pausedSince
+        if since is None:
+            return
+        patience, held = self._patienceNow(now), now - since
+        if held >= patience and self._makeRoom(now):
+            self._patience = max(patience - held, self.pause * LEAST)
+            self._patienceAt = now
+        self._goOn()
+
+    def _goOn(self) -> None:
+        """
+        Read again, if there is room.
+        """
+        if self._pausedSince is None or self._over:
+            return
+        room = self.limits.sessionWindow - STEP
+        if not self._full and self.waiting <= max(room, 0):
+            self._pausedSince = None
+            if self._look is not None:
+                self._look.cancel()
+                self._look = None
+            self._sink.resumeProducing()
 
     def unknownStream(self, streamId: int) -> SessionStream | None:
         """
@@ -166,41 +313,46 @@ class _PlainMultiplexer(Multiplexer):
         """
         Count what a reader took.
         """
+        self.waiting -= amount
         stream.receiveWindow.drained += amount
         if stream.stalledSince is not None:
             stream.stalledSince = self._seconds()
+        if self._pausedSince is not None:
+            if stream.holding <= HOLD - STEP:
+                self._full.pop(stream, None)
+            self._goOn()
 
     def emptied(self, stream: SessionStream) -> None:
         """
-        A reader moves again.
+        A reader has taken all that waited.
         """
         stream.stalledSince = None
-        if stream in self._stalled:
-            del self._stalled[stream]
-            if not self._stalled and not self._over:
-                self._sink.resumeProducing()
+        self._full.pop(stream, None)
+        self._goOn()
 
     def streamOver(self, stream: SessionStream, held: int) -> None:
         """
         Forget C{stream}.
         """
         super().streamOver(stream, held)
+        self.waiting -= held
         self.emptied(stream)
+
+    def close(self, reason: TunnelError) -> None:
+        """
+        Break all streams; the connection is gone.
+        """
+        super().close(reason)
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
 
     def tick(self) -> None:
         """
-        Reset readers that stood still for too long while others wait, and
-        those that made others wait for too long.
+        Look at deadlines.
         """
-        now = self._seconds()
-        self._breakLeft(now - LEAVE)
-        for stream, since in list(self._stalled.items()):
-            still = stream.stalledSince
-            if still is not None and self.mayWaitFor(now - still, now - since):
-                continue
-            reason = TunnelError("stalled")
-            self.sendReset(stream, reason)
-            stream.broken(reason)
+        self._breakLeft(self._seconds() - LEAVE)
+        self._endPause()
 
     def _breakLeft(self, late: float) -> None:
         """
@@ -219,15 +371,6 @@ class _PlainMultiplexer(Multiplexer):
             else:
                 self._left.append((since, reference))
 
-    def mayWaitFor(self, still: float, held: float) -> bool:
-        """
-        Whether a reader may go on holding up the session.
-
-        @param still: Seconds since it last took anything.
-        @param held: Seconds for which the session has waited.
-        """
-        return len(self.streams) < 2 or (still < STALL and held < HELD_UP)
-
 
 class PlainServerSide(_PlainMultiplexer):
     """
@@ -240,8 +383,9 @@ class PlainServerSide(_PlainMultiplexer):
         seconds: Callable[[], float],
         opened: Callable[[SessionStream, dict[str, object]], None],
         limits: Limits | None = None,
+        callLater: Callable[..., Any] | None = None,
     ) -> None:
-        super().__init__(sink, seconds, opened, limits)
+        super().__init__(sink, seconds, opened, limits, callLater)
         self._lastId = 0
         self._unanswered: set[int] = set()
         # Of visitors that send no more: how long their service may be silent,
@@ -264,6 +408,22 @@ class PlainServerSide(_PlainMultiplexer):
         stream = self._newStream(self._lastId)
         self.sendFrame(stream.id, FrameType.DATA)
         return stream
+
+    def othersWait(self) -> bool:
+        """
+        Whether a visitor waits: for the first word, for an answer, or for more
+        of one that was just coming.
+        """
+        since = self._seconds() if self._pausedSince is None else self._pausedSince
+        return any(
+            not stream.holding
+            and (
+                not stream.received
+                or stream.id in self._unanswered
+                or since - self._answered.get(stream.id, -PAUSE) < PAUSE
+            )
+            for stream in self.streams.values()
+        )
 
     def sending(self, stream: SessionStream) -> None:
         """
@@ -336,14 +496,17 @@ class PlainClientSide(_PlainMultiplexer):
     The streams of a client at a plain W3P server.
     """
 
+    pause = STALL
+
     def __init__(
         self,
         sink: Sink,
         seconds: Callable[[], float],
         opened: Callable[[SessionStream, dict[str, object]], None],
         limits: Limits | None = None,
+        callLater: Callable[..., Any] | None = None,
     ) -> None:
-        super().__init__(sink, seconds, opened, limits)
+        super().__init__(sink, seconds, opened, limits, callLater)
         self._gone: OrderedDict[int, None] = OrderedDict()
 
     def unknownStream(self, streamId: int) -> SessionStream | None:
@@ -359,12 +522,17 @@ class PlainClientSide(_PlainMultiplexer):
         self._opened(stream, {})
         return self.streams.get(streamId)
 
-    def mayWaitFor(self, still: float, held: float) -> bool:
+    def tick(self) -> None:
         """
-        Even a service that is alone may not stand still for ever: the server
-        has no other way to tell of new visitors.
+        Reset services that have stood still for so long that there may be
+        visitors of whom we do not know.
         """
-        return super().mayWaitFor(still, held) and still < HELD_UP
+        super().tick()
+        if self._pausedSince is not None:
+            late = self._seconds() - ALONE
+            for stream in list(self.streams.values()):
+                if stream.stalledSince is not None and stream.stalledSince <= late:
+                    self._break(stream)
 
     def _close(self, streamId: int, payload: bytes) -> None:
         """

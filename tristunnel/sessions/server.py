@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
+from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress, INegotiated, IReactorTime
@@ -24,13 +25,16 @@ from tristunnel.rpc.methods import methodsOf
 from tristunnel.rules.access import serviceOf
 from tristunnel.server.gate import sourceOf
 from tristunnel.sessions.direct import DirectStreams
+from tristunnel.sessions.endings import Confirmations
 from tristunnel.sessions.extended import ExtendedMultiplexer
 from tristunnel.sessions.framed import (
     EXTENSION,
     HANDSHAKE_TIMEOUT,
+    QUIET,
     VERSION,
     FramedProtocol,
     extensionOffer,
+    quietTime,
 )
 from tristunnel.sessions.lanes import ServerLanes
 from tristunnel.sessions.multiplexer import Limits, Multiplexer
@@ -42,6 +46,7 @@ from tristunnel.tunnels.capability import claimTunnel
 from tristunnel.tunnels.registry import Lease
 from tristunnel.tunnels.service import Caller, TunnelService
 from tristunnel.wire.first_bytes import describeFirstBytes, looksLikeTLS
+from tristunnel.wire.framed import FrameType
 
 if TYPE_CHECKING:
     from tristunnel.interfaces import EitherEnd
@@ -49,7 +54,12 @@ if TYPE_CHECKING:
     from tristunnel.tunnels.clients import ConnectedClient
     from tristunnel.tunnels.tunnel import Stream, Tunnel
 
-__all__ = ["TunnelServerFactory", "TunnelServerProtocol", "whyNotFramed"]
+__all__ = [
+    "Stranger",
+    "TunnelServerFactory",
+    "TunnelServerProtocol",
+    "whyNotFramed",
+]
 
 
 class Stranger(Protocol):
@@ -114,6 +124,8 @@ class TunnelServerProtocol(FramedProtocol):
         self.identity: Identity | None = None
         self.lease: Lease | None = None
         self.direct: DirectStreams | None = None
+        self._confirmations: Confirmations | None = None
+        self._toldOfEnds = self._sendEnding
         self.lanes: ServerLanes | None = None
         self.laneOver: Callable[[FramedProtocol], None] = lambda lane: None
         self.cameBy: Caller | None = None
@@ -286,11 +298,19 @@ class TunnelServerProtocol(FramedProtocol):
                 self._service.tickets,
                 multiplexer,
                 offer["direct"] == "always",
+                self._confirmEnds(offer, multiplexer, answer),
             )
         answer.update(self._openPath(offer, multiplexer))
+        quiet = quietTime(offer)
+        if quiet:
+            answer[QUIET] = quiet
         self.sendHandshake({"port": 0, EXTENSION: answer})
         self._observer.clientConnected(self._peer, identity, "framed")
         self.establish(multiplexer)
+        if quiet:
+            self.stayQuiet(quiet)
+        if self._confirmations is not None:
+            self._confirmations.up(self._toldOfEnds)
 
     def _openPath(
         self, offer: dict[str, object], multiplexer: ExtendedMultiplexer
@@ -309,6 +329,39 @@ class TunnelServerProtocol(FramedProtocol):
         flows = multiplexer.datagrams
         flows.path, keys = paths.open(lambda: bool(flows.flows), flows.pathArrived)
         return {PATH: describePath(port, keys)}
+
+    def _confirmEnds(
+        self,
+        offer: dict[str, object],
+        multiplexer: ExtendedMultiplexer,
+        answer: dict[str, object],
+    ) -> Confirmations | None:
+        """
+        Tell and be told of the ends of streams that leave the session, with a
+        client that can do so.
+
+        @param answer: What the client is answered.
+        """
+        whose, factory = self.lease or self._tunnel, self.factory
+        if (
+            offer.get("endings") is not True
+            or whose is None
+            or not isinstance(factory, TunnelServerFactory)
+        ):
+            return None
+        answer["endings"] = True
+        self._confirmations = factory.confirmations.setdefault(
+            whose, Confirmations(self.reactor)
+        )
+        multiplexer.handle(FrameType.ENDING, self._confirmations.arrived)
+        return self._confirmations
+
+    def _sendEnding(self, payload: bytes) -> None:
+        """
+        Tell the client of the end of a stream that has left the session.
+        """
+        if self.multiplexer is not None:
+            self.multiplexer.sendFrame(0, FrameType.ENDING, payload)
 
     def _takeLease(self, identity: Identity, asked: object) -> dict[str, object]:
         """
@@ -345,7 +398,11 @@ class TunnelServerProtocol(FramedProtocol):
         caller = self.caller()
         # Set first: a visitor may come before the client was told the port.
         multiplexer = PlainServerSide(
-            self.transport, self.reactor.seconds, self._openedByClient, self.limits
+            self.transport,
+            self.reactor.seconds,
+            self._openedByClient,
+            self.limits,
+            self.reactor.callLater,
         )
         self._observer.clientConnected(self._peer, identity, "framed-plain")
         uri = await self._service.openTunnel(caller, {})
@@ -565,6 +622,8 @@ class TunnelServerProtocol(FramedProtocol):
         """
         if self._admitting is not None:
             self._admitting.cancel()
+        if self._confirmations is not None:
+            self._confirmations.down(self._toldOfEnds)
         if self.direct is not None:
             self.direct.close()
         if self.lanes is not None:
@@ -583,6 +642,17 @@ class TunnelServerProtocol(FramedProtocol):
             self._observer.clientGone(self._peer, self.identity, reason)
         if isinstance(self.factory, TunnelServerFactory):
             self.factory.sessions.discard(self)
+
+    def _pong(self, streamId: int, payload: bytes) -> None:
+        """
+        Tell of the round trip, too.
+        """
+        answered = len(self._pings)
+        super()._pong(streamId, payload)
+        if len(self._pings) < answered and isinstance(
+            self.multiplexer, ExtendedMultiplexer
+        ):
+            self._observer.roundTripMeasured(self.multiplexer.roundTrip)
 
 
 def spareTickets(caller: Caller, count: int) -> list[str]:
@@ -630,6 +700,8 @@ class TunnelServerFactory(ServerFactory[TunnelServerProtocol]):
     @ivar webSockets: All WebSockets, of sessions and others.
     @ivar zlayer: What those have in common that speak zlayer's dialect.
     @ivar paths: Where datagrams can come past sessions, or C{None}.
+    @ivar confirmations: What clients are told of the ends of streams that have
+        left their sessions, by whose streams they are.
     """
 
     noisy = False
@@ -648,6 +720,9 @@ class TunnelServerFactory(ServerFactory[TunnelServerProtocol]):
         self.limits = limits or Limits()
         self.handshakeTimeout = handshakeTimeout
         self.sessions: set[TunnelServerProtocol] = set()
+        self.confirmations: WeakKeyDictionary[Lease | Tunnel, Confirmations] = (
+            WeakKeyDictionary()
+        )
         self.webSockets: set[object] = set()
         self.zlayer = ZLayerSessions(reactor)
         self.paths: ServerPaths | None = None

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from tristunnel.errors import TunnelError
 from tristunnel.relay.kernel import handOver
 from tristunnel.relay.sockets import SocketEnd
+from tristunnel.sessions.endings import DirectEnd, Ending
 from tristunnel.wire.framed import (
     FrameType,
     decodeObject,
@@ -104,7 +105,7 @@ class SpareConnection(Protocol):
                 self._buffer[end:],
             )
             if kind == FrameType.PING:
-                self.transport.write(encodeFrame(0, FrameType.PONG, payload))
+                self.pinged(payload)
                 continue
             try:
                 self.frameReceived(kind, payload)
@@ -112,17 +113,25 @@ class SpareConnection(Protocol):
                 self.transport.abortConnection()
                 return
 
+    def pinged(self, payload: bytes) -> None:
+        """
+        Give a sign of life.
+        """
+        self.transport.write(encodeFrame(0, FrameType.PONG, payload))
+
     def frameReceived(self, kind: int, payload: bytes) -> None:
         """
         A frame came that is no ping.
         """
 
-    def becomeStream(self) -> SocketEnd:
+    def becomeStream(self, ending: Ending | None = None) -> DirectEnd:
         """
         Hand the connection to an end, with what came behind the last frame.
+
+        @param ending: What is told of the stream's ends.
         """
         self._over = True
-        end = SocketEnd(self._reactor, lambda end: None)
+        end = DirectEnd(self._reactor, lambda end: None, ending)
         handOver(self.transport, end)
         end.takeOver(self.transport)
         rest, self._buffer = self._buffer, b""
@@ -154,22 +163,34 @@ class ServerSpare(SpareConnection):
         super().__init__(reactor, lost)
         self.opened: Callable[[SocketEnd | TunnelError], None] | None = None
         self.since = 0.0
+        self._ending: Ending | None = None
 
     def open(
         self,
         info: dict[str, object],
         opened: Callable[[SocketEnd | TunnelError], None],
+        ending: Ending | None = None,
     ) -> None:
         """
         Ask the client to reach the service.
 
         @param info: What it is told of the visitor.
+        @param ending: What is told of the stream's ends.
         """
         self.opened = opened
+        self._ending = ending
         self.since = self._reactor.seconds()
         self.transport.write(
             encodeFrame(0, FrameType.OPEN, encodeCredit(0) + encodeObject(info))
         )
+
+    def pinged(self, payload: bytes) -> None:
+        """
+        Give a sign of life, unless a visitor is announced: what comes behind
+        that is the visitor's own.
+        """
+        if self.opened is None:
+            super().pinged(payload)
 
     def frameReceived(self, kind: int, payload: bytes) -> None:
         """
@@ -179,7 +200,7 @@ class ServerSpare(SpareConnection):
         if opened is None:
             return
         if kind == FrameType.OPENED:
-            opened(self.becomeStream())
+            opened(self.becomeStream(self._ending))
         elif kind == FrameType.REFUSED:
             from tristunnel.sessions.extended import reasonOf
 
@@ -193,6 +214,8 @@ class ClientSpare(SpareConnection):
     The client's side.
 
     @param asked: Called with this spare and what the server says of a visitor.
+
+    @ivar used: Whether that has happened.
     """
 
     def __init__(
@@ -202,6 +225,7 @@ class ClientSpare(SpareConnection):
         asked: Callable[[ClientSpare, dict[str, object]], None],
     ) -> None:
         super().__init__(reactor, lost)
+        self.used = False
         self._asked = asked
 
     def frameReceived(self, kind: int, payload: bytes) -> None:
@@ -209,13 +233,15 @@ class ClientSpare(SpareConnection):
         A visitor came.
         """
         if kind == FrameType.OPEN:
+            self.used = True
             self._asked(self, decodeObject(payload[8:]))
 
     @staticmethod
-    def refuse(end: SocketEnd, reason: TunnelError) -> None:
+    def refuse(end: DirectEnd, reason: TunnelError) -> None:
         """
         Tell the server why the service was not reached.
         """
+        end.trust()
         end.write(
             encodeFrame(
                 0,

@@ -200,6 +200,15 @@ class SessionStream:
         if self._incoming:
             self._deliver()
 
+    def passTo(self, peer: End) -> tuple[End | None, bool]:
+        """
+        Pass bytes to what stands for the peer from now on.
+
+        @return: The peer until now, and whether it has this end paused.
+        """
+        before, self._peer = self._peer, peer
+        return before, self._readPaused
+
     def whileWaiting(self, left: Closed) -> None:
         """
         Have C{left} called if the stream ends before it is joined.

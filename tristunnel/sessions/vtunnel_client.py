@@ -86,7 +86,13 @@ class VTunnelClientSession(VTunnelSession):
         """
         Make the streams.
         """
-        return VTunnelClientSide(link, self.reactor.seconds, self._opened, self.limits)
+        return VTunnelClientSide(
+            link,
+            self.reactor.seconds,
+            self._opened,
+            self.limits,
+            self.reactor.callLater,
+        )
 
     def whenOver(self) -> Deferred[TunnelError]:
         """

@@ -28,7 +28,7 @@ from tristunnel.wire.vtunnel import (
 )
 
 if TYPE_CHECKING:
-    from tristunnel.sessions.server import TunnelServerFactory
+    from tristunnel.sessions.server import Stranger, TunnelServerFactory
     from tristunnel.sessions.stream import SessionStream
     from tristunnel.tunnels.clients import ConnectedClient
     from tristunnel.tunnels.service import Caller
@@ -52,14 +52,20 @@ class VTunnelServerSession(VTunnelSession):
     @param sessions: The server's sessions, of which this is one.
     @param caller: Who it is, and how it reached this server.
     @param vouched: Whether that was checked.
+    @param stranger: Told when it is known who it is.
     """
 
     multiplexer: VTunnelServerSide | None
     _log = Logger(namespace="tristunnel.server")
 
     def __init__(
-        self, sessions: TunnelServerFactory, caller: Caller, vouched: bool
+        self,
+        sessions: TunnelServerFactory,
+        caller: Caller,
+        vouched: bool,
+        stranger: Stranger | None = None,
     ) -> None:
+        self._stranger = stranger
         super().__init__(sessions.reactor, sessions.limits)
         self._sessions = sessions
         self._service = sessions.service
@@ -79,7 +85,11 @@ class VTunnelServerSession(VTunnelSession):
         Make the streams.
         """
         return VTunnelServerSide(
-            link, self.reactor.seconds, self._openedByClient, self.limits
+            link,
+            self.reactor.seconds,
+            self._openedByClient,
+            self.limits,
+            self.reactor.callLater,
         )
 
     # Coming in
@@ -130,6 +140,8 @@ class VTunnelServerSession(VTunnelSession):
         """
         The client is in.
         """
+        if self._stranger is not None:
+            self._stranger.known()
         try:
             self._client = self._service.clients.enter(
                 self._caller.identity,

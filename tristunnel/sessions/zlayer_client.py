@@ -20,9 +20,9 @@ from tristunnel.errors import TunnelError
 from tristunnel.observer import ClientObserver
 from tristunnel.relay.local import ServiceConnector
 from tristunnel.sessions.multiplexer import Limits
+from tristunnel.sessions.zlayer_messages import MessageSession
 from tristunnel.sessions.zlayer_reasons import IN_USE, reasonIn
 from tristunnel.tunnels.tunnel import hostAndPort
-from tristunnel.websocket.codes import UNSUPPORTED
 from tristunnel.websocket.data import DataEnd, DataFlow
 from tristunnel.wire.zlayer import (
     MAX_MESSAGE,
@@ -61,6 +61,9 @@ AUTH_TIME = 10.0
 
 ASK_AGAIN = 15.0
 """Seconds after which a service that was refused is registered again."""
+
+SWEEP = 64
+"""Visitors who may have left before they are forgotten, at least."""
 
 OpenData = Callable[[UUID, "Receiver"], "Deferred[object]"]
 """Opens a visitor's data connection: fires when it is open."""
@@ -118,7 +121,7 @@ class _Announced:
         closed(self.failure)
 
 
-class ZLayerClientSession:
+class ZLayerClientSession(MessageSession):
     """
     The L{Receiver<tristunnel.websocket.connection.Receiver>} of a control
     connection with a zlayer server.
@@ -137,6 +140,8 @@ class ZLayerClientSession:
     """
 
     _log = Logger(namespace="tristunnel.client")
+
+    peersName = "the server"
 
     def __init__(
         self,
@@ -166,6 +171,7 @@ class ZLayerClientSession:
         self._services: dict[UUID, Forward] = {}
         self._limits = limits or Limits()
         self._announced: set[_Announced] = set()
+        self._sweepAt = SWEEP
         self._visitors: set[Any] = set()
         self._openings: set[Deferred[object]] = set()
         self._goingAway: TunnelError | None = None
@@ -226,28 +232,9 @@ class ZLayerClientSession:
             if not self._in:
                 self._answered(message)
                 return
-            take = self._take.get(type(message))
-            if take is None:
-                raise TunnelError(
-                    "protocol-error", f"{type(message).__name__} is not the server's"
-                )
-            take(message)
+            self.take(message)
         except TunnelError as error:
             self.fail(error)
-
-    def textReceived(self, text: bytes) -> None:
-        """
-        Text has no place in this dialect.
-        """
-        self.fail(
-            TunnelError("protocol-error", "zlayer speaks in binary messages"),
-            UNSUPPORTED,
-        )
-
-    def closeReceived(self, reason: TunnelError | None) -> None:
-        """
-        The connection's end follows.
-        """
 
     def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
         """
@@ -400,10 +387,13 @@ class ZLayerClientSession:
         Whether there are as many visitors as there may be.
         """
         most = self._limits.streams
-        if len(self._announced) + len(self._visitors) < most:
+        if len(self._announced) + len(self._visitors) < min(most, self._sweepAt):
             return False
         self._announced = {each for each in self._announced if not each.over}
-        return len(self._announced) + self.streams() >= most
+        here = len(self._announced) + self.streams()
+        # Those who left are forgotten soon, and seldom looked for.
+        self._sweepAt = 2 * here + SWEEP
+        return here >= most
 
     def _refuser(self, connection: UUID) -> Callable[[TunnelError], None]:
         """

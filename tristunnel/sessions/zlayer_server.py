@@ -21,8 +21,8 @@ from twisted.logger import Logger
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import addressText
 from tristunnel.sessions.zlayer_life import SignsOfLife
+from tristunnel.sessions.zlayer_messages import MessageSession
 from tristunnel.sessions.zlayer_reasons import IN_USE, reasonIn, shorten
-from tristunnel.websocket.codes import UNSUPPORTED
 from tristunnel.wire.zlayer import (
     MAX_MESSAGE,
     UDP,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from tristunnel.auth.realm import Identity
-    from tristunnel.sessions.server import TunnelServerFactory
+    from tristunnel.sessions.server import Stranger, TunnelServerFactory
     from tristunnel.tunnels.clients import ConnectedClient
     from tristunnel.tunnels.service import Caller
     from tristunnel.tunnels.tunnel import Stream, Tunnel
@@ -58,7 +58,7 @@ __all__ = ["ZLayerServerSession"]
 _WAITING_REGISTERS = 64
 
 
-class ZLayerServerSession:
+class ZLayerServerSession(MessageSession):
     """
     The L{Receiver<tristunnel.websocket.connection.Receiver>} of one zlayer
     client's control connection.
@@ -66,7 +66,8 @@ class ZLayerServerSession:
     @param sessions: The server's sessions, of which this is one.
     @param caller: Who it is, and how it reached this server.
     @param vouched: Whether that was checked.
-    @param loginFailed: Called if its token is not accepted.
+    @param stranger: Told when it is known who it is, or if its token is not
+        accepted.
     @param now: The time of day, in seconds.
 
     @ivar lost: Why the session is over, or C{None}.
@@ -76,12 +77,14 @@ class ZLayerServerSession:
     carriesDatagrams = True
     _log = Logger(namespace="tristunnel.server")
 
+    peersName = "the client"
+
     def __init__(
         self,
         sessions: TunnelServerFactory,
         caller: Caller,
         vouched: bool,
-        loginFailed: Callable[[], None] = lambda: None,
+        stranger: Stranger | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.lost: TunnelError | None = None
@@ -92,7 +95,7 @@ class ZLayerServerSession:
         self._shared = sessions.zlayer
         self._caller = replace(caller, clientSide=self)
         self._vouched = vouched
-        self._loginFailed = loginFailed
+        self._stranger = stranger
         self._now = now
         self._token = b""
         self._client: ConnectedClient | None = None
@@ -138,28 +141,9 @@ class ZLayerServerSession:
             if self._client is None:
                 self._login(message)
                 return
-            take = self._take.get(type(message))
-            if take is None:
-                raise TunnelError(
-                    "protocol-error", f"{type(message).__name__} is not the client's"
-                )
-            take(message)
+            self.take(message)
         except TunnelError as error:
             self.fail(error)
-
-    def textReceived(self, text: bytes) -> None:
-        """
-        Text has no place in this dialect.
-        """
-        self.fail(
-            TunnelError("protocol-error", "zlayer speaks in binary messages"),
-            UNSUPPORTED,
-        )
-
-    def closeReceived(self, reason: TunnelError | None) -> None:
-        """
-        The connection's end follows.
-        """
 
     def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
         """
@@ -193,13 +177,15 @@ class ZLayerServerSession:
             self._checkUse(digest)
             if self._leaving is not None:
                 raise self._leaving
+            if self._stranger is not None:
+                self._stranger.known()
             self._caller = replace(self._caller, identity=identity)
             self._client = self._service.clients.enter(
                 identity, addressText(peer), "zlayer", self.fail, self
             )
         except TunnelError as refusal:
-            if refusal.code.name == "auth-refused":
-                self._loginFailed()
+            if self._stranger is not None and refusal.code.name == "auth-refused":
+                self._stranger.failed()
             self._service.observer.authenticationFailed(peer, refusal)
             self._turnAway(refusal)
         except CancelledError:

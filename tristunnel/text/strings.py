@@ -11,6 +11,10 @@ from tristunnel.errors import TunnelError
 __all__ = ["addressProblem", "splitEndpoint", "unknownKeywords", "whyNoEndpoint"]
 
 _PARSERS_WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (
+        re.compile(r"Unknown endpoint type: '(tor|onion)'"),
+        r"\1: comes with txtorcon: pip install txtorcon",
+    ),
     (re.compile(r"Unknown endpoint type: (.*)"), r"there is no kind \1"),
     (re.compile(r"invalid literal for int\(\) with base 10: (.*)"), r"\1 is no number"),
     (re.compile(r".* unexpected keyword argument '(.*)'"), r"it has no \1="),

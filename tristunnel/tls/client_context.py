@@ -93,7 +93,7 @@ class ServerVerification:
             raise TunnelError(
                 "bad-option",
                 f"{pathText(privateKey)} is a private key without a certificate: "
-                f"write certificate=FILE:privateKey=FILE.",
+                f"name that too.",
             )
         self.hostname = hostname
         self.hasCertificate = certificate is not None

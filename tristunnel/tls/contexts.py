@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IProtocolNegotiationFactory
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
 from tristunnel.errors import TunnelError
+from tristunnel.tls.client_trust import ClientTrust
 from tristunnel.tls.pem import Identity
 
 __all__ = [
@@ -145,7 +146,7 @@ def _selectProtocol(connection: SSL.Connection, offered: list[bytes]) -> bytes:
 def serverContext(
     identity: Identity,
     origin: str,
-    clientAuthorities: Sequence[Certificate] = (),
+    clients: ClientTrust | None = None,
     chooseName: Callable[[SSL.Connection], None] | None = None,
 ) -> SSL.Context:
     """
@@ -153,8 +154,7 @@ def serverContext(
 
     @param identity: What to show to clients.
     @param origin: The file that is from, for messages.
-    @param clientAuthorities: When there are any, a client must show a
-        certificate that one of them signed.
+    @param clients: Which certificates clients must show, if any.
     @param chooseName: Called when a client asks for a server name; may switch
         the connection to another context.
     @return: A new context.
@@ -162,11 +162,8 @@ def serverContext(
     """
     context = _policy()
     _show(context, identity, origin)
-    if clientAuthorities:
-        _trust(context, clientAuthorities)
-        for each in clientAuthorities:
-            context.add_client_ca(each)
-        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
+    if clients is not None:
+        clients.apply(context)
     if chooseName is not None:
         context.set_tlsext_servername_callback(chooseName)
     context.set_alpn_select_callback(_selectProtocol)

@@ -25,6 +25,7 @@ from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
 from tristunnel.tls.certificates import fingerprint
+from tristunnel.tls.client_trust import loadClientTrust
 from tristunnel.tls.contexts import serverContext
 from tristunnel.tls.paths import PathLike, pathText
 from tristunnel.tls.pem import (
@@ -34,7 +35,6 @@ from tristunnel.tls.pem import (
     certificatesIn,
     isExpired,
     keysIn,
-    loadAuthorities,
     readFile,
     samePublicKey,
 )
@@ -82,6 +82,13 @@ class _Entry:
         """
         return fingerprint(self.identity.certificate)
 
+    @property
+    def isExpired(self) -> bool:
+        """
+        Whether the certificate's time is over.
+        """
+        return isExpired(self.identity.certificate)
+
     def newness(self) -> tuple[bool, datetime]:
         """
         Rank the entry among others for the same name.
@@ -111,6 +118,7 @@ class CertificateDirectory:
         self,
         directory: PathLike,
         clientCA: PathLike | None = None,
+        clientCRL: PathLike | None = None,
         *,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -121,6 +129,8 @@ class CertificateDirectory:
         @param clientCA: A PEM file, or a directory of them, with the
             authorities of which a client must show a certificate; C{None}
             when clients need none.
+        @param clientCRL: A PEM file, or a directory of them, with lists of
+            those that were revoked; C{None} for no lists.
         @param seconds: A clock that counts seconds; the directory is looked at
             no more than once in each.
         @raise TunnelError: C{bad-option}, when there is no certificate with
@@ -132,12 +142,12 @@ class CertificateDirectory:
         self._entries: list[_Entry] = []
         self._byName: dict[str, _Entry] = {}
         self._lost = False
-        self._authorities: Reloading[Sequence[Certificate]] | None = (
-            None
-            if clientCA is None
-            else Reloading([clientCA], lambda: loadAuthorities(clientCA), seconds)
+        self._trust = Reloading(
+            [path for path in (clientCA, clientCRL) if path is not None],
+            lambda: loadClientTrust(clientCA, clientCRL),
+            seconds,
         )
-        self._usedAuthorities = self._currentAuthorities()
+        self._usedTrust = self._trust.current
         self._lastLook = seconds()
         problems: list[str] = []
         try:
@@ -165,14 +175,6 @@ class CertificateDirectory:
         The names that have a certificate, sorted.
         """
         return tuple(sorted(self._byName))
-
-    def _currentAuthorities(self) -> Sequence[Certificate]:
-        """
-        Say who may sign the certificates of clients.
-
-        @return: The authorities; none when clients need no certificate.
-        """
-        return () if self._authorities is None else self._authorities.get()
 
     def _report(self, problems: Sequence[str]) -> None:
         """
@@ -291,32 +293,38 @@ class CertificateDirectory:
         ):
             return known
         identity = Identity(certificate, key, chain)
-        context = serverContext(
-            identity, min(paths), self._usedAuthorities, self._choose
-        )
+        context = serverContext(identity, min(paths), self._usedTrust, self._choose)
         return _Entry(identity, context, paths, keyPath)
 
     def _retain(self, entries: dict[str, _Entry], problems: list[str]) -> None:
         """
         Keep the certificates whose files are there but fit no longer, as they
-        do while a renewal is only half done.
+        do while a renewal is only half done, and those in whose place an
+        expired one was put.
 
         @param entries: What can be served by now; receives what is kept.
         @param problems: Receives why.
         """
-        served = {path for each in entries.values() for path in each.paths}
         for old in self._entries:
             files = old.paths | {old.keyPath}
-            if (
-                old.fingerprint not in entries
-                and not (old.paths & served)
-                and all(path in self._files for path in files)
-            ):
-                entries[old.fingerprint] = old
+            if old.fingerprint in entries or not files <= self._files.keys():
+                continue
+            successors = [each for each in entries.values() if old.paths & each.paths]
+            if not successors:
                 problems.append(
                     f"{min(old.paths)} and {old.keyPath} do not match any longer; "
                     f"the certificate from before stays in use: put both files there."
                 )
+            elif old.isExpired or not all(each.isExpired for each in successors):
+                continue
+            for each in successors:
+                del entries[each.fingerprint]
+                problems.append(
+                    f"The certificate in {min(each.paths)} expired on "
+                    f"{each.identity.certificate.not_valid_after_utc.date()}; the one "
+                    f"from before stays in use: put a valid one there."
+                )
+            entries[old.fingerprint] = old
 
     def _precedence(self, entry: _Entry) -> tuple[bool, bool, str]:
         """
@@ -334,7 +342,7 @@ class CertificateDirectory:
         """
         Look at the directory, when the last look is long enough ago.
         """
-        authorities = self._currentAuthorities()
+        trust = self._trust.get()
         if self._seconds() - self._lastLook < LOOK_INTERVAL:
             return
         self._lastLook = self._seconds()
@@ -353,19 +361,17 @@ class CertificateDirectory:
                 )
             return
         self._lost = False
-        if authorities is self._usedAuthorities and found == {
+        if trust is self._usedTrust and found == {
             path: file.signature for path, file in self._files.items()
         }:
             return
-        if authorities is not self._usedAuthorities:
-            self._usedAuthorities = authorities
-            # None of the contexts there are trusts the new authorities.
+        if trust is not self._usedTrust:
+            self._usedTrust = trust
+            # None of the contexts there are knows the new ones.
             self._entries = [
                 _Entry(
                     each.identity,
-                    serverContext(
-                        each.identity, min(each.paths), authorities, self._choose
-                    ),
+                    serverContext(each.identity, min(each.paths), trust, self._choose),
                     each.paths,
                     each.keyPath,
                 )

@@ -18,12 +18,12 @@ _NO_TLS = (
     "tls:{host}:PORT, or name the port that has TLS."
 )
 _WANTS_CERTIFICATE = (
-    "{host} requires a certificate of this client: write "
-    "certificate=FILE:privateKey=FILE."
+    "{host} requires a certificate of this client: give --certificate FILE, and "
+    "--private-key FILE unless it is in the same."
 )
 _MAY_WANT_CERTIFICATE = (
     "{host} ended the TLS handshake; it probably requires a certificate of this "
-    "client: write certificate=FILE:privateKey=FILE."
+    "client: give --certificate FILE, and --private-key FILE unless it is in the same."
 )
 _SILENT = (
     "{host} closed the connection before it showed a certificate: if it speaks no "

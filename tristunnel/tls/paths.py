@@ -11,7 +11,7 @@ from twisted.python.filepath import FilePath
 __all__ = ["PathLike", "pathText"]
 
 PathLike = str | os.PathLike[str] | FilePath[str]
-"""What names a file: text, a L{pathlib.Path} or a L{FilePath}."""
+"""What names a file: text, a C{pathlib.Path} or a C{FilePath}."""
 
 
 def pathText(path: PathLike) -> str:

@@ -16,7 +16,16 @@ _EXPLANATIONS: tuple[tuple[tuple[str, ...], str], ...] = (
     (
         ("peer did not return a certificate",),
         "the client showed no certificate, and --client-ca asks for one;"
-        " it connects with tls:HOST:PORT:certificate=FILE:privateKey=FILE",
+        " it is given one with --certificate FILE --private-key FILE",
+    ),
+    (
+        ("client certificate: revoked",),
+        "the client's certificate was revoked, says --client-crl",
+    ),
+    (
+        ("client certificate: ",),
+        "the client's certificate cannot be looked up in --client-crl"
+        " ({reason}): get a new list of its issuer",
     ),
     (
         ("certificate verify failed",),

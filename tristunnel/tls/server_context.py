@@ -15,12 +15,13 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
+from tristunnel.errors import TunnelError
 from tristunnel.tls.certificates import fingerprint
+from tristunnel.tls.client_trust import loadClientTrust
 from tristunnel.tls.contexts import serverContext
 from tristunnel.tls.paths import PathLike, pathText
 from tristunnel.tls.pem import (
     isExpired,
-    loadAuthorities,
     loadIdentity,
 )
 from tristunnel.tls.watch import Reloading
@@ -56,6 +57,7 @@ class ReloadingCertificate:
         certificate: PathLike,
         privateKey: PathLike | None = None,
         clientCA: PathLike | None = None,
+        clientCRL: PathLike | None = None,
         *,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -69,6 +71,8 @@ class ReloadingCertificate:
         @param clientCA: A PEM file, or a directory of them, with the
             authorities of which a client must show a certificate; C{None}
             when clients need none.
+        @param clientCRL: A PEM file, or a directory of them, with lists of
+            those that were revoked; C{None} for no lists.
         @param seconds: A clock that counts seconds; the files are looked at
             no more than once in each.
         @raise TunnelError: C{bad-option}, with one line that names the file,
@@ -77,9 +81,9 @@ class ReloadingCertificate:
         self._certificatePath = certificate
         self._privateKeyPath = certificate if privateKey is None else privateKey
         self._clientCAPath = clientCA
+        self._clientCRLPath = clientCRL
         watched = [certificate, self._privateKeyPath]
-        if clientCA is not None:
-            watched.append(clientCA)
+        watched += [path for path in (clientCA, clientCRL) if path is not None]
         self._loaded = Reloading(watched, self._load, seconds)
 
     def _load(self) -> _Loaded:
@@ -90,12 +94,17 @@ class ReloadingCertificate:
         @raise TunnelError: C{bad-option}, when a file cannot be used.
         """
         identity = loadIdentity(self._certificatePath, self._privateKeyPath)
-        authorities = (
-            () if self._clientCAPath is None else loadAuthorities(self._clientCAPath)
-        )
+        clients = loadClientTrust(self._clientCAPath, self._clientCRLPath)
         origin = pathText(self._certificatePath)
-        context = serverContext(identity, origin, authorities)
+        context = serverContext(identity, origin, clients)
         if isExpired(identity.certificate):
+            if self._isGood():
+                raise TunnelError(
+                    "bad-option",
+                    f"the certificate in {origin} expired on"
+                    f" {identity.certificate.not_valid_after_utc.date()}, and the one"
+                    " before did not: put a valid one there.",
+                )
             # Not an error: who pins the certificate does not mind.
             self._log.warn(
                 "The certificate in {path} expired on {date}: renew it, or clients "
@@ -104,6 +113,13 @@ class ReloadingCertificate:
                 date=identity.certificate.not_valid_after_utc.date(),
             )
         return _Loaded(identity.certificate, context)
+
+    def _isGood(self) -> bool:
+        """
+        Whether there is a certificate in force that has not expired.
+        """
+        loaded = getattr(self, "_loaded", None)
+        return loaded is not None and not isExpired(loaded.current.certificate)
 
     @property
     def certificate(self) -> Certificate:

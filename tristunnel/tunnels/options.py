@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from tristunnel.errors import TunnelError
-from tristunnel.rules.policy import VisitorPolicy, parseNetworks
+from tristunnel.rules.policy import POLICY_OPTIONS, VisitorPolicy, parseNetworks
 
-__all__ = ["TunnelOptions"]
+__all__ = ["TunnelOptions", "policyFrom"]
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,22 @@ class TunnelOptions:
                 "bad-option",
                 "a name has at most 64 letters, digits, hyphens, dots, underscores",
             )
+
+
+def policyFrom(options: Mapping[str, object]) -> VisitorPolicy:
+    """
+    Check what a caller wants to ask of a tunnel's visitors: the options of
+    C{openTunnel} that are about them.
+
+    @raise TunnelError: C{bad-option}, naming the one that is wrong.
+    """
+    for name in options:
+        if name not in POLICY_OPTIONS:
+            raise TunnelError(
+                "bad-option",
+                f"a policy has no {name[:64]!r}; it has {', '.join(POLICY_OPTIONS)}",
+            )
+    return TunnelOptions.fromMapping(options).policy
 
 
 _NAMES = {

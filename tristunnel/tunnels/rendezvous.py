@@ -133,6 +133,10 @@ class Rendezvous:
         """
         A client's connection came.
         """
+        while self._streams and self._streams[0].over:
+            # Sent away while it waited.
+            self._stopTimer(self._streams.popleft())
+            self._count()
         if self._closed is not None:
             client.reset(self._closed)
         elif self._streams:

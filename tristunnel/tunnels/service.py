@@ -6,6 +6,7 @@ Every door leads here: control frames, JSON-RPC, XML-RPC and Python.
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from tristunnel.auth.realm import Identity
@@ -27,14 +29,14 @@ from tristunnel.interfaces import (
 from tristunnel.observer import ServerObserver
 from tristunnel.rules.access import AccessGrants, isCapability, mayReach
 from tristunnel.rules.granting import Granting
-from tristunnel.rules.policy import HouseRules
+from tristunnel.rules.house import HouseRules
 from tristunnel.rules.quota import TunnelQuota
 from tristunnel.rules.rights import TunnelRights
 from tristunnel.sessions.tickets import Tickets
 from tristunnel.tunnels.capability import viaCapability
 from tristunnel.tunnels.clients import ConnectedClients
 from tristunnel.tunnels.ledger import Ledger
-from tristunnel.tunnels.options import TunnelOptions
+from tristunnel.tunnels.options import TunnelOptions, policyFrom
 from tristunnel.tunnels.raw import viaTCP, viaTLS
 from tristunnel.tunnels.registry import Lease, Leases
 from tristunnel.tunnels.rendezvous import Rendezvous, WaitingRoom
@@ -192,8 +194,11 @@ class TunnelService:
     @ivar access: Who was granted access to named services for a while.
     @ivar granting: Grants that access on request.
     @ivar nodes: The tunnels between this server and others.
+    @ivar reload: Reads the server's configuration again, if that can be done.
     @ivar ledger: Lists clients, tunnels and visitors, and ends them.
     """
+
+    _log = Logger(namespace="tristunnel.server")
 
     def __init__(
         self,
@@ -225,12 +230,15 @@ class TunnelService:
         self._leaving: TunnelError | None = None
         self._expiries: dict[Tunnel, IDelayedCall] = {}
         self.clients = ConnectedClients(reactor.seconds)
-        self.rights = TunnelRights(reactor)
         self.house = HouseRules(reactor)
+        self.rights = TunnelRights(
+            reactor, changed=lambda tunnel: self.house.refresh(tunnel)
+        )
         self.access = AccessGrants(reactor)
         self.granting = Granting(self)
         self.ledger = Ledger(self)
         self.nodes: list[NodeTunnel] = []
+        self.reload: Callable[[], Deferred[dict[str, object]]] | None = None
 
     # ITunnelService
 
@@ -389,11 +397,53 @@ class TunnelService:
                 "refusals": dict(tunnel.refusals),
                 "bytesIn": tunnel.bytesIn + sum(s.bytesIn for s in tunnel.streams),
                 "bytesOut": tunnel.bytesOut + sum(s.bytesOut for s in tunnel.streams),
+                "policy": tunnel.policy.describe(),
                 **tunnel.datagramCounts(),
             }
             for tunnel in await self.registry.tunnels()
             if self.mayControl(caller, tunnel)
         ]
+
+    def setPolicy(
+        self,
+        caller: Caller,
+        uri: str,
+        policy: Mapping[str, object],
+        endDenied: bool = False,
+    ) -> Deferred[dict[str, object]]:
+        """
+        Ask something else of a tunnel's visitors.
+        """
+        return Deferred.fromCoroutine(self._setPolicy(caller, uri, policy, endDenied))
+
+    async def _setPolicy(
+        self, caller: Caller, uri: str, policy: Mapping[str, object], endDenied: bool
+    ) -> dict[str, object]:
+        """
+        Ask it, if the tunnel is the caller's; what an operator asks holds beside
+        what its owner does.
+        """
+        if caller.identity.grant is not None:
+            caller.identity.grant.check()
+        wanted = policyFrom(policy)
+        tunnel: Tunnel = await self.registry.find(uri)
+        if caller.limitedTo is not None or not self.mayControl(caller, tunnel):
+            # The same answer as for one that does not exist.
+            raise TunnelError("unknown-tunnel")
+        if caller.identity == tunnel.owner:
+            self.house.apply(tunnel, wanted)
+        else:
+            self.house.demand(tunnel, wanted)
+        ended = self.house.endDenied(tunnel) if endDenied else 0
+        self._log.info(
+            "{client} changed what is asked of visitors of {uri}: {policy};"
+            " {ended} of them were sent away",
+            client=caller.identity.name,
+            uri=tunnel.publicURI,
+            policy=json.dumps(tunnel.policy.describe()),
+            ended=ended,
+        )
+        return tunnel.policy.describe()
 
     def mayControl(self, caller: Caller, tunnel: Tunnel) -> bool:
         """
@@ -503,6 +553,15 @@ class TunnelService:
             list(lease.tunnels),
             TunnelError("expired", "its client did not come back in time"),
         )
+
+    def limit(self, perCaller: int, total: int) -> None:
+        """
+        Have other limits for tunnels that come from now on.
+
+        @param perCaller: Tunnels that one caller may have; 0 for any number.
+        @param total: Tunnels in all, likewise.
+        """
+        self._quota.limit(perCaller, total)
 
     def streams(self) -> int:
         """

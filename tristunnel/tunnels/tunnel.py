@@ -250,6 +250,8 @@ class Stream:
         self.number = number
         self.keepers: list[Keeper] = []
         self.reason: TunnelError | None = None
+        self._throttles: tuple[Throttle, ...] = ()
+        self._slowed: tuple[Callable[[], None], ...] = ()
         self._open = 1
 
     @property
@@ -289,8 +291,12 @@ class Stream:
 
     def connect(self, client: EitherEnd) -> None:
         """
-        Join the visitor's end to the client's.
+        Join the visitor's end to the client's, unless the visitor was sent away
+        while that was found.
         """
+        if self.over:
+            client.reset(self.reason or TunnelError("reset", "the visitor has left"))
+            return
         self.client = client
         self.tunnel.served += 1
         self._open = 2
@@ -299,7 +305,19 @@ class Stream:
             if throttle is not None:
                 datagrams = tunnel.protocol == "udp"
                 client, visitor = throttle.between(client, visitor, datagrams)
+                self._throttles += (throttle,)
         join(client, visitor, self._endClosed)
+
+    def slowDown(self, throttle: Throttle) -> None:
+        """
+        Have a throttle hold for this stream, though it may run already; asking
+        twice is no error.
+        """
+        if self.client is None or self.over or throttle in self._throttles:
+            return
+        self._throttles += (throttle,)
+        datagrams = self.tunnel.protocol == "udp"
+        self._slowed += (throttle.onto(self.client, self.visitor, datagrams),)
 
     def refuse(self, reason: TunnelError) -> None:
         """
@@ -346,4 +364,6 @@ class Stream:
         self.reason = self.reason or reason
         self._open -= 1
         if self._open == 0:
+            for stop in self._slowed:
+                stop()
             self.tunnel.streamOver(self)

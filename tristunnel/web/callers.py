@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -19,7 +20,7 @@ from tristunnel.server.gate import sourceOf
 from tristunnel.tunnels.service import Caller
 from tristunnel.web.forwarded import Forwarded
 
-__all__ = ["HTTPCallers", "hostOf"]
+__all__ = ["HTTPCallers", "Newcomer", "Uncounted", "hostOf"]
 
 
 def hostOf(request: Request) -> str:
@@ -51,10 +52,54 @@ def _portOf(request: Request, secure: bool) -> int:
     return int(getattr(request.getHost(), "port", 0) or 0)
 
 
+class Newcomer(Protocol):
+    """
+    Somebody who has not said who it is.
+
+    @ivar waiting: Whether that is still so.
+    @ivar leave: Ends its connection, to make room for another; to be set.
+    """
+
+    waiting: bool
+    leave: Callable[[], object] | None
+
+    def known(self) -> None:
+        """
+        It has, or has left.
+        """
+
+    def failed(self) -> None:
+        """
+        Its login failed.
+        """
+
+
+class Uncounted:
+    """
+    A L{Newcomer} where nobody counts.
+    """
+
+    waiting = False
+    leave: Callable[[], object] | None = None
+
+    def known(self) -> None:
+        """
+        Nothing to note.
+        """
+
+    failed = known
+
+
 class LoginGate(Protocol):
     """
-    Whoever makes those wait whose logins fail.
+    Whoever counts newcomers, and makes those wait whose logins fail.
     """
+
+    def enter(self, address: IAddress | None) -> Newcomer:
+        """
+        Count one; raise L{TunnelError} if there are too many, or if it has to
+        wait.
+        """
 
     def check(self, address: IAddress | None) -> None:
         """
@@ -123,20 +168,18 @@ class HTTPCallers:
             raise
         return self.describe(request, identity)
 
-    def checkLogins(self, peer: IAddress | None) -> None:
+    def newcomer(self, request: Request) -> Newcomer:
         """
-        @raise TunnelError: C{limit-reached}, if C{peer} has to wait since its
-            logins failed.
-        """
-        if self._gate is not None:
-            self._gate.check(peer)
+        Count somebody who will say who it is, or where it belongs, in
+        messages and not with the request.
 
-    def loginFailed(self, peer: IAddress | None) -> None:
+        @return: Is told when that is done, or when it was wrong.
+        @raise TunnelError: C{limit-reached}, if there are too many, or if the
+            address has to wait since its logins failed.
         """
-        A login was wrong that came in messages and not with the request.
-        """
-        if self._gate is not None:
-            self._gate.loginFailed(peer)
+        if self._gate is None:
+            return Uncounted()
+        return self._gate.enter(self._forwarded.peer(request))
 
     def describe(self, request: Request, identity: Identity) -> Caller:
         """

@@ -53,6 +53,15 @@ class Forwarded:
     """
 
     def __init__(self, trusted: Iterable[str] = ()) -> None:
+        self.trust(trusted)
+
+    def trust(self, trusted: Iterable[str]) -> None:
+        """
+        Believe these proxies and no others.
+
+        @param trusted: As for a new one.
+        @raise TunnelError: C{bad-option}; nothing has changed then.
+        """
         self._networks, self._unix = parseTrustedProxies(trusted)
 
     def _trusts(self, host: str | None) -> bool:
@@ -69,6 +78,12 @@ class Forwarded:
             return False
         address = getattr(address, "ipv4_mapped", None) or address
         return any(address in network for network in self._networks)
+
+    def speaksFor(self, host: str) -> bool:
+        """
+        Whether an address is that of a trusted proxy.
+        """
+        return bool(self._networks) and self._trusts(host)
 
     def isByProxy(self, request: Request) -> bool:
         """

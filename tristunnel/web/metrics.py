@@ -11,7 +11,7 @@ from __future__ import annotations
 import platform
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted import __version__ as _twistedVersion
@@ -26,6 +26,7 @@ from tristunnel.relay.pipes import PIPES
 from tristunnel.relay.sockets import SocketEnd
 from tristunnel.rpc.plain import ErrorText
 from tristunnel.rules.rights import isAdmin
+from tristunnel.sessions.extended import STALLS
 from tristunnel.web.page import CallerPage
 
 try:
@@ -77,14 +78,17 @@ def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:
 
 
 def _histogram(
-    name: str, what: str, series: Mapping[str, Buckets]
+    name: str,
+    what: str,
+    labels: Sequence[str],
+    series: Mapping[tuple[str, ...], Buckets],
 ) -> HistogramMetricFamily:
     """
-    A histogram for each kind of listener.
+    A histogram for each combination of labels.
     """
-    family = HistogramMetricFamily(name, what, labels=["listener"])
-    for listener, buckets in sorted(series.items()):
-        family.add_metric([listener], list(buckets.cumulative()), buckets.total)
+    family = HistogramMetricFamily(name, what, labels=labels)
+    for values, buckets in sorted(series.items()):
+        family.add_metric(values, list(buckets.cumulative()), buckets.total)
     return family
 
 
@@ -226,20 +230,24 @@ class ServerCollector(Collector):
             for code, count in sorted(totals.refusals.items()):
                 refused.add_metric([*where, code], count)
         yield from (now, total, passed, refused, dropped)
+        visits = self._tally.visits
         yield _histogram(
             "tristunnel_visitor_seconds",
             "How long visitors stayed.",
-            self._tally.lives,
+            _TUNNEL,
+            {where: each.lives for where, each in visits.items()},
         )
         yield _histogram(
             "tristunnel_visitor_received_bytes",
             "Bytes that each visitor sent.",
-            self._tally.received,
+            _TUNNEL,
+            {where: each.received for where, each in visits.items()},
         )
         yield _histogram(
             "tristunnel_visitor_sent_bytes",
             "Bytes that each visitor was sent.",
-            self._tally.sent,
+            _TUNNEL,
+            {where: each.sent for where, each in visits.items()},
         )
         yield _counter(
             "tristunnel_streams_broken",
@@ -284,8 +292,14 @@ class ServerCollector(Collector):
             for multiplexer in multiplexers
             if (trip := getattr(multiplexer, "roundTrip", 0.0)) > 0
         )
-        family = GaugeMetricFamily(
+        yield _histogram(
             "tristunnel_session_round_trip_seconds",
+            "Round trips of the sessions, each time that they are measured.",
+            [],
+            {(): self._tally.trips},
+        )
+        family = GaugeMetricFamily(
+            "tristunnel_session_last_round_trip_seconds",
             "Round trips of the sessions, as last measured.",
             labels=["which"],
         )
@@ -294,12 +308,17 @@ class ServerCollector(Collector):
             family.add_metric(["median"], statistics.median(trips))
             family.add_metric(["longest"], trips[-1])
         yield family
-        stalled = queued = sessions = 0
+        stalled = sessions = 0
+        queued = Counter({"stream": 0, "datagram": 0, "control": 0})
         for multiplexer in multiplexers:
+            queued["control"] += multiplexer.unsent
+            datagrams = getattr(multiplexer, "datagrams", None)
+            if datagrams is not None:
+                queued["datagram"] += datagrams.queued
             sessions += multiplexer.sendWindow.available <= 0
             for stream in multiplexer.streams.values():
                 if stream.outgoing:
-                    queued += sum(map(len, stream.outgoing))
+                    queued["stream"] += sum(map(len, stream.outgoing))
                     stalled += stream.sendWindow.available <= 0
         yield _gauge(
             "tristunnel_streams_out_of_credit",
@@ -311,11 +330,21 @@ class ServerCollector(Collector):
             "Sessions that may send nothing until the peer gives credit.",
             sessions,
         )
-        yield _gauge(
-            "tristunnel_session_queued_bytes",
-            "Bytes that wait in streams to be sent by their sessions.",
-            queued,
+        yield _counter(
+            "tristunnel_window_stalls",
+            "Times that a stream or a session had bytes to send and had to wait"
+            " for the peer's credit.",
+            "of",
+            STALLS,
         )
+        family = GaugeMetricFamily(
+            "tristunnel_session_queued_bytes",
+            "Bytes that wait to be sent by their sessions.",
+            labels=["what"],
+        )
+        for what, amount in sorted(queued.items()):
+            family.add_metric([what], amount)
+        yield family
         yield _gauge(
             "tristunnel_held_bytes",
             "Bytes held for readers that stand still.",
@@ -352,24 +381,29 @@ class ServerCollector(Collector):
         yield _gauge(
             "tristunnel_splice_pipes", "Pipes open for splicing.", PIPES.opened
         )
-        spliced = CounterMetricFamily(
-            "tristunnel_spliced_bytes",
-            "Bytes that were moved within the kernel; all others were copied.",
+        moved = PIPES.moved
+        yield _counter(
+            "tristunnel_relayed_bytes",
+            "Bytes that were moved within the kernel (splice), or copied.",
+            "by",
+            {"splice": moved, "copy": max(0, self._tally.relayed - moved)},
         )
-        spliced.add_metric([], PIPES.moved)
-        yield spliced
 
     def _process(self) -> Iterator[Metric]:
         """
         How the process does; the rest is prometheus_client's.
         """
-        family = HistogramMetricFamily(
+        yield _histogram(
             "tristunnel_reactor_lag_seconds",
             "How late the reactor was, once a second.",
+            [],
+            {(): self._lag.seconds},
         )
-        lag = self._lag.seconds
-        family.add_metric([], list(lag.cumulative()), lag.total)
-        yield family
+        yield _gauge(
+            "tristunnel_reactor_timers",
+            "Calls that the reactor is to make later.",
+            self._lag.timers,
+        )
 
 
 def _wayOf(visitor: Any, client: End | Any) -> str:
@@ -409,9 +443,12 @@ class MetricsPage(CallerPage):
                     "not-permitted",
                     "metrics are for admins: use a token made with --may admin",
                 )
-        encode, kind = choose_encoder(
-            (request.getHeader(b"accept") or b"").decode("latin-1")
-        )
+        accept = (request.getHeader(b"accept") or b"").decode("latin-1")
+        try:
+            encode, kind = choose_encoder(accept)
+        except (TypeError, ValueError):
+            # It compares versions that are no numbers.
+            encode, kind = choose_encoder("")
         request.setHeader("Content-Type", kind)
         request.setHeader("Cache-Control", "no-store")
         return bytes(encode(self._registry))

@@ -4,7 +4,7 @@ What a server shows to those who run it: metrics and the dashboard.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.web.resource import IResource
@@ -21,6 +21,7 @@ from tristunnel.web.dashboard.view import Board
 from tristunnel.web.metrics import metricsPage
 
 if TYPE_CHECKING:
+    from tristunnel.auth.tokens import TokenFile
     from tristunnel.server.gate import Gate
     from tristunnel.tunnels.service import TunnelService
     from tristunnel.web.callers import HTTPCallers
@@ -55,6 +56,7 @@ class Watch:
         asked: bool,
         names: Collection[str] | None = None,
         dashboard: bool = True,
+        tokens: Sequence[TokenFile] = (),
     ) -> dict[bytes, IResource]:
         """
         Make the pages, by path.
@@ -62,11 +64,14 @@ class Watch:
         @param asked: Whether callers are asked who they are.
         @param names: The names of this server, or C{None} if nobody said.
         @param dashboard: Whether there is a dashboard.
+        @param tokens: The tokens that are taken, for admins to revoke.
         """
         pages = {b"metrics": metricsPage(callers, service, self.tally, self.lag, gate)}
         if dashboard:
             history = RateHistory(self._reactor)
-            board = Board(service, self.tally, self._events, history, asked)
+            board = Board(
+                service, self.tally, self._events, history, asked, tokens=tokens
+            )
             pages.update(dashboardPages(callers, board, Guard(asked, names)))
             self.lag.tick = lambda: history.sample(self.tally.tunnels)
         return pages

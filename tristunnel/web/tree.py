@@ -5,6 +5,7 @@ Which page is where.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any, cast
 
 from twisted.internet.interfaces import IAddress, IProtocol
 from twisted.web.resource import IResource, Resource
@@ -13,6 +14,7 @@ from twisted.web.server import Request, Site
 from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.rpc.methods import methodsOf
 from tristunnel.rpc.resource import JSONRPCResource
+from tristunnel.rpc.site import LimitedChannel
 from tristunnel.rpc.xmlrpc import TunnelXMLRPC
 from tristunnel.server.gate import GatePass
 from tristunnel.tunnels.service import TunnelService
@@ -91,8 +93,12 @@ class HTTPDoor:
     ) -> IProtocol | None:
         """
         Make the protocol for a connection; the site has time limits of its
-        own.
+        own. Whoever has asked for nothing yet, or for nothing more, is a
+        stranger.
         """
-        stranger.known()
-        protocol: IProtocol | None = self._site.buildProtocol(address)
-        return protocol
+        protocol: Any = self._site.buildProtocol(address)
+        if isinstance(protocol, LimitedChannel):
+            protocol.stranger = stranger
+        else:
+            stranger.known()
+        return cast("IProtocol | None", protocol)

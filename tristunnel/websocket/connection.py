@@ -9,7 +9,7 @@ on the global reactor whatever reactor it is given, so none of them is used.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autobahn.websocket.protocol import WebSocketProtocol
 from twisted.internet.error import ConnectionDone
@@ -29,6 +29,9 @@ from tristunnel.websocket.codes import (
 )
 from tristunnel.websocket.incoming import MAX_BINARY, MAX_TEXT, Incoming, Receiver
 
+if TYPE_CHECKING:
+    from tristunnel.web.callers import Newcomer
+
 __all__ = [
     "CLOSE_TIME",
     "GATHER",
@@ -36,6 +39,7 @@ __all__ = [
     "MAX_BINARY",
     "MAX_TEXT",
     "PING_INTERVAL",
+    "STRANGERS_CLOSE_TIME",
     "Connection",
     "Receiver",
 ]
@@ -56,6 +60,9 @@ MESSAGE = 256 * 1024
 CLOSE_TIME = 120.0
 """Seconds that a peer gets to take what was written before our close frame
 and to answer it."""
+
+STRANGERS_CLOSE_TIME = 10.0
+"""The same for one that has not said who it is."""
 
 LINGER = 1.0
 """Seconds for which a peer that was turned away is still read from: to close
@@ -84,6 +91,7 @@ class Connection(Incoming):
     @ivar peerAddress: Who is at the far end: the socket's peer, or whom a
         trusted proxy names.
     @ivar paused: Whether reading is.
+    @ivar stranger: Told when the connection is gone, or C{None}.
     @ivar group: All connections of whoever made this one, to wait for them.
     @ivar wholeUpTo: Bytes of the longest binary message that is accepted and
         handed on in one piece; 0 to hand on pieces of longer ones as they
@@ -93,6 +101,7 @@ class Connection(Incoming):
 
     log = _Quiet()
     group: set[object] | None = None
+    stranger: Newcomer | None = None
     transport: Any
 
     # Autobahn's.
@@ -128,6 +137,7 @@ class Connection(Incoming):
         self._pinging: IDelayedCall | None = None
         self._closing: IDelayedCall | None = None
         self._heard = reactor.seconds()
+        self._quietUntil = float("-inf")
         self.beginIncoming()
         self._isOpen = False
         self._lost = False
@@ -245,7 +255,10 @@ class Connection(Incoming):
         self.flush()
         self.unregisterProducer()
         self._sendClose(code, text)
-        self._startClosing(CLOSE_TIME, self.abort)
+        isStranger = self.stranger is not None and self.stranger.waiting
+        self._startClosing(
+            STRANGERS_CLOSE_TIME if isStranger else CLOSE_TIME, self.abort
+        )
 
     def fail(self, reason: TunnelError, code: int = 0) -> None:
         """
@@ -340,6 +353,8 @@ class Connection(Incoming):
         self._lost = True
         if self.group is not None:
             self.group.discard(self)
+        if self.stranger is not None:
+            self.stranger.known()
         self._held = []
         for timer in (self._flushing, self._pinging, self._closing):
             if timer is not None and timer.active():
@@ -398,6 +413,12 @@ class Connection(Incoming):
 
     # Liveness
 
+    def stayQuiet(self, seconds: float) -> None:
+        """
+        Send no pings for a while, and expect none.
+        """
+        self._quietUntil = self.reactor.seconds() + seconds
+
     def _schedulePing(self) -> None:
         """
         Look after the peer once more, later.
@@ -410,7 +431,12 @@ class Connection(Incoming):
         Ask for a sign of life; whatever bytes come are one.
         """
         self._pinging = None
-        silence = self.reactor.seconds() - self._heard
+        now = self.reactor.seconds()
+        if now < self._quietUntil:
+            self._heard = now
+            self._schedulePing()
+            return
+        silence = now - self._heard
         if not self.paused and silence >= SILENCE * self.pingInterval:
             self._ownReason = TunnelError(
                 "session-lost", f"nothing was heard for {silence:.0f} s"

@@ -197,6 +197,15 @@ class WebSocketEnd:
         if self._told:
             self._tellClosed()
 
+    def passTo(self, peer: End) -> tuple[End | None, bool]:
+        """
+        Pass bytes to what stands for the peer from now on.
+
+        @return: The peer until now, and whether it has this end paused.
+        """
+        before, self._peer = self._peer, peer
+        return before, self._readPaused
+
     def write(self, data: bytes) -> None:
         """
         Send bytes. A peer that has closed takes none; its own last bytes may

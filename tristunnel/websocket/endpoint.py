@@ -5,6 +5,7 @@ Connecting to a WebSocket: C{ws://} and C{wss://} as client endpoints.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -41,6 +42,15 @@ OPEN_TIMEOUT = 30.0
 USER_AGENT = "tristunnel"
 
 
+def _shown(url: str) -> str:
+    """
+    Write a URL, which may be wrong, without what may be secret in it.
+    """
+    scheme, mark, rest = url.partition("://")
+    place = re.split("[?#]", rest, maxsplit=1)[0]
+    return scheme + mark + place.rpartition("@")[2]
+
+
 class WebSocketURL:
     """
     The parts of a WebSocket's URL.
@@ -49,6 +59,7 @@ class WebSocketURL:
     @ivar host: Name or address, without brackets.
     @ivar port: The number.
     @ivar text: The URL without a name and password.
+    @ivar where: The same without a query, which may have a token in it.
     @ivar headers: What they are said by instead.
     """
 
@@ -60,15 +71,17 @@ class WebSocketURL:
             parts = urlsplit(url)
             port = parts.port
         except ValueError:
-            raise TunnelError("bad-option", f"{url!r} is no WebSocket URL") from None
+            raise TunnelError(
+                "bad-option", f"{_shown(url)!r} is no WebSocket URL"
+            ) from None
         if parts.scheme not in ("ws", "wss") or not parts.hostname:
             raise TunnelError(
                 "bad-option",
-                f"{url!r} is no WebSocket URL; write ws://HOST:PORT/PATH or"
+                f"{_shown(url)!r} is no WebSocket URL; write ws://HOST:PORT/PATH or"
                 " wss://HOST/PATH",
             )
         if parts.fragment or not url.isprintable() or " " in url:
-            raise TunnelError("bad-option", f"{url!r} is no WebSocket URL")
+            raise TunnelError("bad-option", f"{_shown(url)!r} is no WebSocket URL")
         self.secure = parts.scheme == "wss"
         self.host = parts.hostname
         self.port = port or (443 if self.secure else 80)
@@ -76,6 +89,7 @@ class WebSocketURL:
         host = f"[{self.host}]" if ":" in self.host else self.host
         where = f"{host}:{self.port}"
         self.text = urlunsplit((parts.scheme, where, self.path, parts.query, ""))
+        self.where = urlunsplit((parts.scheme, where, self.path, "", ""))
         self.headers: dict[str, str] = {}
         if parts.username is not None:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

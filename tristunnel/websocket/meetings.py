@@ -20,6 +20,7 @@ from tristunnel.auth.realm import Identity
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
 from tristunnel.listeners.tcp import addressText
+from tristunnel.relay.descriptors import RESERVE
 from tristunnel.rules.policy import VisitorPolicy
 from tristunnel.tunnels.raw import UNCLAIMED, RawClientSide
 from tristunnel.tunnels.rendezvous import Rendezvous
@@ -209,6 +210,7 @@ class Meetings:
         """
         A client's end comes.
         """
+        RESERVE.checkSession()
         arrived = self._clients.get(visit.name)
         if arrived is not None:
             return WebSocketEnd(arrived, announces=True)
@@ -221,6 +223,9 @@ class Meetings:
             room.claimed = True
             room.tunnel.owner = caller.identity
             self._service.rights.opened(room.tunnel, self._service.discard)
+            # Whoever waits came when the room was nobody's.
+            self._service.house.refresh(room.tunnel)
+            self._service.house.endDenied(room.tunnel)
         elif room.tunnel.owner != caller.identity:
             raise TunnelError("not-permitted", "the room is another client's")
         room.enter()
@@ -228,8 +233,10 @@ class Meetings:
 
     async def receiveVisitor(self, visit: Visit) -> Receiver:
         """
-        A visitor comes.
+        A visitor comes. The tunnel would say so too, but only when the
+        WebSocket is open.
         """
+        RESERVE.checkVisitor()
         address = addressText(visit.peer)
         arrived = self._visitors.get(visit.name)
         if arrived is not None:

@@ -164,7 +164,12 @@ class WebSocketPage(Resource):
         connection.peerAddress = visit.peer
         connection.group = self._group
         self._factory.connection = connection
-        self._resource.render(request)
+        try:
+            self._resource.render(request)
+        except Exception:
+            # Nobody else would tell it.
+            receiver.connectionLost(TunnelError("internal"), Failure())
+            raise
 
     def _failed(self, failure: Failure, request: Request) -> None:
         """

@@ -131,5 +131,9 @@ def _refusalOf(
 _CURES = {
     401: "; give it credentials: --header 'Authorization=Bearer TOKEN'",
     404: "; check the path of the URL",
-    426: "; something on the way does not let WebSockets through",
+    426: "; something on the way does not let WebSockets through: have proxies hand"
+    " on the headers Upgrade and Connection",
+    502: "; what is in between does not reach it: is it running?",
+    503: "; it may be overloaded, or not running behind what is in between",
+    504: "; what is in between does not reach it: is it running?",
 }

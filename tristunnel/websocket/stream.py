@@ -50,7 +50,7 @@ class ByteStream:
         """
         The protocol is spoken to.
         """
-        if data and not self.disconnecting:
+        if data and not self.disconnecting and self._protocol is not None:
             self._protocol.dataReceived(data)
 
     def textReceived(self, text: bytes) -> None:
@@ -64,12 +64,21 @@ class ByteStream:
 
     def closeReceived(self, reason: TunnelError | None) -> None:
         """
-        The connection's end follows.
+        Nothing more comes, and nothing more can be said. The connection's end
+        follows, but not if our consent is lost on its way.
         """
+        if not self.disconnecting:
+            self._lost(reason)
 
     def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
         """
         The connection is gone.
+        """
+        self._lost(reason)
+
+    def _lost(self, reason: TunnelError | None) -> None:
+        """
+        Tell the protocol, once.
         """
         protocol, self._protocol = self._protocol, None
         if protocol is not None:
@@ -118,6 +127,12 @@ class ByteStream:
         """
         self.disconnecting = True
         self._connection.abort()
+
+    def stayQuiet(self, seconds: float) -> None:
+        """
+        Send no pings for a while, and expect none.
+        """
+        self._connection.stayQuiet(seconds)
 
     def getPeer(self) -> Any:
         """

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -20,7 +19,7 @@ from tristunnel.sessions.vtunnel_server import VTunnelServerSession
 from tristunnel.sessions.zlayer_data import connectionOf
 from tristunnel.sessions.zlayer_server import ZLayerServerSession
 from tristunnel.tunnels.service import Caller
-from tristunnel.web.callers import HTTPCallers
+from tristunnel.web.callers import HTTPCallers, Newcomer, Uncounted
 from tristunnel.websocket.connection import MAX_TEXT, Connection, Receiver
 from tristunnel.websocket.page import Visit
 from tristunnel.websocket.stream import ByteStream
@@ -52,16 +51,19 @@ class Arrival:
     @ivar vouched: Whether the request held credentials, and they were good.
     @ivar remaining: Seconds left for saying who it is.
     @ivar first: The client's first message, if that is a binary one.
-    @ivar loginFailed: Called if credentials in its messages are not good.
+    @ivar stranger: Told when it is known who the client is, or when it has left,
+        and if credentials in its messages are not good.
     """
 
-    def __init__(self, caller: Caller, vouched: bool) -> None:
+    def __init__(
+        self, caller: Caller, vouched: bool, stranger: Newcomer | None = None
+    ) -> None:
         self.connection: Any = None
         self.caller = caller
         self.vouched = vouched
         self.remaining = 0.0
         self.first = b""
-        self.loginFailed: Callable[[], None] = lambda: None
+        self.stranger = stranger or Uncounted()
 
 
 Dialect = Callable[[Arrival], Receiver]
@@ -92,6 +94,8 @@ class FirstMessage:
         Begin to wait.
         """
         self._arrival.connection = connection
+        connection.stranger = self._arrival.stranger
+        connection.stranger.leave = connection.abort
         connection.wholeUpTo = MAX_FIRST
         self._late = self._reactor.callLater(self._timeout, self._tooLate)
 
@@ -141,6 +145,8 @@ class FirstMessage:
         """
         The client is gone.
         """
+        # Also when the WebSocket was never open, for a bad header.
+        self._arrival.stranger.known()
         if self._late is not None and self._late.active():
             self._late.cancel()
 
@@ -186,14 +192,13 @@ class TunnelPath:
         else:
             stranger = Identity("anonymous", anonymous=True)
             caller = self._callers.describe(visit.request, stranger)
-            self._callers.checkLogins(visit.peer)
             if caller.certificate:
                 with suppress(TunnelError):
                     # It may do, or what the first message holds as well.
                     caller = await self._callers(visit.request)
                     vouched = True
-        arrival = Arrival(caller, vouched)
-        arrival.loginFailed = partial(self._callers.loginFailed, visit.peer)
+        # The last thing to do, for only its connection's end undoes it.
+        arrival = Arrival(caller, vouched, self._callers.newcomer(visit.request))
         return FirstMessage(self._reactor, arrival, self._dialects, self._timeout)
 
 
@@ -206,6 +211,7 @@ def framedDialect(sessions: TunnelServerFactory) -> Dialect:
         session = sessions.buildProtocol(arrival.connection.peerAddress)
         session.handshakeTimeout = arrival.remaining
         session.cameBy = arrival.caller
+        session.stranger = arrival.stranger
         if arrival.vouched:
             session.vouchedFor = arrival.caller.identity
         return ByteStream(session)
@@ -219,7 +225,9 @@ def vtunnelDialect(sessions: TunnelServerFactory) -> Dialect:
     """
 
     def make(arrival: Arrival) -> Receiver:
-        return VTunnelServerSession(sessions, arrival.caller, arrival.vouched)
+        return VTunnelServerSession(
+            sessions, arrival.caller, arrival.vouched, arrival.stranger
+        )
 
     return make
 
@@ -231,7 +239,7 @@ def zlayerDialect(sessions: TunnelServerFactory) -> Dialect:
 
     def make(arrival: Arrival) -> Receiver:
         return ZLayerServerSession(
-            sessions, arrival.caller, arrival.vouched, arrival.loginFailed
+            sessions, arrival.caller, arrival.vouched, arrival.stranger
         )
 
     return make

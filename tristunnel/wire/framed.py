@@ -71,6 +71,7 @@ class FrameType(IntEnum):
     EOF = 0x04
     WINDOW = 0x05
     DATAGRAM = 0x06
+    ENDING = 0x07
     OPEN = 0x20
     OPENED = 0x21
     REFUSED = 0x22

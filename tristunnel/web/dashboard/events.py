@@ -86,6 +86,14 @@ class RecentEvents(ServerObserver):
             both = [event for event in both if event.owner == owner]
         return both[:most]
 
+    def done(self, owner: str, text: str) -> None:
+        """
+        Keep what somebody did on the dashboard.
+
+        @param owner: Who may see it, besides the operator.
+        """
+        self._tell("plain", owner, text)
+
     def _tell(self, kind: str, owner: str, text: str) -> None:
         """
         Keep an event.

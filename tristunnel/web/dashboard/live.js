@@ -29,6 +29,10 @@
       setAttribute(e, 'href', 'dashboard/end?id=' + encodeURIComponent(data.id));
       setAttribute(e, 'aria-label', data.end);
     });
+    each(row, '[data-grant]', (e) => {
+      setAttribute(e, 'href', 'dashboard/grant?id=' + encodeURIComponent(data.id));
+      setAttribute(e, 'aria-label', data.grant);
+    });
     if (data.kind) {
       setAttribute(row, 'class', data.kind);
       each(row, 'time', (e) => setAttribute(e, 'datetime', data.datetime));

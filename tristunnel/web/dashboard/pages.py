@@ -11,15 +11,17 @@ from urllib.parse import parse_qs
 
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
+from twisted.web.template import Element
 
 from tristunnel.errors import TunnelError
 from tristunnel.rpc.plain import errorText
 from tristunnel.tunnels.tunnel import hostAndPort
+from tristunnel.web.dashboard.deeds import DONE, VERBS, Deeds, kindOf
+from tristunnel.web.dashboard.forms import GrantedPage, GrantPage, QuestionPage
 from tristunnel.web.dashboard.guard import Guard
 from tristunnel.web.dashboard.live import Broadcast
 from tristunnel.web.dashboard.render import (
     DashboardPage,
-    QuestionPage,
     htmlOf,
     partOf,
 )
@@ -30,38 +32,15 @@ if TYPE_CHECKING:
     from tristunnel.tunnels.service import Caller
     from tristunnel.web.callers import HTTPCallers
 
-__all__ = ["Act", "End", "Events", "Front", "Part", "dashboardPages"]
+__all__ = ["Act", "End", "Events", "Front", "Grant", "Part", "dashboardPages"]
+
+_GONE = ("It is gone", "What was to be ended is over already.")
 
 _POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
     b" connect-src 'self'; form-action 'self'; base-uri 'none';"
     b" frame-ancestors 'none'"
 )
-
-_DONE = {
-    "tunnel": "The tunnel is closed.",
-    "client": "The client is disconnected.",
-    "visitor": "The visitor was sent away.",
-}
-"""What is said after something was done; nothing else can be put on the page by
-a link to it."""
-
-_VERBS = {
-    "tunnel": "Close the tunnel",
-    "client": "Disconnect the client",
-    "visitor": "Send the visitor away",
-}
-
-
-def _kindOf(identifier: str) -> str:
-    """
-    What an id is of.
-    """
-    if "." in identifier:
-        return "visitor"
-    return (
-        "client" if identifier.startswith("c") and len(identifier) == 13 else "tunnel"
-    )
 
 
 def _protect(request: Request) -> None:
@@ -101,6 +80,7 @@ class _HTMLPage(CallerPage):
     def __init__(self, callers: HTTPCallers, board: Board, guard: Guard) -> None:
         super().__init__(callers)
         self.board = board
+        self.deeds = Deeds(board)
         self.guard = guard
 
     def render_GET(self, request: Request) -> bytes | int:  # type: ignore[override]
@@ -113,11 +93,10 @@ class _HTMLPage(CallerPage):
             return errorText(request, 403, objection)
         return super().render_GET(request)
 
-    async def html(self, request: Request, element: object) -> bytes:
+    async def html(self, request: Request, element: Element) -> bytes:
         """
         Write a page.
         """
-        assert isinstance(element, DashboardPage | QuestionPage)
         page = await htmlOf(request, element)
         request.setHeader(b"Content-Type", b"text/html; charset=utf-8")
         return page
@@ -148,7 +127,7 @@ class Front(_HTMLPage):
                 await self.board.view(caller),
                 hostAndPort(caller.host, caller.port) if caller.port else caller.host,
                 caller.identity.name,
-                _DONE.get(_argument(request, b"done"), ""),
+                DONE.get(_argument(request, b"done"), ""),
                 caller.secure,
             ),
         )
@@ -164,22 +143,42 @@ class End(_HTMLPage):
         Ask.
         """
         identifier = _argument(request, b"id")
-        question = await self.board.describe(caller, identifier)
+        question = await self.deeds.describe(caller, identifier)
         if question is None:
-            return await self.message(
-                request, 404, "It is gone", "What was to be ended is over already."
-            )
+            return await self.message(request, 404, *_GONE)
         form = {
             "token": self.guard.formToken(request, caller),
             "id": identifier,
-            "verb": _VERBS[_kindOf(identifier)],
+            "verb": VERBS[kindOf(identifier)],
         }
         return await self.html(request, QuestionPage(*question, form))
 
 
+class Grant(_HTMLPage):
+    """
+    C{/dashboard/grant?id=ID}: asks who may have access to a tunnel, and for how
+    long.
+    """
+
+    async def answer(self, request: Request, caller: Caller) -> bytes:
+        """
+        Ask.
+        """
+        tunnel = await self.deeds.grantable(caller, _argument(request, b"id"))
+        if tunnel is None:
+            return await self.message(
+                request,
+                404,
+                "No access can be granted",
+                "The tunnel is over already, or it has no name.",
+            )
+        form = self.guard.formToken(request, caller)
+        return await self.html(request, GrantPage(tunnel, form))
+
+
 class Act(_HTMLPage):
     """
-    C{/dashboard/act}: ends something, when our own form was posted.
+    C{/dashboard/act}: does something, when our own form was posted.
     """
 
     def render_GET(self, request: Request) -> bytes | int:  # type: ignore[override]
@@ -212,11 +211,11 @@ class Act(_HTMLPage):
             request.content.seek(0)
             body = request.content.read(4096)
         try:
-            fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=8)
+            given = parse_qs(body.decode("utf-8", "replace"), max_num_fields=8)
         except ValueError:
-            fields = {}
-        token, identifier = (fields.get(name, [""])[0] for name in ("form", "id"))
-        if not self.guard.isGoodToken(request, caller, token):
+            given = {}
+        fields = {name: values[0].strip() for name, values in given.items()}
+        if not self.guard.isGoodToken(request, caller, fields.get("form", "")):
             return await self.message(
                 request,
                 403,
@@ -224,17 +223,40 @@ class Act(_HTMLPage):
                 "This form is not, or no longer, good: the server was started anew,"
                 " or the browser keeps no cookies. Nothing was done.",
             )
+        identifier = fields.get("id", "")
+        if fields.get("do") == "grant":
+            return await self._grant(request, caller, identifier, fields)
         try:
-            await self.board.service.ledger.closeSession(caller, identifier)
+            await self.deeds.end(caller, identifier)
         except TunnelError as refusal:
+            if refusal.code.name == "bad-option":
+                return await self.message(request, 409, "Not done", refusal.message)
             status = 404 if refusal.code.name == "unknown-session" else 403
-            return await self.message(
-                request, status, "It is gone", "What was to be ended is over already."
-            )
+            return await self.message(request, status, *_GONE)
         request.setResponseCode(303)
-        where = f"../?done={_kindOf(identifier)}"
+        where = f"../?done={kindOf(identifier)}"
         request.setHeader(b"Location", where.encode("ascii"))
         return b""
+
+    async def _grant(
+        self, request: Request, caller: Caller, identifier: str, fields: dict[str, str]
+    ) -> bytes:
+        """
+        Grant access, and show the capability: here, and nowhere else.
+        """
+        tunnel = await self.deeds.grantable(caller, identifier)
+        if tunnel is None:
+            return await self.message(request, 404, *_GONE)
+        wanted = {name: fields.get(name, "") for name in GrantPage.FIELDS}
+        try:
+            uri = await self.deeds.grant(caller, tunnel, **wanted)
+        except TunnelError as refusal:
+            form = self.guard.formToken(request, caller)
+            page = GrantPage(tunnel, form, wanted, refusal.message)
+            body = await self.html(request, page)
+            request.setResponseCode(400)
+            return body
+        return await self.html(request, GrantedPage(tunnel, uri, wanted["ttl"]))
 
 
 class Events(_HTMLPage):
@@ -297,6 +319,7 @@ def dashboardPages(
     return {
         b"": Front(callers, board, guard),
         b"dashboard/end": End(callers, board, guard),
+        b"dashboard/grant": Grant(callers, board, guard),
         b"dashboard/act": Act(callers, board, guard),
         b"dashboard/events": Events(callers, board, guard, broadcast),
         b"dashboard/style.css": Part("style.css", b"text/css; charset=utf-8"),

@@ -22,7 +22,7 @@ from twisted.web.template import (
 
 from tristunnel.web.dashboard.view import LISTS, SPAN, Row, View
 
-__all__ = ["DashboardPage", "QuestionPage", "htmlOf", "partOf"]
+__all__ = ["DashboardPage", "htmlOf", "partOf"]
 
 
 def partOf(name: str) -> bytes:
@@ -141,9 +141,11 @@ class DashboardPage(Element):
 
 _SLOTS: dict[str, str] = {
     "tunnels": "id title address owner state visitors visitorsTotal rateIn rateOut"
-    " bytesIn bytesOut age left in out end",
-    "clients": "id owner from dialect tunnels trip age end",
+    " bytesIn bytesOut age left in out end grant",
+    "clients": "id owner from dialect tunnels bytesIn bytesOut trip age end",
     "visitors": "id from title state rateIn rateOut bytesIn bytesOut age end",
+    "access": "id service owner to from uses left end",
+    "tokens": "id link name state may sessions end",
     "refusals": "id who code count",
     "events": "id time datetime kind text times",
 }
@@ -154,38 +156,3 @@ def _slotsOf(name: str) -> list[str]:
     What the rows of a list consist of.
     """
     return _SLOTS[name].split()
-
-
-class QuestionPage(Element):
-    """
-    A question with a button, or a message without one.
-
-    @param title: The question.
-    @param text: What follows from it.
-    @param form: The hidden fields C{token} and C{id}, and the C{verb} on the
-        button; C{None} for no button.
-    """
-
-    loader = XMLString(partOf("question.xml"))
-
-    def __init__(
-        self, title: str, text: str, form: dict[str, str] | None = None
-    ) -> None:
-        super().__init__()
-        self._title = title
-        self._text = text
-        self._form = form
-
-    @renderer
-    def page(self, request: IRequest, tag: Tag) -> Tag:
-        """
-        The whole.
-        """
-        return tag.fillSlots(title=self._title, text=self._text)
-
-    @renderer
-    def form(self, request: IRequest, tag: Tag) -> Tag | str:
-        """
-        The button.
-        """
-        return tag.fillSlots(**self._form) if self._form is not None else ""

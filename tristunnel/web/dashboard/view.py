@@ -12,14 +12,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from heapq import nlargest
 from typing import TYPE_CHECKING, TypedDict
+from urllib.parse import quote
 
+from tristunnel.auth.tokens_words import permitted, stateOf
 from tristunnel.rules.rights import isAdmin
 from tristunnel.tunnels.ledger import RateMeter
 from tristunnel.web.dashboard.events import Event, RecentEvents, titleOf
 from tristunnel.web.dashboard.history import INTERVAL, KEPT, RateHistory, Series
-from tristunnel.web.dashboard.words import age, amount, count, path, plural, rate
+from tristunnel.web.dashboard.words import age, amount, count, path, rate
 
 if TYPE_CHECKING:
+    from tristunnel.auth.tokens import TokenFile
+    from tristunnel.auth.tokens_format import Token
+    from tristunnel.rules.access import Access
     from tristunnel.server.tally import Tally
     from tristunnel.tunnels.clients import ConnectedClient
     from tristunnel.tunnels.service import Caller, TunnelService
@@ -30,10 +35,18 @@ __all__ = ["LISTS", "Board", "Row", "View"]
 Row = dict[str, str]
 """One line of a table, or one event: text by name; C{id} is always there."""
 
-LISTS = ("tunnels", "clients", "visitors", "refusals", "events")
+LISTS = (
+    "tunnels",
+    "clients",
+    "visitors",
+    "access",
+    "tokens",
+    "refusals",
+    "events",
+)
 
 SHOWN = 200
-"""Tunnels and clients that are shown."""
+"""Tunnels, clients, grants of access and tokens that are shown."""
 
 VISITORS = 100
 """Visitors that are shown: those who have moved the most."""
@@ -72,6 +85,10 @@ class Board:
     @param asked: Whether callers are asked who they are; if not, everybody
         sees everything.
     @param now: The time of day.
+    @param tokens: The tokens that are taken.
+
+    @ivar service: Who is here.
+    @ivar events: What happened lately.
     """
 
     def __init__(
@@ -82,13 +99,15 @@ class Board:
         history: RateHistory,
         asked: bool,
         now: Callable[[], float] = time.time,
+        tokens: Sequence[TokenFile] = (),
     ) -> None:
         self.service = service
         self._tally = tally
-        self._events = events
+        self.events = events
         self._history = history
         self._asked = asked
         self._now = now
+        self._files = tokens
         self._meter = RateMeter(service.reactor.seconds)
         self._began = service.reactor.seconds()
 
@@ -125,11 +144,15 @@ class Board:
         everything = self.seesAll(caller)
         name = caller.identity.name
         series = self._history.total if everything else self._history.ofOwner(name)
-        events = self._events.latest(EVENTS, None if everything else name)
+        events = self.events.latest(EVENTS, None if everything else name)
+        grants = service.access.of(None if everything else caller.identity)
+        tokens = [token for _, token in self.tokens(caller)]
         lists = {
             "tunnels": self._tunnels(tunnels),
             "clients": self._clients(clients, tunnels),
             "visitors": self._visitors(streams),
+            "access": [self._access(each) for each in grants[:SHOWN]],
+            "tokens": [self._token(each) for each in tokens[:SHOWN]],
             "refusals": self._refusals(tunnels, everything),
             "events": [self._event(event) for event in events],
         }
@@ -144,6 +167,8 @@ class Board:
                 "visitors": _note(
                     len(streams), VISITORS, "those that have moved most bytes"
                 ),
+                "access": _note(len(grants), SHOWN, "the oldest ones"),
+                "tokens": _note(len(tokens), SHOWN, "the first ones"),
                 "refusals": "",
                 "events": "",
             },
@@ -209,6 +234,7 @@ class Board:
             "in": paths["in"],
             "out": paths["out"],
             "end": f"Close tunnel {title}",
+            "grant": f"Grant access to {title}" if tunnel.name else "",
         }
 
     def _left(self, tunnel: Tunnel) -> str:
@@ -230,7 +256,14 @@ class Board:
         The clients, oldest first.
         """
         shown = sorted(clients, key=lambda client: client.opened)[-SHOWN:]
-        served = Counter(id(tunnel.clientSide) for tunnel in tunnels)
+        served: Counter[int] = Counter()
+        bytesIn: Counter[int] = Counter()
+        bytesOut: Counter[int] = Counter()
+        for tunnel in tunnels:
+            side, counts = id(tunnel.clientSide), tunnel.countsNow()
+            served[side] += 1
+            bytesIn[side] += counts[0]
+            bytesOut[side] += counts[1]
         now = self.service.reactor.seconds()
         return [
             {
@@ -239,6 +272,8 @@ class Board:
                 "from": client.peer,
                 "dialect": client.dialect,
                 "tunnels": count(served[id(client.side)] if client.side else 0),
+                "bytesIn": amount(bytesIn[id(client.side)] if client.side else 0),
+                "bytesOut": amount(bytesOut[id(client.side)] if client.side else 0),
                 "trip": _trip(client),
                 "age": age(now - client.opened),
                 "end": f"Disconnect client {client.identity.name} at {client.peer}",
@@ -313,41 +348,49 @@ class Board:
             "times": f"{count(event.times)} times" if event.times > 1 else "",
         }
 
-    async def describe(self, caller: Caller, identifier: str) -> tuple[str, str] | None:
+    def _access(self, access: Access) -> Row:
         """
-        Say what would be ended.
+        Access that was granted for a time.
+        """
+        uses = access.usesLeft
+        return {
+            "id": f"access:{access.id}",
+            "service": access.service,
+            "owner": access.owner.name,
+            "to": access.token or "whoever has the address",
+            "from": "" if access.network is None else f"from {access.network}",
+            "uses": "any number" if uses is None else count(uses),
+            "left": age(max(0.0, access.until - self.service.reactor.seconds())),
+            "end": f"Take access to {access.service} back",
+        }
 
-        @param identifier: Of a client, a tunnel or a visitor.
-        @return: A question and what follows from it; C{None} if there is no
-            such thing for this caller.
+    def tokens(self, caller: Caller) -> list[tuple[TokenFile, Token]]:
         """
-        service = self.service
-        client = service.clients.find(identifier)
-        if client is not None and service.ledger.mayEnd(caller, client):
-            return (
-                f"Disconnect client {client.identity.name}?",
-                f"Its connection from {client.peer} is closed. A tristunnel client"
-                " comes back by itself; to keep it away, revoke its credentials.",
-            )
-        for tunnel in await service.registry.tunnels():
-            if not service.mayControl(caller, tunnel):
-                continue
-            if tunnel.id == identifier:
-                visitors = plural(len(tunnel.streams), "visitor")
-                return (
-                    f"Close tunnel {titleOf(tunnel)}?",
-                    f"{tunnel.address or tunnel.publicURI} answers no more, and"
-                    f" {visitors} will be cut off.",
-                )
-            if identifier.startswith(f"{tunnel.id}."):
-                for stream in tunnel.streams:
-                    if stream.id == identifier:
-                        return (
-                            f"Send visitor {stream.visitorAddress} away?",
-                            f"The connection to {titleOf(tunnel)} is broken. The"
-                            " visitor may come again.",
-                        )
-        return None
+        The tokens that somebody may see and revoke: all, for an admin; those
+        that are revoked already last.
+        """
+        if not isAdmin(caller.identity):
+            return []
+        pairs = [(file, token) for file in self._files for token in file.tokens()]
+        return sorted(pairs, key=lambda pair: pair[1].revoked is not None)
+
+    def _token(self, token: Token) -> Row:
+        """
+        A token.
+        """
+        sessions = sum(
+            client.identity.name == token.name for client in self.service.clients
+        )
+        good = token.revoked is None
+        return {
+            "id": f"token:{token.name}",
+            "link": quote(f"token:{token.name}", safe=""),
+            "name": token.name,
+            "state": stateOf(token, self._now()),
+            "may": permitted(token.permissions),
+            "sessions": count(sessions),
+            "end": f"Revoke the token of {token.name}" if good else "",
+        }
 
 
 def _trip(client: ConnectedClient) -> str:

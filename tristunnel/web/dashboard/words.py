@@ -6,58 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from tristunnel.text.words import age, amount, count, plural, rate
+
 __all__ = ["age", "amount", "count", "path", "plural", "rate"]
-
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
-
-
-def amount(size: float) -> str:
-    """
-    A number of bytes: C{1.5 MB}.
-    """
-    unit = 0
-    while size >= 999.5 and unit < len(_UNITS) - 1:
-        size /= 1000
-        unit += 1
-    digits = 1 if unit and size < 99.95 else 0
-    return f"{size:.{digits}f} {_UNITS[unit]}"
-
-
-def rate(size: float) -> str:
-    """
-    Bytes per second.
-    """
-    return f"{amount(size)}/s"
-
-
-def count(number: int) -> str:
-    """
-    A number of things: C{5,000}.
-    """
-    return f"{number:,}"
-
-
-def plural(number: int, one: str) -> str:
-    """
-    A number of things and their name.
-    """
-    return f"{count(number)} {one}" if number == 1 else f"{count(number)} {one}s"
-
-
-def age(seconds: float) -> str:
-    """
-    A time that has passed, in its two greatest units: C{2 h 5 min}.
-    """
-    whole = max(0, int(seconds))
-    days, hours = whole // 86400, whole // 3600 % 24
-    minutes, rest = whole // 60 % 60, whole % 60
-    if days:
-        return f"{days} d {hours} h"
-    if hours:
-        return f"{hours} h {minutes} min"
-    if minutes:
-        return f"{minutes} min {rest} s"
-    return f"{rest} s"
 
 
 def path(

@@ -1,0 +1,226 @@
+"""
+Several clients of one process, and a file that changes them,
+L{tristunnel.client.fleet}.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.testing import MemoryReactorClock
+
+from tests.config.test_options import FileOptionsTestCase
+from tests.notes import ClientNotes
+from tristunnel import client_tap
+from tristunnel.client.fleet import Clients
+from tristunnel.client.service import TunnelClientService
+from tristunnel.config.reload import Reload
+from tristunnel.errors import TunnelError
+
+ONE = '[[client]]\nconnect = "tcp:one:1"\nforward = ["0=h:1"]\n'
+TWO = '[[client]]\nconnect = "tcp:two:1"\n[[client.forward]]\nto = "h:2"\nname = "n"\n'
+RELAY = (
+    '[[client]]\nconnect = "ws://three:1/host"\ndialect = "relay"\nforward = ["=h:3"]\n'
+)
+
+
+class ClientsTests(FileOptionsTestCase):
+    """
+    Clients come, go and change, each without the others.
+    """
+
+    tap = client_tap
+
+    def start(self, text: str) -> Clients:
+        """
+        Start the clients of a file. They connect to nothing.
+        """
+        self.ended: list[bool] = []
+        self.notes = ClientNotes()
+        self.clock = MemoryReactorClock()
+        options = self.read(text)
+        clients = Clients(
+            self.clock,
+            options,
+            lambda each: self.notes,
+            lambda: self.ended.append(True),
+        )
+        self.reload = Reload(options, clients.change)
+        clients.startService()
+        self.addCleanup(self.stop, clients)
+        return clients
+
+    def stop(self, clients: Clients) -> None:
+        """
+        Stop them.
+        """
+        stopping: Deferred[Any] = clients.stopService()
+        clients.stopNow()
+        for _ in range(20):
+            self.clock.advance(0.2)
+        self.successResultOf(stopping)
+
+    def change(self, text: str) -> dict[str, Any]:
+        """
+        Change the file, and have it read.
+        """
+        self.file(text)
+        answer: dict[str, Any] = self.successResultOf(self.reload.reload())
+        self.clock.advance(0)
+        return answer
+
+    def where(self, clients: Clients) -> list[str]:
+        """
+        The servers.
+        """
+        return [member.options.server.where for member in clients.members]
+
+    def test_comeAndGo(self) -> None:
+        """
+        A client whose table is gone stops, a new one starts, and one that stays
+        is the same.
+        """
+        clients = self.start(ONE + TWO)
+        first, second = clients.members
+        answer = self.change(TWO + RELAY)
+        self.assertEqual(
+            answer["changed"],
+            ["client of tcp:one:1 stopped", "client of ws://three:1/host started"],
+        )
+        self.assertEqual(self.where(clients), ["tcp:two:1", "ws://three:1/host"])
+        self.assertIs(clients.members[0].service, second.service)
+        self.assertFalse(first.service.running)
+        self.assertTrue(all(each.service.running for each in clients.members))
+
+    def test_nothing(self) -> None:
+        """
+        A file that says the same in other words changes nothing.
+        """
+        clients = self.start(ONE + TWO)
+        services = [each.service for each in clients.members]
+        answer = self.change(f"# hello\ngrace = 10\n{ONE}{TWO}")
+        self.assertEqual(answer, {"changed": [], "needsRestart": []})
+        self.assertEqual([each.service for each in clients.members], services)
+
+    def test_forwards(self) -> None:
+        """
+        Other forwards, or other rules for them, are the running client's.
+        """
+        clients = self.start(ONE + TWO)
+        first, second = (each.service for each in clients.members)
+        answer = self.change(ONE + TWO.replace("h:2", "h:3") + "max-visitors = 3\n")
+        self.assertEqual(
+            answer["changed"],
+            [
+                "client of tcp:two:1: forward n=h:2 asks something else of visitors"
+                " and leads to h:3"
+            ],
+        )
+        assert isinstance(second, TunnelClientService)
+        (forward,) = second.forwards
+        assert forward.policy is not None
+        self.assertEqual((forward.target, forward.policy.total), ("h:3", 3))
+        self.assertIs(clients.members[0].service, first)
+        # What is asked of all visitors is asked of those of all forwards.
+        answer = self.change(f"rate = '5kB/s'\n{ONE}{TWO}")
+        self.assertEqual(len(answer["changed"]), 2)
+        (forward,) = first.forwards
+        self.assertEqual(forward.policy.rate, 5000)
+
+    def test_connection(self) -> None:
+        """
+        Credentials, and the way to the server, count from the next connection
+        on, and the running one goes on.
+        """
+        token = self.write("token", b"first")
+        text = f"{ONE}token-file = '{token}'\n"
+        clients = self.start(text.replace('forward = ["0=h:1"]\n', ""))
+        (member,) = clients.members
+        self.assertEqual(member.service._credentials, {"token": "first"})
+        token.write_bytes(b"second")
+        text = text.replace('forward = ["0=h:1"]\n', "")
+        answer = self.change(text)
+        words = "client of tcp:one:1: credentials, from its next connection on"
+        self.assertEqual(answer["changed"], [words])
+        self.assertEqual(member.service._credentials, {"token": "second"})
+        answer = self.change(text + "carrier = 'session'\ngrace = 3\n")
+        self.assertEqual(
+            answer["changed"],
+            [
+                "client of tcp:one:1: grace",
+                "client of tcp:one:1: carrier, from its next connection on",
+            ],
+        )
+        self.assertEqual(member.service._carrier.kind, "session")
+        self.assertIs(clients.members[0], member)
+
+    def test_otherDialects(self) -> None:
+        """
+        A client of another dialect starts anew when anything of it changes; the
+        others do not.
+        """
+        clients = self.start(ONE + RELAY)
+        first, relay = (each.service for each in clients.members)
+        answer = self.change(ONE + RELAY.replace("h:3", "h:4"))
+        self.assertEqual(len(answer["changed"]), 1)
+        self.assertIn("started anew", answer["changed"][0])
+        for _ in range(30):
+            self.clock.advance(0.2)
+        self.assertFalse(relay.running)
+        self.assertIs(clients.members[0].service, first)
+        self.assertIsNot(clients.members[1].service, relay)
+        self.assertTrue(clients.members[1].service.running)
+
+    def test_restart(self) -> None:
+        """
+        What is about the whole process needs a restart.
+        """
+        self.start(ONE + TWO)
+        answer = self.change(f"log-format = 'json'\nrpc = 'off'\n{ONE}{TWO}")
+        self.assertEqual(answer, {"changed": [], "needsRestart": ["log-format", "rpc"]})
+
+    def test_gaveUp(self) -> None:
+        """
+        One client that gives up does not end the others, and begins again when
+        the file is read again; the process ends with the last one.
+        """
+        clients = self.start(ONE + TWO)
+        first, second = clients.members
+        first.service._gaveUp(TunnelError("auth-refused"))
+        self.assertEqual(self.ended, [])
+        answer = self.change(ONE + TWO)
+        self.assertIn("started anew", answer["changed"][0])
+        for _ in range(30):
+            self.clock.advance(0.2)
+        self.assertEqual(self.where(clients), ["tcp:two:1", "tcp:one:1"])
+        self.assertFalse(any(each.over for each in clients.members))
+        second.service._gaveUp(TunnelError("auth-refused"))
+        self.assertEqual(self.ended, [])
+        clients.members[1].service._gaveUp(TunnelError("auth-refused"))
+        self.assertEqual(self.ended, [True])
+
+    def test_single(self) -> None:
+        """
+        A file without tables is one client, also if it gets another server.
+        """
+        clients = self.start('connect = "tcp:one:1"\n')
+        answer = self.change('connect = "tcp:two:1"\n')
+        self.assertEqual(
+            answer["changed"],
+            ["client of tcp:one:1 stopped", "client of tcp:two:1 started"],
+        )
+        self.assertEqual(self.where(clients), ["tcp:two:1"])
+        self.assertEqual(self.ended, [])
+
+    def test_target(self) -> None:
+        """
+        The tunnel of a URI may lead elsewhere, too.
+        """
+        text = 'tunnel = "w3p://one:1/id#secret"\nto = "h:1"\n'
+        clients = self.start(text)
+        answer = self.change(text.replace("h:1", "h:2"))
+        self.assertEqual(len(answer["changed"]), 1)
+        self.assertIn("forward 0=h:1 leads to h:2", answer["changed"][0])
+        (member,) = clients.members
+        self.assertEqual(member.service.forwards[0].target, "h:2")

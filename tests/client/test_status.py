@@ -1,0 +1,444 @@
+"""
+Tests for L{tristunnel.client.status} and L{tristunnel.client.events}.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tristunnel.client.events import KEPT, RecentEvents
+from tristunnel.client.observers import SeveralClientObservers
+from tristunnel.client.status import SAMPLES, ProcessStatus, StatusTicks
+from tristunnel.errors import TunnelError
+from tristunnel.observer import ClientObserver
+from tristunnel.relay.visit import Visit
+
+NOON = 1_900_000_000.0
+
+
+class End:
+    """
+    An end that has read so many bytes.
+    """
+
+    def __init__(self, received: int = 0) -> None:
+        self.received = received
+
+
+class StatusTests(SynchronousTestCase):
+    """
+    What a client does, as it tells its observer.
+    """
+
+    def setUp(self) -> None:
+        """
+        Follow a client.
+        """
+        self.clock = Clock()
+        self.whole = ProcessStatus(
+            self.clock.seconds, lambda: NOON + self.clock.seconds()
+        )
+        self.client = self.whole.follow("tcp:server.example:9000")
+
+    def online(self) -> None:
+        """
+        Connect, with two tunnels to the same service.
+        """
+        self.client.connected(IPv4Address("TCP", "192.0.2.1", 9000))
+        self.client.acknowledged("framed")
+        for name in ("a", "b"):
+            self.ready(name)
+
+    def ready(self, name: str) -> None:
+        """
+        Open a tunnel.
+        """
+        address = f"tcp://server.example:{ord(name)}"
+        self.client.tunnelOpened(f"{name}=web", f"uri-{name}", address, "web")
+        self.client.tunnelReady(address, "web")
+
+    def visit(self, name: str = "", come: int = 0, go: int = 0) -> Visit:
+        """
+        Come as a visitor of a tunnel.
+        """
+        info = {"visitor": "203.0.113.7:5"}
+        if name:
+            info["tunnel"] = f"uri-{name}"
+        return Visit("web", End(go), End(come), info, self.client)
+
+    def leave(self, visit: Visit, reason: TunnelError | None = None) -> None:
+        """
+        Be over at both ends.
+        """
+        visit.ended(None)
+        visit.ended(reason)
+
+    def server(self) -> dict[str, Any]:
+        """
+        @return: What is said of the connection.
+        """
+        servers: Any = self.whole.describe()["servers"]
+        return dict(servers[0])
+
+    def tunnel(self, index: int = 0) -> dict[str, Any]:
+        """
+        @return: What is said of a tunnel.
+        """
+        return self.whole.tunnels()[index]
+
+    def texts(self) -> list[str]:
+        """
+        @return: The events, newest first.
+        """
+        return [str(event["text"]) for event in self.whole.events.latest(100)]
+
+    def test_life(self) -> None:
+        """
+        Connecting, online, waiting, connecting again, online again, and given
+        up at last.
+        """
+        self.assertEqual(self.server()["state"], "connecting")
+        self.online()
+        self.clock.advance(5)
+        self.assertEqual(
+            (self.server()["state"], self.server()["stateSeconds"]), ("online", 5)
+        )
+        self.client.disconnected(TunnelError("session-lost", "cable cut"))
+        self.client.reconnectQueued(3.0)
+        self.clock.advance(1)
+        found = self.server()
+        self.assertEqual((found["state"], found["retryIn"]), ("waiting", 2.0))
+        self.assertEqual(found["reason"], "cable cut [session-lost]")
+        self.assertFalse(self.tunnel()["ready"])
+        self.clock.advance(2)
+        found = self.server()
+        self.assertEqual((found["state"], found["retryIn"]), ("connecting", None))
+        self.online()
+        self.assertTrue(self.tunnel()["ready"])
+        self.assertEqual(len(self.whole.tunnels()), 2)
+        self.client.gaveUp(TunnelError("auth-refused", "who are you?"))
+        found = self.server()
+        self.assertEqual(found["state"], "stopped")
+        self.assertEqual(found["reason"], "who are you? [auth-refused]")
+
+    def test_stopping(self) -> None:
+        """
+        The end of the process shows as such, and the clients stay to be seen;
+        why one gave up is not forgotten.
+        """
+        self.online()
+        other = self.whole.follow("tcp:other:1")
+        other.gaveUp(TunnelError("bad-pin", "wrong one"))
+        self.whole.stopping()
+        self.client.stopped()
+        servers: Any = self.whole.describe()["servers"]
+        self.assertEqual([each["state"] for each in servers], ["stopping", "stopped"])
+
+    def test_roundTrip(self) -> None:
+        """
+        The round trip is known while the client is connected, once it was
+        measured.
+        """
+        self.assertIsNone(self.server()["roundTrip"])
+        self.online()
+        self.assertIsNone(self.server()["roundTrip"])
+        self.client.roundTripMeasured(0.0125)
+        self.assertEqual(self.server()["roundTrip"], 0.0125)
+        self.client.disconnected(TunnelError("session-lost"))
+        self.assertIsNone(self.server()["roundTrip"])
+
+    def test_visitors(self) -> None:
+        """
+        Visitors are counted where they came, also those who are gone, and in
+        all.
+        """
+        self.online()
+        first, second = self.visit("b", 10, 100), self.visit("b", 1, 2)
+        self.visit("a")
+        self.leave(first)
+        self.assertEqual(
+            [self.tunnel(i)["visitors"] for i in (0, 1)],
+            [1, 1],
+        )
+        found = self.tunnel(1)
+        self.assertEqual(found["visitorsTotal"], 2)
+        self.assertEqual((found["bytesIn"], found["bytesOut"]), (11, 102))
+        whole = self.whole.describe()
+        self.assertEqual((whole["visitors"], whole["visitorsTotal"]), (2, 3))
+        self.assertEqual((whole["bytesIn"], whole["bytesOut"]), (11, 102))
+        self.leave(second)
+        self.assertEqual(self.whole.describe()["visitors"], 1)
+
+    def test_unknownTunnel(self) -> None:
+        """
+        Where a dialect does not say which tunnel a visitor came by, the service
+        tells; one of no tunnel at all counts in all.
+        """
+        self.online()
+        self.visit()
+        self.assertEqual(self.tunnel(0)["visitors"], 1)
+        Visit("elsewhere", End(), End(), {}, self.client)
+        self.assertEqual(self.whole.describe()["visitors"], 2)
+
+    def test_rates(self) -> None:
+        """
+        Rates are measured from second to second, and so many of them are kept.
+        """
+        self.online()
+        ticks = StatusTicks(self.clock, self.whole)
+        ticks.startService()
+        self.addCleanup(ticks.stopService)
+        visitor, service = End(), End()
+        Visit("web", service, visitor, {"tunnel": "uri-a"}, self.client)
+        visitor.received, service.received = 500, 4000
+        self.clock.advance(1)
+        self.assertEqual(
+            (self.tunnel()["rateIn"], self.tunnel()["rateOut"]), (500, 4000)
+        )
+        visitor.received += 250
+        self.clock.pump([1.0])
+        whole = self.whole.describe()
+        self.assertEqual((whole["rateIn"], whole["rateOut"]), (250, 0))
+        self.clock.pump([1.0] * (SAMPLES + 5))
+        rates: Any = self.whole.describe()["rates"]
+        self.assertEqual(rates, [[0, 0]] * SAMPLES)
+
+    def test_refused(self) -> None:
+        """
+        A service that is not there shows, once, however often it is tried.
+        """
+        self.online()
+        for _ in range(3):
+            self.client.serviceFailed("web", TunnelError("service-refused", "nothing"))
+        self.assertEqual(self.whole.describe()["refused"], 3)
+        newest = self.whole.events.latest(1)[0]
+        self.assertEqual(
+            (newest["text"], newest["count"], newest["level"]),
+            ("a visitor was turned away: nothing [service-refused]", 3, "warn"),
+        )
+
+    def test_failedTunnel(self) -> None:
+        """
+        A tunnel that the server closes is not ready, with the reason.
+        """
+        self.online()
+        self.client.tunnelClosed("uri-a")
+        self.client.tunnelFailed("a=web", TunnelError("closed", "by an admin"))
+        found = self.tunnel()
+        self.assertFalse(found["ready"])
+        self.assertEqual(found["reason"], "by an admin [closed]")
+        self.ready("a")
+        self.assertEqual((self.tunnel()["ready"], self.tunnel()["reason"]), (True, ""))
+
+    def test_withdrawn(self) -> None:
+        """
+        A forward that is offered no longer is not shown; what its visitors
+        moved still counts, also that of those who leave later.
+        """
+        self.online()
+        stays = self.visit("a", 1, 1)
+        self.leave(self.visit("a", 5, 5))
+        self.client.forwardWithdrawn("a=web")
+        self.assertEqual(len(self.whole.tunnels()), 1)
+        self.leave(stays)
+        whole = self.whole.describe()
+        self.assertEqual(
+            (whole["visitors"], whole["visitorsTotal"], whole["bytesIn"]), (0, 2, 6)
+        )
+
+    def test_former(self) -> None:
+        """
+        So it is with a client that ends while others go on.
+        """
+        self.online()
+        stays = self.visit("a", 1, 1)
+        self.whole.follow("tcp:other:1")
+        self.client.stopped()
+        servers: Any = self.whole.describe()["servers"]
+        self.assertEqual([each["server"] for each in servers], ["tcp:other:1"])
+        self.assertEqual(self.whole.describe()["visitors"], 1)
+        self.leave(stays)
+        whole = self.whole.describe()
+        self.assertEqual((whole["visitors"], whole["bytesIn"]), (0, 1))
+
+    def test_listVisitors(self) -> None:
+        """
+        Those are told of first who have moved the most.
+        """
+        self.online()
+        self.visit("a", 1, 1)
+        self.visit("b", 900, 100)
+        self.clock.advance(2)
+        found = self.whole.visitors(1)
+        self.assertEqual(
+            found,
+            [
+                {
+                    "id": "2",
+                    "from": "203.0.113.7:5",
+                    "address": f"tcp://server.example:{ord('b')}",
+                    "target": "web",
+                    "seconds": 2,
+                    "bytesIn": 900,
+                    "bytesOut": 100,
+                    "rateIn": 450,
+                    "rateOut": 50,
+                }
+            ],
+        )
+
+    def test_events(self) -> None:
+        """
+        What happens is told, newest first.
+        """
+        self.client.acknowledged("framed")
+        self.ready("a")
+        self.clock.advance(1)
+        visit = self.visit("a", 2500, 100)
+        self.clock.advance(1.5)
+        self.leave(visit, TunnelError("reset", "went away"))
+        self.assertEqual(
+            self.texts(),
+            [
+                "203.0.113.7:5 left after 1.5 s, 2.5 kB down, 100 B up: went away"
+                " [reset]",
+                "203.0.113.7:5 came to web",
+                "visitors of tcp://server.example:97 reach web",
+                "connected to tcp:server.example:9000",
+            ],
+        )
+
+    def test_changed(self) -> None:
+        """
+        Whoever draws is told that there is something new.
+        """
+        calls: list[None] = []
+        self.whole.changed = lambda: calls.append(None)
+        self.online()
+        before = len(calls)
+        self.leave(self.visit())
+        self.assertEqual(len(calls), before + 2)
+
+    def test_hostileText(self) -> None:
+        """
+        What others write cannot drive a terminal.
+        """
+        self.client.acknowledged("framed")
+        self.client.tunnelReady("tcp://\x1b[2Jevil:1", "web")
+        Visit("web", End(), End(), {"visitor": "\x1b]0;x\x07\u202e"}, self.client)
+        self.client.disconnected(TunnelError("session-lost", "\x9b31m" + "x" * 9000))
+        said = str(self.whole.describe()) + str(self.whole.visitors())
+        for letter in ("\x1b", "\x07", "\x9b", "\u202e"):
+            self.assertNotIn(letter, said)
+            self.assertNotIn(ascii(letter)[1:-1], said)
+        self.assertLess(len(said), 5000)
+
+    def test_localPortStays(self) -> None:
+        """
+        A port of this machine is of use again when the server is back.
+        """
+        self.client.acknowledged("framed")
+        self.client.portReady("127.0.0.1:2222", "db")
+        self.client.disconnected(TunnelError("session-lost"))
+        self.assertFalse(self.tunnel()["ready"])
+        self.client.acknowledged("framed")
+        self.assertTrue(self.tunnel()["ready"])
+
+    def test_localPort(self) -> None:
+        """
+        A port of this machine shows; where each visitor connects by itself, it
+        is all there is to be online.
+        """
+        visiting = self.whole.follow("ws://relay.example", connects=False)
+        visiting.portReady("127.0.0.1:2222", "relay")
+        visiting.visitorRefused("relay", TunnelError("client-away"))
+        servers: Any = self.whole.describe()["servers"]
+        self.assertEqual(servers[1]["state"], "online")
+        found = self.tunnel()
+        self.assertEqual(
+            (found["address"], found["ready"], found["refused"]),
+            ("127.0.0.1:2222", True, 1),
+        )
+
+
+class EventTests(SynchronousTestCase):
+    """
+    What is kept of what happens.
+    """
+
+    def setUp(self) -> None:
+        """
+        Have a time of day.
+        """
+        self.clock = Clock()
+        self.events = RecentEvents(self.clock.seconds)
+
+    def test_crowd(self) -> None:
+        """
+        Thousands of visitors neither take memory nor drive out the rest.
+        """
+        self.events.add("session", "connected")
+        for number in range(3 * KEPT):
+            self.clock.advance(1)
+            self.events.add("visitor", str(number))
+        found = self.events.latest(10)
+        self.assertEqual(found[0]["text"], str(3 * KEPT - 1))
+        self.assertEqual(found[-1]["text"], "connected")
+        self.assertEqual(len(found), 10)
+        self.assertEqual(len(self.events.latest(10 * KEPT)), KEPT + 1)
+
+    def test_repeated(self) -> None:
+        """
+        What is said again is said once, with the time of the last.
+        """
+        for text in ("a", "b", "a", "a"):
+            self.clock.advance(1)
+            self.events.add("log", text, "warn")
+        self.assertEqual(
+            [(e["text"], e["count"], e["time"]) for e in self.events.latest(9)],
+            [("a", 3, 4.0), ("b", 1, 2.0)],
+        )
+
+    def test_lazy(self) -> None:
+        """
+        A text is made when it is read.
+        """
+        made: list[None] = []
+
+        def text() -> str:
+            made.append(None)
+            return "text"
+
+        self.events.add("visitor", text)
+        self.assertEqual(made, [])
+        self.assertEqual(self.events.latest(1)[0]["text"], "text")
+        self.events.latest(1)
+        self.assertEqual(len(made), 1)
+
+
+class SeveralTests(SynchronousTestCase):
+    """
+    L{SeveralClientObservers}.
+    """
+
+    def test_all(self) -> None:
+        """
+        It passes on everything there is to be told.
+        """
+        told: list[str] = []
+
+        class Listening(ClientObserver):
+            def __getattribute__(self, name: str) -> Any:
+                return lambda *arguments: told.append(name)
+
+        names = [name for name in vars(ClientObserver) if not name.startswith("_")]
+        several = SeveralClientObservers(Listening(), Listening())
+        for name in names:
+            method = getattr(several, name)
+            count = method.__func__.__code__.co_argcount - 1
+            method(*([None] * count))
+        self.assertEqual(told, [name for name in names for _ in "12"])

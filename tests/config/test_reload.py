@@ -1,0 +1,125 @@
+"""
+Reading a file again, L{tristunnel.config.reload}.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel, globalLogPublisher
+
+from tests.config.test_options import FileOptionsTestCase
+from tristunnel import server_tap
+from tristunnel.config.changes import Changes, differing
+from tristunnel.config.reload import Reload
+from tristunnel.errors import TunnelError
+
+
+class ReloadTests(FileOptionsTestCase):
+    """
+    All of a file is put in force, or nothing.
+    """
+
+    tap = server_tap
+
+    def setUp(self) -> None:
+        """Note what is applied, and what is logged."""
+        super().setUp()
+        self.applied: list[tuple[Any, Any]] = []
+        self.gate: Deferred[None] | None = None
+        self.events: list[Any] = []
+        globalLogPublisher.addObserver(self.events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+
+    async def apply(self, old: Any, new: Any) -> Changes:
+        """Note it, and perhaps take time."""
+        self.applied.append((old["lease"], new["lease"]))
+        if self.gate is not None:
+            await self.gate
+        return Changes([f"lease = {new['lease']:g}"], ["port"])
+
+    def test_good(self) -> None:
+        """
+        What has changed is answered, and logged.
+        """
+        reload = Reload(self.read("lease = 1"), self.apply)
+        self.file("lease = 2")
+        answer = self.successResultOf(reload.reload())
+        self.assertEqual(answer, {"changed": ["lease = 2"], "needsRestart": ["port"]})
+        self.file("lease = 3")
+        self.successResultOf(reload.reload())
+        self.assertEqual(self.applied, [(1.0, 2.0), (2.0, 3.0)])
+        told = [str(e["changes"]) for e in self.events if "changes" in e]
+        self.assertEqual(told[0], "lease = 2; needs a restart: port")
+
+    def test_bad(self) -> None:
+        """
+        Of a file that is wrong nothing is applied; the answer and the log have
+        the line. When it is right again, it counts.
+        """
+        reload = Reload(self.read("lease = 1"), self.apply)
+        for text in ("lease = 2\nfoo = 3", "lease = -1", "lease = ", "\xff"):
+            path = self.file(text)
+            error = self.failureResultOf(reload.reload(), TunnelError).value
+            self.assertEqual(error.code.name, "bad-option")
+            self.assertIn(f"{path}:", error.message)
+        path.unlink()
+        error = self.failureResultOf(reload.reload(), TunnelError).value
+        self.assertIn("cannot be read: No such file", error.message)
+        reload.reloadLater()
+        self.assertEqual(self.applied, [])
+        told = [e for e in self.events if e["log_level"] == LogLevel.error]
+        self.assertEqual(len(told), 6)
+        self.file("lease = 4")
+        self.successResultOf(reload.reload())
+        self.assertEqual(self.applied, [(1.0, 4.0)])
+
+    def test_noFile(self) -> None:
+        """
+        Without a file there is nothing to read.
+        """
+        reload = Reload(self.parse(), self.apply)
+        error = self.failureResultOf(reload.reload(), TunnelError).value
+        self.assertIn("--config names none", error.message)
+
+    def test_oneAfterTheOther(self) -> None:
+        """
+        Who asks while it is being done waits, and sees what is the case then.
+        """
+        self.gate = Deferred()
+        reload = Reload(self.read("lease = 1"), self.apply)
+        self.file("lease = 2")
+        first, second = reload.reload(), reload.reload()
+        self.assertNoResult(first)
+        self.assertEqual(self.applied, [(1.0, 2.0)])
+        self.file("lease = 3")
+        gate, self.gate = self.gate, None
+        gate.callback(None)
+        self.successResultOf(first)
+        self.successResultOf(second)
+        self.assertEqual(self.applied, [(1.0, 2.0), (2.0, 3.0)])
+
+    def test_broken(self) -> None:
+        """
+        If it fails for another reason, that is logged, and the next one may do.
+        """
+
+        async def fail(old: Any, new: Any) -> Changes:
+            raise RuntimeError("broken")
+
+        reload = Reload(self.read("lease = 1"), fail)
+        reload.reloadLater()
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.failureResultOf(reload.reload(), RuntimeError)
+
+    def test_differing(self) -> None:
+        """
+        What is the same in other words, or from elsewhere, is no change.
+        """
+        old = self.read("lease = 120.0\nport = ['tcp:1']")
+        self.assertEqual(differing(old, self.read("port = ['tcp:1']")), set())
+        self.assertEqual(
+            differing(old, self.read("port = ['tcp:1']", "--lease", "120")), set()
+        )
+        self.assertEqual(differing(old, self.read("grace = 1")), {"port", "grace"})

@@ -1,0 +1,13 @@
+"""
+What must not come of anything that a stranger says.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Broken"]
+
+
+class Broken(Exception):
+    """
+    A parser did what it must not.
+    """

@@ -1,0 +1,247 @@
+"""
+A whole server in memory, for strangers to come to.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import succeed
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+
+from tests.fuzz.broken import Broken
+from tests.tls.authority import makeAuthority
+from tristunnel.auth.connection_filter import checkingCallable
+from tristunnel.auth.realm import Authenticator, portalFor
+from tristunnel.rpc.site import limitedSite
+from tristunnel.server.doors import DoorFactory, FramedDoor
+from tristunnel.server.gate import Gate
+from tristunnel.server.proxied import behindProxy
+from tristunnel.sessions.server import TunnelServerFactory
+from tristunnel.tls.directory import CertificateDirectory
+from tristunnel.tunnels.registry import MemoryRegistry
+from tristunnel.tunnels.service import TunnelService
+from tristunnel.web.callers import HTTPCallers
+from tristunnel.web.forwarded import Forwarded
+from tristunnel.web.operators import Watch
+from tristunnel.web.tree import Health, HTTPDoor, rootOf, rpcPages
+from tristunnel.websocket.pages import webSocketPages
+
+__all__ = ["Doors", "proxied", "secure"]
+
+Wrap = Callable[["Doors"], Any]
+"""Puts something around the factory of a server's port."""
+
+
+class Doors:
+    """
+    A whole server in memory. Bytes come in at the port.
+
+    @param asked: Whether strangers are asked who they are. Then no login is
+        right. If not, there are no calls, so that no stranger opens a tunnel,
+        which would stay.
+    @param wrap: What is around the port.
+
+    @ivar errors: What was logged that is no everyday matter.
+    """
+
+    def __init__(self, asked: bool = True, wrap: Wrap | None = None) -> None:
+        self.clock = Clock()
+        self.errors: list[LogEvent] = []
+        watch = Watch(self.clock)
+        self._tally = watch.tally
+        checker = checkingCallable(lambda f: False)
+        authenticator = Authenticator(portalFor([checker])) if asked else None
+        self.service = TunnelService(self.clock, MemoryRegistry(), {}, watch.observer)
+        self.sessions = TunnelServerFactory(self.clock, self.service, authenticator)
+        self.gate = Gate(self.clock.seconds)
+        # Every stranger comes by a proxy that is trusted.
+        callers = HTTPCallers(
+            self.sessions.authenticator, Forwarded(["10.0.0.0/8"]), self.gate
+        )
+        pages: dict[bytes, Any] = {b"health": Health()}
+        pages.update(watch.pages(self.service, callers, self.gate, asked))
+        if asked:
+            pages.update(rpcPages(self.service, callers))
+            pages.update(
+                webSocketPages(
+                    self.clock, self.service, self.sessions, callers, ["/tunnel"]
+                )
+            )
+        site = limitedSite(rootOf(pages), reactor=self.clock)
+        doors = [HTTPDoor(site)]
+        self.factory: Any = DoorFactory(
+            self.clock,
+            [FramedDoor(self.sessions), *doors] if asked else doors,
+            watch.observer,
+            gate=self.gate,
+            proxied=wrap is proxied,
+        )
+        if wrap is not None:
+            self.factory = wrap(self)
+        self._observer = cast(Any, self._note)
+        globalLogPublisher.addObserver(self._observer)
+        self._address = 0
+        names = ("sessions", "strangers", "clients", "tunnels")
+        self._left = {**dict.fromkeys(names, 0), "timers": 2}
+
+    def close(self) -> None:
+        """
+        Listen to the log no more.
+        """
+        globalLogPublisher.removeObserver(self._observer)
+
+    def _note(self, event: LogEvent) -> None:
+        """
+        Keep what should not happen.
+        """
+        if event.get("log_level") in (LogLevel.error, LogLevel.critical):
+            self.errors.append(event)
+
+    def __call__(self, data: bytes) -> bool:
+        """
+        Be a stranger who says something, waits and leaves.
+
+        @return: Whether there was an answer.
+        """
+        # A new address each time, or the gate would let nobody in; but not too
+        # many, as it remembers them.
+        self._address = (self._address + 1) % 4096
+        address = IPv4Address(
+            "TCP",
+            f"10.{self._address >> 16 & 255}."
+            f"{self._address >> 8 & 255}.{self._address & 255}",
+            1,
+        )
+        transport = _Line(address, self.clock)
+        protocol: Any = self.factory.buildProtocol(address)
+        transport.protocol = protocol
+        protocol.makeConnection(transport)
+        half = len(data) // 2
+        for piece in (data[:half], data[half:]):
+            if transport.connected and not transport.disconnecting and piece:
+                transport.protocol.dataReceived(piece)
+        self.clock.advance(0)
+        self.clock.advance(15)
+        answered = bool(transport.value())
+        transport.cut()
+        # What lingers, lingers for a bounded time.
+        for _ in range(3):
+            self.clock.advance(45)
+        if self.errors:
+            errors, self.errors = self.errors, []
+            raise Broken(f"logged: {errors[0].get('log_failure') or errors[0]}")
+        left = {
+            "sessions": len(self.sessions.sessions),
+            "strangers": self.gate.strangers,
+            "clients": len(self.service.clients),
+            "tunnels": len(self._tally.tunnels),
+            "timers": len(self.clock.getDelayedCalls()),
+        }
+        # What one has left is not blamed on the next.
+        before, self._left = self._left, left
+        more = [name for name in left if left[name] > before[name]]
+        if more:
+            raise Broken(f"of this there is more: {', '.join(more)}")
+        return answered
+
+
+class _Line(StringTransport):
+    """
+    A connection that can be closed from either side.
+    """
+
+    protocol: Any
+
+    def __init__(self, address: IPv4Address, clock: Clock) -> None:
+        super().__init__(address, address)
+        self.connected = True
+        self._clock = clock
+
+    def cut(self) -> None:
+        """
+        Lose the connection, once.
+        """
+        if self.connected:
+            self.connected = False
+            self.protocol.connectionLost(Failure(ConnectionDone()))
+
+    def loseConnection(self) -> None:
+        """
+        Be lost in the reactor's next turn, as sockets are.
+        """
+        self.disconnecting = True
+        self._clock.callLater(0, self.cut)
+
+    abortConnection = loseConnection
+
+    def unregisterProducer(self) -> None:
+        """
+        Forget the producer; as with sockets, none is no error.
+        """
+        if self.producer is not None:
+            super().unregisterProducer()
+
+    def pauseProducing(self) -> None:
+        """Nothing is sent anyway."""
+
+    resumeProducing = pauseProducing
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """Nothing to set."""
+
+    setTcpKeepAlive = setTcpNoDelay
+
+    def loseWriteConnection(self) -> None:
+        """Nobody listens anyway."""
+
+    def isSecure(self) -> bool:
+        """No."""
+        return False
+
+
+class _Endpoint:
+    """
+    An endpoint that only keeps what it is to make connections with.
+    """
+
+    factory: Any
+
+    def listen(self, factory: Any) -> Any:
+        """
+        Keep it.
+        """
+        self.factory = factory
+        return succeed(None)
+
+
+def proxied(doors: Doors) -> Any:
+    """
+    Put the PROXY protocol around a port.
+    """
+    endpoint = _Endpoint()
+    behindProxy(cast(Any, endpoint)).listen(doors.factory)
+    return endpoint.factory
+
+
+def secure(doors: Doors) -> Any:
+    """
+    Put TLS around a port, with certificates for some names.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        authority = makeAuthority()
+        for number, names in enumerate((["a.example"], ["*.b.example", "c.example"])):
+            certificate, key = authority.issue(names)
+            Path(directory, f"{number}.pem").write_bytes(certificate + key)
+        # Time stands still for it, so that it never looks for the files again.
+        creator = CertificateDirectory(directory, seconds=lambda: 0.0)
+    return TLSMemoryBIOFactory(creator, False, doors.factory, doors.clock)

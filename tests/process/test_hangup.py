@@ -1,0 +1,109 @@
+"""
+SIGHUP, L{tristunnel.process.hangup}.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+from unittest.mock import patch
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tristunnel.process.hangup import HangupService
+
+
+class _Reactor:
+    """
+    Notes what is asked of it.
+    """
+
+    running = True
+
+    def __init__(self) -> None:
+        self.stopped = 0
+        self.calls: list[Any] = []
+
+    def callFromThread(self, call: Any) -> None:
+        """Keep the call."""
+        self.calls.append(call)
+
+    def stop(self) -> None:
+        """Note it."""
+        self.stopped += 1
+
+
+class HangupTests(SynchronousTestCase):
+    """
+    A function is called, when the reactor has time.
+    """
+
+    def setUp(self) -> None:
+        """Make a service."""
+        self.reactor = _Reactor()
+        self.called: list[str] = []
+        self.service = HangupService(self.reactor, lambda: self.called.append("now"))
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
+
+    def hangUp(self) -> None:
+        """Send the signal to ourselves."""
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    def test_called(self) -> None:
+        """
+        Not in the midst of anything, but by the reactor.
+        """
+        self.service.startService()
+        self.hangUp()
+        self.assertEqual(self.called, [])
+        for call in self.reactor.calls:
+            call()
+        self.assertEqual(self.called, ["now"])
+        self.assertEqual(self.reactor.stopped, 0)
+
+    def test_stop(self) -> None:
+        """
+        After the stop, whoever had the signal before has it again.
+        """
+        before: list[int] = []
+        signal.signal(signal.SIGHUP, lambda number, frame: before.append(number))
+        self.service.startService()
+        self.service.stopService()
+        self.hangUp()
+        self.assertEqual(before, [signal.SIGHUP])
+        self.assertEqual(self.reactor.calls, [])
+
+    def test_terminalGone(self) -> None:
+        """
+        When the terminal is gone that the program was started in, it ends.
+        """
+        with patch("tristunnel.process.hangup.os.tcgetpgrp", return_value=1):
+            self.service.startService()
+            self.hangUp()
+            self.reactor.calls.pop()()
+        self.assertEqual((self.called, self.reactor.stopped), (["now"], 0))
+        with patch("tristunnel.process.hangup.os.tcgetpgrp", side_effect=OSError):
+            self.hangUp()
+            self.reactor.calls.pop()()
+        self.assertEqual((self.called, self.reactor.stopped), (["now"], 1))
+
+    def test_nohup(self) -> None:
+        """
+        Unless it was started to outlive that terminal.
+        """
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with patch("tristunnel.process.hangup.os.tcgetpgrp", return_value=1):
+            self.service.startService()
+        with patch("tristunnel.process.hangup.os.tcgetpgrp", side_effect=OSError):
+            self.hangUp()
+            self.reactor.calls.pop()()
+        self.assertEqual((self.called, self.reactor.stopped), (["now"], 0))
+
+    def test_elsewhere(self) -> None:
+        """
+        In another thread signals are somebody else's.
+        """
+        with patch("tristunnel.process.hangup.signal.signal", side_effect=ValueError):
+            self.service.startService()
+            self.service.stopService()

@@ -1,0 +1,72 @@
+"""
+What a token is, and what it permits, as people read it.
+"""
+
+from __future__ import annotations
+
+from tristunnel.auth.permissions import RIGHTS, Permissions
+from tristunnel.auth.tokens_format import Token
+from tristunnel.rules.policy import VisitorPolicy
+from tristunnel.text.quantities import formatDuration, formatRate
+
+__all__ = ["permitted", "stateOf"]
+
+
+def stateOf(token: Token, now: float) -> str:
+    """
+    Whether a token is good, in a word or two.
+
+    @param now: Seconds since the epoch.
+    """
+    expires = token.permissions.expires
+    if token.revoked is not None:
+        return "revoked"
+    if expires is None:
+        return "valid"
+    left = expires - now
+    return f"valid for {formatDuration(left)}" if left > 0 else "expired"
+
+
+def permitted(permissions: Permissions) -> str:
+    """
+    What a token permits, in a few words.
+    """
+    words = [right for right in RIGHTS if right in permissions.may] or ["nothing"]
+    if permissions.ports is not None:
+        words.append(f"ports {permissions.ports}")
+    if permissions.protocols is not None:
+        words.append("/".join(sorted(permissions.protocols)) or "no protocol")
+    if permissions.maxTunnels is not None:
+        words.append(f"{permissions.maxTunnels} tunnels")
+    if permissions.maxVisitors is not None:
+        words.append(f"{permissions.maxVisitors} visitors")
+    if permissions.rate is not None:
+        words.append(formatRate(permissions.rate))
+    words.extend(_asked(permissions.policy))
+    if permissions.services is not None:
+        words.append(f"services {' '.join(permissions.services)}")
+    return ", ".join(words)
+
+
+def _asked(policy: VisitorPolicy) -> list[str]:
+    """
+    What is asked of visitors, in a few words.
+    """
+    words = []
+    if policy.allow:
+        words.append(f"visitors from {' '.join(map(str, policy.allow))}")
+    if policy.deny:
+        words.append(f"none from {' '.join(map(str, policy.deny))}")
+    if policy.total:
+        words.append(f"{policy.total} visitors a tunnel")
+    if policy.perAddress:
+        words.append(f"{policy.perAddress} an address")
+    if policy.perMinute:
+        words.append(f"{policy.perMinute} a minute")
+    if policy.rate:
+        words.append(f"{formatRate(policy.rate)} a tunnel")
+    if policy.idle:
+        words.append(f"silent for {formatDuration(policy.idle)}")
+    if policy.maxAge:
+        words.append(f"staying for {formatDuration(policy.maxAge)}")
+    return words

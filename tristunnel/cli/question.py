@@ -1,0 +1,246 @@
+"""
+Asking running programs what they do.
+"""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tristunnel.auth.files import reasonOf
+from tristunnel.client.token import givenToken
+from tristunnel.errors import TunnelError
+from tristunnel.process.leftovers import clearLeftovers
+from tristunnel.process.paths import defaultStateDirectory
+from tristunnel.rpc.words import Errand, Target, parseTarget
+from tristunnel.tls.certificates import parseFingerprint
+
+if TYPE_CHECKING:
+    from tristunnel.screen.model import Page
+
+__all__ = ["DEFAULT_SERVER", "Question", "lookAt", "pageOf"]
+
+DEFAULT_SERVER = "http://localhost:9000"
+"""Which server is asked if nobody names one, and no client runs."""
+
+_TIMEOUT = 10.0
+_UNKNOWN_METHOD = -32601
+
+
+class Question:
+    """
+    Whom to ask.
+
+    @ivar places: Where, and how each is called; looked for anew each time if
+        nobody named one.
+    """
+
+    def __init__(self, options: Namespace) -> None:
+        """
+        @raise TunnelError: C{bad-option}.
+        """
+        self._target: Target | None = None
+        self._authorization: str | None = None
+        self._authorities: str | None = options.ca
+        self._insecure: bool = options.insecure
+        self._pins = tuple(parseFingerprint(pin) for pin in options.pin)
+        self._directory = Path(options.state_dir or defaultStateDirectory())
+        self._where: str = options.where
+        if not options.where:
+            if options.token_file:
+                raise TunnelError(
+                    "bad-option", "--token-file is for a server: name it, as http://..."
+                )
+            return
+        try:
+            self._target = parseTarget(options.where)
+        except ValueError as error:
+            raise TunnelError(
+                "bad-option",
+                f"{options.where!r}: {error}; write for example {DEFAULT_SERVER}",
+            ) from None
+        tls = self._authorities or self._pins or self._insecure
+        if self._target.scheme != "https" and tls:
+            raise TunnelError(
+                "bad-option", "--ca, --pin and --insecure are for https:// only"
+            )
+        if token := givenToken(options.token_file):
+            self._authorization = f"Bearer {token}"
+
+    def places(self) -> list[tuple[str, Target]]:
+        """
+        Find out where to ask.
+
+        @raise TunnelError: If there is nobody.
+        """
+        if self._target is not None:
+            _checkSocket(self._target.socketPath)
+            return [(self._where, self._target)]
+        from tristunnel.client.control import clientSockets
+
+        found = []
+        for path in sorted(clientSockets(self._directory).glob("*.sock")):
+            clearLeftovers(str(path))
+            if path.exists():
+                where = f"unix:{path}"
+                found.append((where, parseTarget(where)))
+        # Whoever listens there is not known, so it gets no token.
+        return found or [(DEFAULT_SERVER, parseTarget(DEFAULT_SERVER))]
+
+    @property
+    def isNamed(self) -> bool:
+        """
+        Whether somebody named the place.
+        """
+        return self._target is not None
+
+    def errand(self, target: Target, method: str) -> Errand:
+        """
+        Make one call of it.
+        """
+        return Errand(
+            target=target,
+            method=method,
+            params=[],
+            authorization=self._authorization,
+            authorities=self._authorities,
+            pins=self._pins,
+            insecure=self._insecure,
+            timeout=_TIMEOUT,
+        )
+
+
+def _checkSocket(path: str) -> None:
+    """
+    @raise TunnelError: If a socket is not there, or is not for us.
+    """
+    if not path:
+        return
+    try:
+        os.stat(path)
+    except OSError as error:
+        raise TunnelError(
+            "session-lost",
+            f"{path}: {reasonOf(error)}; is the program running, and with this --rpc?",
+        ) from None
+    if not os.access(path, os.W_OK):
+        raise TunnelError(
+            "not-permitted", f"{path} is another user's: ask as that user, or as root"
+        )
+
+
+async def lookAt(reactor: Any, question: Question) -> list[dict[str, Any]]:
+    """
+    Ask all there are.
+
+    @return: What each of them says, with C{where}.
+    @raise TunnelError: If none of them answers, with one line that says why.
+    """
+    answers: list[dict[str, Any]] = []
+    problem: TunnelError | None = None
+    for where, target in question.places():
+        try:
+            answers.append(await _ask(reactor, question, where, target))
+        except TunnelError as error:
+            problem = error
+    if not answers and problem is not None:
+        raise problem
+    return answers
+
+
+async def _ask(
+    reactor: Any, question: Question, where: str, target: Target
+) -> dict[str, Any]:
+    """
+    Ask one program.
+
+    @raise TunnelError: If it does not answer.
+    """
+    from tristunnel.rpc.caller import CallFailed, ask
+    from tristunnel.rpc.pending import RemoteError
+
+    try:
+        try:
+            found = await ask(reactor, question.errand(target, "status"))
+        except RemoteError as error:
+            if error.number != _UNKNOWN_METHOD:
+                raise
+            found = await ask(reactor, question.errand(target, "listSessions"))
+            status = _server(where, found)
+        else:
+            if not isinstance(found, dict) or found.get("program") != "client":
+                raise TypeError
+            status = {"where": where, **found}
+        # Whoever answers otherwise is found out now.
+        pageOf(status, ())
+        return status
+    except CallFailed as error:
+        raise _notAnswered(question, where, error.status, str(error)) from None
+    except RemoteError as error:
+        raise TunnelError("session-lost", f"{where}: {error}") from None
+    except (TypeError, LookupError, AttributeError, ValueError):
+        raise TunnelError(
+            "session-lost", f"{where} answers, but it is no tunnel server or client"
+        ) from None
+
+
+def _notAnswered(
+    question: Question, where: str, status: int, message: str
+) -> TunnelError:
+    """
+    Say why there is no answer, and what to do.
+    """
+    if status == 401:
+        cure = "give --token-file FILE"
+        if not question.isNamed:
+            cure = f"name it: tristunnel status {where} --token-file FILE"
+        return TunnelError(
+            "auth-refused", f"the server at {where} wants to know who asks; {cure}"
+        )
+    if question.isNamed:
+        cure = "is that a tunnel server or client?" if status else "does it run there?"
+        message = f"{where}: {message.rstrip('.')}; {cure}"
+        return TunnelError("session-lost", message)
+    return TunnelError(
+        "session-lost",
+        "no client of this user runs here, and no server answers at"
+        f" {where}; start one, or name it: tristunnel status http://HOST:PORT",
+    )
+
+
+def _server(where: str, sessions: Any) -> dict[str, Any]:
+    """
+    Sum up what a server's C{listSessions} says.
+
+    @raise TypeError: If it is something else; C{LookupError}, C{ValueError} or
+        C{AttributeError} likewise.
+    """
+    if not isinstance(sessions, list):
+        raise TypeError
+    kinds: dict[str, list[dict[str, Any]]] = {"tunnel": [], "client": []}
+    for entry in sessions:
+        if entry["kind"] in kinds:
+            kinds[entry["kind"]].append(entry)
+    tunnels = kinds["tunnel"]
+    keys = ("visitors", "visitorsTotal", "bytesIn", "bytesOut", "rateIn", "rateOut")
+    return {
+        "where": where,
+        "program": "server",
+        "clients": kinds["client"],
+        "tunnels": tunnels,
+        **{key: sum(int(tunnel[key]) for tunnel in tunnels) for key in keys},
+    }
+
+
+def pageOf(status: Mapping[str, Any], hints: Sequence[str]) -> Page:
+    """
+    Make what is shown of a program.
+    """
+    from tristunnel.screen.model import clientPage, serverPage
+
+    if status["program"] == "client":
+        return clientPage(status, hints)
+    return serverPage(status, hints)

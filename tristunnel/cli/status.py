@@ -1,0 +1,241 @@
+"""
+C{tristunnel status}: what servers and clients do that run now.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tristunnel.cli.question import DEFAULT_SERVER, Question, lookAt, pageOf
+from tristunnel.client.token import TOKEN_VARIABLE
+from tristunnel.errors import TunnelError
+
+__all__ = ["addStatusCommand", "questionOf", "tunnelNamed"]
+
+INTERVAL = 1.0
+"""Seconds between two looks of C{--watch}."""
+
+
+def addStatusCommand(commands: Any) -> None:
+    """
+    Add C{status} to the commands of a parser.
+
+    @param commands: What C{add_subparsers} returned.
+    """
+    status = commands.add_parser(
+        "status",
+        help="show what a running server or client does",
+        description="Show what a running server or client does. Without WHERE: this"
+        f" user's clients on this machine, or else the server at {DEFAULT_SERVER}.",
+    )
+    add = status.add_argument
+    add(
+        "where",
+        metavar="WHERE",
+        nargs="?",
+        default="",
+        help="http://HOST:PORT, https://HOST:PORT or unix:/PATH",
+    )
+    add("--watch", action="store_true", help="show it again and again, until Ctrl-C")
+    add("--json", action="store_true", help="print an object on a line for each")
+    add(
+        "--qr",
+        metavar="TUNNEL",
+        help="print the QR code of a tunnel's address: its name, port or address",
+    )
+    add(
+        "--token-file",
+        metavar="FILE",
+        default="",
+        help="file with the token to ask with, - to be asked for it; without it, what"
+        f" {TOKEN_VARIABLE} holds",
+    )
+    add("--ca", metavar="FILE", help="PEM file with the only authorities to trust")
+    add(
+        "--pin",
+        metavar="SHA256",
+        action="append",
+        default=[],
+        help="fingerprint of the server's certificate; may be given again",
+    )
+    add("--insecure", action="store_true", help="believe any server")
+    add("--state-dir", metavar="DIRECTORY", default="", help="of the clients")
+    status.set_defaults(run=_run)
+
+
+def questionOf(words: Sequence[str]) -> Question:
+    """
+    Read a command line.
+
+    @param words: What follows C{tristunnel status}.
+    """
+    from tristunnel.cli import parser
+
+    return Question(parser().parse_args(["status", *words]))
+
+
+def _lines(
+    pen: Any,
+    found: Sequence[Mapping[str, Any]],
+    width: int,
+    height: int | None = None,
+    hints: Sequence[str] = (),
+) -> list[str]:
+    """
+    Draw all programs, below each other.
+
+    @param width: Columns; 0 for as many as it takes.
+    """
+    from tristunnel.screen.draw import drawPage, natural
+
+    lines: list[str] = []
+    for index, status in enumerate(found):
+        page = pageOf(status, () if lines else hints)
+        if lines:
+            lines.append("")
+        left = None
+        if height is not None:
+            left = max(0, (height - len(lines)) // (len(found) - index))
+        lines += drawPage(pen, page, width or max(80, natural(page)), left)
+    return lines
+
+
+def tunnelNamed(found: Sequence[Mapping[str, Any]], name: str) -> str:
+    """
+    Find the address of a tunnel, for a QR code.
+
+    @param name: The tunnel's name, its port, its address, or its service.
+    @return: What a phone should open.
+    @raise TunnelError: If there is none, or several.
+    """
+    from tristunnel.screen.model import webAddress
+
+    addresses: dict[str, set[str]] = {}
+    for status in found:
+        for tunnel in status["tunnels"]:
+            address = str(tunnel["address"])
+            web = webAddress(address)
+            if web:
+                wanted = str(tunnel.get("forward", "")).partition("=")[0]
+                addresses.setdefault(web, set()).update(
+                    (
+                        address,
+                        web,
+                        web.rstrip("/"),
+                        address.rpartition(":")[2],
+                        str(tunnel.get("target", "")),
+                        str(tunnel.get("name", "")),
+                        wanted,
+                    )
+                )
+    matches = [web for web, names in addresses.items() if name and name in names]
+    if len(matches) == 1:
+        return matches[0]
+    if not addresses:
+        raise TunnelError("unknown-tunnel", "no tunnel has an address for a QR code")
+    raise TunnelError(
+        "unknown-tunnel",
+        f"{'several tunnels are' if matches else 'no tunnel is'} called {name[:64]!r};"
+        f" there is {', '.join(addresses)}",
+    )
+
+
+def _run(options: Namespace) -> None:
+    """
+    Ask, and print.
+    """
+    from twisted.internet import reactor
+    from twisted.internet.task import react
+
+    question = Question(options)
+    problems: list[TunnelError | BrokenPipeError] = []
+
+    async def main(reactor: Any) -> None:
+        try:
+            if options.watch:
+                await _watch(reactor, question, options)
+            else:
+                _show(await lookAt(reactor, question), options)
+        except (TunnelError, BrokenPipeError) as error:
+            problems.append(error)
+
+    try:
+        react(main, [], _reactor=reactor)
+    except SystemExit as error:
+        if error.code:
+            raise
+    if problems:
+        raise problems[0]
+
+
+def _show(found: Sequence[Mapping[str, Any]], options: Namespace) -> None:
+    """
+    Print what was found.
+    """
+    from tristunnel.screen.draw import Pen
+
+    out = sys.stdout
+    pen = Pen(out.encoding or "utf-8", out.isatty())
+    if options.qr is not None:
+        from tristunnel.screen.qr import qrLines
+
+        address = tunnelNamed(found, options.qr)
+        lines = [address, *qrLines(address, pen.unicode, pen.coloured)]
+    elif options.json:
+        lines = [json.dumps(status) for status in found]
+    else:
+        width = 0
+        if out.isatty():
+            width = os.get_terminal_size(out.fileno()).columns or 80
+        lines = _lines(pen, found, width)
+    encoding = out.encoding or "utf-8"
+    text = "".join(f"{line}\n" for line in lines)
+    out.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    out.flush()
+
+
+async def _watch(reactor: Any, question: Question, options: Namespace) -> None:
+    """
+    Show it again and again.
+
+    @raise TunnelError: If the first look finds nothing.
+    """
+    from twisted.internet.task import deferLater
+
+    from tristunnel.screen.draw import Pen
+    from tristunnel.screen.service import Screen
+    from tristunnel.screen.terminal import Terminal
+
+    found = await lookAt(reactor, question)
+    problem = ""
+    terminal = None
+    if not options.json and options.qr is None:
+        terminal = Terminal.behind(sys.stdout)
+    if terminal is None:
+        while True:
+            _show(found, options)
+            await deferLater(reactor, INTERVAL)
+            found = await lookAt(reactor, question)
+    pen = Pen(terminal.encoding)
+
+    def draw(width: int, height: int) -> list[str]:
+        hints = ("Ctrl-C ends",)
+        lines = _lines(pen, found, width, height - bool(problem), hints)
+        return [problem[:width], *lines] if problem else lines
+
+    screen = Screen(reactor, terminal, pen, draw)
+    reactor.addSystemEventTrigger("before", "shutdown", screen.stopService)
+    screen.startService()
+    while True:
+        await deferLater(reactor, INTERVAL)
+        try:
+            found, problem = await lookAt(reactor, question), ""
+        except TunnelError as error:
+            # It may come back.
+            problem = error.message
+        screen.changed()

@@ -1,0 +1,267 @@
+"""
+Where C{tristunnel status} asks a running client: JSON-RPC on a socket that only
+its user can open, or on the loopback interface.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.endpoints import UNIXServerEndpoint, serverFromString
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tristunnel.auth.realm import Authenticator
+from tristunnel.client.status import VISITORS, ProcessStatus
+from tristunnel.errors import TunnelError
+from tristunnel.listeners.tcp import addressText
+from tristunnel.process.leftovers import withoutLeftovers
+from tristunnel.rpc.jsonrpc import Dispatcher
+from tristunnel.rpc.resource import JSONRPCResource
+from tristunnel.rpc.site import limitedSite
+from tristunnel.text.strings import splitEndpoint, whyNoEndpoint
+from tristunnel.web.callers import HTTPCallers
+from tristunnel.web.tree import rootOf
+
+__all__ = [
+    "OFF",
+    "ClientControl",
+    "ControlPort",
+    "clientSocket",
+    "clientSockets",
+    "parseControl",
+    "statusMethods",
+]
+
+OFF = "off"
+"""What C{--rpc} takes for nowhere."""
+
+_HOSTNAMES = ("localhost", "127.0.0.1", "::1")
+_MOST_VISITORS = 10_000
+
+
+@dataclass(frozen=True)
+class ControlPort:
+    """
+    Where calls are answered.
+
+    @ivar description: As messages name it.
+    @ivar endpoint: Where to listen.
+    @ivar own: Whether nobody asked for it: then the client works without.
+    """
+
+    description: str
+    endpoint: IStreamServerEndpoint
+    own: bool = False
+
+
+def clientSockets(stateDirectory: Path) -> Path:
+    """
+    Where the sockets of running clients are.
+    """
+    return stateDirectory / "clients"
+
+
+def clientSocket(reactor: Any, stateDirectory: Path) -> ControlPort:
+    """
+    The socket of this process, where nobody asked for another. It has a new
+    name each time, since one that was killed leaves its own behind.
+    """
+    path = clientSockets(stateDirectory) / f"{secrets.token_hex(4)}.sock"
+    endpoint = UNIXServerEndpoint(reactor, str(path), mode=0o600)
+    return ControlPort(f"unix:{path}", endpoint, True)
+
+
+def parseControl(reactor: Any, description: str) -> ControlPort:
+    """
+    Read C{--rpc} of a client.
+
+    @raise TunnelError: C{bad-option}.
+    """
+    prefix, parts, keywords = splitEndpoint(description)
+    written = description
+    if prefix == "unix":
+        if "mode" not in keywords:
+            written += ":mode=600"
+    elif prefix not in ("tcp", "tcp6"):
+        raise TunnelError(
+            "bad-option",
+            f"--rpc {description!r}: write unix:PATH, tcp:PORT:interface=127.0.0.1, or"
+            f" {OFF}",
+        )
+    elif not _isLoopback(keywords.get("interface", "")):
+        # Whoever can connect may ask: nobody is asked for a password.
+        raise TunnelError(
+            "bad-option",
+            f"--rpc {description!r} would answer other machines; write"
+            f" {prefix}:{parts[0] if parts else 'PORT'}:interface="
+            + ("127.0.0.1" if prefix == "tcp" else r"\:\:1")
+            + ", or unix:PATH",
+        )
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, written)
+    except Exception as error:
+        # Endpoint parsers raise whatever comes to hand.
+        raise TunnelError(
+            "bad-option",
+            f"--rpc {description!r} is no endpoint ({whyNoEndpoint(prefix, error)});"
+            " write unix:PATH or tcp:PORT:interface=127.0.0.1",
+        ) from None
+    return ControlPort(description, withoutLeftovers(endpoint, description))
+
+
+def _isLoopback(interface: str) -> bool:
+    """
+    Whether only this machine can reach an address.
+    """
+    try:
+        return ip_address(interface).is_loopback
+    except ValueError:
+        return False
+
+
+def statusMethods(status: ProcessStatus) -> dict[str, Callable[..., object]]:
+    """
+    The calls about what a client does.
+    """
+
+    def statusNow(caller: object) -> dict[str, object]:
+        return status.describe()
+
+    def listTunnels(caller: object) -> list[dict[str, object]]:
+        return status.tunnels()
+
+    def listVisitors(caller: object, limit: int = VISITORS) -> list[dict[str, object]]:
+        if type(limit) is not int or not 0 < limit <= _MOST_VISITORS:
+            raise TunnelError(
+                "bad-option", f"limit takes a number from 1 to {_MOST_VISITORS}"
+            )
+        return status.visitors(limit)
+
+    return {
+        "status": statusNow,
+        "listTunnels": listTunnels,
+        "listVisitors": listVisitors,
+    }
+
+
+class ClientControl(Service):
+    """
+    Answers calls.
+
+    @param reactor: Listens and tells time.
+    @param port: Where.
+    @param failed: Called with the reason if a port that was asked for cannot be
+        opened.
+
+    @ivar methods: What can be called, by name; others may add to it. Each takes
+        the caller and its own parameters.
+    """
+
+    _log = Logger(namespace="tristunnel.client")
+
+    def __init__(
+        self,
+        reactor: Any,
+        port: ControlPort,
+        failed: Callable[[TunnelError], None] = lambda reason: None,
+    ) -> None:
+        self.methods: dict[str, Callable[..., object]] = {}
+        self._reactor = reactor
+        self._port = port
+        self._failed = failed
+        self._listening: IListeningPort | None = None
+
+    def startService(self) -> None:
+        """
+        Listen.
+        """
+        super().startService()
+        page = JSONRPCResource(
+            Dispatcher(lambda name: self.methods.get(name)),
+            HTTPCallers(Authenticator()),
+            hostnames=_HOSTNAMES,
+        )
+        site = limitedSite(rootOf({b"rpc": page}), reactor=self._reactor)
+        site.noisy = False
+        try:
+            if self._port.own:
+                _makePrivate(Path(self._port.description.removeprefix("unix:")).parent)
+            with _forNobodyElse():
+                opening = maybeDeferred(self._port.endpoint.listen, site)
+        except OSError as error:
+            self._notOpened(Failure(error))
+            return
+        opening.addCallbacks(self._opened, self._notOpened)
+
+    def _opened(self, listening: IListeningPort) -> None:
+        """
+        It can be asked.
+        """
+        self._listening = listening
+        self._log.debug(
+            "Answering calls at {where}", where=addressText(listening.getHost())
+        )
+
+    def _notOpened(self, failure: Failure) -> None:
+        """
+        It cannot.
+        """
+        error = getattr(failure.value, "socketError", failure.value)
+        why = getattr(error, "strerror", None) or str(error)
+        if not self._port.own:
+            reason = TunnelError(
+                "port-taken", f"--rpc {self._port.description} cannot be opened: {why}"
+            )
+            self._log.critical("Cannot start: {reason}", reason=reason)
+            self._failed(reason)
+            return
+        self._log.info(
+            "{where} cannot be opened ({why}): 'tristunnel status' will not find this"
+            " client; give it --rpc unix:PATH, or --rpc off",
+            where=self._port.description,
+            why=why,
+        )
+
+    def stopService(self) -> Deferred[object]:
+        """
+        Listen no more; a socket goes, too.
+        """
+        super().stopService()
+        listening, self._listening = self._listening, None
+        if listening is None:
+            return succeed(None)
+        return maybeDeferred(listening.stopListening)
+
+
+def _makePrivate(directory: Path) -> None:
+    """
+    Have a directory that is its user's alone.
+
+    @raise OSError: If there can be none.
+    """
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.chmod(directory, 0o700)
+
+
+@contextmanager
+def _forNobodyElse() -> Iterator[None]:
+    """
+    Have a socket closed to others from its first moment: its mode is only set
+    once it is there.
+    """
+    before = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(before)

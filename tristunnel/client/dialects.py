@@ -1,0 +1,175 @@
+"""
+Which service runs a client, by the dialect it speaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tristunnel.client.direct import Carrier
+from tristunnel.client.lease import ClientLease
+from tristunnel.client.relay import RelayHostService
+from tristunnel.client.service import TunnelClientService
+from tristunnel.client.visitor import (
+    LocalPort,
+    Route,
+    VisitorService,
+    bySession,
+    byWebSocket,
+)
+from tristunnel.client.vtunnel import VTunnelClientService
+from tristunnel.client.zlayer import ZLayerClientService
+from tristunnel.client.zlayer import backoff as zlayerBackoff
+from tristunnel.errors import TunnelError
+from tristunnel.observer import ClientObserver
+
+if TYPE_CHECKING:
+    from tristunnel.client_tap import Options
+
+__all__ = ["DIALECTS", "GaveUp", "carrierOf", "makeClient"]
+
+GaveUp = Callable[[TunnelError], None]
+"""Called with the reason when a client makes no more attempts."""
+
+
+def makeClient(
+    reactor: Any, options: Options, observer: ClientObserver, gaveUp: GaveUp
+) -> Any:
+    """
+    Make the service of a client.
+
+    @return: A service with a C{stopNow}.
+    """
+    return DIALECTS[options["dialect"]](reactor, options, observer, gaveUp)
+
+
+def _framed(
+    reactor: Any, options: Options, observer: ClientObserver, gaveUp: GaveUp
+) -> Any:
+    """
+    A client of our own server, or of W3P's.
+    """
+    lease = ClientLease()
+    if not (options["tunnel"] or options["listen"]):
+        lease = ClientLease.forClient(
+            options.stateDirectory,
+            options.server.where,
+            [forward.spec for forward in options.forwards],
+            reactor,
+        )
+    client = TunnelClientService(
+        reactor,
+        options.server,
+        options.forwards,
+        options["credentials"],
+        observer,
+        lease,
+        options["grace"],
+        gaveUp,
+        carrier=carrierOf(options),
+    )
+    client.tunnelOptions = options.policy.describe()
+    if not options["listen"]:
+        return client
+    route = bySession(client, options["service"])
+    port = _port(reactor, options, route, options["service"], observer, gaveUp)
+    return VisitorService(client, port)
+
+
+def carrierOf(options: Options) -> Carrier:
+    """
+    How streams travel. A proxy need not pass on that one direction of a
+    connection is over, so by itself none is used for single streams.
+    """
+    kind = str(options["carrier"])
+    if options["proxy"] and kind == "auto":
+        kind = "session"
+    return Carrier(kind, options["spares"], options["sessions"])
+
+
+def _vtunnel(
+    reactor: Any, options: Options, observer: ClientObserver, gaveUp: GaveUp
+) -> Any:
+    """
+    A client of a vtunnel server.
+    """
+    return VTunnelClientService(
+        reactor,
+        options.server,
+        options.forwards,
+        observer=observer,
+        grace=options["grace"],
+        gaveUp=gaveUp,
+    )
+
+
+def _zlayer(
+    reactor: Any, options: Options, observer: ClientObserver, gaveUp: GaveUp
+) -> Any:
+    """
+    A client of a zlayer server.
+    """
+    return ZLayerClientService(
+        reactor,
+        options.server,
+        options.forwards,
+        options["credentials"],
+        observer,
+        grace=options["grace"],
+        gaveUp=gaveUp,
+        delay=zlayerBackoff,
+    )
+
+
+def _relay(
+    reactor: Any, options: Options, observer: ClientObserver, gaveUp: GaveUp
+) -> Any:
+    """
+    Either side of a relay.
+    """
+    if options["listen"]:
+        where = options.server.where
+        route = byWebSocket(options.server)
+        port = _port(reactor, options, route, where, observer, gaveUp)
+        return VisitorService(None, port)
+    return RelayHostService(
+        reactor,
+        options.server,
+        options.forwards[0],
+        observer,
+        options["grace"],
+        gaveUp,
+    )
+
+
+def _port(
+    reactor: Any,
+    options: Options,
+    route: Route,
+    what: str,
+    observer: ClientObserver,
+    gaveUp: GaveUp,
+) -> LocalPort:
+    """
+    The port of local visitors.
+    """
+    port = LocalPort(
+        reactor,
+        options.localEndpoint,
+        options["listen"],
+        route,
+        what,
+        options["grace"],
+        gaveUp,
+    )
+    port.observer = observer
+    return port
+
+
+DIALECTS: dict[str, Callable[[Any, Options, ClientObserver, GaveUp], Any]] = {
+    "framed": _framed,
+    "vtunnel": _vtunnel,
+    "zlayer": _zlayer,
+    "relay": _relay,
+}

@@ -1,0 +1,239 @@
+"""
+All clients of a process: one for each server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.logger import Logger
+
+from tristunnel.client.dialects import carrierOf, makeClient
+from tristunnel.client.service import TunnelClientService
+from tristunnel.config.changes import Changes, differing
+from tristunnel.config.keys import keysOf
+from tristunnel.observer import ClientObserver
+from tristunnel.rules.policy_options import PolicyOptionsMixin
+
+if TYPE_CHECKING:
+    from tristunnel.client_tap import Options
+
+__all__ = ["Clients", "Member"]
+
+_OF_FORWARDS = {"forward", "private", "to", *keysOf(PolicyOptionsMixin)}
+"""Options that are about what is offered, and not about the server."""
+
+_AT_ONCE = {"grace", "state-dir"}
+_IDENTITY = {"credentials", "credentials-file", "token-file"}
+
+
+@dataclass(eq=False)
+class Member:
+    """
+    One client.
+
+    @ivar options: Its own.
+    @ivar service: What runs it.
+    @ivar over: Whether it has given up.
+    """
+
+    options: Options
+    service: Any = None
+    over: bool = False
+
+    @property
+    def name(self) -> str:
+        """
+        What messages call it.
+        """
+        return f"client of {self.options.server.where}"
+
+
+def _keyOf(options: Options) -> tuple[object, ...]:
+    """
+    What makes a client this one and no other.
+    """
+    return (
+        options["dialect"],
+        options.server.where,
+        (options["tunnel"] or "").partition("#")[0],
+        options["listen"],
+        options["service"],
+    )
+
+
+class Clients(MultiService):
+    """
+    Runs clients, and changes them when their file does.
+
+    @param reactor: Tells time.
+    @param options: The options; those of each client are in C{each}.
+    @param observer: Makes the observer of a client.
+    @param ended: Called when the last one has given up.
+
+    @ivar members: The clients.
+    """
+
+    _log = Logger(namespace="tristunnel.client")
+
+    def __init__(
+        self,
+        reactor: Any,
+        options: Options,
+        observer: Callable[[Options], ClientObserver],
+        ended: Callable[[], None],
+    ) -> None:
+        super().__init__()
+        self.members: list[Member] = []
+        self._reactor = reactor
+        self._observer = observer
+        self._ended = ended
+        # Those that are about to stop.
+        self._leaving: dict[Member, Deferred[Any]] = {}
+        for each in options.each:
+            self._begin(each)
+
+    def _begin(self, options: Options) -> Member:
+        """
+        Make a client, and start it if the others run.
+        """
+        member = Member(options)
+        member.service = makeClient(
+            self._reactor,
+            options,
+            self._observer(options),
+            lambda reason: self._gaveUp(member),
+        )
+        self.members.append(member)
+        member.service.setServiceParent(self)
+        return member
+
+    def _gaveUp(self, member: Member) -> None:
+        """
+        A client makes no more attempts.
+        """
+        member.over = True
+        if member in self.members and all(each.over for each in self.members):
+            self._ended()
+
+    def _end(self, member: Member, successor: Options | None = None) -> None:
+        """
+        Stop a client, without waiting for its visitors.
+
+        @param successor: What begins when it has stopped.
+        """
+        if member in self.members:
+            self.members.remove(member)
+        stopping = maybeDeferred(member.service.disownServiceParent)
+        self._leaving[member] = stopping
+        stopping.addErrback(
+            lambda failure: self._log.failure("A client did not stop", failure)
+        )
+
+        def stopped(result: object) -> None:
+            self._leaving.pop(member, None)
+            if successor is not None and self.running:
+                self._begin(successor)
+
+        stopping.addCallback(stopped)
+
+    def stopService(self) -> Deferred[Any]:
+        """
+        Stop all of them.
+        """
+        stopping: Any = super().stopService()
+        leaving = DeferredList([_after(each) for each in self._leaving.values()])
+        return DeferredList([stopping, leaving])
+
+    def stopNow(self) -> None:
+        """
+        Wait for visitors no longer.
+        """
+        for member in (*self.members, *self._leaving):
+            member.service.stopNow()
+
+    # Changes
+
+    async def change(self, old: Options, new: Options) -> Changes:
+        """
+        Put other options in force.
+        """
+        changes = Changes(restart=sorted(differing(old, new) & new.processWide))
+        left = list(self.members)
+        begin: list[Options] = []
+        matches: list[tuple[Member, Options]] = []
+        for options in new.each:
+            key = _keyOf(options)
+            member = next((each for each in left if _keyOf(each.options) == key), None)
+            if member is None:
+                begin.append(options)
+            else:
+                left.remove(member)
+                matches.append((member, options))
+        for member in left:
+            self._end(member)
+            changes.applied.append(f"{member.name} stopped")
+        for member, options in matches:
+            changes.applied += await self._adapt(member, options)
+        for options in begin:
+            member = self._begin(options)
+            changes.applied.append(f"{member.name} started")
+        return changes
+
+    async def _adapt(self, member: Member, options: Options) -> list[str]:
+        """
+        Put other options of one client in force.
+
+        @return: What has changed, in words.
+        """
+        old, service = member.options, member.service
+        different = differing(old, options) - options.processWide
+        identity = old["credentials"] != options["credentials"]
+        if not (different or identity or member.over):
+            member.options = options
+            return []
+        if member.over or type(service) is not TunnelClientService:
+            self._end(member, options)
+            return [f"{member.name} started anew, when its visitors have left"]
+        told = [f"{member.name}: {name}" for name in sorted(different & _AT_ONCE)]
+        others = sorted(different - _OF_FORWARDS - _AT_ONCE)
+        if identity and not _IDENTITY & set(others):
+            # The files say something else by now.
+            others.append("credentials")
+        if others or told:
+            service.adapt(
+                options.server,
+                options["credentials"],
+                carrierOf(options),
+                options["grace"],
+            )
+        if others:
+            told.append(
+                f"{member.name}: {', '.join(others)}, from its next connection on"
+            )
+        told += [
+            f"{member.name}: {change}"
+            for change in await service.changeForwards(options.forwards)
+        ]
+        if not (options["tunnel"] or options["listen"]):
+            service.moveLease(options.stateDirectory)
+        member.options = options
+        return told
+
+
+def _after(stopping: Deferred[Any]) -> Deferred[None]:
+    """
+    Wait for something that has others waiting for it.
+    """
+    done: Deferred[None] = Deferred()
+
+    def told(result: object) -> object:
+        done.callback(None)
+        return result
+
+    stopping.addBoth(told)
+    return done

@@ -1,0 +1,80 @@
+"""
+Putting a changed file in force while everything runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.logger import Logger
+
+from tristunnel.config.changes import Changes
+from tristunnel.config.options import ConfiguredOptions
+from tristunnel.errors import TunnelError
+
+__all__ = ["Reload"]
+
+
+class Reload:
+    """
+    Reads the options of a running program again.
+
+    @param options: Those in force.
+    @param apply: Puts other options in force, all of which are right: called
+        with the old ones and the new ones.
+    """
+
+    _log = Logger(namespace="tristunnel.config")
+
+    def __init__(
+        self,
+        options: ConfiguredOptions,
+        apply: Callable[[Any, Any], Awaitable[Changes]],
+    ) -> None:
+        self._options = options
+        self._apply = apply
+        self._lock = DeferredLock()
+
+    def reload(self) -> Deferred[dict[str, object]]:
+        """
+        Read the file, and put in force what has changed. If anything in it is
+        wrong, nothing changes.
+
+        @return: Fires with C{changed} and C{needsRestart}, lists of strings;
+            fails with L{TunnelError}.
+        """
+        return self._lock.run(Deferred.fromCoroutine, self._reload())
+
+    async def _reload(self) -> dict[str, object]:
+        """
+        Do it, while nobody else does.
+        """
+        old = self._options
+        try:
+            new = old.again()
+        except TunnelError as error:
+            self._log.error(
+                "The configuration was not loaded again, and nothing has changed:"
+                " {reason}",
+                reason=error.message,
+            )
+            raise
+        changes = await self._apply(old, new)
+        self._options = new
+        self._log.info("The configuration was loaded again: {changes}", changes=changes)
+        return changes.describe()
+
+    def reloadLater(self) -> None:
+        """
+        The same for a signal: the log has the answer.
+        """
+        self.reload().addErrback(self._failed)
+
+    def _failed(self, failure: Any) -> None:
+        """
+        What is wrong with a file was told.
+        """
+        if not failure.check(TunnelError):
+            self._log.failure("The configuration was not loaded again", failure)

@@ -1,0 +1,252 @@
+"""
+A client and what shows it: its screen, the calls about it, and the order in
+which they stop.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import IO, TYPE_CHECKING, Any
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, maybeDeferred
+
+from tristunnel.client.control import (
+    OFF,
+    ClientControl,
+    clientSocket,
+    statusMethods,
+)
+from tristunnel.client.log import LoggingClientObserver
+from tristunnel.client.observers import SeveralClientObservers
+from tristunnel.client.status import ProcessStatus, StatusTicks
+from tristunnel.observer import ClientObserver
+from tristunnel.screen.log import ScreenLog, Silenced
+from tristunnel.screen.model import Page, clientPage, qrTargets
+from tristunnel.screen.terminal import Terminal
+from tristunnel.text.words import age, amount, plural
+
+if TYPE_CHECKING:
+    from tristunnel.client_tap import Options
+
+__all__ = ["ClientWatch", "WatchedClient", "farewell", "screenTerminal", "tellOfDaemon"]
+
+_EVENTS = 60
+"""Events that the tallest screen is given."""
+
+
+def screenTerminal(options: Mapping[str, Any]) -> Terminal | None:
+    """
+    Find out whether a client has a screen: in a terminal, unless somebody wants
+    lines of a log there.
+
+    @param options: The client's, within C{twistd}'s.
+    @return: The terminal, or C{None} if lines are to be written.
+    """
+    outer: Mapping[str, Any] = getattr(options, "parent", None) or {}
+    if (
+        options["no-screen"]
+        or options["log-format"] != "text"
+        or not outer.get("nodaemon")
+        or outer.get("logfile") == "-"
+        or outer.get("logger")
+        or outer.get("debug")
+    ):
+        return None
+    # Without a terminal to read from it is one of several programs of a script.
+    if sys.__stdin__ is None or sys.__stdin__.closed or not sys.__stdin__.isatty():
+        return None
+    terminal = Terminal.behind(sys.__stdout__)
+    if terminal is not None and not terminal.mayEnter:
+        terminal.close()
+        return None
+    return terminal
+
+
+def tellOfDaemon(options: Mapping[str, Any]) -> None:
+    """
+    Say where to look, if this process is about to leave its terminal: C{twistd}
+    does so without a word.
+    """
+    outer: Mapping[str, Any] = getattr(options, "parent", None) or {}
+    out = sys.__stdout__
+    if "nodaemon" not in outer or outer["nodaemon"] or out is None or not out.isatty():
+        return
+    log = outer.get("logfile") or "twistd.log"
+    out.write(
+        "The client goes to the background. Its log is"
+        f" {'the system log' if outer.get('syslog') else log};"
+        " 'tristunnel status' shows what it does, and twistd -n keeps it here.\n"
+    )
+    out.flush()
+
+
+class WatchedClient(MultiService):
+    """
+    A client and its parts beside: those stop last, so that it can be seen how
+    the client stops.
+
+    @param client: The client's service.
+    @param status: What it does.
+    @param others: The parts beside.
+    """
+
+    def __init__(
+        self, client: Service, status: ProcessStatus, *others: Service
+    ) -> None:
+        super().__init__()
+        self._client = client
+        self._status = status
+        self._others = others
+        for each in (*others, client):
+            each.setServiceParent(self)
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Stop the client, then the others.
+        """
+        self.running = False
+        self._status.stopping()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        """
+        Stop in order.
+        """
+        try:
+            await maybeDeferred(self._client.stopService)
+        finally:
+            for each in self._others:
+                await maybeDeferred(each.stopService)
+
+
+class _LastWords(Service):
+    """
+    Says on the terminal, once that is as it was, what is worth to be kept.
+
+    @param status: What the client did.
+    @param log: What had no room on the screen.
+    """
+
+    def __init__(self, status: ProcessStatus, log: ScreenLog) -> None:
+        self._status = status
+        self._log = log
+
+    def stopService(self) -> None:
+        """
+        Say it.
+        """
+        self._log.stop()
+        farewell(self._status.describe(1), self._log, sys.__stdout__, sys.__stderr__)
+
+
+def farewell(
+    status: Mapping[str, Any], log: ScreenLog, out: IO[str] | None, err: IO[str] | None
+) -> None:
+    """
+    Write what was, and why it is over if that is nobody's wish.
+    """
+    try:
+        for each in (*log.tracebacks, *log.fatal):
+            print(each, file=err)
+        print(
+            f"{plural(status['visitorsTotal'], 'visitor')} in"
+            f" {age(status['seconds'])}, {amount(status['bytesIn'])} down,"
+            f" {amount(status['bytesOut'])} up",
+            file=out,
+            flush=True,
+        )
+        for server in status["servers"]:
+            if server["state"] == "stopped":
+                print(f"Giving up: {server['reason']}", file=err, flush=True)
+    except (OSError, ValueError):
+        # The terminal may be what is gone.
+        return
+
+
+class ClientWatch:
+    """
+    What shows the clients of a process: a screen, or lines of a log, and calls.
+
+    @param reactor: Tells time.
+    @param options: The process's.
+
+    @ivar status: What the clients do.
+    @ivar methods: What can be called, by name.
+    """
+
+    def __init__(self, reactor: Any, options: Options) -> None:
+        self.status = ProcessStatus(reactor.seconds)
+        self.methods = statusMethods(self.status)
+        self._reactor = reactor
+        self._options = options
+        self._terminal = screenTerminal(options)
+        self._log = ScreenLog(self.status.events)
+        if self._terminal is not None:
+            self._log.start()
+        tellOfDaemon(options)
+
+    def observer(self, options: Options) -> ClientObserver:
+        """
+        Make the observer of a client.
+
+        @param options: The client's own.
+        """
+        # twistd sends sys.stdout to the log; the addresses are for pasting.
+        out = sys.__stdout__ if self._terminal is None else None
+        connects = options["dialect"] != "relay" or not options["listen"]
+        status = self.status.follow(options.server.where, connects)
+        return SeveralClientObservers(LoggingClientObserver(out), status)
+
+    def around(self, client: Service, failed: Callable[[], None]) -> Service:
+        """
+        Put clients and what shows them together. What is returned must become a
+        direct part of C{twistd}'s application.
+
+        @param client: All of them.
+        @param failed: Called if the port of C{--rpc} cannot be opened.
+        """
+        options, status, terminal = self._options, self.status, self._terminal
+        beside: list[Service] = [StatusTicks(self._reactor, status)]
+        if options["rpc"] != OFF:
+            port = options.control
+            if port is None:
+                port = clientSocket(self._reactor, options.stateDirectory)
+            control = ClientControl(self._reactor, port, lambda reason: failed())
+            control.methods = self.methods
+            beside.append(control)
+        if terminal is None:
+            return WatchedClient(client, status, *beside)
+        # What draws is large, and a client without a screen does not load it.
+        from tristunnel.screen.draw import Pen, drawPage
+        from tristunnel.screen.service import Screen
+
+        pen = Pen(terminal.encoding)
+
+        def draw(width: int, height: int) -> list[str]:
+            return drawPage(pen, self._page(), width, height)
+
+        screen = Screen(self._reactor, terminal, pen, draw, self._codes)
+        status.changed = screen.changed
+        beside += [screen, _LastWords(status, self._log)]
+        together = WatchedClient(client, status, *beside)
+        outer: Mapping[str, Any] = getattr(options, "parent", None) or {}
+        if outer.get("logfile") or outer.get("syslog"):
+            return together
+        return Silenced(together)
+
+    def _page(self) -> Page:
+        """
+        What the screen shows.
+        """
+        status = self.status
+        hint = "Ctrl-C again: at once" if status.isStopping else "Ctrl-C stops"
+        code = ("q QR code",) if self._codes() else ()
+        return clientPage(status.describe(_EVENTS), (hint, *code))
+
+    def _codes(self) -> list[str]:
+        """
+        Addresses for a phone.
+        """
+        return qrTargets({"tunnels": self.status.tunnels()})

@@ -1,0 +1,341 @@
+"""
+Drawing a page in so many columns and lines.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from textwrap import wrap
+
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from tristunnel.screen.model import BAD, GOOD, PLAIN, WARY, EventLine, Fact, Page, Table
+
+__all__ = ["Pen", "drawPage", "natural"]
+
+_COLOURS = {PLAIN: "", GOOD: "green", WARY: "yellow", BAD: "bold red"}
+_GAP = 2
+_NARROWEST = 12
+_LINES = 3
+
+_FEWEST_EVENTS = 4
+"""Lines of events for which tables give way."""
+
+
+@dataclass(frozen=True)
+class _Signs:
+    """
+    What stands for what: not by colour alone.
+    """
+
+    marks: Mapping[str, str]
+    more: str
+    bars: str
+
+
+_UNICODE = _Signs(
+    {PLAIN: "\u25cf", GOOD: "\u25cf", WARY: "\u25cb", BAD: "\u2717"},
+    "\u2026",
+    "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588",
+)
+_ASCII = _Signs({PLAIN: "*", GOOD: "*", WARY: "o", BAD: "x"}, "...", "")
+
+
+class Pen:
+    """
+    Draws for one terminal.
+
+    @param encoding: What the terminal understands; more than ASCII is written
+        only for UTF-8.
+    @param styled: Whether it is a terminal at all, or a file of plain text.
+    @param environment: Says which colours there are: C{TERM}, C{COLORTERM},
+        C{NO_COLOR}.
+    """
+
+    def __init__(
+        self,
+        encoding: str = "utf-8",
+        styled: bool = True,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.unicode = encoding.lower().replace("-", "") in ("utf8", "u8")
+        self.signs = _UNICODE if self.unicode else _ASCII
+        self.coloured = styled and not environment.get("NO_COLOR")
+        self._styled = styled
+        self._environment = environment
+
+    def lines(self, parts: Sequence[RenderableType], width: int) -> list[str]:
+        """
+        Draw things below each other.
+
+        @return: The lines, with the terminal's codes for their styles.
+        """
+        out = io.StringIO()
+        console = Console(
+            file=out,
+            width=width,
+            height=1000,
+            force_terminal=self._styled,
+            color_system="auto" if self._styled else None,
+            highlight=False,
+            markup=False,
+            emoji=False,
+            legacy_windows=False,
+            _environ=self._environment,
+        )
+        for part in parts:
+            console.print(
+                part,
+                no_wrap=True,
+                overflow="ellipsis" if self.unicode else "crop",
+                crop=True,
+            )
+        lines = out.getvalue().split("\n")[:-1]
+        return lines if self._styled else [line.rstrip() for line in lines]
+
+    def middle(self, text: str, width: int) -> str:
+        """
+        Shorten a text in its middle: an address tells most at its ends.
+        """
+        if cell_len(text) <= width:
+            return text
+        more = self.signs.more
+        left = max(0, width - len(more))
+        tail = left * 2 // 3
+        return text[: left - tail] + more + text[len(text) - tail :]
+
+
+def natural(page: Page) -> int:
+    """
+    The width in which nothing of a page is left out.
+    """
+    widths = [_factNames(page) + _GAP + cell_len(fact.text) for fact in page.facts]
+    for table in page.tables:
+        widths.append(2 + sum(_widths(table)) + _GAP * (len(table.columns) - 1))
+    widths += [10 + cell_len(event.text) for event in page.events or ()]
+    return max(widths, default=0) + 2
+
+
+def drawPage(pen: Pen, page: Page, width: int, height: int | None = None) -> list[str]:
+    """
+    Draw a page.
+
+    @param height: Lines that there are; C{None} for as many as it takes.
+    @return: Not more than that.
+    """
+    parts: list[RenderableType] = [_title(page, width), ""]
+    parts += _facts(pen, page, width)
+    used = len(parts)
+    events = page.events
+    wanted = 0 if events is None else 2 + max(1, len(events))
+    for index, table in enumerate(page.tables):
+        rows = len(table.rows)
+        if height is not None:
+            behind = sum(
+                2 + max(1, len(each.rows)) for each in page.tables[index + 1 :]
+            )
+            behind += min(wanted, 2 + _FEWEST_EVENTS)
+            rows = max(1, height - used - 2 - behind)
+        drawn = _table(pen, table, width, rows)
+        parts += ["", *drawn]
+        used += 1 + min(max(1, len(table.rows)), rows) + 1
+    if events is not None:
+        left = None if height is None else height - used - 2
+        if left is None or left > 0:
+            parts += ["", Text("Events", "bold")]
+            parts += _events(events, width, left)
+    lines = pen.lines(parts, width)
+    return lines if height is None else lines[:height]
+
+
+def _title(page: Page, width: int) -> RenderableType:
+    """
+    The first line: what this is, and what can be done.
+    """
+    title = Text(page.title, "bold")
+    for count in range(len(page.hints), 0, -1):
+        hints = Text("   ".join(page.hints[:count]), "dim")
+        space = width - title.cell_len - hints.cell_len
+        if space >= _GAP:
+            return Text.assemble(title, " " * space, hints)
+    return title
+
+
+def _factNames(page: Page) -> int:
+    """
+    Columns that the names of the facts take.
+    """
+    return max((cell_len(fact.name) for fact in page.facts), default=0)
+
+
+def _facts(pen: Pen, page: Page, width: int) -> list[RenderableType]:
+    """
+    A line for each fact.
+    """
+    names = _factNames(page)
+    return [line for fact in page.facts for line in _fact(pen, fact, names, width)]
+
+
+def _fact(pen: Pen, fact: Fact, names: int, width: int) -> list[RenderableType]:
+    """
+    One fact, with its rates drawn where there is room.
+    """
+    colour = _COLOURS[fact.mood]
+    mark = "" if fact.mood == PLAIN else f"{pen.signs.marks[fact.mood]} "
+    indent = names + _GAP + len(mark)
+    first, *others = _wrapped(fact.text, width - indent)
+    text = Text.assemble((fact.name.ljust(names + _GAP), "dim"), (mark + first, colour))
+    room = min(len(fact.rates), width - text.cell_len - _GAP)
+    most = max(fact.rates, default=0.0)
+    if pen.signs.bars and room >= 5 and most > 0:
+        bars = pen.signs.bars
+        drawn = "".join(
+            bars[min(len(bars) - 1, int(each / most * len(bars)))]
+            for each in fact.rates[-room:]
+        )
+        text.append(" " * _GAP + drawn, "cyan")
+    return [text, *(Text.assemble(" " * indent, (each, colour)) for each in others)]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """
+    Break a text into a few lines: its cure is at its end.
+    """
+    lines = wrap(
+        text,
+        max(_NARROWEST, width),
+        max_lines=_LINES,
+        placeholder=" ...",
+        break_on_hyphens=False,
+    )
+    return lines or [""]
+
+
+def _widths(table: Table) -> list[int]:
+    """
+    Columns that the cells of a table take.
+    """
+    heads = [table.title, *table.columns[1:]]
+    return [
+        max(cell_len(each) for each in (head, *(cells[i] for _, cells in table.rows)))
+        for i, head in enumerate(heads)
+    ]
+
+
+def _table(pen: Pen, table: Table, width: int, most: int) -> list[RenderableType]:
+    """
+    A table of at most so many rows, in which the last says how many more there
+    are.
+    """
+    if not table.rows:
+        return [Text(table.title, "bold"), Text(f"  {table.empty}", "dim")]
+    widths = _widths(table)
+    number = len(widths)
+    # Numbers go from the right, but for the first one, until the rest fits.
+    while number > table.wide + 1 and _total(widths[:number]) > width:
+        number -= 1
+    widths = widths[:number]
+    for i in reversed(range(table.wide)):
+        excess = _total(widths) - width
+        if excess > 0:
+            widths[i] = max(min(_NARROWEST, widths[i]), widths[i] - excess)
+    rows = table.rows
+    more = len(rows) - most
+    if more > 0:
+        rows = rows[: most - 1]
+        more += 1
+    heads = [table.title, *table.columns[1:]]
+    drawn = [_row(table, heads, widths, ("", ""), "dim")]
+    for mood, cells in rows:
+        mark = (f"{pen.signs.marks[mood]} ", _COLOURS[mood])
+        texts = [
+            pen.middle(cell, widths[i]) if i < table.wide else cell
+            for i, cell in enumerate(cells[:number])
+        ]
+        drawn.append(_row(table, texts, widths, mark, ""))
+    if more > 0:
+        drawn.append(Text(f"  and {more:,} more", "dim"))
+    return drawn
+
+
+def _row(
+    table: Table,
+    texts: Sequence[str],
+    widths: Sequence[int],
+    mark: tuple[str, str],
+    style: str,
+) -> RenderableType:
+    """
+    A row, or the heads.
+
+    @param mark: What is in front, and its colour; the heads have none.
+    @param style: Of the row; the title is bold.
+    """
+    row = Text()
+    row.append(*mark)
+    first = widths[0] + 2 - cell_len(mark[0])
+    for i, text in enumerate(texts[: len(widths)]):
+        width = widths[i] if i else first
+        space = " " * max(0, width - cell_len(text))
+        if i >= table.wide:
+            row.append(space)
+        row.append(text, style if i or mark[0] else "bold")
+        if i < table.wide:
+            row.append(space)
+        if i < len(widths) - 1:
+            row.append(" " * _GAP)
+    return row
+
+
+def _total(widths: Sequence[int]) -> int:
+    """
+    Columns that a table takes.
+    """
+    return 2 + sum(widths) + _GAP * (len(widths) - 1)
+
+
+def _events(
+    events: Sequence[EventLine], width: int, most: int | None
+) -> list[RenderableType]:
+    """
+    A line for each event, and a few for those that somebody has to do something
+    about. Up to a third of the lines are kept for those that last.
+    """
+    if not events:
+        return [Text("  nothing has happened yet", "dim")]
+    drawn = [_event(event, width) for event in events]
+    if most is None:
+        return [line for lines in drawn for line in lines]
+    lasting = sum(
+        len(lines) for event, lines in zip(events, drawn, strict=True) if event.lasts
+    )
+    share = min(lasting, max(2, most // 3))
+    chosen: list[RenderableType] = []
+    for event, lines in zip(events, drawn, strict=True):
+        room = most - len(chosen)
+        if event.lasts:
+            share -= min(share, len(lines))
+        elif room <= share:
+            continue
+        chosen += lines[:room]
+    return chosen
+
+
+def _event(event: EventLine, width: int) -> list[RenderableType]:
+    """
+    The lines of one event.
+    """
+    before, colour = f"{event.time}  ", _COLOURS[event.mood]
+    texts = [event.text]
+    if event.mood != PLAIN:
+        texts = _wrapped(event.text, width - len(before))
+    lines: list[RenderableType] = []
+    for text in texts:
+        lines.append(Text.assemble((before, "dim"), (text, colour)))
+        before = " " * len(before)
+    return lines

@@ -1,0 +1,342 @@
+"""
+What is shown of a client or a server: words and numbers as text, apart from how
+they are drawn.
+
+It is made of what C{status} answers over RPC, so that a client's own screen and
+C{tristunnel status} show the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from tristunnel.text.words import age, amount, count, printable, rate
+
+__all__ = [
+    "BAD",
+    "GOOD",
+    "PLAIN",
+    "WARY",
+    "EventLine",
+    "Fact",
+    "Page",
+    "Table",
+    "clientPage",
+    "qrTargets",
+    "serverPage",
+    "webAddress",
+]
+
+PLAIN, GOOD, WARY, BAD = "plain", "good", "wary", "bad"
+"""Moods, which the drawing gives colours."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """
+    A name and what there is to say.
+
+    @ivar mood: One of the moods.
+    @ivar rates: Rates to draw behind the text, oldest first.
+    """
+
+    name: str
+    text: str
+    mood: str = PLAIN
+    rates: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class EventLine:
+    """
+    An event.
+
+    @ivar lasts: Whether it is to be seen for longer than the coming and going
+        of visitors.
+    """
+
+    time: str
+    text: str
+    mood: str = PLAIN
+    lasts: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """
+    Things of one kind, a row each.
+
+    @ivar title: What they are.
+    @ivar columns: The heads. The title is shown in place of the first one; what
+        comes behind those that C{wide} counts are numbers, which a narrow terminal
+        leaves out from the right.
+    @ivar rows: For each its mood and its cells.
+    @ivar wide: How many columns are text.
+    @ivar empty: What to say if there are no rows.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[str]]]
+    wide: int
+    empty: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """
+    All that is shown.
+
+    @ivar events: Newest first; C{None} where nobody knows of events.
+    """
+
+    title: str
+    facts: Sequence[Fact]
+    tables: Sequence[Table]
+    events: Sequence[EventLine] | None = None
+    hints: Sequence[str] = field(default_factory=tuple)
+
+
+_STATES = {
+    "online": ("online", GOOD),
+    "connecting": ("connecting", WARY),
+    "waiting": ("waiting", WARY),
+    "stopping": ("stopping", WARY),
+    "stopped": ("given up", BAD),
+}
+
+_MOODS = {"warn": WARY, "error": BAD}
+
+_DIALECTS = {"framed": "", "framed-plain": "plain W3P"}
+
+
+def clientPage(status: Mapping[str, Any], hints: Sequence[str] = ()) -> Page:
+    """
+    Show a client.
+
+    @param status: What its C{status} says.
+    @param hints: What can be done here.
+    """
+    servers = status["servers"]
+    facts = []
+    for server in servers:
+        if servers[1:]:
+            mood, text = _state(server)
+            facts.append(Fact(_server(server), f"{text}{_trip(server, ', ')}", mood))
+        else:
+            mood, text = _state(server)
+            facts += [Fact("State", text, mood), Fact("Server", _server(server))]
+            if server["roundTrip"] is not None:
+                facts.append(Fact("Round trip", _trip(server)))
+    facts.append(Fact("Visitors", _visitors(status)))
+    # What comes from the visitors goes down to the service.
+    facts += _traffic(status, "down", "up")
+    rows = []
+    for tunnel in status["tunnels"]:
+        mood = GOOD if tunnel["ready"] else BAD if tunnel["reason"] else WARY
+        rows.append(
+            (
+                mood,
+                (
+                    printable(tunnel["address"]) or "no address",
+                    printable(tunnel["target"]),
+                    count(tunnel["visitors"]),
+                    count(tunnel["visitorsTotal"]),
+                    rate(tunnel["rateIn"]),
+                    rate(tunnel["rateOut"]),
+                ),
+            )
+        )
+    table = Table(
+        "Tunnels",
+        ("Address", "Service", "Now", "In all", "Down", "Up"),
+        rows,
+        2,
+        "no tunnel yet",
+    )
+    title = f"tristunnel {printable(status['version'])}"
+    if "where" in status:
+        title += f", client {status['pid']}"
+    return Page(
+        title,
+        facts,
+        [table],
+        [_event(event) for event in status["events"]],
+        hints,
+    )
+
+
+def _state(server: Mapping[str, Any]) -> tuple[str, str]:
+    """
+    What a client is at.
+
+    @return: A mood and words.
+    """
+    state = server["state"]
+    word, mood = _STATES.get(state, (printable(str(state)), PLAIN))
+    reason = printable(server["reason"])
+    if state == "online":
+        return mood, f"{word} for {age(server['stateSeconds'])}"
+    if state == "waiting":
+        seconds = max(1, round(server["retryIn"]))
+        return mood, f"{word} {seconds} s to try again: {reason}"
+    if state == "stopping":
+        return mood, f"{word} when the visitors have left"
+    return mood, f"{word}: {reason}" if reason else word
+
+
+def _trip(server: Mapping[str, Any], before: str = "") -> str:
+    """
+    The round trip.
+    """
+    trip = server["roundTrip"]
+    return "" if trip is None else f"{before}{trip * 1000:.1f} ms"
+
+
+def _server(server: Mapping[str, Any]) -> str:
+    """
+    The server, and how it is spoken to if that is not as usual.
+    """
+    where = printable(server["server"])
+    dialect = server["dialect"]
+    dialect = _DIALECTS.get(dialect, printable(dialect))
+    return f"{where} ({dialect})" if dialect else where
+
+
+def _visitors(status: Mapping[str, Any]) -> str:
+    """
+    How many visitors there are.
+    """
+    parts = [
+        f"{count(status['visitors'])} now",
+        f"{count(status['visitorsTotal'])} in all",
+    ]
+    if status.get("refused"):
+        parts.append(f"{count(status['refused'])} turned away")
+    return ", ".join(parts)
+
+
+def _traffic(status: Mapping[str, Any], fro: str, to: str) -> list[Fact]:
+    """
+    What passes.
+
+    @param fro: The word for the way from the visitors.
+    @param to: The word for the way to them.
+    """
+    now = f"{rate(status['rateIn'])} {fro}, {rate(status['rateOut'])} {to}"
+    total = f"{amount(status['bytesIn'])} {fro}, {amount(status['bytesOut'])} {to}"
+    rates = [one + other for one, other in status.get("rates", ())]
+    return [Fact("Traffic", now, PLAIN, rates), Fact("In all", total)]
+
+
+def _event(event: Mapping[str, Any]) -> EventLine:
+    """
+    An event, and how often it came.
+    """
+    clock = datetime.fromtimestamp(event["time"]).strftime("%H:%M:%S")
+    text = printable(event["text"])
+    if event["count"] > 1:
+        text = f"{text} ({count(event['count'])} times)"
+    mood = _MOODS.get(event["level"], PLAIN)
+    return EventLine(clock, text, mood, event["kind"] != "visitor")
+
+
+def serverPage(status: Mapping[str, Any], hints: Sequence[str] = ()) -> Page:
+    """
+    Show a server.
+
+    @param status: Its C{tunnels} and C{clients}, as C{listSessions} has them, the
+        sums of their numbers, and C{where} it was asked.
+    @param hints: What can be done here.
+    """
+    tunnels, clients = status["tunnels"], status["clients"]
+    offered = Table(
+        "Tunnels",
+        ("Address", "Client", "Now", "In all", "In", "Out"),
+        [
+            (
+                GOOD if tunnel["from"] else WARY,
+                (
+                    printable(
+                        str(tunnel["address"] or f"service {tunnel.get('name', '')}")
+                    ),
+                    _owner(tunnel),
+                    count(int(tunnel["visitors"])),
+                    count(int(tunnel["visitorsTotal"])),
+                    rate(float(tunnel["rateIn"])),
+                    rate(float(tunnel["rateOut"])),
+                ),
+            )
+            for tunnel in tunnels
+        ],
+        2,
+        "no tunnel is open",
+    )
+    here = Table(
+        "Clients",
+        ("From", "Who", "Dialect", "Tunnels", "Here for"),
+        [
+            (
+                GOOD,
+                (
+                    printable(str(client["from"])),
+                    printable(str(client["owner"])) or "anybody",
+                    printable(str(client["dialect"])),
+                    count(len(client["tunnels"])),
+                    age(float(client["seconds"])),
+                ),
+            )
+            for client in clients
+        ],
+        3,
+        "no client is here",
+    )
+    facts = [
+        Fact("Server", printable(status["where"])),
+        Fact("Visitors", _visitors(status)),
+        *_traffic(status, "in", "out"),
+    ]
+    return Page("tristunnel server", facts, [offered, here], None, hints)
+
+
+def _owner(tunnel: Mapping[str, Any]) -> str:
+    """
+    Whose tunnel it is.
+    """
+    origin = printable(str(tunnel["from"]))
+    owner = printable(str(tunnel["owner"])) or "somebody"
+    return f"{owner} at {origin}" if origin else f"{owner}, not here"
+
+
+# Addresses as QR codes
+
+
+def webAddress(address: str) -> str:
+    """
+    What to open in a browser for a tunnel; empty where that makes no sense.
+
+    A TCP tunnel may lead to a web site or not; that is for whoever asks to
+    know.
+    """
+    try:
+        url = urlsplit(address)
+        place = url.netloc if url.hostname else ""
+    except ValueError:
+        return ""
+    if url.scheme in ("http", "https"):
+        return address
+    if place and url.scheme in ("tcp", "tls"):
+        return f"{'http' if url.scheme == 'tcp' else 'https'}://{place}/"
+    return ""
+
+
+def qrTargets(status: Mapping[str, Any]) -> list[str]:
+    """
+    The addresses of a client's tunnels that a phone could open.
+    """
+    found = [webAddress(str(tunnel["address"])) for tunnel in status["tunnels"]]
+    return [address for address in found if address]

@@ -1,0 +1,203 @@
+"""
+The screen as a service: what is drawn when, the keys, and the signals that stop
+a program for a while.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.text import Text
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+
+from tristunnel.screen.draw import Pen
+from tristunnel.screen.qr import qrLines
+from tristunnel.screen.terminal import Terminal
+
+__all__ = ["Screen"]
+
+INTERVAL = 0.25
+"""Seconds between two pictures at the least."""
+
+IDLE = 1.0
+"""Seconds after which the picture is drawn anew, though nothing happened: times
+and rates go on."""
+
+
+class Screen(Service):
+    """
+    Draws in a terminal for as long as it runs.
+
+    @param reactor: Tells time.
+    @param terminal: Where.
+    @param pen: Draws.
+    @param draw: Makes what is to be drawn, for so many columns and lines.
+    @param codes: Addresses of which a QR code may be asked for.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        terminal: Terminal,
+        pen: Pen,
+        draw: Callable[[int, int], Sequence[str]],
+        codes: Callable[[], Sequence[str]] = lambda: (),
+    ) -> None:
+        self._reactor = reactor
+        self._terminal = terminal
+        self._pen = pen
+        self._draw = draw
+        self._codes = codes
+        self._code: int | None = None
+        self._changed = True
+        self._drawn = float("-inf")
+        self._size = (0, 0)
+        self._ticking = LoopingCall(self._tick)
+        self._ticking.clock = reactor
+        self._before: dict[int, Any] = {}
+        terminal.keys = self._keys
+        terminal.gone = self._gone
+
+    def changed(self) -> None:
+        """
+        There is something new to be seen.
+        """
+        self._changed = True
+
+    def startService(self) -> None:
+        """
+        Take the terminal, once everything else has begun.
+        """
+        super().startService()
+        self._reactor.callWhenRunning(self._begin)
+
+    def _begin(self) -> None:
+        """
+        Take the terminal.
+        """
+        if not self.running:
+            return
+        # Whatever else ends this process, the terminal is put back.
+        atexit.register(self._terminal.close)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTSTP, signal.SIGQUIT):
+                self._before[number] = signal.signal(number, self._signalled)
+        self._ticking.start(INTERVAL)
+
+    def stopService(self) -> Deferred[None] | None:
+        """
+        Put the terminal back.
+        """
+        super().stopService()
+        if self._ticking.running:
+            self._ticking.stop()
+        for number, action in self._before.items():
+            signal.signal(number, action)
+        self._before = {}
+        self._terminal.close()
+        atexit.unregister(self._terminal.close)
+        return None
+
+    # Drawing
+
+    def _tick(self) -> None:
+        """
+        Draw, if there is anything new, or enough time has passed.
+        """
+        terminal = self._terminal
+        if not terminal.entered:
+            # It was stopped for a while, and may be in the background.
+            if not terminal.enter(self._reactor):
+                return
+            self._changed = True
+        now = self._reactor.seconds()
+        size = terminal.size
+        idle = now - self._drawn >= IDLE - INTERVAL / 2
+        if not (self._changed or idle or size != self._size):
+            return
+        self._size = size
+        if terminal.show(self._picture(*size), size):
+            self._changed, self._drawn = False, now
+
+    def _picture(self, width: int, height: int) -> Sequence[str]:
+        """
+        Draw what there is, or a code.
+        """
+        if self._code is not None:
+            codes = self._codes()
+            if codes:
+                return self._codePicture(codes, self._code % len(codes), width, height)
+            self._code = None
+        return self._draw(width, height)
+
+    def _codePicture(
+        self, codes: Sequence[str], index: int, width: int, height: int
+    ) -> list[str]:
+        """
+        Draw a code.
+        """
+        pen = self._pen
+        address = codes[index]
+        more = f"{index + 1} of {len(codes)}, q for the next, " if codes[1:] else ""
+        head = Text.assemble((address, "bold"), (f"  {more}any other key: back", "dim"))
+        code = qrLines(address, pen.unicode, pen.coloured)
+        lines = len(code) + 1
+        columns = (lines - 1) * 2 if pen.unicode else lines - 1
+        if lines > height or columns > width:
+            code = [f"The code needs {lines} lines and {columns} columns."]
+        return [*pen.lines([head], width), *code]
+
+    # Keys and signals
+
+    def _keys(self, text: str) -> None:
+        """
+        Somebody pressed keys.
+        """
+        if text in ("q", "Q"):
+            self._code = 0 if self._code is None else self._code + 1
+        else:
+            self._code = None
+        if text == "\x0c":
+            self._terminal.forget()
+        self._changed = True
+        if self._ticking.running:
+            self._reactor.callLater(0, self._drawNow)
+
+    def _drawNow(self) -> None:
+        """
+        A key is answered at once.
+        """
+        if self._ticking.running and self._terminal.entered:
+            self._tick()
+
+    def _gone(self) -> None:
+        """
+        The terminal is gone, and whoever watched: end, as programs in a
+        terminal do.
+        """
+        if self._reactor.running:
+            self._reactor.stop()
+
+    def _signalled(self, number: int, frame: object) -> None:
+        """
+        Stop for a while, or for ever, as the signal says, with the terminal as
+        it was.
+        """
+        self._reactor.callFromThread(self._obey, number)
+
+    def _obey(self, number: int) -> None:
+        """
+        Do what the signal does to programs without a screen.
+        """
+        self._terminal.leave()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        # Here it goes on, once it may.
+        signal.signal(number, self._signalled)

@@ -1,0 +1,332 @@
+"""
+Putting other options in force at a server that runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from tristunnel.auth.realm import Authenticator, portalFor
+from tristunnel.auth.tokens import TokenFile
+from tristunnel.config.changes import Changes, differing
+from tristunnel.config.keys import keysOf
+from tristunnel.listeners.tcp import TCPListeners
+from tristunnel.listeners.udp import UDPListeners
+from tristunnel.node.spec import NodeSpec
+from tristunnel.node.tunnel import NodeTunnel
+from tristunnel.relay.memory import HELD
+from tristunnel.rules.policy_options import PolicyOptionsMixin
+from tristunnel.rules.quota import defaultTotal
+from tristunnel.server.service import TunnelServerService
+from tristunnel.sessions.server import TunnelServerFactory
+from tristunnel.tls.in_force import CreatorInForce
+from tristunnel.tunnels.service import TunnelService
+from tristunnel.web.forwarded import Forwarded
+
+if TYPE_CHECKING:
+    from tristunnel.server_tap import Options
+
+__all__ = ["RESTART", "RunningServer"]
+
+RESTART = frozenset(
+    (
+        "check",
+        "demo",
+        "direct-udp",
+        "handshake-timeout",
+        "hostname",
+        "interface",
+        "log-format",
+        "no-dashboard",
+        "port",
+        "rpc",
+        "state-dir",
+        "websocket-path",
+    )
+)
+"""Options that only a restart puts in force."""
+
+_POLICY = frozenset(keysOf(PolicyOptionsMixin))
+_TLS = frozenset(("certificate", "private-key", "client-ca", "client-crl"))
+_VISITORS_TLS = frozenset(("visitor-certificate", "visitor-key"))
+
+
+class RunningServer:
+    """
+    The parts of a server whose options may change.
+
+    @param options: Those it was started with.
+    @param tunnels: The clients' tunnels.
+    @param sessions: The clients' sessions.
+    @param server: What listens.
+    @param authenticator: Says who a client is.
+    @param forwarded: Whom proxies speak for.
+    @param tokenFiles: The files of tokens, for those who revoke some.
+    @param makeNode: Makes a tunnel with another server.
+    @param nodes: Runs those tunnels.
+
+    @ivar visitorsTLS: The certificate that visitors see, if it is their own.
+    @ivar clientsTLS: The one that they see if it is the clients'.
+    """
+
+    _log = Logger(namespace="tristunnel.config")
+
+    def __init__(
+        self,
+        options: Options,
+        tunnels: TunnelService,
+        sessions: TunnelServerFactory,
+        server: TunnelServerService,
+        authenticator: Authenticator,
+        forwarded: Forwarded,
+        tokenFiles: list[TokenFile],
+        makeNode: Callable[[Options, NodeSpec], NodeTunnel],
+        nodes: MultiService,
+    ) -> None:
+        self.visitorsTLS: CreatorInForce | None = None
+        self.clientsTLS: CreatorInForce | None = None
+        self._ports = list(options.serverPorts)
+        self._checkers = list(options.get("credCheckers") or ())
+        self._tunnels = tunnels
+        self._sessions = sessions
+        self._server = server
+        self._authenticator = authenticator
+        self._forwarded = forwarded
+        self._tokenFiles = tokenFiles
+        self._makeNode = makeNode
+        self._nodes = nodes
+        # What zlayer's own server gives out, unless somebody says otherwise.
+        self._zlayerPorts = sessions.zlayer.ports
+        self.appliers: dict[frozenset[str], Callable[[Options, Options], object]] = {
+            _POLICY: self._policy,
+            _TLS: self._certificate,
+            _VISITORS_TLS: self._visitorCertificate,
+            frozenset(("auth",)): self._auth,
+            frozenset(("ports",)): self._portRange,
+            frozenset(("udp-idle",)): self._udpIdle,
+            frozenset(("grace",)): self._grace,
+            frozenset(("lease",)): self._lease,
+            frozenset(("max-tunnels", "max-tunnels-per-caller")): self._quota,
+            frozenset(("max-clients",)): self._maxClients,
+            frozenset(("max-services",)): self._maxServices,
+            frozenset(("accept-rate",)): self._acceptRate,
+            frozenset(("max-memory",)): self._maxMemory,
+            frozenset(("trusted-proxy",)): self._trustedProxies,
+            frozenset(("node",)): self._changeNodes,
+        }
+
+    def describePorts(self, options: Options) -> None:
+        """
+        Give out the ports that options say, from the start on.
+        """
+        self._sessions.zlayer.ports = None if options["ports"] else self._zlayerPorts
+
+    async def change(self, old: Options, new: Options) -> Changes:
+        """
+        Put other options in force.
+
+        @param old: Those that are.
+        @param new: Others, all of which are right.
+        """
+        different = differing(old, new)
+        changes = Changes(restart=sorted(different & RESTART))
+        for names, apply in self.appliers.items():
+            concerned = different & names
+            if not concerned:
+                continue
+            if apply(old, new) is False:
+                changes.restart += sorted(concerned)
+            else:
+                changes.applied += [
+                    f"{name} = {new.valueShown(name)}" for name in sorted(concerned)
+                ]
+        return changes
+
+    # What visitors are asked, and how many there may be
+
+    def _policy(self, old: Options, new: Options) -> None:
+        """
+        It holds for all tunnels at once.
+        """
+        self._tunnels.house.change(new.policy)
+
+    def _quota(self, old: Options, new: Options) -> None:
+        """
+        Tunnels that are there already stay.
+        """
+        self._tunnels.limit(
+            new["max-tunnels-per-caller"], new["max-tunnels"] or defaultTotal()
+        )
+
+    def _maxClients(self, old: Options, new: Options) -> None:
+        """
+        Clients that are there stay.
+        """
+        self._tunnels.clients.limit = new["max-clients"]
+
+    def _maxServices(self, old: Options, new: Options) -> None:
+        """
+        The same for a client's tunnels.
+        """
+        self._tunnels.rights.services = new["max-services"]
+
+    def _acceptRate(self, old: Options, new: Options) -> None:
+        """
+        From the next client on.
+        """
+        self._tunnels.clients.ramp.rate = new["accept-rate"]
+
+    def _maxMemory(self, old: Options, new: Options) -> None:
+        """
+        At once.
+        """
+        HELD.most = new.memory
+
+    # Time
+
+    def _grace(self, old: Options, new: Options) -> None:
+        """
+        When the server is stopped.
+        """
+        self._server.grace = new["grace"]
+
+    def _lease(self, old: Options, new: Options) -> None:
+        """
+        For clients that go from now on.
+        """
+        self._tunnels.leases.seconds = new["lease"]
+
+    def _udpIdle(self, old: Options, new: Options) -> None:
+        """
+        For new tunnels.
+        """
+        for listeners in self._tunnels.listeners.values():
+            if isinstance(listeners, UDPListeners):
+                listeners.idle = new["udp-idle"]
+
+    # Ports
+
+    def _portRange(self, old: Options, new: Options) -> None:
+        """
+        For new tunnels.
+        """
+        for listeners in self._tunnels.listeners.values():
+            if isinstance(listeners, TCPListeners | UDPListeners):
+                listeners.ports = new.portRange
+        self.describePorts(new)
+
+    # Who is who
+
+    def _auth(self, old: Options, new: Options) -> bool:
+        """
+        From the next login on. A checker that stays is the same one, for it
+        knows who uses its tokens.
+
+        @return: C{False} if from now on everybody is asked who they are, or
+            nobody, which is more than another list.
+        """
+        before: Sequence[str] = old.inForce()["auth"].value
+        after: Sequence[str] = new.inForce()["auth"].value
+        if bool(before) != bool(after):
+            return False
+        known = dict(zip(before, self._checkers, strict=False))
+        made: Iterable[Any] = new["credCheckers"]
+        self._checkers = [
+            known.get(spec, checker) for spec, checker in zip(after, made, strict=False)
+        ]
+        self._authenticator.askAt(portalFor(self._checkers))
+        self._tokenFiles[:] = [c for c in self._checkers if isinstance(c, TokenFile)]
+        return True
+
+    def _trustedProxies(self, old: Options, new: Options) -> None:
+        """
+        From the next request on.
+        """
+        self._forwarded.trust(new["trusted-proxy"])
+
+    # Certificates
+
+    def _certificate(self, old: Options, new: Options) -> bool:
+        """
+        For new connections.
+
+        @return: C{False} if a port that spoke TLS would not any more, or the
+            other way round.
+        """
+        if bool(old["certificate"]) != bool(new["certificate"]):
+            return False
+        fresh = {port.description: port.creator for port in new.serverPorts}
+        for port in self._ports:
+            creator = fresh.get(port.description)
+            if port.creator is not None and creator is not None:
+                port.creator.creator = creator.creator
+        if self.clientsTLS is not None and new.certificate is not None:
+            self.clientsTLS.creator = new.certificate
+        return True
+
+    def _visitorCertificate(self, old: Options, new: Options) -> bool:
+        """
+        The same for visitors.
+        """
+        if self.visitorsTLS is None or new.visitorCertificate is None:
+            return False
+        self.visitorsTLS.creator = new.visitorCertificate
+        return True
+
+    # Other servers
+
+    def _changeNodes(self, old: Options, new: Options) -> None:
+        """
+        Those whose words are the same are not touched.
+        """
+        wanted = dict(zip(new["node"], new.nodes, strict=True))
+        running = dict(zip(old["node"], self._tunnels.nodes, strict=True))
+        stopping: dict[str, Deferred[Any]] = {}
+        for text, node in running.items():
+            if text not in wanted:
+                stopping[node.spec.name] = self._stopNode(node)
+        fresh: list[NodeTunnel] = []
+        self._tunnels.nodes = []
+        for text, spec in wanted.items():
+            node = running.get(text)
+            if node is None:
+                node = self._makeNode(new, spec)
+                fresh.append(node)
+            self._tunnels.nodes.append(node)
+        for node in fresh:
+            before = stopping.get(node.spec.name)
+            if before is None:
+                self._startNode(None, node)
+            else:
+                before.addCallback(self._startNode, node)
+
+    def _stopNode(self, node: NodeTunnel) -> Deferred[Any]:
+        """
+        Let a tunnel's visitors finish, and end it.
+        """
+        stopping: Deferred[Any] = Deferred.fromCoroutine(_disown(node))
+        stopping.addErrback(
+            lambda failure: self._log.failure("A node's tunnel did not stop", failure)
+        )
+        return stopping
+
+    def _startNode(self, result: object, node: NodeTunnel) -> None:
+        """
+        Start one, now that none has its name.
+        """
+        if node in self._tunnels.nodes:
+            node.setServiceParent(self._nodes)
+
+
+async def _disown(node: NodeTunnel) -> None:
+    """
+    Stop a service, and have its parent forget it.
+    """
+    stopping: Any = node.disownServiceParent()
+    if stopping is not None:
+        await stopping
