@@ -16,4 +16,6 @@ check ruff format --check
 check mypy -p tristunnel
 check towncrier build --draft
 check sphinx-build -q -W -n -b html docs "$work/docs"
+check sphinx-build -q -W -n -b man docs "$work/man"
+check pydoctor -q tristunnel --html-output="$work/api"
 exit "$status"

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from tristunnel import __version__
 
@@ -16,11 +17,21 @@ author = "The tristunnel contributors"
 project_copyright = author
 version = release = __version__
 
+# The tables of docs/tables.py.
+extensions = ["tables"]
 exclude_patterns = ["_build"]
 highlight_language = "text"
 nitpicky = True
 html_theme = "alabaster"
-html_theme_options = {"description": "A self-hosted reverse tunnel"}
+html_theme_options = {
+    "description": "A self-hosted reverse tunnel",
+    "page_width": "1120px",
+    "body_max_width": "880px",
+}
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
+# Quotes and ellipses; two hyphens begin an option.
+smartquotes_action = "qe"
 html_show_copyright = False
 
 # sphinx-build -b man docs build/man

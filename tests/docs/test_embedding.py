@@ -1,0 +1,93 @@
+"""
+The code in C{docs/embedding.rst} runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
+from twisted.internet.protocol import Factory, Protocol
+from twisted.protocols.wire import Echo
+from twisted.trial.unittest import TestCase
+
+from tests.docs.pages import DOCS, page
+
+if not DOCS.is_dir():
+    skip = "there is no documentation beside these tests"
+
+
+def codeBlock(text: str, name: str) -> str:
+    """
+    @return: The code of a named C{code-block}.
+    """
+    lines = text.splitlines()
+    start = lines.index(f"   :name: {name}") + 1
+    block = []
+    for line in lines[start:]:
+        if line and not line.startswith("   "):
+            break
+        block.append(line[3:])
+    return "\n".join(block)
+
+
+class _Visitor(Protocol):
+    """
+    Says something and waits for as much.
+    """
+
+    def __init__(self) -> None:
+        self.answer: Deferred[bytes] = Deferred()
+
+    def connectionMade(self) -> None:
+        """
+        Begin.
+        """
+        assert self.transport is not None
+        self.transport.write(b"hello")
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Take the answer.
+        """
+        self.answer.callback(data)
+
+
+class EmbeddingTests(TestCase):
+    """
+    The code in C{docs/embedding.rst} runs.
+    """
+
+    async def test_serverAndClient(self) -> None:
+        """
+        A visitor reaches a service through the server and the client that the
+        page shows.
+        """
+        names: dict[str, Any] = {"print": lambda *words: None}
+        for name in ("embedded-server", "embedded-client"):
+            exec(codeBlock(page("docs/embedding.rst"), name), names)
+        here: Any = reactor
+        echo = here.listenTCP(0, Factory.forProtocol(Echo), interface="127.0.0.1")
+        self.addCleanup(echo.stopListening)
+        server = names["makeServer"](reactor, "tcp:0:interface=127.0.0.1")
+        server.startService()
+        self.addCleanup(server.stopService)
+        at = server.listening[0].getHost().port
+
+        ready: Deferred[str] = Deferred()
+        names["Addresses"].tunnelReady = lambda self, address, target: ready.callback(
+            address
+        )
+        client = names["makeClient"](
+            reactor, f"tcp:127.0.0.1:{at}", f"0=127.0.0.1:{echo.getHost().port}"
+        )
+        client.startService()
+        self.addCleanup(client.stopService)
+        port = int((await ready).rpartition(":")[2])
+        visitor = await connectProtocol(
+            HostnameEndpoint(reactor, "127.0.0.1", port), _Visitor()
+        )
+        self.assertEqual(await visitor.answer, b"hello")
+        visitor.transport.abortConnection()

@@ -1,0 +1,223 @@
+"""
+The reference has everything there is, and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+from unittest import SkipTest
+from unittest.mock import Mock
+
+from twisted.python import usage
+from twisted.trial.unittest import SynchronousTestCase
+
+import tristunnel
+from tests.docs.pages import DOCS, page
+from tristunnel.access_tap import Options as AccessOptions
+from tristunnel.client_tap import Options as ClientOptions
+from tristunnel.errors import CODES
+from tristunnel.rpc.methods import methodsOf
+from tristunnel.server_tap import Options as ServerOptions
+from tristunnel.tunnels.options import TunnelOptions
+from tristunnel.web import metrics
+
+if not DOCS.is_dir():
+    skip = "there is no documentation beside these tests"
+
+_REFERENCE = "docs/reference.rst"
+
+
+def section(text: str, title: str) -> str:
+    """
+    @return: What is below a title, up to the next one of its kind.
+    """
+    found = re.search(rf"^{re.escape(title)}\n([-=~])\1+\n", text, re.M)
+    if found is None:
+        raise LookupError(f"there is no section {title!r}")
+    rest = text[found.end() :]
+    end = re.search(rf"^[^\n]+\n{found[1]}{{3,}}\n", rest, re.M)
+    return rest if end is None else rest[: end.start()]
+
+
+def documentedOptions() -> dict[str, set[str]]:
+    """
+    @return: The options that the reference has, by program.
+    """
+    programs: dict[str, set[str]] = defaultdict(set)
+    program = ""
+    for line in page(_REFERENCE).splitlines():
+        if line.startswith(".. program:: "):
+            program = line.removeprefix(".. program:: ")
+        elif line.startswith(".. option:: "):
+            for option in line.removeprefix(".. option:: ").split(", "):
+                programs[program].add(option.split()[0].removeprefix("--"))
+    return programs
+
+
+class ReferenceTests(SynchronousTestCase):
+    """
+    C{docs/reference.rst} has everything there is, and nothing else.
+    """
+
+    def _longOptions(self, options: usage.Options) -> set[str]:
+        """
+        @return: The names of all options, without dashes.
+        """
+        return {name.removesuffix("=") for name in options.longOpt}
+
+    def test_serverOptions(self) -> None:
+        """
+        Every option of C{twistd tunnel} has an entry.
+        """
+        self.assertEqual(
+            documentedOptions()["twistd tunnel"], self._longOptions(ServerOptions())
+        )
+
+    def test_clientOptions(self) -> None:
+        """
+        Every option of C{twistd tunnel-client} has an entry.
+        """
+        self.assertEqual(
+            documentedOptions()["twistd tunnel-client"],
+            self._longOptions(ClientOptions()),
+        )
+
+    def test_accessOptions(self) -> None:
+        """
+        Every option of C{twistd tunnel-access} has an entry.
+        """
+        self.assertEqual(
+            documentedOptions()["twistd tunnel-access"],
+            self._longOptions(AccessOptions()),
+        )
+
+    def test_methods(self) -> None:
+        """
+        Every remote method has an entry.
+        """
+        service = Mock()
+        found = re.findall(r"^\.\. describe:: (\w+)\(", page(_REFERENCE), re.M)
+        self.assertEqual(sorted(found), sorted(methodsOf(service)))
+
+    def test_openTunnelOptions(self) -> None:
+        """
+        Every option of C{openTunnel} has an entry.
+        """
+        text = section(page(_REFERENCE), "Options of openTunnel")
+        found = re.findall(r"^``(\w+)``$", text, re.M)
+        self.assertEqual(
+            sorted(found), sorted(entry.name for entry in fields(TunnelOptions))
+        )
+
+    def test_errorCodes(self) -> None:
+        """
+        Every error code has a section with its number, whether it is
+        permanent, a cause and a cure.
+        """
+        text = section(page(_REFERENCE), "Error codes")
+        titles = re.findall(r"^([a-z-]+)\n~+\n", text, re.M)
+        self.assertEqual(titles, list(CODES))
+        for name, code in CODES.items():
+            told = section(text, name)
+            permanent = ", permanent" if code.permanent else ""
+            self.assertTrue(
+                told.lstrip().startswith(f"{code.number}{permanent}. *Cause:* "),
+                f"{name}: {told}",
+            )
+            self.assertIn("*Cure:*", told)
+            self.assertIn(f".. _error-{name}:\n\n{name}\n~", text)
+
+    def test_environment(self) -> None:
+        """
+        Every environment variable that is read has an entry.
+        """
+        found = set(re.findall(r"^\.\. envvar:: (\w+)", page(_REFERENCE), re.M))
+        pattern = re.compile(r'"(TRISTUNNEL_[A-Z]+|STATE_DIRECTORY|XDG_STATE_HOME)"')
+        package = Path(tristunnel.__file__).parent
+        read = {
+            name
+            for module in package.rglob("*.py")
+            for name in pattern.findall(module.read_text("utf-8"))
+        }
+        self.assertEqual(found, read)
+
+
+class TableTests(SynchronousTestCase):
+    """
+    The tables that Sphinx makes of the source.
+    """
+
+    def setUp(self) -> None:
+        """
+        Import what reads them.
+        """
+        sys.path.insert(0, str(DOCS))
+        self.addCleanup(sys.path.remove, str(DOCS))
+        import rows
+
+        self.tables: Any = rows
+
+    def first(self, rows: Iterator[tuple[str, ...]]) -> list[str]:
+        """
+        @return: The names in the first column. Every row says something.
+        """
+        names = []
+        for name, *_, meaning in rows:
+            self.assertTrue(meaning, name)
+            found = re.search(r"[<`]([^<`]+?)[>`]*$", name)
+            assert found is not None
+            names.append(found[1])
+        return names
+
+    def test_options(self) -> None:
+        """
+        Every option is there, with what it is for.
+        """
+        for program, kind in (
+            ("twistd tunnel", ServerOptions),
+            ("twistd tunnel-client", ClientOptions),
+            ("twistd tunnel-access", AccessOptions),
+        ):
+            wanted = {each.removesuffix("=") for each in kind().longOpt}
+            self.assertEqual(
+                self.first(self.tables.optionRows(program)),
+                [f"{program} --{name}" for name in sorted(wanted)],
+            )
+            self.assertIn(f".. option-table:: {program}\n", page(_REFERENCE))
+
+    def test_codes(self) -> None:
+        """
+        Every error code is there.
+        """
+        self.assertEqual(
+            self.first(self.tables.codeRows()), [f"error-{name}" for name in CODES]
+        )
+        self.assertIn(".. code-table::\n", page(_REFERENCE))
+
+    def test_methods(self) -> None:
+        """
+        Every method is there, and every option of C{openTunnel}.
+        """
+        self.assertEqual(
+            [each.partition("(")[0] for each in self.first(self.tables.methodRows())],
+            list(methodsOf(Mock())),
+        )
+        self.assertEqual(
+            self.first(self.tables.tunnelOptionRows()),
+            [entry.name for entry in fields(TunnelOptions)],
+        )
+
+    def test_metrics(self) -> None:
+        """
+        Every metric of the page about them is there.
+        """
+        if not metrics.available:
+            raise SkipTest("prometheus_client is not installed")
+        told = re.findall(r"^``(tristunnel_\w+)``", page("docs/metrics.rst"), re.M)
+        self.assertEqual(set(self.first(self.tables.metricRows())), set(told))
