@@ -1,0 +1,388 @@
+"""
+A way between a client and its server that can be cut, hung and slowed down.
+
+It passes on TCP connections, whatever they carry. What it does to them is what
+networks and the machines in them do: a connection is reset, closed, or falls
+silent, in one direction or in both. It never loses bytes in the midst of a
+connection that goes on, since TCP does not.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+__all__ = ["Leg", "Way"]
+
+_BUFFER = 64 * 1024
+_SLOW, _FULL, _HUNG = 1, 2, 4
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class Leg(Protocol):
+    """
+    One side of a connection that passes through.
+
+    @ivar isUp: Whether what is read here goes to the server.
+    @ivar other: The other side, once that stands.
+    @ivar over: Whether it is gone.
+    """
+
+    transport: Any
+
+    def __init__(self, way: Way, isUp: bool) -> None:
+        self.isUp = isUp
+        self.other: Leg | None = None
+        self.over = False
+        self._way = way
+        self._held = 0
+        self._eof = False
+        self._finished = False
+        self._late: deque[tuple[float, bytes | None]] = deque()
+        self._timer: Any = None
+
+    def connectionMade(self) -> None:
+        """
+        Let the kernel hold little, so that what is held is held here.
+        """
+        handle = self.transport.getHandle()
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            handle.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
+        self.transport.setTcpNoDelay(True)
+        self._way.legs.add(self)
+        if self.isUp:
+            self.hold(_FULL)
+            self._way.dial(self)
+
+    def meet(self, other: Leg) -> None:
+        """
+        The other side stands.
+        """
+        self.other, other.other = other, self
+        # Each is the producer of what the other one sends.
+        self.transport.registerProducer(other, True)
+        other.transport.registerProducer(self, True)
+        self.release(_FULL)
+
+    # What comes
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Pass it on, at the way's pace.
+        """
+        way = self._way
+        way.passed += len(data)
+        self._send(data)
+        if way.moment is not None and way.passed >= way.moment[0]:
+            (_, happens), way.moment = way.moment, None
+            happens()
+        wait = self._way.pace(self.isUp, len(data))
+        if wait > 0:
+            self.hold(_SLOW)
+            self._way.reactor.callLater(wait, self.release, _SLOW)
+
+    def readConnectionLost(self) -> None:
+        """
+        Pass on the end.
+        """
+        self._eof = True
+        self._send(None)
+        self._closeIfThrough()
+
+    def writeConnectionLost(self) -> None:
+        """
+        The end is on its way.
+        """
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        Pass on a reset.
+        """
+        self.over = True
+        self._way.legs.discard(self)
+        other = self.other
+        if other is None or other.over or self._held & _HUNG:
+            return
+        if not reason.check(ConnectionDone):
+            other.transport.abortConnection()
+
+    def _send(self, data: bytes | None) -> None:
+        """
+        Send to the other side, now or later.
+        """
+        if self._late or self._way.delay:
+            due = self._way.reactor.seconds() + self._way.delay
+            self._late.append((due, data))
+            self._sendLate()
+        elif self.other is not None:
+            self.other.put(data)
+
+    def _sendLate(self) -> None:
+        """
+        Send what is due.
+        """
+        now = self._way.reactor.seconds()
+        while self._late and self._late[0][0] <= now and not self._held & _HUNG:
+            _, data = self._late.popleft()
+            if self.other is not None:
+                self.other.put(data)
+        if self._late and (self._timer is None or not self._timer.active()):
+            wait = max(self._late[0][0] - now, 0.01)
+            self._timer = self._way.reactor.callLater(wait, self._sendLate)
+
+    def put(self, data: bytes | None) -> None:
+        """
+        Write, or send no more.
+        """
+        if self.over:
+            return
+        if data is not None:
+            self.transport.write(data)
+        elif not self._finished:
+            self._finished = True
+            self.transport.unregisterProducer()
+            if self._eof:
+                self.transport.loseConnection()
+            else:
+                self.transport.loseWriteConnection()
+
+    def _closeIfThrough(self) -> None:
+        """
+        Twisted does not do so by itself.
+        """
+        if self._finished and not self.over:
+            self.transport.loseConnection()
+
+    # Holding
+
+    def hold(self, why: int) -> None:
+        """
+        Read no more.
+        """
+        if not (self._held or self.over or self._eof):
+            self.transport.pauseProducing()
+        self._held |= why
+
+    def release(self, why: int) -> None:
+        """
+        Read again.
+        """
+        if self._held & why:
+            self._held &= ~why
+            if not (self._held or self.over or self._eof):
+                self.transport.resumeProducing()
+
+    @property
+    def hung(self) -> bool:
+        """
+        Whether nothing passes from this side.
+        """
+        return bool(self._held & _HUNG)
+
+    def hang(self) -> None:
+        """
+        Let nothing pass from this side, not even an end.
+        """
+        self.hold(_HUNG)
+
+    def resume(self) -> None:
+        """
+        Let everything pass again.
+        """
+        self.release(_HUNG)
+        if self._late:
+            self._sendLate()
+
+    def pauseProducing(self) -> None:
+        """
+        The other side's transport holds enough.
+        """
+        self.hold(_FULL)
+
+    def resumeProducing(self) -> None:
+        """
+        It has sent all it held.
+        """
+        self.release(_FULL)
+
+    def stopProducing(self) -> None:
+        """
+        It is gone.
+        """
+
+    def abort(self) -> None:
+        """
+        Reset this side, and say nothing to the other one.
+        """
+        if not self.over:
+            self.over = True
+            self._way.legs.discard(self)
+            self.transport.abortConnection()
+
+    def close(self) -> None:
+        """
+        Close this side in good order, whatever was still to be sent, and say
+        nothing to the other one: a machine on the way has ended.
+        """
+        if not self.over:
+            self.over = True
+            self._way.legs.discard(self)
+            self.transport.unregisterProducer()
+            self.transport.dataBuffer = b""
+            self.transport._tempDataBuffer = []
+            self.transport._tempDataLen = 0
+            self.transport.loseConnection()
+
+
+class Way:
+    """
+    Passes connections on.
+
+    @param reactor: Connects and tells time.
+    @param target: The server's port, on the loopback interface.
+
+    @ivar legs: The sides of all connections that pass.
+    @ivar delay: Seconds that each byte is late.
+    @ivar rate: Bytes per second in each direction, of all connections
+        together; 0 for any number.
+    @ivar refusing: Whether new connections are reset.
+    @ivar silent: Whether new connections are accepted and led nowhere.
+    @ivar passed: Bytes that passed.
+    @ivar moment: How many of them, and what happens when they have.
+    """
+
+    def __init__(self, reactor: Any, target: int, rate: float = 0.0) -> None:
+        self.reactor = reactor
+        self.legs: set[Leg] = set()
+        self.delay = 0.0
+        self.rate = rate
+        self.refusing = False
+        self.silent = False
+        self.passed = 0
+        self.moment: tuple[int, Callable[[], None]] | None = None
+        self.target = target
+        self._free = {True: 0.0, False: 0.0}
+        factory = Factory.forProtocol(lambda: Leg(self, True))
+        factory.noisy = False
+        self._port = reactor.listenTCP(0, factory, interface="127.0.0.1", backlog=4096)
+        address = self._port.getHost()
+        assert isinstance(address, IPv4Address)
+        self.port: int = address.port
+
+    def stop(self) -> Deferred[None]:
+        """
+        Close everything.
+        """
+        for leg in list(self.legs):
+            leg.abort()
+        stopped: Deferred[None] = self._port.stopListening()
+        return stopped
+
+    def dial(self, leg: Leg) -> None:
+        """
+        Make the other side of a connection.
+        """
+        if self.refusing:
+            leg.abort()
+            return
+        if self.silent:
+            leg.hang()
+            return
+        factory = ClientFactory()
+        factory.noisy = False
+        factory.buildProtocol = lambda addr: _Down(self, leg)  # type: ignore[assignment]
+        factory.clientConnectionFailed = (  # type: ignore[method-assign]
+            lambda connector, reason: leg.abort()
+        )
+        self.reactor.connectTCP("127.0.0.1", self.target, factory)
+
+    def pace(self, isUp: bool, size: int) -> float:
+        """
+        Count bytes.
+
+        @return: Seconds to wait before more are read.
+        """
+        if not self.rate:
+            return 0.0
+        now = self.reactor.seconds()
+        self._free[isUp] = free = max(now, self._free[isUp]) + size / self.rate
+        return free - now if free - now > 0.005 else 0.0
+
+    # What is done to it
+
+    def ups(self) -> list[Leg]:
+        """
+        The clients' sides of all connections that stand, oldest first.
+        """
+        return sorted(
+            (leg for leg in self.legs if leg.isUp and leg.other is not None),
+            key=lambda leg: leg.transport.getPeer().port,
+        )
+
+    def each(
+        self, do: Callable[[Leg], None], up: bool = True, down: bool = True
+    ) -> None:
+        """
+        Do something to the sides of all connections.
+
+        @param up: To the clients' sides.
+        @param down: To the server's sides.
+        """
+        self.some(self.ups(), do, up, down)
+
+    @staticmethod
+    def some(
+        ups: Iterable[Leg],
+        do: Callable[[Leg], None],
+        up: bool = True,
+        down: bool = True,
+    ) -> None:
+        """
+        Do something to the sides of some connections.
+
+        @param ups: The clients' sides.
+        """
+        for leg in ups:
+            other = leg.other
+            if up:
+                do(leg)
+            if down and other is not None:
+                do(other)
+
+    def clear(self) -> None:
+        """
+        Reset what is still hung: nobody waits for it any more.
+        """
+        for leg in list(self.legs):
+            if leg.hung or (leg.other is not None and leg.other.hung):
+                leg.abort()
+
+
+class _Down(Leg):
+    """
+    The server's side.
+    """
+
+    def __init__(self, way: Way, other: Leg) -> None:
+        super().__init__(way, False)
+        self._first = other
+
+    def connectionMade(self) -> None:
+        """
+        Join the two.
+        """
+        super().connectionMade()
+        if self._first.over:
+            self.transport.abortConnection()
+        else:
+            self._first.meet(self)
