@@ -1,8 +1,8 @@
 """
 Who is compared: tristunnel in its modes, others, and the limits.
 
-Each contestant is a function that starts a server and a client in a room, so
-that visitors of a port reach a service on the loopback interface.
+Each contestant is a function that says how a server and a client are started in
+a room, so that visitors of a port reach a service on the loopback interface.
 """
 
 from __future__ import annotations
@@ -11,22 +11,34 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from benchmarks.processes import Failed, Room, freePort, which
 
-__all__ = ["CONTESTANTS", "Contestant", "Started"]
-
-Route = Callable[[int], int]
-"""Gives the port to connect to instead of the server's: the way may be long."""
+__all__ = ["CONTESTANTS", "Contestant", "Plan", "Route", "Started", "direct"]
 
 _ROOT = Path(__file__).parent.parent
 _HERE = "127.0.0.1"
+_THERE = "127.0.0.2"
 
 
-def direct(port: int) -> int:
+class Route(Protocol):
+    """
+    Gives the port to connect to instead of the server's: the way may be long.
+    """
+
+    def __call__(self, port: int, host: str = _HERE) -> int:
+        """
+        @param port: The server's.
+        @param host: Where the way begins. Anywhere but here it begins at the
+            server's own port number, for those who cannot choose that.
+        """
+
+
+def direct(port: int, host: str = _HERE) -> int:
     """
     The short way.
     """
@@ -34,20 +46,66 @@ def direct(port: int) -> int:
 
 
 @dataclass
+class Plan:
+    """
+    How a contestant runs.
+
+    @ivar server: The command at the public side, or empty for none.
+    @ivar control: The port where the server waits for clients.
+    @ivar client: The command beside the service, or empty for none.
+    @ivar public: Where visitors connect; or what tells it once the client
+        runs, of what the client has said since.
+    @ivar clients: Gives the command for so many more clients at once, or for
+        the next one only; C{None} where there is no such thing.
+    @ivar together: Whether C{clients} gives one command for all.
+    """
+
+    server: Sequence[str]
+    control: int
+    client: Sequence[str]
+    public: int | Callable[[Room], int]
+    clients: Callable[[int], Sequence[str]] | None = None
+    together: bool = False
+
+
+@dataclass
 class Started:
     """
     A tunnel that runs.
 
-    @ivar port: Where visitors connect.
+    @ivar room: Where.
+    @ivar plan: What.
     @ivar servers: Process ids at the public side.
     @ivar clients: Process ids beside the service.
-    @ivar restart: Starts the server again after it was stopped.
+    @ivar port: Where visitors connect.
     """
 
-    port: int
+    room: Room
+    plan: Plan
     servers: list[int] = field(default_factory=list)
     clients: list[int] = field(default_factory=list)
-    restart: Callable[[], int] | None = None
+    port: int = 0
+
+    def startServer(self) -> None:
+        """
+        Start the public side, once more if it was stopped.
+        """
+        if self.plan.server:
+            self.servers = [self.room.start("server", self.plan.server)]
+
+    def startClient(self) -> None:
+        """
+        Start what is beside the service.
+        """
+        if self.plan.client:
+            self.clients = [self.room.start("client", self.plan.client)]
+
+    def look(self) -> int:
+        """
+        Say where visitors connect now.
+        """
+        public = self.plan.public
+        return public if isinstance(public, int) else public(self.room)
 
 
 @dataclass(frozen=True)
@@ -56,17 +114,35 @@ class Contestant:
     One that takes part.
 
     @ivar name: In the table.
-    @ivar start: Called with a room, the service's port, and a route.
+    @ivar plan: Called with a room, the service's port, and a route.
     @ivar missing: Why it cannot take part, or empty.
     @ivar encrypts: Whether bytes travel encrypted.
     @ivar multiplexes: Whether visitors share a connection.
+    @ivar kind: C{"ours"}, C{"peer"}, or C{"limit"} for what is no tunnel.
     """
 
     name: str
-    start: Callable[[Room, int, Route], Started]
+    plan: Callable[[Room, int, Route], Plan]
     missing: Callable[[], str] = lambda: ""
     encrypts: bool = False
     multiplexes: bool = False
+    kind: str = "peer"
+
+    def start(self, room: Room, service: int, route: Route = direct) -> Started:
+        """
+        Start both sides, and wait until a visitor is let in.
+
+        @param service: The service's port.
+        """
+        plan = self.plan(room, service, route)
+        started = Started(room, plan)
+        started.startServer()
+        if plan.server:
+            room.waitForPort(plan.control)
+        started.startClient()
+        started.port = started.look()
+        room.waitForPort(started.port)
+        return started
 
 
 def _needs(variable: str, *names: str) -> Callable[[], str]:
@@ -88,17 +164,39 @@ def _program(variable: str, *names: str) -> str:
     return found
 
 
+def _certificate(room: Room) -> tuple[str, str]:
+    """
+    Make a certificate for this machine, for those who do not make their own.
+
+    @return: The files of the certificate and of its key.
+    """
+    certificate = str(room.directory / "certificate.pem")
+    key = str(room.directory / "key.pem")
+    if not Path(certificate).exists():
+        subprocess.run(
+            [
+                *("openssl", "req", "-x509", "-nodes", "-days", "2", "-newkey", "ec"),
+                *("-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=localhost"),
+                *("-addext", f"subjectAltName=DNS:localhost,IP:{_HERE}"),
+                *("-keyout", key, "-out", certificate),
+            ],
+            check=True,
+            capture_output=True,
+        )
+    return certificate, key
+
+
 # The limits
 
 
-def _nothing(room: Room, service: int, route: Route) -> Started:
+def _nothing(room: Room, service: int, route: Route) -> Plan:
     """
     No tunnel: the visitor is at the service.
     """
-    return Started(service)
+    return Plan((), 0, (), route(service))
 
 
-def _haproxy(room: Room, service: int, route: Route) -> Started:
+def _haproxy(room: Room, service: int, route: Route) -> Plan:
     """
     Two HAProxy processes in a row, with splicing: what two hops can do.
     """
@@ -109,16 +207,25 @@ def _haproxy(room: Room, service: int, route: Route) -> Started:
     ):
         room.write(
             f"{name}.cfg",
-            "global\n maxconn 4000\n nbthread 1\n"
+            "global\n maxconn 6000\n nbthread 1\n"
             "defaults\n mode tcp\n timeout connect 5s\n timeout client 1h\n"
             " timeout server 1h\n option splice-auto\n"
             f"listen all\n bind {_HERE}:{port}\n server next {_HERE}:{to}\n",
         )
     haproxy = _program("BENCH_HAPROXY", "haproxy")
-    client = room.start("client", [haproxy, "-db", "-f", "client.cfg"])
-    server = room.start("server", [haproxy, "-db", "-f", "server.cfg"])
-    room.waitForPort(public)
-    return Started(public, [server], [client])
+
+    def whenReady(room: Room) -> int:
+        # The first one listens whether the second one is there or not, and
+        # tries again after a second.
+        room.waitForPort(between)
+        return public
+
+    return Plan(
+        [haproxy, "-db", "-f", "server.cfg"],
+        public,
+        [haproxy, "-db", "-f", "client.cfg"],
+        whenReady,
+    )
 
 
 # Tristunnel
@@ -126,83 +233,100 @@ def _haproxy(room: Room, service: int, route: Route) -> Started:
 
 def _tristunnel(
     port: str, connect: str, clientOptions: tuple[str, ...] = ()
-) -> Callable[[Room, int, Route], Started]:
+) -> Callable[[Room, int, Route], Plan]:
     """
-    Make the starter of one mode.
+    Make the plan of one mode.
 
     @param port: The server's C{--port}, with a place for the number.
     @param connect: The client's C{--connect}.
     """
 
-    def start(room: Room, service: int, route: Route) -> Started:
+    def plan(room: Room, service: int, route: Route) -> Plan:
         control, public = freePort(), freePort()
-        twistd = [str(Path(sys.executable).parent / "twistd"), "-n", "--pidfile="]
-        env = ["env", f"PYTHONPATH={_ROOT}"]
-
-        def server() -> int:
-            return room.start(
-                "server",
-                [
-                    *env,
-                    *twistd,
-                    "tunnel",
-                    "--port",
-                    port.format(control),
-                    "--interface",
-                    _HERE,
-                    "--state-dir",
-                    str(room.directory / "server-state"),
-                ],
-            )
-
-        serverPid = server()
-        room.waitForPort(control)
-        clientPid = room.start(
-            "client",
+        here = ["env", f"PYTHONPATH={_ROOT}"]
+        twistd = [*here, _TWISTD, "-n", "--pidfile="]
+        way = connect.format(route(control))
+        return Plan(
             [
-                *env,
-                *twistd,
-                "tunnel-client",
-                "--connect",
-                connect.format(route(control)),
-                "--forward",
-                f"{public}={_HERE}:{service}",
-                "--state-dir",
-                str(room.directory / "client-state"),
+                *(*twistd, "tunnel", "--port", port.format(control)),
+                *("--interface", _HERE),
+                *("--state-dir", str(room.directory / "server-state")),
+            ],
+            control,
+            [
+                *(*twistd, "tunnel-client", "--connect", way),
+                *("--forward", f"{public}={_HERE}:{service}"),
+                *("--state-dir", str(room.directory / "client-state")),
                 *clientOptions,
             ],
+            public,
+            lambda count: [
+                *(*here, sys.executable, "-m", "benchmarks.crowd"),
+                *(way, str(service), str(count), *clientOptions),
+            ],
+            together=True,
         )
-        room.waitForPort(public)
-        return Started(public, [serverPid], [clientPid], server)
 
-    return start
+    return plan
 
 
 # Others
 
 
-def _w3p(room: Room, service: int, route: Route) -> Started:
+def _w3p(
+    settings: Callable[[Room], tuple[dict[str, str], dict[str, str]]],
+) -> Callable[[Room, int, Route], Plan]:
     """
-    The W3P tunnel's own programs, through the drivers of our tests.
+    Make the plan of the W3P tunnel's own programs, run by our tests' drivers.
+
+    @param settings: Makes those of server and client that concern TLS.
     """
-    node, checkout = os.environ["TRISTUNNEL_NODE"], os.environ["TRISTUNNEL_W3P"]
-    drivers = _ROOT / "tests" / "interop"
-    server = room.start(
-        "server", [node, str(drivers / "w3p_server.mjs"), checkout, "{}"]
-    )
-    line = room.waitForText("server", '"main-server-start"')
-    settings = {"host": _HERE, "port": route(json.loads(line)["port"])}
-    client = room.start(
-        "client",
-        [
-            node,
-            str(drivers / "w3p_client.mjs"),
-            checkout,
-            json.dumps({**settings, "service": service, "credentials": {"id": "b"}}),
-        ],
-    )
+
+    def plan(room: Room, service: int, route: Route) -> Plan:
+        node, checkout = os.environ["TRISTUNNEL_NODE"], os.environ["TRISTUNNEL_W3P"]
+        drivers = _ROOT / "tests" / "interop"
+        control = freePort()
+        ofServer, ofClient = settings(room)
+        toServer = {
+            "host": "localhost" if ofClient else _HERE,
+            "port": route(control),
+            "service": service,
+            "credentials": {"id": "b"},
+            **ofClient,
+        }
+        return Plan(
+            [
+                *(node, str(drivers / "w3p_server.mjs"), checkout),
+                json.dumps({"port": control, **ofServer}),
+            ],
+            control,
+            [node, str(drivers / "w3p_client.mjs"), checkout, json.dumps(toServer)],
+            _w3pPort,
+            lambda count: [
+                *(node, str(_ROOT / "benchmarks" / "w3p_crowd.mjs"), checkout),
+                *(json.dumps(toServer), str(count)),
+            ],
+            together=True,
+        )
+
+    return plan
+
+
+def _w3pPort(room: Room) -> int:
+    """
+    W3P's server chooses the port; its client says which.
+    """
     line = room.waitForText("client", '"authentication-acknowledged"')
-    return Started(json.loads(line)["port"], [server], [client])
+    port: int = json.loads(line)["port"]
+    return port
+
+
+def _w3pTLS(room: Room) -> tuple[dict[str, str], dict[str, str]]:
+    """
+    The settings for TLS between server and client.
+    """
+    certificate, key = _certificate(room)
+    return {"cert": certificate, "key": key}, {"ca": certificate}
 
 
 def _missingW3P() -> str:
@@ -214,27 +338,26 @@ def _missingW3P() -> str:
     return "set TRISTUNNEL_W3P to a checkout and TRISTUNNEL_NODE to a node >= 23"
 
 
-def _vtunnel(room: Room, service: int, route: Route) -> Started:
+def _vtunnel(room: Room, service: int, route: Route) -> Plan:
     """
     Programs around the vtunnel library.
     """
     control, public = freePort(), freePort()
-    server = room.start(
-        "server", [os.environ["BENCH_VTUNNEL_SERVER"], "-listen", f"{_HERE}:{control}"]
+
+    def client(port: int) -> list[str]:
+        return [
+            *(os.environ["BENCH_VTUNNEL_CLIENT"], "-server"),
+            *(f"ws://{_HERE}:{route(control)}/", "-forward"),
+            f"{port}={_HERE}:{service}",
+        ]
+
+    return Plan(
+        [os.environ["BENCH_VTUNNEL_SERVER"], "-listen", f"{_HERE}:{control}"],
+        control,
+        client(public),
+        public,
+        lambda count: client(freePort()),
     )
-    room.waitForPort(control)
-    client = room.start(
-        "client",
-        [
-            os.environ["BENCH_VTUNNEL_CLIENT"],
-            "-server",
-            f"ws://{_HERE}:{route(control)}/",
-            "-forward",
-            f"{public}={_HERE}:{service}",
-        ],
-    )
-    room.waitForPort(public)
-    return Started(public, [server], [client])
 
 
 def _missingVtunnel() -> str:
@@ -246,7 +369,7 @@ def _missingVtunnel() -> str:
     return "set BENCH_VTUNNEL_SERVER and BENCH_VTUNNEL_CLIENT to its programs"
 
 
-def _ssh(room: Room, service: int, route: Route) -> Started:
+def _ssh(room: Room, service: int, route: Route) -> Plan:
     """
     OpenSSH's remote forwarding, with keys made for the occasion.
     """
@@ -264,126 +387,183 @@ def _ssh(room: Room, service: int, route: Route) -> Started:
         "sshd_config",
         f"ListenAddress {_HERE}\nPort {control}\nUsePAM no\nStrictModes no\n"
         f"HostKey {room.directory}/host_key\nPidFile none\n"
-        f"AuthorizedKeysFile {room.directory}/authorized\nMaxStartups 100\n"
+        f"AuthorizedKeysFile {room.directory}/authorized\nMaxStartups 1000\n"
         "PasswordAuthentication no\nPermitRootLogin yes\n",
     )
-    sshd = _program("BENCH_SSHD", "sshd")
-    server = room.start(
-        "server", [sshd, "-D", "-e", "-f", str(room.directory / "sshd_config")]
-    )
-    room.waitForPort(control)
-    client = room.start(
-        "client",
-        [
-            *("ssh", "-N", "-F", "none", "-p", str(route(control))),
+    way = route(control)
+
+    def client(port: int) -> list[str]:
+        return [
+            *("ssh", "-N", "-F", "none", "-p", str(way)),
             *("-i", str(room.directory / "user_key")),
             *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"),
             *("-o", "BatchMode=yes", "-o", "ExitOnForwardFailure=yes"),
-            *("-R", f"{_HERE}:{public}:{_HERE}:{service}", _HERE),
+            *("-R", f"{_HERE}:{port}:{_HERE}:{service}", _HERE),
+        ]
+
+    return Plan(
+        [
+            *(_program("BENCH_SSHD", "sshd"), "-D", "-e"),
+            *("-f", str(room.directory / "sshd_config")),
         ],
+        control,
+        client(public),
+        public,
+        lambda count: client(0),
     )
-    room.waitForPort(public)
-    return Started(public, [server], [client])
 
 
-def _bore(room: Room, service: int, route: Route) -> Started:
+def _bore(room: Room, service: int, route: Route) -> Plan:
     """
     Bore; its control port cannot be chosen.
     """
     bore, public = _program("BENCH_BORE", "bore"), freePort()
-    server = room.start(
-        "server",
+    host = _HERE if route is direct else _THERE
+    control = route(7835, host)
+    local = [bore, "local", str(service), "--to", host, "--local-host", _HERE]
+    return Plan(
         [bore, "server", "--bind-addr", _HERE, "--min-port", "1024"],
+        control,
+        [*local, "--port", str(public)],
+        public,
+        lambda count: local,
     )
-    room.waitForPort(7835)
-    if route(7835) != 7835:
-        raise Failed("its control port cannot be chosen")
-    client = room.start(
-        "client",
-        [bore, "local", str(service), "--to", _HERE, "--port", str(public)],
-    )
-    room.waitForPort(public)
-    return Started(public, [server], [client])
 
 
-def _rathole(room: Room, service: int, route: Route) -> Started:
+def _rathole(
+    transport: Callable[[Room], tuple[str, str]],
+) -> Callable[[Room, int, Route], Plan]:
     """
-    Rathole over TCP.
+    Make a plan for rathole.
+
+    @param transport: Writes the parts of both configurations that concern
+        encryption.
     """
-    rathole, control, public = _program("BENCH_RATHOLE", "rathole"), *_two()
-    room.write(
-        "server.toml",
-        f'[server]\nbind_addr = "{_HERE}:{control}"\ndefault_token = "b"\n'
-        f'[server.services.s]\nbind_addr = "{_HERE}:{public}"\n',
-    )
-    room.write(
-        "client.toml",
-        f'[client]\nremote_addr = "{_HERE}:{route(control)}"\ndefault_token = "b"\n'
-        f'[client.services.s]\nlocal_addr = "{_HERE}:{service}"\n',
-    )
-    server = room.start("server", [rathole, "--server", "server.toml"])
-    room.waitForPort(control)
-    client = room.start("client", [rathole, "--client", "client.toml"])
-    room.waitForPort(public)
-    return Started(public, [server], [client])
+
+    def plan(room: Room, service: int, route: Route) -> Plan:
+        control, public = _two()
+        ofServer, ofClient = transport(room)
+        room.write(
+            "server.toml",
+            f'[server]\nbind_addr = "{_HERE}:{control}"\ndefault_token = "b"\n'
+            f'{ofServer}[server.services.s]\nbind_addr = "{_HERE}:{public}"\n',
+        )
+        room.write(
+            "client.toml",
+            f'[client]\nremote_addr = "{_HERE}:{route(control)}"\n'
+            f'default_token = "b"\n{ofClient}'
+            f'[client.services.s]\nlocal_addr = "{_HERE}:{service}"\n',
+        )
+        rathole = _program("BENCH_RATHOLE", "rathole")
+        return Plan(
+            [rathole, "--server", "server.toml"],
+            control,
+            [rathole, "--client", "client.toml"],
+            public,
+        )
+
+    return plan
 
 
-def _frp(room: Room, service: int, route: Route) -> Started:
+def _ratholeTLS(room: Room) -> tuple[str, str]:
     """
-    Frp over TCP, multiplexed, as it is by default.
+    The transport tables for TLS.
+    """
+    certificate, key = _certificate(room)
+    identity = str(room.directory / "identity.pfx")
+    subprocess.run(
+        [
+            *("openssl", "pkcs12", "-export", "-passout", "pass:b"),
+            *("-in", certificate, "-inkey", key, "-out", identity),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return (
+        '[server.transport]\ntype = "tls"\n[server.transport.tls]\n'
+        f'pkcs12 = "{identity}"\npkcs12_password = "b"\n',
+        '[client.transport]\ntype = "tls"\n[client.transport.tls]\n'
+        f'trusted_root = "{certificate}"\nhostname = "localhost"\n',
+    )
+
+
+def _frp(room: Room, service: int, route: Route) -> Plan:
+    """
+    Frp as it is by default: TLS, multiplexed.
     """
     control, public = _two()
+    way = route(control)
+    frpc = _program("BENCH_FRPC", "frpc")
+
+    def client(name: str, port: int) -> list[str]:
+        room.write(
+            f"{name}.toml",
+            f'serverAddr = "{_HERE}"\nserverPort = {way}\n'
+            f'[[proxies]]\nname = "{name}"\ntype = "tcp"\nlocalIP = "{_HERE}"\n'
+            f"localPort = {service}\nremotePort = {port}\n",
+        )
+        return [frpc, "-c", f"{name}.toml"]
+
+    def another(count: int) -> list[str]:
+        port = freePort()
+        return client(f"client{port}", port)
+
     room.write("frps.toml", f'bindAddr = "{_HERE}"\nbindPort = {control}\n')
-    room.write(
-        "frpc.toml",
-        f'serverAddr = "{_HERE}"\nserverPort = {route(control)}\n'
-        f'[[proxies]]\nname = "s"\ntype = "tcp"\nlocalIP = "{_HERE}"\n'
-        f"localPort = {service}\nremotePort = {public}\n",
+    return Plan(
+        [_program("BENCH_FRPS", "frps"), "-c", "frps.toml"],
+        control,
+        client("client", public),
+        public,
+        another,
     )
-    server = room.start("server", [_program("BENCH_FRPS", "frps"), "-c", "frps.toml"])
-    room.waitForPort(control)
-    client = room.start("client", [_program("BENCH_FRPC", "frpc"), "-c", "frpc.toml"])
-    room.waitForPort(public)
-    return Started(public, [server], [client])
 
 
-def _chisel(room: Room, service: int, route: Route) -> Started:
+def _chisel(room: Room, service: int, route: Route) -> Plan:
     """
     Chisel: SSH within a WebSocket.
     """
     chisel, control, public = _program("BENCH_CHISEL", "chisel"), *_two()
-    server = room.start(
-        "server",
+    way = route(control)
+
+    def client(port: int) -> list[str]:
+        return [
+            *(chisel, "client", f"http://{_HERE}:{way}"),
+            f"R:{_HERE}:{port}:{_HERE}:{service}",
+        ]
+
+    return Plan(
         [chisel, "server", "--host", _HERE, "--port", str(control), "--reverse"],
+        control,
+        client(public),
+        public,
+        lambda count: client(freePort()),
     )
-    room.waitForPort(control)
-    client = room.start(
-        "client",
-        [
-            *(chisel, "client", f"http://{_HERE}:{route(control)}"),
-            f"R:{_HERE}:{public}:{_HERE}:{service}",
-        ],
-    )
-    room.waitForPort(public)
-    return Started(public, [server], [client])
 
 
-def _wstunnel(room: Room, service: int, route: Route) -> Started:
+def _wstunnel(scheme: str) -> Callable[[Room, int, Route], Plan]:
     """
-    Wstunnel over a plain WebSocket.
+    Make a plan for wstunnel.
+
+    @param scheme: C{ws} or C{wss}, with the certificate that it brings.
     """
-    wstunnel, control, public = _program("BENCH_WSTUNNEL", "wstunnel"), *_two()
-    server = room.start("server", [wstunnel, "server", f"ws://{_HERE}:{control}"])
-    room.waitForPort(control)
-    client = room.start(
-        "client",
-        [
-            *(wstunnel, "client", "-R", f"tcp://{_HERE}:{public}:{_HERE}:{service}"),
-            f"ws://{_HERE}:{route(control)}",
-        ],
-    )
-    room.waitForPort(public)
-    return Started(public, [server], [client])
+
+    def plan(room: Room, service: int, route: Route) -> Plan:
+        wstunnel, control, public = _program("BENCH_WSTUNNEL", "wstunnel"), *_two()
+        way = route(control)
+
+        def client(port: int) -> list[str]:
+            forward = f"tcp://{_HERE}:{port}:{_HERE}:{service}"
+            return [wstunnel, "client", "-R", forward, f"{scheme}://{_HERE}:{way}"]
+
+        return Plan(
+            [wstunnel, "server", f"{scheme}://{_HERE}:{control}"],
+            control,
+            client(public),
+            public,
+            lambda count: client(freePort()),
+        )
+
+    return plan
 
 
 def _two() -> tuple[int, int]:
@@ -393,39 +573,54 @@ def _two() -> tuple[int, int]:
     return freePort(), freePort()
 
 
+_TWISTD = str(Path(sys.executable).parent / "twistd")
 _TCP = ("tcp:{}:interface=127.0.0.1", "tcp:127.0.0.1:{}")
 _TLS = ("ssl:{}:interface=127.0.0.1", "tls:127.0.0.1:{}")
 
+_rathole_ = _needs("BENCH_RATHOLE", "rathole")
+_wstunnel_ = _needs("BENCH_WSTUNNEL", "wstunnel")
+
 CONTESTANTS = [
-    Contestant("direct path", _nothing),
-    Contestant("haproxy x2", _haproxy, _needs("BENCH_HAPROXY", "haproxy")),
-    Contestant("tristunnel tcp", _tristunnel(*_TCP)),
-    Contestant("tristunnel direct", _tristunnel(*_TCP, ("--carrier", "direct"))),
+    Contestant("direct path", _nothing, kind="limit"),
+    Contestant(
+        "haproxy x2", _haproxy, _needs("BENCH_HAPROXY", "haproxy"), kind="limit"
+    ),
+    Contestant("tristunnel tcp", _tristunnel(*_TCP), kind="ours"),
+    Contestant(
+        "tristunnel direct", _tristunnel(*_TCP, ("--carrier", "direct")), kind="ours"
+    ),
     Contestant(
         "tristunnel session",
         _tristunnel(*_TCP, ("--carrier", "session")),
         multiplexes=True,
+        kind="ours",
     ),
     Contestant(
         "tristunnel tls",
         _tristunnel(*_TLS, ("--insecure",)),
         encrypts=True,
         multiplexes=True,
+        kind="ours",
     ),
     Contestant(
         "tristunnel wss",
         _tristunnel(_TLS[0], "wss://127.0.0.1:{}/tunnel", ("--insecure",)),
         encrypts=True,
         multiplexes=True,
+        kind="ours",
     ),
-    Contestant("w3p", _w3p, _missingW3P, multiplexes=True),
+    Contestant("w3p", _w3p(lambda room: ({}, {})), _missingW3P, multiplexes=True),
+    Contestant("w3p tls", _w3p(_w3pTLS), _missingW3P, encrypts=True, multiplexes=True),
     Contestant("vtunnel", _vtunnel, _missingVtunnel, multiplexes=True),
     Contestant(
         "ssh -R", _ssh, _needs("BENCH_SSHD", "sshd"), encrypts=True, multiplexes=True
     ),
     Contestant("bore", _bore, _needs("BENCH_BORE", "bore")),
-    Contestant("rathole", _rathole, _needs("BENCH_RATHOLE", "rathole")),
-    Contestant("frp", _frp, _needs("BENCH_FRPS", "frps"), multiplexes=True),
+    Contestant("rathole", _rathole(lambda room: ("", "")), _rathole_),
+    Contestant("rathole tls", _rathole(_ratholeTLS), _rathole_, encrypts=True),
+    Contestant(
+        "frp", _frp, _needs("BENCH_FRPS", "frps"), encrypts=True, multiplexes=True
+    ),
     Contestant(
         "chisel",
         _chisel,
@@ -433,6 +628,7 @@ CONTESTANTS = [
         encrypts=True,
         multiplexes=True,
     ),
-    Contestant("wstunnel", _wstunnel, _needs("BENCH_WSTUNNEL", "wstunnel")),
+    Contestant("wstunnel", _wstunnel("ws"), _wstunnel_),
+    Contestant("wstunnel wss", _wstunnel("wss"), _wstunnel_, encrypts=True),
 ]
 """Everybody, in the table's order."""

@@ -5,17 +5,29 @@ The programs that a benchmark runs, and what they cost.
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["Failed", "Room", "freePort", "which"]
+__all__ = ["Failed", "Room", "cpuSeconds", "family", "freePort", "memory", "which"]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+_ELSEWHERE = os.pathsep.join(
+    (
+        str(Path(sys.executable).parent),
+        str(Path.home() / ".cargo" / "bin"),
+        "/usr/local/sbin",
+        "/usr/sbin",
+        "/sbin",
+    )
+)
 
 
 class Failed(Exception):
@@ -24,14 +36,33 @@ class Failed(Exception):
     """
 
 
+_PORTS = range(15000, 32000)
+"""Below those that Linux gives to outgoing connections, of which there are
+thousands."""
+
+_given: set[int] = set()
+
+
 def freePort() -> int:
     """
-    Find a port that nobody uses now.
+    Find a port that nobody uses now, another one each time.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    for _ in range(1000):
+        port = random.choice(_PORTS)
+        if port in _given:
+            continue
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                pass
+            if socket.has_dualstack_ipv6():
+                # Some listen on everything.
+                with socket.create_server(("::", port), family=socket.AF_INET6):
+                    pass
+        except OSError:
+            continue
+        _given.add(port)
         return port
+    raise Failed("there is no free port")
 
 
 def which(variable: str, *names: str) -> str | None:
@@ -45,7 +76,7 @@ def which(variable: str, *names: str) -> str | None:
     if given:
         return given
     for name in names:
-        found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+        found = shutil.which(name) or shutil.which(name, path=_ELSEWHERE)
         if found:
             return found
     return None
@@ -61,6 +92,9 @@ class Room:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.directory.mkdir(parents=True, exist_ok=True)
+        for log in self.directory.glob("*.log"):
+            # What another run said there would be taken for ours.
+            log.unlink()
         self._running: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Room:
@@ -106,8 +140,14 @@ class Room:
     def stop(self, pids: Iterable[int], how: int = signal.SIGTERM) -> None:
         """
         End programs and wait for that.
+
+        @param pids: Ours, or what ours have started.
         """
         wanted = set(pids)
+        ours = {child.pid for child in self._running}
+        for pid in wanted - ours:
+            with suppress(ProcessLookupError):
+                os.kill(pid, how)
         leaving = [child for child in self._running if child.pid in wanted]
         for child in leaving:
             if child.poll() is None:
@@ -122,7 +162,15 @@ class Room:
                 child.stdin.close()
             self._running.remove(child)
 
-    def waitForPort(self, port: int, seconds: float = 20.0) -> None:
+    def runs(self, pid: int) -> bool:
+        """
+        Whether one of our programs has not ended.
+        """
+        return any(child.pid == pid and child.poll() is None for child in self._running)
+
+    def waitForPort(
+        self, port: int, seconds: float = 20.0, host: str = "127.0.0.1"
+    ) -> None:
         """
         Wait until something accepts connections.
 
@@ -132,7 +180,7 @@ class Room:
         while time.monotonic() < until:
             with socket.socket() as probe:
                 probe.settimeout(1)
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                if probe.connect_ex((host, port)) == 0:
                     return
             if any(child.poll() is not None for child in self._running):
                 break
@@ -143,12 +191,12 @@ class Room:
         """
         Wait until a program has said C{text}.
 
-        @return: The line.
+        @return: The last such line.
         @raise Failed: With what the programs said.
         """
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            for line in self.said(name).splitlines():
+            for line in reversed(self.said(name).splitlines()):
                 if text in line:
                     return line
             time.sleep(0.05)
@@ -171,7 +219,7 @@ def cpuSeconds(pids: Iterable[int]) -> float:
     """
     total = 0
     for pid in pids:
-        for each in _family(pid):
+        for each in family(pid):
             try:
                 text = Path(f"/proc/{each}/stat").read_text()
             except OSError:
@@ -183,22 +231,23 @@ def cpuSeconds(pids: Iterable[int]) -> float:
 
 def memory(pids: Iterable[int]) -> int:
     """
-    Bytes of memory that processes use for themselves.
+    Bytes of memory that processes have asked for. What belongs to files is not
+    counted: it changes when others map the same libraries.
     """
     total = 0
     for pid in pids:
-        for each in _family(pid):
+        for each in family(pid):
             try:
                 text = Path(f"/proc/{each}/smaps_rollup").read_text()
             except OSError:
                 continue
             for line in text.splitlines():
-                if line.startswith("Pss:"):
+                if line.startswith("Pss_Anon:"):
                     total += int(line.split()[1]) * 1024
     return total
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
     """
     A process and its descendants.
     """
@@ -208,5 +257,5 @@ def _family(pid: int) -> list[int]:
     except OSError:
         return found
     for child in children:
-        found += _family(int(child))
+        found += family(int(child))
     return found

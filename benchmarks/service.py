@@ -4,14 +4,17 @@ The service behind the tunnels, and programs that load them.
 Run as C{python -m benchmarks.service}: C{serve PORT} does what a connection's
 first byte asks for: C{E} echoes, C{B} sends without end, C{S} swallows.
 C{greet PORT} speaks first. C{pull PORT} takes from a C{B} connection until it
-is killed. C{delay PORT TARGET SECONDS RATE} is a long way of RATE bytes per
-second.
+is killed, and says now and then what time it is and how much has come.
+C{delay PORT TARGET SECONDS RATE HOST} is a long way of RATE bytes per second
+from HOST to the target here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
+import signal
 import socket
 import sys
 import threading
@@ -29,9 +32,8 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     try:
         kind = await reader.readexactly(1)
         if kind == b"B":
-            while True:
-                writer.write(_CHUNK)
-                await writer.drain()
+            _sendWithoutEnd(writer.get_extra_info("socket").fileno())
+            return
         while data := await reader.read(256 * 1024):
             if kind == b"E":
                 writer.write(data)
@@ -40,6 +42,24 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         pass
     finally:
         writer.close()
+
+
+def _sendWithoutEnd(descriptor: int) -> None:
+    """
+    Fill a connection from a process of its own, so that nobody who is served
+    here waits for it.
+    """
+    if os.fork():
+        return
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as connection:
+            connection.setblocking(True)
+            while True:
+                connection.sendall(_CHUNK)
+    except OSError:
+        pass
+    finally:
+        os._exit(0)
 
 
 async def _greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -64,17 +84,21 @@ def _pull(port: int) -> None:
     Take bytes.
     """
     buffer = bytearray(1024 * 1024)
+    total, told = 0, 0.0
     with socket.create_connection((_HERE, port)) as connection:
         connection.sendall(b"B")
-        while connection.recv_into(buffer):
-            pass
+        while count := connection.recv_into(buffer):
+            total += count
+            if (now := time.monotonic()) > told + 0.1:
+                told = now
+                print(now, total, flush=True)
 
 
-def _delay(port: int, target: int, seconds: float, rate: float) -> None:
+def _delay(port: int, target: int, seconds: float, rate: float, host: str) -> None:
     """
     Pass connections on, each byte so many seconds late.
     """
-    listening = socket.create_server((_HERE, port), backlog=4096)
+    listening = socket.create_server((host, port), backlog=4096)
     while True:
         one, _ = listening.accept()
         # A new connection costs a round trip, as it would on the real way.
@@ -158,6 +182,8 @@ def main(words: list[str]) -> None:
     """
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # Children that send are not waited for.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     what, port = words[0], int(words[1])
     if what == "serve":
         asyncio.run(_listen(port, _serve))
@@ -166,7 +192,7 @@ def main(words: list[str]) -> None:
     elif what == "pull":
         _pull(port)
     elif what == "delay":
-        _delay(port, int(words[2]), float(words[3]), float(words[4]))
+        _delay(port, int(words[2]), float(words[3]), float(words[4]), words[5])
 
 
 if __name__ == "__main__":
