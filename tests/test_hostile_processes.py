@@ -190,10 +190,14 @@ class DescriptorTests(HostileTestCase):
             with contextlib.suppress(ConnectError):
                 talks.append(await self.visit())
         await server.says("descriptors")
-        listed = json.loads(await self.rpc("listTunnels", "x"))
-        (tunnel,) = listed["result"]
+        tunnel: dict[str, Any] = {"visitors": 0}
+        before = -1
+        # Those who came last may still be on their way to the service.
+        while tunnel["visitors"] < 20 or tunnel["visitors"] != before:
+            before = tunnel["visitors"]
+            listed = json.loads(await self.rpc("listTunnels", "x"))
+            (tunnel,) = listed["result"]
         self.assertGreater(tunnel["refusals"]["limit-reached"], 0)
-        self.assertGreater(tunnel["visitors"], 20)
         talks[0].say(b"still here")
         arrival = await service.arrivals.get()
         await arrival.has(10)

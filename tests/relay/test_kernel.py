@@ -24,6 +24,7 @@ from tristunnel.relay.kernel import (
     handOver,
     holdsNothing,
     kernelSocket,
+    probeSoon,
     sinkFor,
 )
 
@@ -80,6 +81,17 @@ class TransportTests(SynchronousTestCase):
         self.assertIsNone(kernelSocket(FileDescriptor(self.reactor)))
         self.transport.TLS = True
         self.assertIsNone(kernelSocket(self.transport))
+
+    def test_probes(self) -> None:
+        """
+        A silent peer is asked for a sign of life long before two hours are
+        over; a transport without a socket is left alone.
+        """
+        probeSoon(StringTransport())
+        with socket.socket() as tcp:
+            probeSoon(Connection(tcp, Protocol(), self.reactor))
+            idle = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+            self.assertEqual(idle, 60)
 
     def test_holds(self) -> None:
         """

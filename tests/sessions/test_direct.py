@@ -121,6 +121,26 @@ class DirectTests(CarrierTestCase):
         # After a few, the client was not asked any more.
         self.assertEqual(self.tried, serverDirect.DECLINED)
 
+    async def test_burst(self) -> None:
+        """
+        Of visitors who all come at once some stay in the session; those who
+        come later have connections of their own again.
+        """
+        self.patch(clientDirect, "AT_ONCE", 1)
+        service = Service(b"hello")
+        port = await self.tunnel(service)
+        count = 4 * serverDirect.DECLINED
+        visits = [Deferred.fromCoroutine(self.visit(port)) for _ in range(count)]
+        for visiting in visits:
+            visitor = await visiting
+            await visitor.has(5)
+        (tunnel,) = self.session.lease.tunnels
+        kinds = {isinstance(stream.client, SocketEnd) for stream in tunnel.streams}
+        self.assertEqual(kinds, {True, False})
+        visitor = await self.visit(port)
+        await visitor.has(5)
+        self.assertTrue(self.isDirect())
+
     async def test_hangs(self) -> None:
         """
         A firewall that swallows the second connection costs the visitor a

@@ -9,6 +9,7 @@ the one module that reads them.
 
 from __future__ import annotations
 
+import socket as socketModule
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -37,6 +38,7 @@ __all__ = [
     "handOver",
     "holdsNothing",
     "kernelSocket",
+    "probeSoon",
     "sinkFor",
 ]
 
@@ -55,6 +57,17 @@ asked more often; with more, the peer has nothing to do meanwhile."""
 
 MOST_PIECES = 1024
 """Pieces that the kernel takes at once (C{IOV_MAX})."""
+
+_PROBES = [
+    (getattr(socketModule, name), value)
+    for name, value in (
+        # Seconds of silence, seconds between questions, and how many of them.
+        ("TCP_KEEPIDLE", 60),
+        ("TCP_KEEPINTVL", 15),
+        ("TCP_KEEPCNT", 4),
+    )
+    if hasattr(socketModule, name)
+]
 
 _AT_ONCE, _IN_ORDER = pack("ii", 1, 0), pack("ii", 0, 0)
 
@@ -109,14 +122,40 @@ def boundUnsent(transport: Any, most: int = UNSENT) -> None:
 
     @param transport: A TCP connection, or TLS over one.
     """
+    below = _socketBelow(transport)
+    # Not TCP, or not Linux or macOS.
+    with suppress(OSError):
+        if below is not None:
+            below.setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, most)
+
+
+def _socketBelow(transport: Any) -> socket | None:
+    """
+    Find the socket that is below all the layers of a transport.
+    """
     below = transport
     while Connection is not None and not isinstance(below, Connection):
         below = getattr(below, "transport", None)
         if below is None:
-            return
-    # Not TCP, or not Linux or macOS.
-    with suppress(OSError):
-        below.getHandle().setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, most)
+            return None
+    found: socket = below.socket
+    return found
+
+
+def probeSoon(transport: Any) -> None:
+    """
+    Have the kernel ask a silent peer for a sign of life after a minute, where
+    by itself it would do so after two hours.
+
+    @param transport: A TCP connection, or TLS over one.
+    """
+    below = _socketBelow(transport)
+    if below is None:
+        return
+    for option, value in _PROBES:
+        # Not TCP, or a system that knows no such option.
+        with suppress(OSError):
+            below.setsockopt(IPPROTO_TCP, option, value)
 
 
 def breakIfKilled(plain: socket, broken: bool) -> None:

@@ -29,6 +29,7 @@ from tristunnel.relay.kernel import (
     finishNow,
     holdsNothing,
     kernelSocket,
+    probeSoon,
 )
 from tristunnel.relay.memory import HELD
 from tristunnel.relay.reading import readySetOf
@@ -81,6 +82,7 @@ def tuneSocket(transport: ITransport) -> None:
     if ITCPTransport.providedBy(transport):
         transport.setTcpNoDelay(True)
         transport.setTcpKeepAlive(True)
+        probeSoon(transport)
 
 
 @implementer(IPushProducer, IHalfCloseableProtocol, IHandshakeListener)

@@ -140,7 +140,11 @@ class DirectStreams:
         A stream has found its way.
         """
         self.forget(waiting)
-        self._declined = 0 if direct else self._declined + 1
+        if direct:
+            # The client was busy, and not cut off.
+            self._declined, self._restUntil = 0, 0.0
+            return
+        self._declined += 1
         if self._declined >= DECLINED:
             self._declined = 0
             self._restUntil = self.reactor.seconds() + REST
