@@ -4,6 +4,7 @@ Tests for L{tristunnel.relay.reading}, on real sockets.
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from typing import Any
@@ -138,6 +139,35 @@ class ReadySetTests(SynchronousTestCase):
             self.assertEqual(self.ready.fileno(), -1)
             self.assertEqual(self.reactor.readers, set())
             self.assertEqual(len(self.ready), 0)
+
+    def test_noRoom(self) -> None:
+        """
+        Where the kernel has no descriptor or no memory left, an end is read by
+        its transport as before.
+        """
+
+        def full() -> Any:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        class Full:
+            """
+            An epoll set that takes nothing more.
+            """
+
+            def register(self, number: int, events: int) -> None:
+                """Refuse."""
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+            def close(self) -> None:
+                """Nothing to close."""
+
+        for make in (full, Full):
+            self.ready.makePoll = make
+            _, _, number = self.end()
+            self.assertEqual(number, -1)
+            self.assertEqual(len(self.ready), 0)
+            self.assertNotIn(self.ready, self.reactor.readers)
+        self.assertEqual(len(self.reactor.readers), 2)
 
     def test_over(self) -> None:
         """

@@ -22,8 +22,8 @@ from tristunnel.client.service import TunnelClientService
 from tristunnel.client.visitor import LocalPort
 from tristunnel.client.way import Way
 from tristunnel.errors import TunnelError
-from tristunnel.listeners.tcp import addressText
 from tristunnel.relay.sockets import SocketEnd
+from tristunnel.text.addresses import addressText
 from tristunnel.text.quantities import formatDuration
 
 __all__ = ["AccessPort", "AccessService", "parseAccessURI"]

@@ -35,10 +35,10 @@ from tristunnel.client.connect import ServerAddress
 from tristunnel.client.forward import Forward
 from tristunnel.client.silence import MARGIN, Silence, unmeasured
 from tristunnel.errors import TunnelError
-from tristunnel.listeners.tcp import addressText
 from tristunnel.observer import ClientObserver
 from tristunnel.sessions.client import TunnelClientFactory
 from tristunnel.sessions.framed import PING_INTERVAL
+from tristunnel.text.addresses import addressText
 
 __all__ = ["ClientCheck", "resolveWith"]
 

@@ -24,11 +24,11 @@ from twisted.python.failure import Failure
 from tristunnel.auth.realm import Authenticator
 from tristunnel.client.status import VISITORS, ProcessStatus
 from tristunnel.errors import TunnelError
-from tristunnel.listeners.tcp import addressText
 from tristunnel.process.leftovers import withoutLeftovers
 from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.rpc.resource import JSONRPCResource
 from tristunnel.rpc.site import limitedSite
+from tristunnel.text.addresses import addressText
 from tristunnel.text.strings import splitEndpoint, whyNoEndpoint
 from tristunnel.web.callers import HTTPCallers
 from tristunnel.web.tree import rootOf

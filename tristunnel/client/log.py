@@ -12,9 +12,9 @@ from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
 from tristunnel.errors import TunnelError
-from tristunnel.listeners.tcp import addressText
 from tristunnel.observer import ClientObserver
 from tristunnel.process.quiet import Repetitions
+from tristunnel.text.addresses import addressText
 
 __all__ = ["LoggingClientObserver"]
 

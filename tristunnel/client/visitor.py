@@ -20,13 +20,13 @@ from tristunnel.client.connect import ServerAddress
 from tristunnel.client.service import TunnelClientService
 from tristunnel.client.vtunnel import openWebSocket
 from tristunnel.errors import TunnelError
-from tristunnel.listeners.tcp import addressText
 from tristunnel.observer import ClientObserver
 from tristunnel.process.drain import FAREWELL, Drain
 from tristunnel.process.leftovers import withoutLeftovers
 from tristunnel.relay.join import join
 from tristunnel.relay.sockets import SocketEnd
 from tristunnel.relay.visit import Visit
+from tristunnel.text.addresses import addressText
 from tristunnel.websocket.end import RELAY_SUBPROTOCOL, WebSocketEnd
 
 __all__ = [

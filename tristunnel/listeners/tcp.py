@@ -28,31 +28,15 @@ from tristunnel.listeners.ports import UNPRIVILEGED, PortRange
 from tristunnel.relay.descriptors import RESERVE
 from tristunnel.relay.kernel import closeNow
 from tristunnel.relay.sockets import SocketEnd
+from tristunnel.text.addresses import addressText
 
-__all__ = ["TCPListener", "TCPListeners", "addressText"]
+__all__ = ["TCPListener", "TCPListeners"]
 
 BACKLOG = 4096
 """Connections that may wait to be accepted; the kernel may allow fewer."""
 
 _WITHOUT_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 """What a machine says that has no IPv6."""
-
-
-def addressText(address: object) -> str:
-    """
-    Write an address as C{HOST:PORT}, and one of IPv4 on a dual-stack socket
-    as what it is.
-    """
-    host, port = getattr(address, "host", None), getattr(address, "port", None)
-    if host is None:
-        if onion := getattr(address, "onion_uri", None):
-            # Of txtorcon's; the name of an onion service is not known before.
-            return f"{onion}:{address.onion_port}"  # type: ignore[attr-defined]
-        name = getattr(address, "name", None)
-        return f"unix:{name.decode(errors='replace')}" if name else "unix"
-    if host.startswith("::ffff:") and "." in host:
-        host = host[7:]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class Surplus(Protocol):

@@ -55,9 +55,12 @@ class ReadySet:
     and the reactor does not know it.
 
     @param reactor: One that takes descriptors.
+
+    @cvar makePoll: Makes an epoll set.
     """
 
     _log = Logger()
+    makePoll: Any = getattr(select, "epoll", None)
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -73,14 +76,20 @@ class ReadySet:
 
         @param end: Has C{dataReceived}, and C{leaveReadySet}, which is called
             when its transport has to see to something.
-        @return: What L{leave} takes.
+        @return: What L{leave} takes, or -1 if the kernel has no room for it:
+            then nothing has changed.
         """
-        if self._poll is None:
-            self._poll = select.epoll()
-            self._reactor.addReader(self)
-        transport.stopReading()
         number = plain.fileno()
-        self._poll.register(number, _EPOLLIN)
+        try:
+            if self._poll is None:
+                self._poll = self.makePoll()
+                self._reactor.addReader(self)
+            self._poll.register(number, _EPOLLIN)
+        except OSError:
+            # No descriptor, or no memory for one more.
+            self._dropIfEmpty()
+            return -1
+        transport.stopReading()
         self._entries[number] = _Entry(plain, transport, end)
         return number
 
@@ -92,7 +101,13 @@ class ReadySet:
         # A socket that was closed has left by itself.
         with suppress(OSError):
             self._poll.unregister(number)
-        if not self._entries:
+        self._dropIfEmpty()
+
+    def _dropIfEmpty(self) -> None:
+        """
+        Let go of the descriptor if nobody needs it.
+        """
+        if self._poll is not None and not self._entries:
             self._reactor.removeReader(self)
             self._poll.close()
             self._poll = None

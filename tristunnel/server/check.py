@@ -22,8 +22,8 @@ from twisted.internet.protocol import Factory, Protocol
 from tristunnel.check import Finding, Inquiry, certificateFinding, inTime
 from tristunnel.client.check import resolveWith
 from tristunnel.errors import TunnelError
-from tristunnel.listeners.tcp import addressText
 from tristunnel.server.ports import ServerPort
+from tristunnel.text.addresses import addressText
 from tristunnel.tls.pem import certificateNames
 from tristunnel.tunnels.service import Listeners
 

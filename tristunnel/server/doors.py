@@ -23,7 +23,8 @@ from tristunnel.relay.kernel import closeNow
 from tristunnel.relay.sockets import tuneSocket
 from tristunnel.server.gate import Gate, GatePass
 from tristunnel.sessions.framed import HANDSHAKE_TIMEOUT
-from tristunnel.sessions.server import TunnelServerFactory, whyNotFramed
+from tristunnel.sessions.server import TunnelServerFactory
+from tristunnel.sessions.strangers import whyNotFramed
 from tristunnel.tls.rejection import whyNoTLS
 from tristunnel.wire.framed import MAGIC
 

@@ -11,9 +11,9 @@ from twisted.logger import Logger
 
 from tristunnel.auth.realm import Identity
 from tristunnel.errors import TunnelError
-from tristunnel.listeners.tcp import addressText
 from tristunnel.observer import ServerObserver
 from tristunnel.process.quiet import Repetitions
+from tristunnel.text.addresses import addressText
 from tristunnel.tunnels.tunnel import Stream, Tunnel
 
 __all__ = ["LoggingServerObserver"]

@@ -19,7 +19,7 @@ from twisted.protocols.haproxy import proxyEndpoint
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from zope.interface import implementer
 
-from tristunnel.listeners.tcp import addressText
+from tristunnel.text.addresses import addressText
 from tristunnel.wire.first_bytes import describeFirstBytes
 
 __all__ = ["behindProxy"]

@@ -12,12 +12,12 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from tristunnel.errors import TunnelError
-from tristunnel.listeners.tcp import addressText
 from tristunnel.sessions.vtunnel import (
     TextLink,
     VTunnelServerSide,
     VTunnelSession,
 )
+from tristunnel.text.addresses import addressText
 from tristunnel.wire.vtunnel import (
     LISTEN,
     LISTEN_ERR,
@@ -28,7 +28,8 @@ from tristunnel.wire.vtunnel import (
 )
 
 if TYPE_CHECKING:
-    from tristunnel.sessions.server import Stranger, TunnelServerFactory
+    from tristunnel.sessions.server import TunnelServerFactory
+    from tristunnel.sessions.strangers import Stranger
     from tristunnel.sessions.stream import SessionStream
     from tristunnel.tunnels.clients import ConnectedClient
     from tristunnel.tunnels.service import Caller

@@ -19,10 +19,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from tristunnel.errors import TunnelError
-from tristunnel.listeners.tcp import addressText
 from tristunnel.sessions.zlayer_life import SignsOfLife
 from tristunnel.sessions.zlayer_messages import MessageSession
 from tristunnel.sessions.zlayer_reasons import IN_USE, reasonIn, shorten
+from tristunnel.text.addresses import addressText
 from tristunnel.wire.zlayer import (
     MAX_MESSAGE,
     UDP,
@@ -48,7 +48,8 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from tristunnel.auth.realm import Identity
-    from tristunnel.sessions.server import Stranger, TunnelServerFactory
+    from tristunnel.sessions.server import TunnelServerFactory
+    from tristunnel.sessions.strangers import Stranger
     from tristunnel.tunnels.clients import ConnectedClient
     from tristunnel.tunnels.service import Caller
     from tristunnel.tunnels.tunnel import Stream, Tunnel

@@ -19,9 +19,9 @@ from twisted.python.failure import Failure
 from tristunnel.auth.realm import Identity
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
-from tristunnel.listeners.tcp import addressText
 from tristunnel.relay.descriptors import RESERVE
 from tristunnel.rules.policy import VisitorPolicy
+from tristunnel.text.addresses import addressText
 from tristunnel.tunnels.raw import UNCLAIMED, RawClientSide
 from tristunnel.tunnels.rendezvous import Rendezvous
 from tristunnel.tunnels.tunnel import Tunnel

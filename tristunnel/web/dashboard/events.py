@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tristunnel.listeners.tcp import addressText
 from tristunnel.observer import ServerObserver
+from tristunnel.text.addresses import addressText
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress

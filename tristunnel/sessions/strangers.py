@@ -1,0 +1,46 @@
+"""
+Who comes to the server, before anything else of theirs is believed.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from tristunnel.errors import TunnelError
+from tristunnel.wire.first_bytes import describeFirstBytes, looksLikeTLS
+
+__all__ = ["Stranger", "whyNotFramed"]
+
+
+class Stranger(Protocol):
+    """
+    Whoever counts connections that have not said who they are.
+    """
+
+    def known(self) -> None:
+        """
+        This one has.
+        """
+
+    def failed(self) -> None:
+        """
+        This one's login failed.
+        """
+
+
+def whyNotFramed(data: bytes) -> TunnelError:
+    """
+    Name the likely mistake of a peer that does not speak the protocol.
+
+    @param data: Its first bytes.
+    """
+    seen = describeFirstBytes(data)
+    cure = ""
+    if looksLikeTLS(data):
+        cure = "; the port speaks no TLS: give the server a certificate, or connect"
+        cure += " with tcp: instead of tls:"
+    elif seen == "an HTTP request":
+        cure = "; this port serves no HTTP"
+    elif seen == "a PROXY protocol header":
+        cure = "; behind such a proxy the port is --port haproxy:tcp:PORT"
+    return TunnelError("protocol-error", f"the peer sent {seen}{cure}")
