@@ -4,11 +4,13 @@ Tests for L{tristunnel.relay.dial}, on real sockets.
 
 from __future__ import annotations
 
+import select
 import socket
+import struct
 from typing import Any
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.error import ConnectError, ConnectionRefusedError
 from twisted.internet.protocol import Factory
 from twisted.internet.tcp import Server
 from twisted.internet.testing import MemoryReactorClock
@@ -87,6 +89,32 @@ class ServiceEndpointTests(TestCase):
             endpoint = ServiceEndpoint(reactor, "127.0.0.1", port)
             connecting = endpoint.connect(Factory.forProtocol(Talk))
             await self.assertFailure(connecting, ConnectionRefusedError)
+
+    async def test_brokenAtOnce(self) -> None:
+        """
+        A connection that the other side breaks before anybody has looked at it
+        is one that was not made, and not an error of the program.
+        """
+
+        def connected(host: str, port: int) -> socket.socket:
+            made = socket.create_connection((host, port))
+            arrived, _ = bound.accept()
+            linger = struct.pack("ii", 1, 0)
+            arrived.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            arrived.close()
+            # Wait for the reset, without taking it.
+            poll = select.poll()
+            poll.register(made, select.POLLIN)
+            poll.poll()
+            return made
+
+        self.patch(dialling, "_connected", connected)
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            bound.listen()
+            port = bound.getsockname()[1]
+            connecting = dial(reactor, "127.0.0.1", port, Factory.forProtocol(Talk))
+            await self.assertFailure(connecting, ConnectError)
 
     def test_elsewhere(self) -> None:
         """

@@ -8,8 +8,9 @@ from socket import AF_INET, AF_INET6, SOCK_STREAM, socket
 from typing import Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.error import getConnectError
 from twisted.internet.interfaces import (
     IAddress,
     IConnector,
@@ -130,7 +131,15 @@ def _adopted(
     adopting = _Adopting(factory)
     # The reactor takes a copy of the descriptor.
     with connection:
-        reactor.adoptStreamConnection(connection.fileno(), connection.family, adopting)
+        try:
+            reactor.adoptStreamConnection(
+                connection.fileno(), connection.family, adopting
+            )
+        except OSError as error:
+            if adopting.protocol is not None:
+                raise
+            # The other side has broken it already.
+            return fail(getConnectError(error))
     return succeed(adopting.protocol)
 
 
@@ -140,7 +149,7 @@ class _Adopting(Factory[Protocol]):
     """
 
     noisy = False
-    protocol: Any
+    protocol: Any = None
 
     def __init__(self, factory: IProtocolFactory) -> None:
         self._factory = factory
