@@ -17,7 +17,7 @@ from tests.sessions.test_server import OFFER
 from tristunnel.auth.permissions import Grant, Permissions
 from tristunnel.auth.realm import Identity
 from tristunnel.errors import TunnelError
-from tristunnel.rules.access import AccessGrants, isCapability, mayReach
+from tristunnel.rules.access import PER_OWNER, AccessGrants, isCapability, mayReach
 from tristunnel.wire.framed import (
     Frame,
     FrameType,
@@ -445,6 +445,37 @@ class AccessGrantsTests(SynchronousTestCase):
         self.assertEqual(len(self.access), 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertNotIn(secret, repr(access))
+
+    def test_perOwner(self) -> None:
+        """
+        One owner cannot use up what there is for all; what is over does not
+        count, however it came to an end.
+        """
+        for countedAs in ("", "address 192.0.2.1"):
+            for number in range(PER_OWNER):
+                access, _ = self.access.issue(
+                    self.owner, "db", 60 + number % 2, countedAs=countedAs
+                )
+            refusal = self.assertRaises(
+                TunnelError,
+                self.access.issue,
+                self.owner,
+                "db",
+                60,
+                "",
+                "",
+                0,
+                None,
+                countedAs,
+            )
+            self.assertEqual(refusal.code.name, "limit-reached")
+            self.access.revoke(access)
+            self.access.issue(self.owner, "db", 61, countedAs=countedAs)
+        self.access.issue(Identity("bob"), "db", 60)
+        self.clock.advance(60)
+        for _ in range(PER_OWNER // 2):
+            self.access.issue(self.owner, "db", 60)
+        self.assertRaises(TunnelError, self.access.issue, self.owner, "db", 60)
 
     def test_mayReach(self) -> None:
         """

@@ -15,6 +15,7 @@ from tristunnel.server.gate import (
     PATIENCE,
     PENALTY,
     PENALTY_FREE,
+    REMEMBERED,
     ROOMS,
     Gate,
     sourceOf,
@@ -151,6 +152,26 @@ class GateTests(SynchronousTestCase):
         self.gate.enter(_from("10.0.0.2"))
         self.clock.advance(PENALTY)
         self.gate.enter(_from("10.0.0.1"))
+
+    def test_penaltyWithManyAddresses(self) -> None:
+        """
+        Failed logins from more addresses than are remembered do not end the
+        counting: who guesses next has to wait as well, and the oldest penalty
+        is the one that is forgotten.
+        """
+        failures = int(PENALTY_FREE / PENALTY) + 1
+        for host in ("10.0.0.1", "10.0.0.2"):
+            for _ in range(failures):
+                self.gate.loginFailed(_from(host))
+        for number in range(REMEMBERED - 2):
+            self.gate.penalize(str(number))
+        # The first one fails again, so the second is the oldest now.
+        self.gate.loginFailed(_from("10.0.0.1"))
+        for _ in range(failures):
+            self.gate.loginFailed(_from("10.0.0.3"))
+        for host in ("10.0.0.1", "10.0.0.3"):
+            self.assertEqual(self.refusal(host).code.name, "limit-reached")
+        self.gate.enter(_from("10.0.0.2"))
 
     def test_localSocketsAreNotPenalized(self) -> None:
         """

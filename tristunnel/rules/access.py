@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -31,6 +32,9 @@ __all__ = [
 
 LONGEST_ACCESS = 30 * 86400.0
 """The longest time that access is granted for, in seconds."""
+
+PER_OWNER = 1_000
+"""Grants that one owner may have in force."""
 
 _MOST = 100_000
 
@@ -82,6 +86,7 @@ class Access:
         number.
     @ivar until: When it ends, in seconds of the server's clock.
     @ivar grant: In force until then.
+    @ivar countedAs: Whose grants it is counted with.
     """
 
     id: str
@@ -93,6 +98,7 @@ class Access:
     usesLeft: int | None
     until: float
     grant: Grant
+    countedAs: str
     timer: IDelayedCall | None = None
 
 
@@ -106,6 +112,7 @@ class AccessGrants:
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
         self._grants: dict[str, Access] = {}
+        self._counts: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._grants)
@@ -119,6 +126,7 @@ class AccessGrants:
         token: str = "",
         uses: int = 0,
         serviceOwner: Identity | None = None,
+        countedAs: str = "",
     ) -> tuple[Access, str]:
         """
         Grant access.
@@ -131,6 +139,8 @@ class AccessGrants:
             no login at all.
         @param uses: How many sessions may begin with it; 0 for any number.
         @param serviceOwner: Whose service it is, if not C{owner}'s.
+        @param countedAs: Whose grants are counted together; by default, those
+            of C{owner}'s name.
         @return: The access, and its secret, which is kept nowhere else.
         @raise TunnelError: C{bad-option} or C{limit-reached}.
         """
@@ -143,6 +153,13 @@ class AccessGrants:
             raise TunnelError("bad-option", "uses takes 0 to 1000000")
         if len(self._grants) >= _MOST:
             raise TunnelError("limit-reached", f"{_MOST} grants of access are open")
+        countedAs = countedAs or owner.name
+        if self._counts.get(countedAs, 0) >= PER_OWNER:
+            raise TunnelError(
+                "limit-reached",
+                f"{PER_OWNER} grants of yours are in force; take some back"
+                " (revokeAccess), or give them less time",
+            )
         permissions = Permissions(
             may=frozenset({"access"}),
             # Names hold no characters that a pattern would understand.
@@ -164,8 +181,10 @@ class AccessGrants:
                 "expired",
                 parents=() if owner.grant is None else (owner.grant,),
             ),
+            countedAs,
         )
         self._grants[access.id] = access
+        self._counts[countedAs] += 1
         access.timer = self._reactor.callLater(
             ttl,
             access.grant.end,
@@ -179,7 +198,10 @@ class AccessGrants:
         """
         A capability is over.
         """
-        self._grants.pop(access.id, None)
+        if self._grants.pop(access.id, None) is not None:
+            self._counts[access.countedAs] -= 1
+            if not self._counts[access.countedAs]:
+                del self._counts[access.countedAs]
         if access.timer is not None and access.timer.active():
             access.timer.cancel()
 

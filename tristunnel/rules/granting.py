@@ -77,7 +77,14 @@ class Granting:
                 "bad-option", "access needs a TCP --port that visitors can reach"
             )
         access, secret = service.access.issue(
-            caller.identity, name, ttl, address, token, uses, tunnel.owner
+            caller.identity,
+            name,
+            ttl,
+            address,
+            token,
+            uses,
+            tunnel.owner,
+            caller.countedAs,
         )
         scheme = "w3ps" if secure else "w3p"
         where = hostAndPort(service.hostname or caller.host, port)

@@ -52,7 +52,8 @@ at the door."""
 LONGEST_WAIT = 60.0
 """Seconds after which a client is told to come back, at the most."""
 
-_REMEMBERED = 65536
+REMEMBERED = 65536
+"""Addresses whose penalties are remembered."""
 
 
 class GatePass:
@@ -138,7 +139,8 @@ class Gate:
         # Since when each is here, the oldest first.
         self._passes: dict[GatePass, float] = {}
         self._nextRoom = 0.0
-        # Until when each address has to wait; what is over means nothing.
+        # Until when each address has to wait, the latest to fail last; what is
+        # over means nothing.
         self._until: dict[str, float] = {}
 
     @property
@@ -256,12 +258,12 @@ class Gate:
         if not source:
             return
         now = self._seconds()
-        if len(self._until) >= _REMEMBERED:
-            self._until = {s: until for s, until in self._until.items() if until > now}
-            if len(self._until) >= _REMEMBERED:
-                return
-        until = max(self._until.get(source, 0.0), now) + PENALTY
+        until = max(self._until.pop(source, 0.0), now) + PENALTY
+        # At the end again: whoever has many addresses pushes out penalties that
+        # are old, but has one for each address that still guesses.
         self._until[source] = min(until, now + PENALTY_FREE + PENALTY_MOST)
+        if len(self._until) > REMEMBERED:
+            del self._until[next(iter(self._until))]
 
 
 class Ramp:
