@@ -33,6 +33,9 @@ PROOFS: dict[str, Proof] = {
     "floods": Proof(
         "floods", "strangers in crowds at every door disturb no tunnel", 1800.0
     ),
+    "attacks": Proof(
+        "attacks", "unread answers and unasked bytes are bounded, in bytes and time"
+    ),
     "renewals": Proof(
         "renewals", "a bad certificate is not taken up, a good one is", 900.0
     ),
