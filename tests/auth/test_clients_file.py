@@ -211,33 +211,21 @@ class ClientsFileTests(SynchronousTestCase):
         self.assertEqual(len(lines), 21)
         self.assertIn("80 more lines are broken", lines[-1])
 
-    def test_idAloneWarning(self) -> None:
+    def test_anybody(self) -> None:
         """
-        Ids without a secret are warned of once, by line number.
+        How many ids anybody may claim is logged, and what has no colon lets
+        nobody in and is in no log line.
         """
-        self.path.write_text("a\nb:two\n")
+        self.path.write_text("a:*\nlaptop w0rd\nw0rd\n")
         with loggedLines() as lines:
             checker = ClientsFile(self.path)
-            self.assertTrue(self.admits(checker, id="a"))
-            self.rewrite("\na\nb:two\n")
-            self.assertTrue(self.admits(checker, id="a"))
-            self.assertEqual(len(lines), 1)
-            self.assertIn("write ID:SECRET on line 1", lines[0])
-            self.rewrite("a\nw0rd\n")
-            self.assertTrue(self.admits(checker, id="a"))
-        self.assertEqual(len(lines), 2)
-        self.assertIn("on line 2", lines[1])
-        self.assertNotIn("w0rd", lines[1])
-
-    def test_manyIdsAlone(self) -> None:
-        """
-        The warning stays short for a file of ids.
-        """
-        self.path.write_text("".join(f"id{n}\n" for n in range(100)))
-        with loggedLines() as lines:
-            ClientsFile(self.path)
-        self.assertEqual(len(lines), 1)
-        self.assertIn("8, 9, 10 and 90 more", lines[0])
+        self.assertTrue(self.admits(checker, id="a"))
+        for name in ("laptop", "laptop w0rd", "w0rd"):
+            self.assertFalse(self.admits(checker, id=name))
+        self.assertIn("admits 1 ids; anybody may claim 1 of them", lines[0])
+        self.assertIn("line 2: there is no colon after the id", lines[1])
+        self.assertEqual(len(lines), 3)
+        self.assertNotIn("w0rd", "".join(lines))
 
     def test_vanishes(self) -> None:
         """

@@ -33,7 +33,7 @@ class ParseClientsTests(SynchronousTestCase):
         """
         clients = parseClients(
             f"\ufeff# comment\n\n  a : one \r\n #x:y\nb:t:w#o\nc:sha256:{HASH}\n"
-            f"d: sha256:{HASH.upper()}\n e \nf\u00e9:\u00e9".encode()
+            f"d: sha256:{HASH.upper()}\n e : * \nf\u00e9:\u00e9".encode()
         )
         self.assertEqual(clients.problems, [])
         self.assertEqual(
@@ -44,7 +44,7 @@ class ParseClientsTests(SynchronousTestCase):
         self.assertTrue(clients.admits(b"c", b"hashed"))
         self.assertTrue(clients.admits(b"d", b"hashed"))
         self.assertTrue(clients.admits("f\u00e9".encode(), "\u00e9".encode()))
-        self.assertEqual(clients.openLines, {b"e": 8})
+        self.assertTrue(clients.admits(b"e", b""))
 
     def test_refusals(self) -> None:
         """
@@ -69,14 +69,36 @@ class ParseClientsTests(SynchronousTestCase):
         ):
             self.assertFalse(clients.admits(name, secret), (name, secret))
 
-    def test_idAlone(self) -> None:
+    def test_anybody(self) -> None:
         """
-        An id alone admits whoever claims it, with any secret.
+        An id that is marked so admits whoever claims it, with any secret.
         """
-        clients = parseClients(b"a\n")
+        clients = parseClients(b"a:*\nb:**\nc:sha256:*\n")
         self.assertTrue(clients.admits(b"a", b""))
         self.assertTrue(clients.admits(b"a", b"x"))
         self.assertFalse(clients.admits(b"b", b""))
+        self.assertTrue(clients.admits(b"b", b"**"))
+        self.assertFalse(clients.admits(b"c", b""))
+
+    @settings(deadline=None, max_examples=100)
+    @given(words, st.sampled_from(list(" \t=,;|/*") + ["", " *", "\t*"]), words)
+    def test_noColon(self, name: str, between: str, secret: str) -> None:
+        """
+        Without a colon nobody is admitted, whatever is in its place, and the
+        line is reported without its text.
+        """
+        for line in (name, f"{name}{between}{secret}"):
+            clients = parseClients(f"{line}\nother:one\n".encode())
+            self.assertEqual(set(clients.digests), {b"other"})
+            (problem,) = clients.problems
+            self.assertEqual(problem.line, 1)
+            self.assertEqual(
+                problem.reason,
+                "there is no colon after the id; write ID:SECRET, or ID:* for an id"
+                " that anybody may claim",
+            )
+            for claimed in (name, line, ""):
+                self.assertFalse(clients.admits(claimed.encode(), b""))
 
     def test_problems(self) -> None:
         """

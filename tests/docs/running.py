@@ -182,7 +182,7 @@ class PageTestCase(TestCase):
         for name in ("key.pem", "server-key.pem", "privkey.pem"):
             (self.directory / name).write_bytes(key)
         (self.directory / "clients").write_text(
-            "laptop:correct horse battery staple\nallowed-client\n"
+            "laptop:correct horse battery staple\nallowed-client:*\n"
         )
         (self.directory / "me.json").write_text(
             '{"id": "laptop", "secret": "correct horse battery staple"}'

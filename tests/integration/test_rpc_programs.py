@@ -374,7 +374,7 @@ class CapabilityTests(ProgramsTestCase):
         secret is in no log. A client with a wrong one ends and says why; when
         the tunnel is closed, so does the other.
         """
-        (self.directory / "clients").write_text("plane:secret words\nlaptop\n")
+        (self.directory / "clients").write_text("plane:secret words\nlaptop:*\n")
         (self.directory / "clients").chmod(0o600)
         server = await self.server("--auth", f"clients:{self.directory / 'clients'}")
         call = '{"jsonrpc":"2.0","id":1,"method":"openTunnel","params":{"via":"w3p"}}'

@@ -21,8 +21,6 @@ from tristunnel.errors import TunnelError
 
 __all__ = ["MAX_FILE_SIZE", "ClientsFile", "ClientsFileCheckerFactory"]
 
-_SHOWN_LINES = 10
-
 
 @implementer(ICredentialsChecker)
 class ClientsFile:
@@ -95,29 +93,16 @@ class ClientsFile:
         """
         Put the present content in force and log what is odd about it.
         """
-        before = self._clients
         self._clients = parseClients(data)
-        self._log.info(
-            "The clients file {path!r} admits {count} ids",
+        digests = self._clients.digests
+        anybody = sum(digest is None for digest in digests.values())
+        (self._log.warn if anybody else self._log.info)(
+            "The clients file {path!r} admits {count} ids{anybody}",
             path=self._path,
-            count=len(self._clients.digests),
+            count=len(digests),
+            anybody=f"; anybody may claim {anybody} of them" if anybody else "",
         )
         self._logProblems()
-        fresh = [
-            line
-            for name, line in self._clients.openLines.items()
-            if name not in before.openLines
-        ]
-        if fresh:
-            # Numbers alone: the lone word may be a secret without its id.
-            shown = ", ".join(map(str, fresh[:_SHOWN_LINES]))
-            more = len(fresh) - _SHOWN_LINES
-            self._log.warn(
-                "Clients file {path!r}: an id without a secret admits whoever"
-                " claims it; write ID:SECRET on line {lines}",
-                path=self._path,
-                lines=shown + (f" and {more} more" if more > 0 else ""),
-            )
 
     def _logProblems(self) -> None:
         """
@@ -153,12 +138,12 @@ Admits the clients that a file lists, one ID:SECRET per line:
     # a comment
     laptop:correct horse battery staple
     camera:sha256:HEX
-    guest
+    guest:*
 
 White space around an id or a secret does not count. A secret can be stored
 as the SHA-256 of itself in 64 hexadecimal digits (for a long random secret;
-printf %s SECRET | sha256sum prints them). A line with an id alone admits
-whoever claims that id.
+printf %s SECRET | sha256sum prints them). With * for a secret, whoever claims
+that id is admitted. A line without a colon is refused.
 
 Over HTTP, an id and a secret are a Basic login or the bearer token ID:SECRET.
 

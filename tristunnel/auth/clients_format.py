@@ -6,10 +6,11 @@ One client per line::
     # a comment
     laptop:correct horse battery staple
     camera:sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
-    guest
+    guest:*
 
-An id holds no colon; a secret may. The last line admits C{guest} without a
-secret.
+An id holds no colon; a secret may. The last line admits whoever claims to be
+C{guest}. That takes a mark of its own, since a line without a colon is more
+often an id and a secret with something else in between.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from tristunnel.auth.names import nameProblem
 __all__ = ["ClientList", "Problem", "parseClients"]
 
 _BOM = b"\xef\xbb\xbf"
+_ANYBODY = b"*"
 _HASHED = b"sha256:"
 _HEX_DIGEST = re.compile(rb"[0-9a-fA-F]{64}\Z")
 _NOBODY = hashlib.sha256(b"").digest()
@@ -51,13 +53,11 @@ class ClientList:
 
     @ivar digests: The SHA-256 of each secret by its id; C{None} for an id that
         needs no secret.
-    @ivar openLines: The line of each id that needs no secret.
     @ivar problems: The first lines that are broken; at most 20 are kept.
     @ivar problemCount: How many lines are broken.
     """
 
     digests: dict[bytes, bytes | None] = field(default_factory=dict, repr=False)
-    openLines: dict[bytes, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     problemCount: int = 0
 
@@ -88,7 +88,7 @@ def _digestOf(secret: bytes) -> bytes | None:
     return bytes.fromhex(digits.decode("ascii"))
 
 
-def _readLine(line: bytes, clients: ClientList, number: int) -> str | None:
+def _readLine(line: bytes, clients: ClientList) -> str | None:
     """
     Add the client of one line that is neither blank nor a comment.
 
@@ -96,6 +96,11 @@ def _readLine(line: bytes, clients: ClientList, number: int) -> str | None:
     """
     name, colon, secret = line.partition(b":")
     name, secret = name.strip(), secret.strip()
+    if not colon:
+        return (
+            "there is no colon after the id; write ID:SECRET, or ID:* for an id"
+            " that anybody may claim"
+        )
     try:
         problem = nameProblem(name.decode("utf-8"))
     except UnicodeDecodeError:
@@ -104,12 +109,11 @@ def _readLine(line: bytes, clients: ClientList, number: int) -> str | None:
         return problem
     if name in clients.digests:
         return "the id is on an earlier line, which stays in force"
-    if not colon:
-        clients.digests[name] = None
-        clients.openLines[name] = number
-        return None
     if not secret:
         return "there is no secret after the colon"
+    if secret == _ANYBODY:
+        clients.digests[name] = None
+        return None
     digest = _digestOf(secret)
     if digest is None:
         return "sha256: is not followed by 64 hexadecimal digits"
@@ -127,7 +131,7 @@ def parseClients(data: bytes) -> ClientList:
         line = line.strip()
         if not line or line.startswith(b"#"):
             continue
-        problem = _readLine(line, clients, number)
+        problem = _readLine(line, clients)
         if problem is None:
             continue
         clients.problemCount += 1
