@@ -209,9 +209,9 @@ class Options(PolicyOptionsMixin, ConfiguredOptions, strcred.AuthOptionMixin):
 
     def opt_trusted_proxy(self, address: str) -> None:
         """
-        A reverse proxy whose X-Forwarded-For and -Proto are believed: an
-        address, a network such as 10.0.0.0/8, or "unix". May be given several
-        times.
+        A reverse proxy whose X-Forwarded-For and -Proto are believed, and
+        behind haproxy: its PROXY header: an address, a network such as
+        10.0.0.0/8, or "unix". May be given several times.
         """
         self["trusted-proxy"].append(address)
 
@@ -347,9 +347,17 @@ class Options(PolicyOptionsMixin, ConfiguredOptions, strcred.AuthOptionMixin):
                 self.stateDirectory,
                 self.hostnames,
                 "--rpc",
+                self.forwarded.speaksFor,
             )
         self.serverPorts = [
-            parsePort(reactor, description, files, self.stateDirectory, self.hostnames)
+            parsePort(
+                reactor,
+                description,
+                files,
+                self.stateDirectory,
+                self.hostnames,
+                trusts=self.forwarded.speaksFor,
+            )
             for description in descriptions
         ]
 

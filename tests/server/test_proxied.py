@@ -7,6 +7,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.testing import MemoryReactorClock, StringTransport
@@ -64,7 +65,10 @@ class ProxiedTests(FileTestCase):
             self.made.append(_Listening())
             return self.made[-1]
 
-        endpoint = behindProxy(TCP4ServerEndpoint(reactor, 9000))
+        self.trusted = {"192.168.1.1"}
+        endpoint = behindProxy(
+            TCP4ServerEndpoint(reactor, 9000), lambda host: host in self.trusted
+        )
         self.successResultOf(endpoint.listen(Factory.forProtocol(make)))
         self._factory = reactor.tcpServers[0][1]
 
@@ -87,6 +91,43 @@ class ProxiedTests(FileTestCase):
         for header in (_V1, _V2):
             _, inner = self.connect(header + b"hello")
             self.assertEqual((inner.data, inner.peers), (b"hello", {"192.0.2.9"}))
+
+    def test_believed(self) -> None:
+        """
+        Who could be anybody is turned away before it has said a byte; this
+        machine's own are believed, and whoever is trusted now.
+        """
+        for peer, believed in (
+            (IPv4Address("TCP", "127.0.0.1", 1), True),
+            (IPv4Address("TCP", "127.9.9.9", 1), True),
+            (IPv6Address("TCP", "::1", 1), True),
+            (IPv6Address("TCP", "::ffff:127.0.0.1", 1), True),
+            (UNIXAddress(b"/run/x"), True),
+            (UNIXAddress(None), True),
+            (IPv4Address("TCP", "192.168.1.1", 1), True),
+            (IPv4Address("TCP", "192.168.1.2", 1), False),
+            (IPv6Address("TCP", "::ffff:192.168.1.2", 1), False),
+            (IPv6Address("TCP", "fe80::1%eth0", 1), False),
+        ):
+            with self.problems() as lines:
+                made = self._factory.buildProtocol(peer)
+            self.assertEqual((made is not None, len(lines)), (believed, not believed))
+        self.assertIn("--trusted-proxy", lines[0])
+        self.trusted.clear()
+        self.assertIsNone(
+            self._factory.buildProtocol(IPv4Address("TCP", "192.168.1.1", 1))
+        )
+
+    def test_log(self) -> None:
+        """
+        A thousand that are turned away write no thousand lines.
+        """
+        with self.problems() as lines:
+            for number in range(1000):
+                address = IPv4Address("TCP", f"10.0.{number % 9}.1", number)
+                self._factory.buildProtocol(address)
+                self.connect(b"GET / HTTP/1.1\r\n")
+        self.assertEqual(len(lines), 40)
 
     def test_pieces(self) -> None:
         """

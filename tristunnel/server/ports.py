@@ -4,7 +4,7 @@ The ports that clients connect to: C{--port}.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,7 @@ def parsePort(
     stateDirectory: Path,
     hostnames: Sequence[str],
     option: str = "--port",
+    trusts: Callable[[str], bool] = lambda host: False,
 ) -> ServerPort:
     """
     Read a server endpoint.
@@ -96,6 +97,7 @@ def parsePort(
     @param stateDirectory: Where a certificate is made if there is none.
     @param hostnames: The names to make it for.
     @param option: The option that holds it, for messages.
+    @param trusts: Whose PROXY headers are believed, behind C{haproxy:}.
     @raise TunnelError: C{bad-option}, with the cause and the cure.
     """
     if description.isdecimal():
@@ -130,7 +132,7 @@ def parsePort(
         return ServerPort(
             description, endpoint, option=option, secure=True, creator=creator
         )
-    endpoint = _plain(reactor, option, description, prefix, parts, keywords)
+    endpoint = _plain(reactor, option, description, prefix, parts, keywords, trusts)
     if not files.certificate:
         return ServerPort(description, endpoint, option=option)
     creator = CreatorInForce(
@@ -149,6 +151,7 @@ def _plain(
     prefix: str,
     parts: list[str],
     keywords: dict[str, str],
+    trusts: Callable[[str], bool],
 ) -> IStreamServerEndpoint:
     """
     Have Twisted read an endpoint string.
@@ -161,7 +164,8 @@ def _plain(
     if prefix == "haproxy":
         inner = description.partition(":")[2]
         prefix, parts, keywords = splitEndpoint(inner)
-        return behindProxy(_plain(reactor, option, inner, prefix, parts, keywords))
+        below = _plain(reactor, option, inner, prefix, parts, keywords, trusts)
+        return behindProxy(below, trusts)
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, written)
     except Exception as error:

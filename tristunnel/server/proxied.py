@@ -8,8 +8,14 @@ line why a connection without a good header is closed.
 
 from __future__ import annotations
 
+import ipaddress
+import time
+from collections.abc import Callable
+from typing import Any
+
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
+    IAddress,
     IListeningPort,
     IProtocolFactory,
     IStreamServerEndpoint,
@@ -19,6 +25,7 @@ from twisted.protocols.haproxy import proxyEndpoint
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from zope.interface import implementer
 
+from tristunnel.process.quiet import Repetitions
 from tristunnel.text.addresses import addressText
 from tristunnel.wire.first_bytes import describeFirstBytes
 
@@ -27,6 +34,7 @@ __all__ = ["behindProxy"]
 _V1, _V1_LONGEST = b"PROXY ", 107
 _V2, _V2_HEAD = b"\r\n\r\n\x00\r\nQUIT\n", 16
 _V2_LONGEST = 4096
+_FREELY = 20
 _NOTHING_KNOWN, _UNKNOWN = b"PROXY UNKNOWN\r\n", b"PROXY UNKNOWN \r\n"
 
 
@@ -57,8 +65,7 @@ class _HeaderFirst(ProtocolWrapper):
     Hands on what comes once the header is whole.
     """
 
-    _log = Logger(namespace="tristunnel.server")
-
+    factory: _HeaderFirstFactory
     _began: bytes | None = b""
 
     def dataReceived(self, data: bytes) -> None:
@@ -91,22 +98,73 @@ class _HeaderFirst(ProtocolWrapper):
         """
         Close the connection and say why.
         """
-        self._log.warn(
-            "Connection from {peer} closed: the port is behind haproxy:, and the"
-            " peer sent no good PROXY header ({seen})",
-            peer=addressText(self.getPeer()),
-            seen=seen,
+        self.factory.tell(
+            self.getPeer(), f"the peer sent no good PROXY header ({seen})"
         )
         self.transport.abortConnection()  # type: ignore[union-attr]
 
 
 class _HeaderFirstFactory(WrappingFactory):
     """
-    Makes what waits for the header.
+    Makes what waits for the header, for those alone who are believed.
     """
 
+    _log = Logger(namespace="tristunnel.server")
     protocol = _HeaderFirst
     noisy = False
+
+    def __init__(
+        self, wrappedFactory: IProtocolFactory, trusts: Callable[[str], bool]
+    ) -> None:
+        super().__init__(wrappedFactory)
+        self._trusts = trusts
+        self._told = Repetitions(time.monotonic)
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """
+        Turn away who could write any address into a header.
+        """
+        host = getattr(addr, "host", None)
+        if host is None or _isLoopback(host) or self._trusts(host):
+            return super().buildProtocol(addr)
+        self.tell(
+            addr,
+            "the peer is no proxy that is believed; if it is yours, give"
+            " --trusted-proxy with its address",
+        )
+        return None
+
+    def tell(self, peer: IAddress | None, why: str) -> None:
+        """
+        Say why a connection is closed, to those who come often now and then.
+        """
+        self._told.tell(
+            (why,),
+            lambda: self._log.warn(
+                "Connection from {peer} closed: the port is behind haproxy:, and {why}",
+                peer=addressText(peer),
+                why=why,
+            ),
+            lambda count, seconds: self._log.warn(
+                "{count} more connections closed in {seconds:.0f} s: the port is"
+                " behind haproxy:, and {why}",
+                count=count,
+                seconds=seconds,
+                why=why,
+            ),
+            _FREELY,
+        )
+
+
+def _isLoopback(host: str) -> bool:
+    """
+    Whether an address is this machine's own.
+    """
+    try:
+        address: Any = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return bool((getattr(address, "ipv4_mapped", None) or address).is_loopback)
 
 
 @implementer(IStreamServerEndpoint)
@@ -115,21 +173,33 @@ class _HeaderFirstEndpoint:
     Listens elsewhere, for connections with a header.
     """
 
-    def __init__(self, endpoint: IStreamServerEndpoint) -> None:
+    def __init__(
+        self, endpoint: IStreamServerEndpoint, trusts: Callable[[str], bool]
+    ) -> None:
         self._endpoint = endpoint
+        self._trusts = trusts
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """
         Listen.
         """
-        return self._endpoint.listen(_HeaderFirstFactory(protocolFactory))
+        return self._endpoint.listen(_HeaderFirstFactory(protocolFactory, self._trusts))
 
 
-def behindProxy(endpoint: IStreamServerEndpoint) -> IStreamServerEndpoint:
+def behindProxy(
+    endpoint: IStreamServerEndpoint,
+    trusts: Callable[[str], bool] = lambda host: False,
+) -> IStreamServerEndpoint:
     """
-    Expect a PROXY header, of version 1 or 2, before everything else.
+    Expect a PROXY header, of version 1 or 2, before everything else. Whoever
+    writes it says where a client comes from, so it is read from this machine
+    (loopback and UNIX sockets) and from proxies that were named, and everybody
+    else is turned away.
 
     @param endpoint: Where the balancer connects to.
+    @param trusts: Whether an address is that of a proxy that was named.
     """
-    proxied: IStreamServerEndpoint = proxyEndpoint(_HeaderFirstEndpoint(endpoint))
+    proxied: IStreamServerEndpoint = proxyEndpoint(
+        _HeaderFirstEndpoint(endpoint, trusts)
+    )
     return proxied
