@@ -229,7 +229,7 @@ def proxied(doors: Doors) -> Any:
     Put the PROXY protocol around a port.
     """
     endpoint = _Endpoint()
-    behindProxy(cast(Any, endpoint)).listen(doors.factory)
+    behindProxy(cast(Any, endpoint), lambda host: True).listen(doors.factory)
     return endpoint.factory
 
 
