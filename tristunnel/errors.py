@@ -10,7 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tristunnel.text.words import printable
+
 __all__ = ["CODES", "ErrorCode", "TunnelError"]
+
+_LONGEST = 2000
+"""Characters of a message; a peer's may be as long as a frame."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,9 @@ class TunnelError(Exception):
 
     @ivar code: The entry of L{CODES}.
     @ivar message: One line that names the cause and, where there is one, the
-        cure. It may be shown to the other side, so it holds no secrets.
+        cure. It may be shown to the other side, so it holds no secrets; and it may
+        quote the other side, so what is not printable is replaced here, once
+        for every refusal and reason that comes in.
     @ivar retryAfter: Seconds after which trying again makes sense, or C{None}.
     """
 
@@ -92,7 +99,7 @@ class TunnelError(Exception):
         self, code: str, message: str = "", retryAfter: float | None = None
     ) -> None:
         self.code = CODES.get(code, CODES["internal"])
-        self.message = message or self.code.meaning
+        self.message = printable(message, _LONGEST) or self.code.meaning
         self.retryAfter = retryAfter
         super().__init__(self.message)
 

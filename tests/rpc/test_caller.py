@@ -337,7 +337,7 @@ class CommandTests(StrangeSiteTestCase):
         )
         self.assertEqual(
             await self.run_(self.url + "/error", "x"),
-            ("", "x: a\\x1b[1mb\\nc [5]\n", 1),
+            ("", "x: a?[1mb?c [5]\n", 1),
         )
 
     async def test_strangers(self) -> None:

@@ -97,7 +97,7 @@ class ClientStatus(ClientObserver):
         """
         for offer in self._offers.values():
             offer.ready = False
-        text = printable(str(reason))
+        text = str(reason)
         if self._state != "stopping":
             self._enter("connecting", text)
         self._tell("session", f"not connected: {text}", "warn")
@@ -113,7 +113,7 @@ class ClientStatus(ClientObserver):
         """
         No attempt follows.
         """
-        text = printable(str(reason))
+        text = str(reason)
         self._enter("stopped", text)
         self._tell("session", f"giving up: {text}", "error")
 
@@ -161,7 +161,7 @@ class ClientStatus(ClientObserver):
         """
         The server did not open a tunnel, or closed it.
         """
-        text = printable(str(reason))
+        text = str(reason)
         for offer in self._offers.values():
             if wanted in (offer.spec, offer.uri):
                 offer.ready, offer.reason = False, text
@@ -245,9 +245,7 @@ class ClientStatus(ClientObserver):
         A stream did not reach its service.
         """
         self._offerOf(target).refused += 1
-        self._tell(
-            "refusal", f"a visitor was turned away: {printable(str(reason))}", "warn"
-        )
+        self._tell("refusal", f"a visitor was turned away: {reason!s}", "warn")
 
     def visitorRefused(self, target: str, reason: TunnelError) -> None:
         """
@@ -309,7 +307,7 @@ def _left(
     Say that a visitor left.
     """
     lasted = age(seconds) if seconds >= 10 else f"{seconds:.1f} s"
-    why = f": {printable(str(reason))}" if reason is not None else ""
+    why = f": {reason!s}" if reason is not None else ""
     return (
         f"{printable(visitor) or 'a visitor'} left after {lasted},"
         f" {amount(bytesIn)} down, {amount(bytesOut)} up{why}"

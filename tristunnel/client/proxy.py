@@ -124,7 +124,7 @@ class _Asking(Protocol):
         line = head.partition(b"\r\n")[0].decode("latin-1")
         version, _, said = line.partition(" ")
         status = said[:3]
-        said = "".join(c for c in said[:100] if c.isprintable())
+        said = said[:100]
         if not version.startswith("HTTP/1.") or not status.isdecimal():
             self._refuse("protocol-error", "is no HTTP proxy")
         elif not status.startswith("2"):

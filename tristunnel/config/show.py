@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from tristunnel.config.redact import redacted
 from tristunnel.config.settings import Setting
 from tristunnel.config.toml import tomlValue
+from tristunnel.text.words import printable
 
 __all__ = ["shownSettings"]
 
@@ -26,14 +27,7 @@ def _line(name: str, setting: Setting) -> str:
     Write one of them.
     """
     if setting.value is None:
-        return f"# {name} is not set  # {_printable(setting.origin)}"
+        return f"# {name} is not set  # {printable(setting.origin)}"
     value = redacted(name, setting.value)
     hidden = "" if value == setting.value else ", a secret is hidden"
-    return f"{name} = {tomlValue(value)}  # {_printable(setting.origin)}{hidden}"
-
-
-def _printable(origin: str) -> str:
-    """
-    A file's name is part of an origin, and may have anything in it.
-    """
-    return "".join(letter if letter.isprintable() else "?" for letter in origin)
+    return f"{name} = {tomlValue(value)}  # {printable(setting.origin)}{hidden}"

@@ -38,6 +38,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.rpc.pending import PendingCalls, RemoteError
 from tristunnel.rpc.strictjson import BadJSON, decode, encode
 from tristunnel.rpc.words import Errand, Target, parseErrand
+from tristunnel.text.words import printable
 from tristunnel.tls.client_context import ServerVerification, clientConnectionCreator
 from tristunnel.tls.explanation import explainTLSFailure
 
@@ -236,25 +237,14 @@ def _explainStatus(response: IResponse, body: bytes, errand: Errand) -> str:
     return text
 
 
-def _printable(text: str) -> str:
-    """
-    Text for one line of a terminal, whoever wrote it.
-    """
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
-        for char in text
-    )
-
-
 def _report(result: object) -> None:
     """
     Print a result.
     """
-    text = (
-        result
-        if isinstance(result, str)
-        else json.dumps(result, indent=2, ensure_ascii=False)
-    )
+    if isinstance(result, str):
+        text = result
+    else:
+        text = json.dumps(result, indent=2, ensure_ascii=False)
     sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
     sys.stdout.flush()
 
@@ -278,5 +268,5 @@ async def main(reactor: IReactorTime, *arguments: str) -> None:
     else:
         _report(result)
         return
-    print(_printable(problem), file=sys.stderr)
+    print(printable(problem, len(problem)), file=sys.stderr)
     raise SystemExit(1)

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from tristunnel.errors import CODES, TunnelError
+from tristunnel.text.words import printableIn
 
 __all__ = ["PendingCalls", "RemoteError", "errorFrom"]
 
@@ -105,7 +106,8 @@ class PendingCalls:
 
     def answered(self, response: object) -> bool:
         """
-        Take in an answer.
+        Take in an answer. Its text ends up in logs, on terminals and in the
+        input of scripts, so what is not printable in it is replaced.
 
         @param response: Parsed JSON, as it came; anything at all is tolerated.
         @return: Whether it answered a call. If not, it came too late, or it
@@ -120,9 +122,9 @@ class PendingCalls:
         if result is None:
             return False
         if response.get("error") is not None:
-            result.errback(errorFrom(response["error"]))
+            result.errback(errorFrom(printableIn(response["error"])))
         elif "result" in response:
-            result.callback(response["result"])
+            result.callback(printableIn(response["result"]))
         else:
             result.errback(errorFrom(None))
         return True

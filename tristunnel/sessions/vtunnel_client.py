@@ -196,9 +196,8 @@ class VTunnelClientSession(VTunnelSession):
         self._answers = True
         forward = self._forwards.get(message.port)
         if forward is not None:
-            why = "".join(c for c in message.error if c.isprintable())
             self._observer.tunnelFailed(
-                forward.wanted, TunnelError("port-taken", why[:500])
+                forward.wanted, TunnelError("port-taken", message.error)
             )
             self._later(message.port, ASK_AGAIN, self._ask, message.port)
 

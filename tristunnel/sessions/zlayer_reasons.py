@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 
 from tristunnel.errors import CODES, TunnelError
+from tristunnel.text.words import printable
 
 __all__ = ["IN_USE", "reasonIn", "shorten"]
 
@@ -18,7 +19,7 @@ def shorten(text: str) -> str:
     """
     Make a line of what a peer wrote, for logs and messages.
     """
-    return "".join(c if c.isprintable() else " " for c in text[:300]).strip()
+    return printable(text, 300).strip()
 
 
 def reasonIn(text: str, code: str, lead: str = "") -> TunnelError:

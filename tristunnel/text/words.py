@@ -4,7 +4,7 @@ Numbers, times and other people's text, as people read them.
 
 from __future__ import annotations
 
-__all__ = ["age", "amount", "count", "plural", "printable", "rate"]
+__all__ = ["age", "amount", "count", "plural", "printable", "printableIn", "rate"]
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -61,7 +61,7 @@ def age(seconds: float) -> str:
 def printable(text: str, most: int = 500) -> str:
     """
     Text for one line of a terminal, whoever wrote it: nothing in it moves the
-    cursor, changes colours or turns the line around.
+    cursor, changes colours, begins a line or turns one around.
 
     @param most: Characters that are left of it.
     """
@@ -69,3 +69,25 @@ def printable(text: str, most: int = 500) -> str:
     if short.isprintable():
         return short
     return "".join(letter if letter.isprintable() else "?" for letter in short)
+
+
+def printableIn(value: object, depth: int = 64) -> object:
+    """
+    Parsed JSON with all its text, keys included, as L{printable} leaves it, and
+    nothing cut off.
+
+    @param depth: How many arrays and objects within each other are looked into;
+        what lies deeper is left out.
+    """
+    if not depth:
+        return None
+    if isinstance(value, str):
+        return printable(value, len(value))
+    if isinstance(value, list):
+        return [printableIn(each, depth - 1) for each in value]
+    if isinstance(value, dict):
+        return {
+            printable(key, len(key)): printableIn(each, depth - 1)
+            for key, each in value.items()
+        }
+    return value

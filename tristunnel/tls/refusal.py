@@ -11,6 +11,7 @@ from cryptography.x509 import Certificate
 from OpenSSL import SSL
 from OpenSSL.crypto import FILETYPE_ASN1, X509, dump_certificate
 
+from tristunnel.text.words import printable
 from tristunnel.tls.paths import PathLike, pathText
 from tristunnel.tls.pem import certificateNames
 
@@ -76,17 +77,6 @@ def digestOf(certificate: X509) -> str:
     return hashlib.sha256(dump_certificate(FILETYPE_ASN1, certificate)).hexdigest()
 
 
-def _printable(text: str) -> str:
-    """
-    Make text out of a certificate fit for one line of a log.
-
-    @param text: What somebody else wrote.
-    @return: It, without control characters and not too long.
-    """
-    clean = "".join(each if each.isprintable() else "?" for each in text)
-    return clean[:_SHOWN_LENGTH]
-
-
 def _listNames(certificate: Certificate) -> str:
     """
     Say what a certificate is for.
@@ -95,7 +85,7 @@ def _listNames(certificate: Certificate) -> str:
     @return: Its names, joined by commas.
     """
     names = certificateNames(certificate)
-    shown = [_printable(name) for name in names[:_SHOWN_NAMES]]
+    shown = [printable(name, _SHOWN_LENGTH) for name in names[:_SHOWN_NAMES]]
     if len(names) > _SHOWN_NAMES:
         shown.append(f"{len(names) - _SHOWN_NAMES} more")
     return ", ".join(shown) or "no name at all"

@@ -72,7 +72,7 @@ def reasonOfClose(code: int | None, text: str | None) -> TunnelError | None:
     @param code: C{None} if it said nothing.
     @return: C{None} after an orderly end. A page that is left counts as one.
     """
-    message = "".join(c for c in text or "" if c.isprintable())
+    message = text or ""
     if code in (None, NORMAL) or (code == GOING_AWAY and not message):
         return None
     if message.endswith("]"):
