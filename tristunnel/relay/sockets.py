@@ -35,6 +35,12 @@ from tristunnel.relay.memory import HELD
 from tristunnel.relay.reading import readySetOf
 from tristunnel.relay.rules import Both
 from tristunnel.relay.splice import Splice
+from tristunnel.relay.transports import (
+    MOST_UNASKED,
+    canHalfClose,
+    canPause,
+    completed,
+)
 
 if TYPE_CHECKING:
     from socket import socket
@@ -123,6 +129,7 @@ class SocketEnd(Protocol):
         self._canHalfClose = False
         self._eof = False
         self._held = 0
+        self._unasked = 0
         self._busy = 0
         self._untilChatty = CHATTY
         self._readyNumber = -1
@@ -137,6 +144,12 @@ class SocketEnd(Protocol):
 
     # IProtocol
 
+    def makeConnection(self, transport: ITransport) -> None:
+        """
+        Begin with a transport of any kind.
+        """
+        super().makeConnection(completed(transport))
+
     def connectionMade(self) -> None:
         """
         The connection is there; TLS may still have to begin.
@@ -147,9 +160,15 @@ class SocketEnd(Protocol):
                 TLS_HANDSHAKE_TIMEOUT, self.transport.abortConnection
             )
         else:
-            self._canHalfClose = True
-            self.socket = kernelSocket(self.transport)
+            self._useDirectly()
             self._begin()
+
+    def _useDirectly(self) -> None:
+        """
+        There is no TLS in between.
+        """
+        self._canHalfClose = canHalfClose(self.transport)
+        self.socket = kernelSocket(self.transport)
 
     def handshakeCompleted(self) -> None:
         """
@@ -162,11 +181,10 @@ class SocketEnd(Protocol):
         """
         Be the end of a connection that another protocol began; TLS is up.
         """
-        self.transport = transport
+        self.transport = completed(transport)
         self.connected = 1
         if not INegotiated.providedBy(transport):
-            self._canHalfClose = True
-            self.socket = kernelSocket(transport)
+            self._useDirectly()
         self._begin()
 
     @property
@@ -198,6 +216,7 @@ class SocketEnd(Protocol):
             self.memory.hold(self, len(data), self.shed)
             if self.received > EARLY:
                 self.hold(self.UNJOINED)
+                self._countUnasked(len(data))
             return
         peer.write(data)
         size = len(data)
@@ -205,6 +224,8 @@ class SocketEnd(Protocol):
             self.received += size
         else:
             self.counted(size)
+        if self._held:
+            self._countUnasked(size)
         splice = self._splice
         if splice is not None:
             if size < LARGE_READ:
@@ -220,6 +241,16 @@ class SocketEnd(Protocol):
             self._untilChatty -= 1
             if not self._untilChatty:
                 self._enterReadySet()
+
+    def _countUnasked(self, size: int) -> None:
+        """
+        Bytes came although reading is held. Where the transport knows no pause
+        they would go on coming.
+        """
+        if not canPause(self.transport):
+            self._unasked += size
+            if self._unasked > MOST_UNASKED:
+                self.shed(TunnelError("stalled", "it cannot be paused"))
 
     def _enterReadySet(self) -> None:
         """
@@ -290,7 +321,8 @@ class SocketEnd(Protocol):
             return
         self._over = True
         self._endSplices()
-        if not reason.check(ConnectionDone):
+        # Some transports have nothing to say of their end.
+        if reason is not None and not reason.check(ConnectionDone):
             self._reason = TunnelError("reset", reason.getErrorMessage())
         if self._peer is not None:
             self._tellPeer(self._peer)
@@ -480,6 +512,7 @@ class SocketEnd(Protocol):
         if self._held & why:
             self._held &= ~why
             if not (self._held or self._over or self._eof):
+                self._unasked = 0
                 self.transport.resumeProducing()
 
     @property

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from tristunnel.errors import TunnelError
 from tristunnel.relay.datagrams import FlowEnd
+from tristunnel.sessions.stream import Guarded
 from tristunnel.wire.framed import (
     MAX_DATAGRAM,
     FrameType,
@@ -70,7 +71,7 @@ def largestDatagram(offer: dict[str, object]) -> int:
     return min(value, MAX_DATAGRAM)
 
 
-class SessionFlow(FlowEnd):
+class SessionFlow(Guarded, FlowEnd):
     """
     A L{DatagramEnd<tristunnel.interfaces.DatagramEnd>} whose world is the far
     side of a session.
@@ -199,7 +200,7 @@ class DatagramFlows:
         """
         flow = self.flows[number] = SessionFlow(self, number, ours=False)
         self._wakePath()
-        self.opened(flow, info)
+        flow.guarded(self.opened, flow, info)
 
     def _wakePath(self) -> None:
         """
@@ -358,7 +359,7 @@ class DatagramFlows:
             # Under way when the flow ended here.
             self._multiplexer.lateFrames += 1
         else:
-            flow.passOn(payload)
+            flow.guarded(flow.passOn, payload)
 
     def _accepted(self, flow: SessionFlow, payload: bytes) -> None:
         """
@@ -370,20 +371,21 @@ class DatagramFlows:
         """
         The peer refuses a flow.
         """
-        flow.worldOver(self._reasonOf(decodeObject(payload), "service-refused"))
+        reason = self._reasonOf(decodeObject(payload), "service-refused")
+        flow.guarded(flow.worldOver, reason)
 
     def _close(self, flow: SessionFlow, payload: bytes) -> None:
         """
         The peer ends a flow.
         """
-        flow.worldOver(None)
+        flow.guarded(flow.worldOver, None)
 
     def _error(self, flow: SessionFlow, payload: bytes) -> None:
         """
         The peer breaks a flow.
         """
         message = decodeObject(payload) if payload else {}
-        flow.worldOver(self._reasonOf(message, "reset"))
+        flow.guarded(flow.worldOver, self._reasonOf(message, "reset"))
 
     # The session's life
 
@@ -405,7 +407,7 @@ class DatagramFlows:
         if self.path is not None:
             self.path.close()
         for flow in list(self.flows.values()):
-            flow.worldOver(reason)
+            flow.guarded(flow.worldOver, reason)
         self._waiting.clear()
 
 

@@ -214,7 +214,8 @@ class ExtendedMultiplexer(Multiplexer):
         elif info.get("protocol") == "udp":
             self.datagrams.openedByPeer(streamId, info)
         else:
-            self._opened(self._newStream(streamId, credit), info)
+            stream = self._newStream(streamId, credit)
+            stream.guarded(self._opened, stream, info)
 
     def _openedByPeer(self, streamId: int, payload: bytes) -> None:
         """
@@ -229,7 +230,7 @@ class ExtendedMultiplexer(Multiplexer):
             self.wantsToSend(stream)
         whenAnswered, stream.whenAnswered = stream.whenAnswered, None
         if whenAnswered is not None:
-            whenAnswered()
+            stream.guarded(whenAnswered)
 
     def _refused(self, streamId: int, payload: bytes) -> None:
         """

@@ -212,6 +212,9 @@ class Multiplexer:
             frame = FRAME_SHARED if ready else FRAME_ALONE
             data = stream.take(min(room, credit, frame))
             size = len(data)
+            if not size:
+                # An error has just broken it.
+                return True
             stream.sendWindow.sent += size
             self.sendWindow.sent += size
             self.sending(stream)

@@ -519,7 +519,7 @@ class PlainClientSide(_PlainMultiplexer):
             self.sendFrame(streamId, FrameType.ERROR)
             return None
         stream = self._newStream(streamId)
-        self._opened(stream, {})
+        stream.guarded(self._opened, stream, {})
         return self.streams.get(streamId)
 
     def tick(self) -> None:

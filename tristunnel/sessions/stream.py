@@ -6,7 +6,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from twisted.logger import Logger
 
 from tristunnel.errors import TunnelError
 from tristunnel.relay.memory import HELD
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from tristunnel.interfaces import Closed, End
     from tristunnel.sessions.multiplexer import Multiplexer
 
-__all__ = ["SOURCE_HIGH", "SOURCE_LOW", "SessionStream"]
+__all__ = ["SOURCE_HIGH", "SOURCE_LOW", "Guarded", "SessionStream"]
 
 SOURCE_HIGH = 64 * 1024
 """Bytes held for sending at which the stream's source is paused."""
@@ -25,7 +28,52 @@ SOURCE_LOW = 16 * 1024
 """Bytes held for sending at which it is resumed."""
 
 
-class SessionStream:
+class Guarded:
+    """
+    One of the many that share a connection. Whatever its local end's code raises
+    breaks it, and reaches neither the session nor the stream that happened to be
+    the cause of the call.
+    """
+
+    __slots__ = ()
+
+    id: int
+    _peer: Any
+    _over: bool
+    _log = Logger()
+
+    def reset(self, reason: TunnelError) -> None:
+        """
+        Break off and tell the far side why.
+        """
+        raise NotImplementedError
+
+    def guarded(self, call: Callable[..., object], *arguments: object) -> None:
+        """
+        Call code that is for this one alone.
+        """
+        try:
+            call(*arguments)
+        except Exception:
+            self.faulted()
+
+    def faulted(self) -> None:
+        """
+        Break off at both sides, because of the error that is being handled. The
+        local end may be in any state, so what it raises from now on says no more.
+        """
+        peer, self._peer = self._peer, None
+        if peer is not None or not self._over:
+            self._log.failure("An error broke stream {id}", id=self.id)
+        reason = TunnelError("internal", "an error broke the stream")
+        with suppress(Exception):
+            self.reset(reason)
+        if peer is not None:
+            with suppress(Exception):
+                peer.reset(reason)
+
+
+class SessionStream(Guarded):
     """
     An L{End<tristunnel.interfaces.End>} whose world is the far side of a
     session.
@@ -158,7 +206,7 @@ class SessionStream:
         if self._outgoingSize > SOURCE_HIGH and not self._sourcePaused:
             self._sourcePaused = True
             if self._peer is not None:
-                self._peer.pauseReading()
+                self.guarded(self._peer.pauseReading)
             self.memory.hold(self, SOURCE_HIGH, self._shed)
 
     def _discard(self, amount: int) -> None:
@@ -168,7 +216,8 @@ class SessionStream:
         """
         self._discarded += amount
         if self._discarded > SOURCE_HIGH and self._peer is not None:
-            self._peer.reset(TunnelError("reset", "the far side has left"))
+            reason = TunnelError("reset", "the far side has left")
+            self.guarded(self._peer.reset, reason)
 
     def finish(self) -> None:
         """
@@ -237,6 +286,7 @@ class SessionStream:
         Take bytes to send now.
 
         @param limit: How many at the most; at least 1.
+        @return: None if that broke the stream.
         """
         data, offset = self.outgoing[0], self._offset
         if len(data) - offset <= limit:
@@ -252,7 +302,9 @@ class SessionStream:
             self._sourcePaused = False
             self.memory.release(self, SOURCE_HIGH)
             if self._peer is not None:
-                self._peer.resumeReading()
+                self.guarded(self._peer.resumeReading)
+                if self._over:
+                    return b""
         return data
 
     def dataArrived(self, data: bytes) -> None:
@@ -264,7 +316,10 @@ class SessionStream:
             self._incoming.append(data)
             self.memory.hold(self, len(data), self._shed)
         else:
-            self._peer.write(data)
+            try:
+                self._peer.write(data)
+            except Exception:
+                self.faulted()
             self._multiplexer.drained(self, len(data))
 
     def farSideLeft(self) -> None:
@@ -279,7 +334,7 @@ class SessionStream:
             self._sourcePaused = False
             self.memory.release(self, SOURCE_HIGH)
             if self._peer is not None:
-                self._peer.resumeReading()
+                self.guarded(self._peer.resumeReading)
         self.eofArrived()
 
     def eofArrived(self) -> None:
@@ -289,7 +344,7 @@ class SessionStream:
         if not self.eof:
             self.eof = True
             if not self._incoming and self._peer is not None:
-                self._peer.finish()
+                self.guarded(self._peer.finish)
                 self.checkOver()
 
     def broken(self, reason: TunnelError) -> None:
@@ -300,7 +355,7 @@ class SessionStream:
             peer = self._peer
             self._end(reason)
             if peer is not None:
-                peer.reset(reason)
+                self.guarded(peer.reset, reason)
 
     def checkOver(self) -> None:
         """
@@ -320,12 +375,12 @@ class SessionStream:
         while incoming and not self._readPaused and not self._over:
             data = incoming.popleft()
             self.memory.release(self, len(data))
-            peer.write(data)
+            self.guarded(peer.write, data)
             self._multiplexer.drained(self, len(data))
         if hadSome and not incoming:
             self._multiplexer.emptied(self)
         if self.eof and not incoming and not self._over:
-            peer.finish()
+            self.guarded(peer.finish)
             self.checkOver()
 
     def _shed(self, reason: TunnelError) -> None:
@@ -349,4 +404,4 @@ class SessionStream:
         self.whenAnswered = None
         if self._closed is not None:
             closed, self._closed = self._closed, None
-            closed(reason)
+            self.guarded(closed, reason)

@@ -169,7 +169,8 @@ class VTunnelClientSide(_Messages, PlainClientSide):
         if len(self.streams) >= self.limits.streams:
             self.sendFrame(streamId, FrameType.ERROR)
             return
-        self._opened(self._newStream(streamId), {"port": message.port})
+        stream = self._newStream(streamId)
+        stream.guarded(self._opened, stream, {"port": message.port})
 
     def unknownStream(self, streamId: int) -> SessionStream | None:
         """
