@@ -37,6 +37,23 @@ class PortRangeTests(SynchronousTestCase):
         ):
             self.assertEqual(parsePorts(text).spans, spans)
 
+    def test_own(self) -> None:
+        """
+        What the server has for itself is given to nobody, however it is asked
+        for.
+        """
+        ports = PortRange(((4000, 4001),))
+
+        def choose(port: int, prefer: int) -> int:
+            return ports.choose(port, prefer, lambda port: port, {4000})
+
+        refusal = self.assertRaises(TunnelError, choose, 4000, 0)
+        self.assertEqual(refusal.code.name, "port-taken")
+        self.assertIn("the server's own", refusal.message)
+        for prefer in (0, 4000, 4001):
+            self.assertEqual(choose(0, prefer), 4001)
+        self.assertEqual(UNPRIVILEGED.choose(0, 4000, lambda port: port, {4000}), 0)
+
     def test_wrong(self) -> None:
         """
         Anything else is refused, with what was written and an example.

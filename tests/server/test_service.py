@@ -15,6 +15,8 @@ from twisted.python.failure import Failure
 from tests.sessions.network import NetworkTestCase
 from tests.sessions.test_server import call, hello
 from tristunnel.errors import TunnelError
+from tristunnel.listeners.tcp import TCPListeners
+from tristunnel.listeners.udp import UDPListeners
 from tristunnel.server.ports import ServerPort
 from tristunnel.server.service import RETRY_AFTER, TunnelServerService
 from tristunnel.wire.framed import FrameType, decodeObject
@@ -56,6 +58,23 @@ class _Endpoint:
         return succeed(self.port)
 
 
+class _Paths:
+    """
+    Keeps which UDP port was asked for.
+    """
+
+    def __init__(self, claimed: list[int]) -> None:
+        self._claimed = claimed
+
+    def port(self, wanted: int) -> int:
+        """Open it."""
+        self._claimed.append(wanted)
+        return wanted
+
+    def close(self) -> None:
+        """Close it."""
+
+
 class TunnelServerServiceTests(NetworkTestCase):
     """
     Listening, and stopping without cutting anybody off.
@@ -89,6 +108,29 @@ class TunnelServerServiceTests(NetworkTestCase):
         self.assertEqual(len(server.listening), 2)
         self.assertEqual(server.numbers, {"tcp:0": 9000, "tcp:1": 9000})
         self.assertEqual(self.failures, [])
+
+    def test_claimsItsOwn(self) -> None:
+        """
+        What the server needs is its own from the start: the UDP port for direct
+        paths is open before anybody can ask for it, and no owner gets a number
+        where clients come in, whatever the protocol and the address.
+        """
+        for direct in (False, True):
+            claimed: list[int] = []
+            self.service.clientPort = (0, False)
+            if direct:
+                self.sessions.paths = _Paths(claimed)  # type: ignore[assignment]
+            tcp, udp = TCPListeners(self.clock), UDPListeners(self.clock)
+            self.service.listeners.update(tcp=tcp, tls=TCPListeners(self.clock))
+            self.service.listeners["udp"] = udp
+            self.start(_Endpoint())
+            self.assertEqual(claimed, [9000] if direct else [])
+            self.assertEqual(udp.own, {9000} if direct else set())
+            for listeners in (tcp, self.service.listeners["tls"]):
+                refusal = self.assertRaises(
+                    TunnelError, listeners.open, 9000, 0, lambda end, address: None
+                )
+                self.assertEqual(refusal.code.name, "port-taken")
 
     def test_cannot(self) -> None:
         """

@@ -430,13 +430,14 @@ class TunnelTests(UDPTestCase):
 
     async def test_portTaken(self) -> None:
         """
-        A server that cannot have the port has no path, and works.
+        A server that cannot have the port has no path, and works; it has one
+        again when nobody else has the port.
         """
         service = self.service()
         service.arrived = lambda datagram, sender: service.say(datagram, sender)
         self.startServer()
-        self.service("127.0.0.1", self.serverPort)
-        self.sessions.paths = ServerPaths(self.reactor, "127.0.0.1")
+        holder = self.service("127.0.0.1", self.serverPort)
+        self.sessions.paths = paths = ServerPaths(self.reactor, "127.0.0.1")
         self.tunnels.clientPort = (self.serverPort, False)
         (port,) = await self.startClient(f"udp/0=127.0.0.1:{service.number}")
         session = self.client.session
@@ -445,3 +446,8 @@ class TunnelTests(UDPTestCase):
         visitor = self.visitor(port)
         visitor.say(b"?")
         await visitor.has(1)
+        self.assertEqual(paths.port(self.serverPort), 0)
+        holder.port.close()
+        self.assertEqual(paths.port(self.serverPort), self.serverPort)
+        paths.close()
+        self.assertEqual(paths.port(self.serverPort), 0)

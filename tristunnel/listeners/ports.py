@@ -5,7 +5,7 @@ Which ports may be given to visitors.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -63,7 +63,13 @@ class PortRange:
             "port-not-permitted", f"port {port} is not given out here; {cure}"
         )
 
-    def choose(self, port: int, prefer: int, listen: Callable[[int], _T]) -> _T:
+    def choose(
+        self,
+        port: int,
+        prefer: int,
+        listen: Callable[[int], _T],
+        own: Container[int] = (),
+    ) -> _T:
         """
         Listen on a port of the range.
 
@@ -71,19 +77,29 @@ class PortRange:
         @param prefer: With C{port} 0, the one to take if it is free; 0 for
             none.
         @param listen: Listens on a port, or raises L{TunnelError}.
+        @param own: Those that the server has for itself.
         @return: What C{listen} has made.
         @raise TunnelError: C{port-taken}, C{port-not-permitted} or
             C{ports-exhausted}.
         """
+
+        def unlessOwn(port: int) -> _T:
+            if port and port in own:
+                raise TunnelError(
+                    "port-taken",
+                    f"port {port} is the server's own; choose another, or 0 for any",
+                )
+            return listen(port)
+
         if port:
             self.check(port)
-            return listen(port)
+            return unlessOwn(port)
         preferred = [prefer] if prefer and prefer in self else []
         # Where any port will do, the kernel knows which one is free.
         candidates = [0] if self is UNPRIVILEGED else self.shuffled()
         for candidate in (*preferred, *candidates):
             try:
-                return listen(candidate)
+                return unlessOwn(candidate)
             except TunnelError as refusal:
                 if refusal.code.name != "port-taken" and candidate not in preferred:
                     raise

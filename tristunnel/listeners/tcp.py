@@ -201,6 +201,7 @@ class TCPListeners:
     @param creator: Makes the visitors' TLS, or C{None} for plain TCP.
 
     @ivar ports: Which ones may be given out now.
+    @ivar own: Those of them that the server has for itself.
     @ivar handshakes: Counts the visitors whose TLS is not up yet; C{None} for
         any number.
     @cvar bindV6: Makes a socket that listens on a port, for IPv6 alone.
@@ -218,6 +219,7 @@ class TCPListeners:
         self._reactor = reactor
         self._interface = interface
         self.ports = ports
+        self.own: set[int] = set()
         self.handshakes: Handshakes | None = None
         self._creator = creator
 
@@ -241,7 +243,9 @@ class TCPListeners:
             scheme = "tls"
             factory = _TLSFactory(self._creator, False, factory)
             factory.noisy = False
-        return self.ports.choose(port, prefer, partial(self._listen, scheme, factory))
+        return self.ports.choose(
+            port, prefer, partial(self._listen, scheme, factory), self.own
+        )
 
     def _listen(self, scheme: str, factory: Any, port: int) -> TCPListener:
         """

@@ -277,6 +277,8 @@ class UDPListeners:
     @param ports: Which ones may be given out.
     @param idle: Seconds after which a silent flow is over.
     @param most: Flows of a tunnel at once.
+
+    @ivar own: Ports that the server has for itself.
     """
 
     def __init__(
@@ -290,6 +292,7 @@ class UDPListeners:
         self._reactor = reactor
         self._interface = interface
         self.ports = ports
+        self.own: set[int] = set()
         self.idle = idle
         self._most = most
 
@@ -307,7 +310,7 @@ class UDPListeners:
             C{ports-exhausted}.
         """
         listener = UDPListener(self._reactor, arrived, self.idle, self._most)
-        self.ports.choose(port, prefer, partial(self._listen, listener))
+        self.ports.choose(port, prefer, partial(self._listen, listener), self.own)
         return listener
 
     def _listen(self, listener: UDPListener, port: int) -> None:

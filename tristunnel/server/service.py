@@ -106,9 +106,17 @@ class TunnelServerService(Service):
         """
         self.listening.append(listening)
         here: Any = listening.getHost()
-        self.numbers[port.description] = getattr(here, "port", 0)
+        number = self.numbers[port.description] = getattr(here, "port", 0)
+        for kind, listeners in self.tunnels.listeners.items():
+            # Also on addresses where the server does not listen: who comes there
+            # with its credentials means the server, and not some tunnel's owner.
+            own = getattr(listeners, "own", None)
+            if own is not None and (kind != "udp" or self._sessions.paths is not None):
+                own.add(number)
         if not self.tunnels.clientPort[0] and port.option == "--port":
-            self.tunnels.clientPort = (getattr(here, "port", 0), port.secure)
+            self.tunnels.clientPort = (number, port.secure)
+            if self._sessions.paths is not None:
+                self._sessions.paths.port(number)
         self.tunnels.observer.serverStarted(port.description, listening.getHost())
 
     def _notOpened(self, failure: Failure, port: ServerPort) -> None:

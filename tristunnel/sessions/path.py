@@ -221,17 +221,20 @@ class ServerPaths:
         self._reactor = reactor
         self._interface = interface
         self._socket: DatagramSocket | None = None
-        self._failed = False
+        self._told = False
+        self._closed = False
         self._paths: dict[bytes, Callable[[bytes, Any, Any], None]] = {}
 
     def port(self, wanted: int) -> int:
         """
-        Find the port, and open it at the first time.
+        Find the port, and open it if it is not: a server does so when it starts,
+        before an owner can ask for that one. If somebody else on the machine
+        has it, the next session finds out whether that is over.
 
         @param wanted: Which one it is to be.
         @return: The port; 0 if it cannot be had.
         """
-        if self._socket is None and not self._failed and wanted:
+        if self._socket is None and not self._closed and wanted:
             interfaces = [self._interface] if self._interface else ["::", "0.0.0.0"]
             for interface in interfaces:
                 try:
@@ -242,12 +245,14 @@ class ServerPaths:
                 except OSError as error:
                     why = error
             else:
-                self._failed = True
-                self._log.warn(
-                    "No direct path for datagrams: UDP port {port}: {error}",
-                    port=wanted,
-                    error=why.strerror,
-                )
+                if not self._told:
+                    self._log.warn(
+                        "No direct path for datagrams until UDP port {port} can be"
+                        " had: {error}; stop what holds it",
+                        port=wanted,
+                        error=why.strerror,
+                    )
+                self._told = True
         return 0 if self._socket is None else int(self._socket.address[1])
 
     def open(
@@ -290,7 +295,7 @@ class ServerPaths:
         """
         Close the port.
         """
-        self._failed = True
+        self._closed = True
         if self._socket is not None:
             self._socket.close()
             self._socket = None
