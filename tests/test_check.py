@@ -96,6 +96,29 @@ class InquiryTests(SynchronousTestCase):
         self.assertEqual(status, 1)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
+    def test_interrupted(self) -> None:
+        """
+        A check that is stopped says so, and takes what its own end does to
+        connections for nothing else.
+        """
+        closing: Deferred[Finding] = Deferred(
+            lambda it: it.errback(TunnelError("session-lost", "the connection ended"))
+        )
+        output, reactor = StringIO(), Clock()
+        reactor.callWhenRunning = lambda call: call()  # type: ignore[attr-defined]
+        for waiting in (Deferred(), closing):
+            output.truncate(0)
+            statuses: list[int] = []
+            looks = [("good", _good), ("idle!", lambda it=waiting: it), ("x", _good)]
+            inquiry = Inquiry(looks)
+            service = CheckService(reactor, inquiry, output, statuses.append)
+            service.startService()
+            service.stopService()
+            first, last = output.getvalue().lstrip("\0").splitlines()
+            self.assertIn("good", first)
+            self.assertIn("stopped before it was finished", last)
+            self.assertEqual(statuses, [1])
+
     def test_certificates(self) -> None:
         """
         A certificate should be renewed in time; one that is pinned need not.

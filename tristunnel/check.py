@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from cryptography.x509 import Certificate
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
 
@@ -129,6 +129,8 @@ class Inquiry:
             found = await look()
         except TunnelError as error:
             return [Finding("FAIL", subject, str(error))]
+        except CancelledError:
+            raise
         except DeferredTimeout:
             return [Finding("FAIL", subject, f"no answer within {PATIENCE:g} s")]
         except Exception as error:
@@ -192,6 +194,7 @@ class CheckService(Service):
         self._inquiry = inquiry
         self._output = output
         self._leave = leave
+        self._looking: Deferred[Any] | None = None
 
     def startService(self) -> None:
         """
@@ -204,9 +207,21 @@ class CheckService(Service):
         """
         Look, now that the reactor runs.
         """
-        looking = Deferred.fromCoroutine(self._inquiry.run(self._tell))
-        looking.addErrback(self._failed)
-        looking.addCallback(self._over)
+        self._looking = Deferred.fromCoroutine(self._inquiry.run(self._tell))
+        self._looking.addErrback(self._failed)
+        self._looking.addCallback(self._over)
+
+    def stopService(self) -> None:
+        """
+        Stop before everything was looked at: what would be found now, with
+        connections being closed, is the stop's doing.
+        """
+        super().stopService()
+        looking, self._looking = self._looking, None
+        if looking is not None and not looking.called:
+            self._tell(Finding("SKIP", "check", "stopped before it was finished"))
+            self._output = None
+            looking.cancel()
 
     def _tell(self, finding: Finding) -> None:
         """
@@ -220,7 +235,8 @@ class CheckService(Service):
         """
         The inquiry itself is broken.
         """
-        self._log.failure("The check failed", failure)
+        if not failure.check(CancelledError):
+            self._log.failure("The check failed", failure)
         return False
 
     def _over(self, good: bool) -> None:
@@ -228,7 +244,8 @@ class CheckService(Service):
         Leave.
         """
         self._leave(0 if good else 1)
-        self._reactor.stop()
+        if self.running:
+            self._reactor.stop()
 
     def stopNow(self) -> None:
         """
