@@ -39,7 +39,7 @@ from tristunnel.config.show import shownSettings
 from tristunnel.errors import TunnelError
 from tristunnel.process.clock import useMonotonicTime
 from tristunnel.process.collector import tuneCollector
-from tristunnel.process.drain import exitWith, hurryOnSecondSignal
+from tristunnel.process.drain import GRACE, exitWith, hurryOnSecondSignal
 from tristunnel.process.hangup import HangupService
 from tristunnel.process.hide import exposedSecrets, hideExposed
 from tristunnel.process.jsonlog import checkFormat, logged
@@ -122,7 +122,7 @@ class Options(PolicyOptionsMixin, WayOptionsMixin, ConfiguredOptions):
         (
             "grace",
             None,
-            10.0,
+            GRACE,
             "Seconds for streams to finish at a stop.",
             decimalOf("grace"),
         ),

@@ -37,7 +37,7 @@ from tristunnel.node.spec import NODE_FIELDS, NodeSpec, nodeText, parseNode
 from tristunnel.node.tunnel import NodeTunnel
 from tristunnel.process.clock import useMonotonicTime
 from tristunnel.process.collector import tuneCollector
-from tristunnel.process.drain import exitWith, hurryOnSecondSignal
+from tristunnel.process.drain import GRACE, exitWith, hurryOnSecondSignal
 from tristunnel.process.hangup import HangupService
 from tristunnel.process.jsonlog import checkFormat, logged
 from tristunnel.process.paths import defaultStateDirectory, stateVariable
@@ -116,7 +116,7 @@ class Options(PolicyOptionsMixin, ConfiguredOptions, strcred.AuthOptionMixin):
         (
             "grace",
             None,
-            10.0,
+            GRACE,
             "Seconds for streams to finish at a stop.",
             decimalOf("grace"),
         ),

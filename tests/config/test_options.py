@@ -214,7 +214,7 @@ class ServerFileTests(FileOptionsTestCase):
         self.assertIn(f"lease = 5  # {path}:1", lines)
         self.assertIn(f'hostname = "a\\"b"  # {path}:2', lines)
         self.assertIn("max-clients = 9  # option", lines)
-        self.assertIn("grace = 10.0  # default", lines)
+        self.assertIn("grace = 7.0  # default", lines)
         self.assertIn('port = ["tcp:77"]  # environment PORT', lines)
         self.assertIn("# rpc is not set  # default", lines)
         self.assertNotIn("hunter2", text)

@@ -19,7 +19,7 @@ from tristunnel.client.service import SETTLED, backoff
 from tristunnel.client.vtunnel import openWebSocket
 from tristunnel.errors import TunnelError
 from tristunnel.observer import ClientObserver
-from tristunnel.process.drain import FAREWELL, Drain
+from tristunnel.process.drain import FAREWELL, GRACE, Drain
 from tristunnel.relay.local import ServiceConnector
 from tristunnel.websocket.end import RELAY_SUBPROTOCOL, WebSocketEnd
 
@@ -89,7 +89,7 @@ class RelayHostService(Service):
         server: ServerAddress,
         forward: Forward,
         observer: ClientObserver | None = None,
-        grace: float = 10.0,
+        grace: float = GRACE,
         gaveUp: Callable[[TunnelError], None] = lambda reason: None,
         delay: Callable[[int, float | None], float] = backoff,
     ) -> None:

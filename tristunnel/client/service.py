@@ -23,7 +23,7 @@ from tristunnel.client.lease import ClientLease
 from tristunnel.client.udp import UDPService
 from tristunnel.errors import TunnelError
 from tristunnel.observer import ClientObserver
-from tristunnel.process.drain import FAREWELL, Drain
+from tristunnel.process.drain import FAREWELL, GRACE, Drain
 from tristunnel.rpc.pending import RemoteError
 from tristunnel.sessions.client import TunnelClientFactory, TunnelClientProtocol
 from tristunnel.sessions.endings import Confirmations
@@ -85,7 +85,7 @@ class TunnelClientService(Service):
         credentials: Mapping[str, object] | None = None,
         observer: ClientObserver | None = None,
         lease: ClientLease | None = None,
-        grace: float = 10.0,
+        grace: float = GRACE,
         gaveUp: Callable[[TunnelError], None] = lambda reason: None,
         delay: Callable[[int, float | None], float] = backoff,
         carrier: Carrier | None = None,

@@ -21,7 +21,7 @@ from tristunnel.client.service import TunnelClientService
 from tristunnel.client.vtunnel import openWebSocket
 from tristunnel.errors import TunnelError
 from tristunnel.observer import ClientObserver
-from tristunnel.process.drain import FAREWELL, Drain
+from tristunnel.process.drain import FAREWELL, GRACE, Drain
 from tristunnel.process.leftovers import withoutLeftovers
 from tristunnel.relay.join import join
 from tristunnel.relay.sockets import SocketEnd
@@ -101,7 +101,7 @@ class LocalPort(Service):
         description: str,
         route: Route,
         what: str,
-        grace: float = 10.0,
+        grace: float = GRACE,
         failed: Callable[[TunnelError], None] = lambda reason: None,
     ) -> None:
         self.listening: IListeningPort | None = None

@@ -20,6 +20,7 @@ from tristunnel.client.visitor import bySession
 from tristunnel.errors import TunnelError
 from tristunnel.node.spec import NodeSpec
 from tristunnel.observer import ClientObserver
+from tristunnel.process.drain import GRACE
 
 __all__ = ["CONNECTED", "FAILED", "RECONNECTING", "RETRY", "NodeTunnel"]
 
@@ -114,7 +115,7 @@ class NodeTunnel(Service):
         reactor: Any,
         spec: NodeSpec,
         lease: Callable[[], ClientLease] = ClientLease,
-        grace: float = 10.0,
+        grace: float = GRACE,
         delay: Callable[[int, float | None], float] = backoff,
         now: Callable[[], float] = time.time,
     ) -> None:

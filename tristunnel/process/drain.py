@@ -14,8 +14,12 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-__all__ = ["FAREWELL", "Drain", "exitWith", "hurryOnSecondSignal"]
+__all__ = ["FAREWELL", "GRACE", "Drain", "exitWith", "hurryOnSecondSignal"]
 
+
+GRACE = 7.0
+"""Seconds that streams get to finish at a stop, unless somebody says otherwise. With
+what follows it is less than the 10 s after which C{docker stop} kills."""
 
 FAREWELL = 1.5
 """Seconds that a stopping program waits for its last words to be heard: a

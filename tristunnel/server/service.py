@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tristunnel.errors import TunnelError
-from tristunnel.process.drain import FAREWELL, Drain
+from tristunnel.process.drain import FAREWELL, GRACE, Drain
 from tristunnel.server.ports import ServerPort
 from tristunnel.sessions.server import TunnelServerFactory
 from tristunnel.tunnels.service import TunnelService
@@ -60,7 +60,7 @@ class TunnelServerService(Service):
         ports: Sequence[tuple[ServerPort, Any]],
         sessions: TunnelServerFactory,
         tunnels: TunnelService,
-        grace: float = 10.0,
+        grace: float = GRACE,
         failed: Callable[[TunnelError], None] = lambda reason: None,
     ) -> None:
         self.listening: list[IListeningPort] = []
