@@ -105,6 +105,7 @@ class Authority:
         client: bool = False,
         notBefore: datetime | None = None,
         key: ec.EllipticCurvePrivateKey | None = None,
+        common: str = "nobody",
     ) -> tuple[bytes, bytes]:
         """
         Sign a certificate.
@@ -115,6 +116,7 @@ class Authority:
         @param notBefore: Since when it is valid; a day before now, or before
             C{notAfter}, by default.
         @param key: Its private key; a new one by default.
+        @param common: The common name where there are no C{names}.
         @return: The certificate, followed by this authority's chain, and the
             private key; both as PEM.
         """
@@ -130,7 +132,7 @@ class Authority:
         )
         builder = (
             x509.CertificateBuilder()
-            .subject_name(_name(names[0][:64] if names else "nobody"))
+            .subject_name(_name(names[0][:64] if names else common))
             .issuer_name(self.certificate.subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())

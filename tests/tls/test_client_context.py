@@ -50,13 +50,18 @@ class ClientTestCase(FileTestCase):
         return self.serverOf(self.authority, *names, **options)
 
     def serverOf(
-        self, authority: Authority, *names: str, **options: datetime
+        self,
+        authority: Authority,
+        *names: str,
+        common: str = "nobody",
+        **options: datetime,
     ) -> ReloadingCertificate:
         """
         Make a server with a certificate of any authority.
 
         @param authority: The authority.
         @param names: The names in the certificate.
+        @param common: Its common name, where there are none.
         @param options: Its validity.
         @return: The server's TLS.
         """
@@ -64,6 +69,7 @@ class ClientTestCase(FileTestCase):
             names,
             notAfter=options.get("notAfter"),
             notBefore=options.get("notBefore"),
+            common=common,
         )
         return ReloadingCertificate(self.write("server.pem", pem, key))
 
@@ -177,8 +183,22 @@ class TrustTests(ClientTestCase):
         self.refuses(
             self.server(),
             clientConnectionCreator("a.example", trustRoots=self.trusted),
-            "is for nobody, not for a.example",
+            "only in its common name (nobody)",
         )
+
+    def test_commonName(self) -> None:
+        """
+        A certificate whose only name is its common name is refused, for that
+        reason and not for another name.
+        """
+        for name, kind in (("localhost", "DNS"), ("127.0.0.1", "IP"), ("::1", "IP")):
+            explanation = self.refuses(
+                self.serverOf(self.authority, common=name),
+                clientConnectionCreator(name, trustRoots=self.trusted),
+                f"only in its common name ({name})",
+                f"subjectAltName={kind}:{name}",
+            ).message
+            self.assertNotIn("not for", explanation)
 
     def test_unknownAuthority(self) -> None:
         """

@@ -24,7 +24,7 @@ from tristunnel.client.check import resolveWith
 from tristunnel.errors import TunnelError
 from tristunnel.server.ports import ServerPort
 from tristunnel.text.addresses import addressText
-from tristunnel.tls.pem import certificateNames
+from tristunnel.tls.pem import alternativeNames, certificateNames
 from tristunnel.tunnels.service import Listeners
 
 __all__ = ["ServerCheck"]
@@ -155,7 +155,17 @@ class ServerCheck:
                 certificateFinding(certificate, f"that of {option}", now=self._now)
             )
             names = certificateNames(certificate)
-            if self._hostname and self._hostname not in names:
+            if names and not alternativeNames(certificate):
+                found.append(
+                    Finding(
+                        "WARN",
+                        "certificate",
+                        f"that of {option} has a name only in its common name"
+                        f" ({names[0]}), which clients no longer look at: issue it anew"
+                        f" with subjectAltName=DNS:{self._hostname or names[0]}",
+                    )
+                )
+            elif self._hostname and self._hostname not in names:
                 found.append(
                     Finding(
                         "WARN",

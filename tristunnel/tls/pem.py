@@ -44,6 +44,7 @@ __all__ = [
     "MAXIMUM_FILE_SIZE",
     "Identity",
     "PrivateKey",
+    "alternativeNames",
     "certificateNames",
     "certificatesIn",
     "checkIdentity",
@@ -293,26 +294,34 @@ def samePublicKey(certificate: Certificate, key: PrivateKey) -> bool:
         return False
 
 
-def certificateNames(certificate: Certificate) -> tuple[str, ...]:
+def alternativeNames(certificate: Certificate) -> tuple[str, ...]:
     """
-    List what a certificate says it is for.
+    List the names that count when a server is verified.
 
     @param certificate: The certificate.
-    @return: Its DNS names in lower case and its IP addresses; the common name
-        when it has neither.
+    @return: Its DNS names in lower case and its IP addresses.
     """
     try:
         extension = certificate.extensions.get_extension_for_class(
             SubjectAlternativeName
         )
     except (ExtensionNotFound, ValueError):
-        pass
-    else:
-        names = [
-            name.lower() for name in extension.value.get_values_for_type(DNSName)
-        ] + [str(each) for each in extension.value.get_values_for_type(IPAddress)]
-        if names:
-            return tuple(names)
+        return ()
+    names = extension.value.get_values_for_type(DNSName)
+    addresses = extension.value.get_values_for_type(IPAddress)
+    return (*(name.lower() for name in names), *map(str, addresses))
+
+
+def certificateNames(certificate: Certificate) -> tuple[str, ...]:
+    """
+    List what a certificate says it is for.
+
+    @param certificate: The certificate.
+    @return: Its L{alternativeNames}; the common name when it has none, which
+        no client of today looks at.
+    """
+    if names := alternativeNames(certificate):
+        return names
     try:
         common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     except ValueError:

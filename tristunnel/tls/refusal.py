@@ -12,8 +12,9 @@ from OpenSSL import SSL
 from OpenSSL.crypto import FILETYPE_ASN1, X509, dump_certificate
 
 from tristunnel.text.words import printable
+from tristunnel.tls.hostnames import parseHost
 from tristunnel.tls.paths import PathLike, pathText
-from tristunnel.tls.pem import certificateNames
+from tristunnel.tls.pem import alternativeNames, certificateNames
 
 __all__ = [
     "CertificateRefused",
@@ -134,6 +135,15 @@ def nameRefusal(
     @param seen: The certificate's fingerprint.
     @return: The error to raise.
     """
+    if not alternativeNames(certificate) and certificateNames(certificate):
+        kind = "DNS" if isinstance(parseHost(hostname), str) else "IP"
+        return CertificateRefused(
+            "name",
+            f"The server's certificate has a name only in its common name "
+            f"({_listNames(certificate)}), which no longer counts: issue it anew with "
+            f"subjectAltName={kind}:{hostname}, or write --pin {seen}.",
+            seen,
+        )
     return CertificateRefused(
         "name",
         f"The server's certificate is for {_listNames(certificate)}, not for "
