@@ -339,6 +339,9 @@ class DemoTests(ProcessTestCase):
         response = await Agent(self.reactor).request(b"GET", address.encode())
         page = await readBody(response)
         self.assertIn(b"It works", page)
+        # No access log, whose dates would be those of a clock that starts at 0.
+        self.assertEqual(self.lines(demo, "/1970"), [])
+        self.assertEqual(self.lines(demo, "GET /"), [])
         demo.signal("TERM")
         self.assertEqual(await self.ended(demo), -signal.SIGTERM)
 

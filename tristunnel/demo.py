@@ -11,12 +11,13 @@ from twisted.application.service import MultiService, Service
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ServerEndpoint
 from twisted.internet.interfaces import IListeningPort
 from twisted.web.resource import Resource
-from twisted.web.server import Request, Site
+from twisted.web.server import Request
 
 from tristunnel.client.connect import ServerAddress
 from tristunnel.client.forward import Forward
 from tristunnel.client.log import LoggingClientObserver
 from tristunnel.client.service import TunnelClientService
+from tristunnel.rpc.site import limitedSite
 from tristunnel.server.service import TunnelServerService
 
 __all__ = ["makeDemo"]
@@ -93,7 +94,9 @@ class _Demo(MultiService):
         """
         super().startService()
         if self._server.listening:
-            site = Site(_Page(), parsePOSTFormSubmission=False)
+            # Twisted's own Site would log requests, dated by the reactor's clock:
+            # 1970.
+            site = limitedSite(_Page(), reactor=self._reactor)
             site.noisy = False
             opening = TCP4ServerEndpoint(
                 self._reactor, 0, interface="127.0.0.1"
