@@ -10,15 +10,118 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
+from twisted.python import usage
+from twisted.scripts import twistd
 from twisted.trial.unittest import SynchronousTestCase
 
+from tristunnel import access_tap, client_tap, server_tap
 from tristunnel.auth.tokens_store import TokenStore
 from tristunnel.cli import main, token
 from tristunnel.listeners.ports import parsePorts
+from tristunnel.rpc.words import parseErrand
 from tristunnel.rules.policy import VisitorPolicy, parseNetworks
 
 NOW = 1_900_000_000.0
+
+
+class AbbreviationTests(SynchronousTestCase):
+    """
+    Every command line: options cannot be abbreviated, and what is not
+    understood is not repeated.
+    """
+
+    WORDS = (
+        "--token s3cret",
+        "--token=s3cret",
+        "--tok=s3cret",
+        "--credential x=s3cret",
+        "--prox=http://me:s3cret@proxy",
+        "--heade Authorization=s3cret",
+        "--nothing=s3cret",
+        "--password=s3cret",
+    )
+
+    def test_twistd(self) -> None:
+        """
+        The programs that C{twistd} runs.
+        """
+        for tap in (server_tap, client_tap, access_tap):
+            for words in self.WORDS:
+                options = tap.Options()
+                error = self.assertRaises(
+                    usage.UsageError, options.parseOptions, words.split()
+                )
+                self.assertIn(words.partition(" ")[0].partition("=")[0], str(error))
+                self.assertNotIn("s3cret", str(error))
+                self.assertNotIn("\n", str(error))
+
+    def test_suggested(self) -> None:
+        """
+        What was meant is suggested.
+        """
+        error = self.assertRaises(
+            usage.UsageError, client_tap.Options().parseOptions, ["--token", "s3cret"]
+        )
+        self.assertEqual(
+            str(error), "there is no option --token; did you mean --token-file?"
+        )
+
+    def test_others(self) -> None:
+        """
+        The other programs.
+        """
+        err = io.StringIO()
+        self.patch(sys, "stderr", err)
+        calls: list[tuple[Any, list[str]]] = [
+            (main, ["status", "http://localhost:1"]),
+            (main, ["token", "list"]),
+            (main, ["access", "list"]),
+            (parseErrand, ["http://localhost:1", "listTunnels"]),
+        ]
+        for call, before in calls:
+            for words in self.WORDS:
+                if call is parseErrand and words.startswith("--token"):
+                    continue
+                err.truncate(0)
+                ended = self.assertRaises(
+                    SystemExit, call, [*before, *words.split()[:1]]
+                )
+                self.assertEqual(ended.code, 2)
+                self.assertNotIn("s3cret", err.getvalue())
+                self.assertIn("there is no option --", err.getvalue())
+
+
+class ForegroundTests(SynchronousTestCase):
+    """
+    The pid file of C{twistd}.
+    """
+
+    def pidFile(self, *words: str) -> str:
+        """
+        @return: Where the pid file is, after a command line was read.
+        """
+        self.patch(sys, "argv", ["twistd", *words])
+        options = twistd.ServerOptions()
+        options.parseOptions(list(words))
+        return str(options["pidfile"] and Path(options["pidfile"]).name)
+
+    def test_foreground(self) -> None:
+        """
+        In the foreground there is none, unless it is named.
+        """
+        self.patch(client_tap.Options, "check", lambda self: None)
+        for command in (
+            *(["tunnel", "--port", "tcp:0"], ["tunnel-client", "--pin", "ab" * 32]),
+            ["tunnel-access", "--connect", "tcp:localhost:9000", "--service", "x"],
+        ):
+            self.assertEqual(self.pidFile("-n", *command), "")
+            self.assertEqual(self.pidFile("--nodaemon", *command), "")
+            self.assertEqual(self.pidFile(*command), "twistd.pid")
+            for named in ("--pidfile=twistd.pid", "--pid=twistd.pid"):
+                self.assertEqual(self.pidFile("-n", named, *command), "twistd.pid")
+            self.assertEqual(self.pidFile("-n", "--pidfile", "a", *command), "a")
 
 
 class TokenCommandTests(SynchronousTestCase):

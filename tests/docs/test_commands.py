@@ -170,6 +170,24 @@ class LeftOutTests(SynchronousTestCase):
                 setup = (ROOT / "setup.cfg").read_text("utf-8")
                 self.assertIn(f"\n{extra[1]} =\n", setup)
 
+    def test_pidFiles(self) -> None:
+        """
+        No page, example or message has a program in the foreground write a pid
+        file: a second one in the same directory would not start.
+        """
+        found = 0
+        places = ("docs", "examples", "contrib", "tristunnel")
+        paths = [each for place in places for each in (ROOT / place).rglob("*")]
+        for path in (*paths, ROOT / "README.rst", ROOT / "SECURITY.md"):
+            if path.suffix in (".svg", ".png", ".pyc") or path.is_dir():
+                continue
+            text = " ".join(path.read_text("utf-8").split())
+            for words in re.findall(r"twistd((?: -\S+)*) tunnel", text):
+                found += 1
+                if re.search(r" (-n|--nodaemon)\b", words):
+                    self.assertIn(" --pidfile=", words, f"{path}: twistd{words}")
+        self.assertGreater(found, 50)
+
     def test_readme(self) -> None:
         """
         The README has its two commands where other programs look for them.

@@ -5,7 +5,6 @@ The command C{tristunnel}: what an operator does beside running C{twistd}.
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from tristunnel import __version__
@@ -13,19 +12,19 @@ from tristunnel.cli.access import addAccessCommands
 from tristunnel.cli.status import addStatusCommand
 from tristunnel.cli.token import addTokenCommands
 from tristunnel.errors import TunnelError
+from tristunnel.process.arguments import Parser
 
 __all__ = ["main", "parser"]
 
 
-def parser() -> ArgumentParser:
+def parser() -> Parser:
     """
     All commands.
     """
-    made = ArgumentParser(
+    made = Parser(
         prog="tristunnel",
         description="What goes with the server, twistd tunnel, and the client,"
         " twistd tunnel-client.",
-        allow_abbrev=False,
     )
     version = f"tristunnel {__version__}"
     made.add_argument("--version", action="version", version=version)

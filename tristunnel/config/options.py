@@ -4,6 +4,7 @@ Options that may also come from a file: C{--config}.
 
 from __future__ import annotations
 
+import difflib
 import getopt
 import os
 import re
@@ -27,10 +28,51 @@ _OPTION = re.compile(r"--([a-z][a-z-]*)")
 _keysOf = cache(keysOf)
 
 
+_UNKNOWN = re.compile(r"option (--.+) not (?:a unique prefix|recognized)")
+
+
 class CheckedOptions(usage.Options):
     """
     Options whose mistakes are found before anything starts.
+
+    None can be abbreviated: C{--token SECRET} would be C{--token-file SECRET},
+    whose complaint shows the secret. And a program in the foreground has no pid
+    file unless one is named: C{twistd.pid} would keep a second program of the
+    same directory from starting, or the next one after a C{kill -9}.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # getopt takes an abbreviation only if it stands for one option.
+        self.longOpt = [*self.longOpt, *self.longOpt]
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """
+        Read the command line.
+
+        @raise usage.UsageError: If anything is wrong.
+        """
+        outer = getattr(self, "parent", None) or {}
+        foreground = outer.get("nodaemon") or outer.get("debug")
+        if foreground and not _namesPidFile(sys.argv):
+            outer["pidfile"] = ""
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            unknown = _UNKNOWN.fullmatch(str(error))
+            if unknown is None:
+                raise
+            raise usage.UsageError(self._noOption(unknown[1])) from None
+
+    def _noOption(self, told: str) -> str:
+        """
+        Say that there is no such option, and which ones there are instead.
+        """
+        known = sorted({f"--{name.rstrip('=')}" for name in self.longOpt})
+        close = [name for name in known if name.startswith(told)]
+        close = close or difflib.get_close_matches(told, known, 1, 0.8)
+        instead = f"; did you mean {' or '.join(close[:4])}?" if close else ""
+        return f"there is no option {told}{instead}"
 
     def postOptions(self) -> None:
         """
@@ -47,6 +89,15 @@ class CheckedOptions(usage.Options):
 
         @raise TunnelError: C{bad-option}.
         """
+
+
+def _namesPidFile(arguments: Sequence[str]) -> bool:
+    """
+    Whether a command line of C{twistd} says where the pid file is; C{twistd}'s
+    own options can be abbreviated.
+    """
+    words = (word.partition("=")[0] for word in arguments)
+    return any(word[:5] == "--pid" and "--pidfile".startswith(word) for word in words)
 
 
 class ConfiguredOptions(CheckedOptions):

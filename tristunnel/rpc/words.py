@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace, RawDescriptionHelpFormatter
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from tristunnel import __version__
 from tristunnel.errors import TunnelError
+from tristunnel.process.arguments import Parser
 from tristunnel.rpc.calls import Params
 from tristunnel.rpc.strictjson import BadJSON, decode
 from tristunnel.tls.certificates import parseFingerprint
@@ -159,16 +160,15 @@ def paramsFrom(words: Sequence[str]) -> Params:
     return params
 
 
-def _parser() -> ArgumentParser:
+def _parser() -> Parser:
     """
     The options of the command.
     """
-    parser = ArgumentParser(
+    parser = Parser(
         prog="python -m tristunnel.rpc",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("url", metavar="URL", help="http://, https:// or unix:/path")
