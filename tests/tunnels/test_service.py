@@ -5,8 +5,12 @@ Tests for L{tristunnel.tunnels.service}.
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
+from urllib.parse import urlsplit
 
-from twisted.internet.defer import CancelledError, Deferred
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -18,7 +22,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.interfaces import ITunnelService
 from tristunnel.rules.quota import TunnelQuota
 from tristunnel.tunnels.registry import MemoryRegistry
-from tristunnel.tunnels.service import Caller, TunnelService
+from tristunnel.tunnels.service import REGISTRY_PATIENCE, Caller, TunnelService
 from tristunnel.tunnels.tunnel import Stream, Tunnel
 
 ALICE = Caller(Identity("alice"), "server", 9000, address="192.0.2.1")
@@ -531,6 +535,189 @@ class LeftAloneTests(ServiceTestCase):
         for each in self.visitors.slow:
             each.callback(None)
         self.successResultOf(first)
+
+
+class NameTests(ServiceTestCase):
+    """
+    URIs and addresses are made of what the server knows.
+    """
+
+    @given(
+        st.one_of(
+            st.text(max_size=80),
+            st.from_regex(r"[a-z.]{1,9}(:[0-9]{1,5})?[/#?@%\\][a-f0-9]{0,16}[#?]?"),
+            st.ip_addresses().map(str),
+        )
+    )
+    def test_host(self, host: str) -> None:
+        """
+        Whatever a caller calls the server, its tunnel's URI is one place, and
+        another tunnel's is another.
+        """
+        self.makeService()
+        victim = self.open(Caller(Identity("bob"), "server"), via="w3p", private=True)
+        where = Caller(Identity("alice"), host)
+        uri = self.open(where, via="w3p", private=True)
+        parts = urlsplit(uri)
+        tunnel = self.successResultOf(self.service.registry.find(uri))
+        self.assertEqual((parts.path, parts.query), (f"/{tunnel.id}", ""))
+        self.assertEqual((parts.port, parts.username), (9000, None))
+        self.assertRegex(parts.netloc, r"\A(\[[0-9a-f:.]+\]|[a-z0-9._-]+):9000\Z")
+        self.assertEqual(parts.hostname, where.host)
+        other = self.successResultOf(self.service.registry.find(victim))
+        self.assertEqual(other.owner.name, "bob")
+
+    def test_secondEntry(self) -> None:
+        """
+        A tunnel under another one's URI is refused, and takes nothing of it
+        along when it goes.
+        """
+        uri = self.open(name="shop")
+        registry = self.service.registry
+        first = self.successResultOf(registry.find(uri))
+        for change in ({"uri": uri}, {"id": first.id}, {"name": "shop"}):
+            second = Tunnel(
+                **{
+                    "id": "other",
+                    "owner": Identity("bob"),
+                    "clientSide": None,
+                    "observer": self.notes,
+                    "seconds": self.clock.seconds,
+                    "uri": "tcp://server:1",
+                    "name": "other",
+                    **change,  # type: ignore[arg-type]
+                }
+            )
+            self.failureResultOf(registry.add(second), TunnelError)
+            self.successResultOf(registry.remove(second))
+            for place in (uri, first.id):
+                self.assertIs(self.successResultOf(registry.find(place)), first)
+            self.assertIs(self.successResultOf(registry.findNamed("shop")), first)
+
+
+class FailingTests(ServiceTestCase):
+    """
+    Whatever fails, or does not answer, leaves no port open.
+    """
+
+    def fails(self, *arguments: object) -> Any:
+        """
+        Stand for a part of a tunnel that breaks.
+        """
+        raise RuntimeError("this part is broken")
+
+    def test_dismantling(self) -> None:
+        """
+        A tunnel is taken apart to the end, whichever part of that fails.
+        """
+        for broken in (
+            lambda tunnel: patch.object(self.service.registry, "remove", self.fails),
+            lambda tunnel: patch.object(
+                self.service.registry, "remove", lambda tunnel: fail(RuntimeError())
+            ),
+            lambda tunnel: patch.object(self.service.rights, "forget", self.fails),
+            lambda tunnel: patch.object(self.service._quota, "forget", self.fails),
+            lambda tunnel: patch.object(Stream, "reset", self.fails),
+            lambda tunnel: patch.object(tunnel.clientSide, "tunnelClosed", self.fails),
+            lambda tunnel: patch.object(tunnel.listener, "close", self.fails),
+        ):
+            self.makeService(
+                listeners={"tcp": self.visitors}, registry=MemoryRegistry()
+            )
+            uri = self.open(visitors=2)
+            tunnel = self.successResultOf(self.service.registry.find(uri))
+            self.visitors.at(self.address(uri)).come()
+            other = self.open()
+            working = tunnel.listener.close
+            with broken(tunnel):
+                ending = self.service.discard([tunnel], TunnelError("closed"))
+                self.successResultOf(ending)
+                closable = tunnel.listener.close == working
+            self.assertNotIn(tunnel.clientListener.number, self.visitors.open_)
+            self.assertEqual(
+                tunnel.listener.number in self.visitors.open_, not closable
+            )
+            self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+            self.close(other)
+            self.visitors.open_.clear()
+
+    def test_neverForgotten(self) -> None:
+        """
+        A registry that does not answer keeps no port open, neither of the
+        tunnel nor of those that end with it, and nobody waits for ever.
+        """
+        registry = self.service.registry
+        for uri in (self.open(), self.open()):
+            self.assertTrue(uri)
+        silent = patch.object(registry, "remove", lambda tunnel: Deferred())
+        with silent:
+            tunnels = self.successResultOf(registry.tunnels())
+            ending = self.service.discard(tunnels, TunnelError("closed"))
+            self.assertEqual(self.visitors.open_, {})
+            self.assertNoResult(ending)
+            self.clock.advance(REGISTRY_PATIENCE)
+            self.successResultOf(ending)
+        self.assertEqual(len(self.flushLoggedErrors(TunnelError)), 2)
+
+    def test_stop(self) -> None:
+        """
+        The server stops although the registry tells nothing.
+        """
+        self.open()
+        with patch.object(self.service.registry, "tunnels", Deferred):
+            stopping = Deferred.fromCoroutine(
+                self.service.close(TunnelError("shutting-down"))
+            )
+            self.assertEqual(self.visitors.open_, {})
+            self.clock.advance(REGISTRY_PATIENCE)
+            self.successResultOf(stopping)
+        self.assertEqual(len(self.flushLoggedErrors(TunnelError)), 1)
+
+    def test_neverTakenIn(self) -> None:
+        """
+        A registry that does not take a tunnel in keeps no port open either; what
+        it takes in too late it has to forget.
+        """
+        registry = SlowRegistry()
+        self.makeService(registry=registry)
+        opening = self.service.openTunnel(ALICE, {})
+        self.clock.advance(REGISTRY_PATIENCE)
+        self.assertRefused("internal", opening)
+        self.assertNothingLeft()
+        forgotten: list[Tunnel] = []
+
+        def remove(tunnel: Tunnel) -> Deferred[None]:
+            forgotten.append(tunnel)
+            return fail(RuntimeError("it has not"))
+
+        with patch.object(registry, "remove", remove):
+            registry.adding[0].callback(None)
+        self.assertEqual(len(forgotten), 1)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_leftWhileOpening(self) -> None:
+        """
+        A session that is lost while its tunnel is taken in gets none: neither
+        where its lease ends with it, nor where that keeps other tunnels.
+        """
+        for others in (0, 1):
+            registry = SlowRegistry()
+            self.makeService(registry=registry)
+            session = Session()
+            lease, _ = self.service.leases.grant(Identity("alice"), session)
+            caller = Caller(Identity("alice"), "server", 9000, session, lease)
+            for _ in range(others):
+                first = self.service.openTunnel(caller, {})
+                registry.adding[-1].callback(None)
+                self.successResultOf(first)
+            before = sorted(self.visitors.open_)
+            opening = self.service.openTunnel(caller, {})
+            self.service.leases.holderLost(lease, session)
+            registry.adding[-1].callback(None)
+            self.assertRefused("session-lost", opening)
+            self.assertEqual(sorted(self.visitors.open_), before)
+            self.assertEqual(len(lease.tunnels), others)
+            self.service.leases.close()
 
 
 class SessionTests(ServiceTestCase):

@@ -34,6 +34,7 @@ from tristunnel.sessions.path import PATH, describePath
 from tristunnel.sessions.plain import PlainServerSide
 from tristunnel.sessions.strangers import Stranger
 from tristunnel.text.addresses import addressText
+from tristunnel.tls.hostnames import hostName
 from tristunnel.tunnels.capability import claimTunnel
 from tristunnel.tunnels.registry import Lease
 from tristunnel.tunnels.service import Caller, TunnelService
@@ -233,9 +234,7 @@ class Admission(FramedProtocol):
                 "protocol-error", f"this server speaks version {VERSION} only"
             )
         multiplexer = self.extendedMultiplexer(offer, True, self.openedByClient)
-        host = offer.get("host")
-        if isinstance(host, str) and 0 < len(host) < 256 and host.isprintable():
-            self._host = host
+        self._host = hostName(offer.get("host"))
         answer = {"version": VERSION, **extensionOffer(self.limits)}
         if self._tunnel is None:
             answer.update(self._takeLease(identity, offer.get("lease")))
@@ -350,8 +349,7 @@ class Admission(FramedProtocol):
             self.reactor.callLater,
         )
         self._observer.clientConnected(self._peer, identity, "framed-plain")
-        uri = await self._service.openTunnel(caller, {})
-        self._tunnel = await self._service.registry.find(uri)
+        self._tunnel = await self._service.open(caller, {})
         if self._ended:
             self._service.discard([self._tunnel], TunnelError("session-lost"))
             return

@@ -206,8 +206,7 @@ class VTunnelServerSession(VTunnelSession):
             if self._leaving is not None:
                 raise self._leaving
             self._service.rights.checkServices(len(self._tunnels) - 1)
-            uri = await self._service.openTunnel(self._caller, options)
-            tunnel = await self._service.registry.find(uri)
+            tunnel = await self._service.open(self._caller, options)
         except TunnelError as refusal:
             self._tunnels.pop(port, None)
             self._refused(port, refusal)

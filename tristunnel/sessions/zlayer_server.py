@@ -261,6 +261,7 @@ class ZLayerServerSession(MessageSession):
         self._requests.append(message)
         if self._answering is None:
             answering = self._answering = Deferred.fromCoroutine(self._answer())
+            answering.addErrback(lambda failure: failure.trap(CancelledError))
             answering.addBoth(self._answered)
             answering.addErrback(
                 lambda failure: self._log.failure("A request failed", failure)
@@ -324,15 +325,10 @@ class ZLayerServerSession(MessageSession):
             options["listener"] = "udp"
         for port in self._candidates(message.remotePort):
             try:
-                uri = await self._service.openTunnel(
-                    self._caller, {**options, "port": port}
-                )
+                return await self._service.open(self._caller, {**options, "port": port})
             except TunnelError as refusal:
                 if message.remotePort or refusal.code.name != "port-taken":
                     raise
-            else:
-                tunnel: Tunnel = await self._service.registry.find(uri)
-                return tunnel
         raise TunnelError(
             "ports-exhausted", f"all ports ({self._shared.ports}) are taken"
         )
@@ -482,8 +478,9 @@ class ZLayerServerSession(MessageSession):
         self._life.stop()
         if self._shared.inUse.get(self._token) is self:
             del self._shared.inUse[self._token]
-        if self._admitting is not None:
-            self._admitting.cancel()
+        for pending in (self._admitting, self._answering):
+            if pending is not None:
+                pending.cancel()
         self._shared.sessionOver(self, reason)
         tunnels, self.tunnels = list(self.tunnels.values()), {}
         self._service.discard(tunnels, reason)

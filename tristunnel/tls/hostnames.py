@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import idna
 
-__all__ = ["parseHost"]
+__all__ = ["hostName", "parseHost"]
 
 # Underscores are in no valid host name, but in the names of real machines.
 _NAME = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)")
@@ -42,3 +42,14 @@ def parseHost(text: str) -> IPv4Address | IPv6Address | str | None:
     if len(rest) > _LONGEST or not all(map(_NAME.fullmatch, rest.split("."))):
         return None
     return wildcard + rest
+
+
+def hostName(text: object) -> str:
+    """
+    Read what a peer calls a host, for a URI.
+
+    @return: An address without its zone, or a name in ASCII; empty when
+        C{text} is neither.
+    """
+    host = parseHost(text) if isinstance(text, str) else None
+    return "" if host is None or str(host).startswith("*") else str(host)

@@ -45,10 +45,19 @@ class MemoryRegistry:
                     f"the name {tunnel.name!r} is another tunnel's; choose another",
                 )
             )
-        self._byId[tunnel.id] = self._byURI[tunnel.publicURI] = tunnel
-        if tunnel.name:
-            self._byName[tunnel.name] = tunnel
+        entries = self._entries(tunnel)
+        if any(key in table for table, key in entries):
+            return fail(TunnelError("internal", "another tunnel has the same URI"))
+        for table, key in entries:
+            table[key] = tunnel
         return succeed(None)
+
+    def _entries(self, tunnel: Tunnel) -> list[tuple[dict[str, Tunnel], str]]:
+        """
+        By what a tunnel is found, and where.
+        """
+        entries = [(self._byId, tunnel.id), (self._byURI, tunnel.publicURI)]
+        return [*entries, (self._byName, tunnel.name)] if tunnel.name else entries
 
     def find(self, uri: str) -> Deferred[Tunnel]:
         """
@@ -72,11 +81,9 @@ class MemoryRegistry:
         """
         Forget a tunnel.
         """
-        if self._byId.get(tunnel.id) is tunnel:
-            del self._byId[tunnel.id]
-            del self._byURI[tunnel.publicURI]
-            if tunnel.name:
-                del self._byName[tunnel.name]
+        for table, key in self._entries(tunnel):
+            if table.get(key) is tunnel:
+                del table[key]
         return succeed(None)
 
     def tunnels(self) -> Deferred[list[Tunnel]]:

@@ -10,9 +10,10 @@ import json
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -33,6 +34,7 @@ from tristunnel.rules.house import HouseRules
 from tristunnel.rules.quota import TunnelQuota
 from tristunnel.rules.rights import TunnelRights
 from tristunnel.sessions.tickets import Tickets
+from tristunnel.tls.hostnames import hostName
 from tristunnel.tunnels.capability import viaCapability
 from tristunnel.tunnels.clients import ConnectedClients
 from tristunnel.tunnels.ledger import Ledger
@@ -45,7 +47,12 @@ from tristunnel.tunnels.tunnel import Tunnel, hostAndPort
 if TYPE_CHECKING:
     from tristunnel.node.tunnel import NodeTunnel
 
-__all__ = ["Caller", "Listeners", "TunnelService", "Via"]
+__all__ = ["REGISTRY_PATIENCE", "Caller", "Listeners", "TunnelService", "Via"]
+
+REGISTRY_PATIENCE = 10.0
+"""Seconds in which the registry must answer; no port waits for it longer."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,8 @@ class Caller:
     Who asks, and how they reached this server.
 
     @ivar identity: Who it is.
-    @ivar host: The name that the caller knows this server by.
+    @ivar host: The name or address that the caller knows this server by, in
+        ASCII; what is neither becomes C{localhost}, since URIs are made of it.
     @ivar port: The port through which the caller came; 0 if there is none.
     @ivar clientSide: The session that asks, or C{None} for other doors.
     @ivar lease: What keeps the session's tunnels open.
@@ -75,6 +83,9 @@ class Caller:
     address: str = ""
     secure: bool = False
     certificate: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "host", hostName(self.host) or "localhost")
 
     @property
     def web(self) -> str:
@@ -162,11 +173,13 @@ def _isServed(tunnel: Tunnel) -> bool:
     return side is not None
 
 
-async def _wait(awaitable: Awaitable[object]) -> None:
+async def _wait(begin: Callable[[], Awaitable[object] | None]) -> None:
     """
-    Make a coroutine of anything that can be waited for.
+    Make a coroutine of a call that may have to be waited for.
     """
-    await awaitable
+    waiting = begin()
+    if waiting is not None:
+        await waiting
 
 
 @implementer(ITunnelService)
@@ -248,11 +261,17 @@ class TunnelService:
         """
         Open a tunnel.
         """
-        return Deferred.fromCoroutine(self._open(caller, options))
 
-    async def _open(self, caller: Caller, options: Mapping[str, object]) -> str:
+        async def opened() -> str:
+            return (await self.open(caller, options)).uri
+
+        return Deferred.fromCoroutine(opened())
+
+    async def open(self, caller: Caller, options: Mapping[str, object]) -> Tunnel:
         """
         Open a tunnel, or hand out again one that the caller's lease has kept.
+
+        @raise TunnelError: With the reason of a refusal.
         """
         wanted = TunnelOptions.fromMapping(options)
         if self._leaving is not None:
@@ -266,7 +285,7 @@ class TunnelService:
                 if tunnel.uri == wanted.resume:
                     # What is asked of visitors may have changed meanwhile.
                     self.house.apply(tunnel, wanted.policy)
-                    return tunnel.uri
+                    return tunnel
         self.rights.checkOpen(caller.identity, caller.lease, wanted)
         tunnel = Tunnel(
             id=secrets.token_hex(8),
@@ -282,20 +301,7 @@ class TunnelService:
         self.house.apply(tunnel, wanted.policy)
         self._quota.count(tunnel, caller.countedAs)
         try:
-            if wanted.listener == "udp":
-                tunnel.protocol = "udp"
-                _checkDatagrams(wanted, caller)
-            self._viaFor(wanted, caller)(self, tunnel, caller, wanted)
-            await self.registry.add(tunnel)
-            if not wanted.private:
-                tunnel.listener = self.rights.openListener(
-                    caller.identity,
-                    wanted.listener or next(iter(self.listeners)),
-                    self._listenersFor(wanted),
-                    wanted.port,
-                    wanted.prefer,
-                    tunnel.visitorArrived,
-                )
+            await self._build(tunnel, caller, wanted)
         except Exception as error:
             # Also when the caller leaves meanwhile.
             refusal = error if isinstance(error, TunnelError) else None
@@ -313,7 +319,73 @@ class TunnelService:
         if caller.lease is not None and tunnel.clientSide is caller.clientSide:
             caller.lease.tunnels.append(tunnel)
         self.observer.tunnelCreated(tunnel)
-        return tunnel.uri
+        return tunnel
+
+    async def _build(
+        self, tunnel: Tunnel, caller: Caller, wanted: TunnelOptions
+    ) -> None:
+        """
+        Give a tunnel its two sides and its entry.
+        """
+        if wanted.listener == "udp":
+            tunnel.protocol = "udp"
+            _checkDatagrams(wanted, caller)
+        self._viaFor(wanted, caller)(self, tunnel, caller, wanted)
+        await self.enter(tunnel)
+        if tunnel.closed is not None:
+            raise tunnel.closed
+        if caller.lease is not None and caller.lease.holder is not caller.clientSide:
+            # The answer would reach nobody, so nobody would know of the tunnel.
+            raise TunnelError("session-lost")
+        if not wanted.private:
+            tunnel.listener = self.rights.openListener(
+                caller.identity,
+                wanted.listener or next(iter(self.listeners)),
+                self._listenersFor(wanted),
+                wanted.port,
+                wanted.prefer,
+                tunnel.visitorArrived,
+            )
+
+    def enter(self, tunnel: Tunnel) -> Deferred[None]:
+        """
+        Have the registry take a tunnel in. What it takes in when nobody waits
+        for that any more, it is asked to forget again.
+
+        @raise TunnelError: By the Deferred, C{name-taken} or another reason.
+        """
+
+        def entered(result: None) -> None:
+            if tunnel.closed is not None:
+                self._forget(tunnel).addErrback(
+                    lambda failure: self._log.failure(
+                        "The registry keeps a tunnel that is over", failure
+                    )
+                )
+
+        entering = maybeDeferred(self.registry.add, tunnel)
+        return self._inTime(entering.addCallback(entered))
+
+    def _forget(self, tunnel: Tunnel) -> Deferred[None]:
+        """
+        Have the registry forget a tunnel.
+        """
+        return self._inTime(maybeDeferred(self.registry.remove, tunnel))
+
+    def _inTime(self, asked: Deferred[_T]) -> Deferred[_T]:
+        """
+        Wait for the registry, but not for ever. It is not interrupted: what it
+        does in the end is what counts.
+        """
+
+        def late(_: object, seconds: float) -> NoReturn:
+            raise TunnelError(
+                "internal", f"the registry did not answer within {seconds:g} s"
+            )
+
+        told: Deferred[_T] = Deferred()
+        asked.chainDeferred(told)
+        return told.addTimeout(REGISTRY_PATIENCE, self.reactor, late)
 
     def _viaFor(self, wanted: TunnelOptions, caller: Caller) -> Via:
         """
@@ -490,23 +562,31 @@ class TunnelService:
 
     async def _dismantle(self, tunnel: Tunnel, reason: TunnelError) -> None:
         """
-        Take apart what there is of a tunnel.
+        Take apart what there is of a tunnel. All of it begins to close before
+        anything is waited for, so that what fails or does not answer keeps
+        nothing else open.
         """
-        self._quota.forget(tunnel)
-        self.rights.forget(tunnel)
         expiry = self._expiries.pop(tunnel, None)
         if expiry is not None and expiry.active():
             expiry.cancel()
-        tunnel.close(reason)
-        if tunnel.clientSide is not None:
-            tunnel.clientSide.tunnelClosed(tunnel, reason)
-        await self.registry.remove(tunnel)
-        # Both begin to close before either is waited for.
-        closing = [
-            Deferred.fromCoroutine(_wait(listener.close()))
-            for listener in (tunnel.listener, tunnel.clientListener)
-            if listener is not None
+        parts: list[Callable[[], Awaitable[object] | None]] = [
+            partial(self._quota.forget, tunnel),
+            partial(self.rights.forget, tunnel),
+            partial(tunnel.close, reason),
         ]
+        if tunnel.clientSide is not None:
+            parts.append(partial(tunnel.clientSide.tunnelClosed, tunnel, reason))
+        for listener in (tunnel.listener, tunnel.clientListener):
+            if listener is not None:
+                parts.append(listener.close)
+        parts.append(partial(self._forget, tunnel))
+        closing = [Deferred.fromCoroutine(_wait(part)) for part in parts]
+        for each in closing:
+            each.addErrback(
+                lambda failure: self._log.failure(
+                    "A part of {uri} did not close", failure, uri=tunnel.publicURI
+                )
+            )
         for each in closing:
             await each
 
@@ -538,12 +618,10 @@ class TunnelService:
         """
         End tunnels of which nobody waits to hear that they are over.
         """
-
-        async def each() -> None:
-            for tunnel in tunnels:
-                await self.destroy(tunnel, reason)
-
-        return Deferred.fromCoroutine(each())
+        ending = [
+            Deferred.fromCoroutine(self.destroy(tunnel, reason)) for tunnel in tunnels
+        ]
+        return gatherResults(ending).addCallback(lambda _: None)
 
     def _leaseExpired(self, lease: Lease) -> None:
         """
@@ -585,5 +663,11 @@ class TunnelService:
         """
         self.access.close()
         self.leases.close()
-        for tunnel in await self.registry.tunnels():
-            await self.destroy(tunnel, reason)
+        await self.discard(list(self._quota), reason)
+        # Rooms are in the registry only.
+        try:
+            rooms = await self._inTime(self.registry.tunnels())
+        except Exception:
+            self._log.failure("The registry does not say which tunnels are left")
+        else:
+            await self.discard(rooms, reason)

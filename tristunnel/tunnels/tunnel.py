@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from twisted.logger import Logger
+
 from tristunnel.errors import TunnelError
 from tristunnel.relay.join import join
 from tristunnel.rules.policy import VisitorPolicy
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from tristunnel.relay.limits import Throttle
 
 __all__ = ["Stream", "Tunnel", "hostAndPort"]
+
+_log = Logger()
 
 
 def hostAndPort(host: str, port: int) -> str:
@@ -213,11 +217,14 @@ class Tunnel:
 
     def close(self, reason: TunnelError) -> None:
         """
-        Break every stream and take no more.
+        Break every stream, whatever another one's end raises, and take no more.
         """
         self.closed = reason
         for stream in list(self.streams):
-            stream.reset(reason)
+            try:
+                stream.reset(reason)
+            except Exception:
+                _log.failure("A visitor's end failed as its tunnel was closed")
 
 
 class Stream:

@@ -17,6 +17,7 @@ from tristunnel.auth.certificate import certificateName
 from tristunnel.auth.realm import Authenticator, Identity
 from tristunnel.errors import TunnelError
 from tristunnel.server.gate import sourceOf
+from tristunnel.tls.hostnames import hostName
 from tristunnel.tunnels.service import Caller
 from tristunnel.web.forwarded import Forwarded
 
@@ -27,15 +28,9 @@ def hostOf(request: Request) -> str:
     """
     The name by which the sender of a request knows this server.
     """
-    header = request.getHeader(b"host") or b""
-    text = header.decode("ascii", "replace")
-    if text.startswith("["):
-        host = text[1:].partition("]")[0]
-    else:
-        host = text.rpartition(":")[0] if ":" in text else text
-    if host and len(host) < 256 and all(c.isalnum() or c in "-_.:" for c in host):
-        return host
-    return str(getattr(request.getHost(), "host", "localhost"))
+    text = (request.getHeader(b"host") or b"").decode("utf-8", "replace")
+    host = text if text.endswith("]") else text.rpartition(":")[0] or text
+    return hostName(host) or str(getattr(request.getHost(), "host", "localhost"))
 
 
 def _portOf(request: Request, secure: bool) -> int:

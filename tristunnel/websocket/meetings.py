@@ -11,6 +11,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from twisted.internet.defer import succeed
 from twisted.logger import Logger
@@ -222,6 +223,8 @@ class Meetings:
         if room is not known or not room.claimed:
             room.claimed = True
             room.tunnel.owner = caller.identity
+            # Whoever came first may have called this server by any name.
+            room.tunnel.hostname, room.tunnel.web = caller.host, caller.web
             self._service.rights.opened(room.tunnel, self._service.discard)
             # Whoever waits came when the room was nobody's.
             self._service.house.refresh(room.tunnel)
@@ -270,7 +273,7 @@ class Meetings:
             raise TunnelError("limit-reached", "there are too many rooms")
         service = self._service
         room = _Room(service, lambda: self._rooms.pop(name, None), claimed)
-        path = f"/{name}" if name else ""
+        path = f"/{quote(name)}" if name else ""
         room.tunnel = tunnel = Tunnel(
             id=secrets.token_hex(8),
             owner=caller.identity,
@@ -284,7 +287,7 @@ class Meetings:
         )
         service.house.apply(tunnel, VisitorPolicy())
         self._rooms[name] = room
-        service.registry.add(tunnel).addErrback(
+        service.enter(tunnel).addErrback(
             lambda failure: self._log.failure("A room is in no list", failure)
         )
         service.observer.tunnelCreated(tunnel)
