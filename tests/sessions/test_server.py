@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred
 from tests.sessions.network import NetworkTestCase, RawPeer
 from tests.vectors import readVectors
 from tristunnel.errors import TunnelError
-from tristunnel.sessions import framed
+from tristunnel.relay import answers
+from tristunnel.relay.answers import TAKE_TIME
 from tristunnel.sessions.framed import (
     DEADLINE,
     HANDSHAKE_TIMEOUT,
@@ -535,21 +536,50 @@ class LivenessTests(ServerTestCase):
         A client that asks and asks, and takes no answer, is cut off before
         the answers fill the memory.
         """
-        self.patch(framed, "MOST_UNSENT", 10_000)
-        peer = self.extended()
-        (session,) = self.sessions.sessions
-        assert session.multiplexer is not None
-        # As the connection does when its buffer is full.
-        session.multiplexer.pauseProducing()
-        asked = 0
-        while peer.lost is None and asked < 100:
-            asked += 1
-            peer.say(*[Frame(0, FrameType.PING, b"12345678")] * 100)
+        for asked, held in (
+            (Frame(1, FrameType.OPEN, bytes(8) + b"{}"), True),
+            (call(1, "listTunnels"), True),
+            (Frame(0, FrameType.PING, b"12345678"), False),
+        ):
+            peer = self.extended()
+            (session,) = self.sessions.sessions
+            # As the connection does when its buffer is full.
+            session.transport.producer.pauseProducing()
+            for number in range(3000):
+                peer.say(asked._replace(stream=asked.stream and 2 * number + 1))
             self.settle()
-        self.assertEqual(asked, 13)
-        self.assertEqual(
-            self.notes.named("clientGone"), [("anonymous", "limit-reached")]
-        )
+            assert session.multiplexer is not None
+            self.assertEqual(held, bool(session.multiplexer.holds))
+            self.assertEqual(held, bool(session.multiplexer.unsent))
+            self.advance(TAKE_TIME, 5)
+            self.assertIsNotNone(peer.lost)
+            self.assertEqual(
+                self.notes.named("clientGone")[-1], ("anonymous", "stalled")
+            )
+
+    def test_manyCalls(self) -> None:
+        """
+        Of many calls in one read, as many are answered as the client takes
+        answers, and in the end all.
+        """
+        peer = self.extended()
+        self.patch(answers, "MOST_WAITING", 1000)
+        (session,) = self.sessions.sessions
+        producer = session.transport.producer
+        producer.pauseProducing()
+        peer.say(*[call(number, "listTunnels") for number in range(200)])
+        self.settle()
+        came = list(self.answers(peer))
+        self.assertLess(len(came), 20)
+        for _ in range(100):
+            producer.resumeProducing()
+            producer.pauseProducing()
+            self.settle()
+            came += self.answers(peer)
+        self.assertEqual(came, list(range(200)))
+        assert session.multiplexer is not None
+        producer.resumeProducing()
+        self.assertFalse(session.multiplexer.holds)
 
     def test_plainIsLeftAlone(self) -> None:
         """

@@ -12,6 +12,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.client.direct import PING, Spares
+from tristunnel.relay.answers import TAKE_TIME
 from tristunnel.sessions.spare import ClientSpare, ServerSpare
 from tristunnel.wire.framed import (
     FrameType,
@@ -23,6 +24,21 @@ from tristunnel.wire.framed import (
 _PING = encodeFrame(0, FrameType.PING, encodeCredit(7))
 _PONG = encodeFrame(0, FrameType.PONG, encodeCredit(7))
 _OPEN = encodeFrame(0, FrameType.OPEN, encodeCredit(0) + encodeObject({}))
+
+
+_BIG = encodeFrame(0, FrameType.PING, bytes(32000))
+
+
+class _Cut(StringTransport):
+    """
+    Notes whether it was cut.
+    """
+
+    cut = False
+
+    def abortConnection(self) -> None:
+        """Note it."""
+        self.cut = True
 
 
 class ServerSpareTests(SynchronousTestCase):
@@ -44,6 +60,42 @@ class ServerSpareTests(SynchronousTestCase):
         """
         self.spare.dataReceived(_PING)
         self.assertEqual(self.transport.value(), _PONG)
+
+    def test_takesNoPongs(self) -> None:
+        """
+        Who pings and takes no answers costs one answer, and is cut off; so is
+        who pings with more than a number.
+        """
+        clock = Clock()
+        for last, ends in ((_PING, False), (_BIG, True)):
+            spare = ServerSpare(clock, lambda spare: None)
+            transport = _Cut()
+            spare.makeConnection(transport)
+            transport.producer.pauseProducing()
+            spare.dataReceived(_PING * 1000 + last)
+            self.assertEqual(transport.value(), b"")
+            self.assertEqual(transport.cut, ends)
+            clock.advance(TAKE_TIME)
+            self.assertTrue(transport.cut)
+
+    def test_pongAfterOpen(self) -> None:
+        """
+        A pong that could not be sent is not sent behind C{open}, nor behind
+        C{opened}: there it would be the visitor's word, or the service's.
+        """
+        client = ClientSpare(Clock(), lambda spare: None, lambda spare, info: None)
+        client.makeConnection(StringTransport())
+        for spare, leave in (
+            (self.spare, lambda: self.spare.open({}, lambda end: None)),
+            (client, lambda: client.becomeStream()),
+        ):
+            transport = spare.transport
+            transport.producer.pauseProducing()
+            spare.dataReceived(_PING)
+            producer = transport.producer
+            leave()
+            producer.resumeProducing()
+            self.assertNotIn(_PONG, transport.value())
 
     def test_pingCrossesOpen(self) -> None:
         """

@@ -31,6 +31,7 @@ from tests.websocket.frames import (
 )
 from tests.websocket.rig import Recorder
 from tristunnel.errors import TunnelError
+from tristunnel.relay.answers import MOST_WAITING, TAKE_TIME
 from tristunnel.server.gate import Gate
 from tristunnel.websocket.connection import (
     CLOSE_TIME,
@@ -490,6 +491,130 @@ class LivenessTests(ConnectionTestCase):
         self.assertIsNone(self.connection.openHandshakeTimeoutCall)
 
 
+class AnswerTests(ConnectionTestCase):
+    """
+    A peer that asks and takes no answers.
+    """
+
+    def test_latestPing(self) -> None:
+        """
+        Of the pings that came while nothing was taken, the latest is answered,
+        and what the others would have cost is not kept.
+        """
+        self.transport.producer.pauseProducing()
+        self.come(*[frame(PING, b"%d" % number) for number in range(50)])
+        self.assertEqual([], self.sent())
+        self.transport.producer.resumeProducing()
+        self.assertEqual([(PONG, b"49")], [f[:2] for f in self.sent()])
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_takesNothing(self) -> None:
+        """
+        Who takes no answer for as long as that may last is cut off, and whoever
+        has to do with it learns why.
+        """
+        self.transport.producer.pauseProducing()
+        self.come(frame(PING, b"1"))
+        self.clock.advance(TAKE_TIME)
+        self.assertTrue(self.transport.aborted)
+        self.connection.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual("stalled", self.receiver.reason)
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_takesSlowly(self) -> None:
+        """
+        Who takes some is not: its link may be slow.
+        """
+        # Asked twice each time that it goes on.
+        taken = iter([10, 20, 20, 30, 30, 30])
+        self.transport.bytesTaken = lambda: next(taken)
+        self.transport.producer.pauseProducing()
+        self.come(frame(PING, b"1"))
+        for _ in range(2):
+            self.clock.advance(TAKE_TIME)
+            self.assertFalse(self.transport.aborted)
+        self.clock.advance(TAKE_TIME)
+        self.assertTrue(self.transport.aborted)
+
+    def test_messages(self) -> None:
+        """
+        A peer for which many answers wait is read no further until it has
+        taken them, whatever else has reading paused.
+        """
+        self.transport.producer.pauseProducing()
+        for _ in range(MOST_WAITING // 100):
+            self.connection.sendText(b"x" * 40)
+        self.assertEqual("paused", self.transport.producerState)
+        self.connection.pauseReading()
+        self.transport.producer.resumeProducing()
+        self.assertEqual("paused", self.transport.producerState)
+        self.connection.resumeReading()
+        self.assertEqual("producing", self.transport.producerState)
+
+    def test_closing(self) -> None:
+        """
+        A connection that is closed has no producer, with which its transport
+        would never be.
+        """
+        for close in (
+            lambda: self.connection.close(),
+            lambda: self.connection.fail(TunnelError("closed")),
+            lambda: self.come(frame(CLOSE, closePayload(1000))),
+        ):
+            self.setUp()
+            self.transport.producer.pauseProducing()
+            self.come(frame(PING, b"1"))
+            close()
+            self.assertIsNone(self.transport.producer)
+            self.connection.abort()
+            self.connection.connectionLost(Failure(ConnectionDone()))
+            self.assertEqual([], self.clock.getDelayedCalls())
+
+
+class SmallFrameTests(ConnectionTestCase):
+    """
+    A peer whose frames cost more to read than they carry.
+    """
+
+    def test_rationed(self) -> None:
+        """
+        So many are read at once, and the rest in time; all of them in order.
+        """
+        for kind in (
+            frame(BINARY),
+            frame(PONG),
+            frame(PING),
+            frame(BINARY, b"x"),
+            frame(TEXT, b"{}"),
+        ):
+            self.setUp()
+            for _ in range(4):
+                self.connection.dataReceived(kind * 3000)
+            self.connection.dataReceived(frame(BINARY, b"the end"))
+            self.assertEqual("paused", self.transport.producerState)
+            self.assertNotIn(b"the end", self.receiver.messages)
+            self.clock.pump([0.1] * 30)
+            self.assertEqual(b"the end", self.receiver.messages[-1])
+            self.assertEqual("producing", self.transport.producerState)
+            self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_fragments(self) -> None:
+        """
+        Empty fragments are not kept.
+        """
+        self.come(frame(TEXT, b"a", fin=False))
+        self.come(frame(CONTINUE, fin=False) * 4000, frame(CONTINUE, b"b"))
+        self.assertEqual([b"ab"], self.receiver.texts)
+        self.assertEqual(0, len(self.connection._gathered))
+
+    def test_largeOnes(self) -> None:
+        """
+        What carries more is not rationed.
+        """
+        self.come(*[frame(BINARY, b"x" * 64)] * 10000)
+        self.assertEqual(640000, len(self.receiver.data))
+
+
 class ProducerTests(ConnectionTestCase):
     """
     The transport's producer.
@@ -506,9 +631,29 @@ class ProducerTests(ConnectionTestCase):
         transport.registerProducer(object(), True)
         connection.makeConnection(transport)
         connection.dataReceived(upgrade())
-        mine = object()
-        connection.registerProducer(mine)
-        self.assertIs(mine, transport.producer)
+        self.assertIs(connection.answers, transport.producer)
+
+    def test_handedOn(self) -> None:
+        """
+        Whoever sends more than answers is told when the transport holds enough,
+        also if that was before it came.
+        """
+        told: list[str] = []
+
+        class Producer:
+            def pauseProducing(self) -> None:
+                told.append("pause")
+
+            def resumeProducing(self) -> None:
+                told.append("resume")
+
+        self.transport.producer.pauseProducing()
+        self.connection.registerProducer(Producer())
+        self.transport.producer.resumeProducing()
+        self.assertEqual(["pause", "resume"], told)
+        self.connection.unregisterProducer()
+        self.transport.producer.pauseProducing()
+        self.assertEqual(["pause", "resume"], told)
 
     def test_subprotocol(self) -> None:
         """

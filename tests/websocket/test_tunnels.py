@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import os
+import sys
 from types import MappingProxyType
 from typing import Any
 
@@ -24,6 +25,7 @@ from tristunnel.client.forward import parseForward
 from tristunnel.client.service import TunnelClientService
 from tristunnel.client.way import Way
 from tristunnel.errors import TunnelError
+from tristunnel.relay.kernel import bytesTaken
 from tristunnel.websocket.page import PreparedFactory
 
 DATA = os.urandom(3_000_000)
@@ -430,7 +432,8 @@ class SiteTests(WebSocketTestCase):
 
     async def test_producerSlot(self) -> None:
         """
-        Our producer is the server's transport's, under TCP and TLS.
+        Our producer is the transport's, and hands on what it is told; and the
+        kernel says what the peer has taken.
         """
         server = await self.startServer()
         peer = await self.raw()
@@ -439,7 +442,14 @@ class SiteTests(WebSocketTestCase):
         (session,) = self.sessions.sessions
         vtunnel: Any = session
         transport = vtunnel.connection.transport
-        self.assertIs(vtunnel.multiplexer, transport.producer)
+        answers = vtunnel.connection.answers
+        self.assertIs(answers, transport.producer)
+        answers.pauseProducing()
+        self.assertTrue(vtunnel.multiplexer._paused)
+        answers.resumeProducing()
+        self.assertFalse(vtunnel.multiplexer._paused)
+        if sys.platform == "linux":
+            self.assertGreater(bytesTaken(transport) or 0, 100)
         self.assertTrue(server.running)
 
     def test_nullOrigin(self) -> None:

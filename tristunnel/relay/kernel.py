@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from socket import IPPROTO_TCP, SHUT_WR, SO_LINGER, SOL_SOCKET, socket
-from struct import pack
+from struct import error, pack, unpack_from
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
@@ -32,6 +32,7 @@ __all__ = [
     "PlainSink",
     "boundUnsent",
     "breakIfKilled",
+    "bytesTaken",
     "canHandOver",
     "closeNow",
     "finishNow",
@@ -44,6 +45,9 @@ __all__ = [
 
 TCP_NOTSENT_LOWAT = 0x201 if sys.platform == "darwin" else 25
 """An option of TCP sockets that Python does not name everywhere."""
+
+_ACKNOWLEDGED, _INFO_SIZE = 120, 128
+"""Where Linux's C{tcp_info} has C{tcpi_bytes_acked}, and its end."""
 
 UNSENT = 256 * 1024
 """Bytes of a session that the kernel may hold and not have sent yet."""
@@ -140,6 +144,26 @@ def _socketBelow(transport: Any) -> socket | None:
             return None
     found: socket = below.socket
     return found
+
+
+def bytesTaken(transport: Any) -> int | None:
+    """
+    How many bytes the kernel of the far side has taken so far.
+
+    @param transport: Any; one that is no layer of Twisted's, but stands on one,
+        has a method of this name.
+    @return: C{None} where that is not known: only Linux tells.
+    """
+    if hasattr(transport, "bytesTaken"):
+        counted: int | None = transport.bytesTaken()
+        return counted
+    below = _socketBelow(transport)
+    with suppress(OSError, error, AttributeError):
+        if below is not None and sys.platform == "linux":
+            info = below.getsockopt(IPPROTO_TCP, socketModule.TCP_INFO, _INFO_SIZE)
+            acknowledged: int = unpack_from("=Q", info, _ACKNOWLEDGED)[0]
+            return acknowledged
+    return None
 
 
 def probeSoon(transport: Any) -> None:

@@ -6,7 +6,9 @@ control channel, liveness and the end.
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -20,6 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tristunnel.errors import TunnelError
+from tristunnel.relay.answers import Answers
 from tristunnel.relay.kernel import boundUnsent, sinkFor
 from tristunnel.relay.sockets import tuneSocket
 from tristunnel.rpc.jsonrpc import Dispatcher, errorResponse
@@ -72,8 +75,8 @@ TICK = 5.0
 PING_INTERVAL = 20.0
 """Seconds between pings: less than half of the 60 that proxies allow."""
 
-MOST_UNSENT = 16 * 1024 * 1024
-"""Bytes of answers that may wait for a peer to take them."""
+MOST_CALLS = 64
+"""Calls of the peer that are answered at the same time."""
 
 DEADLINE = 45.0
 """Seconds of silence after which an extended peer is taken for dead."""
@@ -152,6 +155,9 @@ class FramedProtocol(Protocol):
         self.handshakeTimeout = handshakeTimeout
         self._dispatcher = dispatcher
         self._calls = PendingCalls()
+        self._asked: deque[dict[str, object]] = deque()
+        self._answering = 0
+        self._answers: Answers | None = None
         self._handshake = HandshakeDecoder()
         self._decoder = FrameDecoder()
         self._introduced = False
@@ -185,10 +191,6 @@ class FramedProtocol(Protocol):
             if self.multiplexer is not None:
                 self._lastHeard = self.reactor.seconds()
                 self.multiplexer.framesArrived(self._decoder.feed(data))
-                if self.multiplexer.unsent > MOST_UNSENT:
-                    raise TunnelError(
-                        "limit-reached", "the peer takes no answers to what it asks"
-                    )
             elif self._introduced:
                 # Frames behind the handshake, before it was answered. The
                 # transport is paused, so this is one read at the most.
@@ -248,7 +250,11 @@ class FramedProtocol(Protocol):
         self.multiplexer = multiplexer
         self._lastHeard = self._lastPing = self.reactor.seconds()
         boundUnsent(self.transport)
-        self.transport.registerProducer(multiplexer, True)
+        self._answers = multiplexer.answers = Answers(
+            self.reactor, self.transport, multiplexer.holds, self._stalled
+        )
+        self._answers.passTo(multiplexer)
+        self._answers.taken = self._answerCalls
         if isinstance(multiplexer, ExtendedMultiplexer):
             self.extended = True
             multiplexer.handle(FrameType.CONTROL, self._control)
@@ -330,11 +336,44 @@ class FramedProtocol(Protocol):
         if "method" not in message:
             self._calls.answered(message)
         elif self._dispatcher is not None:
+            self._asked.append(message)
+            if len(self._asked) > MOST_CALLS and self.multiplexer is not None:
+                self.multiplexer.holds.hold("calls")
+            self._answerCalls()
+
+    def _answerCalls(self) -> None:
+        """
+        Answer the calls that came, as far as their answers are taken: one read
+        may hold a thousand calls, whose answers are long.
+        """
+        while (
+            self._asked
+            and self._answering < MOST_CALLS
+            and self._dispatcher is not None
+            and self._answers is not None
+            and self._answers.room
+            and not self._ended
+        ):
+            self._answering += 1
+            message = self._asked.popleft()
             answer = self._dispatcher.dispatchObject(self.caller(), message)
             answer.addCallback(self._sendControl)
             answer.addErrback(
                 lambda failure: self._log.failure("A call failed", failure)
             )
+            if answer.called:
+                self._answering -= 1
+            else:
+                answer.addBoth(self._answeredLate)
+        if len(self._asked) <= MOST_CALLS and self.multiplexer is not None:
+            self.multiplexer.holds.release("calls")
+
+    def _answeredLate(self, result: object) -> None:
+        """
+        A call was answered that had to wait.
+        """
+        self._answering -= 1
+        self._answerCalls()
 
     def caller(self) -> object:
         """
@@ -388,8 +427,9 @@ class FramedProtocol(Protocol):
         Answer a ping.
         """
         decodeCredit(payload)
-        if self.multiplexer is not None:
-            self.multiplexer.sendFrame(0, FrameType.PONG, payload)
+        if self.multiplexer is not None and self._answers is not None:
+            send = self.multiplexer.sendFrame
+            self._answers.latest(partial(send, 0, FrameType.PONG, payload))
 
     def _pong(self, streamId: int, payload: bytes) -> None:
         """
@@ -434,6 +474,14 @@ class FramedProtocol(Protocol):
         self.goAway(reason)
         self.close()
 
+    def _stalled(self, reason: TunnelError) -> None:
+        """
+        The peer takes nothing, so that it could be told nothing.
+        """
+        if self.lost is None:
+            self.lost = reason
+        self.transport.abortConnection()
+
     def close(self) -> None:
         """
         Close the connection after what is written; a peer that does not take
@@ -443,7 +491,10 @@ class FramedProtocol(Protocol):
             return
         if self.multiplexer is not None:
             self.multiplexer.flush()
-        self.transport.unregisterProducer()
+        if self._answers is None:
+            self.transport.unregisterProducer()
+        else:
+            self._answers.stop()
         # While reading is paused, TLS would not see the peer's goodbye.
         self.transport.resumeProducing()
         self.transport.loseConnection()

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
+from tristunnel.relay.answers import Answers, Holds
 from tristunnel.sessions.stream import SessionStream
 from tristunnel.wire.framed import Frame, FrameType, encodeFrame, frameHeader
 from tristunnel.wire.windows import UNLIMITED, SendWindow
@@ -32,6 +33,9 @@ FRAME_ALONE = 64 * 1024
 
 
 _DATA = int(FrameType.DATA)
+
+_UNASKED = frozenset((FrameType.DATA, FrameType.OPEN, FrameType.PING))
+"""Frames that no peer has us send."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,9 @@ class Multiplexer:
     @ivar sendWindow: The peer's credit for the whole session.
     @ivar unknownFrames: Frames skipped, since their type means nothing here.
     @ivar lateFrames: Frames for streams that are over.
-    @ivar unsent: Bytes of other frames than data that the connection could not
-        send yet.
+    @ivar holds: Why the connection is not read.
+    @ivar answers: Whether the peer takes what it asks for; C{None} if somebody
+        else looks after that.
     """
 
     def __init__(
@@ -110,7 +115,8 @@ class Multiplexer:
         self.limits = limits or Limits()
         self.unknownFrames = 0
         self.lateFrames = 0
-        self.unsent = 0
+        self.holds = Holds(sink.pauseProducing, sink.resumeProducing)
+        self.answers: Answers | None = None
         self._sink = sink
         self._seconds = seconds
         self._opened = opened
@@ -119,6 +125,13 @@ class Multiplexer:
         self._pumping = False
         self._over = False
         self._frames: dict[int, Callable[[int, bytes], None]] = {}
+
+    @property
+    def unsent(self) -> int:
+        """
+        Bytes of answers that the connection could not send yet.
+        """
+        return 0 if self.answers is None else self.answers.waiting
 
     # What is opened
 
@@ -250,9 +263,9 @@ class Multiplexer:
         """
         Send a frame ahead of all data that waits.
         """
-        if self._paused:
-            self.unsent += len(payload)
         if not self._over:
+            if self.answers is not None and kind not in _UNASKED:
+                self.answers.wrote(len(payload))
             self._sink.write(encodeFrame(streamId, kind, payload))
 
     def sendEnd(self, stream: SessionStream) -> None:
@@ -301,7 +314,6 @@ class Multiplexer:
         The connection has sent all it held.
         """
         self._paused = False
-        self.unsent = 0
         if not self._pumping:
             self._pump()
 

@@ -163,7 +163,7 @@ class _PlainMultiplexer(Multiplexer):
             self._makeRoom(now - self._patienceNow(now))
             if self._isFull():
                 self._pausedSince = now
-                self._sink.pauseProducing()
+                self.holds.hold("readers")
                 self._lookLater()
 
     def _isFull(self) -> bool:
@@ -264,7 +264,7 @@ class _PlainMultiplexer(Multiplexer):
             if self._look is not None:
                 self._look.cancel()
                 self._look = None
-            self._sink.resumeProducing()
+            self.holds.release("readers")
 
     def unknownStream(self, streamId: int) -> SessionStream | None:
         """

@@ -17,11 +17,13 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from tristunnel.errors import TunnelError
+from tristunnel.relay.answers import Answers, Holds
 from tristunnel.relay.kernel import handOver
 from tristunnel.relay.sockets import SocketEnd
 from tristunnel.sessions.endings import DirectEnd, Ending
 from tristunnel.wire.framed import (
     FrameType,
+    decodeCredit,
     decodeObject,
     encodeCredit,
     encodeFrame,
@@ -60,6 +62,28 @@ class SpareConnection(Protocol):
         self._lost = lost
         self._buffer = b""
         self._over = False
+        self._answers: Answers | None = None
+
+    def connectionMade(self) -> None:
+        """
+        Begin to wait.
+        """
+        transport = self.transport
+        holds = Holds(transport.pauseProducing, transport.resumeProducing)
+        self._answers = Answers(self._reactor, transport, holds, self._stalled)
+
+    def _stalled(self, reason: TunnelError) -> None:
+        """
+        The peer takes nothing.
+        """
+        self.transport.abortConnection()
+
+    def _stopAnswers(self) -> None:
+        """
+        Answer no more: what is written from now on is somebody else's.
+        """
+        if self._answers is not None:
+            self._answers.stop()
 
     def takeOver(self, transport: Any, rest: bytes) -> bool:
         """
@@ -92,32 +116,37 @@ class SpareConnection(Protocol):
         """
         self.lastHeard = self._reactor.seconds()
         self._buffer += data
-        while not self._over and len(self._buffer) >= _HEADER.size:
-            length, _, kind = _HEADER.unpack_from(self._buffer)
-            if not 5 <= length <= MAX_FRAME:
-                self.transport.abortConnection()
-                return
-            end = length + 4
-            if len(self._buffer) < end:
-                return
-            payload, self._buffer = (
-                self._buffer[_HEADER.size : end],
-                self._buffer[end:],
-            )
-            if kind == FrameType.PING:
-                self.pinged(payload)
-                continue
-            try:
-                self.frameReceived(kind, payload)
-            except TunnelError:
-                self.transport.abortConnection()
-                return
+        # Where the next frame begins: to cut each off would copy the rest of
+        # them a thousand times.
+        at = 0
+        try:
+            while not self._over and len(self._buffer) >= at + _HEADER.size:
+                length, _, kind = _HEADER.unpack_from(self._buffer, at)
+                if not 5 <= length <= MAX_FRAME:
+                    raise TunnelError("protocol-error")
+                end = at + length + 4
+                if len(self._buffer) < end:
+                    break
+                payload, at = self._buffer[at + _HEADER.size : end], end
+                if kind == FrameType.PING:
+                    self.pinged(payload)
+                else:
+                    self._buffer, at = self._buffer[at:], 0
+                    self.frameReceived(kind, payload)
+        except TunnelError:
+            self.transport.abortConnection()
+            at = len(self._buffer)
+        self._buffer = self._buffer[at:]
 
     def pinged(self, payload: bytes) -> None:
         """
         Give a sign of life.
+
+        @raise TunnelError: C{protocol-error}, if the ping is none.
         """
-        self.transport.write(encodeFrame(0, FrameType.PONG, payload))
+        pong = encodeFrame(0, FrameType.PONG, encodeCredit(decodeCredit(payload)))
+        if self._answers is not None:
+            self._answers.latest(lambda: self.transport.write(pong))
 
     def frameReceived(self, kind: int, payload: bytes) -> None:
         """
@@ -131,6 +160,7 @@ class SpareConnection(Protocol):
         @param ending: What is told of the stream's ends.
         """
         self._over = True
+        self._stopAnswers()
         end = DirectEnd(self._reactor, lambda end: None, ending)
         handOver(self.transport, end)
         end.takeOver(self.transport)
@@ -143,6 +173,7 @@ class SpareConnection(Protocol):
         """
         The connection is gone.
         """
+        self._stopAnswers()
         if not self._over:
             self._over = True
             self._lost(self)
@@ -179,6 +210,8 @@ class ServerSpare(SpareConnection):
         """
         self.opened = opened
         self._ending = ending
+        # A pong that comes later would be the visitor's first word.
+        self._stopAnswers()
         self.since = self._reactor.seconds()
         self.transport.write(
             encodeFrame(0, FrameType.OPEN, encodeCredit(0) + encodeObject(info))

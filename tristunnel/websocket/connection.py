@@ -21,13 +21,20 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from tristunnel.errors import TunnelError
+from tristunnel.relay.answers import Answers, Holds
+from tristunnel.relay.rules import Rate
 from tristunnel.relay.sockets import tuneSocket
 from tristunnel.websocket.codes import (
     NORMAL,
     closeOf,
     reasonOfClose,
 )
-from tristunnel.websocket.incoming import MAX_BINARY, MAX_TEXT, Incoming, Receiver
+from tristunnel.websocket.incoming import (
+    MAX_BINARY,
+    MAX_TEXT,
+    Incoming,
+    Receiver,
+)
 
 if TYPE_CHECKING:
     from tristunnel.web.callers import Newcomer
@@ -56,6 +63,15 @@ GATHER = 64 * 1024
 
 MESSAGE = 256 * 1024
 """Bytes of the longest message we send: common libraries refuse 1 MiB."""
+
+SMALL_FRAMES = 5000
+"""Frames a second of less than L{SMALL} bytes that are read from a peer."""
+
+MANY = 100
+"""Such frames in one read after which bytes are read in smaller portions."""
+
+FEW = 4096
+"""Bytes of such a portion."""
 
 CLOSE_TIME = 120.0
 """Seconds that a peer gets to take what was written before our close frame
@@ -90,7 +106,8 @@ class Connection(Incoming):
     @ivar receiver: What is told; may be exchanged at any time.
     @ivar peerAddress: Who is at the far end: the socket's peer, or whom a
         trusted proxy names.
-    @ivar paused: Whether reading is.
+    @ivar paused: Whether the receiver wants to read no more for now.
+    @ivar answers: Whether the peer takes what it asks for, once it is open.
     @ivar stranger: Told when the connection is gone, or C{None}.
     @ivar group: All connections of whoever made this one, to wait for them.
     @ivar wholeUpTo: Bytes of the longest binary message that is accepted and
@@ -111,6 +128,7 @@ class Connection(Incoming):
     sendMessage: Any
     sendCloseFrame: Any
     sendPing: Any
+    sendPong: Any
     _connectionMade: Any
     _connectionLost: Any
     _dataReceived: Any
@@ -130,7 +148,11 @@ class Connection(Incoming):
         self.receiver = receiver
         self.pingInterval = pingInterval
         self.peerAddress: Any = None
-        self.paused = False
+        self.answers: Answers | None = None
+        self._holds = Holds(self._stopReading, self._readAgain)
+        self._unread = b""
+        self._small = Rate(SMALL_FRAMES, reactor.seconds, SMALL_FRAMES)
+        self._resting: IDelayedCall | None = None
         self._held: list[bytes] = []
         self._heldSize = 0
         self._flushing: IDelayedCall | None = None
@@ -180,8 +202,7 @@ class Connection(Incoming):
         Send a binary message, after what was gathered.
         """
         self.flush()
-        if self.canSend:
-            self.sendMessage(data, True)
+        self._answer(data, True)
 
     def sendEmpty(self) -> None:
         """
@@ -193,8 +214,16 @@ class Connection(Incoming):
         """
         Send a text message.
         """
+        self._answer(text, False)
+
+    def _answer(self, message: bytes, isBinary: bool) -> None:
+        """
+        Send a message that may be an answer to one.
+        """
         if self.canSend:
-            self.sendMessage(text, False)
+            if self.answers is not None:
+                self.answers.wrote(len(message))
+            self.sendMessage(message, isBinary)
 
     def flush(self) -> None:
         """
@@ -217,30 +246,47 @@ class Connection(Incoming):
         """
         Have C{producer} paused while the transport holds enough.
         """
-        if not self._lost:
-            self.transport.registerProducer(producer, streaming)
+        if self.answers is not None:
+            self.answers.passTo(producer)
 
     def unregisterProducer(self) -> None:
         """
         Forget the producer.
         """
-        if not self._lost:
-            self.transport.unregisterProducer()
+        if self.answers is not None:
+            self.answers.passTo(None)
+
+    @property
+    def paused(self) -> bool:
+        """
+        Whether the receiver wants to read no more for now.
+        """
+        return "receiver" in self._holds
 
     def pauseReading(self) -> None:
         """
         Read no more for now. What autobahn has read already is still handed
         on.
         """
-        self.paused = True
-        if not self._lost:
-            self.transport.pauseProducing()
+        self._holds.hold("receiver")
 
     def resumeReading(self) -> None:
         """
         Read again.
         """
-        self.paused = False
+        self._holds.release("receiver")
+
+    def _stopReading(self) -> None:
+        """
+        There is a reason to read no more.
+        """
+        if not self._lost:
+            self.transport.pauseProducing()
+
+    def _readAgain(self) -> None:
+        """
+        There is none any more.
+        """
         self._heard = self.reactor.seconds()
         if not self._lost:
             self.transport.resumeProducing()
@@ -253,7 +299,7 @@ class Connection(Incoming):
         if not self.canSend:
             return
         self.flush()
-        self.unregisterProducer()
+        self._stopAnswers()
         self._sendClose(code, text)
         isStranger = self.stranger is not None and self.stranger.waiting
         self._startClosing(
@@ -272,7 +318,7 @@ class Connection(Incoming):
         self._ownReason = self._ownReason or reason
         self._held = []
         usual, text = closeOf(reason)
-        self.unregisterProducer()
+        self._stopAnswers()
         if self.canSend:
             self._sendClose(code or usual, text)
         if self.paused:
@@ -285,6 +331,21 @@ class Connection(Incoming):
         """
         if not self._lost:
             self.transport.abortConnection()
+
+    def _stopAnswers(self) -> None:
+        """
+        Nothing follows our close: a transport with a producer would never be
+        closed.
+        """
+        if self.answers is not None:
+            self.answers.stop()
+
+    def _stalled(self, reason: TunnelError) -> None:
+        """
+        The peer takes nothing, so that it could be told nothing.
+        """
+        self._ownReason = self._ownReason or reason
+        self.abort()
 
     def _sendClose(self, code: int, text: str) -> None:
         """
@@ -329,8 +390,54 @@ class Connection(Incoming):
         Hand bytes to autobahn's parser.
         """
         self._heard = self.reactor.seconds()
-        if not self._blind:
-            self._dataReceived(data)
+        if self._resting is not None:
+            self._unread += data
+        elif not self._blind:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        """
+        Let the parser have bytes. Frames that cost more to read than they carry
+        are rationed, so that nobody has to wait for a peer that sends nothing
+        else.
+        """
+        start, step = 0, FEW if self._wasSmall else len(data)
+        while start < len(data) and not self._blind:
+            self.smallFrames = 0
+            self._dataReceived(data[start : start + step])
+            start += step
+            small = self.smallFrames
+            self._wasSmall = small > MANY
+            wait = self._small.charge(small) if small else 0.0
+            if wait:
+                self._unread = data[start:]
+                self._holds.hold("rate")
+                self._resting = self.reactor.callLater(wait, self._rested)
+                return
+
+    def _rested(self) -> None:
+        """
+        Go on with what was not read.
+        """
+        self._resting = None
+        data, self._unread = self._unread, b""
+        self._take(data)
+        if self._resting is None:
+            self._holds.release("rate")
+
+    def onPing(self, payload: bytes) -> None:
+        """
+        A ping came.
+        """
+        self.smallFrames += 1
+        if self.canSend and self.answers is not None:
+            self.answers.latest(lambda: self.sendPong(payload))
+
+    def onPong(self, payload: bytes) -> None:
+        """
+        An answer came, whether we have asked for it or not.
+        """
+        self.smallFrames += 1
 
     def _onOpen(self) -> None:
         """
@@ -341,6 +448,7 @@ class Connection(Incoming):
         # producer: nobody else could be, and a full send buffer would stop it
         # from reading, so that two busy peers wait for each other for ever.
         self.transport.unregisterProducer()
+        self.answers = Answers(self.reactor, self.transport, self._holds, self._stalled)
         self._schedulePing()
         self.receiver.opened(self)
 
@@ -356,10 +464,11 @@ class Connection(Incoming):
         if self.stranger is not None:
             self.stranger.known()
         self._held = []
-        for timer in (self._flushing, self._pinging, self._closing):
+        for timer in (self._flushing, self._pinging, self._closing, self._resting):
             if timer is not None and timer.active():
                 timer.cancel()
-        self._flushing = self._pinging = self._closing = None
+        self._flushing = self._pinging = self._closing = self._resting = None
+        self._stopAnswers()
         self._connectionLost(reason)
         why = self._ownReason or self._peersReason
         if why is None and not self._closeSeen:
@@ -385,6 +494,7 @@ class Connection(Incoming):
         the same effect and costs no bytes.
         """
         if not self._blind:
+            self._stopAnswers()
             self.transport.loseConnection()
             self._startClosing(CLOSE_TIME, self.abort)
 
@@ -437,7 +547,7 @@ class Connection(Incoming):
             self._schedulePing()
             return
         silence = now - self._heard
-        if not self.paused and silence >= SILENCE * self.pingInterval:
+        if not self._holds and silence >= SILENCE * self.pingInterval:
             self._ownReason = TunnelError(
                 "session-lost", f"nothing was heard for {silence:.0f} s"
             )

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
+from tristunnel.relay.kernel import bytesTaken
 from tristunnel.websocket.codes import UNSUPPORTED
 from tristunnel.websocket.connection import Connection
 
@@ -133,6 +134,12 @@ class ByteStream:
         Send no pings for a while, and expect none.
         """
         self._connection.stayQuiet(seconds)
+
+    def bytesTaken(self) -> int | None:
+        """
+        How many bytes the far side has taken, or C{None} if nobody knows.
+        """
+        return bytesTaken(self._connection.transport)
 
     def getPeer(self) -> Any:
         """
