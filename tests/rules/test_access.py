@@ -5,6 +5,7 @@ Tests for L{tristunnel.rules.access}: access to named services, for a while.
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
@@ -12,12 +13,13 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.auth.token_server import TokenServerTestCase
-from tests.sessions.network import RawPeer
+from tests.sessions.network import CLIENT, RawPeer
 from tests.sessions.test_server import OFFER
 from tristunnel.auth.permissions import Grant, Permissions
 from tristunnel.auth.realm import Identity
 from tristunnel.errors import TunnelError
 from tristunnel.rules.access import PER_OWNER, AccessGrants, isCapability, mayReach
+from tristunnel.sessions.lanes import MOST_LANES
 from tristunnel.wire.framed import (
     Frame,
     FrameType,
@@ -385,6 +387,125 @@ class TokenAccessTests(AccessTestCase):
         self.assertIn(FrameType.ERROR, [frame.kind for frame in self.alice.frames()])
 
 
+class LaneMixin(AccessTestCase):
+    """
+    Has streams opened on a lane of each session instead of on the session.
+    """
+
+    def setUp(self) -> None:
+        """
+        Have no lanes yet.
+        """
+        super().setUp()
+        self.lanes: dict[RawPeer, RawPeer] = {}
+
+    def lane(self, peer: RawPeer) -> RawPeer:
+        """
+        Open a lane of a session, from the same address.
+        """
+        (ticket,) = self.ask(peer, "laneTickets", count=1)
+        return self.dial({"tristunnel": {**OFFER, "ticket": ticket}})
+
+    def reach(self, peer: RawPeer, service: str = "db", number: int = 1) -> str:
+        """
+        Open a stream to a service on the session's lane.
+        """
+        if peer not in self.lanes:
+            self.lanes[peer] = self.lane(peer)
+        return super().reach(self.lanes[peer], service, number)
+
+    def goodbye(self, peer: RawPeer) -> str:
+        """
+        A session's lane ends with it, for the same reason.
+        """
+        code = super().goodbye(peer)
+        if peer in self.lanes:
+            self.assertEqual(super().goodbye(self.lanes[peer]), code)
+        return code
+
+
+class LaneCapabilityTests(LaneMixin, CapabilityTests):
+    """
+    A lane is good for what its session is, and for no more.
+    """
+
+
+class LaneTokenTests(LaneMixin, TokenAccessTests):
+    """
+    The same for tokens.
+    """
+
+    def test_closed(self) -> None:
+        """
+        Whoever ends a session ends its lanes, and its tickets are void.
+        """
+        self.makeToken("all", may=frozenset({"access"}))
+        peer = self.client("all")
+        self.assertEqual(self.reach(peer), "opened")
+        (ticket,) = self.ask(peer, "laneTickets", count=1)
+        (session,) = [
+            e for e in self.rpc("admin", "listSessions") if e["owner"] == "all"
+        ]
+        self.rpc("admin", "closeSession", id=session["id"])
+        self.settle()
+        self.assertEqual(self.goodbye(peer), "closed")
+        self.assertEqual(len(self.service.tickets), 0)
+        late = self.dial({"tristunnel": {**OFFER, "ticket": ticket}})
+        self.assertEqual(self.refusal(late), "expired")
+
+    def test_kicked(self) -> None:
+        """
+        A visitor is sent away from a lane as from a session.
+        """
+        self.makeToken("all", may=frozenset({"access"}))
+        peer = self.client("all")
+        self.assertEqual(self.reach(peer), "opened")
+        (visitor,) = [
+            e for e in self.rpc("alice", "listSessions") if e["kind"] == "visitor"
+        ]
+        self.rpc("alice", "kick", visitor=visitor["id"])
+        self.settle()
+        (broken,) = [f for f in self.lanes[peer].frames() if f.kind == FrameType.ERROR]
+        self.assertEqual(decodeObject(broken.payload)["code"], "closed")
+
+    def test_tunnelsURI(self) -> None:
+        """
+        Nor does a lane do more for whoever has a tunnel's URI only.
+        """
+        self.ask(self.alice, "openTunnel", name="web")
+        uri = self.ask(self.alice, "openTunnel", via="w3p", private=True)
+        identifier, _, secret = uri.rpartition("/")[2].partition("#")
+        claim = {"id": identifier, "secret": secret}
+        holder = self.dial({"tristunnel": {**OFFER, "tunnel": claim}})
+        self.assertEqual(self.reach(holder, "web"), "unknown-tunnel")
+        self.ask(self.alice, "closeTunnel", uri=uri)
+
+    def test_fromElsewhere(self) -> None:
+        """
+        A ticket takes nobody in from where its session may not come from.
+        """
+        uri = self.grant(address=CLIENT.host)
+        peer = self.use(uri)
+        (ticket,) = self.ask(peer, "laneTickets", count=1)
+        elsewhere = IPv4Address("TCP", "192.0.2.9", 4000)
+        with patch("tests.sessions.network.CLIENT", elsewhere):
+            lane = self.dial({"tristunnel": {**OFFER, "ticket": ticket}})
+        self.assertEqual(self.refusal(lane), "expired")
+        self.assertEqual(self.reach(peer), "opened")
+
+    def test_bounded(self) -> None:
+        """
+        However often a client asks, it has so many tickets out and no more.
+        """
+        for _ in range(20):
+            tickets = self.ask(self.alice, "laneTickets", count=MOST_LANES)
+            self.assertEqual(len(self.service.tickets), MOST_LANES)
+        for ticket in tickets:
+            lane = self.dial({"tristunnel": {**OFFER, "ticket": ticket}})
+            self.assertIsNone(lane.lost)
+        self.assertEqual(self.ask(self.alice, "laneTickets", count=1), [])
+
+
 class AccessGrantsTests(SynchronousTestCase):
     """
     L{AccessGrants} by itself.
@@ -436,10 +557,10 @@ class AccessGrantsTests(SynchronousTestCase):
         Nothing is left of what is over.
         """
         access, secret = self.access.issue(self.owner, "db", 60)
-        self.assertEqual(self.access.timeLeft(f"access-{access.id}"), 60.0)
+        self.assertEqual(self.access.timeLeft(access), 60.0)
         self.clock.advance(60)
         self.assertEqual(len(self.access), 0)
-        self.assertIsNone(self.access.timeLeft(f"access-{access.id}"))
+        self.assertIsNone(self.access.timeLeft(access))
         self.access.issue(self.owner, "db", 60)
         self.access.close()
         self.assertEqual(len(self.access), 0)

@@ -19,6 +19,7 @@ from tristunnel.client.direct import Carrier, DirectWays
 from tristunnel.errors import TunnelError
 from tristunnel.relay.sockets import SocketEnd
 from tristunnel.sessions import direct as serverDirect
+from tristunnel.tunnels.service import Caller
 from tristunnel.wire.framed import encodeHandshake
 
 
@@ -96,6 +97,18 @@ class DirectTests(CarrierTestCase):
         talk = await service.arrivals.get()
         talk.say(b" again")
         await visitor.has(11)
+
+    async def test_closedOnRequest(self) -> None:
+        """
+        Whoever ends the session on purpose ends what has left it, too.
+        """
+        visitor = await self.visit(await self.tunnel(Service(b"hello")))
+        await visitor.has(5)
+        self.assertTrue(self.isDirect())
+        (client,) = self.tunnels.clients
+        caller = Caller(client.identity, "localhost")
+        await self.tunnels.ledger.closeSession(caller, client.id)
+        await self.turn(lambda: visitor.lost is not None)
 
     async def test_blocked(self) -> None:
         """

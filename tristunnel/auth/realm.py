@@ -58,11 +58,14 @@ class Identity:
         share one name, so it must not decide who owns something.
     @ivar grant: What it may do, where that is limited. Who has the same name
         is the same, so it does not count in comparisons.
+    @ivar issued: Whether this server made the name, for whoever has a
+        capability: it is nobody's who logs in.
     """
 
     name: str
     anonymous: bool = False
     grant: Grant | None = field(default=None, compare=False, repr=False)
+    issued: bool = False
 
 
 ANONYMOUS_IDENTITY = Identity("anonymous", anonymous=True)

@@ -238,7 +238,22 @@ class AccessGrants:
             access.usesLeft -= 1
         grant = Grant(access.grant.permissions, "expired", parents=parents)
         grant.check()
-        return Identity(f"access-{access.id}", grant=grant)
+        return Identity(f"access-{access.id}", grant=grant, issued=True)
+
+    def _behind(self, identity: Identity) -> Access | None:
+        """
+        Find the capability that somebody came with.
+        """
+        if not identity.issued:
+            return None
+        return self._grants.get(identity.name.removeprefix("access-"))
+
+    def admits(self, identity: Identity, peer: IAddress | None) -> bool:
+        """
+        Whether somebody who is in may come from C{peer} as well.
+        """
+        access = self._behind(identity)
+        return access is None or _isFrom(access, peer)
 
     def _find(self, identifier: object, secret: object) -> Access | None:
         """
@@ -251,14 +266,15 @@ class AccessGrants:
         wanted = bytes(32) if access is None else access.secretHash
         return access if hmac.compare_digest(given, wanted) else None
 
-    def timeLeft(self, name: str) -> float | None:
+    def timeLeft(self, whose: Identity | Access) -> float | None:
         """
-        Seconds that somebody's access has left, or C{None} if it has none.
+        Seconds that access has left.
 
-        @param name: The name of an identity.
+        @param whose: The access, or who came with it.
+        @return: C{None} if it is over, or if there is none.
         """
-        access = self._grants.get(name.removeprefix("access-"))
-        if access is None or not name.startswith("access-"):
+        access = self._behind(whose) if isinstance(whose, Identity) else whose
+        if access is None or access.id not in self._grants:
             return None
         return max(0.0, access.until - self._reactor.seconds())
 

@@ -104,7 +104,7 @@ class Granting:
                 "address": "" if access.network is None else str(access.network),
                 "token": access.token,
                 "usesLeft": access.usesLeft,
-                "timeLeft": grants.timeLeft(f"access-{access.id}"),
+                "timeLeft": grants.timeLeft(access),
             }
             for access in self._of(caller)
         ]

@@ -5,6 +5,7 @@ The framed protocol at the server: how a client comes in.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -33,6 +34,7 @@ from tristunnel.sessions.multiplexer import Limits
 from tristunnel.sessions.path import PATH, describePath
 from tristunnel.sessions.plain import PlainServerSide
 from tristunnel.sessions.strangers import Stranger
+from tristunnel.sessions.tickets import TicketBook
 from tristunnel.text.addresses import addressText
 from tristunnel.tls.hostnames import hostName
 from tristunnel.tunnels.capability import claimTunnel
@@ -57,6 +59,7 @@ class Admission(FramedProtocol):
     @ivar lease: What keeps its tunnels beyond this connection.
     @ivar direct: What lets streams leave the session, where both sides can.
     @ivar lanes: Its further connections, if it asked for some.
+    @ivar tickets: What lets more connections be part of the session.
     @ivar laneOver: Told of the end, if it is one of them.
     @ivar stranger: Told when the client is known, or when its login failed.
     """
@@ -90,6 +93,7 @@ class Admission(FramedProtocol):
         self._host = ""
         self._admitting: Deferred[None] | None = None
         self._tunnel: Tunnel | None = None
+        self.tickets = TicketBook(service.tickets, self.admits)
         self._client: ConnectedClient | None = None
         self._leaving: TunnelError | None = None
 
@@ -118,6 +122,21 @@ class Admission(FramedProtocol):
         elif self.stranger is not None:
             self.stranger.known()
 
+    def admits(self, arrival: Admission) -> bool:
+        """
+        Whether a connection with a ticket of this session's may be part of it:
+        as long as the session itself may go on, and from where it may come.
+        """
+        identity = self.identity
+        if self._ended or identity is None:
+            return False
+        try:
+            if identity.grant is not None:
+                identity.grant.check()
+        except TunnelError:
+            return False
+        return self._service.access.admits(identity, arrival._peer)
+
     def stepAside(self) -> bytes:
         """
         Have nothing to do with the connection any more: it is a stream.
@@ -130,13 +149,17 @@ class Admission(FramedProtocol):
         rest, self._rest = self._rest, b""
         return rest
 
-    def becomeLane(self, offer: dict[str, object]) -> None:
+    def becomeLane(self, session: Admission, offer: dict[str, object]) -> None:
         """
         Carry another session's streams, and nothing else.
 
+        @param session: Whose: its client opens them, as whom it came and with
+            what it may do.
         @param offer: What the client said of its windows.
         """
-        multiplexer = self.extendedMultiplexer(offer, True, self.openedByClient)
+        multiplexer = self.extendedMultiplexer(
+            offer, True, partial(session.openedByClient, peer=self._peer)
+        )
         # Nobody has logged in here, so nobody may call anything.
         self._dispatcher = None
         self.sendHandshake(
@@ -156,7 +179,7 @@ class Admission(FramedProtocol):
             if isinstance(claim, dict):
                 # The capability is the credential, and good for no more.
                 self._tunnel = await claimTunnel(self._service.registry, claim)
-                self.identity = Identity(f"tunnel-{self._tunnel.id}")
+                self.identity = Identity(f"tunnel-{self._tunnel.id}", issued=True)
             elif isinstance(access, dict):
                 self.identity = await self._service.access.claim(
                     access,
@@ -245,7 +268,7 @@ class Admission(FramedProtocol):
             answer["direct"] = True
             self.direct = DirectStreams(
                 self.reactor,
-                self._service.tickets,
+                self.tickets,
                 multiplexer,
                 offer["direct"] == "always",
                 self._confirmEnds(offer, multiplexer, answer),
@@ -379,7 +402,12 @@ class Admission(FramedProtocol):
 
     # What becomes of it
 
-    def openedByClient(self, stream: SessionStream, info: dict[str, object]) -> None:
+    def openedByClient(
+        self,
+        stream: SessionStream,
+        info: dict[str, object],
+        peer: IAddress | None = None,
+    ) -> None:
         """
         The client opens a stream of its own.
         """

@@ -23,7 +23,7 @@ from tristunnel.wire.framed import encodeHandshake
 
 if TYPE_CHECKING:
     from tristunnel.sessions.extended import ExtendedMultiplexer
-    from tristunnel.sessions.tickets import Ticket, Tickets
+    from tristunnel.sessions.tickets import TicketBook
     from tristunnel.tunnels.tunnel import Stream, Tunnel
 
 __all__ = ["ACCEPTED", "MOST_SPARES", "DirectStreams"]
@@ -59,7 +59,7 @@ class DirectStreams:
     The streams of one session that need not stay in it.
 
     @param reactor: Tells time.
-    @param tickets: The server's.
+    @param tickets: The session's.
     @param multiplexer: The session's streams.
     @param always: Whether even short streams should leave it.
     @param confirmations: What the client is told of their ends, if it wants to
@@ -69,7 +69,7 @@ class DirectStreams:
     def __init__(
         self,
         reactor: IReactorTime,
-        tickets: Tickets,
+        tickets: TicketBook,
         multiplexer: ExtendedMultiplexer,
         always: bool = False,
         confirmations: Confirmations | None = None,
@@ -80,7 +80,6 @@ class DirectStreams:
         self.multiplexer = multiplexer
         self._spares: deque[ServerSpare] = deque()
         self._opening: set[ServerSpare] = set()
-        self._spareTickets: dict[Ticket, None] = {}
         self._waiting: set[_Waiting] = set()
         self._declined = 0
         self._restUntil = 0.0
@@ -165,11 +164,13 @@ class DirectStreams:
 
         @return: At most as many as are asked for.
         """
-        now = self.reactor.seconds()
-        for ticket in [t for t in self._spareTickets if t.expires <= now]:
-            del self._spareTickets[ticket]
-        room = MOST_SPARES - len(self._spares) - len(self._spareTickets)
-        return [self._grantSpare() for _ in range(min(count, room))]
+        return [self._grantSpare() for _ in range(min(count, self._room()))]
+
+    def _room(self) -> int:
+        """
+        How many more spare connections there may be.
+        """
+        return MOST_SPARES - len(self._spares) - self.tickets.out("spare")
 
     def _grantSpare(self) -> str:
         """
@@ -177,9 +178,8 @@ class DirectStreams:
         """
 
         def use(arrival: Any, offer: dict[str, object]) -> bool:
-            self._spareTickets.pop(ticket, None)
             transport = arrival.transport
-            if self._closed or not canHandOver(transport):
+            if not canHandOver(transport):
                 return False
             transport.write(ACCEPTED)
             spare = ServerSpare(self.reactor, self._spareLost)
@@ -187,9 +187,7 @@ class DirectStreams:
             self._spares.append(spare)
             return True
 
-        ticket = self.tickets.grant(use)
-        self._spareTickets[ticket] = None
-        return ticket.text
+        return self.tickets.grant("spare", MOST_SPARES, use).text
 
     def _useSpare(
         self, spare: ServerSpare, stream: Stream, info: dict[str, object]
@@ -233,7 +231,7 @@ class DirectStreams:
         stream.visitor.whileWaiting(left)
         more: dict[str, object] = {}
         ending = self.expect(more)
-        if len(self._spares) + len(self._spareTickets) < MOST_SPARES:
+        if self._room() > 0:
             more["spare"] = self._grantSpare()
         spare.open({**info, **more}, opened, ending)
 
@@ -256,13 +254,9 @@ class DirectStreams:
 
     def close(self) -> None:
         """
-        The session is over: its tickets are void. Streams that have their own
-        connection go on.
+        The session is over. Streams that have their own connection go on.
         """
         self._closed = True
-        for ticket in self._spareTickets:
-            self.tickets.revoke(ticket)
-        self._spareTickets.clear()
         for spare in [*self._spares, *self._opening]:
             spare.transport.abortConnection()
         for waiting in list(self._waiting):
@@ -317,7 +311,10 @@ class _Waiting:
     ) -> None:
         self._direct = direct
         self._stream = stream
-        self._ticket = direct.tickets.grant(self._connected)
+        # As many as there can be streams.
+        self._ticket = direct.tickets.grant(
+            "stream", direct.multiplexer.limits.streams, self._connected
+        )
         more: dict[str, object] = {"ticket": self._ticket.text}
         self._ending = direct.expect(more)
         try:

@@ -31,9 +31,9 @@ from tristunnel.sessions.framed import EXTENSION, FramedProtocol, extensionOffer
 from tristunnel.sessions.multiplexer import Limits
 
 if TYPE_CHECKING:
+    from tristunnel.sessions.admission import Admission
     from tristunnel.sessions.extended import ExtendedMultiplexer
     from tristunnel.sessions.stream import SessionStream
-    from tristunnel.sessions.tickets import Tickets
 
 __all__ = ["MOST_LANES", "ClientLane", "ClientLanes", "ServerLanes"]
 
@@ -48,13 +48,12 @@ class ServerLanes:
     """
     The lanes of one session at the server.
 
-    @param tickets: The server's.
+    @param session: The session: what is done on a lane, it does.
     """
 
-    def __init__(self, tickets: Tickets) -> None:
-        self._tickets = tickets
+    def __init__(self, session: Admission) -> None:
+        self._session = session
         self._lanes: list[FramedProtocol] = []
-        self._closed = False
 
     def __len__(self) -> int:
         return len(self._lanes)
@@ -66,15 +65,18 @@ class ServerLanes:
         @return: At most as many as are asked for.
         """
         room = MOST_LANES - len(self._lanes)
-        return [self._tickets.grant(self._use).text for _ in range(min(count, room))]
+        return [
+            self._session.tickets.grant("lane", room, self._use).text
+            for _ in range(min(count, room))
+        ]
 
     def _use(self, arrival: Any, offer: dict[str, object]) -> bool:
         """
         Take a connection as a lane.
         """
-        if self._closed or len(self._lanes) >= MOST_LANES:
+        if len(self._lanes) >= MOST_LANES:
             return False
-        arrival.becomeLane(offer)
+        arrival.becomeLane(self._session, offer)
         self._lanes.append(arrival)
         arrival.laneOver = self._over
         return True
@@ -103,7 +105,6 @@ class ServerLanes:
         """
         The session is over.
         """
-        self._closed = True
         for lane in list(self._lanes):
             lane.fail(reason)
 

@@ -119,10 +119,17 @@ class TunnelServerProtocol(Admission):
         if tunnel is self._tunnel and tunnel.secretHash:
             self.fail(reason)
 
-    def openedByClient(self, stream: SessionStream, info: dict[str, object]) -> None:
+    def openedByClient(
+        self,
+        stream: SessionStream,
+        info: dict[str, object],
+        peer: IAddress | None = None,
+    ) -> None:
         """
         A client opens a stream of its own: it is a visitor of a tunnel that
         it names.
+
+        @param peer: Where it comes from, if not by this connection.
         """
         name = info.get("service")
         if name is None and self.identity is not None:
@@ -132,10 +139,12 @@ class TunnelServerProtocol(Admission):
                 TunnelError("not-permitted", "which service? the stream names none")
             )
             return
-        visit = Deferred.fromCoroutine(self._visit(stream, name))
+        visit = Deferred.fromCoroutine(self._visit(stream, name, peer))
         visit.addErrback(lambda failure: self._log.failure("A visit failed", failure))
 
-    async def _visit(self, stream: SessionStream, name: str) -> None:
+    async def _visit(
+        self, stream: SessionStream, name: str, peer: IAddress | None
+    ) -> None:
         """
         Let a client visit a tunnel.
         """
@@ -151,9 +160,9 @@ class TunnelServerProtocol(Admission):
                     f"{name} is a UDP service: send it datagrams at its own port",
                 )
             )
-        elif not stream.over and self.multiplexer is not None:
-            tunnel.visitorArrived(stream, addressText(self._peer))
-            self.multiplexer.accept(stream)
+        elif not stream.over:
+            tunnel.visitorArrived(stream, addressText(peer or self._peer))
+            stream.accept()
 
     # Going
 
@@ -241,6 +250,7 @@ class TunnelServerProtocol(Admission):
             self._admitting.cancel()
         if self._confirmations is not None:
             self._confirmations.down(self._toldOfEnds)
+        self.tickets.close()
         if self.direct is not None:
             self.direct.close()
         if self.lanes is not None:
@@ -314,7 +324,7 @@ def laneTickets(caller: Caller, count: int) -> list[str]:
     if type(count) is not int or count < 1:
         raise TunnelError("bad-option", "count is a number from 1 up")
     if session.lanes is None:
-        session.lanes = ServerLanes(session._service.tickets)
+        session.lanes = ServerLanes(session)
     return session.lanes.grant(count)
 
 

@@ -165,7 +165,7 @@ class Ledger:
                 client.opened,
                 sum(bytesIn for bytesIn, _ in counts),
                 sum(bytesOut for _, bytesOut in counts),
-                self._service.access.timeLeft(client.identity.name)
+                self._service.access.timeLeft(client.identity)
                 if grant is None or grant.timeLeft is None
                 else grant.timeLeft,
             ),
@@ -244,7 +244,12 @@ class Ledger:
         """
         client = self._service.clients.find(identifier)
         if client is not None and self.mayEnd(caller, client):
-            client.end(TunnelError("closed", "the session was closed on request"))
+            reason = TunnelError("closed", "the session was closed on request")
+            # Also streams that have left the session and would go on without.
+            for tunnel in self._service.servedBy(client.side):
+                for stream in list(tunnel.streams):
+                    stream.reset(reason)
+            client.end(reason)
             return
         if "." in identifier:
             await self._kick(caller, identifier)

@@ -641,6 +641,14 @@ class TunnelService:
         """
         self._quota.limit(perCaller, total)
 
+    def servedBy(self, side: IClientSide | None) -> list[Tunnel]:
+        """
+        The tunnels whose visitors a session serves.
+        """
+        if side is None:
+            return []
+        return [tunnel for tunnel in self._quota if tunnel.clientSide is side]
+
     def streams(self) -> int:
         """
         How many visitors have a client's end now.
