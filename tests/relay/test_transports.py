@@ -13,7 +13,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet._posixstdio import StandardIO
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import ProcessEndpoint
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, DNSLookupError
 from twisted.internet.interfaces import IStreamClientEndpoint, ITransport
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -24,6 +24,8 @@ from zope.interface import implementer
 from tests.sessions.memory import Pair, RecordingEnd, extendedPair
 from tristunnel.errors import TunnelError
 from tristunnel.observer import ClientObserver
+from tristunnel.relay import local
+from tristunnel.relay.descriptors import Reserve
 from tristunnel.relay.local import ServiceConnector
 from tristunnel.relay.sockets import SocketEnd
 from tristunnel.relay.transports import MOST_UNASKED, completed
@@ -122,6 +124,42 @@ class BareTests(SynchronousTestCase):
             self.assertTrue(bare.closed)
             # It can be closed for one direction.
             self.assertEqual(bool(fake.disconnecting), leave is RecordingEnd.crash)
+
+    def test_noDescriptors(self) -> None:
+        """
+        When only the reserve is left, visitors are refused before a descriptor
+        is taken for them, whether it is used already or will be as soon as a
+        name is found; later ones are served again.
+        """
+        used = 0
+        reserve = Reserve(lambda: 40, lambda: used)
+        self.patch(local, "RESERVE", reserve)
+        names: list[Deferred[Any]] = []
+
+        class Looking(MemoryEndpoint):
+            def connect(self, protocolFactory: Any) -> Deferred[Any]:
+                looking: Deferred[Any] = Deferred()
+                names.append(looking)
+                return looking
+
+        pair = session(Clock(), Looking(None))
+        visitors = [pair.server.open() for _ in range(31)]
+        pair.settle()
+        self.assertEqual((len(names), reserve.expected), (30, 30))
+        self.assertEqual([v.broken is not None for v in visitors].count(True), 1)
+        assert visitors[-1].broken is not None
+        self.assertEqual(visitors[-1].broken.code.name, "limit-reached")
+        for looking in names[:20]:
+            looking.errback(DNSLookupError())
+        visitors[-2].crash()
+        pair.settle()
+        self.assertEqual(reserve.expected, 9)
+        pair.server.open()
+        pair.settle()
+        used = 30
+        pair.server.open()
+        pair.settle()
+        self.assertEqual(len(names), 31)
 
     def test_serviceLeaves(self) -> None:
         """

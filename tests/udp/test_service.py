@@ -16,6 +16,7 @@ from tristunnel.client import udp
 from tristunnel.client.forward import parseForward
 from tristunnel.client.udp import RESOLVED, UDPConnector, UDPService
 from tristunnel.errors import TunnelError
+from tristunnel.relay.descriptors import Reserve
 
 _V6, _V4 = ("::1", 53), ("127.0.0.1", 53)
 
@@ -286,6 +287,60 @@ class ConnectorTests(SynchronousTestCase):
         self.clock.answerBoth()
         self.both.pair.settle()
         self.assertEqual(self.visitor.closings, ["limit-reached"] * 2)
+
+    def test_crowd(self) -> None:
+        """
+        Flows have half of what there is for visitors, and no more. Made-up
+        visitors make room for new ones; those stay who went on when they were
+        answered, until there is nobody else.
+        """
+        flows = udp.ServiceFlows(Reserve(lambda: 40, lambda: 3))
+        self.patch(udp, "FLOWS", flows)
+        self.clock.answerBoth()
+        self.flow.send(b"not answered yet")
+        talking = []
+        for answered in (True, False):
+            for number in range(100):
+                flow, _ = self.both.open()
+                flow.send(b"hello")
+                self.both.pair.settle()
+                if answered and len(talking) < 5:
+                    FakeSocket.made[-1].arrived(b"answer", _V6, None)
+                    self.both.pair.settle()
+                    flow.send(b"again")
+                    self.both.pair.settle()
+                    talking.append(flow)
+                self.assertFalse(FakeSocket.made[-1].closed, number)
+                here = [each for each in FakeSocket.made if not each.closed]
+                self.assertLessEqual(len(here), 15)
+                self.assertLessEqual(len(flows), 15)
+        self.assertEqual([flow for flow in talking if flow.over], [])
+        self.assertEqual(self.seen.named("serviceFailed"), [])
+        for _ in range(20):
+            flow, _ = self.both.open()
+            for datagram in (b"hello", b"again"):
+                flow.send(datagram)
+                self.both.pair.settle()
+                FakeSocket.made[-1].arrived(b"answer", _V6, None)
+                self.both.pair.settle()
+        self.assertTrue(all(flow.over for flow in talking))
+        self.both.client.close(TunnelError("session-lost"))
+        self.assertEqual(len(flows), 0)
+
+    def test_low(self) -> None:
+        """
+        Where others have used the descriptors up, a flow takes another's place,
+        and none of the reserve.
+        """
+        used = 0
+        self.patch(udp, "FLOWS", udp.ServiceFlows(Reserve(lambda: 40, lambda: used)))
+        self.clock.answerBoth()
+        used = 30
+        _, visitor = self.both.open()
+        self.both.pair.settle()
+        self.assertTrue(FakeSocket.made[0].closed)
+        self.assertEqual(visitor.closings, ["limit-reached"] * 2)
+        self.assertEqual(len(FakeSocket.made), 1)
 
     def test_sessionLost(self) -> None:
         """

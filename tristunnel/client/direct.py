@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
+from tristunnel.relay.descriptors import RESERVE
 from tristunnel.relay.dial import dial
 from tristunnel.relay.kernel import handOver, kernelSocket
 from tristunnel.relay.sockets import SocketEnd, tuneSocket
@@ -168,7 +169,11 @@ class DirectWays:
         """
         Whether a stream had better stay in the session.
         """
-        return self._dialling >= AT_ONCE or self._reactor.seconds() < self._blockedUntil
+        return (
+            self._dialling >= AT_ONCE
+            or self._reactor.seconds() < self._blockedUntil
+            or RESERVE.isLow
+        )
 
     def dial(self, ticket: str, ending: Ending | None = None) -> Deferred[SocketEnd]:
         """

@@ -20,12 +20,25 @@ from zope.interface import implementer
 from tristunnel.errors import TunnelError
 from tristunnel.observer import ClientObserver
 from tristunnel.relay.datagrams import DatagramSocket, FlowEnd
+from tristunnel.relay.descriptors import RESERVE, Reserve
 from tristunnel.relay.visit import Visit
 
 if TYPE_CHECKING:
     from tristunnel.sessions.datagrams import SessionFlow
 
-__all__ = ["RESOLVED", "ServiceFlow", "UDPConnector", "UDPService"]
+__all__ = [
+    "FLOWS",
+    "MOST_FLOWS",
+    "RESOLVED",
+    "ServiceFlow",
+    "ServiceFlows",
+    "UDPConnector",
+    "UDPService",
+]
+
+MOST_FLOWS = 10_000
+"""Flows to services at once, where descriptors allow: as many as the server has
+of a tunnel."""
 
 RESOLVED = 60.0
 """Seconds for which a service's addresses are not looked up again."""
@@ -140,12 +153,33 @@ class ServiceFlow(FlowEnd):
 
     @param service: The service.
     @param target: Its name in messages.
+    @param flows: What bounds their number; by default the process's.
+
+    @ivar talking: Whether the visitor spoke after it was answered, as somebody
+        with a false address has no reason to.
     """
 
-    __slots__ = ("_answered", "_places", "_repeat", "_service", "_socket", "_target")
+    __slots__ = (
+        "_answered",
+        "_flows",
+        "_places",
+        "_repeat",
+        "_service",
+        "_socket",
+        "_target",
+        "talking",
+    )
 
-    def __init__(self, service: UDPService, target: str, places: list[Place]) -> None:
+    def __init__(
+        self,
+        service: UDPService,
+        target: str,
+        places: list[Place],
+        flows: ServiceFlows | None = None,
+    ) -> None:
         super().__init__()
+        self.talking = False
+        self._flows = FLOWS if flows is None else flows
         self._service = service
         self._target = target
         self._places = list(places)
@@ -153,7 +187,12 @@ class ServiceFlow(FlowEnd):
         # What to say again if nobody listens at the first of several addresses.
         self._repeat: list[bytes] = []
         self._socket: DatagramSocket | None = None
-        self._connect()
+        self._flows.enter(self)
+        try:
+            self._connect()
+        except TunnelError:
+            self._flows.leave(self)
+            raise
 
     @property
     def answered(self) -> bool:
@@ -199,6 +238,7 @@ class ServiceFlow(FlowEnd):
         """
         Send a datagram to the service.
         """
+        self._flows.used(self, self._answered)
         if not (self._answered or len(self._places) < 2):
             self._repeat = [*self._repeat[1 - _REPEATED :], datagram]
         skt = self._socket
@@ -213,6 +253,7 @@ class ServiceFlow(FlowEnd):
         The service said something.
         """
         self._answered = True
+        self._flows.used(self)
         self.passOn(datagram)
 
     def _failed(self, error: OSError) -> None:
@@ -259,10 +300,72 @@ class ServiceFlow(FlowEnd):
         """
         Close the socket.
         """
+        self._flows.leave(self)
         self._repeat = []
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+class ServiceFlows:
+    """
+    The flows of a process. Each has a descriptor, and costs who makes addresses
+    up a datagram; so they have half of what there is for visitors, and a new one
+    has another make room: the one silent for longest of those whose visitors did
+    not speak again when they were answered, or else of all.
+
+    @param reserve: Knows how many descriptors there are.
+    @param most: How many flows there may be at once in any case.
+
+    @ivar evicted: Flows that made room.
+    """
+
+    def __init__(self, reserve: Reserve = RESERVE, most: int = MOST_FLOWS) -> None:
+        self.evicted = 0
+        self._reserve = reserve
+        self._most = most
+        # The one silent for longest first.
+        self._unsure: dict[ServiceFlow, None] = {}
+        self._talking: dict[ServiceFlow, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._unsure) + len(self._talking)
+
+    def enter(self, flow: ServiceFlow) -> None:
+        """
+        Count a flow, before it takes a descriptor.
+
+        @raise TunnelError: C{limit-reached}, if there is none for it.
+        """
+        most = min(self._reserve.forVisitors // 2 or self._most, self._most)
+        if len(self) >= most or (self._unsure and self._reserve.isLow):
+            self.evicted += 1
+            next(iter(self._unsure or self._talking)).worldOver(None)
+        self._reserve.checkVisitor()
+        self._unsure[flow] = None
+
+    def used(self, flow: ServiceFlow, again: bool = False) -> None:
+        """
+        A datagram passed.
+
+        @param again: Whether it is one of a visitor who was answered before.
+        """
+        table = self._talking if flow.talking else self._unsure
+        if flow in table:
+            del table[flow]
+            flow.talking = flow.talking or again
+            (self._talking if flow.talking else self._unsure)[flow] = None
+
+    def leave(self, flow: ServiceFlow) -> None:
+        """
+        A flow is over; doing it twice is no error.
+        """
+        self._unsure.pop(flow, None)
+        self._talking.pop(flow, None)
+
+
+FLOWS = ServiceFlows()
+"""The flows of this process; they are the process's, as descriptors are."""
 
 
 class UDPConnector:

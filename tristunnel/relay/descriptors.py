@@ -1,6 +1,7 @@
 """
-Descriptors that are kept in reserve, so that an operator can still look after
-a server whose visitors have used up the rest.
+Descriptors that are kept in reserve, so that a program whose visitors have used
+up the rest still answers its operator, and a client still comes back to its
+server.
 
 The kernel gives out the lowest descriptor that is free, so the next one tells
 how many are in use at least, whoever has opened them.
@@ -82,6 +83,20 @@ class Reserve:
         """
         return min(self._limit() // SHARE, MOST)
 
+    @property
+    def forVisitors(self) -> int:
+        """
+        How many descriptors visitors may have; 0 for any number.
+        """
+        return self._limit() - self.size
+
+    @property
+    def isLow(self) -> bool:
+        """
+        Whether what is left is not for visitors.
+        """
+        return self._isUsed(self.size)
+
     def checkVisitor(self) -> None:
         """
         @raise TunnelError: C{limit-reached}, if what is left is not for
@@ -96,16 +111,23 @@ class Reserve:
         """
         self._check(self.size // 2)
 
+    def _isUsed(self, kept: int) -> bool:
+        """
+        Whether no more are left than C{kept}.
+        """
+        limit = self._limit()
+        return bool(limit) and self._following() + self.expected >= limit - kept
+
     def _check(self, kept: int) -> None:
         """
         @raise TunnelError: C{limit-reached}, if no more are left than C{kept}.
         """
-        limit = self._limit()
-        if limit and self._following() + self.expected >= limit - kept:
+        if self._isUsed(kept):
+            limit = self._limit()
             raise TunnelError(
                 "limit-reached",
-                f"the server has used {limit - kept} of its {limit} descriptors;"
-                " raise its limit (ulimit -n)",
+                f"{limit - kept} of {limit} descriptors are used; raise this program's"
+                " limit (ulimit -n)",
                 RETRY_AFTER,
             )
 

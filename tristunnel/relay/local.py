@@ -28,6 +28,7 @@ from zope.interface import alsoProvides
 
 from tristunnel.errors import TunnelError
 from tristunnel.observer import ClientObserver
+from tristunnel.relay.descriptors import RESERVE
 from tristunnel.relay.join import join
 from tristunnel.relay.sockets import SocketEnd
 from tristunnel.relay.visit import Visit
@@ -186,6 +187,17 @@ class ServiceConnector:
                 self._observer.serviceFailed(target, refusal)
                 (refuse or stream.reset)(refusal)
 
+        try:
+            RESERVE.checkVisitor()
+        except TunnelError as refusal:
+            self._observer.serviceFailed(target, refusal)
+            (refuse or stream.reset)(refusal)
+            return
+
+        def settled(result: Any) -> Any:
+            RESERVE.expected -= 1
+            return result
+
         # A visitor that leaves now must not leave a connection attempt behind.
         def left(reason: TunnelError | None) -> None:
             connecting.cancel()
@@ -193,6 +205,9 @@ class ServiceConnector:
         factory = Factory.forProtocol(lambda: SocketEnd(self._reactor, arrived))
         factory.noisy = False
         connecting: Deferred[Any] = endpoint.connect(factory)
+        # One that waits for a name takes its descriptor later.
+        RESERVE.expected += 1
+        connecting.addBoth(settled)
         if not getattr(endpoint, "limitsTime", False):
             connecting.addTimeout(CONNECT_TIMEOUT, self._reactor)
         connecting.addCallbacks(reached, failed)

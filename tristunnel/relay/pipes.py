@@ -7,6 +7,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from tristunnel.relay.descriptors import RESERVE
+
 __all__ = ["PIPES", "PIPE_SIZE", "Pipe", "PipePool", "canSplice"]
 
 PIPE_SIZE = 1024 * 1024
@@ -113,6 +115,8 @@ class PipePool:
         """
         Open a pipe, as large as the kernel allows.
         """
+        if RESERVE.isLow:
+            return None
         try:
             out, into = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:

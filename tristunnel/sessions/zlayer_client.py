@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from tristunnel.client.udp import UDPConnector, UDPService
 from tristunnel.errors import TunnelError
 from tristunnel.observer import ClientObserver
+from tristunnel.relay.descriptors import RESERVE
 from tristunnel.relay.local import ServiceConnector
 from tristunnel.sessions.multiplexer import Limits
 from tristunnel.sessions.zlayer_messages import MessageSession
@@ -374,7 +375,7 @@ class ZLayerClientSession(MessageSession):
         if forward is None or self._goingAway is not None:
             why = "there is no such service" if forward is None else "the client stops"
             self._send(ConnectFail(message.connectionId, why))
-        elif self._busy():
+        elif self._busy() or RESERVE.isLow:
             why = str(TunnelError("limit-reached", "too many visitors are here"))
             self._send(ConnectFail(message.connectionId, why))
         elif isinstance(forward.endpoint, UDPService):
