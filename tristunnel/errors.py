@@ -12,7 +12,24 @@ from dataclasses import dataclass
 
 from tristunnel.text.words import printable
 
-__all__ = ["CODES", "ErrorCode", "TunnelError"]
+__all__ = ["CODES", "LONGEST_HINT", "ErrorCode", "TunnelError", "boundedHint"]
+
+LONGEST_HINT = 600.0
+"""Most seconds that a hint when to try again is believed: over plain TCP anybody on
+the way can give one."""
+
+
+def boundedHint(hint: object) -> float | None:
+    """
+    Read a hint when to try again, as the other side gives it.
+
+    @param hint: Seconds; anything else counts as no hint.
+    @return: Seconds, or C{None}.
+    """
+    if isinstance(hint, bool) or not isinstance(hint, (int, float)) or not hint > 0:
+        return None
+    return float(min(hint, LONGEST_HINT))
+
 
 _LONGEST = 2000
 """Characters of a message; a peer's may be as long as a frame."""
@@ -93,7 +110,12 @@ class TunnelError(Exception):
         quote the other side, so what is not printable is replaced here, once
         for every refusal and reason that comes in.
     @ivar retryAfter: Seconds after which trying again makes sense, or C{None}.
+    @ivar stated: Whether the other side itself has said so, with the code, in a
+        message of the protocol. An HTTP status is none: proxies, firewalls and
+        captive portals have them as well.
     """
+
+    stated = False
 
     def __init__(
         self, code: str, message: str = "", retryAfter: float | None = None
@@ -102,6 +124,17 @@ class TunnelError(Exception):
         self.message = printable(message, _LONGEST) or self.code.meaning
         self.retryAfter = retryAfter
         super().__init__(self.message)
+
+    @classmethod
+    def said(
+        cls, code: str, message: str = "", retryAfter: float | None = None
+    ) -> TunnelError:
+        """
+        Make one that the other side L{stated}.
+        """
+        error = cls(code, message, retryAfter)
+        error.stated = True
+        return error
 
     def __str__(self) -> str:
         return f"{self.message} [{self.code.name}]"

@@ -99,7 +99,7 @@ class ClientsTests(FileOptionsTestCase):
         """
         clients = self.start(ONE + TWO)
         services = [each.service for each in clients.members]
-        answer = self.change(f"# hello\ngrace = 10\n{ONE}{TWO}")
+        answer = self.change(f"# hello\ngrace = 7\n{ONE}{TWO}")
         self.assertEqual(answer, {"changed": [], "needsRestart": []})
         self.assertEqual([each.service for each in clients.members], services)
 

@@ -13,11 +13,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.loopback import Service, Talk
 from tests.websocket.test_tunnels import FramedTestCase
-from tristunnel.client.connect import parseConnect
+from tristunnel.client.connect import Trust, parseConnect
 from tristunnel.client.direct import Carrier
 from tristunnel.client.proxy import ProxiedEndpoint, parseProxy
 from tristunnel.client.way import Way, parseHeader
-from tristunnel.errors import TunnelError
+from tristunnel.errors import LONGEST_HINT, TunnelError
 
 
 class _Proxy(Factory):
@@ -169,6 +169,65 @@ class ProxyTests(FramedTestCase):
             error = await self.assertFailure(opening, TunnelError)
             self.assertEqual(code, error.code.name)
             self.assertIn(words, error.message)
+
+    async def test_refusedLater(self) -> None:
+        """
+        Whatever stands between answers for a while, a client that was in comes
+        back: by WebSocket or not, over TLS or not.
+        """
+        await self.startAll()
+        proxy = parseProxy(self.reactor, f"http://127.0.0.1:{self.proxyPort}")
+        kind = "tls" if self.tls else "tcp"
+        for where in (f"{kind}:localhost:{self.serverPort}", self.url("/tunnel")):
+            service = Service()
+            server = parseConnect(self.reactor, where, self.trust, Way(proxy))
+            client = await self.startFramed(
+                server, f"0=127.0.0.1:{self.offer(service)}", carrier=Carrier("session")
+            )
+            for status in (401, 403, 407, 302, 429, 503):
+                again: Deferred[None] = Deferred()
+                ready = len(self.seen.named("tunnelReady"))
+                refused = len(self.seen.named("disconnected"))
+
+                def told(
+                    event: tuple[Any, ...],
+                    again: Deferred[None] = again,
+                    ready: int = ready,
+                    refused: int = refused,
+                ) -> None:
+                    if len(self.seen.named("disconnected")) > refused + 1:
+                        self.proxy.answer = b""
+                    if len(self.seen.named("tunnelReady")) > ready:
+                        again.called or again.callback(None)
+
+                self.seen.listeners.append(told)
+                self.proxy.answer = b"HTTP/1.1 %d X\r\nRetry-After: 5\r\n\r\n" % status
+                self.proxy.talks[-1].abort()
+                await again
+                self.seen.listeners.remove(told)
+            self.assertEqual(self.seen.named("gaveUp"), [])
+            await client.stopService()
+
+    async def test_retryAfter(self) -> None:
+        """
+        A proxy's or server's hint is believed, within bounds.
+        """
+        await self.startAll()
+        proxy = parseProxy(self.reactor, f"http://127.0.0.1:{self.proxyPort}")
+        for said, hint in (("17", 17.0), ("9" * 5000, LONGEST_HINT), ("0", None)):
+            self.proxy.answer = (
+                f"HTTP/1.1 503 X\r\nretry-after: {said}\r\n\r\n".encode()
+            )
+            for endpoint in (
+                ProxiedEndpoint(self.reactor, proxy, "far.example", 1),
+                parseConnect(
+                    self.reactor, f"ws://127.0.0.1:{self.proxyPort}/", Trust()
+                ).endpoint,
+            ):
+                opening: Deferred[Any] = connectProtocol(endpoint, Talk())
+                error = await self.assertFailure(opening, TunnelError)
+                self.assertEqual(error.retryAfter, hint, error)
+                self.assertFalse(error.stated)
 
     async def test_nobody(self) -> None:
         """

@@ -5,6 +5,7 @@ The client as a service, L{tristunnel.client.service}, with our own server.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -14,6 +15,7 @@ from tests.sessions.network import MemoryServer, MemoryService, NetworkTestCase
 from tristunnel.client.connect import ServerAddress
 from tristunnel.client.forward import Forward
 from tristunnel.client.lease import ClientLease
+from tristunnel.client.refusals import STEADY
 from tristunnel.client.service import (
     FIRST_DELAY,
     LONGEST_DELAY,
@@ -21,6 +23,7 @@ from tristunnel.client.service import (
     backoff,
 )
 from tristunnel.errors import TunnelError
+from tristunnel.tls.client_context import clientConnectionCreator
 
 
 class BackoffTests(SynchronousTestCase):
@@ -52,6 +55,13 @@ class BackoffTests(SynchronousTestCase):
         """
         for _ in range(50):
             self.assertTrue(30.0 < backoff(0, 30.0) <= 30.0 + FIRST_DELAY)
+
+    def test_steady(self) -> None:
+        """
+        The longest interval is long.
+        """
+        for _ in range(50):
+            self.assertTrue(LONGEST_DELAY / 2 <= backoff(STEADY) <= LONGEST_DELAY)
 
 
 class ClientServiceTestCase(NetworkTestCase):
@@ -276,6 +286,98 @@ class ClientServiceTests(ClientServiceTestCase):
         self.assertEqual([reason.code.name for reason in self.gaveUp], ["auth-refused"])
         self.advance(200, 20)
         self.assertEqual(self.way.attempts, 1)
+
+    def comeBack(self, client: TunnelClientService, isVerified: bool) -> None:
+        """
+        Have a client that was in lose its connection, and come back.
+        """
+        if isVerified:
+            creator = clientConnectionCreator("server.example")
+            client._server = replace(client._server, verification=creator)
+        self.assertEqual(len(self.seen.named("tunnelReady")), 1)
+        self.wires[-1].cut()
+        self.advance(4)
+        self.assertEqual(self.way.attempts, 2)
+
+    def goesOn(self, code: str) -> None:
+        """
+        Check that a client has said no, and has not given up.
+        """
+        self.assertEqual(self.gaveUp, [])
+        self.assertEqual(self.seen.named("disconnected")[-1][0], code)
+        self.assertIn("more attempts", self.seen.named("disconnected")[-1][1])
+        self.assertEqual(self.delays[-1], (STEADY, None))
+        before = self.way.attempts
+        self.makeServer()
+        self.advance(4)
+        self.assertEqual(self.way.attempts, before + 1)
+        self.assertEqual(len(self.seen.named("tunnelReady")), 2)
+
+    def test_refusedLater(self) -> None:
+        """
+        A client that was in goes on when it is refused without TLS, where anybody
+        on the way can do so.
+        """
+        client = self.client()
+        self.makeServer(lambda fields: False)
+        self.comeBack(client, False)
+        self.goesOn("auth-refused")
+
+    def test_refusedVerified(self) -> None:
+        """
+        By verified TLS it is the server that refuses, and that is final.
+        """
+        client = self.client()
+        self.makeServer(lambda fields: False)
+        self.comeBack(client, True)
+        self.assertEqual([r.code.name for r in self.gaveUp], ["auth-refused"])
+        self.advance(200, 20)
+        self.assertEqual(self.way.attempts, 2)
+
+    def test_refusedOnTheWay(self) -> None:
+        """
+        What has no code of the protocol is not the server's word, by whatever
+        way it comes.
+        """
+        for isVerified in (False, True):
+            self.seen.events.clear()
+            client = self.client()
+            self.way.attempts = 1
+            self.way.refusal = TunnelError("auth-refused", "answered 403 Forbidden")
+            self.comeBack(client, isVerified)
+            self.way.refusal = None
+            self.goesOn("auth-refused")
+            self.stop(client)
+
+    def test_tunnelsRefusedLater(self) -> None:
+        """
+        The same holds for a server that lets the client in and opens nothing.
+        """
+        for isVerified in (False, True):
+            self.seen.events.clear()
+            self.makeServer()
+            client = self.client(self.forward(8080))
+            self.way.attempts = 1
+            self.makeServer()
+            self.listeners.forbidden.add(8080)
+            self.comeBack(client, isVerified)
+            if isVerified:
+                self.assertEqual([r.code.name for r in self.gaveUp], ["not-permitted"])
+            else:
+                self.goesOn("not-permitted")
+            self.stop(client)
+
+    def test_firstAttemptFailed(self) -> None:
+        """
+        The very first try is when the user is there; the second one is not.
+        """
+        self.way.away = True
+        self.client()
+        self.way.away = False
+        self.makeServer(lambda fields: False)
+        self.advance(4)
+        self.assertEqual(self.gaveUp, [])
+        self.assertEqual(self.delays[-1], (STEADY, None))
 
     def test_noServer(self) -> None:
         """

@@ -488,11 +488,13 @@ class MemoryServer:
 
     @ivar attempts: How often somebody wanted to connect.
     @ivar away: Whether nobody answers.
+    @ivar refusal: What somebody on the way says instead.
     """
 
     def __init__(self, connect: Callable[[IProtocolFactory], Any]) -> None:
         self.attempts = 0
         self.away = False
+        self.refusal: TunnelError | None = None
         self._connect = connect
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
@@ -502,6 +504,8 @@ class MemoryServer:
         self.attempts += 1
         if self.away:
             return fail(Failure(ConnectionRefusedError()))
+        if self.refusal is not None:
+            return fail(Failure(self.refusal))
         return succeed(self._connect(protocolFactory))
 
 

@@ -4,6 +4,7 @@ Tests for L{tristunnel.tunnels.capability}, with whole clients and a server in m
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -18,6 +19,7 @@ from tristunnel.client.log import LoggingClientObserver
 from tristunnel.client.service import TunnelClientService
 from tristunnel.errors import TunnelError
 from tristunnel.server.log import LoggingServerObserver
+from tristunnel.tls.client_context import clientConnectionCreator
 from tristunnel.tunnels.capability import UNCLAIMED
 from tristunnel.tunnels.service import Caller
 
@@ -192,15 +194,23 @@ class CapabilityTests(NetworkTestCase):
 
     def test_closed(self) -> None:
         """
-        When the tunnel is closed, its client learns that and gives up.
+        When the tunnel is closed, its client learns that. It gives up where
+        nobody else can have said so.
         """
         uri = self.open()
-        self.client(uri)
+        client = self.client(uri)
+        if self.tls:
+            creator = clientConnectionCreator("server.example")
+            client._server = replace(client._server, verification=creator)
         self.successResultOf(self.service.closeTunnel(PLANE, uri))
         self.settle()
         self.assertEqual(self.seen.named("tunnelFailed")[0][1], "closed")
         self.advance(10)
-        self.assertEqual(self.seen.events[-1], ("gaveUp", "auth-refused"))
+        self.assertEqual(
+            [reason.code.name for reason in self.gaveUp],
+            ["auth-refused"] if self.tls else [],
+        )
+        self.assertEqual(self.seen.named("disconnected")[-1][0], "auth-refused")
 
     def test_visitors(self) -> None:
         """

@@ -128,6 +128,14 @@ class ServerAddress:
         """
         return "://" in self.where
 
+    @property
+    def isVerified(self) -> bool:
+        """
+        Whether what comes from there comes from the right server: nobody on the
+        way can have said it.
+        """
+        return self.verification is not None and not self.trust.insecure
+
     def notReached(self, failure: Failure) -> TunnelError:
         """
         Say why there is no connection to the server.

@@ -5,6 +5,7 @@ Connecting through an HTTP proxy, by its CONNECT method.
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -21,6 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
+from tristunnel.text.moments import retryAfter
 
 __all__ = ["ProxiedEndpoint", "Proxy", "parseProxy"]
 
@@ -129,7 +131,12 @@ class _Asking(Protocol):
             self._refuse("protocol-error", "is no HTTP proxy")
         elif not status.startswith("2"):
             code = "auth-refused" if status == "407" else "session-lost"
-            self._refuse(code, f"answered {said}{_CURES.get(status, '')}")
+            after = re.search(rb"(?im)^retry-after:([^\r\n]*)", head)
+            self._refuse(
+                code,
+                f"answered {said}{_CURES.get(status, '')}",
+                retryAfter(after[1].decode("latin-1")) if after else None,
+            )
         else:
             self._connected(rest)
 
@@ -154,12 +161,14 @@ class _Asking(Protocol):
         if rest:
             inner.dataReceived(rest)
 
-    def _refuse(self, code: str, what: str) -> None:
+    def _refuse(self, code: str, what: str, after: float | None = None) -> None:
         """
         The proxy does not connect us.
         """
         if not self._result.called:
-            self._result.errback(TunnelError(code, f"the proxy {self._where} {what}"))
+            self._result.errback(
+                TunnelError(code, f"the proxy {self._where} {what}", after)
+            )
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

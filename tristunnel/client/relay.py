@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from tristunnel.client.connect import ServerAddress
 from tristunnel.client.forward import Forward
+from tristunnel.client.refusals import STEADY, Refusals
 from tristunnel.client.service import SETTLED, backoff
 from tristunnel.client.vtunnel import openWebSocket
 from tristunnel.errors import TunnelError
@@ -126,7 +127,7 @@ class RelayHostService(Service):
         """
         Wait for one visitor after another.
         """
-        failures, told = 0, False
+        failures, told, refusals = 0, False, Refusals()
         while self.running:
             began = self._reactor.seconds()
             end = _HostEnd()
@@ -144,21 +145,24 @@ class RelayHostService(Service):
                         visitorsURL(self._server.where), self._forward.target
                     )
                 met = await self._wait(end, connection.chosen == RELAY_SUBPROTOCOL)
-                if met is None:
+                if met is None or self._reactor.seconds() - began > SETTLED:
                     failures = 0
+                    refusals.passed()
+                if met is None:
                     continue
                 reason = met
-                if self._reactor.seconds() - began > SETTLED:
-                    failures = 0
             if not self.running:
                 return
-            self.observer.disconnected(reason)
-            if reason.code.permanent:
+            judged = refusals.judge(reason, self._server)
+            self.observer.disconnected(judged or reason)
+            if judged is None:
                 self.observer.gaveUp(reason)
                 self._gaveUp(reason)
                 return
             told = False
-            delay = self._delay(failures, reason.retryAfter)
+            delay = self._delay(
+                failures if judged is reason else STEADY, reason.retryAfter
+            )
             failures += 1
             self.observer.reconnectQueued(delay)
             await deferLater(self._reactor, delay)

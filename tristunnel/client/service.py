@@ -20,6 +20,7 @@ from tristunnel.client.connect import ServerAddress
 from tristunnel.client.direct import Carrier
 from tristunnel.client.forward import Forward, matched
 from tristunnel.client.lease import ClientLease
+from tristunnel.client.refusals import STEADY, Refusals
 from tristunnel.client.udp import UDPService
 from tristunnel.errors import TunnelError
 from tristunnel.observer import ClientObserver
@@ -45,14 +46,16 @@ def backoff(failures: int, retryAfter: float | None = None) -> float:
     How long to wait before the next attempt.
 
     The whole delay is random, and only after the bound was applied: a
-    thousand clients that lost the same server must not come back together.
+    thousand clients that lost the same server must not come back together. At
+    the longest interval, after L{STEADY} failures, half of it is.
 
     @param failures: Attempts that failed so far, from 0.
     @param retryAfter: What the server asked for, in seconds.
     @return: Seconds.
     """
     bound = min(FIRST_DELAY * 2.0 ** min(failures, 30), LONGEST_DELAY)
-    return (retryAfter or 0.0) + random.uniform(0.05, bound)
+    least = bound / 2 if failures >= STEADY else 0.05
+    return (retryAfter or 0.0) + random.uniform(least, bound)
 
 
 class TunnelClientService(Service):
@@ -114,6 +117,8 @@ class TunnelClientService(Service):
         self._changing = DeferredLock()
         self._opening: Deferred[None] | None = None
         self._nap: Deferred[None] | None = None
+        # Why a session whose tunnels were all refused is of no use.
+        self._turnedAway: TunnelError | None = None
 
     @property
     def forwards(self) -> Sequence[Forward]:
@@ -142,14 +147,15 @@ class TunnelClientService(Service):
         """
         Connect, again and again.
         """
-        failures = 0
+        failures, refusals = 0, Refusals()
         while self.running:
             began = self._reactor.seconds()
             reason, refused = await self._oneSession()
             if not self.running:
                 return
-            self.observer.disconnected(reason)
-            if refused and reason.code.permanent:
+            judged = refusals.judge(reason, self._server, refused)
+            self.observer.disconnected(judged or reason)
+            if judged is None:
                 self._end(reason)
                 return
             if reason.code.name == "expired" and self._server.access:
@@ -167,7 +173,9 @@ class TunnelClientService(Service):
                 self._lease.id = self._lease.secret = ""
             if not refused and self._reactor.seconds() - began > SETTLED:
                 failures = 0
-            if reason.retryAfter is None:
+            if judged is not reason:
+                delay = self._delay(STEADY, reason.retryAfter)
+            elif reason.retryAfter is None:
                 delay = self._delay(failures, None)
                 failures += 1
             else:
@@ -224,7 +232,7 @@ class TunnelClientService(Service):
             raise
         except TunnelError as refusal:
             return refusal, True
-        self.session = session
+        self.session, self._turnedAway = session, None
         session.tunnelClosed = self._tunnelClosed
         self._settled, self._told = set(), set()
         self._beginOpening(session, self._openForwards(session))
@@ -234,6 +242,8 @@ class TunnelClientService(Service):
             self.session = None
             if self._opening is not None:
                 self._opening.cancel()
+        if self._turnedAway is not None:
+            return self._turnedAway, True
         return session.leaving or reason, False
 
     async def _connect(self, factory: TunnelClientFactory) -> TunnelClientProtocol:
@@ -291,7 +301,9 @@ class TunnelClientService(Service):
             session.call("closeTunnel", uri=uri).addErrback(lambda failure: None)
         await self._openMissing(session)
         if self._forwards and not self._lease.uris:
-            raise TunnelError("not-permitted", "the server opened none of the tunnels")
+            raise TunnelError.said(
+                "not-permitted", "the server opened none of the tunnels"
+            )
 
     async def _openMissing(self, session: TunnelClientProtocol) -> None:
         """
@@ -520,10 +532,8 @@ class TunnelClientService(Service):
             return
         error = failure.value
         if isinstance(error, TunnelError) and error.code.permanent:
+            self._turnedAway = error
             session.close()
-            if self._work is not None:
-                self._work.cancel()
-            self._end(error)
             return
         self._log.failure("The tunnels were not opened", failure)
 

@@ -10,7 +10,7 @@ from itertools import count
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from tristunnel.errors import CODES, TunnelError
+from tristunnel.errors import CODES, TunnelError, boundedHint
 from tristunnel.text.words import printableIn
 
 __all__ = ["PendingCalls", "RemoteError", "errorFrom"]
@@ -48,11 +48,9 @@ def errorFrom(error: object) -> TunnelError | RemoteError:
         return RemoteError(-32603, "The answer is not JSON-RPC 2.0")
     data = error.get("data")
     if isinstance(data, dict):
-        code, retryAfter = data.get("code"), data.get("retryAfter")
+        code, retryAfter = data.get("code"), boundedHint(data.get("retryAfter"))
         if isinstance(code, str) and code in CODES:
-            if isinstance(retryAfter, bool) or not isinstance(retryAfter, (int, float)):
-                retryAfter = None
-            return TunnelError(code, message, retryAfter)
+            return TunnelError.said(code, message, retryAfter)
     return RemoteError(number, message, data)
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from tristunnel.errors import CODES, TunnelError
+from tristunnel.errors import CODES, TunnelError, boundedHint
 from tristunnel.sessions.datagrams import DatagramFlows, SessionFlow
 from tristunnel.sessions.multiplexer import FRAME_SHARED, Limits, Multiplexer, Sink
 from tristunnel.sessions.stream import SessionStream
@@ -39,9 +39,6 @@ STALLS: Counter[str] = Counter({"stream": 0, "session": 0})
 """How often, in this process, a stream or a whole session had bytes to send and
 no credit for them, until it came. Counted when it comes, which is rare."""
 
-LONGEST_HINT = 24 * 3600.0
-"""Most seconds that a peer's hint when to try again may name."""
-
 _CREDIT = 8
 
 
@@ -53,13 +50,10 @@ def reasonOf(message: dict[str, object], default: str) -> TunnelError:
     @param default: The code where it has none that is known.
     """
     code, text = message.get("code"), message.get("message")
-    retry = message.get("retryAfter")
-    return TunnelError(
+    return TunnelError.said(
         code if isinstance(code, str) and code in CODES else default,
         text[:500] if isinstance(text, str) else "",
-        float(min(retry, LONGEST_HINT))
-        if isinstance(retry, (int, float)) and retry >= 0
-        else None,
+        boundedHint(message.get("retryAfter")),
     )
 
 

@@ -32,5 +32,5 @@ def reasonIn(text: str, code: str, lead: str = "") -> TunnelError:
     text = shorten(text)
     found = re.search(r" \[([a-z-]+)\]$", text)
     if found is not None and found[1] in CODES:
-        return TunnelError(found[1], text[: found.start()])
-    return TunnelError(code, lead + text if text else "")
+        return TunnelError.said(found[1], text[: found.start()])
+    return TunnelError.said(code, lead + text if text else "")

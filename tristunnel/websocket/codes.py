@@ -78,7 +78,7 @@ def reasonOfClose(code: int | None, text: str | None) -> TunnelError | None:
     if message.endswith("]"):
         said, _, name = message[:-1].rpartition(" [")
         if name in CODES:
-            return TunnelError(name, said)
+            return TunnelError.said(name, said)
     return TunnelError(
         _REASONS.get(code or 0, "reset"),
         f"the peer closed the WebSocket with code {code}"

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IHandshakeListener, INegotiated
 from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
+from tristunnel.text.moments import retryAfter
 from tristunnel.websocket.connection import Connection
 
 __all__ = ["ClientConnection", "ServerConnection"]
@@ -120,11 +121,10 @@ def _refusalOf(
     """
     said = " ".join(parts[1:])
     cure = _CURES.get(status, "")
-    after = headers.get("retry-after", "").strip()
     return TunnelError(
         "auth-refused" if status in (401, 403, 407) else "session-lost",
         f"the server answered {said} instead of opening a WebSocket{cure}",
-        float(after) if after.isdecimal() and len(after) < 6 else None,
+        retryAfter(headers.get("retry-after", "")),
     )
 
 
