@@ -232,7 +232,7 @@ class TunnelClientService(Service):
             raise
         except TunnelError as refusal:
             return refusal, True
-        self.session, self._turnedAway = session, None
+        self.session = session
         session.tunnelClosed = self._tunnelClosed
         self._settled, self._told = set(), set()
         self._beginOpening(session, self._openForwards(session))
@@ -242,8 +242,9 @@ class TunnelClientService(Service):
             self.session = None
             if self._opening is not None:
                 self._opening.cancel()
-        if self._turnedAway is not None:
-            return self._turnedAway, True
+        turnedAway, self._turnedAway = self._turnedAway, None
+        if turnedAway is not None:
+            return turnedAway, True
         return session.leaving or reason, False
 
     async def _connect(self, factory: TunnelClientFactory) -> TunnelClientProtocol:
