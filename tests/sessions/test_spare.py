@@ -69,7 +69,7 @@ class ServerSpareTests(SynchronousTestCase):
         clock = Clock()
         for last, ends in ((_PING, False), (_BIG, True)):
             spare = ServerSpare(clock, lambda spare: None)
-            transport = _Cut()
+            transport: Any = _Cut()
             spare.makeConnection(transport)
             transport.producer.pauseProducing()
             spare.dataReceived(_PING * 1000 + last)
@@ -89,7 +89,7 @@ class ServerSpareTests(SynchronousTestCase):
             (self.spare, lambda: self.spare.open({}, lambda end: None)),
             (client, lambda: client.becomeStream()),
         ):
-            transport = spare.transport
+            transport: Any = spare.transport
             transport.producer.pauseProducing()
             spare.dataReceived(_PING)
             producer = transport.producer

@@ -17,7 +17,7 @@ from typing import Any
 
 async def pipe(one: Any, other: Any) -> None:
     """
-    Pass bytes from one WebSocket of the relay to another.
+    Pass bytes from one WebSocket of the relay to another, empty messages too.
     """
     while True:
         await other.send_bytes(await one.receive_bytes())
@@ -79,13 +79,11 @@ async def serveRelay() -> None:
 
 async def toWebSocket(reader: asyncio.StreamReader, websocket: Any) -> None:
     """
-    Pass bytes from TCP to the relay.
+    Pass bytes from TCP to the relay, without a look at what they are: a socket
+    whose other side has closed reads as empty, again and again.
     """
-    try:
-        while data := await reader.read(65536):
-            await websocket.send(data)
-    finally:
-        await websocket.close()
+    while True:
+        await websocket.send(await reader.read(4096))
 
 
 async def toTCP(websocket: Any, writer: asyncio.StreamWriter) -> None:
@@ -108,12 +106,13 @@ async def adapt(
     """
     import websockets
 
-    async with websockets.connect(url) as websocket:
-        await asyncio.gather(
-            toWebSocket(reader, websocket),
-            toTCP(websocket, writer),
-            return_exceptions=True,
-        )
+    try:
+        async with websockets.connect(url) as websocket:
+            await asyncio.gather(
+                toWebSocket(reader, websocket), toTCP(websocket, writer)
+            )
+    except (websockets.ConnectionClosed, OSError):
+        pass
 
 
 async def hostAdapter(url: str, port: int) -> None:

@@ -7,13 +7,16 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed
 from tristunnel.relay.sockets import EARLY
-from tristunnel.websocket.end import WebSocketEnd
+from tristunnel.sessions.plain import ANSWER_LINGER, LINGER
+from tristunnel.websocket.data import DataEnd
+from tristunnel.websocket.end import EMPTIES, RELAY_SUBPROTOCOL, WebSocketEnd
 
 DONE = Failure(ConnectionDone())
 
@@ -28,6 +31,7 @@ class _Connection:
     def __init__(self) -> None:
         self.did: list[Any] = []
         self.canSend = True
+        self.reactor = Clock()
 
     def sendBytes(self, data: bytes) -> None:
         """Note it."""
@@ -48,6 +52,10 @@ class _Connection:
         """Note it."""
         self.did.append("close")
 
+    def leave(self) -> None:
+        """Note it."""
+        self.did.append("leave")
+
     def fail(self, reason: TunnelError, code: int = 0) -> None:
         """Note it."""
         self.did.append(reason.code.name)
@@ -59,6 +67,7 @@ class _Peer:
     """
 
     received = 0
+    listens = False
 
     def __init__(self) -> None:
         self.told: list[Any] = []
@@ -209,3 +218,90 @@ class WebSocketEndTests(SynchronousTestCase):
         self.end.textReceived(b"hello")
         self.assertEqual(["protocol-error"], self.connection.did)
         self.assertEqual(["protocol-error"], self.peer.told)
+
+    def test_empties(self) -> None:
+        """
+        Some empty messages in a row are the end of what a plain peer sends; it
+        is read no further, and gets what the other end still has for it.
+        """
+        self.join()
+        for _ in range(2):
+            for _ in range(EMPTIES - 1):
+                self.end.bytesReceived(b"")
+            self.end.bytesReceived(b"x")
+        self.assertFalse(self.end.ended)
+        for _ in range(EMPTIES * 100):
+            self.end.bytesReceived(b"")
+        self.assertTrue(self.end.ended)
+        self.assertEqual([b"x", b"x", "finish", "resume"], self.peer.told)
+        self.end.resumeReading()
+        self.end.write(b"rest")
+        self.end.finish()
+        self.assertEqual(["pause", b"rest", "leave"], self.connection.did)
+
+    def test_emptiesEarly(self) -> None:
+        """
+        Nobody is joined to a peer that has nothing to say any more: it may come
+        again.
+        """
+        for _ in range(EMPTIES):
+            self.end.bytesReceived(b"")
+        self.assertEqual(["pause", "leave"], self.connection.did)
+
+    def test_waitsForTheAnswer(self) -> None:
+        """
+        When a visitor has said its last in that way, and may listen, its host is
+        not closed before it has answered.
+        """
+        for asked, seconds in ((True, LINGER), (False, ANSWER_LINGER)):
+            self.setUp()
+            self.join()
+            self.peer.listens = True
+            if asked:
+                self.end.write(b"question")
+            self.connection.did.clear()
+            self.end.finish()
+            self.connection.reactor.advance(seconds - 0.1)
+            self.end.bytesReceived(b"answer")
+            self.connection.reactor.advance(ANSWER_LINGER - 0.1)
+            self.assertEqual([], self.connection.did)
+            self.connection.reactor.advance(0.1)
+            self.assertEqual(["close"], self.connection.did)
+
+    def test_waitsNoLonger(self) -> None:
+        """
+        A host that has nothing to say either, or breaks, is not waited for.
+        """
+        for end, did in (
+            (lambda: [self.end.bytesReceived(b"") for _ in range(8)], "leave"),
+            (lambda: self.end.reset(TunnelError("stalled")), "stalled"),
+            (lambda: self.end.connectionLost(None, DONE), None),
+        ):
+            self.setUp()
+            self.join()
+            self.peer.listens = True
+            self.end.finish()
+            end()
+            self.assertEqual([], self.connection.reactor.getDelayedCalls())
+            self.assertEqual(did, self.connection.did[-1] if did else None)
+
+    def test_emptiesOfOurOwn(self) -> None:
+        """
+        Between our own ends they say something else, however many come.
+        """
+        self.connection.chosen = RELAY_SUBPROTOCOL
+        self.join()
+        for _ in range(EMPTIES * 2):
+            self.end.bytesReceived(b"")
+        self.assertFalse(self.end.ended)
+
+    def test_emptiesOfData(self) -> None:
+        """
+        It is the same on a visitor's own connection, of a zlayer client.
+        """
+        end = DataEnd()
+        end.opened(self.connection)
+        end.join(self.peer, self.closed.append)
+        for _ in range(EMPTIES):
+            end.bytesReceived(b"")
+        self.assertEqual(["finish", "resume"], self.peer.told)

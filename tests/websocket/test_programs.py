@@ -93,6 +93,9 @@ class WebSocketsTests(_ProgramTestCase):
     Existing adapters at our relay, unchanged.
     """
 
+    # They fill the kernel's buffers with empty messages first.
+    timeout = 60
+
     if "websockets" in _MISSING:
         skip = "the package websockets is not installed"
 
@@ -107,10 +110,24 @@ class WebSocketsTests(_ProgramTestCase):
         client = self.adapter("client", self.url("/client"))
         visitors = await self.portOf(client)
         at: Talk = await service.arrivals.get()
-        for _ in range(2):
+        for number in range(4):
             visitor = await self.visit(visitors)
-            await self.exchange(visitor, at)
-            at.close()
+            if number % 2:
+                visitor.say(b"bye")
+                await at.has(3)
+                at.close()
+                await visitor.ended()
+                visitor.close()
+            elif number:
+                # Half a close passes the adapter, and the answer comes back.
+                visitor.say(b"question")
+                visitor.finish()
+                await at.has(8)
+                at.say(DATA)
+                await visitor.has(len(DATA))
+                visitor.close()
+            else:
+                await self.exchange(visitor, at)
             # The adapter connects to the service again, at once.
             at = await service.arrivals.get()
 
@@ -144,6 +161,22 @@ class FastAPITests(AdapterTestCase, _ProgramTestCase):
         at.close()
         await visitor.ended()
         self.assertTrue(bytes(visitor.data) == b"banner" + DATA)
+
+    async def test_theirHost(self) -> None:
+        """
+        A relay hands on how another host's adapter ends: our visitors learn of
+        it too.
+        """
+        relay = self.adapter("relay")
+        self.serverPort = await self.portOf(relay)
+        self.addCleanup(self._settle)
+        service = Service(b"banner")
+        self.adapter("host", self.url("/host"), str(self.offer(service)))
+        at: Talk = await service.arrivals.get()
+        visitor = await self.visit(self.listen())
+        await visitor.has(6)
+        at.close()
+        await visitor.ended()
 
 
 class VTunnelTests(_ProgramTestCase):

@@ -306,6 +306,18 @@ class Connection(Incoming):
             STRANGERS_CLOSE_TIME if isStranger else CLOSE_TIME, self.abort
         )
 
+    def leave(self) -> None:
+        """
+        Close in order, and read nothing that still comes: the peer is known to
+        have said its last.
+        """
+        if not self._lost and self.canSend:
+            self.flush()
+            self._deaf = self._blind = self._closeSeen = True
+            self._stopAnswers()
+            self._sendClose(NORMAL, "")
+            self._startClosing(LINGER, self._lingered)
+
     def fail(self, reason: TunnelError, code: int = 0) -> None:
         """
         Close because of C{reason}, and hand on nothing any more.

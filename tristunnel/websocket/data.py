@@ -13,13 +13,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IDelayedCall, IPushProducer
+from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
 from tristunnel.relay.datagrams import FlowEnd
-from tristunnel.sessions.plain import ANSWER_LINGER, LINGER
+from tristunnel.sessions.plain import LINGER
 from tristunnel.websocket.codes import UNSUPPORTED
 from tristunnel.websocket.end import WebSocketEnd
 from tristunnel.wire.framed import MAX_DATAGRAM
@@ -52,7 +52,6 @@ class DataEnd(WebSocketEnd):
     ) -> None:
         super().__init__(arrived)
         self._patient = patient
-        self._waiting: IDelayedCall | None = None
 
     @property
     def _endsApart(self) -> bool:
@@ -67,8 +66,6 @@ class DataEnd(WebSocketEnd):
         """
         if data:
             super().bytesReceived(data)
-            if self._waiting is not None:
-                self._waitFor(ANSWER_LINGER)
         elif self._endsApart and not (self._eof or self._over):
             self._eof = True
             if self._connection.paused:
@@ -76,6 +73,8 @@ class DataEnd(WebSocketEnd):
                 self._connection.resumeReading()
             self._finishPeer()
             self._closeIfThrough()
+        elif not self._endsApart:
+            super().bytesReceived(data)
 
     def finish(self) -> None:
         """
@@ -87,8 +86,6 @@ class DataEnd(WebSocketEnd):
             self._finished = True
             self._connection.sendEmpty()
             self._closeIfThrough()
-        elif self._patient and not self._eof:
-            self._waitFor(LINGER)
         else:
             super().finish()
 
@@ -99,41 +96,12 @@ class DataEnd(WebSocketEnd):
         if self._eof and self._finished:
             self._connection.close()
 
-    def _waitFor(self, seconds: float) -> None:
+    @property
+    def _patience(self) -> float:
         """
-        Close when the peer was silent for a while.
+        Seconds for which the peer's answer is waited for.
         """
-        self._stopWaiting()
-        self._waiting = self._connection.reactor.callLater(seconds, self._waited)
-
-    def _waited(self) -> None:
-        """
-        The peer has nothing more to say.
-        """
-        self._waiting = None
-        super().finish()
-
-    def _stopWaiting(self) -> None:
-        """
-        There is nothing to wait for.
-        """
-        if self._waiting is not None and self._waiting.active():
-            self._waiting.cancel()
-        self._waiting = None
-
-    def _end(self, reason: TunnelError | None) -> None:
-        """
-        Nothing passes any more.
-        """
-        self._stopWaiting()
-        super()._end(reason)
-
-    def reset(self, reason: TunnelError) -> None:
-        """
-        Close now, and say why.
-        """
-        self._stopWaiting()
-        super().reset(reason)
+        return LINGER if self._patient else super()._patience
 
     def breakOff(self, reason: TunnelError) -> None:
         """

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
 from tristunnel.relay.memory import HELD
 from tristunnel.relay.sockets import EARLY, SENDING
+from tristunnel.sessions.plain import ANSWER_LINGER, LINGER
 from tristunnel.websocket.codes import UNSUPPORTED
 from tristunnel.websocket.connection import Connection
 
@@ -26,6 +27,9 @@ __all__ = ["RELAY_SUBPROTOCOL", "WebSocketEnd"]
 RELAY_SUBPROTOCOL = "tristunnel.relay.1"
 """Raw bytes, before which an empty message tells that the other end is there."""
 
+EMPTIES = 8
+"""Empty messages in a row that are a plain peer's end of file."""
+
 
 @implementer(IPushProducer)
 class WebSocketEnd:
@@ -34,7 +38,8 @@ class WebSocketEnd:
 
     A WebSocket cannot be closed in one direction. So the end of what we send
     closes it, and what the peer had sent before it learned of that still
-    passes; a peer that closes takes no more either.
+    passes; a peer that closes takes no more either. One that sends empty
+    messages only has nothing more to say, but may listen.
 
     @param arrived: Called once with this end when bytes may pass.
     @param announces: Whether a peer that understands it is told, by an empty
@@ -64,6 +69,10 @@ class WebSocketEnd:
         self._told = False
         self._readPaused = False
         self._discarded = 0
+        self._empties = 0
+        # Whether the far side was told something that it has not answered.
+        self._asked = False
+        self._waiting: IDelayedCall | None = None
         self._reason: TunnelError | None = None
 
     # Receiver
@@ -79,9 +88,16 @@ class WebSocketEnd:
         """
         Pass on what came.
         """
-        if not data or self._eof or self._over:
+        if self._eof or self._over:
             return
+        if not data:
+            self._emptyReceived()
+            return
+        self._empties = 0
+        self._asked = False
         self.received += len(data)
+        if self._waiting is not None:
+            self._waitFor(ANSWER_LINGER)
         if self._peer is not None:
             self._peer.write(data)
         else:
@@ -89,6 +105,22 @@ class WebSocketEnd:
             self.memory.hold(self, len(data), self.shed)
             if self.received > EARLY:
                 self._connection.pauseReading()
+
+    def _emptyReceived(self) -> None:
+        """
+        Take it for the end of what comes, after some in a row: that is how
+        tcp-ws-tunnel's adapters pass on what a closed socket reads, and they
+        never stop. No more of it is read.
+        """
+        if self._connection.chosen == RELAY_SUBPROTOCOL:
+            return
+        self._empties += 1
+        if self._empties == EMPTIES:
+            self._eof = True
+            self._connection.pauseReading()
+            self._finishPeer()
+            if self._peer is None or self._waiting is not None:
+                self._closeNow()
 
     def textReceived(self, text: bytes) -> None:
         """
@@ -128,6 +160,7 @@ class WebSocketEnd:
         """
         Nothing passes any more; the other end learns why.
         """
+        self._stopWaiting()
         if self._over:
             return
         self._over = True
@@ -213,6 +246,7 @@ class WebSocketEnd:
         and on.
         """
         if not self._over and self._connection.canSend:
+            self._asked = True
             self._connection.sendBytes(data)
             return
         self._discarded += len(data)
@@ -223,14 +257,62 @@ class WebSocketEnd:
         """
         Close after what was written.
         """
-        if not (self._over or self._finished):
-            self._finished = True
+        if self._over or self._finished:
+            return
+        patience = 0.0 if self._eof else self._patience
+        if patience:
+            self._waitFor(patience)
+        else:
+            self._closeNow()
+
+    @property
+    def listens(self) -> bool:
+        """
+        Whether the peer has said its last and may still take an answer.
+        """
+        return self._empties >= EMPTIES and not self._over
+
+    @property
+    def _patience(self) -> float:
+        """
+        Seconds of silence for which the peer's answer is waited for before the
+        end of what we send, since that ends both directions; 0 for none.
+        """
+        if not getattr(self._peer, "listens", False):
+            return 0.0
+        return LINGER if self._asked else ANSWER_LINGER
+
+    def _closeNow(self) -> None:
+        """
+        Close after what was written.
+        """
+        self._stopWaiting()
+        self._finished = True
+        if self._empties >= EMPTIES:
+            self._connection.leave()
+        else:
             self._connection.close()
+
+    def _waitFor(self, seconds: float) -> None:
+        """
+        Close when the peer was silent for a while.
+        """
+        self._stopWaiting()
+        self._waiting = self._connection.reactor.callLater(seconds, self._closeNow)
+
+    def _stopWaiting(self) -> None:
+        """
+        There is nothing to wait for.
+        """
+        if self._waiting is not None and self._waiting.active():
+            self._waiting.cancel()
+        self._waiting = None
 
     def reset(self, reason: TunnelError) -> None:
         """
         Close now, and say why.
         """
+        self._stopWaiting()
         if not self._over:
             self._over = True
             self._reason = reason
