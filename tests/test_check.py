@@ -11,7 +11,8 @@ from functools import partial
 from io import StringIO
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import DNSLookupError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.resource import Resource
@@ -183,7 +184,9 @@ class ClientCheckTests(TestCase):
         """
 
         def resolve(host: str) -> Deferred[list[str]]:
-            return succeed(["192.0.2.1"] if host == "good.example" else [])
+            if host == "good.example":
+                return succeed(["192.0.2.1"])
+            return fail(DNSLookupError("no such name"))
 
         good = self.look("tcp:good.example:9", resolve=resolve)
         self.assertIn("192.0.2.1", (await good.name()).message)
@@ -240,7 +243,7 @@ class ServerCheckTests(TestCase):
                 hostname="x", resolve=lambda host, found=addresses: succeed(found)
             )
             self.assertEqual((await check.name()).verdict, verdict)
-        check = self.check(hostname="x", resolve=lambda host: succeed([]))
+        check = self.check(hostname="x", resolve=lambda host: fail(DNSLookupError()))
         await self.assertFailure(Deferred.fromCoroutine(check.name()), TunnelError)
 
     async def test_certificate(self) -> None:

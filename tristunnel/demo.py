@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from twisted.application.service import MultiService, Service
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ServerEndpoint
+from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.interfaces import IListeningPort
 from twisted.web.resource import Resource
 from twisted.web.server import Request
@@ -17,6 +17,7 @@ from tristunnel.client.connect import ServerAddress
 from tristunnel.client.forward import Forward
 from tristunnel.client.log import LoggingClientObserver
 from tristunnel.client.service import TunnelClientService
+from tristunnel.relay.dial import HostEndpoint
 from tristunnel.rpc.site import limitedSite
 from tristunnel.server.service import TunnelServerService
 
@@ -117,14 +118,14 @@ class _Demo(MultiService):
             0,
             "",
             f"127.0.0.1:{service}",
-            HostnameEndpoint(self._reactor, "127.0.0.1", service),
+            HostEndpoint(self._reactor, "127.0.0.1", service),
         )
         client = TunnelClientService(
             self._reactor,
             ServerAddress(
                 f"tcp:127.0.0.1:{port}",
                 "localhost",
-                HostnameEndpoint(self._reactor, "127.0.0.1", port),
+                HostEndpoint(self._reactor, "127.0.0.1", port),
             ),
             [forward],
             observer=_DemoObserver(sys.__stdout__),

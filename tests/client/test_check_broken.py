@@ -10,7 +10,8 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import DNSLookupError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import TestCase
@@ -116,13 +117,12 @@ class BrokenTests(TestCase):
         """
         A name that does not exist.
         """
-        nobody: list[str] = []
         await self.wrong(
             "name",
             "tcp:nobody.example:9",
-            "nobody knows the name nobody.example",
+            "nobody knows nobody.example",
             "check how it is spelled",
-            resolve=lambda host: succeed(nobody),
+            resolve=lambda host: fail(DNSLookupError(f"nobody knows {host}")),
         )
 
     async def test_route(self) -> None:

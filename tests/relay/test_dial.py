@@ -12,6 +12,7 @@ from typing import Any
 from twisted.internet import reactor as _reactor
 from twisted.internet.error import ConnectError, ConnectionRefusedError
 from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
 from twisted.internet.tcp import Server
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import TestCase
@@ -115,6 +116,35 @@ class ServiceEndpointTests(TestCase):
             port = bound.getsockname()[1]
             connecting = dial(reactor, "127.0.0.1", port, Factory.forProtocol(Talk))
             await self.assertFailure(connecting, ConnectError)
+
+    async def test_itself(self) -> None:
+        """
+        A connection that got the very port that it goes to has met itself:
+        nothing listens there, and a service can start there at once.
+        """
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            port = bound.getsockname()[1]
+
+        class Bound(socket.socket):
+            """Comes from the port."""
+
+            def connect_ex(self, address: Any) -> int:
+                if self.getsockname()[1] == 0:
+                    self.bind(address)
+                return super().connect_ex(address)
+
+        factory = Factory.forProtocol(Talk)
+        factory.noisy = False
+        here = ("127.0.0.1", port)
+        for bind, kind in ((here, socket.socket), (None, Bound)):
+            self.patch(dialling, "socket", kind)
+            connecting = dial(reactor, *here, factory, bindAddress=bind)
+            await self.assertFailure(connecting, ConnectionRefusedError)
+            await deferLater(reactor, 0)
+            with socket.socket() as service:
+                service.bind(here)
+                service.listen()
 
     def test_elsewhere(self) -> None:
         """

@@ -4,19 +4,25 @@ The client's side: forwards, lookups, and sockets towards services.
 
 from __future__ import annotations
 
+import errno
+import socket
 from typing import Any, ClassVar
 
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import DNSLookupError
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.notes import ClientNotes
 from tests.udp.test_datagrams import FlowPair
 from tristunnel.client import udp
 from tristunnel.client.forward import parseForward
-from tristunnel.client.udp import RESOLVED, UDPConnector, UDPService
+from tristunnel.client.udp import UDPConnector, UDPService
 from tristunnel.errors import TunnelError
+from tristunnel.relay.datagrams import DatagramSocket
 from tristunnel.relay.descriptors import Reserve
+from tristunnel.relay.lookups import FRESH
 
 _V6, _V4 = ("::1", 53), ("127.0.0.1", 53)
 
@@ -132,9 +138,43 @@ class ForwardTests(SynchronousTestCase):
             self.assertIn("udp/5353=localhost:53", error.message)
 
 
+class SocketTests(SynchronousTestCase):
+    """
+    A service's socket.
+    """
+
+    def test_itself(self) -> None:
+        """
+        A socket that was given the port that it is to reach would hear itself:
+        nobody is there.
+        """
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
+            bound.bind(("127.0.0.1", 0))
+            here = bound.getsockname()
+
+        class Bound(socket.socket):
+            """Comes from the port."""
+
+            def connect(self, address: Any) -> None:
+                self.bind(address)
+                super().connect(address)
+
+        self.patch(socket, "socket", Bound)
+        error = self.assertRaises(
+            ConnectionRefusedError,
+            DatagramSocket.connect,
+            MemoryReactorClock(),
+            socket.AF_INET,
+            here,
+            lambda *arrived: None,
+            lambda error: None,
+        )
+        self.assertEqual(error.errno, errno.ECONNREFUSED)
+
+
 class LookupTests(SynchronousTestCase):
     """
-    A name is looked up once for many flows.
+    Names lead to places.
     """
 
     def setUp(self) -> None:
@@ -142,7 +182,7 @@ class LookupTests(SynchronousTestCase):
         Make a service with a name.
         """
         self.clock = NamingClock()
-        self.service = UDPService(self.clock, "localhost", 53)
+        self.service = UDPService(self.clock, "dns.test", 53)
 
     def test_address(self) -> None:
         """
@@ -154,42 +194,25 @@ class LookupTests(SynchronousTestCase):
             self.assertEqual(place[1], (host, 53))
         self.assertEqual(self.clock.lookups, [])
 
-    def test_shared(self) -> None:
+    def test_moveOn(self) -> None:
         """
-        Those who ask meanwhile share a lookup; after a minute there is another.
+        The address at which nobody listens comes last from then on.
         """
-        asking = [self.service.whereIs() for _ in range(3)]
-        self.assertEqual(len(self.clock.lookups), 1)
-        self.clock.answerBoth()
-        for each in [*asking, self.service.whereIs()]:
-            places = self.successResultOf(each)
-            self.assertEqual([address for _, address in places], [_V6, _V4])
-        self.clock.advance(RESOLVED)
-        self.service.whereIs()
-        self.assertEqual(len(self.clock.lookups), 1)
-
-    def test_remembered(self) -> None:
-        """
-        What was known serves on where a new lookup finds nothing, and an
-        address that works stays the first.
-        """
-        self.service.whereIs()
-        self.clock.answerBoth()
-        self.service.moveOn(self.successResultOf(self.service.whereIs())[0])
-        for answer in (self.clock.answerBoth, self.clock.answer):
-            self.clock.advance(RESOLVED)
+        for expected in ([_V6, _V4], [_V4, _V6]):
             asking = self.service.whereIs()
-            answer()
+            self.clock.answerBoth()
             places = self.successResultOf(asking)
-            self.assertEqual([address for _, address in places], [_V4, _V6])
+            self.assertEqual([address for _, address in places], expected)
+            self.service.moveOn(places[0])
+            self.clock.advance(FRESH)
 
     def test_nothing(self) -> None:
         """
-        A name without addresses has none.
+        A name without addresses is an error.
         """
         asking = self.service.whereIs()
         self.clock.answer()
-        self.assertEqual(self.successResultOf(asking), [])
+        self.failureResultOf(asking, DNSLookupError)
 
 
 class ConnectorTests(SynchronousTestCase):
@@ -204,7 +227,7 @@ class ConnectorTests(SynchronousTestCase):
         self.patch(udp, "DatagramSocket", FakeSocket)
         self.patch(FakeSocket, "made", [])
         self.clock = NamingClock()
-        self.service = UDPService(self.clock, "localhost", 53)
+        self.service = UDPService(self.clock, "dns.test", 53)
         self.both = FlowPair()
         self.seen = ClientNotes()
         connector = UDPConnector(self.seen)

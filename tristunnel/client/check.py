@@ -13,7 +13,6 @@ from typing import Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import (
     ConnectError,
     ConnectionRefusedError,
@@ -24,7 +23,6 @@ from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import (
     IHandshakeListener,
     INegotiated,
-    IResolutionReceiver,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -36,49 +34,18 @@ from tristunnel.client.forward import Forward
 from tristunnel.client.silence import MARGIN, Silence, unmeasured
 from tristunnel.errors import TunnelError
 from tristunnel.observer import ClientObserver
+from tristunnel.relay.dial import HostEndpoint
+from tristunnel.relay.lookups import resolveWith
 from tristunnel.sessions.client import TunnelClientFactory
 from tristunnel.sessions.framed import PING_INTERVAL
 from tristunnel.text.addresses import addressText
 
-__all__ = ["ClientCheck", "resolveWith"]
+__all__ = ["ClientCheck"]
 
 SKEW = 60.0
 """Seconds by which two clocks may differ."""
 
 _LARGEST_HEAD = 16 * 1024
-
-
-def resolveWith(reactor: Any) -> Callable[[str], Deferred[list[str]]]:
-    """
-    Look names up as connections do.
-    """
-
-    def resolve(host: str) -> Deferred[list[str]]:
-        found: list[str] = []
-        done: Deferred[list[str]] = Deferred()
-
-        @implementer(IResolutionReceiver)
-        class Receiver:
-            """Collects addresses."""
-
-            @staticmethod
-            def resolutionBegan(resolution: object) -> None:
-                """It begins."""
-
-            @staticmethod
-            def addressResolved(address: Any) -> None:
-                """Keep one."""
-                found.append(address.host)
-
-            @staticmethod
-            def resolutionComplete() -> None:
-                """That was all."""
-                done.callback(found)
-
-        reactor.nameResolver.resolveHostName(Receiver(), host)
-        return done
-
-    return resolve
 
 
 @implementer(IHandshakeListener)
@@ -214,15 +181,15 @@ class ClientCheck:
             return Finding("SKIP", "name", f"{self._server.where} has none")
         if isIPAddress(host) or isIPv6Address(host):
             return Finding("OK", "name", f"{host} is an address")
-        addresses = await inTime(
-            self._reactor, self._resolve(host), f"{host} was not found"
-        )
-        if not addresses:
+        try:
+            addresses = await inTime(
+                self._reactor, self._resolve(host), f"{host} was not found"
+            )
+        except DNSLookupError as error:
             raise TunnelError(
                 "session-lost",
-                f"nobody knows the name {host}: check how it is spelled, and this"
-                " machine's name server",
-            )
+                f"{error}: check how it is spelled, and this machine's name server",
+            ) from None
         return Finding("OK", "name", f"{host} is {', '.join(addresses[:8])}")
 
     async def route(self) -> Finding:
@@ -233,7 +200,7 @@ class ClientCheck:
             return Finding("SKIP", "route", f"{self._server.where} is no TCP port")
         where = f"{self._host} port {self._port}"
         began = self._reactor.seconds()
-        endpoint = HostnameEndpoint(self._reactor, self._host, self._port, 10.0)
+        endpoint = HostEndpoint(self._reactor, self._host, self._port, 10.0)
         try:
             probe = await self._connect(endpoint)
         except ConnectionRefusedError:

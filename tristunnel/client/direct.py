@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import (
     IHandshakeListener,
     INegotiated,
@@ -26,7 +25,7 @@ from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
 from tristunnel.relay.descriptors import RESERVE
-from tristunnel.relay.dial import dial
+from tristunnel.relay.dial import HostEndpoint, dial
 from tristunnel.relay.kernel import handOver, kernelSocket
 from tristunnel.relay.sockets import SocketEnd, tuneSocket
 from tristunnel.sessions.endings import DirectEnd, Ending
@@ -157,7 +156,7 @@ class DirectWays:
         self._reactor = reactor
         self._endpoint = endpoint
         self._address: tuple[str, int] | None = None
-        if isinstance(endpoint, HostnameEndpoint):
+        if isinstance(endpoint, HostEndpoint):
             host, port = getattr(peer, "host", None), getattr(peer, "port", None)
             if host is not None and port is not None:
                 self._address = host, port

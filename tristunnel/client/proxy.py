@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
@@ -22,6 +21,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
+from tristunnel.relay.dial import HostEndpoint
+from tristunnel.text.hosts import hostAndPort
 from tristunnel.text.moments import retryAfter
 
 __all__ = ["ProxiedEndpoint", "Proxy", "parseProxy"]
@@ -67,8 +68,11 @@ def parseProxy(reactor: Any, url: str) -> Proxy:
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         authorization = "Basic " + base64.b64encode(pair.encode()).decode("ascii")
-    host = parts.hostname
-    return Proxy(HostnameEndpoint(reactor, host, port), f"{host}:{port}", authorization)
+    try:
+        endpoint = HostEndpoint(reactor, parts.hostname, port)
+    except ValueError as error:
+        raise TunnelError("bad-option", f"--proxy: {error}") from None
+    return Proxy(endpoint, hostAndPort(parts.hostname, port), authorization)
 
 
 _PORTS = (

@@ -9,19 +9,18 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress, IHostResolution, IResolutionReceiver
+from twisted.internet.defer import Deferred
+from twisted.internet.error import DNSLookupError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
 from tristunnel.observer import ClientObserver
 from tristunnel.relay.datagrams import DatagramSocket, FlowEnd
 from tristunnel.relay.descriptors import RESERVE, Reserve
+from tristunnel.relay.lookups import resolveWith
 from tristunnel.relay.visit import Visit
+from tristunnel.text.hosts import hostName
 
 if TYPE_CHECKING:
     from tristunnel.sessions.datagrams import SessionFlow
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = [
     "FLOWS",
     "MOST_FLOWS",
-    "RESOLVED",
     "ServiceFlow",
     "ServiceFlows",
     "UDPConnector",
@@ -40,9 +38,6 @@ MOST_FLOWS = 10_000
 """Flows to services at once, where descriptors allow: as many as the server has
 of a tunnel."""
 
-RESOLVED = 60.0
-"""Seconds for which a service's addresses are not looked up again."""
-
 _REPEATED = 4
 
 _NOTHING: Mapping[str, object] = {}
@@ -51,98 +46,49 @@ Place = tuple[int, tuple[str, int]]
 """An address family, and an address in it."""
 
 
-@implementer(IResolutionReceiver)
-class _Answer:
-    """
-    Gathers the addresses of a host.
-    """
-
-    def __init__(self, done: Deferred[list[Place]]) -> None:
-        self._done = done
-        self._places: list[Place] = []
-
-    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
-        """
-        The lookup is under way.
-        """
-
-    def addressResolved(self, address: IAddress) -> None:
-        """
-        An address of the host.
-        """
-        if isinstance(address, IPv4Address):
-            self._places.append((socket.AF_INET, (address.host, address.port)))
-        elif isinstance(address, IPv6Address):
-            self._places.append((socket.AF_INET6, (address.host, address.port)))
-
-    def resolutionComplete(self) -> None:
-        """
-        There are no more.
-        """
-        self._done.callback(self._places)
-
-
 class UDPService:
     """
     A service that takes datagrams.
 
     @param reactor: Looks names up and tells time.
-    @param host: A name or an address.
+    @param host: A name or an address, as people write it.
     @param port: Its port.
+    @raise ValueError: If that is no host, in words.
     """
 
     def __init__(self, reactor: Any, host: str, port: int) -> None:
         self.reactor = reactor
-        self._host = host
+        self._host = hostName(host)
         self._port = port
-        self._places: list[Place] = []
-        self._until = float("inf")
-        self._asking: list[Deferred[list[Place]]] | None = None
-        if isIPv6Address(host):
-            self._places = [(socket.AF_INET6, (host, port))]
-        elif isIPAddress(host):
-            self._places = [(socket.AF_INET, (host, port))]
+        # The last one at which nobody listens.
+        self._last: Place | None = None
 
     def whereIs(self) -> Deferred[list[Place]]:
         """
         Find the service's addresses, the one to be tried first at the front.
 
-        @return: Fires with them at once if they are known. An empty list says
-            that there are none.
+        @return: Fires with at least one, or fails with L{DNSLookupError}.
         """
-        if self._places and self.reactor.seconds() < self._until:
-            return succeed(self._places)
-        waiting: Deferred[list[Place]] = Deferred()
-        if self._asking is not None:
-            self._asking.append(waiting)
-            return waiting
-        self._asking = [waiting]
-        answer: Deferred[list[Place]] = Deferred()
-        answer.addCallback(self._found)
-        self.reactor.nameResolver.resolveHostName(
-            _Answer(answer), self._host, self._port, transportSemantics="UDP"
-        )
-        return waiting
+        return resolveWith(self.reactor)(self._host).addCallback(self._found)
 
-    def _found(self, places: list[Place]) -> None:
+    def _found(self, addresses: list[str]) -> list[Place]:
         """
-        The lookup is over. What was known stays in use if it found nothing.
+        Put the one at which nobody listened behind the others.
         """
-        self._until = self.reactor.seconds() + RESOLVED
-        first = self._places[:1]
-        if first and first[0] in places:
-            places = first + [place for place in places if place != first[0]]
-        self._places = places or self._places
-        asking, self._asking = self._asking or [], None
-        for each in asking:
-            each.callback(self._places)
+        places: list[Place] = [
+            (
+                socket.AF_INET6 if ":" in address else socket.AF_INET,
+                (address, self._port),
+            )
+            for address in addresses
+        ]
+        return sorted(places, key=lambda place: place == self._last)
 
     def moveOn(self, place: Place) -> None:
         """
         Nobody listens at C{place}: let the others come first from now on.
         """
-        if self._places[:1] == [place]:
-            self._places = [*self._places[1:], place]
+        self._last = place
 
 
 class ServiceFlow(FlowEnd):
@@ -400,25 +346,34 @@ class UDPConnector:
             if flow.over:
                 return
             try:
-                if not places:
-                    raise TunnelError(
-                        "service-unreachable", f"{target}: there is no such host"
-                    )
                 end = ServiceFlow(service, target, places)
             except TunnelError as refusal:
-                self._observer.serviceFailed(target, refusal)
-                flow.reset(refusal)
+                refuse(refusal)
                 return
             accept(flow)
             over = _Visit(target, end, flow, info, self._observer)
             flow.join(end, over.ended)
             end.join(flow, over.ended)
 
+        def unknown(failure: Failure) -> None:
+            failure.trap(DNSLookupError)
+            if not flow.over:
+                refuse(
+                    TunnelError(
+                        "service-unreachable",
+                        f"{target} was not reached: {failure.getErrorMessage()}",
+                    )
+                )
+
+        def refuse(refusal: TunnelError) -> None:
+            self._observer.serviceFailed(target, refusal)
+            flow.reset(refusal)
+
         def failed(failure: Failure) -> None:
             self._log.failure("A flow was not connected", failure)
             flow.reset(TunnelError("internal"))
 
-        service.whereIs().addCallback(found).addErrback(failed)
+        service.whereIs().addCallbacks(found, unknown).addErrback(failed)
 
 
 class _Visit(Visit):

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from tristunnel.client.proxy import ProxiedEndpoint, Proxy
 from tristunnel.errors import TunnelError
+from tristunnel.relay.dial import HostEndpoint
 
 __all__ = ["Way", "parseHeader"]
 
@@ -40,7 +40,7 @@ class Way:
         """
         if self.proxy is not None:
             return ProxiedEndpoint(reactor, self.proxy, host, port)
-        return HostnameEndpoint(reactor, host, port)
+        return HostEndpoint(reactor, host, port)
 
 
 _TOKEN = frozenset("!#$%&'*+-.^_`|~")

@@ -16,7 +16,7 @@ from twisted.internet.defer import succeed
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.ports import UNPRIVILEGED, PortRange
 from tristunnel.relay.datagrams import DatagramSocket, FlowEnd, replyFrom
-from tristunnel.tunnels.tunnel import hostAndPort
+from tristunnel.text.hosts import hostAndPort
 from tristunnel.wire.framed import MAX_DATAGRAM
 
 if TYPE_CHECKING:

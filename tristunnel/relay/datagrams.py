@@ -291,6 +291,10 @@ class DatagramSocket:
         skt = socket.socket(family, socket.SOCK_DGRAM)
         try:
             skt.connect(address)
+            if skt.getsockname() == skt.getpeername():
+                # Nobody is there: the kernel gave us the port that we wanted to
+                # reach, and we should talk to ourselves.
+                raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
         except OSError:
             skt.close()
             raise

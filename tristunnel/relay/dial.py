@@ -1,19 +1,24 @@
 """
-Connecting to the same TCP service again and again, for every visitor.
+Connecting to a TCP port, by name or address.
 """
 
 from __future__ import annotations
 
-from socket import AF_INET, AF_INET6, SOCK_STREAM, socket
+from socket import AF_INET, AF_INET6, SO_LINGER, SOCK_STREAM, SOL_SOCKET, socket
+from struct import pack
 from typing import Any
 
-from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.error import getConnectError
+from twisted.internet.abstract import isIPAddress
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.error import (
+    ConnectionRefusedError,
+    DNSLookupError,
+    getConnectError,
+)
 from twisted.internet.interfaces import (
     IAddress,
     IConnector,
+    IDelayedCall,
     IProtocol,
     IProtocolFactory,
     IReactorSocket,
@@ -23,13 +28,16 @@ from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = ["REMEMBERED", "TIMEOUT", "ServiceEndpoint", "dial"]
+from tristunnel.relay.lookups import isAddress, lookUp
+from tristunnel.text.hosts import hostName
+
+__all__ = ["TIMEOUT", "HostEndpoint", "ServiceEndpoint", "dial"]
 
 TIMEOUT = 10.0
 """Seconds in which a service must accept a connection."""
 
-REMEMBERED = 30.0
-"""Seconds for which the address that a name led to is dialled directly."""
+NEXT_ADDRESS = 0.3
+"""Seconds after which the next address of a name is tried beside the last one."""
 
 
 def _isHere(host: str) -> bool:
@@ -50,7 +58,11 @@ def _connected(host: str, port: int) -> socket | None:
     where = (host, port)
     # The first call connects; the second one tells how it went.
     if made.connect_ex(where) == 0 or made.connect_ex(where) == 0:
-        return made
+        if made.getsockname() != made.getpeername():
+            return made
+        # It has met itself, see C{_Dial}. Without a reset the port would be
+        # taken for a minute.
+        made.setsockopt(SOL_SOCKET, SO_LINGER, pack("ii", 1, 0))
     made.close()
     return None
 
@@ -78,7 +90,17 @@ class _Dial(ClientFactory):
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """
         Make the protocol, and tell once it is connected.
+
+        Where nothing listens at a port from which the kernel makes connections,
+        it may give a connection that very port, which then meets itself: TCP's
+        simultaneous open.
         """
+        transport: Any = getattr(self.connector, "transport", None)
+        if transport is not None and transport.getHost() == transport.getPeer():
+            # Without a reset the port would be taken for a minute.
+            transport.abortConnection()
+            self._failed(Failure(ConnectionRefusedError("nothing listens there")))
+            return None
         protocol: Any = self._factory.buildProtocol(addr)  # type: ignore[arg-type]
         if protocol is None:
             return None
@@ -97,19 +119,32 @@ class _Dial(ClientFactory):
         """
         There is no connection.
         """
+        self._failed(reason)
+
+    def _failed(self, reason: Failure) -> None:
+        """
+        Tell who waits.
+        """
         if not self.connected.called:
             self.connected.errback(reason)
 
 
 def dial(
-    reactor: Any, host: str, port: int, factory: IProtocolFactory
+    reactor: Any,
+    host: str,
+    port: int,
+    factory: IProtocolFactory,
+    timeout: float = TIMEOUT,
+    bindAddress: tuple[str, int] | None = None,
 ) -> Deferred[IProtocol]:
     """
     Connect to an IP address.
 
+    @param timeout: Seconds in which the connection must be there.
+    @param bindAddress: Where the connection is to come from.
     @return: Fires with the protocol once it is connected.
     """
-    if _isHere(host) and IReactorSocket.providedBy(reactor):
+    if bindAddress is None and _isHere(host) and IReactorSocket.providedBy(reactor):
         try:
             here = _connected(host, port)
         except OSError:
@@ -118,7 +153,7 @@ def dial(
         if here is not None:
             return _adopted(reactor, here, factory)
     attempt = _Dial(factory)
-    attempt.connector = reactor.connectTCP(host, port, attempt, TIMEOUT)
+    attempt.connector = reactor.connectTCP(host, port, attempt, timeout, bindAddress)
     return attempt.connected
 
 
@@ -162,56 +197,175 @@ class _Adopting(Factory[Protocol]):
         return self.protocol
 
 
+class _Race:
+    """
+    Tries the addresses of a host: the next one as soon as the last one has
+    failed, or beside it when it takes its time (RFC 8305).
+    """
+
+    def __init__(self, endpoint: HostEndpoint, factory: IProtocolFactory) -> None:
+        self._endpoint = endpoint
+        self._factory = factory
+        self._waiting: list[str] = []
+        self._dialling: list[Deferred[IProtocol]] = []
+        self._next: IDelayedCall | None = None
+        self._won: Deferred[IProtocol] = Deferred(lambda _: self._stop())
+
+    def run(self, addresses: list[str]) -> Deferred[IProtocol]:
+        """
+        Try them.
+
+        @return: Fires with the first protocol, or fails as the last attempt.
+        """
+        self._waiting = addresses
+        self._dial()
+        return self._won
+
+    def _dial(self) -> None:
+        """
+        Try one more.
+        """
+        self._stopWaiting()
+        dialling = self._endpoint.dial(self._waiting.pop(0), self._factory)
+        self._dialling.append(dialling)
+        if self._waiting:
+            later = self._endpoint.reactor.callLater
+            self._next = later(NEXT_ADDRESS, self._dial)
+        dialling.addBoth(self._over, dialling)
+
+    def _over(self, result: IProtocol | Failure, dialling: Deferred[IProtocol]) -> None:
+        """
+        One has won, or lost.
+        """
+        self._dialling.remove(dialling)
+        if self._won.called:
+            return
+        if not isinstance(result, Failure):
+            self._stop()
+            self._won.callback(result)
+        elif self._waiting:
+            self._dial()
+        elif not self._dialling:
+            self._won.errback(result)
+
+    def _stop(self) -> None:
+        """
+        Try no more.
+        """
+        self._waiting = []
+        self._stopWaiting()
+        for each in list(self._dialling):
+            each.cancel()
+
+    def _stopWaiting(self) -> None:
+        """
+        Wait no longer before the next one.
+        """
+        if self._next is not None and self._next.active():
+            self._next.cancel()
+        self._next = None
+
+
 @implementer(IStreamClientEndpoint)
-class ServiceEndpoint:
+class HostEndpoint:
     """
-    A TCP service. A name is looked up as ever, and the address that answered
-    is remembered for a while, since a lookup costs more than all the rest.
+    A TCP port of a host.
 
-    @param reactor: Connects and tells time.
-    @param host: A name or an address.
+    In place of L{twisted.internet.endpoints.HostnameEndpoint}, which refuses
+    names that are no domain's (C{my_db}), waits for its look-up without end,
+    and takes a connection that has met itself.
 
-    @ivar limitsTime: It gives up by itself, after L{TIMEOUT}.
+    @param reactor: Connects, looks names up and tells time.
+    @param host: A name or an address, as people write it.
+    @param timeout: Seconds in which an address must have answered.
+    @param bindAddress: Where connections are to come from.
+    @raise ValueError: If that is no host, in words.
     """
 
-    limitsTime = True
-
-    def __init__(self, reactor: Any, host: str, port: int) -> None:
-        self._reactor = reactor
+    def __init__(
+        self,
+        reactor: Any,
+        host: str,
+        port: int,
+        timeout: float = 30.0,
+        bindAddress: tuple[str, int] | None = None,
+    ) -> None:
+        self.reactor = reactor
+        self._host = hostName(host)
         self._port = port
-        self._byName = HostnameEndpoint(reactor, host, port, TIMEOUT)
-        self._isAddress = isIPAddress(host) or isIPv6Address(host)
-        self._address = host if self._isAddress else ""
-        self._until = 0.0
+        self._timeout = timeout
+        self._bindAddress = bindAddress
+        # Whether the last address that answered was one of IPv6.
+        self._wasIPv6: bool | None = None
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        Connect to the service.
+        Connect to the host.
         """
-        if self._isAddress:
-            return dial(self._reactor, self._address, self._port, protocolFactory)
-        if self._address and self._reactor.seconds() < self._until:
-            dialled = dial(self._reactor, self._address, self._port, protocolFactory)
-            dialled.addErrback(self._moved)
-            return dialled
-        connecting: Deferred[IProtocol] = self._byName.connect(protocolFactory)
-        connecting.addCallback(self._remember)
-        return connecting
+        if isAddress(self._host):
+            return self.dial(self._host, protocolFactory)
+        return Deferred.fromCoroutine(self._connect(protocolFactory))
 
-    def _remember(self, protocol: IProtocol) -> IProtocol:
+    async def _connect(self, factory: IProtocolFactory) -> IProtocol:
         """
-        Keep the address that answered.
+        Look the name up, and connect.
         """
+        answer = await lookUp(self.reactor, self._host)
+        try:
+            return await self._race(answer.addresses, factory)
+        except CancelledError:
+            raise
+        except Exception:
+            moved = [] if answer.isNew else await self._moved(answer.addresses)
+            if not moved:
+                raise
+        return await self._race(moved, factory)
+
+    async def _moved(self, before: list[str]) -> list[str]:
+        """
+        Find out where else the name leads by now.
+        """
+        try:
+            answer = await lookUp(self.reactor, self._host, again=True)
+        except DNSLookupError:
+            return []
+        return [each for each in answer.addresses if each not in before]
+
+    async def _race(self, addresses: list[str], factory: IProtocolFactory) -> IProtocol:
+        """
+        Connect to one of several addresses, those of the kind that answered
+        last time first.
+        """
+        order = sorted(addresses, key=lambda each: (":" in each) is not self._wasIPv6)
+        if self._wasIPv6 is None:
+            order = list(addresses)
+        protocol = await _Race(self, factory).run(order)
         transport: Any = getattr(protocol, "transport", None)
-        host = getattr(transport.getPeer(), "host", "") if transport else ""
-        if isIPAddress(host) or isIPv6Address(host):
-            self._address = host
-            self._until = self._reactor.seconds() + REMEMBERED
+        if transport is not None:
+            self._wasIPv6 = ":" in getattr(transport.getPeer(), "host", "")
         return protocol
 
-    def _moved(self, failure: Failure) -> Failure:
+    def dial(self, address: str, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
-        The next visitor has the name looked up again.
+        Connect to one address of the host.
         """
-        self._address = ""
-        return failure
+        return dial(
+            self.reactor,
+            address,
+            self._port,
+            factory,
+            self._timeout,
+            self._bindAddress,
+        )
+
+
+class ServiceEndpoint(HostEndpoint):
+    """
+    A TCP service, which is connected to again and again, for every visitor.
+
+    @ivar limitsTime: Whether it gives up by itself, after L{TIMEOUT}.
+    """
+
+    def __init__(self, reactor: Any, host: str, port: int) -> None:
+        super().__init__(reactor, host, port, TIMEOUT)
+        self.limitsTime = isAddress(self._host)

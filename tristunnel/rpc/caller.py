@@ -11,11 +11,7 @@ from typing import NoReturn
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import (
-    HostnameEndpoint,
-    UNIXClientEndpoint,
-    wrapClientTLS,
-)
+from twisted.internet.endpoints import UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError, ConnectionLost, DNSLookupError
 from twisted.internet.interfaces import (
     IReactorTime,
@@ -35,6 +31,7 @@ from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
+from tristunnel.relay.dial import HostEndpoint
 from tristunnel.rpc.pending import PendingCalls, RemoteError
 from tristunnel.rpc.strictjson import BadJSON, decode, encode
 from tristunnel.rpc.words import Errand, Target, parseErrand
@@ -83,7 +80,7 @@ class _ToTarget:
         target = self._target
         if target.socketPath:
             return UNIXClientEndpoint(self._reactor, target.socketPath)
-        plain = HostnameEndpoint(self._reactor, target.host, target.port)
+        plain = HostEndpoint(self._reactor, target.host, target.port)
         return plain if self._tls is None else wrapClientTLS(self._tls, plain)
 
 

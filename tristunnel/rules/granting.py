@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred
 
 from tristunnel.errors import TunnelError
 from tristunnel.rules.rights import isAdmin
-from tristunnel.tunnels.tunnel import Tunnel, hostAndPort
+from tristunnel.text.hosts import hostAndPort
+from tristunnel.tunnels.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from tristunnel.rules.access import Access

@@ -17,11 +17,12 @@ from typing import Any
 
 from cryptography.x509 import Certificate
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import DNSLookupError
 from twisted.internet.protocol import Factory, Protocol
 
 from tristunnel.check import Finding, Inquiry, certificateFinding, inTime
-from tristunnel.client.check import resolveWith
 from tristunnel.errors import TunnelError
+from tristunnel.relay.lookups import resolveWith
 from tristunnel.server.ports import ServerPort
 from tristunnel.text.addresses import addressText
 from tristunnel.tls.pem import alternativeNames, certificateNames
@@ -184,15 +185,14 @@ class ServerCheck:
             return Finding(
                 "SKIP", "name", "without --hostname, addresses say what a client used"
             )
-        addresses = await inTime(
-            self._reactor, self._resolve(self._hostname), "no name server answered"
-        )
-        if not addresses:
-            raise TunnelError(
-                "bad-option",
-                f"nobody knows the name {self._hostname}: make a DNS entry, or correct"
-                " --hostname",
+        try:
+            addresses = await inTime(
+                self._reactor, self._resolve(self._hostname), "no name server answered"
             )
+        except DNSLookupError as error:
+            raise TunnelError(
+                "bad-option", f"{error}: make a DNS entry, or correct --hostname"
+            ) from None
         told = f"{self._hostname} is {', '.join(addresses[:8])}"
         if not any(_isOurs(address) for address in addresses):
             return Finding(

@@ -36,7 +36,7 @@ from tristunnel.sessions.plain import PlainServerSide
 from tristunnel.sessions.strangers import Stranger
 from tristunnel.sessions.tickets import TicketBook
 from tristunnel.text.addresses import addressText
-from tristunnel.tls.hostnames import hostName
+from tristunnel.text.hosts import hostSaid
 from tristunnel.tunnels.capability import claimTunnel
 from tristunnel.tunnels.registry import Lease
 from tristunnel.tunnels.service import Caller, TunnelService
@@ -257,7 +257,7 @@ class Admission(FramedProtocol):
                 "protocol-error", f"this server speaks version {VERSION} only"
             )
         multiplexer = self.extendedMultiplexer(offer, True, self.openedByClient)
-        self._host = hostName(offer.get("host"))
+        self._host = hostSaid(offer.get("host"))
         answer = {"version": VERSION, **extensionOffer(self.limits)}
         if self._tunnel is None:
             answer.update(self._takeLease(identity, offer.get("lease")))

@@ -19,7 +19,7 @@ from tristunnel.sessions.vtunnel import (
     VTunnelClientSide,
     VTunnelSession,
 )
-from tristunnel.tunnels.tunnel import hostAndPort
+from tristunnel.text.hosts import hostAndPort
 from tristunnel.wire.vtunnel import (
     CONNECT,
     LISTEN,

@@ -23,7 +23,7 @@ from tristunnel.relay.local import ServiceConnector
 from tristunnel.sessions.multiplexer import Limits
 from tristunnel.sessions.zlayer_messages import MessageSession
 from tristunnel.sessions.zlayer_reasons import IN_USE, reasonIn
-from tristunnel.tunnels.tunnel import hostAndPort
+from tristunnel.text.hosts import hostAndPort
 from tristunnel.websocket.data import DataEnd, DataFlow
 from tristunnel.wire.zlayer import (
     MAX_MESSAGE,

@@ -4,6 +4,8 @@ Addresses as people read them.
 
 from __future__ import annotations
 
+from tristunnel.text.hosts import hostAndPort
+
 __all__ = ["addressText"]
 
 
@@ -21,4 +23,4 @@ def addressText(address: object) -> str:
         return f"unix:{name.decode(errors='replace')}" if name else "unix"
     if host.startswith("::ffff:") and "." in host:
         host = host[7:]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return hostAndPort(host, port)

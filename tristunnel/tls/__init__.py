@@ -5,8 +5,7 @@ Certificates, keys and the TLS connections made with them.
       errors that people can act upon.
     - L{tristunnel.tls.certificates} makes a self-signed certificate and knows
       fingerprints.
-    - L{tristunnel.tls.paths} and L{tristunnel.tls.hostnames} read what
-      callers write for files and machines.
+    - L{tristunnel.tls.paths} reads what callers write for files.
     - L{tristunnel.tls.contexts} holds the one TLS policy of the project.
     - L{tristunnel.tls.watch} notices that files changed.
     - L{tristunnel.tls.server_context} serves one certificate from files.

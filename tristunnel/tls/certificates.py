@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tristunnel.errors import TunnelError
-from tristunnel.tls.hostnames import parseHost
+from tristunnel.text.hosts import parseHost
 from tristunnel.tls.paths import PathLike, pathText
 from tristunnel.tls.pem import loadCertificates
 

@@ -25,8 +25,8 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
+from tristunnel.text.hosts import parseHost
 from tristunnel.tls.contexts import acceptableProtocols, clientContext
-from tristunnel.tls.hostnames import parseHost
 from tristunnel.tls.paths import PathLike, pathText
 from tristunnel.tls.pem import (
     loadAuthorities,

@@ -12,7 +12,8 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from tristunnel.errors import TunnelError
-from tristunnel.tunnels.tunnel import Tunnel, hostAndPort
+from tristunnel.text.hosts import hostAndPort
+from tristunnel.tunnels.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from tristunnel.interfaces import ITunnelRegistry

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tristunnel.errors import TunnelError
+from tristunnel.text.hosts import hostAndPort
 from tristunnel.tunnels.rendezvous import Rendezvous
-from tristunnel.tunnels.tunnel import Tunnel, hostAndPort
+from tristunnel.tunnels.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from tristunnel.interfaces import End

@@ -34,7 +34,7 @@ from tristunnel.rules.house import HouseRules
 from tristunnel.rules.quota import TunnelQuota
 from tristunnel.rules.rights import TunnelRights
 from tristunnel.sessions.tickets import Tickets
-from tristunnel.tls.hostnames import hostName
+from tristunnel.text.hosts import hostAndPort, hostSaid
 from tristunnel.tunnels.capability import viaCapability
 from tristunnel.tunnels.clients import ConnectedClients
 from tristunnel.tunnels.ledger import Ledger
@@ -42,7 +42,7 @@ from tristunnel.tunnels.options import TunnelOptions, policyFrom
 from tristunnel.tunnels.raw import viaTCP, viaTLS
 from tristunnel.tunnels.registry import Lease, Leases
 from tristunnel.tunnels.rendezvous import Rendezvous, WaitingRoom
-from tristunnel.tunnels.tunnel import Tunnel, hostAndPort
+from tristunnel.tunnels.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from tristunnel.node.tunnel import NodeTunnel
@@ -85,7 +85,7 @@ class Caller:
     certificate: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "host", hostName(self.host) or "localhost")
+        object.__setattr__(self, "host", hostSaid(self.host) or "localhost")
 
     @property
     def web(self) -> str:

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from tristunnel.errors import TunnelError
 from tristunnel.relay.join import join
 from tristunnel.rules.policy import VisitorPolicy
+from tristunnel.text.hosts import hostAndPort
 
 if TYPE_CHECKING:
     from tristunnel.auth.realm import Identity
@@ -21,16 +22,9 @@ if TYPE_CHECKING:
     from tristunnel.observer import ServerObserver
     from tristunnel.relay.limits import Throttle
 
-__all__ = ["Stream", "Tunnel", "hostAndPort"]
+__all__ = ["Stream", "Tunnel"]
 
 _log = Logger()
-
-
-def hostAndPort(host: str, port: int) -> str:
-    """
-    Write a host and a port as a URI does.
-    """
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @dataclass(eq=False)

@@ -17,7 +17,7 @@ from tristunnel.auth.certificate import certificateName
 from tristunnel.auth.realm import Authenticator, Identity
 from tristunnel.errors import TunnelError
 from tristunnel.server.gate import sourceOf
-from tristunnel.tls.hostnames import hostName
+from tristunnel.text.hosts import hostSaid
 from tristunnel.tunnels.service import Caller
 from tristunnel.web.forwarded import Forwarded
 
@@ -30,7 +30,7 @@ def hostOf(request: Request) -> str:
     """
     text = (request.getHeader(b"host") or b"").decode("utf-8", "replace")
     host = text if text.endswith("]") else text.rpartition(":")[0] or text
-    return hostName(host) or str(getattr(request.getHost(), "host", "localhost"))
+    return hostSaid(host) or str(getattr(request.getHost(), "host", "localhost"))
 
 
 def _portOf(request: Request, secure: bool) -> int:

@@ -8,7 +8,7 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from autobahn.twisted.websocket import WebSocketClientFactory
 from twisted.internet.defer import CancelledError, Deferred
@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
+from tristunnel.text.hosts import hostHeader, hostName, portNumber
 from tristunnel.websocket.connection import (
     PING_INTERVAL,
     Connection,
@@ -41,6 +42,9 @@ OPEN_TIMEOUT = 30.0
 
 USER_AGENT = "tristunnel"
 
+_READY = "/%:@!$&'()*+,;=?~[]|"
+"""What is in a URL's path or query as it should be."""
+
 
 def _shown(url: str) -> str:
     """
@@ -56,9 +60,10 @@ class WebSocketURL:
     The parts of a WebSocket's URL.
 
     @ivar secure: Whether it is C{wss}.
-    @ivar host: Name or address, without brackets.
+    @ivar host: As L{hostName<tristunnel.text.hosts.hostName>} writes it.
     @ivar port: The number.
-    @ivar text: The URL without a name and password.
+    @ivar hostHeader: What the request says of both.
+    @ivar text: The URL in ASCII, without a name and password.
     @ivar where: The same without a query, which may have a token in it.
     @ivar headers: What they are said by instead.
     """
@@ -68,28 +73,32 @@ class WebSocketURL:
         @raise TunnelError: C{bad-option}.
         """
         try:
+            if " " in url or not url.isprintable():
+                # Which urlsplit passes over.
+                raise ValueError("there is a space in it")
             parts = urlsplit(url)
-            port = parts.port
-        except ValueError:
-            raise TunnelError(
-                "bad-option", f"{_shown(url)!r} is no WebSocket URL"
-            ) from None
-        if parts.scheme not in ("ws", "wss") or not parts.hostname:
+            if parts.scheme not in ("ws", "wss"):
+                raise ValueError("it begins with neither ws:// nor wss://")
+            if not parts.hostname:
+                raise ValueError("the host is missing")
+            if parts.fragment:
+                raise ValueError("nobody is told what follows '#'")
+            self.host = hostName(parts.hostname)
+            usual = 443 if parts.scheme == "wss" else 80
+            port = parts.netloc.rpartition("@")[2].rpartition("]")[2].partition(":")[2]
+            self.port = portNumber(port) if port else usual
+        except ValueError as error:
             raise TunnelError(
                 "bad-option",
-                f"{_shown(url)!r} is no WebSocket URL; write ws://HOST:PORT/PATH or"
-                " wss://HOST/PATH",
-            )
-        if parts.fragment or not url.isprintable() or " " in url:
-            raise TunnelError("bad-option", f"{_shown(url)!r} is no WebSocket URL")
+                f"{_shown(url)!r} is no WebSocket URL ({error}); write"
+                " ws://HOST:PORT/PATH or wss://HOST/PATH",
+            ) from None
         self.secure = parts.scheme == "wss"
-        self.host = parts.hostname
-        self.port = port or (443 if self.secure else 80)
-        self.path = parts.path or "/"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        where = f"{host}:{self.port}"
-        self.text = urlunsplit((parts.scheme, where, self.path, parts.query, ""))
-        self.where = urlunsplit((parts.scheme, where, self.path, "", ""))
+        self.hostHeader = hostHeader(self.host, self.port, usual)
+        self.path = quote(parts.path or "/", safe=_READY)
+        place = parts.scheme, self.hostHeader, self.path
+        self.text = urlunsplit((*place, quote(parts.query, safe=_READY), ""))
+        self.where = urlunsplit((*place, "", ""))
         self.headers: dict[str, str] = {}
         if parts.username is not None:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
@@ -104,6 +113,7 @@ class _Factory(WebSocketClientFactory):
 
     noisy = False
     connection: ClientConnection | None = None
+    hostHeader = ""
 
     def buildProtocol(self, addr: object) -> ClientConnection | None:
         """
@@ -131,6 +141,7 @@ def clientFactory(
         headers=dict(headers),
         reactor=reactor,
     )
+    factory.hostHeader = url.hostHeader
     factory.setProtocolOptions(
         failByDrop=False,
         utf8validateIncoming=False,

@@ -4,6 +4,7 @@ The two roles of a WebSocket.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -73,12 +74,21 @@ class ClientConnection(Connection, WebSocketClientProtocol):  # type: ignore[mis
         is, since the headers may hold secrets.
         """
         if not INegotiated.providedBy(self.transport):
-            super().startHandshake()
+            self.handshakeCompleted()
 
     def handshakeCompleted(self) -> None:
         """
         The server has proved who it is.
         """
+        send = self.sendData
+
+        def sendHead(head: bytes) -> None:
+            # Autobahn names the usual port, and an address without brackets.
+            self.sendData = send
+            host = b"\r\nHost: " + self.factory.hostHeader.encode("ascii")
+            send(re.sub(rb"\r\nHost: [^\r]*", host, head, count=1))
+
+        self.sendData = sendHead
         super().startHandshake()
 
     def dataReceived(self, data: bytes) -> None:

@@ -15,7 +15,7 @@ from twisted.web.template import Element
 
 from tristunnel.errors import TunnelError
 from tristunnel.rpc.plain import errorText
-from tristunnel.tunnels.tunnel import hostAndPort
+from tristunnel.text.hosts import hostAndPort
 from tristunnel.web.dashboard.deeds import DONE, VERBS, Deeds, kindOf
 from tristunnel.web.dashboard.forms import GrantedPage, GrantPage, QuestionPage
 from tristunnel.web.dashboard.guard import Guard

@@ -1,0 +1,156 @@
+"""
+Hosts and their ports as people write them, and as name servers, kernels,
+certificates and C{Host} headers have them.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import idna
+
+__all__ = [
+    "hostAndPort",
+    "hostHeader",
+    "hostName",
+    "hostSaid",
+    "parseHost",
+    "parsePlace",
+    "portNumber",
+]
+
+# More than DNS calls a host name: Docker, Netlify and hosts files have
+# underscores, hyphens at the edges and in the third and fourth place.
+_LABEL = re.compile(r"[a-z0-9_-]{1,63}")
+_ZONE = re.compile(r"[\w.~-]+")
+_LONGEST = 253
+
+
+def _asAddress(text: str) -> str | None:
+    """
+    Read an IP address, which may have brackets and a zone.
+    """
+    bare = text[1:-1] if text[:1] == "[" and text[-1:] == "]" else text
+    # In URLs the percent sign itself is quoted (RFC 6874).
+    address, mark, zone = bare.replace("%25", "%").partition("%")
+    try:
+        parsed = ip_address(address.removesuffix("."))
+    except ValueError:
+        return None
+    if mark and (parsed.version == 4 or not _ZONE.fullmatch(zone)):
+        return None
+    return f"{parsed}{mark}{zone}"
+
+
+def hostName(text: str) -> str:
+    """
+    Write a host's name or address as a name server or the kernel takes it.
+
+    @param text: For example C{BÜCHER.example}, C{my_db}, C{192.0.2.1},
+        C{[::1]} or C{fe80::1%eth0}.
+    @return: An address with its zone and without brackets, or a name in lower
+        case and in ASCII (A-labels). A last dot stays, since it keeps name
+        servers from trying search domains.
+    @raise ValueError: What is wrong, in words.
+    """
+    if (address := _asAddress(text)) is not None:
+        return address
+    name = text.lower()
+    if not name.isascii() and len(name) <= _LONGEST:
+        try:
+            name = idna.uts46_remap(name, std3_rules=False)
+        except UnicodeError:
+            raise ValueError(f"{text!r} is no host") from None
+        # Not idna.encode, which refuses names that people do have: with
+        # underscores, emoji, or two hyphens.
+        name = ".".join(
+            label
+            if label.isascii()
+            else "xn--" + label.encode("punycode").decode("ascii")
+            for label in name.split(".")
+        )
+    labels = name.removesuffix(".").split(".")
+    if len(name) > _LONGEST + 1 or not all(map(_LABEL.fullmatch, labels)):
+        raise ValueError(f"{text[:100]!r} is no host")
+    return _asAddress(name) or name
+
+
+def parseHost(text: str) -> IPv4Address | IPv6Address | str | None:
+    """
+    Read a host name or an IP address as certificates have it.
+
+    @param text: What L{hostName} reads, or C{*.example.com}.
+    @return: The address without its zone, or the name in lower case and in
+        ASCII (A-labels) without the last dot; C{None} when it is neither.
+    """
+    bare = text.strip()
+    wildcard = "*." if bare.startswith("*.") else ""
+    try:
+        name = hostName(bare.removeprefix(wildcard)).removesuffix(".")
+    except ValueError:
+        return None
+    try:
+        return ip_address(name.partition("%")[0])
+    except ValueError:
+        return wildcard + name if len(name) <= _LONGEST else None
+
+
+def hostSaid(text: object) -> str:
+    """
+    Read what a peer calls a host, for a URI.
+
+    @return: An address without its zone, or a name in ASCII; empty when
+        C{text} is neither.
+    """
+    host = parseHost(text) if isinstance(text, str) else None
+    return "" if host is None or str(host).startswith("*") else str(host)
+
+
+def hostAndPort(host: str, port: int) -> str:
+    """
+    Write a host and a port as a URI does: an IPv6 address in brackets.
+    """
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def hostHeader(host: str, port: int, usual: int) -> str:
+    """
+    Write what a C{Host} header says: without a zone, which means something on
+    this machine only, without a last dot, and without the usual port, since
+    proxies compare it with names.
+
+    @param host: What L{hostName} returned.
+    @param usual: The port of the URL's scheme.
+    """
+    bare = host.partition("%")[0].removesuffix(".")
+    whole = hostAndPort(bare, port)
+    return whole.removesuffix(f":{port}") if port == usual else whole
+
+
+def portNumber(text: str) -> int:
+    """
+    @raise ValueError: What is wrong, in words.
+    """
+    if not text:
+        raise ValueError("the port is missing")
+    if len(text) > 5 or not (text.isascii() and text.isdecimal()):
+        raise ValueError(f"{text[:100]!r} is no port")
+    if not 0 < int(text) < 65536:
+        raise ValueError(f"{text!r} is no port")
+    return int(text)
+
+
+def parsePlace(text: str) -> tuple[str, int]:
+    """
+    Read C{HOST:PORT}.
+
+    @return: The host as L{hostName} writes it, and the port.
+    @raise ValueError: What is wrong, in words.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or port.endswith("]"):
+        host, port = text, ""
+    if not host:
+        raise ValueError("the host is missing")
+    return hostName(host), portNumber(port)
