@@ -207,7 +207,8 @@ class _Lookups:
         asking.over.addCallback(self._answered, host)
         resolver = self._reactor.nameResolver
         if isinstance(resolver, GAIResolver):
-            resolver = GAIResolver(self._reactor, self._pool, asking.getaddrinfo)
+            own: Any = asking.getaddrinfo
+            resolver = GAIResolver(self._reactor, self._pool, own)
         resolver.resolveHostName(asking, host, 0)
 
     def _pool(self) -> ThreadPool:

@@ -80,16 +80,19 @@ class ClientConnection(Connection, WebSocketClientProtocol):  # type: ignore[mis
         """
         The server has proved who it is.
         """
-        send = self.sendData
-
-        def sendHead(head: bytes) -> None:
-            # Autobahn names the usual port, and an address without brackets.
-            self.sendData = send
-            host = b"\r\nHost: " + self.factory.hostHeader.encode("ascii")
-            send(re.sub(rb"\r\nHost: [^\r]*", host, head, count=1))
-
-        self.sendData = sendHead
         super().startHandshake()
+
+    def sendData(
+        self, data: bytes, sync: bool = False, chopsize: int | None = None
+    ) -> None:
+        """
+        Send what autobahn made, which names the usual port, and an address
+        without brackets.
+        """
+        if self.state == self.STATE_CONNECTING:
+            host = b"\r\nHost: " + self.factory.hostHeader.encode("ascii")
+            data = re.sub(rb"\r\nHost: [^\r]*", host, data, count=1)
+        super().sendData(data, sync, chopsize)
 
     def dataReceived(self, data: bytes) -> None:
         """
