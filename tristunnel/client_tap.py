@@ -8,6 +8,7 @@ import os
 import sys
 from base64 import b64encode
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +26,7 @@ from tristunnel.client.direct import CARRIERS
 from tristunnel.client.fleet import Clients
 from tristunnel.client.forward import DEFAULT_FORWARD, Forward
 from tristunnel.client.forward_table import FORWARD_FIELDS, checkForwards, forwardOf
+from tristunnel.client.greeting import AUTO, GREETINGS, NEVER
 from tristunnel.client.token import TOKEN_VARIABLE, givenToken
 from tristunnel.client.visitor import localEndpoint
 from tristunnel.client.way_options import WayOptionsMixin, trustOf, wayOf
@@ -104,6 +106,7 @@ class Options(PolicyOptionsMixin, WayOptionsMixin, ConfiguredOptions):
         ),
         ("rpc", None, None, "Answer calls about this client here; off: nowhere."),
         ("log-format", None, "text", "How the log is written: text or json."),
+        ("extension", None, AUTO, "Name it to the server: auto, always or never."),
         ("carrier", None, "auto", "How visitors travel: session, direct, or auto."),
         (
             "sessions",
@@ -357,9 +360,14 @@ class Options(PolicyOptionsMixin, WayOptionsMixin, ConfiguredOptions):
         token = "" if self["tunnel"] else self._token(environment)
         if token and (self["token-file"] or not self["credentials"]):
             self["credentials"]["token"] = token
+        if self["extension"] not in GREETINGS:
+            raise TunnelError(
+                "bad-option", f"--extension takes one of {', '.join(GREETINGS)}"
+            )
         self._checkDialect(reactor)
         trust = trustOf(self)
         way = wayOf(reactor, self, self._headers())
+        way = replace(way, greeting=self["extension"])
         if self["tunnel"]:
             self.server = parseTunnelURI(
                 reactor, self["tunnel"], trust, self["connect"] or "", way
@@ -424,6 +432,13 @@ class Options(PolicyOptionsMixin, WayOptionsMixin, ConfiguredOptions):
         if self["service"] and (not self["listen"] or dialect != "framed"):
             raise TunnelError(
                 "bad-option", "--service NAME goes with --listen ENDPOINT, by session"
+            )
+        if self["extension"] == NEVER and (
+            dialect != "framed" or self["tunnel"] or self["service"]
+        ):
+            raise TunnelError(
+                "bad-option",
+                "--extension never goes with --forward, at a W3P server",
             )
         if dialect == "framed":
             return

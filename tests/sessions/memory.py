@@ -354,10 +354,14 @@ def plainPair(limits: Limits | None = None) -> Pair:
     clock = Clock()
     return Pair(
         Side(
-            lambda side: PlainServerSide(side.sink, clock.seconds, side.opened, limits)
+            lambda side: PlainServerSide(
+                side.sink, clock.seconds, side.opened, limits, clock.callLater
+            )
         ),
         Side(
-            lambda side: PlainClientSide(side.sink, clock.seconds, side.opened, limits)
+            lambda side: PlainClientSide(
+                side.sink, clock.seconds, side.opened, limits, clock.callLater
+            )
         ),
         clock,
     )

@@ -59,7 +59,6 @@ def _leave(pair: Pair, far: RecordingEnd, bad: BadEnd) -> None:
     far.end()
     # W3P's dialect waits for an answer first.
     pair.clock.advance(LINGER)
-    pair.server.multiplexer.tick()
 
 
 def _crash(pair: Pair, far: RecordingEnd, bad: BadEnd) -> None:

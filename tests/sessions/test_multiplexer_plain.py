@@ -228,11 +228,9 @@ class ServerSideTests(SynchronousTestCase):
         self.clock.advance(LINGER - 1)
         self.hear((1, DATA, b"ans"))
         self.clock.advance(LINGER - 1)
-        self.side.tick()
         self.hear((1, DATA, b"wer"))
         self.assertEqual(self.sink.frames(), [])
         self.clock.advance(LINGER)
-        self.side.tick()
         self.assertEqual(self.sink.frames(), [(1, CLOSE, b"")])
         self.assertEqual(bytes(visitor.taken), b"answer")
         self.assertEqual((visitor.finishes, visitor.closings), (1, [None]))
@@ -265,7 +263,6 @@ class ServerSideTests(SynchronousTestCase):
         visitor.end()
         self.assertEqual(self.sink.frames(), [])
         self.clock.advance(ANSWER_LINGER)
-        self.side.tick()
         self.assertEqual(self.sink.frames(), [(1, CLOSE, b"")])
 
     def test_endInTheMiddle(self) -> None:
@@ -512,7 +509,11 @@ class ClientSideTests(SynchronousTestCase):
         self.sink = MemorySink()
         self.services: list[RecordingEnd] = []
         self.side = PlainClientSide(
-            self.sink, self.clock.seconds, self.opened, Limits(streams=3)
+            self.sink,
+            self.clock.seconds,
+            self.opened,
+            Limits(streams=3),
+            self.clock.callLater,
         )
 
     def opened(self, stream: SessionStream, info: dict[str, object]) -> None:

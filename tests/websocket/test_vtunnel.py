@@ -121,7 +121,11 @@ class ServerSideTests(SynchronousTestCase):
         self.clock = Clock()
         self.connection = FakeConnection()
         self.side = VTunnelServerSide(
-            TextLink(self.connection), self.clock.seconds, lambda stream, info: None
+            TextLink(self.connection),
+            self.clock.seconds,
+            lambda stream, info: None,
+            None,
+            self.clock.callLater,
         )
 
     def open(self, port: int = 9000) -> RecordingEnd:
@@ -175,7 +179,6 @@ class ServerSideTests(SynchronousTestCase):
         self.come(type="data", stream_id=1, data="YW5zd2Vy")
         self.assertEqual(b"answer", bytes(end.taken))
         self.clock.advance(LINGER)
-        self.side.tick()
         self.assertEqual(["close"], [m.kind for m in self.connection.messages()])
 
     def test_noCredit(self) -> None:

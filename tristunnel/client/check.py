@@ -133,6 +133,7 @@ class ClientCheck:
         self._dialect = dialect
         self._resolve = resolve or resolveWith(reactor)
         self._now = now
+        self._greeting = server.greeting()
         # Where the first connection goes.
         proxy = server.way.proxy
         self._host, self._port = server.host, server.port
@@ -311,6 +312,14 @@ class ClientCheck:
                 " given by --token-file, --credentials-file or a variable",
             ) from None
         session.close()
+        if not session.extended and self._greeting.tried:
+            return Finding(
+                "WARN",
+                "credential",
+                "the server lets us in without our key among the credentials only:"
+                " if it is W3P's, give --extension never, or the first attempt after"
+                " each start is in vain",
+            )
         spoken = "framed" if session.extended else "plain W3P"
         name = self._credentials.get("id")
         as_ = f" as {name}" if isinstance(name, str) and name else ""
@@ -322,6 +331,20 @@ class ClientCheck:
 
         @param quiet: For how many seconds it shall have no pings.
         @return: The session, which is to be closed.
+        """
+        session = await self._greet(quiet)
+        try:
+            await inTime(self._reactor, session.whenReady(), "no answer came")
+        except TunnelError:
+            session.close()
+            if session.unanswered and self._greeting.unanswered():
+                return await self._login(quiet)
+            raise
+        return session
+
+    async def _greet(self, quiet: float) -> Any:
+        """
+        Connect and say who we are.
         """
         factory = TunnelClientFactory(
             self._reactor,
@@ -336,13 +359,8 @@ class ClientCheck:
         )
         factory.access = self._server.access
         factory.quiet = quiet
-        session: Any = await self._wait(self._server.endpoint.connect(factory))
-        try:
-            await inTime(self._reactor, session.whenReady(), "no answer came")
-        except TunnelError:
-            session.close()
-            raise
-        return session
+        factory.extended = self._greeting.extended
+        return await self._wait(self._server.endpoint.connect(factory))
 
     @staticmethod
     def _noService(uri: str) -> Any:

@@ -18,6 +18,7 @@ from twisted.internet.endpoints import (
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
+from tristunnel.client.greeting import ALWAYS, Greeting
 from tristunnel.client.way import Way
 from tristunnel.errors import TunnelError
 from tristunnel.text.strings import (
@@ -135,6 +136,14 @@ class ServerAddress:
         way can have said it.
         """
         return self.verification is not None and not self.trust.insecure
+
+    def greeting(self) -> Greeting:
+        """
+        How to greet it at first. W3P has no WebSockets, and what a URI is for
+        needs the extension.
+        """
+        ours = self.isWebSocket or self.capability or self.access
+        return Greeting(ALWAYS if ours else self.way.greeting)
 
     def notReached(self, failure: Failure) -> TunnelError:
         """

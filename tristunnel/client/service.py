@@ -28,6 +28,7 @@ from tristunnel.process.drain import FAREWELL, GRACE, Drain
 from tristunnel.rpc.pending import RemoteError
 from tristunnel.sessions.client import TunnelClientFactory, TunnelClientProtocol
 from tristunnel.sessions.endings import Confirmations
+from tristunnel.sessions.framed import EXTENSION
 
 __all__ = ["TunnelClientService", "backoff"]
 
@@ -106,6 +107,9 @@ class TunnelClientService(Service):
         self._delay = delay
         self._carrier = carrier or Carrier()
         self._confirmations = Confirmations(reactor)
+        self._greeting = server.greeting()
+        if self._lease.id:
+            self._greeting.answered(extended=True)
         self._work: Deferred[None] | None = None
         self._drain: Drain | None = None
         self._attempt: IDelayedCall | None = None
@@ -222,6 +226,7 @@ class TunnelClientService(Service):
         factory.carrier, factory.endpoint = self._carrier, self._server.endpoint
         factory.confirmations = self._confirmations
         factory.access = self._server.access
+        factory.extended = self._greeting.extended
         session: TunnelClientProtocol | None = None
         try:
             session = await self._connect(factory)
@@ -231,7 +236,10 @@ class TunnelClientService(Service):
                 session.transport.abortConnection()
             raise
         except TunnelError as refusal:
+            if session is not None and session.unanswered:
+                self._unanswered()
             return refusal, True
+        self._greeting.answered(session.extended)
         self.session = session
         session.tunnelClosed = self._tunnelClosed
         self._settled, self._told = set(), set()
@@ -246,6 +254,20 @@ class TunnelClientService(Service):
         if turnedAway is not None:
             return turnedAway, True
         return session.leaving or reason, False
+
+    def _unanswered(self) -> None:
+        """
+        Greet a server that closed the connection in another way, if it may be
+        one of W3P's that looks at all of the credentials.
+        """
+        if self._greeting.unanswered():
+            self._log.warn(
+                "{where} may be a W3P server whose filter refuses the key"
+                " {key!r} among the credentials: trying once without it, as with"
+                " --extension never",
+                where=self._server.where,
+                key=EXTENSION,
+            )
 
     async def _connect(self, factory: TunnelClientFactory) -> TunnelClientProtocol:
         """
@@ -542,28 +564,44 @@ class TunnelClientService(Service):
         """
         A W3P server has opened one tunnel, on a port of its own choice.
         """
-        streams = [forward for forward in self._forwards if not forward.isUDP]
+        served = [f for f in self._forwards if not self._beyondW3P(f)]
         for forward in self._forwards:
-            if forward.isUDP:
-                self.observer.tunnelFailed(
-                    forward.wanted,
-                    TunnelError("not-permitted", "a W3P server knows no UDP"),
+            why = self._beyondW3P(forward)
+            if not why and forward is not served[0]:
+                why = (
+                    "a W3P server opens one tunnel per client; start another client"
+                    f" for {forward.spec}"
                 )
-        if not streams:
+            if why:
+                refusal = TunnelError("not-permitted", why)
+                self.observer.tunnelFailed(forward.wanted, refusal)
+        if not served:
             return
-        first, *others = streams
+        first = served[0]
+        if first.name or first.port not in (0, session.port):
+            why = f"a W3P server chooses the port, and chose {session.port}"
+            refusal = TunnelError("not-permitted", why)
+            self.observer.tunnelFailed(first.wanted, refusal)
         host = self._server.host or "localhost"
         host = f"[{host}]" if ":" in host else host
         self.observer.tunnelReady(f"tcp://{host}:{session.port}", first.target)
-        for forward in others:
-            self.observer.tunnelFailed(
-                forward.wanted,
-                TunnelError(
-                    "not-permitted",
-                    "a W3P server opens one tunnel per client; start another client"
-                    f" for {forward.spec}",
-                ),
+
+    def _beyondW3P(self, forward: Forward) -> str:
+        """
+        Say why a W3P server cannot have a forward.
+
+        @return: Nothing if it can.
+        """
+        if forward.isUDP:
+            return "a W3P server knows no UDP"
+        if forward.private:
+            return "a W3P server has no private services: its port is everybody's"
+        if self.tunnelOptions if forward.policy is None else forward.policy.describe():
+            return (
+                "a W3P server asks nothing of visitors: it would let in those whom"
+                " --allow and the like keep out"
             )
+        return ""
 
     def _serviceFor(self, uri: str) -> tuple[str, IStreamClientEndpoint | UDPService]:
         """
@@ -572,7 +610,7 @@ class TunnelClientService(Service):
         if not uri:
             # A plain W3P server's.
             for forward in self._forwards:
-                if not forward.isUDP:
+                if not self._beyondW3P(forward):
                     return forward.target, forward.endpoint
         elif self._server.capability:
             return self._forwards[0].target, self._forwards[0].endpoint

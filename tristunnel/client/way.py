@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from tristunnel.client.greeting import AUTO
 from tristunnel.client.proxy import ProxiedEndpoint, Proxy
 from tristunnel.errors import TunnelError
 from tristunnel.relay.dial import HostEndpoint
@@ -28,11 +29,14 @@ class Way:
     @ivar proxy: An HTTP proxy to connect through, or C{None}.
     @ivar headers: What a WebSocket's request says beyond what it must.
     @ivar pingInterval: Seconds between a WebSocket's pings, 0 for none.
+    @ivar greeting: Whether the handshake names our extension, one of
+        L{GREETINGS<tristunnel.client.greeting.GREETINGS>}.
     """
 
     proxy: Proxy | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     pingInterval: float = PING_INTERVAL
+    greeting: str = AUTO
 
     def reach(self, reactor: Any, host: str, port: int) -> IStreamClientEndpoint:
         """

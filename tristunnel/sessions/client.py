@@ -70,6 +70,8 @@ class TunnelClientProtocol(FramedProtocol):
     @ivar tunnels: URIs of tunnels that the lease has kept open.
     @ivar leaving: Why the server is about to go, or C{None}.
     @ivar quiet: Seconds for which neither side sends pings, as was granted.
+    @ivar unanswered: Whether the server closed the connection after it was
+        greeted, and had said nothing.
     """
 
     factory: TunnelClientFactory
@@ -87,6 +89,8 @@ class TunnelClientProtocol(FramedProtocol):
         self.tunnels: list[str] = []
         self.leaving: TunnelError | None = None
         self.quiet = 0.0
+        self.unanswered = False
+        self._greeted = False
         self._goingAway: TunnelError | None = None
         self.tunnelClosed: Callable[[str, TunnelError], None] | None = None
         self._observer = factory.observer
@@ -153,6 +157,11 @@ class TunnelClientProtocol(FramedProtocol):
         Send the credentials and what we speak.
         """
         factory = self.factory
+        self._greeted = True
+        if not factory.extended:
+            self.sendHandshake(factory.credentials)
+            self._observer.credentialsSent(self.transport.getPeer())
+            return
         offer: dict[str, object] = {
             "versions": [VERSION],
             **extensionOffer(self.limits),
@@ -508,6 +517,7 @@ class TunnelClientProtocol(FramedProtocol):
             return explained
         if looksLikeTLS(self._heard):
             return self._explain(TunnelError("protocol-error"))
+        self.unanswered = self._greeted and not self._heard
         why = f"{where} closed the connection before it answered"
         if not INegotiated.providedBy(self.transport):
             why += "; if it speaks TLS, write tls: instead of tcp:"
@@ -557,6 +567,7 @@ class TunnelClientFactory(ClientFactory[TunnelClientProtocol]):
         client visits; it needs no credentials then.
     @ivar quiet: Seconds for which neither side shall send pings, to find out
         how long a connection may be silent on its way.
+    @ivar extended: Whether the handshake names the extension.
     """
 
     noisy = False
@@ -588,6 +599,7 @@ class TunnelClientFactory(ClientFactory[TunnelClientProtocol]):
         self.capability = capability
         self.access: Mapping[str, object] | None = None
         self.quiet = 0.0
+        self.extended = True
         self.explain = explain
         self.limits = limits or Limits()
         self.handshakeTimeout = handshakeTimeout

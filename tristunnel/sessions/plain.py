@@ -66,8 +66,9 @@ LINGER = 10.0
 """Seconds of silence after which a visitor's end-of-file is passed on,
 although it still awaited an answer."""
 
-ANSWER_LINGER = 1.0
-"""The same, once the answer has begun."""
+ANSWER_LINGER = 0.25
+"""The same, once the answer has begun. Most visitors leave on its last byte, and
+those who sent their end in the midst of it have it come without such gaps."""
 
 LEAVE = 120.0
 """Seconds in which a local end must be over after its stream was closed: the
@@ -80,8 +81,7 @@ class _PlainMultiplexer(Multiplexer):
     """
     What both sides of a plain session share.
 
-    @param callLater: Has something called later; without it deadlines are looked
-        at by L{tick} alone.
+    @param callLater: Has something called later.
     @cvar pause: Seconds for which streams may hold up the session.
     @ivar waiting: Bytes that wait for all readers together.
     """
@@ -93,8 +93,8 @@ class _PlainMultiplexer(Multiplexer):
         sink: Sink,
         seconds: Callable[[], float],
         opened: Callable[[SessionStream, dict[str, object]], None],
-        limits: Limits | None = None,
-        callLater: Callable[..., Any] | None = None,
+        limits: Limits | None,
+        callLater: Callable[..., Any],
     ) -> None:
         super().__init__(sink, seconds, opened, limits)
         self.waiting = 0
@@ -225,7 +225,7 @@ class _PlainMultiplexer(Multiplexer):
         Look at those that hold the session up, when they have done so for as
         long as they may.
         """
-        if self._callLater is not None and self._look is None:
+        if self._look is None:
             patience = self._patienceNow(self._seconds())
             self._look = self._callLater(patience, self._lookNow)
 
@@ -372,6 +372,23 @@ class _PlainMultiplexer(Multiplexer):
                 self._left.append((since, reference))
 
 
+class _Lingering:
+    """
+    A visitor that sends no more and may still be answered.
+
+    @ivar patience: Seconds that its service may be silent.
+    @ivar since: When it last was not, in seconds.
+    @ivar timer: Looks at that.
+    """
+
+    __slots__ = ("patience", "since", "timer")
+
+    def __init__(self, patience: float, since: float) -> None:
+        self.patience = patience
+        self.since = since
+        self.timer: Any = None
+
+
 class PlainServerSide(_PlainMultiplexer):
     """
     A plain W3P client's streams, at the server.
@@ -382,15 +399,14 @@ class PlainServerSide(_PlainMultiplexer):
         sink: Sink,
         seconds: Callable[[], float],
         opened: Callable[[SessionStream, dict[str, object]], None],
-        limits: Limits | None = None,
-        callLater: Callable[..., Any] | None = None,
+        limits: Limits | None,
+        callLater: Callable[..., Any],
     ) -> None:
         super().__init__(sink, seconds, opened, limits, callLater)
         self._lastId = 0
         self._unanswered: set[int] = set()
-        # Of visitors that send no more: how long their service may be silent,
-        # and when it last was not.
-        self._lingering: dict[SessionStream, tuple[float, float]] = {}
+        # Of visitors that send no more, by stream.
+        self._lingering: dict[SessionStream, _Lingering] = {}
         self._answered: dict[int, float] = {}
         self._told: OrderedDict[int, None] = OrderedDict()
 
@@ -454,21 +470,39 @@ class PlainServerSide(_PlainMultiplexer):
             self._unanswered.discard(streamId)
             self._answered[streamId] = now = self._seconds()
             if stream in self._lingering:
-                self._lingering[stream] = (self._lingering[stream][0], now)
+                self._lingering[stream].since = now
 
     def sendEnd(self, stream: SessionStream) -> None:
         """
         The visitor sends no more: close, unless its answer is due or coming.
         """
-        now = self._seconds()
-        if stream.id in self._unanswered:
-            self._lingering[stream] = (LINGER, now)
-            stream.finished = True
-        elif now - self._answered.get(stream.id, -ANSWER_LINGER) < ANSWER_LINGER:
-            self._lingering[stream] = (ANSWER_LINGER, self._answered[stream.id])
-            stream.finished = True
-        else:
+        patience, since = LINGER, self._seconds()
+        if stream.id not in self._unanswered:
+            patience, since = ANSWER_LINGER, self._answered.get(stream.id, -PAUSE)
+        self._lingering[stream] = _Lingering(patience, since)
+        stream.finished = True
+        self._lingered(stream)
+
+    def _lingered(self, stream: SessionStream) -> None:
+        """
+        Close if no answer came for long enough, or see again when that is so.
+        """
+        lingering = self._lingering[stream]
+        left = lingering.since + lingering.patience - self._seconds()
+        if left <= 0:
+            self._stopLingering(stream)
             super().sendEnd(stream)
+        else:
+            lingering.timer = self._callLater(left, self._lingered, stream)
+
+    def _stopLingering(self, stream: SessionStream) -> None:
+        """
+        Wait for no answer.
+        """
+        lingering = self._lingering.pop(stream, None)
+        timer = None if lingering is None else lingering.timer
+        if timer is not None and timer.active():
+            timer.cancel()
 
     def streamOver(self, stream: SessionStream, held: int) -> None:
         """
@@ -476,19 +510,8 @@ class PlainServerSide(_PlainMultiplexer):
         """
         self._unanswered.discard(stream.id)
         self._answered.pop(stream.id, None)
-        self._lingering.pop(stream, None)
+        self._stopLingering(stream)
         super().streamOver(stream, held)
-
-    def tick(self) -> None:
-        """
-        Pass on the ends of visitors whose answers have stopped coming.
-        """
-        super().tick()
-        now = self._seconds()
-        for stream, (patience, since) in list(self._lingering.items()):
-            if now - since >= patience:
-                self._lingering.pop(stream, None)
-                super().sendEnd(stream)
 
 
 class PlainClientSide(_PlainMultiplexer):
@@ -503,8 +526,8 @@ class PlainClientSide(_PlainMultiplexer):
         sink: Sink,
         seconds: Callable[[], float],
         opened: Callable[[SessionStream, dict[str, object]], None],
-        limits: Limits | None = None,
-        callLater: Callable[..., Any] | None = None,
+        limits: Limits | None,
+        callLater: Callable[..., Any],
     ) -> None:
         super().__init__(sink, seconds, opened, limits, callLater)
         self._gone: OrderedDict[int, None] = OrderedDict()
