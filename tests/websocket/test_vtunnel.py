@@ -253,6 +253,43 @@ class ClientSideTests(SynchronousTestCase):
             [m[:2] for m in self.connection.messages()],
         )
 
+    def test_mute(self) -> None:
+        """
+        A server that says nothing for two pings is dead, unless it was so the last
+        time, too: an early one answers none.
+        """
+        self.session.maybeMute = True
+        self.reactor.pump([1.0] * 300)
+        self.assertIsNone(self.session.lost)
+        self.session.maybeMute = False
+        self.reactor.pump([1.0] * 60)
+        assert self.session.lost is not None
+        self.assertTrue(self.session.mute)
+        self.assertIn("said nothing for 60 s", self.session.lost.message)
+
+    def test_speaksWithoutPong(self) -> None:
+        """
+        One that says anything else is not asked for what it may not know.
+        """
+        self.come(type="listen_ok", port=9000)
+        self.reactor.pump([1.0] * 300)
+        self.assertIsNone(self.session.lost)
+
+    def test_pongs(self) -> None:
+        """
+        One that has answered a ping is dead when it answers no more.
+        """
+        for _ in range(5):
+            self.come(type="pong")
+            self.reactor.pump([1.0] * 59)
+            self.assertIsNone(self.session.lost)
+        self.come(type="data", stream_id=7, data="")
+        self.reactor.pump([1.0] * 59)
+        self.assertIsNone(self.session.lost)
+        self.reactor.advance(1)
+        self.assertIsNotNone(self.session.lost)
+        self.assertFalse(self.session.mute)
+
     def test_earlyServer(self) -> None:
         """
         From a server that does not answer, silence is consent.

@@ -45,6 +45,8 @@ class VTunnelClientService(TunnelClientService):
     Stays connected to a vtunnel server, as C{TunnelClientService} does to ours.
     """
 
+    _mute = False
+
     async def _oneSession(self) -> tuple[TunnelError, bool]:
         """
         Connect, serve, and wait for the end.
@@ -57,6 +59,7 @@ class VTunnelClientService(TunnelClientService):
             self._server.host,
             getattr(endpoint, "pingInterval", 0.0),
         )
+        session.maybeMute = self._mute
         try:
             await openWebSocket(self._server, session)
         except TunnelError as refusal:
@@ -66,3 +69,4 @@ class VTunnelClientService(TunnelClientService):
             return await session.whenOver(), False
         finally:
             self.session = None
+            self._mute = self._mute or session.mute

@@ -26,6 +26,7 @@ from tristunnel.wire.vtunnel import (
     LISTEN_ERR,
     LISTEN_OK,
     PING,
+    PONG,
     Message,
 )
 
@@ -53,6 +54,10 @@ class VTunnelClientSession(VTunnelSession):
     @param host: The server, in tunnels' addresses.
     @param pingInterval: Seconds between the messages that keep a later server
         from hanging up, which it does after 60 s; 0 for none.
+
+    @ivar maybeMute: Whether a server that says nothing at all may be an early
+        one, which answers no pings. Otherwise it is dead after two of them.
+    @ivar mute: Whether this session ended for that.
     """
 
     multiplexer: VTunnelClientSide | None
@@ -76,10 +81,14 @@ class VTunnelClientSession(VTunnelSession):
         self._waitingOver: list[Deferred[TunnelError]] = []
         self._timers: dict[object, IDelayedCall] = {}
         self._answers = False
+        self.maybeMute = False
+        self.mute = False
+        self._heard = self._ponged = False
         self._kinds = {
             CONNECT: self._connect,
             LISTEN_OK: self._listenOK,
             LISTEN_ERR: self._listenErr,
+            PONG: self._pong,
         }
 
     def makeMultiplexer(self, link: TextLink) -> VTunnelClientSide:
@@ -126,7 +135,39 @@ class VTunnelClientSession(VTunnelSession):
         for port in self._forwards:
             self._ask(port)
         self._later(None, ANSWER_TIME, self._noAnswer)
+        if self._pingInterval > 0:
+            self._later(PONG, 2 * self._pingInterval, self._noPong)
         self._schedulePing()
+
+    def textReceived(self, text: bytes) -> None:
+        """
+        A message came: the server is alive.
+        """
+        self._heard = True
+        timer = self._timers.get(PONG)
+        if timer is not None and timer.active():
+            timer.reset(2 * self._pingInterval)
+        super().textReceived(text)
+
+    def _pong(self, message: Message) -> None:
+        """
+        The server is one that answers pings.
+        """
+        self._ponged = True
+
+    def _noPong(self) -> None:
+        """
+        Nothing came for two pings. Servers of before 13 February 2026 answer
+        none, and say nothing either until the first visitor comes.
+        """
+        if self._ponged or not (self._heard or self.maybeMute):
+            self.mute = not self._ponged
+            why = f"the server said nothing for {2 * self._pingInterval:g} s"
+            if self.mute:
+                why += "; if it answers no pings, it will not be asked to again"
+            self.fail(TunnelError("session-lost", why))
+        else:
+            self._later(PONG, 2 * self._pingInterval, self._noPong)
 
     def _ask(self, port: int) -> None:
         """
