@@ -56,6 +56,10 @@ class ServerNotes(ServerObserver):
         """Note it."""
         self.note("clientGone", identity.name, reason.code.name)
 
+    def requestNoted(self, identity: Identity, text: str, refused: bool) -> None:
+        """Note it."""
+        self.note("requestNoted", identity.name, text, refused)
+
     def authenticationFailed(self, peer: IAddress, reason: TunnelError) -> None:
         """Note it."""
         self.note("authenticationFailed", reason.code.name)

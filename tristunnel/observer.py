@@ -80,6 +80,14 @@ class ServerObserver:
         A client has answered a ping, so many seconds after it was sent.
         """
 
+    def requestNoted(self, identity: Identity, text: str, refused: bool) -> None:
+        """
+        A client has changed something, or a dialect that hardly can tell it so
+        has refused it something, of which no other method here tells.
+
+        @param text: What, in one line.
+        """
+
     def peerRefused(self, peer: IAddress, reason: TunnelError) -> None:
         """
         A connection was closed before anybody was known: wrong first bytes, a

@@ -25,12 +25,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import Interface, implementer
 from zope.interface.verify import verifyObject
 
-from tristunnel.auth.checker_chain import CheckerChain
+from tristunnel.auth.checker_chain import FAILURES, CheckerChain
 from tristunnel.auth.clients_file import ClientsFile
 from tristunnel.auth.connection_filter import checkingCallable
 from tristunnel.auth.credentials import ITunnelCredentials, TunnelCredentials
 from tristunnel.auth.realm import (
     ANONYMOUS_IDENTITY,
+    REFUSALS,
     Authenticator,
     Identity,
     IIdentity,
@@ -278,6 +279,23 @@ class AuthenticatorTests(SynchronousTestCase):
         for portal in portals:
             self.assertRefused(Authenticator(portal).authenticate({}, PEER))
             self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_flood(self) -> None:
+        """
+        However many are refused, and however often a checker fails for them,
+        the log has a few lines of it.
+        """
+        for answer in (UnauthorizedLogin(), ZeroDivisionError()):
+            for portal in (
+                portalFor([FixedChecker(answer)]),
+                Portal(TunnelRealm(), [FixedChecker(answer)]),
+            ):
+                self.lines.clear()
+                authenticator = Authenticator(portal)
+                for _ in range(500):
+                    self.assertRefused(authenticator.authenticate({"id": "a"}, PEER))
+                self.assertIn(len(self.lines), range(1, REFUSALS + FAILURES + 1))
+                self.flushLoggedErrors(ZeroDivisionError)
 
     def test_oddAvatarId(self) -> None:
         """

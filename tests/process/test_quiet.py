@@ -4,6 +4,8 @@ Tests for L{tristunnel.process.quiet}, and for the log that uses it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -12,11 +14,11 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.waiting import WaitingEnd
-from tristunnel.auth.realm import ANONYMOUS_IDENTITY
+from tristunnel.auth.realm import ANONYMOUS_IDENTITY, Identity
 from tristunnel.errors import TunnelError
 from tristunnel.observer import ServerObserver
 from tristunnel.process.quiet import INTERVAL, MOST_KINDS, Repetitions
-from tristunnel.server.log import FREELY, LoggingServerObserver
+from tristunnel.server.log import ALL_LINES, FREELY, LINES, LoggingServerObserver
 from tristunnel.tunnels.tunnel import Stream, Tunnel
 
 PEER = IPv4Address("TCP", "192.0.2.1", 5)
@@ -133,6 +135,52 @@ class LogTests(SynchronousTestCase):
         self.assertIn(f"{1000 - FREELY} more connections were refused", lines[-1])
         self.assertIn("[protocol-error]", lines[-1])
         self.assertIn("from 192.0.2.1:5 closed", lines[0])
+
+    def test_clients(self) -> None:
+        """
+        A client that comes and goes, opens and closes, or asks for what it does
+        not get, has so many lines a minute, whatever they are about.
+        """
+        reason = TunnelError("closed")
+        owner = Identity("laptop")
+
+        def tunnelOf(who: Identity) -> Tunnel:
+            return Tunnel("id", who, None, ServerObserver(), self.clock.seconds)
+
+        def flood(event: Callable[[Identity], None]) -> None:
+            for _ in range(LINES * 3):
+                event(owner)
+            event(Identity("other"))
+
+        events: list[Callable[[Identity], None]] = [
+            lambda who: self.log.clientConnected(PEER, who, "framed"),
+            lambda who: self.log.clientGone(PEER, who, reason),
+            lambda who: self.log.tunnelCreated(tunnelOf(who)),
+            lambda who: self.log.tunnelDestroyed(tunnelOf(who), reason),
+            lambda who: self.log.requestNoted(who, "was refused a port", True),
+        ]
+        for event in events:
+            self.setUp()
+            lines = self.lines(partial(flood, event))
+            self.assertEqual(len(lines), LINES + 2, lines[-3:])
+            self.assertIn(f"{LINES * 2} more lines about client laptop", lines[-1])
+            self.assertIn("other", lines[-2])
+
+    def test_manyClients(self) -> None:
+        """
+        All of them together have a bound, too.
+        """
+
+        def work() -> None:
+            for number in range(ALL_LINES // 20):
+                for _ in range(60):
+                    self.log.clientGone(
+                        PEER, Identity(f"c{number}"), TunnelError("closed")
+                    )
+
+        lines = self.lines(work)
+        self.assertEqual(len(lines), ALL_LINES + 1)
+        self.assertIn(f"{ALL_LINES * 2} more lines about clients", lines[-1])
 
     def test_visitors(self) -> None:
         """

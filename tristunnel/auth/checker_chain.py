@@ -4,6 +4,7 @@ Several credentials checkers as one.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from zope.interface import implementer
 from tristunnel.auth.credentials import ITunnelCredentials
 from tristunnel.auth.permissions import RefusedWithReason
 from tristunnel.errors import TunnelError
+from tristunnel.process.quiet import Repetitions
 
 __all__ = ["SUPPORTED_INTERFACES", "CheckerChain"]
 
@@ -28,6 +30,9 @@ SUPPORTED_INTERFACES = (ITunnelCredentials, IUsernamePassword)
 """
 What a checker may ask for; also right for C{AuthOptionMixin.supportedInterfaces}.
 """
+
+FAILURES = 5
+"""Tracebacks in a minute of a checker that is broken."""
 
 
 def _withBytes(checker: ICredentialsChecker) -> ICredentialsChecker:
@@ -69,6 +74,7 @@ class CheckerChain:
             is admitted.
         @raise TunnelError: C{bad-option} when a checker could never be asked.
         """
+        self._failures = Repetitions(time.monotonic)
         self._checkers = [_withBytes(checker) for checker in checkers]
         for checker in self._checkers:
             if not set(SUPPORTED_INTERFACES) & set(checker.credentialInterfaces):
@@ -108,10 +114,26 @@ class CheckerChain:
             except (LoginFailed, Unauthorized):
                 continue
             except Exception:
-                self._log.failure(
-                    "The checker {checker} failed for {credentials!r}; that counts"
-                    " as a refusal",
-                    checker=qual(type(checker)),
-                    credentials=credentials,
-                )
+                self._failed(qual(type(checker)), credentials)
         raise known or UnauthorizedLogin()
+
+    def _failed(self, checker: str, credentials: ITunnelCredentials) -> None:
+        """
+        Log that a checker is broken; anybody can have it asked at any rate.
+        """
+        self._failures.tell(
+            (checker,),
+            lambda: self._log.failure(
+                "The checker {checker} failed for {credentials!r}; that counts"
+                " as a refusal",
+                checker=checker,
+                credentials=credentials,
+            ),
+            lambda count, seconds: self._log.error(
+                "The checker {checker} failed {count} times more in {seconds:.0f} s",
+                checker=checker,
+                count=count,
+                seconds=seconds,
+            ),
+            FAILURES,
+        )

@@ -4,6 +4,7 @@ Who a client is once its credentials were checked.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -25,6 +26,7 @@ from tristunnel.auth.credentials import TunnelCredentials
 from tristunnel.auth.names import nameProblem
 from tristunnel.auth.permissions import Grant, GrantedName, RefusedWithReason
 from tristunnel.errors import TunnelError
+from tristunnel.process.quiet import Repetitions
 
 __all__ = [
     "ANONYMOUS_IDENTITY",
@@ -34,6 +36,9 @@ __all__ = [
     "TunnelRealm",
     "portalFor",
 ]
+
+REFUSALS = 20
+"""Refused clients in a minute, of each kind, that have a line of their own."""
 
 
 class IIdentity(Interface):
@@ -159,6 +164,7 @@ class Authenticator:
             L{Identity} avatars. C{None} admits everybody as anonymous.
         """
         self._portal = portal
+        self._refusals = Repetitions(time.monotonic)
 
     def askAt(self, portal: Portal) -> None:
         """
@@ -227,26 +233,44 @@ class Authenticator:
         except CancelledError:
             raise
         except UnhandledCredentials as error:
-            self._log.error(
-                "Refused {credentials!r} from {peer}: no checker of the portal can"
-                " check clients ({error})",
-                credentials=credentials,
-                peer=peer,
-                error=error,
+            self._refused(
+                self._log.error,
+                credentials,
+                peer,
+                f"no checker of the portal can check clients ({error})",
             )
         except (LoginFailed, Unauthorized) as error:
             if isinstance(error, RefusedWithReason):
                 raise error.reason from None
-            self._log.info(
+            why = str(error) or "not accepted"
+            self._refused(self._log.info, credentials, peer, why)
+        except Exception:
+            self._refused(self._log.failure, credentials, peer, "checking failed")
+        raise TunnelError("auth-refused", "the server did not accept these credentials")
+
+    def _refused(
+        self, log: Callable[..., None], credentials: object, peer: object, why: str
+    ) -> None:
+        """
+        Log why a client is not let in, which it does not learn itself; of many,
+        the first ones.
+        """
+        self._refusals.tell(
+            (log.__name__,),
+            lambda: log(
                 "Refused {credentials!r} from {peer}: {reason}",
                 credentials=credentials,
                 peer=peer,
-                reason=str(error) or "not accepted",
-            )
-        except Exception:
-            self._log.failure(
-                "Refused {credentials!r} from {peer}, because checking failed",
+                reason=why,
+            ),
+            lambda count, seconds: self._log.warn(
+                "{count} more clients were refused in {seconds:.0f} s, the last one was"
+                " {credentials!r} from {peer}: {reason}",
+                count=count,
+                seconds=seconds,
                 credentials=credentials,
                 peer=peer,
-            )
-        raise TunnelError("auth-refused", "the server did not accept these credentials")
+                reason=why,
+            ),
+            REFUSALS,
+        )

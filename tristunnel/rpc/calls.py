@@ -155,7 +155,6 @@ async def invoke(lookup: Lookup, caller: object, name: str, params: Params) -> o
         raise CallError.fromTunnelError(error) from None
     except CancelledError:
         # Mostly because the caller left, which is no fault of anybody's.
-        _log.info("{name} was cancelled before it answered", name=name)
         raise CallError.internal() from None
     except Exception:
         _log.failure("{name} failed", name=name)

@@ -5,6 +5,7 @@ What the server writes to its log: one line for each thing that happened.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
@@ -22,6 +23,13 @@ FREELY = 20
 """Refused connections in a minute, for each reason, that have a line of their
 own; of more than these a minute has one summary."""
 
+LINES = 200
+"""Lines in a minute about one client: that it came and went, what it opened,
+closed and was refused."""
+
+ALL_LINES = 2000
+"""The same for all clients together."""
+
 VISITS = 200
 """Visitors in an interval that have a line of their own."""
 
@@ -31,8 +39,8 @@ VISITS_INTERVAL = 10.0
 
 class LoggingServerObserver(ServerObserver):
     """
-    Writes to the log. What strangers can have it write is bounded: their
-    refusals are summed up when they come too often.
+    Writes to the log. What strangers, visitors and clients can have it write is
+    bounded: what comes too often is summed up.
 
     @param seconds: The clock of streams.
     @param callLater: Has summaries written in time.
@@ -48,6 +56,8 @@ class LoggingServerObserver(ServerObserver):
         self._seconds = seconds
         self._refusals = Repetitions(seconds, callLater)
         self._visits = Repetitions(seconds, callLater, VISITS_INTERVAL)
+        self._ofClients = Repetitions(seconds, callLater)
+        self._ofAll = Repetitions(seconds, callLater)
 
     def serverStarted(self, port: str, address: IAddress) -> None:
         """
@@ -59,13 +69,56 @@ class LoggingServerObserver(ServerObserver):
             address=addressText(address),
         )
 
+    def _about(self, client: Identity, line: str, **fields: object) -> None:
+        """
+        Write a line that a client has caused.
+        """
+        self._note(client, partial(self._log.info, line, client=client.name, **fields))
+
+    def _note(self, client: Identity, write: Callable[[], None]) -> None:
+        """
+        Write a line of which each client gets so many, and all of them together.
+        """
+
+        def summary(count: int, seconds: float) -> None:
+            self._log.warn(
+                "{count} more lines about client {client} in {seconds:.0f} s",
+                count=count,
+                client=client.name,
+                seconds=seconds,
+            )
+
+        def ofAll(count: int, seconds: float) -> None:
+            self._log.warn(
+                "{count} more lines about clients in {seconds:.0f} s",
+                count=count,
+                seconds=seconds,
+            )
+
+        self._ofClients.tell(
+            (client.name,),
+            lambda: self._ofAll.tell((), write, ofAll, ALL_LINES),
+            summary,
+            LINES,
+        )
+
+    def requestNoted(self, identity: Identity, text: str, refused: bool) -> None:
+        """
+        A client has changed something, or was refused it.
+        """
+        level = self._log.warn if refused else self._log.info
+        self._note(
+            identity,
+            partial(level, "Client {client} {text}", client=identity.name, text=text),
+        )
+
     def clientConnected(self, peer: IAddress, identity: Identity, dialect: str) -> None:
         """
         A client was let in.
         """
-        self._log.info(
+        self._about(
+            identity,
             "Client {client} connected from {peer} ({dialect})",
-            client=identity.name,
             peer=addressText(peer),
             dialect=dialect,
         )
@@ -76,9 +129,9 @@ class LoggingServerObserver(ServerObserver):
         """
         A session is over.
         """
-        self._log.info(
+        self._about(
+            identity,
             "Client {client} at {peer} left: {reason}",
-            client=identity.name,
             peer=addressText(peer),
             reason=reason,
         )
@@ -93,10 +146,10 @@ class LoggingServerObserver(ServerObserver):
         """
         A tunnel is open.
         """
-        self._log.info(
+        self._about(
+            tunnel.owner,
             "Tunnel {uri} of {client} is open at {address}",
             uri=tunnel.publicURI,
-            client=tunnel.owner.name,
             address=tunnel.address or "no public address",
         )
 
@@ -104,11 +157,11 @@ class LoggingServerObserver(ServerObserver):
         """
         A tunnel is over.
         """
-        self._log.info(
+        self._about(
+            tunnel.owner,
             "Tunnel {uri} of {client} is closed after {seconds:.3f} s, {visitors}"
             " visitors, {bytesIn} bytes in, {bytesOut} bytes out: {reason}",
             uri=tunnel.publicURI,
-            client=tunnel.owner.name,
             seconds=self._seconds() - tunnel.opened,
             visitors=tunnel.visitorCount,
             bytesIn=tunnel.bytesIn,

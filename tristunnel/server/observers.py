@@ -100,6 +100,13 @@ class SeveralObservers(ServerObserver):
         for each in self._observers:
             each.peerRefused(peer, reason)
 
+    def requestNoted(self, identity: Identity, text: str, refused: bool) -> None:
+        """
+        A client has changed something, or was refused it.
+        """
+        for each in self._observers:
+            each.requestNoted(identity, text, refused)
+
     def roundTripMeasured(self, seconds: float) -> None:
         """
         A client has answered a ping.

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 
 from tristunnel.errors import TunnelError
 from tristunnel.sessions.vtunnel import (
@@ -57,7 +56,6 @@ class VTunnelServerSession(VTunnelSession):
     """
 
     multiplexer: VTunnelServerSide | None
-    _log = Logger(namespace="tristunnel.server")
 
     def __init__(
         self,
@@ -223,12 +221,11 @@ class VTunnelServerSession(VTunnelSession):
         """
         A port cannot be had. The early program cannot be told, so the log is.
         """
-        self._log.warn(
-            "Client {client} at {peer} asked for port {port} and was refused: {reason}",
-            client=self._caller.identity.name,
-            peer=self.connection.peerAddress,
-            port=port,
-            reason=refusal,
+        peer = addressText(self.connection.peerAddress)
+        self._service.observer.requestNoted(
+            self._caller.identity,
+            f"at {peer} asked for port {port} and was refused: {refusal}",
+            True,
         )
         self._send(Message(LISTEN_ERR, port=port, error=str(refusal)))
         if self._idle is None and self.lost is None:

@@ -299,13 +299,12 @@ class ZLayerServerSession(MessageSession):
             self._service.rights.checkServices(len(self.tunnels))
             tunnel = await self._open(message)
         except TunnelError as refusal:
-            self._log.warn(
-                "Client {client} at {peer} registered {service} and was refused:"
-                " {reason}",
-                client=self._caller.identity.name,
-                peer=addressText(self.connection.peerAddress),
-                service=shorten(message.name),
-                reason=refusal,
+            peer = addressText(self.connection.peerAddress)
+            self._service.observer.requestNoted(
+                self._caller.identity,
+                f"at {peer} registered {shorten(message.name)} and was refused:"
+                f" {refusal}",
+                True,
             )
             self._send(RegisterFail(str(refusal)))
             return

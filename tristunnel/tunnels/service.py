@@ -507,13 +507,12 @@ class TunnelService:
         else:
             self.house.demand(tunnel, wanted)
         ended = self.house.endDenied(tunnel) if endDenied else 0
-        self._log.info(
-            "{client} changed what is asked of visitors of {uri}: {policy};"
-            " {ended} of them were sent away",
-            client=caller.identity.name,
-            uri=tunnel.publicURI,
-            policy=json.dumps(tunnel.policy.describe()),
-            ended=ended,
+        self.observer.requestNoted(
+            caller.identity,
+            f"changed what is asked of visitors of {tunnel.publicURI}:"
+            f" {json.dumps(tunnel.policy.describe())};"
+            f" {ended} of them were sent away",
+            False,
         )
         return tunnel.policy.describe()
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted.logger import Logger
-
 from tristunnel.errors import TunnelError
 from tristunnel.text.quantities import formatDuration, parseDuration
 from tristunnel.web.dashboard.events import titleOf
@@ -61,8 +59,6 @@ class Deeds:
 
     @param board: What is shown to whom.
     """
-
-    _log = Logger(namespace="tristunnel.server")
 
     def __init__(self, board: Board) -> None:
         self._board = board
@@ -164,9 +160,8 @@ class Deeds:
         uri: str = await self._service.granting.grantAccess(
             caller, tunnel.name, seconds, address, token, int(uses or 0)
         )
-        who = caller.identity.name
-        text = f"{who} granted access to {tunnel.name} for {formatDuration(seconds)}"
-        self._tell(tunnel.owner.name, text)
+        text = f"granted access to {tunnel.name} for {formatDuration(seconds)}"
+        self._tell(caller, tunnel.owner.name, text)
         return uri
 
     async def end(self, caller: Caller, identifier: str) -> None:
@@ -200,13 +195,13 @@ class Deeds:
                         f"{refusal.message}. Where it can be written, run: tristunnel"
                         f" token revoke {name} --file {file.path}",
                     ) from None
-                self._tell("", f"{caller.identity.name} revoked the token of {name}")
+                self._tell(caller, "", f"revoked the token of {name}")
                 return
         raise TunnelError("unknown-session")
 
-    def _tell(self, owner: str, text: str) -> None:
+    def _tell(self, caller: Caller, owner: str, text: str) -> None:
         """
         Note what was done from here.
         """
-        self._log.info("{text}", text=text)
-        self._board.events.done(owner, text)
+        self._service.observer.requestNoted(caller.identity, text, False)
+        self._board.events.done(owner, f"{caller.identity.name} {text}")
