@@ -23,7 +23,9 @@ from tristunnel.config.options import CheckedOptions
 from tristunnel.errors import TunnelError
 from tristunnel.process.clock import useMonotonicTime
 from tristunnel.process.drain import exitWith, hurryOnSecondSignal
+from tristunnel.process.hangup import HangupService
 from tristunnel.process.hide import exposedSecrets, hideExposed
+from tristunnel.process.log import Log
 from tristunnel.process.paths import defaultStateDirectory
 from tristunnel.text.numbers import decimalOf
 from tristunnel.text.quantities import parseDuration
@@ -119,10 +121,11 @@ def makeService(options: Options) -> Service:
     """
     from twisted.internet import reactor
 
-    return _make(reactor, options)
+    log = Log(options)
+    return log.around(_make(reactor, options, log))
 
 
-def _make(reactor: Any, options: Options) -> Service:
+def _make(reactor: Any, options: Options, log: Log) -> Service:
     """
     Put it together.
     """
@@ -160,6 +163,7 @@ def _make(reactor: Any, options: Options) -> Service:
     together = MultiService()
     access.setServiceParent(together)
     AccessControl(reactor, access, options.stateDirectory).setServiceParent(together)
+    HangupService(reactor, log).setServiceParent(together)
     reactor.addSystemEventTrigger(
         "before", "shutdown", hurryOnSecondSignal, reactor, access.stopNow
     )

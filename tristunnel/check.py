@@ -19,6 +19,7 @@ from twisted.logger import Logger
 
 from tristunnel.errors import TunnelError
 from tristunnel.process.drain import exitWith
+from tristunnel.text.words import printable
 from tristunnel.tls.certificates import fingerprint
 
 __all__ = [
@@ -55,7 +56,8 @@ class Finding:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.verdict:<4}  {self.subject:<11}  {self.message}"
+        message = printable(self.message, 2000)
+        return f"{self.verdict:<4}  {self.subject:<11}  {message}"
 
 
 Look = Callable[[], Awaitable["Iterable[Finding] | Finding"]]

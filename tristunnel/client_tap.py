@@ -44,7 +44,7 @@ from tristunnel.process.collector import tuneCollector
 from tristunnel.process.drain import GRACE, exitWith, hurryOnSecondSignal
 from tristunnel.process.hangup import HangupService
 from tristunnel.process.hide import exposedSecrets, hideExposed
-from tristunnel.process.jsonlog import checkFormat, logged
+from tristunnel.process.log import Log, checkFormat
 from tristunnel.process.paths import defaultStateDirectory, stateVariable
 from tristunnel.rules.policy import VisitorPolicy
 from tristunnel.rules.policy_options import PolicyOptionsMixin, policyOf
@@ -507,10 +507,14 @@ def makeService(options: Options) -> Service:
     """
     from twisted.internet import reactor
 
-    return logged(_make(reactor, options), options)
+    watch = None if options["check"] else ClientWatch(reactor, options)
+    log = Log(options, watch is not None and watch.hasScreen)
+    return log.around(_make(reactor, options, log, watch))
 
 
-def _make(reactor: Any, options: Options) -> Any:
+def _make(
+    reactor: Any, options: Options, log: Log, watch: ClientWatch | None
+) -> Service:
     """
     Put the client together.
     """
@@ -525,7 +529,7 @@ def _make(reactor: Any, options: Options) -> Any:
             path=options.file.shown if options.file else "",
             option=name,
         )
-    if options["check"]:
+    if watch is None:
         return CheckService(reactor, _Checks(reactor, options), sys.__stdout__)
 
     def ended() -> None:
@@ -538,14 +542,13 @@ def _make(reactor: Any, options: Options) -> Any:
         else:
             reactor.callWhenRunning(reactor.stop)
 
-    watch = ClientWatch(reactor, options)
     clients = Clients(reactor, options, watch.observer, ended)
     reactor.addSystemEventTrigger(
         "before", "shutdown", hurryOnSecondSignal, reactor, clients.stopNow
     )
     reload = Reload(options, clients.change)
     watch.methods["reload"] = lambda caller: reload.reload()
-    HangupService(reactor, reload.reloadLater).setServiceParent(clients)
+    HangupService(reactor, log, reload.reloadLater).setServiceParent(clients)
     return watch.around(clients, ended)
 
 

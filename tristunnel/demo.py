@@ -17,6 +17,7 @@ from tristunnel.client.connect import ServerAddress
 from tristunnel.client.forward import Forward
 from tristunnel.client.log import LoggingClientObserver
 from tristunnel.client.service import TunnelClientService
+from tristunnel.process.output import outputOf
 from tristunnel.relay.dial import HostEndpoint
 from tristunnel.rpc.site import limitedSite
 from tristunnel.server.service import TunnelServerService
@@ -128,7 +129,7 @@ class _Demo(MultiService):
                 HostEndpoint(self._reactor, "127.0.0.1", port),
             ),
             [forward],
-            observer=_DemoObserver(sys.__stdout__),
+            observer=_DemoObserver(outputOf(sys.__stdout__)),
             grace=0.0,
         )
         client.setServiceParent(self)

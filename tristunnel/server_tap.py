@@ -39,7 +39,7 @@ from tristunnel.process.clock import useMonotonicTime
 from tristunnel.process.collector import tuneCollector
 from tristunnel.process.drain import GRACE, exitWith, hurryOnSecondSignal
 from tristunnel.process.hangup import HangupService
-from tristunnel.process.jsonlog import checkFormat, logged
+from tristunnel.process.log import Log, checkFormat
 from tristunnel.process.paths import defaultStateDirectory, stateVariable
 from tristunnel.relay.descriptors import RESERVE
 from tristunnel.relay.memory import HELD, defaultMemory
@@ -415,10 +415,11 @@ def makeService(options: Options) -> Service:
     """
     from twisted.internet import reactor
 
-    return logged(_make(reactor, options), options)
+    log = Log(options)
+    return log.around(_make(reactor, options, log))
 
 
-def _make(reactor: Any, options: Options) -> Service:
+def _make(reactor: Any, options: Options, log: Log) -> Service:
     """
     Put the server together.
     """
@@ -581,7 +582,7 @@ def _make(reactor: Any, options: Options) -> Service:
     running.describePorts(options)
     reload = Reload(options, running.change)
     tunnels.reload = reload.reload
-    HangupService(reactor, reload.reloadLater).setServiceParent(together)
+    HangupService(reactor, log, reload.reloadLater).setServiceParent(together)
     for node in tunnels.nodes:
         node.setServiceParent(together)
     if options["demo"]:

@@ -12,6 +12,7 @@ from unittest.mock import patch
 from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.process.hangup import HangupService
+from tristunnel.process.log import Log
 
 
 class _Reactor:
@@ -29,9 +30,30 @@ class _Reactor:
         """Keep the call."""
         self.calls.append(call)
 
+    def addSystemEventTrigger(self, *trigger: Any) -> None:
+        """Nothing is kept back here."""
+
     def stop(self) -> None:
         """Note it."""
         self.stopped += 1
+
+
+class _Log(Log):
+    """
+    Notes what becomes of its file.
+    """
+
+    def __init__(self, called: list[str]) -> None:
+        super().__init__({})
+        self._called = called
+
+    def reopen(self) -> None:
+        """Note it."""
+        self._called.append("reopened")
+
+    def turn(self) -> None:
+        """Note it."""
+        self._called.append("turned")
 
 
 class HangupTests(SynchronousTestCase):
@@ -43,8 +65,12 @@ class HangupTests(SynchronousTestCase):
         """Make a service."""
         self.reactor = _Reactor()
         self.called: list[str] = []
-        self.service = HangupService(self.reactor, lambda: self.called.append("now"))
-        self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
+        log = _Log(self.called)
+        self.service = HangupService(
+            self.reactor, log, lambda: self.called.append("now")
+        )
+        for number in (signal.SIGHUP, signal.SIGUSR1):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
 
     def hangUp(self) -> None:
         """Send the signal to ourselves."""
@@ -59,8 +85,19 @@ class HangupTests(SynchronousTestCase):
         self.assertEqual(self.called, [])
         for call in self.reactor.calls:
             call()
-        self.assertEqual(self.called, ["now"])
+        self.assertEqual(self.called, ["reopened", "now"])
         self.assertEqual(self.reactor.stopped, 0)
+
+    def test_turned(self) -> None:
+        """
+        SIGUSR1 is about the log alone, and ends nothing, also during the stop.
+        """
+        self.service.startService()
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            self.reactor.calls.pop()()
+            self.service.stopService()
+        self.assertEqual(self.called, ["turned", "turned"])
 
     def test_stop(self) -> None:
         """
@@ -82,11 +119,11 @@ class HangupTests(SynchronousTestCase):
             self.service.startService()
             self.hangUp()
             self.reactor.calls.pop()()
-        self.assertEqual((self.called, self.reactor.stopped), (["now"], 0))
+        self.assertEqual((self.called, self.reactor.stopped), (["reopened", "now"], 0))
         with patch("tristunnel.process.hangup.os.tcgetpgrp", side_effect=OSError):
             self.hangUp()
             self.reactor.calls.pop()()
-        self.assertEqual((self.called, self.reactor.stopped), (["now"], 1))
+        self.assertEqual((self.called, self.reactor.stopped), (["reopened", "now"], 1))
 
     def test_nohup(self) -> None:
         """
@@ -98,7 +135,7 @@ class HangupTests(SynchronousTestCase):
         with patch("tristunnel.process.hangup.os.tcgetpgrp", side_effect=OSError):
             self.hangUp()
             self.reactor.calls.pop()()
-        self.assertEqual((self.called, self.reactor.stopped), (["now"], 0))
+        self.assertEqual((self.called, self.reactor.stopped), (["reopened", "now"], 0))
 
     def test_elsewhere(self) -> None:
         """

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.application.service import Application, IServiceCollection, Service
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.screen.example import clientStatus, server
@@ -30,7 +30,7 @@ from tristunnel.screen.client import (
     tellOfDaemon,
 )
 from tristunnel.screen.draw import Pen
-from tristunnel.screen.log import ScreenLog, Silenced
+from tristunnel.screen.log import ScreenLog
 from tristunnel.screen.service import IDLE, INTERVAL, Screen
 
 
@@ -333,16 +333,6 @@ class LogTests(SynchronousTestCase):
         self.log.stop()
         Logger(namespace="test").warn("late")
         self.assertEqual(self.found(), [])
-
-    def test_silenced(self) -> None:
-        """
-        C{twistd} finds an observer that writes nothing.
-        """
-        application = Application("test")
-        Silenced(Service()).setServiceParent(application)
-        observer = application.getComponent(ILogObserver)
-        observer({"log_format": "nothing"})
-        self.assertEqual(len(list(IServiceCollection(application))), 1)
 
 
 class StoppingService(Service):

@@ -14,6 +14,7 @@ from tristunnel import server_tap
 from tristunnel.auth.realm import Identity
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import TCPListeners
+from tristunnel.process.log import Log
 from tristunnel.relay.memory import HELD
 from tristunnel.rpc.methods import methodsOf
 from tristunnel.server.reload import RESTART, RunningServer
@@ -52,7 +53,8 @@ class RunningServerTests(FileOptionsTestCase):
         """
         clock = MemoryReactorClock()
         clock.running = True  # type: ignore[assignment]
-        return server_tap._make(clock, self.read(text))
+        options = self.read(text)
+        return server_tap._make(clock, options, Log(options))
 
     def change(self, text: str) -> dict[str, Any]:
         """

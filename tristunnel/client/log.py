@@ -13,8 +13,10 @@ from twisted.logger import Logger
 
 from tristunnel.errors import TunnelError
 from tristunnel.observer import ClientObserver
+from tristunnel.process.output import Output
 from tristunnel.process.quiet import Repetitions
 from tristunnel.text.addresses import addressText
+from tristunnel.text.words import printable
 
 __all__ = ["LoggingClientObserver"]
 
@@ -35,7 +37,7 @@ class LoggingClientObserver(ClientObserver):
 
     _log = Logger(namespace="tristunnel.client")
 
-    def __init__(self, output: IO[str] | None = None) -> None:
+    def __init__(self, output: IO[str] | Output | None = None) -> None:
         self._output = output
         self._visits = Repetitions(time.monotonic, interval=VISITS_INTERVAL)
 
@@ -66,7 +68,8 @@ class LoggingClientObserver(ClientObserver):
         )
         if self._output is not None:
             try:
-                self._output.write(f"{address}\n")
+                # Scripts read it: one address is one line.
+                self._output.write(f"{printable(address)}\n")
                 self._output.flush()
             except (OSError, ValueError):
                 # Nobody reads it; the log has it too.

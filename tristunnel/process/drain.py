@@ -7,12 +7,13 @@ from __future__ import annotations
 import atexit
 import os
 import signal
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+
+from tristunnel.process.output import finishOutputs
 
 __all__ = ["FAREWELL", "GRACE", "Drain", "exitWith", "hurryOnSecondSignal"]
 
@@ -98,8 +99,7 @@ def exitWith(status: int) -> None:
     """
 
     def leave() -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        finishOutputs()
         os._exit(status)
 
     atexit.register(leave)

@@ -22,10 +22,11 @@ from tristunnel.client.log import LoggingClientObserver
 from tristunnel.client.observers import SeveralClientObservers
 from tristunnel.client.status import ProcessStatus, StatusTicks
 from tristunnel.observer import ClientObserver
-from tristunnel.screen.log import ScreenLog, Silenced
+from tristunnel.process.output import Output, outputOf
+from tristunnel.screen.log import ScreenLog
 from tristunnel.screen.model import Page, clientPage, qrTargets
 from tristunnel.screen.terminal import Terminal
-from tristunnel.text.words import age, amount, plural
+from tristunnel.text.words import age, amount, plural, printable
 
 if TYPE_CHECKING:
     from tristunnel.client_tap import Options
@@ -138,18 +139,22 @@ class _LastWords(Service):
         Say it.
         """
         self._log.stop()
-        farewell(self._status.describe(1), self._log, sys.__stdout__, sys.__stderr__)
+        out, err = outputOf(sys.__stdout__), outputOf(sys.__stderr__)
+        farewell(self._status.describe(1), self._log, out, err)
 
 
 def farewell(
-    status: Mapping[str, Any], log: ScreenLog, out: IO[str] | None, err: IO[str] | None
+    status: Mapping[str, Any],
+    log: ScreenLog,
+    out: IO[str] | Output | None,
+    err: IO[str] | Output | None,
 ) -> None:
     """
     Write what was, and why it is over if that is nobody's wish.
     """
     try:
         for each in (*log.tracebacks, *log.fatal):
-            print(each, file=err)
+            print(*(printable(line) for line in each.split("\n")), sep="\n", file=err)
         print(
             f"{plural(status['visitorsTotal'], 'visitor')} in"
             f" {age(status['seconds'])}, {amount(status['bytesIn'])} down,"
@@ -187,6 +192,13 @@ class ClientWatch:
             self._log.start()
         tellOfDaemon(options)
 
+    @property
+    def hasScreen(self) -> bool:
+        """
+        Whether the terminal has a screen, and no lines are to be written there.
+        """
+        return self._terminal is not None
+
     def observer(self, options: Options) -> ClientObserver:
         """
         Make the observer of a client.
@@ -194,15 +206,14 @@ class ClientWatch:
         @param options: The client's own.
         """
         # twistd sends sys.stdout to the log; the addresses are for pasting.
-        out = sys.__stdout__ if self._terminal is None else None
+        out = None if self.hasScreen else outputOf(sys.__stdout__)
         connects = options["dialect"] != "relay" or not options["listen"]
         status = self.status.follow(options.server.where, connects)
         return SeveralClientObservers(LoggingClientObserver(out), status)
 
     def around(self, client: Service, failed: Callable[[], None]) -> Service:
         """
-        Put clients and what shows them together. What is returned must become a
-        direct part of C{twistd}'s application.
+        Put clients and what shows them together.
 
         @param client: All of them.
         @param failed: Called if the port of C{--rpc} cannot be opened.
@@ -231,10 +242,7 @@ class ClientWatch:
         status.changed = screen.changed
         beside += [screen, _LastWords(status, self._log)]
         together = WatchedClient(client, status, *beside)
-        outer: Mapping[str, Any] = getattr(options, "parent", None) or {}
-        if outer.get("logfile") or outer.get("syslog"):
-            return together
-        return Silenced(together)
+        return together
 
     def _page(self) -> Page:
         """

@@ -1,13 +1,12 @@
 """
-The log beside a screen: twistd must not write it over the picture, and what is
-wrong must be seen all the same.
+The log beside a screen, which is not written over the picture: what is wrong must
+be seen all the same.
 """
 
 from __future__ import annotations
 
 from collections import deque
 
-from twisted.application.service import MultiService, Service
 from twisted.logger import (
     ILogObserver,
     LogEvent,
@@ -15,14 +14,13 @@ from twisted.logger import (
     formatEvent,
     globalLogPublisher,
 )
-from twisted.python.components import Componentized
 from zope.interface import implementer
 
 from tristunnel.client.events import RecentEvents
 from tristunnel.client.log import LoggingClientObserver
 from tristunnel.text.words import printable
 
-__all__ = ["ScreenLog", "Silenced"]
+__all__ = ["ScreenLog"]
 
 _LEVELS = {LogLevel.warn: "warn", LogLevel.error: "error", LogLevel.critical: "error"}
 
@@ -76,40 +74,3 @@ class ScreenLog:
         first = text.strip().partition("\n")[0]
         if first:
             self._events.add("log", printable(first), level)
-
-
-class Silenced(MultiService):
-    """
-    A service whose log C{twistd} keeps from the terminal: C{twistd} looks for
-    an observer among the components of the application that the service becomes
-    a part of.
-
-    @param service: The service itself.
-    """
-
-    def __init__(self, service: Service) -> None:
-        super().__init__()
-        service.setServiceParent(self)
-
-    def setServiceParent(self, parent: object) -> None:
-        """
-        Become part of an application, and have it use the observer.
-        """
-        if isinstance(parent, Componentized):
-            parent.setComponent(ILogObserver, _nowhere)
-        super().setServiceParent(parent)
-
-
-@implementer(ILogObserver)
-class _Nowhere:
-    """
-    Drops events.
-    """
-
-    def __call__(self, event: LogEvent) -> None:
-        """
-        Drop one.
-        """
-
-
-_nowhere = _Nowhere()

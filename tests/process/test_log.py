@@ -1,5 +1,5 @@
 """
-Tests for L{tristunnel.process.jsonlog}.
+Tests for L{tristunnel.process.log}.
 """
 
 from __future__ import annotations
@@ -9,21 +9,25 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from hypothesis import given, settings
 from twisted.application.service import Application, IService, Service
 from twisted.internet import reactor as _reactor
 from twisted.logger import (
     FileLogObserver,
     ILogObserver,
+    LogEvent,
     Logger,
     LogLevel,
 )
 from twisted.python import usage
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.processes import startTristunnel
+from tests.text.test_untrusted import hostile, strings
 from tristunnel.client_tap import Options as ClientOptions
 from tristunnel.errors import TunnelError
-from tristunnel.process.jsonlog import JSONLogged, jsonLine, logged
+from tristunnel.process.log import Log, jsonLine, textLine
 from tristunnel.server_tap import Options as ServerOptions
 
 reactor: Any = _reactor
@@ -68,8 +72,8 @@ class LineTests(SynchronousTestCase):
             {
                 "level": "warn",
                 "logger": "name.space",
-                "message": "a \u2603 left\nafter 1.2 s: gone [reset]",
-                "format": "{who} left\nafter {seconds:.1f} s: {reason}",
+                "message": "a \u2603 left after 1.2 s: gone [reset]",
+                "format": "{who} left after {seconds:.1f} s: {reason}",
                 "who": "a \u2603",
                 "seconds": 1.25,
                 "reason": "gone [reset]",
@@ -151,39 +155,120 @@ class OptionTests(SynchronousTestCase):
             )
             self.assertIn("write text or json", str(error))
 
-    def test_application(self) -> None:
+    def logOf(self, **twistd: Any) -> Log:
         """
-        The service brings its observer into the application, where C{twistd}
-        looks for it.
-        """
-        inner = Service()
-        observer = FileLogObserver(StringIO(), jsonLine)
-        application = Application("x")
-        JSONLogged(inner, observer).setServiceParent(application)
-        self.assertIs(application.getComponent(ILogObserver), observer)
-        IService(application).startService()
-        self.assertTrue(inner.running)
-
-    def test_file(self) -> None:
-        """
-        It goes where C{twistd} is told to log.
+        Make the log of a program.
         """
 
         class Options(dict[str, Any]):
             parent: Any = None
 
-        options = Options({"log-format": "text"})
-        service = Service()
-        self.assertIs(logged(service, options), service)
+        options = Options({"log-format": twistd.pop("kind", "text")})
+        options.parent = twistd
+        return Log(options)
+
+    def test_application(self) -> None:
+        """
+        C{twistd} finds the log in the application, unless there is no C{twistd}
+        or it was told of another one.
+        """
+        for twistd, found in (
+            ({"nodaemon": True}, True),
+            ({"nodaemon": True, "logger": print}, False),
+            ({}, False),
+        ):
+            log = self.logOf(**twistd)
+            application, inner = Application("x"), Service()
+            log.around(inner).setServiceParent(application)
+            self.assertIs(
+                application.getComponent(ILogObserver), log if found else None
+            )
+            IService(application).startService()
+            self.assertTrue(inner.running)
+
+    def test_file(self) -> None:
+        """
+        Both formats go where C{twistd} is told to log.
+        """
         path = Path(self.mktemp()).absolute()
-        options["log-format"] = "json"
-        options.parent = {"logfile": str(path)}
-        application = Application("x")
-        logged(service, options).setServiceParent(application)
-        observer = application.getComponent(ILogObserver)
-        observer({"log_format": "hello", "log_time": 0.0})
-        observer._outFile.close()
-        self.assertEqual(json.loads(path.read_text())["message"], "hello")
+        for kind, pattern in (
+            ("text", r"^\S+ \[-#info\] hello\n$"),
+            ("json", r'^{"time": .*"message": "hello", .*}\n$'),
+        ):
+            log = self.logOf(logfile=str(path), nodaemon=False, kind=kind)
+            log(
+                {
+                    "log_format": "hello",
+                    "log_time": 0.0,
+                    "log_level": LogLevel.info,
+                    "log_namespace": "-",
+                }
+            )
+            self.assertRegex(path.read_text(), pattern)
+            path.unlink()
+
+    def test_noPlace(self) -> None:
+        """
+        A log that cannot be written ends the start, in one line.
+        """
+        for twistd, cause in (
+            ({"nodaemon": False, "logfile": "-"}, "Daemons cannot log to stdout"),
+            ({"nodaemon": True, "logfile": "/nowhere/log"}, "No such file"),
+        ):
+            error = self.assertRaises(SystemExit, self.logOf, **twistd)
+            self.assertIn(cause, str(error))
+
+
+class HostileTests(SynchronousTestCase):
+    """
+    Events that quote somebody.
+    """
+
+    @settings(deadline=None)
+    @given(hostile, hostile, hostile)
+    def test_anybody(self, said: str, name: str, message: str) -> None:
+        """
+        Whatever an event holds, a line holds nothing that is not printable, and
+        only tracebacks have more than one.
+        """
+        event: LogEvent = {
+            "log_format": "{said} from {peer} {error}",
+            "log_level": LogLevel.info,
+            "log_namespace": name,
+            "log_time": 0.0,
+            "said": said,
+            "peer": [name],
+            "error": ValueError(message),
+            name: said,
+        }
+        text, line = textLine(event), jsonLine(event)
+        assert text is not None and line is not None
+        for written in (text, line):
+            self.assertTrue(written.endswith("\n"))
+            self.assertTrue(written[:-1].isprintable(), ascii(written))
+        for value in strings(json.loads(line)):
+            self.assertTrue(value.isprintable(), ascii(value))
+        try:
+            raise ValueError(message)
+        except ValueError:
+            event["log_failure"] = Failure()
+        text, line = textLine(event), jsonLine(event)
+        assert text is not None and line is not None
+        self.assertTrue(all(each.isprintable() for each in text[:-1].split("\n\t")))
+        trace = json.loads(line)["traceback"]
+        self.assertTrue(all(each.isprintable() for each in trace.split("\n")))
+
+    def test_silent(self) -> None:
+        """
+        An event that says nothing has no line; a failure without words has one.
+        """
+        self.assertIs(textLine({"log_level": LogLevel.info}), None)
+        try:
+            raise ZeroDivisionError("by nothing")
+        except ZeroDivisionError:
+            text = textLine({"log_failure": Failure(), "log_time": 0.0})
+        self.assertIn("A failure", str(text))
+        self.assertIn("\n\tbuiltins.ZeroDivisionError: by nothing\n", str(text))
 
 
 class ProcessTests(TestCase):
