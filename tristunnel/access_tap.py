@@ -137,7 +137,7 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
         options.server,
         [],
         options.credentials,
-        LoggingClientObserver(),
+        LoggingClientObserver(None, reactor.seconds, reactor.callLater),
         grace=options["grace"],
         gaveUp=lambda reason: access.end(reason),
     )

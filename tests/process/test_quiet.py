@@ -6,18 +6,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
-from twisted.logger import capturedLogs, formatEvent
+from twisted.logger import Logger, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.waiting import WaitingEnd
 from tristunnel.auth.realm import ANONYMOUS_IDENTITY, Identity
+from tristunnel.client.log import LoggingClientObserver
 from tristunnel.errors import TunnelError
 from tristunnel.observer import ServerObserver
-from tristunnel.process.quiet import INTERVAL, MOST_KINDS, Repetitions
+from tristunnel.process.log import FAILURES, Log
+from tristunnel.process.log import LINES as MOST_LINES
+from tristunnel.process.quiet import ALL, INTERVAL, MOST_KINDS, Repetitions
 from tristunnel.server.log import ALL_LINES, FREELY, LINES, LoggingServerObserver
 from tristunnel.tunnels.tunnel import Stream, Tunnel
 
@@ -199,3 +203,100 @@ class LogTests(SynchronousTestCase):
         lines = self.lines(work)
         self.assertEqual(len(lines), 3, lines)
         self.assertIn("49 more visitors", lines[-1])
+
+
+class ClientLogTests(SynchronousTestCase):
+    """
+    L{LoggingClientObserver} and what visitors, the server and retries can cause.
+    """
+
+    def setUp(self) -> None:
+        """
+        Have an observer.
+        """
+        self.clock = Clock()
+        self.log = LoggingClientObserver(None, self.clock.seconds, self.clock.callLater)
+
+    def lines(self, *events: Callable[[int], None]) -> list[str]:
+        """
+        Have everything happen a thousand times in a minute.
+
+        @return: What was logged.
+        """
+        with capturedLogs() as logged:
+            for number in range(1000):
+                for event in events:
+                    event(number)
+            self.clock.advance(INTERVAL)
+        return [formatEvent(event) for event in logged]
+
+    def test_eachEvent(self) -> None:
+        """
+        Each kind has its first lines, and then one that says how many more.
+        """
+        refused, lost = TunnelError("limit-reached"), TunnelError("session-lost")
+        events: list[Callable[[int], None]] = [
+            lambda number: self.log.connected(PEER),
+            lambda number: self.log.acknowledged("framed"),
+            lambda number: self.log.acknowledged("zlayer"),
+            lambda number: self.log.tunnelFailed(f"port {number}", refused),
+            lambda number: self.log.disconnected(lost),
+            lambda number: self.log.reconnectQueued(1.0),
+            lambda number: self.log.serviceFailed("localhost:1", refused),
+            lambda number: self.log.tunnelReady("tcp://h:1", "localhost:1"),
+        ]
+        for event in events:
+            self.setUp()
+            lines = self.lines(event)
+            self.assertEqual(len(lines), FREELY + 1, lines[-3:])
+            last = lines[-2].replace("port 19:", "port 999:")
+            self.assertEqual(
+                lines[-1], f"{1000 - FREELY} more in 60 s, the last one: {last}"
+            )
+
+    def test_together(self) -> None:
+        """
+        Fifty dead services have so many lines in a minute.
+        """
+        reason = TunnelError("service-refused")
+        services = [f"localhost:{port}" for port in range(50)]
+
+        def knock(number: int) -> None:
+            for each in services:
+                self.log.serviceFailed(each, reason)
+
+        lines = self.lines(knock)
+        self.assertEqual(len(lines), ALL + 1)
+        self.assertIn("more lines in 60 s, the last one: A visitor was", lines[-1])
+
+
+class BeltTests(SynchronousTestCase):
+    """
+    Whatever else is logged again and again, L{tristunnel.process.log}.
+    """
+
+    def test_everything(self) -> None:
+        """
+        A kind of line, and even more a kind of traceback, has a bound.
+        """
+        path = Path(self.mktemp())
+
+        class Options(dict[str, Any]):
+            parent: Any = None
+
+        clock, options = Clock(), Options()
+        options.parent = {"nodaemon": True, "logfile": str(path)}
+        log = Log(options, seconds=clock.seconds)
+        logger = Logger(namespace="anything", observer=log)
+        for number in range(2 * MOST_LINES):
+            logger.info("about {number}", number=number)
+            try:
+                raise ZeroDivisionError
+            except ZeroDivisionError:
+                logger.failure("about {number}", number=number)
+        clock.advance(60)
+        logger.info("another")
+        text = path.read_text()
+        self.assertEqual(text.count("#info] about"), MOST_LINES)
+        self.assertEqual(text.count("Traceback"), FAILURES)
+        self.assertIn(f" {MOST_LINES} more lines like this one in 60 s: about", text)

@@ -6,6 +6,7 @@ log.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import IO
 
 from twisted.internet.interfaces import IAddress
@@ -14,7 +15,7 @@ from twisted.logger import Logger
 from tristunnel.errors import TunnelError
 from tristunnel.observer import ClientObserver
 from tristunnel.process.output import Output
-from tristunnel.process.quiet import Repetitions
+from tristunnel.process.quiet import BoundedLog, Repetitions
 from tristunnel.text.addresses import addressText
 from tristunnel.text.words import printable
 
@@ -29,32 +30,42 @@ VISITS_INTERVAL = 10.0
 
 class LoggingClientObserver(ClientObserver):
     """
-    Writes to the log.
+    Writes to the log. What visitors, the server and retries can have it write is
+    bounded.
 
     @param output: Where each tunnel's address goes, alone on a line; C{None}
         for nowhere.
+    @param seconds: The clock.
+    @param callLater: Has summaries of what comes too often written in time.
     """
 
     _log = Logger(namespace="tristunnel.client")
 
-    def __init__(self, output: IO[str] | Output | None = None) -> None:
+    def __init__(
+        self,
+        output: IO[str] | Output | None = None,
+        seconds: Callable[[], float] = time.monotonic,
+        callLater: Callable[..., object] | None = None,
+    ) -> None:
         self._output = output
-        self._visits = Repetitions(time.monotonic, interval=VISITS_INTERVAL)
+        self._visits = Repetitions(seconds, callLater, VISITS_INTERVAL)
+        self._bounded = BoundedLog(seconds, callLater)
 
     def connected(self, peer: IAddress) -> None:
         """
         The connection is there.
         """
-        self._log.debug("Connected to {peer}", peer=addressText(peer))
+        self._bounded(self._log.debug, "Connected to {peer}", peer=addressText(peer))
 
     def acknowledged(self, dialect: str) -> None:
         """
         We are in.
         """
         if dialect == "framed":
-            self._log.info("The server has let this client in")
+            self._bounded(self._log.info, "The server has let this client in")
         else:
-            self._log.info(
+            self._bounded(
+                self._log.info,
                 "The server has let this client in; it speaks {dialect}",
                 dialect="plain W3P" if dialect == "framed-plain" else dialect,
             )
@@ -63,8 +74,11 @@ class LoggingClientObserver(ClientObserver):
         """
         Visitors can come.
         """
-        self._log.info(
-            "Visitors of {address} reach {target}", address=address, target=target
+        self._bounded(
+            self._log.info,
+            "Visitors of {address} reach {target}",
+            address=address,
+            target=target,
         )
         if self._output is not None:
             try:
@@ -79,19 +93,30 @@ class LoggingClientObserver(ClientObserver):
         """
         A tunnel is not there.
         """
-        self._log.error("No tunnel at {wanted}: {reason}", wanted=wanted, reason=reason)
+        self._bounded(
+            self._log.error,
+            "No tunnel at {wanted}: {reason}",
+            reason.code.name,
+            wanted=wanted,
+            reason=reason,
+        )
 
     def disconnected(self, reason: TunnelError) -> None:
         """
         The session is over.
         """
-        self._log.warn("Not connected: {reason}", reason=reason)
+        self._bounded(
+            self._log.warn,
+            "Not connected: {reason}",
+            reason.code.name,
+            reason=reason,
+        )
 
     def reconnectQueued(self, delay: float) -> None:
         """
         Another attempt follows.
         """
-        self._log.info("Trying again in {delay:.1f} s", delay=delay)
+        self._bounded(self._log.info, "Trying again in {delay:.1f} s", delay=delay)
 
     def gaveUp(self, reason: TunnelError) -> None:
         """
@@ -103,7 +128,13 @@ class LoggingClientObserver(ClientObserver):
         """
         The service was not reached.
         """
-        self._log.warn("A visitor was turned away: {reason}", reason=reason)
+        self._bounded(
+            self._log.warn,
+            "A visitor was turned away: {reason}",
+            target,
+            reason.code.name,
+            reason=reason,
+        )
 
     def serviceGone(
         self, target: str, received: int, sent: int, reason: TunnelError | None

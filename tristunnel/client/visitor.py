@@ -23,6 +23,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.observer import ClientObserver
 from tristunnel.process.drain import FAREWELL, GRACE, Drain
 from tristunnel.process.leftovers import withoutLeftovers
+from tristunnel.process.quiet import BoundedLog
 from tristunnel.relay.join import join
 from tristunnel.relay.sockets import SocketEnd
 from tristunnel.relay.visit import Visit
@@ -113,6 +114,7 @@ class LocalPort(Service):
         self._grace = grace
         self._failed = failed
         self.observer = ClientObserver()
+        self._bounded = BoundedLog(reactor.seconds, reactor.callLater)
         self._visits: dict[SocketEnd, Visit] = {}
         self._visitors: set[SocketEnd] = set()
         self._drain: Drain | None = None
@@ -184,9 +186,16 @@ class LocalPort(Service):
             self._visitors.discard(visitor)
             error = failure.value
             if not isinstance(error, TunnelError):
-                self._log.failure("A visitor was not served", failure)
+                self._bounded(
+                    self._log.failure, "A visitor was not served", failure=failure
+                )
                 error = TunnelError("internal")
-            self._log.warn("A visitor was turned away: {reason}", reason=error)
+            self._bounded(
+                self._log.warn,
+                "A visitor was turned away: {reason}",
+                error.code.name,
+                reason=error,
+            )
             self.observer.visitorRefused(self._what, error)
             visitor.whileWaiting(lambda reason: None)
             visitor.reset(error)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -32,11 +33,21 @@ from zope.interface import implementer
 from tristunnel.errors import TunnelError
 from tristunnel.process.logfile import LogFile
 from tristunnel.process.output import Output, outputOf
+from tristunnel.process.quiet import Repetitions
 from tristunnel.text.words import printable
 
 __all__ = ["FORMATS", "Log", "checkFormat", "jsonLine", "textLine"]
 
 FORMATS = ("text", "json")
+
+LINES = 2000
+"""Lines of one kind in a minute. Whatever visitors and peers can cause has a closer
+bound where it is logged; this one is for what nobody has thought of."""
+
+FAILURES = 20
+"""Tracebacks of one kind in a minute."""
+
+_MORE = "{count} more lines like this one in {seconds:.0f} s: {line}"
 
 _LONGEST = 8000
 """Characters of a message."""
@@ -139,14 +150,21 @@ class Log:
     @param options: Those of the command, within those of C{twistd}; without
         C{twistd} around them, nothing is written.
     @param screen: Whether the terminal is not for lines.
+    @param seconds: The clock.
     @raise SystemExit: If there is no such place.
     """
 
-    def __init__(self, options: Any, screen: bool = False) -> None:
+    def __init__(
+        self,
+        options: Any,
+        screen: bool = False,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
         outer: Mapping[str, Any] = getattr(options, "parent", None) or {}
         # Whoever says --logger has an observer of their own.
         self._inside = "nodaemon" in outer and not outer.get("logger")
         isJSON = options.get("log-format") == "json"
+        self._quiet = Repetitions(seconds)
         self._line = jsonLine if isJSON else textLine
         self._file: LogFile | None = None
         self._write: Callable[[str, LogEvent], object] = lambda text, event: None
@@ -181,9 +199,21 @@ class Log:
         """
         Write an event.
         """
-        line = self._line(event)
-        if line is not None:
-            self._write(line, event)
+        text = str(event.get("log_format") or "")
+        failed = "log_failure" in event
+
+        def write() -> None:
+            line = self._line(event)
+            if line is not None:
+                self._write(line, event)
+
+        def summary(count: int, seconds: float) -> None:
+            told = {**event, "log_format": _MORE, "count": count, "seconds": seconds}
+            told.pop("log_failure", None)
+            self._write(self._line({**told, "line": text}) or "", event)
+
+        kind = (str(event.get("log_namespace")), text, str(failed))
+        self._quiet.tell(kind, write, summary, FAILURES if failed else LINES)
 
     def _dropped(self, count: int) -> str:
         """

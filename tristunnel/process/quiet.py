@@ -7,14 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-__all__ = ["Repetitions"]
+__all__ = ["BoundedLog", "Repetitions"]
 
 INTERVAL = 60.0
 """Seconds between summaries."""
 
 MOST_KINDS = 1024
 """Kinds of event that are told apart; what is beyond counts as one more."""
+
+FREELY = 20
+"""Lines in an interval of one kind."""
+
+ALL = 200
+"""Lines in an interval of all kinds together."""
 
 _OTHERS = ("others",)
 
@@ -125,3 +132,47 @@ class Repetitions:
         self._expire(self._seconds())
         if any(known.kept for known in self._kinds.values()):
             self._flushLater()
+
+
+class BoundedLog:
+    """
+    Writes what visitors and retries can cause again and again: of each kind so
+    many lines an interval, then one that says how many more there were, and of all
+    kinds together not too many.
+
+    @param seconds: The clock.
+    @param callLater: As for L{Repetitions}.
+    """
+
+    def __init__(
+        self,
+        seconds: Callable[[], float],
+        callLater: Callable[..., object] | None = None,
+    ) -> None:
+        self._kinds = Repetitions(seconds, callLater)
+        self._all = Repetitions(seconds, callLater)
+
+    def __call__(
+        self, write: Callable[..., None], text: str, *kind: str, **fields: object
+    ) -> None:
+        """
+        Write an event, or count it.
+
+        @param write: A method of a C{Logger}.
+        @param text: The format, which is a kind of its own.
+        @param kind: What else tells kinds apart.
+        """
+
+        def event(text: str, **more: object) -> None:
+            writing = partial(write, text, **fields, **more)
+            self._all.tell((), writing, rest, ALL)
+
+        def summary(more: int, passed: float) -> None:
+            lead = "{more} more in {passed:.0f} s, the last one: "
+            event(lead + text, more=more, passed=passed)
+
+        def rest(more: int, passed: float) -> None:
+            lead = "{more} more lines in {passed:.0f} s, the last one: "
+            write(lead + text, more=more, passed=passed, **fields)
+
+        self._kinds.tell((text, *kind), partial(event, text), summary, FREELY)

@@ -209,7 +209,8 @@ class ClientWatch:
         out = None if self.hasScreen else outputOf(sys.__stdout__)
         connects = options["dialect"] != "relay" or not options["listen"]
         status = self.status.follow(options.server.where, connects)
-        return SeveralClientObservers(LoggingClientObserver(out), status)
+        log = LoggingClientObserver(out, self._reactor.seconds, self._reactor.callLater)
+        return SeveralClientObservers(log, status)
 
     def around(self, client: Service, failed: Callable[[], None]) -> Service:
         """

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from tristunnel.client.udp import UDPConnector, UDPService
 from tristunnel.errors import TunnelError
 from tristunnel.observer import ClientObserver
+from tristunnel.process.quiet import BoundedLog
 from tristunnel.relay.descriptors import RESERVE
 from tristunnel.relay.local import ServiceConnector
 from tristunnel.sessions.multiplexer import Limits
@@ -166,6 +167,7 @@ class ZLayerClientSession(MessageSession):
         self._openData = openData
         self._observer = observer or ClientObserver()
         self._host = host
+        self._bounded = BoundedLog(reactor.seconds, reactor.callLater)
         self._connector = ServiceConnector(reactor, self._observer)
         self._udpConnector = UDPConnector(self._observer)
         self._asked: deque[Forward] = deque()
@@ -481,8 +483,10 @@ class ZLayerClientSession(MessageSession):
         error = failure.value
         if not isinstance(error, TunnelError):
             error = TunnelError("session-lost", failure.getErrorMessage())
-        self._log.warn(
-            "A visitor's data connection was not opened: {reason}", reason=error
+        self._bounded(
+            self._log.warn,
+            "A visitor's data connection was not opened: {reason}",
+            reason=error,
         )
         return error
 
