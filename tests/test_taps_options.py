@@ -268,6 +268,12 @@ class ClientOptionsTests(OptionsTestCase):
         for text, host in (
             ("tcp:server.example:9000", "server.example"),
             (r"tcp:\:\:1:9000", "::1"),
+            ("tcp:[::1]:9000", "::1"),
+            ("tcp:::1:9000", "::1"),
+            ("tcp://server.example:9000", "server.example"),
+            ("TLS://Server.Example:9000/", "server.example"),
+            ("tls:BÜCHER.test:9000", "xn--bcher-kva.test"),
+            (" ws://a_b--c.test. ", "a_b--c.test."),
             ("tcp:host=server.example:port=9000", "server.example"),
             ("tls:server.example:9000", "server.example"),
             ("tls:host=server.example:port=9000", "server.example"),
@@ -294,8 +300,22 @@ class ClientOptionsTests(OptionsTestCase):
             ("--connect tls:h", "the port is missing"),
             ("--connect tls:h:1:2", "too many parts"),
             ("--connect tls:h:70000", "no port"),
-            ("--connect tls:h:1:frob=2", "frob= is not known"),
-            ("--connect tls:h:1:timeout=x", "could not convert"),
+            ("--connect tls:h:1:frob=2", "it has no frob="),
+            ("--connect tls:h:1:timeout=x", "'x' is no number"),
+            ("--connect localhost:9000", "tcp:localhost:9000", "tls:localhost:9000"),
+            ("--connect localhost", "the port is missing"),
+            ("--connect tcp://h", "the port is missing"),
+            ("--connect tcp://h:1/path", "'1/path' is no port"),
+            ("--connect tcp:/h:1", "write tcp:HOST:PORT"),
+            (r"--connect tcp:\\h:1", "is no host"),
+            ("--connect https://h/", "is no WebSocket URL", "wss://HOST"),
+            ("--connect https:h:1", "HTTP goes over TCP"),
+            ("--connect wss//h", "is no host", "wss://HOST/PATH"),
+            ("--connect ws:/h", "the host is missing", "ws://HOST:PORT/PATH"),
+            ("--connect ws://h:0/", "'0' is no port"),
+            ("--connect ws://h:x/", "'x' is no port"),
+            ("--connect ws://a/b#c", "follows '#'"),
+            ("--connect tcp:h:1 --proxy http://a..b:1", "is no host"),
         ):
             self.wrong(line, *words)
 
@@ -329,6 +349,9 @@ class ClientOptionsTests(OptionsTestCase):
             "db=unix:/run/db.sock",
             "8443=tls:backend.example:443",
             "9090=tcp:10.0.0.1:90:timeout=3",
+            " 8081 = tcp://[::1]:80",
+            "8082=My_DB--1.xn--ls8ha:80",
+            "8083=tls:[::1]:80",
         ]
         words = [word for spec in specs for word in ("--forward", spec)]
         options = self.parse("--connect", "tcp:h:1", *words)
@@ -341,6 +364,9 @@ class ClientOptionsTests(OptionsTestCase):
                 (0, "db", "unix:/run/db.sock"),
                 (8443, "", "tls:backend.example:443"),
                 (9090, "", "tcp:10.0.0.1:90:timeout=3"),
+                (8081, "", "tcp://[::1]:80"),
+                (8082, "", "My_DB--1.xn--ls8ha:80"),
+                (8083, "", "tls:[::1]:80"),
             ],
         )
 
@@ -362,6 +388,18 @@ class ClientOptionsTests(OptionsTestCase):
             ("1=tls:h:x", "'x' is no port"),
             ("1=unix:", "the path is missing"),
             ("1=bogus:h:80", "there is no kind 'bogus'"),
+            ("1=h:80/", "'80/' is no port"),
+            ("1=80", "write localhost:80"),
+            ("1=http://h:80", "HTTP goes over TCP"),
+            ("1=tls:h:1:trustRoots=/none", "/none"),
+            ("127.0.0.1:80=h:1", "an address before its port", "write 80=h:1"),
+            ("[::]:80=h:1", "an address before its port", "write 80=h:1"),
+            ("udp/::1:53=h:1", "an address before its port", "write udp/53=h:1"),
+            ("0.0.0.0:80:h:1", "an address before its port", "write 80=h:1"),
+            ("80:h:1", "has no TARGET; write 80=h:1"),
+            ("80:[::1]:1", "has no TARGET; write 80=[::1]:1"),
+            ("80:81", "has no TARGET; write 80=localhost:81"),
+            ("tcp:h:1:timeout=3", "has no TARGET"),
             ("a/b=h:1", "a name has letters"),
             ("x" * 65 + "=h:1", "a name has"),
         ):

@@ -64,7 +64,8 @@ class LookUpTests(SynchronousTestCase):
         Make a reactor.
         """
         self.clock: Any = Clock()
-        self.names = self.clock.nameResolver = Names()
+        self.names: Names = Names()
+        self.clock.nameResolver = self.names
 
     def look(self, host: str = "db.test", **more: bool) -> Deferred[Answer]:
         """
@@ -172,7 +173,8 @@ class RaceTests(SynchronousTestCase):
         Make an endpoint.
         """
         self.memory: Any = MemoryReactorClock()
-        self.names = self.memory.nameResolver = Names()
+        self.names: Names = Names()
+        self.memory.nameResolver = self.names
         self.endpoint = HostEndpoint(self.memory, "db.test", 5432)
 
     def connect(self) -> Deferred[Any]:

@@ -82,6 +82,12 @@ class WordsTests(SynchronousTestCase):
             ("http://server/", ("server", 80, "http://server/rpc")),
             ("https://server", ("server", 443, "https://server/rpc")),
             ("http://[::1]:9000/x?y", ("::1", 9000, "http://[::1]:9000/x?y")),
+            ("HTTP://my_host:80/", ("my_host", 80, "http://my_host/rpc")),
+            ("http://[fe80::1%25lo]", ("fe80::1%lo", 80, "http://[fe80::1]/rpc")),
+            (
+                "https://BÜCHER.test/ü%20",
+                ("xn--bcher-kva.test", 443, "https://xn--bcher-kva.test/%C3%BC%20"),
+            ),
         ):
             target = parseTarget(text)
             self.assertEqual((target.host, target.port, target.url), expected)
@@ -100,7 +106,13 @@ class WordsTests(SynchronousTestCase):
             "http://server:99999",
             "http://[::1",
             "http://id:secret@server",
-            "http://bücher.example",
+            "server:9000",
+            "tcp://server:9000",
+            "http:/server",
+            "http//server",
+            "http://ser ver",
+            "http://a..b",
+            "http://server:0",
             "http://server/a b",
             "unix:relative",
         ):

@@ -375,7 +375,7 @@ class ClientCheck:
         """
         server = self._server
         link = server.link or server.endpoint
-        host = server.host or "localhost"
+        host = server.host.partition("%")[0].removesuffix(".") or "localhost"
         request = f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
         probe = await self._connect(link, request.encode("ascii", "replace"))
         head = await inTime(self._reactor, probe.head, "no HTTP answer came")

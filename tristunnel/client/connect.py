@@ -9,30 +9,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from twisted.internet.endpoints import (
-    HostnameEndpoint,
-    clientFromString,
-    quoteStringArgument,
-    wrapClientTLS,
-)
+from twisted.internet.endpoints import quoteStringArgument, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
+from tristunnel.client.endpoints import EndpointParts, isKind, noEndpoint
 from tristunnel.client.greeting import ALWAYS, Greeting
 from tristunnel.client.way import Way
 from tristunnel.errors import TunnelError
-from tristunnel.text.strings import (
-    addressProblem,
-    splitEndpoint,
-    unknownKeywords,
-    whyNoEndpoint,
-)
+from tristunnel.text.hosts import hostAndPort, parsePlace
 from tristunnel.tls.client_context import (
     ServerVerification,
     clientConnectionCreator,
 )
 from tristunnel.tls.explanation import explainTLSFailure
-from tristunnel.websocket.endpoint import WebSocketEndpoint, WebSocketURL
+from tristunnel.websocket.endpoint import WebSocketEndpoint, WebSocketURL, shownURL
 
 __all__ = ["ServerAddress", "Trust", "explainer", "parseConnect", "parseTunnelURI"]
 
@@ -171,57 +162,48 @@ def parseConnect(
             "--connect names a server; write --tunnel for the URI of a tunnel, and"
             " tunnel-access --access for that of an access",
         )
-    if "://" in description:
+    description = description.strip()
+    kind = description.partition(":")[0].lower()
+    if kind in ("ws", "wss") or (
+        "://" in description and kind not in ("tcp", "tls", "unix")
+    ):
         return _overWebSocket(reactor, description, trust, way)
     if way.headers:
         raise TunnelError(
             "bad-option", "--header is about WebSockets; write --connect ws://HOST/PATH"
         )
-    prefix, parts, keywords = splitEndpoint(description)
-    if prefix == "ssl":
+    if kind == "ssl":
         raise TunnelError(
             "bad-option",
             "--connect ssl: verifies nothing; write tls:HOST:PORT, with --pin or"
             " --ca for a private certificate",
         )
-    if prefix == "tls":
-        return _overTLS(reactor, description, parts, keywords, trust, way)
-    if trust:
+    if trust and kind != "tls":
         raise TunnelError(
             "bad-option",
             f"{_ABOUT_TLS} --connect tls:HOST:PORT",
         )
-    host, port = "", ""
     try:
-        if problem := addressProblem(prefix, parts, keywords):
-            raise ValueError(problem)
-        if prefix == "tcp" and len(parts) == 2 and not keywords:
-            host = parts[0].removeprefix("[").removesuffix("]")
-            # Twisted's own tcp: knows IPv4 only.
-            port = parts[1]
-            endpoint = way.reach(reactor, host, int(port))
-        elif way.proxy is not None:
+        if not isKind(description):
+            parsePlace(description)
+            raise ValueError(
+                f"there is no kind {kind!r}; write tcp:{description}, or"
+                f" tls:{description} for a server with TLS"
+            )
+        parts = EndpointParts(description)
+        if way.proxy is not None and not parts.isPlain:
             raise ValueError("--proxy connects to tcp:HOST:PORT and the like only")
-        else:
-            endpoint = clientFromString(reactor, description)
-            host = keywords.get("host", parts[0] if prefix == "tcp" and parts else "")
-            port = keywords.get("port", "")
+        endpoint = parts.endpoint(reactor, way.reach)
     except Exception as error:
         # Endpoint parsers raise whatever comes to hand.
         raise TunnelError(
             "bad-option",
-            f"--connect {description!r} is no endpoint"
-            f" ({whyNoEndpoint(prefix, error)}); write"
-            " tcp:HOST:PORT, tls:HOST:PORT, ws://HOST/PATH, wss://HOST/PATH or"
-            " unix:PATH",
+            f"--connect {shownURL(description)!r} is no endpoint"
+            f" ({noEndpoint(description, error)}); write tcp:HOST:PORT,"
+            " tls:HOST:PORT, ws://HOST/PATH, wss://HOST/PATH or unix:PATH",
         ) from None
-    return ServerAddress(
-        description,
-        host,
-        endpoint,
-        port=int(port) if port.isdecimal() else 0,
-        way=way,
-    )
+    address = ServerAddress(parts.text, parts.host, endpoint, port=parts.port, way=way)
+    return _overTLS(address, parts, trust) if parts.kind == "tls" else address
 
 
 def _overWebSocket(
@@ -293,65 +275,27 @@ def parseTunnelURI(
 
 
 def _overTLS(
-    reactor: Any,
-    description: str,
-    parts: list[str],
-    keywords: dict[str, str],
-    trust: Trust,
-    way: Way,
+    address: ServerAddress, parts: EndpointParts, trust: Trust
 ) -> ServerAddress:
     """
-    Read C{tls:HOST:PORT}, with Twisted's keywords for it.
+    Put TLS over an address.
     """
-    known = {"host", "port", "certificate", "privateKey", "trustRoots"}
-    known |= {"bindAddress", "timeout", "endpoint"}
-    unknownKeywords("--connect tls:", keywords, known)
-    host = parts[0] if parts else keywords.get("host", "")
-    port = parts[1] if len(parts) > 1 else keywords.get("port", "")
-    problem = addressProblem("tls", parts, keywords)
-    if problem or len(parts) > 2:
-        raise TunnelError(
-            "bad-option",
-            f"--connect {description!r} is no endpoint"
-            f" ({problem or 'it has too many parts'}); write tls:HOST:PORT",
-        )
-    host = host.removeprefix("[").removesuffix("]")
-    own, key = trust.certificate, trust.privateKey
-    if not own:
-        own, key = keywords.get("certificate", ""), keywords.get("privateKey", "")
     creator = clientConnectionCreator(
-        host,
-        trustRoots=trust.ca or keywords.get("trustRoots"),
+        address.host,
+        trustRoots=trust.ca or parts["trustRoots"] or None,
         pins=trust.pins,
         insecure=trust.insecure,
-        certificate=own or None,
-        privateKey=key or None,
+        certificate=trust.certificate or parts["certificate"] or None,
+        privateKey=(trust.privateKey if trust.certificate else parts["privateKey"])
+        or None,
     )
-    bind = keywords.get("bindAddress")
-    try:
-        if "endpoint" in keywords:
-            below = clientFromString(reactor, keywords["endpoint"])
-        elif way.proxy is not None:
-            below = way.reach(reactor, host, int(port))
-        else:
-            below = HostnameEndpoint(
-                reactor,
-                host,
-                int(port),
-                float(keywords.get("timeout", 30)),
-                None if bind is None else (bind, 0),
-            )
-    except Exception as error:
-        raise TunnelError("bad-option", f"--connect {description!r}: {error}") from None
-    endpoint = wrapClientTLS(creator, below)
-    return ServerAddress(
-        f"tls:{host}:{port}",
-        host,
-        endpoint,
-        explainer(host, creator),
-        port=int(port),
+    endpoint = wrapClientTLS(creator, address.endpoint)
+    return replace(
+        address,
+        where=f"tls:{hostAndPort(address.host, address.port)}",
+        endpoint=endpoint,
+        explain=explainer(address.host, creator),
         link=endpoint,
         verification=creator,
         trust=trust,
-        way=way,
     )

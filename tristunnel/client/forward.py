@@ -4,24 +4,21 @@ What a client offers: C{[udp/][PORT|NAME]=TARGET}.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-from twisted.internet.abstract import isIPv6Address
-from twisted.internet.endpoints import clientFromString
-from twisted.internet.interfaces import (
-    IStreamClientEndpoint,
-    IStreamClientEndpointStringParserWithReactor,
-)
-from twisted.plugin import getPlugins
+from twisted.internet.endpoints import wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
 
+from tristunnel.client.endpoints import EndpointParts, isKind, noEndpoint
 from tristunnel.client.udp import UDPService
 from tristunnel.errors import TunnelError
 from tristunnel.relay.dial import ServiceEndpoint
 from tristunnel.rules.policy import VisitorPolicy
-from tristunnel.text.strings import addressProblem, splitEndpoint, whyNoEndpoint
+from tristunnel.text.hosts import parsePlace
+from tristunnel.tls.client_context import clientConnectionCreator
 
 __all__ = ["DEFAULT_FORWARD", "Forward", "matched", "parseForward"]
 
@@ -100,20 +97,18 @@ def parseForward(reactor: Any, spec: str) -> Forward:
 
     @raise TunnelError: C{bad-option}, with the cause and an example.
     """
-    wanted, equals, target = spec.partition("=")
+    wanted, equals, target = (part.strip() for part in spec.partition("="))
     # "tcp:h:1" has no "=", but an endpoint's keywords may have one.
     if not equals or ":" in wanted:
         raise TunnelError(
-            "bad-option",
-            f"--forward {spec!r} has no TARGET; write PORT=TARGET, for example"
-            " 8080=localhost:3000",
+            "bad-option", f"--forward {spec!r} {_noTarget(wanted, target)}"
         )
     port, name = 0, ""
     wanted, isUDP = wanted.removeprefix("udp/"), wanted.startswith("udp/")
-    if target.startswith("udp:"):
-        target, isUDP = target.removeprefix("udp:"), True
-    if wanted.isdecimal():
-        port = int(wanted)
+    if target.lower().startswith("udp:"):
+        target, isUDP = target[4:].removeprefix("//"), True
+    if wanted.isascii() and wanted.isdecimal():
+        port = int(wanted[:6])
         if port > 65535:
             raise TunnelError("bad-option", f"--forward {spec!r}: no port is {port}")
     elif wanted:
@@ -154,75 +149,78 @@ def matched(
     return list(zip(found, after, strict=True))
 
 
+def _noTarget(wanted: str, target: str) -> str:
+    """
+    Say what is wrong where a forward is not C{PORT=TARGET}, for those who write
+    it as C{ssh -R} and Docker do.
+
+    @param wanted: What comes before C{=}, if it has one.
+    @param target: What comes behind.
+    """
+    kind = "udp/" if wanted.startswith("udp/") else ""
+    address, _, port = wanted.removeprefix(kind).rpartition(":")
+    found = _AS_SSH.fullmatch(wanted.removeprefix(kind))
+    if found and not target:
+        address, port, host, number = found.groups()
+        target = f"{host or 'localhost'}:{number}"
+    if not (target and port.isdecimal()):
+        return (
+            "has no TARGET; write PORT=TARGET, for example 8080=localhost:3000, or"
+            " 0=TARGET for any port"
+        )
+    if not address:
+        return f"has no TARGET; write {kind}{port}={target}"
+    return (
+        "has an address before its port, but the server says at which of its"
+        f" addresses visitors come (--interface there); write {kind}{port}={target}"
+    )
+
+
+_AS_SSH = re.compile(r"(?:(.+):|)([0-9]+):(?:([^:]+|\[.*\]):)?([0-9]+)")
+
+
 def _udp(reactor: Any, spec: str, target: str) -> UDPService:
     """
     Find the UDP service of a target: C{host:port}.
     """
-    host, _, port = target.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    try:
+        return UDPService(reactor, *parsePlace(target))
+    except ValueError as error:
         raise TunnelError(
             "bad-option",
-            f"--forward {spec!r}: {target!r} is no UDP service; write HOST:PORT, for"
-            " example udp/5353=localhost:53",
-        )
-    return UDPService(reactor, host, int(port))
+            f"--forward {spec!r}: {target!r} is no UDP service ({error}); write"
+            " HOST:PORT, for example udp/5353=localhost:53",
+        ) from None
 
 
 def _endpoint(reactor: Any, spec: str, target: str) -> IStreamClientEndpoint:
     """
     Make the endpoint of a target: C{host:port}, or an endpoint string.
     """
-    if target.startswith("tls://"):
-        # As vtunnel's users write it; no endpoint is written like that.
-        target = "tls:" + target.removeprefix("tls://")
-    prefix = target.partition(":")[0]
-    if prefix == "ssl":
+    if target.lower().startswith("ssl:"):
         raise TunnelError(
             "bad-option",
             f"--forward {spec!r}: ssl: verifies nothing; write tls: instead",
         )
-    if prefix in _prefixes():
-        try:
-            if problem := addressProblem(*splitEndpoint(target)):
-                raise ValueError(problem)
-            endpoint: IStreamClientEndpoint = clientFromString(reactor, target)
-            return endpoint
-        except Exception as error:
-            # Endpoint parsers raise whatever comes to hand.
-            raise TunnelError(
-                "bad-option",
-                f"--forward {spec!r}: {target!r} is no endpoint"
-                f" ({whyNoEndpoint(prefix, error)}); write HOST:PORT, tcp:HOST:PORT,"
-                " tls:HOST:PORT or unix:PATH",
-            ) from None
-    host, _, port = target.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise TunnelError(
-            "bad-option",
-            f"--forward {spec!r}: {target!r} is no target; write HOST:PORT,"
-            " tcp:HOST:PORT, tls:HOST:PORT or unix:PATH",
-        )
-    if ":" in host and not isIPv6Address(host):
-        # An endpoint of a kind that is not installed, and no host's name.
-        unknown = ValueError(f"Unknown endpoint type: {prefix!r}")
-        raise TunnelError(
-            "bad-option",
-            f"--forward {spec!r}: {target!r} is no endpoint"
-            f" ({whyNoEndpoint(prefix, unknown)}); write HOST:PORT, tcp:HOST:PORT,"
-            " tls:HOST:PORT or unix:PATH",
-        )
     try:
-        return ServiceEndpoint(reactor, host, int(port))
-    except ValueError as error:
-        raise TunnelError("bad-option", f"--forward {spec!r}: {error}") from None
-
-
-@cache
-def _prefixes() -> set[str]:
-    """
-    The kinds of client endpoint that are installed; to look takes a while.
-    """
-    plugins = getPlugins(IStreamClientEndpointStringParserWithReactor)
-    return {"tcp", "unix"} | {plugin.prefix for plugin in plugins}
+        if not isKind(target):
+            return ServiceEndpoint(reactor, *parsePlace(target))
+        parts = EndpointParts(target)
+        endpoint = parts.endpoint(reactor, ServiceEndpoint)
+        if parts.kind != "tls":
+            return endpoint
+        creator = clientConnectionCreator(
+            parts.host,
+            trustRoots=parts["trustRoots"] or None,
+            certificate=parts["certificate"] or None,
+            privateKey=parts["privateKey"] or None,
+        )
+        return wrapClientTLS(creator, endpoint)
+    except Exception as error:
+        # Endpoint parsers raise whatever comes to hand.
+        raise TunnelError(
+            "bad-option",
+            f"--forward {spec!r}: {target!r} is no target"
+            f" ({noEndpoint(target, error)}); write HOST:PORT, tcp:HOST:PORT,"
+            " tls:HOST:PORT or unix:PATH",
+        ) from None

@@ -14,6 +14,7 @@ from tristunnel.client.greeting import AUTO
 from tristunnel.client.proxy import ProxiedEndpoint, Proxy
 from tristunnel.errors import TunnelError
 from tristunnel.relay.dial import HostEndpoint
+from tristunnel.text.hosts import hostName
 
 __all__ = ["Way", "parseHeader"]
 
@@ -43,7 +44,7 @@ class Way:
         Make the endpoint of a TCP port.
         """
         if self.proxy is not None:
-            return ProxiedEndpoint(reactor, self.proxy, host, port)
+            return ProxiedEndpoint(reactor, self.proxy, hostName(host), port)
         return HostEndpoint(reactor, host, port)
 
 

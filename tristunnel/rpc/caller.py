@@ -178,7 +178,9 @@ async def ask(reactor: IReactorTime, errand: Errand) -> object:
             insecure=errand.insecure,
         )
     agent = Agent.usingEndpointFactory(reactor, _ToTarget(reactor, errand.target, tls))
-    headers = Headers({"Content-Type": ["application/json"]})
+    headers = Headers(
+        {"Content-Type": ["application/json"], "Host": [errand.target.authority]}
+    )
     if errand.authorization is not None:
         headers.addRawHeader("Authorization", errand.authorization)
     pending = PendingCalls()

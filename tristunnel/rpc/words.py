@@ -18,6 +18,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.process.arguments import Parser
 from tristunnel.rpc.calls import Params
 from tristunnel.rpc.strictjson import BadJSON, decode
+from tristunnel.text.hosts import hostHeader, hostName, portNumber, quoteURL
 from tristunnel.tls.certificates import parseFingerprint
 
 __all__ = ["Errand", "Target", "paramsFrom", "parseErrand", "parseTarget", "valueFrom"]
@@ -55,6 +56,7 @@ class Target:
     @ivar port: The port; 0 for C{unix}.
     @ivar socketPath: The path of the socket; empty for all but C{unix}.
     @ivar url: What to request, always C{http:} or C{https:}.
+    @ivar authority: The host and the port in it, as C{Host} says them.
     """
 
     scheme: str
@@ -62,6 +64,7 @@ class Target:
     port: int
     socketPath: str
     url: str
+    authority: str = "localhost"
 
 
 @dataclass(frozen=True)
@@ -101,27 +104,32 @@ def parseTarget(text: str) -> Target:
         if not path.startswith("/"):
             raise ValueError("write unix: and the full path of the socket")
         return Target("unix", "localhost", 0, path, f"http://localhost{_DEFAULT_PATH}")
+    text = text.strip()
+    scheme, _, rest = text.partition("://")
+    if scheme.lower() not in ("http", "https"):
+        place = rest.rpartition("@")[2] or text.rpartition("@")[2].lstrip("/")
+        raise ValueError(
+            "the URL must begin with http://, https:// or unix:/; write for example"
+            f" http://{place}"
+        )
+    if not text.isprintable() or " " in text:
+        raise ValueError("there is a space in the URL; write %20")
     try:
         url = urlsplit(text)
-        port = url.port
     except ValueError as error:
         raise ValueError(f"not a URL: {error}") from None
-    if url.scheme not in ("http", "https"):
-        raise ValueError("the URL must begin with http://, https:// or unix:/")
-    if not url.hostname:
-        raise ValueError("there is no host in the URL")
     if "@" in url.netloc:
         raise ValueError("credentials do not belong in the URL; use --user or --token")
-    if not text.isascii() or any(
-        not char.isprintable() or char == " " for char in text
-    ):
-        raise ValueError("write the URL in ASCII, with %XX for everything else")
-    if port is None:
-        port = 443 if url.scheme == "https" else 80
-    path = url.path if url.path not in ("", "/") else _DEFAULT_PATH
-    query = f"?{url.query}" if url.query else ""
-    whole = f"{url.scheme}://{url.netloc}{path}{query}"
-    return Target(url.scheme, url.hostname, port, "", whole)
+    if not url.hostname:
+        raise ValueError("there is no host in the URL")
+    usual = 443 if url.scheme == "https" else 80
+    number = url.netloc.rpartition("]")[2].partition(":")[2]
+    host, port = hostName(url.hostname), portNumber(number) if number else usual
+    path = quoteURL(url.path if url.path not in ("", "/") else _DEFAULT_PATH)
+    query = f"?{quoteURL(url.query)}" if url.query else ""
+    authority = hostHeader(host, port, usual)
+    whole = f"{url.scheme}://{authority}{path}{query}"
+    return Target(url.scheme, host, port, "", whole, authority)
 
 
 def valueFrom(word: str) -> object:

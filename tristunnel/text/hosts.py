@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from urllib.parse import quote
 
 import idna
 
@@ -18,6 +19,7 @@ __all__ = [
     "parseHost",
     "parsePlace",
     "portNumber",
+    "quoteURL",
 ]
 
 # More than DNS calls a host name: Docker, Netlify and hosts files have
@@ -126,6 +128,13 @@ def hostHeader(host: str, port: int, usual: int) -> str:
     bare = host.partition("%")[0].removesuffix(".")
     whole = hostAndPort(bare, port)
     return whole.removesuffix(f":{port}") if port == usual else whole
+
+
+def quoteURL(text: str) -> str:
+    """
+    Write a URL's path or query in ASCII, and what is quoted in it as it is.
+    """
+    return quote(text, safe="/%:@!$&'()*+,;=?~[]|")
 
 
 def portNumber(text: str) -> int:

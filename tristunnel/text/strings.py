@@ -8,7 +8,7 @@ import re
 
 from tristunnel.errors import TunnelError
 
-__all__ = ["addressProblem", "splitEndpoint", "unknownKeywords", "whyNoEndpoint"]
+__all__ = ["splitEndpoint", "unknownKeywords", "whyNoEndpoint"]
 
 _PARSERS_WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
@@ -16,7 +16,10 @@ _PARSERS_WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
         r"\1: comes with txtorcon: pip install txtorcon",
     ),
     (re.compile(r"Unknown endpoint type: (.*)"), r"there is no kind \1"),
-    (re.compile(r"invalid literal for int\(\) with base 10: (.*)"), r"\1 is no number"),
+    (
+        re.compile(r"(?:invalid literal for int|could not convert).*: (.*)"),
+        r"\1 is no number",
+    ),
     (re.compile(r".* unexpected keyword argument '(.*)'"), r"it has no \1="),
     (re.compile(r".* missing \d+ required .*: '(.*)'"), r"the \1 is missing"),
     (re.compile(r".* takes .* positional arguments? but .*"), "it has too many parts"),
@@ -26,10 +29,14 @@ _PARSERS_WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
 a function, and what a person can make something of."""
 
 
+_HOSTS = (None, "host", "interface", "bindAddress")
+
+
 def splitEndpoint(description: str) -> tuple[str, list[str], dict[str, str]]:
     """
     Split an endpoint string as Twisted does: colons separate, C{=} makes a
-    keyword, a backslash takes the next character as it is.
+    keyword, a backslash takes the next character as it is. Beyond that, brackets
+    keep the colons of an IPv6 address.
 
     @return: The prefix, the other positional parts, the keywords.
     """
@@ -37,9 +44,13 @@ def splitEndpoint(description: str) -> tuple[str, list[str], dict[str, str]]:
     key: str | None = None
     text = ""
     letters = iter(description)
+    bracket = False
     for letter in letters:
         if letter == "\\":
             text += next(letters, "")
+        elif bracket or (letter == "[" and not text and key in _HOSTS):
+            text += letter
+            bracket = letter != "]"
         elif letter == ":":
             parts.append((key, text))
             key, text = None, ""
@@ -81,26 +92,3 @@ def whyNoEndpoint(prefix: str, error: Exception) -> str:
         if found:
             return found.expand(words)
     return text
-
-
-def addressProblem(prefix: str, parts: list[str], keywords: dict[str, str]) -> str:
-    """
-    Find what is wrong with the address in a client's endpoint string, which
-    Twisted would find out only when it connects.
-
-    @return: The problem, or nothing.
-    """
-    if prefix == "unix":
-        path = parts[0] if parts else keywords.get("path", "")
-        return "" if path else "the path is missing"
-    if prefix not in ("tcp", "tls"):
-        return ""
-    host = parts[0] if parts else keywords.get("host", "")
-    port = parts[1] if len(parts) > 1 else keywords.get("port", "")
-    if not host:
-        return "the host is missing"
-    if not port:
-        return "the port is missing"
-    if not port.isdecimal() or not 0 < int(port) < 65536:
-        return f"{port!r} is no port"
-    return ""

@@ -8,7 +8,7 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from autobahn.twisted.websocket import WebSocketClientFactory
 from twisted.internet.defer import CancelledError, Deferred
@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
-from tristunnel.text.hosts import hostHeader, hostName, portNumber
+from tristunnel.text.hosts import hostHeader, hostName, portNumber, quoteURL
 from tristunnel.websocket.connection import (
     PING_INTERVAL,
     Connection,
@@ -32,7 +32,13 @@ from tristunnel.websocket.connection import (
 from tristunnel.websocket.roles import ClientConnection
 from tristunnel.websocket.stream import ByteStream
 
-__all__ = ["SUBPROTOCOL", "WebSocketEndpoint", "WebSocketURL", "clientFactory"]
+__all__ = [
+    "SUBPROTOCOL",
+    "WebSocketEndpoint",
+    "WebSocketURL",
+    "clientFactory",
+    "shownURL",
+]
 
 SUBPROTOCOL = "tristunnel.1"
 """The framed protocol over a WebSocket."""
@@ -42,11 +48,8 @@ OPEN_TIMEOUT = 30.0
 
 USER_AGENT = "tristunnel"
 
-_READY = "/%:@!$&'()*+,;=?~[]|"
-"""What is in a URL's path or query as it should be."""
 
-
-def _shown(url: str) -> str:
+def shownURL(url: str) -> str:
     """
     Write a URL, which may be wrong, without what may be secret in it.
     """
@@ -90,14 +93,14 @@ class WebSocketURL:
         except ValueError as error:
             raise TunnelError(
                 "bad-option",
-                f"{_shown(url)!r} is no WebSocket URL ({error}); write"
+                f"{shownURL(url)!r} is no WebSocket URL ({error}); write"
                 " ws://HOST:PORT/PATH or wss://HOST/PATH",
             ) from None
         self.secure = parts.scheme == "wss"
         self.hostHeader = hostHeader(self.host, self.port, usual)
-        self.path = quote(parts.path or "/", safe=_READY)
+        self.path = quoteURL(parts.path or "/")
         place = parts.scheme, self.hostHeader, self.path
-        self.text = urlunsplit((*place, quote(parts.query, safe=_READY), ""))
+        self.text = urlunsplit((*place, quoteURL(parts.query), ""))
         self.where = urlunsplit((*place, "", ""))
         self.headers: dict[str, str] = {}
         if parts.username is not None:
