@@ -259,10 +259,12 @@ class ITunnelService(Interface):
         @raise TunnelError: C{unknown-tunnel}.
         """
 
-    def closeTunnel(caller: Caller, uri: str) -> Deferred[None]:
+    def closeTunnel(caller: Caller, uri: str, finish: bool = False) -> Deferred[None]:
         """
         Close a tunnel, its listener and its streams.
 
+        @param finish: Whether visitors who are here may finish: then the port
+            and the name are free, and the tunnel ends with the last of them.
         @raise TunnelError: C{unknown-tunnel}, also for somebody else's.
         """
 

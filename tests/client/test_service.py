@@ -504,6 +504,31 @@ class ClientServiceTests(ClientServiceTestCase):
         self.assertEqual(sorted(self.listeners.open_), [8080, 41001])
         self.assertEqual(self.gaveUp, [])
 
+    def test_goodbye(self) -> None:
+        """
+        A client that nobody could come back as frees its port when it stops, for
+        the next one at once; one whose lease is in a file keeps it.
+        """
+        kept = ClientLease(self.directory / "lease.json")
+        for lease, ports in ((None, []), (kept, [8080])):
+            client = self.client(self.forward(8080), lease=lease)
+            self.stop(client)
+            self.assertEqual(list(self.listeners.open_), ports)
+
+    def test_portFree(self) -> None:
+        """
+        A client that waits for a port has it as soon as the other one leaves.
+        """
+        first = self.client(self.forward(8080))
+        self.client(self.forward(8080), lease=ClientLease())
+        ((_, code),) = self.seen.named("tunnelFailed")
+        self.assertEqual(code, "port-taken")
+        before = self.clock.seconds()
+        self.stop(first)
+        self.assertEqual(len(self.seen.named("tunnelReady")), 2)
+        self.assertEqual(list(self.listeners.open_), [8080])
+        self.assertEqual(self.clock.seconds(), before)
+
     def test_portNotPermitted(self) -> None:
         """
         A port that is not given out ends the client if it is all that it

@@ -115,6 +115,13 @@ class ClientLease:
             with suppress(OSError):
                 lock.close()
 
+    @property
+    def isKept(self) -> bool:
+        """
+        Whether it is in a file for the next client of this kind.
+        """
+        return self._path is not None
+
     def asOffer(self) -> dict[str, object]:
         """
         What the handshake says of it.

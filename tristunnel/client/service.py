@@ -242,6 +242,7 @@ class TunnelClientService(Service):
         self._greeting.answered(session.extended)
         self.session = session
         session.tunnelClosed = self._tunnelClosed
+        session.placeFree = self._openLater
         self._settled, self._told = set(), set()
         self._beginOpening(session, self._openForwards(session))
         try:
@@ -653,6 +654,7 @@ class TunnelClientService(Service):
             session.goAway(TunnelError("shutting-down", "the client stops"))
             self._drain = Drain(self._reactor, session.streams, self._grace)
             await self._drain.wait()
+            self._sayGoodbye(session)
             session.close()
             transport: Any = session.transport
             # Only a WebSocket's close has to be waited for.
@@ -666,6 +668,15 @@ class TunnelClientService(Service):
         self._confirmations.close()
         self._lease.close()
         self.observer.stopped()
+
+    def _sayGoodbye(self, session: TunnelClientProtocol) -> None:
+        """
+        Give up ports and names that nobody could come back to, since our lease
+        is in no file. What is still under way to visitors gets there.
+        """
+        if not self._lease.isKept:
+            for uri in self._lease.uris.values():
+                session.notify("closeTunnel", uri=uri, finish=True)
 
     def stopNow(self) -> None:
         """

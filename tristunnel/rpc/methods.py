@@ -53,11 +53,13 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
         """
         return service.getTunnelAddress(caller, _uri(uri))
 
-    def closeTunnel(caller: Caller, uri: str) -> Deferred[None]:
+    def closeTunnel(caller: Caller, uri: str, finish: object = False) -> Deferred[None]:
         """
         The end of a tunnel.
         """
-        return service.closeTunnel(caller, _uri(uri))
+        if not isinstance(finish, bool):
+            raise TunnelError("bad-option", "finish takes true or false")
+        return service.closeTunnel(caller, _uri(uri), finish)
 
     def listTunnels(caller: Caller) -> Deferred[list[dict[str, object]]]:
         """

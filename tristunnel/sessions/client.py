@@ -77,10 +77,14 @@ class TunnelClientProtocol(FramedProtocol):
     factory: TunnelClientFactory
 
     def __init__(self, factory: TunnelClientFactory) -> None:
+        methods: dict[str, Callable[..., object]] = {
+            "tunnelClosed": self._tunnelClosed,
+            "available": self._available,
+        }
         super().__init__(
             factory.reactor,
             factory.limits,
-            Dispatcher({"tunnelClosed": self._tunnelClosed}.get),
+            Dispatcher(methods.get),
             factory.handshakeTimeout,
         )
         self.factory = factory
@@ -92,6 +96,7 @@ class TunnelClientProtocol(FramedProtocol):
         self.unanswered = False
         self._greeted = False
         self._goingAway: TunnelError | None = None
+        self.placeFree: Callable[[], object] = lambda: None
         self.tunnelClosed: Callable[[str, TunnelError], None] | None = None
         self._observer = factory.observer
         self._connector = ServiceConnector(factory.reactor, factory.observer)
@@ -451,6 +456,12 @@ class TunnelClientProtocol(FramedProtocol):
         if self.tunnelClosed is not None:
             reason = reasonOf({"code": code, "message": message}, "closed")
             self.tunnelClosed(uri, reason)
+
+    def _available(self, caller: object, port: int = 0, name: str = "") -> None:
+        """
+        What the server has refused may be had now.
+        """
+        self.placeFree()
 
     # The end
 

@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from tristunnel.errors import TunnelError
 from tristunnel.relay.answers import Answers
 from tristunnel.relay.kernel import boundUnsent, sinkFor
+from tristunnel.relay.probe import Probe
 from tristunnel.relay.sockets import tuneSocket
 from tristunnel.rpc.jsonrpc import Dispatcher, errorResponse
 from tristunnel.rpc.pending import PendingCalls
@@ -169,6 +170,7 @@ class FramedProtocol(Protocol):
         self._pings: dict[int, float] = {}
         self._quietUntil = float("-inf")
         self._ended = False
+        self._probe = Probe(reactor, self._sendPing)
 
     # The connection
 
@@ -190,6 +192,8 @@ class FramedProtocol(Protocol):
         try:
             if self.multiplexer is not None:
                 self._lastHeard = self.reactor.seconds()
+                if self._probe.open:
+                    self._probe.heard()
                 self.multiplexer.framesArrived(self._decoder.feed(data))
             elif self._introduced:
                 # Frames behind the handshake, before it was answered. The
@@ -526,6 +530,7 @@ class FramedProtocol(Protocol):
             return
         self._ended = True
         self.lost = reason
+        self._probe.close()
         self._stopDeadline()
         if self._ticking is not None and self._ticking.running:
             self._ticking.stop()

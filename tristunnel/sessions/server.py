@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.python.failure import Failure
@@ -62,6 +62,24 @@ class TunnelServerProtocol(Admission):
             isinstance(self.multiplexer, ExtendedMultiplexer)
             and self.multiplexer.datagrams.largest > 0
         )
+
+    def isThere(self) -> Deferred[bool]:
+        """
+        Whether the client still answers; of one that speaks plain W3P, that
+        cannot be asked.
+        """
+        return self._probe() if self.extended else succeed(not self._ended)
+
+    def placeFree(self, tunnel: Tunnel) -> None:
+        """
+        Tell the client that what it was refused may be had now.
+        """
+        if self.extended and not self._ended:
+            self.notify(
+                "available",
+                port=0 if tunnel.listener is None else tunnel.listener.address[2],
+                name=tunnel.name,
+            )
 
     def serve(self, stream: Stream) -> None:
         """

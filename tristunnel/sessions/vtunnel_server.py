@@ -268,6 +268,13 @@ class VTunnelServerSession(VTunnelSession):
         else:
             stream.connect(end)
 
+    def isThere(self) -> Deferred[bool]:
+        """
+        Whether the client still answers.
+        """
+        probe: Deferred[bool] = self.connection.probe()
+        return probe
+
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
         """
         A tunnel is over; without any, so is the session.

@@ -324,7 +324,9 @@ class ZLayerServerSession(MessageSession):
             options["listener"] = "udp"
         for port in self._candidates(message.remotePort):
             try:
-                return await self._service.open(self._caller, {**options, "port": port})
+                return await self._service.open(
+                    self._caller, {**options, "port": port}, bool(message.remotePort)
+                )
             except TunnelError as refusal:
                 if message.remotePort or refusal.code.name != "port-taken":
                     raise
@@ -404,6 +406,13 @@ class ZLayerServerSession(MessageSession):
                 stream.refuse(refusal)
             else:
                 self._send(Connect(service, connection, stream.visitorAddress))
+
+    def isThere(self) -> Deferred[bool]:
+        """
+        Whether the client still answers.
+        """
+        probe: Deferred[bool] = self.connection.probe()
+        return probe
 
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
         """

@@ -202,6 +202,34 @@ class Leases:
         if self._leases.get(lease.id) is lease:
             lease.expiry = self._reactor.callLater(self.seconds, self._expire, lease)
 
+    def of(self, tunnel: Tunnel) -> Lease | None:
+        """
+        The lease that keeps a tunnel open, or C{None}.
+        """
+        for lease in self._leases.values():
+            if tunnel in lease.tunnels:
+                return lease
+        return None
+
+    def timeLeft(self, tunnel: Tunnel) -> float | None:
+        """
+        Seconds for which a lease without a session keeps a tunnel, or C{None}.
+        """
+        lease = self.of(tunnel)
+        if lease is None or lease.expiry is None or not lease.expiry.active():
+            return None
+        return max(0.0, lease.expiry.getTime() - self._reactor.seconds())
+
+    def drop(self, lease: Lease, tunnel: Tunnel) -> None:
+        """
+        A lease keeps a tunnel no longer; without a session and without any
+        tunnel it is over.
+        """
+        if tunnel in lease.tunnels:
+            lease.tunnels.remove(tunnel)
+        if lease.holder is None and not lease.tunnels:
+            self.release(lease)
+
     def release(self, lease: Lease) -> None:
         """
         Forget a lease; its tunnels are its last holder's to close.

@@ -36,6 +36,7 @@ from tristunnel.rules.rights import TunnelRights
 from tristunnel.sessions.tickets import Tickets
 from tristunnel.text.hosts import hostAndPort, hostSaid
 from tristunnel.tunnels.capability import viaCapability
+from tristunnel.tunnels.claims import Claims
 from tristunnel.tunnels.clients import ConnectedClients
 from tristunnel.tunnels.ledger import Ledger
 from tristunnel.tunnels.options import TunnelOptions, policyFrom
@@ -205,6 +206,7 @@ class TunnelService:
     @ivar rights: What tokens let their holders do with tunnels.
     @ivar house: What is asked of the visitors of all tunnels.
     @ivar access: Who was granted access to named services for a while.
+    @ivar claims: Decides on ports and names that are taken.
     @ivar granting: Grants that access on request.
     @ivar nodes: The tunnels between this server and others.
     @ivar reload: Reads the server's configuration again, if that can be done.
@@ -248,6 +250,7 @@ class TunnelService:
             reactor, changed=lambda tunnel: self.house.refresh(tunnel)
         )
         self.access = AccessGrants(reactor)
+        self.claims = Claims(self)
         self.granting = Granting(self)
         self.ledger = Ledger(self)
         self.nodes: list[NodeTunnel] = []
@@ -267,13 +270,28 @@ class TunnelService:
 
         return Deferred.fromCoroutine(opened())
 
-    async def open(self, caller: Caller, options: Mapping[str, object]) -> Tunnel:
+    async def open(
+        self, caller: Caller, options: Mapping[str, object], displaces: bool = True
+    ) -> Tunnel:
         """
-        Open a tunnel, or hand out again one that the caller's lease has kept.
+        Open a tunnel.
 
+        @param displaces: Whether a tunnel of the same owner's that nobody serves
+            any more gives way to it.
         @raise TunnelError: With the reason of a refusal.
         """
         wanted = TunnelOptions.fromMapping(options)
+        while True:
+            try:
+                return await self._open(caller, wanted)
+            except TunnelError as refusal:
+                await self.claims.makeWay(caller, wanted, refusal, displaces)
+                displaces = False
+
+    async def _open(self, caller: Caller, wanted: TunnelOptions) -> Tunnel:
+        """
+        Open a tunnel, or hand out again one that the caller's lease has kept.
+        """
         if self._leaving is not None:
             raise self._leaving
         if caller.limitedTo is not None:
@@ -429,15 +447,17 @@ class TunnelService:
             raise TunnelError("unknown-tunnel")
         return tunnel.address
 
-    def closeTunnel(self, caller: Caller, uri: str) -> Deferred[None]:
+    def closeTunnel(
+        self, caller: Caller, uri: str, finish: bool = False
+    ) -> Deferred[None]:
         """
         Close a tunnel, to the end, even if the caller does not wait for it.
         """
         told: Deferred[None] = Deferred()
-        Deferred.fromCoroutine(self._close(caller, uri)).chainDeferred(told)
+        Deferred.fromCoroutine(self._close(caller, uri, finish)).chainDeferred(told)
         return told
 
-    async def _close(self, caller: Caller, uri: str) -> None:
+    async def _close(self, caller: Caller, uri: str, finish: bool) -> None:
         """
         Close a tunnel, if it is the caller's.
         """
@@ -445,7 +465,22 @@ class TunnelService:
         if not self.mayControl(caller, tunnel):
             # The same answer as for one that does not exist.
             raise TunnelError("unknown-tunnel")
+        if finish and tunnel.streams and tunnel.closed is None:
+            await self._retire(tunnel)
+            return
         await self.destroy(tunnel, TunnelError("closed", "its owner closed the tunnel"))
+
+    async def _retire(self, tunnel: Tunnel) -> None:
+        """
+        Free a tunnel's port and name; it ends with the last of its visitors.
+        """
+        tunnel.visitorLimit = max(1, tunnel.served)
+        if tunnel.listener is not None:
+            await tunnel.listener.close()
+        await self._forget(tunnel)
+        self.claims.freed(tunnel)
+        tunnel.listener, tunnel.name = None, ""
+        await self.enter(tunnel)
 
     def listTunnels(self, caller: Caller) -> Deferred[list[dict[str, object]]]:
         """
@@ -558,6 +593,7 @@ class TunnelService:
             return
         await self._dismantle(tunnel, reason)
         self.observer.tunnelDestroyed(tunnel, reason)
+        self.claims.freed(tunnel)
 
     async def _dismantle(self, tunnel: Tunnel, reason: TunnelError) -> None:
         """
@@ -646,7 +682,14 @@ class TunnelService:
         """
         if side is None:
             return []
-        return [tunnel for tunnel in self._quota if tunnel.clientSide is side]
+        return [tunnel for tunnel in self.tunnels if tunnel.clientSide is side]
+
+    @property
+    def tunnels(self) -> list[Tunnel]:
+        """
+        All tunnels that were opened here; the relay's rooms are not among them.
+        """
+        return list(self._quota)
 
     def streams(self) -> int:
         """
@@ -654,7 +697,7 @@ class TunnelService:
         """
         return sum(
             stream.client is not None
-            for tunnel in self._quota
+            for tunnel in self.tunnels
             for stream in tunnel.streams
         )
 
@@ -670,7 +713,7 @@ class TunnelService:
         """
         self.access.close()
         self.leases.close()
-        await self.discard(list(self._quota), reason)
+        await self.discard(self.tunnels, reason)
         # Rooms are in the registry only.
         try:
             rooms = await self._inTime(self.registry.tunnels())

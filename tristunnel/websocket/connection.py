@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 
 from tristunnel.errors import TunnelError
 from tristunnel.relay.answers import Answers, Holds
+from tristunnel.relay.probe import Probe
 from tristunnel.relay.rules import Rate
 from tristunnel.relay.sockets import tuneSocket
 from tristunnel.websocket.codes import (
@@ -108,6 +109,7 @@ class Connection(Incoming):
         trusted proxy names.
     @ivar paused: Whether the receiver wants to read no more for now.
     @ivar answers: Whether the peer takes what it asks for, once it is open.
+    @ivar probe: Finds out whether the peer still answers.
     @ivar stranger: Told when the connection is gone, or C{None}.
     @ivar group: All connections of whoever made this one, to wait for them.
     @ivar wholeUpTo: Bytes of the longest binary message that is accepted and
@@ -159,6 +161,7 @@ class Connection(Incoming):
         self._pinging: IDelayedCall | None = None
         self._closing: IDelayedCall | None = None
         self._heard = reactor.seconds()
+        self.probe = Probe(reactor, lambda: self.sendPing() if self.canSend else None)
         self._quietUntil = float("-inf")
         self.beginIncoming()
         self._isOpen = False
@@ -402,6 +405,8 @@ class Connection(Incoming):
         Hand bytes to autobahn's parser.
         """
         self._heard = self.reactor.seconds()
+        if self.probe.open:
+            self.probe.heard()
         if self._resting is not None:
             self._unread += data
         elif not self._blind:
@@ -471,6 +476,7 @@ class Connection(Incoming):
         if self._lost:
             return
         self._lost = True
+        self.probe.close()
         if self.group is not None:
             self.group.discard(self)
         if self.stranger is not None:

@@ -1,0 +1,77 @@
+"""
+Whether a peer that may have gone without a word still answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+__all__ = ["PROBE", "Probe"]
+
+PROBE = 5.0
+"""Seconds in which a peer must say something."""
+
+
+class Probe:
+    """
+    Asks a peer for a sign of life when somebody wants to know.
+
+    @param reactor: Tells time.
+    @param ask: Asks; anything that comes is an answer.
+
+    @ivar open: Whether the peer is being asked; L{heard} need not be called
+        otherwise.
+    """
+
+    def __init__(self, reactor: IReactorTime, ask: Callable[[], object]) -> None:
+        self.open = False
+        self._reactor = reactor
+        self._ask = ask
+        self._closed = False
+        self._late: IDelayedCall | None = None
+        self._waiting: list[Deferred[bool]] = []
+
+    def __call__(self) -> Deferred[bool]:
+        """
+        Find out whether the peer is there.
+
+        @return: Whether it said anything within L{PROBE} seconds.
+        """
+        if self._closed:
+            return succeed(False)
+        waiting: Deferred[bool] = Deferred()
+        self._waiting.append(waiting)
+        if not self.open:
+            self.open = True
+            self._late = self._reactor.callLater(PROBE, self._answer, False)
+            self._ask()
+        return waiting
+
+    def heard(self) -> None:
+        """
+        The peer said something.
+        """
+        if self.open:
+            self._answer(True)
+
+    def close(self) -> None:
+        """
+        The peer is gone.
+        """
+        self._closed = True
+        if self.open:
+            self._answer(False)
+
+    def _answer(self, alive: bool) -> None:
+        """
+        Tell everybody who waits.
+        """
+        self.open = False
+        if self._late is not None and self._late.active():
+            self._late.cancel()
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(alive)
