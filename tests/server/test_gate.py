@@ -57,6 +57,23 @@ class GateTests(SynchronousTestCase):
         self.assertEqual(self.gate.strangers, 2)
         self.gate.enter(_from("10.0.0.1"))
 
+    def test_awaited(self) -> None:
+        """
+        So many more may come from an address as somebody awaits there.
+        """
+        awaited = {"10.0.0.1": 1}
+        gate = Gate(self.clock.seconds, 2, 5)
+        gate.awaited = [lambda source: awaited.get(source, 0)] * 2
+        for _ in range(4):
+            gate.enter(_from("10.0.0.1"))
+        self.assertRaises(TunnelError, gate.enter, _from("10.0.0.1"))
+        awaited.clear()
+        self.assertRaises(TunnelError, gate.enter, _from("10.0.0.1"))
+        gate.enter(_from("10.0.0.2"))
+        # The bound for all stays.
+        awaited["10.0.0.1"] = 100
+        self.assertRaises(TunnelError, gate.enter, _from("10.0.0.1"))
+
     def test_again(self) -> None:
         """
         Who was known and waits once more counts once more, and may take half

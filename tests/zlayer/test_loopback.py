@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID, uuid4
 
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
 from tests.loopback import Service
@@ -106,6 +106,27 @@ class ControlTests(ZLayerTestCase):
         data.connection.close()
         await visitor.ended()
         self.assertEqual(visitor.data, b"answer")
+
+    async def test_crowd(self) -> None:
+        """
+        The data connections of visitors who come at once are awaited, and no
+        connections of strangers.
+        """
+        self.strangers = (2, 1000)
+        await self.startServer()
+        peer = await self.loggedIn()
+        _, port = await self.register(peer)
+        visitors = [await self.visit(port) for _ in range(50)]
+        for visitor in visitors:
+            visitor.say(b"hello")
+        await peer.next(Connect, 50)
+        opening = [
+            self.peer(f"{self.path}/data/{connect.connectionId}", Recorder())
+            for connect in peer.heard(Connect)
+        ]
+        datas = await gatherResults(map(Deferred.fromCoroutine, opening))
+        for data in datas:
+            await data.until(lambda it: it.data == b"hello")
 
     async def test_dataOnce(self) -> None:
         """

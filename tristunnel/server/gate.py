@@ -122,6 +122,10 @@ class Gate:
     @param total: Strangers at once.
     @param speaksForOthers: Whether an address is a proxy's, whose connections
         are many people's: it has no bound of its own and is never made to wait.
+
+    @ivar awaited: Each tells how many connections from an address somebody who
+        is known awaits: so many more may come from there, since what they name
+        will be known, too.
     """
 
     def __init__(
@@ -142,6 +146,7 @@ class Gate:
         # Until when each address has to wait, the latest to fail last; what is
         # over means nothing.
         self._until: dict[str, float] = {}
+        self.awaited: list[Callable[[str], int]] = []
 
     @property
     def strangers(self) -> int:
@@ -175,7 +180,12 @@ class Gate:
         most, total = self._perAddress // share, self._total // share
         source = stranger.source
         # Not by indexing, which would remember everybody who was refused.
-        if source and self._strangers.get(source, 0) >= most:
+        here = self._strangers.get(source, 0) if source else 0
+        if (
+            source
+            and here >= most
+            and here >= most + sum(each(source) for each in self.awaited)
+        ):
             raise TunnelError(
                 "limit-reached",
                 f"{most} connections from {source} have not said who they are",

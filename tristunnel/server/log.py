@@ -148,9 +148,10 @@ class LoggingServerObserver(ServerObserver):
         """
         self._about(
             tunnel.owner,
-            "Tunnel {uri} of {client} is open at {address}",
+            "Tunnel {uri} of {client} is open at {address}{service}",
             uri=tunnel.publicURI,
             address=tunnel.address or "no public address",
+            service=f", for {tunnel.name}" if tunnel.name else "",
         )
 
     def tunnelDestroyed(self, tunnel: Tunnel, reason: TunnelError) -> None:

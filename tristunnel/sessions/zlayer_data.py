@@ -99,6 +99,16 @@ class ZLayerSessions:
         stream.visitor.whileWaiting(left)
         return identifier
 
+    def awaited(self, source: str) -> int:
+        """
+        How many data connections the clients at an address are about to open.
+        """
+        return sum(
+            count
+            for session, count in self._waiting.items()
+            if session.source == source
+        )
+
     def _take(self, identifier: UUID) -> Stream | None:
         """
         Have a visitor wait no longer.

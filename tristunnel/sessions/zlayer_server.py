@@ -153,6 +153,13 @@ class ZLayerServerSession(MessageSession):
         self.lost = self.lost or reason or TunnelError("session-lost", "it has left")
         self._over(self.lost)
 
+    @property
+    def source(self) -> str:
+        """
+        What connections from its address are counted by.
+        """
+        return self._caller.address
+
     # Coming in
 
     def _login(self, message: Message) -> None:
@@ -319,17 +326,25 @@ class ZLayerServerSession(MessageSession):
         """
         Open a tunnel at the port that was asked for, or at a free one.
         """
-        options: dict[str, object] = {"name": await self._nameFor(message.name)}
+        name = await self._nameFor(message.name)
+        options: dict[str, object] = {"name": name}
         if message.protocol == UDP:
             options["listener"] = "udp"
         for port in self._candidates(message.remotePort):
             try:
-                return await self._service.open(
+                tunnel = await self._service.open(
                     self._caller, {**options, "port": port}, bool(message.remotePort)
                 )
             except TunnelError as refusal:
                 if message.remotePort or refusal.code.name != "port-taken":
                     raise
+            else:
+                if not name:
+                    service = shorten(message.name)
+                    text = f"has its tunnel at {tunnel.address} for {service}"
+                    observer = self._service.observer
+                    observer.requestNoted(self._caller.identity, text, False)
+                return tunnel
         raise TunnelError(
             "ports-exhausted", f"all ports ({self._shared.ports}) are taken"
         )

@@ -88,7 +88,11 @@ class Uncounted:
 class LoginGate(Protocol):
     """
     Whoever counts newcomers, and makes those wait whose logins fail.
+
+    @ivar awaited: Each tells how many connections from an address are awaited.
     """
+
+    awaited: list[Callable[[str], int]]
 
     def enter(self, address: IAddress | None) -> Newcomer:
         """
@@ -162,6 +166,15 @@ class HTTPCallers:
                 self._gate.loginFailed(peer)
             raise
         return self.describe(request, identity)
+
+    def expect(self, awaited: Callable[[str], int]) -> None:
+        """
+        Have connections come that somebody who is known awaits.
+
+        @param awaited: Tells how many may come at once from an address.
+        """
+        if self._gate is not None:
+            self._gate.awaited.append(awaited)
 
     def newcomer(self, request: Request) -> Newcomer:
         """

@@ -46,6 +46,9 @@ VISITORS = "client"
 PATIENCE = 600.0
 """Seconds that a visitor waits in a room for a host."""
 
+WAITING = 256
+"""Visitors, or hosts, that may wait in a room."""
+
 MOST_ROOMS = 1024
 """Rooms at once."""
 
@@ -125,7 +128,7 @@ class _Room(Rendezvous):
     def __init__(
         self, service: TunnelService, forget: Callable[[], object], claimed: bool
     ) -> None:
-        super().__init__(service.reactor, PATIENCE)
+        super().__init__(service.reactor, PATIENCE, waiting=WAITING)
         self.claimed = claimed
         self.guests = 0
         self._service = service
@@ -172,6 +175,17 @@ class Meetings:
         self._clients: dict[str, Callable[[End], None]] = {}
         self._visitors: dict[str, Callable[[End, str], None]] = {}
         self._rooms: dict[str, _Room] = {}
+
+    def awaited(self, source: str) -> int:
+        """
+        For how many connections at once there is room, wherever they come from.
+        However many rooms there are, that one address could keep the places of all
+        others is not wanted.
+        """
+        known = self._clients or self._visitors
+        if known or any(room.claimed for room in self._rooms.values()):
+            return WAITING
+        return 0
 
     # Tunnels
 

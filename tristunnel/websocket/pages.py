@@ -82,6 +82,8 @@ def webSocketPages(
         group=sessions.webSockets,
     )
     meetings = Meetings(service, callers)
+    callers.expect(sessions.zlayer.awaited)
+    callers.expect(meetings.awaited)
     service.via["ws"] = meetings.via
     service.listeners.setdefault("ws", WebSocketListeners(meetings))
     pages: dict[bytes, IResource] = {
