@@ -22,10 +22,13 @@ class WaitingEnd:
     @ivar peer: What it was joined to, or C{None}.
     @ivar refused: The code of the reason why it was broken off, or empty.
     @ivar ended: Whether it sends no more.
+    @ivar early: What it has sent before it is joined.
     """
 
     def __init__(self) -> None:
         self.received = 0
+        self.early = b""
+        self.heard: Callable[[], None] | None = None
         self.peer: End | None = None
         self.refused = ""
         self.ended = False
@@ -40,7 +43,36 @@ class WaitingEnd:
             closed, self._closed = self._closed, None
             closed(reason)
 
+    def say(self, data: bytes) -> None:
+        """
+        Send something.
+        """
+        self.early += data
+        self.received += len(data)
+        self._stir()
+
+    def finishSending(self) -> None:
+        """
+        Send no more, and perhaps be gone.
+        """
+        self.ended = True
+        self._stir()
+
+    def _stir(self) -> None:
+        """
+        Tell who listens.
+        """
+        if self.peer is None and self.heard is not None:
+            self.heard()
+
     # End
+
+    def skipEarly(self, count: int) -> None:
+        """
+        Pass so many bytes to nobody.
+        """
+        self.early = self.early[count:]
+        self.received -= count
 
     def join(self, peer: End, closed: Closed) -> None:
         """
@@ -109,13 +141,15 @@ class Port:
         """
         return (self._ports.scheme, "", self.number)
 
-    def come(self) -> WaitingEnd:
+    def come(self, says: bytes = b"hello", host: str = "192.0.2.7") -> WaitingEnd:
         """
-        Connect to it.
+        Connect to it, and say something.
         """
         assert not self.closed
         end = WaitingEnd()
-        self._arrived(end, "192.0.2.7:50000")
+        self._arrived(end, f"{host}:50000")
+        if says and not end.ended:
+            end.say(says)
         return end
 
     def close(self) -> Deferred[None]:
@@ -166,4 +200,4 @@ class Ports:
         """
         The open port that a URI names.
         """
-        return self.open_[int(uri.rpartition(":")[2])]
+        return self.open_[int(uri.partition("#")[0].rpartition(":")[2])]

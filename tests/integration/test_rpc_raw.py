@@ -246,7 +246,7 @@ class BytesTests(RPCTestCase):
         before a visitor came. The visitor gets it and answers.
         """
         generator = random.Random(1)
-        for size in (0, 1, 65536, 65537, 3_000_000):
+        for size in (1, 65536, 65537, 3_000_000):
             data = generator.randbytes(size)
             _, port, address = await self.open()
             client = await self.visit(port)
@@ -315,6 +315,57 @@ class BytesTests(RPCTestCase):
         await self.call("listTunnels")
         client.abort()
         await self.assertNothingLeft(port, address)
+
+    async def test_scanned(self) -> None:
+        """
+        Port scanners at the URI end nothing, whether they close or reset their
+        connections, and a visitor who waits never notices them.
+        """
+        for waits in (False, True):
+            _, port, address = await self.open()
+            visitor = await self.visit(address) if waits else None
+            for leave in (Talk.finish, Talk.close, Talk.abort):
+                scanner = await self.visit(port)
+                leave(scanner)
+                await self.until(
+                    lambda taken=int(waits): self.tunnels.waiting.taken <= taken
+                )
+            client = await self.visit(port)
+            visitor = visitor or await self.visit(address)
+            visitor.say(b"question")
+            await client.has(8)
+            client.say(b"answer")
+            await visitor.has(6)
+            self.assertEqual(bytes(visitor.data), b"answer")
+            visitor.close()
+            client.close()
+            await self.assertNothingLeft(port, address)
+
+    async def test_firstLine(self) -> None:
+        """
+        Over TCP and TLS, the service is who says the secret; whoever else comes
+        hears nothing and hinders nobody.
+        """
+        for via, come in (("tcp", self.visit), ("tls", self.overTLS)):
+            uri = await self.call("openTunnel", via=via, firstLine=True)
+            public, _, secret = uri.partition("#")
+            address = portOf(await self.call("getTunnelAddress", uri))
+            visitor = await self.visit(address)
+            visitor.say(b"question")
+            others = [await come(portOf(public)) for _ in range(3)]
+            others[0].say(b"I am the service now\n")
+            others[1].close()
+            await others[0].gone()
+            self.assertEqual(bytes(others[0].data), b"")
+            client = await come(portOf(public))
+            client.say(f"{secret}\nanswer".encode())
+            await client.has(8)
+            await visitor.has(6)
+            self.assertEqual(bytes(client.data), b"question")
+            self.assertEqual(bytes(visitor.data), b"answer")
+            for each in (visitor, client, others[2]):
+                each.close()
+            await self.assertNothingLeft(portOf(public), address)
 
     async def test_tls(self) -> None:
         """

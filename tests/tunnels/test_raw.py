@@ -4,12 +4,15 @@ Tests for L{tristunnel.tunnels.raw}.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.sessions.network import NetworkTestCase
-from tests.tunnels.test_service import ServiceTestCase
+from tests.tunnels.test_service import ALICE, ServiceTestCase
 from tests.waiting import WaitingEnd
 from tristunnel.errors import TunnelError
-from tristunnel.tunnels.raw import UNCLAIMED
+from tristunnel.tunnels.raw import INTRODUCTION, STRANGERS, UNCLAIMED
 from tristunnel.tunnels.rendezvous import PATIENCE
+from tristunnel.tunnels.service import Caller
 from tristunnel.wire.framed import Frame, FrameType, decodeObject, encodeObject
 
 _OFFER = {"versions": [1], "streamWindow": 1 << 18, "sessionWindow": 1 << 20}
@@ -20,13 +23,13 @@ class RawTests(ServiceTestCase):
     Tunnels whose client's ends are raw connections.
     """
 
-    def make(self, **options: object) -> None:
+    def make(self, caller: Caller = ALICE, **options: object) -> None:
         """
         Open a tunnel.
         """
-        self.uri = self.open(**options)
+        self.uri = self.open(caller, **options)
         self.clients = self.visitors.at(self.uri)
-        self.port = self.visitors.at(self.address(self.uri))
+        self.port = self.visitors.at(self.address(self.uri, caller))
 
     def assertReason(self, code: str) -> None:
         """
@@ -89,13 +92,160 @@ class RawTests(ServiceTestCase):
         self.assertEqual(self.clients.come().refused, "limit-reached")
         self.assertIs(self.port.come().peer, client)
 
-    def test_clientLeaves(self) -> None:
+    def test_scanner(self) -> None:
         """
-        When the client's end breaks before the visitor came, the tunnel is
-        over.
+        Whoever connects to the URI and leaves without a word, in whatever way,
+        ends nothing and takes no place, with a visitor there and without one.
+        """
+
+        def closes(end: WaitingEnd) -> None:
+            end.finishSending()
+            self.assertTrue(end.refused or end.ended)
+
+        for visitors in (1, 2):
+            for leave in (
+                closes,
+                lambda end: end.leave(None),
+                lambda end: end.leave(TunnelError("reset")),
+            ):
+                for waits in (False, True):
+                    self.make(visitors=visitors)
+                    visitor = self.port.come(b"") if waits else None
+                    for _ in range(3):
+                        scanner = self.clients.come(b"")
+                        leave(scanner)
+                        self.assertIsNone(scanner.peer)
+                    client = self.clients.come()
+                    self.assertEqual(client.refused, "")
+                    visitor = visitor or self.port.come()
+                    self.assertIs(client.peer, visitor)
+                    self.close(self.uri)
+        self.assertNothingLeft()
+
+    def test_scannedAddress(self) -> None:
+        """
+        A visitor who is reset before anything was said leaves the client's
+        connection to the next one. One that says that it will send nothing is a
+        visitor; if nothing came of it, the tunnel is good for another.
         """
         self.make()
-        self.clients.come().leave(None)
+        client = self.clients.come(b"")
+        for _ in range(3):
+            scanner = self.port.come(b"")
+            self.assertEqual(self.port.come().refused, "limit-reached")
+            scanner.leave(TunnelError("reset"))
+        visitor = self.port.come(b"")
+        self.assertIsNone(client.peer)
+        visitor.finishSending()
+        self.assertIs(client.peer, visitor)
+        self.part(client, visitor)
+        self.assertEqual(self.notes.named("tunnelDestroyed"), [])
+        client, visitor = self.clients.come(), self.port.come()
+        self.part(client, visitor)
+        self.assertReason("closed")
+
+    def test_silent(self) -> None:
+        """
+        Two who have met are joined when either says something.
+        """
+        for speaker in (0, 1):
+            self.make()
+            ends = [self.clients.come(b""), self.port.come(b"")]
+            self.assertIsNone(ends[0].peer)
+            ends[speaker].say(b"x")
+            self.assertIs(ends[0].peer, ends[1])
+            self.part(*ends)
+        self.assertNothingLeft()
+
+    def test_silentKicked(self) -> None:
+        """
+        A visitor that is sent away, and a tunnel that is closed, before
+        anything was said, leave nothing behind.
+        """
+        self.make()
+        client, visitor = self.clients.come(b""), self.port.come(b"")
+        tunnel = self.successResultOf(self.service.registry.find(self.uri))
+        (stream,) = tunnel.streams
+        stream.reset(TunnelError("closed"))
+        self.assertEqual((visitor.refused, client.refused), ("closed", ""))
+        visitor = self.port.come()
+        self.assertIs(client.peer, visitor)
+        self.part(client, visitor)
+        self.make()
+        ends = [self.clients.come(b""), self.port.come(b"")]
+        self.assertEqual(self.service.waiting.taken, 2)
+        self.close(self.uri)
+        self.assertEqual([end.refused for end in ends], ["closed"] * 2)
+        self.assertEqual(self.service.waiting.taken, 0)
+        self.assertNothingLeft()
+
+    def test_openerOnly(self) -> None:
+        """
+        A tunnel can be bound to where it was opened.
+        """
+        for here, there, elsewhere in (
+            ("192.0.2.7", "192.0.2.7", "192.0.2.8"),
+            ("192.0.2.7", "::ffff:192.0.2.7", "[::ffff:192.0.2.8]"),
+            ("2001:db8:1:2::/64", "[2001:db8:1:2::9]", "[2001:db8:1:3::9]"),
+        ):
+            caller = replace(ALICE, address=here)
+            self.make(caller, openerOnly=True)
+            self.assertEqual(self.clients.come(host=elsewhere).refused, "not-permitted")
+            visitor = self.port.come(host=elsewhere)
+            self.assertIs(self.clients.come(host=there).peer, visitor)
+            self.close(self.uri, caller)
+        self.assertNotOpened("bad-option", replace(ALICE, address=""), openerOnly=True)
+
+    def test_firstLine(self) -> None:
+        """
+        A tunnel can be for whoever says the secret of its URI in a first line,
+        in pieces of any size. The visitor does not see that.
+        """
+        self.make(firstLine=True)
+        public, _, secret = self.uri.partition("#")
+        self.assertEqual(self.list()[0]["uri"], public)
+        self.assertGreaterEqual(len(secret), 32)
+        good = secret.encode()
+        for wrong in (b"\n", b"x\n", good[:-1] + b"\n", b"x" * 200, good + b"x\n"):
+            self.assertEqual(self.clients.come(wrong).refused, "auth-refused")
+        scanner = self.clients.come(good)
+        scanner.finishSending()
+        self.assertIsNone(scanner.peer)
+        slow = [self.clients.come(b"") for _ in range(STRANGERS + 1)]
+        self.assertEqual(slow[0].refused, "auth-refused")
+        self.clock.advance(INTRODUCTION)
+        self.assertTrue(all(end.refused for end in slow))
+        for end in (b"\n", b"\r\n"):
+            visitor = self.port.come()
+            client = self.clients.come(b"")
+            for number in range(len(good)):
+                client.say(good[number : number + 1])
+            self.assertIsNone(client.peer)
+            client.say(end + b"welcome\n")
+            self.assertIs(client.peer, visitor)
+            self.assertEqual((client.early, client.received), (b"welcome\n", 8))
+            self.part(client, visitor)
+            self.make(firstLine=True)
+            good = self.uri.partition("#")[2].encode()
+        self.clients.come(b"")
+        self.close(self.uri)
+        self.assertNothingLeft()
+
+    def test_rawOnly(self) -> None:
+        """
+        What is for raw tunnels is refused elsewhere, and not passed over.
+        """
+        for option in ({"openerOnly": True}, {"firstLine": True}, {"lookup": "bob"}):
+            message = self.assertNotOpened("bad-option", via="w3p", **option)
+            self.assertIn(next(iter(option)), message)
+
+    def test_clientLeaves(self) -> None:
+        """
+        When the client's end has said something and breaks before the visitor
+        came, the tunnel is over.
+        """
+        self.make()
+        self.clients.come().leave(TunnelError("reset"))
         self.assertReason("closed")
 
     def test_clientLeavesBytes(self) -> None:
@@ -174,7 +324,7 @@ class RawTests(ServiceTestCase):
         another.
         """
         self.make(visitors=2)
-        self.clients.come().leave(None)
+        self.clients.come().leave(TunnelError("reset"))
         clients = [self.clients.come(), self.clients.come()]
         visitors = [self.port.come(), self.port.come()]
         self.assertEqual([c.peer for c in clients], visitors)

@@ -201,7 +201,7 @@ class OpenTests(ServiceTestCase):
         literal = Caller(Identity("alice"), "2001:db8::1")
         self.assertEqual(self.open(literal), "tcp://[2001:db8::1]:8010")
         self.assertEqual(
-            self.address("tcp://[2001:db8::1]:8010", BOB), "tcp://[2001:db8::1]:8011"
+            self.address("tcp://[2001:db8::1]:8010"), "tcp://[2001:db8::1]:8011"
         )
         self.makeService(hostname="tunnel.example")
         self.assertEqual(self.open(literal), "tcp://tunnel.example:8012")
@@ -387,13 +387,46 @@ class OwnerTests(ServiceTestCase):
 
     def test_address(self) -> None:
         """
-        The address is told to whoever knows the URI.
+        The address is told to whoever knows the URI, if that cannot be guessed.
         """
-        self.assertEqual(self.address(self.open(ALICE), BOB), "tcp://server:8011")
+        uri = self.open(ALICE, via="w3p")
+        self.assertEqual(self.address(uri, BOB), "tcp://server:8010")
         for uri in ("tcp://server:9", "tcp://server:8011", "", "\ud800"):
             self.assertRefused(
                 "unknown-tunnel", self.service.getTunnelAddress(ALICE, uri)
             )
+
+    def test_lookup(self) -> None:
+        """
+        Where the URI is no more than a port, only its owner hears the address,
+        by whatever it is asked for, and whom the owner has named. To others
+        there is no such tunnel.
+        """
+        carol = Caller(Identity("carol"), "server")
+        for via in ("tcp", "tls"):
+            for lookup, allowed in (
+                ([], ()),
+                ("bob", (BOB,)),
+                (["carol", "bob"], (BOB, carol)),
+                (["*"], (BOB, carol)),
+                (["BOB", "bo", "b*", ""], ()),
+            ):
+                uri = self.open(ALICE, via=via, lookup=lookup)
+                (tunnel,) = self.successResultOf(self.service.registry.tunnels())
+                for name in (uri, tunnel.id, f"{uri}#x"):
+                    self.assertTrue(self.address(name))
+                    for caller in (BOB, carol):
+                        if caller in allowed:
+                            self.assertTrue(self.address(name, caller))
+                            continue
+                        told = self.service.getTunnelAddress(caller, name)
+                        nobodys = self.service.getTunnelAddress(caller, "tcp://x:9")
+                        self.assertEqual(
+                            self.assertRefused("unknown-tunnel", told),
+                            self.assertRefused("unknown-tunnel", nobodys),
+                        )
+                self.assertEqual(self.list(BOB), [])
+                self.close(uri)
 
     def test_anonymous(self) -> None:
         """

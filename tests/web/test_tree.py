@@ -441,10 +441,12 @@ class AuthTests(SiteTestCase):
         """
         uri = self.as_(self.ALICE, "openTunnel")["result"]
         self.assertEqual(self.as_(self.BOB, "listTunnels"), {"result": []})
-        error = self.as_(self.BOB, "closeTunnel", uri)["error"]
-        self.assertEqual(error["data"]["code"], "unknown-tunnel")
+        for method in ("closeTunnel", "getTunnelAddress"):
+            error = self.as_(self.BOB, method, uri)["error"]
+            self.assertEqual(error["data"]["code"], "unknown-tunnel")
         self.assertEqual(
-            self.as_(self.BOB, "getTunnelAddress", uri)["result"], "tcp://server:8011"
+            self.as_(self.ALICE, "getTunnelAddress", uri)["result"],
+            "tcp://server:8011",
         )
         (entry,) = self.as_(self.ALICE, "listTunnels")["result"]
         self.assertEqual(entry["owner"], "alice")

@@ -102,6 +102,8 @@ class SocketEnd(Protocol):
         what comes meanwhile is held, up to L{EARLY} bytes.
 
     @ivar received: Bytes read so far.
+    @ivar heard: Called when something comes before this end is joined, or the
+        other side ends what it sends.
     @ivar socket: The socket, where nothing but the kernel is behind it.
     @cvar memory: Counts what is held for peers that stand still.
     """
@@ -118,6 +120,7 @@ class SocketEnd(Protocol):
         self, reactor: IReactorTime, arrived: Callable[[SocketEnd], None]
     ) -> None:
         self.received = 0
+        self.heard: Callable[[], None] | None = None
         self.socket: socket | None = None
         self._reactor = reactor
         self._arrived = arrived
@@ -217,6 +220,8 @@ class SocketEnd(Protocol):
             if self.received > EARLY:
                 self.hold(self.UNJOINED)
                 self._countUnasked(len(data))
+            if self.heard is not None:
+                self.heard()
             return
         peer.write(data)
         size = len(data)
@@ -291,6 +296,8 @@ class SocketEnd(Protocol):
         self._eof = True
         if self._peer is not None:
             self._peer.finish()
+        elif self.heard is not None:
+            self.heard()
         if self._finished and self._unfinished is None:
             self.transport.loseConnection()
 
@@ -356,6 +363,20 @@ class SocketEnd(Protocol):
         """
         if self._peer is None:
             self._closed = left
+
+    @property
+    def early(self) -> bytes:
+        """
+        What came before this end is joined.
+        """
+        return b"".join(self._early)
+
+    def skipEarly(self, count: int) -> None:
+        """
+        Pass so many bytes of it to nobody.
+        """
+        self._early = [self.early[count:]]
+        self.received -= count
 
     def join(self, peer: End, closed: Closed) -> None:
         """

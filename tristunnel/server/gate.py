@@ -325,7 +325,13 @@ def sourceOf(address: IAddress | None) -> str:
     What strangers are counted by: an IPv4 address, an IPv6 network of 64 bits
     (which one machine can have all to itself), or nothing for a local socket.
     """
-    host = str(getattr(address, "host", "") or "")
+    return sourceOfHost(str(getattr(address, "host", "") or ""))
+
+
+def sourceOfHost(host: str) -> str:
+    """
+    The same, of an address as text.
+    """
     if host.startswith("::ffff:") and "." in host:
         return host[7:]
     if ":" in host:

@@ -30,6 +30,12 @@ class TunnelOptions:
     @ivar ttl: Seconds after which it is over; 0 for never.
     @ivar private: Whether there is no public side.
     @ivar resume: The URI of a tunnel of the caller's lease, to go on with.
+    @ivar lookup: Who else may ask for the address of a tunnel whose URI could be
+        guessed: names of owners, or C{"*"} for all.
+    @ivar openerOnly: Whether connections to the URI must come from where the
+        tunnel was opened.
+    @ivar firstLine: Whether a connection to the URI must begin with a line that
+        only the URI says.
     @ivar allow: Networks that visitors may come from; empty for all.
     @ivar deny: Networks that they may not come from.
     @ivar maxVisitors: Visitors at once; 0 for any number.
@@ -51,6 +57,9 @@ class TunnelOptions:
     ttl: float = 0.0
     private: bool = False
     resume: str = ""
+    lookup: tuple[str, ...] = ()
+    openerOnly: bool = False
+    firstLine: bool = False
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
     maxVisitors: int = 0

@@ -117,9 +117,7 @@ class Rendezvous:
             stream.refuse(TunnelError("limit-reached", "too many visitors wait"))
         else:
             self._streams.append(stream)
-            self._count()
-            self._startTimer(stream, self._patience, self._visitorLate)
-            stream.visitor.whileWaiting(self._forgetter(stream))
+            self._visitorWaits(stream)
 
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
         """
@@ -148,10 +146,7 @@ class Rendezvous:
             client.reset(TunnelError("limit-reached", "too many connections wait"))
         else:
             self._clients.append(client)
-            self._count()
-            if self._clientPatience is not None:
-                self._startTimer(client, self._clientPatience, self._clientLate)
-            client.whileWaiting(lambda reason: self._clientLeft(client, reason))
+            self._clientWaits(client)
 
     def _connect(self, stream: Stream, client: End) -> None:
         """
@@ -161,6 +156,23 @@ class Rendezvous:
         self._met(stream)
 
     # Waiting
+
+    def _visitorWaits(self, stream: Stream) -> None:
+        """
+        A visitor has to wait.
+        """
+        self._count()
+        self._startTimer(stream, self._patience, self._visitorLate)
+        stream.visitor.whileWaiting(self._forgetter(stream))
+
+    def _clientWaits(self, client: End) -> None:
+        """
+        A client's connection has to wait.
+        """
+        self._count()
+        if self._clientPatience is not None:
+            self._startTimer(client, self._clientPatience, self._clientLate)
+        client.whileWaiting(lambda reason: self._clientLeft(client, reason))
 
     def _forgetter(self, stream: Stream) -> Closed:
         """
@@ -205,7 +217,7 @@ class Rendezvous:
         """
         Count who waits.
         """
-        waiting = len(self._streams) + len(self._clients)
+        waiting = self.waitingVisitors + self.waitingClients
         self._shared.taken += waiting - self._counted
         self._counted = waiting
 

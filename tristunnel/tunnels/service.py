@@ -416,6 +416,11 @@ class TunnelService:
                 "bad-option",
                 f"via {name[:64]!r} is not known here; there is {', '.join(self.via)}",
             )
+        for option in ("lookup", "openerOnly", "firstLine"):
+            if getattr(wanted, option) and name not in ("tcp", "tls"):
+                raise TunnelError(
+                    "bad-option", f"option {option} is for tunnels via 'tcp' or 'tls'"
+                )
         return via
 
     def _listenersFor(self, wanted: TunnelOptions) -> Listeners:
@@ -440,10 +445,16 @@ class TunnelService:
 
     async def _address(self, caller: Caller, uri: str) -> str:
         """
-        Look up the address; it is public, to whoever knows the URI.
+        Look up the address, which is for whoever knows the URI; if anybody could
+        know that, it is the owner's, and theirs whom the owner has named.
         """
         tunnel: Tunnel = await self.registry.find(uri)
-        if caller.limitedTo not in (None, tunnel):
+        if caller.limitedTo not in (None, tunnel) or not (
+            not tunnel.isGuessable
+            or "*" in tunnel.lookup
+            or caller.identity.name in tunnel.lookup
+            or self.mayControl(caller, tunnel)
+        ):
             raise TunnelError("unknown-tunnel")
         return tunnel.address
 

@@ -45,6 +45,8 @@ class Tunnel:
     @ivar listener: Where visitors come in.
     @ivar clientListener: Where raw connections of the client come in.
     @ivar secretHash: SHA-256 of the URI's secret, where it has one.
+    @ivar lookup: Who may ask for its address besides its owner: names, or
+        C{"*"} for all.
     @ivar visitorLimit: Visitors after whom the tunnel is over; 0 for none.
     @ivar visitorCount: Visitors so far.
     @ivar served: Visitors who reached a client's end.
@@ -77,6 +79,7 @@ class Tunnel:
     listener: IListener | None = None
     clientListener: IListener | None = None
     secretHash: bytes = b""
+    lookup: tuple[str, ...] = ()
     visitorLimit: int = 0
     visitorCount: int = 0
     served: int = 0
@@ -107,6 +110,14 @@ class Tunnel:
         The URI without its secret: for logs and lists.
         """
         return self.uri.partition("#")[0]
+
+    @property
+    def isGuessable(self) -> bool:
+        """
+        Whether its URI says no more than a port, so that knowing it proves
+        nothing.
+        """
+        return self.uri.startswith(("tcp:", "tls:"))
 
     @property
     def address(self) -> str:
@@ -205,6 +216,10 @@ class Tunnel:
         self.bytesIn += stream.bytesIn
         self.bytesOut += stream.bytesOut
         self.dropped += stream.dropped
+        if self.isGuessable and stream.client is not None:
+            # Ports are scanned: who came and said nothing uses up no visit, if
+            # nobody said anything either.
+            self.served -= not (stream.bytesIn or stream.bytesOut)
         self.observer.visitorGone(stream)
         if self.visitorLimit and self.served >= self.visitorLimit and not self.streams:
             self.exhausted(self)
