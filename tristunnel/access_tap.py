@@ -18,6 +18,7 @@ from tristunnel.client.log import LoggingClientObserver
 from tristunnel.client.service import TunnelClientService
 from tristunnel.client.token import TOKEN_VARIABLE, givenToken
 from tristunnel.client.visitor import bySession, localEndpoint
+from tristunnel.client.way import PROXY_VARIABLE
 from tristunnel.client.way_options import WayOptionsMixin, trustOf, wayOf
 from tristunnel.config.options import CheckedOptions
 from tristunnel.errors import TunnelError
@@ -104,6 +105,7 @@ class Options(WayOptionsMixin, CheckedOptions):
         if token and (self["token-file"] or not self.credentials):
             self.credentials["token"] = token
         trust = trustOf(self)
+        self["proxy"] = self["proxy"] or os.environ.get(PROXY_VARIABLE, "")
         way = wayOf(reactor, self, dict(self.get("header", [])))
         if self["access"]:
             self.server = parseAccessURI(
@@ -131,6 +133,7 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
     """
     useMonotonicTime(reactor)
     hideExposed(options.exposed)
+    options.server.way.tell(options.server.where)
     access: AccessService
     client = TunnelClientService(
         reactor,

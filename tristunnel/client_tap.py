@@ -29,6 +29,7 @@ from tristunnel.client.forward_table import FORWARD_FIELDS, checkForwards, forwa
 from tristunnel.client.greeting import AUTO, GREETINGS, NEVER
 from tristunnel.client.token import TOKEN_VARIABLE, givenToken
 from tristunnel.client.visitor import localEndpoint
+from tristunnel.client.way import PROXY_VARIABLE
 from tristunnel.client.way_options import WayOptionsMixin, trustOf, wayOf
 from tristunnel.client.zlayer import tokenOf
 from tristunnel.config.file import ConfigFile
@@ -133,7 +134,7 @@ class Options(PolicyOptionsMixin, WayOptionsMixin, ConfiguredOptions):
 
     variables: ClassVar[Mapping[str, str]] = {
         "tunnel": "TRISTUNNEL_TUNNEL",
-        "proxy": "TRISTUNNEL_PROXY",
+        "proxy": PROXY_VARIABLE,
     }
     fields: ClassVar[Mapping[str, Mapping[str, Key]]] = {"forward": FORWARD_FIELDS}
     processWide: ClassVar[frozenset[str]] = frozenset(

@@ -112,7 +112,8 @@ class ClientTests(SynchronousTestCase):
             ("no WebSocket URL", ("--connect", "http://h/tunnel")),
             ("no WebSocket URL", ("--connect", "ws://")),
             ("no WebSocket URL", ("--connect", "ws://h:99999/")),
-            ("--proxy takes", (*ws, "--proxy", "socks://h:1")),
+            ("--proxy names a SOCKS", (*ws, "--proxy", "socks://h:1")),
+            ("--proxy takes", (*ws, "--proxy", "ftp://h:1")),
             ("--ping-interval", (*ws, "--ping-interval", "-1")),
             ("--header takes", (*ws, "--header", "A")),
         ):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tristunnel.auth.files import reasonOf
 from tristunnel.client.token import givenToken
+from tristunnel.client.way import NONE
 from tristunnel.errors import TunnelError
 from tristunnel.process.leftovers import clearLeftovers
 from tristunnel.process.paths import defaultStateDirectory
@@ -49,6 +50,8 @@ class Question:
         self._pins = tuple(parseFingerprint(pin) for pin in options.pin)
         self._directory = Path(options.state_dir or defaultStateDirectory())
         self._where: str = options.where
+        # A server that nobody named is on this machine.
+        self._proxy: str = options.proxy if options.where else NONE
         if not options.where:
             if options.token_file:
                 raise TunnelError(
@@ -110,6 +113,7 @@ class Question:
             pins=self._pins,
             insecure=self._insecure,
             timeout=_TIMEOUT,
+            proxy=self._proxy,
         )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from tristunnel.cli.question import DEFAULT_SERVER, Question, lookAt, pageOf
 from tristunnel.client.token import TOKEN_VARIABLE
 from tristunnel.errors import TunnelError
+from tristunnel.rpc.words import PROXY_HELP
 
 __all__ = ["addStatusCommand", "questionOf", "tunnelNamed"]
 
@@ -64,6 +65,7 @@ def addStatusCommand(commands: Any) -> None:
         help="fingerprint of the server's certificate; may be given again",
     )
     add("--insecure", action="store_true", help="believe any server")
+    add("--proxy", metavar="URL", default="", help=PROXY_HELP)
     add("--state-dir", metavar="DIRECTORY", default="", help="of the clients")
     status.set_defaults(run=_run)
 

@@ -146,7 +146,7 @@ class ClientCheck:
         @return: What is to be looked at, in order.
         """
         looks: list[tuple[str, Any]] = [("name!", self.name), ("route!", self.route)]
-        if self._server.way.proxy is not None:
+        if self._server.way.proxy is not None or self._server.way.exempt:
             looks.append(("proxy!", self.proxy))
         looks.append(("tls!", self.tls))
         if self._server.isWebSocket:
@@ -227,12 +227,12 @@ class ClientCheck:
         Does the proxy let us through?
         """
         server = self._server
-        assert server.way.proxy is not None
+        if server.way.proxy is None:
+            told = f"not that of {server.way.exempt}, as NO_PROXY says"
+            return Finding("OK", "proxy", told)
         endpoint = server.way.reach(self._reactor, server.host, server.port)
         (await self._connect(endpoint)).transport.abortConnection()
-        return Finding(
-            "OK", "proxy", f"{server.way.proxy.where} connects to {server.host}"
-        )
+        return Finding("OK", "proxy", f"{server.way.proxy} connects to {server.host}")
 
     async def tls(self) -> Iterable[Finding]:
         """

@@ -191,19 +191,34 @@ def parseConnect(
                 f" tls:{description} for a server with TLS"
             )
         parts = EndpointParts(description)
+    except Exception as error:
+        raise _wrong(description, error) from None
+    if parts.port and not parts["endpoint"]:
+        way = way.towards(reactor, parts.kind, parts.host, parts.port)
+    try:
         if way.proxy is not None and not parts.isPlain:
-            raise ValueError("--proxy connects to tcp:HOST:PORT and the like only")
+            raise ValueError(
+                f"{way.proxy.source} connects to tcp:HOST:PORT and the like only;"
+                " --proxy none goes without"
+            )
         endpoint = parts.endpoint(reactor, way.reach)
     except Exception as error:
-        # Endpoint parsers raise whatever comes to hand.
-        raise TunnelError(
-            "bad-option",
-            f"--connect {shownURL(description)!r} is no endpoint"
-            f" ({noEndpoint(description, error)}); write tcp:HOST:PORT,"
-            " tls:HOST:PORT, ws://HOST/PATH, wss://HOST/PATH or unix:PATH",
-        ) from None
+        raise _wrong(description, error) from None
     address = ServerAddress(parts.text, parts.host, endpoint, port=parts.port, way=way)
     return _overTLS(address, parts, trust) if parts.kind == "tls" else address
+
+
+def _wrong(description: str, error: Exception) -> TunnelError:
+    """
+    Say what is wrong with C{--connect}; endpoint parsers raise whatever comes to
+    hand.
+    """
+    return TunnelError(
+        "bad-option",
+        f"--connect {shownURL(description)!r} is no endpoint"
+        f" ({noEndpoint(description, error)}); write tcp:HOST:PORT,"
+        " tls:HOST:PORT, ws://HOST/PATH, wss://HOST/PATH or unix:PATH",
+    )
 
 
 def _overWebSocket(
@@ -213,6 +228,7 @@ def _overWebSocket(
     Read C{ws://HOST:PORT/PATH} or C{wss:}.
     """
     url = WebSocketURL(description)
+    way = way.towards(reactor, "wss" if url.secure else "ws", url.host, url.port)
     below = way.reach(reactor, url.host, url.port)
     explain: Callable[[Failure], TunnelError | None] = _noExplanation
     creator: ServerVerification | None = None

@@ -41,6 +41,7 @@ def makeClient(
 
     @return: A service with a C{stopNow}.
     """
+    options.server.way.tell(options.server.where)
     return DIALECTS[options["dialect"]](reactor, options, observer, gaveUp)
 
 
@@ -83,7 +84,7 @@ def carrierOf(options: Options) -> Carrier:
     connection is over, so by itself none is used for single streams.
     """
     kind = str(options["carrier"])
-    if options["proxy"] and kind == "auto":
+    if options.server.way.proxy is not None and kind == "auto":
         kind = "session"
     return Carrier(kind, options["spares"], options["sessions"])
 

@@ -27,6 +27,8 @@ from tristunnel.text.moments import retryAfter
 
 __all__ = ["ProxiedEndpoint", "Proxy", "parseProxy"]
 
+OPTION = "--proxy"
+
 PROXY_TIMEOUT = 30.0
 """Seconds in which the proxy must have connected us."""
 
@@ -40,30 +42,54 @@ class Proxy:
     @param endpoint: How it is reached.
     @param where: Its host and port, as messages name it.
     @param authorization: What C{Proxy-Authorization} says, or empty.
+    @param source: What names it: the option, or a variable.
     """
 
     def __init__(
-        self, endpoint: IStreamClientEndpoint, where: str, authorization: str = ""
+        self,
+        endpoint: IStreamClientEndpoint,
+        where: str,
+        authorization: str = "",
+        source: str = OPTION,
     ) -> None:
         self.endpoint = endpoint
         self.where = where
         self.authorization = authorization
+        self.source = source
+
+    def __str__(self) -> str:
+        return self.where if self.source == OPTION else f"{self.where} ({self.source})"
 
 
-def parseProxy(reactor: Any, url: str) -> Proxy:
+def parseProxy(reactor: Any, url: str, source: str = OPTION) -> Proxy:
     """
     Read C{http://USER:PASSWORD@HOST:PORT}.
 
+    @param source: What names the proxy. A variable may leave out the scheme.
     @raise TunnelError: C{bad-option}. It does not repeat the URL, which may
         hold a password.
     """
+    url = url.strip()
+    if source != OPTION and "://" not in url:
+        url = f"http://{url}"
+    kind = {"socks": "a SOCKS proxy", "https": "a proxy that is reached by TLS"}
+    for scheme, what in kind.items():
+        if url.lower().startswith(scheme):
+            raise TunnelError(
+                "bad-option",
+                f"{source} names {what}, which is not supported yet: name an HTTP"
+                " proxy, --proxy http://HOST:PORT, or connect without one, --proxy"
+                " none",
+            )
     try:
         parts = urlsplit(url)
         port = parts.port or 3128
     except ValueError:
         parts, port = urlsplit(""), 0
     if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/"):
-        raise TunnelError("bad-option", "--proxy takes http://USER:PASSWORD@HOST:PORT")
+        raise TunnelError(
+            "bad-option", f"{source} takes http://USER:PASSWORD@HOST:PORT, or none"
+        )
     authorization = ""
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
@@ -71,8 +97,8 @@ def parseProxy(reactor: Any, url: str) -> Proxy:
     try:
         endpoint = HostEndpoint(reactor, parts.hostname, port)
     except ValueError as error:
-        raise TunnelError("bad-option", f"--proxy: {error}") from None
-    return Proxy(endpoint, hostAndPort(parts.hostname, port), authorization)
+        raise TunnelError("bad-option", f"{source}: {error}") from None
+    return Proxy(endpoint, hostAndPort(parts.hostname, port), authorization, source)
 
 
 _PORTS = (
@@ -233,7 +259,7 @@ class ProxiedEndpoint:
 
         def make() -> _Asking:
             asking.append(
-                _Asking(self._request, protocolFactory, self._proxy.where, result)
+                _Asking(self._request, protocolFactory, str(self._proxy), result)
             )
             return asking[-1]
 
@@ -245,7 +271,7 @@ class ProxiedEndpoint:
                     else Failure(
                         TunnelError(
                             "session-lost",
-                            f"the proxy {self._proxy.where} was not reached:"
+                            f"the proxy {self._proxy} was not reached:"
                             f" {failure.getErrorMessage()}",
                         )
                     )
@@ -265,6 +291,6 @@ class ProxiedEndpoint:
         return Failure(
             TunnelError(
                 "session-lost",
-                f"the proxy {self._proxy.where} did not answer within {seconds:g} s",
+                f"the proxy {self._proxy} did not answer within {seconds:g} s",
             )
         )

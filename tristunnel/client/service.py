@@ -105,7 +105,7 @@ class TunnelClientService(Service):
         self._grace = grace
         self._gaveUp = gaveUp
         self._delay = delay
-        self._carrier = carrier or Carrier()
+        self._carrier = carrier or Carrier("session" if server.way.proxy else "auto")
         self._confirmations = Confirmations(reactor)
         self._greeting = server.greeting()
         if self._lease.id:

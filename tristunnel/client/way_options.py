@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 from twisted.python import usage
 
 from tristunnel.client.connect import Trust
-from tristunnel.client.proxy import parseProxy
-from tristunnel.client.way import Way, parseHeader
+from tristunnel.client.way import Way, parseHeader, wayBy
 from tristunnel.errors import TunnelError
 from tristunnel.text.numbers import decimalOf
 from tristunnel.tls.certificates import parseFingerprint
@@ -31,7 +30,7 @@ class WayOptionsMixin:
         ("ca", None, "", "PEM file or directory: authorities to trust instead."),
         ("certificate", None, "", "PEM file: our certificate, for --client-ca there."),
         ("private-key", None, "", "PEM file with the key of --certificate."),
-        ("proxy", None, "", "HTTP proxy to go through: http://USER:PW@HOST:PORT."),
+        ("proxy", None, "", "HTTP proxy, http://USER:PW@HOST:PORT; none: no proxy."),
         (
             "ping-interval",
             None,
@@ -97,5 +96,4 @@ def wayOf(reactor: Any, options: Mapping[str, Any], headers: Mapping[str, str]) 
     """
     if not 0 <= options["ping-interval"] < 1e6:
         raise TunnelError("bad-option", "--ping-interval takes seconds, from 0 up")
-    proxy = parseProxy(reactor, options["proxy"]) if options["proxy"] else None
-    return Way(proxy, headers, options["ping-interval"])
+    return wayBy(reactor, options["proxy"], headers, options["ping-interval"])

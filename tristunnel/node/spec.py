@@ -16,6 +16,7 @@ from tristunnel.client.credentials import givenCredentials
 from tristunnel.client.forward import Forward, parseForward
 from tristunnel.client.token import givenToken
 from tristunnel.client.visitor import localEndpoint
+from tristunnel.client.way import wayBy
 from tristunnel.config.keys import Key
 from tristunnel.errors import TunnelError
 from tristunnel.tls.certificates import parseFingerprint
@@ -25,12 +26,12 @@ __all__ = ["NODE_FIELDS", "NodeSpec", "nodeText", "parseNode"]
 NODE_FIELDS: Mapping[str, Key] = {
     **{name: Key(name) for name in ("name", "connect")},
     **{name: Key(name) for name in ("forward", "listen", "service")},
-    **{name: Key(name) for name in ("token-file", "credentials-file", "ca")},
+    **{name: Key(name) for name in ("token-file", "credentials-file", "ca", "proxy")},
     "pin": Key("pin", many=True),
 }
 """What a table of a configuration file may have."""
 
-_SINGLE = ("forward", "listen", "service", "token-file", "credentials-file", "ca")
+_SINGLE = tuple(name for name in NODE_FIELDS if name not in ("name", "connect", "pin"))
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def _wrong(spec: str, why: str) -> TunnelError:
         "bad-option",
         f"--node {spec}: {why}; write NAME=ENDPOINT,forward=PORT=TARGET or"
         " NAME=ENDPOINT,listen=ENDPOINT,service=NAME, then what you need of"
-        " token-file=FILE, credentials-file=FILE, pin=SHA256, ca=FILE",
+        " token-file=FILE, credentials-file=FILE, pin=SHA256, ca=FILE, proxy=URL",
     )
 
 
@@ -124,7 +125,7 @@ def parseNode(reactor: Any, text: str) -> NodeSpec:
         raise _wrong(name, "listen and service go together")
     try:
         trust = Trust(tuple(map(parseFingerprint, found.get("pin", ()))), setting("ca"))
-        server = parseConnect(reactor, connect, trust)
+        server = parseConnect(reactor, connect, trust, wayBy(reactor, setting("proxy")))
         credentials = givenCredentials(setting("credentials-file"), {})
         if "token-file" in found:
             credentials["token"] = givenToken(setting("token-file"), {})

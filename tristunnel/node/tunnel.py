@@ -141,6 +141,7 @@ class NodeTunnel(Service):
         """
         super().startService()
         self._since = self._reactor.seconds()
+        self.spec.server.way.tell(self.spec.server.where)
         self._connect()
         if self.spec.endpoint is not None:
             self._port = AccessPort(
@@ -255,7 +256,7 @@ class NodeTunnel(Service):
         if state == RECONNECTING and self.state == FAILED and self._retry is not None:
             # The end of the session that was refused.
             return
-        changed = state != self.state
+        changed = state != self.state or (reason is None) != (self.reason is None)
         self.reason = reason
         if not changed:
             return

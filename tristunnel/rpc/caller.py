@@ -30,8 +30,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
+from tristunnel.client.way import Way, wayBy
 from tristunnel.errors import TunnelError
-from tristunnel.relay.dial import HostEndpoint
 from tristunnel.rpc.pending import PendingCalls, RemoteError
 from tristunnel.rpc.strictjson import BadJSON, decode, encode
 from tristunnel.rpc.words import Errand, Target, parseErrand
@@ -67,9 +67,14 @@ class _ToTarget:
     """
 
     def __init__(
-        self, reactor: IReactorTime, target: Target, tls: ServerVerification | None
+        self,
+        reactor: IReactorTime,
+        target: Target,
+        tls: ServerVerification | None,
+        way: Way,
     ) -> None:
         self._reactor = reactor
+        self._way = way
         self._target = target
         self._tls = tls
 
@@ -80,7 +85,7 @@ class _ToTarget:
         target = self._target
         if target.socketPath:
             return UNIXClientEndpoint(self._reactor, target.socketPath)
-        plain = HostEndpoint(self._reactor, target.host, target.port)
+        plain = self._way.reach(self._reactor, target.host, target.port)
         return plain if self._tls is None else wrapClientTLS(self._tls, plain)
 
 
@@ -149,6 +154,8 @@ def _explain(errand: Errand, error: Exception, tls: ServerVerification | None) -
         if explanation is not None:
             return explanation
     value = cause.value
+    if isinstance(value, TunnelError):
+        return value.message
     if isinstance(value, DNSLookupError):
         return f"There is no address for {target.host}."
     if isinstance(value, ConnectError):
@@ -177,9 +184,12 @@ async def ask(reactor: IReactorTime, errand: Errand) -> object:
             pins=errand.pins,
             insecure=errand.insecure,
         )
-    agent = Agent.usingEndpointFactory(reactor, _ToTarget(reactor, errand.target, tls))
+    target, way = errand.target, wayBy(reactor, errand.proxy)
+    if not target.socketPath:
+        way = way.towards(reactor, target.scheme, target.host, target.port)
+    agent = Agent.usingEndpointFactory(reactor, _ToTarget(reactor, target, tls, way))
     headers = Headers(
-        {"Content-Type": ["application/json"], "Host": [errand.target.authority]}
+        {"Content-Type": ["application/json"], "Host": [target.authority]}
     )
     if errand.authorization is not None:
         headers.addRawHeader("Authorization", errand.authorization)

@@ -21,7 +21,15 @@ from tristunnel.rpc.strictjson import BadJSON, decode
 from tristunnel.text.hosts import hostHeader, hostName, portNumber, quoteURL
 from tristunnel.tls.certificates import parseFingerprint
 
-__all__ = ["Errand", "Target", "paramsFrom", "parseErrand", "parseTarget", "valueFrom"]
+__all__ = [
+    "PROXY_HELP",
+    "Errand",
+    "Target",
+    "paramsFrom",
+    "parseErrand",
+    "parseTarget",
+    "valueFrom",
+]
 
 _DESCRIPTION = """\
 Call a method of a tunnel server and print its result.
@@ -41,6 +49,11 @@ A result that is a string is printed as it is, everything else as JSON. The exit
 status is 0 for a result, 1 for an error, which is one line on the standard
 error output, and 2 for a command line that is wrong.
 """
+
+PROXY_HELP = (
+    "HTTP proxy to go through, http://USER:PASSWORD@HOST:PORT; none for no proxy;"
+    " without it, what HTTPS_PROXY, http_proxy, ALL_PROXY and NO_PROXY say"
+)
 
 _NAMED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _DEFAULT_PATH = "/rpc"
@@ -81,6 +94,8 @@ class Errand:
     @ivar pins: Digests of which the server's certificate must have one.
     @ivar insecure: Whether any server is believed.
     @ivar timeout: Seconds to wait for the answer.
+    @ivar proxy: The proxy's URL; C{none} for no proxy; empty for what the
+        environment says.
     """
 
     target: Target
@@ -91,6 +106,7 @@ class Errand:
     pins: tuple[bytes, ...]
     insecure: bool
     timeout: float
+    proxy: str = ""
 
 
 def parseTarget(text: str) -> Target:
@@ -205,6 +221,7 @@ def _parser() -> Parser:
         default=30.0,
         help="how long to wait for the answer (default: 30)",
     )
+    add("--proxy", metavar="URL", default="", help=PROXY_HELP)
     add("--version", action="version", version=f"tristunnel {__version__}")
     return parser
 
@@ -257,6 +274,7 @@ def parseErrand(
             pins=tuple(parseFingerprint(pin) for pin in options.pin),
             insecure=options.insecure,
             timeout=options.timeout,
+            proxy=options.proxy,
         )
     except ValueError as error:
         parser.error(str(error))
