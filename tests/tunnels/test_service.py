@@ -557,6 +557,26 @@ class LeftAloneTests(ServiceTestCase):
         self.assertEqual(len(slow), 2)
         self.assertEqual(self.notes.named("tunnelDestroyed")[0][1], "closed")
 
+    def test_finishedMeanwhile(self) -> None:
+        """
+        The last visitor of a tunnel that is to finish may leave while its port
+        is being closed, which is done once.
+        """
+        uri = self.open(ALICE, visitors=5)
+        client = self.visitors.at(uri).come()
+        visitor = self.visitors.at(self.address(uri)).come()
+        port = self.visitors.at(self.address(uri))
+        slow = self.visitors.slow = []
+        closing = self.service.closeTunnel(ALICE, uri, True)
+        with patch.object(port, "close", self.fail):
+            for end in (client, visitor):
+                end.leave(None)
+            for each in slow:
+                each.callback(None)
+            self.successResultOf(closing)
+        self.assertEqual(len(slow), 2)
+        self.assertNothingLeft()
+
     def test_closedTwice(self) -> None:
         """
         Two who close the same tunnel do not get into each other's way.

@@ -70,16 +70,12 @@ class TunnelServerProtocol(Admission):
         """
         return self._probe() if self.extended else succeed(not self._ended)
 
-    def placeFree(self, tunnel: Tunnel) -> None:
+    def placeFree(self, port: int, name: str) -> None:
         """
         Tell the client that what it was refused may be had now.
         """
         if self.extended and not self._ended:
-            self.notify(
-                "available",
-                port=0 if tunnel.listener is None else tunnel.listener.address[2],
-                name=tunnel.name,
-            )
+            self.notify("available", port=port, name=name)
 
     def serve(self, stream: Stream) -> None:
         """

@@ -33,9 +33,9 @@ class _Waits(Protocol):
     A session that can be told that a place is free.
     """
 
-    def placeFree(self, tunnel: Tunnel) -> None:
+    def placeFree(self, port: int, name: str) -> None:
         """
-        C{tunnel} is over.
+        Nobody has that port and that name now.
         """
 
 
@@ -188,9 +188,9 @@ class Claims:
         if isinstance(side, _Waits) and len(waiting) < MOST_WAITING:
             waiting[side] = None
 
-    def freed(self, tunnel: Tunnel) -> None:
+    def freed(self, tunnel: Tunnel, place: tuple[int, str]) -> None:
         """
-        A tunnel is over: tell those who wait for its place.
+        Tell those who wait for a tunnel's place that it has it no more.
         """
         for session in list(self._waiting.pop(tunnel, ())):
-            session.placeFree(tunnel)
+            session.placeFree(*place)

@@ -486,12 +486,15 @@ class TunnelService:
         Free a tunnel's port and name; it ends with the last of its visitors.
         """
         tunnel.visitorLimit = max(1, tunnel.served)
-        if tunnel.listener is not None:
-            await tunnel.listener.close()
+        place = tunnel.place
+        # The last visitor may leave meanwhile, and a port is closed only once.
+        listener, tunnel.listener = tunnel.listener, None
+        if listener is not None:
+            await listener.close()
         await self._forget(tunnel)
-        self.claims.freed(tunnel)
-        tunnel.listener, tunnel.name = None, ""
+        tunnel.name = ""
         await self.enter(tunnel)
+        self.claims.freed(tunnel, place)
 
     def listTunnels(self, caller: Caller) -> Deferred[list[dict[str, object]]]:
         """
@@ -604,7 +607,7 @@ class TunnelService:
             return
         await self._dismantle(tunnel, reason)
         self.observer.tunnelDestroyed(tunnel, reason)
-        self.claims.freed(tunnel)
+        self.claims.freed(tunnel, tunnel.place)
 
     async def _dismantle(self, tunnel: Tunnel, reason: TunnelError) -> None:
         """
