@@ -201,6 +201,10 @@ class Keeper(Protocol):
 class IClientSide(Protocol):
     """
     Where a tunnel's visitors are served: a session, or raw connections.
+
+    It may also have C{isThere}, which returns a Deferred of whether its client
+    still answers (without it, it is taken to be there), and C{placeFree}, see
+    L{tristunnel.tunnels.claims}.
     """
 
     def serve(self, stream: Stream) -> None:
