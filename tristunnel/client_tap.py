@@ -9,11 +9,11 @@ import sys
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
 from twisted.application.service import Service
-from twisted.logger import Logger
 from twisted.python import usage
 
 from tristunnel.check import CheckService, Finding, Inquiry
@@ -35,7 +35,6 @@ from tristunnel.client.zlayer import tokenOf
 from tristunnel.config.file import ConfigFile
 from tristunnel.config.keys import Key, valuesIn
 from tristunnel.config.options import ConfiguredOptions
-from tristunnel.config.redact import redacted
 from tristunnel.config.reload import Reload
 from tristunnel.config.settings import DEFAULT, Setting, settingsOf
 from tristunnel.config.show import shownSettings
@@ -57,8 +56,6 @@ from tristunnel.sessions.lanes import MOST_LANES
 from tristunnel.text.numbers import decimalOf, wholeOf
 
 __all__ = ["Options", "makeService"]
-
-_log = Logger(namespace="tristunnel.client")
 
 _IDENTITY = {"credentials", "credentials-file", "token-file"}
 """Options that say who we are. What the environment says of that takes the place
@@ -291,16 +288,9 @@ class Options(PolicyOptionsMixin, WayOptionsMixin, ConfiguredOptions):
 
         @return: The names of their options.
         """
-        if self.file is None or self.file.private:
-            return []
-        return sorted(
-            {
-                name
-                for each in self.each
-                for name, setting in each.settings.items()
-                if setting.file and redacted(name, setting.value) != setting.value
-            }
-        )
+        own = super().openSecrets()
+        inner = (each.openSecrets() for each in self.each if each is not self)
+        return sorted({*own, *chain.from_iterable(inner)})
 
     # Checking
 
@@ -523,13 +513,7 @@ def _make(
     raiseDescriptorLimit()
     tuneCollector()
     hideExposed(options.exposed)
-    for name in options.openSecrets():
-        _log.warn(
-            "{path} has a secret in {option}, which others on this machine can read:"
-            " chmod 600 {path}",
-            path=options.file.shown if options.file else "",
-            option=name,
-        )
+    options.warnOfSecrets()
     if watch is None:
         return CheckService(reactor, _Checks(reactor, options), sys.__stdout__)
 

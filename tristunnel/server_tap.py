@@ -427,6 +427,7 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
     raiseDescriptorLimit()
     tuneCollector()
     HELD.most = options.memory
+    options.warnOfSecrets()
     if options["check"]:
         return _check(reactor, options)
     watch = Watch(reactor, LoggingServerObserver(reactor.seconds, reactor.callLater))

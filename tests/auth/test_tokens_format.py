@@ -300,7 +300,7 @@ class FileTests(SynchronousTestCase):
         other = json.dumps({"name": "other", "sha256": "cd" * 32})
         data = "\n".join(
             [
-                "\ufeff# tokens",
+                "# tokens",
                 "",
                 good + "\r",
                 "oops",

@@ -27,6 +27,7 @@ def replace(path: Path, data: bytes) -> Path:
     """
     temporary = path.with_name(path.name + ".new")
     temporary.write_bytes(data)
+    temporary.chmod(0o600)
     os.replace(temporary, path)
     return path
 

@@ -18,6 +18,7 @@ from tristunnel.auth.clients_format import ClientList, parseClients
 from tristunnel.auth.credentials import ITunnelCredentials, TunnelCredentials
 from tristunnel.auth.files import MAX_FILE_SIZE, FollowedFile, reasonOf
 from tristunnel.errors import TunnelError
+from tristunnel.text.files import warnIfOpen
 
 __all__ = ["MAX_FILE_SIZE", "ClientsFile", "ClientsFileCheckerFactory"]
 
@@ -102,6 +103,8 @@ class ClientsFile:
             count=len(digests),
             anybody=f"; anybody may claim {anybody} of them" if anybody else "",
         )
+        if any(self._clients.digests.values()):
+            warnIfOpen(self._path, status.st_mode, "secrets")
         self._logProblems()
 
     def _logProblems(self) -> None:

@@ -25,7 +25,6 @@ from tristunnel.auth.names import nameProblem
 
 __all__ = ["ClientList", "Problem", "parseClients"]
 
-_BOM = b"\xef\xbb\xbf"
 _ANYBODY = b"*"
 _HASHED = b"sha256:"
 _HEX_DIGEST = re.compile(rb"[0-9a-fA-F]{64}\Z")
@@ -127,7 +126,7 @@ def parseClients(data: bytes) -> ClientList:
     left out and reported.
     """
     clients = ClientList()
-    for number, line in enumerate(io.BytesIO(data.removeprefix(_BOM)), 1):
+    for number, line in enumerate(io.BytesIO(data), 1):
         line = line.strip()
         if not line or line.startswith(b"#"):
             continue

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from twisted.logger import Logger
 
+from tristunnel.text.files import withoutMark
+
 __all__ = [
     "MAX_FILE_SIZE",
     "FollowedFile",
@@ -59,9 +61,11 @@ def _openAtOnce(path: str, flags: int) -> int:
 
 def readAtOnce(path: str) -> tuple[os.stat_result, bytes]:
     """
-    @return: What the file is, and its content.
+    The one reader of our text files.
+
+    @return: What the file is, and its content, without a byte order mark.
     @raise OSError: when the file cannot be read whole and at once.
-    @raise ValueError: when there can be no such path.
+    @raise ValueError: when there can be no such path, or the file is no UTF-8.
     """
     with open(path, "rb", opener=_openAtOnce) as stream:
         status = os.fstat(stream.fileno())
@@ -69,7 +73,7 @@ def readAtOnce(path: str) -> tuple[os.stat_result, bytes]:
         # It may grow while it is read.
         data = stream.read(MAX_FILE_SIZE + 1)
     _refuseUnusual(status.st_mode, len(data))
-    return status, data
+    return status, withoutMark(data)
 
 
 def reasonOf(error: OSError | ValueError) -> str:

@@ -47,7 +47,6 @@ __all__ = [
 PREFIX = "tst_"
 """How tokens begin, so that programs that look for leaked secrets know them."""
 
-_BOM = b"\xef\xbb\xbf"
 _HEX_DIGEST = re.compile(r"[0-9a-fA-F]{64}\Z")
 _WORD = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,63}\Z")
@@ -421,7 +420,7 @@ def parseTokens(data: bytes) -> TokenList:
     out and reported.
     """
     tokens = TokenList()
-    for number, line in enumerate(data.removeprefix(_BOM).split(b"\n"), 1):
+    for number, line in enumerate(data.split(b"\n"), 1):
         line = line.strip()
         if not line or line.startswith(b"#"):
             continue

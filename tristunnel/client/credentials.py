@@ -7,9 +7,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
+from tristunnel.auth.files import readAtOnce, reasonOf
 from tristunnel.errors import TunnelError
+from tristunnel.text.files import warnIfOpen
 
 __all__ = ["CREDENTIALS_VARIABLE", "givenCredentials"]
 
@@ -31,12 +32,15 @@ def givenCredentials(
     """
     if path:
         try:
-            text = Path(path).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            why = getattr(error, "strerror", None) or "it is not UTF-8"
+            status, data = readAtOnce(os.path.expanduser(path))
+            text = data.decode("utf-8")
+        except (OSError, ValueError) as error:
+            isText = not isinstance(error, UnicodeDecodeError)
+            why = reasonOf(error) if isText else "it is not UTF-8"
             raise TunnelError(
                 "bad-option", f"--credentials-file {path} cannot be read: {why}"
             ) from None
+        warnIfOpen(path, status.st_mode)
         return _object(text, f"--credentials-file {path}")
     variables = os.environ if environment is None else environment
     text = variables.get(CREDENTIALS_VARIABLE, "")

@@ -12,6 +12,7 @@ from typing import TextIO
 
 from tristunnel.auth.files import readAtOnce, reasonOf
 from tristunnel.errors import TunnelError
+from tristunnel.text.files import warnIfOpen
 
 __all__ = ["TOKEN_VARIABLE", "givenToken"]
 
@@ -49,11 +50,12 @@ def givenToken(
             text = ""
         return _checked(text.strip(), "--token-file -")
     try:
-        data = readAtOnce(os.path.expanduser(path))[1]
+        status, data = readAtOnce(os.path.expanduser(path))
     except (OSError, ValueError) as error:
         raise TunnelError(
             "bad-option", f"--token-file {path} cannot be read: {reasonOf(error)}"
         ) from None
+    warnIfOpen(path, status.st_mode)
     line = data.strip().partition(b"\n")[0].strip()
     return _checked(line.decode("utf-8", "replace"), f"--token-file {path}")
 

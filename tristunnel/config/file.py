@@ -83,8 +83,7 @@ def parseConfig(shown: str, path: str, data: bytes, private: bool = True) -> Con
     @raise TunnelError: C{bad-option}, with the line.
     """
     try:
-        # Some editors begin a file with a mark that TOML does not know.
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise TunnelError("bad-option", f"{shown}:{line}: it is not UTF-8") from None

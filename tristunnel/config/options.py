@@ -17,9 +17,11 @@ from twisted.python import usage
 
 from tristunnel.config.file import ConfigFile, readConfig
 from tristunnel.config.keys import COMMANDS, FLAG, Key, keysOf, valuesIn
+from tristunnel.config.redact import redacted
 from tristunnel.config.settings import DEFAULT, OPTION, Setting, settingsOf
 from tristunnel.config.show import shownSettings
 from tristunnel.errors import TunnelError
+from tristunnel.text.files import warnIfOpen
 
 __all__ = ["CheckedOptions", "ConfiguredOptions"]
 
@@ -313,6 +315,28 @@ class ConfiguredOptions(CheckedOptions):
         Whether these are a part of others, which show everything.
         """
         return False
+
+    def openSecrets(self) -> list[str]:
+        """
+        Secrets of the file that others on this machine can read.
+
+        @return: The names of their options.
+        """
+        if self.file is None or self.file.private:
+            return []
+        return sorted(
+            name
+            for name, setting in self.settings.items()
+            if setting.file and redacted(name, setting.value) != setting.value
+        )
+
+    def warnOfSecrets(self) -> None:
+        """
+        Log them.
+        """
+        for name in self.openSecrets():
+            shown = "" if self.file is None else self.file.shown
+            warnIfOpen(shown, 0o077, f"a secret in {name}")
 
     # Showing
 

@@ -24,6 +24,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
+from tristunnel.text.files import warnIfOpen
 from tristunnel.tls.certificates import fingerprint
 from tristunnel.tls.client_trust import loadClientTrust
 from tristunnel.tls.contexts import serverContext
@@ -200,9 +201,11 @@ class CertificateDirectory:
                 continue
             try:
                 data = readFile(path)
-                files[path] = _File(
+                files[path] = file = _File(
                     look, certificatesIn(path, data), keysIn(path, data)
                 )
+                if file.keys:
+                    warnIfOpen(path, os.stat(path).st_mode & 0o007, "a private key")
             except TunnelError as error:
                 problems.append(error.message)
                 # What was in it stays in use until the file is right again.

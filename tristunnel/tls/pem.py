@@ -37,6 +37,7 @@ from cryptography.x509 import (
 from cryptography.x509.oid import NameOID
 
 from tristunnel.errors import TunnelError
+from tristunnel.text.files import warnIfOpen, withoutMark
 from tristunnel.tls.paths import PathLike, pathText
 
 __all__ = [
@@ -108,7 +109,7 @@ def readFile(path: PathLike) -> bytes:
                 f"name a file of at most {MAXIMUM_FILE_SIZE} bytes."
             )
         with open(path, "rb") as file:
-            return file.read(MAXIMUM_FILE_SIZE)
+            return withoutMark(file.read(MAXIMUM_FILE_SIZE))
     except FileNotFoundError:
         raise _refuse(
             f"{path} does not exist: correct the path, or create the file."
@@ -233,6 +234,8 @@ def loadPrivateKey(path: PathLike) -> PrivateKey:
     keys = keysIn(path, data)
     if not keys:
         raise _notPEM(path, data, "private key")
+    # Keys are often shared with a group on purpose.
+    warnIfOpen(path, os.stat(path).st_mode & 0o007, "a private key")
     return keys[0]
 
 
