@@ -305,7 +305,7 @@ class ClientServiceTests(ClientServiceTestCase):
         """
         self.assertEqual(self.gaveUp, [])
         self.assertEqual(self.seen.named("disconnected")[-1][0], code)
-        self.assertIn("more attempts", self.seen.named("disconnected")[-1][1])
+        self.assertIn("longest interval", self.seen.named("disconnected")[-1][1])
         self.assertEqual(self.delays[-1], (STEADY, None))
         before = self.way.attempts
         self.makeServer()

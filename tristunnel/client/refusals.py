@@ -52,7 +52,7 @@ class Refusals:
             return None
         return TunnelError(
             reason.code.name,
-            f"{reason.message}; this may be something on the way, and of the moment,"
-            " so there are more attempts, seldom",
+            f"{reason.message}; that may be of something on the way, and of the moment:"
+            " trying again, at the longest interval",
             reason.retryAfter,
         )
