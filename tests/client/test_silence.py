@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
@@ -76,6 +76,16 @@ class SilenceTests(SynchronousTestCase):
         self.successResultOf(held)
         self.assertEqual(clock.getDelayedCalls(), [])
         return silence
+
+    def test_cancelled(self) -> None:
+        """
+        A check that is stopped meanwhile leaves nothing, not even in the log.
+        """
+        clock = Clock()
+        held = Deferred.fromCoroutine(Silence(clock, _Session(9, succeed([]))).hold())
+        held.cancel()
+        self.failureResultOf(held, CancelledError)
+        self.assertEqual(clock.getDelayedCalls(), [])
 
     def judged(self, verdict: str, words: str, *args: Any, **more: Any) -> None:
         """

@@ -22,6 +22,7 @@ from tristunnel.client.connect import explainer
 from tristunnel.errors import LONGEST_HINT, TunnelError
 from tristunnel.sessions.client import TunnelClientFactory, TunnelClientProtocol
 from tristunnel.sessions.framed import DEADLINE, HANDSHAKE_TIMEOUT
+from tristunnel.sessions.path import PATH
 from tristunnel.wire.framed import Frame, FrameType, encodeCredit, encodeObject
 
 WINDOW = 1 << 18
@@ -215,6 +216,19 @@ class ExtendedServerTests(ClientTestCase):
         self.assertEqual(offer["versions"], [1])
         self.assertEqual(offer["host"], "server.example")
         self.assertEqual(offer["lease"], {"id": "a", "secret": "b"})
+
+    def test_proxied(self) -> None:
+        """
+        Behind a proxy no datagrams go beside the session: they would go to the
+        proxy.
+        """
+        for proxied in (False, True):
+            factory = self.factory()
+            factory.proxied = proxied
+            self.setUp()
+            self.join(self.server, factory.buildProtocol(SERVER))
+            offer = self.server.handshake["tristunnel"]
+            self.assertEqual(offer.get(PATH, False), not proxied)
 
     def test_refused(self) -> None:
         """

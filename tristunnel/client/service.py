@@ -226,6 +226,7 @@ class TunnelClientService(Service):
         factory.carrier, factory.endpoint = self._carrier, self._server.endpoint
         factory.confirmations = self._confirmations
         factory.access = self._server.access
+        factory.proxied = self._server.way.proxy is not None
         factory.extended = self._greeting.extended
         session: TunnelClientProtocol | None = None
         try:

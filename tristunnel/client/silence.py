@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 
 from tristunnel.check import Finding, inTime
 from tristunnel.errors import TunnelError
@@ -57,9 +57,14 @@ class Silence:
         passed: Deferred[None] = Deferred()
         timer = self._reactor.callLater(self.seconds, passed.callback, None)
         over = self._session.whenOver()
-        await DeferredList([over, passed], fireOnOneCallback=True)
+        # Errors are those of a wait that is cancelled, and then all there is.
+        first = await DeferredList(
+            [over, passed], fireOnOneCallback=True, consumeErrors=True
+        )
         if timer.active():
             timer.cancel()
+            if isinstance(first, list):
+                raise CancelledError()
             self.ended = self._reactor.seconds() - began
             return self
         try:

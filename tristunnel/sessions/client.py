@@ -173,7 +173,8 @@ class TunnelClientProtocol(FramedProtocol):
         }
         if factory.host:
             offer["host"] = factory.host
-        if isinstance(self.transport.getPeer(), (IPv4Address, IPv6Address)):
+        peer = self.transport.getPeer()
+        if isinstance(peer, (IPv4Address, IPv6Address)) and not factory.proxied:
             offer[PATH] = True
         if self._wantsDirect():
             offer["direct"] = (
@@ -245,7 +246,7 @@ class TunnelClientProtocol(FramedProtocol):
         flows.opened = self._flowOpened
         flows.path = clientPath(
             self.reactor,
-            self.transport.getPeer(),
+            None if self.factory.proxied else self.transport.getPeer(),
             answer.get(PATH),
             lambda: bool(flows.flows),
             flows.pathArrived,
@@ -579,6 +580,8 @@ class TunnelClientFactory(ClientFactory[TunnelClientProtocol]):
     @ivar quiet: Seconds for which neither side shall send pings, to find out
         how long a connection may be silent on its way.
     @ivar extended: Whether the handshake names the extension.
+    @ivar proxied: Whether the connection's other end is a proxy, which passes on
+        no datagrams.
     """
 
     noisy = False
@@ -611,6 +614,7 @@ class TunnelClientFactory(ClientFactory[TunnelClientProtocol]):
         self.access: Mapping[str, object] | None = None
         self.quiet = 0.0
         self.extended = True
+        self.proxied = False
         self.explain = explain
         self.limits = limits or Limits()
         self.handshakeTimeout = handshakeTimeout
