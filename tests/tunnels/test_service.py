@@ -726,6 +726,23 @@ class FailingTests(ServiceTestCase):
             self.successResultOf(stopping)
         self.assertEqual(len(self.flushLoggedErrors(TunnelError)), 1)
 
+    def test_neverFound(self) -> None:
+        """
+        A call about a tunnel that the registry does not find is answered.
+        """
+        uri = self.open()
+        with patch.object(self.service.registry, "find", lambda uri: Deferred()):
+            calls = [
+                self.service.closeTunnel(ALICE, uri),
+                self.service.getTunnelAddress(ALICE, uri),
+                self.service.ledger.closeSession(ALICE, "x"),
+            ]
+            self.clock.advance(REGISTRY_PATIENCE)
+        for call in calls[:2]:
+            self.assertRefused("internal", call)
+        self.assertRefused("unknown-session", calls[2])
+        self.close(uri)
+
     def test_neverTakenIn(self) -> None:
         """
         A registry that does not take a tunnel in keeps no port open either; what

@@ -48,6 +48,10 @@ class Claims:
 
     def __init__(self, service: TunnelService) -> None:
         self._service = service
+        # By kind and number or name; to look through all tunnels would take long
+        # when there are many, and somebody asks again and again.
+        self._holders: dict[tuple[str, str], Tunnel] = {}
+        self._places: dict[Tunnel, dict[str, str]] = {}
         # In the order in which they asked; a session that is over counts no more.
         self._waiting: WeakKeyDictionary[Tunnel, WeakKeyDictionary[_Waits, None]] = (
             WeakKeyDictionary()
@@ -79,31 +83,37 @@ class Claims:
         self._tellLater(caller, rival)
         raise self._explained(caller, wanted, refusal, rival)
 
+    def took(self, tunnel: Tunnel) -> None:
+        """
+        A tunnel is open, and its place is its own.
+        """
+        places = {"name": tunnel.name} if tunnel.name else {}
+        for kind, listener in (
+            (tunnel.protocol, tunnel.listener),
+            ("uri", tunnel.clientListener),
+        ):
+            if listener is not None and listener.address[2]:
+                places[kind] = str(listener.address[2])
+        self._places[tunnel] = places
+        self._holders.update(dict.fromkeys(places.items(), tunnel))
+
     def _rival(self, wanted: TunnelOptions, code: str) -> Tunnel | None:
         """
         Find the tunnel that is where another one is wanted.
 
         @param code: That of the refusal.
         """
-        if code not in ("port-taken", "name-taken", "limit-reached"):
-            return None
-        for tunnel in self._service.tunnels:
-            if code != "port-taken" and wanted.name and tunnel.name == wanted.name:
-                return tunnel
-            if code != "name-taken" and wanted.port in self._ports(tunnel, wanted):
-                return tunnel
-        return None
-
-    @staticmethod
-    def _ports(tunnel: Tunnel, wanted: TunnelOptions) -> list[int]:
-        """
-        The ports of a tunnel's that are of the kind that is wanted.
-        """
-        if wanted.private or (tunnel.protocol == "udp") != (wanted.listener == "udp"):
-            return []
-        listeners = (tunnel.listener, tunnel.clientListener)
-        ports = [each.address[2] for each in listeners if each is not None]
-        return [port for port in ports if port]
+        port = "" if wanted.private or not wanted.port else str(wanted.port)
+        protocol = "udp" if wanted.listener == "udp" else "tcp"
+        name = ("name", wanted.name)
+        ports = [(protocol, port), ("uri", port if protocol == "tcp" else "")]
+        places = {
+            "name-taken": [name],
+            "port-taken": ports,
+            "limit-reached": [name, *ports],
+        }
+        found = (self._holders.get(place) for place in places.get(code, ()))
+        return next((tunnel for tunnel in found if tunnel is not None), None)
 
     @staticmethod
     def _isOwn(caller: Caller, rival: Tunnel) -> bool:
@@ -188,9 +198,14 @@ class Claims:
         if isinstance(side, _Waits) and len(waiting) < MOST_WAITING:
             waiting[side] = None
 
-    def freed(self, tunnel: Tunnel, place: tuple[int, str]) -> None:
+    def freed(self, tunnel: Tunnel) -> None:
         """
-        Tell those who wait for a tunnel's place that it has it no more.
+        A tunnel has its place no more: tell those who wait for it.
         """
+        places = self._places.pop(tunnel, {})
+        for place in places.items():
+            if self._holders.get(place) is tunnel:
+                del self._holders[place]
+        port = int(places.get(tunnel.protocol, 0))
         for session in list(self._waiting.pop(tunnel, ())):
-            session.placeFree(*place)
+            session.placeFree(port, places.get("name", ""))

@@ -284,7 +284,7 @@ class Ledger:
         Find a tunnel that the caller may end.
         """
         try:
-            tunnel: Tunnel = await self._service.registry.find(identifier)
+            tunnel: Tunnel = await self._service.find(identifier)
         except TunnelError:
             raise TunnelError("unknown-session") from None
         if not self._service.mayControl(caller, tunnel):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -143,6 +144,7 @@ class Leases:
         self._reactor = reactor
         self._expired = expired
         self._leases: dict[str, Lease] = {}
+        self._keeping: WeakKeyDictionary[Tunnel, Lease] = WeakKeyDictionary()
 
     def grant(self, owner: Identity, holder: LeaseHolder) -> tuple[Lease, str]:
         """
@@ -206,10 +208,16 @@ class Leases:
         """
         The lease that keeps a tunnel open, or C{None}.
         """
-        for lease in self._leases.values():
-            if tunnel in lease.tunnels:
-                return lease
-        return None
+        lease = self._keeping.get(tunnel)
+        known = lease is not None and self._leases.get(lease.id) is lease
+        return lease if known else None
+
+    def keep(self, lease: Lease, tunnel: Tunnel) -> None:
+        """
+        Have a lease keep a tunnel open.
+        """
+        lease.tunnels.append(tunnel)
+        self._keeping[tunnel] = lease
 
     def timeLeft(self, tunnel: Tunnel) -> float | None:
         """

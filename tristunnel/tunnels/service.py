@@ -335,7 +335,8 @@ class TunnelService:
                 TunnelError("expired", f"the {wanted.ttl:g} s asked for are over"),
             )
         if caller.lease is not None and tunnel.clientSide is caller.clientSide:
-            caller.lease.tunnels.append(tunnel)
+            self.leases.keep(caller.lease, tunnel)
+        self.claims.took(tunnel)
         self.observer.tunnelCreated(tunnel)
         return tunnel
 
@@ -383,6 +384,14 @@ class TunnelService:
 
         entering = maybeDeferred(self.registry.add, tunnel)
         return self._inTime(entering.addCallback(entered))
+
+    def find(self, uri: str) -> Deferred[Tunnel]:
+        """
+        Look a tunnel up by its URI or its id.
+
+        @raise TunnelError: By the Deferred, C{unknown-tunnel}.
+        """
+        return self._inTime(maybeDeferred(self.registry.find, uri))
 
     def _forget(self, tunnel: Tunnel) -> Deferred[None]:
         """
@@ -448,7 +457,7 @@ class TunnelService:
         Look up the address, which is for whoever knows the URI; if anybody could
         know that, it is the owner's, and theirs whom the owner has named.
         """
-        tunnel: Tunnel = await self.registry.find(uri)
+        tunnel: Tunnel = await self.find(uri)
         if caller.limitedTo not in (None, tunnel) or not (
             not tunnel.isGuessable
             or "*" in tunnel.lookup
@@ -472,7 +481,7 @@ class TunnelService:
         """
         Close a tunnel, if it is the caller's.
         """
-        tunnel = await self.registry.find(uri)
+        tunnel = await self.find(uri)
         if not self.mayControl(caller, tunnel):
             # The same answer as for one that does not exist.
             raise TunnelError("unknown-tunnel")
@@ -486,7 +495,6 @@ class TunnelService:
         Free a tunnel's port and name; it ends with the last of its visitors.
         """
         tunnel.visitorLimit = max(1, tunnel.served)
-        place = tunnel.place
         # The last visitor may leave meanwhile, and a port is closed only once.
         listener, tunnel.listener = tunnel.listener, None
         if listener is not None:
@@ -494,7 +502,7 @@ class TunnelService:
         await self._forget(tunnel)
         tunnel.name = ""
         await self.enter(tunnel)
-        self.claims.freed(tunnel, place)
+        self.claims.freed(tunnel)
 
     def listTunnels(self, caller: Caller) -> Deferred[list[dict[str, object]]]:
         """
@@ -547,7 +555,7 @@ class TunnelService:
         if caller.identity.grant is not None:
             caller.identity.grant.check()
         wanted = policyFrom(policy)
-        tunnel: Tunnel = await self.registry.find(uri)
+        tunnel: Tunnel = await self.find(uri)
         if caller.limitedTo is not None or not self.mayControl(caller, tunnel):
             # The same answer as for one that does not exist.
             raise TunnelError("unknown-tunnel")
@@ -607,7 +615,7 @@ class TunnelService:
             return
         await self._dismantle(tunnel, reason)
         self.observer.tunnelDestroyed(tunnel, reason)
-        self.claims.freed(tunnel, tunnel.place)
+        self.claims.freed(tunnel)
 
     async def _dismantle(self, tunnel: Tunnel, reason: TunnelError) -> None:
         """

@@ -120,13 +120,6 @@ class Tunnel:
         return self.uri.startswith(("tcp:", "tls:"))
 
     @property
-    def place(self) -> tuple[int, str]:
-        """
-        Its visitors' port and its name: what no other tunnel can have.
-        """
-        return (0 if self.listener is None else self.listener.address[2], self.name)
-
-    @property
     def address(self) -> str:
         """
         Where visitors connect, as a URI; empty without a listener.
