@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.waiting import WaitingEnd
 from tristunnel.errors import TunnelError
-from tristunnel.relay.descriptors import Reserve
+from tristunnel.relay.descriptors import EACH, Reserve
 from tristunnel.relay.memory import HeldBytes, defaultMemory
 from tristunnel.sessions.extended import ExtendedMultiplexer
 from tristunnel.sessions.multiplexer import Limits
@@ -297,6 +297,30 @@ class ReserveTests(SynchronousTestCase):
     test_real.skip = (  # type: ignore[attr-defined]
         None if os.path.isdir("/proc/self/fd") else "there is no /proc"
     )
+
+    def test_gap(self) -> None:
+        """
+        A gap, as the reactor leaves one when it takes a copy of a socket and
+        closes the first, does not look as if there were room.
+        """
+        soft, hard = getrlimit(RLIMIT_NOFILE)
+        self.addCleanup(setrlimit, RLIMIT_NOFILE, (soft, hard))
+        inUse = max(int(name) for name in os.listdir("/proc/self/fd"))
+        limit = max(2 * inUse, 64)
+        setrlimit(RLIMIT_NOFILE, (limit, hard))
+        reserve = Reserve()
+        opened: list[int] = []
+        self.addCleanup(_closeAll, opened)
+        for _ in range(limit):
+            if reserve.isLow:
+                break
+            first = os.open(os.devnull, os.O_RDONLY)
+            opened.append(os.dup(first))
+            os.close(first)
+        left = limit - len(os.listdir("/proc/self/fd"))
+        self.assertGreaterEqual(left, reserve.size - EACH)
+
+    test_gap.skip = test_real.skip  # type: ignore[attr-defined]
 
     def test_none(self) -> None:
         """

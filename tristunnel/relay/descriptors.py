@@ -3,7 +3,7 @@ Descriptors that are kept in reserve, so that a program whose visitors have used
 up the rest still answers its operator, and a client still comes back to its
 server.
 
-The kernel gives out the lowest descriptor that is free, so the next one tells
+The kernel gives out the lowest descriptors that are free, so the next ones tell
 how many are in use at least, whoever has opened them.
 """
 
@@ -24,6 +24,11 @@ SHARE = 4
 MOST = 4096
 """Descriptors that are kept at the most."""
 
+EACH = 3
+"""Descriptors that a visitor takes at the most: its own, one for the other side,
+and one for a moment, when the reactor takes a copy of a socket. That one leaves a
+gap, by which alone it would always look as if hardly any were used."""
+
 RETRY_AFTER = 30.0
 """Seconds after which a client that found no descriptor is told to come
 back."""
@@ -39,18 +44,22 @@ def _limit() -> int:
 
 def _next() -> int:
     """
-    The descriptor that would be given out next, or a very large number if
-    there is none.
+    The last of the descriptors that the next visitor would get, or a very large
+    number if there are not so many.
     """
+    taken: list[int] = []
     try:
-        # The cheapest one to have: this is asked for every visitor.
-        descriptor = os.dup(0)
+        for _ in range(EACH):
+            # The cheapest one to have: this is asked for every visitor.
+            taken.append(os.dup(0))
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             return 1 << 30
-        descriptor = os.open(os.devnull, os.O_RDONLY)
-    os.close(descriptor)
-    return descriptor
+        taken.append(os.open(os.devnull, os.O_RDONLY))
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+    return taken[-1]
 
 
 class Reserve:
@@ -61,7 +70,7 @@ class Reserve:
     connections that say who they are, the rest for the operator's.
 
     @param limit: Tells how many descriptors there may be; 0 for any number.
-    @param following: Tells which one would be given out next.
+    @param following: Tells the last one of those that would be given out next.
 
     @ivar expected: Connections that were asked for and are not there yet; each
         will take a descriptor.
