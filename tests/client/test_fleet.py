@@ -91,6 +91,7 @@ class ClientsTests(FileOptionsTestCase):
         self.assertEqual(self.where(clients), ["tcp:two:1", "ws://three:1/host"])
         self.assertIs(clients.members[0].service, second.service)
         self.assertFalse(first.service.running)
+        self.assertEqual((first.service.forGood, second.service.forGood), (True, False))
         self.assertTrue(all(each.service.running for each in clients.members))
 
     def test_nothing(self) -> None:

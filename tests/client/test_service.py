@@ -507,11 +507,17 @@ class ClientServiceTests(ClientServiceTestCase):
     def test_goodbye(self) -> None:
         """
         A client that nobody could come back as frees its port when it stops, for
-        the next one at once; one whose lease is in a file keeps it.
+        the next one at once; so does one that was taken out of the configuration.
+        One whose lease is in a file keeps it.
         """
-        kept = ClientLease(self.directory / "lease.json")
-        for lease, ports in ((None, []), (kept, [8080])):
+        cases: list[tuple[ClientLease | None, bool, list[int]]] = [
+            (None, False, []),
+            (ClientLease(self.directory / "left.json"), True, []),
+            (ClientLease(self.directory / "kept.json"), False, [8080]),
+        ]
+        for lease, forGood, ports in cases:
             client = self.client(self.forward(8080), lease=lease)
+            client.forGood = forGood
             self.stop(client)
             self.assertEqual(list(self.listeners.open_), ports)
 

@@ -128,6 +128,8 @@ class Clients(MultiService):
         """
         if member in self.members:
             self.members.remove(member)
+        if successor is None and isinstance(member.service, TunnelClientService):
+            member.service.forGood = True
         stopping = maybeDeferred(member.service.disownServiceParent)
         self._leaving[member] = stopping
         stopping.addErrback(

@@ -74,6 +74,8 @@ class TunnelClientService(Service):
     @param delay: Makes the delay of failures and the server's hint.
     @param carrier: How streams are to travel.
 
+    @ivar forGood: Whether nobody will come back with its lease, so that it gives
+        up its ports when it stops.
     @ivar session: The session that is up now, or C{None}.
     @ivar tunnelOptions: What C{openTunnel} is told for each forward, beside
         what the forward says.
@@ -101,6 +103,7 @@ class TunnelClientService(Service):
         self._server = server
         self._forwards = list(forwards)
         self._credentials = dict(credentials or {})
+        self.forGood = False
         self._lease = lease or ClientLease()
         self._grace = grace
         self._gaveUp = gaveUp
@@ -655,7 +658,8 @@ class TunnelClientService(Service):
             session.goAway(TunnelError("shutting-down", "the client stops"))
             self._drain = Drain(self._reactor, session.streams, self._grace)
             await self._drain.wait()
-            self._sayGoodbye(session)
+            if self.forGood or not self._lease.isKept:
+                self._sayGoodbye(session)
             session.close()
             transport: Any = session.transport
             # Only a WebSocket's close has to be waited for.
@@ -672,12 +676,11 @@ class TunnelClientService(Service):
 
     def _sayGoodbye(self, session: TunnelClientProtocol) -> None:
         """
-        Give up ports and names that nobody could come back to, since our lease
-        is in no file. What is still under way to visitors gets there.
+        Give up ports and names that nobody will come back to. What is still under
+        way to visitors gets there.
         """
-        if not self._lease.isKept:
-            for uri in self._lease.uris.values():
-                session.notify("closeTunnel", uri=uri, finish=True)
+        for uri in self._lease.uris.values():
+            session.notify("closeTunnel", uri=uri, finish=True)
 
     def stopNow(self) -> None:
         """

@@ -99,6 +99,7 @@ class NodeTunnel(Service):
     @param delay: Makes the delay of failures and the server's hint.
     @param now: The time of day, in seconds.
 
+    @ivar forGood: Whether it stops for good, so that its port is given up.
     @ivar state: L{CONNECTED}, L{RECONNECTING} or L{FAILED}.
     @ivar reason: Why it is not connected, or C{None}.
     @ivar connects: How often it was connected.
@@ -120,6 +121,7 @@ class NodeTunnel(Service):
         now: Callable[[], float] = time.time,
     ) -> None:
         self.spec = spec
+        self.forGood = False
         self.state = RECONNECTING
         self.reason: TunnelError | None = None
         self.connects = 0
@@ -220,6 +222,7 @@ class NodeTunnel(Service):
             await port.stopService()
         client, self._client = self._client, None
         if client is not None and client.running:
+            client.forGood = self.forGood
             await client.stopService()
 
     def stopNow(self) -> None:

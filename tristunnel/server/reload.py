@@ -289,6 +289,7 @@ class RunningServer:
         stopping: dict[str, Deferred[Any]] = {}
         for text, node in running.items():
             if text not in wanted:
+                node.forGood = True
                 stopping[node.spec.name] = self._stopNode(node)
         fresh: list[NodeTunnel] = []
         self._tunnels.nodes = []
