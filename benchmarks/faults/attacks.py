@@ -10,12 +10,20 @@ harm and returns what must stay open, and give it a line.
 
 from __future__ import annotations
 
+import itertools
+import json
+import re
 import socket
+import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+import urllib.request
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha1
 
 from benchmarks.faults.programs import Programs, Server, descriptors, resident
 from benchmarks.faults.proof import Options, Row
@@ -28,6 +36,9 @@ MEMORY = 64.0
 
 PATIENCE = 60.0
 """Seconds after which the connections of an attack must be gone."""
+
+LOG = 2**20
+"""Bytes of log that an attack may have the server write."""
 
 _SPARE = 10
 """Descriptors that a process may have more than before."""
@@ -43,12 +54,14 @@ class Victim:
     @ivar pid: The process that is measured; an attack on a client that it has
         started itself puts the client's process id here.
     @ivar port: Where clients connect to the server.
+    @ivar before: MiB and descriptors of a client before the attack on it.
     """
 
     room: Room
     options: Options
     pid: int
     port: int
+    before: tuple[float, int] | None = None
 
     def connect(self, source: str = "127.0.0.1", receive: int = 0) -> socket.socket:
         """
@@ -135,8 +148,8 @@ def _one(name: str, attack: Attack, options: Options) -> Row:
         began = time.monotonic()
         connections = attack.run(victim)
         took = time.monotonic() - began
-        if victim.pid != server.pid:
-            before, files = meter.memory, meter.files
+        if victim.before is not None:
+            before, files = victim.before
         held = descriptors(victim.pid)
         until = time.monotonic() + PATIENCE
         while attack.gone and time.monotonic() < until:
@@ -152,14 +165,16 @@ def _one(name: str, attack: Attack, options: Options) -> Row:
         while descriptors(victim.pid) > files + _SPARE and time.monotonic() < until:
             time.sleep(0.1)
         after, left = resident(victim.pid), descriptors(victim.pid)
+        log = len(room.said("server"))
     grown = meter.memory - before
     return Row(
         attack.what,
         f"{before:.0f} MiB before, {meter.memory:.0f} during, {after:.0f} after;"
         f" {files} descriptors before, {meter.files} during, {stayed} after"
         f" {waited:.0f} s ({held} at the end of the attack, {took:.0f} s), {left} after"
-        " it left",
+        f" it left; {log / 1024:.0f} KiB of log",
         grown <= attack.memory
+        and log <= LOG
         and left <= files + _SPARE
         and (not attack.gone or stayed <= files + _SPARE),
     )
@@ -208,6 +223,230 @@ def _bodies(head: bytes) -> Callable[[Victim], Open]:
     return run
 
 
+def _flood(connection: socket.socket, data: bytes, victim: Victim) -> Open:
+    """
+    Send the same again and again, and read nothing, for a while or until nobody
+    takes it any more.
+    """
+    connection.settimeout(2.0)
+    until = time.monotonic() + (3.0 if victim.options.quick else 15.0)
+    with suppress(OSError):
+        while time.monotonic() < until:
+            connection.sendall(data)
+    return [connection]
+
+
+def _upgraded(victim: Victim, path: str, head: bytes = b"") -> socket.socket:
+    """
+    Open a WebSocket that will take little.
+    """
+    connection = victim.connect(receive=4096)
+    connection.sendall(
+        b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection:"
+        b" Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key:"
+        b" dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n" % (path.encode(), head)
+    )
+    while not connection.recv(1024).endswith(b"\r\n\r\n"):
+        pass
+    return connection
+
+
+def _frame(opcode: int, payload: bytes, mask: bytes = bytes(4)) -> bytes:
+    """
+    A short WebSocket frame.
+
+    @param opcode: With the bit that says whether it is the last of its message.
+    """
+    return bytes([opcode, len(payload) | (0x80 if mask else 0)]) + mask + payload
+
+
+_PING, _TEXT, _BINARY = 0x89, 0x81, 0x82
+_LOGIN = b"Authorization: Basic " + b64encode(b"victim:v") + b"\r\n"
+
+
+def _many(one: Callable[[Victim], Open], count: int = 12) -> Callable[[Victim], Open]:
+    """
+    Do the same on several connections at the same time.
+    """
+
+    def run(victim: Victim) -> Open:
+        with ThreadPoolExecutor(count) as pool:
+            return [each for made in pool.map(one, [victim] * count) for each in made]
+
+    return run
+
+
+def _webSocket(
+    path: str, data: bytes, first: bytes = b"", head: bytes = _LOGIN
+) -> Callable[[Victim], Open]:
+    """
+    Flood WebSockets.
+
+    @param data: The flood, which is sent a thousand times at once.
+    @param first: What is said before it; C{NUMBER} is another one each time.
+    """
+    numbers = itertools.count()
+
+    def one(victim: Victim) -> Open:
+        connection = _upgraded(victim, path, head)
+        connection.sendall(first.replace(b"NUMBER", b"%06d" % next(numbers)))
+        return _flood(connection, data * 1000, victim)
+
+    return _many(one)
+
+
+def _visitorsPings(victim: Victim) -> Open:
+    """
+    Come as a visitor by WebSocket, and ping.
+    """
+    call = {"listener": "ws", "via": "tcp"}
+    uri = _call(victim, "openTunnel", call)
+    address = str(_call(victim, "getTunnelAddress", {"uri": uri}))
+    connection = _upgraded(victim, "/" + address.split("/", 3)[3])
+    return _flood(connection, _frame(_PING, bytes(125)) * 1000, victim)
+
+
+def _call(victim: Victim, method: str, params: Mapping[str, object]) -> object:
+    """
+    Call a method over HTTP.
+    """
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{victim.port}/rpc",
+        json.dumps(
+            {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        ).encode(),
+        {
+            "Content-Type": "application/json",
+            "Authorization": _LOGIN.decode().split(": ")[1].strip(),
+        },
+    )
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)["result"]
+
+
+def _zlayer(kind: int, payload: bytes) -> bytes:
+    """
+    A message of zlayer's, in its frame.
+    """
+    return _frame(_BINARY, struct.pack("!BI", kind, len(payload)) + payload)
+
+
+_AUTH = _zlayer(1, b"\0\6NUMBER" + bytes(16))
+_REGISTER = _zlayer(0x10, b"\4name\0\0\x50\0\x50")
+
+
+def _framed(kind: int, payload: bytes) -> bytes:
+    """
+    A frame of the framed protocol, on no stream.
+    """
+    return struct.pack("!IIB", len(payload) + 5, 0, kind) + payload
+
+
+def _calls(*calls: tuple[str, dict[str, object]]) -> bytes:
+    """
+    Calls in a session.
+    """
+    return b"".join(
+        _framed(
+            0,
+            json.dumps(
+                {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+            ).encode(),
+        )
+        for method, params in calls
+    )
+
+
+def _hello(connection: socket.socket, message: dict[str, object]) -> None:
+    """
+    Say who we are, in the framed protocol.
+    """
+    text = json.dumps(message).encode()
+    connection.sendall(b"W3PTUNL" + struct.pack("!I", len(text)) + text)
+    connection.recv(65536)
+
+
+_OFFER: dict[str, object] = {"versions": [1], "streamWindow": 2**18}
+_OFFER |= {"sessionWindow": 2**24, "direct": "auto", "endings": True}
+
+
+def _session(data: bytes) -> Callable[[Victim], Open]:
+    """
+    Flood sessions of the framed protocol.
+    """
+
+    def one(victim: Victim) -> Open:
+        connection = victim.connect(receive=4096)
+        _hello(connection, {"id": "victim", "secret": "v", "tristunnel": _OFFER})
+        return _flood(connection, data * 100, victim)
+
+    return _many(one)
+
+
+def _opens(victim: Victim) -> Open:
+    """
+    Open a tunnel, close it, and begin again.
+    """
+    until = time.monotonic() + (3.0 if victim.options.quick else 15.0)
+    while time.monotonic() < until:
+        uri = _call(victim, "openTunnel", {})
+        _call(victim, "closeTunnel", {"uri": uri})
+    return []
+
+
+def _empties(victim: Victim) -> Open:
+    """
+    Be a relay's host with a visitor, and go on sending empty messages.
+    """
+    made = []
+    for number in range(3):
+        made.append(_upgraded(victim, f"/client/{number}", _LOGIN))
+        made.append(_upgraded(victim, f"/host/{number}", _LOGIN))
+    for host in made[1::2]:
+        _flood(host, _frame(_BINARY, b"") * 1000, victim)
+    return made
+
+
+def _spare(victim: Victim) -> Open:
+    """
+    Ping on a spare connection, with pings of 32 kB.
+    """
+    session = victim.connect()
+    _hello(session, {"id": "victim", "secret": "v", "tristunnel": _OFFER})
+    session.sendall(_calls(("spareTickets", {"count": 1})))
+    said = b""
+    while b'"result"' not in said:
+        said += session.recv(65536)
+    ticket = re.findall(rb'"result": ?\["([^"]+)"', said)[0].decode()
+    spare = victim.connect(receive=4096)
+    _hello(spare, {"tristunnel": {"ticket": ticket}})
+    return [*_flood(spare, _framed(0x30, bytes(32000)) * 8, victim), session]
+
+
+def _client(victim: Victim) -> Open:
+    """
+    Ping a client that has come to a server which takes no pongs.
+    """
+    door = socket.create_server(("127.0.0.1", 0))
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    door.settimeout(20.0)
+    url = f"ws://127.0.0.1:{door.getsockname()[1]}/tunnel"
+    # It would come back at once, and be a new connection.
+    victim.pid = Programs(victim.room).start(
+        "client", "tunnel-client", f"--connect={url}", "--forward=9001=localhost:1"
+    )
+    connection, _ = door.accept()
+    door.close()
+    victim.before = resident(victim.pid), descriptors(victim.pid)
+    key = re.findall(rb"(?i)sec-websocket-key: *(\S+)", connection.recv(65536))[0]
+    proof = sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+    connection.sendall(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection:"
+        b" Upgrade\r\nSec-WebSocket-Accept: " + b64encode(proof) + b"\r\n\r\n"
+    )
+    return _flood(connection, _frame(_PING, bytes(125), b"") * 1000, victim)
+
+
 _OPEN: tuple[str, ...] = ()
 
 ATTACKS: dict[str, Attack] = {
@@ -238,6 +477,50 @@ ATTACKS: dict[str, Attack] = {
         _bodies(b"POST /rpc HTTP/1.1\r\nContent-Type: application/json\r\n"),
         _OPEN,
     ),
+    "wspings": Attack(
+        "WebSocket pings without a login, no pong taken",
+        _webSocket("/tunnel", _frame(_PING, bytes(125)), head=b""),
+    ),
+    "wsvisitor": Attack(
+        "a visitor's WebSocket pings, no pong taken", _many(_visitorsPings)
+    ),
+    "fragments": Attack(
+        "empty WebSocket fragments without a login",
+        _webSocket("/tunnel", _frame(0, b""), _frame(1, b"{"), b""),
+    ),
+    "empties": Attack(
+        "a relay's host whose service has closed: empty messages for ever",
+        _empties,
+        gone=False,
+    ),
+    "vtunnelpings": Attack(
+        "vtunnel's pings, no pong taken",
+        _webSocket("/tunnel", _frame(_TEXT, b'{"type":"ping"}')),
+    ),
+    "vtunnellistens": Attack(
+        "vtunnel asks for a port that it does not get, and reads nothing",
+        _webSocket("/tunnel", _frame(_TEXT, b'{"type":"listen","port":1}')),
+    ),
+    "zlayerbeats": Attack(
+        "zlayer's heartbeats, no answer taken",
+        _webSocket("/tunnel", _zlayer(0x30, bytes(8)), _AUTH),
+    ),
+    "zlayerregisters": Attack(
+        "zlayer registers a port that it does not get, and reads nothing",
+        _webSocket("/tunnel", _REGISTER, _AUTH),
+    ),
+    "framedpings": Attack(
+        "pings in a session, no pong taken", _session(_framed(0x30, bytes(8)) * 30)
+    ),
+    "framedcalls": Attack(
+        "calls in a session, no answer taken",
+        _session(_calls(("listTunnels", {}), ("no such method", {}))),
+    ),
+    "framedopens": Attack(
+        "tunnels opened and closed as fast as they are answered", _many(_opens)
+    ),
+    "sparepings": Attack("pings of 32 kB on a spare connection", _many(_spare)),
+    "clientpings": Attack("WebSocket pings of a server for its client", _client),
 }
 """The attacks, by name."""
 

@@ -31,7 +31,7 @@ from tests.websocket.frames import (
 )
 from tests.websocket.rig import Recorder
 from tristunnel.errors import TunnelError
-from tristunnel.relay.answers import MOST_WAITING, TAKE_TIME
+from tristunnel.relay.answers import LOOK, MOST_WAITING, TAKE_TIME
 from tristunnel.server.gate import Gate
 from tristunnel.websocket.connection import (
     CLOSE_TIME,
@@ -515,7 +515,7 @@ class AnswerTests(ConnectionTestCase):
         """
         self.transport.producer.pauseProducing()
         self.come(frame(PING, b"1"))
-        self.clock.advance(TAKE_TIME)
+        self.clock.pump([LOOK] * int(TAKE_TIME / LOOK))
         self.assertTrue(self.transport.aborted)
         self.connection.connectionLost(Failure(ConnectionDone()))
         self.assertEqual("stalled", self.receiver.reason)
@@ -525,15 +525,12 @@ class AnswerTests(ConnectionTestCase):
         """
         Who takes some is not: its link may be slow.
         """
-        # Asked twice each time that it goes on.
-        taken = iter([10, 20, 20, 30, 30, 30])
-        self.transport.bytesTaken = lambda: next(taken)
+        self.transport.bytesTaken = lambda: min(int(self.clock.seconds()), 60)
         self.transport.producer.pauseProducing()
         self.come(frame(PING, b"1"))
-        for _ in range(2):
-            self.clock.advance(TAKE_TIME)
-            self.assertFalse(self.transport.aborted)
-        self.clock.advance(TAKE_TIME)
+        self.clock.pump([1] * int(60 + TAKE_TIME - 1))
+        self.assertFalse(self.transport.aborted)
+        self.clock.pump([1] * int(LOOK + 1))
         self.assertTrue(self.transport.aborted)
 
     def test_messages(self) -> None:

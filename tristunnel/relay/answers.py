@@ -30,6 +30,9 @@ OVERHEAD = 64
 TAKE_TIME = 30.0
 """Seconds in which a peer must take something while answers wait for it."""
 
+LOOK = 5.0
+"""Seconds between two looks whether it does."""
+
 
 class Holds:
     """
@@ -108,6 +111,7 @@ class Answers:
         self._inner: Any = None
         self._timer: IDelayedCall | None = None
         self._mark: int | None = None
+        self._since = 0.0
         transport.registerProducer(self, True)
 
     @property
@@ -164,20 +168,23 @@ class Answers:
         """
         if self._timer is None and self._transport is not None:
             self._mark = bytesTaken(self._transport)
-            self._timer = self._reactor.callLater(TAKE_TIME, self._late)
+            self._since = self._reactor.seconds()
+            self._timer = self._reactor.callLater(LOOK, self._look)
 
-    def _late(self) -> None:
+    def _look(self) -> None:
         """
         Cut the peer off, unless it only reads slowly.
         """
+        taken, now = bytesTaken(self._transport), self._reactor.seconds()
+        if taken != self._mark:
+            self._mark, self._since = taken, now
+        if now - self._since < TAKE_TIME:
+            self._timer = self._reactor.callLater(LOOK, self._look)
+            return
         self._timer = None
-        before, now = self._mark, bytesTaken(self._transport)
-        if now is not None and now != before:
-            self._watch()
-        else:
-            self._stalled(
-                TunnelError("stalled", f"the peer took no answers for {TAKE_TIME:g} s")
-            )
+        self._stalled(
+            TunnelError("stalled", f"the peer took no answers for {TAKE_TIME:g} s")
+        )
 
     def _goOn(self) -> None:
         """

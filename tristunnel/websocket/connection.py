@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 
 from tristunnel.errors import TunnelError
 from tristunnel.relay.answers import Answers, Holds
+from tristunnel.relay.kernel import boundUnsent
 from tristunnel.relay.probe import Probe
 from tristunnel.relay.rules import Rate
 from tristunnel.relay.sockets import tuneSocket
@@ -465,6 +466,7 @@ class Connection(Incoming):
         # producer: nobody else could be, and a full send buffer would stop it
         # from reading, so that two busy peers wait for each other for ever.
         self.transport.unregisterProducer()
+        boundUnsent(self.transport)
         self.answers = Answers(self.reactor, self.transport, self._holds, self._stalled)
         self._schedulePing()
         self.receiver.opened(self)
