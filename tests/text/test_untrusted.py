@@ -9,12 +9,18 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.test.requesthelper import DummyRequest
 
 from tristunnel.errors import CODES, TunnelError
 from tristunnel.rpc.pending import PendingCalls
 from tristunnel.sessions.zlayer_reasons import reasonIn
+from tristunnel.text.addresses import addressText
 from tristunnel.text.words import printableIn
+from tristunnel.web.dashboard.forms import QuestionPage
+from tristunnel.web.dashboard.render import htmlOf
 from tristunnel.websocket.codes import reasonOfClose
 
 # Escapes, line ends, C1, bidirectional marks, what is no character, and letters.
@@ -97,6 +103,28 @@ class ComingInTests(SynchronousTestCase):
         calls.answered({"id": request["id"], "error": answer})
         error: Any = self.failureResultOf(result).value
         self.assertClean(str(error), *strings(getattr(error, "data", None)))
+
+    @settings(deadline=None)
+    @given(hostile)
+    def test_addresses(self, name: str) -> None:
+        """
+        Where somebody comes from; the name of a UNIX socket may be anything.
+        """
+        raw = name.encode("utf-8", "replace")
+        for address in (UNIXAddress(raw), UNIXAddress(b"\xff" + raw)):
+            self.assertClean(addressText(address))
+        self.assertClean(addressText(IPv4Address("TCP", name, 1)))
+
+    def test_page(self) -> None:
+        """
+        What a page of the dashboard quotes.
+        """
+        said = "a\x1b[2J\u202eb\x9b"
+        page = self.successResultOf(
+            Deferred.fromCoroutine(htmlOf(DummyRequest([]), QuestionPage(said, said)))
+        )
+        self.assertEqual(page.count(b"a?[2J?b?"), 3)
+        self.assertClean(*page.decode().split("\n"))
 
     def test_long(self) -> None:
         """

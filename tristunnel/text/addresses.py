@@ -5,6 +5,7 @@ Addresses as people read them.
 from __future__ import annotations
 
 from tristunnel.text.hosts import hostAndPort
+from tristunnel.text.words import printable
 
 __all__ = ["addressText"]
 
@@ -20,7 +21,8 @@ def addressText(address: object) -> str:
             # Of txtorcon's; the name of an onion service is not known before.
             return f"{onion}:{address.onion_port}"  # type: ignore[attr-defined]
         name = getattr(address, "name", None)
-        return f"unix:{name.decode(errors='replace')}" if name else "unix"
+        # Whoever connects may have given its socket any name.
+        return printable(f"unix:{name.decode(errors='replace')}") if name else "unix"
     if host.startswith("::ffff:") and "." in host:
         host = host[7:]
-    return hostAndPort(host, port)
+    return printable(hostAndPort(host, port))

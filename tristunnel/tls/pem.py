@@ -235,7 +235,7 @@ def loadPrivateKey(path: PathLike) -> PrivateKey:
     if not keys:
         raise _notPEM(path, data, "private key")
     # Keys are often shared with a group on purpose.
-    warnIfOpen(path, os.stat(path).st_mode & 0o007, "a private key")
+    warnIfOpen(path, os.stat(pathText(path)).st_mode & 0o007, "a private key")
     return keys[0]
 
 

@@ -15,6 +15,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.relay.join import join
 from tristunnel.rules.policy import VisitorPolicy
 from tristunnel.text.hosts import hostAndPort
+from tristunnel.text.words import printable
 
 if TYPE_CHECKING:
     from tristunnel.auth.realm import Identity
@@ -261,7 +262,7 @@ class Stream:
         self.tunnel = tunnel
         self.visitor = visitor
         self.client: EitherEnd | None = None
-        self.visitorAddress = visitorAddress
+        self.visitorAddress = printable(visitorAddress)
         self.opened = opened
         self.number = number
         self.keepers: list[Keeper] = []

@@ -20,6 +20,7 @@ from twisted.web.template import (
     renderer,
 )
 
+from tristunnel.text.words import printable
 from tristunnel.web.dashboard.view import LISTS, SPAN, Row, View
 
 __all__ = ["DashboardPage", "htmlOf", "partOf"]
@@ -37,7 +38,10 @@ async def htmlOf(request: IRequest, element: Element) -> bytes:
     Write an element as a whole page.
     """
     page: Deferred[bytes] = flattenString(request, element)
-    return b"<!DOCTYPE html>\n" + await page + b"\n"
+    # A name with a mark of direction would turn a page around, too.
+    lines = (await page).decode("utf-8").split("\n")
+    clean = "\n".join(printable(line, len(line)) for line in lines)
+    return b"<!DOCTYPE html>\n" + clean.encode("utf-8") + b"\n"
 
 
 class DashboardPage(Element):
