@@ -217,6 +217,19 @@ class MethodTests(MatrixTestCase):
                         f"{method} as {name}: {outcome!r}: {failure}"
                     ) from None
 
+    def test_rawAddress(self) -> None:
+        """
+        The URI of a raw tunnel is a number: its address is for its owner and an
+        admin.
+        """
+        uri = self.rpc("alice", "openTunnel", via="tcp")
+        for name, identity in self.people.items():
+            outcome = self.callAs(identity, "getTunnelAddress", {"uri": uri})
+            self.assertEqual(outcome, "unknown-tunnel", name)
+        for name in ("alice", "admin"):
+            self.assertTrue(self.rpc(name, "getTunnelAddress", uri=uri))
+        self.rpc("alice", "closeTunnel", uri=uri)
+
     def test_other(self) -> None:
         """
         Nor by the other things that a method takes: a tunnel and a visitor

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import socket
 from collections.abc import Callable
 from resource import RLIMIT_NOFILE, getrlimit
 from typing import Any
@@ -330,6 +331,9 @@ class BytesTests(RPCTestCase):
                 await self.until(
                     lambda taken=int(waits): self.tunnels.waiting.taken <= taken
                 )
+            # All of them and the service are accepted in one turn.
+            for _ in range(3):
+                socket.create_connection(("127.0.0.1", port)).close()
             client = await self.visit(port)
             visitor = visitor or await self.visit(address)
             visitor.say(b"question")

@@ -9,6 +9,7 @@ import hmac
 import secrets
 from functools import partial
 from hashlib import sha256
+from socket import MSG_DONTWAIT, MSG_PEEK
 from typing import TYPE_CHECKING, Any
 
 from tristunnel.errors import TunnelError
@@ -149,15 +150,24 @@ class RawClientSide(Rendezvous):
         there may be visitors.
         """
         self._forgetRefused()
-        tunnel = self._tunnel
-        if tunnel.visitorLimit and (
-            tunnel.served + self.waitingClients >= tunnel.visitorLimit
-        ):
+        if self._isFull():
+            for waiting in [*self._clients, *self._silent]:
+                if _closedUnread(waiting):
+                    # Its end was not read yet; the next one came with it.
+                    waiting.reset(TunnelError("closed"))
+        if self._isFull():
             client.reset(TunnelError("limit-reached"))
         elif _hasLeft(client):
             client.reset(TunnelError("closed"))
         else:
             super().clientArrived(client)
+
+    def _isFull(self) -> bool:
+        """
+        Whether as many connections are here as there may be visitors.
+        """
+        most = self._tunnel.visitorLimit
+        return bool(most) and self._tunnel.served + self.waitingClients >= most
 
     def serve(self, stream: Stream) -> None:
         """
@@ -289,6 +299,21 @@ def _hasLeft(end: Any) -> bool:
     will send nothing from one that does not listen either.
     """
     return getattr(end, "ended", False) and not end.received
+
+
+def _closedUnread(end: Any) -> bool:
+    """
+    Whether the kernel has the end of a connection that has not sent a byte.
+    """
+    plain = getattr(end, "socket", None)
+    if plain is None or end.received:
+        return False
+    try:
+        return not plain.recv(1, MSG_PEEK | MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def _via(
