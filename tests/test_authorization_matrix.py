@@ -279,7 +279,7 @@ class DialectTests(MatrixTestCase):
                 self.clock, self.service, self.sessions, callers, ["/tunnel"]
             ),
         }
-        site = limitedSite(rootOf(pages), reactor=self.clock)
+        site = limitedSite(rootOf(pages), reactor=self.clock, admit=callers.admit)
         self.doors: list[Any] = [FramedDoor(self.sessions), HTTPDoor(site)]
         self.peers: list[RawPeer] = []
         self.addCleanup(self.leave)

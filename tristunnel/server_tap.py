@@ -510,7 +510,9 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
     pages: dict[bytes, IResource] = {b"health": Health()}
     ports: list[tuple[ServerPort, Any]] = []
     if options.rpcPort is not None:
-        elsewhere = limitedSite(rootOf({**pages, **rpc}), reactor=reactor)
+        elsewhere = limitedSite(
+            rootOf({**pages, **rpc}), reactor=reactor, admit=callers.admit
+        )
         # A gate of its own: strangers at the other ports do not fill it.
         operators = DoorFactory(
             reactor,
@@ -534,7 +536,7 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
             options["handshake-timeout"],
         )
     )
-    site = limitedSite(rootOf(pages), reactor=reactor)
+    site = limitedSite(rootOf(pages), reactor=reactor, admit=callers.admit)
     doors = {
         proxied: DoorFactory(
             reactor,

@@ -77,7 +77,7 @@ class Doors:
                     self.clock, self.service, self.sessions, callers, ["/tunnel"]
                 )
             )
-        site = limitedSite(rootOf(pages), reactor=self.clock)
+        site = limitedSite(rootOf(pages), reactor=self.clock, admit=callers.admit)
         doors = [HTTPDoor(site)]
         self.factory: Any = DoorFactory(
             self.clock,

@@ -115,8 +115,9 @@ class RPCTestCase(LoopbackTestCase):
             self.notes,
         )
         self.sessions = TunnelServerFactory(self.reactor, self.tunnels)
-        pages = rpcPages(self.tunnels, HTTPCallers(Authenticator()))
-        site = limitedSite(rootOf(pages), reactor=self.reactor)
+        callers = HTTPCallers(Authenticator())
+        pages = rpcPages(self.tunnels, callers)
+        site = limitedSite(rootOf(pages), reactor=self.reactor, admit=callers.admit)
         doors = DoorFactory(
             self.reactor, [FramedDoor(self.sessions), HTTPDoor(site)], self.notes
         )

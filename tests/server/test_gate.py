@@ -93,6 +93,19 @@ class GateTests(SynchronousTestCase):
         other.known()
         self.assertEqual(self.gate.strangers, 0)
 
+    def test_againWithoutRoom(self) -> None:
+        """
+        Who was never known and finds no place to wait for more is counted until
+        it leaves, and is in the way of others until then.
+        """
+        first, other = (self.gate.enter(_from("10.0.0.1")) for _ in range(2))
+        self.assertRaises(TunnelError, first.again)
+        self.assertTrue(first.waiting)
+        self.refusal("10.0.0.1")
+        first.known()
+        other.known()
+        self.assertEqual(self.gate.strangers, 0)
+
     def test_proxy(self) -> None:
         """
         A proxy's connections are many people's: there is no bound for them but

@@ -61,7 +61,7 @@ class SiteTestCase(ServiceTestCase):
         """
         callers = HTTPCallers(authenticator or Authenticator())
         pages = {b"health": Health(), **rpcPages(self.service, callers, hostnames)}
-        self.site = limitedSite(rootOf(pages), reactor=self.clock)
+        self.site = limitedSite(rootOf(pages), reactor=self.clock, admit=callers.admit)
 
     def send(self, data: bytes, peer: Any = PEER) -> tuple[int, dict[str, str], bytes]:
         """

@@ -94,7 +94,9 @@ class WatchedTestCase(ServiceTestCase):
         pages = self.watch.pages(
             self.service, self.callers, self.gate, asked, names, **options
         )
-        self.site = limitedSite(rootOf(pages), reactor=self.clock)
+        self.site = limitedSite(
+            rootOf(pages), reactor=self.clock, admit=self.callers.admit
+        )
 
     def owner(self, name: str = "alice") -> Caller:
         """

@@ -202,7 +202,9 @@ class WebSocketTestCase(LoopbackTestCase):
                 pingInterval,
             ),
         }
-        self.site = limitedSite(rootOf(pages), reactor=self.reactor)
+        self.site = limitedSite(
+            rootOf(pages), reactor=self.reactor, admit=callers.admit
+        )
         doors = DoorFactory(
             self.reactor,
             [FramedDoor(self.sessions), HTTPDoor(self.site)],

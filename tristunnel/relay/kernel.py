@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import socket as socketModule
 import sys
+from array import array
 from collections.abc import Sequence
 from contextlib import suppress
 from socket import IPPROTO_TCP, SHUT_WR, SO_LINGER, SOL_SOCKET, socket
@@ -22,6 +23,12 @@ from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
 
 from tristunnel.relay.gathering import GATHERED
+
+try:
+    from fcntl import ioctl
+    from termios import TIOCOUTQ
+except ImportError:  # pragma: no cover - Windows
+    ioctl = None  # type: ignore[assignment]
 
 try:
     from twisted.internet.tcp import Connection
@@ -41,6 +48,7 @@ __all__ = [
     "kernelSocket",
     "probeSoon",
     "sinkFor",
+    "unsent",
 ]
 
 TCP_NOTSENT_LOWAT = 0x201 if sys.platform == "darwin" else 25
@@ -119,6 +127,28 @@ def holdsNothing(transport: Any) -> bool:
     return not (transport.dataBuffer or transport._tempDataLen)
 
 
+def unsent(transport: Any) -> int:
+    """
+    How much of what was written to a connection its peer has not taken.
+
+    @param transport: A TCP or UNIX connection, or TLS over one.
+    @return: Bytes in our buffers and in the kernel's, as far as they are known.
+    """
+    held: int = sum(map(len, getattr(transport, "_appSendBuffer", ())))
+    below = _connectionBelow(transport)
+    if below is None:
+        return held
+    held += int(len(below.dataBuffer) - below.offset + below._tempDataLen)
+    if ioctl is not None:
+        amount = array("i", [0])
+        # A reader that takes less than the kernel holds is seen only there. A
+        # connection that is gone has no socket.
+        with suppress(AttributeError, OSError, ValueError):
+            ioctl(below.socket.fileno(), TIOCOUTQ, amount)
+        held += amount[0]
+    return held
+
+
 def boundUnsent(transport: Any, most: int = UNSENT) -> None:
     """
     Keep the kernel from queueing much for a connection beyond what is under
@@ -133,17 +163,25 @@ def boundUnsent(transport: Any, most: int = UNSENT) -> None:
             below.setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, most)
 
 
-def _socketBelow(transport: Any) -> socket | None:
+def _connectionBelow(transport: Any) -> Any:
     """
-    Find the socket that is below all the layers of a transport.
+    Find what is below all the layers of a transport; C{None} if that is no
+    connection of Twisted's.
     """
     below = transport
     while Connection is not None and not isinstance(below, Connection):
         below = getattr(below, "transport", None)
         if below is None:
             return None
-    found: socket = below.socket
-    return found
+    return below
+
+
+def _socketBelow(transport: Any) -> socket | None:
+    """
+    Find the socket that is below all the layers of a transport.
+    """
+    below = _connectionBelow(transport)
+    return None if below is None else below.socket
 
 
 def bytesTaken(transport: Any) -> int | None:

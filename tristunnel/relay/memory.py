@@ -170,15 +170,24 @@ class HeldBytes:
                     )
                 )
             self.shed += ended
-            self._log.warn(
-                "{before} bytes were held for slow readers, more than --max-memory"
-                " {most} allows: the {ended} greediest streams were ended",
-                before=before,
-                most=self.most,
-                ended=ended,
-            )
+            self.tell(before, ended)
         finally:
             self._shedding = False
+
+    def tell(self, before: int, ended: int) -> None:
+        """
+        Some had to go.
+
+        @param before: Bytes that were held before.
+        @param ended: How many had to go.
+        """
+        self._log.warn(
+            "{before} bytes were held for slow readers, more than --max-memory"
+            " {most} allows: the {ended} greediest streams were ended",
+            before=before,
+            most=self.most,
+            ended=ended,
+        )
 
 
 HELD = HeldBytes()

@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
+from tristunnel.relay.closing import WriteDeadline
 from tristunnel.relay.kernel import (
     breakIfKilled,
     closeNow,
@@ -78,7 +79,8 @@ SENDING = 128 * 1024
 """Bytes that a transport holds, about, when it has its producer pause."""
 
 TLS_CLOSE_TIMEOUT = 120.0
-"""Seconds that a TLS peer gets to answer our close: some never do."""
+"""Seconds in which the peer of a connection that we close must take some of what
+is left, or answer our close over TLS: some never do."""
 
 
 def tuneSocket(transport: ITransport) -> None:
@@ -143,7 +145,7 @@ class SocketEnd(Protocol):
         self._finished = False
         self._over = False
         self._reason: TunnelError | None = None
-        self._timer: IDelayedCall | None = None
+        self._timer: IDelayedCall | WriteDeadline | None = None
 
     # IProtocol
 
@@ -299,7 +301,7 @@ class SocketEnd(Protocol):
         elif self.heard is not None:
             self.heard()
         if self._finished and self._unfinished is None:
-            self.transport.loseConnection()
+            self.closeBoth()
 
     def writeConnectionLost(self) -> None:
         """
@@ -308,7 +310,20 @@ class SocketEnd(Protocol):
         if self._unfinished is not None:
             self._sentAll(self._unfinished)
             if self._eof:
-                self.transport.loseConnection()
+                self.closeBoth()
+
+    def closeBoth(self) -> None:
+        """
+        Close the connection, both of whose directions are over.
+        """
+        if self._over:
+            return
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = WriteDeadline(
+            self._reactor, self.transport, TLS_CLOSE_TIMEOUT, patient=True
+        )
+        self._timer.close()
 
     def _sentAll(self, plain: socket) -> None:
         """
@@ -460,16 +475,11 @@ class SocketEnd(Protocol):
         if self.socket is not None and holdsNothing(self.transport):
             finishNow(self.transport, self.socket, not self._eof)
             if self._eof:
-                self.transport.loseConnection()
-        elif self._eof:
-            self.transport.loseConnection()
-        elif self._canHalfClose:
+                self.closeBoth()
+        elif self._canHalfClose and not self._eof:
             self.transport.loseWriteConnection()
         else:
-            self.transport.loseConnection()
-            self._timer = self._reactor.callLater(
-                TLS_CLOSE_TIMEOUT, self.transport.abortConnection
-            )
+            self.closeBoth()
 
     def reset(self, reason: TunnelError) -> None:
         """

@@ -5,10 +5,63 @@ traceback.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-__all__ = ["ErrorText", "errorText"]
+from tristunnel.errors import TunnelError
+
+__all__ = ["BROWSERS", "ErrorText", "errorText", "refusalOf", "refusalText"]
+
+_STATUS = {
+    "auth-refused": 401,
+    "unknown-session": 404,
+    "unknown-tunnel": 404,
+    "limit-reached": 429,
+    "shutting-down": 503,
+    "client-away": 503,
+    "internal": 500,
+}
+"""The HTTP status of a refusal; of others it is 403."""
+
+_PROGRAMS = ('Bearer realm="tristunnel"', 'Basic realm="tristunnel"')
+
+BROWSERS = ('Basic realm="tristunnel", charset="UTF-8"',)
+"""What makes a browser ask for a password."""
+
+
+def refusalOf(
+    refusal: TunnelError, challenges: Sequence[str] = _PROGRAMS
+) -> tuple[int, list[tuple[str, str]]]:
+    """
+    Say in HTTP why something was refused.
+
+    @param challenges: How a sender may say who it is.
+    @return: The status, and headers.
+    """
+    status = _STATUS.get(refusal.code.name, 403)
+    headers = []
+    if status == 401:
+        headers += [("WWW-Authenticate", challenge) for challenge in challenges]
+    if refusal.retryAfter is not None:
+        headers.append(("Retry-After", str(max(1, round(refusal.retryAfter)))))
+    return status, headers
+
+
+def refusalText(
+    request: Request, refusal: TunnelError, challenges: Sequence[str] = _PROGRAMS
+) -> bytes:
+    """
+    Answer a request with a refusal.
+
+    @param challenges: How its sender may say who it is.
+    @return: The body to write.
+    """
+    status, headers = refusalOf(refusal, challenges)
+    for name, value in headers:
+        request.responseHeaders.addRawHeader(name, value)
+    return errorText(request, status, refusal.message)
 
 
 def errorText(request: Request, code: int, message: str) -> bytes:

@@ -17,7 +17,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from tristunnel.errors import TunnelError
 from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.rpc.origin import OriginRule
-from tristunnel.rpc.plain import errorText
+from tristunnel.rpc.plain import errorText, refusalText
 from tristunnel.rpc.site import MAX_BODY
 
 __all__ = ["CallerFor", "JSONRPCResource", "PostedCalls"]
@@ -25,16 +25,6 @@ __all__ = ["CallerFor", "JSONRPCResource", "PostedCalls"]
 CallerFor = Callable[[Request], object]
 """Finds out who sent a request: returns the caller, a Deferred of it or a
 coroutine; raises C{TunnelError}, mostly C{auth-refused}."""
-
-_STATUS = {
-    "auth-refused": 401,
-    "not-permitted": 403,
-    "limit-reached": 429,
-    "shutting-down": 503,
-}
-"""The HTTP status of a refusal that is made before the call is looked at."""
-
-_CHALLENGES = [b'Bearer realm="tristunnel"', b'Basic realm="tristunnel"']
 
 
 def _contentType(request: Request) -> str:
@@ -156,13 +146,8 @@ class PostedCalls(Resource):
             body = request.content.read()
         try:
             caller = await maybeDeferred(self._callerFor, request)
-        except TunnelError as error:
-            status = _STATUS.get(error.code.name, 403)
-            if status == 401:
-                request.responseHeaders.setRawHeaders(b"WWW-Authenticate", _CHALLENGES)
-            if error.retryAfter is not None:
-                request.setHeader("Retry-After", str(max(1, round(error.retryAfter))))
-            return errorText(request, status, error.message)
+        except TunnelError as refusal:
+            return refusalText(request, refusal)
         answer = await self.answer(caller, body)
         request.setHeader("Cache-Control", "no-store")
         if answer is None:

@@ -147,7 +147,7 @@ class FirstBytes(TwistedProtocol):
         self._stopDeadline()
         inner = door.open(self._address, max(remaining, 0.0), self._stranger)
         if inner is None:
-            self.transport.loseConnection()
+            self.transport.abortConnection()
             return
         self._inner = inner
         # No call in between for all that follows.

@@ -101,10 +101,15 @@ class GatePass:
         Whoever was known for one request waits with the next one: from now on
         it is a stranger again, but one that has to make room first.
 
-        @raise TunnelError: C{limit-reached}, if half of the places are taken.
+        @raise TunnelError: C{limit-reached}, if half of the places are taken; it
+            is counted nevertheless, until its connection is closed.
         """
-        if not self.waiting:
+        self.known()
+        try:
             self._gate.admit(self, again=True)
+        except TunnelError:
+            self._gate.count(self)
+            raise
 
     def failed(self) -> None:
         """
@@ -197,10 +202,16 @@ class Gate:
                 f"{total} connections have not said who they are",
                 COME_BACK,
             )
+        self.count(stranger)
+
+    def count(self, stranger: GatePass) -> None:
+        """
+        Count a stranger, however many there are.
+        """
         stranger.waiting = True
         self._passes[stranger] = self._seconds()
-        if source:
-            self._strangers[source] += 1
+        if stranger.source:
+            self._strangers[stranger.source] += 1
 
     def _makeRoom(self) -> bool:
         """

@@ -417,6 +417,13 @@ class DirectEnd(SocketEnd):
                 self.endedAt = self._reactor.seconds()
             self.told()
 
+    def closeBoth(self) -> None:
+        """
+        Close the connection, both of whose directions are over.
+        """
+        if not self._gone:
+            super().closeBoth()
+
     # End
 
     def finish(self) -> None:
@@ -437,7 +444,7 @@ class DirectEnd(SocketEnd):
                 self._finished = True
                 self.transport.unregisterProducer()
                 if self._eof:
-                    self.transport.loseConnection()
+                    self.closeBoth()
 
     def reset(self, reason: TunnelError) -> None:
         """

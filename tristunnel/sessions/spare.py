@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from tristunnel.errors import TunnelError
 from tristunnel.relay.answers import Answers, Holds
+from tristunnel.relay.closing import WriteDeadline
 from tristunnel.relay.kernel import handOver
 from tristunnel.relay.sockets import SocketEnd
 from tristunnel.sessions.endings import DirectEnd, Ending
@@ -37,6 +38,9 @@ MAX_FRAME = 64 * 1024
 
 OPENED_FRAME = encodeFrame(0, FrameType.OPENED, encodeCredit(0))
 """What the client answers; raw bytes follow."""
+
+CLOSE_TIMEOUT = 10.0
+"""Seconds that a refusing client gets to answer our close over TLS."""
 
 _HEADER = Struct("!IIB")
 _PING = encodeFrame(0, FrameType.PING, encodeCredit(0))
@@ -62,6 +66,7 @@ class SpareConnection(Protocol):
         self._lost = lost
         self._buffer = b""
         self._over = False
+        self._closing: WriteDeadline | None = None
         self._answers: Answers | None = None
 
     def connectionMade(self) -> None:
@@ -174,6 +179,8 @@ class SpareConnection(Protocol):
         The connection is gone.
         """
         self._stopAnswers()
+        if self._closing is not None:
+            self._closing.cancel()
         if not self._over:
             self._over = True
             self._lost(self)
@@ -238,7 +245,8 @@ class ServerSpare(SpareConnection):
             from tristunnel.sessions.extended import reasonOf
 
             self._over = True
-            self.transport.loseConnection()
+            self._closing = WriteDeadline(self._reactor, self.transport, CLOSE_TIMEOUT)
+            self._closing.close()
             opened(reasonOf(decodeObject(payload), "service-refused"))
 
 
@@ -282,4 +290,4 @@ class ClientSpare(SpareConnection):
                 encodeObject({"code": reason.code.name, "message": reason.message}),
             )
         )
-        end.transport.loseConnection()
+        end.closeBoth()

@@ -16,6 +16,7 @@ from twisted.web.server import Request
 from tristunnel.auth.certificate import certificateName
 from tristunnel.auth.realm import Authenticator, Identity
 from tristunnel.errors import TunnelError
+from tristunnel.rpc.site import LimitedChannel, requestKnown
 from tristunnel.server.gate import sourceOf
 from tristunnel.text.hosts import hostSaid
 from tristunnel.tunnels.service import Caller
@@ -135,7 +136,26 @@ class HTTPCallers:
         @return: The caller.
         @raise TunnelError: C{auth-refused}, by the Deferred.
         """
-        return Deferred.fromCoroutine(self._callerOf(request, b""))
+        return Deferred.fromCoroutine(self._letIn(request, b""))
+
+    def admit(self, request: Request) -> Deferred[Caller]:
+        """
+        The same, of a request whose body has not come yet.
+        """
+        return Deferred.fromCoroutine(self._admit(request))
+
+    async def _admit(self, request: Request) -> Caller:
+        caller = await self._callerOf(request, b"")
+        if isinstance(request.channel, LimitedChannel):
+            request.channel.isKnown = not caller.identity.anonymous
+        return caller
+
+    async def _letIn(self, request: Request, token: bytes) -> Caller:
+        caller = getattr(request, "sender", None)
+        if not isinstance(caller, Caller):
+            caller = await self._callerOf(request, token)
+        requestKnown(request, not caller.identity.anonymous)
+        return caller
 
     def withQuery(self, request: Request) -> Deferred[Caller]:
         """
@@ -144,7 +164,7 @@ class HTTPCallers:
         """
         arguments = request.args or {}
         token = arguments.get(b"token", [b""])[-1]
-        return Deferred.fromCoroutine(self._callerOf(request, token))
+        return Deferred.fromCoroutine(self._letIn(request, token))
 
     async def _callerOf(self, request: Request, token: bytes) -> Caller:
         """
@@ -185,6 +205,7 @@ class HTTPCallers:
         @raise TunnelError: C{limit-reached}, if there are too many, or if the
             address has to wait since its logins failed.
         """
+        requestKnown(request, False)
         if self._gate is None:
             return Uncounted()
         return self._gate.enter(self._forwarded.peer(request))

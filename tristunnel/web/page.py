@@ -14,33 +14,13 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from tristunnel.errors import TunnelError
-from tristunnel.rpc.plain import errorText
+from tristunnel.rpc.plain import BROWSERS, errorText, refusalText
 
 if TYPE_CHECKING:
     from tristunnel.tunnels.service import Caller
     from tristunnel.web.callers import HTTPCallers
 
-__all__ = ["CallerPage", "refusalText"]
-
-_STATUS = {
-    "auth-refused": 401,
-    "unknown-session": 404,
-    "limit-reached": 429,
-    "shutting-down": 503,
-}
-_CHALLENGES = [b'Basic realm="tristunnel", charset="UTF-8"']
-
-
-def refusalText(request: Request, refusal: TunnelError) -> bytes:
-    """
-    Answer a request with a refusal; a browser then asks for a password.
-    """
-    status = _STATUS.get(refusal.code.name, 403)
-    if status == 401:
-        request.responseHeaders.setRawHeaders(b"WWW-Authenticate", _CHALLENGES)
-    if refusal.retryAfter is not None:
-        request.setHeader("Retry-After", str(max(1, round(refusal.retryAfter))))
-    return errorText(request, status, refusal.message)
+__all__ = ["CallerPage"]
 
 
 class CallerPage(Resource):
@@ -86,7 +66,7 @@ class CallerPage(Resource):
             try:
                 return await answer(request, await self._callers(request))
             except TunnelError as refusal:
-                return refusalText(request, refusal)
+                return refusalText(request, refusal, BROWSERS)
 
         def finish(body: bytes | None) -> None:
             if body is not None and not gone:

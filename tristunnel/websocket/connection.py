@@ -305,10 +305,12 @@ class Connection(Incoming):
         self.flush()
         self._stopAnswers()
         self._sendClose(code, text)
+        self._startClosing(self._closeTime, self.abort)
+
+    @property
+    def _closeTime(self) -> float:
         isStranger = self.stranger is not None and self.stranger.waiting
-        self._startClosing(
-            STRANGERS_CLOSE_TIME if isStranger else CLOSE_TIME, self.abort
-        )
+        return STRANGERS_CLOSE_TIME if isStranger or not self._isOpen else CLOSE_TIME
 
     def leave(self) -> None:
         """
@@ -516,7 +518,7 @@ class Connection(Incoming):
         if not self._blind:
             self._stopAnswers()
             self.transport.loseConnection()
-            self._startClosing(CLOSE_TIME, self.abort)
+            self._startClosing(self._closeTime, self.abort)
 
     def _closeFrameSeen(self, code: int | None, text: str | None) -> None:
         """
@@ -527,7 +529,7 @@ class Connection(Incoming):
         self._closeSeen = True
         self._peersReason = reasonOfClose(code, text)
         if not self._lost:
-            self._startClosing(CLOSE_TIME, self.abort)
+            self._startClosing(self._closeTime, self.abort)
         self.receiver.closeReceived(self._peersReason)
 
     def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool:

@@ -110,7 +110,7 @@ class Incoming:
         self._size += length
         if length < SMALL:
             self.smallFrames += 1
-        most = (self.wholeUpTo or MAX_BINARY) if self._binary else MAX_TEXT
+        most = self.wholeUpTo or (MAX_BINARY if self._binary else MAX_TEXT)
         if self._size > most:
             kind = "binary" if self._binary else "text"
             self._blind = True

@@ -19,7 +19,8 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from tristunnel.errors import TunnelError
 from tristunnel.rpc.origin import OriginRule
-from tristunnel.rpc.plain import errorText
+from tristunnel.rpc.plain import errorText, refusalText
+from tristunnel.rpc.site import requestKnown
 from tristunnel.web.forwarded import Forwarded
 from tristunnel.websocket.connection import (
     PING_INTERVAL,
@@ -28,16 +29,6 @@ from tristunnel.websocket.connection import (
 from tristunnel.websocket.roles import ServerConnection
 
 __all__ = ["PreparedFactory", "Visit", "WebSocketPage"]
-
-_STATUS = {
-    "auth-refused": 401,
-    "unknown-tunnel": 404,
-    "limit-reached": 429,
-    "shutting-down": 503,
-    "client-away": 503,
-}
-
-_CHALLENGES = [b'Bearer realm="tristunnel"', b'Basic realm="tristunnel"']
 
 
 @dataclass(frozen=True)
@@ -158,6 +149,7 @@ class WebSocketPage(Resource):
             self._forwarded.isSecure(request),
         )
         receiver = await self._receive(visit)
+        requestKnown(request)
         connection = ServerConnection()
         connection.configure(self._reactor, receiver, self._pingInterval)
         connection.subprotocols = self._subprotocols
@@ -181,14 +173,7 @@ class WebSocketPage(Resource):
         if not isinstance(error, TunnelError):
             self._log.failure("A WebSocket could not be opened", failure)
             error = TunnelError("internal")
-        status = _STATUS.get(error.code.name, 403)
-        if error.code.name == "internal":
-            status = 500
-        if status == 401:
-            request.responseHeaders.setRawHeaders(b"WWW-Authenticate", _CHALLENGES)
-        if error.retryAfter is not None:
-            request.setHeader("Retry-After", str(max(1, round(error.retryAfter))))
-        body = errorText(request, status, error.message)
+        body = refusalText(request, error)
         request.setHeader(b"Content-Length", b"%d" % len(body))
         request.write(body)
         request.finish()

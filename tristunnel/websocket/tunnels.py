@@ -20,7 +20,7 @@ from tristunnel.sessions.zlayer_data import connectionOf
 from tristunnel.sessions.zlayer_server import ZLayerServerSession
 from tristunnel.tunnels.service import Caller
 from tristunnel.web.callers import HTTPCallers, Newcomer, Uncounted
-from tristunnel.websocket.connection import MAX_TEXT, Connection, Receiver
+from tristunnel.websocket.connection import Connection, Receiver
 from tristunnel.websocket.page import Visit
 from tristunnel.websocket.stream import ByteStream
 from tristunnel.wire.zlayer import MESSAGES
@@ -37,8 +37,9 @@ __all__ = [
     "zlayerDialect",
 ]
 
-MAX_FIRST = MAX_TEXT
-"""Bytes of the longest first message; it is held whole."""
+MAX_FIRST = 128 * 1024
+"""Bytes of the longest first message, which is held whole although nobody knows
+who sends it: a login, and what a client says behind it at once."""
 
 
 class Arrival:
