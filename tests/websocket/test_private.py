@@ -4,6 +4,7 @@ Tunnels without a port, whose visitors come through their own client.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import replace
 from types import MappingProxyType
@@ -11,14 +12,17 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.error import ConnectError
 from twisted.internet.task import deferLater
 
 from tests.loopback import Service
 from tests.websocket.rig import WebSocketTestCase
+from tristunnel.client import visitor as visitors
 from tristunnel.client.connect import ServerAddress, parseConnect
 from tristunnel.client.forward import parseForward
 from tristunnel.client.service import TunnelClientService
 from tristunnel.client.visitor import LocalPort, VisitorService, bySession
+from tristunnel.relay.descriptors import Reserve
 
 DATA = os.urandom(1_000_000)
 
@@ -131,6 +135,24 @@ class PrivateTests(WebSocketTestCase):
             )
             await visitor.gone()
         self.assertEqual([], service.talks)
+
+    async def test_noDescriptors(self) -> None:
+        """
+        When only the reserve is left, a visitor is turned away, and another is
+        served when there is room again.
+        """
+        await self.startServer()
+        service = Service(b"banner")
+        await self.offerPrivately(service)
+        port = await self.listen(self.byTCP(), "one")
+        used = 30
+        self.patch(visitors, "RESERVE", Reserve(lambda: 40, lambda: used))
+        with contextlib.suppress(ConnectError):
+            await (await self.visit(port)).gone()
+        self.assertEqual([], service.talks)
+        used = 29
+        other, _ = await self.pair(port, service)
+        await other.has(6)
 
     async def test_public(self) -> None:
         """

@@ -24,6 +24,7 @@ from tristunnel.observer import ClientObserver
 from tristunnel.process.drain import FAREWELL, GRACE, Drain
 from tristunnel.process.leftovers import withoutLeftovers
 from tristunnel.process.quiet import BoundedLog
+from tristunnel.relay.descriptors import RESERVE
 from tristunnel.relay.join import join
 from tristunnel.relay.sockets import SocketEnd
 from tristunnel.relay.visit import Visit
@@ -158,7 +159,7 @@ class LocalPort(Service):
         A visitor came: find its far end.
         """
         self._visitors.add(visitor)
-        finding = self._route(visitor)
+        finding = maybeDeferred(self._find, visitor)
 
         def left(reason: TunnelError | None) -> None:
             self._visitors.discard(visitor)
@@ -203,6 +204,13 @@ class LocalPort(Service):
         visitor.whileWaiting(left)
         finding.addCallbacks(found, refused)
         finding.addErrback(lambda f: self._log.failure("A visitor failed", f))
+
+    def _find(self, visitor: SocketEnd) -> Deferred[Any]:
+        """
+        Find a visitor's far end, if there are descriptors for it.
+        """
+        RESERVE.checkVisitor()
+        return self._route(visitor)
 
     def joined(self, visitor: SocketEnd, far: Any) -> None:
         """
