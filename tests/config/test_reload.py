@@ -82,6 +82,10 @@ class ReloadTests(FileOptionsTestCase):
         reload = Reload(self.parse(), self.apply)
         error = self.failureResultOf(reload.reload(), TunnelError).value
         self.assertIn("--config names none", error.message)
+        # The signal may have been about the log file alone.
+        del self.events[:]
+        reload.reloadLater()
+        self.assertEqual([e["log_level"] for e in self.events], [LogLevel.info])
 
     def test_oneAfterTheOther(self) -> None:
         """

@@ -90,8 +90,33 @@ class LogFileTests(SynchronousTestCase):
         Who may read it stays the same.
         """
         self.path.chmod(0o640)
+        self.addCleanup(os.umask, os.umask(0o077))
         self.file.turn()
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o640)
+
+    def test_device(self) -> None:
+        """
+        What is no file, or only leads to one, is not renamed.
+        """
+        link = self.directory / "link"
+        link.symlink_to("log")
+        file = LogFile(str(link))
+        file.write("one\n")
+        file.turn()
+        file.write("two\n")
+        self.assertTrue(link.is_symlink())
+        self.assertEqual(self.found()["log.1"], "one\n")
+        pipe = self.directory / "pipe"
+        os.mkfifo(pipe)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        self.addCleanup(os.close, reader)
+        os.set_blocking(reader, True)
+        file = LogFile(str(pipe), length=1)
+        for _ in range(2):
+            file.write("line\n")
+            file.turn()
+            self.assertEqual(os.read(reader, 5), b"line\n")
+        self.assertTrue(pipe.is_fifo())
 
     def test_cut(self) -> None:
         """

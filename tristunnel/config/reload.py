@@ -68,8 +68,12 @@ class Reload:
 
     def reloadLater(self) -> None:
         """
-        The same for a signal: the log has the answer.
+        The same for a signal: the log has the answer. Whoever turns over log files
+        sends it, too, with and without a configuration.
         """
+        if self._options.file is None:
+            self._log.info("There is no configuration to load: --config names none")
+            return
         self.reload().addErrback(self._failed)
 
     def _failed(self, failure: Any) -> None:

@@ -38,7 +38,10 @@ class LogFile:
     _log = Logger(namespace="tristunnel.log")
 
     def __init__(self, path: str, length: int = LENGTH, kept: int = KEPT) -> None:
-        self.path = os.path.abspath(path)
+        # A link, such as /dev/stdout, is not what is to be renamed.
+        self.path = os.path.realpath(path)
+        if not os.path.isfile(self.path):
+            self.path = os.path.abspath(path)
         self._length = length
         self._kept = kept
         self._spare = 0
@@ -57,12 +60,8 @@ class LogFile:
         """
         Write whole lines.
         """
-        status = os.fstat(self._descriptor)
-        if (
-            stat.S_ISREG(status.st_mode)
-            and status.st_size
-            and status.st_size + len(text) > self._length + self._spare
-        ):
+        size = os.fstat(self._descriptor).st_size
+        if size and size + len(text) > self._length + self._spare:
             # If it cannot be put aside, not every line tries again.
             self._spare += self._length
             self.rotate()
@@ -76,11 +75,13 @@ class LogFile:
         @return: Whether it had.
         """
         ours = os.fstat(self._descriptor)
+        mode = stat.S_IMODE(ours.st_mode)
+        isNew = not os.path.lexists(self.path)
         with suppress(OSError):
             if os.path.samestat(ours, os.stat(self.path)):
                 return False
         try:
-            fresh = self._open(stat.S_IMODE(ours.st_mode))
+            fresh = self._open(mode)
         except OSError as error:
             self._log.error(
                 "The log file {path} cannot be opened anew: {reason}; what follows is"
@@ -89,6 +90,9 @@ class LogFile:
                 reason=error.strerror,
             )
             return True
+        if isNew:
+            # Whatever the umask of a daemon is.
+            os.fchmod(fresh, mode)
         old, self._descriptor = self._descriptor, fresh
         self._output = Output(fresh)
         os.close(old)
@@ -107,6 +111,8 @@ class LogFile:
         """
         Put the file aside, and drop the oldest one.
         """
+        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            return
         try:
             for name in self._asideBeyond(self._kept - 1):
                 os.unlink(name)
