@@ -150,6 +150,14 @@ class ServerOptionsTests(OptionsTestCase):
         self.wrong(f"--visitor-certificate {noise}", "noise.pem")
         self.wrong("--client-ca /x", "--client-ca needs TLS", "--certificate")
         both = f"--certificate {good} --private-key {self.directory}/key.pem"
+        ca = self.write("ca.pem", certificate)
+        for rpc in ("tcp:0", "unix:rpc.sock", "haproxy:tcp:0"):
+            self.wrong(
+                f"{both} --client-ca {ca} --rpc {rpc}", "--rpc", "nobody", "--auth"
+            )
+        secure = self.parse(*f"{both} --client-ca {ca} --rpc ssl:0".split())
+        shown = secure.rpcPort.creator.creator
+        self.assertEqual(shown._clientCAPath, str(ca))
         self.wrong(f"{both} --client-ca /nonexistent", "/nonexistent")
         self.wrong(f"--port ssl:9000:privateKey={noise}", "noise.pem")
         self.assertTrue(self.parse(*both.split()).serverPorts[0].secure)

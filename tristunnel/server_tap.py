@@ -343,12 +343,21 @@ class Options(PolicyOptionsMixin, ConfiguredOptions, strcred.AuthOptionMixin):
             self.rpcPort = parsePort(
                 reactor,
                 self["rpc"],
-                TLSFiles(),
+                # Who is asked for a certificate at one port is so at all of them.
+                TLSFiles(clientCA=files.clientCA, clientCRL=files.clientCRL),
                 self.stateDirectory,
                 self.hostnames,
                 "--rpc",
                 self.forwarded.speaksFor,
             )
+            asked = self.rpcPort.secure or self.get("credCheckers")
+            if files.clientCA and not asked:
+                raise TunnelError(
+                    "bad-option",
+                    f"--rpc {self['rpc']} would ask nobody who they are, since"
+                    " --client-ca guards TLS alone: give --auth, or write --rpc"
+                    " ssl:PORT",
+                )
         self.serverPorts = [
             parsePort(
                 reactor,

@@ -289,7 +289,7 @@ class ReadingTests(DashboardTestCase):
         self.build(dashboard=False)
         for where in ("/", "/dashboard/live.js", "/dashboard/events"):
             self.assertEqual(self.ask(where, host=HERE)[0], 404)
-        self.assertEqual(self.ask("/metrics")[0], 200)
+        self.assertEqual(self.ask("/metrics", host=HERE)[0], 200)
 
     def test_rebinding(self) -> None:
         """
@@ -297,13 +297,14 @@ class ReadingTests(DashboardTestCase):
         nobody is asked who they are.
         """
         for host in ("evil.example", "evil.example:9000"):
-            for where in ("/", "/dashboard/events", "/dashboard/end?id=x"):
+            for where in ("/", "/metrics", "/dashboard/events", "/dashboard/end?id=x"):
                 status, _, body = self.ask(where, host=host)
                 self.assertEqual(status, 403)
                 self.assertIn("--hostname", body)
         self.build(names=["Tunnel.example"])
         for host in ("tunnel.example:9000", "localhost", "[::1]:9000"):
             self.assertEqual(self.ask("/", host=host)[0], 200)
+            self.assertEqual(self.ask("/metrics", host=host)[0], 200)
 
 
 class ActingTests(DashboardTestCase):

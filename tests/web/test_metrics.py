@@ -26,6 +26,10 @@ if not metrics.available:
     skip = "prometheus_client is not installed"
 
 
+HERE = "192.0.2.1:9000"
+"""An address, which nobody's name server can point elsewhere."""
+
+
 class MetricsTestCase(WatchedTestCase):
     """
     A server with a little of everything.
@@ -63,7 +67,7 @@ class MetricsTestCase(WatchedTestCase):
         """
         Ask for the metrics.
         """
-        status, _, body = self.ask("/metrics", *headers)
+        status, _, body = self.ask("/metrics", *headers, host=HERE)
         self.assertEqual(status, 200, body)
         return body
 
@@ -155,11 +159,13 @@ class PageTests(MetricsTestCase):
         """
         Prometheus's text, or OpenMetrics where that is asked for.
         """
-        _, headers, body = self.ask("/metrics")
+        _, headers, body = self.ask("/metrics", host=HERE)
         self.assertTrue(headers["content-type"].startswith("text/plain; version="))
         self.assertEqual(headers["cache-control"], "no-store")
         _, headers, body = self.ask(
-            "/metrics", "Accept: application/openmetrics-text; version=1.0.0"
+            "/metrics",
+            "Accept: application/openmetrics-text; version=1.0.0",
+            host=HERE,
         )
         self.assertIn("application/openmetrics-text", headers["content-type"])
         self.assertTrue(body.endswith("# EOF\n"))
@@ -212,7 +218,7 @@ class PageTests(MetricsTestCase):
         """
         self.patch(metrics, "available", False)
         self.build()
-        status, _, body = self.ask("/metrics")
+        status, _, body = self.ask("/metrics", host=HERE)
         self.assertEqual(status, 404)
         self.assertIn("pip install 'tristunnel[metrics]'", body)
 
@@ -234,7 +240,7 @@ class AccessTests(MetricsTestCase):
         Who does not say who it is is asked to.
         """
         for headers in ([], [self.basic("alice", "wrong")]):
-            status, answer, body = self.ask("/metrics", *headers)
+            status, answer, body = self.ask("/metrics", *headers, host=HERE)
             self.assertEqual(status, 401)
             self.assertIn("Basic", answer["www-authenticate"])
             self.assertNotIn("tristunnel_", body)

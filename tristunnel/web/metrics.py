@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from tristunnel.sessions.multiplexer import Multiplexer
     from tristunnel.tunnels.service import Caller, TunnelService
     from tristunnel.web.callers import HTTPCallers
+    from tristunnel.web.guard import Guard
 
 __all__ = ["MetricsPage", "ServerCollector", "available", "metricsPage"]
 
@@ -424,11 +425,14 @@ class MetricsPage(CallerPage):
     permissions.
 
     @param callers: Finds out who asks.
+    @param guard: Judges browsers' requests.
     @param registry: What to show.
     """
 
-    def __init__(self, callers: HTTPCallers, registry: CollectorRegistry) -> None:
-        super().__init__(callers)
+    def __init__(
+        self, callers: HTTPCallers, guard: Guard, registry: CollectorRegistry
+    ) -> None:
+        super().__init__(callers, guard)
         self._registry = registry
 
     async def answer(self, request: Request, caller: Caller) -> bytes:
@@ -460,6 +464,7 @@ def metricsPage(
     tally: Tally,
     lag: ReactorLag,
     gate: Gate,
+    guard: Guard,
 ) -> IResource:
     """
     Make the page.
@@ -473,4 +478,4 @@ def metricsPage(
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
     registry.register(ServerCollector(service, tally, lag, gate))
-    return MetricsPage(callers, registry)
+    return MetricsPage(callers, guard, registry)

@@ -14,10 +14,10 @@ from tristunnel.server.lag import ReactorLag
 from tristunnel.server.observers import SeveralObservers
 from tristunnel.server.tally import Tally
 from tristunnel.web.dashboard.events import RecentEvents
-from tristunnel.web.dashboard.guard import Guard
 from tristunnel.web.dashboard.history import RateHistory
 from tristunnel.web.dashboard.pages import dashboardPages
 from tristunnel.web.dashboard.view import Board
+from tristunnel.web.guard import Guard
 from tristunnel.web.metrics import metricsPage
 
 if TYPE_CHECKING:
@@ -66,13 +66,15 @@ class Watch:
         @param dashboard: Whether there is a dashboard.
         @param tokens: The tokens that are taken, for admins to revoke.
         """
-        pages = {b"metrics": metricsPage(callers, service, self.tally, self.lag, gate)}
+        guard = Guard(asked, names)
+        metrics = metricsPage(callers, service, self.tally, self.lag, gate, guard)
+        pages = {b"metrics": metrics}
         if dashboard:
             history = RateHistory(self._reactor)
             board = Board(
                 service, self.tally, self._events, history, asked, tokens=tokens
             )
-            pages.update(dashboardPages(callers, board, Guard(asked, names)))
+            pages.update(dashboardPages(callers, board, guard))
             self.lag.tick = lambda: history.sample(self.tally.tunnels)
         return pages
 

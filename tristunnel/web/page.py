@@ -19,6 +19,7 @@ from tristunnel.rpc.plain import BROWSERS, errorText, refusalText
 if TYPE_CHECKING:
     from tristunnel.tunnels.service import Caller
     from tristunnel.web.callers import HTTPCallers
+    from tristunnel.web.guard import Guard
 
 __all__ = ["CallerPage"]
 
@@ -28,14 +29,16 @@ class CallerPage(Resource):
     A page that asks who wants to see it.
 
     @param callers: Finds out who sent a request.
+    @param guard: Judges browsers' requests.
     """
 
     isLeaf = True
     _pages = Logger()
 
-    def __init__(self, callers: HTTPCallers) -> None:
+    def __init__(self, callers: HTTPCallers, guard: Guard) -> None:
         super().__init__()
         self._callers = callers
+        self.guard = guard
 
     async def answer(self, request: Request, caller: Caller) -> bytes | None:
         """
@@ -46,10 +49,13 @@ class CallerPage(Resource):
         """
         raise NotImplementedError
 
-    def render_GET(self, request: Request) -> int:
+    def render_GET(self, request: Request) -> bytes | int:
         """
-        Answer in time.
+        Answer in time, if the outside of the request is in order.
         """
+        objection = self.guard.objectionToReading(request)
+        if objection is not None:
+            return errorText(request, 403, objection)
         return self.serve(request, self.answer)
 
     def serve(

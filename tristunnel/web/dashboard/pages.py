@@ -18,7 +18,6 @@ from tristunnel.rpc.plain import errorText
 from tristunnel.text.hosts import hostAndPort
 from tristunnel.web.dashboard.deeds import DONE, VERBS, Deeds, kindOf
 from tristunnel.web.dashboard.forms import GrantedPage, GrantPage, QuestionPage
-from tristunnel.web.dashboard.guard import Guard
 from tristunnel.web.dashboard.live import Broadcast
 from tristunnel.web.dashboard.render import (
     DashboardPage,
@@ -26,6 +25,7 @@ from tristunnel.web.dashboard.render import (
     partOf,
 )
 from tristunnel.web.dashboard.view import Board
+from tristunnel.web.guard import Guard
 from tristunnel.web.page import CallerPage
 
 if TYPE_CHECKING:
@@ -78,19 +78,15 @@ class _HTMLPage(CallerPage):
     """
 
     def __init__(self, callers: HTTPCallers, board: Board, guard: Guard) -> None:
-        super().__init__(callers)
+        super().__init__(callers, guard)
         self.board = board
         self.deeds = Deeds(board)
-        self.guard = guard
 
-    def render_GET(self, request: Request) -> bytes | int:  # type: ignore[override]
+    def render_GET(self, request: Request) -> bytes | int:
         """
-        Look at the outside of a request first.
+        Have a browser let nobody else in.
         """
         _protect(request)
-        objection = self.guard.objectionToReading(request)
-        if objection is not None:
-            return errorText(request, 403, objection)
         return super().render_GET(request)
 
     async def html(self, request: Request, element: Element) -> bytes:

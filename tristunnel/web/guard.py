@@ -1,5 +1,5 @@
 """
-Who may look at the dashboard with a browser, and whose forms are taken.
+Who may look at our pages with a browser, and whose forms are taken.
 
 A browser sends a password along with whatever a page of another site has it
 post. So a form needs a token that only our own page can know, made from a
