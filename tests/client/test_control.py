@@ -78,7 +78,7 @@ class ParseTests(SynchronousTestCase):
             "tcp:9001:interface=localhost",
         ):
             self.assertIn("tcp:9001:interface=127.0.0.1", self.refusal(description))
-        self.assertIn(r"interface=\:\:1", self.refusal("tcp6:9001"))
+        self.assertIn("interface=[::1]", self.refusal("tcp6:9001"))
 
     def test_others(self) -> None:
         """

@@ -38,7 +38,7 @@ class RealNamesTests(TestCase):
         directory = Path(self.mktemp()).absolute()
         directory.mkdir()
         program = startProgram(
-            _reactor,  # type: ignore[arg-type]
+            _reactor,
             kind,
             [
                 *("unshare", "-m", "-n", sys.executable, names_world.__file__),

@@ -9,13 +9,16 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 
 from tests.short import shortDirectory
-from tristunnel.process.leftovers import clearLeftovers, withoutLeftovers
+from tristunnel.process.leftovers import (
+    ClearedEndpoint,
+    clearLeftovers,
+    serverEndpoint,
+)
 
 
 class LeftoverTests(TestCase):
@@ -48,8 +51,7 @@ class LeftoverTests(TestCase):
         stops.
         """
         description = f"unix:{self.path}{words}"
-        endpoint = serverFromString(self.reactor, description)
-        port: Any = await withoutLeftovers(endpoint, description).listen(
+        port: Any = await serverEndpoint(self.reactor, description).listen(
             Factory.forProtocol(Protocol)
         )
         with socket.socket(socket.AF_UNIX) as probe:
@@ -125,7 +127,8 @@ class LeftoverTests(TestCase):
 
     def test_others(self) -> None:
         """
-        Endpoints of other kinds stay what they are.
+        Endpoints of other kinds are Twisted's.
         """
-        endpoint = serverFromString(self.reactor, "tcp:0")
-        self.assertIs(withoutLeftovers(endpoint, "tcp:0"), endpoint)
+        for description in ("tcp:0", "tcp:0:interface=[::1]"):
+            endpoint = serverEndpoint(self.reactor, description)
+            self.assertNotIsInstance(endpoint, ClearedEndpoint)

@@ -39,6 +39,12 @@ class SplitEndpointTests(SynchronousTestCase):
                 "systemd:domain=INET:index=0",
                 ("systemd", [], {"domain": "INET", "index": "0"}),
             ),
+            (
+                "tcp:[::1]:80:bindAddress=[fe80::1%lo]",
+                ("tcp", ["::1", "80"], {"bindAddress": "fe80::1%lo"}),
+            ),
+            ("unix:[a]:b", ("unix", ["[a]", "b"], {})),
+            ("tls:[:x", ("tls", ["[", "x"], {})),
             ("", ("", [], {})),
             ("tcp:", ("tcp", [""], {})),
             ("a\\", ("a", [], {})),

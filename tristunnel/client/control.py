@@ -16,7 +16,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.endpoints import UNIXServerEndpoint, serverFromString
+from twisted.internet.endpoints import UNIXServerEndpoint
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from tristunnel.auth.realm import Authenticator
 from tristunnel.client.status import VISITORS, ProcessStatus
 from tristunnel.errors import TunnelError
-from tristunnel.process.leftovers import withoutLeftovers
+from tristunnel.process.leftovers import serverEndpoint
 from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.rpc.resource import JSONRPCResource
 from tristunnel.rpc.site import limitedSite
@@ -105,11 +105,11 @@ def parseControl(reactor: Any, description: str) -> ControlPort:
             "bad-option",
             f"--rpc {description!r} would answer other machines; write"
             f" {prefix}:{parts[0] if parts else 'PORT'}:interface="
-            + ("127.0.0.1" if prefix == "tcp" else r"\:\:1")
+            + ("127.0.0.1" if prefix == "tcp" else "[::1]")
             + ", or unix:PATH",
         )
     try:
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, written)
+        endpoint = serverEndpoint(reactor, written)
     except Exception as error:
         # Endpoint parsers raise whatever comes to hand.
         raise TunnelError(
@@ -117,7 +117,7 @@ def parseControl(reactor: Any, description: str) -> ControlPort:
             f"--rpc {description!r} is no endpoint ({whyNoEndpoint(prefix, error)});"
             " write unix:PATH or tcp:PORT:interface=127.0.0.1",
         ) from None
-    return ControlPort(description, withoutLeftovers(endpoint, description))
+    return ControlPort(description, endpoint)
 
 
 def _isLoopback(interface: str) -> bool:

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -22,13 +21,14 @@ from tristunnel.client.vtunnel import openWebSocket
 from tristunnel.errors import TunnelError
 from tristunnel.observer import ClientObserver
 from tristunnel.process.drain import FAREWELL, GRACE, Drain
-from tristunnel.process.leftovers import withoutLeftovers
+from tristunnel.process.leftovers import serverEndpoint
 from tristunnel.process.quiet import BoundedLog
 from tristunnel.relay.descriptors import RESERVE
 from tristunnel.relay.join import join
 from tristunnel.relay.sockets import SocketEnd
 from tristunnel.relay.visit import Visit
 from tristunnel.text.addresses import addressText
+from tristunnel.text.strings import whyNoEndpoint
 from tristunnel.websocket.end import RELAY_SUBPROTOCOL, WebSocketEnd
 
 __all__ = [
@@ -318,13 +318,13 @@ def localEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     """
     if description.isdecimal():
         description = f"tcp:{description}:interface=127.0.0.1"
+    kind = description.partition(":")[0]
     try:
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+        return serverEndpoint(reactor, description)
     except Exception as error:
         # Endpoint parsers raise whatever comes to hand.
         raise TunnelError(
             "bad-option",
-            f"--listen {description!r} is no endpoint ({error}); write for example"
-            " tcp:25565:interface=127.0.0.1",
+            f"--listen {description!r} is no endpoint ({whyNoEndpoint(kind, error)});"
+            " write for example tcp:25565:interface=127.0.0.1",
         ) from None
-    return withoutLeftovers(endpoint, description)

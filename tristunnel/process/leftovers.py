@@ -14,8 +14,10 @@ import os
 import socket
 import stat
 from contextlib import suppress
+from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import (
     IListeningPort,
     IProtocolFactory,
@@ -23,9 +25,9 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
-from tristunnel.text.strings import splitEndpoint
+from tristunnel.text.strings import splitEndpoint, withoutBrackets
 
-__all__ = ["ClearedEndpoint", "clearLeftovers", "withoutLeftovers"]
+__all__ = ["ClearedEndpoint", "clearLeftovers", "serverEndpoint"]
 
 _ASK_TIME = 1.0
 
@@ -100,17 +102,18 @@ class ClearedEndpoint:
         return listening
 
 
-def withoutLeftovers(
-    endpoint: IStreamServerEndpoint, description: str
-) -> IStreamServerEndpoint:
+def serverEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     """
-    Have an endpoint tidy up before it listens, if it is a UNIX socket's.
+    Have Twisted read an endpoint string, in which IPv6 addresses may have
+    brackets. A UNIX socket's endpoint tidies up before it listens.
 
-    @param description: The string that the endpoint was made of.
+    @raise Exception: Whatever a parser raises.
     """
+    endpoint: IStreamServerEndpoint = serverFromString(
+        reactor, withoutBrackets(description)
+    )
     prefix, parts, keywords = splitEndpoint(description)
     path = parts[0] if parts else keywords.get("address", "")
     if prefix != "unix" or not path:
         return endpoint
-    cleared: IStreamServerEndpoint = ClearedEndpoint(endpoint, path)
-    return cleared
+    return ClearedEndpoint(endpoint, path)

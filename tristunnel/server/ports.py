@@ -12,12 +12,11 @@ from typing import Any
 from twisted.internet.endpoints import (
     TCP4ServerEndpoint,
     TCP6ServerEndpoint,
-    serverFromString,
 )
 from twisted.internet.interfaces import IStreamServerEndpoint
 
 from tristunnel.errors import TunnelError
-from tristunnel.process.leftovers import withoutLeftovers
+from tristunnel.process.leftovers import serverEndpoint
 from tristunnel.server.proxied import behindProxy
 from tristunnel.text.strings import splitEndpoint, unknownKeywords, whyNoEndpoint
 from tristunnel.tls.certificates import selfSigned
@@ -167,7 +166,7 @@ def _plain(
         below = _plain(reactor, option, inner, prefix, parts, keywords, trusts)
         return behindProxy(below, trusts)
     try:
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, written)
+        endpoint = serverEndpoint(reactor, written)
     except Exception as error:
         # Endpoint parsers raise whatever comes to hand.
         raise TunnelError(
@@ -176,7 +175,7 @@ def _plain(
             f" ({whyNoEndpoint(prefix, error)}); write for example tcp:9000,"
             " ssl:9000 or unix:/run/tunnel.sock",
         ) from None
-    return withoutLeftovers(endpoint, description)
+    return endpoint
 
 
 def _ssl(

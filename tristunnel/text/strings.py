@@ -8,7 +8,7 @@ import re
 
 from tristunnel.errors import TunnelError
 
-__all__ = ["splitEndpoint", "unknownKeywords", "whyNoEndpoint"]
+__all__ = ["splitEndpoint", "unknownKeywords", "whyNoEndpoint", "withoutBrackets"]
 
 _PARSERS_WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
@@ -29,7 +29,17 @@ _PARSERS_WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
 a function, and what a person can make something of."""
 
 
-_HOSTS = (None, "host", "interface", "bindAddress")
+_BRACKETS = re.compile(
+    r"(?<=[:=])\[([0-9a-fA-F.]*:[0-9a-fA-F:.]*(?:%[\w.%-]+)?)\](?=:|$)"
+)
+
+
+def withoutBrackets(description: str) -> str:
+    """
+    Write IPv6 addresses of an endpoint string as Twisted takes them: without
+    brackets, and with quoted colons.
+    """
+    return _BRACKETS.sub(lambda found: found[1].replace(":", r"\:"), description)
 
 
 def splitEndpoint(description: str) -> tuple[str, list[str], dict[str, str]]:
@@ -43,14 +53,10 @@ def splitEndpoint(description: str) -> tuple[str, list[str], dict[str, str]]:
     parts: list[tuple[str | None, str]] = []
     key: str | None = None
     text = ""
-    letters = iter(description)
-    bracket = False
+    letters = iter(withoutBrackets(description))
     for letter in letters:
         if letter == "\\":
             text += next(letters, "")
-        elif bracket or (letter == "[" and not text and key in _HOSTS):
-            text += letter
-            bracket = letter != "]"
         elif letter == ":":
             parts.append((key, text))
             key, text = None, ""
