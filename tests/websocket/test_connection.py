@@ -35,6 +35,7 @@ from tristunnel.relay.answers import LOOK, MOST_WAITING, TAKE_TIME
 from tristunnel.server.gate import Gate
 from tristunnel.websocket.connection import (
     CLOSE_TIME,
+    FEW,
     GATHER,
     LINGER,
     MAX_BINARY,
@@ -42,6 +43,7 @@ from tristunnel.websocket.connection import (
     MESSAGE,
     STRANGERS_CLOSE_TIME,
 )
+from tristunnel.websocket.incoming import REQUEST_EFFORT
 from tristunnel.websocket.page import PreparedFactory
 from tristunnel.websocket.roles import ServerConnection
 
@@ -587,6 +589,7 @@ class SmallFrameTests(ConnectionTestCase):
             self.setUp()
             for _ in range(4):
                 self.connection.dataReceived(kind * 3000)
+                self.clock.advance(0)
             self.connection.dataReceived(frame(BINARY, b"the end"))
             self.assertEqual("paused", self.transport.producerState)
             self.assertNotIn(b"the end", self.receiver.messages)
@@ -594,6 +597,28 @@ class SmallFrameTests(ConnectionTestCase):
             self.assertEqual(b"the end", self.receiver.messages[-1])
             self.assertEqual("producing", self.transport.producerState)
             self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_turns(self) -> None:
+        """
+        What is left of one read waits until others had their turn; what a
+        message costs its receiver counts.
+        """
+        self.come(frame(BINARY) * 101)
+        self.come(frame(BINARY) * 2000)
+        self.assertEqual(101 + FEW // 6, len(self.receiver.messages))
+        for _ in range(4):
+            self.clock.advance(0)
+        self.assertEqual(2101, len(self.receiver.messages))
+        self.clock.advance(10)
+
+        def costly(data: bytes) -> None:
+            self.connection.effort += REQUEST_EFFORT
+            self.receiver.messages.append(data)
+
+        self.patch(self.receiver, "bytesReceived", costly)
+        self.come(*[frame(BINARY)] * 200)
+        self.assertEqual("paused", self.transport.producerState)
+        self.assertEqual(2101 + 99, len(self.receiver.messages))
 
     def test_fragments(self) -> None:
         """

@@ -46,6 +46,7 @@ class FakeConnection:
     chosen = ""
 
     def __init__(self) -> None:
+        self.effort = 0
         self.written: list[bytes] = []
         self.failed: TunnelError | None = None
         self.paused = False

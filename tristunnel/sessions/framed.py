@@ -79,6 +79,9 @@ PING_INTERVAL = 20.0
 MOST_CALLS = 64
 """Calls of the peer that are answered at the same time."""
 
+CALLS_AT_ONCE = 16
+"""Calls that are begun before others have their turn."""
+
 DEADLINE = 45.0
 """Seconds of silence after which an extended peer is taken for dead."""
 
@@ -158,6 +161,7 @@ class FramedProtocol(Protocol):
         self._calls = PendingCalls()
         self._asked: deque[dict[str, object]] = deque()
         self._answering = 0
+        self._next: IDelayedCall | None = None
         self._answers: Answers | None = None
         self._handshake = HandshakeDecoder()
         self._decoder = FrameDecoder()
@@ -343,21 +347,26 @@ class FramedProtocol(Protocol):
             self._asked.append(message)
             if len(self._asked) > MOST_CALLS and self.multiplexer is not None:
                 self.multiplexer.holds.hold("calls")
-            self._answerCalls()
+            if self._next is None:
+                self._answerCalls()
 
     def _answerCalls(self) -> None:
         """
         Answer the calls that came, as far as their answers are taken: one read
         may hold a thousand calls, whose answers are long.
         """
+        self._callNoMore()
+        begun = 0
         while (
             self._asked
+            and begun < CALLS_AT_ONCE
             and self._answering < MOST_CALLS
             and self._dispatcher is not None
             and self._answers is not None
             and self._answers.room
             and not self._ended
         ):
+            begun += 1
             self._answering += 1
             message = self._asked.popleft()
             answer = self._dispatcher.dispatchObject(self.caller(), message)
@@ -369,15 +378,26 @@ class FramedProtocol(Protocol):
                 self._answering -= 1
             else:
                 answer.addBoth(self._answeredLate)
+        if begun == CALLS_AT_ONCE and self._asked and not self._ended:
+            self._next = self.reactor.callLater(0, self._answerCalls)
         if len(self._asked) <= MOST_CALLS and self.multiplexer is not None:
             self.multiplexer.holds.release("calls")
+
+    def _callNoMore(self) -> None:
+        """
+        Have no calls answered later.
+        """
+        if self._next is not None and self._next.active():
+            self._next.cancel()
+        self._next = None
 
     def _answeredLate(self, result: object) -> None:
         """
         A call was answered that had to wait.
         """
         self._answering -= 1
-        self._answerCalls()
+        if self._next is None:
+            self._answerCalls()
 
     def caller(self) -> object:
         """
@@ -537,6 +557,7 @@ class FramedProtocol(Protocol):
         if self.multiplexer is not None:
             self.multiplexer.close(reason)
         self._calls.abandon(reason)
+        self._callNoMore()
         self.sessionOver(reason)
 
     def sessionOver(self, reason: TunnelError) -> None:

@@ -17,6 +17,7 @@ from tristunnel.sessions.vtunnel import (
     VTunnelSession,
 )
 from tristunnel.text.addresses import addressText
+from tristunnel.websocket.incoming import REQUEST_EFFORT
 from tristunnel.wire.vtunnel import (
     LISTEN,
     LISTEN_ERR,
@@ -176,6 +177,7 @@ class VTunnelServerSession(VTunnelSession):
         Open a port. The early program reads no answer and skips this one.
         """
         port = message.port
+        self.connection.effort += REQUEST_EFFORT
         if port in self._tunnels:
             if self._tunnels[port] is not None:
                 self._send(Message(LISTEN_OK, port=port))

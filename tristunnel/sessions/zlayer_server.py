@@ -23,6 +23,7 @@ from tristunnel.sessions.zlayer_life import SignsOfLife
 from tristunnel.sessions.zlayer_messages import MessageSession
 from tristunnel.sessions.zlayer_reasons import IN_USE, reasonIn, shorten
 from tristunnel.text.addresses import addressText
+from tristunnel.websocket.incoming import REQUEST_EFFORT
 from tristunnel.wire.zlayer import (
     MAX_MESSAGE,
     UDP,
@@ -265,6 +266,7 @@ class ZLayerServerSession(MessageSession):
         Answer requests in their order: the client tells the answers apart by
         nothing else.
         """
+        self.connection.effort += REQUEST_EFFORT
         self._requests.append(message)
         if self._answering is None:
             answering = self._answering = Deferred.fromCoroutine(self._answer())

@@ -423,13 +423,14 @@ class Connection(Incoming):
         """
         start, step = 0, FEW if self._wasSmall else len(data)
         while start < len(data) and not self._blind:
-            self.smallFrames = 0
+            self.effort = 0
             self._dataReceived(data[start : start + step])
             start += step
-            small = self.smallFrames
+            small = self.effort
             self._wasSmall = small > MANY
             wait = self._small.charge(small) if small else 0.0
-            if wait:
+            if wait or (self._wasSmall and start < len(data)):
+                # Others have their turn in between.
                 self._unread = data[start:]
                 self._holds.hold("rate")
                 self._resting = self.reactor.callLater(wait, self._rested)
@@ -449,7 +450,7 @@ class Connection(Incoming):
         """
         A ping came.
         """
-        self.smallFrames += 1
+        self.effort += 1
         if self.canSend and self.answers is not None:
             self.answers.latest(lambda: self.sendPong(payload))
 
@@ -457,7 +458,7 @@ class Connection(Incoming):
         """
         An answer came, whether we have asked for it or not.
         """
-        self.smallFrames += 1
+        self.effort += 1
 
     def _onOpen(self) -> None:
         """

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tristunnel.websocket.connection import Connection
 
-__all__ = ["MAX_BINARY", "MAX_TEXT", "Incoming", "Receiver"]
+__all__ = ["MAX_BINARY", "MAX_TEXT", "REQUEST_EFFORT", "Incoming", "Receiver"]
 
 MAX_BINARY = 16 * 1024 * 1024
 """Bytes of the longest binary message accepted. It is handed on in pieces as
@@ -25,6 +25,9 @@ MAX_TEXT = 1024 * 1024
 
 SMALL = 64
 """Bytes of payload with which a frame costs less to read than it carries."""
+
+REQUEST_EFFORT = 50
+"""What a request for a port costs, in such frames."""
 
 
 class Receiver(Protocol):
@@ -68,7 +71,8 @@ class Incoming:
     classes, by L{Connection<tristunnel.websocket.connection.Connection>}.
 
     @ivar receiver: What is told; may be exchanged at any time.
-    @ivar smallFrames: Frames of less than L{SMALL} bytes, since it was set to 0.
+    @ivar effort: Frames of less than L{SMALL} bytes that were read in one go; a
+        receiver may add what a message costs more than that.
     """
 
     receiver: Receiver
@@ -84,7 +88,7 @@ class Incoming:
         self._binary = True
         self._size = 0
         self._gathered = bytearray()
-        self.smallFrames = 0
+        self.effort = 0
         self._wasSmall = False
 
     def fail(self, reason: TunnelError, code: int = 0) -> None:
@@ -109,7 +113,7 @@ class Incoming:
         """
         self._size += length
         if length < SMALL:
-            self.smallFrames += 1
+            self.effort += 1
         most = self.wholeUpTo or (MAX_BINARY if self._binary else MAX_TEXT)
         if self._size > most:
             kind = "binary" if self._binary else "text"
