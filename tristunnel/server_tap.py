@@ -62,6 +62,7 @@ from tristunnel.server.service import TunnelServerService
 from tristunnel.sessions.path import ServerPaths
 from tristunnel.sessions.server import TunnelServerFactory
 from tristunnel.sessions.vtunnel_server import LISTENER as LOOPBACK
+from tristunnel.text.hosts import hostAndPort
 from tristunnel.text.numbers import decimalOf, wholeOf
 from tristunnel.text.quantities import parseSize
 from tristunnel.tls.in_force import CreatorInForce
@@ -684,7 +685,8 @@ def _announce(options: Options, server: TunnelServerService) -> None:
             _log.info(
                 "Clients pin it: twistd -n --pidfile= tunnel-client --connect {connect}"
                 " --pin {fingerprint}",
-                connect=f"tls:{options.hostnames[0]}:{server.numbers[port.description]}",
+                connect="tls:"
+                + hostAndPort(options.hostnames[0], server.numbers[port.description]),
                 fingerprint=port.fingerprint,
             )
     _warnIfSlow()

@@ -96,6 +96,15 @@ class OriginRuleTests(SynchronousTestCase):
         self.assertIsNotNone(objection({"Host": "other.example"}, names))
         self.assertIsNotNone(objection({"Host": "localhost"} | {"Origin": "x"}, names))
 
+    def test_oneForm(self) -> None:
+        """
+        A name is the same in whatever form it is written.
+        """
+        names = ["BÜCHER.test", "my_host", "[::1]"]
+        for host in ("xn--bcher-kva.test", "My_Host.:9000", "[0:0::1]:9000"):
+            self.assertIsNone(objection({"Host": host}, names), host)
+        self.assertIsNotNone(objection({"Host": "xn--bcher.test"}, names))
+
     def test_fetchMetadata(self) -> None:
         """
         What the browser says of the page is believed.

@@ -29,6 +29,7 @@ from tristunnel.rpc.pending import RemoteError
 from tristunnel.sessions.client import TunnelClientFactory, TunnelClientProtocol
 from tristunnel.sessions.endings import Confirmations
 from tristunnel.sessions.framed import EXTENSION
+from tristunnel.text.hosts import hostAndPort
 
 __all__ = ["TunnelClientService", "backoff"]
 
@@ -588,8 +589,8 @@ class TunnelClientService(Service):
             refusal = TunnelError("not-permitted", why)
             self.observer.tunnelFailed(first.wanted, refusal)
         host = self._server.host or "localhost"
-        host = f"[{host}]" if ":" in host else host
-        self.observer.tunnelReady(f"tcp://{host}:{session.port}", first.target)
+        address = hostAndPort(host, session.port)
+        self.observer.tunnelReady(f"tcp://{address}", first.target)
 
     def _beyondW3P(self, forward: Forward) -> str:
         """

@@ -339,7 +339,10 @@ class HostEndpoint:
         order = sorted(addresses, key=lambda each: (":" in each) is not self._wasIPv6)
         if self._wasIPv6 is None:
             order = list(addresses)
-        protocol = await _Race(self, factory).run(order)
+        if len(order) == 1:
+            protocol = await self.dial(order[0], factory)
+        else:
+            protocol = await _Race(self, factory).run(order)
         transport: Any = getattr(protocol, "transport", None)
         if transport is not None:
             self._wasIPv6 = ":" in getattr(transport.getPeer(), "host", "")

@@ -19,6 +19,8 @@ from ipaddress import ip_address
 
 from twisted.web.server import Request
 
+from tristunnel.text.hosts import hostName
+
 __all__ = ["OriginRule"]
 
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?\Z")
@@ -31,7 +33,7 @@ class _Authority:
     """
     A host and a port, as in a C{Host} header.
 
-    @ivar host: In lower case, without brackets.
+    @ivar host: As L{hostName} writes it, without a last dot.
     @ivar port: C{None} if it was left out.
     """
 
@@ -67,7 +69,11 @@ def _canonical(host: str) -> str:
     """
     A host name in the one form in which names are compared.
     """
-    return host.lower().removesuffix(".")
+    try:
+        return hostName(host).removesuffix(".")
+    except ValueError:
+        # Which is what nobody can be called; a name of this machine may be.
+        return host.lower()
 
 
 def _header(request: Request, name: str) -> list[str]:
