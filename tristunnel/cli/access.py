@@ -17,6 +17,7 @@ from tristunnel.client.access_control import controlDirectory
 from tristunnel.errors import TunnelError
 from tristunnel.process.paths import defaultStateDirectory
 from tristunnel.text.quantities import formatDuration
+from tristunnel.text.words import printableIn
 
 __all__ = ["addAccessCommands"]
 
@@ -78,7 +79,7 @@ def _call(path: Path, method: str, **parameters: str) -> Any:
         if "error" in answer:
             error = answer["error"]
             raise TunnelError(error["data"]["code"], error["message"])
-        return answer["result"]
+        return printableIn(answer["result"])
     except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
         raise TunnelError(
             "session-lost", f"{path} does not answer: {error or type(error).__name__}"
