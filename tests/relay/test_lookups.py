@@ -63,9 +63,10 @@ class LookUpTests(SynchronousTestCase):
         """
         Make a reactor.
         """
-        self.clock: Any = Clock()
+        clock: Any = Clock()
+        self.clock = clock
         self.names: Names = Names()
-        self.clock.nameResolver = self.names
+        clock.nameResolver = self.names
 
     def look(self, host: str = "db.test", **more: bool) -> Deferred[Answer]:
         """
@@ -114,7 +115,10 @@ class LookUpTests(SynchronousTestCase):
         asking = self.look()
         self.clock.advance(LIMIT)
         failure = self.failureResultOf(asking, DNSLookupError)
-        self.assertIn("db.test", failure.getErrorMessage())
+        self.assertEqual(
+            failure.getErrorMessage(),
+            f"the name server did not say within {LIMIT:g} s where db.test is",
+        )
         again = self.look()
         self.assertEqual(len(self.names.asked), 1)
         self.names.answer("192.0.2.1")
@@ -172,9 +176,10 @@ class RaceTests(SynchronousTestCase):
         """
         Make an endpoint.
         """
-        self.memory: Any = MemoryReactorClock()
+        memory: Any = MemoryReactorClock()
+        self.memory = memory
         self.names: Names = Names()
-        self.memory.nameResolver = self.names
+        memory.nameResolver = self.names
         self.endpoint = HostEndpoint(self.memory, "db.test", 5432)
 
     def connect(self) -> Deferred[Any]:

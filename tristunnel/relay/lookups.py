@@ -33,6 +33,7 @@ __all__ = [
     "LIMIT",
     "PATIENCE",
     "Answer",
+    "NoAddress",
     "isAddress",
     "lookUp",
     "resolveWith",
@@ -54,6 +55,15 @@ _HOSTS = "/etc/hosts"
 _THREADS = 64
 _UNKNOWN = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 _MOST = 1024
+
+
+class NoAddress(DNSLookupError):
+    """
+    A look-up failed. The message says why, without Twisted's words before it.
+    """
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class Answer(NamedTuple):
@@ -189,7 +199,7 @@ class _Lookups:
         def late(result: object, seconds: float) -> Answer:
             if usable:
                 return Answer(known, False)
-            raise DNSLookupError(
+            raise NoAddress(
                 f"the name server did not say within {seconds:g} s where {host} is"
             )
 
@@ -239,7 +249,7 @@ class _Lookups:
             if answer.addresses:
                 each.callback(answer)
             else:
-                each.errback(DNSLookupError(f"there is no address for {host}"))
+                each.errback(NoAddress(f"there is no address for {host}"))
 
 
 _OF: WeakKeyDictionary[Any, _Lookups] = WeakKeyDictionary()
@@ -255,7 +265,7 @@ def lookUp(reactor: Any, host: str, again: bool = False) -> Deferred[Answer]:
     @param reactor: Tells time and has a resolver.
     @param host: What L{hostName<tristunnel.text.hosts.hostName>} returned.
     @param again: Whether what is known has proved wrong.
-    @return: Fires with at least one address, or fails with L{DNSLookupError}.
+    @return: Fires with at least one address, or fails with L{NoAddress}.
     """
     if isAddress(host):
         return succeed(Answer([host], True))

@@ -156,9 +156,7 @@ def _explain(errand: Errand, error: Exception, tls: ServerVerification | None) -
     value = cause.value
     if isinstance(value, TunnelError):
         return value.message
-    if isinstance(value, DNSLookupError):
-        return f"There is no address for {target.host}."
-    if isinstance(value, ConnectError):
+    if isinstance(value, (ConnectError, DNSLookupError)):
         return f"Could not connect to {where}: {value}"
     if isinstance(value, (ConnectionLost, SSL.Error)):
         return f"The connection to {where} was lost before the answer came."
