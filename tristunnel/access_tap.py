@@ -26,6 +26,7 @@ from tristunnel.process.clock import useMonotonicTime
 from tristunnel.process.drain import exitWith, hurryOnSecondSignal
 from tristunnel.process.hangup import HangupService
 from tristunnel.process.hide import exposedSecrets, hideExposed
+from tristunnel.process.listening import checkBeforeFork
 from tristunnel.process.log import Log
 from tristunnel.process.paths import defaultStateDirectory
 from tristunnel.text.numbers import decimalOf
@@ -123,6 +124,10 @@ def makeService(options: Options) -> Service:
     """
     from twisted.internet import reactor
 
+    checkBeforeFork(
+        getattr(options, "parent", None),
+        [(f"--listen {options['listen']}", options.endpoint)],
+    )
     log = Log(options)
     return log.around(_make(reactor, options, log))
 

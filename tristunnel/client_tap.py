@@ -44,6 +44,7 @@ from tristunnel.process.collector import tuneCollector
 from tristunnel.process.drain import GRACE, exitWith, hurryOnSecondSignal
 from tristunnel.process.hangup import HangupService
 from tristunnel.process.hide import exposedSecrets, hideExposed
+from tristunnel.process.listening import checkBeforeFork
 from tristunnel.process.log import Log, checkFormat
 from tristunnel.process.paths import defaultStateDirectory, stateVariable
 from tristunnel.rules.policy import VisitorPolicy
@@ -498,6 +499,17 @@ def makeService(options: Options) -> Service:
     """
     from twisted.internet import reactor
 
+    ports = []
+    if options.localEndpoint is not None:
+        ports.append((f"--listen {options['listen']}", options.localEndpoint))
+    if options.control is not None and not options.control.own:
+        control = options.control
+        ports.append((f"--rpc {control.description}", control.endpoint))
+    checkBeforeFork(
+        getattr(options, "parent", None),
+        ports,
+        options.stateDirectory if options["state-dir"] else None,
+    )
     watch = None if options["check"] else ClientWatch(reactor, options)
     log = Log(options, watch is not None and watch.hasScreen)
     return log.around(_make(reactor, options, log, watch))

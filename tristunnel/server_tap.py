@@ -39,6 +39,7 @@ from tristunnel.process.clock import useMonotonicTime
 from tristunnel.process.collector import tuneCollector
 from tristunnel.process.drain import GRACE, exitWith, hurryOnSecondSignal
 from tristunnel.process.hangup import HangupService
+from tristunnel.process.listening import checkBeforeFork
 from tristunnel.process.log import Log, checkFormat
 from tristunnel.process.paths import defaultStateDirectory, stateVariable
 from tristunnel.relay.descriptors import RESERVE
@@ -425,6 +426,19 @@ def makeService(options: Options) -> Service:
     """
     from twisted.internet import reactor
 
+    ports = [*options.serverPorts, *([options.rpcPort] if options.rpcPort else [])]
+    checkBeforeFork(
+        getattr(options, "parent", None),
+        [
+            *((f"{port.option} {port.description}", port.endpoint) for port in ports),
+            *(
+                (f"--node {node.name}: {node.listen}", node.endpoint)
+                for node in options.nodes
+                if node.endpoint is not None
+            ),
+        ],
+        options.stateDirectory if options["state-dir"] else None,
+    )
     log = Log(options)
     return log.around(_make(reactor, options, log))
 

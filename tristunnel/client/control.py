@@ -25,6 +25,7 @@ from tristunnel.auth.realm import Authenticator
 from tristunnel.client.status import VISITORS, ProcessStatus
 from tristunnel.errors import TunnelError
 from tristunnel.process.leftovers import serverEndpoint
+from tristunnel.process.listening import cannotListen
 from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.rpc.resource import JSONRPCResource
 from tristunnel.rpc.site import limitedSite
@@ -220,9 +221,7 @@ class ClientControl(Service):
         error = getattr(failure.value, "socketError", failure.value)
         why = getattr(error, "strerror", None) or str(error)
         if not self._port.own:
-            reason = TunnelError(
-                "port-taken", f"--rpc {self._port.description} cannot be opened: {why}"
-            )
+            reason = cannotListen(f"--rpc {self._port.description}", failure)
             self._log.critical("Cannot start: {reason}", reason=reason)
             self._failed(reason)
             return

@@ -22,6 +22,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.observer import ClientObserver
 from tristunnel.process.drain import FAREWELL, GRACE, Drain
 from tristunnel.process.leftovers import serverEndpoint
+from tristunnel.process.listening import cannotListen
 from tristunnel.process.quiet import BoundedLog
 from tristunnel.relay.descriptors import RESERVE
 from tristunnel.relay.join import join
@@ -146,11 +147,7 @@ class LocalPort(Service):
         """
         There is no port.
         """
-        error = getattr(failure.value, "socketError", failure.value)
-        why = getattr(error, "strerror", None) or str(error)
-        reason = TunnelError(
-            "port-taken", f"--listen {self._description} cannot be listened on: {why}"
-        )
+        reason = cannotListen(f"--listen {self._description}", failure)
         self._log.critical("Cannot start: {reason}", reason=reason)
         self._failed(reason)
 

@@ -8,7 +8,6 @@ C{twistd tunnel-client --check} to find out.
 from __future__ import annotations
 
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from twisted.internet.protocol import Factory, Protocol
 
 from tristunnel.check import Finding, Inquiry, certificateFinding, inTime
 from tristunnel.errors import TunnelError
+from tristunnel.process.listening import checkWritable
 from tristunnel.relay.lookups import resolveWith
 from tristunnel.server.ports import ServerPort
 from tristunnel.text.addresses import addressText
@@ -222,19 +222,7 @@ class ServerCheck:
         directory = self._stateDirectory
         if directory is None:
             return Finding("SKIP", "state", "there is nothing to remember")
-        # It is made when it is needed.
-        there = directory
-        while not there.exists():
-            there = there.parent
-        try:
-            with tempfile.TemporaryFile(dir=there):
-                pass
-        except OSError as error:
-            raise TunnelError(
-                "bad-option",
-                f"{directory} cannot be written to ({error.strerror}): give"
-                " --state-dir, or let this user write there",
-            ) from None
+        checkWritable(directory)
         return Finding("OK", "state", f"{directory} can be written to")
 
     async def descriptors(self) -> Finding:

@@ -4,7 +4,6 @@ The server as a service: listen, and stop without cutting anybody off.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,21 +15,12 @@ from twisted.python.failure import Failure
 
 from tristunnel.errors import TunnelError
 from tristunnel.process.drain import FAREWELL, GRACE, Drain
+from tristunnel.process.listening import cannotListen
 from tristunnel.server.ports import ServerPort
 from tristunnel.sessions.server import TunnelServerFactory
 from tristunnel.tunnels.service import TunnelService
 
 __all__ = ["TunnelServerService"]
-
-_CURES: dict[int | None, tuple[str, str]] = {
-    errno.EADDRINUSE: ("port-taken", "choose another or stop what holds it"),
-    errno.EACCES: (
-        "port-not-permitted",
-        "choose one above 1023, or give this program CAP_NET_BIND_SERVICE",
-    ),
-    errno.EADDRNOTAVAIL: ("bad-option", "this machine has no such address"),
-}
-"""What a port cannot be had for, and what to do about it."""
 
 RETRY_AFTER = 1.0
 """Seconds after which clients are told to come back when the server stops."""
@@ -123,17 +113,7 @@ class TunnelServerService(Service):
         """
         A port cannot be had: without it the server is not what was asked for.
         """
-        error = getattr(failure.value, "socketError", failure.value)
-        why = getattr(error, "strerror", None) or str(error)
-        number = getattr(error, "errno", None)
-        code, cure = _CURES.get(number, ("bad-option", "choose another"))
-        self._failed(
-            TunnelError(
-                code,
-                f"{port.option} {port.description} cannot be listened on: {why};"
-                f" {cure}",
-            )
-        )
+        self._failed(cannotListen(f"{port.option} {port.description}", failure))
 
     def stopService(self) -> Deferred[None]:
         """

@@ -177,7 +177,7 @@ class Act(_HTMLPage):
     C{/dashboard/act}: does something, when our own form was posted.
     """
 
-    def render_GET(self, request: Request) -> bytes | int:  # type: ignore[override]
+    def render_GET(self, request: Request) -> bytes | int:
         """
         Nothing happens by a link.
         """
