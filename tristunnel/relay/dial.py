@@ -58,7 +58,8 @@ def _connected(host: str, port: int) -> socket | None:
     where = (host, port)
     # The first call connects; the second one tells how it went.
     if made.connect_ex(where) == 0 or made.connect_ex(where) == 0:
-        if made.getsockname() != made.getpeername():
+        here = made.getsockname()
+        if here[1] != port or here != made.getpeername():
             return made
         # It has met itself, see C{_Dial}. Without a reset the port would be
         # taken for a minute.
@@ -228,10 +229,11 @@ class _Race:
         self._stopWaiting()
         dialling = self._endpoint.dial(self._waiting.pop(0), self._factory)
         self._dialling.append(dialling)
-        if self._waiting:
+        dialling.addBoth(self._over, dialling)
+        # On this machine it is over by now, one way or the other.
+        if self._waiting and self._next is None:
             later = self._endpoint.reactor.callLater
             self._next = later(NEXT_ADDRESS, self._dial)
-        dialling.addBoth(self._over, dialling)
 
     def _over(self, result: IProtocol | Failure, dialling: Deferred[IProtocol]) -> None:
         """
@@ -292,6 +294,7 @@ class HostEndpoint:
     ) -> None:
         self.reactor = reactor
         self._host = hostName(host)
+        self._isAddress = isAddress(self._host)
         self._port = port
         self._timeout = timeout
         self._bindAddress = bindAddress
@@ -302,7 +305,7 @@ class HostEndpoint:
         """
         Connect to the host.
         """
-        if isAddress(self._host):
+        if self._isAddress:
             return self.dial(self._host, protocolFactory)
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
@@ -371,4 +374,4 @@ class ServiceEndpoint(HostEndpoint):
 
     def __init__(self, reactor: Any, host: str, port: int) -> None:
         super().__init__(reactor, host, port, TIMEOUT)
-        self.limitsTime = isAddress(self._host)
+        self.limitsTime = self._isAddress
