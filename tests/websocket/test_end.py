@@ -237,7 +237,7 @@ class WebSocketEndTests(SynchronousTestCase):
         self.end.resumeReading()
         self.end.write(b"rest")
         self.end.finish()
-        self.assertEqual(["pause", b"rest", "leave"], self.connection.did)
+        self.assertEqual(["pause", b"rest", "close"], self.connection.did)
 
     def test_emptiesEarly(self) -> None:
         """
@@ -267,6 +267,20 @@ class WebSocketEndTests(SynchronousTestCase):
             self.assertEqual([], self.connection.did)
             self.connection.reactor.advance(0.1)
             self.assertEqual(["close"], self.connection.did)
+
+    def test_waitsWhilePaused(self) -> None:
+        """
+        A host that is not read is not silent.
+        """
+        self.join()
+        self.peer.listens = True
+        self.end.finish()
+        self.end.pauseReading()
+        self.connection.reactor.pump([ANSWER_LINGER] * 30)
+        self.assertEqual(["pause"], self.connection.did)
+        self.end.resumeReading()
+        self.connection.reactor.advance(ANSWER_LINGER)
+        self.assertEqual(["pause", "resume", "close"], self.connection.did)
 
     def test_waitsNoLonger(self) -> None:
         """

@@ -73,6 +73,7 @@ class FakeConnection:
     peerAddress = None
 
     def __init__(self) -> None:
+        self.effort = 0
         self.texts: list[bytes] = []
         self.failed: TunnelError | None = None
         self.reading = True

@@ -72,6 +72,8 @@ class WebSocketEnd:
         self._empties = 0
         # Whether the far side was told something that it has not answered.
         self._asked = False
+        # Whether something was sent after the peer's last.
+        self._answered = False
         self._waiting: IDelayedCall | None = None
         self._reason: TunnelError | None = None
 
@@ -247,6 +249,8 @@ class WebSocketEnd:
         """
         if not self._over and self._connection.canSend:
             self._asked = True
+            # To close with unread bytes could take these with it.
+            self._answered = self._empties >= EMPTIES
             self._connection.sendBytes(data)
             return
         self._discarded += len(data)
@@ -288,7 +292,7 @@ class WebSocketEnd:
         """
         self._stopWaiting()
         self._finished = True
-        if self._empties >= EMPTIES:
+        if self._empties >= EMPTIES and not self._answered:
             self._connection.leave()
         else:
             self._connection.close()
@@ -298,7 +302,17 @@ class WebSocketEnd:
         Close when the peer was silent for a while.
         """
         self._stopWaiting()
-        self._waiting = self._connection.reactor.callLater(seconds, self._closeNow)
+        self._waiting = self._connection.reactor.callLater(seconds, self._waited)
+
+    def _waited(self) -> None:
+        """
+        The peer was silent, unless it was we who did not listen: the other end
+        holds enough.
+        """
+        if self._readPaused:
+            self._waitFor(ANSWER_LINGER)
+        else:
+            self._closeNow()
 
     def _stopWaiting(self) -> None:
         """
