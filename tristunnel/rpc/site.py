@@ -43,7 +43,7 @@ MAX_BODY = 2**20
 IDLE = 60.0
 """Seconds a connection may be silent while no request is being answered."""
 
-REQUEST_TIME = 60.0
+REQUEST_TIME = 50.0
 """Seconds a whole request, body included, may take to come."""
 
 ANSWER_TIME = 30.0
