@@ -8,11 +8,11 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from tristunnel.client.connect import Trust, parseConnect
-from tristunnel.client.forward import parseForward
-from tristunnel.client.service import TunnelClientService
-from tristunnel.observer import ClientObserver
-from tristunnel.rules.quota import raiseDescriptorLimit
+from tristunnel.connect.address import Trust, parseConnect
+from tristunnel.dialects.base.client_service import TunnelClientService
+from tristunnel.forwards.forward import parseForward
+from tristunnel.model.observer import ClientObserver
+from tristunnel.model.quota import raiseDescriptorLimit
 
 AT_ONCE = 16
 """Clients that may be on their way at the same time."""

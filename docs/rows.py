@@ -21,7 +21,7 @@ def _optionsOf(program: str) -> Any:
     """
     @return: The options of a command of C{twistd}.
     """
-    from tristunnel import access_tap, client_tap, server_tap
+    from tristunnel.cli import access_tap, client_tap, server_tap
 
     modules: dict[str, Any] = {
         "twistd tunnel": server_tap,
@@ -61,7 +61,7 @@ def tunnelOptionRows() -> Iterator[Row]:
     """
     @return: The options of C{openTunnel}: name, default, and what it says.
     """
-    from tristunnel.tunnels.options import TunnelOptions
+    from tristunnel.model.options import TunnelOptions
 
     text = " ".join((TunnelOptions.__doc__ or "").split())
     told = dict(re.findall(r"@ivar (\w+): (.*?)(?= @ivar|$)", text))
@@ -74,7 +74,7 @@ def methodRows() -> Iterator[Row]:
     """
     @return: The remote methods: name with parameters, and what it says.
     """
-    from tristunnel.rpc.methods import methodsOf
+    from tristunnel.service.methods import methodsOf
 
     for name, method in methodsOf(MagicMock()).items():
         names = [
@@ -108,12 +108,12 @@ def metricRows() -> Iterator[Row]:
     """
     from twisted.internet.task import Clock
 
-    from tristunnel.server.gate import Gate
-    from tristunnel.server.lag import ReactorLag
-    from tristunnel.server.tally import Tally
-    from tristunnel.tunnels.registry import MemoryRegistry
-    from tristunnel.tunnels.service import TunnelService
-    from tristunnel.web.metrics import ServerCollector, available
+    from tristunnel.dashboard.metrics import ServerCollector, available
+    from tristunnel.service.counters import Tally
+    from tristunnel.service.lag import ReactorLag
+    from tristunnel.service.preauth import Gate
+    from tristunnel.service.registry import MemoryRegistry
+    from tristunnel.service.tunnel_service import TunnelService
 
     if not available:
         yield ("prometheus_client", "", "is not there, so its names are not known")

@@ -20,9 +20,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.task import react
 
+from tristunnel.dialects.framed.client import TunnelClientFactory, TunnelClientProtocol
 from tristunnel.errors import TunnelError
-from tristunnel.observer import ClientObserver
-from tristunnel.sessions.client import TunnelClientFactory, TunnelClientProtocol
+from tristunnel.model.observer import ClientObserver
 
 
 class Printing(ClientObserver):

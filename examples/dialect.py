@@ -24,9 +24,9 @@ from zope.interface import implementer
 from tristunnel.auth.realm import Authenticator
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed, End
-from tristunnel.server.gate import GatePass
-from tristunnel.tunnels.service import Caller, TunnelService
-from tristunnel.tunnels.tunnel import Stream, Tunnel
+from tristunnel.model.tunnel import Stream, Tunnel
+from tristunnel.service.preauth import GatePass
+from tristunnel.service.tunnel_service import Caller, TunnelService
 
 
 @implementer(IPushProducer)
@@ -201,7 +201,7 @@ class OneSession(Protocol):
 
 class OneDoor:
     """
-    A L{Door<tristunnel.server.doors.Door>}: what its connections begin with, and
+    A L{Door<tristunnel.server.detector.Door>}: what its connections begin with, and
     who serves them.
     """
 

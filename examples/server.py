@@ -21,15 +21,15 @@ from twisted.internet.task import react
 
 from tristunnel.auth.connection_filter import checkingCallable
 from tristunnel.auth.realm import Authenticator, portalFor
+from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import TCPListeners
-from tristunnel.observer import ServerObserver
+from tristunnel.model.observer import ServerObserver
+from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.server.ports import ServerPort
 from tristunnel.server.service import TunnelServerService
-from tristunnel.sessions.server import TunnelServerFactory
-from tristunnel.tunnels.registry import MemoryRegistry
-from tristunnel.tunnels.service import TunnelService
-from tristunnel.tunnels.tunnel import Stream, Tunnel
+from tristunnel.service.registry import MemoryRegistry
+from tristunnel.service.tunnel_service import TunnelService
 
 SECRETS = {"laptop": "correct horse battery staple"}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tristunnel.text.words import printable
+from tristunnel.util.words import printable
 
 __all__ = ["CODES", "LONGEST_HINT", "ErrorCode", "TunnelError", "boundedHint"]
 

@@ -3,7 +3,7 @@ What the parts promise each other.
 
 A I{dialect} (how a client speaks) never knows which I{listener} a visitor
 came from, and a listener never knows the dialect: both see an L{End} of a
-stream, and the L{Tunnel<tristunnel.tunnels.tunnel.Tunnel>} joins two of them.
+stream, and the L{Tunnel<tristunnel.model.tunnel.Tunnel>} joins two of them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from zope.interface import Interface
 
 if TYPE_CHECKING:
     from tristunnel.errors import TunnelError
-    from tristunnel.tunnels.service import Caller
-    from tristunnel.tunnels.tunnel import Stream, Tunnel
+    from tristunnel.model.tunnel import Stream, Tunnel
+    from tristunnel.service.tunnel_service import Caller
 
 __all__ = [
     "Closed",
@@ -204,7 +204,7 @@ class IClientSide(Protocol):
 
     It may also have C{isThere}, which returns a Deferred of whether its client
     still answers (without it, it is taken to be there), and C{placeFree}, see
-    L{tristunnel.tunnels.claims}.
+    L{tristunnel.service.claims}.
     """
 
     def serve(self, stream: Stream) -> None:
@@ -248,7 +248,7 @@ class ITunnelService(Interface):
         """
         Open a tunnel.
 
-        @param caller: A L{Caller<tristunnel.tunnels.service.Caller>}.
+        @param caller: A L{Caller<tristunnel.service.tunnel_service.Caller>}.
         @param options: C{port}, C{name}, C{listener} and others, see
             C{docs/reference.rst}.
         @return: The URI where the client's end connects.

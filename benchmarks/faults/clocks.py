@@ -36,7 +36,7 @@ _LIBRARIES = (
 
 _CONSTANTS = {
     **QUICK,
-    "tristunnel.sessions.zlayer_life": {"HEARTBEAT": 1.0, "SILENCE": 3.0},
+    "tristunnel.dialects.zlayer.life": {"HEARTBEAT": 1.0, "SILENCE": 3.0},
 }
 
 _BROKEN = ("Not connected", "session-lost", "[internal]", "Traceback", "Trying again")

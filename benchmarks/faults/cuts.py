@@ -36,7 +36,7 @@ from tests.tls.authority import makeAuthority
 
 __all__ = ["prove"]
 
-DEADLINE = QUICK["tristunnel.sessions.framed"]["DEADLINE"]
+DEADLINE = QUICK["tristunnel.dialects.framed.session"]["DEADLINE"]
 """Seconds of silence after which either side gives a session up, here."""
 
 SLACK = 2.5
@@ -53,7 +53,7 @@ STREAMS += (("B", 200_000), ("E", 8_000), ("E", 4_000))
 """What begins in each round."""
 
 PLAIN = """
-import tristunnel.sessions.client as _client
+import tristunnel.dialects.framed.client as _client
 _say = _client.TunnelClientProtocol.sendHandshake
 def _plain(self, message):
     message.pop("tristunnel", None)

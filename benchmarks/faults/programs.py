@@ -22,12 +22,26 @@ _ADDRESS = re.compile(r"^(?:tcp|tls|ws|wss)://\S+$", re.MULTILINE)
 _LISTENING = re.compile(r"Listening for clients on [^\n]*?:(\d+)\b")
 
 QUICK = {
-    "tristunnel.sessions.framed": {"DEADLINE": 3.0, "PING_INTERVAL": 1.0, "TICK": 0.25},
-    "tristunnel.sessions.direct": {"REST": 1.0},
-    "tristunnel.client.direct": {"BLOCKED": 1.0, "PATIENCE": 1.0, "SILENCE": 3.0},
-    "tristunnel.client.service": {"LONGEST_DELAY": 0.5, "FIRST_DELAY": 0.5},
-    "tristunnel.client.zlayer": {"LONGEST_DELAY": 1.0, "FIRST_DELAY": 0.5},
-    "tristunnel.sessions.endings": {
+    "tristunnel.dialects.framed.session": {
+        "DEADLINE": 3.0,
+        "PING_INTERVAL": 1.0,
+        "TICK": 0.25,
+    },
+    "tristunnel.dialects.framed.direct": {"REST": 1.0},
+    "tristunnel.dialects.framed.client_direct": {
+        "BLOCKED": 1.0,
+        "PATIENCE": 1.0,
+        "SILENCE": 3.0,
+    },
+    "tristunnel.dialects.base.client_service": {
+        "LONGEST_DELAY": 0.5,
+        "FIRST_DELAY": 0.5,
+    },
+    "tristunnel.dialects.zlayer.client_service": {
+        "LONGEST_DELAY": 1.0,
+        "FIRST_DELAY": 0.5,
+    },
+    "tristunnel.dataplane.endings": {
         "DEADLINE": 3.0,
         "TICK": 0.25,
         "SOON": 0.5,

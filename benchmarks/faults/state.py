@@ -25,8 +25,8 @@ from benchmarks.processes import Failed, Room, freePort
 __all__ = ["prove"]
 
 _AGAIN = {
-    "tristunnel.client.lease": {"TRY_AGAIN": 1.0},
-    "tristunnel.client.service": {"SETTLED": 0.0},
+    "tristunnel.dialects.base.lease": {"TRY_AGAIN": 1.0},
+    "tristunnel.dialects.base.client_service": {"SETTLED": 0.0},
 }
 
 _BACK = 30.0

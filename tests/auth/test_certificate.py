@@ -15,21 +15,21 @@ from cryptography.x509.oid import NameOID
 from twisted.cred.strcred import InvalidAuthArgumentString, makeChecker
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.sessions.network import RawPeer
-from tests.sessions.test_server import ServerTestCase, call, hello
+from tests.dialects.framed.network import RawPeer
+from tests.dialects.framed.test_server import ServerTestCase, call, hello
 from tests.tls.authority import makeAuthority
 from tristunnel.auth.certificate import CertificateChecker, certificateName, nameIn
 from tristunnel.auth.connection_filter import checkingCallable
 from tristunnel.auth.credentials import TunnelCredentials
 from tristunnel.auth.realm import Authenticator, portalFor
-from tristunnel.rpc.site import limitedSite
-from tristunnel.server.doors import DoorFactory, FramedDoor
-from tristunnel.sessions.server import TunnelServerFactory
+from tristunnel.dialects.framed.server import TunnelServerFactory
+from tristunnel.http.callers import HTTPCallers
+from tristunnel.http.forwarded import Forwarded
+from tristunnel.http.site import limitedSite
+from tristunnel.http.tree import HTTPDoor, rootOf, rpcPages
+from tristunnel.server.detector import DoorFactory, FramedDoor
 from tristunnel.tls.client_context import clientConnectionCreator
 from tristunnel.tls.server_context import ReloadingCertificate
-from tristunnel.web.callers import HTTPCallers
-from tristunnel.web.forwarded import Forwarded
-from tristunnel.web.tree import HTTPDoor, rootOf, rpcPages
 
 
 def certificate(common: str, *alternatives: x509.GeneralName) -> x509.Certificate:

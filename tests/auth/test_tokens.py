@@ -1,6 +1,6 @@
 """
-Tests for L{tristunnel.auth.tokens}, L{tristunnel.auth.permissions} and
-L{tristunnel.rules.rights}: what tokens permit, at every door.
+Tests for L{tristunnel.auth.tokens}, L{tristunnel.model.permissions} and
+L{tristunnel.service.rights}: what tokens permit, at every door.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from zope.interface.verify import verifyObject
 import tristunnel
 from tests.auth.test_clients_file import loggedLines
 from tests.auth.token_server import NOW, TokenServerTestCase
-from tests.sessions.test_server import call
+from tests.dialects.framed.test_server import call
 from tristunnel.auth.credentials import TunnelCredentials
-from tristunnel.auth.permissions import (
+from tristunnel.auth.tokens import TokenCheckerFactory, TokenFile
+from tristunnel.auth.tokens_store import TokenStore
+from tristunnel.cli.server_tap import Options
+from tristunnel.errors import TunnelError
+from tristunnel.model.permissions import (
     Grant,
     GrantedName,
     Permissions,
     RefusedWithReason,
 )
-from tristunnel.auth.tokens import TokenCheckerFactory, TokenFile
-from tristunnel.auth.tokens_store import TokenStore
-from tristunnel.errors import TunnelError
-from tristunnel.listeners.ports import parsePorts
-from tristunnel.server_tap import Options
-from tristunnel.tunnels.service import Caller
-from tristunnel.tunnels.tunnel import Tunnel
+from tristunnel.model.ports import parsePorts
+from tristunnel.model.tunnel import Tunnel
+from tristunnel.service.tunnel_service import Caller
 from tristunnel.wire.framed import FrameType, decodeObject
 
 

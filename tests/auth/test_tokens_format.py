@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tristunnel.auth.permissions import RIGHTS, Permissions
 from tristunnel.auth.tokens_format import (
     PREFIX,
     Token,
@@ -24,8 +23,9 @@ from tristunnel.auth.tokens_format import (
     parseTokens,
     tokenNameProblem,
 )
-from tristunnel.listeners.ports import PortRange
-from tristunnel.rules.policy import VisitorPolicy, parseNetworks
+from tristunnel.model.permissions import RIGHTS, Permissions
+from tristunnel.model.policy import VisitorPolicy, parseNetworks
+from tristunnel.model.ports import PortRange
 
 HASH = "ab" * 32
 GOOD: dict[str, Any] = {"name": "laptop", "sha256": HASH}

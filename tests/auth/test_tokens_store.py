@@ -13,14 +13,14 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 import tristunnel
-from tristunnel.auth.permissions import Permissions
 from tristunnel.auth.tokens_format import PREFIX, digestOf
 from tristunnel.auth.tokens_store import TokenStore
 from tristunnel.errors import TunnelError
+from tristunnel.model.permissions import Permissions
 
 _WRITER = """
 import sys
-from tristunnel.auth.permissions import Permissions
+from tristunnel.model.permissions import Permissions
 from tristunnel.auth.tokens_store import TokenStore
 
 path, name, count = sys.argv[1:]

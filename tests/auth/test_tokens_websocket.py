@@ -10,15 +10,15 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from tests.processes import freePort
+from tests.support.processes import freePort
 from tests.websocket.rig import Recorder, WebSocketTestCase
-from tristunnel.auth.permissions import Permissions
 from tristunnel.auth.realm import portalFor
 from tristunnel.auth.tokens import TokenFile
 from tristunnel.auth.tokens_store import TokenStore
 from tristunnel.errors import TunnelError
-from tristunnel.listeners.ports import parsePorts
-from tristunnel.rules.policy import VisitorPolicy, parseNetworks
+from tristunnel.model.permissions import Permissions
+from tristunnel.model.policy import VisitorPolicy, parseNetworks
+from tristunnel.model.ports import parsePorts
 
 
 class TokenWebSocketTests(WebSocketTestCase):

@@ -10,16 +10,16 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from tests.sessions.network import RawPeer
-from tests.sessions.test_server import OFFER, ServerTestCase, call
-from tristunnel.auth.permissions import Permissions
+from tests.dialects.framed.network import RawPeer
+from tests.dialects.framed.test_server import OFFER, ServerTestCase, call
 from tristunnel.auth.realm import Authenticator, Identity, portalFor
 from tristunnel.auth.tokens import TokenFile
 from tristunnel.auth.tokens_store import TokenStore
+from tristunnel.dialects.framed.server import TunnelServerFactory
+from tristunnel.model.permissions import Permissions
 from tristunnel.rpc.jsonrpc import Dispatcher
-from tristunnel.rpc.methods import methodsOf
-from tristunnel.sessions.server import TunnelServerFactory
-from tristunnel.tunnels.service import Caller
+from tristunnel.service.methods import methodsOf
+from tristunnel.service.tunnel_service import Caller
 
 __all__ = ["NOW", "TokenServerTestCase"]
 

@@ -11,11 +11,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 
 from tests.config.test_options import FileOptionsTestCase
-from tests.notes import ClientNotes
-from tristunnel import client_tap
+from tests.support.notes import ClientNotes
+from tristunnel.cli import client_tap
 from tristunnel.client.fleet import Clients
-from tristunnel.client.service import TunnelClientService
 from tristunnel.config.reload import Reload
+from tristunnel.dialects.base.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
 
 ONE = '[[client]]\nconnect = "tcp:one:1"\nforward = ["0=h:1"]\n'

@@ -14,8 +14,8 @@ from tristunnel.client.events import KEPT, RecentEvents
 from tristunnel.client.observers import SeveralClientObservers
 from tristunnel.client.status import SAMPLES, ProcessStatus, StatusTicks
 from tristunnel.errors import TunnelError
-from tristunnel.observer import ClientObserver
-from tristunnel.relay.visit import Visit
+from tristunnel.model.observer import ClientObserver
+from tristunnel.model.visit import Visit
 
 NOON = 1_900_000_000.0
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.client.test_service import ClientServiceTestCase
-from tests.sessions.network import MemoryService
-from tristunnel.client.forward import Forward
-from tristunnel.client.service import TunnelClientService
+from tests.dialects.base.test_client_service import ClientServiceTestCase
+from tests.dialects.framed.network import MemoryService
 from tristunnel.client.status import ProcessStatus
+from tristunnel.dialects.base.client_service import TunnelClientService
+from tristunnel.forwards.forward import Forward
 
 
 class SessionTests(ClientServiceTestCase):

@@ -14,11 +14,11 @@ from unittest.mock import patch
 
 from twisted.python import usage
 
-from tests.test_taps_options import OptionsTestCase
-from tristunnel import client_tap, server_tap
+from tests.cli.test_taps_options import OptionsTestCase
+from tristunnel.cli import client_tap, server_tap
 from tristunnel.config.keys import COMMANDS, FLAG, NUMBER, TEXT, WHOLE, keysOf
 from tristunnel.config.redact import HIDDEN
-from tristunnel.text.numbers import decimalOf
+from tristunnel.util.numbers import decimalOf
 
 PIN = "ab" * 32
 
@@ -515,7 +515,9 @@ class ClientFileTests(FileOptionsTestCase):
         A token that is typed is asked for once.
         """
         path = self.file('connect = "tcp:h:1"\ntoken-file = "-"\n')
-        with patch("tristunnel.client_tap.givenToken", return_value="typed") as asked:
+        with patch(
+            "tristunnel.cli.client_tap.givenToken", return_value="typed"
+        ) as asked:
             options = self.parse("--config", str(path))
             again = options.again()
         self.assertEqual(again["credentials"], {"token": "typed"})

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, globalLogPublisher
 
 from tests.config.test_options import FileOptionsTestCase
-from tristunnel import server_tap
+from tristunnel.cli import server_tap
 from tristunnel.config.changes import Changes, differing
 from tristunnel.config.reload import Reload
 from tristunnel.errors import TunnelError

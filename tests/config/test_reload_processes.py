@@ -15,9 +15,9 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.protocols.wire import Echo
 from twisted.python.failure import Failure
 
-from tests.loopback import Service
-from tests.processes import Program
-from tests.test_taps_processes import ProcessTestCase
+from tests.cli.test_taps_processes import ProcessTestCase
+from tests.support.loopback import Service
+from tests.support.processes import Program
 
 PIECE = 4096
 """Bytes that a stream sends at once."""

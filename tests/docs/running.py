@@ -56,8 +56,8 @@ from tests.docs.texts import (
     readyLines,
     takenBy,
 )
-from tests.processes import Program, startProgram
-from tests.short import shortDirectory
+from tests.support.processes import Program, startProgram
+from tests.support.short import shortDirectory
 from tests.tls.authority import makeAuthority
 
 __all__ = ["PageTestCase", "Story"]

@@ -18,8 +18,8 @@ from tests.docs.pages import DOCS, ROOT, Command, Stray, items, page, pages
 from tests.docs.running import PageTestCase, Story
 from tests.docs.stories import LEFT_OUT, STORIES
 from tests.docs.texts import PORTS
-from tristunnel.client_tap import Options as ClientOptions
-from tristunnel.server_tap import Options as ServerOptions
+from tristunnel.cli.client_tap import Options as ClientOptions
+from tristunnel.cli.server_tap import Options as ServerOptions
 
 if not DOCS.is_dir():
     skip = "there is no documentation beside these tests"

@@ -10,14 +10,14 @@ from typing import Any
 from twisted.internet.endpoints import TCP4ServerEndpoint
 
 from tests.docs.pages import ROOT
-from tests.loopback import LoopbackTestCase, Service, Talk
+from tests.support.loopback import LoopbackTestCase, Service, Talk
+from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.listeners.tcp import TCPListeners
-from tristunnel.server.doors import DoorFactory, FramedDoor
+from tristunnel.server.detector import DoorFactory, FramedDoor
 from tristunnel.server.ports import ServerPort
 from tristunnel.server.service import TunnelServerService
-from tristunnel.sessions.server import TunnelServerFactory
-from tristunnel.tunnels.registry import MemoryRegistry
-from tristunnel.tunnels.service import TunnelService
+from tristunnel.service.registry import MemoryRegistry
+from tristunnel.service.tunnel_service import TunnelService
 
 _EXAMPLES = ROOT / "examples"
 

@@ -10,7 +10,7 @@ from importlib import import_module
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.docs.pages import DOCS, page
-from tests.wire_example import wireExample
+from tests.support.wire_example import wireExample
 from tristunnel.wire.framed import FrameType
 
 if not DOCS.is_dir():
@@ -29,7 +29,8 @@ class ProtocolTests(SynchronousTestCase):
         self.assertEqual(
             page("docs/protocol-example.txt"),
             wireExample(),
-            "python -m tests.wire_example > docs/protocol-example.txt makes it anew",
+            "python -m tests.support.wire_example > docs/protocol-example.txt"
+            " makes it anew",
         )
 
     def test_frameTypes(self) -> None:

@@ -19,13 +19,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import tristunnel
 from tests.docs.pages import DOCS, page
-from tristunnel.access_tap import Options as AccessOptions
-from tristunnel.client_tap import Options as ClientOptions
+from tristunnel.cli.access_tap import Options as AccessOptions
+from tristunnel.cli.client_tap import Options as ClientOptions
+from tristunnel.cli.server_tap import Options as ServerOptions
+from tristunnel.dashboard import metrics
 from tristunnel.errors import CODES
-from tristunnel.rpc.methods import methodsOf
-from tristunnel.server_tap import Options as ServerOptions
-from tristunnel.tunnels.options import TunnelOptions
-from tristunnel.web import metrics
+from tristunnel.model.options import TunnelOptions
+from tristunnel.service.methods import methodsOf
 
 if not DOCS.is_dir():
     skip = "there is no documentation beside these tests"

@@ -14,9 +14,9 @@ from twisted.internet.task import deferLater
 
 from tests.faults.load import Ledger, Service, SocketCarrier, Tale, Visitor
 from tests.faults.way import Leg, Way
-from tests.loopback import LoopbackTestCase
-from tristunnel.client.direct import Carrier
-from tristunnel.sessions import endings
+from tests.support.loopback import LoopbackTestCase
+from tristunnel.dataplane import endings
+from tristunnel.dialects.framed.client_direct import Carrier
 
 MOMENTS = 10
 SEED = 20

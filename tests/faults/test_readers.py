@@ -12,10 +12,10 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.task import deferLater
 
 from tests.faults.load import Ledger, Service, SocketCarrier, Tale, Visitor
-from tests.loopback import LoopbackTestCase
-from tristunnel.client.direct import Carrier
-from tristunnel.sessions import client as clientSession
-from tristunnel.sessions.plain import HOLD, PlainServerSide
+from tests.support.loopback import LoopbackTestCase
+from tristunnel.dialects.base.plain import HOLD, PlainServerSide
+from tristunnel.dialects.framed import client as clientSession
+from tristunnel.dialects.framed.client_direct import Carrier
 
 WORKING = 10
 ANSWERS = 50

@@ -22,19 +22,19 @@ from tests.fuzz.broken import Broken
 from tests.tls.authority import makeAuthority
 from tristunnel.auth.connection_filter import checkingCallable
 from tristunnel.auth.realm import Authenticator, portalFor
-from tristunnel.rpc.site import limitedSite
-from tristunnel.server.doors import DoorFactory, FramedDoor
-from tristunnel.server.gate import Gate
+from tristunnel.dashboard.operators import Watch
+from tristunnel.dialects.framed.server import TunnelServerFactory
+from tristunnel.http.callers import HTTPCallers
+from tristunnel.http.forwarded import Forwarded
+from tristunnel.http.site import limitedSite
+from tristunnel.http.tree import Health, HTTPDoor, rootOf, rpcPages
+from tristunnel.server.detector import DoorFactory, FramedDoor
 from tristunnel.server.proxied import behindProxy
-from tristunnel.sessions.server import TunnelServerFactory
+from tristunnel.server.websocket_pages import webSocketPages
+from tristunnel.service.preauth import Gate
+from tristunnel.service.registry import MemoryRegistry
+from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.tls.directory import CertificateDirectory
-from tristunnel.tunnels.registry import MemoryRegistry
-from tristunnel.tunnels.service import TunnelService
-from tristunnel.web.callers import HTTPCallers
-from tristunnel.web.forwarded import Forwarded
-from tristunnel.web.operators import Watch
-from tristunnel.web.tree import Health, HTTPDoor, rootOf, rpcPages
-from tristunnel.websocket.pages import webSocketPages
 
 __all__ = ["Doors", "proxied", "secure"]
 

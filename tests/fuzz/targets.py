@@ -18,16 +18,16 @@ from tests.fuzz.doors import Doors, proxied, secure
 from tests.fuzz.mutation import mutate
 from tests.fuzz.seeds import SEEDS
 from tristunnel.client.access import parseAccessURI
-from tristunnel.client.connect import Trust, parseConnect, parseTunnelURI
+from tristunnel.connect.address import Trust, parseConnect, parseTunnelURI
+from tristunnel.dialects.framed.datagram_path import ServerPaths
 from tristunnel.errors import TunnelError
+from tristunnel.http.xmlrpc import _BadCall, _parse
+from tristunnel.model.options import TunnelOptions
 from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.rpc.strictjson import BadJSON, decode
-from tristunnel.rpc.xmlrpc import _BadCall, _parse
-from tristunnel.sessions.path import ServerPaths
-from tristunnel.sessions.tickets import Tickets
-from tristunnel.tunnels.capability import claimTunnel
-from tristunnel.tunnels.options import TunnelOptions
-from tristunnel.tunnels.registry import MemoryRegistry
+from tristunnel.service.capability import claimTunnel
+from tristunnel.service.registry import MemoryRegistry
+from tristunnel.service.tickets import Tickets
 from tristunnel.wire import vtunnel, zlayer
 from tristunnel.wire.first_bytes import describeFirstBytes, looksLikeTLS
 from tristunnel.wire.framed import FrameDecoder, HandshakeDecoder

@@ -25,9 +25,9 @@ from twisted.trial.unittest import SkipTest, TestCase
 from twisted.web.server import Site
 from twisted.web.static import Data
 
-from tests.loopback import Talk
-from tests.processes import Program, startTristunnel
-from tests.short import shortDirectory
+from tests.support.loopback import Talk
+from tests.support.processes import Program, startTristunnel
+from tests.support.short import shortDirectory
 
 try:
     import jsonrpclib

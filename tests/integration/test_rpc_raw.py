@@ -25,24 +25,24 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest
 
-from tests.loopback import LoopbackTestCase, Talk
 from tests.rpc.loopback import parsed
+from tests.support.loopback import LoopbackTestCase, Talk
 from tests.tls.authority import makeAuthority
 from tristunnel.auth.realm import Authenticator
-from tristunnel.listeners.ports import UNPRIVILEGED, PortRange
+from tristunnel.dialects.framed.server import TunnelServerFactory
+from tristunnel.http.callers import HTTPCallers
+from tristunnel.http.site import limitedSite
+from tristunnel.http.tree import HTTPDoor, rootOf, rpcPages
 from tristunnel.listeners.tcp import TCPListeners
-from tristunnel.rpc.site import limitedSite
-from tristunnel.rules.quota import raiseDescriptorLimit
-from tristunnel.server.doors import DoorFactory, FramedDoor
+from tristunnel.model.ports import UNPRIVILEGED, PortRange
+from tristunnel.model.quota import raiseDescriptorLimit
+from tristunnel.server.detector import DoorFactory, FramedDoor
 from tristunnel.server.ports import TLSFiles, parsePort
 from tristunnel.server.service import TunnelServerService
-from tristunnel.sessions.server import TunnelServerFactory
+from tristunnel.service.registry import MemoryRegistry
+from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.tls.client_context import clientConnectionCreator
 from tristunnel.tls.server_context import ReloadingCertificate
-from tristunnel.tunnels.registry import MemoryRegistry
-from tristunnel.tunnels.service import TunnelService
-from tristunnel.web.callers import HTTPCallers
-from tristunnel.web.tree import HTTPDoor, rootOf, rpcPages
 
 CALL = {"jsonrpc": "2.0", "id": 1}
 

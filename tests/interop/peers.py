@@ -16,7 +16,7 @@ from pathlib import Path
 
 from twisted.internet.interfaces import IReactorProcess
 
-from tests.processes import Program, ProgramEnded, freePort, startTristunnel
+from tests.support.processes import Program, ProgramEnded, freePort, startTristunnel
 
 __all__ = [
     "Program",

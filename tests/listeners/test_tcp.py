@@ -24,9 +24,9 @@ from tests.tls.files import FileTestCase
 from tests.tls.handshake import Meeting
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
-from tristunnel.listeners.ports import UNPRIVILEGED, PortRange
 from tristunnel.listeners.tcp import TCPListeners
-from tristunnel.server.gate import PATIENCE, Gate
+from tristunnel.model.ports import UNPRIVILEGED, PortRange
+from tristunnel.service.preauth import PATIENCE, Gate
 from tristunnel.tls.client_context import clientConnectionCreator
 from tristunnel.tls.server_context import ReloadingCertificate
 

@@ -22,7 +22,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 import tristunnel
-from tests.processes import Program
+from tests.support.processes import Program
 from tristunnel.rpc.caller import ask
 from tristunnel.rpc.words import parseErrand
 

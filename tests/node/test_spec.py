@@ -12,9 +12,9 @@ from twisted.internet import reactor
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
+from tristunnel.cli.server_tap import Options
 from tristunnel.errors import TunnelError
 from tristunnel.node.spec import parseNode
-from tristunnel.server_tap import Options
 
 
 class SpecTests(SynchronousTestCase):

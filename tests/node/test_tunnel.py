@@ -11,18 +11,18 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.loopback import LoopbackTestCase, Service
-from tests.processes import freePort
-from tristunnel.auth.permissions import Grant, Permissions
+from tests.support.loopback import LoopbackTestCase, Service
+from tests.support.processes import freePort
 from tristunnel.auth.realm import Identity
-from tristunnel.client.service import TunnelClientService
+from tristunnel.dialects.base.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import TCPListeners
+from tristunnel.model.permissions import Grant, Permissions
 from tristunnel.node.spec import parseNode
 from tristunnel.node.tunnel import CONNECTED, FAILED, RECONNECTING, RETRY, NodeTunnel
-from tristunnel.rpc.methods import methodsOf
-from tristunnel.tunnels.registry import MemoryRegistry
-from tristunnel.tunnels.service import Caller, TunnelService
+from tristunnel.service.methods import methodsOf
+from tristunnel.service.registry import MemoryRegistry
+from tristunnel.service.tunnel_service import Caller, TunnelService
 
 ANYBODY = Caller(Identity("anonymous", anonymous=True), "localhost")
 

@@ -28,10 +28,10 @@ from twisted.web.server import Request
 
 from tests.rpc.test_jsonrpc import Published
 from tristunnel.errors import TunnelError
+from tristunnel.http.resource import JSONRPCResource
+from tristunnel.http.site import LimitedChannel, LimitedSite
+from tristunnel.http.xmlrpc import TunnelXMLRPC
 from tristunnel.rpc.jsonrpc import Dispatcher
-from tristunnel.rpc.resource import JSONRPCResource
-from tristunnel.rpc.site import LimitedChannel, LimitedSite
-from tristunnel.rpc.xmlrpc import TunnelXMLRPC
 
 reactor: Any = _reactor
 

@@ -21,7 +21,7 @@ from twisted.web.server import Request
 
 import tristunnel
 from tests.rpc.loopback import LoopbackTestCase, reactor
-from tests.short import shortDirectory
+from tests.support.short import shortDirectory
 from tristunnel.errors import TunnelError
 from tristunnel.rpc.caller import CallFailed, ask
 from tristunnel.rpc.pending import RemoteError

@@ -10,7 +10,7 @@ import contextlib
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
 
-from tests.loopback import Service, Talk
+from tests.support.loopback import Service, Talk
 from tests.websocket.frames import upgrade
 from tests.websocket.rig import WebSocketTestCase
 

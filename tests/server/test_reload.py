@@ -10,15 +10,15 @@ from twisted.internet.testing import MemoryReactorClock
 
 from tests.config.test_options import FileOptionsTestCase
 from tests.tls.authority import makeAuthority
-from tristunnel import server_tap
 from tristunnel.auth.realm import Identity
+from tristunnel.cli import server_tap
+from tristunnel.dataplane.memory import HELD
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import TCPListeners
-from tristunnel.process.log import Log
-from tristunnel.relay.memory import HELD
-from tristunnel.rpc.methods import methodsOf
 from tristunnel.server.reload import RESTART, RunningServer
-from tristunnel.tunnels.service import Caller, TunnelService
+from tristunnel.service.methods import methodsOf
+from tristunnel.service.tunnel_service import Caller, TunnelService
+from tristunnel.util.logs import Log
 
 
 class RunningServerTests(FileOptionsTestCase):

@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError
 from twisted.python.failure import Failure
 
-from tests.sessions.network import NetworkTestCase
-from tests.sessions.test_server import call, hello
+from tests.dialects.framed.network import NetworkTestCase
+from tests.dialects.framed.test_server import call, hello
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import UDPListeners

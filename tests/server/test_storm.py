@@ -20,18 +20,18 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from tests.notes import ServerNotes
-from tristunnel.client.connect import ServerAddress
-from tristunnel.client.service import (
+from tests.support.notes import ServerNotes
+from tristunnel.connect.address import ServerAddress
+from tristunnel.dialects.base.client_service import (
     LONGEST_DELAY,
     TunnelClientService,
     backoff,
 )
+from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.errors import TunnelError
-from tristunnel.server.gate import LONGEST_WAIT, Ramp
-from tristunnel.sessions.server import TunnelServerFactory
-from tristunnel.tunnels.registry import MemoryRegistry
-from tristunnel.tunnels.service import TunnelService
+from tristunnel.service.preauth import LONGEST_WAIT, Ramp
+from tristunnel.service.registry import MemoryRegistry
+from tristunnel.service.tunnel_service import TunnelService
 
 CLIENTS = 1000
 RATE = 100.0

@@ -1,5 +1,5 @@
 """
-Tests for L{tristunnel.tls.certificates} and L{tristunnel.text.hosts}.
+Tests for L{tristunnel.tls.certificates} and L{tristunnel.util.hosts}.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tls.files import FileTestCase
 from tristunnel.errors import TunnelError
-from tristunnel.text.hosts import parseHost
 from tristunnel.tls.certificates import (
     VALID_DAYS,
     fingerprint,
@@ -27,6 +26,7 @@ from tristunnel.tls.certificates import (
     selfSigned,
 )
 from tristunnel.tls.pem import certificateNames, loadIdentity
+from tristunnel.util.hosts import parseHost
 
 
 class SelfSignedTests(FileTestCase):

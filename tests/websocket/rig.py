@@ -13,26 +13,26 @@ from twisted.internet.task import deferLater
 from twisted.internet.tcp import Connection as TCPConnection
 from twisted.python.failure import Failure
 
-from tests.loopback import LoopbackTestCase, Talk
+from tests.support.loopback import LoopbackTestCase, Talk
 from tests.websocket.frames import Frame, readFrames, upgrade
 from tristunnel.auth.realm import Authenticator, portalFor
-from tristunnel.client.connect import ServerAddress, parseConnect
-from tristunnel.client.way import Way
+from tristunnel.connect.address import ServerAddress, parseConnect
+from tristunnel.connect.route import Way
+from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.errors import TunnelError
+from tristunnel.http.callers import HTTPCallers
+from tristunnel.http.forwarded import Forwarded
+from tristunnel.http.site import limitedSite
+from tristunnel.http.tree import Health, HTTPDoor, rootOf, rpcPages
 from tristunnel.listeners.tcp import TCPListeners
-from tristunnel.rpc.site import limitedSite
-from tristunnel.server.doors import DoorFactory, FramedDoor
-from tristunnel.server.gate import PER_ADDRESS, TOTAL, Gate
+from tristunnel.server.detector import DoorFactory, FramedDoor
 from tristunnel.server.ports import parsePort
 from tristunnel.server.service import TunnelServerService
-from tristunnel.sessions.server import TunnelServerFactory
-from tristunnel.tunnels.registry import MemoryRegistry
-from tristunnel.tunnels.service import TunnelService
-from tristunnel.web.callers import HTTPCallers
-from tristunnel.web.forwarded import Forwarded
-from tristunnel.web.tree import Health, HTTPDoor, rootOf, rpcPages
+from tristunnel.server.websocket_pages import webSocketPages
+from tristunnel.service.preauth import PER_ADDRESS, TOTAL, Gate
+from tristunnel.service.registry import MemoryRegistry
+from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.websocket.connection import Connection
-from tristunnel.websocket.pages import webSocketPages
 
 __all__ = ["RawPeer", "Recorder", "WebSocketTestCase"]
 

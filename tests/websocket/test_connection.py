@@ -30,9 +30,9 @@ from tests.websocket.frames import (
     upgrade,
 )
 from tests.websocket.rig import Recorder
+from tristunnel.dataplane.answers import LOOK, MOST_WAITING, TAKE_TIME
 from tristunnel.errors import TunnelError
-from tristunnel.relay.answers import LOOK, MOST_WAITING, TAKE_TIME
-from tristunnel.server.gate import Gate
+from tristunnel.service.preauth import Gate
 from tristunnel.websocket.connection import (
     CLOSE_TIME,
     FEW,

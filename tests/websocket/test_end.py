@@ -11,11 +11,11 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tristunnel.dataplane.sockets import EARLY
+from tristunnel.dialects.base.plain import ANSWER_LINGER, LINGER
+from tristunnel.dialects.zlayer.data_end import DataEnd
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed
-from tristunnel.relay.sockets import EARLY
-from tristunnel.sessions.plain import ANSWER_LINGER, LINGER
-from tristunnel.websocket.data import DataEnd
 from tristunnel.websocket.end import EMPTIES, RELAY_SUBPROTOCOL, WebSocketEnd
 
 DONE = Failure(ConnectionDone())

@@ -20,9 +20,9 @@ from twisted.python.reflect import qual
 from zope.interface import implementer
 
 from tristunnel.auth.credentials import ITunnelCredentials
-from tristunnel.auth.permissions import RefusedWithReason
 from tristunnel.errors import TunnelError
-from tristunnel.process.quiet import Repetitions
+from tristunnel.model.permissions import RefusedWithReason
+from tristunnel.util.log_limiter import Repetitions
 
 __all__ = ["SUPPORTED_INTERFACES", "CheckerChain"]
 

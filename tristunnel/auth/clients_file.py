@@ -18,7 +18,7 @@ from tristunnel.auth.clients_format import ClientList, parseClients
 from tristunnel.auth.credentials import ITunnelCredentials, TunnelCredentials
 from tristunnel.auth.files import MAX_FILE_SIZE, FollowedFile, reasonOf
 from tristunnel.errors import TunnelError
-from tristunnel.text.files import warnIfOpen
+from tristunnel.util.files import warnIfOpen
 
 __all__ = ["MAX_FILE_SIZE", "ClientsFile", "ClientsFileCheckerFactory"]
 

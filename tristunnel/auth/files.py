@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from twisted.logger import Logger
 
-from tristunnel.text.files import withoutMark
+from tristunnel.util.files import withoutMark
 
 __all__ = [
     "MAX_FILE_SIZE",

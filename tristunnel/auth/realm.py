@@ -24,9 +24,9 @@ from zope.interface import Attribute, Interface, implementer
 from tristunnel.auth.checker_chain import CheckerChain
 from tristunnel.auth.credentials import TunnelCredentials
 from tristunnel.auth.names import nameProblem
-from tristunnel.auth.permissions import Grant, GrantedName, RefusedWithReason
 from tristunnel.errors import TunnelError
-from tristunnel.process.quiet import Repetitions
+from tristunnel.model.permissions import Grant, GrantedName, RefusedWithReason
+from tristunnel.util.log_limiter import Repetitions
 
 __all__ = [
     "ANONYMOUS_IDENTITY",

@@ -21,11 +21,11 @@ from zope.interface import implementer
 
 from tristunnel.auth.credentials import ITunnelCredentials, TunnelCredentials
 from tristunnel.auth.files import FollowedFile, reasonOf
-from tristunnel.auth.permissions import Grant, GrantedName, RefusedWithReason
 from tristunnel.auth.tokens_format import Token, TokenList, parseTokens
 from tristunnel.auth.tokens_store import TokenStore
 from tristunnel.errors import TunnelError
-from tristunnel.process.paths import defaultStateDirectory
+from tristunnel.model.permissions import Grant, GrantedName, RefusedWithReason
+from tristunnel.util.paths import defaultStateDirectory
 
 __all__ = [
     "LOOK_INTERVAL",

@@ -24,11 +24,11 @@ from datetime import UTC, datetime
 
 from tristunnel.auth.clients_format import Problem
 from tristunnel.auth.names import nameProblem
-from tristunnel.auth.permissions import RIGHTS, Permissions
 from tristunnel.errors import TunnelError
-from tristunnel.listeners.ports import parsePorts
-from tristunnel.rules.policy import VisitorPolicy, parseNetworks
-from tristunnel.text.quantities import parseRate
+from tristunnel.model.permissions import RIGHTS, Permissions
+from tristunnel.model.policy import VisitorPolicy, parseNetworks
+from tristunnel.model.ports import parsePorts
+from tristunnel.util.quantities import parseRate
 
 __all__ = [
     "PREFIX",

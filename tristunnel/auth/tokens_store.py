@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from tristunnel.auth.files import readAtOnce, reasonOf
-from tristunnel.auth.permissions import Permissions
 from tristunnel.auth.tokens_format import (
     Token,
     TokenList,
@@ -24,6 +23,7 @@ from tristunnel.auth.tokens_format import (
     tokenNameProblem,
 )
 from tristunnel.errors import TunnelError
+from tristunnel.model.permissions import Permissions
 
 __all__ = ["TokenStore"]
 

@@ -4,10 +4,10 @@ What a token is, and what it permits, as people read it.
 
 from __future__ import annotations
 
-from tristunnel.auth.permissions import RIGHTS, Permissions
 from tristunnel.auth.tokens_format import Token
-from tristunnel.rules.policy import VisitorPolicy
-from tristunnel.text.quantities import formatDuration, formatRate
+from tristunnel.model.permissions import RIGHTS, Permissions
+from tristunnel.model.policy import VisitorPolicy
+from tristunnel.util.quantities import formatDuration, formatRate
 
 __all__ = ["permitted", "stateOf"]
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from tristunnel.client.access_control import controlDirectory
 from tristunnel.errors import TunnelError
-from tristunnel.process.paths import defaultStateDirectory
-from tristunnel.text.quantities import formatDuration
-from tristunnel.text.words import printableIn
+from tristunnel.util.paths import defaultStateDirectory
+from tristunnel.util.quantities import formatDuration
+from tristunnel.util.words import printableIn
 
 __all__ = ["addAccessCommands"]
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tristunnel.auth.files import reasonOf
-from tristunnel.client.token import givenToken
-from tristunnel.client.way import NONE
+from tristunnel.connect.route import NONE
+from tristunnel.connect.token import givenToken
 from tristunnel.errors import TunnelError
-from tristunnel.process.leftovers import clearLeftovers
-from tristunnel.process.paths import defaultStateDirectory
 from tristunnel.rpc.words import Errand, Target, parseTarget
 from tristunnel.tls.certificates import parseFingerprint
+from tristunnel.util.paths import defaultStateDirectory
+from tristunnel.util.stale_sockets import clearLeftovers
 
 if TYPE_CHECKING:
     from tristunnel.screen.model import Page

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tristunnel.cli.question import DEFAULT_SERVER, Question, lookAt, pageOf
-from tristunnel.client.token import TOKEN_VARIABLE
+from tristunnel.connect.token import TOKEN_VARIABLE
 from tristunnel.errors import TunnelError
 from tristunnel.rpc.words import PROXY_HELP
 

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from time import time as now
 from typing import Any, TypeVar
 
-from tristunnel.auth.permissions import RIGHTS, Permissions
 from tristunnel.auth.tokens import defaultTokenFile
 from tristunnel.auth.tokens_format import (
     Token,
@@ -24,9 +23,10 @@ from tristunnel.auth.tokens_format import (
 from tristunnel.auth.tokens_store import TokenStore
 from tristunnel.auth.tokens_words import permitted, stateOf
 from tristunnel.errors import TunnelError
-from tristunnel.listeners.ports import parsePorts
-from tristunnel.rules.policy import VisitorPolicy, parseNetworks
-from tristunnel.text.quantities import parseDuration, parseRate
+from tristunnel.model.permissions import RIGHTS, Permissions
+from tristunnel.model.policy import VisitorPolicy, parseNetworks
+from tristunnel.model.ports import parsePorts
+from tristunnel.util.quantities import parseDuration, parseRate
 
 __all__ = ["addTokenCommands"]
 

@@ -17,14 +17,14 @@ from twisted.internet.endpoints import quoteStringArgument
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from tristunnel.client.connect import ServerAddress, Trust, parseConnect
-from tristunnel.client.service import TunnelClientService
 from tristunnel.client.visitor import LocalPort
-from tristunnel.client.way import Way
+from tristunnel.connect.address import ServerAddress, Trust, parseConnect
+from tristunnel.connect.route import Way
+from tristunnel.dataplane.sockets import SocketEnd
+from tristunnel.dialects.base.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
-from tristunnel.relay.sockets import SocketEnd
-from tristunnel.text.addresses import addressText
-from tristunnel.text.quantities import formatDuration
+from tristunnel.util.addresses import addressText
+from tristunnel.util.quantities import formatDuration
 
 __all__ = ["AccessPort", "AccessService", "parseAccessURI"]
 
@@ -81,7 +81,7 @@ class AccessPort(LocalPort):
     A local port that remembers who is there.
     """
 
-    _log = Logger(namespace="tristunnel.rules.access")
+    _log = Logger(namespace="tristunnel.service.access")
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -152,7 +152,7 @@ class AccessService(MultiService):
     @ivar id: What lists and commands call it.
     """
 
-    _log = Logger(namespace="tristunnel.rules.access")
+    _log = Logger(namespace="tristunnel.service.access")
 
     def __init__(
         self,

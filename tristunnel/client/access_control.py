@@ -18,11 +18,11 @@ from twisted.python.failure import Failure
 from tristunnel.auth.realm import Authenticator
 from tristunnel.client.access import AccessService
 from tristunnel.errors import TunnelError
+from tristunnel.http.callers import HTTPCallers
+from tristunnel.http.resource import JSONRPCResource
+from tristunnel.http.site import limitedSite
+from tristunnel.http.tree import rootOf
 from tristunnel.rpc.jsonrpc import Dispatcher
-from tristunnel.rpc.resource import JSONRPCResource
-from tristunnel.rpc.site import limitedSite
-from tristunnel.web.callers import HTTPCallers
-from tristunnel.web.tree import rootOf
 
 __all__ = ["AccessControl", "controlDirectory"]
 
@@ -46,7 +46,7 @@ class AccessControl(Service):
         remember.
     """
 
-    _log = Logger(namespace="tristunnel.rules.access")
+    _log = Logger(namespace="tristunnel.service.access")
 
     def __init__(
         self, reactor: Any, access: AccessService, stateDirectory: Path

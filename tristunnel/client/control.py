@@ -24,15 +24,15 @@ from twisted.python.failure import Failure
 from tristunnel.auth.realm import Authenticator
 from tristunnel.client.status import VISITORS, ProcessStatus
 from tristunnel.errors import TunnelError
-from tristunnel.process.leftovers import serverEndpoint
-from tristunnel.process.listening import cannotListen
+from tristunnel.http.callers import HTTPCallers
+from tristunnel.http.resource import JSONRPCResource
+from tristunnel.http.site import limitedSite
+from tristunnel.http.tree import rootOf
 from tristunnel.rpc.jsonrpc import Dispatcher
-from tristunnel.rpc.resource import JSONRPCResource
-from tristunnel.rpc.site import limitedSite
-from tristunnel.text.addresses import addressText
-from tristunnel.text.strings import splitEndpoint, whyNoEndpoint
-from tristunnel.web.callers import HTTPCallers
-from tristunnel.web.tree import rootOf
+from tristunnel.util.addresses import addressText
+from tristunnel.util.listening import cannotListen
+from tristunnel.util.stale_sockets import serverEndpoint
+from tristunnel.util.strings import splitEndpoint, whyNoEndpoint
 
 __all__ = [
     "OFF",

@@ -7,10 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tristunnel.client.direct import Carrier
-from tristunnel.client.lease import ClientLease
-from tristunnel.client.relay import RelayHostService
-from tristunnel.client.service import TunnelClientService
 from tristunnel.client.visitor import (
     LocalPort,
     Route,
@@ -18,14 +14,18 @@ from tristunnel.client.visitor import (
     bySession,
     byWebSocket,
 )
-from tristunnel.client.vtunnel import VTunnelClientService
-from tristunnel.client.zlayer import ZLayerClientService
-from tristunnel.client.zlayer import backoff as zlayerBackoff
+from tristunnel.dialects.base.client_service import TunnelClientService
+from tristunnel.dialects.base.lease import ClientLease
+from tristunnel.dialects.framed.client_direct import Carrier
+from tristunnel.dialects.relay.client_service import RelayHostService
+from tristunnel.dialects.vtunnel.client_service import VTunnelClientService
+from tristunnel.dialects.zlayer.client_service import ZLayerClientService
+from tristunnel.dialects.zlayer.client_service import backoff as zlayerBackoff
 from tristunnel.errors import TunnelError
-from tristunnel.observer import ClientObserver
+from tristunnel.model.observer import ClientObserver
 
 if TYPE_CHECKING:
-    from tristunnel.client_tap import Options
+    from tristunnel.cli.client_tap import Options
 
 __all__ = ["DIALECTS", "GaveUp", "carrierOf", "makeClient"]
 

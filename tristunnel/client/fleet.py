@@ -13,14 +13,14 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 
 from tristunnel.client.dialects import carrierOf, makeClient
-from tristunnel.client.service import TunnelClientService
 from tristunnel.config.changes import Changes, differing
 from tristunnel.config.keys import keysOf
-from tristunnel.observer import ClientObserver
-from tristunnel.rules.policy_options import PolicyOptionsMixin
+from tristunnel.config.policy_options import PolicyOptionsMixin
+from tristunnel.dialects.base.client_service import TunnelClientService
+from tristunnel.model.observer import ClientObserver
 
 if TYPE_CHECKING:
-    from tristunnel.client_tap import Options
+    from tristunnel.cli.client_tap import Options
 
 __all__ = ["Clients", "Member"]
 

@@ -9,15 +9,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tristunnel.client.offer import Offer
-from tristunnel.observer import ClientObserver
-from tristunnel.text.words import age, amount, printable
+from tristunnel.model.observer import ClientObserver
+from tristunnel.util.words import age, amount, printable
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
     from tristunnel.client.status import ProcessStatus
     from tristunnel.errors import TunnelError
-    from tristunnel.relay.visit import Visit
+    from tristunnel.model.visit import Visit
 
 __all__ = ["ClientStatus"]
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from tristunnel.client.forward import Forward, parseForward
 from tristunnel.config.keys import FLAG, WHOLE, Key, keysOf
+from tristunnel.config.policy_options import PolicyOptionsMixin, policyOf
 from tristunnel.errors import TunnelError
-from tristunnel.rules.policy_options import PolicyOptionsMixin, policyOf
+from tristunnel.forwards.forward import Forward, parseForward
 
 __all__ = ["FORWARD_FIELDS", "checkForwards", "forwardOf"]
 

@@ -13,11 +13,11 @@ from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
 from tristunnel.errors import TunnelError
-from tristunnel.observer import ClientObserver
-from tristunnel.process.output import Output
-from tristunnel.process.quiet import BoundedLog, Repetitions
-from tristunnel.text.addresses import addressText
-from tristunnel.text.words import printable
+from tristunnel.model.observer import ClientObserver
+from tristunnel.util.addresses import addressText
+from tristunnel.util.log_limiter import BoundedLog, Repetitions
+from tristunnel.util.output import Output
+from tristunnel.util.words import printable
 
 __all__ = ["LoggingClientObserver"]
 

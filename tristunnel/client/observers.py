@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tristunnel.observer import ClientObserver
+from tristunnel.model.observer import ClientObserver
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
     from tristunnel.errors import TunnelError
-    from tristunnel.relay.visit import Visit
+    from tristunnel.model.visit import Visit
 
 __all__ = ["SeveralClientObservers"]
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tristunnel.text.words import printable
+from tristunnel.util.words import printable
 
 if TYPE_CHECKING:
-    from tristunnel.relay.visit import Visit
+    from tristunnel.model.visit import Visit
 
 __all__ = ["Offer"]
 

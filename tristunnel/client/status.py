@@ -21,11 +21,11 @@ from tristunnel import __version__
 from tristunnel.client.events import RecentEvents
 from tristunnel.client.following import ClientStatus
 from tristunnel.client.offer import Offer
-from tristunnel.text.words import printable
-from tristunnel.tunnels.ledger import RateMeter
+from tristunnel.service.listing import RateMeter
+from tristunnel.util.words import printable
 
 if TYPE_CHECKING:
-    from tristunnel.relay.visit import Visit
+    from tristunnel.model.visit import Visit
 
 __all__ = ["EVENTS", "SAMPLES", "VISITORS", "ProcessStatus", "StatusTicks"]
 

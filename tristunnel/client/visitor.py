@@ -15,21 +15,21 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from tristunnel.client.connect import ServerAddress
-from tristunnel.client.service import TunnelClientService
-from tristunnel.client.vtunnel import openWebSocket
+from tristunnel.connect.address import ServerAddress
+from tristunnel.dataplane.descriptors import RESERVE
+from tristunnel.dataplane.join import join
+from tristunnel.dataplane.sockets import SocketEnd
+from tristunnel.dialects.base.client_service import TunnelClientService
+from tristunnel.dialects.vtunnel.client_service import openWebSocket
 from tristunnel.errors import TunnelError
-from tristunnel.observer import ClientObserver
-from tristunnel.process.drain import FAREWELL, GRACE, Drain
-from tristunnel.process.leftovers import serverEndpoint
-from tristunnel.process.listening import cannotListen
-from tristunnel.process.quiet import BoundedLog
-from tristunnel.relay.descriptors import RESERVE
-from tristunnel.relay.join import join
-from tristunnel.relay.sockets import SocketEnd
-from tristunnel.relay.visit import Visit
-from tristunnel.text.addresses import addressText
-from tristunnel.text.strings import whyNoEndpoint
+from tristunnel.model.observer import ClientObserver
+from tristunnel.model.visit import Visit
+from tristunnel.util.addresses import addressText
+from tristunnel.util.drain import FAREWELL, GRACE, Drain
+from tristunnel.util.listening import cannotListen
+from tristunnel.util.log_limiter import BoundedLog
+from tristunnel.util.stale_sockets import serverEndpoint
+from tristunnel.util.strings import whyNoEndpoint
 from tristunnel.websocket.end import RELAY_SUBPROTOCOL, WebSocketEnd
 
 __all__ = [

@@ -21,7 +21,7 @@ from tristunnel.config.redact import redacted
 from tristunnel.config.settings import DEFAULT, OPTION, Setting, settingsOf
 from tristunnel.config.show import shownSettings
 from tristunnel.errors import TunnelError
-from tristunnel.text.files import warnIfOpen
+from tristunnel.util.files import warnIfOpen
 
 __all__ = ["CheckedOptions", "ConfiguredOptions"]
 

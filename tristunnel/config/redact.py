@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tristunnel.process.hide import SECRET_HEADERS
+from tristunnel.util.argv import SECRET_HEADERS
 
 __all__ = ["HIDDEN", "redacted"]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from tristunnel.config.redact import redacted
 from tristunnel.config.settings import Setting
 from tristunnel.config.toml import tomlValue
-from tristunnel.text.words import printable
+from tristunnel.util.words import printable
 
 __all__ = ["shownSettings"]
 

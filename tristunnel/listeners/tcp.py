@@ -22,13 +22,13 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from tristunnel.dataplane.descriptors import RESERVE
+from tristunnel.dataplane.kernel import closeNow
+from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
-from tristunnel.listeners.ports import UNPRIVILEGED, PortRange
-from tristunnel.relay.descriptors import RESERVE
-from tristunnel.relay.kernel import closeNow
-from tristunnel.relay.sockets import SocketEnd
-from tristunnel.text.addresses import addressText
+from tristunnel.model.ports import UNPRIVILEGED, PortRange
+from tristunnel.util.addresses import addressText
 
 __all__ = ["TCPListener", "TCPListeners"]
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import succeed
 
+from tristunnel.dataplane.datagrams import DatagramSocket, FlowEnd, replyFrom
 from tristunnel.errors import TunnelError
-from tristunnel.listeners.ports import UNPRIVILEGED, PortRange
-from tristunnel.relay.datagrams import DatagramSocket, FlowEnd, replyFrom
-from tristunnel.text.hosts import hostAndPort
+from tristunnel.model.ports import UNPRIVILEGED, PortRange
+from tristunnel.util.hosts import hostAndPort
 from tristunnel.wire.framed import MAX_DATAGRAM
 
 if TYPE_CHECKING:

@@ -11,14 +11,14 @@ from typing import Any
 
 from twisted.internet.interfaces import IStreamServerEndpoint
 
-from tristunnel.client.connect import ServerAddress, Trust, parseConnect
-from tristunnel.client.credentials import givenCredentials
-from tristunnel.client.forward import Forward, parseForward
-from tristunnel.client.token import givenToken
 from tristunnel.client.visitor import localEndpoint
-from tristunnel.client.way import wayBy
 from tristunnel.config.keys import Key
+from tristunnel.connect.address import ServerAddress, Trust, parseConnect
+from tristunnel.connect.credentials import givenCredentials
+from tristunnel.connect.route import wayBy
+from tristunnel.connect.token import givenToken
 from tristunnel.errors import TunnelError
+from tristunnel.forwards.forward import Forward, parseForward
 from tristunnel.tls.certificates import parseFingerprint
 
 __all__ = ["NODE_FIELDS", "NodeSpec", "nodeText", "parseNode"]

@@ -14,13 +14,13 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from tristunnel.client.access import AccessPort
-from tristunnel.client.lease import ClientLease
-from tristunnel.client.service import TunnelClientService, backoff
 from tristunnel.client.visitor import bySession
+from tristunnel.dialects.base.client_service import TunnelClientService, backoff
+from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.errors import TunnelError
+from tristunnel.model.observer import ClientObserver
 from tristunnel.node.spec import NodeSpec
-from tristunnel.observer import ClientObserver
-from tristunnel.process.drain import GRACE
+from tristunnel.util.drain import GRACE
 
 __all__ = ["CONNECTED", "FAILED", "RECONNECTING", "RETRY", "NodeTunnel"]
 

@@ -8,8 +8,8 @@ import sys
 
 from twisted.internet.task import react
 
-from tristunnel.process.hide import hideArguments, valuesOf
 from tristunnel.rpc.caller import main
+from tristunnel.util.argv import hideArguments, valuesOf
 
 
 def run() -> None:

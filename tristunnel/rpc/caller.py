@@ -30,14 +30,14 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
-from tristunnel.client.way import Way, wayBy
+from tristunnel.connect.route import Way, wayBy
 from tristunnel.errors import TunnelError
 from tristunnel.rpc.pending import PendingCalls, RemoteError
 from tristunnel.rpc.strictjson import BadJSON, decode, encode
 from tristunnel.rpc.words import Errand, Target, parseErrand
-from tristunnel.text.words import printable
 from tristunnel.tls.client_context import ServerVerification, clientConnectionCreator
 from tristunnel.tls.explanation import explainTLSFailure
+from tristunnel.util.words import printable
 
 __all__ = ["CallFailed", "ask", "main"]
 

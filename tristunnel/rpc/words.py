@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 
 from tristunnel import __version__
 from tristunnel.errors import TunnelError
-from tristunnel.process.arguments import Parser
 from tristunnel.rpc.calls import Params
 from tristunnel.rpc.strictjson import BadJSON, decode
-from tristunnel.text.hosts import hostHeader, hostName, portNumber, quoteURL
 from tristunnel.tls.certificates import parseFingerprint
+from tristunnel.util.arguments import Parser
+from tristunnel.util.hosts import hostHeader, hostName, portNumber, quoteURL
 
 __all__ = [
     "PROXY_HELP",

@@ -21,15 +21,15 @@ from tristunnel.client.control import (
 from tristunnel.client.log import LoggingClientObserver
 from tristunnel.client.observers import SeveralClientObservers
 from tristunnel.client.status import ProcessStatus, StatusTicks
-from tristunnel.observer import ClientObserver
-from tristunnel.process.output import Output, outputOf
+from tristunnel.model.observer import ClientObserver
 from tristunnel.screen.log import ScreenLog
 from tristunnel.screen.model import Page, clientPage, qrTargets
 from tristunnel.screen.terminal import Terminal
-from tristunnel.text.words import age, amount, plural, printable
+from tristunnel.util.output import Output, outputOf
+from tristunnel.util.words import age, amount, plural, printable
 
 if TYPE_CHECKING:
-    from tristunnel.client_tap import Options
+    from tristunnel.cli.client_tap import Options
 
 __all__ = ["ClientWatch", "WatchedClient", "farewell", "screenTerminal", "tellOfDaemon"]
 

@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from tristunnel.client.events import RecentEvents
 from tristunnel.client.log import LoggingClientObserver
-from tristunnel.text.words import printable
+from tristunnel.util.words import printable
 
 __all__ = ["ScreenLog"]
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from tristunnel.text.words import age, amount, count, printable, rate
+from tristunnel.util.words import age, amount, count, printable, rate
 
 __all__ = [
     "BAD",

@@ -12,10 +12,10 @@ from twisted.logger import Logger
 
 from tristunnel.auth.realm import Identity
 from tristunnel.errors import TunnelError
-from tristunnel.observer import ServerObserver
-from tristunnel.process.quiet import Repetitions
-from tristunnel.text.addresses import addressText
-from tristunnel.tunnels.tunnel import Stream, Tunnel
+from tristunnel.model.observer import ServerObserver
+from tristunnel.model.tunnel import Stream, Tunnel
+from tristunnel.util.addresses import addressText
+from tristunnel.util.log_limiter import Repetitions
 
 __all__ = ["LoggingServerObserver"]
 

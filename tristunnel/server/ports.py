@@ -16,14 +16,14 @@ from twisted.internet.endpoints import (
 from twisted.internet.interfaces import IStreamServerEndpoint
 
 from tristunnel.errors import TunnelError
-from tristunnel.process.leftovers import serverEndpoint
 from tristunnel.server.proxied import behindProxy
-from tristunnel.text.strings import splitEndpoint, unknownKeywords, whyNoEndpoint
 from tristunnel.tls.certificates import selfSigned
 from tristunnel.tls.directory import CertificateDirectory
 from tristunnel.tls.endpoint import tlsOverEndpoint
 from tristunnel.tls.in_force import CreatorInForce
 from tristunnel.tls.server_context import ReloadingCertificate
+from tristunnel.util.stale_sockets import serverEndpoint
+from tristunnel.util.strings import splitEndpoint, unknownKeywords, whyNoEndpoint
 
 __all__ = ["BACKLOG", "ServerPort", "TLSFiles", "parsePort"]
 

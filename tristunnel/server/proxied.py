@@ -25,8 +25,8 @@ from twisted.protocols.haproxy import proxyEndpoint
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from zope.interface import implementer
 
-from tristunnel.process.quiet import Repetitions
-from tristunnel.text.addresses import addressText
+from tristunnel.util.addresses import addressText
+from tristunnel.util.log_limiter import Repetitions
 from tristunnel.wire.first_bytes import describeFirstBytes
 
 __all__ = ["behindProxy"]

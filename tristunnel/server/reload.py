@@ -15,21 +15,21 @@ from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.auth.tokens import TokenFile
 from tristunnel.config.changes import Changes, differing
 from tristunnel.config.keys import keysOf
+from tristunnel.config.policy_options import PolicyOptionsMixin
+from tristunnel.dataplane.memory import HELD
+from tristunnel.dialects.framed.server import TunnelServerFactory
+from tristunnel.http.forwarded import Forwarded
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import UDPListeners
+from tristunnel.model.quota import defaultTotal
 from tristunnel.node.spec import NodeSpec
 from tristunnel.node.tunnel import NodeTunnel
-from tristunnel.relay.memory import HELD
-from tristunnel.rules.policy_options import PolicyOptionsMixin
-from tristunnel.rules.quota import defaultTotal
 from tristunnel.server.service import TunnelServerService
-from tristunnel.sessions.server import TunnelServerFactory
+from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.tls.in_force import CreatorInForce
-from tristunnel.tunnels.service import TunnelService
-from tristunnel.web.forwarded import Forwarded
 
 if TYPE_CHECKING:
-    from tristunnel.server_tap import Options
+    from tristunnel.cli.server_tap import Options
 
 __all__ = ["RESTART", "RunningServer"]
 

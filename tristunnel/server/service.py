@@ -13,12 +13,12 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.errors import TunnelError
-from tristunnel.process.drain import FAREWELL, GRACE, Drain
-from tristunnel.process.listening import cannotListen
 from tristunnel.server.ports import ServerPort
-from tristunnel.sessions.server import TunnelServerFactory
-from tristunnel.tunnels.service import TunnelService
+from tristunnel.service.tunnel_service import TunnelService
+from tristunnel.util.drain import FAREWELL, GRACE, Drain
+from tristunnel.util.listening import cannotListen
 
 __all__ = ["TunnelServerService"]
 

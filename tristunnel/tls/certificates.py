@@ -24,9 +24,9 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tristunnel.errors import TunnelError
-from tristunnel.text.hosts import parseHost
 from tristunnel.tls.paths import PathLike, pathText
 from tristunnel.tls.pem import loadCertificates
+from tristunnel.util.hosts import parseHost
 
 __all__ = [
     "FILE_NAME",

@@ -25,7 +25,6 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
-from tristunnel.text.hosts import parseHost
 from tristunnel.tls.contexts import acceptableProtocols, clientContext
 from tristunnel.tls.paths import PathLike, pathText
 from tristunnel.tls.pem import (
@@ -40,6 +39,7 @@ from tristunnel.tls.refusal import (
     pinRefusal,
 )
 from tristunnel.tls.watch import Reloading
+from tristunnel.util.hosts import parseHost
 
 __all__ = ["CertificateRefused", "ServerVerification", "clientConnectionCreator"]
 

@@ -24,7 +24,6 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
-from tristunnel.text.files import warnIfOpen
 from tristunnel.tls.certificates import fingerprint
 from tristunnel.tls.client_trust import loadClientTrust
 from tristunnel.tls.contexts import serverContext
@@ -41,6 +40,7 @@ from tristunnel.tls.pem import (
 )
 from tristunnel.tls.tree import completeChain, findFiles, isAuthority
 from tristunnel.tls.watch import LOOK_INTERVAL, Reloading, Signature
+from tristunnel.util.files import warnIfOpen
 
 __all__ = ["CertificateDirectory"]
 

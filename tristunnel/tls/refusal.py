@@ -11,10 +11,10 @@ from cryptography.x509 import Certificate
 from OpenSSL import SSL
 from OpenSSL.crypto import FILETYPE_ASN1, X509, dump_certificate
 
-from tristunnel.text.hosts import parseHost
-from tristunnel.text.words import printable
 from tristunnel.tls.paths import PathLike, pathText
 from tristunnel.tls.pem import alternativeNames, certificateNames
+from tristunnel.util.hosts import parseHost
+from tristunnel.util.words import printable
 
 __all__ = [
     "CertificateRefused",

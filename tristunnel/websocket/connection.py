@@ -20,12 +20,12 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
+from tristunnel.dataplane.answers import Answers, Holds
+from tristunnel.dataplane.kernel import boundUnsent
+from tristunnel.dataplane.probe import Probe
+from tristunnel.dataplane.rate import Rate
+from tristunnel.dataplane.sockets import tuneSocket
 from tristunnel.errors import TunnelError
-from tristunnel.relay.answers import Answers, Holds
-from tristunnel.relay.kernel import boundUnsent
-from tristunnel.relay.probe import Probe
-from tristunnel.relay.rules import Rate
-from tristunnel.relay.sockets import tuneSocket
 from tristunnel.websocket.codes import (
     NORMAL,
     closeOf,
@@ -39,7 +39,7 @@ from tristunnel.websocket.incoming import (
 )
 
 if TYPE_CHECKING:
-    from tristunnel.web.callers import Newcomer
+    from tristunnel.http.callers import Newcomer
 
 __all__ = [
     "CLOSE_TIME",

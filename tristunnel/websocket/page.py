@@ -18,10 +18,10 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from tristunnel.errors import TunnelError
-from tristunnel.rpc.origin import OriginRule
-from tristunnel.rpc.plain import errorText, refusalText
-from tristunnel.rpc.site import requestKnown
-from tristunnel.web.forwarded import Forwarded
+from tristunnel.http.forwarded import Forwarded
+from tristunnel.http.origin import OriginRule
+from tristunnel.http.plain import errorText, refusalText
+from tristunnel.http.site import requestKnown
 from tristunnel.websocket.connection import (
     PING_INTERVAL,
     Receiver,

@@ -11,7 +11,7 @@ from twisted.application.service import ServiceMaker
 
 tunnelAccess = ServiceMaker(
     "tristunnel access",
-    "tristunnel.access_tap",
+    "tristunnel.cli.access_tap",
     "Opens a local port to a named service for a limited time.",
     "tunnel-access",
 )

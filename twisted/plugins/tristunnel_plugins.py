@@ -14,14 +14,14 @@ from tristunnel.auth.clients_file import ClientsFileCheckerFactory
 
 tunnel = ServiceMaker(
     "tristunnel server",
-    "tristunnel.server_tap",
+    "tristunnel.cli.server_tap",
     "A reverse tunnel server.",
     "tunnel",
 )
 
 tunnelClient = ServiceMaker(
     "tristunnel client",
-    "tristunnel.client_tap",
+    "tristunnel.cli.client_tap",
     "A reverse tunnel client.",
     "tunnel-client",
 )

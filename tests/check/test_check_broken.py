@@ -1,0 +1,225 @@
+"""
+What L{tristunnel.check.client} says of things that are broken: each has its own
+line, with the cure.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import DNSLookupError
+from twisted.internet.protocol import Factory, Protocol
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.trial.unittest import TestCase
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+
+from tests.tls.authority import makeAuthority
+from tristunnel.check.client import ClientCheck
+from tristunnel.connect.address import Trust, parseConnect
+from tristunnel.connect.proxy import parseProxy
+from tristunnel.connect.route import Way
+from tristunnel.errors import TunnelError
+from tristunnel.tls.server_context import ReloadingCertificate
+
+_NOW = 1_800_000_000.0
+
+
+class _Answering(Protocol):
+    """
+    Answers whatever is asked in the same way, and hangs up.
+    """
+
+    transport: Any
+    answer = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        """Answer."""
+        self.transport.write(self.answer)
+        self.transport.loseConnection()
+
+
+def _answering(answer: bytes) -> Factory:
+    """
+    Make what answers so.
+    """
+    factory = Factory.forProtocol(type("Answers", (_Answering,), {"answer": answer}))
+    factory.noisy = False
+    return factory
+
+
+class _Status(Resource):
+    """
+    A page with a status.
+    """
+
+    isLeaf = True
+
+    def __init__(self, status: int) -> None:
+        super().__init__()
+        self._status = status
+
+    def render(self, request: Any) -> bytes:
+        """Answer."""
+        request.setResponseCode(self._status)
+        return b""
+
+
+class BrokenTests(TestCase):
+    """
+    One thing is broken in each.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a place for files.
+        """
+        from twisted.internet import reactor
+
+        self.reactor: Any = reactor
+        self.directory = Path(self.mktemp())
+        self.directory.mkdir(parents=True)
+        self.authority = makeAuthority()
+
+    def listen(self, factory: Any) -> int:
+        """
+        Listen on loopback.
+        """
+        port = self.reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        number: int = port.getHost().port
+        return number
+
+    async def wrong(
+        self, look: str, connect: str, *words: str, way: Any = None, **more: Any
+    ) -> None:
+        """
+        Look, and check what is said of what is wrong.
+        """
+        ca = str(self.authority.write(self.directory / "ca.pem"))
+        trust = more.pop("trust", None) or Trust(
+            ca=ca if connect.startswith(("tls", "wss")) else ""
+        )
+        server = parseConnect(self.reactor, connect, trust, way)
+        check = ClientCheck(self.reactor, server, **more)
+        looking = Deferred.fromCoroutine(getattr(check, look)())
+        error = await self.assertFailure(looking, TunnelError)
+        message = str(error)
+        self.assertNotIn("\n", message)
+        for word in words:
+            self.assertIn(word, message)
+
+    async def test_name(self) -> None:
+        """
+        A name that does not exist.
+        """
+        await self.wrong(
+            "name",
+            "tcp:nobody.example:9",
+            "nobody knows nobody.example",
+            "check how it is spelled",
+            resolve=lambda host: fail(DNSLookupError(f"nobody knows {host}")),
+        )
+
+    async def test_route(self) -> None:
+        """
+        A port where nobody listens.
+        """
+        port = self.reactor.listenTCP(0, Factory(), interface="127.0.0.1")
+        number = port.getHost().port
+        await port.stopListening()
+        await self.wrong(
+            "route", f"tcp:127.0.0.1:{number}", "refuses", "is the server running"
+        )
+
+    async def test_proxy(self) -> None:
+        """
+        A proxy that does not let us through.
+        """
+        for status, cure in (
+            ("403 Forbidden", "have it allowed, or use 443"),
+            ("407 Proxy Authentication Required", "--proxy http://USER:PASSWORD@"),
+            ("502 Bad Gateway", "check the server's name and port"),
+        ):
+            port = self.listen(_answering(f"HTTP/1.1 {status}\r\n\r\n".encode()))
+            proxy = parseProxy(self.reactor, f"http://127.0.0.1:{port}")
+            way = Way(proxy)
+            await self.wrong("proxy", "tcp:far.example:9000", status, cure, way=way)
+
+    def tlsPort(self, *names: str, until: datetime | None = None) -> int:
+        """
+        Speak TLS, with a certificate of our authority.
+        """
+        pem, key = self.authority.issue(names, notAfter=until)
+        path = self.directory / f"{len(list(self.directory.iterdir()))}.pem"
+        path.write_bytes(pem + key)
+        creator = ReloadingCertificate(path)
+        return self.listen(TLSMemoryBIOFactory(creator, False, _answering(b"")))
+
+    async def test_tls(self) -> None:
+        """
+        A certificate that is too old, for another name, or of nobody we trust;
+        and a port without TLS.
+        """
+        past = datetime.now(UTC) - timedelta(days=1)
+        expired = self.tlsPort("localhost", until=past)
+        await self.wrong("tls", f"tls:localhost:{expired}", "expired", "renew it")
+        other = self.tlsPort("other.example")
+        await self.wrong(
+            "tls",
+            f"wss://localhost:{other}/tunnel",
+            "is for other.example, not for localhost",
+            "connect to a name that it is for",
+        )
+        own = self.tlsPort("localhost")
+        await self.wrong(
+            "tls",
+            f"tls:localhost:{own}",
+            "is pinned",
+            "compare the fingerprint",
+            trust=Trust(pins=[bytes(32)]),
+        )
+        plain = self.listen(_answering(b"hello\r\n"))
+        await self.wrong("tls", f"tls:localhost:{plain}", "write tcp:")
+
+    async def test_webSocket(self) -> None:
+        """
+        A path that is none, a proxy that hands no upgrade on, one that reaches
+        nobody, and a server that is none of HTTP.
+        """
+        for status, cure in (
+            (404, "check the path"),
+            (401, "give it credentials"),
+            (426, "Upgrade and Connection"),
+            (502, "is it running"),
+        ):
+            port = self.listen(Site(_Status(status)))
+            await self.wrong("webSocket", f"ws://localhost:{port}/x", cure)
+        port = self.listen(_answering(b""))
+        await self.wrong("webSocket", f"ws://localhost:{port}/x", "does it serve HTTP")
+
+    async def test_clock(self) -> None:
+        """
+        A clock that is wrong here or there.
+        """
+        for skew, words in ((-7200, "7200 s ahead of"), (7200, "7200 s behind")):
+            date = formatdate(_NOW + skew, usegmt=True)
+            answer = f"HTTP/1.1 200 OK\r\nDate: {date}\r\n\r\n".encode()
+            await self.wrong(
+                "clock",
+                f"tcp:127.0.0.1:{self.listen(_answering(answer))}",
+                words,
+                "set both by NTP",
+                now=lambda: _NOW,
+            )
+
+    async def test_credential(self) -> None:
+        """
+        A server that closes the connection instead of an answer.
+        """
+        port = self.listen(_answering(b""))
+        await self.wrong("credential", f"tcp:127.0.0.1:{port}", "closed the connection")

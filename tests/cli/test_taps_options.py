@@ -1,0 +1,468 @@
+"""
+The two command lines: what is right is taken, and each mistake is one line
+that says what is wrong and what to write.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from twisted.python import usage
+
+from tests.tls.authority import makeAuthority
+from tests.tls.files import FileTestCase
+from tristunnel.cli import client_tap, server_tap
+from tristunnel.tls.certificates import fingerprintOfFile
+
+_PIN = "ab" * 32
+
+
+class OptionsTestCase(FileTestCase):
+    """
+    A test of a command line.
+    """
+
+    tap: Any
+
+    def setUp(self) -> None:
+        """Keep the defaults away from this user's home."""
+        super().setUp()
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("TRISTUNNEL_", "LISTEN_", "STATE_"))
+        }
+        clean["XDG_STATE_HOME"] = str(self.directory)
+        patcher = patch.dict(os.environ, clean, clear=True)
+        patcher.start()
+        self.addCleanup(patcher.stop)
+
+    def parse(self, *arguments: str) -> Any:
+        """
+        Read a command line.
+        """
+        options = self.tap.Options()
+        options.parseOptions(list(arguments))
+        return options
+
+    def wrong(self, line: str, *words: str) -> str:
+        """
+        Expect that a command line is refused.
+
+        @param line: It, with blanks between the arguments.
+        @param words: What the message must hold.
+        @return: The message.
+        """
+        error = self.assertRaises(usage.UsageError, self.parse, *line.split())
+        message = str(error)
+        self.assertNotIn("\n", message)
+        for python in ("Traceback", "__init__", "argument", "base 10", "_parse"):
+            self.assertNotIn(python, message)
+        for word in words:
+            self.assertIn(word, message)
+        return message
+
+
+class ServerOptionsTests(OptionsTestCase):
+    """
+    C{twistd tunnel}.
+    """
+
+    tap = server_tap
+
+    def test_defaults(self) -> None:
+        """
+        Without options the server listens on port 9000, for anybody.
+        """
+        options = self.parse()
+        (port,) = options.serverPorts
+        self.assertEqual(port.description, "tcp:9000")
+        self.assertFalse(port.secure)
+        self.assertEqual(options.stateDirectory, self.directory / "tristunnel")
+
+    def test_endpoints(self) -> None:
+        """
+        Any server endpoint is taken, and several of them.
+        """
+        certificate, key = makeAuthority().issue(["localhost"])
+        pems = self.write("pems/localhost.pem", certificate, key).parent
+        wanted = [
+            "9001",
+            "tcp:9001",
+            "tcp:port=9001:interface=127.0.0.1:backlog=7",
+            "tcp6:9001",
+            r"tcp:9001:interface=\:\:1",
+            f"unix:{self.directory / 's'}:mode=660",
+            "haproxy:tcp:9001",
+            f"tls:{pems}:port=9443",
+            f"ssl:9443:privateKey={pems}/localhost.pem",
+        ]
+        options = self.parse(*(word for each in wanted for word in ("--port", each)))
+        self.assertEqual(
+            [port.secure for port in options.serverPorts], [False] * 7 + [True] * 2
+        )
+
+    def test_wrongEndpoints(self) -> None:
+        """
+        A mistyped endpoint is refused.
+        """
+        for line, *words in (
+            ("--port tcp:foo", "'foo' is no number", "tcp:9000"),
+            ("--port bogus", "there is no kind 'bogus'"),
+            ("--port tcp:9000:frob=1", "it has no frob="),
+            ("--port tcp", "the port is missing"),
+            ("--port tcp:1:2:3:4:5", "is no endpoint"),
+            ("--port tcp:99999", "'99999' is no port number"),
+            ("--port ssl:x", "'x' is no port number"),
+            ("--port ssl:99999", "no port number"),
+            ("--port ssl:9000:frob=1", "frob= is not known"),
+            ("--port tls:/nonexistent:port=1", "/nonexistent", "No such file"),
+            ("--port haproxy:tcp:x", "'x' is no number"),
+            ("--port haproxy:bogus", "there is no kind 'bogus'"),
+            ("--port systemd:domain=INET:index=0", "systemd has passed no such"),
+            ("--port systemd:domain=INET:name=x", "systemd has passed no such"),
+        ):
+            self.wrong(line, *words)
+
+    def test_wrongCertificates(self) -> None:
+        """
+        A certificate that cannot be read, or does not go with its key, is
+        refused.
+        """
+        authority = makeAuthority()
+        certificate, key = authority.issue(["localhost"])
+        _, otherKey = authority.issue(["localhost"])
+        good = self.write("good.pem", certificate)
+        wrongKey = self.write("wrong.pem", otherKey)
+        noise = self.write("noise.pem", b"not a certificate")
+        self.write("key.pem", key)
+        self.wrong("--certificate /nonexistent.pem", "/nonexistent.pem does not exist")
+        self.wrong(f"--certificate {noise}", "noise.pem")
+        self.wrong(f"--certificate {good}", "key")
+        self.wrong(f"--certificate {good} --private-key {wrongKey}", "key")
+        self.wrong(f"--private-key {wrongKey}", "--private-key goes with --certificate")
+        self.wrong(f"--visitor-key {wrongKey}", "--visitor-certificate")
+        self.wrong(f"--visitor-certificate {noise}", "noise.pem")
+        self.wrong("--client-ca /x", "--client-ca needs TLS", "--certificate")
+        both = f"--certificate {good} --private-key {self.directory}/key.pem"
+        ca = self.write("ca.pem", certificate)
+        for rpc in ("tcp:0", "unix:rpc.sock", "haproxy:tcp:0"):
+            self.wrong(
+                f"{both} --client-ca {ca} --rpc {rpc}", "--rpc", "nobody", "--auth"
+            )
+        secure = self.parse(*f"{both} --client-ca {ca} --rpc ssl:0".split())
+        shown = secure.rpcPort.creator.creator
+        self.assertEqual(shown._clientCAPath, str(ca))
+        self.wrong(f"{both} --client-ca /nonexistent", "/nonexistent")
+        self.wrong(f"--port ssl:9000:privateKey={noise}", "noise.pem")
+        self.assertTrue(self.parse(*both.split()).serverPorts[0].secure)
+
+    def test_selfSigned(self) -> None:
+        """
+        For C{ssl:} without a certificate one is made, once, in the state
+        directory, where only its owner can read it.
+        """
+        state = self.directory / "state"
+        for _ in range(2):
+            options = self.parse("--port", "ssl:9000", "--state-dir", str(state))
+            (port,) = options.serverPorts
+            path = state / "server.pem"
+            self.assertEqual(port.certificatePath, str(path))
+            self.assertEqual(port.fingerprint, fingerprintOfFile(path))
+            self.assertEqual(path.stat().st_mode & 0o777, 0o600)
+
+    def test_selfSignedUnwritable(self) -> None:
+        """
+        A state directory that cannot be written to is a line.
+        """
+        blocked = self.write("file")
+        self.wrong(f"--port ssl:9000 --state-dir {blocked}/x", "server.pem", "cannot")
+
+    def test_noHome(self) -> None:
+        """
+        A user without a home directory has to name a state directory.
+        """
+        with (
+            patch.dict(os.environ, {"XDG_STATE_HOME": ""}),
+            patch.object(Path, "home", side_effect=RuntimeError),
+        ):
+            self.wrong("--port tcp:9000", "--state-dir")
+
+    def test_ports(self) -> None:
+        """
+        The ports that visitors may get.
+        """
+        ports = self.parse("--ports", "30000-31000,8080").portRange
+        self.assertTrue(30000 in ports and 31000 in ports and 8080 in ports)
+        self.assertFalse(31001 in ports)
+        for wrong in ("x", "10-5", "0", "1-70000", "5-", "-5", "1,,2", ""):
+            if wrong:
+                self.wrong(f"--ports {wrong}", "no port range", "30000-31000")
+
+    def test_interface(self) -> None:
+        """
+        The address of visitors' ports is one of this machine.
+        """
+        self.assertEqual(
+            self.parse("--interface", "127.0.0.1")["interface"], "127.0.0.1"
+        )
+        for wrong in ("bogus", "192.0.2.1", "1.2.3.4.5", "2001:db8::1"):
+            self.wrong(f"--interface {wrong}", "no address of this machine")
+
+    def test_seconds(self) -> None:
+        """
+        Times are numbers of seconds.
+        """
+        for option in ("--grace", "--lease", "--handshake-timeout"):
+            for wrong in ("-1", "nan", "inf", "1e9"):
+                self.wrong(f"{option} {wrong}", option, "seconds")
+        self.wrong("--handshake-timeout 0", "more than 0")
+        self.assertRaises(usage.UsageError, self.parse, "--grace", "soon")
+
+    def test_auth(self) -> None:
+        """
+        A checker is named as other Twisted programs have it.
+        """
+        clients = self.write("clients", b"laptop:secret\n")
+        options = self.parse("--auth", f"clients:{clients}")
+        self.assertEqual(len(options["credCheckers"]), 1)
+        self.parse("--auth", "memory:a:b")
+        self.wrong("--auth bogus", "bogus")
+        self.wrong("--auth clients:/nonexistent", "/nonexistent")
+
+    def test_more(self) -> None:
+        """
+        What is no option is refused.
+        """
+        self.assertRaises(usage.UsageError, self.parse, "more")
+        self.assertRaises(usage.UsageError, self.parse, "--frobnicate")
+
+    def test_hostnames(self) -> None:
+        """
+        A certificate is made for the name that was given, or for the
+        machine's.
+        """
+        self.assertEqual(
+            self.parse("--hostname", "t.example").hostnames[0], "t.example"
+        )
+        self.assertEqual(self.parse().hostnames[0], socket.gethostname())
+
+
+class ClientOptionsTests(OptionsTestCase):
+    """
+    C{twistd tunnel-client}.
+    """
+
+    tap = client_tap
+
+    def test_defaults(self) -> None:
+        """
+        Any port leads to port 8080 of this machine.
+        """
+        options = self.parse("--connect", "tcp:server.example:9000")
+        (forward,) = options.forwards
+        self.assertEqual((forward.port, forward.target), (0, "localhost:8080"))
+        self.assertEqual(options.server.host, "server.example")
+
+    def test_connect(self) -> None:
+        """
+        Servers over TCP, TLS and UNIX sockets, with IPv6 addresses too.
+        """
+        for text, host in (
+            ("tcp:server.example:9000", "server.example"),
+            (r"tcp:\:\:1:9000", "::1"),
+            ("tcp:[::1]:9000", "::1"),
+            ("tcp:::1:9000", "::1"),
+            ("tcp://server.example:9000", "server.example"),
+            ("TLS://Server.Example:9000/", "server.example"),
+            ("tls:BÜCHER.test:9000", "xn--bcher-kva.test"),
+            (" ws://a_b--c.test. ", "a_b--c.test."),
+            ("tcp:host=server.example:port=9000", "server.example"),
+            ("tls:server.example:9000", "server.example"),
+            ("tls:host=server.example:port=9000", "server.example"),
+            ("unix:/run/tunnel.sock", ""),
+        ):
+            self.assertEqual(self.parse("--connect", text).server.host, host, text)
+
+    def test_wrongConnect(self) -> None:
+        """
+        A mistyped server is refused.
+        """
+        for line, *words in (
+            ("", "--connect tcp:HOST:PORT"),
+            ("--connect ssl:h:1", "verifies nothing", "tls:HOST:PORT"),
+            ("--connect tcp:h:99999", "'99999' is no port"),
+            ("--connect tcp:h:0", "'0' is no port"),
+            ("--connect tcp:h:x", "'x' is no port"),
+            ("--connect tcp:h", "the port is missing"),
+            ("--connect tcp::9000", "the host is missing"),
+            ("--connect tcp", "the host is missing"),
+            ("--connect localhost:9000", "there is no kind 'localhost'", "tcp:HOST"),
+            ("--connect unix:", "the path is missing"),
+            ("--connect tcp:h:1:frob=2", "it has no frob="),
+            ("--connect tls:h", "the port is missing"),
+            ("--connect tls:h:1:2", "too many parts"),
+            ("--connect tls:h:70000", "no port"),
+            ("--connect tls:h:1:frob=2", "it has no frob="),
+            ("--connect tls:h:1:timeout=x", "'x' is no number"),
+            ("--connect localhost:9000", "tcp:localhost:9000", "tls:localhost:9000"),
+            ("--connect localhost", "the port is missing"),
+            ("--connect tcp://h", "the port is missing"),
+            ("--connect tcp://h:1/path", "'1/path' is no port"),
+            ("--connect tcp:/h:1", "write tcp:HOST:PORT"),
+            (r"--connect tcp:\\h:1", "is no host"),
+            ("--connect https://h/", "is no WebSocket URL", "wss://HOST"),
+            ("--connect https:h:1", "HTTP goes over TCP"),
+            ("--connect wss//h", "is no host", "wss://HOST/PATH"),
+            ("--connect ws:/h", "the host is missing", "ws://HOST:PORT/PATH"),
+            ("--connect ws://h:0/", "'0' is no port"),
+            ("--connect ws://h:x/", "'x' is no port"),
+            ("--connect ws://a/b#c", "follows '#'"),
+            ("--connect tcp:h:1 --proxy http://a..b:1", "is no host"),
+        ):
+            self.wrong(line, *words)
+
+    def test_trust(self) -> None:
+        """
+        Who is trusted: one certificate, some authorities, or anybody.
+        """
+        ca = makeAuthority().write(self.directory / "ca.pem")
+        tls = "--connect tls:h:1"
+        self.parse(*f"{tls} --pin {_PIN}".split())
+        self.parse(*f"{tls} --pin SHA256:{_PIN} --pin {_PIN}".split())
+        self.parse(*f"{tls} --ca {ca}".split())
+        self.parse(*f"{tls} --insecure".split())
+        self.wrong(f"{tls} --pin zz", "--pin", "64 hexadecimal digits")
+        self.wrong(f"{tls} --ca /nonexistent", "/nonexistent")
+        noise = self.write("noise.pem", b"?")
+        self.wrong(f"{tls} --ca {noise}", "noise.pem")
+        self.wrong(f"{tls} --insecure --ca {ca}", "--insecure")
+        self.wrong(f"{tls} --insecure --pin {_PIN}", "--insecure")
+        for option in (f"--pin {_PIN}", f"--ca {ca}", "--insecure"):
+            self.wrong(f"--connect tcp:h:1 {option}", "are about TLS", "tls:HOST:PORT")
+
+    def test_forwards(self) -> None:
+        """
+        Services, by port, by name, or on any port.
+        """
+        specs = [
+            "8080=localhost:3000",
+            "0=[::1]:3000",
+            "=localhost:3001",
+            "db=unix:/run/db.sock",
+            "8443=tls:backend.example:443",
+            "9090=tcp:10.0.0.1:90:timeout=3",
+            " 8081 = tcp://[::1]:80",
+            "8082=My_DB--1.xn--ls8ha:80",
+            "8083=tls:[::1]:80",
+        ]
+        words = [word for spec in specs for word in ("--forward", spec)]
+        options = self.parse("--connect", "tcp:h:1", *words)
+        self.assertEqual(
+            [(each.port, each.name, each.target) for each in options.forwards],
+            [
+                (8080, "", "localhost:3000"),
+                (0, "", "[::1]:3000"),
+                (0, "", "localhost:3001"),
+                (0, "db", "unix:/run/db.sock"),
+                (8443, "", "tls:backend.example:443"),
+                (9090, "", "tcp:10.0.0.1:90:timeout=3"),
+                (8081, "", "tcp://[::1]:80"),
+                (8082, "", "My_DB--1.xn--ls8ha:80"),
+                (8083, "", "tls:[::1]:80"),
+            ],
+        )
+
+    def test_wrongForwards(self) -> None:
+        """
+        A mistyped service is refused.
+        """
+        for spec, *words in (
+            ("x", "has no TARGET", "8080=localhost:3000"),
+            ("localhost:3000", "has no TARGET"),
+            ("70000=h:1", "no port is 70000"),
+            ("1=", "no target"),
+            ("1=h", "'h' is no target", "HOST:PORT"),
+            ("1=h:0", "no target"),
+            ("1=:80", "no target"),
+            ("1=ssl:h:1", "verifies nothing", "tls:"),
+            ("1=tcp:h", "the port is missing"),
+            ("1=tcp:h:99999", "no port"),
+            ("1=tls:h:x", "'x' is no port"),
+            ("1=unix:", "the path is missing"),
+            ("1=bogus:h:80", "there is no kind 'bogus'"),
+            ("1=h:80/", "'80/' is no port"),
+            ("1=80", "write localhost:80"),
+            ("1=http://h:80", "HTTP goes over TCP"),
+            ("1=tls:h:1:trustRoots=/none", "/none"),
+            ("127.0.0.1:80=h:1", "an address before its port", "write 80=h:1"),
+            ("[::]:80=h:1", "an address before its port", "write 80=h:1"),
+            ("udp/::1:53=h:1", "an address before its port", "write udp/53=h:1"),
+            ("0.0.0.0:80:h:1", "an address before its port", "write 80=h:1"),
+            ("80:h:1", "has no TARGET; write 80=h:1"),
+            ("80:[::1]:1", "has no TARGET; write 80=[::1]:1"),
+            ("80:81", "has no TARGET; write 80=localhost:81"),
+            ("tcp:h:1:timeout=3", "has no TARGET"),
+            ("a/b=h:1", "a name has letters"),
+            ("x" * 65 + "=h:1", "a name has"),
+        ):
+            message = self.wrong(f"--connect tcp:h:1 --forward {spec}", *words)
+            self.assertIn("--forward", message)
+        twice = "--connect tcp:h:1 --forward 1=h:1 --forward 1=h:"
+        self.wrong(f"{twice}1", "there twice")
+        self.wrong(f"{twice}2", "port 1")
+        self.wrong("--connect tcp:h:1 --forward a=h:1 --forward a=h:2", "ask for a")
+        self.parse(
+            *["--connect", "tcp:h:1", "--forward", "0=h:1", "--forward", "0=h:2"]
+        )
+
+    def test_credentials(self) -> None:
+        """
+        Credentials come from the environment or a file, and from the command
+        line on top.
+        """
+        connect = ("--connect", "tcp:h:1")
+        path = self.write("me.json", b'{"id": "file", "n": 1}')
+        fromFile = self.parse(*connect, "--credentials-file", str(path))
+        self.assertEqual(fromFile["credentials"], {"id": "file", "n": 1})
+        with patch.dict(os.environ, {"TRISTUNNEL_CREDENTIALS": '{"id": "env"}'}):
+            fromEnvironment = self.parse(*connect)
+            both = self.parse(
+                *connect, "--credentials", "id=me", "--credentials", "a=="
+            )
+        self.assertEqual(fromEnvironment["credentials"], {"id": "env"})
+        self.assertEqual(both["credentials"], {"id": "me", "a": "="})
+
+    def test_wrongCredentials(self) -> None:
+        """
+        Credentials that are none are refused, without showing them.
+        """
+        connect = "--connect tcp:h:1"
+        self.wrong(f"{connect} --credentials hunter2", "KEY=VALUE")
+        self.wrong(f"{connect} --credentials =x", "KEY=VALUE")
+        self.wrong(
+            f"{connect} --credentials-file /nonexistent", "/nonexistent", "No such file"
+        )
+        self.wrong(f"{connect} --credentials-file {self.directory}", "cannot be read")
+        for content in (b"hunter2", b'["hunter2"]', b'"hunter2"', b"[" * 50_000, b""):
+            path = self.write("me.json", content)
+            message = self.wrong(f"{connect} --credentials-file {path}", "JSON object")
+            self.assertNotIn("hunter2", message)
+        path = self.write("me.json", b'\xff"hunter2"')
+        self.wrong(f"{connect} --credentials-file {path}", "UTF-8")
+        for text in ("hunter2", json.dumps(["hunter2"]), "null"):
+            with patch.dict(os.environ, {"TRISTUNNEL_CREDENTIALS": text}):
+                message = self.wrong(connect, "TRISTUNNEL_CREDENTIALS", "JSON object")
+            self.assertNotIn("hunter2", message)
+
+    def test_seconds(self) -> None:
+        """
+        The grace is a number of seconds.
+        """
+        for wrong in ("-1", "nan"):
+            self.wrong(f"--connect tcp:h:1 --grace {wrong}", "--grace takes seconds")

@@ -1,0 +1,230 @@
+"""
+The command lines' WebSocket parts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogLevel, globalLogPublisher
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+
+from tristunnel.cli import client_tap, server_tap
+from tristunnel.client.dialects import makeClient
+from tristunnel.client.visitor import VisitorService
+from tristunnel.dialects.base.client_service import TunnelClientService
+from tristunnel.dialects.relay.client_service import RelayHostService
+from tristunnel.dialects.vtunnel.client_service import VTunnelClientService
+from tristunnel.forwards.forward import parseForward
+from tristunnel.model.observer import ClientObserver
+
+
+class ClientTests(SynchronousTestCase):
+    """
+    C{twistd tunnel-client}.
+    """
+
+    def setUp(self) -> None:
+        """Keep credentials out of the environment."""
+        self.state = self.mktemp()
+        self.patch(client_tap.os, "environ", {})
+
+    def parse(self, *arguments: str) -> Any:
+        """
+        Parse a command line.
+        """
+        options = client_tap.Options()
+        options.parseOptions([*arguments, "--state-dir", self.state])
+        return options
+
+    def make(self, *arguments: str) -> Any:
+        """
+        Make the service of a command line.
+        """
+        options = self.parse(*arguments)
+        return makeClient(
+            MemoryReactorClock(), options, ClientObserver(), lambda reason: None
+        )
+
+    def assertWrong(self, words: str, *arguments: str) -> None:
+        """
+        Check that a command line is refused with a reason.
+        """
+        error = self.assertRaises(UsageError, self.parse, *arguments)
+        self.assertIn(words, str(error))
+
+    def test_dialects(self) -> None:
+        """
+        Each dialect has a service of its own.
+        """
+        ws = ("--connect", "ws://h:1/host")
+        for kind, arguments in (
+            (TunnelClientService, ws),
+            (TunnelClientService, ("--connect", "wss://h/tunnel", "--insecure")),
+            (
+                VTunnelClientService,
+                (*ws, "--dialect", "vtunnel", "--forward", "9000=localhost:3000"),
+            ),
+            (
+                RelayHostService,
+                (*ws, "--dialect", "relay", "--forward", "=localhost:25565"),
+            ),
+            (VisitorService, (*ws, "--listen", "tcp:25565:interface=127.0.0.1")),
+            (
+                VisitorService,
+                ("--connect", "tcp:h:1", "--listen", "5432", "--service", "db"),
+            ),
+        ):
+            service = self.make(*arguments)
+            self.assertIs(kind, type(service))
+            service.lease = None
+
+    def test_wrong(self) -> None:
+        """
+        What does not go together is refused with what would.
+        """
+        ws = ("--connect", "ws://h:1/tunnel")
+        for words, arguments in (
+            ("is one of framed, vtunnel", (*ws, "--dialect", "x")),
+            ("ws://", ("--connect", "tcp:h:1", "--dialect", "vtunnel")),
+            ("--service NAME", ("--connect", "tcp:h:1", "--listen", "5432")),
+            ("goes with --listen", (*ws, "--service", "db")),
+            ("9000=localhost:3000", (*ws, "--dialect", "vtunnel")),
+            (
+                "UDP",
+                (*ws, "--dialect", "vtunnel", "--forward", "udp/5353=localhost:53"),
+            ),
+            (
+                "one end",
+                (
+                    *ws,
+                    *("--dialect", "relay"),
+                    *("--forward", "=a:1", "--forward", "=b:1"),
+                ),
+            ),
+            ("NAME=TARGET", (*ws, "--private", "--forward", "80=localhost:80")),
+            ("is no endpoint", (*ws, "--listen", "nonsense:1")),
+            ("--header is about", ("--connect", "tcp:h:1", "--header", "A=b")),
+            ("wss://", (*ws, "--insecure")),
+            ("no WebSocket URL", ("--connect", "http://h/tunnel")),
+            ("no WebSocket URL", ("--connect", "ws://")),
+            ("no WebSocket URL", ("--connect", "ws://h:99999/")),
+            ("--proxy names a SOCKS", (*ws, "--proxy", "socks://h:1")),
+            ("--proxy takes", (*ws, "--proxy", "ftp://h:1")),
+            ("--ping-interval", (*ws, "--ping-interval", "-1")),
+            ("--header takes", (*ws, "--header", "A")),
+        ):
+            self.assertWrong(words, *arguments)
+
+    def test_credentials(self) -> None:
+        """
+        Dialects without a handshake say credentials in a header; the framed
+        one does not need to.
+        """
+        base = ("--connect", "ws://h/host", "--forward", "9=localhost:1")
+        user = ("--credentials", "id=me", "--credentials", "secret=x")
+        for expected, arguments in (
+            ({}, user),
+            ({"Authorization": "Basic bWU6eA=="}, ("--dialect", "vtunnel", *user)),
+            (
+                {"Authorization": "Bearer t"},
+                ("--dialect", "vtunnel", "--credentials", "token=t"),
+            ),
+            (
+                {"authorization": "mine"},
+                ("--dialect", "vtunnel", *user, "--header", "authorization=mine"),
+            ),
+        ):
+            options = self.parse(*base, *arguments)
+            self.assertEqual(expected, options.server.endpoint._headers)
+
+    def test_tlsTarget(self) -> None:
+        """
+        A target may be written as vtunnel's users do.
+        """
+        reactor = MemoryReactorClock()
+        forward = parseForward(reactor, "8085=tls://host.example:443")
+        self.assertEqual(
+            type(parseForward(reactor, "8085=tls:host.example:443").endpoint),
+            type(forward.endpoint),
+        )
+        self.assertEqual("tls://host.example:443", forward.target)
+
+
+class ServerTests(SynchronousTestCase):
+    """
+    C{twistd tunnel}.
+    """
+
+    def parse(self, *arguments: str) -> Any:
+        """
+        Parse a command line.
+        """
+        options = server_tap.Options()
+        options.parseOptions([*arguments, "--state-dir", self.mktemp()])
+        return options
+
+    def test_port(self) -> None:
+        """
+        A platform's port is taken unless another is given.
+        """
+        self.patch(server_tap.os, "environ", {"PORT": "12345"})
+        (port,) = self.parse().serverPorts
+        self.assertEqual("tcp:12345", port.description)
+        (port,) = self.parse("--port", "tcp:1").serverPorts
+        self.assertEqual("tcp:1", port.description)
+        self.patch(server_tap.os, "environ", {"PORT": "x"})
+        self.assertRaises(UsageError, self.parse)
+        self.patch(server_tap.os, "environ", {})
+        (port,) = self.parse().serverPorts
+        self.assertEqual("tcp:9000", port.description)
+
+    def test_paths(self) -> None:
+        """
+        Clients' paths are paths, and nobody else's.
+        """
+        options = self.parse("--websocket-path", "/", "--websocket-path", "/a/b")
+        self.assertEqual(["/", "/a/b"], options.webSocketPaths)
+        for path in ("tunnel", "/host/x", "/rpc", "/health", "//"):
+            self.assertRaises(UsageError, self.parse, "--websocket-path", path)
+
+    def test_proxies(self) -> None:
+        """
+        Trusted proxies are addresses.
+        """
+        self.parse("--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "unix")
+        self.assertRaises(UsageError, self.parse, "--trusted-proxy", "x")
+
+    def test_masker(self) -> None:
+        """
+        An operator is warned where autobahn is slow, and not elsewhere.
+        """
+        events: list[Any] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        for fast, count in ((True, 0), (False, 1)):
+            self.patch(server_tap, "USES_NVX", fast)
+            events.clear()
+            server_tap._warnIfSlow()
+            slow = [
+                event
+                for event in events
+                if event["log_level"] == LogLevel.warn
+                and "autobahn" in str(event["log_format"])
+            ]
+            self.assertEqual(count, len(slow))
+
+    def test_examples(self) -> None:
+        """
+        The proxies' examples name the paths that there are.
+        """
+        for name in ("nginx.conf", "haproxy.cfg"):
+            text = (_DOCS / "proxies" / name).read_text()
+            for path in ("tunnel", "host", "client", "rpc", "RPC2", "health"):
+                self.assertIn(path, text)
+
+
+_DOCS = Path(__file__).parent.parent.parent / "docs"

@@ -1,0 +1,444 @@
+"""
+The dashboard in a real browser, of a real server.
+
+With the environment variable TRISTUNNEL_SCREENSHOTS, the name of a directory,
+pictures for the documentation are written there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.trial.unittest import TestCase
+
+from tests.dashboard.browser import Browser, chromium
+from tests.dashboard.pictures import smallPNG
+from tests.support.processes import Program, startTristunnel
+from tristunnel.auth.tokens_store import TokenStore
+from tristunnel.model.permissions import Permissions
+
+reactor: Any = _reactor
+
+if chromium() is None:
+    skip = "Chromium is not installed"
+
+
+class Talkative(Protocol):
+    """
+    Answers with thrice what it hears.
+    """
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Answer.
+        """
+        assert self.transport is not None
+        self.transport.write(data * 3)
+
+
+class Visitor(Protocol):
+    """
+    Says something, and goes on as long as it is answered.
+
+    @ivar gone: Fires when the connection is gone.
+    """
+
+    def __init__(self) -> None:
+        self.gone: Deferred[None] = Deferred()
+        self.answered: Deferred[None] = Deferred()
+
+    def connectionMade(self) -> None:
+        """
+        Begin.
+        """
+        assert self.transport is not None
+        self.transport.write(b"hello" * 1000)
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        There is an answer.
+        """
+        if not self.answered.called:
+            self.answered.callback(None)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        """
+        It is over.
+        """
+        self.gone.callback(None)
+
+
+class Stranger(Protocol):
+    """
+    Says what nobody understands.
+
+    @param words: What it says.
+
+    @ivar gone: Fires when the connection is gone.
+    """
+
+    def __init__(self, words: bytes) -> None:
+        self.gone: Deferred[None] = Deferred()
+        self._words = words
+
+    def connectionMade(self) -> None:
+        """
+        Say it.
+        """
+        assert self.transport is not None
+        self.transport.write(self._words)
+
+    def connectionLost(self, reason: Any = None) -> None:
+        """
+        It is over.
+        """
+        self.gone.callback(None)
+
+
+class BrowserTests(TestCase):
+    """
+    Logging in, watching and acting.
+    """
+
+    timeout = 240
+
+    async def setUp(self) -> None:  # type: ignore[override]
+        """
+        Start a server that asks everybody, and a browser.
+        """
+        self.directory = Path(self.mktemp()).absolute()
+        self.directory.mkdir(parents=True)
+        clients = self.directory / "clients"
+        clients.write_text("alice:open sesame\nbob:open sesame\n")
+        clients.chmod(0o600)
+        self.store = TokenStore(self.directory / "tokens")
+        self.operator = self.store.create(
+            "operator", Permissions(may=frozenset({"admin"}))
+        )
+        self.store.create("laptop", Permissions(maxTunnels=5, rate=10_000_000))
+        self.server = self.startProgram(
+            "tunnel",
+            *("--port", "tcp:0:interface=127.0.0.1", "--interface", "127.0.0.1"),
+            *("--auth", f"clients:{clients}"),
+            *("--auth", f"tokens:{self.directory / 'tokens'}"),
+        )
+        listening = await self.server.says(r"Listening for clients on \S+:(\d+)")
+        self.port = int(listening[1])
+        self.browser = await Browser.start(reactor, self.directory / "browser")
+        self.addCleanup(self.browser.stop)
+
+    def startProgram(self, command: str, *options: str) -> Program:
+        """
+        Start a server or a client.
+        """
+        program = startTristunnel(
+            reactor,
+            command,
+            [*options, "--state-dir", str(self.directory / command)],
+            self.directory,
+            {
+                "TRISTUNNEL_CREDENTIALS": json.dumps(
+                    {"id": "alice", "secret": "open sesame"}
+                )
+            },
+        )
+        self.addCleanup(program.stop)
+        return program
+
+    async def startClient(self) -> int:
+        """
+        Start a client.
+
+        @return: The port for its visitors.
+        """
+        echo = reactor.listenTCP(
+            0, Factory.forProtocol(Talkative), interface="127.0.0.1"
+        )
+        self.addCleanup(echo.stopListening)
+        client = self.startProgram(
+            "tunnel-client",
+            *("--connect", f"tcp:127.0.0.1:{self.port}"),
+            *("--forward", f"shop=127.0.0.1:{echo.getHost().port}"),
+        )
+        return int((await client.says(r"^tcp://\S+:(\d+)$"))[1])
+
+    async def visit(self, port: int) -> Visitor:
+        """
+        Come as a visitor.
+        """
+        visitor: Visitor = await connectProtocol(
+            HostnameEndpoint(reactor, "127.0.0.1", port), Visitor()
+        )
+        await visitor.answered
+        return visitor
+
+    async def logIn(self, name: str = "alice", password: str = "open%20sesame") -> None:
+        """
+        Open the dashboard.
+        """
+        await self.browser.open(f"http://{name}:{password}@127.0.0.1:{self.port}/")
+        await self.browser.until("document.getElementById('live').className === 'on'")
+
+    def checkQuiet(self) -> None:
+        """
+        Nothing was complained about, and nothing was asked of others.
+        """
+        self.assertEqual(self.browser.complaints, [])
+        for url in self.browser.requested:
+            self.assertRegex(url, rf"^http://([^/@]*@)?127\.0\.0\.1:{self.port}/")
+
+    async def test_day(self) -> None:
+        """
+        Log in, see a tunnel and a visitor appear, send the visitor away, close
+        the tunnel, and see them go; all without a reload.
+        """
+        browser = self.browser
+        await self.logIn()
+        tunnels, visitors = "[data-list=tunnels] tr", "[data-list=visitors] tr"
+        self.assertFalse(
+            await browser.evaluate(f"!!document.querySelector('{tunnels}')")
+        )
+        port = await self.startClient()
+        await browser.until(f"document.querySelector('{tunnels}')")
+        row = await browser.evaluate(f"document.querySelector('{tunnels}').innerText")
+        self.assertIn("shop", row)
+        visitor = await self.visit(port)
+        await browser.until(f"document.querySelector('{visitors}')")
+
+        await browser.follow(f"{visitors} a.end")
+        self.assertIn("Send visitor", await browser.evaluate("document.title"))
+        await browser.follow("button.danger")
+        await visitor.gone
+        text = await browser.evaluate("document.querySelector('.done').innerText")
+        self.assertEqual(text, "The visitor was sent away.")
+        await browser.until(f"!document.querySelector('{visitors}')")
+
+        await browser.follow(f"{tunnels} a.end")
+        self.assertEqual(
+            await browser.evaluate("document.title"),
+            "Close tunnel shop? - tristunnel",
+        )
+        await browser.follow("button.danger")
+        await browser.until(
+            f"!document.querySelector('{tunnels}')"
+            " && document.querySelector('.events').innerText.includes('is closed')"
+        )
+        self.checkQuiet()
+
+    async def test_operator(self) -> None:
+        """
+        An operator grants access to somebody's tunnel by the keyboard alone,
+        sees it in the list, takes it back, and revokes a token.
+        """
+        browser = self.browser
+        port = await self.startClient()
+        await self.logIn("operator", self.operator)
+        tunnel = "[data-list=tunnels] a.grant"
+        await browser.until(f"document.querySelector('{tunnel}')")
+        await browser.evaluate(f"document.querySelector('{tunnel}').focus()")
+        await self.turnPage("Enter")
+        self.assertEqual(
+            await browser.evaluate("document.title"),
+            "Grant access to shop - tristunnel",
+        )
+        focused = []
+        for text in ("", "127.0.0.0/8", "", "3"):
+            await browser.press("Tab")
+            focused.append(
+                await browser.evaluate("document.activeElement.labels[0].innerText")
+            )
+            if text:
+                await browser.enter(text)
+        self.assertEqual(
+            focused,
+            [
+                "For how long",
+                "From which address or network",
+                "Only with the token of",
+                "For how many sessions",
+            ],
+        )
+        await self.picture("dashboard-grant", 700)
+        await self.turnPage("Enter")
+        text = await browser.evaluate("document.body.innerText")
+        self.assertIn("Access to shop is granted", text)
+        self.assertRegex(text, r"w3p://127\.0\.0\.1:\d+/access/\w+#[\w-]+")
+
+        await browser.follow("a[href='../']")
+        access, tokens = "[data-list=access] tr", "[data-list=tokens] tr"
+        row = await browser.evaluate(f"document.querySelector('{access}').innerText")
+        for words in ("shop", "operator", "127.0.0.0/8", "3"):
+            self.assertIn(words, row)
+        await self.crowd(port)
+        await browser.follow(f"{access} a.end")
+        await browser.follow("button.danger")
+        await browser.until(f"!document.querySelector('{access}')")
+        self.assertFalse(
+            await browser.evaluate("!!document.querySelector('#access').offsetParent"),
+            "an empty section is shown",
+        )
+
+        await browser.follow(f'{tokens}[data-id="token:laptop"] a.end')
+        self.assertIn("Revoke the token of laptop", await self.titleOf())
+        await browser.follow("button.danger")
+        await browser.until(
+            f"document.querySelector('{tokens}[data-id=\"token:laptop\"]')"
+            ".innerText.includes('revoked')"
+        )
+        self.assertIsNotNone(self.store.read().byName["laptop"].revoked)
+        self.checkQuiet()
+
+    async def titleOf(self) -> str:
+        """
+        What the page is called.
+        """
+        title: str = await self.browser.evaluate("document.title")
+        return title
+
+    async def turnPage(self, key: str) -> None:
+        """
+        Press a key that leads to another page.
+        """
+        await self.browser.during(
+            "Page.loadEventFired",
+            lambda: Deferred.fromCoroutine(self.browser.press(key)),
+        )
+
+    async def picture(self, name: str, width: int, dark: bool = False) -> None:
+        """
+        Take a picture, if pictures are wanted.
+        """
+        where = os.environ.get("TRISTUNNEL_SCREENSHOTS")
+        if where:
+            Path(where).mkdir(parents=True, exist_ok=True)
+            path = Path(where) / f"{name}.png"
+            await self.browser.picture(path, width, dark, 1760)
+            # At the end, since it takes a while.
+            self.addCleanup(lambda: path.write_bytes(smallPNG(path.read_bytes())))
+
+    async def crowd(self, port: int) -> None:
+        """
+        Take pictures, if they are wanted, of visitors who come and go.
+        """
+        if not os.environ.get("TRISTUNNEL_SCREENSHOTS"):
+            return
+        for probe in (b"ssh-2.0\r\n", b"\x16\x03\x01"):
+            stranger = await connectProtocol(
+                HostnameEndpoint(reactor, "127.0.0.1", self.port), Stranger(probe)
+            )
+            await stranger.gone
+        visitors: list[Any] = []
+        turns = count()
+
+        def speak() -> None:
+            turn = next(turns)
+            for number, visitor in enumerate(visitors):
+                size = 4000 * (number + 1) * (1.3 + math.sin(turn / 40 + number))
+                visitor.transport.write(bytes(int(size)))
+
+        speaking = LoopingCall(speak)
+        speaking.start(0.2)
+        for _ in range(5):
+            visitors.append(await self.visit(port))
+            await deferLater(reactor, 25)
+        for name, width, dark in (
+            ("dashboard-light", 1100, False),
+            ("dashboard-dark", 1100, True),
+            ("dashboard-phone", 390, False),
+        ):
+            await self.picture(name, width, dark)
+        speaking.stop()
+        for visitor in visitors:
+            visitor.transport.abortConnection()
+            await visitor.gone
+
+    async def test_keyboard(self) -> None:
+        """
+        What can be clicked can be reached with the keyboard, and keeps the
+        focus while the page changes.
+        """
+        browser = self.browser
+        await self.startClient()
+        await self.logIn()
+        await browser.until("document.querySelector('[data-list=tunnels] a.end')")
+        focused = []
+        for _ in range(4):
+            await browser.press("Tab")
+            focused.append(
+                await browser.evaluate(
+                    "document.activeElement.getAttribute('aria-label')"
+                    " || document.activeElement.innerText"
+                )
+            )
+        self.assertEqual(
+            focused,
+            [
+                "Skip to the content",
+                "Pause",
+                "Grant access to shop",
+                "Close tunnel shop",
+            ],
+        )
+        await browser.evaluate(
+            "document.querySelector('[data-list=tunnels] a').focus()"
+        )
+        before = await browser.evaluate(
+            "document.querySelector('[data-list=tunnels] [data-f=age]').textContent"
+        )
+        await browser.until(
+            "document.querySelector('[data-list=tunnels] [data-f=age]').textContent"
+            f" !== {json.dumps(before)}"
+        )
+        self.assertEqual(
+            await browser.evaluate("document.activeElement.className"), "grant"
+        )
+        self.checkQuiet()
+
+    async def test_withoutScript(self) -> None:
+        """
+        Without JavaScript the page says the same.
+        """
+        await self.startClient()
+        await self.browser.call("Emulation.setScriptExecutionDisabled", value=True)
+        await self.browser.open(f"http://alice:open%20sesame@127.0.0.1:{self.port}/")
+        text = await self.browser.evaluate("document.body.innerText")
+        for words in ("shop", "Reload", "As of", "Client alice connected"):
+            self.assertIn(words, text)
+        self.assertNotIn("Pause", text)
+        self.checkQuiet()
+
+    async def test_framed(self) -> None:
+        """
+        A page of another origin can neither show it in a frame nor post to it.
+        """
+        await self.startClient()
+        await self.logIn()
+        browser = self.browser
+        # Of another origin, with the password known to the browser.
+        await browser.open(f"http://localhost:{self.port}/health")
+        await browser.evaluate(
+            f"""void (() => {{
+              const form = document.createElement('form');
+              form.method = 'post';
+              form.action = 'http://127.0.0.1:{self.port}/dashboard/act';
+              document.body.append(form);
+            }})()"""
+        )
+        await browser.during(
+            "Page.loadEventFired",
+            lambda: Deferred.fromCoroutine(
+                browser.evaluate("void document.querySelector('form').submit()")
+            ),
+        )
+        text = await browser.evaluate("document.body.innerText")
+        self.assertIn("A page from another site may not call this server", text)

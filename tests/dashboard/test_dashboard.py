@@ -1,0 +1,649 @@
+"""
+Tests for L{tristunnel.web.dashboard}, over HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from html import unescape
+from typing import Any
+from urllib.parse import urlencode
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.dashboard.watched import PEER, Connection, WatchedTestCase
+from tests.service.test_tunnel_service import Session
+from tristunnel.auth.realm import ANONYMOUS_IDENTITY, Identity
+from tristunnel.dashboard import live, render, view
+from tristunnel.dashboard.words import age, amount, path
+from tristunnel.errors import TunnelError
+
+HERE = "127.0.0.1:9000"
+"""A name for this server that nobody can make lead elsewhere."""
+
+
+class WordsTests(SynchronousTestCase):
+    """
+    L{tristunnel.dashboard.words}.
+    """
+
+    def test_amount(self) -> None:
+        """
+        Bytes have three digits at the most.
+        """
+        for size, text in (
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (99_949, "99.9 kB"),
+            (99_950, "100 kB"),
+            (999_499, "999 kB"),
+            (999_500, "1.0 MB"),
+            (1e18, "1000 PB"),
+        ):
+            self.assertEqual(amount(size), text)
+
+    def test_age(self) -> None:
+        """
+        A time has its two greatest units.
+        """
+        for seconds, text in (
+            (-1, "0 s"),
+            (59.9, "59 s"),
+            (61, "1 min 1 s"),
+            (3660, "1 h 1 min"),
+            (90000, "1 d 1 h"),
+        ):
+            self.assertEqual(age(seconds), text)
+
+    def test_path(self) -> None:
+        """
+        The newest value is at the right edge, the greatest at the top.
+        """
+        self.assertEqual(path([], 0, 10, 5, 3), "M0 5H10")
+        self.assertEqual(path([0, 4], 4, 10, 5, 3), "M5.0 5.0L10.0 1.0")
+        self.assertEqual(
+            path([9, 0, 0, 4], 4, 10, 5, 3, True), "M0.0 5.0L5.0 5.0L10.0 1.0V5H0.0Z"
+        )
+        self.assertEqual(path([0, 0], 0, 10, 5, 2), "M0.0 5.0L10.0 5.0")
+
+
+class TemplateTests(SynchronousTestCase):
+    """
+    The page and its script agree.
+    """
+
+    def test_slots(self) -> None:
+        """
+        The rows that the script fills have the fields that the template has.
+        """
+        template = render.partOf("page.xml").decode()
+        for name in view.LISTS:
+            part = re.search(rf't:render="{name}">(.*?)</(?:tbody|ol)>', template, re.S)
+            assert part is not None
+            slots = set(re.findall(r'<t:slot name="(\w+)"/>', part[1]))
+            self.assertEqual(slots, set(render._slotsOf(name)), name)
+            fields = re.findall(r'data-[fd]="(\w+)"', part[1])
+            self.assertLessEqual(set(fields), slots)
+
+    def test_selfContained(self) -> None:
+        """
+        Nothing is fetched from elsewhere, and nothing that the policy forbids
+        is on the pages.
+        """
+        for name in ("page.xml", "question.xml", "style.css", "live.js"):
+            text = render.partOf(name).decode()
+            text = text.replace("http://twistedmatrix.com/ns/twisted.web.template", "")
+            self.assertNotRegex(text, r"https?:|//[a-z]|@import|innerHTML|eval\(")
+            self.assertNotRegex(text, r"<style|\sstyle=|\son[a-z]+=\"|<script>")
+
+
+class DashboardTestCase(WatchedTestCase):
+    """
+    A dashboard where nobody is asked who they are.
+    """
+
+    def page(self, *headers: str, path: str = "/") -> str:
+        """
+        Ask for a page.
+        """
+        status, _, body = self.ask(path, *headers, host=HERE)
+        self.assertEqual(status, 200, body)
+        return unescape(body)
+
+    def enter(self, name: str = "") -> Any:
+        """
+        Let a client in.
+
+        @return: The client, and the codes with which it was ended.
+        """
+        identity = Identity(name) if name else ANONYMOUS_IDENTITY
+        ended: list[str] = []
+        client = self.service.clients.enter(
+            identity,
+            "203.0.113.5:40000",
+            "framed",
+            lambda reason: ended.append(reason.code.name),
+            Session(),
+        )
+        self.watch.observer.clientConnected(PEER, identity, "framed")
+        return client, ended
+
+    def tunnelId(self, number: int = 0) -> str:
+        """
+        The id of a tunnel.
+        """
+        return self.watch.tally.tunnels[number].id
+
+    def question(self, identifier: str, *headers: str) -> tuple[str, dict[str, str]]:
+        """
+        Ask for the page with the button.
+
+        @return: The cookie, and the form's fields.
+        """
+        status, answer, body = self.ask(
+            f"/dashboard/end?id={identifier}", *headers, host=HERE
+        )
+        self.assertEqual(status, 200, body)
+        fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', body))
+        self.assertEqual(set(fields), {"form", "id"})
+        cookie = answer["set-cookie"]
+        self.assertIn("HttpOnly", cookie)
+        self.assertIn("samesite=strict", cookie.lower())
+        return cookie.partition(";")[0], fields
+
+    def post(
+        self, fields: dict[str, str], *headers: str, host: str = HERE
+    ) -> tuple[int, dict[str, str], str]:
+        """
+        Post a form.
+        """
+        return self.ask(
+            "/dashboard/act",
+            *headers,
+            method="POST",
+            host=host,
+            body=urlencode(fields).encode(),
+        )
+
+    def end(self, identifier: str, *headers: str) -> tuple[int, dict[str, str], str]:
+        """
+        Ask for the question and say yes.
+        """
+        cookie, fields = self.question(identifier, *headers)
+        return self.post(
+            fields, f"Cookie: {cookie}", f"Origin: http://{HERE}", *headers
+        )
+
+
+class ReadingTests(DashboardTestCase):
+    """
+    The page itself.
+    """
+
+    def test_empty(self) -> None:
+        """
+        Where nothing is, the page says what to do.
+        """
+        page = self.page()
+        self.assertIn("tunnel-client --connect tcp:127.0.0.1:9000", page)
+        self.assertRegex(page, r'<p class="note" data-note="tunnels" hidden')
+        self.assertNotRegex(page, r'data-none="tunnels" hidden')
+
+    def test_everything(self) -> None:
+        """
+        It shows clients, tunnels, visitors, refusals and events.
+        """
+        self.enter()
+        self.open(self.owner(), name="shop")
+        self.visit(sent=12345)
+        self.watch.observer.peerRefused(PEER, TunnelError("protocol-error"))
+        self.clock.advance(20)
+        page = self.page()
+        for text in (
+            "203.0.113.5:40000",
+            '<b data-f="title">shop</b>',
+            "tcp://server:8011",
+            "192.0.2.7:50000",
+            "12.3 kB",
+            "20 s",
+            '<td role="cell" data-f="code">protocol-error</td>',
+            "Tunnel shop of anonymous is open at tcp://server:8011",
+            f"dashboard/end?id={self.tunnelId()}",
+        ):
+            self.assertIn(text, page)
+
+    def test_hostile(self) -> None:
+        """
+        What strangers can have written on the page is text.
+        """
+        reason = TunnelError("protocol-error", 'said <script>alert(1)</script> & "x"')
+        self.watch.observer.peerRefused(PEER, reason)
+        _, _, body = self.ask("/", host=HERE)
+        self.assertNotIn("<script>alert", body)
+        self.assertIn("&lt;script&gt;alert(1)", body)
+        _, _, body = self.ask("/?done=<script>", host=HERE)
+        self.assertNotIn("done=", body)
+        self.assertNotIn('class="done"', body)
+
+    def test_headers(self) -> None:
+        """
+        Browsers are told to let nobody else have a hand in it.
+        """
+        for path_ in ("/", "/dashboard/live.js", "/dashboard/style.css"):
+            _, headers, _ = self.ask(path_, host=HERE)
+            policy = headers["content-security-policy"]
+            self.assertIn("default-src 'none'", policy)
+            self.assertIn("frame-ancestors 'none'", policy)
+            self.assertNotIn("unsafe", policy)
+            self.assertEqual(headers["x-frame-options"], "DENY")
+            self.assertEqual(headers["x-content-type-options"], "nosniff")
+        self.assertEqual(self.ask("/", method="HEAD", host=HERE)[0], 200)
+
+    def test_bounded(self) -> None:
+        """
+        With many visitors, those who have moved the most are shown.
+        """
+        self.patch(view, "VISITORS", 2)
+        self.open(self.owner(), visitors=10)
+        for sent in (1, 5000, 2, 4000):
+            self.visit(sent=sent)
+        page = self.page()
+        self.assertIn("2 of 4 are shown", page)
+        self.assertIn("5.0 kB", page)
+        self.assertIn("4.0 kB", page)
+        self.assertNotIn(f"{self.tunnelId()}.3", page)
+
+    def test_rates(self) -> None:
+        """
+        The graphs' beat measures what passes.
+        """
+        self.open(self.owner())
+        visitor = self.visit()
+        self.watch.lag.start()
+        self.clock.advance(1)
+        for _ in range(4):
+            visitor.received += 500
+            self.clock.advance(1)
+        self.watch.lag.stop()
+        page = self.page()
+        self.assertIn('<dd data-total="rateIn">500 B/s</dd>', page)
+
+    def test_repetitions(self) -> None:
+        """
+        A flood of refusals is counted, and pushes out no other event.
+        """
+        self.open(self.owner(), name="shop")
+        for number in range(1000):
+            reason = TunnelError("protocol-error", f"number {number}")
+            self.watch.observer.peerRefused(PEER, reason)
+        page = self.page()
+        self.assertIn("1,000 times", page)
+        self.assertIn("Tunnel shop of anonymous is open", page)
+
+    def test_off(self) -> None:
+        """
+        Without a dashboard there is nothing.
+        """
+        self.build(dashboard=False)
+        for where in ("/", "/dashboard/live.js", "/dashboard/events"):
+            self.assertEqual(self.ask(where, host=HERE)[0], 404)
+        self.assertEqual(self.ask("/metrics", host=HERE)[0], 200)
+
+    def test_rebinding(self) -> None:
+        """
+        A page of another name that was made to lead here reads nothing, where
+        nobody is asked who they are.
+        """
+        for host in ("evil.example", "evil.example:9000"):
+            for where in ("/", "/metrics", "/dashboard/events", "/dashboard/end?id=x"):
+                status, _, body = self.ask(where, host=host)
+                self.assertEqual(status, 403)
+                self.assertIn("--hostname", body)
+        self.build(names=["Tunnel.example"])
+        for host in ("tunnel.example:9000", "localhost", "[::1]:9000"):
+            self.assertEqual(self.ask("/", host=host)[0], 200)
+            self.assertEqual(self.ask("/metrics", host=host)[0], 200)
+
+
+class ActingTests(DashboardTestCase):
+    """
+    Ending something.
+    """
+
+    def test_tunnel(self) -> None:
+        """
+        A tunnel is closed, after a question.
+        """
+        self.open(self.owner(), name="shop")
+        page = self.page(path=f"/dashboard/end?id={self.tunnelId()}")
+        self.assertIn("Close tunnel shop?", page)
+        status, headers, _ = self.end(self.tunnelId())
+        self.assertEqual((status, headers["location"]), (303, "../?done=tunnel"))
+        self.assertEqual(self.watch.tally.tunnels, [])
+        self.assertIn("The tunnel is closed.", self.page(path="/?done=tunnel"))
+
+    def test_visitor(self) -> None:
+        """
+        A visitor is sent away.
+        """
+        self.open(self.owner())
+        visitor = self.visit()
+        status, headers, _ = self.end(f"{self.tunnelId()}.1")
+        self.assertEqual((status, headers["location"]), (303, "../?done=visitor"))
+        self.assertEqual(visitor.refused, "closed")
+
+    def test_client(self) -> None:
+        """
+        A client is disconnected.
+        """
+        client, ended = self.enter()
+        status, headers, _ = self.end(client.id)
+        self.assertEqual((status, headers["location"]), (303, "../?done=client"))
+        self.assertEqual(ended, ["closed"])
+
+    def test_gone(self) -> None:
+        """
+        What is over already cannot be ended.
+        """
+        for identifier in ("nothing", "x.1", "", "%00", "cffffffffffff"):
+            status, _, body = self.ask(f"/dashboard/end?id={identifier}", host=HERE)
+            self.assertEqual(status, 404)
+            self.assertIn("It is gone", body)
+        self.open(self.owner())
+        identifier = self.tunnelId()
+        cookie, fields = self.question(identifier)
+        self.end(identifier)
+        status, _, body = self.post(fields, f"Cookie: {cookie}")
+        self.assertEqual(status, 404)
+
+    def test_forged(self) -> None:
+        """
+        A form is not taken without its cookie, with another one, with another
+        token, or after the server was started anew.
+        """
+        self.open(self.owner())
+        cookie, fields = self.question(self.tunnelId())
+        for form, *headers in (
+            (fields,),
+            (fields, "Cookie: tristunnel_form=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"),
+            (fields, "Cookie: tristunnel_form="),
+            ({**fields, "form": "0" * 64}, f"Cookie: {cookie}"),
+            ({**fields, "form": "\u2603"}, f"Cookie: {cookie}"),
+            ({"id": fields["id"]}, f"Cookie: {cookie}"),
+            ({str(n): "x" for n in range(20)}, f"Cookie: {cookie}"),
+        ):
+            status, _, body = self.post(form, *headers)
+            self.assertEqual(status, 403)
+            self.assertIn("Nothing was done", body)
+        self.assertEqual(len(self.watch.tally.tunnels), 1)
+
+    def test_crossSite(self) -> None:
+        """
+        A page of another site can post nothing, even if it knew it all.
+        """
+        self.open(self.owner())
+        cookie, fields = self.question(self.tunnelId())
+        for headers, host in (
+            (["Origin: https://evil.example"], HERE),
+            (["Origin: null"], HERE),
+            (["Sec-Fetch-Site: cross-site"], HERE),
+            (["Sec-Fetch-Site: same-site"], HERE),
+            (["Origin: http://evil.example"], "evil.example"),
+        ):
+            status, _, _ = self.post(
+                fields, f"Cookie: {cookie}", *headers, host=str(host)
+            )
+            self.assertEqual(status, 403)
+        self.assertEqual(len(self.watch.tally.tunnels), 1)
+
+    def test_byLink(self) -> None:
+        """
+        Nothing is ended by a link, or by any other kind of body.
+        """
+        status, headers, _ = self.ask("/dashboard/act?id=x", host=HERE)
+        self.assertEqual((status, headers["allow"]), (405, "POST"))
+        status, _, _ = self.ask(
+            "/dashboard/act", "Content-Type: text/plain", method="POST", host=HERE
+        )
+        self.assertEqual(status, 415)
+
+
+class AuthTests(DashboardTestCase):
+    """
+    With C{--auth}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Ask everybody, and let two have a tunnel.
+        """
+        super().setUp()
+        self.build(asked=True)
+        for name in ("alice", "bob"):
+            self.open(self.owner(name), name=f"of-{name}")
+            self.enter(name)
+
+    def test_login(self) -> None:
+        """
+        Whoever does not say who it is is asked to, and sees nothing.
+        """
+        for where in ("/", "/dashboard/events", "/dashboard/end?id=x"):
+            for headers in ([], [self.basic("alice", "wrong")]):
+                status, answer, body = self.ask(where, *headers, host=HERE)
+                self.assertEqual(status, 401)
+                self.assertTrue(answer["www-authenticate"].startswith("Basic"))
+                self.assertNotIn("of-alice", body)
+        status, _, _ = self.post({"id": self.tunnelId()})
+        self.assertEqual(status, 401)
+
+    def test_own(self) -> None:
+        """
+        Everybody sees and ends what is theirs.
+        """
+        self.watch.observer.peerRefused(PEER, TunnelError("protocol-error"))
+        page = self.page(self.basic("alice"))
+        self.assertIn("of-alice", page)
+        self.assertNotIn("bob", page)
+        self.assertNotIn("protocol-error", page)
+        other = self.tunnelId(1)
+        status, _, _ = self.ask(
+            f"/dashboard/end?id={other}", self.basic("alice"), host=HERE
+        )
+        self.assertEqual(status, 404)
+        cookie, fields = self.question(self.tunnelId(), self.basic("alice"))
+        status, _, _ = self.post(
+            {**fields, "id": other}, f"Cookie: {cookie}", self.basic("alice")
+        )
+        self.assertEqual(status, 404)
+        status, _, _ = self.post(fields, f"Cookie: {cookie}", self.basic("bob"))
+        self.assertEqual(status, 403)
+        self.assertEqual(len(self.watch.tally.tunnels), 2)
+        self.assertEqual(self.end(self.tunnelId(), self.basic("alice"))[0], 303)
+        self.assertEqual(len(self.watch.tally.tunnels), 1)
+
+    def test_admin(self) -> None:
+        """
+        An admin sees and ends everything.
+        """
+        self.promote("admin")
+        self.watch.observer.peerRefused(PEER, TunnelError("protocol-error"))
+        page = self.page(self.basic("alice"))
+        for text in ("of-alice", "of-bob", "protocol-error", "Client bob connected"):
+            self.assertIn(text, page)
+        self.assertEqual(self.end(self.tunnelId(1), self.basic("alice"))[0], 303)
+
+    def test_anyName(self) -> None:
+        """
+        With a password, the server may be called what it likes, also by forms.
+        """
+        cookie, fields = self.question(self.tunnelId(), self.basic("alice"))
+        status, _, _ = self.post(
+            fields,
+            f"Cookie: {cookie}",
+            "Origin: http://tunnel.example",
+            "Sec-Fetch-Site: same-origin",
+            self.basic("alice"),
+            host="tunnel.example",
+        )
+        self.assertEqual(status, 303)
+
+
+class LiveTests(DashboardTestCase):
+    """
+    C{/dashboard/events}.
+    """
+
+    def listen(self, *headers: str) -> Connection:
+        """
+        Open a page.
+        """
+        connection = Connection(self.site)
+        connection.channel.dataReceived(
+            self.request("/dashboard/events", *headers, host=HERE)
+        )
+        return connection
+
+    def snapshots(self, connection: Connection) -> list[Any]:
+        """
+        What a page was sent since the last time.
+        """
+        lines = re.findall(rb"^data: (.*)$", connection.said(), re.M)
+        return [json.loads(line) for line in lines]
+
+    def test_live(self) -> None:
+        """
+        A tunnel appears and goes, within a second.
+        """
+        page = self.listen()
+        first = page.said()
+        self.assertIn(b"text/event-stream", first)
+        self.assertIn(b"Cache-Control: no-store", first)
+        self.assertIn(b'"tunnels":[]', first)
+        uri = self.open(self.owner(), name="shop")
+        self.clock.advance(live.EVERY)
+        (snapshot,) = self.snapshots(page)
+        self.assertEqual(snapshot["lists"]["tunnels"][0]["title"], "shop")
+        self.assertEqual(snapshot["totals"]["tunnels"], "1")
+        self.close(uri, self.owner())
+        self.clock.advance(live.EVERY)
+        (snapshot,) = self.snapshots(page)
+        self.assertEqual(snapshot["lists"]["tunnels"], [])
+        page.leave()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_shared(self) -> None:
+        """
+        However many pages are open, a snapshot is made once a second, and
+        none when there is no page.
+        """
+        views: list[object] = []
+        make = view.Board.view
+
+        async def counted(board: view.Board, caller: Any) -> view.View:
+            views.append(caller)
+            return await make(board, caller)
+
+        self.patch(view.Board, "view", counted)
+        pages = [self.listen() for _ in range(3)]
+        views.clear()
+        self.clock.advance(1)
+        self.assertEqual(len(views), 1)
+        for page in pages:
+            self.assertEqual(len(self.snapshots(page)) > 0, True)
+            page.leave()
+        self.clock.advance(1)
+        self.assertEqual(len(views), 1)
+
+    def test_slow(self) -> None:
+        """
+        A page that takes nothing gets nothing more, until it does.
+        """
+        page = self.listen()
+        page.said()
+        page.channel.pauseProducing()
+        self.clock.pump([1.0] * 100)
+        self.assertEqual(page.said(), b"")
+        page.channel.resumeProducing()
+        self.clock.advance(1)
+        self.assertEqual(len(self.snapshots(page)), 1)
+        page.leave()
+
+    def test_limits(self) -> None:
+        """
+        A caller can have so many pages open, and all of them so many.
+        """
+        pages = [self.listen() for _ in range(live.PER_CALLER)]
+        status, headers, _ = self.ask("/dashboard/events", host=HERE)
+        self.assertEqual((status, headers["retry-after"]), (429, "30"))
+        pages.pop().leave()
+        pages.append(self.listen())
+        self.assertIn(b"text/event-stream", pages[-1].said())
+        for page in pages:
+            page.leave()
+        self.patch(live, "LISTENERS", 0)
+        self.assertEqual(self.ask("/dashboard/events", host=HERE)[0], 429)
+
+    def test_crossSite(self) -> None:
+        """
+        A page of another site cannot even have it sent.
+        """
+        status, _, _ = self.ask(
+            "/dashboard/events", "Sec-Fetch-Site: cross-site", host=HERE
+        )
+        self.assertEqual(status, 403)
+
+    def test_revoked(self) -> None:
+        """
+        When somebody's grant is over, so is what is sent.
+        """
+        self.build(asked=True)
+        self.promote("admin")
+        page = self.listen(self.basic("alice"))
+        self.assertIn(b'"tunnels":', page.said())
+        caller = self.successResultOf(
+            self.callers.identify(self.basic("alice").split(" ", 1)[1].encode(), PEER)
+        )
+        assert caller.grant is not None
+        caller.grant.end(TunnelError("token-revoked"))
+        self.clock.advance(1)
+        self.assertTrue(page.said().endswith(b"0\r\n\r\n"))
+        self.clock.advance(1)
+        page.leave()
+
+    def test_keptAlive(self) -> None:
+        """
+        Where nothing changes, a line is sent now and then.
+        """
+        make = view.Board.view
+        same: list[view.View] = []
+
+        async def still(board: view.Board, caller: Any) -> view.View:
+            if not same:
+                same.append(await make(board, caller))
+            return same[0]
+
+        self.patch(view.Board, "view", still)
+        page = self.listen()
+        page.said()
+        self.clock.pump([1.0] * live.ALIVE)
+        self.assertIn(b":\n\n", page.said())
+        page.leave()
+
+    def test_failed(self) -> None:
+        """
+        A snapshot that fails is logged, and the pages may ask again.
+        """
+
+        async def broken(board: view.Board, caller: Any) -> view.View:
+            raise ZeroDivisionError
+
+        page = self.listen()
+        self.patch(view.Board, "view", broken)
+        self.clock.advance(1)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertTrue(page.said().endswith(b"0\r\n\r\n"))
+        status, _, body = self.ask("/", host=HERE)
+        self.assertEqual((status, body), (500, "Internal error\n"))
+        self.flushLoggedErrors(ZeroDivisionError)

@@ -1,0 +1,167 @@
+"""
+Tests for L{tristunnel.dataplane.closing}.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ServerEndpoint, wrapServerTLS
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.ssl import Certificate, PrivateCertificate
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from tests.tls.authority import makeAuthority
+from tristunnel.dataplane import closing
+from tristunnel.dataplane.closing import SLOWEST, WriteDeadline
+from tristunnel.dataplane.kernel import unsent
+
+
+class DeadlineTests(SynchronousTestCase):
+    """
+    Deadlines over memory.
+    """
+
+    def setUp(self) -> None:
+        """
+        A connection with bytes that nobody takes.
+        """
+        self.clock = Clock()
+        self.transport = StringTransport()
+        self.left = 1000 * SLOWEST
+        self.patch(closing, "unsent", lambda transport: self.left)
+
+    def close(self, patient: bool) -> Any:
+        """
+        Close it within ten seconds.
+        """
+        deadline = WriteDeadline(self.clock, self.transport, 10.0, patient)
+        deadline.close()
+        return deadline
+
+    def test_cut(self) -> None:
+        """
+        Who has not taken everything in time is cut off, slow or not.
+        """
+        deadline = self.close(False)
+        self.assertTrue(self.transport.disconnecting)
+        self.clock.advance(9)
+        self.left //= 2
+        self.assertFalse(self.transport.disconnected)
+        self.clock.advance(1)
+        self.assertTrue(self.transport.disconnected)
+        self.assertFalse(deadline.active())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_patient(self) -> None:
+        """
+        Who takes some of it all the time may go on, and is cut off when that
+        stops or is next to nothing.
+        """
+        self.close(True)
+        for _ in range(5):
+            self.left -= 10 * SLOWEST
+            self.clock.advance(10)
+        self.assertFalse(self.transport.disconnected)
+        self.left -= 10 * SLOWEST - 1
+        self.clock.advance(10)
+        self.assertTrue(self.transport.disconnected)
+
+    def test_cancel(self) -> None:
+        """
+        Whose connection is gone needs no deadline.
+        """
+        deadline = self.close(True)
+        deadline.cancel()
+        deadline.cancel()
+        self.clock.advance(10)
+        self.assertFalse(self.transport.disconnected)
+
+
+class _Full(Protocol):
+    """
+    Writes much, and closes the connection when it is told to.
+    """
+
+    def __init__(self) -> None:
+        self.begun: Deferred[None] = Deferred()
+        self.over: Deferred[None] = Deferred()
+        self._deadline: Any = None
+
+    def connectionMade(self) -> None:
+        """
+        Write more than any kernel takes.
+        """
+        assert self.transport is not None
+        self.transport.write(bytes(32 * 2**20))
+        self.begun.callback(None)
+
+    def close(self, reactor: Any, seconds: float) -> None:
+        """
+        Close within a time.
+        """
+        self._deadline = WriteDeadline(reactor, self.transport, seconds, True)
+        self._deadline.close()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        It is over.
+        """
+        self._deadline.cancel()
+        self.over.callback(None)
+
+
+class KernelTests(TestCase):
+    """
+    Peers that do not read, over real connections.
+    """
+
+    timeout = 30
+
+    async def full(self, creator: Any = None) -> tuple[_Full, socket.socket]:
+        """
+        Make a connection whose buffers are full.
+
+        @return: Our end, and the peer's.
+        """
+        from twisted.internet import reactor
+
+        self.reactor: Any = reactor
+        protocol = _Full()
+        factory = Factory.forProtocol(lambda: protocol)
+        factory.noisy = False
+        endpoint: Any = TCP4ServerEndpoint(self.reactor, 0, interface="127.0.0.1")
+        if creator is not None:
+            endpoint = wrapServerTLS(creator, endpoint)
+        port = await endpoint.listen(factory)
+        self.addCleanup(port.stopListening)
+        peer = socket.create_connection(("127.0.0.1", port.getHost().port))
+        self.addCleanup(peer.close)
+        await protocol.begun
+        return protocol, peer
+
+    async def test_notRead(self) -> None:
+        """
+        A peer that reads nothing is cut off, also where we are patient.
+        """
+        protocol, _ = await self.full()
+        self.assertGreater(unsent(protocol.transport), 2**20)
+        protocol.close(self.reactor, 0.1)
+        await protocol.over
+
+    async def test_notReadTLS(self) -> None:
+        """
+        Over TLS too, whose peer has not even said hello.
+        """
+        certificate, key = makeAuthority().issue(["localhost"])
+        own = PrivateCertificate.loadPEM(certificate + key)
+        self.assertIsInstance(own, Certificate)
+        protocol, _ = await self.full(own.options())
+        self.assertGreater(unsent(protocol.transport), 2**20)
+        protocol.close(self.reactor, 0.1)
+        await protocol.over

@@ -1,0 +1,104 @@
+"""
+Several connections that share a session's streams.
+"""
+
+from __future__ import annotations
+
+from tests.dialects.framed import test_direct as beside
+from tests.dialects.framed import test_many as many
+from tests.dialects.framed import test_session_loopback as base
+from tests.support.loopback import Service
+from tristunnel.dialects.framed.client_direct import Carrier
+from tristunnel.dialects.framed.lanes import MOST_LANES
+from tristunnel.errors import TunnelError
+from tristunnel.rpc.pending import RemoteError
+
+THREE = Carrier("session", sessions=3)
+
+
+class LaneStreamTests(beside.CarrierTestCase, base.StreamTests):
+    """
+    Whatever a stream within a session does, one on a lane does too.
+    """
+
+    carrier = THREE
+
+
+class LaneTests(beside.CarrierTestCase):
+    """
+    How lanes come and go.
+    """
+
+    carrier = THREE
+    session = many.ManyLaneTests.session  # type: ignore[assignment]
+
+    async def begin(self) -> tuple[int, Service]:
+        """
+        Start everything.
+        """
+        service = Service(b"hello")
+        port = await self.tunnel(service)
+        await self.turn(lambda: len(self.session.lanes or ()) == 2)
+        return port, service
+
+    def loads(self) -> list[int]:
+        """
+        Streams on each connection.
+        """
+        lanes = self.session.lanes._lanes
+        return [len(each.multiplexer.streams) for each in (self.session, *lanes)]
+
+    async def test_shared(self) -> None:
+        """
+        Visitors are spread evenly.
+        """
+        port, _ = await self.begin()
+        for _ in range(6):
+            await (await self.visit(port)).has(5)
+        self.assertEqual(self.loads(), [2, 2, 2])
+        self.assertEqual(self.client.session.streams(), 6)
+        self.assertEqual(self.sessions.streams(), 6)
+
+    async def test_lost(self) -> None:
+        """
+        With a lane its streams are lost, and no others; it is replaced.
+        """
+        port, _ = await self.begin()
+        visitors = [await self.visit(port) for _ in range(3)]
+        for visitor in visitors:
+            await visitor.has(5)
+        self.session.lanes._lanes[0].transport.abortConnection()
+        await self.turn(lambda: sum(v.lost is not None for v in visitors) == 1)
+        await self.turn(lambda: len(self.client.session._lanes._lanes) == 1)
+        self.client.session._lanes._look()
+        await self.turn(lambda: len(self.session.lanes) == 2)
+
+    async def test_endTogether(self) -> None:
+        """
+        Lanes end with their session.
+        """
+        await self.begin()
+        await self.client.stopService()
+        await self.turn(lambda: not self.sessions.sessions)
+
+    async def test_noCalls(self) -> None:
+        """
+        Nobody has logged in on a lane: calls there are not answered.
+        """
+        await self.begin()
+        (lane, _) = self.client.session._lanes._lanes
+        answer = lane.call("listTunnels")
+        answer.addErrback(lambda failure: failure.trap(TunnelError, RemoteError))
+        pinged = lane._pings
+        lane._sendPing()
+        await self.turn(lambda: lane._pings is not pinged and not lane._pings)
+        self.assertFalse(answer.called)
+
+    async def test_bounded(self) -> None:
+        """
+        A client has no more lanes than the server cares for.
+        """
+        await self.begin()
+        tickets = await self.client.session.call("laneTickets", count=1000)
+        assert isinstance(tickets, list)
+        self.assertEqual(len(tickets), MOST_LANES - 2)

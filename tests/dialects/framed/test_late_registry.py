@@ -1,0 +1,102 @@
+"""
+Clients of every dialect that are gone when a slow registry answers at last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from tests.dialects.framed.network import NetworkTestCase
+from tests.dialects.framed.test_server import call, hello
+from tests.dialects.vtunnel.test_vtunnel import FakeConnection as TextConnection
+from tests.dialects.zlayer.rig import CLIENT_ID
+from tests.dialects.zlayer.rig import FakeConnection as BinaryConnection
+from tristunnel.auth.realm import Identity
+from tristunnel.dialects.vtunnel.server import VTunnelServerSession
+from tristunnel.dialects.zlayer.server import ZLayerServerSession
+from tristunnel.errors import TunnelError
+from tristunnel.service.tunnel_service import REGISTRY_PATIENCE, Caller
+from tristunnel.wire.zlayer import Auth, Register, encodeMessage
+
+GONE = Failure(TunnelError("session-lost"))
+
+
+class LateRegistryTests(NetworkTestCase):
+    """
+    No port stays open that nobody can close.
+    """
+
+    def framed(self, *messages: Any) -> Callable[[], None]:
+        """
+        Begin to open a tunnel by the framed protocol.
+
+        @return: Ends the session.
+        """
+        peer = self.dial(*messages)
+
+        def lose() -> None:
+            peer.transport.loseConnection()
+            self.settle()
+
+        return lose
+
+    def begin(self, dialect: str) -> Callable[[], None]:
+        """
+        Begin to open a tunnel in some dialect.
+
+        @return: Ends the session.
+        """
+        if dialect == "plain":
+            return self.framed({"id": "x"})
+        if dialect == "extended":
+            return self.framed(hello(), call(1, "openTunnel"))
+        caller, session = Caller(Identity("laptop"), "server", 9000), None
+        if dialect == "vtunnel":
+            session = VTunnelServerSession(self.sessions, caller, True)
+            session.opened(TextConnection())
+            session.textReceived(b'{"type":"listen","port":9000}')
+        else:
+            session = ZLayerServerSession(self.sessions, caller, True)
+            session.opened(BinaryConnection())
+            session.bytesReceived(encodeMessage(Auth("t", CLIENT_ID)))
+            session.bytesReceived(encodeMessage(Register("", 0, 80, 30000)))
+        return lambda: session.connectionLost(None, GONE)
+
+    def test_gone(self) -> None:
+        """
+        Whatever the registry is late with, and whether or not it answers in
+        the end.
+        """
+        for dialect in ("plain", "extended", "vtunnel", "zlayer"):
+            for method in ("add", "find", "remove"):
+                for answers in (True, False):
+                    self.makeServer()
+                    registry = self.service.registry
+                    late: list[tuple[Deferred[Any], Any]] = []
+
+                    def slow(*args: Any, late: Any = late, method: str = method) -> Any:
+                        late.append((Deferred(), args))
+                        return late[-1][0]
+
+                    with patch.object(registry, method, slow):
+                        lose = self.begin(dialect)
+                        lose()
+                    for answer, args in late if answers else ():
+                        getattr(registry, method)(*args).chainDeferred(answer)
+                    self.clock.advance(REGISTRY_PATIENCE)
+                    self.service.leases.close()
+                    case = f"{dialect}, a late {method}, answers: {answers}"
+                    open_, named = self.listeners.open_, registry.tunnels()
+                    if dialect == "extended" and method != "add":
+                        # It was opened in time, and the lease keeps it.
+                        continue
+                    self.assertEqual(open_, {}, case)
+                    self.assertEqual(len(self.service._quota), 0, case)
+                    if answers:
+                        self.assertEqual(self.successResultOf(named), [], case)
+                    self.flushLoggedErrors(TunnelError)

@@ -1,0 +1,245 @@
+"""
+A server and clients that speak zlayer's dialect, in the test's own process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from twisted.internet.defer import Deferred
+
+from tests.integration.udp_loopback import Party
+from tests.support.notes import ClientNotes
+from tests.websocket.rig import Recorder, WebSocketTestCase
+from tristunnel.dialects.zlayer.client_service import ZLayerClientService
+from tristunnel.errors import TunnelError
+from tristunnel.forwards.forward import parseForward
+from tristunnel.listeners.udp import UDPListeners
+from tristunnel.server.service import TunnelServerService
+from tristunnel.wire.zlayer import (
+    Auth,
+    AuthOk,
+    Heartbeat,
+    Message,
+    Register,
+    RegisterOk,
+    decodeMessage,
+    encodeMessage,
+)
+
+__all__ = ["CLIENT_ID", "FakeConnection", "Peer", "ZLayerTestCase"]
+
+CLIENT_ID = UUID(int=0x0123456789ABCDEF0123456789ABCDEF)
+
+
+class FakeConnection:
+    """
+    A connection that keeps what is written.
+
+    @ivar failed: Why it was closed, or C{None}.
+    @ivar paused: Whether reading is.
+    """
+
+    peerAddress = None
+    chosen = ""
+
+    def __init__(self) -> None:
+        self.effort = 0
+        self.written: list[bytes] = []
+        self.failed: TunnelError | None = None
+        self.paused = False
+        self.closed = False
+        self.producer: Any = None
+        self.wholeUpTo = 0
+        self.canSend = True
+
+    def sendWhole(self, data: bytes) -> None:
+        """Keep it."""
+        self.written.append(data)
+
+    sendBytes = sendWhole
+
+    def sendEmpty(self) -> None:
+        """Keep it."""
+        self.sendWhole(b"")
+
+    def registerProducer(self, producer: object) -> None:
+        """Keep it."""
+        self.producer = producer
+
+    def pauseReading(self) -> None:
+        """Note it."""
+        self.paused = True
+
+    def resumeReading(self) -> None:
+        """Note it."""
+        self.paused = False
+
+    def close(self) -> None:
+        """Note it."""
+        self.closed = True
+        self.canSend = False
+
+    def fail(self, reason: TunnelError, code: int = 0) -> None:
+        """Note it."""
+        self.failed = self.failed or reason
+        self.canSend = False
+
+    def messages(self) -> list[Message]:
+        """
+        What was written; and forget it.
+        """
+        written, self.written = self.written, []
+        return [decodeMessage(data) for data in written]
+
+
+class Peer(Recorder):
+    """
+    A zlayer client that a test writes by hand.
+    """
+
+    def say(self, message: Message) -> None:
+        """
+        Send a message.
+        """
+        self.connection.sendWhole(encodeMessage(message))
+
+    def opened(self, connection: Any) -> None:
+        """Have messages whole."""
+        connection.wholeUpTo = 65536
+        super().opened(connection)
+
+    def heard(self, kind: type[Message]) -> list[Any]:
+        """
+        The messages of a kind that came.
+        """
+        return [
+            message
+            for message in map(decodeMessage, self.messages)
+            if isinstance(message, kind)
+        ]
+
+    async def next(self, kind: type[Message], count: int = 1) -> Any:
+        """
+        Wait for a message of a kind.
+
+        @param count: Which of them.
+        """
+        await self.until(lambda peer: len(self.heard(kind)) >= count)
+        return self.heard(kind)[count - 1]
+
+
+class ZLayerTestCase(WebSocketTestCase):
+    """
+    A test with a whole server.
+    """
+
+    path = "/tunnel/v1"
+
+    async def startServer(self, *args: Any, **named: Any) -> TunnelServerService:
+        """
+        Start a server that has UDP, too, and gives out any port.
+        """
+        server = await super().startServer(*args, **named)
+        self.tunnels.listeners["udp"] = UDPListeners(self.reactor, "127.0.0.1")
+        self.sessions.zlayer.ports = None
+        return server
+
+    async def peer(self, path: str = "", receiver: Recorder | None = None) -> Peer:
+        """
+        Open a WebSocket.
+        """
+        peer = receiver or Peer()
+        endpoint: Any = self.server(path or self.path).endpoint
+        await endpoint.open(peer)
+        self.addCleanup(self._leave, peer)
+        return peer  # type: ignore[return-value]
+
+    async def loggedIn(self, token: str = "token") -> Peer:
+        """
+        Connect as a client and log in.
+        """
+        peer = await self.peer()
+        peer.say(Auth(token, CLIENT_ID))
+        await peer.next(AuthOk)
+        await peer.next(Heartbeat)
+        return peer
+
+    async def register(
+        self, peer: Peer, name: str = "web", protocol: int = 0, port: int = 0
+    ) -> tuple[UUID, int]:
+        """
+        Register a service.
+
+        @return: Its id, and the visitors' port.
+        """
+        count = len(peer.heard(RegisterOk)) + 1
+        peer.say(Register(name, protocol, 80, port))
+        answer = await peer.next(RegisterOk, count)
+        tunnel = (await self.tunnels.registry.tunnels())[-1]
+        assert tunnel.listener is not None
+        return answer.serviceId, tunnel.listener.address[2]
+
+    async def startClient(  # type: ignore[override]
+        self, *forwards: str, token: str = "token"
+    ) -> list[int]:
+        """
+        Start our own client, and wait for its services.
+
+        @param forwards: As on the command line.
+        @return: The visitors' ports.
+        """
+        ready: Deferred[None] = Deferred()
+        self.zSeen = seen = ClientNotes()
+
+        def told(event: tuple[Any, ...]) -> None:
+            if len(seen.named("tunnelReady")) == len(forwards) and not ready.called:
+                ready.callback(None)
+
+        seen.listeners.append(told)
+        before = len(await self.tunnels.registry.tunnels())
+        self.zClient = ZLayerClientService(
+            self.reactor,
+            self.server(self.path),
+            [parseForward(self.reactor, spec) for spec in forwards],
+            {"token": token},
+            seen,
+            grace=0.0,
+            delay=lambda failures, hint: 0.02,
+        )
+        self.zClient.startService()
+        self.addCleanup(self._stop, self.zClient)
+        await ready
+        tunnels = await self.tunnels.registry.tunnels()
+        return [
+            tunnel.listener.address[2]
+            for tunnel in tunnels[before:]
+            if tunnel.listener is not None
+        ]
+
+    async def told(self, notes: Any, name: str, count: int = 1) -> Any:
+        """
+        Wait until an observer was told of something so often.
+
+        @return: What it was told the last time.
+        """
+        done: Deferred[None] = Deferred()
+
+        def told(event: tuple[Any, ...]) -> None:
+            if len(notes.named(name)) >= count and not done.called:
+                done.callback(None)
+
+        notes.listeners.append(told)
+        told(())
+        await done
+        return notes.named(name)[count - 1]
+
+    def party(self, make: Callable[..., Party], *args: Any) -> Party:
+        """
+        Make somebody who sends datagrams.
+        """
+        party = make(self.reactor, *args)
+        self.addCleanup(party.port.close)
+        return party

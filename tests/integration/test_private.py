@@ -1,0 +1,179 @@
+"""
+Tunnels without a port, whose visitors come through their own client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.error import ConnectError
+from twisted.internet.task import deferLater
+
+from tests.support.loopback import Service
+from tests.websocket.rig import WebSocketTestCase
+from tristunnel.client import visitor as visitors
+from tristunnel.client.visitor import LocalPort, VisitorService, bySession
+from tristunnel.connect.address import ServerAddress, parseConnect
+from tristunnel.dataplane.descriptors import Reserve
+from tristunnel.dialects.base.client_service import TunnelClientService
+from tristunnel.forwards.forward import parseForward
+
+DATA = os.urandom(1_000_000)
+
+
+class PrivateTests(WebSocketTestCase):
+    """
+    C{--private}, and C{--listen} with C{--service}.
+    """
+
+    users = MappingProxyType({"one": "1", "two": "2"})
+
+    def byTCP(self) -> ServerAddress:
+        """
+        The server's port, without HTTP.
+        """
+        where = f"tcp:127.0.0.1:{self.serverPort}"
+        return parseConnect(self.reactor, where, self.trust)
+
+    async def offerPrivately(
+        self, service: Service, user: str = "one", private: bool = True
+    ) -> TunnelClientService:
+        """
+        Offer a service by name.
+        """
+        ready: Deferred[None] = Deferred()
+
+        def told(event: tuple[Any, ...]) -> None:
+            if event[0] == "tunnelReady" and not ready.called:
+                ready.callback(None)
+
+        self.seen.listeners.append(told)
+        forward = parseForward(self.reactor, f"db=127.0.0.1:{self.offer(service)}")
+        client = TunnelClientService(
+            self.reactor,
+            self.server("/tunnel"),
+            [replace(forward, private=private)],
+            {"id": user, "secret": self.users[user]},
+            self.seen,
+            grace=0.0,
+            delay=lambda failures, hint: 0.05,
+        )
+        client.startService()
+        self.addCleanup(self._stop, client)
+        await ready
+        return client
+
+    async def listen(self, server: ServerAddress, user: str, name: str = "db") -> int:
+        """
+        Listen for visitors of a service.
+
+        @return: The local port.
+        """
+        client = TunnelClientService(
+            self.reactor,
+            server,
+            [],
+            {"id": user, "secret": self.users[user]},
+            grace=0.0,
+        )
+        endpoint = TCP4ServerEndpoint(self.reactor, 0, interface="127.0.0.1")
+        port = LocalPort(
+            self.reactor, endpoint, "tcp:0", bySession(client, name), name, 0.0
+        )
+        both = VisitorService(client, port)
+        both.startService()
+        self.addCleanup(self._stop, both)
+        while client.session is None:
+            await deferLater(self.reactor, 0.01)
+        at: Any = port.listening
+        number: int = at.getHost().port
+        return number
+
+    async def test_throughClient(self) -> None:
+        """
+        Nobody finds a port, but the owner's other client finds the service,
+        over whatever it is connected by, half-close included.
+        """
+        await self.startServer()
+        service = Service(b"banner")
+        await self.offerPrivately(service)
+        (tunnel,) = await self.tunnels.registry.tunnels()
+        self.assertIsNone(tunnel.listener)
+        self.assertEqual(
+            [("service db",)], [event[:1] for event in self.seen.named("tunnelReady")]
+        )
+        for server in (self.server("/tunnel"), self.byTCP()):
+            port = await self.listen(server, "one")
+            visitor, at = await self.pair(port, service)
+            await visitor.has(6)
+            visitor.say(DATA)
+            visitor.finish()
+            await at.ended()
+            self.assertTrue(bytes(at.data) == DATA)
+            at.say(DATA)
+            at.finish()
+            await visitor.ended()
+            self.assertTrue(bytes(visitor.data) == b"banner" + DATA)
+        self.assertEqual(2, tunnel.visitorCount)
+
+    async def test_notYours(self) -> None:
+        """
+        Another client does not find it, no more than one that is not there.
+        """
+        await self.startServer()
+        service = Service()
+        await self.offerPrivately(service)
+        for user, name in (("two", "db"), ("one", "no")):
+            visitor = await self.visit(
+                await self.listen(self.server("/tunnel"), user, name)
+            )
+            await visitor.gone()
+        self.assertEqual([], service.talks)
+
+    async def test_noDescriptors(self) -> None:
+        """
+        When only the reserve is left, a visitor is turned away, and another is
+        served when there is room again.
+        """
+        await self.startServer()
+        service = Service(b"banner")
+        await self.offerPrivately(service)
+        port = await self.listen(self.byTCP(), "one")
+        used = 30
+        self.patch(visitors, "RESERVE", Reserve(lambda: 40, lambda: used))
+        with contextlib.suppress(ConnectError):
+            await (await self.visit(port)).gone()
+        self.assertEqual([], service.talks)
+        used = 29
+        other, _ = await self.pair(port, service)
+        await other.has(6)
+
+    async def test_public(self) -> None:
+        """
+        A tunnel with a port may be visited by name as well, by everybody.
+        """
+        await self.startServer()
+        service = Service(b"hello")
+        await self.offerPrivately(service, private=False)
+        visitor = await self.visit(await self.listen(self.server("/tunnel"), "two"))
+        await visitor.has(5)
+
+    async def test_away(self) -> None:
+        """
+        While its client is away, a visitor is turned away.
+        """
+        await self.startServer()
+        service = Service()
+        client = await self.offerPrivately(service)
+        port = await self.listen(self.server("/tunnel"), "one")
+        await client.stopService()
+        while (await self.tunnels.registry.tunnels())[0].clientSide is not None:
+            await deferLater(self.reactor, 0.01)
+        visitor = await self.visit(port)
+        await visitor.gone()

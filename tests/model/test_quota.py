@@ -1,0 +1,111 @@
+"""
+Tests for L{tristunnel.model.quota}.
+"""
+
+from __future__ import annotations
+
+from resource import RLIM_INFINITY
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tristunnel.auth.realm import Identity
+from tristunnel.errors import TunnelError
+from tristunnel.model import quota
+from tristunnel.model.observer import ServerObserver
+from tristunnel.model.quota import TunnelQuota, defaultTotal, raiseDescriptorLimit
+from tristunnel.model.tunnel import Tunnel
+
+
+def makeTunnel() -> Tunnel:
+    """
+    Make a tunnel.
+    """
+    return Tunnel(
+        id="t",
+        owner=Identity("x"),
+        clientSide=None,
+        observer=ServerObserver(),
+        seconds=lambda: 0.0,
+    )
+
+
+class TunnelQuotaTests(SynchronousTestCase):
+    """
+    Tests for L{TunnelQuota}.
+    """
+
+    def assertRefused(self, tunnels: TunnelQuota, caller: str, option: str) -> None:
+        """
+        Assert that a caller gets no tunnel, and is told by which option.
+        """
+        error = self.assertRaises(TunnelError, tunnels.count, makeTunnel(), caller)
+        self.assertEqual(error.code.name, "limit-reached")
+        self.assertIn(f"--{option}", error.message.split())
+
+    def test_perCaller(self) -> None:
+        """
+        A caller has so many and no more; others are not concerned.
+        """
+        tunnels = TunnelQuota(2)
+        first = makeTunnel()
+        tunnels.count(first, "a")
+        tunnels.count(makeTunnel(), "a")
+        self.assertRefused(tunnels, "a", "max-tunnels-per-caller")
+        tunnels.count(makeTunnel(), "b")
+        tunnels.forget(first)
+        tunnels.forget(first)
+        tunnels.count(makeTunnel(), "a")
+        self.assertRefused(tunnels, "a", "max-tunnels-per-caller")
+        self.assertEqual(len(tunnels), 3)
+
+    def test_total(self) -> None:
+        """
+        All callers together have so many and no more.
+        """
+        tunnels = TunnelQuota(0, 3)
+        opened = [makeTunnel() for _ in range(3)]
+        for number, tunnel in enumerate(opened):
+            tunnels.count(tunnel, f"caller {number}")
+        self.assertRefused(tunnels, "another", "max-tunnels")
+        self.assertEqual(list(tunnels), opened)
+        tunnels.forget(opened[1])
+        tunnels.count(makeTunnel(), "another")
+
+    def test_unlimited(self) -> None:
+        """
+        0 is no limit.
+        """
+        tunnels = TunnelQuota(0, 0)
+        for _ in range(2000):
+            tunnels.count(makeTunnel(), "a")
+        self.assertEqual(len(tunnels), 2000)
+
+    def test_default(self) -> None:
+        """
+        The default leaves descriptors over.
+        """
+        for limit, total in ((1024, 256), (2, 1), (RLIM_INFINITY, 20_000)):
+            self.patch(quota, "getrlimit", lambda which, limit=limit: (limit, limit))
+            self.assertEqual(defaultTotal(), total)
+
+    def test_raise(self) -> None:
+        """
+        The soft limit is raised as far as that makes sense, and never lowered.
+        """
+        for soft, hard, wanted in (
+            (1024, 4096, 4096),
+            (1024, 1 << 20, 65536),
+            (1024, RLIM_INFINITY, 65536),
+            (4096, 4096, None),
+            (1 << 20, 1 << 20, None),
+            (RLIM_INFINITY, RLIM_INFINITY, None),
+        ):
+            now = [(soft, hard)]
+            self.patch(quota, "getrlimit", lambda which, now=now: now[0])
+            self.patch(
+                quota,
+                "setrlimit",
+                lambda which, limits, now=now: now.__setitem__(0, limits),
+            )
+            raiseDescriptorLimit()
+            self.assertEqual(now, [(wanted or soft, hard)])

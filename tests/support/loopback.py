@@ -1,0 +1,364 @@
+"""
+A server and a client in the test's own process, over the loopback interface.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredQueue
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+from zope.interface import implementer
+
+from tests.support.notes import ClientNotes, ServerNotes
+from tests.support.short import shortDirectory
+from tests.tls.authority import makeAuthority
+from tristunnel.connect.address import Trust, parseConnect
+from tristunnel.dialects.base.client_service import TunnelClientService
+from tristunnel.dialects.base.lease import ClientLease
+from tristunnel.dialects.framed.client_direct import Carrier
+from tristunnel.dialects.framed.server import TunnelServerFactory
+from tristunnel.forwards.forward import parseForward
+from tristunnel.listeners.tcp import TCPListeners
+from tristunnel.server.detector import DoorFactory, FramedDoor
+from tristunnel.server.ports import TLSFiles, parsePort
+from tristunnel.server.service import TunnelServerService
+from tristunnel.service.registry import MemoryRegistry
+from tristunnel.service.tunnel_service import TunnelService
+
+__all__ = ["LoopbackTestCase", "Service", "Talk"]
+
+
+@implementer(IHalfCloseableProtocol)
+class Talk(Protocol):
+    """
+    One end of a conversation whose directions end apart.
+
+    @ivar data: Bytes that came.
+    @ivar eof: Whether the other side has said its last.
+    @ivar lost: Why the connection is over, or C{None}.
+    """
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.eof = False
+        self.lost: Failure | None = None
+        self._finished = False
+        self._waits: list[tuple[Any, Deferred[Talk]]] = []
+
+    def until(self, condition: Any) -> Deferred[Talk]:
+        """
+        Wait until C{condition}, called with this object, holds.
+
+        @return: Fires with this object; fails if the connection ends first.
+        """
+        waiting: Deferred[Talk] = Deferred()
+        if condition(self):
+            waiting.callback(self)
+        elif self.lost is not None:
+            waiting.errback(self.lost)
+        else:
+            self._waits.append((condition, waiting))
+        return waiting
+
+    def has(self, count: int) -> Deferred[Talk]:
+        """
+        Wait for bytes.
+        """
+        return self.until(lambda talk: len(talk.data) >= count)
+
+    def ended(self) -> Deferred[Talk]:
+        """
+        Wait for the other side's last word.
+        """
+        return self.until(lambda talk: talk.eof or talk.lost)
+
+    def gone(self) -> Deferred[Talk]:
+        """
+        Wait for the end of both directions.
+        """
+        return self.until(lambda talk: talk.lost is not None)
+
+    def _look(self) -> None:
+        """
+        Fire what has come true.
+        """
+        for wait in list(self._waits):
+            if wait[0](self):
+                self._waits.remove(wait)
+                wait[1].callback(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Keep it."""
+        self.data += data
+        self._look()
+
+    def readConnectionLost(self) -> None:
+        """The other side says no more."""
+        self.eof = True
+        self._look()
+        if self._finished:
+            # Twisted does not do so by itself.
+            self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Our last word is said."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """It is over."""
+        self.lost = reason
+        self._look()
+        waits, self._waits = self._waits, []
+        for _, waiting in waits:
+            waiting.errback(reason)
+
+    def say(self, data: bytes) -> None:
+        """Send bytes."""
+        self.transport.write(data)
+
+    def finish(self) -> None:
+        """Send no more, and go on listening."""
+        self._finished = True
+        if self.eof:
+            self.transport.loseConnection()
+        else:
+            self.transport.loseWriteConnection()
+
+    def close(self) -> None:
+        """Send no more, and listen no more."""
+        self.transport.loseConnection()
+
+    def abort(self) -> None:
+        """Reset the connection."""
+        self.transport.abortConnection()
+
+
+class Service(Factory):
+    """
+    A service that shows each of its conversations to the test.
+
+    @ivar arrivals: The conversations, in the order they came.
+    @ivar talks: All of them.
+    """
+
+    noisy = False
+
+    def __init__(self, greeting: bytes = b"") -> None:
+        self.greeting = greeting
+        self.arrivals: DeferredQueue[Talk] = DeferredQueue()
+        self.talks: list[Talk] = []
+
+    def buildProtocol(self, addr: object) -> Talk:
+        """Make a conversation."""
+        service = self
+
+        class Arrival(Talk):
+            """Shows itself when it is connected."""
+
+            def connectionMade(self) -> None:
+                """Speak first."""
+                if service.greeting:
+                    self.say(service.greeting)
+                service.talks.append(self)
+                service.arrivals.put(self)
+
+        return Arrival()
+
+
+class LoopbackTestCase(TestCase):
+    """
+    A test with a server, and clients as it likes.
+
+    @cvar tls: Whether clients reach the server over TLS.
+    @cvar carrier: How streams travel.
+    @ivar notes: What the server tells.
+    @ivar seen: What the clients tell.
+    @ivar tunnels: The server's tunnel service.
+    """
+
+    tls = False
+    carrier = Carrier()
+    timeout = 20
+
+    def setUp(self) -> None:
+        """Make places and notebooks."""
+        from twisted.internet import reactor
+
+        self.reactor: Any = reactor
+        self.directory = shortDirectory(self)
+        self.notes = ServerNotes()
+        self.seen = ClientNotes()
+        self.files = TLSFiles()
+        self.trust = Trust()
+        self._talks: list[Talk] = []
+        if self.tls:
+            authority = makeAuthority()
+            certificate, key = authority.issue(["localhost"])
+            path = self.directory / "server.pem"
+            path.write_bytes(certificate + key)
+            ca = authority.write(self.directory / "ca.pem")
+            self.files = TLSFiles(str(path))
+            self.trust = Trust(ca=str(ca))
+        self.addCleanup(self._leaveAll)
+
+    async def _leaveAll(self) -> None:
+        """End every conversation that a test has left."""
+        for talk in self._talks:
+            if talk.lost is None:
+                talk.abort()
+                await talk.gone()
+
+    async def startServer(
+        self,
+        port: str = "tcp:0:interface=127.0.0.1",
+        grace: float = 0.2,
+        listeners: Any = None,
+    ) -> TunnelServerService:
+        """
+        Start a server.
+
+        @param port: Its port, as on the command line.
+        @param listeners: What opens visitors' ports.
+        @return: It, listening.
+        """
+        self.tunnels = TunnelService(
+            self.reactor,
+            MemoryRegistry(),
+            {"tcp": listeners or TCPListeners(self.reactor, "127.0.0.1")},
+            self.notes,
+            "127.0.0.1",
+        )
+        self.sessions = TunnelServerFactory(self.reactor, self.tunnels)
+        doors = DoorFactory(self.reactor, [FramedDoor(self.sessions)], self.notes)
+        where = parsePort(
+            self.reactor,
+            port,
+            self.files,
+            self.directory,
+            ["localhost"],
+        )
+        server = TunnelServerService(
+            self.reactor, [(where, doors)], self.sessions, self.tunnels, grace
+        )
+        server.startService()
+        at: Any = server.listening[0].getHost()
+        self.serverPort: int = getattr(at, "port", 0)
+        self.addCleanup(self._stop, server)
+        return server
+
+    def _stop(self, service: Any) -> object:
+        """Stop a service that a test has not stopped."""
+        return service.stopService() if service.running else None
+
+    def beginClient(
+        self,
+        *forwards: str,
+        lease: ClientLease | None = None,
+        grace: float = 0.0,
+        connect: str = "",
+    ) -> None:
+        """
+        Start a client.
+
+        @param forwards: As on the command line.
+        @param connect: So, too.
+        """
+        if not connect:
+            connect = f"{'tls' if self.tls else 'tcp'}:localhost:{self.serverPort}"
+        self.client = TunnelClientService(
+            self.reactor,
+            parseConnect(
+                self.reactor,
+                connect,
+                self.trust,
+            ),
+            [parseForward(self.reactor, spec) for spec in forwards],
+            {"id": "test"},
+            self.seen,
+            lease,
+            grace,
+            delay=lambda failures, hint: 0.05,
+            carrier=self.carrier,
+        )
+        self.client.startService()
+        self.addCleanup(self._stop, self.client)
+
+    async def startClient(
+        self,
+        *forwards: str,
+        lease: ClientLease | None = None,
+        grace: float = 0.0,
+        connect: str = "",
+    ) -> list[int]:
+        """
+        Start a client and wait for its tunnels.
+
+        @param forwards: As on the command line.
+        @return: The visitors' ports.
+        """
+        ready: Deferred[None] = Deferred()
+        seen = self.seen
+        wanted = len(seen.named("tunnelReady")) + len(forwards)
+
+        def told(event: tuple[Any, ...]) -> None:
+            if len(seen.named("tunnelReady")) == wanted and not ready.called:
+                ready.callback(None)
+
+        seen.listeners.append(told)
+        self.beginClient(*forwards, lease=lease, grace=grace, connect=connect)
+        await ready
+        return [
+            int(address.rpartition(":")[2])
+            for address, _ in seen.named("tunnelReady")[-len(forwards) :]
+        ]
+
+    def offer(self, service: Factory) -> int:
+        """
+        Run a service.
+
+        @return: Its port.
+        """
+        port = self.reactor.listenTCP(0, service, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        self.addCleanup(self._endAll, service)
+        number: int = port.getHost().port
+        return number
+
+    async def _endAll(self, service: Any) -> None:
+        """End a service's conversations."""
+        for talk in getattr(service, "talks", []):
+            if talk.lost is None:
+                talk.abort()
+                await talk.gone()
+
+    async def tunnel(self, service: Factory) -> int:
+        """
+        Start a server and a client for one service.
+
+        @return: The visitors' port.
+        """
+        await self.startServer()
+        (port,) = await self.startClient(f"0=127.0.0.1:{self.offer(service)}")
+        return port
+
+    async def visit(self, port: int) -> Talk:
+        """
+        Come as a visitor.
+        """
+        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", port)
+        talk: Talk = await connectProtocol(endpoint, Talk())
+        self._talks.append(talk)
+        return talk
+
+    async def pair(self, port: int, service: Service) -> tuple[Talk, Talk]:
+        """
+        Come as a visitor, and be seen by the service.
+        """
+        visitor = await self.visit(port)
+        return visitor, await service.arrivals.get()

@@ -1,0 +1,176 @@
+"""
+Writing to readers that stand still, L{tristunnel.util.output}.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from pathlib import Path
+from unittest.mock import patch
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tristunnel.util.output import Output, outputOf
+
+LINE = "x" * 99 + "\n"
+
+
+class PipeTests(SynchronousTestCase):
+    """
+    A pipe, as C{| less} and collectors of logs have it.
+    """
+
+    def setUp(self) -> None:
+        """Make one."""
+        self.reader, self.writer = os.pipe()
+        self.addCleanup(os.close, self.reader)
+        self.addCleanup(self.hangUp)
+        self.output = Output(self.writer, most=10_000)
+        self.output.notice = lambda count: f"{count} left out\n"
+
+    def hangUp(self) -> None:
+        """Have the reader see the end."""
+        if self.writer >= 0:
+            self.output.finish()
+            os.close(self.writer)
+            self.writer = -1
+
+    def readUntil(self, pattern: bytes) -> bytes:
+        """Read until something was said."""
+        text = b""
+        while not re.search(pattern, text):
+            piece = os.read(self.reader, 1 << 16)
+            self.assertTrue(piece, f"it ended without {pattern!r}")
+            text += piece
+        return text
+
+    def test_order(self) -> None:
+        """
+        A reader that reads has every line, in order.
+        """
+        for number in range(50):
+            self.output.write(f"{number}\n")
+        text = self.readUntil(rb"\n49\n")
+        self.assertEqual(text.split(), [b"%d" % number for number in range(50)])
+
+    def test_nobodyReads(self) -> None:
+        """
+        Writing goes on, what is held is bounded, and the reader that comes back
+        learns how much it has missed.
+        """
+        count = 5000
+        for _ in range(count):
+            self.output.write(LINE)
+        text, seen = b"", 0
+        while seen < count:
+            text += self.readUntil(rb"\n$")
+            told = re.findall(rb"(\d+) left out\n", text)
+            seen = text.count(LINE.encode()) + sum(map(int, told))
+        self.assertEqual(seen, count)
+        # What the pipe holds, and what waits.
+        self.assertLess(len(text), 65536 + 10_000 + 1000)
+        self.output.write("again\n")
+        self.readUntil(rb"again\n")
+
+    def test_finish(self) -> None:
+        """
+        A program that ends waits for its last lines, but not for ever.
+        """
+        self.output.write(LINE * 3000)
+        self.output.finish(0.0)
+        done = threading.Event()
+
+        def read() -> None:
+            self.readUntil(rb"last\n")
+            done.set()
+
+        reading = threading.Thread(target=read)
+        reading.start()
+        self.output.write("last\n")
+        self.assertTrue(done.wait(30))
+        reading.join()
+
+    def test_nonBlocking(self) -> None:
+        """
+        Somebody else may have made it non-blocking, for it is shared: nothing is
+        lost for that.
+        """
+        os.set_blocking(self.writer, False)
+        output = Output(self.writer, most=1 << 20)
+        for _ in range(3000):
+            output.write(LINE)
+        output.write("last\n")
+        self.assertEqual(self.readUntil(rb"last\n").count(LINE.encode()), 3000)
+
+    def test_gone(self) -> None:
+        """
+        A reader that is gone is no error.
+        """
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, writer)
+        os.close(reader)
+        output = Output(writer)
+        output.write(LINE)
+        output.finish(30)
+        output.write(LINE)
+
+    def test_child(self) -> None:
+        """
+        A child writes with a thread of its own: C{twistd} forks.
+        """
+        self.output.write("parent\n")
+        self.readUntil(rb"parent\n")
+        child = os.fork()
+        if not child:
+            try:
+                self.output.write("child\n")
+                self.output.finish(30)
+            finally:
+                os._exit(0)
+        self.readUntil(rb"child\n")
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
+
+
+class FileTests(SynchronousTestCase):
+    """
+    A regular file, which has no reader to wait for.
+    """
+
+    def setUp(self) -> None:
+        """Open one."""
+        self.path = Path(self.mktemp())
+        self.file = self.path.open("w", encoding="utf-8")
+        self.addCleanup(self.file.close)
+
+    def test_atOnce(self) -> None:
+        """
+        It has the line when the call is over, whatever letters are in it.
+        """
+        output = Output(self.file.fileno())
+        output.write("\u2603 \ud800\n")
+        self.assertEqual(self.path.read_text("utf-8"), "\u2603 \\ud800\n")
+
+    def test_full(self) -> None:
+        """
+        A full disk is told of once there is room.
+        """
+        output = Output(self.file.fileno())
+        output.notice = lambda count: f"{count} left out\n"
+        with patch("os.write", side_effect=OSError(28, "No space left on device")):
+            output.write("one\ntwo\n")
+            output.write("three\n")
+        output.write("four\n")
+        output.write("five\n")
+        self.assertEqual(self.path.read_text(), "3 left out\nfour\nfive\n")
+
+    def test_shared(self) -> None:
+        """
+        A file has one output, so that no line is in the middle of another one.
+        """
+        self.assertIs(outputOf(self.file), outputOf(self.file))
+        self.assertIs(outputOf(None), None)
+        with Path(self.mktemp()).open("w", encoding="utf-8") as closed:
+            pass
+        self.assertIs(outputOf(closed), None)

@@ -1,3 +1,0 @@
-"""
-zlayer's dialect: both sessions, and the real programs.
-"""

@@ -1,0 +1,3 @@
+"""
+C{--check}: what would keep a server or a client from working.
+"""

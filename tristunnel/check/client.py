@@ -1,0 +1,482 @@
+"""
+C{twistd tunnel-client --check}: can this client reach its server, is it the
+right one, and does it let the client in? Asked in the way in which the client
+itself connects, layer by layer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionRefusedError,
+    DNSLookupError,
+    NoRouteError,
+)
+from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    INegotiated,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tristunnel.check.report import Finding, Inquiry, certificateFinding, inTime
+from tristunnel.check.silence import MARGIN, Silence, unmeasured
+from tristunnel.connect.address import ServerAddress
+from tristunnel.dataplane.dial import HostEndpoint
+from tristunnel.dataplane.lookups import resolveWith
+from tristunnel.dialects.framed.client import TunnelClientFactory
+from tristunnel.dialects.framed.session import PING_INTERVAL
+from tristunnel.errors import TunnelError
+from tristunnel.forwards.forward import Forward
+from tristunnel.model.observer import ClientObserver
+from tristunnel.util.addresses import addressText
+
+__all__ = ["ClientCheck"]
+
+SKEW = 60.0
+"""Seconds by which two clocks may differ."""
+
+_LARGEST_HEAD = 16 * 1024
+
+
+@implementer(IHandshakeListener)
+class _Probe(Protocol):
+    """
+    Waits until a connection is good for something, and may then ask for the
+    time.
+    """
+
+    transport: Any
+
+    def __init__(self, request: bytes = b"") -> None:
+        self.ready: Deferred[_Probe] = Deferred()
+        self.head: Deferred[bytes] = Deferred()
+        # Nobody may wait for either.
+        self.head.addErrback(lambda failure: b"")
+        self._request = request
+        self._heard = b""
+
+    def connectionMade(self) -> None:
+        """TCP is up."""
+        if not INegotiated.providedBy(self.transport):
+            self._begin()
+
+    def handshakeCompleted(self) -> None:
+        """TLS is up."""
+        self._begin()
+
+    def _begin(self) -> None:
+        """Speak."""
+        if self._request:
+            self.transport.write(self._request)
+        if not self.ready.called:
+            self.ready.callback(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Wait for the end of an HTTP answer's head."""
+        self._heard += data
+        if b"\r\n\r\n" in self._heard or len(self._heard) > _LARGEST_HEAD:
+            self._answer()
+
+    def _answer(self) -> None:
+        """Hand on what was heard."""
+        if not self.head.called:
+            self.head.callback(self._heard.partition(b"\r\n\r\n")[0])
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """It is over."""
+        if not self.ready.called:
+            self.ready.errback(reason)
+        self._answer()
+
+
+class ClientCheck:
+    """
+    Looks at everything between a client and its services' visitors.
+
+    @param reactor: Connects and tells time.
+    @param server: The server.
+    @param forwards: The services.
+    @param credentials: What the client says of itself.
+    @param dialect: How it speaks.
+    @param resolve: Looks names up.
+    @param now: The time of day.
+    @param silence: Seconds for which to hold a silent session; C{None} for a
+        little longer than sessions ever are silent, 0 for not at all.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        server: ServerAddress,
+        forwards: Sequence[Forward] = (),
+        credentials: Mapping[str, object] | None = None,
+        dialect: str = "framed",
+        resolve: Callable[[str], Deferred[list[str]]] | None = None,
+        now: Callable[[], float] = time.time,
+        silence: float | None = None,
+    ) -> None:
+        self._silence = silence
+        self._reactor = reactor
+        self._server = server
+        self._forwards = list(forwards)
+        self._credentials = dict(credentials or {})
+        self._dialect = dialect
+        self._resolve = resolve or resolveWith(reactor)
+        self._now = now
+        self._greeting = server.greeting()
+        # Where the first connection goes.
+        proxy = server.way.proxy
+        self._host, self._port = server.host, server.port
+        if proxy is not None:
+            host, _, port = proxy.where.rpartition(":")
+            self._host, self._port = host, int(port)
+
+    def inquiry(self) -> Inquiry:
+        """
+        @return: What is to be looked at, in order.
+        """
+        looks: list[tuple[str, Any]] = [("name!", self.name), ("route!", self.route)]
+        if self._server.way.proxy is not None or self._server.way.exempt:
+            looks.append(("proxy!", self.proxy))
+        looks.append(("tls!", self.tls))
+        if self._server.isWebSocket:
+            looks.append(("websocket!", self.webSocket))
+        looks += [
+            ("credential!", self.credential),
+            ("clock!", self.clock),
+            ("service", self.services),
+            # Last, since it takes so long.
+            ("idle!", self.idle),
+        ]
+        slow = {}
+        if wait := self._silenceWanted():
+            slow["idle"] = f"a session is silent now, for {wait:g} s"
+        return Inquiry(looks, slow)
+
+    def _silenceWanted(self) -> float:
+        """
+        For how many seconds a session is to be held in silence, if at all.
+        """
+        if self._dialect != "framed" or self._server.capability or self._server.access:
+            return 0.0
+        return PING_INTERVAL + MARGIN if self._silence is None else self._silence
+
+    # The looks
+
+    async def name(self) -> Finding:
+        """
+        Does the name lead anywhere?
+        """
+        host = self._host
+        if not host:
+            return Finding("SKIP", "name", f"{self._server.where} has none")
+        if isIPAddress(host) or isIPv6Address(host):
+            return Finding("OK", "name", f"{host} is an address")
+        try:
+            addresses = await inTime(
+                self._reactor, self._resolve(host), f"{host} was not found"
+            )
+        except DNSLookupError as error:
+            raise TunnelError(
+                "session-lost",
+                f"{error}: check how it is spelled, and this machine's name server",
+            ) from None
+        return Finding("OK", "name", f"{host} is {', '.join(addresses[:8])}")
+
+    async def route(self) -> Finding:
+        """
+        Does anybody listen there?
+        """
+        if not self._port:
+            return Finding("SKIP", "route", f"{self._server.where} is no TCP port")
+        where = f"{self._host} port {self._port}"
+        began = self._reactor.seconds()
+        endpoint = HostEndpoint(self._reactor, self._host, self._port, 10.0)
+        try:
+            probe = await self._connect(endpoint)
+        except ConnectionRefusedError:
+            why = "refuses connections: is the server running, and is that its port?"
+        except (ConnectTimeout, NoRouteError):
+            why = (
+                "does not answer: a firewall on the way may drop packets; try another"
+                " port, 443 for example, or --proxy"
+            )
+        except DNSLookupError:
+            why = "has no address"
+        except ConnectError as error:
+            why = f"was not reached: {error}"
+        else:
+            passed = self._reactor.seconds() - began
+            peer = addressText(probe.transport.getPeer())
+            probe.transport.abortConnection()
+            return Finding("OK", "route", f"{peer} answers in {passed * 1000:.0f} ms")
+        raise TunnelError("session-lost", f"{where} {why}")
+
+    async def proxy(self) -> Finding:
+        """
+        Does the proxy let us through?
+        """
+        server = self._server
+        if server.way.proxy is None:
+            told = f"not that of {server.way.exempt}, as NO_PROXY says"
+            return Finding("OK", "proxy", told)
+        endpoint = server.way.reach(self._reactor, server.host, server.port)
+        (await self._connect(endpoint)).transport.abortConnection()
+        return Finding("OK", "proxy", f"{server.way.proxy} connects to {server.host}")
+
+    async def tls(self) -> Iterable[Finding]:
+        """
+        Is it the right server, and for how long still?
+        """
+        server = self._server
+        if server.verification is None or server.link is None:
+            if server.host in ("localhost", "127.0.0.1", "::1", ""):
+                return [Finding("OK", "tls", "not needed on this machine")]
+            return [
+                Finding(
+                    "WARN",
+                    "tls",
+                    "nothing is encrypted, and anybody on the way can pose as the"
+                    " server: connect with tls: or wss:",
+                )
+            ]
+        probe = await self._connect(server.link)
+        handle = probe.transport.getHandle()
+        certificate = probe.transport.getPeerCertificate().to_cryptography()
+        probe.transport.abortConnection()
+        trust = server.trust
+        found = []
+        if trust.insecure:
+            found.append(
+                Finding(
+                    "WARN",
+                    "tls",
+                    "--insecure accepts anybody: give --pin"
+                    f" {server.verification.seen} instead",
+                )
+            )
+        else:
+            version, cipher = (
+                handle.get_protocol_version_name(),
+                handle.get_cipher_name(),
+            )
+            found.append(
+                Finding("OK", "tls", f"{server.host} is itself ({version}, {cipher})")
+            )
+        found.append(
+            certificateFinding(certificate, "the server's", bool(trust.pins), self._now)
+        )
+        return found
+
+    async def webSocket(self) -> Finding:
+        """
+        Does whatever is in between let a WebSocket through?
+        """
+        probe = await self._connect(self._server.endpoint)
+        probe.transport.loseConnection()
+        return Finding("OK", "websocket", f"{self._server.where} opens one")
+
+    async def credential(self) -> Finding:
+        """
+        Does the server let us in?
+        """
+        if self._server.capability:
+            return Finding(
+                "SKIP",
+                "credential",
+                "not tried, since that would displace whoever serves this tunnel",
+            )
+        if self._dialect != "framed":
+            return Finding(
+                "SKIP", "credential", f"{self._dialect} shows it with the WebSocket"
+            )
+        try:
+            session = await self._login()
+        except TunnelError as error:
+            if error.code.name != "auth-refused":
+                raise
+            raise TunnelError(
+                "auth-refused",
+                f"{error.message}: compare them with the server's, ask its operator"
+                " whether they were revoked or have expired, and see that they are"
+                " given by --token-file, --credentials-file or a variable",
+            ) from None
+        session.close()
+        if not session.extended and self._greeting.tried:
+            return Finding(
+                "WARN",
+                "credential",
+                "the server lets us in without our key among the credentials only:"
+                " if it is W3P's, give --extension never, or the first attempt after"
+                " each start is in vain",
+            )
+        spoken = "framed" if session.extended else "plain W3P"
+        name = self._credentials.get("id")
+        as_ = f" as {name}" if isinstance(name, str) and name else ""
+        return Finding("OK", "credential", f"the server lets us in{as_} ({spoken})")
+
+    async def _login(self, quiet: float = 0.0) -> Any:
+        """
+        Begin a session.
+
+        @param quiet: For how many seconds it shall have no pings.
+        @return: The session, which is to be closed.
+        """
+        session = await self._greet(quiet)
+        try:
+            await inTime(self._reactor, session.whenReady(), "no answer came")
+        except TunnelError:
+            session.close()
+            if session.unanswered and self._greeting.unanswered():
+                return await self._login(quiet)
+            raise
+        return session
+
+    async def _greet(self, quiet: float) -> Any:
+        """
+        Connect and say who we are.
+        """
+        factory = TunnelClientFactory(
+            self._reactor,
+            self._noService,
+            self._credentials,
+            ClientObserver(),
+            self._server.where,
+            self._server.host,
+            None,
+            None,
+            self._server.explain,
+        )
+        factory.access = self._server.access
+        factory.quiet = quiet
+        factory.extended = self._greeting.extended
+        return await self._wait(self._server.endpoint.connect(factory))
+
+    @staticmethod
+    def _noService(uri: str) -> Any:
+        """
+        There are no tunnels yet.
+        """
+        raise TunnelError("unknown-tunnel")
+
+    async def clock(self) -> Finding:
+        """
+        Do both machines have the same time?
+        """
+        server = self._server
+        link = server.link or server.endpoint
+        host = server.host.partition("%")[0].removesuffix(".") or "localhost"
+        request = f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        probe = await self._connect(link, request.encode("ascii", "replace"))
+        head = await inTime(self._reactor, probe.head, "no HTTP answer came")
+        probe.transport.abortConnection()
+        here = self._now()
+        dates = [
+            line.partition(b":")[2].strip().decode("latin-1")
+            for line in head.split(b"\r\n")
+            if line.lower().startswith(b"date:")
+        ]
+        try:
+            there = parsedate_to_datetime(dates[0]).timestamp()
+        except (IndexError, ValueError, TypeError):
+            return Finding("SKIP", "clock", "the server does not say what time it is")
+        skew = here - there
+        ahead = "ahead of" if skew > 0 else "behind"
+        if abs(skew) > SKEW:
+            raise TunnelError(
+                "expired",
+                f"this machine's clock is {abs(skew):.0f} s {ahead} the server's: set"
+                " both by NTP, or certificates and tokens are judged wrongly",
+            )
+        return Finding("OK", "clock", f"within {abs(skew) + 1:.0f} s of the server's")
+
+    async def idle(self) -> Finding:
+        """
+        How long may a session be silent before something on its way ends it,
+        and is that longer than it ever is?
+        """
+        if self._dialect != "framed":
+            return unmeasured(self._server.way.pingInterval)
+        wanted = self._silenceWanted()
+        if not wanted:
+            why = (
+                "--check-idle 0" if self._silence == 0 else "the URI is for one session"
+            )
+            return Finding("SKIP", "idle", f"not measured ({why})")
+        session = await self._login(wanted)
+        try:
+            if not session.quiet:
+                return Finding(
+                    "SKIP",
+                    "idle",
+                    "this server has no sessions without pings, so how long one may be"
+                    " silent cannot be measured",
+                )
+            silence = Silence(self._reactor, session)
+            return (await silence.hold()).judge(PING_INTERVAL)
+        finally:
+            session.close()
+
+    async def services(self) -> Iterable[Finding]:
+        """
+        Are our own services there?
+        """
+        return [await self._service(forward) for forward in self._forwards]
+
+    async def _service(self, forward: Forward) -> Finding:
+        """
+        Is one of them there?
+        """
+        if forward.isUDP:
+            return Finding("SKIP", "service", f"{forward.target} speaks UDP")
+        try:
+            probe = await self._connect(forward.endpoint)
+        except Exception as error:
+            return Finding(
+                "FAIL",
+                "service",
+                f"{forward.target} was not reached ({error}): start it, or correct"
+                f" --forward {forward.spec}",
+            )
+        probe.transport.abortConnection()
+        return Finding("OK", "service", f"{forward.target} accepts connections")
+
+    # Connecting
+
+    async def _connect(self, endpoint: Any, request: bytes = b"") -> _Probe:
+        """
+        Connect, and wait for TLS where there is any.
+
+        @raise TunnelError: Why TLS, or a proxy, does not let us.
+        """
+        probe = _Probe(request)
+        factory = Factory.forProtocol(lambda: probe)
+        factory.noisy = False
+        await self._wait(endpoint.connect(factory))
+        try:
+            await self._wait(probe.ready)
+        except TunnelError:
+            probe.transport.abortConnection()
+            raise
+        return probe
+
+    async def _wait(self, waiting: Deferred[Any]) -> Any:
+        """
+        Wait for a connection.
+        """
+        try:
+            return await inTime(self._reactor, waiting, "no connection was made")
+        except (TunnelError, ConnectError, DNSLookupError):
+            raise
+        except Exception:
+            raise self._server.notReached(Failure()) from None

@@ -1,0 +1,255 @@
+"""
+What C{--check} of both commands has in common: look at one thing after the
+other, and say of each whether it is right, and if not, what to do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import IO, Any
+
+from cryptography.x509 import Certificate
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.logger import Logger
+
+from tristunnel.errors import TunnelError
+from tristunnel.tls.certificates import fingerprint
+from tristunnel.util.drain import exitWith
+from tristunnel.util.words import printable
+
+__all__ = [
+    "PATIENCE",
+    "CheckService",
+    "Finding",
+    "Inquiry",
+    "certificateFinding",
+    "inTime",
+]
+
+PATIENCE = 15.0
+"""Seconds that one look may take."""
+
+SOON = 14.0
+"""Days before its end at which a certificate should have been renewed."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """
+    What one look has found.
+
+    @ivar verdict: C{"OK"}, C{"WARN"} (it works, and should be better),
+        C{"FAIL"}, C{"SKIP"} (it cannot be looked at) or C{"WAIT"} (it is being
+        looked at, which takes long).
+    @ivar subject: What was looked at, in a word.
+    @ivar message: What was seen, in one line; with the cure, if there is
+        something to cure.
+    """
+
+    verdict: str
+    subject: str
+    message: str
+
+    def __str__(self) -> str:
+        message = printable(self.message, 2000)
+        return f"{self.verdict:<4}  {self.subject:<11}  {message}"
+
+
+Look = Callable[[], Awaitable["Iterable[Finding] | Finding"]]
+"""Looks at something; what it raises is a failure."""
+
+
+def inTime(reactor: Any, waiting: Deferred[Any], what: str) -> Deferred[Any]:
+    """
+    Wait for something for as long as a look may take.
+
+    @param what: What did not happen, then.
+    @return: Fires as C{waiting} does; fails with L{TunnelError} when that
+        takes too long.
+    """
+
+    def late(value: object, seconds: float) -> object:
+        raise TunnelError("handshake-timeout", f"{what} within {seconds:g} s")
+
+    waiting.addTimeout(PATIENCE, reactor, late)
+    return waiting
+
+
+class Inquiry:
+    """
+    Several looks, one after the other.
+
+    @param looks: What to look at, by its name, in order. After a failure of
+        one that others build upon (its name ends in C{!}) those are left out.
+    @param slow: What to say before those that take long, by name.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        looks: Sequence[tuple[str, Look]],
+        slow: Mapping[str, str] | None = None,
+    ) -> None:
+        self._looks = looks
+        self._slow = dict(slow or {})
+
+    async def run(self, told: Callable[[Finding], None]) -> bool:
+        """
+        Look at everything.
+
+        @param told: Called with each finding.
+        @return: Whether nothing failed.
+        """
+        good, blocked = True, ""
+        for name, look in self._looks:
+            subject, vital = name.removesuffix("!"), name.endswith("!")
+            if blocked and vital:
+                told(Finding("SKIP", subject, f"not tried, as {blocked} failed"))
+                continue
+            if subject in self._slow:
+                told(Finding("WAIT", subject, self._slow[subject]))
+            found = await self._look(subject, look)
+            for finding in found:
+                told(finding)
+            if any(finding.verdict == "FAIL" for finding in found):
+                good = False
+                if vital:
+                    blocked = blocked or subject
+        return good
+
+    async def _look(self, subject: str, look: Look) -> list[Finding]:
+        """
+        Look at one thing.
+        """
+        try:
+            found = await look()
+        except TunnelError as error:
+            return [Finding("FAIL", subject, str(error))]
+        except CancelledError:
+            raise
+        except DeferredTimeout:
+            return [Finding("FAIL", subject, f"no answer within {PATIENCE:g} s")]
+        except Exception as error:
+            self._log.failure("While looking at {subject}", subject=subject)
+            return [Finding("FAIL", subject, f"the check itself failed: {error!r}")]
+        return [found] if isinstance(found, Finding) else list(found)
+
+
+def certificateFinding(
+    certificate: Certificate,
+    what: str,
+    pinned: bool = False,
+    now: Callable[[], float] = time.time,
+) -> Finding:
+    """
+    Judge a certificate's time, which its verification has found to be good.
+
+    @param what: Whose it is.
+    @param pinned: Whether its time does not matter.
+    @param now: The time of day.
+    """
+    until = certificate.not_valid_after_utc
+    days = (until - datetime.fromtimestamp(now(), UTC)).total_seconds() / 86400
+    told = f"{what}, fingerprint {fingerprint(certificate)}"
+    if pinned:
+        return Finding("OK", "certificate", f"{told}, is the pinned one")
+    if days < 0:
+        return Finding(
+            "FAIL", "certificate", f"{told}, expired on {until:%Y-%m-%d}: renew it"
+        )
+    if days < SOON:
+        return Finding(
+            "WARN",
+            "certificate",
+            f"{told}, ends in {days:.0f} days, on {until:%Y-%m-%d}: renew it",
+        )
+    return Finding("OK", "certificate", f"{told}, is good until {until:%Y-%m-%d}")
+
+
+class CheckService(Service):
+    """
+    Looks at everything, writes what it has found, and ends the program: with
+    exit status 0 if nothing failed, else 1.
+
+    @param reactor: Stopped at the end.
+    @param inquiry: What to look at.
+    @param output: Where to write.
+    @param leave: Sets the exit status.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        inquiry: Inquiry,
+        output: IO[str] | None,
+        leave: Callable[[int], None] = exitWith,
+    ) -> None:
+        self._reactor = reactor
+        self._inquiry = inquiry
+        self._output = output
+        self._leave = leave
+        self._looking: Deferred[Any] | None = None
+
+    def startService(self) -> None:
+        """
+        Begin.
+        """
+        super().startService()
+        self._reactor.callWhenRunning(self._begin)
+
+    def _begin(self) -> None:
+        """
+        Look, now that the reactor runs.
+        """
+        self._looking = Deferred.fromCoroutine(self._inquiry.run(self._tell))
+        self._looking.addErrback(self._failed)
+        self._looking.addCallback(self._over)
+
+    def stopService(self) -> None:
+        """
+        Stop before everything was looked at: what would be found now, with
+        connections being closed, is the stop's doing.
+        """
+        super().stopService()
+        looking, self._looking = self._looking, None
+        if looking is not None and not looking.called:
+            self._tell(Finding("SKIP", "check", "stopped before it was finished"))
+            self._output = None
+            looking.cancel()
+
+    def _tell(self, finding: Finding) -> None:
+        """
+        Write a line.
+        """
+        if self._output is not None:
+            self._output.write(f"{finding}\n")
+            self._output.flush()
+
+    def _failed(self, failure: Any) -> bool:
+        """
+        The inquiry itself is broken.
+        """
+        if not failure.check(CancelledError):
+            self._log.failure("The check failed", failure)
+        return False
+
+    def _over(self, good: bool) -> None:
+        """
+        Leave.
+        """
+        self._leave(0 if good else 1)
+        if self.running:
+            self._reactor.stop()
+
+    def stopNow(self) -> None:
+        """
+        There is nothing to wait for.
+        """

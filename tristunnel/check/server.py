@@ -1,0 +1,285 @@
+"""
+C{twistd tunnel --check}: can a server with these options do its work here?
+
+What only shows from outside (firewalls, NAT, what a proxy lets through) is for
+C{twistd tunnel-client --check} to find out.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
+from typing import Any
+
+from cryptography.x509 import Certificate
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import DNSLookupError
+from twisted.internet.protocol import Factory, Protocol
+
+from tristunnel.check.report import Finding, Inquiry, certificateFinding, inTime
+from tristunnel.dataplane.lookups import resolveWith
+from tristunnel.errors import TunnelError
+from tristunnel.server.ports import ServerPort
+from tristunnel.service.tunnel_service import Listeners
+from tristunnel.tls.pem import alternativeNames, certificateNames
+from tristunnel.util.addresses import addressText
+from tristunnel.util.listening import checkWritable
+
+__all__ = ["ServerCheck"]
+
+FEW = 4096
+"""Descriptors with which a server is soon full: a visitor needs two."""
+
+_BUILT = 1_760_000_000
+"""A time, in seconds since the epoch, that is over on every clock."""
+
+
+class ServerCheck:
+    """
+    Looks at everything that a server needs.
+
+    @param reactor: Listens.
+    @param ports: Where clients connect.
+    @param listeners: What opens visitors' ports.
+    @param certificates: What is shown, by the option that names it.
+    @param hostname: The name that addresses say, or empty.
+    @param stateDirectory: Where the server keeps what it must remember.
+    @param checkers: How many C{--auth} there are; a C{--client-ca} is one too.
+    @param memory: Bytes that may be held for slow readers; 0 for any number.
+    @param resolve: Looks names up.
+    @param now: The time of day.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        ports: Sequence[ServerPort],
+        listeners: Listeners | None,
+        certificates: Sequence[tuple[str, Certificate]] = (),
+        hostname: str = "",
+        stateDirectory: Path | None = None,
+        checkers: int = 1,
+        memory: int = 0,
+        resolve: Callable[[str], Deferred[list[str]]] | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._reactor = reactor
+        self._ports = list(ports)
+        self._listeners = listeners
+        self._certificates = list(certificates)
+        self._hostname = hostname
+        self._stateDirectory = stateDirectory
+        self._checkers = checkers
+        self._memory = memory
+        self._resolve = resolve or resolveWith(reactor)
+        self._now = now
+
+    def inquiry(self) -> Inquiry:
+        """
+        @return: What is to be looked at, in order.
+        """
+        return Inquiry(
+            [
+                ("port", self.clientPorts),
+                ("visitors", self.visitors),
+                ("certificate", self.certificates),
+                ("name", self.name),
+                ("auth", self.auth),
+                ("state", self.state),
+                ("descriptors", self.descriptors),
+                ("memory", self.memory),
+                ("clock", self.clock),
+                ("outside", self.outside),
+            ]
+        )
+
+    # The looks
+
+    async def clientPorts(self) -> Iterable[Finding]:
+        """
+        Can the ports be listened on?
+        """
+        return [await self._port(port) for port in self._ports]
+
+    async def _port(self, port: ServerPort) -> Finding:
+        """
+        Can one of them?
+        """
+        what = f"{port.option} {port.description}"
+        factory = Factory.forProtocol(Protocol)
+        factory.noisy = False
+        try:
+            listening = await maybeDeferred(port.endpoint.listen, factory)
+        except Exception as error:
+            cause = getattr(error, "socketError", error)
+            why = getattr(cause, "strerror", None) or str(cause)
+            return Finding(
+                "FAIL",
+                "port",
+                f"{what} cannot be listened on ({why}): stop what holds it, perhaps"
+                " this server itself, or choose another",
+            )
+        where = addressText(listening.getHost())
+        await maybeDeferred(listening.stopListening)
+        return Finding("OK", "port", f"{what} is free ({where})")
+
+    async def visitors(self) -> Finding:
+        """
+        Can a visitors' port be opened?
+        """
+        if self._listeners is None:
+            return Finding("SKIP", "visitors", "there are none")
+        listener: Any = self._listeners.open(0, 0, lambda end, address: None)
+        number = listener.address[2]
+        await listener.close()
+        return Finding("OK", "visitors", f"a port can be opened ({number} was)")
+
+    async def certificates(self) -> Iterable[Finding]:
+        """
+        Are the certificates good for a while, and for our name?
+        """
+        if not self._certificates:
+            return [
+                Finding(
+                    "WARN",
+                    "certificate",
+                    "no TLS: what clients and visitors say can be read on the way; give"
+                    " --certificate, or --port ssl:9000 and have clients pin it",
+                )
+            ]
+        found = []
+        for option, certificate in self._certificates:
+            found.append(
+                certificateFinding(certificate, f"that of {option}", now=self._now)
+            )
+            names = certificateNames(certificate)
+            if names and not alternativeNames(certificate):
+                found.append(
+                    Finding(
+                        "WARN",
+                        "certificate",
+                        f"that of {option} has a name only in its common name"
+                        f" ({names[0]}), which clients no longer look at: issue it anew"
+                        f" with subjectAltName=DNS:{self._hostname or names[0]}",
+                    )
+                )
+            elif self._hostname and self._hostname not in names:
+                found.append(
+                    Finding(
+                        "WARN",
+                        "certificate",
+                        f"that of {option} is for {', '.join(names[:5]) or 'no name'},"
+                        f" not for --hostname {self._hostname}",
+                    )
+                )
+        return found
+
+    async def name(self) -> Finding:
+        """
+        Does the name that addresses say lead here?
+        """
+        if not self._hostname:
+            return Finding(
+                "SKIP", "name", "without --hostname, addresses say what a client used"
+            )
+        try:
+            addresses = await inTime(
+                self._reactor, self._resolve(self._hostname), "no name server answered"
+            )
+        except DNSLookupError as error:
+            raise TunnelError(
+                "bad-option", f"{error}: make a DNS entry, or correct --hostname"
+            ) from None
+        told = f"{self._hostname} is {', '.join(addresses[:8])}"
+        if not any(_isOurs(address) for address in addresses):
+            return Finding(
+                "WARN",
+                "name",
+                f"{told}, no address of this machine: right behind NAT or a load"
+                " balancer that hands the ports on, wrong otherwise",
+            )
+        return Finding("OK", "name", told)
+
+    async def auth(self) -> Finding:
+        """
+        Are clients asked who they are?
+        """
+        if not self._checkers:
+            return Finding(
+                "WARN",
+                "auth",
+                "anybody may open tunnels: give --auth tokens:FILE or clients:FILE",
+            )
+        return Finding("OK", "auth", "clients are asked who they are")
+
+    async def state(self) -> Finding:
+        """
+        Can the server remember anything?
+        """
+        directory = self._stateDirectory
+        if directory is None:
+            return Finding("SKIP", "state", "there is nothing to remember")
+        checkWritable(directory)
+        return Finding("OK", "state", f"{directory} can be written to")
+
+    async def descriptors(self) -> Finding:
+        """
+        How many visitors can there be?
+        """
+        limit, _ = getrlimit(RLIMIT_NOFILE)
+        if limit != RLIM_INFINITY and limit < FEW:
+            return Finding(
+                "WARN",
+                "descriptors",
+                f"{limit} are few: raise the limit (ulimit -n, or LimitNOFILE= in"
+                " systemd)",
+            )
+        return Finding("OK", "descriptors", f"{limit} may be open")
+
+    async def memory(self) -> Finding:
+        """
+        How much may slow readers make the server hold?
+        """
+        if not self._memory:
+            return Finding(
+                "WARN", "memory", "slow readers may fill it: leave out --max-memory 0"
+            )
+        return Finding(
+            "OK", "memory", f"{self._memory >> 20} MiB may be held for slow readers"
+        )
+
+    async def clock(self) -> Finding:
+        """
+        Is the clock anywhere near?
+        """
+        now = self._now()
+        told = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
+        if now < _BUILT:
+            raise TunnelError("bad-option", f"this machine thinks it is {told}: set it")
+        return Finding("OK", "clock", f"it is {told}")
+
+    async def outside(self) -> Finding:
+        """
+        Say what cannot be seen from here.
+        """
+        return Finding(
+            "SKIP",
+            "outside",
+            "whether clients get through shows there: twistd tunnel-client --check",
+        )
+
+
+def _isOurs(address: str) -> bool:
+    """
+    Whether this machine has an address.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return True

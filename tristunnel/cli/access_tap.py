@@ -1,0 +1,189 @@
+"""
+C{twistd tunnel-access}: the command line of on-demand access.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import MultiService, Service
+
+from tristunnel.client.access import AccessPort, AccessService, parseAccessURI
+from tristunnel.client.access_control import AccessControl
+from tristunnel.client.log import LoggingClientObserver
+from tristunnel.client.visitor import bySession, localEndpoint
+from tristunnel.config.options import CheckedOptions
+from tristunnel.connect.address import ServerAddress, parseConnect
+from tristunnel.connect.credentials import CREDENTIALS_VARIABLE, givenCredentials
+from tristunnel.connect.options import WayOptionsMixin, trustOf, wayOf
+from tristunnel.connect.route import PROXY_VARIABLE
+from tristunnel.connect.token import TOKEN_VARIABLE, givenToken
+from tristunnel.dialects.base.client_service import TunnelClientService
+from tristunnel.errors import TunnelError
+from tristunnel.util.argv import exposedSecrets, hideExposed
+from tristunnel.util.clock import useMonotonicTime
+from tristunnel.util.drain import exitWith, hurryOnSecondSignal
+from tristunnel.util.listening import checkBeforeFork
+from tristunnel.util.logs import Log
+from tristunnel.util.numbers import decimalOf
+from tristunnel.util.paths import defaultStateDirectory
+from tristunnel.util.quantities import parseDuration
+from tristunnel.util.reload_signal import HangupService
+
+__all__ = ["ACCESS_VARIABLE", "Options", "makeService"]
+
+ACCESS_VARIABLE = "TRISTUNNEL_ACCESS"
+"""The environment variable that may hold a capability URI."""
+
+LONGEST = 30 * 86400.0
+"""The longest time that a port stays open, in seconds."""
+
+
+class Options(WayOptionsMixin, CheckedOptions):
+    """
+    The options of C{twistd tunnel-access}.
+    """
+
+    synopsis = "--connect ENDPOINT --service NAME [--listen ENDPOINT] [--ttl TIME]"
+    longdesc = (
+        "Opens a local port to a named service of a server for a limited time, and"
+        " cleans up by itself. 'tristunnel access' lists what is open and ends it."
+        f" A token is best given in the environment variable {TOKEN_VARIABLE} or with"
+        f" --token-file, credentials in {CREDENTIALS_VARIABLE} or with"
+        f" --credentials-file, a capability in {ACCESS_VARIABLE}: everybody on this"
+        " machine can read a command line."
+    )
+
+    optParameters = [
+        ("connect", None, "", "tcp:HOST:PORT, tls:..., ws://HOST/PATH, unix:PATH."),
+        ("service", None, "", "The name of the service."),
+        ("access", None, "", "The URI that grantAccess returned, instead of both."),
+        ("listen", None, "tcp:0:interface=127.0.0.1", "The local endpoint."),
+        ("ttl", None, "1h", "How long: 45s, 90m, 12h, 1h30m, up to 30d."),
+        ("state-dir", None, None, "Where 'tristunnel access' finds this program."),
+        (
+            "grace",
+            None,
+            0.0,
+            "Seconds for streams to finish at a stop.",
+            decimalOf("grace"),
+        ),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.server: ServerAddress
+        self.endpoint: Any = None
+        self.credentials: dict[str, object] = {}
+        self.ttl = 0.0
+        self.stateDirectory = Path()
+
+    def check(self) -> None:
+        """
+        Check everything that can be checked before the start.
+
+        @raise TunnelError: C{bad-option}.
+        """
+        from twisted.internet import reactor
+
+        self.exposed = exposedSecrets(self)
+        self["access"] = self["access"] or os.environ.get(ACCESS_VARIABLE, "")
+        if not self["access"] and not (self["connect"] and self["service"]):
+            raise TunnelError(
+                "bad-option",
+                "which service? give --connect ENDPOINT and --service NAME, or"
+                " --access URI",
+            )
+        if not 0 <= self["grace"] < 1e6:
+            raise TunnelError("bad-option", "--grace takes seconds, from 0 up")
+        self.ttl = parseDuration(self["ttl"])
+        if self.ttl > LONGEST:
+            raise TunnelError("bad-option", "--ttl takes up to 30d")
+        self.credentials = givenCredentials(self["credentials-file"])
+        token = givenToken(self["token-file"])
+        if token and (self["token-file"] or not self.credentials):
+            self.credentials["token"] = token
+        trust = trustOf(self)
+        self["proxy"] = self["proxy"] or os.environ.get(PROXY_VARIABLE, "")
+        way = wayOf(reactor, self, dict(self.get("header", [])))
+        if self["access"]:
+            self.server = parseAccessURI(
+                reactor, self["access"], trust, self["connect"], way
+            )
+        else:
+            self.server = parseConnect(reactor, self["connect"], trust, way)
+        self.endpoint = localEndpoint(reactor, self["listen"])
+        self.stateDirectory = Path(self["state-dir"] or defaultStateDirectory())
+
+
+def makeService(options: Options) -> Service:
+    """
+    Make the client.
+    """
+    from twisted.internet import reactor
+
+    checkBeforeFork(
+        getattr(options, "parent", None),
+        [(f"--listen {options['listen']}", options.endpoint)],
+    )
+    log = Log(options)
+    return log.around(_make(reactor, options, log))
+
+
+def _make(reactor: Any, options: Options, log: Log) -> Service:
+    """
+    Put it together.
+    """
+    useMonotonicTime(reactor)
+    hideExposed(options.exposed)
+    options.server.way.tell(options.server.where)
+    access: AccessService
+    client = TunnelClientService(
+        reactor,
+        options.server,
+        [],
+        options.credentials,
+        LoggingClientObserver(None, reactor.seconds, reactor.callLater),
+        grace=options["grace"],
+        gaveUp=lambda reason: access.end(reason),
+    )
+    name = options["service"] or "the service"
+    port = AccessPort(
+        reactor,
+        options.endpoint,
+        options["listen"],
+        bySession(client, options["service"]),
+        name,
+        options["grace"],
+        lambda reason: access.end(reason),
+    )
+    access = AccessService(
+        reactor,
+        client,
+        port,
+        name,
+        options.server.where,
+        options.ttl,
+        lambda reason: _end(reactor, reason),
+    )
+    together = MultiService()
+    access.setServiceParent(together)
+    AccessControl(reactor, access, options.stateDirectory).setServiceParent(together)
+    HangupService(reactor, log).setServiceParent(together)
+    reactor.addSystemEventTrigger(
+        "before", "shutdown", hurryOnSecondSignal, reactor, access.stopNow
+    )
+    return together
+
+
+def _end(reactor: Any, reason: TunnelError) -> None:
+    """
+    End with an exit status that says how it went: 0 if its time is over.
+    """
+    exitWith(0 if reason.code.name in ("expired", "closed") else 1)
+    if reactor.running:
+        reactor.stop()
+    else:
+        reactor.callWhenRunning(reactor.stop)

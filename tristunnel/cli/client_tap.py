@@ -1,0 +1,575 @@
+"""
+C{twistd tunnel-client}: the client's command line.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any, ClassVar
+
+from twisted.application.service import Service
+from twisted.python import usage
+
+from tristunnel.check.client import ClientCheck
+from tristunnel.check.report import CheckService, Finding, Inquiry
+from tristunnel.client.control import OFF, ControlPort, parseControl
+from tristunnel.client.dialects import DIALECTS
+from tristunnel.client.fleet import Clients
+from tristunnel.client.forward_table import FORWARD_FIELDS, checkForwards, forwardOf
+from tristunnel.client.visitor import localEndpoint
+from tristunnel.config.file import ConfigFile
+from tristunnel.config.keys import Key, valuesIn
+from tristunnel.config.options import ConfiguredOptions
+from tristunnel.config.policy_options import PolicyOptionsMixin, policyOf
+from tristunnel.config.reload import Reload
+from tristunnel.config.settings import DEFAULT, Setting, settingsOf
+from tristunnel.config.show import shownSettings
+from tristunnel.connect.address import ServerAddress, parseConnect, parseTunnelURI
+from tristunnel.connect.credentials import CREDENTIALS_VARIABLE, givenCredentials
+from tristunnel.connect.options import WayOptionsMixin, trustOf, wayOf
+from tristunnel.connect.route import PROXY_VARIABLE
+from tristunnel.connect.token import TOKEN_VARIABLE, givenToken
+from tristunnel.dialects.framed.client_direct import CARRIERS
+from tristunnel.dialects.framed.direct import MOST_SPARES
+from tristunnel.dialects.framed.greeting import AUTO, GREETINGS, NEVER
+from tristunnel.dialects.framed.lanes import MOST_LANES
+from tristunnel.dialects.framed.session import MOST_QUIET
+from tristunnel.dialects.zlayer.client_service import tokenOf
+from tristunnel.errors import TunnelError
+from tristunnel.forwards.forward import DEFAULT_FORWARD, Forward
+from tristunnel.model.policy import VisitorPolicy
+from tristunnel.model.quota import raiseDescriptorLimit
+from tristunnel.screen.client import ClientWatch
+from tristunnel.util.argv import exposedSecrets, hideExposed
+from tristunnel.util.clock import useMonotonicTime
+from tristunnel.util.collector import tuneCollector
+from tristunnel.util.drain import GRACE, exitWith, hurryOnSecondSignal
+from tristunnel.util.listening import checkBeforeFork
+from tristunnel.util.logs import Log, checkFormat
+from tristunnel.util.numbers import decimalOf, wholeOf
+from tristunnel.util.paths import defaultStateDirectory, stateVariable
+from tristunnel.util.reload_signal import HangupService
+
+__all__ = ["Options", "makeService"]
+
+_IDENTITY = {"credentials", "credentials-file", "token-file"}
+"""Options that say who we are. What the environment says of that takes the place
+of all that a file says."""
+
+_ONE_SERVER = (
+    *("connect", "tunnel", "to", "listen", "service", "forward"),
+    *("credentials", "credentials-file", "token-file"),
+)
+"""Options that are about one server."""
+
+
+class Options(PolicyOptionsMixin, WayOptionsMixin, ConfiguredOptions):
+    """
+    The options of C{twistd tunnel-client}.
+    """
+
+    synopsis = "--connect ENDPOINT [--forward [PORT|NAME]=TARGET ...]"
+    longdesc = (
+        "A reverse tunnel client. It connects to a server (twistd tunnel) and offers"
+        " services that it can reach to that server's visitors. Credentials are best"
+        f" given in the environment variable {TOKEN_VARIABLE} or"
+        f" {CREDENTIALS_VARIABLE}, or with --token-file or --credentials-file:"
+        " everybody on this machine can read a command line."
+    )
+
+    optFlags = [
+        ("check", None, "Look at everything on the way to the server, and end."),
+        ("no-screen", None, "Write lines to the terminal instead of a screen."),
+        ("private", None, "Visitors come by --listen and --service, not by a port."),
+    ]
+    optParameters = [
+        ("connect", None, None, "tcp:HOST:PORT, tls:..., ws://HOST/PATH, unix:PATH."),
+        ("tunnel", None, None, "Serve the tunnel of this URI, without credentials."),
+        ("to", None, None, "With --tunnel: the service, HOST:PORT or an endpoint."),
+        ("dialect", None, "framed", "framed, vtunnel, zlayer or relay."),
+        ("listen", None, None, "Visit: a local endpoint, tcp:PORT:interface=ADDRESS."),
+        ("service", None, None, "With --listen: the name of the tunnel to visit."),
+        ("state-dir", None, None, "Where this client keeps what it must remember."),
+        (
+            "check-idle",
+            None,
+            None,
+            "With --check: seconds to hold a silent session, 0 for none.",
+            decimalOf("check-idle"),
+        ),
+        ("rpc", None, None, "Answer calls about this client here; off: nowhere."),
+        ("log-format", None, "text", "How the log is written: text or json."),
+        ("extension", None, AUTO, "Name it to the server: auto, always or never."),
+        ("carrier", None, "auto", "How visitors travel: session, direct, or auto."),
+        (
+            "sessions",
+            None,
+            1,
+            "Connections that share the visitors.",
+            wholeOf("sessions"),
+        ),
+        (
+            "spares",
+            None,
+            0,
+            "Connections to dial ahead of direct visitors.",
+            wholeOf("spares"),
+        ),
+        (
+            "grace",
+            None,
+            GRACE,
+            "Seconds for streams to finish at a stop.",
+            decimalOf("grace"),
+        ),
+    ]
+
+    variables: ClassVar[Mapping[str, str]] = {
+        "tunnel": "TRISTUNNEL_TUNNEL",
+        "proxy": PROXY_VARIABLE,
+    }
+    fields: ClassVar[Mapping[str, Mapping[str, Key]]] = {"forward": FORWARD_FIELDS}
+    processWide: ClassVar[frozenset[str]] = frozenset(
+        ("check", "check-idle", "log-format", "no-screen", "rpc")
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["forward"] = []
+        self["credentials"] = {}
+        # Which [[client]] of the file this is, of how many; 0 for the whole.
+        self.section = 0
+        self.count = 0
+        self.each: list[Options] = [self]
+        self.server: ServerAddress
+        self.localEndpoint: Any = None
+        self.forwards: list[Forward] = []
+        self.policy = VisitorPolicy()
+        self.exposed: dict[str, tuple[str, list[str]]] = {}
+        self.stateDirectory = Path()
+        self.control: ControlPort | None = None
+
+    def opt_forward(self, spec: str) -> None:
+        """
+        A service to offer: PORT=TARGET, 0=TARGET for any port, NAME=TARGET
+        for a named tunnel on any port. TARGET is HOST:PORT or a client
+        endpoint (tcp:, unix:, tls:). For a UDP service write udp/ in front:
+        udp/5353=localhost:53. May be given several times.
+        [default: 0=localhost:8080]
+        """
+        self["forward"].append(spec)
+
+    def table_forward(self, table: Mapping[str, Any]) -> None:
+        """
+        The same, as a table of a file.
+        """
+        self["forward"].append(table)
+
+    def opt_credentials(self, pair: str) -> None:
+        """
+        KEY=VALUE of the credentials. May be given several times.
+        """
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise usage.UsageError(
+                "--credentials takes KEY=VALUE, for example id=laptop"
+            )
+        self["credentials"][key] = value
+
+    # Several clients in one file
+
+    def settingsIn(
+        self, file: ConfigFile, told: Mapping[str, list[str]]
+    ) -> dict[str, Setting]:
+        """
+        What a file says: of all clients, and of this one.
+        """
+        keys = self.configKeys()
+        inner = {k: key for k, key in keys.items() if k not in self.processWide}
+        tables = file.table.get("client")
+        for index, table in enumerate(tables if isinstance(tables, list) else ()):
+            for name in self.processWide & set(table):
+                raise file.wrong(
+                    ("client", index, name),
+                    f"{name!r} is about the whole program: write it above the first"
+                    " [[client]]",
+                )
+        keys["client"] = Key("client", "", True, fields=inner)
+        values = valuesIn(file, (), file.table, keys)
+        sections = values.pop("client", [])
+        self.count = len(sections)
+        settings = settingsOf(file, (), values)
+        if self.section:
+            index = self.section - 1
+            own = settingsOf(file, ("client", index), sections[index])
+            if _IDENTITY & set(own):
+                settings = {k: s for k, s in settings.items() if k not in _IDENTITY}
+            settings.update(own)
+        if self.count > 1:
+            for name in _ONE_SERVER:
+                if name in told:
+                    raise TunnelError(
+                        "bad-option",
+                        f"--{name} is about one client, and there are {self.count} in"
+                        f" {file.shown}: write it in one of its [[client]] tables",
+                    )
+        return settings
+
+    def settingsAround(self, settings: dict[str, Setting]) -> dict[str, Setting]:
+        """
+        What the environment says. Its secrets are for one server, and where
+        there are several, nobody knows for which one.
+        """
+        around = super().settingsAround(settings)
+        if self.count > 1:
+            around.pop("tunnel", None)
+        elif os.environ.get(TOKEN_VARIABLE) or os.environ.get(CREDENTIALS_VARIABLE):
+            for name in _IDENTITY:
+                settings.pop(name, None)
+        return around
+
+    def _client(self, section: int) -> Options:
+        """
+        Read the options of one of several clients.
+        """
+        client = type(self)()
+        client.parent = getattr(self, "parent", None)
+        client.file, client.typed = self.file, self.typed
+        client.section = section
+        try:
+            client.parseOptions(self.arguments)
+        except usage.UsageError as error:
+            raise TunnelError("bad-option", str(error)) from None
+        return client
+
+    @property
+    def isInner(self) -> bool:
+        """
+        Whether this is one client of a file that has tables of them.
+        """
+        return bool(self.section)
+
+    def derived(self) -> dict[str, Setting]:
+        """
+        What holds where nothing was said.
+        """
+        variable = stateVariable()
+        origin = f"environment {variable}" if variable else DEFAULT
+        found = {"state-dir": Setting(str(self.stateDirectory), origin)}
+        if not (self["listen"] or self["tunnel"]):
+            found["forward"] = Setting([DEFAULT_FORWARD], DEFAULT)
+        return found
+
+    def shown(self) -> list[str]:
+        """
+        What holds, as lines of TOML.
+        """
+        if self.each == [self]:
+            lines = super().shown()
+            for variable in (TOKEN_VARIABLE, CREDENTIALS_VARIABLE):
+                if os.environ.get(variable) and self.count <= 1:
+                    lines.append(f"# who we are  # environment {variable}")
+            return lines
+        wide = self.processWide
+        lines = shownSettings({k: s for k, s in self.inForce().items() if k in wide})
+        for client in self.each:
+            settings = {k: s for k, s in client.inForce().items() if k not in wide}
+            lines += ["", "[[client]]", *shownSettings(settings)]
+        return lines
+
+    def openSecrets(self) -> list[str]:
+        """
+        Secrets of the file that others on this machine can read.
+
+        @return: The names of their options.
+        """
+        own = super().openSecrets()
+        inner = (each.openSecrets() for each in self.each if each is not self)
+        return sorted({*own, *chain.from_iterable(inner)})
+
+    # Checking
+
+    def check(self) -> None:
+        """
+        Check everything that can be checked before the start.
+
+        @raise TunnelError: C{bad-option}.
+        """
+        from twisted.internet import reactor
+
+        checkFormat(self["log-format"])
+        self.stateDirectory = Path(self["state-dir"] or defaultStateDirectory())
+        if self["rpc"] and self["rpc"] != OFF:
+            self.control = parseControl(reactor, self["rpc"])
+        told = {name: self[name] for name in self.told if name in self}
+        self.exposed = exposedSecrets(told)
+        if self.count and not self.section:
+            self.each = [self._client(number + 1) for number in range(self.count)]
+            return
+        self["tunnel"] = self["tunnel"] or ""
+        if not (self["connect"] or self["tunnel"]):
+            raise TunnelError(
+                "bad-option",
+                "which server? give --connect tcp:HOST:PORT or tls:HOST:PORT",
+            )
+        if bool(self["tunnel"]) != bool(self["to"]):
+            raise TunnelError("bad-option", "--tunnel URI and --to TARGET go together")
+        if self["tunnel"] and self["forward"]:
+            raise TunnelError(
+                "bad-option", "--tunnel serves one tunnel: leave out --forward"
+            )
+        if self["carrier"] not in CARRIERS:
+            raise TunnelError(
+                "bad-option", f"--carrier takes one of {', '.join(CARRIERS)}"
+            )
+        if not 1 <= self["sessions"] <= MOST_LANES + 1:
+            raise TunnelError(
+                "bad-option", f"--sessions takes a number from 1 to {MOST_LANES + 1}"
+            )
+        if not 0 <= self["spares"] <= MOST_SPARES:
+            raise TunnelError(
+                "bad-option", f"--spares takes a number from 0 to {MOST_SPARES}"
+            )
+        if self["check-idle"] is not None and not self["check"]:
+            raise TunnelError("bad-option", "--check-idle goes with --check")
+        if not 0 <= (self["check-idle"] or 0) <= MOST_QUIET:
+            raise TunnelError(
+                "bad-option", f"--check-idle takes seconds, from 0 to {MOST_QUIET:g}"
+            )
+        if not 0 <= self["grace"] < 1e6:
+            raise TunnelError("bad-option", "--grace takes seconds, from 0 up")
+        environment = {} if self.count > 1 else os.environ
+        self["credentials"] = {
+            **givenCredentials(self["credentials-file"], environment),
+            **self["credentials"],
+        }
+        token = "" if self["tunnel"] else self._token(environment)
+        if token and (self["token-file"] or not self["credentials"]):
+            self["credentials"]["token"] = token
+        if self["extension"] not in GREETINGS:
+            raise TunnelError(
+                "bad-option", f"--extension takes one of {', '.join(GREETINGS)}"
+            )
+        self._checkDialect(reactor)
+        trust = trustOf(self)
+        way = wayOf(reactor, self, self._headers())
+        way = replace(way, greeting=self["extension"])
+        if self["tunnel"]:
+            self.server = parseTunnelURI(
+                reactor, self["tunnel"], trust, self["connect"] or "", way
+            )
+            self["forward"] = [f"0={self['to']}"]
+        else:
+            self.server = parseConnect(reactor, self["connect"], trust, way)
+        wanted = self["forward"] or ([] if self["listen"] else [DEFAULT_FORWARD])
+        self.forwards = [
+            self._forward(reactor, index, each) for index, each in enumerate(wanted)
+        ]
+        checkForwards(self.forwards)
+        self._checkForwards()
+        self.policy = policyOf(self)
+        policies = (self.policy, *(forward.policy for forward in self.forwards))
+        if any(policy != VisitorPolicy() for policy in policies) and (
+            self["dialect"] != "framed" or self["tunnel"] or self["listen"]
+        ):
+            raise TunnelError(
+                "bad-option",
+                "--allow and other options about visitors go with --forward, and with"
+                " no other dialect",
+            )
+
+    def _token(self, environment: Mapping[str, str]) -> str:
+        """
+        Find our token; whoever types it is asked once.
+        """
+        path = self["token-file"]
+        if path != "-":
+            return givenToken(path, environment)
+        if path not in self.typed:
+            self.typed[path] = givenToken(path)
+        return self.typed[path]
+
+    def _forward(self, reactor: Any, index: int, wanted: Any) -> Forward:
+        """
+        Make a forward.
+        """
+        try:
+            return forwardOf(reactor, wanted, self)
+        except TunnelError as error:
+            setting = self.settings.get("forward")
+            if setting is None or setting.file is None:
+                raise
+            place = setting.placeOf(index)
+            raise TunnelError("bad-option", f"{place}: {error.message}") from None
+
+    def _checkDialect(self, reactor: Any) -> None:
+        """
+        @raise TunnelError: C{bad-option}, if options do not go together.
+        """
+        dialect = self["dialect"]
+        if self["listen"]:
+            self.localEndpoint = localEndpoint(reactor, self["listen"])
+            if not self["service"]:
+                dialect = self["dialect"] = "relay"
+        if dialect not in DIALECTS:
+            raise TunnelError(
+                "bad-option", f"--dialect is one of {', '.join(DIALECTS)}"
+            )
+        if self["service"] and (not self["listen"] or dialect != "framed"):
+            raise TunnelError(
+                "bad-option", "--service NAME goes with --listen ENDPOINT, by session"
+            )
+        if self["extension"] == NEVER and (
+            dialect != "framed" or self["tunnel"] or self["service"]
+        ):
+            raise TunnelError(
+                "bad-option",
+                "--extension never goes with --forward, at a W3P server",
+            )
+        if dialect == "framed":
+            return
+        if self["tunnel"]:
+            raise TunnelError("bad-option", "--tunnel has a dialect of its own")
+        if "://" not in self["connect"]:
+            raise TunnelError(
+                "bad-option",
+                "give --service NAME, or a relay: --connect ws://HOST/client"
+                if self["listen"]
+                else f"--dialect {dialect} needs --connect ws://HOST/PATH or wss://...",
+            )
+        if self["private"]:
+            raise TunnelError("bad-option", f"--dialect {dialect} has no --private")
+
+    def _checkForwards(self) -> None:
+        """
+        @raise TunnelError: C{bad-option}, for what a dialect cannot do.
+        """
+        dialect = self["dialect"]
+        for forward in self.forwards:
+            if dialect not in ("framed", "zlayer") and forward.isUDP:
+                raise TunnelError("bad-option", f"--dialect {dialect} knows no UDP")
+            if dialect == "vtunnel" and not forward.port:
+                raise TunnelError(
+                    "bad-option",
+                    "vtunnel's ports are chosen: --forward PORT=TARGET, for example"
+                    " 9000=localhost:3000",
+                )
+            if forward.private and not forward.name:
+                raise TunnelError(
+                    "bad-option",
+                    "--private tunnels have names: --forward NAME=TARGET, for example"
+                    " db=localhost:5432",
+                )
+        if dialect == "zlayer":
+            tokenOf(self["credentials"])
+        if dialect == "relay" and len(self.forwards) > 1 - bool(self["listen"]):
+            raise TunnelError(
+                "bad-option",
+                "--dialect relay has one end: --forward =TARGET, or --listen ENDPOINT",
+            )
+
+    def _headers(self) -> dict[str, str]:
+        """
+        What is said to open a WebSocket. Dialects whose handshake has no room
+        for credentials say them here.
+        """
+        headers = dict(self.get("header", []))
+        named = {name.lower() for name in headers}
+        fields = self["credentials"]
+        if self["dialect"] == "framed" or "authorization" in named or not fields:
+            return headers
+        if "token" in fields and "id" not in fields:
+            headers["Authorization"] = f"Bearer {fields['token']}"
+        else:
+            secret = fields.get("secret") or fields.get("password") or ""
+            pair = f"{fields.get('id', '')}:{secret}".encode()
+            headers["Authorization"] = f"Basic {b64encode(pair).decode('ascii')}"
+        return headers
+
+
+def makeService(options: Options) -> Service:
+    """
+    Make the client.
+    """
+    from twisted.internet import reactor
+
+    ports = []
+    if options.localEndpoint is not None:
+        ports.append((f"--listen {options['listen']}", options.localEndpoint))
+    if options.control is not None and not options.control.own:
+        control = options.control
+        ports.append((f"--rpc {control.description}", control.endpoint))
+    checkBeforeFork(
+        getattr(options, "parent", None),
+        ports,
+        options.stateDirectory if options["state-dir"] else None,
+    )
+    watch = None if options["check"] else ClientWatch(reactor, options)
+    log = Log(options, watch is not None and watch.hasScreen)
+    return log.around(_make(reactor, options, log, watch))
+
+
+def _make(
+    reactor: Any, options: Options, log: Log, watch: ClientWatch | None
+) -> Service:
+    """
+    Put the client together.
+    """
+    useMonotonicTime(reactor)
+    raiseDescriptorLimit()
+    tuneCollector()
+    hideExposed(options.exposed)
+    options.warnOfSecrets()
+    if watch is None:
+        return CheckService(reactor, _Checks(reactor, options), sys.__stdout__)
+
+    def ended() -> None:
+        """
+        End with an exit status that says so.
+        """
+        exitWith(1)
+        if reactor.running:
+            reactor.stop()
+        else:
+            reactor.callWhenRunning(reactor.stop)
+
+    clients = Clients(reactor, options, watch.observer, ended)
+    reactor.addSystemEventTrigger(
+        "before", "shutdown", hurryOnSecondSignal, reactor, clients.stopNow
+    )
+    reload = Reload(options, clients.change)
+    watch.methods["reload"] = lambda caller: reload.reload()
+    HangupService(reactor, log, reload.reloadLater).setServiceParent(clients)
+    return watch.around(clients, ended)
+
+
+class _Checks(Inquiry):
+    """
+    Looks at everything for each client.
+    """
+
+    def __init__(self, reactor: Any, options: Options) -> None:
+        super().__init__([])
+        self._inquiries = [
+            ClientCheck(
+                reactor,
+                each.server,
+                each.forwards,
+                each["credentials"],
+                each["dialect"],
+                silence=options["check-idle"],
+            ).inquiry()
+            for each in options.each
+        ]
+
+    async def run(self, told: Callable[[Finding], None]) -> bool:
+        """
+        Look at one after the other.
+        """
+        return all([await inquiry.run(told) for inquiry in self._inquiries])

@@ -1,0 +1,709 @@
+"""
+C{twistd tunnel}: the server's command line.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from autobahn.websocket import USES_NVX
+from twisted.application.service import MultiService, Service
+from twisted.cred import strcred
+from twisted.logger import Logger
+from twisted.web.resource import IResource
+
+from tristunnel.auth.checker_chain import SUPPORTED_INTERFACES
+from tristunnel.auth.realm import Authenticator, portalFor
+from tristunnel.auth.tokens import TokenFile
+from tristunnel.check.report import CheckService
+from tristunnel.check.server import ServerCheck
+from tristunnel.cli.demo import makeDemo
+from tristunnel.config.keys import Key
+from tristunnel.config.options import ConfiguredOptions
+from tristunnel.config.policy_options import PolicyOptionsMixin, policyOf
+from tristunnel.config.redact import redacted
+from tristunnel.config.reload import Reload
+from tristunnel.config.settings import DEFAULT, Setting
+from tristunnel.config.toml import tomlValue
+from tristunnel.dashboard.operators import Watch
+from tristunnel.dataplane.descriptors import RESERVE
+from tristunnel.dataplane.memory import HELD, defaultMemory
+from tristunnel.dialects.base.lease import ClientLease
+from tristunnel.dialects.framed.datagram_path import ServerPaths
+from tristunnel.dialects.framed.server import TunnelServerFactory
+from tristunnel.dialects.vtunnel.server import LISTENER as LOOPBACK
+from tristunnel.errors import TunnelError
+from tristunnel.http.callers import HTTPCallers
+from tristunnel.http.forwarded import Forwarded
+from tristunnel.http.site import limitedSite
+from tristunnel.http.tree import Health, HTTPDoor, rootOf, rpcPages
+from tristunnel.listeners.tcp import TCPListeners
+from tristunnel.listeners.udp import IDLE, UDPListeners
+from tristunnel.model.policy import VisitorPolicy
+from tristunnel.model.ports import UNPRIVILEGED, PortRange, parsePorts
+from tristunnel.model.quota import (
+    PER_CALLER,
+    TunnelQuota,
+    defaultTotal,
+    raiseDescriptorLimit,
+)
+from tristunnel.model.rendezvous import WaitingRoom
+from tristunnel.node.spec import NODE_FIELDS, NodeSpec, nodeText, parseNode
+from tristunnel.node.tunnel import NodeTunnel
+from tristunnel.server.detector import DoorFactory, FramedDoor
+from tristunnel.server.log import LoggingServerObserver
+from tristunnel.server.ports import ServerPort, TLSFiles, parsePort
+from tristunnel.server.reload import RunningServer
+from tristunnel.server.service import TunnelServerService
+from tristunnel.server.websocket_pages import parsePaths, webSocketPages
+from tristunnel.service.clients import CLIENTS, SERVICES
+from tristunnel.service.preauth import ACCEPT_RATE, TOTAL, Gate
+from tristunnel.service.registry import MemoryRegistry
+from tristunnel.service.tunnel_service import Listeners, TunnelService
+from tristunnel.tls.in_force import CreatorInForce
+from tristunnel.tls.pem import loadCertificates
+from tristunnel.tls.server_context import ReloadingCertificate
+from tristunnel.util.clock import useMonotonicTime
+from tristunnel.util.collector import tuneCollector
+from tristunnel.util.drain import GRACE, exitWith, hurryOnSecondSignal
+from tristunnel.util.hosts import hostAndPort
+from tristunnel.util.listening import checkBeforeFork
+from tristunnel.util.logs import Log, checkFormat
+from tristunnel.util.numbers import decimalOf, wholeOf
+from tristunnel.util.paths import defaultStateDirectory, stateVariable
+from tristunnel.util.quantities import parseSize
+from tristunnel.util.reload_signal import HangupService
+
+__all__ = ["Options", "makeService"]
+
+_log = Logger(namespace="tristunnel.server")
+
+
+class Options(PolicyOptionsMixin, ConfiguredOptions, strcred.AuthOptionMixin):
+    """
+    The options of C{twistd tunnel}.
+    """
+
+    synopsis = "[options]"
+    longdesc = (
+        "A reverse tunnel server. Clients (twistd tunnel-client) connect to its"
+        " --port and have it open ports for the visitors of their services."
+    )
+    supportedInterfaces = SUPPORTED_INTERFACES
+
+    optFlags = [
+        ("check", None, "Look at everything that a server needs, and end."),
+        ("demo", None, "Run a server, a client and a sample page in one process."),
+        ("direct-udp", None, "Let clients' datagrams come by UDP to the same port."),
+        ("no-dashboard", None, "Show no page about what happens here."),
+    ]
+    optParameters = [
+        ("interface", None, "", "The address that visitors' ports are opened on."),
+        ("ports", None, None, "Which ports visitors may get: 30000-31000,8080."),
+        ("hostname", None, "", "The name that tunnels' addresses say."),
+        ("certificate", None, "", "PEM file: puts TLS over every --port."),
+        ("private-key", None, "", "PEM file with the certificate's key."),
+        ("client-ca", None, "", "PEM file: clients must show a certificate of it."),
+        ("client-crl", None, "", "PEM file: certificates of clients that are revoked."),
+        ("visitor-certificate", None, "", "PEM file: visitors speak TLS."),
+        ("visitor-key", None, "", "PEM file with that certificate's key."),
+        ("rpc", None, None, "Serve RPC on this endpoint instead of on every --port."),
+        ("state-dir", None, None, "Where this server keeps what it must remember."),
+        ("log-format", None, "text", "How the log is written: text or json."),
+        (
+            "grace",
+            None,
+            GRACE,
+            "Seconds for streams to finish at a stop.",
+            decimalOf("grace"),
+        ),
+        (
+            "handshake-timeout",
+            None,
+            10.0,
+            "Seconds for a client's login.",
+            decimalOf("handshake-timeout"),
+        ),
+        (
+            "lease",
+            None,
+            120.0,
+            "Seconds that a client's ports wait for it.",
+            decimalOf("lease"),
+        ),
+        (
+            "udp-idle",
+            None,
+            IDLE,
+            "Seconds until a silent UDP visitor is gone.",
+            decimalOf("udp-idle"),
+        ),
+        (
+            "max-tunnels",
+            None,
+            0,
+            "Tunnels in all; 0: as descriptors allow.",
+            wholeOf("max-tunnels"),
+        ),
+        (
+            "max-tunnels-per-caller",
+            None,
+            PER_CALLER,
+            "Tunnels of one caller.",
+            wholeOf("max-tunnels-per-caller"),
+        ),
+        (
+            "max-clients",
+            None,
+            CLIENTS,
+            "Clients at once; 0: any number.",
+            wholeOf("max-clients"),
+        ),
+        (
+            "max-services",
+            None,
+            SERVICES,
+            "Tunnels of one client; 0: any.",
+            wholeOf("max-services"),
+        ),
+        (
+            "accept-rate",
+            None,
+            ACCEPT_RATE,
+            "Clients let in per second; 0: any.",
+            decimalOf("accept-rate"),
+        ),
+        ("max-memory", None, "", "Bytes held for slow readers: 2GiB; 0: any number."),
+    ]
+
+    fields: ClassVar[Mapping[str, Mapping[str, Key]]] = {"node": NODE_FIELDS}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["port"] = []
+        self["websocket-path"] = []
+        self["trusted-proxy"] = []
+        self["node"] = []
+        self.portRange: PortRange = UNPRIVILEGED
+        self.serverPorts: list[ServerPort] = []
+        self.rpcPort: ServerPort | None = None
+        self.visitorCertificate: ReloadingCertificate | None = None
+        self.certificate: ReloadingCertificate | None = None
+        self.authenticator = Authenticator()
+        self.stateDirectory = Path()
+        self.webSocketPaths: list[str] = ["/tunnel"]
+        self.forwarded = Forwarded()
+        self.nodes: list[NodeSpec] = []
+        self.policy = VisitorPolicy()
+        self.memory = 0
+
+    def opt_websocket_path(self, path: str) -> None:
+        """
+        Where clients connect by WebSocket. May be given several times.
+        [default: /tunnel]
+        """
+        self["websocket-path"].append(path)
+
+    def opt_trusted_proxy(self, address: str) -> None:
+        """
+        A reverse proxy whose X-Forwarded-For and -Proto are believed, and
+        behind haproxy: its PROXY header: an address, a network such as
+        10.0.0.0/8, or "unix". May be given several times.
+        """
+        self["trusted-proxy"].append(address)
+
+    def opt_node(self, spec: str) -> None:
+        """
+        A tunnel with another server: NAME=ENDPOINT,forward=PORT=TARGET offers
+        a service of this side at a port of that one, and
+        NAME=ENDPOINT,listen=ENDPOINT,service=NAME the other way round. With
+        token-file=FILE, pin=SHA256 and others. May be given several times.
+        """
+        self["node"].append(spec)
+
+    def table_node(self, table: Mapping[str, Any]) -> None:
+        """
+        The same, as a table of a file.
+        """
+        self["node"].append(nodeText(table))
+
+    def opt_port(self, description: str) -> None:
+        """
+        Where clients connect, a server endpoint: tcp:9000, ssl:9000,
+        tls:DIR:port=443, unix:PATH, systemd:..., haproxy:tcp:9000. May be
+        given several times. [default: tcp:$PORT, or tcp:9000]
+        """
+        self["port"].append(description)
+
+    def settingsAround(self, settings: dict[str, Setting]) -> dict[str, Setting]:
+        """
+        What the environment says: a platform gives the port to listen at to its
+        programs.
+        """
+        around = super().settingsAround(settings)
+        if os.environ.get("PORT") and not (self.told.keys() & {"demo", "port"}):
+            around["port"] = Setting([_defaultPort()], "environment PORT")
+        return around
+
+    def derived(self) -> dict[str, Setting]:
+        """
+        What holds where nothing was said.
+        """
+        variable = stateVariable()
+        origin = f"environment {variable}" if variable else DEFAULT
+        return {
+            "port": Setting([port.description for port in self.serverPorts], DEFAULT),
+            "state-dir": Setting(str(self.stateDirectory), origin),
+            "websocket-path": Setting(self.webSocketPaths, DEFAULT),
+        }
+
+    def valueShown(self, name: str) -> str:
+        """
+        What holds for an option, for a log.
+        """
+        return tomlValue(redacted(name, self.inForce()[name].value))
+
+    def check(self) -> None:
+        """
+        Check everything that can be checked before the start.
+
+        @raise TunnelError: C{bad-option}.
+        """
+        from twisted.internet import reactor
+
+        for option in ("grace", "handshake-timeout", "lease"):
+            if not 0 <= self[option] < 1e6:
+                raise TunnelError("bad-option", f"--{option} takes seconds, from 0 up")
+        if not self["handshake-timeout"]:
+            raise TunnelError("bad-option", "--handshake-timeout takes more than 0")
+        _checkInterface(self["interface"])
+        checkFormat(self["log-format"])
+        if not 0.1 <= self["udp-idle"] < 1e6:
+            raise TunnelError("bad-option", "--udp-idle takes seconds, from 0.1 up")
+        for option in (
+            "max-tunnels",
+            "max-tunnels-per-caller",
+            "max-clients",
+            "max-services",
+        ):
+            if self[option] < 0:
+                raise TunnelError("bad-option", f"--{option} takes a number, from 0 up")
+        for key, other in (
+            ("private-key", "certificate"),
+            ("visitor-key", "visitor-certificate"),
+        ):
+            if self[key] and not self[other]:
+                raise TunnelError("bad-option", f"--{key} goes with --{other}")
+        self.stateDirectory = Path(self["state-dir"] or defaultStateDirectory())
+        if self["ports"]:
+            self.portRange = parsePorts(self["ports"])
+        if self["visitor-certificate"]:
+            self.visitorCertificate = ReloadingCertificate(
+                self["visitor-certificate"], self["visitor-key"] or None
+            )
+        if self.get("credCheckers"):
+            self.authenticator = Authenticator(portalFor(self["credCheckers"]))
+        if self["certificate"]:
+            self.certificate = ReloadingCertificate(
+                self["certificate"], self["private-key"] or None
+            )
+        self.nodes = [parseNode(reactor, spec) for spec in self["node"]]
+        if len({node.name for node in self.nodes}) < len(self.nodes):
+            raise TunnelError("bad-option", "two --node have the same name")
+        self.webSocketPaths = parsePaths(self["websocket-path"] or ["/tunnel"])
+        self.forwarded = Forwarded(self["trusted-proxy"])
+        self.policy = policyOf(self)
+        if not 0 <= self["accept-rate"] <= 1e6:
+            raise TunnelError("bad-option", "--accept-rate takes a number, from 0 up")
+        self.memory = defaultMemory()
+        if self["max-memory"]:
+            size = self["max-memory"]
+            self.memory = 0 if size == "0" else parseSize(size)
+        if self["client-crl"] and not self["client-ca"]:
+            raise TunnelError("bad-option", "--client-crl goes with --client-ca")
+        files = TLSFiles(
+            self["certificate"],
+            self["private-key"],
+            self["client-ca"],
+            self["client-crl"],
+        )
+        default = "tcp:0:interface=127.0.0.1" if self["demo"] else _defaultPort()
+        descriptions = self["port"] or [default]
+        if files.clientCA and not files.certificate:
+            for description in descriptions:
+                if not description.startswith(("ssl:", "tls:")):
+                    raise TunnelError(
+                        "bad-option",
+                        f"--client-ca needs TLS: give --certificate for {description}",
+                    )
+        if self["rpc"]:
+            self.rpcPort = parsePort(
+                reactor,
+                self["rpc"],
+                # Who is asked for a certificate at one port is so at all of them.
+                TLSFiles(clientCA=files.clientCA, clientCRL=files.clientCRL),
+                self.stateDirectory,
+                self.hostnames,
+                "--rpc",
+                self.forwarded.speaksFor,
+            )
+            asked = self.rpcPort.secure or self.get("credCheckers")
+            if files.clientCA and not asked:
+                raise TunnelError(
+                    "bad-option",
+                    f"--rpc {self['rpc']} would ask nobody who they are, since"
+                    " --client-ca guards TLS alone: give --auth, or write --rpc"
+                    " ssl:PORT",
+                )
+        self.serverPorts = [
+            parsePort(
+                reactor,
+                description,
+                files,
+                self.stateDirectory,
+                self.hostnames,
+                trusts=self.forwarded.speaksFor,
+            )
+            for description in descriptions
+        ]
+
+    @property
+    def hostnames(self) -> list[str]:
+        """
+        The names that this server may be known by.
+        """
+        names = [self["hostname"]] if self["hostname"] else [socket.gethostname()]
+        return [*names, "localhost", "127.0.0.1", "::1"]
+
+
+def _checkInterface(interface: str) -> None:
+    """
+    Find out now, and not with the first tunnel, whether visitors' ports can be
+    opened there.
+
+    @raise TunnelError: C{bad-option}.
+    """
+    if not interface:
+        return
+    family = socket.AF_INET6 if ":" in interface else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            address = socket.getaddrinfo(
+                interface, 0, family, flags=socket.AI_NUMERICHOST
+            )[0][4]
+            probe.bind(address)
+    except OSError:
+        raise TunnelError(
+            "bad-option",
+            f"--interface {interface!r} is no address of this machine; write one of"
+            " its addresses, for example 127.0.0.1, or leave it out for all of them",
+        ) from None
+
+
+def _defaultPort() -> str:
+    """
+    Where to listen if nobody says: at the port that a platform gives to its
+    programs in the environment, or at our own.
+
+    @raise TunnelError: C{bad-option}.
+    """
+    port = os.environ.get("PORT", "")
+    if not port:
+        return "tcp:9000"
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise TunnelError("bad-option", f"the variable PORT is {port!r}, no port")
+    return f"tcp:{port}"
+
+
+def makeService(options: Options) -> Service:
+    """
+    Make the server, or the demonstration.
+    """
+    from twisted.internet import reactor
+
+    ports = [*options.serverPorts, *([options.rpcPort] if options.rpcPort else [])]
+    checkBeforeFork(
+        getattr(options, "parent", None),
+        [
+            *((f"{port.option} {port.description}", port.endpoint) for port in ports),
+            *(
+                (f"--node {node.name}: {node.listen}", node.endpoint)
+                for node in options.nodes
+                if node.endpoint is not None
+            ),
+        ],
+        options.stateDirectory if options["state-dir"] else None,
+    )
+    log = Log(options)
+    return log.around(_make(reactor, options, log))
+
+
+def _make(reactor: Any, options: Options, log: Log) -> Service:
+    """
+    Put the server together.
+    """
+    useMonotonicTime(reactor)
+    raiseDescriptorLimit()
+    tuneCollector()
+    HELD.most = options.memory
+    options.warnOfSecrets()
+    if options["check"]:
+        return _check(reactor, options)
+    watch = Watch(reactor, LoggingServerObserver(reactor.seconds, reactor.callLater))
+    observer = watch.observer
+    interface = options["interface"] or ("127.0.0.1" if options["demo"] else "")
+    listeners: dict[str, Listeners] = {
+        "tcp": TCPListeners(reactor, interface, options.portRange)
+    }
+    visitorsTLS = clientsTLS = None
+    if options.visitorCertificate is not None:
+        visitorsTLS = CreatorInForce(options.visitorCertificate)
+        overTLS = TCPListeners(reactor, interface, options.portRange, visitorsTLS)
+        # The first one is what visitors get unless the client says otherwise.
+        listeners = {"tls": overTLS, **listeners}
+    elif options.certificate is not None:
+        clientsTLS = CreatorInForce(options.certificate)
+        listeners["tls"] = TCPListeners(
+            reactor, interface, options.portRange, clientsTLS
+        )
+    # TLS that is not up yet is no tunnel's visitor, and costs as much.
+    handshakes = max(64, min(TOTAL, RESERVE.size))
+    for each in listeners.values():
+        if isinstance(each, TCPListeners):
+            each.handshakes = Gate(
+                reactor.seconds,
+                handshakes // 2,
+                handshakes,
+                options.forwarded.speaksFor,
+            )
+    listeners["udp"] = UDPListeners(
+        reactor, interface, options.portRange, options["udp-idle"]
+    )
+    # Where vtunnel's clients expect their ports.
+    listeners[LOOPBACK] = TCPListeners(
+        reactor, options["interface"] or "127.0.0.1", options.portRange
+    )
+    tunnels = TunnelService(
+        reactor,
+        MemoryRegistry(),
+        listeners,
+        observer,
+        options["hostname"],
+        options["lease"],
+        TunnelQuota(
+            options["max-tunnels-per-caller"], options["max-tunnels"] or defaultTotal()
+        ),
+        WaitingRoom(defaultTotal()),
+    )
+    tunnels.house.policy = options.policy
+    tunnels.clients.limit = options["max-clients"]
+    tunnels.clients.ramp.rate = options["accept-rate"]
+    tunnels.rights.services = options["max-services"]
+    sessions = TunnelServerFactory(
+        reactor,
+        tunnels,
+        options.authenticator,
+        handshakeTimeout=options["handshake-timeout"],
+    )
+    if options["direct-udp"]:
+        sessions.paths = ServerPaths(reactor)
+    places = min(TOTAL, max(16, RESERVE.size // 4))
+    trusts = options.forwarded.speaksFor
+    gate = Gate(reactor.seconds, total=places, speaksForOthers=trusts)
+    callers = HTTPCallers(options.authenticator, options.forwarded, gate)
+    hostnames = options.hostnames if options["hostname"] else None
+    checkers = options.get("credCheckers") or ()
+    tokenFiles = [each for each in checkers if isinstance(each, TokenFile)]
+    rpc = {
+        **rpcPages(tunnels, callers, hostnames),
+        **watch.pages(
+            tunnels,
+            callers,
+            gate,
+            bool(checkers),
+            hostnames,
+            not options["no-dashboard"],
+            tokenFiles,
+        ),
+    }
+    pages: dict[bytes, IResource] = {b"health": Health()}
+    ports: list[tuple[ServerPort, Any]] = []
+    if options.rpcPort is not None:
+        elsewhere = limitedSite(
+            rootOf({**pages, **rpc}), reactor=reactor, admit=callers.admit
+        )
+        # A gate of its own: strangers at the other ports do not fill it.
+        operators = DoorFactory(
+            reactor,
+            [HTTPDoor(elsewhere)],
+            observer,
+            options["handshake-timeout"],
+            Gate(reactor.seconds, total=places, speaksForOthers=trusts),
+            options.rpcPort.proxied,
+        )
+        ports.append((options.rpcPort, operators))
+    else:
+        pages.update(rpc)
+    pages.update(
+        webSocketPages(
+            reactor,
+            tunnels,
+            sessions,
+            callers,
+            options.webSocketPaths,
+            options.forwarded,
+            options["handshake-timeout"],
+        )
+    )
+    site = limitedSite(rootOf(pages), reactor=reactor, admit=callers.admit)
+    doors = {
+        proxied: DoorFactory(
+            reactor,
+            [FramedDoor(sessions), HTTPDoor(site)],
+            observer,
+            options["handshake-timeout"],
+            gate,
+            proxied,
+        )
+        for proxied in (False, True)
+    }
+    server = TunnelServerService(
+        reactor,
+        [*((port, doors[port.proxied]) for port in options.serverPorts), *ports],
+        sessions,
+        tunnels,
+        options["grace"],
+        lambda reason: _cannotStart(reactor, reason),
+    )
+    tunnels.nodes = [_node(reactor, options, spec) for spec in options.nodes]
+
+    def hurry() -> None:
+        server.hurry()
+        for node in tunnels.nodes:
+            node.stopNow()
+
+    reactor.addSystemEventTrigger(
+        "before", "shutdown", hurryOnSecondSignal, reactor, hurry
+    )
+    watch.start()
+    reactor.callWhenRunning(_announce, options, server)
+    together = MultiService()
+    server.setServiceParent(together)
+    running = RunningServer(
+        options,
+        tunnels,
+        sessions,
+        server,
+        options.authenticator,
+        options.forwarded,
+        tokenFiles,
+        lambda options, spec: _node(reactor, options, spec),
+        together,
+    )
+    running.visitorsTLS, running.clientsTLS = visitorsTLS, clientsTLS
+    running.describePorts(options)
+    reload = Reload(options, running.change)
+    tunnels.reload = reload.reload
+    HangupService(reactor, log, reload.reloadLater).setServiceParent(together)
+    for node in tunnels.nodes:
+        node.setServiceParent(together)
+    if options["demo"]:
+        makeDemo(reactor, server).setServiceParent(together)
+    return together
+
+
+def _node(reactor: Any, options: Options, spec: NodeSpec) -> NodeTunnel:
+    """
+    Make a tunnel with another server.
+    """
+    directory = options.stateDirectory / "nodes"
+    forward = "" if spec.forward is None else spec.forward.spec
+
+    def lease() -> ClientLease:
+        if not forward:
+            return ClientLease()
+        return ClientLease.forClient(
+            directory, spec.server.where, [spec.name, forward], reactor
+        )
+
+    return NodeTunnel(reactor, spec, lease, options["grace"])
+
+
+def _check(reactor: Any, options: Options) -> Service:
+    """
+    Look at everything instead of serving.
+    """
+    interface = options["interface"]
+    shown = (
+        ("--certificate", options.certificate),
+        ("--visitor-certificate", options.visitorCertificate),
+    )
+    certificates = [
+        (option, creator.certificate) for option, creator in shown if creator
+    ]
+    certificates += [
+        (port.description, loadCertificates(port.certificatePath)[0])
+        for port in options.serverPorts
+        if port.certificatePath
+    ]
+    look = ServerCheck(
+        reactor,
+        [*options.serverPorts, *([options.rpcPort] if options.rpcPort else [])],
+        TCPListeners(reactor, interface, options.portRange),
+        certificates,
+        options["hostname"],
+        options.stateDirectory,
+        len(options.get("credCheckers") or ()) + bool(options["client-ca"]),
+        options.memory,
+    )
+    return CheckService(reactor, look.inquiry(), sys.__stdout__)
+
+
+def _cannotStart(reactor: Any, reason: TunnelError) -> None:
+    """
+    End with one line and an exit status that says so.
+    """
+    _log.critical("Cannot start: {reason}", reason=reason)
+    exitWith(1)
+    reactor.callWhenRunning(reactor.stop)
+
+
+def _warnIfSlow() -> None:
+    """
+    Say so if WebSocket frames are unmasked byte by byte.
+    """
+    if not USES_NVX:
+        _log.warn(
+            "autobahn runs without its C code: WebSockets will be slow; install its"
+            " wheel, and leave AUTOBAHN_USE_NVX unset"
+        )
+
+
+def _announce(options: Options, server: TunnelServerService) -> None:
+    """
+    Say what an operator must know from the start.
+    """
+    for port in options.serverPorts:
+        if port.fingerprint and port.description in server.numbers:
+            _log.info(
+                "{path} is a self-signed certificate; its SHA-256 fingerprint is"
+                " {fingerprint}",
+                path=port.certificatePath,
+                fingerprint=port.fingerprint,
+            )
+            _log.info(
+                "Clients pin it: twistd -n --pidfile= tunnel-client --connect {connect}"
+                " --pin {fingerprint}",
+                connect="tls:"
+                + hostAndPort(options.hostnames[0], server.numbers[port.description]),
+                fingerprint=port.fingerprint,
+            )
+    _warnIfSlow()
+    asked = options.get("credCheckers") or options["client-ca"]
+    if not asked and not options["demo"]:
+        _log.warn("ANYBODY MAY CONNECT AND OPEN TUNNELS: no --auth was given")

@@ -1,0 +1,3 @@
+"""
+How a client reaches its server: addresses, proxies, trust, credentials.
+"""

@@ -1,0 +1,317 @@
+"""
+Where a client finds its server: C{--connect}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from twisted.internet.endpoints import quoteStringArgument, wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.python.failure import Failure
+
+from tristunnel.connect.endpoints import EndpointParts, isKind, noEndpoint
+from tristunnel.connect.route import Way
+from tristunnel.connect.websocket import WebSocketEndpoint, WebSocketURL, shownURL
+from tristunnel.dialects.framed.greeting import ALWAYS, Greeting
+from tristunnel.errors import TunnelError
+from tristunnel.tls.client_context import (
+    ServerVerification,
+    clientConnectionCreator,
+)
+from tristunnel.tls.explanation import explainTLSFailure
+from tristunnel.util.hosts import hostAndPort, parsePlace
+
+__all__ = ["ServerAddress", "Trust", "explainer", "parseConnect", "parseTunnelURI"]
+
+
+@dataclass(frozen=True)
+class Trust:
+    """
+    Which server a client believes to be the right one, and what it shows of
+    itself.
+
+    @ivar pins: SHA-256 digests, 32 bytes each, of acceptable certificates.
+    @ivar ca: A file or directory of authorities to trust instead of the
+        platform's.
+    @ivar insecure: Whether anybody will do.
+    @ivar certificate: A PEM file with the client's own certificate; empty for
+        none.
+    @ivar privateKey: A PEM file with its key, if that is not in the same.
+    """
+
+    pins: Sequence[bytes] = ()
+    ca: str = ""
+    insecure: bool = False
+    certificate: str = ""
+    privateKey: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.pins or self.ca or self.insecure or self.certificate)
+
+
+_ABOUT_TLS = "--pin, --ca, --insecure and --certificate are about TLS; write"
+
+
+def _noExplanation(failure: Failure) -> TunnelError | None:
+    """
+    Without TLS there is nothing to explain.
+    """
+    return None
+
+
+def explainer(
+    host: str, creator: ServerVerification
+) -> Callable[[Failure], TunnelError | None]:
+    """
+    Make what explains a server's TLS failures.
+    """
+
+    def explain(failure: Failure) -> TunnelError | None:
+        why = explainTLSFailure(failure, host, creator)
+        if why is None:
+            return None
+        refusal = creator.refusal
+        pinned = refusal is not None and refusal.kind == "pin"
+        return TunnelError("bad-pin" if pinned else "session-lost", why)
+
+    return explain
+
+
+@dataclass(frozen=True)
+class ServerAddress:
+    """
+    A server, and how to reach it.
+
+    @ivar where: As messages name it.
+    @ivar host: The name by which we know it; empty for a UNIX socket.
+    @ivar endpoint: How to connect.
+    @ivar explain: Says why TLS failed, or C{None} if it is not that.
+    @ivar port: Its TCP port; 0 if it has none, or nobody knows.
+    @ivar link: How to connect without a WebSocket, where that is different.
+    @ivar verification: Judges its certificate, where there is TLS.
+    @ivar trust: Which server is the right one.
+    @ivar way: What lies between.
+    @ivar capability: C{id} and C{secret} of the one tunnel to serve, if it was
+        named by a URI.
+    @ivar access: C{id} and C{secret} of access to the one service to visit, if
+        that was granted by a URI.
+    """
+
+    where: str
+    host: str
+    endpoint: IStreamClientEndpoint
+    explain: Callable[[Failure], TunnelError | None] = _noExplanation
+    capability: Mapping[str, object] | None = None
+    access: Mapping[str, object] | None = None
+    port: int = 0
+    link: IStreamClientEndpoint | None = None
+    verification: ServerVerification | None = None
+    trust: Trust = field(default_factory=Trust)
+    way: Way = field(default_factory=Way)
+
+    @property
+    def isWebSocket(self) -> bool:
+        """
+        Whether it is reached by WebSocket.
+        """
+        return "://" in self.where
+
+    @property
+    def isVerified(self) -> bool:
+        """
+        Whether what comes from there comes from the right server: nobody on the
+        way can have said it.
+        """
+        return self.verification is not None and not self.trust.insecure
+
+    def greeting(self) -> Greeting:
+        """
+        How to greet it at first. W3P has no WebSockets, and what a URI is for
+        needs the extension.
+        """
+        ours = self.isWebSocket or self.capability or self.access
+        return Greeting(ALWAYS if ours else self.way.greeting)
+
+    def notReached(self, failure: Failure) -> TunnelError:
+        """
+        Say why there is no connection to the server.
+        """
+        return self.explain(failure) or TunnelError(
+            "session-lost", f"{self.where} was not reached: {failure.getErrorMessage()}"
+        )
+
+
+def parseConnect(
+    reactor: Any, description: str, trust: Trust, way: Way | None = None
+) -> ServerAddress:
+    """
+    Read C{--connect}.
+
+    @param way: How to get there.
+    @raise TunnelError: C{bad-option}, with the cause and the cure.
+    """
+    way = way or Way()
+    if description.startswith(("w3p:", "w3ps:")):
+        # Without the URI, which has a secret.
+        raise TunnelError(
+            "bad-option",
+            "--connect names a server; write --tunnel for the URI of a tunnel, and"
+            " tunnel-access --access for that of an access",
+        )
+    description = description.strip()
+    kind = description.partition(":")[0].lower()
+    if kind in ("ws", "wss") or (
+        "://" in description and kind not in ("tcp", "tls", "unix")
+    ):
+        return _overWebSocket(reactor, description, trust, way)
+    if way.headers:
+        raise TunnelError(
+            "bad-option", "--header is about WebSockets; write --connect ws://HOST/PATH"
+        )
+    if kind == "ssl":
+        raise TunnelError(
+            "bad-option",
+            "--connect ssl: verifies nothing; write tls:HOST:PORT, with --pin or"
+            " --ca for a private certificate",
+        )
+    if trust and kind != "tls":
+        raise TunnelError(
+            "bad-option",
+            f"{_ABOUT_TLS} --connect tls:HOST:PORT",
+        )
+    try:
+        if not isKind(description):
+            parsePlace(description)
+            raise ValueError(
+                f"there is no kind {kind!r}; write tcp:{description}, or"
+                f" tls:{description} for a server with TLS"
+            )
+        parts = EndpointParts(description)
+    except Exception as error:
+        raise _wrong(description, error) from None
+    if parts.port and not parts["endpoint"]:
+        way = way.towards(reactor, parts.kind, parts.host, parts.port)
+    try:
+        if way.proxy is not None and not parts.isPlain:
+            raise ValueError(
+                f"{way.proxy.source} connects to tcp:HOST:PORT and the like only;"
+                " --proxy none goes without"
+            )
+        endpoint = parts.endpoint(reactor, way.reach)
+    except Exception as error:
+        raise _wrong(description, error) from None
+    address = ServerAddress(parts.text, parts.host, endpoint, port=parts.port, way=way)
+    return _overTLS(address, parts, trust) if parts.kind == "tls" else address
+
+
+def _wrong(description: str, error: Exception) -> TunnelError:
+    """
+    Say what is wrong with C{--connect}; endpoint parsers raise whatever comes to
+    hand.
+    """
+    return TunnelError(
+        "bad-option",
+        f"--connect {shownURL(description)!r} is no endpoint"
+        f" ({noEndpoint(description, error)}); write tcp:HOST:PORT,"
+        " tls:HOST:PORT, ws://HOST/PATH, wss://HOST/PATH or unix:PATH",
+    )
+
+
+def _overWebSocket(
+    reactor: Any, description: str, trust: Trust, way: Way
+) -> ServerAddress:
+    """
+    Read C{ws://HOST:PORT/PATH} or C{wss:}.
+    """
+    url = WebSocketURL(description)
+    way = way.towards(reactor, "wss" if url.secure else "ws", url.host, url.port)
+    below = way.reach(reactor, url.host, url.port)
+    explain: Callable[[Failure], TunnelError | None] = _noExplanation
+    creator: ServerVerification | None = None
+    if url.secure:
+        creator = clientConnectionCreator(
+            url.host,
+            trustRoots=trust.ca or None,
+            pins=trust.pins,
+            insecure=trust.insecure,
+            certificate=trust.certificate or None,
+            privateKey=trust.privateKey or None,
+        )
+        below = wrapClientTLS(creator, below)
+        explain = explainer(url.host, creator)
+    elif trust:
+        raise TunnelError("bad-option", f"{_ABOUT_TLS} wss://")
+    endpoint = WebSocketEndpoint(reactor, url, below, way.headers, way.pingInterval)
+    return ServerAddress(
+        url.where,
+        url.host,
+        endpoint,
+        explain,
+        port=url.port,
+        link=below,
+        verification=creator,
+        trust=trust,
+        way=way,
+    )
+
+
+def parseTunnelURI(
+    reactor: Any, uri: str, trust: Trust, connect: str = "", way: Way | None = None
+) -> ServerAddress:
+    """
+    Read C{--tunnel}: C{w3p://HOST:PORT/ID#SECRET}, or C{w3ps:} over TLS.
+
+    @param connect: Another place of the server than the URI says, or empty.
+    @param way: How to get there.
+    @raise TunnelError: C{bad-option}, without the secret.
+    """
+    try:
+        parts = urlsplit(uri)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        parts, host, port = urlsplit(""), None, None
+    identifier = parts.path.removeprefix("/")
+    if parts.scheme not in ("w3p", "w3ps") or not (
+        host and port and identifier and parts.fragment
+    ):
+        raise TunnelError(
+            "bad-option",
+            "--tunnel takes the URI that openTunnel returned,"
+            " w3p://HOST:PORT/ID#SECRET",
+        )
+    kind = "tls" if parts.scheme == "w3ps" else "tcp"
+    # A colon in an IPv6 address would separate arguments.
+    default = f"{kind}:{quoteStringArgument(host)}:{port}"
+    address = parseConnect(reactor, connect or default, trust, way)
+    return replace(address, capability={"id": identifier, "secret": parts.fragment})
+
+
+def _overTLS(
+    address: ServerAddress, parts: EndpointParts, trust: Trust
+) -> ServerAddress:
+    """
+    Put TLS over an address.
+    """
+    creator = clientConnectionCreator(
+        address.host,
+        trustRoots=trust.ca or parts["trustRoots"] or None,
+        pins=trust.pins,
+        insecure=trust.insecure,
+        certificate=trust.certificate or parts["certificate"] or None,
+        privateKey=(trust.privateKey if trust.certificate else parts["privateKey"])
+        or None,
+    )
+    endpoint = wrapClientTLS(creator, address.endpoint)
+    return replace(
+        address,
+        where=f"tls:{hostAndPort(address.host, address.port)}",
+        endpoint=endpoint,
+        explain=explainer(address.host, creator),
+        link=endpoint,
+        verification=creator,
+        trust=trust,
+    )

@@ -1,0 +1,99 @@
+"""
+The options about the way to a server that every client has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from twisted.python import usage
+
+from tristunnel.connect.address import Trust
+from tristunnel.connect.route import Way, parseHeader, wayBy
+from tristunnel.errors import TunnelError
+from tristunnel.tls.certificates import parseFingerprint
+from tristunnel.util.numbers import decimalOf
+
+__all__ = ["WayOptionsMixin", "trustOf", "wayOf"]
+
+
+class WayOptionsMixin:
+    """
+    For C{usage.Options}: how to reach a server, and how to know it.
+    """
+
+    optFlags: ClassVar[Any] = [
+        ("insecure", None, "Accept any certificate: anybody can pose as the server."),
+    ]
+    optParameters: ClassVar[Any] = [
+        ("ca", None, "", "PEM file or directory: authorities to trust instead."),
+        ("certificate", None, "", "PEM file: our certificate, for --client-ca there."),
+        ("private-key", None, "", "PEM file with the key of --certificate."),
+        ("proxy", None, "", "HTTP proxy, http://USER:PW@HOST:PORT; none: no proxy."),
+        (
+            "ping-interval",
+            None,
+            30.0,
+            "Seconds between WebSocket pings, or 0.",
+            decimalOf("ping-interval"),
+        ),
+        ("token-file", None, "", "File with our token; - to be asked for it."),
+        ("credentials-file", None, None, "JSON file that says who we are."),
+    ]
+
+    def opt_pin(self: Any, fingerprint: str) -> None:
+        """
+        SHA-256 fingerprint of the server's certificate: accept this one and
+        no other. May be given several times.
+        """
+        try:
+            digest = parseFingerprint(fingerprint)
+        except TunnelError as error:
+            raise usage.UsageError(f"--pin: {error.message}") from None
+        self["pin"] = [*self.get("pin", []), digest]
+
+    def opt_header(self: Any, header: str) -> None:
+        """
+        NAME=VALUE of the HTTP request that opens a WebSocket, for example
+        Authorization=Bearer TOKEN. May be given several times.
+        """
+        try:
+            pair = parseHeader(header)
+        except TunnelError as error:
+            raise usage.UsageError(error.message) from None
+        self["header"] = [*self.get("header", []), pair]
+
+
+def trustOf(options: Mapping[str, Any]) -> Trust:
+    """
+    Which server is the right one.
+
+    @raise TunnelError: C{bad-option}.
+    """
+    pins = options.get("pin", ())
+    if options["insecure"] and (pins or options["ca"]):
+        raise TunnelError(
+            "bad-option", "--insecure checks nothing: leave out --pin and --ca"
+        )
+    if options["private-key"] and not options["certificate"]:
+        raise TunnelError("bad-option", "--private-key goes with --certificate")
+    return Trust(
+        tuple(pins),
+        options["ca"],
+        bool(options["insecure"]),
+        options["certificate"],
+        options["private-key"],
+    )
+
+
+def wayOf(reactor: Any, options: Mapping[str, Any], headers: Mapping[str, str]) -> Way:
+    """
+    What lies between.
+
+    @param headers: What a WebSocket's request says.
+    @raise TunnelError: C{bad-option}.
+    """
+    if not 0 <= options["ping-interval"] < 1e6:
+        raise TunnelError("bad-option", "--ping-interval takes seconds, from 0 up")
+    return wayBy(reactor, options["proxy"], headers, options["ping-interval"])

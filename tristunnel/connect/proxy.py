@@ -1,0 +1,296 @@
+"""
+Connecting through an HTTP proxy, by its CONNECT method.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tristunnel.dataplane.dial import HostEndpoint
+from tristunnel.errors import TunnelError
+from tristunnel.util.hosts import hostAndPort
+from tristunnel.util.moments import retryAfter
+
+__all__ = ["ProxiedEndpoint", "Proxy", "parseProxy"]
+
+OPTION = "--proxy"
+
+PROXY_TIMEOUT = 30.0
+"""Seconds in which the proxy must have connected us."""
+
+_MAX_HEAD = 64 * 1024
+
+
+class Proxy:
+    """
+    An HTTP proxy.
+
+    @param endpoint: How it is reached.
+    @param where: Its host and port, as messages name it.
+    @param authorization: What C{Proxy-Authorization} says, or empty.
+    @param source: What names it: the option, or a variable.
+    """
+
+    def __init__(
+        self,
+        endpoint: IStreamClientEndpoint,
+        where: str,
+        authorization: str = "",
+        source: str = OPTION,
+    ) -> None:
+        self.endpoint = endpoint
+        self.where = where
+        self.authorization = authorization
+        self.source = source
+
+    def __str__(self) -> str:
+        return self.where if self.source == OPTION else f"{self.where} ({self.source})"
+
+
+def parseProxy(reactor: Any, url: str, source: str = OPTION) -> Proxy:
+    """
+    Read C{http://USER:PASSWORD@HOST:PORT}.
+
+    @param source: What names the proxy. A variable may leave out the scheme.
+    @raise TunnelError: C{bad-option}. It does not repeat the URL, which may
+        hold a password.
+    """
+    url = url.strip()
+    if source != OPTION and "://" not in url:
+        url = f"http://{url}"
+    kind = {"socks": "a SOCKS proxy", "https": "a proxy that is reached by TLS"}
+    for scheme, what in kind.items():
+        if url.lower().startswith(scheme):
+            raise TunnelError(
+                "bad-option",
+                f"{source} names {what}, which is not supported yet: name an HTTP"
+                " proxy, --proxy http://HOST:PORT, or connect without one, --proxy"
+                " none",
+            )
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 3128
+    except ValueError:
+        parts, port = urlsplit(""), 0
+    if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/"):
+        raise TunnelError(
+            "bad-option", f"{source} takes http://USER:PASSWORD@HOST:PORT, or none"
+        )
+    authorization = ""
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        authorization = "Basic " + base64.b64encode(pair.encode()).decode("ascii")
+    try:
+        endpoint = HostEndpoint(reactor, parts.hostname, port)
+    except ValueError as error:
+        raise TunnelError("bad-option", f"{source}: {error}") from None
+    return Proxy(endpoint, hostAndPort(parts.hostname, port), authorization, source)
+
+
+_PORTS = (
+    "; it does not let us connect to that port: have it allowed, or use 443, which"
+    " most allow"
+)
+_BEYOND = "; it does not reach the server: check the server's name and port"
+_CURES = {
+    "403": _PORTS,
+    "405": _PORTS,
+    "407": "; give --proxy http://USER:PASSWORD@...",
+    "502": _BEYOND,
+    "503": _BEYOND,
+    "504": _BEYOND,
+}
+
+
+class _Asking(Protocol):
+    """
+    Asks the proxy, and makes room for the protocol that wanted to connect.
+    """
+
+    transport: Any
+
+    def __init__(
+        self,
+        request: bytes,
+        factory: IProtocolFactory,
+        where: str,
+        result: Deferred[IProtocol],
+    ) -> None:
+        self._request = request
+        self._factory = factory
+        self._where = where
+        self._result = result
+        self._answer = b""
+        self._inner: IProtocol | None = None
+
+    def connectionMade(self) -> None:
+        """
+        Ask.
+        """
+        self.transport.write(self._request)
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Read the proxy's answer.
+        """
+        self._answer += data
+        head, end, rest = self._answer.partition(b"\r\n\r\n")
+        if not end:
+            if len(self._answer) > _MAX_HEAD:
+                self._refuse("protocol-error", "sent no HTTP answer")
+            return
+        line = head.partition(b"\r\n")[0].decode("latin-1")
+        version, _, said = line.partition(" ")
+        status = said[:3]
+        said = said[:100]
+        if not version.startswith("HTTP/1.") or not status.isdecimal():
+            self._refuse("protocol-error", "is no HTTP proxy")
+        elif not status.startswith("2"):
+            code = "auth-refused" if status == "407" else "session-lost"
+            after = re.search(rb"(?im)^retry-after:([^\r\n]*)", head)
+            self._refuse(
+                code,
+                f"answered {said}{_CURES.get(status, '')}",
+                retryAfter(after[1].decode("latin-1")) if after else None,
+            )
+        else:
+            self._connected(rest)
+
+    def _connected(self, rest: bytes) -> None:
+        """
+        What follows is the conversation with the far host.
+        """
+        if self._result.called:
+            self.transport.abortConnection()
+            return
+        inner = self._factory.buildProtocol(self.transport.getPeer())
+        if inner is None:
+            self._result.errback(CancelledError())
+            self.transport.abortConnection()
+            return
+        self._inner = inner
+        self.dataReceived = inner.dataReceived  # type: ignore[method-assign]
+        # So that the transport sees what interfaces the protocol provides.
+        self.transport.protocol = inner
+        inner.makeConnection(self.transport)
+        self._result.callback(inner)
+        if rest:
+            inner.dataReceived(rest)
+
+    def _refuse(self, code: str, what: str, after: float | None = None) -> None:
+        """
+        The proxy does not connect us.
+        """
+        if not self._result.called:
+            self._result.errback(
+                TunnelError(code, f"the proxy {self._where} {what}", after)
+            )
+        self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The connection is gone.
+        """
+        if self._inner is not None:
+            self._inner.connectionLost(reason)
+        elif not self._result.called:
+            self._result.errback(
+                TunnelError(
+                    "session-lost",
+                    f"the proxy {self._where} closed the connection without an answer",
+                )
+            )
+
+
+@implementer(IStreamClientEndpoint)
+class ProxiedEndpoint:
+    """
+    A host and port beyond a proxy.
+
+    @param reactor: Tells time.
+    @param proxy: The proxy.
+    @param host: The host, which the proxy resolves.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        proxy: Proxy,
+        host: str,
+        port: int,
+        timeout: float = PROXY_TIMEOUT,
+    ) -> None:
+        self._reactor = reactor
+        self._proxy = proxy
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        lines = [f"CONNECT {where} HTTP/1.1", f"Host: {where}"]
+        if proxy.authorization:
+            lines.append(f"Proxy-Authorization: {proxy.authorization}")
+        self._request = "\r\n".join([*lines, "", ""]).encode("utf-8")
+        self._timeout = timeout
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        Have the proxy connect us.
+        """
+        asking: list[_Asking] = []
+
+        def cancel(deferred: Deferred[IProtocol]) -> None:
+            connecting.cancel()
+            for each in asking:
+                if each.transport is not None:
+                    each.transport.abortConnection()
+
+        result: Deferred[IProtocol] = Deferred(cancel)
+
+        def make() -> _Asking:
+            asking.append(
+                _Asking(self._request, protocolFactory, str(self._proxy), result)
+            )
+            return asking[-1]
+
+        def failed(failure: Failure) -> None:
+            if not result.called:
+                result.errback(
+                    failure
+                    if failure.check(CancelledError)
+                    else Failure(
+                        TunnelError(
+                            "session-lost",
+                            f"the proxy {self._proxy} was not reached:"
+                            f" {failure.getErrorMessage()}",
+                        )
+                    )
+                )
+
+        factory = Factory.forProtocol(make)
+        factory.noisy = False
+        connecting: Deferred[Any] = self._proxy.endpoint.connect(factory)
+        connecting.addErrback(failed)
+        result.addTimeout(self._timeout, self._reactor, self._late)
+        return result
+
+    def _late(self, value: object, seconds: float) -> Failure:
+        """
+        The proxy took too long.
+        """
+        return Failure(
+            TunnelError(
+                "session-lost",
+                f"the proxy {self._proxy} did not answer within {seconds:g} s",
+            )
+        )

@@ -1,0 +1,330 @@
+"""
+Connecting to a WebSocket: C{ws://} and C{wss://} as client endpoints.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from autobahn.twisted.websocket import WebSocketClientFactory
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tristunnel.errors import TunnelError
+from tristunnel.util.hosts import hostHeader, hostName, portNumber, quoteURL
+from tristunnel.websocket.connection import (
+    PING_INTERVAL,
+    Connection,
+    Receiver,
+)
+from tristunnel.websocket.roles import ClientConnection
+from tristunnel.websocket.stream import ByteStream
+
+__all__ = [
+    "SUBPROTOCOL",
+    "WebSocketEndpoint",
+    "WebSocketURL",
+    "clientFactory",
+    "shownURL",
+]
+
+SUBPROTOCOL = "tristunnel.1"
+"""The framed protocol over a WebSocket."""
+
+OPEN_TIMEOUT = 30.0
+"""Seconds in which the WebSocket must be open, from the first packet on."""
+
+USER_AGENT = "tristunnel"
+
+
+def shownURL(url: str) -> str:
+    """
+    Write a URL, which may be wrong, without what may be secret in it.
+    """
+    scheme, mark, rest = url.partition("://")
+    place = re.split("[?#]", rest, maxsplit=1)[0]
+    return scheme + mark + place.rpartition("@")[2]
+
+
+class WebSocketURL:
+    """
+    The parts of a WebSocket's URL.
+
+    @ivar secure: Whether it is C{wss}.
+    @ivar host: As L{hostName<tristunnel.util.hosts.hostName>} writes it.
+    @ivar port: The number.
+    @ivar hostHeader: What the request says of both.
+    @ivar text: The URL in ASCII, without a name and password.
+    @ivar where: The same without a query, which may have a token in it.
+    @ivar headers: What they are said by instead.
+    """
+
+    def __init__(self, url: str) -> None:
+        """
+        @raise TunnelError: C{bad-option}.
+        """
+        try:
+            if " " in url or not url.isprintable():
+                # Which urlsplit passes over.
+                raise ValueError("there is a space in it")
+            parts = urlsplit(url)
+            if parts.scheme not in ("ws", "wss"):
+                raise ValueError("it begins with neither ws:// nor wss://")
+            if not parts.hostname:
+                raise ValueError("the host is missing")
+            if parts.fragment:
+                raise ValueError("nobody is told what follows '#'")
+            self.host = hostName(parts.hostname)
+            usual = 443 if parts.scheme == "wss" else 80
+            port = parts.netloc.rpartition("@")[2].rpartition("]")[2].partition(":")[2]
+            self.port = portNumber(port) if port else usual
+        except ValueError as error:
+            raise TunnelError(
+                "bad-option",
+                f"{shownURL(url)!r} is no WebSocket URL ({error}); write"
+                " ws://HOST:PORT/PATH or wss://HOST/PATH",
+            ) from None
+        self.secure = parts.scheme == "wss"
+        self.hostHeader = hostHeader(self.host, self.port, usual)
+        self.path = quoteURL(parts.path or "/")
+        place = parts.scheme, self.hostHeader, self.path
+        self.text = urlunsplit((*place, quoteURL(parts.query), ""))
+        self.where = urlunsplit((*place, "", ""))
+        self.headers: dict[str, str] = {}
+        if parts.username is not None:
+            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            credentials = base64.b64encode(pair.encode()).decode("ascii")
+            self.headers["Authorization"] = f"Basic {credentials}"
+
+
+class _Factory(WebSocketClientFactory):
+    """
+    Autobahn's part of one connection.
+    """
+
+    noisy = False
+    connection: ClientConnection | None = None
+    hostHeader = ""
+
+    def buildProtocol(self, addr: object) -> ClientConnection | None:
+        """
+        Hand out the connection.
+        """
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.factory = self
+        return connection
+
+
+def clientFactory(
+    reactor: IReactorTime,
+    url: WebSocketURL,
+    headers: Mapping[str, str],
+    subprotocols: Sequence[str],
+) -> _Factory:
+    """
+    Make autobahn's factory for a connection, with its timers off.
+    """
+    factory = _Factory(
+        url.text,
+        protocols=list(subprotocols),
+        useragent=USER_AGENT,
+        headers=dict(headers),
+        reactor=reactor,
+    )
+    factory.hostHeader = url.hostHeader
+    factory.setProtocolOptions(
+        failByDrop=False,
+        utf8validateIncoming=False,
+        openHandshakeTimeout=0,
+        closeHandshakeTimeout=0,
+        serverConnectionDropTimeout=0,
+        autoPingInterval=0,
+        autoPingTimeout=0,
+        perMessageCompressionOffers=[],
+    )
+    return factory
+
+
+class _Opening:
+    """
+    The L{Receiver} of a connection that is not open yet.
+    """
+
+    def __init__(
+        self,
+        connection: ClientConnection,
+        receiver: Receiver,
+        result: Deferred[ClientConnection],
+    ) -> None:
+        self._connection = connection
+        self._receiver = receiver
+        self._result = result
+
+    def opened(self, connection: Connection) -> None:
+        """
+        The server agrees.
+        """
+        self._connection.receiver = self._receiver
+        self._receiver.opened(connection)
+        if not self._result.called:
+            self._result.callback(self._connection)
+
+    def bytesReceived(self, data: bytes) -> None:
+        """
+        Nothing comes before the opening.
+        """
+
+    textReceived = bytesReceived
+
+    def closeReceived(self, reason: TunnelError | None) -> None:
+        """
+        Nothing comes before the opening.
+        """
+
+    def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
+        """
+        The server does not agree.
+        """
+        if self._result.called:
+            return
+        if self._connection.refusal is not None:
+            failure = Failure(self._connection.refusal)
+        elif failure.check(ConnectionDone, ConnectionLost):
+            failure = Failure(
+                TunnelError(
+                    "session-lost",
+                    "the server closed the connection instead of opening a WebSocket;"
+                    " does it serve HTTP at that port?",
+                )
+            )
+        self._result.errback(failure)
+
+
+@implementer(IStreamClientEndpoint)
+class WebSocketEndpoint:
+    """
+    A WebSocket as a client endpoint.
+
+    @param reactor: Tells time.
+    @param url: Where.
+    @param below: How the connection itself is made: TCP, TLS, by a proxy.
+    @param headers: Sent with the request.
+    @param pingInterval: Seconds between pings, 0 for none.
+    @param timeout: Seconds in which it must be open.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        url: WebSocketURL,
+        below: IStreamClientEndpoint,
+        headers: Mapping[str, str] | None = None,
+        pingInterval: float = PING_INTERVAL,
+        timeout: float = OPEN_TIMEOUT,
+    ) -> None:
+        self.url = url
+        self.pingInterval = pingInterval
+        self._reactor: Any = reactor
+        self._below = below
+        self._headers = {**url.headers, **(headers or {})}
+        self._timeout = timeout
+
+    def below(self, path: str) -> WebSocketEndpoint:
+        """
+        Make the endpoint of a path of the same server.
+
+        @param path: What is put behind this endpoint's own path.
+        """
+        parts = urlsplit(self.url.text)
+        whole = parts._replace(path=f"{parts.path.rstrip('/')}/{path}")
+        return WebSocketEndpoint(
+            self._reactor,
+            WebSocketURL(urlunsplit(whole)),
+            self._below,
+            self._headers,
+            self.pingInterval,
+            self._timeout,
+        )
+
+    def open(
+        self, receiver: Receiver, subprotocols: Sequence[str] = ()
+    ) -> Deferred[ClientConnection]:
+        """
+        Open a WebSocket.
+
+        @param receiver: What is told of it.
+        @param subprotocols: What we can speak over it.
+        @return: Fires when it is open, after C{receiver} was told. Fails with
+            L{TunnelError}, or as the connection below fails.
+        """
+        connection = ClientConnection()
+        factory = clientFactory(self._reactor, self.url, self._headers, subprotocols)
+        factory.connection = connection
+        late = False
+
+        def cancel(deferred: Deferred[ClientConnection]) -> None:
+            connecting.cancel()
+            if connection.transport is not None:
+                connection.abort()
+            if late:
+                deferred.errback(
+                    TunnelError(
+                        "session-lost",
+                        f"no WebSocket was opened within {self._timeout:g} s",
+                    )
+                )
+
+        result: Deferred[ClientConnection] = Deferred(cancel)
+        connection.configure(
+            self._reactor, _Opening(connection, receiver, result), self.pingInterval
+        )
+
+        def failed(failure: Failure) -> None:
+            if not (result.called or failure.check(CancelledError)):
+                result.errback(failure)
+
+        def tooLate() -> None:
+            nonlocal late
+            late = True
+            result.cancel()
+
+        timer = self._reactor.callLater(self._timeout, tooLate)
+
+        def done(outcome: Any) -> Any:
+            if timer.active():
+                timer.cancel()
+            return outcome
+
+        connecting: Deferred[Any] = self._below.connect(factory)
+        connecting.addErrback(failed)
+        result.addBoth(done)
+        return result
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        Connect a protocol by the bytes of a WebSocket's binary messages.
+        """
+        return Deferred.fromCoroutine(self._connect(protocolFactory))
+
+    async def _connect(self, protocolFactory: IProtocolFactory) -> IProtocol:
+        """
+        Open a WebSocket for a protocol.
+        """
+        protocol = protocolFactory.buildProtocol(None)  # type: ignore[arg-type]
+        if protocol is None:
+            raise CancelledError()
+        await self.open(ByteStream(protocol), [SUBPROTOCOL])
+        return protocol

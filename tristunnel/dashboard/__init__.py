@@ -1,0 +1,3 @@
+"""
+What operators look at: the dashboard and the metrics.
+"""

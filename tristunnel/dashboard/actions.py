@@ -1,0 +1,207 @@
+"""
+What somebody can do from the dashboard: end something, grant access to it, revoke
+a token.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tristunnel.dashboard.events import titleOf
+from tristunnel.dashboard.words import plural
+from tristunnel.errors import TunnelError
+from tristunnel.util.quantities import formatDuration, parseDuration
+
+if TYPE_CHECKING:
+    from tristunnel.dashboard.view import Board
+    from tristunnel.model.tunnel import Tunnel
+    from tristunnel.service.tunnel_service import Caller
+
+__all__ = ["DONE", "VERBS", "Deeds", "kindOf"]
+
+DONE = {
+    "tunnel": "The tunnel is closed.",
+    "client": "The client is disconnected.",
+    "visitor": "The visitor was sent away.",
+    "access": "The access was taken back.",
+    "token": "The token is revoked.",
+}
+"""What is said after something was done; nothing else can be put on the page by
+a link to it."""
+
+VERBS = {
+    "tunnel": "Close the tunnel",
+    "client": "Disconnect the client",
+    "visitor": "Send the visitor away",
+    "access": "Take the access back",
+    "token": "Revoke the token",
+}
+"""What is on the button."""
+
+
+def kindOf(identifier: str) -> str:
+    """
+    What an id is of.
+    """
+    kind, colon, _ = identifier.partition(":")
+    if colon:
+        return kind if kind in DONE else "tunnel"
+    if "." in identifier:
+        return "visitor"
+    return (
+        "client" if identifier.startswith("c") and len(identifier) == 13 else "tunnel"
+    )
+
+
+class Deeds:
+    """
+    Does what a form says, for whoever may.
+
+    @param board: What is shown to whom.
+    """
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._service = board.service
+
+    async def describe(self, caller: Caller, identifier: str) -> tuple[str, str] | None:
+        """
+        Say what would be ended.
+
+        @param identifier: Of a client, a tunnel or a visitor; C{access:} and
+            C{token:} before those of others.
+        @return: A question and what follows from it; C{None} if there is no
+            such thing for this caller.
+        """
+        service = self._service
+        if ":" in identifier:
+            return self._question(caller, identifier)
+        client = service.clients.find(identifier)
+        if client is not None and service.ledger.mayEnd(caller, client):
+            return (
+                f"Disconnect client {client.identity.name}?",
+                f"Its connection from {client.peer} is closed. A tristunnel client"
+                " comes back by itself; to keep it away, revoke its credentials.",
+            )
+        for tunnel in await service.registry.tunnels():
+            if not service.mayControl(caller, tunnel):
+                continue
+            if tunnel.id == identifier:
+                visitors = plural(len(tunnel.streams), "visitor")
+                return (
+                    f"Close tunnel {titleOf(tunnel)}?",
+                    f"{tunnel.address or tunnel.publicURI} answers no more, and"
+                    f" {visitors} will be cut off.",
+                )
+            if identifier.startswith(f"{tunnel.id}."):
+                for stream in tunnel.streams:
+                    if stream.id == identifier:
+                        return (
+                            f"Send visitor {stream.visitorAddress} away?",
+                            f"The connection to {titleOf(tunnel)} is broken. The"
+                            " visitor may come again.",
+                        )
+        return None
+
+    def _question(self, caller: Caller, identifier: str) -> tuple[str, str] | None:
+        """
+        Say what would be taken back or revoked.
+        """
+        kind, _, rest = identifier.partition(":")
+        everything = self._board.seesAll(caller)
+        for access in self._service.access.of(None if everything else caller.identity):
+            if kind == "access" and access.id == rest:
+                return (
+                    f"Take access to {access.service} back?",
+                    "Connections that live on it break, and its address is good for"
+                    " nothing any more.",
+                )
+        for _, token in self._board.tokens(caller):
+            if kind == "token" and token.name == rest and token.revoked is None:
+                own = " It is the one that you are signed in with."
+                return (
+                    f"Revoke the token of {token.name}?",
+                    "Its sessions and tunnels end now, and it is never good again."
+                    + own * (token.name == caller.identity.name)
+                    + " A new one of that name is made with: tristunnel token create"
+                    f" --name {token.name}",
+                )
+        return None
+
+    async def grantable(self, caller: Caller, identifier: str) -> Tunnel | None:
+        """
+        Find a tunnel that somebody may grant access to: it is theirs and has a
+        name.
+        """
+        for tunnel in await self._service.registry.tunnels():
+            if tunnel.id == identifier and self._service.mayControl(caller, tunnel):
+                return tunnel if tunnel.name else None
+        return None
+
+    async def grant(
+        self,
+        caller: Caller,
+        tunnel: Tunnel,
+        ttl: str,
+        address: str,
+        token: str,
+        uses: str,
+    ) -> str:
+        """
+        Grant access to a tunnel for a time.
+
+        @return: The capability, a URI.
+        @raise TunnelError: What is wrong with the form's fields, or why it may
+            not be.
+        """
+        seconds = parseDuration(ttl)
+        if uses and not (uses.isascii() and uses.isdecimal() and len(uses) < 9):
+            raise TunnelError("bad-option", "how often takes a number, or nothing")
+        uri: str = await self._service.granting.grantAccess(
+            caller, tunnel.name, seconds, address, token, int(uses or 0)
+        )
+        text = f"granted access to {tunnel.name} for {formatDuration(seconds)}"
+        self._tell(caller, tunnel.owner.name, text)
+        return uri
+
+    async def end(self, caller: Caller, identifier: str) -> None:
+        """
+        End what L{describe} has described.
+
+        @raise TunnelError: C{unknown-session}, also for what is not the
+            caller's; C{bad-option}, if a token cannot be revoked from here.
+        """
+        kind, _, rest = identifier.partition(":")
+        if kind == "access":
+            self._service.granting.revokeAccess(caller, rest)
+        elif kind == "token":
+            self._revoke(caller, rest)
+        else:
+            await self._service.ledger.closeSession(caller, identifier)
+
+    def _revoke(self, caller: Caller, name: str) -> None:
+        """
+        Revoke a token.
+        """
+        if caller.identity.grant is not None:
+            caller.identity.grant.check("admin")
+        for file, token in self._board.tokens(caller):
+            if token.name == name and token.revoked is None:
+                try:
+                    file.revoke(name)
+                except TunnelError as refusal:
+                    raise TunnelError(
+                        refusal.code.name,
+                        f"{refusal.message}. Where it can be written, run: tristunnel"
+                        f" token revoke {name} --file {file.path}",
+                    ) from None
+                self._tell(caller, "", f"revoked the token of {name}")
+                return
+        raise TunnelError("unknown-session")
+
+    def _tell(self, caller: Caller, owner: str, text: str) -> None:
+        """
+        Note what was done from here.
+        """
+        self._service.observer.requestNoted(caller.identity, text, False)
+        self._board.events.done(owner, f"{caller.identity.name} {text}")

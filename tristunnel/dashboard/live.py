@@ -1,0 +1,186 @@
+"""
+Sending what changes to the pages that are open, once a second.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.server import Request
+from zope.interface import implementer
+
+from tristunnel.dashboard.view import Board
+from tristunnel.errors import TunnelError
+
+if TYPE_CHECKING:
+    from tristunnel.service.tunnel_service import Caller
+
+__all__ = ["LISTENERS", "PER_CALLER", "Broadcast"]
+
+EVERY = 1.0
+"""Seconds between two snapshots."""
+
+LISTENERS = 64
+"""Pages that may be open at once."""
+
+PER_CALLER = 8
+"""Pages that one caller may have open, so that others have room."""
+
+ALIVE = 15
+"""Snapshots after which a listener is told something, even if nothing has
+changed: proxies close connections on which nothing passes."""
+
+
+@implementer(IPushProducer)
+class _Listener:
+    """
+    A page that is open.
+
+    @ivar caller: Who looks at it.
+    @ivar sent: What it was sent last.
+    @ivar quiet: Snapshots since it was sent something.
+    """
+
+    def __init__(self, request: Request, caller: Caller) -> None:
+        self.caller = caller
+        self.sent = b""
+        self.quiet = 0
+        self._request = request
+        self._ready = True
+        request.registerProducer(self, True)
+
+    def tell(self, snapshot: bytes) -> None:
+        """
+        Send a snapshot, if it says something new and the last one is gone.
+        """
+        if not self._ready:
+            return
+        if snapshot != self.sent:
+            self.sent = snapshot
+            self.quiet = 0
+            self._request.write(b"data: " + snapshot + b"\n\n")
+        else:
+            self.quiet += 1
+            if self.quiet >= ALIVE:
+                self.quiet = 0
+                self._request.write(b":\n\n")
+
+    def end(self) -> None:
+        """
+        Send no more.
+        """
+        self._request.unregisterProducer()
+        self._request.finish()
+
+    # IPushProducer
+
+    def pauseProducing(self) -> None:
+        """
+        The page is slow: it gets a newer snapshot later, and not all of them.
+        """
+        self._ready = False
+
+    def resumeProducing(self) -> None:
+        """
+        The page takes more.
+        """
+        self._ready = True
+
+    def stopProducing(self) -> None:
+        """
+        The page is gone.
+        """
+        self._ready = False
+
+
+class Broadcast:
+    """
+    Takes one snapshot a second for each kind of viewer, as long as there are
+    any.
+
+    @param board: What is shown.
+    """
+
+    _log = Logger()
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._listeners: dict[Request, _Listener] = {}
+        self._looping = LoopingCall(self._tick)
+        self._looping.clock = board.service.reactor
+
+    def __len__(self) -> int:
+        return len(self._listeners)
+
+    def join(self, request: Request, caller: Caller) -> None:
+        """
+        Send snapshots as the answer to a request.
+
+        @raise TunnelError: C{limit-reached}.
+        """
+        same = sum(
+            each.caller.countedAs == caller.countedAs
+            for each in self._listeners.values()
+        )
+        if len(self._listeners) >= LISTENERS or same >= PER_CALLER:
+            raise TunnelError(
+                "limit-reached", "too many dashboards are open; close one", 30.0
+            )
+        request.setHeader(b"Content-Type", b"text/event-stream; charset=utf-8")
+        request.setHeader(b"Cache-Control", b"no-store")
+        # For nginx, which would hold events back.
+        request.setHeader(b"X-Accel-Buffering", b"no")
+        # Browsers come back after so many milliseconds.
+        request.write(b"retry: 3000\n\n")
+        self._listeners[request] = _Listener(request, caller)
+        request.notifyFinish().addBoth(self._left, request)
+        if not self._looping.running:
+            self._looping.start(EVERY).addErrback(self._failed)
+
+    def _left(self, reason: Failure | None, request: Request) -> None:
+        """
+        A page was closed.
+        """
+        self._listeners.pop(request, None)
+        if not self._listeners and self._looping.running:
+            self._looping.stop()
+
+    def _failed(self, reason: Failure) -> None:
+        """
+        A snapshot could not be made: the pages will ask again.
+        """
+        self._log.failure("The dashboard could not be updated", failure=reason)
+        for listener in list(self._listeners.values()):
+            listener.end()
+
+    def _tick(self) -> Deferred[None]:
+        """
+        Send a snapshot to everybody.
+        """
+        return Deferred.fromCoroutine(self._send())
+
+    async def _send(self) -> None:
+        """
+        Make a snapshot for each kind of viewer, and send it.
+        """
+        snapshots: dict[Any, bytes] = {}
+        for request, listener in list(self._listeners.items()):
+            grant = listener.caller.identity.grant
+            try:
+                if grant is not None:
+                    grant.check()
+            except TunnelError:
+                listener.end()
+                continue
+            viewer = self._board.viewer(listener.caller)
+            if viewer not in snapshots:
+                view = await self._board.view(listener.caller)
+                snapshots[viewer] = json.dumps(view, separators=(",", ":")).encode()
+            if request in self._listeners:
+                listener.tell(snapshots[viewer])

@@ -1,0 +1,437 @@
+"""
+What the dashboard shows to somebody: plain data, with all numbers as text.
+
+The page is made from it when it is asked for, and what changes is sent to the
+page once a second; both say the same, since both come from here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from heapq import nlargest
+from typing import TYPE_CHECKING, TypedDict
+from urllib.parse import quote
+
+from tristunnel.auth.tokens_words import permitted, stateOf
+from tristunnel.dashboard.events import Event, RecentEvents, titleOf
+from tristunnel.dashboard.history import INTERVAL, KEPT, RateHistory, Series
+from tristunnel.dashboard.words import age, amount, count, path, rate
+from tristunnel.service.listing import RateMeter
+from tristunnel.service.rights import isAdmin
+
+if TYPE_CHECKING:
+    from tristunnel.auth.tokens import TokenFile
+    from tristunnel.auth.tokens_format import Token
+    from tristunnel.model.tunnel import Stream, Tunnel
+    from tristunnel.service.access import Access
+    from tristunnel.service.clients import ConnectedClient
+    from tristunnel.service.counters import Tally
+    from tristunnel.service.tunnel_service import Caller, TunnelService
+
+__all__ = ["LISTS", "Board", "Row", "View"]
+
+Row = dict[str, str]
+"""One line of a table, or one event: text by name; C{id} is always there."""
+
+LISTS = (
+    "tunnels",
+    "clients",
+    "visitors",
+    "access",
+    "tokens",
+    "refusals",
+    "events",
+)
+
+SHOWN = 200
+"""Tunnels, clients, grants of access and tokens that are shown."""
+
+VISITORS = 100
+"""Visitors that are shown: those who have moved the most."""
+
+EVENTS = 30
+"""Events that are shown."""
+
+_GRAPH = (600, 120)
+_SMALL = (120, 24)
+
+
+class View(TypedDict):
+    """
+    What somebody sees.
+
+    @ivar totals: Single numbers by name.
+    @ivar paths: What the great graph is drawn with.
+    @ivar lists: The rows of each of L{LISTS}.
+    @ivar notes: What is to be said about a list, by the list's name.
+    """
+
+    totals: dict[str, str]
+    paths: dict[str, str]
+    lists: dict[str, list[Row]]
+    notes: dict[str, str]
+
+
+class Board:
+    """
+    Looks at a server on behalf of somebody.
+
+    @param service: Who is here.
+    @param tally: What was counted.
+    @param events: What happened lately.
+    @param history: What passed lately.
+    @param asked: Whether callers are asked who they are; if not, everybody
+        sees everything.
+    @param now: The time of day.
+    @param tokens: The tokens that are taken.
+
+    @ivar service: Who is here.
+    @ivar events: What happened lately.
+    """
+
+    def __init__(
+        self,
+        service: TunnelService,
+        tally: Tally,
+        events: RecentEvents,
+        history: RateHistory,
+        asked: bool,
+        now: Callable[[], float] = time.time,
+        tokens: Sequence[TokenFile] = (),
+    ) -> None:
+        self.service = service
+        self._tally = tally
+        self.events = events
+        self._history = history
+        self._asked = asked
+        self._now = now
+        self._files = tokens
+        self._meter = RateMeter(service.reactor.seconds)
+        self._began = service.reactor.seconds()
+
+    def seesAll(self, caller: Caller) -> bool:
+        """
+        Whether somebody may see what is nobody's in particular, such as
+        refused strangers.
+        """
+        return not self._asked or isAdmin(caller.identity)
+
+    def viewer(self, caller: Caller) -> tuple[str, bool, bool]:
+        """
+        What two callers have in common who see the same.
+        """
+        identity = caller.identity
+        return identity.name, identity.anonymous, self.seesAll(caller)
+
+    async def view(self, caller: Caller) -> View:
+        """
+        Say what somebody sees now.
+        """
+        service = self.service
+        tunnels: list[Tunnel] = [
+            tunnel
+            for tunnel in await service.registry.tunnels()
+            if service.mayControl(caller, tunnel)
+        ]
+        clients = [
+            client
+            for client in service.clients
+            if service.ledger.mayEnd(caller, client)
+        ]
+        streams = [stream for tunnel in tunnels for stream in tunnel.streams]
+        everything = self.seesAll(caller)
+        name = caller.identity.name
+        series = self._history.total if everything else self._history.ofOwner(name)
+        events = self.events.latest(EVENTS, None if everything else name)
+        grants = service.access.of(None if everything else caller.identity)
+        tokens = [token for _, token in self.tokens(caller)]
+        lists = {
+            "tunnels": self._tunnels(tunnels),
+            "clients": self._clients(clients, tunnels),
+            "visitors": self._visitors(streams),
+            "access": [self._access(each) for each in grants[:SHOWN]],
+            "tokens": [self._token(each) for each in tokens[:SHOWN]],
+            "refusals": self._refusals(tunnels, everything),
+            "events": [self._event(event) for event in events],
+        }
+        paths, most = _graph(series)
+        return {
+            "totals": self._totals(tunnels, clients, streams, series, most),
+            "paths": paths,
+            "lists": lists,
+            "notes": {
+                "tunnels": _note(len(tunnels), SHOWN, "the ones with most visitors"),
+                "clients": _note(len(clients), SHOWN, "the newest ones"),
+                "visitors": _note(
+                    len(streams), VISITORS, "those that have moved most bytes"
+                ),
+                "access": _note(len(grants), SHOWN, "the oldest ones"),
+                "tokens": _note(len(tokens), SHOWN, "the first ones"),
+                "refusals": "",
+                "events": "",
+            },
+        }
+
+    def _totals(
+        self,
+        tunnels: Sequence[Tunnel],
+        clients: Sequence[ConnectedClient],
+        streams: Sequence[Stream],
+        series: Series,
+        most: float,
+    ) -> dict[str, str]:
+        """
+        The single numbers.
+        """
+        rateIn, rateOut = series[-1] if series else (0.0, 0.0)
+        counts = [tunnel.countsNow() for tunnel in tunnels]
+        return {
+            "tunnels": count(len(tunnels)),
+            "clients": count(len(clients)),
+            "visitors": count(len(streams)),
+            "visitorsTotal": count(sum(tunnel.visitorCount for tunnel in tunnels)),
+            "rateIn": rate(rateIn),
+            "rateOut": rate(rateOut),
+            "bytesIn": amount(sum(bytesIn for bytesIn, _ in counts)),
+            "bytesOut": amount(sum(bytesOut for _, bytesOut in counts)),
+            "most": rate(most),
+            "up": age(self.service.reactor.seconds() - self._began),
+        }
+
+    def _tunnels(self, tunnels: Sequence[Tunnel]) -> list[Row]:
+        """
+        The tunnels, oldest first.
+        """
+        shown = nlargest(SHOWN, tunnels, key=lambda tunnel: len(tunnel.streams))
+        shown.sort(key=lambda tunnel: tunnel.opened)
+        return [self._tunnel(tunnel) for tunnel in shown]
+
+    def _tunnel(self, tunnel: Tunnel) -> Row:
+        """
+        A tunnel.
+        """
+        bytesIn, bytesOut = tunnel.countsNow()
+        series = self._history.of(tunnel)
+        rateIn, rateOut = series[-1] if series else (0.0, 0.0)
+        paths, _ = _graph(series, _SMALL)
+        title = titleOf(tunnel)
+        return {
+            "id": tunnel.id,
+            "title": title,
+            "address": tunnel.address if title != tunnel.address else "",
+            "owner": tunnel.owner.name,
+            "state": "" if tunnel.clientSide is not None else "client away",
+            "visitors": count(len(tunnel.streams)),
+            "visitorsTotal": count(tunnel.visitorCount),
+            "rateIn": rate(rateIn),
+            "rateOut": rate(rateOut),
+            "bytesIn": amount(bytesIn),
+            "bytesOut": amount(bytesOut),
+            "age": age(self.service.reactor.seconds() - tunnel.opened),
+            "left": self._left(tunnel),
+            "in": paths["in"],
+            "out": paths["out"],
+            "end": f"Close tunnel {title}",
+            "grant": f"Grant access to {title}" if tunnel.name else "",
+        }
+
+    def _left(self, tunnel: Tunnel) -> str:
+        """
+        How long a tunnel may stay.
+        """
+        left = []
+        if tunnel.until is not None:
+            left.append(tunnel.until - self.service.reactor.seconds())
+        grant = tunnel.owner.grant
+        if grant is not None and grant.timeLeft is not None:
+            left.append(grant.timeLeft)
+        return f"{age(min(left))} left" if left else ""
+
+    def _clients(
+        self, clients: Sequence[ConnectedClient], tunnels: Sequence[Tunnel]
+    ) -> list[Row]:
+        """
+        The clients, oldest first.
+        """
+        shown = sorted(clients, key=lambda client: client.opened)[-SHOWN:]
+        served: Counter[int] = Counter()
+        bytesIn: Counter[int] = Counter()
+        bytesOut: Counter[int] = Counter()
+        for tunnel in tunnels:
+            side, counts = id(tunnel.clientSide), tunnel.countsNow()
+            served[side] += 1
+            bytesIn[side] += counts[0]
+            bytesOut[side] += counts[1]
+        now = self.service.reactor.seconds()
+        return [
+            {
+                "id": client.id,
+                "owner": client.identity.name,
+                "from": client.peer,
+                "dialect": client.dialect,
+                "tunnels": count(served[id(client.side)] if client.side else 0),
+                "bytesIn": amount(bytesIn[id(client.side)] if client.side else 0),
+                "bytesOut": amount(bytesOut[id(client.side)] if client.side else 0),
+                "trip": _trip(client),
+                "age": age(now - client.opened),
+                "end": f"Disconnect client {client.identity.name} at {client.peer}",
+            }
+            for client in shown
+        ]
+
+    def _visitors(self, streams: Sequence[Stream]) -> list[Row]:
+        """
+        Those visitors who have moved the most, oldest first.
+        """
+        shown = nlargest(
+            VISITORS, streams, key=lambda stream: stream.bytesIn + stream.bytesOut
+        )
+        shown.sort(key=lambda stream: (stream.opened, stream.number))
+        return [self._visitor(stream) for stream in shown]
+
+    def _visitor(self, stream: Stream) -> Row:
+        """
+        A visitor.
+        """
+        bytesIn, bytesOut = stream.bytesIn, stream.bytesOut
+        rateIn, rateOut = self._meter.measure(stream, stream.opened, bytesIn, bytesOut)
+        title = titleOf(stream.tunnel)
+        return {
+            "id": stream.id,
+            "from": stream.visitorAddress,
+            "title": title,
+            "state": "" if stream.client is not None else "waiting",
+            "rateIn": rate(rateIn),
+            "rateOut": rate(rateOut),
+            "bytesIn": amount(bytesIn),
+            "bytesOut": amount(bytesOut),
+            "age": age(self.service.reactor.seconds() - stream.opened),
+            "end": f"Send visitor {stream.visitorAddress} of {title} away",
+        }
+
+    def _refusals(self, tunnels: Sequence[Tunnel], everything: bool) -> list[Row]:
+        """
+        Who was turned away, by whom and why, most frequent first.
+        """
+        counts: Counter[tuple[str, str]] = Counter()
+        if everything:
+            # Also for tunnels that are over.
+            for totals in self._tally.byLabel().values():
+                for code, number in totals.refusals.items():
+                    counts["Visitor", code] += number
+            for code, number in self._tally.loginsRefused.items():
+                counts["Client", code] += number
+            for code, number in self._tally.peersRefused.items():
+                counts["Connection", code] += number
+        else:
+            for tunnel in tunnels:
+                for code, number in tunnel.refusals.items():
+                    counts["Visitor", code] += number
+        return [
+            {"id": f"{who}.{code}", "who": who, "code": code, "count": count(number)}
+            for (who, code), number in counts.most_common()
+        ]
+
+    def _event(self, event: Event) -> Row:
+        """
+        An event.
+        """
+        when = time.gmtime(event.when)
+        return {
+            "id": str(event.number),
+            "time": time.strftime("%H:%M:%S", when),
+            "datetime": time.strftime("%Y-%m-%dT%H:%M:%SZ", when),
+            "kind": event.kind,
+            "text": event.text,
+            "times": f"{count(event.times)} times" if event.times > 1 else "",
+        }
+
+    def _access(self, access: Access) -> Row:
+        """
+        Access that was granted for a time.
+        """
+        uses = access.usesLeft
+        return {
+            "id": f"access:{access.id}",
+            "service": access.service,
+            "owner": access.owner.name,
+            "to": access.token or "whoever has the address",
+            "from": "" if access.network is None else f"from {access.network}",
+            "uses": "any number" if uses is None else count(uses),
+            "left": age(max(0.0, access.until - self.service.reactor.seconds())),
+            "end": f"Take access to {access.service} back",
+        }
+
+    def tokens(self, caller: Caller) -> list[tuple[TokenFile, Token]]:
+        """
+        The tokens that somebody may see and revoke: all, for an admin; those
+        that are revoked already last.
+        """
+        if not isAdmin(caller.identity):
+            return []
+        pairs = [(file, token) for file in self._files for token in file.tokens()]
+        return sorted(pairs, key=lambda pair: pair[1].revoked is not None)
+
+    def _token(self, token: Token) -> Row:
+        """
+        A token.
+        """
+        sessions = sum(
+            client.identity.name == token.name for client in self.service.clients
+        )
+        good = token.revoked is None
+        return {
+            "id": f"token:{token.name}",
+            "link": quote(f"token:{token.name}", safe=""),
+            "name": token.name,
+            "state": stateOf(token, self._now()),
+            "may": permitted(token.permissions),
+            "sessions": count(sessions),
+            "end": f"Revoke the token of {token.name}" if good else "",
+        }
+
+
+def _trip(client: ConnectedClient) -> str:
+    """
+    The round trip of a client's session, as text.
+    """
+    multiplexer = getattr(client.side, "multiplexer", None)
+    seconds = getattr(multiplexer, "roundTrip", 0.0)
+    return f"{seconds * 1000:.1f} ms" if seconds else ""
+
+
+def _note(number: int, most: int, which: str) -> str:
+    """
+    What to say about a list that is not complete.
+    """
+    if number <= most:
+        return ""
+    return f"{count(most)} of {count(number)} are shown: {which}."
+
+
+def _graph(
+    series: Series, size: tuple[int, int] = _GRAPH
+) -> tuple[dict[str, str], float]:
+    """
+    Draw what passed.
+
+    @return: The paths, and the rate at their top.
+    """
+    values = list(series)
+    most = max((max(pair) for pair in values), default=0.0)
+    if size == _SMALL:
+        most = max(most, 1000.0)
+    width, height = size
+    paths = {}
+    for name, which in (("in", 0), ("out", 1)):
+        rates = [pair[which] for pair in values]
+        paths[name] = path(rates, most, width, height, KEPT)
+        if size == _GRAPH:
+            paths[f"{name}Area"] = path(rates, most, width, height, KEPT, True)
+    return paths, most
+
+
+SPAN = f"{INTERVAL * KEPT / 60:g} minutes"
+"""How long the graphs look back."""

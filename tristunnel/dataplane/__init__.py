@@ -1,0 +1,3 @@
+"""
+How bytes move: sockets, joins, limits, memory.
+"""

@@ -1,0 +1,377 @@
+"""
+Connecting to a TCP port, by name or address.
+"""
+
+from __future__ import annotations
+
+from socket import AF_INET, AF_INET6, SO_LINGER, SOCK_STREAM, SOL_SOCKET, socket
+from struct import pack
+from typing import Any
+
+from twisted.internet.abstract import isIPAddress
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.error import (
+    ConnectionRefusedError,
+    DNSLookupError,
+    getConnectError,
+)
+from twisted.internet.interfaces import (
+    IAddress,
+    IConnector,
+    IDelayedCall,
+    IProtocol,
+    IProtocolFactory,
+    IReactorSocket,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import ClientFactory, Factory, Protocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tristunnel.dataplane.lookups import isAddress, lookUp
+from tristunnel.util.hosts import hostName
+
+__all__ = ["TIMEOUT", "HostEndpoint", "ServiceEndpoint", "dial"]
+
+TIMEOUT = 10.0
+"""Seconds in which a service must accept a connection."""
+
+NEXT_ADDRESS = 0.3
+"""Seconds after which the next address of a name is tried beside the last one."""
+
+
+def _isHere(host: str) -> bool:
+    """
+    Whether an address is this machine's own, always.
+    """
+    return host == "::1" or (host.startswith("127.") and isIPAddress(host))
+
+
+def _connected(host: str, port: int) -> socket | None:
+    """
+    Connect to a service of this machine.
+
+    @return: The connection, which is there at once, or C{None} if it is not.
+    """
+    made = socket(AF_INET6 if ":" in host else AF_INET, SOCK_STREAM)
+    made.setblocking(False)
+    where = (host, port)
+    # The first call connects; the second one tells how it went.
+    if made.connect_ex(where) == 0 or made.connect_ex(where) == 0:
+        here = made.getsockname()
+        if here[1] != port or here != made.getpeername():
+            return made
+        # It has met itself, see C{_Dial}. Without a reset the port would be
+        # taken for a minute.
+        made.setsockopt(SOL_SOCKET, SO_LINGER, pack("ii", 1, 0))
+    made.close()
+    return None
+
+
+class _Dial(ClientFactory):
+    """
+    One connection attempt, without the layers of Twisted's endpoints: those
+    would stay between the transport and the protocol.
+    """
+
+    noisy = False
+
+    def __init__(self, factory: IProtocolFactory) -> None:
+        self.connector: IConnector | None = None
+        self.connected: Deferred[IProtocol] = Deferred(self._cancel)
+        self._factory = factory
+
+    def _cancel(self, connected: Deferred[IProtocol]) -> None:
+        """
+        Nobody wants the connection any more.
+        """
+        if self.connector is not None:
+            self.connector.stopConnecting()
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """
+        Make the protocol, and tell once it is connected.
+
+        Where nothing listens at a port from which the kernel makes connections,
+        it may give a connection that very port, which then meets itself: TCP's
+        simultaneous open.
+        """
+        transport: Any = getattr(self.connector, "transport", None)
+        if transport is not None and transport.getHost() == transport.getPeer():
+            # Without a reset the port would be taken for a minute.
+            transport.abortConnection()
+            self._failed(Failure(ConnectionRefusedError("nothing listens there")))
+            return None
+        protocol: Any = self._factory.buildProtocol(addr)  # type: ignore[arg-type]
+        if protocol is None:
+            return None
+        made = protocol.makeConnection
+
+        def makeConnection(transport: Any) -> None:
+            del protocol.makeConnection
+            made(transport)
+            if not self.connected.called:
+                self.connected.callback(protocol)
+
+        protocol.makeConnection = makeConnection
+        return protocol
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        """
+        There is no connection.
+        """
+        self._failed(reason)
+
+    def _failed(self, reason: Failure) -> None:
+        """
+        Tell who waits.
+        """
+        if not self.connected.called:
+            self.connected.errback(reason)
+
+
+def dial(
+    reactor: Any,
+    host: str,
+    port: int,
+    factory: IProtocolFactory,
+    timeout: float = TIMEOUT,
+    bindAddress: tuple[str, int] | None = None,
+) -> Deferred[IProtocol]:
+    """
+    Connect to an IP address.
+
+    @param timeout: Seconds in which the connection must be there.
+    @param bindAddress: Where the connection is to come from.
+    @return: Fires with the protocol once it is connected.
+    """
+    if bindAddress is None and _isHere(host) and IReactorSocket.providedBy(reactor):
+        try:
+            here = _connected(host, port)
+        except OSError:
+            # No descriptor; the reactor knows what to say.
+            here = None
+        if here is not None:
+            return _adopted(reactor, here, factory)
+    attempt = _Dial(factory)
+    attempt.connector = reactor.connectTCP(host, port, attempt, timeout, bindAddress)
+    return attempt.connected
+
+
+def _adopted(
+    reactor: Any, connection: socket, factory: IProtocolFactory
+) -> Deferred[IProtocol]:
+    """
+    Give the reactor a connection that is there.
+    """
+    adopting = _Adopting(factory)
+    # The reactor takes a copy of the descriptor.
+    with connection:
+        try:
+            reactor.adoptStreamConnection(
+                connection.fileno(), connection.family, adopting
+            )
+        except OSError as error:
+            if adopting.protocol is not None:
+                raise
+            # The other side has broken it already.
+            return fail(getConnectError(error))
+    return succeed(adopting.protocol)
+
+
+class _Adopting(Factory[Protocol]):
+    """
+    Hands out another factory's protocol, and remembers it.
+    """
+
+    noisy = False
+    protocol: Any = None
+
+    def __init__(self, factory: IProtocolFactory) -> None:
+        self._factory = factory
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """
+        Make the protocol.
+        """
+        self.protocol = self._factory.buildProtocol(addr)  # type: ignore[arg-type]
+        return self.protocol
+
+
+class _Race:
+    """
+    Tries the addresses of a host: the next one as soon as the last one has
+    failed, or beside it when it takes its time (RFC 8305).
+    """
+
+    def __init__(self, endpoint: HostEndpoint, factory: IProtocolFactory) -> None:
+        self._endpoint = endpoint
+        self._factory = factory
+        self._waiting: list[str] = []
+        self._dialling: list[Deferred[IProtocol]] = []
+        self._next: IDelayedCall | None = None
+        self._won: Deferred[IProtocol] = Deferred(lambda _: self._stop())
+
+    def run(self, addresses: list[str]) -> Deferred[IProtocol]:
+        """
+        Try them.
+
+        @return: Fires with the first protocol, or fails as the last attempt.
+        """
+        self._waiting = addresses
+        self._dial()
+        return self._won
+
+    def _dial(self) -> None:
+        """
+        Try one more.
+        """
+        self._stopWaiting()
+        dialling = self._endpoint.dial(self._waiting.pop(0), self._factory)
+        self._dialling.append(dialling)
+        dialling.addBoth(self._over, dialling)
+        # On this machine it is over by now, one way or the other.
+        if self._waiting and self._next is None:
+            later = self._endpoint.reactor.callLater
+            self._next = later(NEXT_ADDRESS, self._dial)
+
+    def _over(self, result: IProtocol | Failure, dialling: Deferred[IProtocol]) -> None:
+        """
+        One has won, or lost.
+        """
+        self._dialling.remove(dialling)
+        if self._won.called:
+            return
+        if not isinstance(result, Failure):
+            self._stop()
+            self._won.callback(result)
+        elif self._waiting:
+            self._dial()
+        elif not self._dialling:
+            self._won.errback(result)
+
+    def _stop(self) -> None:
+        """
+        Try no more.
+        """
+        self._waiting = []
+        self._stopWaiting()
+        for each in list(self._dialling):
+            each.cancel()
+
+    def _stopWaiting(self) -> None:
+        """
+        Wait no longer before the next one.
+        """
+        if self._next is not None and self._next.active():
+            self._next.cancel()
+        self._next = None
+
+
+@implementer(IStreamClientEndpoint)
+class HostEndpoint:
+    """
+    A TCP port of a host.
+
+    In place of L{twisted.internet.endpoints.HostnameEndpoint}, which refuses
+    names that are no domain's (C{my_db}), waits for its look-up without end,
+    and takes a connection that has met itself.
+
+    @param reactor: Connects, looks names up and tells time.
+    @param host: A name or an address, as people write it.
+    @param timeout: Seconds in which an address must have answered.
+    @param bindAddress: Where connections are to come from.
+    @raise ValueError: If that is no host, in words.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        host: str,
+        port: int,
+        timeout: float = 30.0,
+        bindAddress: tuple[str, int] | None = None,
+    ) -> None:
+        self.reactor = reactor
+        self._host = hostName(host)
+        self._isAddress = isAddress(self._host)
+        self._port = port
+        self._timeout = timeout
+        self._bindAddress = bindAddress
+        # Whether the last address that answered was one of IPv6.
+        self._wasIPv6: bool | None = None
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        Connect to the host.
+        """
+        if self._isAddress:
+            return self.dial(self._host, protocolFactory)
+        return Deferred.fromCoroutine(self._connect(protocolFactory))
+
+    async def _connect(self, factory: IProtocolFactory) -> IProtocol:
+        """
+        Look the name up, and connect.
+        """
+        answer = await lookUp(self.reactor, self._host)
+        try:
+            return await self._race(answer.addresses, factory)
+        except CancelledError:
+            raise
+        except Exception:
+            moved = [] if answer.isNew else await self._moved(answer.addresses)
+            if not moved:
+                raise
+        return await self._race(moved, factory)
+
+    async def _moved(self, before: list[str]) -> list[str]:
+        """
+        Find out where else the name leads by now.
+        """
+        try:
+            answer = await lookUp(self.reactor, self._host, again=True)
+        except DNSLookupError:
+            return []
+        return [each for each in answer.addresses if each not in before]
+
+    async def _race(self, addresses: list[str], factory: IProtocolFactory) -> IProtocol:
+        """
+        Connect to one of several addresses, those of the kind that answered
+        last time first.
+        """
+        order = sorted(addresses, key=lambda each: (":" in each) is not self._wasIPv6)
+        if self._wasIPv6 is None:
+            order = list(addresses)
+        if len(order) == 1:
+            protocol = await self.dial(order[0], factory)
+        else:
+            protocol = await _Race(self, factory).run(order)
+        transport: Any = getattr(protocol, "transport", None)
+        if transport is not None:
+            self._wasIPv6 = ":" in getattr(transport.getPeer(), "host", "")
+        return protocol
+
+    def dial(self, address: str, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        Connect to one address of the host.
+        """
+        return dial(
+            self.reactor,
+            address,
+            self._port,
+            factory,
+            self._timeout,
+            self._bindAddress,
+        )
+
+
+class ServiceEndpoint(HostEndpoint):
+    """
+    A TCP service, which is connected to again and again, for every visitor.
+
+    @ivar limitsTime: Whether it gives up by itself, after L{TIMEOUT}.
+    """
+
+    def __init__(self, reactor: Any, host: str, port: int) -> None:
+        super().__init__(reactor, host, port, TIMEOUT)
+        self.limitsTime = self._isAddress

@@ -1,0 +1,470 @@
+"""
+The ends of streams that have a connection of their own.
+
+Of such a connection, the kernel tells only that it was closed, and whoever
+stands in the way can close it: a proxy that is stopped does. So each side says
+over the session how many bytes a direction had in all, and an end that was not
+told of, or that comes too early, is a break. It is specified in
+C{docs/protocol-direct.rst}.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from struct import Struct
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.internet.task import LoopingCall
+from twisted.python.failure import Failure
+
+from tristunnel.dataplane.sockets import SocketEnd
+from tristunnel.errors import TunnelError
+
+__all__ = ["BROKEN", "ENDED", "KEY", "SENT", "Confirmations", "DirectEnd", "Ending"]
+
+SENT, ENDED, BROKEN = 0, 1, 2
+"""What a frame says: so many bytes were sent so far; so many were sent in all;
+the stream is broken."""
+
+KEY = 8
+"""Bytes of what names a stream."""
+
+TICK = 5.0
+"""Seconds between two looks at the streams."""
+
+DEADLINE = 45.0
+"""Seconds in which an end must be told of, and in which bytes that were sent
+must arrive."""
+
+SOON = 5.0
+"""Seconds that bytes may be under way without any doubt."""
+
+ALONE = 90.0
+"""Seconds without a session after which a silent stream is given up; and for
+which what was told is told again."""
+
+_REMEMBERED = 1024
+_FRAME = Struct(f"!{KEY}sBQ")
+
+
+class Confirmations:
+    """
+    What a client and its server tell each other of their direct streams, over
+    whichever session they have.
+
+    @param reactor: Tells time.
+    """
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
+        self._endings: dict[bytes, Ending] = {}
+        self._send: Callable[[bytes], None] | None = None
+        self._aloneSince = reactor.seconds()
+        # A session may be dead already when something is said over it.
+        self._said: deque[tuple[float, bytes]] = deque(maxlen=_REMEMBERED)
+        self._ticking = LoopingCall(self._tick)
+        self._ticking.clock = reactor
+
+    def __len__(self) -> int:
+        return len(self._endings)
+
+    def up(self, send: Callable[[bytes], None]) -> None:
+        """
+        There is a session; repeat what may have been lost with the last one.
+
+        @param send: Sends the payload of a frame.
+        """
+        self._send = send
+        now = self._reactor.seconds()
+        for since, payload in self._said:
+            if now - since <= ALONE:
+                send(payload)
+        for ending in self._endings.values():
+            ending.repeat()
+
+    def down(self, send: Callable[[bytes], None]) -> None:
+        """
+        A session is over; there may be another one already.
+        """
+        if self._send is send:
+            self._send = None
+            self._aloneSince = self._reactor.seconds()
+
+    def close(self) -> None:
+        """
+        Nobody will tell us any more: break what still goes on.
+        """
+        for ending in list(self._endings.values()):
+            ending.abandon()
+
+    def expect(self, key: bytes) -> Ending:
+        """
+        Have what is told of a stream kept, from before there is a connection.
+        """
+        ending = self._endings[key] = Ending(self, key, self._reactor.seconds())
+        if not self._ticking.running:
+            self._ticking.start(TICK, now=False)
+        return ending
+
+    def forget(self, ending: Ending) -> None:
+        """
+        A stream is over. Doing it twice is no error.
+        """
+        if self._endings.get(ending.key) is ending:
+            del self._endings[ending.key]
+            if not self._endings and self._ticking.running:
+                self._ticking.stop()
+
+    def tell(self, key: bytes, what: int, count: int = 0) -> bool:
+        """
+        Tell the far side.
+
+        @return: Whether there is a session to do so.
+        """
+        payload = _FRAME.pack(key, what, count)
+        if what != SENT:
+            self._said.append((self._reactor.seconds(), payload))
+        if self._send is not None:
+            self._send(payload)
+        return self._send is not None
+
+    def arrived(self, streamId: int, payload: bytes) -> None:
+        """
+        The far side tells us.
+
+        @raise TunnelError: C{protocol-error}.
+        """
+        if len(payload) != _FRAME.size:
+            raise TunnelError("protocol-error", "an ending frame has 17 bytes")
+        key, what, count = _FRAME.unpack(payload)
+        ending = self._endings.get(key)
+        if ending is not None:
+            ending.heard(what, count, self._reactor.seconds())
+
+    def _tick(self) -> None:
+        """
+        Look at all streams.
+        """
+        now = self._reactor.seconds()
+        alone = 0.0 if self._send is not None else now - self._aloneSince
+        for ending in list(self._endings.values()):
+            ending.tick(now, alone)
+
+
+class Ending:
+    """
+    What is known of one stream's ends.
+
+    @ivar key: What names the stream.
+    @ivar total: How many bytes come in all, once that was told.
+    @ivar broken: Whether the far side told that it is broken.
+    """
+
+    __slots__ = (
+        "_confirmations",
+        "_due",
+        "_dueSince",
+        "_end",
+        "_movedAt",
+        "_seen",
+        "_told",
+        "broken",
+        "key",
+        "total",
+    )
+
+    def __init__(self, confirmations: Confirmations, key: bytes, now: float) -> None:
+        self.key = key
+        self.total: int | None = None
+        self.broken = False
+        self._confirmations = confirmations
+        self._end: DirectEnd | None = None
+        self._told = self._due = self._seen = 0
+        self._dueSince = self._movedAt = now
+
+    def attach(self, end: DirectEnd) -> None:
+        """
+        The stream's connection is there.
+        """
+        self._end = end
+
+    def forget(self) -> None:
+        """
+        Keep nothing any more.
+        """
+        self._confirmations.forget(self)
+
+    def repeat(self) -> None:
+        """
+        What was sent so far is to be told again.
+        """
+        self._told = 0
+
+    def abandon(self) -> None:
+        """
+        This side stops.
+        """
+        if self._end is not None:
+            self._end.cut("this side stops")
+        self.forget()
+
+    def tell(self, what: int, count: int = 0) -> None:
+        """
+        Tell the far side.
+        """
+        self._confirmations.tell(self.key, what, count)
+
+    def heard(self, what: int, count: int, now: float) -> None:
+        """
+        The far side tells us.
+        """
+        end = self._end
+        if what in (SENT, ENDED):
+            if end is None or self._due <= end.received:
+                self._dueSince = now
+            self._due = count
+        if what == ENDED:
+            self.total = count
+        if what == BROKEN:
+            self.broken = True
+        if what != SENT and end is not None:
+            end.told()
+
+    def tick(self, now: float, alone: float) -> None:
+        """
+        See whether the stream still moves, as far as it should.
+
+        @param alone: Seconds for which there was no session.
+        """
+        end = self._end
+        if end is None:
+            if now - self._movedAt > DEADLINE:
+                self.forget()
+            return
+        if end.through:
+            if now - self._movedAt > DEADLINE:
+                # The kernel, or TLS, waits for a goodbye.
+                end.transport.abortConnection()
+            return
+        if end.received != self._seen or end.waitsForOthers:
+            self._seen, self._movedAt = end.received, now
+        if end.passed != self._told and self._confirmations.tell(
+            self.key, SENT, end.passed
+        ):
+            self._told = end.passed
+        silent = now - self._movedAt
+        if end.endedAt is not None and now - end.endedAt > DEADLINE:
+            end.cut("its connection was closed, and nobody has told why")
+        elif (
+            self._due > end.received
+            and silent > DEADLINE
+            and now - self._dueSince > SOON
+        ):
+            end.cut(f"nothing came through its connection for {silent:.0f} s")
+        elif self.total == end.received and silent > SOON:
+            # All of it is here; only the connection's own end is not.
+            end.passEnd()
+        elif min(silent, alone) > ALONE:
+            end.cut("the other side is gone")
+
+
+class DirectEnd(SocketEnd):
+    """
+    The end of a stream on a connection between client and server.
+
+    @param ending: What is told of its ends; C{None} with a peer that tells
+        nothing, whose ends are taken as they come.
+    """
+
+    ENDING = 16
+    """Another reason why reading is held: the connection's end was read."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        arrived: Callable[[SocketEnd], None],
+        ending: Ending | None = None,
+    ) -> None:
+        super().__init__(reactor, arrived)
+        self.endedAt: float | None = None
+        self._ending = ending
+        self._gone = False
+
+    def takeOver(self, transport: Any) -> None:
+        """
+        Be the end of a connection that another protocol began.
+        """
+        super().takeOver(transport)
+        if self._ending is not None:
+            self._ending.attach(self)
+            self.told()
+
+    def trust(self) -> None:
+        """
+        Take the connection's end as it comes, from now on.
+        """
+        if self._ending is not None:
+            self._ending.forget()
+            self._ending = None
+
+    @property
+    def passed(self) -> int:
+        """
+        How many bytes were given to us to send.
+        """
+        return 0 if self._peer is None else self._peer.received
+
+    @property
+    def through(self) -> bool:
+        """
+        Whether both directions have ended.
+        """
+        return self._eof and self._finished
+
+    @property
+    def waitsForOthers(self) -> bool:
+        """
+        Whether we do not want to read now, or have no more to read.
+        """
+        return bool(self._held & ~self.ENDING) or self._eof
+
+    def told(self) -> None:
+        """
+        The far side has told something of the stream.
+        """
+        ending = self._ending
+        if ending is None or self._over:
+            return
+        if ending.broken:
+            self._break(TunnelError("reset", "the far side broke it"))
+        elif ending.total is not None and not self._eof:
+            if self.received == ending.total:
+                # A plain connection's own end follows, behind what a pipe holds.
+                if not self._canHalfClose or self.endedAt is not None:
+                    self.passEnd()
+            elif self.received > ending.total or self.endedAt is not None:
+                self.cut(f"{self.received} of {ending.total} bytes came through")
+
+    def passEnd(self) -> None:
+        """
+        This direction is over, as it should be.
+        """
+        self.endedAt = None
+        if self._held and not self._canHalfClose and not self._gone:
+            # Nothing more is to come but the goodbye.
+            self.transport.resumeProducing()
+        super().readConnectionLost()
+        if self._gone:
+            self._over = True
+            self._tellClosed()
+
+    def cut(self, why: str) -> None:
+        """
+        Break the stream at both ends: it was cut.
+        """
+        self._break(TunnelError("session-lost", f"the stream was cut: {why}"))
+
+    def _break(self, reason: TunnelError) -> None:
+        """
+        Break the stream towards both sides.
+        """
+        peer = self._peer
+        self.reset(reason)
+        if peer is not None:
+            peer.reset(reason)
+
+    # The connection
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Pass on what came, and the end behind it.
+        """
+        super().dataReceived(data)
+        if self._ending is not None and self._ending.total is not None:
+            self.told()
+
+    def readConnectionLost(self) -> None:
+        """
+        The connection was closed in this direction, by whomsoever.
+        """
+        if self._ending is None:
+            super().readConnectionLost()
+        elif self.endedAt is None and not self._eof:
+            self.hold(self.ENDING)
+            self.endedAt = self._reactor.seconds()
+            self.told()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The connection is over.
+        """
+        ending = self._ending
+        if ending is None or self._over:
+            super().connectionLost(reason)
+        elif self._eof or not reason.check(ConnectionDone):
+            if not (self._eof and self._finished):
+                ending.tell(BROKEN)
+            super().connectionLost(reason)
+        else:
+            self._gone = True
+            self._stopTimer()
+            self._endSplices()
+            if self.endedAt is None:
+                self.endedAt = self._reactor.seconds()
+            self.told()
+
+    def closeBoth(self) -> None:
+        """
+        Close the connection, both of whose directions are over.
+        """
+        if not self._gone:
+            super().closeBoth()
+
+    # End
+
+    def finish(self) -> None:
+        """
+        Send no more, and say how much it was. Over TLS the connection stays, for
+        the other direction.
+        """
+        ending = self._ending
+        if ending is None:
+            super().finish()
+        elif not (self._over or self._finished):
+            ending.tell(ENDED, self.passed)
+            if self._gone:
+                self._finished = True
+            elif self._canHalfClose:
+                super().finish()
+            else:
+                self._finished = True
+                self.transport.unregisterProducer()
+                if self._eof:
+                    self.closeBoth()
+
+    def reset(self, reason: TunnelError) -> None:
+        """
+        Break the connection, and say so.
+        """
+        ending = self._ending
+        if ending is not None and not (self._over or ending.broken):
+            ending.tell(BROKEN)
+        if not self._gone or self._over:
+            super().reset(reason)
+            return
+        self._over = True
+        self.memory.letGo(self)
+        self._reason = reason
+        self._tellClosed()
+
+    def _tellClosed(self) -> None:
+        """
+        Let whoever waits for the end of this end know.
+        """
+        if self._ending is not None:
+            self._ending.forget()
+        super()._tellClosed()

@@ -1,0 +1,36 @@
+"""
+Joining the two ends of a stream.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tristunnel.dataplane.pipes import canSplice
+from tristunnel.dataplane.sockets import SocketEnd
+
+if TYPE_CHECKING:
+    from tristunnel.interfaces import Closed, EitherEnd
+
+__all__ = ["join"]
+
+
+def join(one: EitherEnd, other: EitherEnd, closed: Closed) -> None:
+    """
+    Let bytes pass between two ends, by the fastest way there is: within the
+    kernel between two plain sockets, by copying everywhere else.
+
+    @param one: The end that is told first of its peer.
+    @param closed: Called for each end when it is entirely over.
+    """
+    if (
+        isinstance(one, SocketEnd)
+        and isinstance(other, SocketEnd)
+        and one.socket is not None
+        and other.socket is not None
+        and canSplice()
+    ):
+        one.spliceTo(other)
+        other.spliceTo(one)
+    one.join(other, closed)
+    other.join(one, closed)

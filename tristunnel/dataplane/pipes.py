@@ -1,0 +1,151 @@
+"""
+The kernel's pipes through which bytes are spliced.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from tristunnel.dataplane.descriptors import RESERVE
+
+__all__ = ["PIPES", "PIPE_SIZE", "Pipe", "PipePool", "canSplice"]
+
+PIPE_SIZE = 1024 * 1024
+"""Bytes that a pipe should hold; what F_SETPIPE_SZ grants without privileges
+(C{/proc/sys/fs/pipe-max-size})."""
+
+SMALLEST = 64 * 1024
+"""Bytes below which a pipe is slower than copying."""
+
+OPEN = 48
+"""Pipes open at once. The kernel lets a user without privileges have 64 MiB
+of pipes (C{/proc/sys/fs/pipe-user-pages-soft})."""
+
+KEPT = 8
+"""Empty pipes kept for the next use."""
+
+_F_SETPIPE_SZ = 1031
+_F_GETPIPE_SZ = 1032
+
+
+def canSplice() -> bool:
+    """
+    Whether this system has C{splice}: Linux.
+    """
+    return hasattr(os, "splice")
+
+
+@dataclass(eq=False, slots=True)
+class Pipe:
+    """
+    A pipe, empty or not.
+
+    @ivar out: Where bytes come out, a descriptor.
+    @ivar into: Where they go in.
+    @ivar size: Bytes that it can hold.
+    @ivar held: Bytes in it.
+    """
+
+    out: int
+    into: int
+    size: int
+    held: int = 0
+
+    def close(self) -> None:
+        """
+        Drop it and what it holds.
+        """
+        os.close(self.out)
+        os.close(self.into)
+
+
+class PipePool:
+    """
+    The pipes of a process.
+
+    A stream holds a pipe only while there are bytes in it: during one turn of
+    the reactor, or for as long as its reader is slow. So a few pipes serve
+    any number of streams.
+
+    @param most: Pipes open at once; who gets none copies.
+    @param kept: Empty pipes to keep.
+
+    @ivar opened: Pipes that are open.
+    @ivar moved: Bytes that went through them so far.
+    """
+
+    def __init__(self, most: int = OPEN, kept: int = KEPT) -> None:
+        self.opened = 0
+        self.moved = 0
+        self._most = most
+        self._kept = kept
+        self._idle: list[Pipe] = []
+
+    def take(self) -> Pipe | None:
+        """
+        Hand out an empty pipe, or C{None} if there is none to be had.
+        """
+        if self._idle:
+            return self._idle.pop()
+        if self.opened >= self._most:
+            return None
+        return self._open()
+
+    def give(self, pipe: Pipe) -> None:
+        """
+        Take a pipe back; one that is not empty is closed.
+        """
+        if pipe.held or len(self._idle) >= self._kept:
+            self.opened -= 1
+            pipe.close()
+        else:
+            self._idle.append(pipe)
+
+    def clear(self) -> None:
+        """
+        Close the pipes that nobody uses.
+        """
+        idle, self._idle = self._idle, []
+        for pipe in idle:
+            self.opened -= 1
+            pipe.close()
+
+    def _open(self) -> Pipe | None:
+        """
+        Open a pipe, as large as the kernel allows.
+        """
+        if RESERVE.isLow:
+            return None
+        try:
+            out, into = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            # No descriptors left.
+            return None
+        pipe = Pipe(out, into, _enlarge(into))
+        if pipe.size < SMALLEST:
+            pipe.close()
+            return None
+        self.opened += 1
+        return pipe
+
+
+def _enlarge(descriptor: int) -> int:
+    """
+    Make a pipe larger.
+
+    @return: The size it has then.
+    """
+    import fcntl
+
+    size = PIPE_SIZE
+    while size >= SMALLEST:
+        try:
+            return fcntl.fcntl(descriptor, _F_SETPIPE_SZ, size)
+        except OSError:
+            size //= 2
+    return fcntl.fcntl(descriptor, _F_GETPIPE_SZ)
+
+
+PIPES = PipePool()
+"""The pipes of this process; they are the process's, as descriptors are."""

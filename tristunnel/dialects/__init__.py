@@ -1,0 +1,3 @@
+"""
+The wire protocols that clients speak, one folder each.
+"""

@@ -1,0 +1,691 @@
+"""
+The client as a service: connect, open the forwards, and come back.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
+from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tristunnel.connect.address import ServerAddress
+from tristunnel.dataplane.endings import Confirmations
+from tristunnel.dialects.base.lease import ClientLease
+from tristunnel.dialects.base.refusals import STEADY, Refusals
+from tristunnel.dialects.framed.client import TunnelClientFactory, TunnelClientProtocol
+from tristunnel.dialects.framed.client_direct import Carrier
+from tristunnel.dialects.framed.session import EXTENSION
+from tristunnel.errors import TunnelError
+from tristunnel.forwards.forward import Forward, matched
+from tristunnel.forwards.udp import UDPService
+from tristunnel.model.observer import ClientObserver
+from tristunnel.rpc.pending import RemoteError
+from tristunnel.util.drain import FAREWELL, GRACE, Drain
+from tristunnel.util.hosts import hostAndPort
+
+__all__ = ["TunnelClientService", "backoff"]
+
+FIRST_DELAY = 1.0
+"""Seconds: the most that is waited before the first new attempt."""
+
+LONGEST_DELAY = 60.0
+"""Seconds: what that most grows to, doubling."""
+
+SETTLED = 10.0
+"""Seconds after which a session counts as a success."""
+
+
+def backoff(failures: int, retryAfter: float | None = None) -> float:
+    """
+    How long to wait before the next attempt.
+
+    The whole delay is random, and only after the bound was applied: a
+    thousand clients that lost the same server must not come back together. At
+    the longest interval, after L{STEADY} failures, half of it is.
+
+    @param failures: Attempts that failed so far, from 0.
+    @param retryAfter: What the server asked for, in seconds.
+    @return: Seconds.
+    """
+    bound = min(FIRST_DELAY * 2.0 ** min(failures, 30), LONGEST_DELAY)
+    least = bound / 2 if failures >= STEADY else 0.05
+    return (retryAfter or 0.0) + random.uniform(least, bound)
+
+
+class TunnelClientService(Service):
+    """
+    A client of a tunnel server.
+
+    @param reactor: Tells time.
+    @param server: Where to connect.
+    @param forwards: What to offer.
+    @param credentials: The JSON object that says who we are.
+    @param observer: Told what happens.
+    @param lease: What is remembered of former sessions.
+    @param grace: Seconds that streams get to finish when the service stops.
+    @param gaveUp: Called with the reason when no attempt follows.
+    @param delay: Makes the delay of failures and the server's hint.
+    @param carrier: How streams are to travel.
+
+    @ivar forGood: Whether nobody will come back with its lease, so that it gives
+        up its ports when it stops.
+    @ivar session: The session that is up now, or C{None}.
+    @ivar tunnelOptions: What C{openTunnel} is told for each forward, beside
+        what the forward says.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        server: ServerAddress,
+        forwards: Sequence[Forward],
+        credentials: Mapping[str, object] | None = None,
+        observer: ClientObserver | None = None,
+        lease: ClientLease | None = None,
+        grace: float = GRACE,
+        gaveUp: Callable[[TunnelError], None] = lambda reason: None,
+        delay: Callable[[int, float | None], float] = backoff,
+        carrier: Carrier | None = None,
+    ) -> None:
+        self.session: TunnelClientProtocol | None = None
+        self.tunnelOptions: dict[str, object] = {}
+        self.observer = observer or ClientObserver()
+        self._reactor = reactor
+        self._server = server
+        self._forwards = list(forwards)
+        self._credentials = dict(credentials or {})
+        self.forGood = False
+        self._lease = lease or ClientLease()
+        self._grace = grace
+        self._gaveUp = gaveUp
+        self._delay = delay
+        self._carrier = carrier or Carrier("session" if server.way.proxy else "auto")
+        self._confirmations = Confirmations(reactor)
+        self._greeting = server.greeting()
+        if self._lease.id:
+            self._greeting.answered(extended=True)
+        self._work: Deferred[None] | None = None
+        self._drain: Drain | None = None
+        self._attempt: IDelayedCall | None = None
+        # Of this session: forwards that need nothing more, by their text.
+        self._settled: set[str] = set()
+        # Those of them whose tunnels' addresses were told.
+        self._told: set[str] = set()
+        self._addresses: dict[str, str] = {}
+        self._changing = DeferredLock()
+        self._opening: Deferred[None] | None = None
+        self._nap: Deferred[None] | None = None
+        # Why a session whose tunnels were all refused is of no use.
+        self._turnedAway: TunnelError | None = None
+
+    @property
+    def forwards(self) -> Sequence[Forward]:
+        """
+        What is offered now.
+        """
+        return tuple(self._forwards)
+
+    def startService(self) -> None:
+        """
+        Begin to connect.
+        """
+        super().startService()
+        self._work = Deferred.fromCoroutine(self._stayConnected())
+        self._work.addErrback(self._broken)
+
+    def _broken(self, failure: Failure) -> None:
+        """
+        Nothing but being stopped ends the work.
+        """
+        if not failure.check(CancelledError):
+            self._log.failure("The client failed", failure)
+            self._end(TunnelError("internal", "the client failed; its log says why"))
+
+    async def _stayConnected(self) -> None:
+        """
+        Connect, again and again.
+        """
+        failures, refusals = 0, Refusals()
+        while self.running:
+            began = self._reactor.seconds()
+            reason, refused = await self._oneSession()
+            if not self.running:
+                return
+            judged = refusals.judge(reason, self._server, refused)
+            self.observer.disconnected(judged or reason)
+            if judged is None:
+                self._end(reason)
+                return
+            if reason.code.name == "expired" and self._server.access:
+                # The server would refuse us from now on.
+                self._end(reason)
+                return
+            if reason.code.name == "displaced" and self._server.capability:
+                # To come back would only displace that one in turn.
+                self._end(
+                    TunnelError("displaced", "another client serves this tunnel now")
+                )
+                return
+            if reason.code.name == "displaced":
+                # Somebody runs with a copy of our lease: let it.
+                self._lease.id = self._lease.secret = ""
+            if not refused and self._reactor.seconds() - began > SETTLED:
+                failures = 0
+            if judged is not reason:
+                delay = self._delay(STEADY, reason.retryAfter)
+            elif reason.retryAfter is None:
+                delay = self._delay(failures, None)
+                failures += 1
+            else:
+                # A server that says when is well, and knows better.
+                delay = self._delay(0, reason.retryAfter)
+            self.observer.reconnectQueued(delay)
+            if not self.running:
+                return
+            await self._pause(delay)
+
+    def _pause(self, delay: float) -> Deferred[None]:
+        """
+        Wait before the next attempt.
+        """
+        waiting: Deferred[None] = Deferred(lambda cancelled: attempt.cancel())
+        attempt = self._reactor.callLater(delay, waiting.callback, None)
+        self._attempt = attempt
+        return waiting
+
+    def _end(self, reason: TunnelError) -> None:
+        """
+        Make no more attempts.
+        """
+        self.observer.gaveUp(reason)
+        self._gaveUp(reason)
+
+    async def _oneSession(self) -> tuple[TunnelError, bool]:
+        """
+        Connect, serve, and wait for the end.
+
+        @return: Why it ended, and whether the server turned us away.
+        """
+        factory = TunnelClientFactory(
+            self._reactor,
+            self._serviceFor,
+            self._credentials,
+            self.observer,
+            self._server.where,
+            self._server.host,
+            self._lease.asOffer(),
+            self._server.capability,
+            self._server.explain,
+        )
+        factory.carrier, factory.endpoint = self._carrier, self._server.endpoint
+        factory.confirmations = self._confirmations
+        factory.access = self._server.access
+        factory.proxied = self._server.way.proxy is not None
+        factory.extended = self._greeting.extended
+        session: TunnelClientProtocol | None = None
+        try:
+            session = await self._connect(factory)
+            await session.whenReady()
+        except CancelledError:
+            if session is not None:
+                session.transport.abortConnection()
+            raise
+        except TunnelError as refusal:
+            if session is not None and session.unanswered:
+                self._unanswered()
+            return refusal, True
+        self._greeting.answered(session.extended)
+        self.session = session
+        session.tunnelClosed = self._tunnelClosed
+        session.placeFree = self._openLater
+        self._settled, self._told = set(), set()
+        self._beginOpening(session, self._openForwards(session))
+        try:
+            reason = await session.whenOver()
+        finally:
+            self.session = None
+            if self._opening is not None:
+                self._opening.cancel()
+        turnedAway, self._turnedAway = self._turnedAway, None
+        if turnedAway is not None:
+            return turnedAway, True
+        return session.leaving or reason, False
+
+    def _unanswered(self) -> None:
+        """
+        Greet a server that closed the connection in another way, if it may be
+        one of W3P's that looks at all of the credentials.
+        """
+        if self._greeting.unanswered():
+            self._log.warn(
+                "{where} may be a W3P server whose filter refuses the key"
+                " {key!r} among the credentials: trying once without it, as with"
+                " --extension never",
+                where=self._server.where,
+                key=EXTENSION,
+            )
+
+    async def _connect(self, factory: TunnelClientFactory) -> TunnelClientProtocol:
+        """
+        Reach the server.
+
+        @raise TunnelError: C{session-lost}, with why it was not reached.
+        """
+        try:
+            session: Any = await self._server.endpoint.connect(factory)
+        except (CancelledError, TunnelError):
+            raise
+        except Exception as error:
+            failure = Failure()
+            raise self._server.notReached(failure) from error
+        assert isinstance(session, TunnelClientProtocol)
+        return session
+
+    # Forwards
+
+    def _beginOpening(
+        self, session: TunnelClientProtocol, work: Coroutine[Any, Any, None]
+    ) -> None:
+        """
+        Have tunnels opened while the session goes on.
+        """
+        opening = self._opening = Deferred.fromCoroutine(work)
+        opening.addErrback(self._openingFailed, session)
+        opening.addBoth(self._opened, opening)
+
+    def _opened(self, result: object, opening: Deferred[None]) -> None:
+        """
+        All tunnels that can be had are open.
+        """
+        if self._opening is opening:
+            self._opening = None
+
+    async def _openForwards(self, session: TunnelClientProtocol) -> None:
+        """
+        Have the server open our tunnels; try again for those that it refuses
+        for now.
+        """
+        if not session.extended:
+            self._servePlain(session)
+            return
+        if self._server.capability:
+            for uri in session.tunnels:
+                address = str(await session.call("getTunnelAddress", uri=uri))
+                first = self._forwards[0]
+                self.observer.tunnelOpened(first.spec, uri, address, first.target)
+                self.observer.tunnelReady(address, first.target)
+            return
+        self._lease.granted(session.lease, session.tunnels)
+        for uri in set(session.tunnels) - set(self._lease.uris.values()):
+            session.call("closeTunnel", uri=uri).addErrback(lambda failure: None)
+        await self._openMissing(session)
+        if self._forwards and not self._lease.uris:
+            raise TunnelError.said(
+                "not-permitted", "the server opened none of the tunnels"
+            )
+
+    async def _openMissing(self, session: TunnelClientProtocol) -> None:
+        """
+        Open what is not open, until there is no such forward. They may change
+        meanwhile.
+        """
+        refusals = 0
+        while True:
+            missing = [f for f in self._forwards if f.spec not in self._settled]
+            if not missing:
+                return
+            refused = False
+            for forward in missing:
+                await self._changing.acquire()
+                try:
+                    if not any(each is forward for each in self._forwards):
+                        continue
+                    if await self._open(session, forward):
+                        refused = True
+                    else:
+                        self._settled.add(forward.spec)
+                finally:
+                    self._changing.release()
+            if refused:
+                self._nap = deferLater(self._reactor, self._delay(2 + refusals, None))
+                self._nap.addErrback(lambda failure: failure.trap(CancelledError))
+                await self._nap
+                if self.session is not session:
+                    return
+                refusals += 1
+
+    def changeForwards(self, forwards: Sequence[Forward]) -> Deferred[list[str]]:
+        """
+        Offer something else. What stays the same is not touched; a forward that
+        has only another target keeps its tunnel, and its visitors stay with the
+        target that they came to.
+
+        @param forwards: All that is to be offered from now on.
+        @return: What has changed, in words, once tunnels of forwards that are
+            gone are closed. New ones are opened later, as after the start.
+        """
+        return Deferred.fromCoroutine(self._changeForwards(list(forwards)))
+
+    async def _changeForwards(self, wanted: list[Forward]) -> list[str]:
+        """
+        Change them when no tunnel is just being opened.
+        """
+        await self._changing.acquire()
+        try:
+            told: list[str] = []
+            gone: list[Forward] = []
+            fresh: list[Forward] = []
+            for index, (before, after) in enumerate(matched(self._forwards, wanted)):
+                if before is None or before.private != after.private:
+                    gone += [before] if before is not None else []
+                    fresh.append(after)
+                    told.append(f"forward {after.spec} added")
+                elif before.isLike(after):
+                    # Its service may be in use.
+                    wanted[index] = before
+                else:
+                    told.append(self._replace(before, after))
+            stay = {id(before) for before, _ in matched(self._forwards, wanted)}
+            gone += [f for f in self._forwards if id(f) not in stay]
+            new = {id(forward) for forward in fresh}
+            self._forwards = [each for each in wanted if id(each) not in new]
+            session = self.session
+            for forward in gone:
+                told.append(f"forward {forward.spec} removed")
+                await self._withdraw(session, forward)
+            self._forwards = wanted
+            self._lease.save()
+        finally:
+            self._changing.release()
+        self._openLater()
+        return told
+
+    def _replace(self, before: Forward, after: Forward) -> str:
+        """
+        Take over another target or other rules for a tunnel.
+
+        @return: What is different, in words.
+        """
+        told = []
+        if before.policy != after.policy:
+            self._settled.discard(before.spec)
+            told.append("asks something else of visitors")
+        if before.spec != after.spec:
+            told.append(f"leads to {after.target}")
+            self.observer.forwardWithdrawn(before.spec)
+            self._lease.renamed(before.spec, after.spec)
+            address = self._addresses.pop(before.spec, "")
+            uri = self._lease.uris.get(after.spec)
+            if before.spec in self._settled:
+                self._settled.remove(before.spec)
+                self._settled.add(after.spec)
+                self._told.add(after.spec)
+                if uri is not None:
+                    self._ready(after, uri, address)
+        return f"forward {before.spec} {' and '.join(told)}"
+
+    async def _withdraw(
+        self, session: TunnelClientProtocol | None, forward: Forward
+    ) -> None:
+        """
+        Offer something no longer.
+        """
+        uri = self._lease.uris.pop(forward.spec, None)
+        self._lease.ports.pop(forward.spec, None)
+        self._settled.discard(forward.spec)
+        self._addresses.pop(forward.spec, None)
+        self.observer.forwardWithdrawn(forward.spec)
+        if uri is None or session is None or session.lost is not None:
+            # The server is told when we are back.
+            return
+        try:
+            await session.call("closeTunnel", uri=uri)
+        except (TunnelError, RemoteError) as error:
+            self._log.info(
+                "The tunnel of {forward} was not closed: {reason}",
+                forward=forward.spec,
+                reason=error,
+            )
+
+    def _openLater(self) -> None:
+        """
+        Have new forwards opened, now if there is a session.
+        """
+        session = self.session
+        if session is None or not isinstance(session, TunnelClientProtocol):
+            return
+        if self._server.capability:
+            return
+        if not session.extended:
+            self._servePlain(session)
+        elif self._opening is None:
+            self._beginOpening(session, self._openMissing(session))
+        elif self._nap is not None and not self._nap.called:
+            self._nap.cancel()
+
+    def _ready(self, forward: Forward, uri: str, address: str) -> None:
+        """
+        Tell that visitors can come.
+        """
+        shown = address or f"service {forward.name}"
+        self._addresses[forward.spec] = address
+        self.observer.tunnelOpened(forward.spec, uri, shown, forward.target)
+        self.observer.tunnelReady(shown, forward.target)
+
+    def adapt(
+        self,
+        server: ServerAddress,
+        credentials: Mapping[str, object],
+        carrier: Carrier,
+        grace: float,
+    ) -> None:
+        """
+        Connect in another way, from the next connection on; at once if there is
+        none.
+
+        @param server: The same server; how to know it and the way there may be
+            different.
+        """
+        self._server, self._credentials = server, dict(credentials)
+        self._carrier, self._grace = carrier, grace
+        if self._attempt is not None and self._attempt.active():
+            self._attempt.reset(0)
+
+    def moveLease(self, directory: Path) -> None:
+        """
+        Keep the lease where the next client of this kind looks for it.
+
+        @param directory: Where clients keep their state.
+        """
+        specs = [forward.spec for forward in self._forwards]
+        self._lease.moveTo(directory, self._server.where, specs)
+
+    async def _open(self, session: TunnelClientProtocol, forward: Forward) -> bool:
+        """
+        Open one tunnel.
+
+        @return: Whether to try again later.
+        """
+        policy = forward.policy
+        options = {
+            **(self.tunnelOptions if policy is None else policy.describe()),
+            "port": forward.port,
+            "name": forward.name,
+        }
+        if forward.isUDP:
+            options["listener"] = "udp"
+        if not forward.port:
+            options["prefer"] = self._lease.ports.get(forward.spec, 0)
+        if forward.private:
+            options["private"] = True
+        if forward.spec in self._lease.uris:
+            options["resume"] = self._lease.uris[forward.spec]
+        try:
+            uri = str(await session.call("openTunnel", **options))
+            # Visitors may come before the address is known.
+            self._lease.uris[forward.spec] = uri
+            address = str(await session.call("getTunnelAddress", uri=uri))
+        except (TunnelError, RemoteError) as error:
+            if session.lost is not None:
+                raise
+            refusal = (
+                error
+                if isinstance(error, TunnelError)
+                else TunnelError("internal", str(error))
+            )
+            self.observer.tunnelFailed(forward.wanted, refusal)
+            return not refusal.code.permanent
+        port = address.rpartition(":")[2]
+        self._lease.opened(forward.spec, uri, int(port) if port.isdecimal() else 0)
+        known = self._addresses.get(forward.spec)
+        if forward.spec not in self._told or known != address:
+            self._told.add(forward.spec)
+            self._ready(forward, uri, address)
+        return False
+
+    def _openingFailed(self, failure: Failure, session: TunnelClientProtocol) -> None:
+        """
+        No tunnel can be had, or the session ended meanwhile.
+        """
+        if failure.check(CancelledError) or session.lost is not None:
+            return
+        error = failure.value
+        if isinstance(error, TunnelError) and error.code.permanent:
+            self._turnedAway = error
+            session.close()
+            return
+        self._log.failure("The tunnels were not opened", failure)
+
+    def _servePlain(self, session: TunnelClientProtocol) -> None:
+        """
+        A W3P server has opened one tunnel, on a port of its own choice.
+        """
+        served = [f for f in self._forwards if not self._beyondW3P(f)]
+        for forward in self._forwards:
+            why = self._beyondW3P(forward)
+            if not why and forward is not served[0]:
+                why = (
+                    "a W3P server opens one tunnel per client; start another client"
+                    f" for {forward.spec}"
+                )
+            if why:
+                refusal = TunnelError("not-permitted", why)
+                self.observer.tunnelFailed(forward.wanted, refusal)
+        if not served:
+            return
+        first = served[0]
+        if first.name or first.port not in (0, session.port):
+            why = f"a W3P server chooses the port, and chose {session.port}"
+            refusal = TunnelError("not-permitted", why)
+            self.observer.tunnelFailed(first.wanted, refusal)
+        host = self._server.host or "localhost"
+        address = hostAndPort(host, session.port)
+        self.observer.tunnelReady(f"tcp://{address}", first.target)
+
+    def _beyondW3P(self, forward: Forward) -> str:
+        """
+        Say why a W3P server cannot have a forward.
+
+        @return: Nothing if it can.
+        """
+        if forward.isUDP:
+            return "a W3P server knows no UDP"
+        if forward.private:
+            return "a W3P server has no private services: its port is everybody's"
+        if self.tunnelOptions if forward.policy is None else forward.policy.describe():
+            return (
+                "a W3P server asks nothing of visitors: it would let in those whom"
+                " --allow and the like keep out"
+            )
+        return ""
+
+    def _serviceFor(self, uri: str) -> tuple[str, IStreamClientEndpoint | UDPService]:
+        """
+        Find the service of a tunnel's visitors.
+        """
+        if not uri:
+            # A plain W3P server's.
+            for forward in self._forwards:
+                if not self._beyondW3P(forward):
+                    return forward.target, forward.endpoint
+        elif self._server.capability:
+            return self._forwards[0].target, self._forwards[0].endpoint
+        spec = self._lease.specOf(uri)
+        for forward in self._forwards:
+            if forward.spec == spec:
+                return forward.target, forward.endpoint
+        raise TunnelError("unknown-tunnel", "this client has no such tunnel")
+
+    def _tunnelClosed(self, uri: str, reason: TunnelError) -> None:
+        """
+        The server has closed a tunnel of ours.
+        """
+        self.observer.tunnelClosed(uri)
+        spec = self._lease.specOf(uri)
+        if self._server.capability:
+            self.observer.tunnelFailed(uri, reason)
+        elif spec is not None:
+            del self._lease.uris[spec]
+            self._lease.save()
+            self.observer.tunnelFailed(spec, reason)
+
+    # Stopping
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Take no new visitors, let streams finish, then leave.
+        """
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        """
+        Drain and close.
+        """
+        # An observer may have asked for this, in the midst of our work.
+        await deferLater(self._reactor, 0)
+        session, work = self.session, self._work
+        if session is not None and session.multiplexer is not None:
+            session.goAway(TunnelError("shutting-down", "the client stops"))
+            self._drain = Drain(self._reactor, session.streams, self._grace)
+            await self._drain.wait()
+            if self.forGood or not self._lease.isKept:
+                self._sayGoodbye(session)
+            session.close()
+            transport: Any = session.transport
+            # Only a WebSocket's close has to be waited for.
+            await Drain(
+                self._reactor,
+                lambda: int(not getattr(transport, "gone", True)),
+                FAREWELL,
+            ).wait()
+        elif work is not None:
+            work.cancel()
+        self._confirmations.close()
+        self._lease.close()
+        self.observer.stopped()
+
+    def _sayGoodbye(self, session: TunnelClientProtocol) -> None:
+        """
+        Give up ports and names that nobody will come back to. What is still under
+        way to visitors gets there.
+        """
+        for uri in self._lease.uris.values():
+            session.notify("closeTunnel", uri=uri, finish=True)
+
+    def stopNow(self) -> None:
+        """
+        Do not wait for streams any longer.
+        """
+        if self._drain is not None:
+            self._drain.hurry()

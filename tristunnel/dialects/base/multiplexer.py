@@ -1,0 +1,340 @@
+"""
+Many streams over one connection: who may send, how much, and in what order.
+
+L{Multiplexer} holds what both forms of the framed protocol share: the table
+of streams and a fair round of those that have something to send. What a frame
+means is in L{tristunnel.dialects.base.plain} and
+L{tristunnel.dialects.framed.extended}.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+from tristunnel.dataplane.answers import Answers, Holds
+from tristunnel.dialects.base.stream import SessionStream
+from tristunnel.errors import TunnelError
+from tristunnel.wire.framed import Frame, FrameType, encodeFrame, frameHeader
+from tristunnel.wire.windows import UNLIMITED, SendWindow
+
+__all__ = ["FRAME_ALONE", "FRAME_SHARED", "Limits", "Multiplexer", "Sink"]
+
+FRAME_SHARED = 16 * 1024
+"""Most payload of a data frame while other streams wait, so that a keystroke
+does not wait behind a download."""
+
+FRAME_ALONE = 64 * 1024
+"""Most payload of a data frame otherwise: what W3P peers send."""
+
+
+_DATA = int(FrameType.DATA)
+
+_UNASKED = frozenset((FrameType.DATA, FrameType.OPEN, FrameType.PING))
+"""Frames that no peer has us send."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """
+    What one side of a session accepts, in bytes and streams.
+
+    @ivar streamWindow: Credit that a stream begins with.
+    @ivar largestWindow: What a stream's window may grow to.
+    @ivar sessionWindow: Bytes that all streams together may have waiting.
+    @ivar streams: Streams open at once.
+    """
+
+    streamWindow: int = 256 * 1024
+    largestWindow: int = 16 * 1024 * 1024
+    sessionWindow: int = 32 * 1024 * 1024
+    streams: int = 50_000
+
+
+class Sink(Protocol):
+    """
+    What a multiplexer needs of its connection.
+    """
+
+    def write(self, data: bytes) -> None:
+        """
+        Send bytes.
+        """
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """
+        Send several pieces.
+        """
+
+    def pauseProducing(self) -> None:
+        """
+        Read no more for now.
+        """
+
+    def resumeProducing(self) -> None:
+        """
+        Read again.
+        """
+
+
+@implementer(IPushProducer)
+class Multiplexer:
+    """
+    The streams of a session.
+
+    It is its connection's push producer: while the connection holds enough,
+    data waits here, in the streams, where control frames overtake it.
+
+    @param sink: The connection.
+    @param seconds: The clock.
+    @param opened: Called with a stream that the peer opened, and what it said
+        of it.
+
+    @ivar streams: All streams that are open, by number.
+    @ivar sendWindow: The peer's credit for the whole session.
+    @ivar unknownFrames: Frames skipped, since their type means nothing here.
+    @ivar lateFrames: Frames for streams that are over.
+    @ivar holds: Why the connection is not read.
+    @ivar answers: Whether the peer takes what it asks for; C{None} if somebody
+        else looks after that.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        seconds: Callable[[], float],
+        opened: Callable[[SessionStream, dict[str, object]], None],
+        limits: Limits | None = None,
+    ) -> None:
+        self.streams: dict[int, SessionStream] = {}
+        self.sendWindow = SendWindow(UNLIMITED)
+        self.limits = limits or Limits()
+        self.unknownFrames = 0
+        self.lateFrames = 0
+        self.holds = Holds(sink.pauseProducing, sink.resumeProducing)
+        self.answers: Answers | None = None
+        self._sink = sink
+        self._seconds = seconds
+        self._opened = opened
+        self._ready: deque[SessionStream] = deque()
+        self._paused = False
+        self._pumping = False
+        self._over = False
+        self._frames: dict[int, Callable[[int, bytes], None]] = {}
+
+    @property
+    def unsent(self) -> int:
+        """
+        Bytes of answers that the connection could not send yet.
+        """
+        return 0 if self.answers is None else self.answers.waiting
+
+    # What is opened
+
+    def open(self, info: dict[str, object]) -> SessionStream:
+        """
+        Open a stream to the peer.
+
+        @param info: What the peer is told of it, where the dialect can.
+        @raise TunnelError: C{limit-reached}, or if this side opens none.
+        """
+        raise TunnelError("not-permitted", "a W3P client opens no streams")
+
+    def accept(self, stream: SessionStream) -> None:
+        """
+        Tell the peer that the stream it opened has reached its service.
+        """
+
+    # What comes
+
+    def framesArrived(self, frames: list[Frame]) -> None:
+        """
+        Take frames from the peer.
+
+        @raise TunnelError: C{protocol-error}; the session cannot go on.
+        """
+        table = self._frames
+        for streamId, kind, payload in frames:
+            take = table.get(kind)
+            if take is None:
+                self.unknownFrame(kind)
+            else:
+                take(streamId, payload)
+
+    def handle(self, kind: int, take: Callable[[int, bytes], None]) -> None:
+        """
+        Have C{take} called with the frames of a type that concerns no stream.
+        """
+        self._frames[kind] = take
+
+    def unknownFrame(self, kind: int) -> None:
+        """
+        A frame came whose type is not known.
+        """
+        self.unknownFrames += 1
+
+    # What goes
+
+    def wantsToSend(self, stream: SessionStream) -> None:
+        """
+        C{stream} has bytes to send, or its end, or has got credit.
+        """
+        if not stream.queued:
+            stream.queued = True
+            self._ready.append(stream)
+        if not (self._paused or self._pumping):
+            self._pump()
+
+    def _pump(self) -> None:
+        """
+        Send, one frame of each stream in turn, until the connection holds
+        enough.
+        """
+        self._pumping = True
+        try:
+            while self._ready and not self._paused:
+                if not self._sendNext(self._ready.popleft()):
+                    break
+        finally:
+            self._pumping = False
+
+    def _sendNext(self, stream: SessionStream) -> bool:
+        """
+        Send a frame of C{stream}, or its end.
+
+        @return: C{False} when the session's credit is used up.
+        """
+        ready = self._ready
+        if stream.over:
+            stream.queued = False
+            return True
+        if stream.outgoing:
+            room = stream.sendWindow.available
+            if room <= 0:
+                # Comes back with the peer's next window frame.
+                stream.queued = False
+                return True
+            credit = self.sendWindow.available
+            if credit <= 0:
+                ready.appendleft(stream)
+                return False
+            frame = FRAME_SHARED if ready else FRAME_ALONE
+            data = stream.take(min(room, credit, frame))
+            size = len(data)
+            if not size:
+                # An error has just broken it.
+                return True
+            stream.sendWindow.sent += size
+            self.sendWindow.sent += size
+            self.sending(stream)
+            self.sendData(stream.id, data)
+            if stream.outgoing:
+                ready.append(stream)
+                return True
+        stream.queued = False
+        if stream.finishing and not stream.finished:
+            self.sendEnd(stream)
+        return True
+
+    def sending(self, stream: SessionStream) -> None:
+        """
+        C{stream} sends bytes now.
+        """
+
+    def sendData(self, streamId: int, data: bytes) -> None:
+        """
+        Send a data frame.
+        """
+        self._sink.writeSequence((frameHeader(streamId, _DATA, len(data)), data))
+
+    def flush(self) -> None:
+        """
+        Hand over what the connection gathers, since it will be closed.
+        """
+        flush = getattr(self._sink, "flush", None)
+        if flush is not None:
+            flush()
+
+    def sendFrame(self, streamId: int, kind: int, payload: bytes = b"") -> None:
+        """
+        Send a frame ahead of all data that waits.
+        """
+        if not self._over:
+            if self.answers is not None and kind not in _UNASKED:
+                self.answers.wrote(len(payload))
+            self._sink.write(encodeFrame(streamId, kind, payload))
+
+    def sendEnd(self, stream: SessionStream) -> None:
+        """
+        Say that C{stream} sends no more.
+        """
+        raise NotImplementedError
+
+    def sendReset(self, stream: SessionStream, reason: TunnelError) -> None:
+        """
+        Say that C{stream} is broken, and why.
+        """
+        raise NotImplementedError
+
+    # What the streams say
+
+    def drained(self, stream: SessionStream, amount: int) -> None:
+        """
+        C{stream}'s local end took bytes.
+        """
+        raise NotImplementedError
+
+    def emptied(self, stream: SessionStream) -> None:
+        """
+        C{stream} held bytes for its local end, and now holds none.
+        """
+
+    def streamOver(self, stream: SessionStream, held: int) -> None:
+        """
+        Forget C{stream}.
+
+        @param held: Bytes that its local end never took.
+        """
+        self.streams.pop(stream.id, None)
+
+    # IPushProducer, for the connection
+
+    def pauseProducing(self) -> None:
+        """
+        The connection holds enough.
+        """
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """
+        The connection has sent all it held.
+        """
+        self._paused = False
+        if not self._pumping:
+            self._pump()
+
+    def stopProducing(self) -> None:
+        """
+        The connection is gone; L{close} follows.
+        """
+        self._paused = True
+
+    # The session's life
+
+    def tick(self) -> None:
+        """
+        Look after deadlines; called every few seconds.
+        """
+
+    def close(self, reason: TunnelError) -> None:
+        """
+        Break all streams; the connection is gone.
+        """
+        self._over = self._paused = True
+        for stream in list(self.streams.values()):
+            stream.broken(reason)

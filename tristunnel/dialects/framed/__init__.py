@@ -1,0 +1,3 @@
+"""
+The framed protocol: W3P's, and its extension.
+"""

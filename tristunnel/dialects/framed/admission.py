@@ -1,0 +1,445 @@
+"""
+The framed protocol at the server: how a client comes in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IAddress, INegotiated, IReactorTime
+
+from tristunnel.auth.certificate import certificateName
+from tristunnel.auth.realm import Authenticator, Identity
+from tristunnel.dataplane.endings import Confirmations
+from tristunnel.dataplane.kernel import canHandOver
+from tristunnel.dialects.base.multiplexer import Limits
+from tristunnel.dialects.base.plain import PlainServerSide
+from tristunnel.dialects.base.unauthenticated import Stranger
+from tristunnel.dialects.framed.datagram_path import PATH, describePath
+from tristunnel.dialects.framed.direct import DirectStreams
+from tristunnel.dialects.framed.extended import ExtendedMultiplexer
+from tristunnel.dialects.framed.lanes import ServerLanes
+from tristunnel.dialects.framed.session import (
+    EXTENSION,
+    HANDSHAKE_TIMEOUT,
+    QUIET,
+    VERSION,
+    FramedProtocol,
+    extensionOffer,
+    quietTime,
+)
+from tristunnel.errors import TunnelError
+from tristunnel.rpc.jsonrpc import Dispatcher
+from tristunnel.service.capability import claimTunnel
+from tristunnel.service.preauth import sourceOf
+from tristunnel.service.registry import Lease
+from tristunnel.service.tickets import TicketBook
+from tristunnel.service.tunnel_service import Caller, TunnelService
+from tristunnel.util.addresses import addressText
+from tristunnel.util.hosts import hostSaid
+from tristunnel.wire.framed import FrameType
+
+if TYPE_CHECKING:
+    from tristunnel.dialects.base.stream import SessionStream
+    from tristunnel.model.tunnel import Stream, Tunnel
+    from tristunnel.service.clients import ConnectedClient
+
+
+__all__ = ["Admission"]
+
+
+class Admission(FramedProtocol):
+    """
+    One client's connection, until it is known who that is and what it speaks.
+
+    @ivar identity: Who the client is, once that is known.
+    @ivar lease: What keeps its tunnels beyond this connection.
+    @ivar direct: What lets streams leave the session, where both sides can.
+    @ivar lanes: Its further connections, if it asked for some.
+    @ivar tickets: What lets more connections be part of the session.
+    @ivar laneOver: Told of the end, if it is one of them.
+    @ivar stranger: Told when the client is known, or when its login failed.
+    """
+
+    stranger: Stranger | None = None
+
+    def __init__(
+        self,
+        service: TunnelService,
+        authenticator: Authenticator,
+        dispatcher: Dispatcher,
+        peer: IAddress,
+        reactor: IReactorTime,
+        limits: Limits | None = None,
+        handshakeTimeout: float = HANDSHAKE_TIMEOUT,
+    ) -> None:
+        super().__init__(reactor, limits, dispatcher, handshakeTimeout)
+        self.identity: Identity | None = None
+        self.lease: Lease | None = None
+        self.direct: DirectStreams | None = None
+        self._confirmations: Confirmations | None = None
+        self._toldOfEnds = self._sendEnding
+        self.lanes: ServerLanes | None = None
+        self.laneOver: Callable[[FramedProtocol], None] = lambda lane: None
+        self.cameBy: Caller | None = None
+        self.vouchedFor: Identity | None = None
+        self._service = service
+        self._observer = service.observer
+        self._authenticator = authenticator
+        self._peer = peer
+        self._host = ""
+        self._admitting: Deferred[None] | None = None
+        self._tunnel: Tunnel | None = None
+        self.tickets = TicketBook(service.tickets, self.admits)
+        self._client: ConnectedClient | None = None
+        self._leaving: TunnelError | None = None
+
+    # Coming in
+
+    def handshakeReceived(self, message: dict[str, object]) -> None:
+        """
+        Ask who the client is; until that is answered, read nothing more.
+        """
+        # TLS hands the true peer out only now, a PROXY header too.
+        self._peer = self.transport.getPeer()
+        offer = message.get(EXTENSION)
+        if isinstance(offer, dict) and "ticket" in offer:
+            self._redeem(offer)
+            return
+        self.transport.pauseProducing()
+        self._admitting = Deferred.fromCoroutine(self._admit(message))
+
+    def _redeem(self, offer: dict[str, object]) -> None:
+        """
+        Let the connection be what its ticket is for.
+        """
+        use = self._service.tickets.redeem(offer["ticket"])
+        if use is None or not use(self, offer):
+            self._refuse(TunnelError("expired", "the ticket is not valid"), True)
+        elif self.stranger is not None:
+            self.stranger.known()
+
+    def admits(self, arrival: Admission) -> bool:
+        """
+        Whether a connection with a ticket of this session's may be part of it:
+        as long as the session itself may go on, and from where it may come.
+        """
+        identity = self.identity
+        if self._ended or identity is None:
+            return False
+        try:
+            if identity.grant is not None:
+                identity.grant.check()
+        except TunnelError:
+            return False
+        return self._service.access.admits(identity, arrival._peer)
+
+    def stepAside(self) -> bytes:
+        """
+        Have nothing to do with the connection any more: it is a stream.
+
+        @return: What came behind the handshake.
+        """
+        self._ended = True
+        self._stopDeadline()
+        self.forgotten()
+        rest, self._rest = self._rest, b""
+        return rest
+
+    def becomeLane(self, session: Admission, offer: dict[str, object]) -> None:
+        """
+        Carry another session's streams, and nothing else.
+
+        @param session: Whose: its client opens them, as whom it came and with
+            what it may do.
+        @param offer: What the client said of its windows.
+        """
+        multiplexer = self.extendedMultiplexer(
+            offer, True, partial(session.openedByClient, peer=self._peer)
+        )
+        # Nobody has logged in here, so nobody may call anything.
+        self._dispatcher = None
+        self.sendHandshake(
+            {EXTENSION: {"accepted": True, **extensionOffer(self.limits)}}
+        )
+        self.establish(multiplexer)
+
+    async def _admit(self, message: dict[str, object]) -> None:
+        """
+        Let the client in, or turn it away.
+        """
+        offer = message.pop(EXTENSION, None)
+        extended = isinstance(offer, dict)
+        claim = offer.get("tunnel") if isinstance(offer, dict) else None
+        access = offer.get("access") if isinstance(offer, dict) else None
+        try:
+            if isinstance(claim, dict):
+                # The capability is the credential, and good for no more.
+                self._tunnel = await claimTunnel(self._service.registry, claim)
+                self.identity = Identity(f"tunnel-{self._tunnel.id}", issued=True)
+            elif isinstance(access, dict):
+                self.identity = await self._service.access.claim(
+                    access,
+                    self._peer,
+                    lambda: self._authenticate(message),
+                )
+            elif self.vouchedFor is not None and not message:
+                self.identity = self.vouchedFor
+            else:
+                self.identity = await self._authenticate(message)
+            if self.stranger is not None:
+                self.stranger.known()
+            if self._leaving is not None:
+                raise self._leaving
+            self._client = self._service.clients.enter(
+                self.identity,
+                addressText(self._peer),
+                "framed" if extended else "framed-plain",
+                self.fail,
+                self,
+            )
+            if isinstance(offer, dict):
+                self._admitExtended(self.identity, offer)
+            else:
+                await self._admitPlain(self.identity)
+        except TunnelError as refusal:
+            if not self._ended:
+                self._observer.authenticationFailed(self._peer, refusal)
+                self._refuse(refusal, extended)
+        except CancelledError:
+            pass
+        except Exception:
+            self._log.failure("A client could not be admitted")
+            self._refuse(TunnelError("internal"), extended)
+        finally:
+            self._admitting = None
+            if not self._ended:
+                self.transport.resumeProducing()
+
+    def _authenticate(self, message: dict[str, object]) -> Deferred[Identity]:
+        """
+        Find out who the client is.
+        """
+        certificate = (
+            certificateName(self.transport)
+            if self.cameBy is None
+            else self.cameBy.certificate
+        )
+        return self._authenticator.authenticate(message, self._peer, certificate)
+
+    def _refuse(self, refusal: TunnelError, extended: bool) -> None:
+        """
+        Turn the client away; an extended one is told why.
+        """
+        self.lost = refusal
+        if self.stranger is not None and refusal.code.name == "auth-refused":
+            self.stranger.failed()
+        if extended:
+            reason: dict[str, object] = {
+                "code": refusal.code.name,
+                "message": refusal.message,
+            }
+            if refusal.retryAfter is not None:
+                reason["retryAfter"] = refusal.retryAfter
+            self.sendHandshake({EXTENSION: {"refused": reason}})
+        self.close()
+
+    def _admitExtended(self, identity: Identity, offer: dict[str, object]) -> None:
+        """
+        Answer a client that speaks the extension.
+        """
+        versions = offer.get("versions")
+        if not isinstance(versions, list) or VERSION not in versions:
+            raise TunnelError(
+                "protocol-error", f"this server speaks version {VERSION} only"
+            )
+        multiplexer = self.extendedMultiplexer(offer, True, self.openedByClient)
+        self._host = hostSaid(offer.get("host"))
+        answer = {"version": VERSION, **extensionOffer(self.limits)}
+        if self._tunnel is None:
+            answer.update(self._takeLease(identity, offer.get("lease")))
+        else:
+            self._claim(self._tunnel)
+            answer["tunnels"] = [self._tunnel.publicURI]
+        if offer.get("direct") in ("auto", "always") and canHandOver(self.transport):
+            answer["direct"] = True
+            self.direct = DirectStreams(
+                self.reactor,
+                self.tickets,
+                multiplexer,
+                offer["direct"] == "always",
+                self._confirmEnds(offer, multiplexer, answer),
+            )
+        answer.update(self._openPath(offer, multiplexer))
+        quiet = quietTime(offer)
+        if quiet:
+            answer[QUIET] = quiet
+        self.sendHandshake({"port": 0, EXTENSION: answer})
+        self._observer.clientConnected(self._peer, identity, "framed")
+        self.establish(multiplexer)
+        if quiet:
+            self.stayQuiet(quiet)
+        if self._confirmations is not None:
+            self._confirmations.up(self._toldOfEnds)
+
+    def _openPath(
+        self, offer: dict[str, object], multiplexer: ExtendedMultiplexer
+    ) -> dict[str, object]:
+        """
+        Give a client that can use it a way for datagrams past the session.
+
+        @return: What the answer says of it.
+        """
+        paths = getattr(self.factory, "paths", None)
+        if paths is None or offer.get(PATH) is not True:
+            return {}
+        port = paths.port(self._service.clientPort[0])
+        if not port:
+            return {}
+        flows = multiplexer.datagrams
+        flows.path, keys = paths.open(lambda: bool(flows.flows), flows.pathArrived)
+        return {PATH: describePath(port, keys)}
+
+    def _confirmEnds(
+        self,
+        offer: dict[str, object],
+        multiplexer: ExtendedMultiplexer,
+        answer: dict[str, object],
+    ) -> Confirmations | None:
+        """
+        Tell and be told of the ends of streams that leave the session, with a
+        client that can do so.
+
+        @param answer: What the client is answered.
+        """
+        whose = self.lease or self._tunnel
+        if offer.get("endings") is not True or whose is None:
+            return None
+        answer["endings"] = True
+        self._confirmations = self.confirmationsOf(whose)
+        multiplexer.handle(FrameType.ENDING, self._confirmations.arrived)
+        return self._confirmations
+
+    def _sendEnding(self, payload: bytes) -> None:
+        """
+        Tell the client of the end of a stream that has left the session.
+        """
+        if self.multiplexer is not None:
+            self.multiplexer.sendFrame(0, FrameType.ENDING, payload)
+
+    def _takeLease(self, identity: Identity, asked: object) -> dict[str, object]:
+        """
+        Give the client its lease back, or a new one.
+
+        @return: What the answer says of it.
+        """
+        leases = self._service.leases
+        granted: dict[str, object] = {"seconds": leases.seconds}
+        if isinstance(asked, dict):
+            self.lease = leases.claim(
+                asked.get("id"), asked.get("secret"), identity, self
+            )
+        if self.lease is None:
+            self.lease, granted["secret"] = leases.grant(identity, self)
+        granted["id"] = self.lease.id
+        return {
+            "lease": granted,
+            "tunnels": [tunnel.uri for tunnel in self.lease.tunnels],
+        }
+
+    def _claim(self, tunnel: Tunnel) -> None:
+        """
+        Serve the tunnel of a capability, instead of whoever did so before.
+        """
+        previous, tunnel.clientSide = tunnel.clientSide, self
+        if isinstance(previous, Admission):
+            previous.displaced()
+
+    async def _admitPlain(self, identity: Identity) -> None:
+        """
+        Open the one tunnel of a plain W3P client, and tell it the port.
+        """
+        caller = self.caller()
+        # Set first: a visitor may come before the client was told the port.
+        multiplexer = PlainServerSide(
+            self.transport,
+            self.reactor.seconds,
+            self.openedByClient,
+            self.limits,
+            self.reactor.callLater,
+        )
+        self._observer.clientConnected(self._peer, identity, "framed-plain")
+        self._tunnel = await self._service.open(caller, {})
+        if self._ended:
+            self._service.discard([self._tunnel], TunnelError("session-lost"))
+            return
+        listener = self._tunnel.listener
+        self.sendHandshake({"port": 0 if listener is None else listener.address[2]})
+        self.establish(multiplexer)
+
+    def caller(self) -> Caller:
+        """
+        As whom the client calls the tunnel service.
+        """
+        here = self.cameBy or self.transport.getHost()
+        return Caller(
+            self.identity or Identity("anonymous", anonymous=True),
+            self._host or getattr(here, "host", "localhost"),
+            getattr(here, "port", 0),
+            self,
+            self.lease,
+            self._tunnel,
+            sourceOf(self._peer),
+            (
+                INegotiated.providedBy(self.transport)
+                if self.cameBy is None
+                else self.cameBy.secure
+            ),
+        )
+
+    # What becomes of it
+
+    def openedByClient(
+        self,
+        stream: SessionStream,
+        info: dict[str, object],
+        peer: IAddress | None = None,
+    ) -> None:
+        """
+        The client opens a stream of its own.
+        """
+        raise NotImplementedError
+
+    def displaced(self) -> None:
+        """
+        Somebody else serves the same tunnels from now on.
+        """
+        raise NotImplementedError
+
+    def serve(self, stream: Stream) -> None:
+        """
+        Serve a visitor.
+        """
+        raise NotImplementedError
+
+    def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
+        """
+        A tunnel of the client's is over.
+        """
+        raise NotImplementedError
+
+    def forgotten(self) -> None:
+        """
+        It is none of the server's sessions any more.
+        """
+        raise NotImplementedError
+
+    def confirmationsOf(self, whose: Lease | Tunnel) -> Confirmations:
+        """
+        Find what is told of the ends of somebody's streams, over one session
+        and the next.
+        """
+        raise NotImplementedError

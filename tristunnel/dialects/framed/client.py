@@ -1,0 +1,626 @@
+"""
+The framed protocol at the client: a session with a server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IHandshakeListener,
+    INegotiated,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import ClientFactory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tristunnel.dataplane.endings import KEY, Confirmations, Ending
+from tristunnel.dataplane.sockets import SocketEnd
+from tristunnel.dialects.base.multiplexer import Limits
+from tristunnel.dialects.base.plain import PlainClientSide
+from tristunnel.dialects.base.stream import SessionStream
+from tristunnel.dialects.framed.client_direct import Carrier, DirectWays, Spares
+from tristunnel.dialects.framed.datagram_path import PATH, clientPath
+from tristunnel.dialects.framed.extended import ExtendedMultiplexer, reasonOf
+from tristunnel.dialects.framed.lanes import ClientLanes
+from tristunnel.dialects.framed.session import (
+    EXTENSION,
+    HANDSHAKE_TIMEOUT,
+    QUIET,
+    VERSION,
+    FramedProtocol,
+    extensionOffer,
+    quietTime,
+)
+from tristunnel.dialects.framed.spare import OPENED_FRAME, ClientSpare
+from tristunnel.errors import TunnelError
+from tristunnel.forwards.service_connector import ServiceConnector
+from tristunnel.forwards.udp import UDPConnector, UDPService
+from tristunnel.model.observer import ClientObserver
+from tristunnel.rpc.jsonrpc import Dispatcher
+from tristunnel.wire.first_bytes import describeFirstBytes, looksLikeTLS
+from tristunnel.wire.framed import FrameType
+
+if TYPE_CHECKING:
+    from tristunnel.dialects.framed.datagrams import SessionFlow
+
+__all__ = ["ServiceFor", "TunnelClientFactory", "TunnelClientProtocol"]
+
+ServiceFor = Callable[[str], "tuple[str, IStreamClientEndpoint | UDPService]"]
+"""Says which service a tunnel's visitors are for, by the tunnel's URI (empty
+with a plain W3P server): its name for people, and its endpoint, or where it
+takes datagrams. Raises L{TunnelError} if there is none."""
+
+
+@implementer(IHandshakeListener)
+class TunnelClientProtocol(FramedProtocol):
+    """
+    A session with a server, plain W3P or extended.
+
+    @ivar port: The port that a plain W3P server has given.
+    @ivar lease: The lease that an extended server has given or confirmed:
+        C{id}, C{seconds} and, if it is new, C{secret}.
+    @ivar tunnels: URIs of tunnels that the lease has kept open.
+    @ivar leaving: Why the server is about to go, or C{None}.
+    @ivar quiet: Seconds for which neither side sends pings, as was granted.
+    @ivar unanswered: Whether the server closed the connection after it was
+        greeted, and had said nothing.
+    """
+
+    factory: TunnelClientFactory
+
+    def __init__(self, factory: TunnelClientFactory) -> None:
+        methods: dict[str, Callable[..., object]] = {
+            "tunnelClosed": self._tunnelClosed,
+            "available": self._available,
+        }
+        super().__init__(
+            factory.reactor,
+            factory.limits,
+            Dispatcher(methods.get),
+            factory.handshakeTimeout,
+        )
+        self.factory = factory
+        self.port = 0
+        self.lease: dict[str, object] = {}
+        self.tunnels: list[str] = []
+        self.leaving: TunnelError | None = None
+        self.quiet = 0.0
+        self.unanswered = False
+        self._greeted = False
+        self._goingAway: TunnelError | None = None
+        self.placeFree: Callable[[], object] = lambda: None
+        self.tunnelClosed: Callable[[str, TunnelError], None] | None = None
+        self._observer = factory.observer
+        self._connector = ServiceConnector(factory.reactor, factory.observer)
+        self._udpConnector = UDPConnector(factory.observer)
+        self._ways: DirectWays | None = None
+        self._spares: Spares | None = None
+        self._lanes: ClientLanes | None = None
+        self._confirmations: Confirmations | None = None
+        self._sendEnding: Callable[[bytes], None] = lambda payload: None
+        self._waitingReady: list[Deferred[TunnelClientProtocol]] = []
+        self._waitingOver: list[Deferred[TunnelError]] = []
+        self._heard = b""
+
+    # For whoever uses the session
+
+    def whenReady(self) -> Deferred[TunnelClientProtocol]:
+        """
+        Wait for the server's answer.
+
+        @return: Fires with this session; fails with L{TunnelError}.
+        """
+        waiting: Deferred[TunnelClientProtocol] = Deferred()
+        if self.multiplexer is not None:
+            waiting.callback(self)
+        elif self._ended:
+            waiting.errback(self.lost or TunnelError("session-lost"))
+        else:
+            self._waitingReady.append(waiting)
+        return waiting
+
+    def whenOver(self) -> Deferred[TunnelError]:
+        """
+        Wait for the end of the session.
+
+        @return: Fires with the reason.
+        """
+        waiting: Deferred[TunnelError] = Deferred()
+        if self._ended:
+            waiting.callback(self.lost or TunnelError("session-lost"))
+        else:
+            self._waitingOver.append(waiting)
+        return waiting
+
+    # The handshake
+
+    def connectionMade(self) -> None:
+        """
+        Say who we are; over TLS only once the server has shown who it is.
+        """
+        super().connectionMade()
+        self._observer.connected(self.transport.getPeer())
+        if not INegotiated.providedBy(self.transport):
+            self._sayHello()
+
+    def handshakeCompleted(self) -> None:
+        """
+        The server has proved who it is.
+        """
+        self._sayHello()
+
+    def _sayHello(self) -> None:
+        """
+        Send the credentials and what we speak.
+        """
+        factory = self.factory
+        self._greeted = True
+        if not factory.extended:
+            self.sendHandshake(factory.credentials)
+            self._observer.credentialsSent(self.transport.getPeer())
+            return
+        offer: dict[str, object] = {
+            "versions": [VERSION],
+            **extensionOffer(self.limits),
+        }
+        if factory.host:
+            offer["host"] = factory.host
+        peer = self.transport.getPeer()
+        if isinstance(peer, (IPv4Address, IPv6Address)) and not factory.proxied:
+            offer[PATH] = True
+        if self._wantsDirect():
+            offer["direct"] = (
+                "always" if factory.carrier.kind == "direct" else factory.carrier.kind
+            )
+            offer["endings"] = True
+        if factory.capability:
+            offer["tunnel"] = dict(factory.capability)
+        elif factory.access:
+            offer["access"] = dict(factory.access)
+        elif factory.lease:
+            offer["lease"] = dict(factory.lease)
+        if factory.quiet:
+            offer[QUIET] = factory.quiet
+        self.sendHandshake({**factory.credentials, EXTENSION: offer})
+        self._observer.credentialsSent(self.transport.getPeer())
+
+    def _wantsDirect(self) -> bool:
+        """
+        Whether streams should leave the session.
+        """
+        factory = self.factory
+        return factory.endpoint is not None and factory.carrier.wantsDirect(
+            self.transport
+        )
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Remember how the peer begins, to explain what it is.
+        """
+        if self.multiplexer is None and len(self._heard) < 64:
+            self._heard += data[:64]
+        super().dataReceived(data)
+
+    def handshakeReceived(self, message: dict[str, object]) -> None:
+        """
+        The server has answered.
+        """
+        answer = message.get(EXTENSION)
+        if isinstance(answer, dict):
+            refused = answer.get("refused")
+            if isinstance(refused, dict):
+                raise reasonOf(refused, "internal")
+            self._establishExtended(answer)
+        else:
+            self._establishPlain(message)
+        self._observer.acknowledged("framed" if self.extended else "framed-plain")
+        waiting, self._waitingReady = self._waitingReady, []
+        for each in waiting:
+            each.callback(self)
+
+    def _establishExtended(self, answer: dict[str, object]) -> None:
+        """
+        Begin an extended session.
+        """
+        if answer.get("version") != VERSION:
+            raise TunnelError(
+                "protocol-error",
+                f"the server speaks another version than {VERSION}; update one side",
+            )
+        lease = answer.get("lease")
+        if isinstance(lease, dict):
+            self.lease = lease
+        tunnels = answer.get("tunnels")
+        if isinstance(tunnels, list):
+            self.tunnels = [uri for uri in tunnels if isinstance(uri, str)]
+        multiplexer = self.extendedMultiplexer(answer, False, self._opened)
+        flows = multiplexer.datagrams
+        flows.opened = self._flowOpened
+        flows.path = clientPath(
+            self.reactor,
+            None if self.factory.proxied else self.transport.getPeer(),
+            answer.get(PATH),
+            lambda: bool(flows.flows),
+            flows.pathArrived,
+        )
+        if answer.get("direct") is True and self._wantsDirect():
+            self._goDirect()
+            if answer.get("endings") is True:
+                self._confirmEnds(multiplexer)
+        self.establish(multiplexer)
+        if self.factory.quiet:
+            self.quiet = quietTime(answer)
+            self.stayQuiet(self.quiet)
+        if self._confirmations is not None:
+            self._confirmations.up(self._sendEnding)
+        if self._spares is not None:
+            self._spares.start()
+        if self.factory.carrier.sessions > 1 and self.factory.endpoint is not None:
+            self._lanes = ClientLanes(
+                self.reactor,
+                self.factory.endpoint,
+                self.limits,
+                self.factory.carrier.sessions - 1,
+                lambda count: self.call("laneTickets", count=count),
+                self._opened,
+            )
+            self._lanes.start()
+
+    def _goDirect(self) -> None:
+        """
+        Let streams have connections of their own.
+        """
+        factory = self.factory
+        if factory.endpoint is None:
+            return
+        self._ways = DirectWays(
+            factory.reactor, factory.endpoint, self.transport.getPeer()
+        )
+        if factory.carrier.spares:
+            self._spares = Spares(
+                factory.reactor,
+                self._ways,
+                factory.carrier.spares,
+                lambda count: self.call("spareTickets", count=count),
+                self._spareUsed,
+            )
+
+    def _confirmEnds(self, multiplexer: ExtendedMultiplexer) -> None:
+        """
+        Tell and be told of the ends of streams that have left the session.
+        """
+
+        def send(payload: bytes) -> None:
+            multiplexer.sendFrame(0, FrameType.ENDING, payload)
+
+        confirmations = self.factory.confirmations
+        if confirmations is None:
+            confirmations = Confirmations(self.reactor)
+        multiplexer.handle(FrameType.ENDING, confirmations.arrived)
+        self._confirmations, self._sendEnding = confirmations, send
+
+    def _endingOf(self, info: dict[str, object]) -> Ending | None:
+        """
+        Be told of the ends of a stream that leaves the session.
+
+        @param info: What the server says of it.
+        """
+        key = info.get("key")
+        if self._confirmations is None or not isinstance(key, str):
+            return None
+        try:
+            name = bytes.fromhex(key)
+        except ValueError:
+            return None
+        return self._confirmations.expect(name) if len(name) == KEY else None
+
+    def _establishPlain(self, message: dict[str, object]) -> None:
+        """
+        Begin a session with a plain W3P server.
+        """
+        port = message.get("port")
+        if type(port) is not int or not 0 < port < 65536:
+            raise TunnelError("protocol-error", "the server's answer names no port")
+        self.port = port
+        self.establish(
+            PlainClientSide(
+                self.transport,
+                self.reactor.seconds,
+                self._opened,
+                self.limits,
+                self.reactor.callLater,
+            )
+        )
+
+    # Streams
+
+    def _opened(self, stream: SessionStream, info: dict[str, object]) -> None:
+        """
+        A visitor came: connect to the service.
+        """
+        if self._goingAway is not None:
+            # Under way when the server was told.
+            stream.reset(self._goingAway)
+            return
+        uri = info.get("tunnel")
+        try:
+            target, endpoint = self.factory.serviceFor(
+                uri if isinstance(uri, str) else ""
+            )
+            if isinstance(endpoint, UDPService):
+                raise TunnelError("service-refused", f"{target} is a UDP service")
+        except TunnelError as refusal:
+            stream.reset(refusal)
+            return
+        if self.multiplexer is None:
+            return
+        ticket, elsewhere = info.get("ticket"), None
+        if self._ways is not None and isinstance(ticket, str) and not self._ways.busy:
+            elsewhere = partial(self._dial, self._ways, ticket, info)
+        self._connector.connect(
+            stream,
+            target,
+            endpoint,
+            SessionStream.accept,
+            elsewhere=elsewhere,
+            info=info,
+        )
+
+    def _dial(
+        self, ways: DirectWays, ticket: str, info: dict[str, object]
+    ) -> Deferred[SocketEnd]:
+        """
+        Make the connection of a stream that leaves the session.
+        """
+        return ways.dial(ticket, self._endingOf(info))
+
+    def _spareUsed(self, spare: ClientSpare, info: dict[str, object]) -> None:
+        """
+        A visitor came on a spare connection.
+        """
+        uri, end = info.get("tunnel"), spare.becomeStream(self._endingOf(info))
+        refuse = partial(spare.refuse, end)
+        try:
+            if self._goingAway is not None:
+                raise self._goingAway
+            target, endpoint = self.factory.serviceFor(
+                uri if isinstance(uri, str) else ""
+            )
+            if isinstance(endpoint, UDPService):
+                raise TunnelError("service-refused", f"{target} is a UDP service")
+        except TunnelError as refusal:
+            refuse(refusal)
+            return
+        self._connector.connect(
+            end,
+            target,
+            endpoint,
+            lambda end: end.write(OPENED_FRAME),
+            refuse,
+            info=info,
+        )
+
+    def streams(self) -> int:
+        """
+        How many streams there are, in the session and beside it.
+        """
+        within = 0 if self.multiplexer is None else len(self.multiplexer.streams)
+        beside = 0 if self._lanes is None else self._lanes.streams()
+        return within + beside + self._connector.direct
+
+    def _flowOpened(self, flow: SessionFlow, info: dict[str, object]) -> None:
+        """
+        A visitor came over UDP: make a way to the service.
+        """
+        uri = info.get("tunnel")
+        try:
+            if self._goingAway is not None:
+                raise self._goingAway
+            target, service = self.factory.serviceFor(
+                uri if isinstance(uri, str) else ""
+            )
+            if not isinstance(service, UDPService):
+                raise TunnelError(
+                    "service-refused",
+                    f"{target} takes no datagrams; write --forward udp/PORT=HOST:PORT",
+                )
+        except TunnelError as refusal:
+            self._observer.serviceFailed("a UDP tunnel", refusal)
+            flow.reset(refusal)
+            return
+        if isinstance(self.multiplexer, ExtendedMultiplexer):
+            accept = self.multiplexer.datagrams.accept
+            self._udpConnector.connect(flow, target, service, accept, info)
+
+    def _pong(self, streamId: int, payload: bytes) -> None:
+        """
+        Tell of the round trip, too.
+        """
+        super()._pong(streamId, payload)
+        if isinstance(self.multiplexer, ExtendedMultiplexer):
+            self._observer.roundTripMeasured(self.multiplexer.roundTrip)
+
+    def _tunnelClosed(
+        self, caller: object, uri: str, code: str = "closed", message: str = ""
+    ) -> None:
+        """
+        The server has closed one of our tunnels.
+        """
+        if self.tunnelClosed is not None:
+            reason = reasonOf({"code": code, "message": message}, "closed")
+            self.tunnelClosed(uri, reason)
+
+    def _available(self, caller: object, port: int = 0, name: str = "") -> None:
+        """
+        What the server has refused may be had now.
+        """
+        self.placeFree()
+
+    # The end
+
+    def goAway(self, reason: TunnelError) -> None:
+        """
+        Take no new streams, and tell the server.
+        """
+        self._goingAway = reason
+        super().goAway(reason)
+
+    def peerLeaves(self, reason: TunnelError) -> None:
+        """
+        The server is about to go; streams may finish.
+        """
+        self.leaving = reason
+        if reason.code.name == "displaced":
+            self.lost = reason
+
+    def fail(self, reason: TunnelError) -> None:
+        """
+        End the session; if it never began, say what is likely wrong.
+        """
+        if self.multiplexer is None and self.lost is None:
+            reason = self._explain(reason)
+        super().fail(reason)
+
+    def _explain(self, reason: TunnelError) -> TunnelError:
+        """
+        Say what the peer seems to be, and what to write instead.
+        """
+        heard, where = self._heard, self.factory.where
+        if reason.code.name == "handshake-timeout" and not heard:
+            return TunnelError(
+                "handshake-timeout",
+                f"{where} accepted the connection but said nothing for"
+                f" {self.handshakeTimeout:g} s; is it a tunnel server, and is its"
+                " port right?"
+                + (
+                    ""
+                    if INegotiated.providedBy(self.transport)
+                    else " If it speaks TLS, write tls: instead of tcp:"
+                ),
+            )
+        if reason.code.name != "protocol-error" or heard.startswith(b"W3PTUNL"):
+            return reason
+        seen = describeFirstBytes(heard)
+        cure = "check the port"
+        if looksLikeTLS(heard):
+            cure = "the server speaks TLS: write tls: instead of tcp:"
+        elif seen == "an HTTP answer":
+            cure = "an HTTP server answers there: check the port"
+        return TunnelError("protocol-error", f"{where} answered with {seen}; {cure}")
+
+    def whyLost(self, reason: Failure) -> TunnelError:
+        """
+        Say in one line how the connection ended.
+        """
+        where = self.factory.where
+        if self.multiplexer is not None:
+            why = f"the connection to {where} was lost: {reason.getErrorMessage()}"
+            return TunnelError("session-lost", why)
+        explained = self.factory.explain(reason)
+        if explained is not None:
+            return explained
+        if looksLikeTLS(self._heard):
+            return self._explain(TunnelError("protocol-error"))
+        self.unanswered = self._greeted and not self._heard
+        why = f"{where} closed the connection before it answered"
+        if not INegotiated.providedBy(self.transport):
+            why += "; if it speaks TLS, write tls: instead of tcp:"
+        why += "; a W3P server does so when it refuses the credentials, any server"
+        why += " when too many logins failed or too many clients wait"
+        return TunnelError("session-lost", why)
+
+    def sessionOver(self, reason: TunnelError) -> None:
+        """
+        Tell everybody who waits.
+        """
+        if self._confirmations is not None:
+            self._confirmations.down(self._sendEnding)
+        if self._spares is not None:
+            self._spares.stop()
+        if self._lanes is not None:
+            self._lanes.stop()
+        waitingReady, self._waitingReady = self._waitingReady, []
+        for ready in waitingReady:
+            ready.errback(reason)
+        waitingOver, self._waitingOver = self._waitingOver, []
+        for over in waitingOver:
+            over.callback(reason)
+
+
+class TunnelClientFactory(ClientFactory[TunnelClientProtocol]):
+    """
+    Makes sessions with a server.
+
+    @param reactor: Tells time.
+    @param serviceFor: Which service a tunnel's visitors are for.
+    @param credentials: The JSON object that says who we are.
+    @param observer: Told what happens.
+    @param where: The server, as messages name it.
+    @param host: The name by which we know the server: tunnels' addresses say
+        it unless the server has been given another.
+    @param lease: C{id} and C{secret} of a lease to come back to.
+    @param capability: C{id} and C{secret} of the one tunnel that this client
+        is for; it needs no credentials then.
+    @param explain: Says why TLS failed, or C{None} if it is not that.
+
+    @ivar carrier: How streams are to travel.
+    @ivar endpoint: Where to dial for those that leave the session.
+    @ivar confirmations: What this client and its server tell each other of
+        these, over one session and the next.
+    @ivar access: C{id} and C{secret} of access to the one service that this
+        client visits; it needs no credentials then.
+    @ivar quiet: Seconds for which neither side shall send pings, to find out
+        how long a connection may be silent on its way.
+    @ivar extended: Whether the handshake names the extension.
+    @ivar proxied: Whether the connection's other end is a proxy, which passes on
+        no datagrams.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        serviceFor: ServiceFor,
+        credentials: Mapping[str, object] | None = None,
+        observer: ClientObserver | None = None,
+        where: str = "the server",
+        host: str = "",
+        lease: Mapping[str, object] | None = None,
+        capability: Mapping[str, object] | None = None,
+        explain: Callable[[Failure], TunnelError | None] = lambda failure: None,
+        limits: Limits | None = None,
+        handshakeTimeout: float = HANDSHAKE_TIMEOUT,
+    ) -> None:
+        self.reactor = reactor
+        self.serviceFor = serviceFor
+        self.carrier = Carrier("session")
+        self.confirmations: Confirmations | None = None
+        self.endpoint: IStreamClientEndpoint | None = None
+        self.credentials = dict(credentials or {})
+        self.observer = observer or ClientObserver()
+        self.where = where
+        self.host = host
+        self.lease = lease
+        self.capability = capability
+        self.access: Mapping[str, object] | None = None
+        self.quiet = 0.0
+        self.extended = True
+        self.proxied = False
+        self.explain = explain
+        self.limits = limits or Limits()
+        self.handshakeTimeout = handshakeTimeout
+
+    def buildProtocol(self, addr: IAddress | None) -> TunnelClientProtocol:
+        """
+        Make a session for a connection.
+        """
+        return TunnelClientProtocol(self)

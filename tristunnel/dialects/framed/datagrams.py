@@ -1,0 +1,418 @@
+"""
+Datagrams within an extended session.
+
+The frames are specified in C{docs/protocol-udp.rst}.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from twisted.logger import Logger
+
+from tristunnel.dataplane.datagrams import FlowEnd
+from tristunnel.dialects.base.stream import Guarded
+from tristunnel.errors import TunnelError
+from tristunnel.wire.framed import (
+    MAX_DATAGRAM,
+    FrameType,
+    decodeObject,
+    encodeCredit,
+    encodeObject,
+    frameHeader,
+)
+
+if TYPE_CHECKING:
+    from tristunnel.dialects.framed.datagram_path import UDPPath
+    from tristunnel.dialects.framed.extended import ExtendedMultiplexer
+
+__all__ = [
+    "DATAGRAMS",
+    "QUEUE",
+    "STALE",
+    "DatagramFlows",
+    "SessionFlow",
+    "largestDatagram",
+]
+
+DATAGRAMS = "datagrams"
+"""The handshake's key for the largest datagram that a side takes, in bytes; a
+side that does not say it takes none."""
+
+QUEUE = 512 * 1024
+"""Bytes that may wait for a connection that is backed up, for all flows of a
+session together. One flow gets half of what is free, so there is always room
+for the next."""
+
+STALE = 1.0
+"""Seconds after which a datagram that waits is worth nothing any more."""
+
+_OVERHEAD = 64
+"""Bytes that anything in the queue is taken to cost besides its payload."""
+
+_DATAGRAM = int(FrameType.DATAGRAM)
+_OPEN = int(FrameType.OPEN)
+
+_Take = Callable[[int, bytes], None]
+
+
+def largestDatagram(offer: dict[str, object]) -> int:
+    """
+    Read from the peer's handshake how large a datagram it takes.
+
+    @return: Bytes; 0 if it takes none.
+    @raise TunnelError: C{protocol-error}.
+    """
+    value = offer.get(DATAGRAMS, 0)
+    if type(value) is not int or value < 0:
+        raise TunnelError("protocol-error", f"the handshake's {DATAGRAMS} is no size")
+    return min(value, MAX_DATAGRAM)
+
+
+class SessionFlow(Guarded, FlowEnd):
+    """
+    A L{DatagramEnd<tristunnel.interfaces.DatagramEnd>} whose world is the far
+    side of a session.
+
+    @ivar id: The flow's number in the session.
+    @ivar queue: What waits to be sent: frame type, payload and since when.
+    @ivar queued: Bytes that it counts for.
+    @ivar answered: Whether the far side has accepted it, or we have.
+    @ivar announced: Whether the far side was told of it.
+    """
+
+    __slots__ = ("_flows", "announced", "answered", "id", "queue", "queued")
+
+    def __init__(self, flows: DatagramFlows, number: int, ours: bool) -> None:
+        super().__init__()
+        self.id = number
+        self.queue: deque[tuple[int, bytes, float]] = deque()
+        self.queued = 0
+        self.answered = False
+        self.announced = not ours
+        self._flows = flows
+
+    def __repr__(self) -> str:
+        return f"<SessionFlow {self.id}>"
+
+    def send(self, datagram: bytes) -> None:
+        """
+        Send a datagram to the far side, unless the connection holds too much.
+        """
+        if self._over or not self._flows.send(self, datagram):
+            self.dropped += 1
+
+    def finish(self) -> None:
+        """
+        Tell the far side that the flow is over.
+        """
+        if not self._over:
+            self._flows.sendEnd(self, None)
+            self._end(None)
+
+    def reset(self, reason: TunnelError) -> None:
+        """
+        Tell the far side that the flow is over, and why.
+        """
+        if not self._over:
+            self._flows.sendEnd(self, reason)
+            self._end(reason)
+
+    def letGo(self, reason: TunnelError | None) -> None:
+        """
+        Give the number and the queue's room back.
+        """
+        self._flows.forget(self)
+
+
+class DatagramFlows:
+    """
+    The flows of a session, at either side.
+
+    @param multiplexer: The session's streams; datagrams take turns with them.
+    @param reasonOf: Makes a reason of what a peer's frame says, and of the
+        code that it stands for where it says none.
+
+    @ivar largest: The largest datagram that the peer takes, in bytes; 0 if it
+        takes none.
+    @ivar opened: Called with a flow that the peer opened, and what it said of
+        it.
+    @ivar path: Where datagrams can go past the session, or C{None}.
+    @ivar flows: All that are open, by number.
+    @ivar dropped: Datagrams that were not sent.
+    @ivar queued: Bytes that wait.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        multiplexer: ExtendedMultiplexer,
+        reasonOf: Callable[[dict[str, object], str], TunnelError],
+    ) -> None:
+        self.largest = 0
+        self.flows: dict[int, SessionFlow] = {}
+        self.dropped = 0
+        self.queued = 0
+        self.opened: Callable[[SessionFlow, dict[str, object]], None] = _refuse
+        self.path: UDPPath | None = None
+        self._multiplexer = multiplexer
+        self._reasonOf = reasonOf
+        self._waiting: deque[SessionFlow] = deque()
+        self._told = 0
+
+    @property
+    def waiting(self) -> bool:
+        """
+        Whether there is something to send.
+        """
+        return bool(self._waiting)
+
+    # Opening
+
+    def open(self, number: int, info: dict[str, object]) -> SessionFlow:
+        """
+        Open a flow to the peer; datagrams may be sent at once.
+
+        @param number: Its number.
+        @param info: What the peer is told of it.
+        @raise TunnelError: C{not-permitted}, where the peer takes no datagrams,
+            or C{limit-reached}.
+        """
+        if not self.largest:
+            raise TunnelError(
+                "not-permitted", "the other side knows no UDP; update it to use it"
+            )
+        flow = SessionFlow(self, number, ours=True)
+        payload = encodeCredit(0) + encodeObject({**info, "protocol": "udp"})
+        # Like a datagram, since visitors that are made up cost as little.
+        if not self._sendOrQueue(flow, _OPEN, payload):
+            raise TunnelError("limit-reached", "the session is backed up")
+        self.flows[number] = flow
+        self._wakePath()
+        return flow
+
+    def openedByPeer(self, number: int, info: dict[str, object]) -> None:
+        """
+        The peer opens a flow.
+        """
+        flow = self.flows[number] = SessionFlow(self, number, ours=False)
+        self._wakePath()
+        flow.guarded(self.opened, flow, info)
+
+    def _wakePath(self) -> None:
+        """
+        There is a flow that a path could be for.
+        """
+        if self.path is not None:
+            self.path.wake()
+
+    def pathArrived(self, number: int, datagram: bytes) -> None:
+        """
+        A datagram came past the session.
+        """
+        if len(datagram) <= MAX_DATAGRAM:
+            self._datagram(number, datagram)
+
+    def accept(self, flow: SessionFlow) -> None:
+        """
+        Tell the peer that the flow it opened has reached its service.
+        """
+        if not (flow.over or flow.answered):
+            flow.answered = True
+            self._multiplexer.sendFrame(flow.id, FrameType.OPENED, encodeCredit(0))
+
+    # What goes
+
+    def send(self, flow: SessionFlow, datagram: bytes) -> bool:
+        """
+        Send a datagram now, or when the connection takes more.
+
+        @return: Whether it was not dropped.
+        """
+        # Not before the peer knows of the flow, which it hears in the session.
+        path = self.path if flow.answered else None
+        if len(datagram) <= self.largest and (
+            (path is not None and path.send(flow.id, datagram))
+            or self._sendOrQueue(flow, _DATAGRAM, datagram)
+        ):
+            return True
+        self.dropped += 1
+        return False
+
+    def _sendOrQueue(self, flow: SessionFlow, kind: int, payload: bytes) -> bool:
+        """
+        Send a frame in its flow's order.
+        """
+        multiplexer = self._multiplexer
+        if not (multiplexer.backedUp or self._waiting):
+            flow.announced = True
+            multiplexer.writePieces(frameHeader(flow.id, kind, len(payload)), payload)
+            return True
+        cost = len(payload) + _OVERHEAD
+        if flow.queued + cost > QUEUE - self.queued:
+            return False
+        if not flow.queue:
+            self._waiting.append(flow)
+        flow.queue.append((kind, payload, multiplexer.now()))
+        flow.queued += cost
+        self.queued += cost
+        return True
+
+    def pump(self, allowance: int) -> None:
+        """
+        Send what waits, one datagram of each flow in turn, until the connection
+        holds enough.
+
+        @param allowance: Bytes after which streams get their turn.
+        """
+        multiplexer, waiting = self._multiplexer, self._waiting
+        stale = multiplexer.now() - STALE
+        while waiting and allowance > 0 and not multiplexer.backedUp:
+            flow = waiting.popleft()
+            if not flow.queue:
+                continue
+            kind, payload, since = flow.queue.popleft()
+            size = len(payload)
+            flow.queued -= size + _OVERHEAD
+            self.queued -= size + _OVERHEAD
+            if flow.queue:
+                waiting.append(flow)
+            if since < stale and kind == _DATAGRAM:
+                flow.dropped += 1
+                self.dropped += 1
+                continue
+            flow.announced = True
+            allowance -= size
+            multiplexer.writePieces(frameHeader(flow.id, kind, size), payload)
+
+    def sendEnd(self, flow: SessionFlow, reason: TunnelError | None) -> None:
+        """
+        Tell the peer that a flow is over, if it knows of the flow.
+
+        @param reason: Why, or C{None} if nothing is wrong.
+        """
+        if not flow.announced:
+            return
+        multiplexer = self._multiplexer
+        if reason is None:
+            multiplexer.sendFrame(flow.id, FrameType.CLOSE)
+            return
+        refusing = multiplexer.isPeers(flow.id) and not flow.answered
+        kind = FrameType.REFUSED if refusing else FrameType.ERROR
+        multiplexer.sendReason(flow.id, kind, reason)
+
+    def forget(self, flow: SessionFlow) -> None:
+        """
+        A flow is over. It may still be in the round, where it is passed over.
+        """
+        self.flows.pop(flow.id, None)
+        self.queued -= flow.queued
+        flow.queued = 0
+        flow.queue.clear()
+
+    # What comes
+
+    def frames(self, streams: dict[int, _Take]) -> dict[int, _Take]:
+        """
+        Make the entries of the table of frames that concern flows, alone or
+        beside streams.
+
+        @param streams: The table as streams have it.
+        """
+        return {
+            _DATAGRAM: self._datagram,
+            FrameType.OPENED: self._either(self._accepted, streams[FrameType.OPENED]),
+            FrameType.REFUSED: self._either(self._refused, streams[FrameType.REFUSED]),
+            FrameType.CLOSE: self._either(self._close, streams[FrameType.CLOSE]),
+            FrameType.ERROR: self._either(self._error, streams[FrameType.ERROR]),
+        }
+
+    def _either(
+        self, ours: Callable[[SessionFlow, bytes], None], streams: _Take
+    ) -> _Take:
+        """
+        Tell flows from streams.
+        """
+
+        def take(number: int, payload: bytes) -> None:
+            flow = self.flows.get(number)
+            if flow is None:
+                streams(number, payload)
+            else:
+                ours(flow, payload)
+
+        return take
+
+    def _datagram(self, number: int, payload: bytes) -> None:
+        """
+        A datagram came.
+        """
+        if len(payload) > MAX_DATAGRAM:
+            raise TunnelError(
+                "protocol-error", f"a datagram of {len(payload)} bytes is none of UDP"
+            )
+        flow = self.flows.get(number)
+        if flow is None:
+            # Under way when the flow ended here.
+            self._multiplexer.lateFrames += 1
+        else:
+            flow.guarded(flow.passOn, payload)
+
+    def _accepted(self, flow: SessionFlow, payload: bytes) -> None:
+        """
+        The peer accepts a flow.
+        """
+        flow.answered = True
+
+    def _refused(self, flow: SessionFlow, payload: bytes) -> None:
+        """
+        The peer refuses a flow.
+        """
+        reason = self._reasonOf(decodeObject(payload), "service-refused")
+        flow.guarded(flow.worldOver, reason)
+
+    def _close(self, flow: SessionFlow, payload: bytes) -> None:
+        """
+        The peer ends a flow.
+        """
+        flow.guarded(flow.worldOver, None)
+
+    def _error(self, flow: SessionFlow, payload: bytes) -> None:
+        """
+        The peer breaks a flow.
+        """
+        message = decodeObject(payload) if payload else {}
+        flow.guarded(flow.worldOver, self._reasonOf(message, "reset"))
+
+    # The session's life
+
+    def tick(self) -> None:
+        """
+        Say how much was dropped since the last time.
+        """
+        more, self._told = self.dropped - self._told, self.dropped
+        if more:
+            self._log.info(
+                "{count} datagrams were dropped: more came than the connection takes",
+                count=more,
+            )
+
+    def close(self, reason: TunnelError) -> None:
+        """
+        Break all flows; the connection is gone.
+        """
+        if self.path is not None:
+            self.path.close()
+        for flow in list(self.flows.values()):
+            flow.guarded(flow.worldOver, reason)
+        self._waiting.clear()
+
+
+def _refuse(flow: SessionFlow, info: dict[str, object]) -> None:
+    """
+    This side offers nothing.
+    """
+    flow.reset(TunnelError("not-permitted", "no flows are opened to this side"))

@@ -1,0 +1,493 @@
+"""
+The framed protocol with tristunnel's extension: streams that are opened,
+refused, half-closed and held back by credit.
+
+The frames are specified in C{docs/protocol.rst}.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from tristunnel.dialects.base.multiplexer import FRAME_SHARED, Limits, Multiplexer, Sink
+from tristunnel.dialects.base.stream import SessionStream
+from tristunnel.dialects.framed.datagrams import DatagramFlows, SessionFlow
+from tristunnel.errors import CODES, TunnelError, boundedHint
+from tristunnel.wire.framed import (
+    FrameType,
+    decodeCredit,
+    decodeObject,
+    encodeCredit,
+    encodeObject,
+)
+from tristunnel.wire.windows import ReceiveWindow, SendWindow, WindowBudget
+
+__all__ = ["OPEN_TIMEOUT", "STALL", "STALLS", "ExtendedMultiplexer", "reasonOf"]
+
+OPEN_TIMEOUT = 30.0
+"""Seconds in which the peer must accept or refuse a stream."""
+
+PAUSE = 1.0
+"""Seconds that readers who stand still may hold up a whole session."""
+
+STALL = 10.0
+"""The same for readers who move, but too slowly."""
+
+STALLS: Counter[str] = Counter({"stream": 0, "session": 0})
+"""How often, in this process, a stream or a whole session had bytes to send and
+no credit for them, until it came. Counted when it comes, which is rare."""
+
+_CREDIT = 8
+
+
+def reasonOf(message: dict[str, object], default: str) -> TunnelError:
+    """
+    Read the reason in an error, refused or goaway frame.
+
+    @param message: An object with C{code} and C{message}.
+    @param default: The code where it has none that is known.
+    """
+    code, text = message.get("code"), message.get("message")
+    return TunnelError.said(
+        code if isinstance(code, str) and code in CODES else default,
+        text[:500] if isinstance(text, str) else "",
+        boundedHint(message.get("retryAfter")),
+    )
+
+
+class ExtendedMultiplexer(Multiplexer):
+    """
+    The streams of an extended session, at either side.
+
+    @param isServer: The server numbers its streams 2, 4, 6 and on, the client
+        1, 3, 5.
+    @param peerStreamWindow: Credit that our streams begin with.
+    @param peerSessionWindow: Credit that the session begins with.
+
+    @ivar roundTrip: Seconds, as last measured; 0 before that.
+    @ivar datagrams: What is carried in datagrams, beside the streams.
+    @ivar callLater: Has something called later; without it deadlines are looked
+        at by L{tick} alone.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        seconds: Callable[[], float],
+        opened: Callable[[SessionStream, dict[str, object]], None],
+        limits: Limits,
+        isServer: bool,
+        peerStreamWindow: int,
+        peerSessionWindow: int,
+    ) -> None:
+        super().__init__(sink, seconds, opened, limits)
+        self.roundTrip = 0.0
+        self.sendWindow = SendWindow(peerSessionWindow)
+        # Renewed from a quarter on: readers that stand still may hold up to
+        # three quarters before L{tick} breaks one, and must not block others.
+        self._receiveWindow = ReceiveWindow(limits.sessionWindow, share=4)
+        self._crowd = limits.sessionWindow // 4 * 3
+        self._budget = WindowBudget(self._crowd)
+        self._peerStreamWindow = peerStreamWindow
+        self._parity = 0 if isServer else 1
+        self._lastId = -1 if not isServer else 0
+        self._fullSince: float | None = None
+        self.callLater: Callable[..., Any] | None = None
+        self._look: Any = None
+        self._frames = {
+            FrameType.DATA: self._data,
+            FrameType.CLOSE: self._close,
+            FrameType.ERROR: self._error,
+            FrameType.EOF: self._eof,
+            FrameType.WINDOW: self._window,
+            FrameType.OPEN: self._open,
+            FrameType.OPENED: self._openedByPeer,
+            FrameType.REFUSED: self._refused,
+        }
+        self.datagrams = DatagramFlows(self, reasonOf)
+        self._frames.update(self.datagrams.frames(self._frames))
+
+    # Opening
+
+    def open(self, info: dict[str, object]) -> SessionStream:
+        """
+        Open a stream; bytes may be sent at once, on the credit that the peer
+        gave in its handshake.
+
+        @param info: What the peer is told of it.
+        @raise TunnelError: C{limit-reached}.
+        """
+        stream = self._newStream(self._nextId(), self._peerStreamWindow)
+        self.sendFrame(
+            stream.id,
+            FrameType.OPEN,
+            encodeCredit(stream.receiveWindow.limit) + encodeObject(info),
+        )
+        return stream
+
+    def openFlow(self, info: dict[str, object]) -> SessionFlow:
+        """
+        Open a flow of datagrams.
+
+        @param info: What the peer is told of it.
+        @raise TunnelError: C{limit-reached} or C{not-permitted}.
+        """
+        return self.datagrams.open(self._nextId(), info)
+
+    def _nextId(self) -> int:
+        """
+        Number a stream or a flow.
+
+        @raise TunnelError: C{limit-reached}.
+        """
+        if self._isFull():
+            raise TunnelError("limit-reached", "the session has too many streams")
+        while True:
+            self._lastId = (self._lastId + 2) & 0xFFFFFFFF
+            if self._lastId and not self._isOpen(self._lastId):
+                return self._lastId
+
+    def _isFull(self) -> bool:
+        """
+        Whether there are as many streams and flows as may be.
+        """
+        return len(self.streams) + len(self.datagrams.flows) >= self.limits.streams
+
+    def _isOpen(self, streamId: int) -> bool:
+        """
+        Whether a stream or a flow has that number.
+        """
+        return streamId in self.streams or streamId in self.datagrams.flows
+
+    def accept(self, stream: SessionStream) -> None:
+        """
+        Tell the peer that the stream it opened has reached the service.
+        """
+        if not (stream.over or stream.answered):
+            stream.answered = True
+            self.sendFrame(
+                stream.id, FrameType.OPENED, encodeCredit(stream.receiveWindow.limit)
+            )
+
+    def _newStream(self, streamId: int, credit: int) -> SessionStream:
+        """
+        Enter a stream into the table.
+        """
+        limits = self.limits
+        stream = SessionStream(
+            self,
+            streamId,
+            SendWindow(credit),
+            ReceiveWindow(limits.streamWindow, limits.largestWindow, self._budget),
+            self._seconds(),
+        )
+        self.streams[streamId] = stream
+        return stream
+
+    def isPeers(self, streamId: int) -> bool:
+        """
+        Whether a stream of this number is the peer's to open.
+        """
+        return streamId != 0 and streamId % 2 != self._parity
+
+    def _open(self, streamId: int, payload: bytes) -> None:
+        """
+        The peer opens a stream.
+        """
+        if not self.isPeers(streamId) or self._isOpen(streamId):
+            raise TunnelError(
+                "protocol-error", f"stream {streamId} is not the peer's to open"
+            )
+        credit = decodeCredit(payload[:_CREDIT])
+        info = decodeObject(payload[_CREDIT:])
+        if self._isFull():
+            reason = TunnelError("limit-reached", "the session has too many streams")
+            self.sendReason(streamId, FrameType.REFUSED, reason)
+        elif info.get("protocol") == "udp":
+            self.datagrams.openedByPeer(streamId, info)
+        else:
+            stream = self._newStream(streamId, credit)
+            stream.guarded(self._opened, stream, info)
+
+    def _openedByPeer(self, streamId: int, payload: bytes) -> None:
+        """
+        The peer accepts a stream.
+        """
+        stream = self.streams.get(streamId)
+        if stream is None:
+            self.lateFrames += 1
+            return
+        stream.answered = True
+        if stream.sendWindow.grant(decodeCredit(payload)):
+            self.wantsToSend(stream)
+        whenAnswered, stream.whenAnswered = stream.whenAnswered, None
+        if whenAnswered is not None:
+            stream.guarded(whenAnswered)
+
+    def _refused(self, streamId: int, payload: bytes) -> None:
+        """
+        The peer refuses a stream.
+        """
+        stream = self.streams.get(streamId)
+        if stream is None:
+            self.lateFrames += 1
+        else:
+            stream.broken(reasonOf(decodeObject(payload), "service-refused"))
+
+    # Bytes and credit
+
+    def _data(self, streamId: int, payload: bytes) -> None:
+        """
+        Bytes for a stream.
+        """
+        size = len(payload)
+        if not self._receiveWindow.receive(size):
+            raise TunnelError("protocol-error", "the session's credit is overdrawn")
+        stream = self.streams.get(streamId)
+        if stream is None:
+            # Under way when the stream ended here.
+            self.lateFrames += 1
+            self._drainSession(size)
+            return
+        if stream.eof or not stream.receiveWindow.receive(size):
+            raise TunnelError(
+                "protocol-error",
+                f"stream {streamId} sent past its "
+                + ("end" if stream.eof else "credit"),
+            )
+        if size:
+            stream.dataArrived(payload)
+            window = self._receiveWindow
+            if window.received - window.drained >= self._crowd and self._look is None:
+                self._lookLater()
+
+    def drained(self, stream: SessionStream, amount: int) -> None:
+        """
+        A reader took bytes: renew credit, once enough is used up.
+        """
+        # A stream that is over has given its window back and must not grow it.
+        if not stream.over:
+            credit = stream.receiveWindow.drain(amount, self._seconds(), self.roundTrip)
+            if credit is not None and not stream.eof:
+                self.sendFrame(stream.id, FrameType.WINDOW, encodeCredit(credit))
+        self._drainSession(amount)
+
+    def _drainSession(self, amount: int) -> None:
+        """
+        Renew the session's credit.
+        """
+        credit = self._receiveWindow.drain(amount, 0.0, 0.0)
+        if credit is not None:
+            self.sendFrame(0, FrameType.WINDOW, encodeCredit(credit))
+
+    def _window(self, streamId: int, payload: bytes) -> None:
+        """
+        The peer gives credit.
+        """
+        credit = decodeCredit(payload)
+        if streamId == 0:
+            if self._ready and self.sendWindow.available <= 0:
+                STALLS["session"] += 1
+            if self.sendWindow.grant(credit) and not (self._paused or self._pumping):
+                self._pump()
+            return
+        stream = self.streams.get(streamId)
+        if stream is None:
+            self.lateFrames += 1
+            return
+        if stream.outgoing and stream.sendWindow.available <= 0:
+            STALLS["stream"] += 1
+        if stream.sendWindow.grant(credit):
+            self.wantsToSend(stream)
+
+    # Ends
+
+    def _eof(self, streamId: int, payload: bytes) -> None:
+        """
+        The peer sends no more on a stream.
+        """
+        stream = self.streams.get(streamId)
+        if stream is None:
+            self.lateFrames += 1
+        else:
+            stream.eofArrived()
+
+    def _close(self, streamId: int, payload: bytes) -> None:
+        """
+        The peer neither sends nor takes any more.
+        """
+        stream = self.streams.get(streamId)
+        if stream is None:
+            self.lateFrames += 1
+        else:
+            stream.farSideLeft()
+
+    def _error(self, streamId: int, payload: bytes) -> None:
+        """
+        The peer broke a stream.
+        """
+        stream = self.streams.get(streamId)
+        if stream is None:
+            self.lateFrames += 1
+        else:
+            message = decodeObject(payload) if payload else {}
+            stream.broken(reasonOf(message, "reset"))
+
+    def sendEnd(self, stream: SessionStream) -> None:
+        """
+        End our direction of C{stream}.
+        """
+        stream.finished = True
+        self.sendFrame(stream.id, FrameType.EOF)
+        stream.checkOver()
+
+    def sendReset(self, stream: SessionStream, reason: TunnelError) -> None:
+        """
+        Refuse a stream that the peer has opened, or break one.
+        """
+        refusing = self.isPeers(stream.id) and not stream.answered
+        kind = FrameType.REFUSED if refusing else FrameType.ERROR
+        self.sendReason(stream.id, kind, reason)
+
+    def sendReason(self, streamId: int, kind: int, reason: TunnelError) -> None:
+        """
+        Send a frame whose payload is a code and a message.
+        """
+        payload = encodeObject({"code": reason.code.name, "message": reason.message})
+        self.sendFrame(streamId, kind, payload)
+
+    def streamOver(self, stream: SessionStream, held: int) -> None:
+        """
+        Forget C{stream} and free the session's credit that it held.
+        """
+        super().streamOver(stream, held)
+        stream.receiveWindow.close()
+        if held:
+            self._drainSession(held)
+
+    # Datagrams take turns with streams
+
+    @property
+    def backedUp(self) -> bool:
+        """
+        Whether the connection takes nothing now.
+        """
+        return self._paused
+
+    def now(self) -> float:
+        """
+        The time, in seconds.
+        """
+        return self._seconds()
+
+    def writePieces(self, *pieces: bytes) -> None:
+        """
+        Send a frame that is in pieces.
+        """
+        if not self._over:
+            self._sink.writeSequence(pieces)
+
+    def _pump(self) -> None:
+        """
+        Send, streams and datagrams in turn, until the connection holds enough.
+        """
+        self._pumping = True
+        try:
+            credit = True
+            while not self._paused:
+                self.datagrams.pump(FRAME_SHARED)
+                if self._ready and credit and not self._paused:
+                    credit = self._sendNext(self._ready.popleft())
+                elif not self.datagrams.waiting:
+                    break
+        finally:
+            self._pumping = False
+
+    def close(self, reason: TunnelError) -> None:
+        """
+        Break all streams and flows; the connection is gone.
+        """
+        super().close(reason)
+        self.datagrams.close(reason)
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+
+    def tick(self) -> None:
+        """
+        Give up on streams that the peer does not answer, and on the greediest
+        of those that hold up the session.
+        """
+        self.datagrams.tick()
+        now = self._seconds()
+        for stream in list(self.streams.values()):
+            if (
+                not stream.answered
+                and not self.isPeers(stream.id)
+                and now - stream.since > OPEN_TIMEOUT
+            ):
+                self._break(stream, TunnelError("service-timeout"))
+        if not self._isCrowded():
+            self._fullSince = None
+        elif self._fullSince is None:
+            self._fullSince = now
+        elif now - self._fullSince > STALL:
+            self._makeRoom(list(self.streams.values()))
+
+    def _isCrowded(self) -> bool:
+        """
+        Whether what waits for readers has taken so much of the session's window
+        that nobody will soon get anything.
+        """
+        return self._receiveWindow.waiting >= self._crowd
+
+    def _lookLater(self) -> None:
+        """
+        See in a moment whose readers have taken nothing.
+        """
+        if self.callLater is not None and not self._over:
+            before = {
+                stream: stream.receiveWindow.drained
+                for stream in self.streams.values()
+                if stream.holding
+            }
+            self._look = self.callLater(PAUSE, self._lookNow, before)
+
+    def _lookNow(self, before: dict[SessionStream, int]) -> None:
+        """
+        Break those that stood still, if it is still as crowded.
+
+        @param before: What the readers had taken a moment ago, in bytes.
+        """
+        self._look = None
+        if self._isCrowded():
+            self._makeRoom(
+                [
+                    stream
+                    for stream, drained in before.items()
+                    if not stream.over and stream.receiveWindow.drained == drained
+                ]
+            )
+        if self._isCrowded():
+            self._lookLater()
+
+    def _makeRoom(self, among: list[SessionStream]) -> None:
+        """
+        Break the greediest streams until half of the session's window is free.
+
+        @param among: Those that may go.
+        """
+        held = sorted(among, key=lambda stream: stream.holding, reverse=True)
+        for stream in held:
+            if self._receiveWindow.waiting <= self.limits.sessionWindow // 2:
+                break
+            self._break(stream, TunnelError("stalled"))
+
+    def _break(self, stream: SessionStream, reason: TunnelError) -> None:
+        """
+        Break a stream towards both of its ends.
+        """
+        self.sendReset(stream, reason)
+        stream.broken(reason)

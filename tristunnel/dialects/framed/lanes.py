@@ -1,0 +1,270 @@
+"""
+Further connections of a session, which carry streams and nothing else.
+
+A lost packet stalls all that travels on its connection; with several, only a
+part. The session itself (its lease, its tunnels, its calls) stays with the
+first connection, and its lanes end with it. It is specified in
+C{docs/protocol-direct.rst}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    INegotiated,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from tristunnel.dialects.base.multiplexer import Limits
+from tristunnel.dialects.framed.extended import reasonOf
+from tristunnel.dialects.framed.session import EXTENSION, FramedProtocol, extensionOffer
+from tristunnel.errors import TunnelError
+
+if TYPE_CHECKING:
+    from tristunnel.dialects.base.stream import SessionStream
+    from tristunnel.dialects.framed.admission import Admission
+    from tristunnel.dialects.framed.extended import ExtendedMultiplexer
+
+__all__ = ["MOST_LANES", "ClientLane", "ClientLanes", "ServerLanes"]
+
+MOST_LANES = 15
+"""Lanes that a session may have beside its own connection."""
+
+LOOK = 5.0
+"""Seconds between two looks for lanes that are missing."""
+
+
+class ServerLanes:
+    """
+    The lanes of one session at the server.
+
+    @param session: The session: what is done on a lane, it does.
+    """
+
+    def __init__(self, session: Admission) -> None:
+        self._session = session
+        self._lanes: list[FramedProtocol] = []
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    def grant(self, count: int) -> list[str]:
+        """
+        Make tickets for lanes.
+
+        @return: At most as many as are asked for.
+        """
+        room = MOST_LANES - len(self._lanes)
+        return [
+            self._session.tickets.grant("lane", room, self._use).text
+            for _ in range(min(count, room))
+        ]
+
+    def _use(self, arrival: Any, offer: dict[str, object]) -> bool:
+        """
+        Take a connection as a lane.
+        """
+        if len(self._lanes) >= MOST_LANES:
+            return False
+        arrival.becomeLane(self._session, offer)
+        self._lanes.append(arrival)
+        arrival.laneOver = self._over
+        return True
+
+    def _over(self, lane: FramedProtocol) -> None:
+        """
+        A lane is gone.
+        """
+        if lane in self._lanes:
+            self._lanes.remove(lane)
+
+    def leastLoaded(self, first: ExtendedMultiplexer) -> Any:
+        """
+        Choose where a new stream goes.
+
+        @param first: The session's own streams.
+        """
+        best: Any = first
+        for lane in self._lanes:
+            multiplexer = lane.multiplexer
+            if multiplexer is not None and len(multiplexer.streams) < len(best.streams):
+                best = multiplexer
+        return best
+
+    def close(self, reason: TunnelError) -> None:
+        """
+        The session is over.
+        """
+        for lane in list(self._lanes):
+            lane.fail(reason)
+
+
+@implementer(IHandshakeListener)
+class ClientLane(FramedProtocol):
+    """
+    A lane at the client.
+
+    @param ticket: What opens it.
+    @param opened: Told of streams, as by the session itself.
+    @param over: Called once with it when it is gone or never was.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        limits: Limits,
+        ticket: str,
+        opened: Callable[[SessionStream, dict[str, object]], None],
+        over: Callable[[ClientLane], None],
+    ) -> None:
+        super().__init__(reactor, limits)
+        self._ticket = ticket
+        self._opened = opened
+        self._over = over
+
+    def connectionMade(self) -> None:
+        """
+        Show the ticket; over TLS only once the server has shown who it is.
+        """
+        super().connectionMade()
+        if not INegotiated.providedBy(self.transport):
+            self.handshakeCompleted()
+
+    def handshakeCompleted(self) -> None:
+        """
+        Show the ticket.
+        """
+        offer = {"ticket": self._ticket, **extensionOffer(self.limits)}
+        self.sendHandshake({EXTENSION: offer})
+
+    def handshakeReceived(self, message: dict[str, object]) -> None:
+        """
+        The server's answer.
+        """
+        answer = message.get(EXTENSION)
+        if not isinstance(answer, dict) or answer.get("accepted") is not True:
+            refused = answer.get("refused") if isinstance(answer, dict) else None
+            raise reasonOf(refused if isinstance(refused, dict) else {}, "expired")
+        self.establish(self.extendedMultiplexer(answer, False, self._opened))
+
+    def sessionOver(self, reason: TunnelError) -> None:
+        """
+        Tell who keeps the lanes.
+        """
+        self._over(self)
+
+
+class ClientLanes:
+    """
+    The lanes of one session at the client: dialled, and dialled again.
+
+    @param endpoint: The session's.
+    @param limits: What each one accepts.
+    @param count: How many to have.
+    @param ask: Asks the server for so many tickets.
+    @param opened: Told of streams.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        endpoint: IStreamClientEndpoint,
+        limits: Limits,
+        count: int,
+        ask: Callable[[int], Deferred[object]],
+        opened: Callable[[SessionStream, dict[str, object]], None],
+    ) -> None:
+        self._reactor = reactor
+        self._endpoint = endpoint
+        self._limits = limits
+        self._count = count
+        self._ask = ask
+        self._opened = opened
+        self._lanes: set[ClientLane] = set()
+        self._dialling: set[Deferred[Any]] = set()
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = reactor
+
+    def start(self) -> None:
+        """
+        Dial.
+        """
+        self._looking.start(LOOK)
+
+    def stop(self) -> None:
+        """
+        End them.
+        """
+        if self._looking.running:
+            self._looking.stop()
+        for dialling in list(self._dialling):
+            dialling.cancel()
+        for lane in list(self._lanes):
+            lane.close()
+
+    def streams(self) -> int:
+        """
+        How many streams they carry.
+        """
+        return sum(
+            len(lane.multiplexer.streams)
+            for lane in self._lanes
+            if lane.multiplexer is not None
+        )
+
+    def _look(self) -> None:
+        """
+        Replace what is missing.
+        """
+        missing = self._count - len(self._lanes) - len(self._dialling)
+        if missing > 0:
+            asked = self._ask(missing)
+            asked.addCallback(self._dial)
+            # The next look tries again.
+            asked.addErrback(lambda failure: None)
+
+    def _dial(self, tickets: object) -> None:
+        """
+        Make lanes.
+        """
+        for ticket in tickets if isinstance(tickets, list) else []:
+            factory = Factory.forProtocol(partial(self._lane, str(ticket)))
+            factory.noisy = False
+            dialling: Deferred[Any] = self._endpoint.connect(factory)
+            self._dialling.add(dialling)
+            dialling.addBoth(self._dialled, dialling)
+
+    def _lane(self, ticket: str) -> ClientLane:
+        """
+        Make one.
+        """
+        return ClientLane(self._reactor, self._limits, ticket, self._opened, self._over)
+
+    def _dialled(self, result: Any, dialling: Deferred[Any]) -> None:
+        """
+        A connection is there, or not.
+        """
+        self._dialling.discard(dialling)
+        if isinstance(result, ClientLane) and result.lost is None:
+            if self._looking.running:
+                self._lanes.add(result)
+            else:
+                result.close()
+
+    def _over(self, lane: ClientLane) -> None:
+        """
+        One is gone; the next look replaces it.
+        """
+        self._lanes.discard(lane)

@@ -1,0 +1,441 @@
+"""
+The framed protocol at the server: a client's session.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.python.failure import Failure
+
+from tristunnel.auth.realm import Authenticator
+from tristunnel.dataplane.endings import Confirmations
+from tristunnel.dataplane.sockets import SocketEnd
+from tristunnel.dialects.base.multiplexer import Limits, Multiplexer
+from tristunnel.dialects.base.unauthenticated import whyNotFramed
+from tristunnel.dialects.framed.admission import Admission
+from tristunnel.dialects.framed.datagram_path import ServerPaths
+from tristunnel.dialects.framed.extended import ExtendedMultiplexer
+from tristunnel.dialects.framed.lanes import ServerLanes
+from tristunnel.dialects.framed.session import (
+    HANDSHAKE_TIMEOUT,
+)
+from tristunnel.dialects.zlayer.data import ZLayerSessions
+from tristunnel.errors import TunnelError
+from tristunnel.model.observer import ServerObserver
+from tristunnel.rpc.jsonrpc import Dispatcher
+from tristunnel.service.access import serviceOf
+from tristunnel.service.methods import methodsOf
+from tristunnel.service.registry import Lease
+from tristunnel.service.tunnel_service import Caller, TunnelService
+from tristunnel.tls.rejection import whyNoTLS
+from tristunnel.util.addresses import addressText
+
+if TYPE_CHECKING:
+    from tristunnel.dialects.base.stream import SessionStream
+    from tristunnel.interfaces import EitherEnd
+    from tristunnel.model.tunnel import Stream, Tunnel
+
+__all__ = [
+    "TunnelServerFactory",
+    "TunnelServerProtocol",
+]
+
+
+class TunnelServerProtocol(Admission):
+    """
+    One client's session, plain W3P or extended.
+    """
+
+    # IClientSide
+
+    @property
+    def carriesDatagrams(self) -> bool:
+        """
+        Whether the client can serve visitors over UDP.
+        """
+        return (
+            isinstance(self.multiplexer, ExtendedMultiplexer)
+            and self.multiplexer.datagrams.largest > 0
+        )
+
+    def isThere(self) -> Deferred[bool]:
+        """
+        Whether the client still answers; of one that speaks plain W3P, that
+        cannot be asked.
+        """
+        return self._probe() if self.extended else succeed(not self._ended)
+
+    def placeFree(self, port: int, name: str) -> None:
+        """
+        Tell the client that what it was refused may be had now.
+        """
+        if self.extended and not self._ended:
+            self.notify("available", port=port, name=name)
+
+    def serve(self, stream: Stream) -> None:
+        """
+        Open a stream within the session for a visitor.
+        """
+        if self.multiplexer is None or self._leaving is not None or self._ended:
+            stream.refuse(self._leaving or TunnelError("client-away"))
+            return
+        info: dict[str, object] = {
+            "tunnel": stream.tunnel.publicURI,
+            "visitor": stream.visitorAddress,
+        }
+        end: EitherEnd
+        try:
+            if stream.tunnel.protocol != "udp":
+                if self.direct is not None:
+                    self.direct.serve(stream, info)
+                    return
+                end = self.streamsOf(self.multiplexer).open(info)
+            elif isinstance(self.multiplexer, ExtendedMultiplexer):
+                end = self.multiplexer.openFlow(info)
+            else:
+                raise TunnelError("not-permitted", "a W3P client knows no UDP")
+        except TunnelError as refusal:
+            stream.refuse(refusal)
+        else:
+            stream.connect(end)
+
+    def streamsOf(self, multiplexer: Multiplexer) -> Multiplexer:
+        """
+        Choose the connection for a new stream: of several, the least loaded.
+        """
+        if self.lanes is None or not isinstance(multiplexer, ExtendedMultiplexer):
+            return multiplexer
+        chosen: Multiplexer = self.lanes.leastLoaded(multiplexer)
+        return chosen
+
+    def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
+        """
+        Tell the client that its tunnel is over.
+        """
+        if self.lease is not None and tunnel in self.lease.tunnels:
+            self.lease.tunnels.remove(tunnel)
+        if self._ended:
+            return
+        if self.extended:
+            self.notify(
+                "tunnelClosed",
+                uri=tunnel.publicURI,
+                code=reason.code.name,
+                message=reason.message,
+            )
+        elif self._leaving is None:
+            self.fail(reason)
+        if tunnel is self._tunnel and tunnel.secretHash:
+            self.fail(reason)
+
+    def openedByClient(
+        self,
+        stream: SessionStream,
+        info: dict[str, object],
+        peer: IAddress | None = None,
+    ) -> None:
+        """
+        A client opens a stream of its own: it is a visitor of a tunnel that
+        it names.
+
+        @param peer: Where it comes from, if not by this connection.
+        """
+        name = info.get("service")
+        if name is None and self.identity is not None:
+            name = serviceOf(self.identity)
+        if not isinstance(name, str):
+            stream.reset(
+                TunnelError("not-permitted", "which service? the stream names none")
+            )
+            return
+        visit = Deferred.fromCoroutine(self._visit(stream, name, peer))
+        visit.addErrback(lambda failure: self._log.failure("A visit failed", failure))
+
+    async def _visit(
+        self, stream: SessionStream, name: str, peer: IAddress | None
+    ) -> None:
+        """
+        Let a client visit a tunnel.
+        """
+        try:
+            tunnel = await self._service.findNamed(self.caller(), name)
+        except TunnelError as refusal:
+            stream.reset(refusal)
+            return
+        if tunnel.protocol == "udp":
+            stream.reset(
+                TunnelError(
+                    "not-permitted",
+                    f"{name} is a UDP service: send it datagrams at its own port",
+                )
+            )
+        elif not stream.over:
+            tunnel.visitorArrived(stream, addressText(peer or self._peer))
+            stream.accept()
+
+    # Going
+
+    def streams(self) -> int:
+        """
+        How many streams there are, in the session and beside it.
+        """
+        within = 0 if self.multiplexer is None else len(self.multiplexer.streams)
+        tunnels = [] if self.lease is None else self.lease.tunnels
+        return within + sum(
+            isinstance(stream.client, SocketEnd)
+            for tunnel in tunnels
+            for stream in tunnel.streams
+        )
+
+    def _tick(self) -> None:
+        """
+        Look at the deadlines.
+        """
+        super()._tick()
+        if self.direct is not None:
+            self.direct.tick()
+
+    def displaced(self) -> None:
+        """
+        The lease's holder has come back on another connection, or somebody
+        else has the same tunnel's URI.
+        """
+        self.fail(TunnelError("displaced"))
+
+    def peerLeaves(self, reason: TunnelError) -> None:
+        """
+        The client is about to go, and takes no new visitors.
+        """
+        if self._leaving is None:
+            self._leaving = TunnelError("client-away", "the client is about to stop")
+
+    def leave(self, reason: TunnelError) -> None:
+        """
+        Take no new visitors; those that are here may finish.
+        """
+        self._leaving = reason
+        self.goAway(reason)
+
+    def fail(self, reason: TunnelError) -> None:
+        """
+        End the session, or refuse it if it never began.
+        """
+        if self.multiplexer is None and self.lost is None:
+            if not self._handshakeBegun():
+                reason = self._whyNoHandshake(reason)
+            self._observer.peerRefused(self._peer, reason)
+        super().fail(reason)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The connection is gone, or never came through TLS.
+        """
+        if self.multiplexer is None and self.lost is None:
+            broken = whyNoTLS(reason)
+            if broken is not None:
+                self._observer.peerRefused(self._peer, broken)
+        super().connectionLost(reason)
+
+    def _handshakeBegun(self) -> bool:
+        """
+        Whether the first bytes were the protocol's.
+        """
+        seen = self._handshake.received
+        return seen.startswith(b"W3PTUNL"[: len(seen)]) and bool(seen)
+
+    def _whyNoHandshake(self, reason: TunnelError) -> TunnelError:
+        """
+        Say what the first bytes look like, or that there were none.
+        """
+        if reason.code.name == "handshake-timeout":
+            return reason
+        return whyNotFramed(self._handshake.received)
+
+    def sessionOver(self, reason: TunnelError) -> None:
+        """
+        Give the lease its time, or end what depends on this session alone.
+        """
+        if self._admitting is not None:
+            self._admitting.cancel()
+        if self._confirmations is not None:
+            self._confirmations.down(self._toldOfEnds)
+        self.tickets.close()
+        if self.direct is not None:
+            self.direct.close()
+        if self.lanes is not None:
+            self.lanes.close(reason)
+        self.laneOver(self)
+        if self._client is not None:
+            self._service.clients.leave(self._client)
+        if self.lease is not None:
+            self._service.leases.holderLost(self.lease, self)
+        if self._tunnel is not None:
+            if not self._tunnel.secretHash:
+                self._service.discard([self._tunnel], reason)
+            elif self._tunnel.clientSide is self:
+                self._tunnel.clientSide = None
+        if self.identity is not None and self.multiplexer is not None:
+            self._observer.clientGone(self._peer, self.identity, reason)
+        self.forgotten()
+
+    def forgotten(self) -> None:
+        """
+        It is none of the server's sessions any more.
+        """
+        if isinstance(self.factory, TunnelServerFactory):
+            self.factory.sessions.discard(self)
+
+    def confirmationsOf(self, whose: Lease | Tunnel) -> Confirmations:
+        """
+        Find what is told of the ends of somebody's streams.
+        """
+        made = Confirmations(self.reactor)
+        if not isinstance(self.factory, TunnelServerFactory):
+            return made
+        return self.factory.confirmations.setdefault(whose, made)
+
+    def _pong(self, streamId: int, payload: bytes) -> None:
+        """
+        Tell of the round trip, too.
+        """
+        answered = len(self._pings)
+        super()._pong(streamId, payload)
+        if len(self._pings) < answered and isinstance(
+            self.multiplexer, ExtendedMultiplexer
+        ):
+            self._observer.roundTripMeasured(self.multiplexer.roundTrip)
+
+
+def spareTickets(caller: Caller, count: int) -> list[str]:
+    """
+    Give a client tickets for connections that it dials ahead.
+
+    @param count: How many it would like.
+    @raise TunnelError: C{not-permitted} without a session that may have them.
+    """
+    session = caller.clientSide
+    direct = session.direct if isinstance(session, TunnelServerProtocol) else None
+    if direct is None or type(count) is not int or count < 1:
+        raise TunnelError("not-permitted", "this session has no direct streams")
+    return direct.grantSpares(count)
+
+
+def laneTickets(caller: Caller, count: int) -> list[str]:
+    """
+    Give a client tickets for further connections of its session.
+
+    @param count: How many it would like.
+    @raise TunnelError: C{not-permitted} without a session that may have them.
+    """
+    session = caller.clientSide
+    if not isinstance(session, TunnelServerProtocol) or not session.extended:
+        raise TunnelError("not-permitted", "only a session has lanes")
+    if type(count) is not int or count < 1:
+        raise TunnelError("bad-option", "count is a number from 1 up")
+    if session.lanes is None:
+        session.lanes = ServerLanes(session)
+    return session.lanes.grant(count)
+
+
+class TunnelServerFactory(ServerFactory[TunnelServerProtocol]):
+    """
+    Makes the sessions of a server.
+
+    @param reactor: Tells time.
+    @param service: The tunnel service that clients call.
+    @param authenticator: Who may connect; everybody, if it is left out.
+    @param limits: What a session may hold.
+    @param handshakeTimeout: Seconds that a client has for its handshake.
+
+    @ivar sessions: All connections, admitted or not.
+    @ivar webSockets: All WebSockets, of sessions and others.
+    @ivar zlayer: What those have in common that speak zlayer's dialect.
+    @ivar paths: Where datagrams can come past sessions, or C{None}.
+    @ivar confirmations: What clients are told of the ends of streams that have
+        left their sessions, by whose streams they are.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        service: TunnelService,
+        authenticator: Authenticator | None = None,
+        limits: Limits | None = None,
+        handshakeTimeout: float = HANDSHAKE_TIMEOUT,
+    ) -> None:
+        self.reactor = reactor
+        self.service = service
+        self.authenticator = authenticator or Authenticator()
+        self.limits = limits or Limits()
+        self.handshakeTimeout = handshakeTimeout
+        self.sessions: set[TunnelServerProtocol] = set()
+        self.confirmations: WeakKeyDictionary[Lease | Tunnel, Confirmations] = (
+            WeakKeyDictionary()
+        )
+        self.webSockets: set[object] = set()
+        self.zlayer = ZLayerSessions(reactor)
+        self.paths: ServerPaths | None = None
+        self._dispatcher = Dispatcher(
+            {
+                **methodsOf(service),
+                "spareTickets": spareTickets,
+                "laneTickets": laneTickets,
+            }.get
+        )
+        self._leaving: TunnelError | None = None
+
+    @property
+    def observer(self) -> ServerObserver:
+        """
+        Who is told what happens.
+        """
+        return self.service.observer
+
+    def buildProtocol(self, addr: IAddress | None) -> TunnelServerProtocol:
+        """
+        Make a session for a connection.
+        """
+        session = TunnelServerProtocol(
+            self.service,
+            self.authenticator,
+            self._dispatcher,
+            addr,  # type: ignore[arg-type]
+            self.reactor,
+            self.limits,
+            self.handshakeTimeout,
+        )
+        session.factory = self
+        if self._leaving is not None:
+            session.leave(self._leaving)
+        self.sessions.add(session)
+        return session
+
+    def leave(self, reason: TunnelError) -> None:
+        """
+        Take no new visitors and clients.
+        """
+        self._leaving = reason
+        for session in list(self.sessions):
+            session.leave(reason)
+
+    def streams(self) -> int:
+        """
+        How many streams the sessions carry now.
+        """
+        return sum(session.streams() for session in self.sessions)
+
+    def close(self, reason: TunnelError) -> None:
+        """
+        End all sessions.
+        """
+        for session in list(self.sessions):
+            session.fail(reason)
+        if self.paths is not None:
+            self.paths.close()

@@ -1,0 +1,566 @@
+"""
+What both roles of the framed protocol share: the handshake's beginning, the
+control channel, liveness and the end.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IReactorTime,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tristunnel.dataplane.answers import Answers
+from tristunnel.dataplane.kernel import boundUnsent, sinkFor
+from tristunnel.dataplane.probe import Probe
+from tristunnel.dataplane.sockets import tuneSocket
+from tristunnel.dialects.base.multiplexer import Limits, Multiplexer
+from tristunnel.dialects.framed.datagrams import DATAGRAMS, largestDatagram
+from tristunnel.dialects.framed.extended import ExtendedMultiplexer, reasonOf
+from tristunnel.errors import TunnelError
+from tristunnel.rpc.jsonrpc import Dispatcher, errorResponse
+from tristunnel.rpc.pending import PendingCalls
+from tristunnel.wire.framed import (
+    MAX_CONTROL,
+    MAX_DATAGRAM,
+    FrameDecoder,
+    FrameType,
+    HandshakeDecoder,
+    decodeCredit,
+    decodeObject,
+    encodeCredit,
+    encodeHandshake,
+    encodeObject,
+)
+
+if TYPE_CHECKING:
+    from tristunnel.dialects.base.stream import SessionStream
+
+__all__ = [
+    "DEADLINE",
+    "EXTENSION",
+    "HANDSHAKE_TIMEOUT",
+    "MOST_QUIET",
+    "PING_INTERVAL",
+    "QUIET",
+    "TICK",
+    "VERSION",
+    "FramedProtocol",
+    "extensionOffer",
+    "quietTime",
+]
+
+EXTENSION = "tristunnel"
+"""The key of the handshake's JSON under which the extension is negotiated."""
+
+VERSION = 1
+"""The version of the extension that this program speaks."""
+
+HANDSHAKE_TIMEOUT = 10.0
+"""Seconds in which a peer must have said who it is."""
+
+TICK = 5.0
+"""Seconds between two looks at the deadlines."""
+
+PING_INTERVAL = 20.0
+"""Seconds between pings: less than half of the 60 that proxies allow."""
+
+MOST_CALLS = 64
+"""Calls of the peer that are answered at the same time."""
+
+CALLS_AT_ONCE = 16
+"""Calls that are begun before others have their turn."""
+
+DEADLINE = 45.0
+"""Seconds of silence after which an extended peer is taken for dead."""
+
+QUIET = "quiet"
+"""The handshake's key for how long neither side shall send pings: what a client
+asks for, and what a server grants."""
+
+MOST_QUIET = 900.0
+"""Seconds of that, at the most."""
+
+
+def extensionOffer(limits: Limits) -> dict[str, object]:
+    """
+    What either side says of itself in the handshake.
+    """
+    return {
+        "streamWindow": limits.streamWindow,
+        "sessionWindow": limits.sessionWindow,
+        DATAGRAMS: MAX_DATAGRAM,
+    }
+
+
+def quietTime(offer: Mapping[str, object]) -> float:
+    """
+    Read for how long the peer wants to hear no pings.
+
+    @return: Seconds, 0 if it said nothing of it.
+    """
+    value = offer.get(QUIET)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return 0.0
+    return float(min(value, MOST_QUIET)) if 0 < value <= 1e6 else 0.0
+
+
+def _credit(offer: dict[str, object], key: str) -> int:
+    """
+    Read a window size from the peer's handshake.
+
+    @raise TunnelError: C{protocol-error}.
+    """
+    value = offer.get(key)
+    if type(value) is not int or not 0 <= value < 1 << 48:
+        raise TunnelError("protocol-error", f"the handshake's {key} is no size")
+    return value
+
+
+class FramedProtocol(Protocol):
+    """
+    One connection that speaks the framed protocol.
+
+    @param reactor: Tells time.
+    @param limits: What this side accepts.
+    @param dispatcher: Answers the peer's calls on the control channel.
+
+    @ivar multiplexer: The streams, once the handshake is over.
+    @ivar extended: Whether the extension was negotiated.
+    @ivar lost: Why the session is over, or C{None}.
+    """
+
+    _log = Logger()
+    transport: Any
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        limits: Limits | None = None,
+        dispatcher: Dispatcher | None = None,
+        handshakeTimeout: float = HANDSHAKE_TIMEOUT,
+    ) -> None:
+        self.reactor = reactor
+        self.limits = limits or Limits()
+        self.multiplexer: Multiplexer | None = None
+        self.extended = False
+        self.lost: TunnelError | None = None
+        self.handshakeTimeout = handshakeTimeout
+        self._dispatcher = dispatcher
+        self._calls = PendingCalls()
+        self._asked: deque[dict[str, object]] = deque()
+        self._answering = 0
+        self._next: IDelayedCall | None = None
+        self._answers: Answers | None = None
+        self._handshake = HandshakeDecoder()
+        self._decoder = FrameDecoder()
+        self._introduced = False
+        self._rest = b""
+        self._deadline: IDelayedCall | None = None
+        self._ticking: LoopingCall | None = None
+        self._lastHeard = 0.0
+        self._lastPing = 0.0
+        self._pings: dict[int, float] = {}
+        self._quietUntil = float("-inf")
+        self._ended = False
+        self._probe = Probe(reactor, self._sendPing)
+
+    # The connection
+
+    def connectionMade(self) -> None:
+        """
+        Begin to wait for the peer's handshake.
+        """
+        tuneSocket(self.transport)
+        self._deadline = self.reactor.callLater(
+            self.handshakeTimeout, self._handshakeLate
+        )
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Take bytes of the handshake, or frames.
+        """
+        if self._ended:
+            return
+        try:
+            if self.multiplexer is not None:
+                self._lastHeard = self.reactor.seconds()
+                if self._probe.open:
+                    self._probe.heard()
+                self.multiplexer.framesArrived(self._decoder.feed(data))
+            elif self._introduced:
+                # Frames behind the handshake, before it was answered. The
+                # transport is paused, so this is one read at the most.
+                self._rest += data
+            else:
+                self._handshakeBytes(data)
+        except TunnelError as error:
+            self.fail(error)
+
+    def _handshakeBytes(self, data: bytes) -> None:
+        """
+        Take bytes until the first message is whole.
+        """
+        whole = self._handshake.feed(data)
+        if whole is not None:
+            message, self._rest = whole
+            self._introduced = True
+            self.handshakeReceived(message)
+
+    def handshakeReceived(self, message: dict[str, object]) -> None:
+        """
+        The peer's first message is there.
+        """
+        raise NotImplementedError
+
+    def _handshakeLate(self) -> None:
+        """
+        The peer said too little for too long.
+        """
+        self._deadline = None
+        self.fail(
+            TunnelError(
+                "handshake-timeout",
+                f"no complete handshake within {self.handshakeTimeout:g} s",
+            )
+        )
+
+    def _stopDeadline(self) -> None:
+        """
+        The peer is in time.
+        """
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None
+
+    def sendHandshake(self, message: dict[str, object]) -> None:
+        """
+        Send our first message.
+        """
+        self.transport.write(encodeHandshake(message))
+
+    def establish(self, multiplexer: Multiplexer) -> None:
+        """
+        The handshake is over: let streams pass.
+        """
+        self._stopDeadline()
+        self.multiplexer = multiplexer
+        self._lastHeard = self._lastPing = self.reactor.seconds()
+        boundUnsent(self.transport)
+        self._answers = multiplexer.answers = Answers(
+            self.reactor, self.transport, multiplexer.holds, self._stalled
+        )
+        self._answers.passTo(multiplexer)
+        self._answers.taken = self._answerCalls
+        if isinstance(multiplexer, ExtendedMultiplexer):
+            self.extended = True
+            multiplexer.handle(FrameType.CONTROL, self._control)
+            multiplexer.handle(FrameType.PING, self._ping)
+            multiplexer.handle(FrameType.PONG, self._pong)
+            multiplexer.handle(FrameType.GOAWAY, self._goaway)
+            self._sendPing()
+        self._ticking = LoopingCall(self._tick)
+        self._ticking.clock = self.reactor
+        self._ticking.start(TICK, now=False)
+        rest, self._rest = self._rest, b""
+        if rest:
+            self.dataReceived(rest)
+
+    def extendedMultiplexer(
+        self,
+        offer: dict[str, object],
+        isServer: bool,
+        opened: Callable[[SessionStream, dict[str, object]], None],
+    ) -> ExtendedMultiplexer:
+        """
+        Make the streams of an extended session.
+
+        @param offer: What the peer said under L{EXTENSION}.
+        @raise TunnelError: C{protocol-error}.
+        """
+        multiplexer = ExtendedMultiplexer(
+            sinkFor(self.transport),
+            self.reactor.seconds,
+            opened,
+            self.limits,
+            isServer,
+            _credit(offer, "streamWindow"),
+            _credit(offer, "sessionWindow"),
+        )
+        multiplexer.datagrams.largest = largestDatagram(offer)
+        multiplexer.callLater = self.reactor.callLater
+        return multiplexer
+
+    # The control channel
+
+    def call(self, method: str, **params: object) -> Deferred[object]:
+        """
+        Call a method of the peer.
+
+        @return: Its result; fails with L{TunnelError} or
+            L{RemoteError<tristunnel.rpc.pending.RemoteError>}, also when the
+            session ends first.
+        """
+        request, result = self._calls.call(method, params)
+        self._sendControl(request)
+        return result
+
+    def notify(self, method: str, **params: object) -> None:
+        """
+        Tell the peer something, without an answer.
+        """
+        self._sendControl({"jsonrpc": "2.0", "method": method, "params": params})
+
+    def _sendControl(self, message: object) -> None:
+        """
+        Send a control frame.
+        """
+        if self.multiplexer is None or not isinstance(message, dict):
+            return
+        payload = encodeObject(message)
+        if len(payload) > MAX_CONTROL:
+            refusal = TunnelError(
+                "limit-reached", "the answer is too long for a frame; ask over HTTP"
+            )
+            payload = encodeObject(errorResponse(message.get("id"), refusal))
+        self.multiplexer.sendFrame(0, FrameType.CONTROL, payload)
+
+    def _control(self, streamId: int, payload: bytes) -> None:
+        """
+        A control frame: an answer to us, or a call.
+        """
+        message = decodeObject(payload)
+        if "method" not in message:
+            self._calls.answered(message)
+        elif self._dispatcher is not None:
+            self._asked.append(message)
+            if len(self._asked) > MOST_CALLS and self.multiplexer is not None:
+                self.multiplexer.holds.hold("calls")
+            if self._next is None:
+                self._answerCalls()
+
+    def _answerCalls(self) -> None:
+        """
+        Answer the calls that came, as far as their answers are taken: one read
+        may hold a thousand calls, whose answers are long.
+        """
+        self._callNoMore()
+        begun = 0
+        while (
+            self._asked
+            and begun < CALLS_AT_ONCE
+            and self._answering < MOST_CALLS
+            and self._dispatcher is not None
+            and self._answers is not None
+            and self._answers.room
+            and not self._ended
+        ):
+            begun += 1
+            self._answering += 1
+            message = self._asked.popleft()
+            answer = self._dispatcher.dispatchObject(self.caller(), message)
+            answer.addCallback(self._sendControl)
+            answer.addErrback(
+                lambda failure: self._log.failure("A call failed", failure)
+            )
+            if answer.called:
+                self._answering -= 1
+            else:
+                answer.addBoth(self._answeredLate)
+        if begun == CALLS_AT_ONCE and self._asked and not self._ended:
+            self._next = self.reactor.callLater(0, self._answerCalls)
+        if len(self._asked) <= MOST_CALLS and self.multiplexer is not None:
+            self.multiplexer.holds.release("calls")
+
+    def _callNoMore(self) -> None:
+        """
+        Have no calls answered later.
+        """
+        if self._next is not None and self._next.active():
+            self._next.cancel()
+        self._next = None
+
+    def _answeredLate(self, result: object) -> None:
+        """
+        A call was answered that had to wait.
+        """
+        self._answering -= 1
+        if self._next is None:
+            self._answerCalls()
+
+    def caller(self) -> object:
+        """
+        As whom the peer calls our methods.
+        """
+        return self
+
+    # Liveness
+
+    def _tick(self) -> None:
+        """
+        Look at the deadlines.
+        """
+        if self.multiplexer is None:
+            return
+        self.multiplexer.tick()
+        if not self.extended:
+            return
+        now = self.reactor.seconds()
+        if now < self._quietUntil:
+            self._lastHeard = now
+        elif now - self._lastHeard > DEADLINE:
+            self.fail(
+                TunnelError("session-lost", f"nothing was heard for {DEADLINE:g} s")
+            )
+        elif now - self._lastPing >= PING_INTERVAL:
+            self._sendPing()
+
+    def stayQuiet(self, seconds: float) -> None:
+        """
+        Send no pings for a while, and expect none: so that a client can find out
+        how long a connection may be silent on its way.
+        """
+        self._quietUntil = self.reactor.seconds() + seconds
+        below = getattr(self.transport, "stayQuiet", None)
+        if below is not None:
+            below(seconds)
+
+    def _sendPing(self) -> None:
+        """
+        Ask for a sign of life, and measure the round trip.
+        """
+        if self.multiplexer is not None:
+            token = secrets.randbits(64)
+            self._lastPing = self.reactor.seconds()
+            self._pings = {token: self._lastPing}
+            self.multiplexer.sendFrame(0, FrameType.PING, encodeCredit(token))
+
+    def _ping(self, streamId: int, payload: bytes) -> None:
+        """
+        Answer a ping.
+        """
+        decodeCredit(payload)
+        if self.multiplexer is not None and self._answers is not None:
+            send = self.multiplexer.sendFrame
+            self._answers.latest(partial(send, 0, FrameType.PONG, payload))
+
+    def _pong(self, streamId: int, payload: bytes) -> None:
+        """
+        Take the measure of the round trip.
+        """
+        sent = self._pings.pop(decodeCredit(payload), None)
+        if sent is not None and isinstance(self.multiplexer, ExtendedMultiplexer):
+            self.multiplexer.roundTrip = self.reactor.seconds() - sent
+
+    # The end
+
+    def goAway(self, reason: TunnelError) -> None:
+        """
+        Tell an extended peer that no new streams come, and why.
+        """
+        if self.extended and self.multiplexer is not None:
+            message: dict[str, object] = {
+                "code": reason.code.name,
+                "message": reason.message,
+            }
+            if reason.retryAfter is not None:
+                message["retryAfter"] = reason.retryAfter
+            self.multiplexer.sendFrame(0, FrameType.GOAWAY, encodeObject(message))
+
+    def _goaway(self, streamId: int, payload: bytes) -> None:
+        """
+        The peer is about to leave.
+        """
+        self.peerLeaves(reasonOf(decodeObject(payload), "shutting-down"))
+
+    def peerLeaves(self, reason: TunnelError) -> None:
+        """
+        The peer sends no new streams and leaves when the last has ended.
+        """
+
+    def fail(self, reason: TunnelError) -> None:
+        """
+        End the session because of C{reason}.
+        """
+        if self.lost is None:
+            self.lost = reason
+        self.goAway(reason)
+        self.close()
+
+    def _stalled(self, reason: TunnelError) -> None:
+        """
+        The peer takes nothing, so that it could be told nothing.
+        """
+        if self.lost is None:
+            self.lost = reason
+        self.transport.abortConnection()
+
+    def close(self) -> None:
+        """
+        Close the connection after what is written; a peer that does not take
+        it in time is cut off.
+        """
+        if self._ended or self.transport is None:
+            return
+        if self.multiplexer is not None:
+            self.multiplexer.flush()
+        if self._answers is None:
+            self.transport.unregisterProducer()
+        else:
+            self._answers.stop()
+        # While reading is paused, TLS would not see the peer's goodbye.
+        self.transport.resumeProducing()
+        self.transport.loseConnection()
+        self._end(self.lost or TunnelError("session-lost", "the session was closed"))
+        self._deadline = self.reactor.callLater(
+            self.handshakeTimeout, self.transport.abortConnection
+        )
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The connection is gone.
+        """
+        self._stopDeadline()
+        if self.lost is None:
+            self.lost = self.whyLost(reason)
+        self._end(self.lost)
+
+    def whyLost(self, reason: Failure) -> TunnelError:
+        """
+        Say in one line how the connection ended.
+        """
+        return TunnelError("session-lost", str(reason.getErrorMessage()))
+
+    def _end(self, reason: TunnelError) -> None:
+        """
+        Let go of everything, once.
+        """
+        if self._ended:
+            return
+        self._ended = True
+        self.lost = reason
+        self._probe.close()
+        self._stopDeadline()
+        if self._ticking is not None and self._ticking.running:
+            self._ticking.stop()
+        if self.multiplexer is not None:
+            self.multiplexer.close(reason)
+        self._calls.abandon(reason)
+        self._callNoMore()
+        self.sessionOver(reason)
+
+    def sessionOver(self, reason: TunnelError) -> None:
+        """
+        Called once, when the session is over or will never be.
+        """

@@ -1,0 +1,3 @@
+"""
+tcp-ws-tunnel's relay: a host and a visitor, joined.
+"""

@@ -1,0 +1,335 @@
+"""
+Raw WebSockets: tunnels whose ends they are, and the rooms of a relay.
+
+C{/host/...} is where clients' ends come, C{/client/...} where visitors do. A
+name below is a tunnel's own, part of its URI or address, or a room's. A room
+is a tunnel too: made by whoever comes first, and over when everybody has left.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from twisted.internet.defer import succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tristunnel.auth.realm import Identity
+from tristunnel.dataplane.descriptors import RESERVE
+from tristunnel.errors import TunnelError
+from tristunnel.http.callers import HTTPCallers
+from tristunnel.interfaces import End
+from tristunnel.model.policy import VisitorPolicy
+from tristunnel.model.rendezvous import Rendezvous
+from tristunnel.model.tunnel import Tunnel
+from tristunnel.service.raw import UNCLAIMED, RawClientSide
+from tristunnel.util.addresses import addressText
+from tristunnel.websocket.connection import Connection, Receiver
+from tristunnel.websocket.end import WebSocketEnd
+from tristunnel.websocket.page import Visit
+
+if TYPE_CHECKING:
+    from tristunnel.model.options import TunnelOptions
+    from tristunnel.service.tunnel_service import Caller, TunnelService
+
+__all__ = ["Meetings", "WebSocketListeners"]
+
+CLIENTS = "host"
+"""The page of clients' ends, by tcp-ws-tunnel's name for it."""
+
+VISITORS = "client"
+"""The page of visitors, likewise."""
+
+PATIENCE = 600.0
+"""Seconds that a visitor waits in a room for a host."""
+
+WAITING = 256
+"""Visitors, or hosts, that may wait in a room."""
+
+MOST_ROOMS = 1024
+"""Rooms at once."""
+
+
+class _Place:
+    """
+    An L{IListener<tristunnel.interfaces.IListener>} that is a path.
+
+    @param leave: Forgets it.
+
+    @ivar path: The path.
+    """
+
+    def __init__(self, path: str, leave: Callable[[], object]) -> None:
+        self.path = path
+        self._leave = leave
+
+    @property
+    def address(self) -> tuple[str, str, int]:
+        """
+        A scheme; interface and port are the server's.
+        """
+        return ("ws", "", 0)
+
+    def close(self) -> Awaitable[object]:
+        """
+        Let nobody in any more.
+        """
+        self._leave()
+        return succeed(None)
+
+
+class _Guest(WebSocketEnd):
+    """
+    An end whose leaving is noticed, and which ends with its owner's token.
+    """
+
+    def __init__(
+        self,
+        arrived: Callable[[WebSocketEnd], None],
+        left: Callable[[], None],
+        identity: Identity,
+    ) -> None:
+        super().__init__(arrived, announces=True)
+        self._leftRoom = left
+        self._grant = identity.grant
+
+    def opened(self, connection: Connection) -> None:
+        """
+        The guest is here, for as long as its token is good.
+        """
+        super().opened(connection)
+        if self._grant is not None:
+            self._grant.watch(self.shed)
+
+    def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
+        """
+        The guest is gone.
+        """
+        super().connectionLost(reason, failure)
+        if self._grant is not None:
+            self._grant.unwatch(self.shed)
+        self._leftRoom()
+
+
+class _Room(Rendezvous):
+    """
+    Where hosts and visitors wait for each other.
+
+    @ivar tunnel: The room as a tunnel.
+    @ivar claimed: Whether it is known whose it is.
+    @ivar guests: Connections that are in it.
+    """
+
+    tunnel: Tunnel
+
+    def __init__(
+        self, service: TunnelService, forget: Callable[[], object], claimed: bool
+    ) -> None:
+        super().__init__(service.reactor, PATIENCE, waiting=WAITING)
+        self.claimed = claimed
+        self.guests = 0
+        self._service = service
+        self._forget = forget
+
+    def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
+        """
+        The room is over.
+        """
+        self._forget()
+        super().tunnelClosed(tunnel, reason)
+
+    def enter(self) -> None:
+        """
+        Somebody comes.
+        """
+        self.guests += 1
+
+    def leave(self) -> None:
+        """
+        Somebody has left.
+        """
+        self.guests -= 1
+        if not self.guests:
+            self._forget()
+            self._service.discard(
+                [self.tunnel], TunnelError("closed", "everybody has left the room")
+            )
+
+
+class Meetings:
+    """
+    All raw WebSockets of a server.
+
+    @param service: Whose tunnels they belong to.
+    @param callers: Finds out who a request is from.
+    """
+
+    _log = Logger()
+
+    def __init__(self, service: TunnelService, callers: HTTPCallers) -> None:
+        self._service = service
+        self._callers = callers
+        self._clients: dict[str, Callable[[End], None]] = {}
+        self._visitors: dict[str, Callable[[End, str], None]] = {}
+        self._rooms: dict[str, _Room] = {}
+
+    def awaited(self, source: str) -> int:
+        """
+        For how many connections at once there is room, wherever they come from.
+        However many rooms there are, that one address could keep the places of all
+        others is not wanted.
+        """
+        known = self._clients or self._visitors
+        if known or any(room.claimed for room in self._rooms.values()):
+            return WAITING
+        return 0
+
+    # Tunnels
+
+    def via(
+        self,
+        service: TunnelService,
+        tunnel: Tunnel,
+        caller: Caller,
+        options: TunnelOptions,
+    ) -> None:
+        """
+        Have the tunnel's client ends be WebSockets; who has the URI may
+        connect, as with other raw tunnels.
+        """
+        name = secrets.token_urlsafe(16)
+        tunnel.visitorLimit = options.visitors or 1
+        tunnel.clientSide = side = RawClientSide(service, tunnel)
+        self._clients[name] = side.clientArrived
+        tunnel.clientListener = _Place(
+            f"/{CLIENTS}/{name}", lambda: self._clients.pop(name, None)
+        )
+        if not options.ttl:
+            service.keepWhile(tunnel, UNCLAIMED, side.served)
+        tunnel.uri = f"{caller.web}/{CLIENTS}/{name}"
+
+    def listen(self, arrived: Callable[[End, str], None]) -> _Place:
+        """
+        Have visitors come by WebSocket.
+        """
+        name = secrets.token_urlsafe(16)
+        self._visitors[name] = arrived
+        return _Place(f"/{VISITORS}/{name}", lambda: self._visitors.pop(name, None))
+
+    # Pages
+
+    async def receiveClient(self, visit: Visit) -> Receiver:
+        """
+        A client's end comes.
+        """
+        RESERVE.checkSession()
+        arrived = self._clients.get(visit.name)
+        if arrived is not None:
+            return WebSocketEnd(arrived, announces=True)
+        caller = await self._callers.withQuery(visit.request)
+        known = self._rooms.get(visit.name)
+        if known is None or not known.claimed:
+            self._service.rights.checkRoom(caller.identity)
+        room = self._room(visit.name, caller, True)
+        if room is not known or not room.claimed:
+            room.claimed = True
+            room.tunnel.owner = caller.identity
+            # Whoever came first may have called this server by any name.
+            room.tunnel.hostname, room.tunnel.web = caller.host, caller.web
+            self._service.rights.opened(room.tunnel, self._service.discard)
+            # Whoever waits came when the room was nobody's.
+            self._service.house.refresh(room.tunnel)
+            self._service.house.endDenied(room.tunnel)
+        elif room.tunnel.owner != caller.identity:
+            raise TunnelError("not-permitted", "the room is another client's")
+        room.enter()
+        return _Guest(room.clientArrived, room.leave, caller.identity)
+
+    async def receiveVisitor(self, visit: Visit) -> Receiver:
+        """
+        A visitor comes. The tunnel would say so too, but only when the
+        WebSocket is open.
+        """
+        RESERVE.checkVisitor()
+        address = addressText(visit.peer)
+        arrived = self._visitors.get(visit.name)
+        if arrived is not None:
+            toTunnel = arrived
+            return WebSocketEnd(lambda end: toTunnel(end, address), announces=True)
+        caller = await self._callers.withQuery(visit.request)
+        room = self._room(visit.name, caller, False)
+        room.enter()
+        return _Guest(
+            lambda end: room.tunnel.visitorArrived(end, address),
+            room.leave,
+            caller.identity,
+        )
+
+    def _room(self, name: str, caller: Caller, claimed: bool) -> _Room:
+        """
+        Find a room, or make it.
+
+        @raise TunnelError: C{unknown-tunnel} if the name is none,
+            C{limit-reached}.
+        """
+        room = self._rooms.get(name)
+        if room is not None:
+            return room
+        if len(name) > 64 or not all(c.isalnum() or c in "-_." for c in name):
+            raise TunnelError(
+                "unknown-tunnel",
+                "a room's name has at most 64 letters, digits, '-', '_' and '.'",
+            )
+        if len(self._rooms) >= MOST_ROOMS:
+            raise TunnelError("limit-reached", "there are too many rooms")
+        service = self._service
+        room = _Room(service, lambda: self._rooms.pop(name, None), claimed)
+        path = f"/{quote(name)}" if name else ""
+        room.tunnel = tunnel = Tunnel(
+            id=secrets.token_hex(8),
+            owner=caller.identity,
+            clientSide=room,
+            observer=service.observer,
+            seconds=service.reactor.seconds,
+            uri=f"{caller.web}/{CLIENTS}{path}",
+            hostname=caller.host,
+            web=caller.web,
+            listener=_Place(f"/{VISITORS}{path}", lambda: None),
+        )
+        service.house.apply(tunnel, VisitorPolicy())
+        self._rooms[name] = room
+        service.enter(tunnel).addErrback(
+            lambda failure: self._log.failure("A room is in no list", failure)
+        )
+        service.observer.tunnelCreated(tunnel)
+        return room
+
+
+class WebSocketListeners:
+    """
+    Opens paths for visitors, as
+    L{Listeners<tristunnel.service.tunnel_service.Listeners>} opens ports.
+
+    @param meetings: Where they are.
+    """
+
+    def __init__(self, meetings: Meetings) -> None:
+        self._meetings = meetings
+
+    def open(
+        self, port: int, prefer: int, arrived: Callable[[End, str], None]
+    ) -> _Place:
+        """
+        Let visitors in.
+
+        @param port: Must be 0, as the port is the server's own.
+        @raise TunnelError: C{bad-option}.
+        """
+        if port:
+            raise TunnelError(
+                "bad-option", "listener 'ws' has a path and no port; leave port out"
+            )
+        return self._meetings.listen(arrived)

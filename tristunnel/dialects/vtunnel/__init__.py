@@ -1,0 +1,3 @@
+"""
+vtunnel's JSON messages over a WebSocket.
+"""

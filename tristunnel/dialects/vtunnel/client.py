@@ -1,0 +1,288 @@
+"""
+vtunnel's dialect at the client: a session with a vtunnel server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from tristunnel.dialects.base.multiplexer import Limits
+from tristunnel.dialects.vtunnel.session import (
+    TextLink,
+    VTunnelClientSide,
+    VTunnelSession,
+)
+from tristunnel.errors import TunnelError
+from tristunnel.forwards.service_connector import ServiceConnector
+from tristunnel.model.observer import ClientObserver
+from tristunnel.util.hosts import hostAndPort
+from tristunnel.wire.vtunnel import (
+    CONNECT,
+    LISTEN,
+    LISTEN_ERR,
+    LISTEN_OK,
+    PING,
+    PONG,
+    Message,
+)
+
+if TYPE_CHECKING:
+    from tristunnel.dialects.base.stream import SessionStream
+    from tristunnel.forwards.forward import Forward
+
+__all__ = ["VTunnelClientSession"]
+
+ANSWER_TIME = 2.0
+"""Seconds after which a server that does not answer requests is taken for an
+early one, which never does."""
+
+ASK_AGAIN = 15.0
+"""Seconds after which a port that was refused is asked for again."""
+
+
+class VTunnelClientSession(VTunnelSession):
+    """
+    A session with a vtunnel server.
+
+    @param reactor: Tells time.
+    @param forwards: What to offer, each at a port of the server.
+    @param observer: Told what happens.
+    @param host: The server, in tunnels' addresses.
+    @param pingInterval: Seconds between the messages that keep a later server
+        from hanging up, which it does after 60 s; 0 for none.
+
+    @ivar maybeMute: Whether a server that says nothing at all may be an early
+        one, which answers no pings. Otherwise it is dead after two of them.
+    @ivar mute: Whether this session ended for that.
+    """
+
+    multiplexer: VTunnelClientSide | None
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        forwards: Sequence[Forward],
+        observer: ClientObserver | None = None,
+        host: str = "localhost",
+        pingInterval: float = 30.0,
+        limits: Limits | None = None,
+    ) -> None:
+        super().__init__(reactor, limits)
+        self.leaving: TunnelError | None = None
+        self._forwards = {forward.port: forward for forward in forwards}
+        self._observer = observer or ClientObserver()
+        self._host = host
+        self._pingInterval = pingInterval
+        self._connector = ServiceConnector(reactor, self._observer)
+        self._waitingOver: list[Deferred[TunnelError]] = []
+        self._timers: dict[object, IDelayedCall] = {}
+        self._answers = False
+        self.maybeMute = False
+        self.mute = False
+        self._heard = self._ponged = False
+        self._kinds = {
+            CONNECT: self._connect,
+            LISTEN_OK: self._listenOK,
+            LISTEN_ERR: self._listenErr,
+            PONG: self._pong,
+        }
+
+    def makeMultiplexer(self, link: TextLink) -> VTunnelClientSide:
+        """
+        Make the streams.
+        """
+        return VTunnelClientSide(
+            link,
+            self.reactor.seconds,
+            self._opened,
+            self.limits,
+            self.reactor.callLater,
+        )
+
+    def whenOver(self) -> Deferred[TunnelError]:
+        """
+        Wait for the end of the session.
+
+        @return: Fires with the reason.
+        """
+        waiting: Deferred[TunnelError] = Deferred()
+        if self.lost is not None:
+            waiting.callback(self.lost)
+        else:
+            self._waitingOver.append(waiting)
+        return waiting
+
+    @property
+    def transport(self) -> Any:
+        """
+        What it goes over.
+        """
+        return self.connection
+
+    # Asking
+
+    def opened(self, connection: object) -> None:
+        """
+        Ask for our ports.
+        """
+        super().opened(connection)
+        self._observer.connected(self.connection.peerAddress)
+        self._observer.acknowledged("vtunnel")
+        for port in self._forwards:
+            self._ask(port)
+        self._later(None, ANSWER_TIME, self._noAnswer)
+        if self._pingInterval > 0:
+            self._later(PONG, 2 * self._pingInterval, self._noPong)
+        self._schedulePing()
+
+    def textReceived(self, text: bytes) -> None:
+        """
+        A message came: the server is alive.
+        """
+        self._heard = True
+        timer = self._timers.get(PONG)
+        if timer is not None and timer.active():
+            timer.reset(2 * self._pingInterval)
+        super().textReceived(text)
+
+    def _pong(self, message: Message) -> None:
+        """
+        The server is one that answers pings.
+        """
+        self._ponged = True
+
+    def _noPong(self) -> None:
+        """
+        Nothing came for two pings. Servers of before 13 February 2026 answer
+        none, and say nothing either until the first visitor comes.
+        """
+        if self._ponged or not (self._heard or self.maybeMute):
+            self.mute = not self._ponged
+            why = f"the server said nothing for {2 * self._pingInterval:g} s"
+            if self.mute:
+                why += "; if it answers no pings, it will not be asked to again"
+            self.fail(TunnelError("session-lost", why))
+        else:
+            self._later(PONG, 2 * self._pingInterval, self._noPong)
+
+    def _ask(self, port: int) -> None:
+        """
+        Ask for a port.
+        """
+        self._send(Message(LISTEN, port=port))
+
+    def _send(self, message: Message) -> None:
+        """
+        Send a message.
+        """
+        TextLink(self.connection).sendMessage(message)
+
+    def _schedulePing(self) -> None:
+        """
+        Send a sign of life later.
+        """
+        if self._pingInterval > 0:
+            self._later(PING, self._pingInterval, self._ping)
+
+    def _ping(self) -> None:
+        """
+        Send a sign of life; the early server skips it.
+        """
+        self._send(Message(PING))
+        self._schedulePing()
+
+    def _later(self, name: object, seconds: float, then: object, *args: object) -> None:
+        """
+        Have C{then} called, unless the session ends before.
+        """
+        self._timers[name] = self.reactor.callLater(
+            seconds,
+            then,  # type: ignore[arg-type]
+            *args,
+        )
+
+    def _noAnswer(self) -> None:
+        """
+        An early server: what was asked for is there, for all we can know.
+        """
+        if not self._answers:
+            for port in self._forwards:
+                self._ready(port)
+
+    def _ready(self, port: int) -> None:
+        """
+        A port is open.
+        """
+        address = f"tcp://{hostAndPort(self._host, port)}"
+        self._observer.tunnelReady(address, self._forwards[port].target)
+
+    # What the server says
+
+    def _listenOK(self, message: Message) -> None:
+        """
+        We have a port.
+        """
+        self._answers = True
+        if message.port in self._forwards:
+            self._ready(message.port)
+
+    def _listenErr(self, message: Message) -> None:
+        """
+        We do not have a port.
+        """
+        self._answers = True
+        forward = self._forwards.get(message.port)
+        if forward is not None:
+            self._observer.tunnelFailed(
+                forward.wanted, TunnelError("port-taken", message.error)
+            )
+            self._later(message.port, ASK_AGAIN, self._ask, message.port)
+
+    def _connect(self, message: Message) -> None:
+        """
+        A visitor came.
+        """
+        if self.multiplexer is not None:
+            self.multiplexer.connectArrived(message)
+
+    def _opened(self, stream: SessionStream, info: dict[str, object]) -> None:
+        """
+        Connect a visitor to its service.
+        """
+        forward = self._forwards.get(int(str(info["port"])))
+        if forward is None:
+            stream.reset(TunnelError("unknown-tunnel", "nobody asked for that port"))
+        elif self.multiplexer is not None:
+            endpoint: Any = forward.endpoint
+            self._connector.connect(
+                stream, forward.target, endpoint, self.multiplexer.accept
+            )
+
+    # The end
+
+    def goAway(self, reason: TunnelError) -> None:
+        """
+        The dialect has no word for it.
+        """
+
+    def close(self) -> None:
+        """
+        Leave.
+        """
+        if self.connection is not None:
+            self.connection.close()
+
+    def sessionOver(self, reason: TunnelError) -> None:
+        """
+        Tell whoever waits.
+        """
+        for timer in self._timers.values():
+            if timer.active():
+                timer.cancel()
+        waiting, self._waitingOver = self._waitingOver, []
+        for each in waiting:
+            each.callback(reason)

@@ -1,0 +1,3 @@
+"""
+zlayer's binary messages over WebSockets.
+"""

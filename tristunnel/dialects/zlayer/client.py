@@ -1,0 +1,515 @@
+"""
+zlayer's dialect at the client: a session with a zlayer server.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID, uuid4
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from tristunnel.dataplane.descriptors import RESERVE
+from tristunnel.dialects.base.multiplexer import Limits
+from tristunnel.dialects.zlayer.data_end import DataEnd, DataFlow
+from tristunnel.dialects.zlayer.messages import MessageSession
+from tristunnel.dialects.zlayer.reasons import IN_USE, reasonIn
+from tristunnel.errors import TunnelError
+from tristunnel.forwards.service_connector import ServiceConnector
+from tristunnel.forwards.udp import UDPConnector, UDPService
+from tristunnel.model.observer import ClientObserver
+from tristunnel.util.hosts import hostAndPort
+from tristunnel.util.log_limiter import BoundedLog
+from tristunnel.wire.zlayer import (
+    MAX_MESSAGE,
+    TCP,
+    UDP,
+    Auth,
+    AuthFail,
+    AuthOk,
+    Connect,
+    ConnectAck,
+    ConnectFail,
+    Disconnect,
+    Heartbeat,
+    HeartbeatAck,
+    Message,
+    Register,
+    RegisterFail,
+    RegisterOk,
+    decodeMessage,
+    encodeMessage,
+)
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IStreamClientEndpoint
+    from twisted.python.failure import Failure
+
+    from tristunnel.dataplane.sockets import SocketEnd
+    from tristunnel.forwards.forward import Forward
+    from tristunnel.interfaces import Closed, End
+    from tristunnel.websocket.connection import Receiver
+
+__all__ = ["AUTH_TIME", "OpenData", "ZLayerClientSession", "registerOf"]
+
+AUTH_TIME = 10.0
+"""Seconds in which a server must answer our token."""
+
+ASK_AGAIN = 15.0
+"""Seconds after which a service that was refused is registered again."""
+
+SWEEP = 64
+"""Visitors who may have left before they are forgotten, at least."""
+
+OpenData = Callable[[UUID, "Receiver"], "Deferred[object]"]
+"""Opens a visitor's data connection: fires when it is open."""
+
+
+def registerOf(forward: Forward) -> Register:
+    """
+    Say what a forward offers. zlayer's services have names, so those that
+    were given none are called after their port.
+    """
+    kind = UDP if forward.isUDP else TCP
+    port = re.search(r":(\d+)$", forward.target)
+    local = int(port[1]) if port is not None and int(port[1]) < 65536 else 0
+    default = f"{'udp' if forward.isUDP else 'tcp'}-{forward.port or local}"
+    return Register(forward.name or default, kind, local, forward.port)
+
+
+class _Announced:
+    """
+    A visitor whose data connection is not open yet: what stands for it while
+    its service is being reached.
+    """
+
+    def __init__(self, refuse: Callable[[TunnelError], None]) -> None:
+        self.over = False
+        self.received = 0
+        self.failure = TunnelError("session-lost", "there was no data connection")
+        self._refuse = refuse
+
+    def whileWaiting(self, left: Closed) -> None:
+        """
+        zlayer does not tell when an announced visitor leaves.
+        """
+
+    def reset(self, reason: TunnelError) -> None:
+        """
+        The service was not reached.
+        """
+        if not self.over:
+            self.over = True
+            self._refuse(reason)
+
+    def abandon(self) -> None:
+        """
+        The visitor has its data connection.
+        """
+        self.over = True
+
+    def join(self, peer: End, closed: Closed) -> None:
+        """
+        The visitor's data connection failed.
+        """
+        self.over = True
+        peer.reset(self.failure)
+        closed(self.failure)
+
+
+class ZLayerClientSession(MessageSession):
+    """
+    The L{Receiver<tristunnel.websocket.connection.Receiver>} of a control
+    connection with a zlayer server.
+
+    @param reactor: Tells time.
+    @param forwards: What to offer.
+    @param token: Says who we are.
+    @param openData: Opens data connections.
+    @param observer: Told what happens.
+    @param host: The server, in tunnels' addresses.
+    @param limits: How many visitors there may be.
+
+    @ivar lost: Why the session is over, or C{None}.
+    @ivar leaving: Why the server is about to go, or C{None}.
+    @ivar refused: Whether the server did not let us in.
+    """
+
+    _log = Logger(namespace="tristunnel.client")
+
+    peersName = "the server"
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        forwards: Sequence[Forward],
+        token: str,
+        openData: OpenData,
+        observer: ClientObserver | None = None,
+        host: str = "localhost",
+        limits: Limits | None = None,
+    ) -> None:
+        self.lost: TunnelError | None = None
+        self.leaving: TunnelError | None = None
+        self.refused = False
+        # What the client service looks at.
+        self.multiplexer = self
+        self.connection: Any = None
+        self._reactor = reactor
+        self._forwards = list(forwards)
+        self._token = token
+        self._openData = openData
+        self._observer = observer or ClientObserver()
+        self._host = host
+        self._bounded = BoundedLog(reactor.seconds, reactor.callLater)
+        self._connector = ServiceConnector(reactor, self._observer)
+        self._udpConnector = UDPConnector(self._observer)
+        self._asked: deque[Forward] = deque()
+        self._services: dict[UUID, Forward] = {}
+        self._limits = limits or Limits()
+        self._announced: set[_Announced] = set()
+        self._sweepAt = SWEEP
+        self._visitors: set[Any] = set()
+        self._openings: set[Deferred[object]] = set()
+        self._goingAway: TunnelError | None = None
+        self._in = False
+        self._over = False
+        self._timers: set[IDelayedCall] = set()
+        self._waitingOver: list[Deferred[TunnelError]] = []
+        self._take: dict[type[Message], Callable[[Any], None]] = {
+            RegisterOk: self._registered,
+            RegisterFail: self._notRegistered,
+            Connect: self._visitor,
+            Heartbeat: lambda message: self._send(HeartbeatAck(message.time)),
+            HeartbeatAck: lambda message: None,
+            Disconnect: self._disconnected,
+        }
+
+    def whenOver(self) -> Deferred[TunnelError]:
+        """
+        Wait for the end of the session.
+
+        @return: Fires with the reason.
+        """
+        waiting: Deferred[TunnelError] = Deferred()
+        if self._over and self.lost is not None:
+            waiting.callback(self.lost)
+        else:
+            self._waitingOver.append(waiting)
+        return waiting
+
+    @property
+    def transport(self) -> Any:
+        """
+        What a client that stops waits for.
+        """
+        return self.connection
+
+    # Receiver
+
+    def opened(self, connection: Any) -> None:
+        """
+        Say who we are.
+        """
+        self.connection = connection
+        connection.wholeUpTo = MAX_MESSAGE
+        self._observer.connected(connection.peerAddress)
+        self._send(Auth(self._token, uuid4()))
+        self._observer.credentialsSent(connection.peerAddress)
+        self._later(AUTH_TIME, self._noAnswer)
+
+    def bytesReceived(self, data: bytes) -> None:
+        """
+        A message came.
+        """
+        if self.lost is not None:
+            return
+        try:
+            message = decodeMessage(data)
+            if not self._in:
+                self._answered(message)
+                return
+            self.take(message)
+        except TunnelError as error:
+            self.fail(error)
+
+    def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
+        """
+        The connection is gone.
+        """
+        self._end(reason or TunnelError("session-lost", "the server has left"))
+
+    def _end(self, reason: TunnelError) -> None:
+        """
+        Let go of everything, once.
+        """
+        if self._over:
+            return
+        self._over = True
+        self.lost = self.lost or reason
+        timers, self._timers = self._timers, set()
+        for timer in timers:
+            if timer.active():
+                timer.cancel()
+        for opening in list(self._openings):
+            opening.cancel()
+        visitors, self._visitors = self._visitors, set()
+        for end in visitors:
+            end.breakOff(self.lost)
+        waiting, self._waitingOver = self._waitingOver, []
+        for each in waiting:
+            each.callback(self.lost)
+
+    def fail(self, reason: TunnelError, code: int = 0) -> None:
+        """
+        End the session because of C{reason}.
+
+        @param code: The close code, if it is another than the reason's.
+        """
+        self.lost = self.lost or reason
+        if self.connection is not None:
+            self.connection.fail(reason, code)
+        self._end(reason)
+
+    # Coming in
+
+    def _later(self, seconds: float, then: Callable[[], None]) -> None:
+        """
+        Have C{then} called, unless the session ends before.
+        """
+        self._timers = {timer for timer in self._timers if timer.active()}
+        self._timers.add(self._reactor.callLater(seconds, then))
+
+    def _noAnswer(self) -> None:
+        """
+        The server has said nothing about our token.
+        """
+        if not self._in:
+            self.fail(
+                TunnelError(
+                    "handshake-timeout",
+                    f"the server said nothing about our token for {AUTH_TIME:g} s;"
+                    " does it speak zlayer's protocol at that path?",
+                )
+            )
+
+    def _answered(self, message: Message) -> None:
+        """
+        The first message says whether we are in.
+        """
+        if isinstance(message, AuthFail):
+            self.refused = True
+            if message.reason == IN_USE:
+                raise TunnelError("name-taken", f"the server says: {IN_USE}")
+            raise reasonIn(message.reason, "auth-refused", "the server says: ")
+        if not isinstance(message, AuthOk):
+            raise TunnelError(
+                "protocol-error",
+                f"the server answered our token with {type(message).__name__}",
+            )
+        self._in = True
+        self._observer.acknowledged("zlayer")
+        for forward in self._forwards:
+            self._register(forward)
+
+    def _register(self, forward: Forward) -> None:
+        """
+        Offer a service. Answers come in the order of requests.
+        """
+        self._asked.append(forward)
+        self._send(registerOf(forward))
+
+    def _send(self, message: Message) -> None:
+        """
+        Send a message.
+        """
+        self.connection.sendWhole(encodeMessage(message))
+
+    # What the server says
+
+    def _answerFor(self) -> Forward:
+        """
+        Find out what an answer is about.
+        """
+        if not self._asked:
+            raise TunnelError("protocol-error", "an answer came to no request")
+        return self._asked.popleft()
+
+    def _registered(self, message: RegisterOk) -> None:
+        """
+        A service is open to visitors; where, is said only if we chose it.
+        """
+        forward = self._answerFor()
+        self._services[message.serviceId] = forward
+        scheme = "udp" if forward.isUDP else "tcp"
+        address = f"{scheme}://{hostAndPort(self._host, forward.port)}"
+        if not forward.port:
+            address = f"{registerOf(forward).name} (the server chose its port)"
+        self._observer.tunnelReady(address, forward.target)
+
+    def _notRegistered(self, message: RegisterFail) -> None:
+        """
+        A service is not.
+        """
+        forward = self._answerFor()
+        refusal = reasonIn(message.reason, "port-taken", "the server says: ")
+        self._observer.tunnelFailed(forward.wanted, refusal)
+        if not refusal.code.permanent:
+            self._later(ASK_AGAIN, partial(self._register, forward))
+
+    def _disconnected(self, message: Disconnect) -> None:
+        """
+        The server ends the session.
+        """
+        raise reasonIn(message.reason, "session-lost", "the server says: ")
+
+    def _visitor(self, message: Connect) -> None:
+        """
+        A visitor came.
+        """
+        forward = self._services.get(message.serviceId)
+        if forward is None or self._goingAway is not None:
+            why = "there is no such service" if forward is None else "the client stops"
+            self._send(ConnectFail(message.connectionId, why))
+        elif self._busy() or RESERVE.isLow:
+            why = str(TunnelError("limit-reached", "too many visitors are here"))
+            self._send(ConnectFail(message.connectionId, why))
+        elif isinstance(forward.endpoint, UDPService):
+            self._datagrams(message.connectionId, forward.target, forward.endpoint)
+        else:
+            self._bytes(message.connectionId, forward.target, forward.endpoint)
+
+    def _busy(self) -> bool:
+        """
+        Whether there are as many visitors as there may be.
+        """
+        most = self._limits.streams
+        if len(self._announced) + len(self._visitors) < min(most, self._sweepAt):
+            return False
+        self._announced = {each for each in self._announced if not each.over}
+        here = len(self._announced) + self.streams()
+        # Those who left are forgotten soon, and seldom looked for.
+        self._sweepAt = 2 * here + SWEEP
+        return here >= most
+
+    def _refuser(self, connection: UUID) -> Callable[[TunnelError], None]:
+        """
+        Make what tells the server that a visitor cannot be served.
+        """
+
+        def refuse(reason: TunnelError) -> None:
+            if self.lost is None:
+                self._send(ConnectFail(connection, str(reason)[:1000]))
+
+        return refuse
+
+    def _bytes(
+        self, connection: UUID, target: str, endpoint: IStreamClientEndpoint
+    ) -> None:
+        """
+        Reach the service, and then the visitor.
+        """
+        announced = _Announced(self._refuser(connection))
+        self._announced.add(announced)
+
+        def reached() -> Deferred[SocketEnd]:
+            if self.lost is None:
+                self._send(ConnectAck(connection))
+            end = DataEnd(self._arrived)
+            opening: Any = self._open(connection, end)
+            opening.addCallbacks(lambda result: end, failed)
+            return cast("Deferred[SocketEnd]", opening)
+
+        def failed(failure: Failure) -> Failure:
+            announced.failure = self._dataFailed(failure)
+            return failure
+
+        self._connector.connect(
+            announced,  # type: ignore[arg-type]
+            target,
+            endpoint,
+            lambda stream: None,
+            elsewhere=reached,
+        )
+
+    def _datagrams(self, connection: UUID, target: str, service: UDPService) -> None:
+        """
+        Reach the visitor, and then the service, of which nobody can tell
+        whether it is there.
+        """
+        self._send(ConnectAck(connection))
+
+        def arrived(flow: DataFlow) -> None:
+            self._arrived(flow)
+            self._udpConnector.connect(
+                flow,  # type: ignore[arg-type]
+                target,
+                service,
+                lambda flow: None,
+            )
+
+        opening = self._open(connection, DataFlow(arrived))
+        opening.addErrback(self._dataFailed)
+
+    def _open(self, connection: UUID, end: Receiver) -> Deferred[object]:
+        """
+        Open a visitor's data connection, unless we leave before.
+        """
+        opening = self._openData(connection, end)
+        self._openings.add(opening)
+
+        def done(result: object) -> object:
+            self._openings.discard(opening)
+            return result
+
+        return opening.addBoth(done)
+
+    def _arrived(self, end: Any) -> None:
+        """
+        A visitor has its data connection.
+        """
+        self._visitors.add(end)
+
+    def _dataFailed(self, failure: Failure) -> TunnelError:
+        """
+        Tell that a data connection was not opened.
+        """
+        error = failure.value
+        if not isinstance(error, TunnelError):
+            error = TunnelError("session-lost", failure.getErrorMessage())
+        self._bounded(
+            self._log.warn,
+            "A visitor's data connection was not opened: {reason}",
+            reason=error,
+        )
+        return error
+
+    # The end
+
+    def streams(self) -> int:
+        """
+        How many visitors there are.
+        """
+        self._visitors = {end for end in self._visitors if not end.over}
+        return len(self._visitors) + len(self._openings)
+
+    def goAway(self, reason: TunnelError) -> None:
+        """
+        Take no new visitors; there is no word to tell the server.
+        """
+        self._goingAway = reason
+
+    def close(self) -> None:
+        """
+        Leave.
+        """
+        self.lost = self.lost or TunnelError("shutting-down", "the client stops")
+        if self.connection is not None:
+            self.connection.close()
+        self._end(self.lost)

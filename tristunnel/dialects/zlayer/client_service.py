@@ -1,0 +1,115 @@
+"""
+A client of a zlayer server.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from twisted.internet.defer import CancelledError, Deferred
+
+from tristunnel.connect.address import ServerAddress
+from tristunnel.connect.websocket import WebSocketEndpoint
+from tristunnel.dialects.base.client_service import TunnelClientService
+from tristunnel.dialects.vtunnel.client_service import openWebSocket
+from tristunnel.dialects.zlayer.client import ZLayerClientSession
+from tristunnel.dialects.zlayer.data_end import DATA_SUBPROTOCOL
+from tristunnel.errors import TunnelError
+from tristunnel.websocket.connection import Receiver
+
+__all__ = ["ZLayerClientService", "backoff", "tokenOf"]
+
+FIRST_DELAY = 5.0
+"""Seconds before the first new attempt."""
+
+LONGEST_DELAY = 60.0
+"""Seconds: what that grows to, doubling."""
+
+
+def backoff(failures: int, retryAfter: float | None = None) -> float:
+    """
+    How long to wait before the next attempt: as long as zlayer's own client,
+    and a random tenth more, lest all come back in the same moment.
+
+    @param failures: Attempts that failed so far, from 0.
+    @param retryAfter: What the server asked for, in seconds.
+    @return: Seconds.
+    """
+    bound = min(FIRST_DELAY * 2.0 ** min(failures, 30), LONGEST_DELAY)
+    return max(bound, retryAfter or 0.0) * random.uniform(1.0, 1.1)
+
+
+def tokenOf(credentials: Mapping[str, object]) -> str:
+    """
+    Make one token of what a client was given: C{ID:SECRET}, if it has no
+    token.
+
+    @raise TunnelError: C{bad-option}, if there is nothing to make it of.
+    """
+    token = str(credentials.get("token", ""))
+    secret = str(credentials.get("secret") or credentials.get("password") or "")
+    if not token and secret:
+        token = f"{credentials.get('id', '')}:{secret}"
+    if not token:
+        raise TunnelError(
+            "bad-option",
+            "zlayer's clients have a token: give --token-file FILE, or set"
+            " TRISTUNNEL_TOKEN",
+        )
+    if len(token.encode()) > 4096:
+        raise TunnelError("bad-option", "a token has at most 4096 bytes")
+    return token
+
+
+class ZLayerClientService(TunnelClientService):
+    """
+    Stays connected to a zlayer server, as C{TunnelClientService} does to ours.
+    """
+
+    async def _oneSession(self) -> tuple[TunnelError, bool]:
+        """
+        Connect, serve, and wait for the end.
+        """
+        server = self._server
+        session = ZLayerClientSession(
+            self._reactor,
+            self._forwards,
+            tokenOf(self._credentials),
+            self._openData,
+            self.observer,
+            server.host,
+        )
+        try:
+            await openWebSocket(server, session)
+        except TunnelError as refusal:
+            return refusal, True
+        self.session = session  # type: ignore[assignment]
+        try:
+            return await session.whenOver(), session.refused
+        finally:
+            self.session = None
+
+    def _openData(self, connection: UUID, receiver: Receiver) -> Deferred[object]:
+        """
+        Open a visitor's data connection.
+        """
+        return Deferred.fromCoroutine(self._data(connection, receiver))
+
+    async def _data(self, connection: UUID, receiver: Receiver) -> object:
+        """
+        Open a WebSocket below the control connection's path.
+        """
+        endpoint: Any = self._server.endpoint
+        if not isinstance(endpoint, WebSocketEndpoint):
+            raise CancelledError()
+        path = f"data/{connection}"
+        where = ServerAddress(
+            f"{self._server.where}/{path}",
+            self._server.host,
+            endpoint.below(path),
+            self._server.explain,
+        )
+        return await openWebSocket(where, receiver, (DATA_SUBPROTOCOL,))

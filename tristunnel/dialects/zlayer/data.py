@@ -1,0 +1,198 @@
+"""
+Visitors of zlayer clients who wait for their data connections.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from tristunnel.dialects.zlayer.data_end import DataEnd, DataFlow
+from tristunnel.errors import TunnelError
+from tristunnel.model.ports import PortRange
+
+if TYPE_CHECKING:
+    from tristunnel.dialects.zlayer.server import ZLayerServerSession
+    from tristunnel.model.tunnel import Stream
+    from tristunnel.websocket.connection import Receiver
+
+__all__ = ["PATIENCE", "PORTS", "WAITING", "ZLayerSessions", "connectionOf"]
+
+PATIENCE = 10.0
+"""Seconds in which a visitor's data connection must come."""
+
+WAITING = 1024
+"""Visitors of one session that may wait for their data connections."""
+
+PORTS = PortRange(((30000, 31000),))
+"""What zlayer's clients may have, unless the operator says otherwise."""
+
+
+def connectionOf(path: str) -> str | None:
+    """
+    The connection that a path is about: what follows C{/data/}.
+
+    @return: C{None} if it is about none.
+    """
+    _, slash, name = f"/{path.strip('/')}".rpartition("/data/")
+    return name if slash and "/" not in name else None
+
+
+@dataclass(eq=False)
+class _Visitor:
+    """
+    Somebody who waits.
+    """
+
+    stream: Stream
+    session: ZLayerServerSession
+    timer: IDelayedCall
+
+
+class ZLayerSessions:
+    """
+    What all zlayer sessions of a server share.
+
+    @param reactor: Tells time.
+    @param patience: Seconds in which a data connection must come.
+
+    @ivar ports: Which ports may be given out; C{None} for all that the server
+        gives out.
+    @ivar inUse: The sessions, by their tokens' SHA-256 digests.
+    """
+
+    def __init__(self, reactor: IReactorTime, patience: float = PATIENCE) -> None:
+        self.ports: PortRange | None = PORTS
+        self.inUse: dict[bytes, ZLayerServerSession] = {}
+        self._reactor = reactor
+        self._patience = patience
+        self._visitors: dict[UUID, _Visitor] = {}
+        self._waiting: Counter[ZLayerServerSession] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._visitors)
+
+    def expect(self, stream: Stream, session: ZLayerServerSession) -> UUID:
+        """
+        Have a visitor wait.
+
+        @return: What its data connection is known by: unguessable, good for
+            one connection, and for as long as the visitor waits.
+        @raise TunnelError: C{limit-reached}.
+        """
+        if self._waiting[session] >= WAITING:
+            raise TunnelError("limit-reached", f"{WAITING} visitors wait")
+        self._waiting[session] += 1
+        # Of the 128 bits, 122 are from the system's source for secrets.
+        identifier = uuid4()
+        timer = self._reactor.callLater(self._patience, self._late, identifier)
+        self._visitors[identifier] = _Visitor(stream, session, timer)
+
+        def left(reason: TunnelError | None) -> None:
+            self._refuse(identifier, reason or TunnelError("reset"))
+
+        stream.visitor.whileWaiting(left)
+        return identifier
+
+    def awaited(self, source: str) -> int:
+        """
+        How many data connections the clients at an address are about to open.
+        """
+        return sum(
+            count
+            for session, count in self._waiting.items()
+            if session.source == source
+        )
+
+    def _take(self, identifier: UUID) -> Stream | None:
+        """
+        Have a visitor wait no longer.
+        """
+        visitor = self._visitors.pop(identifier, None)
+        if visitor is None:
+            return None
+        self._waiting[visitor.session] -= 1
+        if visitor.timer.active():
+            visitor.timer.cancel()
+        return None if visitor.stream.over else visitor.stream
+
+    def _refuse(self, identifier: UUID, reason: TunnelError) -> None:
+        """
+        Turn a visitor away.
+        """
+        stream = self._take(identifier)
+        if stream is not None:
+            stream.refuse(reason)
+
+    def _late(self, identifier: UUID) -> None:
+        """
+        The client did nothing for a visitor.
+        """
+        self._refuse(
+            identifier,
+            TunnelError(
+                "service-timeout",
+                f"the client opened no data connection for {self._patience:g} s",
+            ),
+        )
+
+    def refuse(
+        self, identifier: UUID, session: ZLayerServerSession, reason: TunnelError
+    ) -> None:
+        """
+        Turn a visitor away that C{session} cannot serve; somebody else's, or
+        one that does not wait, is left alone.
+        """
+        visitor = self._visitors.get(identifier)
+        if visitor is not None and visitor.session is session:
+            self._refuse(identifier, reason)
+
+    def sessionOver(self, session: ZLayerServerSession, reason: TunnelError) -> None:
+        """
+        Turn the visitors of a session away.
+        """
+        for identifier, visitor in list(self._visitors.items()):
+            if visitor.session is session:
+                self._refuse(identifier, reason)
+        del self._waiting[session]
+
+    def receive(self, name: str) -> Receiver:
+        """
+        Receive a data connection.
+
+        @param name: The connection's id, as its path says.
+        @raise TunnelError: C{unknown-tunnel}, if no visitor waits for it.
+        """
+        try:
+            identifier = UUID(name)
+        except ValueError:
+            raise _noVisitor() from None
+        visitor = self._visitors.get(identifier)
+        if visitor is None:
+            raise _noVisitor()
+        arrived = partial(self._arrived, identifier)
+        if visitor.stream.tunnel.protocol == "udp":
+            return DataFlow(arrived)
+        return DataEnd(arrived, patient=True)
+
+    def _arrived(self, identifier: UUID, end: Any) -> None:
+        """
+        A data connection is open: the first one gets the visitor.
+        """
+        stream = self._take(identifier)
+        if stream is None:
+            end.reset(_noVisitor())
+        else:
+            stream.connect(end)
+
+
+def _noVisitor() -> TunnelError:
+    """
+    The answer to everything that is wrong with a connection's id.
+    """
+    return TunnelError("unknown-tunnel", "no visitor waits for this connection")

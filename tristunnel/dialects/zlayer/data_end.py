@@ -1,0 +1,231 @@
+"""
+Data connections: a visitor of a zlayer client, on a WebSocket of its own.
+
+Its binary messages are the visitor's bytes, or one datagram each. Between our
+own ends, which agree on it by the subprotocol, an empty message among bytes
+says that no more follow in this direction; others close the WebSocket, which
+ends both.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IPushProducer
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tristunnel.dataplane.datagrams import FlowEnd
+from tristunnel.dialects.base.plain import LINGER
+from tristunnel.errors import TunnelError
+from tristunnel.websocket.codes import UNSUPPORTED
+from tristunnel.websocket.end import WebSocketEnd
+from tristunnel.wire.framed import MAX_DATAGRAM
+
+if TYPE_CHECKING:
+    from tristunnel.websocket.connection import Connection
+
+__all__ = ["DATA_SUBPROTOCOL", "HELD_BYTES", "DataEnd", "DataFlow"]
+
+DATA_SUBPROTOCOL = "tristunnel.data.1"
+"""Bytes whose directions end apart, by an empty message each."""
+
+HELD_BYTES = 256 * 1024
+"""Bytes of datagrams that wait while the WebSocket takes none."""
+
+
+class DataEnd(WebSocketEnd):
+    """
+    The L{End<tristunnel.interfaces.End>} of a data connection for bytes.
+
+    @param arrived: Called once with this end when bytes may pass.
+    @param patient: Whether to wait for the peer's answer before the end of
+        what we send, where that would end both directions.
+    """
+
+    def __init__(
+        self,
+        arrived: Callable[[WebSocketEnd], None] = lambda end: None,
+        patient: bool = False,
+    ) -> None:
+        super().__init__(arrived)
+        self._patient = patient
+
+    @property
+    def _endsApart(self) -> bool:
+        """
+        Whether the peer knows what an empty message says.
+        """
+        return bool(self._connection.chosen == DATA_SUBPROTOCOL)
+
+    def bytesReceived(self, data: bytes) -> None:
+        """
+        Pass on what came.
+        """
+        if data:
+            super().bytesReceived(data)
+        elif self._endsApart and not (self._eof or self._over):
+            self._eof = True
+            if self._connection.paused:
+                # Its close is still to be read.
+                self._connection.resumeReading()
+            self._finishPeer()
+            self._closeIfThrough()
+        elif not self._endsApart:
+            super().bytesReceived(data)
+
+    def finish(self) -> None:
+        """
+        Say that no more follows.
+        """
+        if self._over or self._finished:
+            return
+        if self._endsApart:
+            self._finished = True
+            self._connection.sendEmpty()
+            self._closeIfThrough()
+        else:
+            super().finish()
+
+    def _closeIfThrough(self) -> None:
+        """
+        Close once both directions are over.
+        """
+        if self._eof and self._finished:
+            self._connection.close()
+
+    @property
+    def _patience(self) -> float:
+        """
+        Seconds for which the peer's answer is waited for.
+        """
+        return LINGER if self._patient else super()._patience
+
+    def breakOff(self, reason: TunnelError) -> None:
+        """
+        Close now, and tell the other end, too.
+        """
+        if not self._over:
+            self._connection.fail(reason)
+            self._end(reason)
+
+
+@implementer(IPushProducer)
+class DataFlow(FlowEnd):
+    """
+    The L{DatagramEnd<tristunnel.interfaces.DatagramEnd>} of a data connection:
+    a message for each datagram.
+
+    What the WebSocket does not take waits in a short queue, and is dropped
+    when that is full: late datagrams are worth less than none.
+
+    @param arrived: Called once with this end when datagrams may pass.
+    """
+
+    __slots__ = ("_arrived", "_connection", "_full", "_held", "_heldBytes")
+
+    def __init__(self, arrived: Callable[[DataFlow], None]) -> None:
+        super().__init__()
+        self._arrived = arrived
+        self._connection: Any = None
+        self._full = False
+        self._held: deque[bytes] = deque()
+        self._heldBytes = 0
+
+    # Receiver
+
+    def opened(self, connection: Connection) -> None:
+        """
+        Show this end to whoever waits for it.
+        """
+        self._connection = connection
+        connection.wholeUpTo = MAX_DATAGRAM
+        connection.registerProducer(self)
+        self._arrived(self)
+
+    def bytesReceived(self, data: bytes) -> None:
+        """
+        A datagram came.
+        """
+        self.passOn(data)
+
+    def textReceived(self, text: bytes) -> None:
+        """
+        Text is nobody's datagram.
+        """
+        reason = TunnelError("protocol-error", "datagrams go in binary messages here")
+        self._connection.fail(reason, UNSUPPORTED)
+        self.worldOver(reason)
+
+    def closeReceived(self, reason: TunnelError | None) -> None:
+        """
+        The peer is through.
+        """
+        self.worldOver(reason)
+
+    def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
+        """
+        The connection is over.
+        """
+        self.worldOver(reason)
+
+    # DatagramEnd
+
+    def send(self, datagram: bytes) -> None:
+        """
+        Send a datagram, keep it for a moment, or drop it.
+        """
+        if self._over or self._connection is None or not self._connection.canSend:
+            self.dropped += 1
+        elif not self._full:
+            self._connection.sendWhole(datagram)
+        elif self._heldBytes + len(datagram) <= HELD_BYTES:
+            self._held.append(datagram)
+            self._heldBytes += len(datagram)
+        else:
+            self.dropped += 1
+
+    def letGo(self, reason: TunnelError | None) -> None:
+        """
+        Close the WebSocket.
+        """
+        self.dropped += len(self._held)
+        self._held.clear()
+        self._heldBytes = 0
+        if self._connection is None:
+            return
+        if reason is None:
+            self._connection.close()
+        else:
+            self._connection.fail(reason)
+
+    def breakOff(self, reason: TunnelError) -> None:
+        """
+        Close now, and tell the other end, too.
+        """
+        self.worldOver(reason)
+
+    # IPushProducer, for the connection
+
+    def pauseProducing(self) -> None:
+        """
+        The connection holds enough.
+        """
+        self._full = True
+
+    def resumeProducing(self) -> None:
+        """
+        The connection has sent all it held.
+        """
+        self._full = False
+        while self._held and not self._full:
+            datagram = self._held.popleft()
+            self._heldBytes -= len(datagram)
+            self._connection.sendWhole(datagram)
+
+    def stopProducing(self) -> None:
+        """
+        The connection is gone; L{connectionLost} tells the peer.
+        """

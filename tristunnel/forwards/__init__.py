@@ -1,0 +1,3 @@
+"""
+What a client offers: forwards, and the connections to their services.
+"""

@@ -1,0 +1,399 @@
+"""
+From a flow to the UDP service that it is for.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import DNSLookupError
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tristunnel.dataplane.datagrams import DatagramSocket, FlowEnd
+from tristunnel.dataplane.descriptors import RESERVE, Reserve
+from tristunnel.dataplane.lookups import resolveWith
+from tristunnel.errors import TunnelError
+from tristunnel.model.observer import ClientObserver
+from tristunnel.model.visit import Visit
+from tristunnel.util.hosts import hostName
+
+if TYPE_CHECKING:
+    from tristunnel.dialects.framed.datagrams import SessionFlow
+
+__all__ = [
+    "FLOWS",
+    "MOST_FLOWS",
+    "ServiceFlow",
+    "ServiceFlows",
+    "UDPConnector",
+    "UDPService",
+]
+
+MOST_FLOWS = 10_000
+"""Flows to services at once, where descriptors allow: as many as the server has
+of a tunnel."""
+
+_REPEATED = 4
+
+_NOTHING: Mapping[str, object] = {}
+
+Place = tuple[int, tuple[str, int]]
+"""An address family, and an address in it."""
+
+
+class UDPService:
+    """
+    A service that takes datagrams.
+
+    @param reactor: Looks names up and tells time.
+    @param host: A name or an address, as people write it.
+    @param port: Its port.
+    @raise ValueError: If that is no host, in words.
+    """
+
+    def __init__(self, reactor: Any, host: str, port: int) -> None:
+        self.reactor = reactor
+        self._host = hostName(host)
+        self._port = port
+        # The last one at which nobody listens.
+        self._last: Place | None = None
+
+    def whereIs(self) -> Deferred[list[Place]]:
+        """
+        Find the service's addresses, the one to be tried first at the front.
+
+        @return: Fires with at least one, or fails with L{DNSLookupError}.
+        """
+        return resolveWith(self.reactor)(self._host).addCallback(self._found)
+
+    def _found(self, addresses: list[str]) -> list[Place]:
+        """
+        Put the one at which nobody listened behind the others.
+        """
+        places: list[Place] = [
+            (
+                socket.AF_INET6 if ":" in address else socket.AF_INET,
+                (address, self._port),
+            )
+            for address in addresses
+        ]
+        return sorted(places, key=lambda place: place == self._last)
+
+    def moveOn(self, place: Place) -> None:
+        """
+        Nobody listens at C{place}: let the others come first from now on.
+        """
+        self._last = place
+
+
+class ServiceFlow(FlowEnd):
+    """
+    The L{DatagramEnd<tristunnel.interfaces.DatagramEnd>} whose world is a
+    service: a socket of its own, so that the service tells visitors apart by
+    its port as it always does.
+
+    @param service: The service.
+    @param target: Its name in messages.
+    @param flows: What bounds their number; by default the process's.
+
+    @ivar talking: Whether the visitor spoke after it was answered, as somebody
+        with a false address has no reason to.
+    """
+
+    __slots__ = (
+        "_answered",
+        "_flows",
+        "_places",
+        "_repeat",
+        "_service",
+        "_socket",
+        "_target",
+        "talking",
+    )
+
+    def __init__(
+        self,
+        service: UDPService,
+        target: str,
+        places: list[Place],
+        flows: ServiceFlows | None = None,
+    ) -> None:
+        super().__init__()
+        self.talking = False
+        self._flows = FLOWS if flows is None else flows
+        self._service = service
+        self._target = target
+        self._places = list(places)
+        self._answered = False
+        # What to say again if nobody listens at the first of several addresses.
+        self._repeat: list[bytes] = []
+        self._socket: DatagramSocket | None = None
+        self._flows.enter(self)
+        try:
+            self._connect()
+        except TunnelError:
+            self._flows.leave(self)
+            raise
+
+    @property
+    def answered(self) -> bool:
+        """
+        Whether the service ever said anything.
+        """
+        return self._answered
+
+    def _connect(self) -> None:
+        """
+        Make a socket for the first address.
+
+        @raise TunnelError: C{service-unreachable} or C{limit-reached}.
+        """
+        while True:
+            family, address = self._places[0]
+            try:
+                self._socket = DatagramSocket.connect(
+                    self._service.reactor, family, address, self._arrived, self._failed
+                )
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    raise TunnelError(
+                        "limit-reached", "the client has no descriptor left"
+                    ) from None
+                if not self._nextPlace():
+                    raise TunnelError(
+                        "service-unreachable",
+                        f"{self._target} was not reached: {error.strerror}",
+                    ) from None
+
+    def _nextPlace(self) -> bool:
+        """
+        Go on to the next address, if there is one.
+        """
+        if len(self._places) < 2:
+            return False
+        self._service.moveOn(self._places.pop(0))
+        return True
+
+    def send(self, datagram: bytes) -> None:
+        """
+        Send a datagram to the service.
+        """
+        self._flows.used(self, self._answered)
+        if not (self._answered or len(self._places) < 2):
+            self._repeat = [*self._repeat[1 - _REPEATED :], datagram]
+        skt = self._socket
+        if skt is None:
+            self.dropped += 1
+        elif not skt.send(datagram) and (self._over or skt is self._socket):
+            # Otherwise it was said again, to the next address.
+            self.dropped += 1
+
+    def _arrived(self, datagram: bytes, address: Any, local: Any) -> None:
+        """
+        The service said something.
+        """
+        self._answered = True
+        self._flows.used(self)
+        self.passOn(datagram)
+
+    def _failed(self, error: OSError) -> None:
+        """
+        The kernel says that a datagram did not arrive.
+        """
+        if error.errno in (errno.EMSGSIZE, errno.ENOBUFS, errno.EPERM) or self._over:
+            # Of this one datagram only.
+            return
+        if not self._answered and self._nextPlace():
+            self._again()
+        elif error.errno == errno.ECONNREFUSED:
+            self.worldOver(
+                TunnelError(
+                    "service-refused",
+                    f"nothing listens at {self._target} (UDP); start the service, or"
+                    " mend --forward",
+                )
+            )
+        else:
+            self.worldOver(
+                TunnelError(
+                    "service-unreachable",
+                    f"{self._target} was not reached: {error.strerror}",
+                )
+            )
+
+    def _again(self) -> None:
+        """
+        Say to the next address what the last one did not hear.
+        """
+        if self._socket is not None:
+            self._socket.close()
+        try:
+            self._connect()
+        except TunnelError as refusal:
+            self.worldOver(refusal)
+            return
+        repeat, self._repeat = self._repeat, []
+        for datagram in repeat:
+            self.send(datagram)
+
+    def letGo(self, reason: TunnelError | None) -> None:
+        """
+        Close the socket.
+        """
+        self._flows.leave(self)
+        self._repeat = []
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+class ServiceFlows:
+    """
+    The flows of a process. Each has a descriptor, and costs who makes addresses
+    up a datagram; so they have half of what there is for visitors, and a new one
+    has another make room: the one silent for longest of those whose visitors did
+    not speak again when they were answered, or else of all.
+
+    @param reserve: Knows how many descriptors there are.
+    @param most: How many flows there may be at once in any case.
+
+    @ivar evicted: Flows that made room.
+    """
+
+    def __init__(self, reserve: Reserve = RESERVE, most: int = MOST_FLOWS) -> None:
+        self.evicted = 0
+        self._reserve = reserve
+        self._most = most
+        # The one silent for longest first.
+        self._unsure: dict[ServiceFlow, None] = {}
+        self._talking: dict[ServiceFlow, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._unsure) + len(self._talking)
+
+    def enter(self, flow: ServiceFlow) -> None:
+        """
+        Count a flow, before it takes a descriptor.
+
+        @raise TunnelError: C{limit-reached}, if there is none for it.
+        """
+        most = min(self._reserve.forVisitors // 2 or self._most, self._most)
+        if len(self) >= most or (self._unsure and self._reserve.isLow):
+            self.evicted += 1
+            next(iter(self._unsure or self._talking)).worldOver(None)
+        self._reserve.checkVisitor()
+        self._unsure[flow] = None
+
+    def used(self, flow: ServiceFlow, again: bool = False) -> None:
+        """
+        A datagram passed.
+
+        @param again: Whether it is one of a visitor who was answered before.
+        """
+        table = self._talking if flow.talking else self._unsure
+        if flow in table:
+            del table[flow]
+            flow.talking = flow.talking or again
+            (self._talking if flow.talking else self._unsure)[flow] = None
+
+    def leave(self, flow: ServiceFlow) -> None:
+        """
+        A flow is over; doing it twice is no error.
+        """
+        self._unsure.pop(flow, None)
+        self._talking.pop(flow, None)
+
+
+FLOWS = ServiceFlows()
+"""The flows of this process; they are the process's, as descriptors are."""
+
+
+class UDPConnector:
+    """
+    Connects flows to services.
+
+    @param observer: Told how it went.
+    """
+
+    _log = Logger()
+
+    def __init__(self, observer: ClientObserver) -> None:
+        self._observer = observer
+
+    def connect(
+        self,
+        flow: SessionFlow,
+        target: str,
+        service: UDPService,
+        accept: Callable[[SessionFlow], None],
+        info: Mapping[str, object] = _NOTHING,
+    ) -> None:
+        """
+        Connect C{flow} to a service; what its visitor sends waits meanwhile.
+
+        @param target: The service, as messages name it.
+        @param accept: Called when the way to the service is known.
+        @param info: What the server said of the visitor.
+        """
+
+        def found(places: list[Place]) -> None:
+            if flow.over:
+                return
+            try:
+                end = ServiceFlow(service, target, places)
+            except TunnelError as refusal:
+                refuse(refusal)
+                return
+            accept(flow)
+            over = _Visit(target, end, flow, info, self._observer)
+            flow.join(end, over.ended)
+            end.join(flow, over.ended)
+
+        def unknown(failure: Failure) -> None:
+            failure.trap(DNSLookupError)
+            if not flow.over:
+                refuse(
+                    TunnelError(
+                        "service-unreachable",
+                        f"{target} was not reached: {failure.getErrorMessage()}",
+                    )
+                )
+
+        def refuse(refusal: TunnelError) -> None:
+            self._observer.serviceFailed(target, refusal)
+            flow.reset(refusal)
+
+        def failed(failure: Failure) -> None:
+            self._log.failure("A flow was not connected", failure)
+            flow.reset(TunnelError("internal"))
+
+        service.whereIs().addCallbacks(found, unknown).addErrback(failed)
+
+
+class _Visit(Visit):
+    """
+    A visit of which it may turn out in the end that nobody was there.
+    """
+
+    __slots__ = ()
+
+    _service: ServiceFlow
+
+    def over(self, reason: TunnelError | None) -> None:
+        """
+        Tell how it went.
+        """
+        if (
+            reason is not None
+            and reason.code.name.startswith("service-")
+            and not self._service.answered
+        ):
+            # Only now is it known that nobody was there.
+            self._observer.serviceFailed(self.target, reason)
+        super().over(reason)

@@ -1,0 +1,3 @@
+"""
+The web site on the clients' port: limits, callers, RPC.
+"""

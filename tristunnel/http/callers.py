@@ -1,0 +1,266 @@
+"""
+Who sent an HTTP request.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress
+from twisted.web.server import Request
+
+from tristunnel.auth.certificate import certificateName
+from tristunnel.auth.realm import Authenticator, Identity
+from tristunnel.errors import TunnelError
+from tristunnel.http.forwarded import Forwarded
+from tristunnel.http.site import LimitedChannel, requestKnown
+from tristunnel.service.preauth import sourceOf
+from tristunnel.service.tunnel_service import Caller
+from tristunnel.util.hosts import hostSaid
+
+__all__ = ["HTTPCallers", "Newcomer", "Uncounted", "hostOf"]
+
+
+def hostOf(request: Request) -> str:
+    """
+    The name by which the sender of a request knows this server.
+    """
+    text = (request.getHeader(b"host") or b"").decode("utf-8", "replace")
+    host = text if text.endswith("]") else text.rpartition(":")[0] or text
+    return hostSaid(host) or str(getattr(request.getHost(), "host", "localhost"))
+
+
+def _portOf(request: Request, secure: bool) -> int:
+    """
+    The port by which the sender of a request reaches this server, which a
+    proxy's may be and ours need not.
+    """
+    header = (request.getHeader(b"host") or b"").decode("ascii", "replace")
+    port = header.rpartition("]")[2].rpartition(":")[2] if ":" in header else ""
+    if port.isdecimal() and 0 < int(port) < 65536:
+        return int(port)
+    if header:
+        return 443 if secure else 80
+    return int(getattr(request.getHost(), "port", 0) or 0)
+
+
+class Newcomer(Protocol):
+    """
+    Somebody who has not said who it is.
+
+    @ivar waiting: Whether that is still so.
+    @ivar leave: Ends its connection, to make room for another; to be set.
+    """
+
+    waiting: bool
+    leave: Callable[[], object] | None
+
+    def known(self) -> None:
+        """
+        It has, or has left.
+        """
+
+    def failed(self) -> None:
+        """
+        Its login failed.
+        """
+
+
+class Uncounted:
+    """
+    A L{Newcomer} where nobody counts.
+    """
+
+    waiting = False
+    leave: Callable[[], object] | None = None
+
+    def known(self) -> None:
+        """
+        Nothing to note.
+        """
+
+    failed = known
+
+
+class LoginGate(Protocol):
+    """
+    Whoever counts newcomers, and makes those wait whose logins fail.
+
+    @ivar awaited: Each tells how many connections from an address are awaited.
+    """
+
+    awaited: list[Callable[[str], int]]
+
+    def enter(self, address: IAddress | None) -> Newcomer:
+        """
+        Count one; raise L{TunnelError} if there are too many, or if it has to
+        wait.
+        """
+
+    def check(self, address: IAddress | None) -> None:
+        """
+        Raise L{TunnelError} if an address has to wait.
+        """
+
+    def loginFailed(self, address: IAddress | None) -> None:
+        """
+        A login from an address failed.
+        """
+
+
+class HTTPCallers:
+    """
+    Finds out who calls.
+
+    @param authenticator: Checks what the C{Authorization} header says.
+    @param forwarded: Whom proxies speak for.
+    @param gate: Makes those wait whose logins fail.
+    """
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        forwarded: Forwarded | None = None,
+        gate: LoginGate | None = None,
+    ) -> None:
+        self._gate = gate
+        self._authenticator = authenticator
+        self._forwarded = forwarded or Forwarded()
+
+    def __call__(self, request: Request) -> Deferred[Caller]:
+        """
+        @return: The caller.
+        @raise TunnelError: C{auth-refused}, by the Deferred.
+        """
+        return Deferred.fromCoroutine(self._letIn(request, b""))
+
+    def admit(self, request: Request) -> Deferred[Caller]:
+        """
+        The same, of a request whose body has not come yet.
+        """
+        return Deferred.fromCoroutine(self._admit(request))
+
+    async def _admit(self, request: Request) -> Caller:
+        caller = await self._callerOf(request, b"")
+        if isinstance(request.channel, LimitedChannel):
+            request.channel.isKnown = not caller.identity.anonymous
+        return caller
+
+    async def _letIn(self, request: Request, token: bytes) -> Caller:
+        caller = getattr(request, "sender", None)
+        if not isinstance(caller, Caller):
+            caller = await self._callerOf(request, token)
+        requestKnown(request, not caller.identity.anonymous)
+        return caller
+
+    def withQuery(self, request: Request) -> Deferred[Caller]:
+        """
+        The same, for programs that can give a URL and no header: without an
+        C{Authorization} header, C{?token=} in the URL is a bearer's token.
+        """
+        arguments = request.args or {}
+        token = arguments.get(b"token", [b""])[-1]
+        return Deferred.fromCoroutine(self._letIn(request, token))
+
+    async def _callerOf(self, request: Request, token: bytes) -> Caller:
+        """
+        Check the credentials of a request.
+
+        @param token: What counts where it has no header; empty for nothing.
+        """
+        header = (request.getHeader(b"authorization") or b"").strip()
+        if not header and token:
+            header = b"Bearer " + token
+        peer = self._forwarded.peer(request)
+        if self._gate is not None:
+            self._gate.check(peer)
+        try:
+            identity = await self._identify(request, header)
+        except TunnelError as refusal:
+            wrong = bool(header) and refusal.code.name == "auth-refused"
+            if self._gate is not None and wrong:
+                self._gate.loginFailed(peer)
+            raise
+        return self.describe(request, identity)
+
+    def expect(self, awaited: Callable[[str], int]) -> None:
+        """
+        Have connections come that somebody who is known awaits.
+
+        @param awaited: Tells how many may come at once from an address.
+        """
+        if self._gate is not None:
+            self._gate.awaited.append(awaited)
+
+    def newcomer(self, request: Request) -> Newcomer:
+        """
+        Count somebody who will say who it is, or where it belongs, in
+        messages and not with the request.
+
+        @return: Is told when that is done, or when it was wrong.
+        @raise TunnelError: C{limit-reached}, if there are too many, or if the
+            address has to wait since its logins failed.
+        """
+        requestKnown(request, False)
+        if self._gate is None:
+            return Uncounted()
+        return self._gate.enter(self._forwarded.peer(request))
+
+    def describe(self, request: Request, identity: Identity) -> Caller:
+        """
+        Say how C{identity} reached this server.
+        """
+        secure = self._forwarded.isSecure(request)
+        return Caller(
+            identity,
+            hostOf(request),
+            _portOf(request, secure),
+            address=sourceOf(self._forwarded.peer(request)),
+            secure=secure,
+            certificate=self._certificateOf(request),
+        )
+
+    def _certificateOf(self, request: Request) -> str:
+        """
+        The name in the certificate that the sender of a request has shown; a
+        proxy's is not the sender's.
+        """
+        if self._forwarded.isByProxy(request):
+            return ""
+        return certificateName(getattr(request.channel, "transport", None))
+
+    def _identify(self, request: Request, header: bytes) -> Deferred[Identity]:
+        """
+        Read the C{Authorization} header.
+        """
+        peer = self._forwarded.peer(request)
+        if not header:
+            return self._authenticator.authenticate(
+                {}, peer, self._certificateOf(request)
+            )
+        return self.identify(header, peer)
+
+    def identify(self, header: bytes, peer: IAddress | None) -> Deferred[Identity]:
+        """
+        Find out who an C{Authorization} header is from.
+
+        @param header: Its value; empty if there is none.
+        @return: The identity.
+        @raise TunnelError: C{auth-refused}, also by the Deferred.
+        """
+        scheme, _, rest = header.partition(b" ")
+        if scheme.lower() == b"bearer":
+            token = rest.strip().decode("utf-8", "replace")
+            return self._authenticator.authenticateBearer(token, peer)
+        if scheme.lower() == b"basic":
+            try:
+                pair = base64.b64decode(rest.strip(), validate=True)
+            except binascii.Error:
+                raise TunnelError("auth-refused") from None
+            user, _, password = pair.partition(b":")
+            return self._authenticator.authenticateBasic(user, password, peer)
+        return self._authenticator.authenticate({}, peer)

@@ -1,0 +1,655 @@
+"""
+A web site that bounds what its visitors can make it hold: the size of a body,
+checked before the body is read, and the time that a request may take to come.
+
+Twisted's own Site spools a body of any length to disk before the resource is
+asked, waits for as long as a byte comes now and then, names its version, and
+writes every request to the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from typing import Any, Protocol, cast
+
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IReactorTime,
+    ISSLTransport,
+    ITCPTransport,
+)
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from twisted.web.error import UnsupportedMethod
+from twisted.web.http import RESPONSES, HTTPChannel
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IRequest
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import Request, Site
+from zope.interface import implementer
+
+from tristunnel.dataplane.closing import WriteDeadline
+from tristunnel.dataplane.memory import HELD, HeldBytes
+from tristunnel.errors import TunnelError
+from tristunnel.http.plain import ErrorText, errorText, refusalOf
+
+__all__ = ["MAX_BODY", "Admit", "LimitedSite", "limitedSite", "requestKnown"]
+
+MAX_BODY = 2**20
+"""Bytes of the longest body that is accepted."""
+
+IDLE = 60.0
+"""Seconds a connection may be silent while no request is being answered."""
+
+REQUEST_TIME = 50.0
+"""Seconds a whole request, body included, may take to come."""
+
+ANSWER_TIME = 30.0
+"""Seconds in which a visitor must take what it was answered: all of it if nobody
+knows who it is, and else some of it."""
+
+LINGER = 2.0
+"""Seconds for which we still read, and drop, what a refused visitor sends: to
+close with unread bytes would reset the connection, and take the answer away
+from the visitor."""
+
+UNKNOWN_BODIES = 16 * 2**20
+"""Bytes of the bodies that are kept for all who have not said who they are."""
+
+_LENGTH_DIGITS = 18
+
+_LONGEST_NAME = 256
+"""Bytes of a header's name. Twisted keeps the first 10,000 names that it meets for
+ever, twice, and takes names of up to 16 KiB: 300 MiB for whoever asks."""
+
+_UnknownChild = type(Resource().getChild(b"", cast(Request, None)))
+"""The page of HTML that a Twisted resource answers for an unknown child."""
+
+
+Admit = Callable[[Request], object]
+"""Finds out who sent a request, or raises L{TunnelError}, also by a Deferred."""
+
+
+class _BodyBudget(HeldBytes):
+    """
+    Bounds the bodies of unauthenticated connections: when they are too many,
+    those that come no further have to go, the longest first.
+    """
+
+    def tell(self, before: int, ended: int) -> None:
+        """
+        Say nothing: a crowd could have it said with each of its bytes.
+        """
+
+
+BODIES = _BodyBudget(UNKNOWN_BODIES)
+"""What this process keeps for whom nobody knows."""
+
+
+@implementer(IResource)
+class _PlainSpoken:
+    """
+    A resource whose refusal of a method is a line of text, not HTML.
+    """
+
+    isLeaf = True
+
+    def __init__(self, resource: IResource) -> None:
+        self._resource = resource
+
+    def getChildWithDefault(self, name: bytes, request: IRequest) -> IResource:
+        """
+        Never called, since this wraps what was found in the end.
+        """
+        raise NotImplementedError
+
+    def putChild(self, path: bytes, child: IResource) -> None:
+        """
+        Never called, as above.
+        """
+        raise NotImplementedError
+
+    def render(self, request: Request) -> bytes | int:
+        """
+        Render the resource.
+        """
+        try:
+            return cast("bytes | int", self._resource.render(request))
+        except UnsupportedMethod as error:
+            if request.method == b"HEAD" and b"GET" in error.allowedMethods:
+                raise  # Twisted answers it with a GET whose body it drops.
+            allowed = b", ".join(error.allowedMethods)
+            request.setHeader(b"Allow", allowed)
+            return errorText(
+                request, 405, f"Use {allowed.decode('latin-1')} here, nothing else."
+            )
+
+
+class LimitedRequest(Request):
+    """
+    A request with a body that is counted while it comes.
+
+    @ivar sender: What L{LimitedSite.admit} has said of its sender; C{None} if it
+        was not asked.
+    """
+
+    sender: object = None
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """
+        Take in a piece of the body.
+        """
+        channel = cast(LimitedChannel, self.channel)
+        if channel.refused:
+            return
+        held = 0 if self.content is None else self.content.tell()
+        if held + len(data) > channel.site.maxBody:
+            channel.refuseBody()
+            return
+        # First, since it may be the one that has to go.
+        channel.holdBody(len(data))
+        if not channel.refused:
+            super().handleContentChunk(data)
+
+    def render(self, resrc: IResource) -> None:
+        """
+        Let a resource answer.
+        """
+        super().render(_PlainSpoken(resrc))
+
+    def processingFailed(self, reason: Failure) -> Failure:
+        """
+        A resource raised an exception: log it, and tell the visitor nothing.
+        """
+        self._log.failure("A web resource failed", failure=reason)
+        if not self.startedWriting:
+            body = errorText(self, 500, "Internal error")
+            self.setHeader(b"Content-Length", b"%d" % len(body))
+            self.write(body)
+        self.finish()
+        return reason
+
+
+class Waiting(Protocol):
+    """
+    Counts one connection while nobody knows who it is.
+
+    @ivar waiting: Whether it is counted.
+    """
+
+    waiting: bool
+
+    def known(self) -> None:
+        """
+        A request has said who sent it, or the connection is gone.
+        """
+
+    def again(self) -> None:
+        """
+        The request was answered, and another is waited for.
+
+        @raise TunnelError: If the connection has to go.
+        """
+
+
+def requestKnown(request: Request, isKnown: bool = True) -> None:
+    """
+    A request waits for nobody's login any more: its sender was let in, or
+    somebody else looks after the connection from now on.
+
+    @param isKnown: Whether the sender has said who it is, and is not just
+        anybody.
+    """
+    channel = request.channel
+    if isinstance(channel, LimitedChannel):
+        channel.isKnown = isKnown
+        if channel.stranger is not None:
+            channel.stranger.known()
+
+
+class LimitedChannel(HTTPChannel):
+    """
+    An HTTP/1 connection that refuses bodies which are too long, and visitors
+    who are too slow.
+
+    @ivar site: The site that is visited.
+    @ivar refused: Whether all that still comes is dropped.
+    @ivar stranger: Counts this connection while nobody knows who it is; may be
+        C{None}.
+    @ivar isKnown: Whether the latest request was from somebody who has said who
+        it is.
+    """
+
+    requestFactory = LimitedRequest
+    site: LimitedSite
+    refused = False
+    stranger: Waiting | None = None
+    isKnown = False
+    _answering = False
+    _closing = False
+    _deadline: IDelayedCall | None = None
+    _writing: WriteDeadline | None = None
+    _asking: Deferred[object] | None = None
+    _continues = False
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Bytes came from the visitor.
+        """
+        if self.refused or self._closing:
+            return
+        if self._deadline is None and not self._answering:
+            self._startClock(self.site.requestTime, self._tooSlow)
+        super().dataReceived(data)
+
+    def lineReceived(self, line: bytes) -> None:
+        """
+        A line of the head came.
+        """
+        if not self.refused:
+            super().lineReceived(line)
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """
+        A piece of the body came, or of the next request.
+        """
+        if self.refused:
+            return
+        super().rawDataReceived(data)
+        if self._handlingRequest and self._waitingForTransport:
+            # Twisted would go on reading, without a bound.
+            self._networkProducer.pauseProducing()
+
+    def headerReceived(self, line: bytes) -> bool:
+        """
+        A header came.
+
+        @return: Whether to go on.
+        """
+        name, _, value = line.partition(b":")
+        if len(name) > _LONGEST_NAME:
+            self._refuse(400, "The name of a header is too long.")
+            return False
+        if name.lower() == b"content-length" and len(value.strip()) > _LENGTH_DIGITS:
+            # Python would not even turn thousands of digits into a number.
+            self.refuseBody()
+            return False
+        return cast(
+            bool,
+            super().headerReceived(line),
+        )
+
+    def allHeadersReceived(self) -> None:
+        """
+        The head is complete: judge the announced length and the sender before
+        any of the body is read, and before a client that waits for C{100
+        Continue} sends it.
+        """
+        self.isKnown = False
+        if self.length is not None and self.length > self.site.maxBody:
+            self.refuseBody()
+            return
+        super().allHeadersReceived()
+        if self.length != 0 and self.site.admit is not None:
+            self._ask(self.requests[-1], self.site.admit)
+
+    def _ask(self, request: LimitedRequest, admit: Admit) -> None:
+        """
+        Find out who sends a body.
+        """
+
+        def admitted(sender: object) -> None:
+            request.sender = sender
+
+        def refused(failure: Failure) -> None:
+            if failure.check(TunnelError):
+                self._refuseSender(cast(TunnelError, failure.value))
+            elif not failure.check(CancelledError):
+                request.processingFailed(failure)
+
+        def done(result: object) -> None:
+            self._asking = None
+            if self.refused or self.transport is None:
+                return
+            if self._continues:
+                self._continues = False
+                HTTPChannel._send100Continue(self)
+            self._readOn()
+
+        asking = self._asking = maybeDeferred(admit, request)
+        asking.addCallbacks(admitted, refused).addBoth(done)
+        if self._asking is not None:
+            self._pauseReading()
+
+    def _send100Continue(self) -> None:
+        """
+        Have the body sent, once it is known who sends it.
+        """
+        if self.site.admit is None:
+            super()._send100Continue()
+        else:
+            self._continues = True
+
+    def _refuseSender(self, refusal: TunnelError) -> None:
+        status, headers = refusalOf(refusal)
+        self._refuse(status, refusal.message, headers)
+
+    def allContentReceived(self) -> None:
+        """
+        The request is complete.
+        """
+        if self.refused:
+            return
+        self._stopClock()
+        self._answering = True
+        super().allContentReceived()
+
+    def requestDone(self, request: Request) -> None:
+        """
+        A request was answered; the next one may begin, if there is room for
+        one more that waits, and once most of the answer was taken.
+        """
+        self._answering = False
+        self._letGoOfBody()
+        if self.stranger is not None and (self.persistent or not self.isKnown):
+            try:
+                self.stranger.again()
+            except TunnelError:
+                self.persistent = False
+        if self._waitingForTransport:
+            # Twisted stops asking the kernel here, but goes on with what it has
+            # read: hundreds of requests, each with an answer to hold.
+            self._pauseReading()
+        super().requestDone(request)
+
+    # What the visitor does not take
+
+    def pauseProducing(self) -> None:
+        """
+        The transport holds enough: the visitor must take it in time.
+        """
+        super().pauseProducing()
+        if self._writing is None:
+            self._writing = WriteDeadline(
+                self.site.reactor, self.transport, self.site.answerTime, self.isKnown
+            )
+
+    def resumeProducing(self) -> None:
+        """
+        The transport holds nothing any more.
+        """
+        super().resumeProducing()
+        self._stopWriting()
+        if not self._handlingRequest:
+            self._readOn()
+
+    def _pauseReading(self) -> None:
+        self.paused = True
+        self._networkProducer.pauseProducing()
+
+    def _readOn(self) -> None:
+        """
+        Go on with what was read already, and then with what comes.
+        """
+        if self._asking is not None or self._waitingForTransport:
+            self._networkProducer.pauseProducing()
+        elif self.paused:
+            self.paused = False
+            self._networkProducer.resumeProducing()
+            if self._buffer:
+                self.dataReceived(b"")
+
+    def loseConnection(self) -> None:
+        """
+        Close the connection; the visitor has a while to take the answer.
+        """
+        if self._closing:
+            return
+        self._closing = True
+        self._stopClock()
+        self._stopWriting()
+        self.setTimeout(None)
+        network: Any = self._networkProducer
+        network.unregisterProducer()
+        self._writing = WriteDeadline(
+            self.site.reactor, self.transport, self.site.answerTime, self.isKnown
+        )
+        self._writing.close()
+
+    def timeoutConnection(self) -> None:
+        """
+        Nothing came for too long.
+        """
+        self.loseConnection()
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """
+        A line of the head is too long.
+        """
+        self._refuse(400, "A line of the request is too long.")
+
+    def writeHeaders(
+        self, version: bytes, code: bytes, reason: bytes, headers: Headers
+    ) -> None:
+        """
+        Write the head of an answer, without telling which versions we run.
+        """
+        headers.removeHeader(b"Server")
+        super().writeHeaders(version, code, reason, headers)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The connection is gone.
+        """
+        self._stopClock()
+        self._stopWriting()
+        self._letGoOfBody()
+        if self._asking is not None:
+            self._asking.cancel()
+        super().connectionLost(reason)
+
+    def holdBody(self, size: int) -> None:
+        """
+        Count bytes of a body until its request is answered.
+        """
+        # Who has said who it is answers for it with --max-memory.
+        budget = HELD if self.isKnown else self.site.bodies
+        budget.hold(self, size, self._shed)
+
+    def _letGoOfBody(self) -> None:
+        HELD.letGo(self)
+        self.site.bodies.letGo(self)
+
+    def _shed(self, reason: TunnelError) -> None:
+        """
+        Others' bodies need the memory.
+        """
+        if self._answering:
+            transport: Any = self.transport
+            transport.abortConnection()
+        else:
+            self._refuse(503, "The server has no memory left for this request now.")
+
+    def refuseBody(self) -> None:
+        """
+        Answer that the body is too long, and close.
+        """
+        self._refuse(413, f"A body may have {self.site.maxBody} bytes, not more.")
+
+    def _tooSlow(self) -> None:
+        """
+        The request did not come in time.
+        """
+        self._deadline = None
+        self._refuse(408, "The request took too long to come.")
+
+    def _refuse(
+        self, code: int, message: str, headers: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        """
+        Answer with an error before the request is complete, and close.
+        """
+        if self.refused or self._closing:
+            return
+        self.refused = True
+        self._stopClock()
+        self._letGoOfBody()
+        for request in self.requests:
+            # It would be kept for as long as the visitor goes on.
+            request.content = None
+        self.setTimeout(None)
+        body = message.encode("utf-8") + b"\n"
+        transport = self.transport
+        assert transport is not None
+        more = "".join(f"{name}: {value}\r\n" for name, value in headers)
+        transport.write(
+            b"HTTP/1.1 %d %s\r\n"
+            b"Content-Type: text/plain; charset=utf-8\r\n"
+            b"Content-Length: %d\r\n%s"
+            b"Connection: close\r\n\r\n%s"
+            % (
+                code,
+                RESPONSES.get(code, b"Refused"),
+                len(body),
+                more.encode("ascii"),
+                body,
+            )
+        )
+        if ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(
+            transport
+        ):
+            transport.loseWriteConnection()
+        self._startClock(self.site.linger, self._lingered)
+
+    def _lingered(self) -> None:
+        """
+        The visitor had time to read why it was refused.
+        """
+        self._deadline = None
+        self.loseConnection()
+
+    def _startClock(self, seconds: float, then: Callable[[], None]) -> None:
+        """
+        Have C{then} called, unless the clock is stopped before.
+        """
+        self._deadline = self.callLater(seconds, then)
+
+    def _stopClock(self) -> None:
+        """
+        Stop whatever clock runs.
+        """
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _stopWriting(self) -> None:
+        """
+        What was written was taken.
+        """
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
+
+
+class LimitedSite(Site):
+    """
+    A site with limits.
+
+    @ivar maxBody: Bytes that a body may have.
+    @ivar requestTime: Seconds that a request may take to come.
+    @ivar linger: Seconds for which a refused visitor is still listened to.
+    @ivar answerTime: Seconds in which a visitor must take an answer.
+    @ivar admit: Finds out who sends a request with a body, before the body is read;
+        L{LimitedRequest.sender} is what it says. May be C{None}.
+    @ivar bodies: Counts the bodies of those who have not said who they are.
+    """
+
+    protocol = LimitedChannel  # type: ignore[assignment]
+    displayTracebacks = False
+
+    def __init__(
+        self,
+        resource: IResource,
+        *,
+        reactor: IReactorTime,
+        maxBody: int = MAX_BODY,
+        idle: float = IDLE,
+        requestTime: float = REQUEST_TIME,
+        linger: float = LINGER,
+        answerTime: float = ANSWER_TIME,
+        admit: Admit | None = None,
+    ) -> None:
+        """
+        @param resource: The root.
+        @param reactor: The clock.
+        @param maxBody: Bytes that a body may have.
+        @param idle: Seconds that a connection may be silent.
+        @param requestTime: Seconds that a request may take to come.
+        @param linger: Seconds for which a refused visitor is still read from.
+        @param answerTime: Seconds in which a visitor must take an answer.
+        @param admit: Finds out who sends a request with a body.
+        """
+        super().__init__(
+            resource,
+            requestFactory=LimitedRequest,
+            parsePOSTFormSubmission=False,
+            reactor=reactor,
+            timeout=idle,
+        )
+        self.maxBody = maxBody
+        self.requestTime = requestTime
+        self.linger = linger
+        self.answerTime = answerTime
+        self.admit = admit
+        self.bodies = BODIES
+
+    def getContentFile(self, length: int | None) -> BytesIO:
+        """
+        Where a body is kept: in memory, since it is short, and not in a file,
+        which would cost a descriptor.
+        """
+        return BytesIO()
+
+    def getResourceFor(self, request: Request) -> IResource:
+        """
+        Find the resource that answers a request.
+        """
+        found: IResource = super().getResourceFor(request)
+        if isinstance(found, _UnknownChild):
+            return ErrorText(404, "There is nothing at this address.")
+        return found
+
+    def startFactory(self) -> None:
+        """
+        Open no access log, nor start the clock that Twisted keeps for it.
+        """
+
+    def stopFactory(self) -> None:
+        """
+        There is nothing to stop.
+        """
+
+    def log(self, request: Request) -> None:  # type: ignore[override]
+        """
+        Write nothing about a request.
+        """
+
+
+def limitedSite(
+    resource: IResource,
+    *,
+    reactor: IReactorTime,
+    maxBody: int = MAX_BODY,
+    admit: Admit | None = None,
+) -> LimitedSite:
+    """
+    Make a site with limits.
+
+    @param resource: The root.
+    @param reactor: The clock.
+    @param maxBody: Bytes that a body may have.
+    @param admit: Finds out who sends a request with a body.
+    """
+    return LimitedSite(resource, reactor=reactor, maxBody=maxBody, admit=admit)

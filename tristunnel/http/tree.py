@@ -1,0 +1,104 @@
+"""
+Which page is where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, cast
+
+from twisted.internet.interfaces import IAddress, IProtocol
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import Request, Site
+
+from tristunnel.http.callers import HTTPCallers
+from tristunnel.http.resource import JSONRPCResource
+from tristunnel.http.site import LimitedChannel
+from tristunnel.http.xmlrpc import TunnelXMLRPC
+from tristunnel.rpc.jsonrpc import Dispatcher
+from tristunnel.service.methods import methodsOf
+from tristunnel.service.preauth import GatePass
+from tristunnel.service.tunnel_service import TunnelService
+from tristunnel.wire.first_bytes import HTTP_METHODS
+
+__all__ = ["HTTPDoor", "Health", "rootOf", "rpcPages"]
+
+
+class Health(Resource):
+    """
+    Says that the server lives, to whoever watches over it.
+    """
+
+    isLeaf = True
+
+    def render_GET(self, request: Request) -> bytes:
+        """
+        Answer in one word.
+        """
+        request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+        request.setHeader(b"cache-control", b"no-store")
+        return b"ok\n"
+
+
+def rpcPages(
+    service: TunnelService,
+    callers: HTTPCallers,
+    hostnames: Collection[str] | None = None,
+) -> dict[bytes, IResource]:
+    """
+    The service as remote calls.
+
+    @param hostnames: Names by which web pages of this server may call, beside
+        addresses; C{None} for any, without a web page.
+    """
+    methods = methodsOf(service)
+    return {
+        b"rpc": JSONRPCResource(Dispatcher(methods.get), callers, hostnames=hostnames),
+        b"RPC2": TunnelXMLRPC(methods.get, callers, hostnames=hostnames),
+    }
+
+
+def rootOf(pages: Mapping[bytes, IResource]) -> Resource:
+    """
+    Put pages below a root.
+
+    @param pages: By path; one of several parts makes what is on the way.
+    """
+    root = Resource()
+    for path, page in pages.items():
+        *way, name = path.split(b"/")
+        place = root
+        for part in way:
+            if part not in place.children:
+                place.putChild(part, Resource())
+            place = place.children[part]
+        place.putChild(name, page)
+    return root
+
+
+class HTTPDoor:
+    """
+    HTTP among the dialects of a port.
+
+    @param site: What is served.
+    """
+
+    beginnings: Sequence[bytes] = HTTP_METHODS
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def open(
+        self, address: IAddress | None, remaining: float, stranger: GatePass
+    ) -> IProtocol | None:
+        """
+        Make the protocol for a connection; the site has time limits of its
+        own. Whoever has asked for nothing yet, or for nothing more, is a
+        stranger.
+        """
+        protocol: Any = self._site.buildProtocol(address)
+        if isinstance(protocol, LimitedChannel):
+            protocol.stranger = stranger
+        else:
+            stranger.known()
+        return cast("IProtocol | None", protocol)

@@ -1,0 +1,3 @@
+"""
+What a tunnel is: its streams, who may visit it, what is asked of visitors.
+"""

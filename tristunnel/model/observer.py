@@ -1,0 +1,212 @@
+"""
+What an embedding program is told, in the terms of W3P's events.
+
+Subclass and override what is of interest; every method does nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress
+
+    from tristunnel.auth.realm import Identity
+    from tristunnel.errors import TunnelError
+    from tristunnel.model.tunnel import Stream, Tunnel
+    from tristunnel.model.visit import Visit
+
+__all__ = ["ClientObserver", "ServerObserver"]
+
+
+class ServerObserver:
+    """
+    Told what happens at a server.
+    """
+
+    def serverStarted(self, port: str, address: IAddress) -> None:
+        """
+        A port is open for clients.
+
+        @param port: The endpoint string it was asked for by.
+        """
+
+    def clientConnected(self, peer: IAddress, identity: Identity, dialect: str) -> None:
+        """
+        A client was let in.
+        """
+
+    def clientGone(
+        self, peer: IAddress, identity: Identity, reason: TunnelError
+    ) -> None:
+        """
+        A client's session is over.
+        """
+
+    def authenticationFailed(self, peer: IAddress, reason: TunnelError) -> None:
+        """
+        A client was not let in.
+        """
+
+    def tunnelCreated(self, tunnel: Tunnel) -> None:
+        """
+        A tunnel is open for visitors.
+        """
+
+    def tunnelDestroyed(self, tunnel: Tunnel, reason: TunnelError) -> None:
+        """
+        A tunnel is over.
+        """
+
+    def visitorConnected(self, stream: Stream) -> None:
+        """
+        A visitor came.
+        """
+
+    def visitorRefused(self, stream: Stream, reason: TunnelError) -> None:
+        """
+        A visitor was turned away at the door. It was not told to have
+        connected, and will not be told to have gone.
+        """
+
+    def visitorGone(self, stream: Stream) -> None:
+        """
+        A visitor left; C{stream} has the counts, and a C{reason} if the
+        stream broke.
+        """
+
+    def roundTripMeasured(self, seconds: float) -> None:
+        """
+        A client has answered a ping, so many seconds after it was sent.
+        """
+
+    def requestNoted(self, identity: Identity, text: str, refused: bool) -> None:
+        """
+        A client has changed something, or a dialect that hardly can tell it so
+        has refused it something, of which no other method here tells.
+
+        @param text: What, in one line.
+        """
+
+    def peerRefused(self, peer: IAddress, reason: TunnelError) -> None:
+        """
+        A connection was closed before anybody was known: wrong first bytes, a
+        broken handshake, too long a silence.
+        """
+
+
+class ClientObserver:
+    """
+    Told what happens at a client.
+    """
+
+    def connected(self, peer: IAddress) -> None:
+        """
+        The connection to the server is there.
+        """
+
+    def credentialsSent(self, peer: IAddress) -> None:
+        """
+        The handshake is under way.
+        """
+
+    def acknowledged(self, dialect: str) -> None:
+        """
+        The server has let this client in.
+        """
+
+    def tunnelReady(self, address: str, target: str) -> None:
+        """
+        Visitors can connect to C{address} now.
+        """
+
+    def tunnelFailed(self, wanted: str, reason: TunnelError) -> None:
+        """
+        The server did not open a tunnel, or closed it.
+        """
+
+    def tunnelOpened(self, spec: str, uri: str, address: str, target: str) -> None:
+        """
+        A tunnel of a forward is open; C{tunnelReady} follows.
+
+        @param spec: The forward, as the user wrote it.
+        """
+
+    def tunnelClosed(self, uri: str) -> None:
+        """
+        A tunnel that was open is no more.
+        """
+
+    def forwardWithdrawn(self, spec: str) -> None:
+        """
+        A forward is offered no longer, or leads elsewhere and has another text
+        from now on.
+
+        @param spec: The forward, as C{tunnelOpened} has told it.
+        """
+
+    def disconnected(self, reason: TunnelError) -> None:
+        """
+        The session is over, or never began.
+        """
+
+    def reconnectQueued(self, delay: float) -> None:
+        """
+        The next attempt comes after C{delay} seconds.
+        """
+
+    def gaveUp(self, reason: TunnelError) -> None:
+        """
+        No attempt follows: trying again would change nothing.
+        """
+
+    def serviceConnected(self, target: str) -> None:
+        """
+        A stream has reached its service.
+        """
+
+    def serviceFailed(self, target: str, reason: TunnelError) -> None:
+        """
+        A stream did not reach its service.
+        """
+
+    def serviceGone(
+        self, target: str, received: int, sent: int, reason: TunnelError | None
+    ) -> None:
+        """
+        A stream is over.
+
+        @param received: Bytes from the service.
+        @param sent: Bytes to the service.
+        """
+
+    def portReady(self, address: str, what: str) -> None:
+        """
+        A port of this machine is open for visitors of what a server offers.
+        """
+
+    def visitorRefused(self, target: str, reason: TunnelError) -> None:
+        """
+        A visitor of such a port was turned away.
+        """
+
+    def roundTripMeasured(self, seconds: float) -> None:
+        """
+        The way to the server and back took C{seconds}.
+        """
+
+    def stopped(self) -> None:
+        """
+        The client was told to stop, and has.
+        """
+
+    def visitorConnected(self, visit: Visit) -> None:
+        """
+        The same as C{serviceConnected}, with all that is known: C{visit} counts
+        while it lasts.
+        """
+
+    def visitorGone(self, visit: Visit, reason: TunnelError | None) -> None:
+        """
+        The same as C{serviceGone}, with all that is known.
+        """

@@ -1,0 +1,300 @@
+"""
+What an identity may do, now: its permissions can change, and end, while it is
+connected.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from twisted.cred.error import LoginDenied
+
+from tristunnel.errors import TunnelError
+from tristunnel.model.policy import VisitorPolicy
+from tristunnel.model.ports import PortRange
+
+if TYPE_CHECKING:
+    from tristunnel.dataplane.throttle import Throttle
+
+__all__ = [
+    "RIGHTS",
+    "Changed",
+    "Ended",
+    "Grant",
+    "GrantedName",
+    "Permissions",
+    "RefusedWithReason",
+    "protocolOf",
+]
+
+RIGHTS = ("open", "access", "admin")
+"""Open tunnels; reach the named services of others; see and end everything."""
+
+Ended = Callable[[TunnelError], None]
+"""Told once that a grant is over."""
+
+Changed = Callable[[], None]
+"""Told that a grant permits something else now."""
+
+
+def protocolOf(listener: str) -> str:
+    """
+    What a kind of listener speaks, below TLS.
+    """
+    names = {"tls": "tcp", "loopback": "tcp", "wss": "ws"}
+    return names.get(listener, listener)
+
+
+@dataclass(frozen=True)
+class Permissions:
+    """
+    What somebody may do.
+
+    @ivar ports: Ports that its visitors may connect to; C{None} for all that
+        the server gives out.
+    @ivar protocols: Kinds of listener that it may have; C{None} for all.
+        C{"tcp"} covers C{"tls"}.
+    @ivar maxTunnels: Tunnels at once; C{None} for no limit of its own.
+    @ivar maxVisitors: Visitors at once, in all of its tunnels; C{None} for no
+        limit of its own.
+    @ivar rate: Bytes per second that all its visitors together may send, and
+        as many that they may receive; C{None} for no limit.
+    @ivar expires: When this ends, in seconds since the epoch; C{None} for
+        never.
+    @ivar may: Some of L{RIGHTS}.
+    @ivar services: With C{"access"}, the names of the services that it may
+        reach, with C{*} for any letters; C{None} for all.
+    @ivar servicesOf: With C{"access"}, the only owner whose services it may
+        reach; empty for all.
+    @ivar policy: What is asked of the visitors of each of its tunnels.
+    """
+
+    ports: PortRange | None = None
+    protocols: frozenset[str] | None = None
+    maxTunnels: int | None = None
+    maxVisitors: int | None = None
+    rate: int | None = None
+    expires: float | None = None
+    may: frozenset[str] = frozenset({"open"})
+    services: tuple[str, ...] | None = None
+    servicesOf: str = ""
+    policy: VisitorPolicy = field(default_factory=VisitorPolicy)
+
+    def checkPort(self, port: int) -> None:
+        """
+        @raise TunnelError: C{port-not-permitted}.
+        """
+        if self.ports is not None and port not in self.ports:
+            raise TunnelError(
+                "port-not-permitted",
+                f"port {port} is not among those of this token; ask for one of"
+                f" {self.ports}, or for any with 0",
+            )
+
+    def checkListener(self, listener: str) -> None:
+        """
+        @param listener: What C{openTunnel} was asked for, or the scheme of a
+            tunnel's address.
+        @raise TunnelError: C{not-permitted}.
+        """
+        allowed = self.protocols
+        if allowed is None or not allowed.isdisjoint((listener, protocolOf(listener))):
+            return
+        raise TunnelError(
+            "not-permitted",
+            f"this token is not for {listener}, only for"
+            f" {', '.join(sorted(allowed)) or 'nothing'}",
+        )
+
+    def reaches(self, service: str, owner: str) -> bool:
+        """
+        Whether the named service of an owner is among those to be reached.
+        """
+        if "access" not in self.may or (self.servicesOf and owner != self.servicesOf):
+            return False
+        return self.services is None or any(
+            fnmatchcase(service, pattern) for pattern in self.services
+        )
+
+
+class Grant:
+    """
+    L{Permissions} in force, and word of their end.
+
+    @param permissions: What is permitted.
+    @param over: The code of the reason when time is up.
+    @param now: The time of day.
+    @param look: Called before a check, to bring the grant up to date.
+    @param watched: Called when somebody begins to wait for the end, and when
+        nobody does any more.
+    @param parents: Grants whose end is this one's end, too.
+
+    @ivar permissions: What is permitted now.
+    @ivar ended: Why it is over, or C{None}.
+    @ivar throttle: Slows the streams down that run on this grant; made when
+        it is needed.
+    """
+
+    def __init__(
+        self,
+        permissions: Permissions,
+        over: str = "token-expired",
+        now: Callable[[], float] = time.time,
+        look: Callable[[], None] = lambda: None,
+        watched: Callable[[], None] = lambda: None,
+        parents: Iterable[Grant] = (),
+    ) -> None:
+        self.permissions = permissions
+        self.ended: TunnelError | None = None
+        self.throttle: Throttle | None = None
+        self._over = over
+        self._now = now
+        self._look = look
+        self._whenWatched = watched
+        self._parents = tuple(parents)
+        # In the order in which they came; a dict, since an Ended may be any
+        # callable and is looked up often.
+        self._watchers: dict[Ended, None] = {}
+        self._followers: dict[Changed, None] = {}
+
+    @property
+    def inUse(self) -> bool:
+        """
+        Whether somebody waits for the end.
+        """
+        return bool(self._watchers)
+
+    @property
+    def timeLeft(self) -> float | None:
+        """
+        Seconds until it expires, or C{None} if it does not.
+        """
+        left = [
+            parent.timeLeft for parent in self._parents if parent.timeLeft is not None
+        ]
+        if self.permissions.expires is not None:
+            left.append(max(0.0, self.permissions.expires - self._now()))
+        return min(left, default=None)
+
+    def check(self, right: str = "") -> None:
+        """
+        Make sure that the grant is in force.
+
+        @param right: One of L{RIGHTS} that it must contain.
+        @raise TunnelError: Why it is over; C{not-permitted} if it does not
+            contain C{right}.
+        """
+        self._look()
+        for parent in self._parents:
+            parent.check()
+        self.expire()
+        if self.ended is not None:
+            raise self.ended
+        if right and right not in self.permissions.may:
+            raise TunnelError(
+                "not-permitted", f"this token may not {right}; ask for one that may"
+            )
+
+    def expire(self) -> None:
+        """
+        End it, if its time is over.
+        """
+        expires = self.permissions.expires
+        if expires is not None and expires <= self._now():
+            self.end(TunnelError(self._over))
+
+    def change(self, permissions: Permissions) -> None:
+        """
+        Permit something else from now on, and tell everybody who follows.
+        """
+        self.permissions = permissions
+        for changed in list(self._followers):
+            changed()
+
+    def follow(self, changed: Changed) -> None:
+        """
+        Have C{changed} called whenever something else is permitted.
+        """
+        self._followers[changed] = None
+
+    def unfollow(self, changed: Changed) -> None:
+        """
+        Follow no longer; doing it twice is no error.
+        """
+        self._followers.pop(changed, None)
+
+    def end(self, reason: TunnelError) -> None:
+        """
+        Permit nothing any more, and tell everybody who waits: the last one
+        first, so that tunnels are closed before the session that has them.
+        """
+        if self.ended is not None:
+            return
+        self.ended = reason
+        while self._watchers:
+            watcher, _ = self._watchers.popitem()
+            watcher(reason)
+        self._unwatched()
+
+    def watch(self, ended: Ended) -> None:
+        """
+        Have C{ended} called when the grant is over.
+        """
+        if not self._watchers:
+            for parent in self._parents:
+                parent.watch(self.end)
+        self._watchers[ended] = None
+        self._whenWatched()
+
+    def unwatch(self, ended: Ended) -> None:
+        """
+        Wait no longer; doing it twice is no error.
+        """
+        if ended in self._watchers:
+            del self._watchers[ended]
+            if not self._watchers:
+                self._unwatched()
+
+    def _unwatched(self) -> None:
+        """
+        Nobody waits any more.
+        """
+        for parent in self._parents:
+            parent.unwatch(self.end)
+        self._whenWatched()
+
+
+class GrantedName(bytes):
+    """
+    An avatar id that comes with a L{Grant}: how a checker tells the realm
+    what somebody may do.
+
+    @ivar grant: The grant.
+    """
+
+    grant: Grant
+
+    def __new__(cls, name: bytes, grant: Grant) -> GrantedName:
+        """
+        @param name: The avatar id.
+        """
+        made = super().__new__(cls, name)
+        made.grant = grant
+        return made
+
+
+class RefusedWithReason(LoginDenied):
+    """
+    A login was refused for a reason that its owner may know, since the
+    secret itself was right.
+
+    @ivar reason: The reason.
+    """
+
+    def __init__(self, reason: TunnelError) -> None:
+        self.reason = reason
+        super().__init__(reason.message)

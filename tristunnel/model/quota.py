@@ -1,0 +1,110 @@
+"""
+How many tunnels there may be.
+
+Every tunnel costs descriptors and ports, and on a server without C{--auth}
+anybody may ask for one; so they are counted, for each caller and in all.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
+from typing import TYPE_CHECKING
+
+from tristunnel.errors import TunnelError
+
+if TYPE_CHECKING:
+    from tristunnel.model.tunnel import Tunnel
+
+__all__ = ["PER_CALLER", "TunnelQuota", "defaultTotal", "raiseDescriptorLimit"]
+
+PER_CALLER = 1000
+"""Tunnels that one caller may have open."""
+
+_MOST = 20_000
+
+_DESCRIPTORS = 65_536
+
+
+def raiseDescriptorLimit() -> None:
+    """
+    Have as many descriptors as the system lets us have, within reason: the
+    soft limit is 1024 for the sake of old programs that use C{select}.
+    """
+    soft, hard = getrlimit(RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != RLIM_INFINITY and soft < wanted:
+        setrlimit(RLIMIT_NOFILE, (wanted, hard))
+
+
+def defaultTotal() -> int:
+    """
+    As many tunnels as leave half of the process's descriptors to visitors and
+    clients, where each tunnel has two listening ports.
+    """
+    descriptors, _ = getrlimit(RLIMIT_NOFILE)
+    if descriptors == RLIM_INFINITY:
+        return _MOST
+    return max(1, min(descriptors // 4, _MOST))
+
+
+class TunnelQuota:
+    """
+    Counts tunnels.
+
+    @param perCaller: Tunnels that one caller may have; 0 for any number.
+    @param total: Tunnels in all; 0 for any number.
+    """
+
+    def __init__(self, perCaller: int = PER_CALLER, total: int = 0) -> None:
+        self._perCaller = perCaller
+        self._total = total
+        self._callers: dict[Tunnel, str] = {}
+        self._counts: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._callers)
+
+    def __iter__(self) -> Iterator[Tunnel]:
+        return iter(self._callers)
+
+    def limit(self, perCaller: int, total: int) -> None:
+        """
+        Have other limits, for tunnels that come from now on.
+
+        @param perCaller: As for a new quota, like C{total}.
+        """
+        self._perCaller, self._total = perCaller, total
+
+    def count(self, tunnel: Tunnel, caller: str) -> None:
+        """
+        Count a new tunnel.
+
+        @param caller: Whose it is: what callers are told apart by.
+        @raise TunnelError: C{limit-reached}.
+        """
+        if self._total and len(self._callers) >= self._total:
+            raise TunnelError(
+                "limit-reached",
+                f"this server has its {self._total} tunnels; try again later, or"
+                " start it with a greater --max-tunnels",
+            )
+        if self._perCaller and self._counts[caller] >= self._perCaller:
+            raise TunnelError(
+                "limit-reached",
+                f"a caller may have {self._perCaller} tunnels; close one, or start"
+                " the server with a greater --max-tunnels-per-caller",
+            )
+        self._callers[tunnel] = caller
+        self._counts[caller] += 1
+
+    def forget(self, tunnel: Tunnel) -> None:
+        """
+        A tunnel is over; one that was not counted is no error.
+        """
+        caller = self._callers.pop(tunnel, None)
+        if caller is not None:
+            self._counts[caller] -= 1
+            if not self._counts[caller]:
+                del self._counts[caller]

@@ -1,0 +1,386 @@
+"""
+The model: a tunnel, and a visitor's stream through it. No I/O.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from twisted.logger import Logger
+
+from tristunnel.dataplane.join import join
+from tristunnel.errors import TunnelError
+from tristunnel.model.policy import VisitorPolicy
+from tristunnel.util.hosts import hostAndPort
+from tristunnel.util.words import printable
+
+if TYPE_CHECKING:
+    from tristunnel.auth.realm import Identity
+    from tristunnel.dataplane.throttle import Throttle
+    from tristunnel.interfaces import EitherEnd, IClientSide, IListener, Keeper
+    from tristunnel.model.observer import ServerObserver
+
+__all__ = ["Stream", "Tunnel"]
+
+_log = Logger()
+
+
+@dataclass(eq=False)
+class Tunnel:
+    """
+    A meeting place with two ends.
+
+    @ivar id: Short, unique and public.
+    @ivar owner: Who opened it.
+    @ivar clientSide: Where visitors are served now, or C{None} while the
+        client is away.
+    @ivar observer: Told of visitors.
+    @ivar seconds: The clock.
+    @ivar uri: Where the client's end connects.
+    @ivar hostname: The name that the caller knows this server by.
+    @ivar name: The name that its owner gave it, or empty.
+    @ivar web: How this server's WebSockets are reached: C{ws://HOST:PORT}.
+    @ivar listener: Where visitors come in.
+    @ivar clientListener: Where raw connections of the client come in.
+    @ivar secretHash: SHA-256 of the URI's secret, where it has one.
+    @ivar lookup: Who may ask for its address besides its owner: names, or
+        C{"*"} for all.
+    @ivar visitorLimit: Visitors after whom the tunnel is over; 0 for none.
+    @ivar visitorCount: Visitors so far.
+    @ivar served: Visitors who reached a client's end.
+    @ivar exhausted: Called when the last visitor has left.
+    @ivar keepers: Who decides on visitors; all must agree.
+    @ivar policy: What is asked of visitors; L{keepers} apply it.
+    @ivar refusals: How many visitors were turned away at the door, by the
+        code of the reason.
+    @ivar throttle: Slows its streams down and others of its owner's, or
+        C{None}.
+    @ivar ownThrottle: Slows its own streams down, or C{None}.
+    @ivar opened: When, in seconds of its clock.
+    @ivar until: When it will be over, or C{None}.
+    @ivar protocol: What visitors speak: C{"tcp"}, for bytes, or C{"udp"}, for
+        datagrams.
+    @ivar dropped: Datagrams that did not go through, of flows that are over.
+    @ivar bytesIn: Bytes from visitors, of streams that are over.
+    @ivar bytesOut: Bytes to visitors, of streams that are over.
+    """
+
+    id: str
+    owner: Identity
+    clientSide: IClientSide | None
+    observer: ServerObserver
+    seconds: Callable[[], float]
+    uri: str = ""
+    hostname: str = ""
+    name: str = ""
+    web: str = ""
+    listener: IListener | None = None
+    clientListener: IListener | None = None
+    secretHash: bytes = b""
+    lookup: tuple[str, ...] = ()
+    visitorLimit: int = 0
+    visitorCount: int = 0
+    served: int = 0
+    bytesIn: int = 0
+    bytesOut: int = 0
+    protocol: str = "tcp"
+    dropped: int = 0
+    streams: set[Stream] = field(default_factory=set)
+    closed: TunnelError | None = None
+    exhausted: Callable[[Tunnel], None] = lambda tunnel: None
+    keepers: list[Keeper] = field(default_factory=list)
+    policy: VisitorPolicy = field(default_factory=VisitorPolicy)
+    refusals: Counter[str] = field(default_factory=Counter)
+    throttle: Throttle | None = None
+    ownThrottle: Throttle | None = None
+    opened: float = field(init=False)
+    until: float | None = None
+
+    def __post_init__(self) -> None:
+        """
+        Note when it was opened.
+        """
+        self.opened = self.seconds()
+
+    @property
+    def publicURI(self) -> str:
+        """
+        The URI without its secret: for logs and lists.
+        """
+        return self.uri.partition("#")[0]
+
+    @property
+    def isGuessable(self) -> bool:
+        """
+        Whether its URI says no more than a port, so that knowing it proves
+        nothing.
+        """
+        return self.uri.startswith(("tcp:", "tls:"))
+
+    @property
+    def address(self) -> str:
+        """
+        Where visitors connect, as a URI; empty without a listener.
+        """
+        if self.listener is None:
+            return ""
+        path = getattr(self.listener, "path", "")
+        if path:
+            return f"{self.web}{path}"
+        scheme, _, port = self.listener.address
+        return f"{scheme}://{hostAndPort(self.hostname, port)}"
+
+    def datagramCounts(self) -> dict[str, int]:
+        """
+        What did not go through; nothing for a tunnel of bytes.
+
+        @return: C{dropped} datagrams, and flows C{evicted} to make room.
+        """
+        if self.protocol != "udp":
+            return {}
+        strays = getattr(self.listener, "dropped", 0)
+        return {
+            "dropped": self.dropped + strays + sum(s.dropped for s in self.streams),
+            "evicted": getattr(self.listener, "evicted", 0),
+        }
+
+    def countsNow(self) -> tuple[int, int]:
+        """
+        Bytes from and to visitors, of all streams.
+        """
+        return (
+            self.bytesIn + sum(stream.bytesIn for stream in self.streams),
+            self.bytesOut + sum(stream.bytesOut for stream in self.streams),
+        )
+
+    def visitorArrived(self, visitor: EitherEnd, address: str) -> None:
+        """
+        Serve a visitor.
+
+        @param visitor: Its end, not yet joined.
+        @param address: Where it came from, as C{HOST:PORT}.
+        """
+        number = self.visitorCount + 1
+        stream = Stream(self, visitor, address, self.seconds(), number)
+        self.streams.add(stream)
+        try:
+            side = self._letIn(stream)
+        except TunnelError as refusal:
+            self._turnAway(stream, refusal)
+            return
+        self.visitorCount = number
+        self.observer.visitorConnected(stream)
+        side.serve(stream)
+
+    def _letIn(self, stream: Stream) -> IClientSide:
+        """
+        Ask whoever has a say whether a visitor may come in.
+
+        @return: Where it is to be served.
+        @raise TunnelError: Why it may not.
+        """
+        if self.closed is not None:
+            raise self.closed
+        for keeper in self.keepers:
+            keeper.enter(stream)
+            stream.keepers.append(keeper)
+        if self.visitorLimit and self._expected() > self.visitorLimit:
+            raise TunnelError("limit-reached", "the tunnel's visitors came")
+        if self.clientSide is None:
+            raise TunnelError("client-away")
+        return self.clientSide
+
+    def _turnAway(self, stream: Stream, refusal: TunnelError) -> None:
+        """
+        A visitor may not come in. Nobody is told that it came.
+        """
+        self.streams.discard(stream)
+        self.refusals[refusal.code.name] += 1
+        self.observer.visitorRefused(stream, refusal)
+        stream.turnAway(refusal)
+
+    def _expected(self) -> int:
+        """
+        How many visitors there will have been when those who wait are served.
+        """
+        return self.served + sum(each.client is None for each in self.streams)
+
+    def streamOver(self, stream: Stream) -> None:
+        """
+        Count a stream that is over.
+        """
+        self.streams.discard(stream)
+        stream.leaveKeepers()
+        self.bytesIn += stream.bytesIn
+        self.bytesOut += stream.bytesOut
+        self.dropped += stream.dropped
+        if self.isGuessable and stream.client is not None:
+            # Ports are scanned: who came and said nothing uses up no visit, if
+            # nobody said anything either.
+            self.served -= not (stream.bytesIn or stream.bytesOut)
+        self.observer.visitorGone(stream)
+        if self.visitorLimit and self.served >= self.visitorLimit and not self.streams:
+            self.exhausted(self)
+
+    def close(self, reason: TunnelError) -> None:
+        """
+        Break every stream, whatever another one's end raises, and take no more.
+        """
+        self.closed = reason
+        for stream in list(self.streams):
+            try:
+                stream.reset(reason)
+            except Exception:
+                _log.failure("A visitor's end failed as its tunnel was closed")
+
+
+class Stream:
+    """
+    One visitor's conversation: two byte directions, each with its own end.
+
+    @ivar tunnel: Where it belongs.
+    @ivar visitor: The visitor's end.
+    @ivar client: The client's end, once there is one.
+    @ivar visitorAddress: Where the visitor came from.
+    @ivar opened: When, in seconds of the tunnel's clock.
+    @ivar number: Which of the tunnel's visitors it is, from 1.
+    @ivar keepers: Who has let it in.
+    @ivar reason: Why it broke, or C{None}.
+    """
+
+    def __init__(
+        self,
+        tunnel: Tunnel,
+        visitor: EitherEnd,
+        visitorAddress: str,
+        opened: float,
+        number: int = 0,
+    ) -> None:
+        self.tunnel = tunnel
+        self.visitor = visitor
+        self.client: EitherEnd | None = None
+        self.visitorAddress = printable(visitorAddress)
+        self.opened = opened
+        self.number = number
+        self.keepers: list[Keeper] = []
+        self.reason: TunnelError | None = None
+        self._throttles: tuple[Throttle, ...] = ()
+        self._slowed: tuple[Callable[[], None], ...] = ()
+        self._open = 1
+
+    @property
+    def over(self) -> bool:
+        """
+        Whether both ends are through.
+        """
+        return self._open == 0
+
+    @property
+    def bytesIn(self) -> int:
+        """
+        Bytes that the visitor sent.
+        """
+        return self.visitor.received
+
+    @property
+    def bytesOut(self) -> int:
+        """
+        Bytes that the client's end sent.
+        """
+        return 0 if self.client is None else self.client.received
+
+    @property
+    def id(self) -> str:
+        """
+        Unique and public: the tunnel's id and a number.
+        """
+        return f"{self.tunnel.id}.{self.number}"
+
+    @property
+    def dropped(self) -> int:
+        """
+        Datagrams that did not go through; 0 for bytes, which always do.
+        """
+        return sum(getattr(end, "dropped", 0) for end in (self.visitor, self.client))
+
+    def connect(self, client: EitherEnd) -> None:
+        """
+        Join the visitor's end to the client's, unless the visitor was sent away
+        while that was found.
+        """
+        if self.over:
+            client.reset(self.reason or TunnelError("reset", "the visitor has left"))
+            return
+        self.client = client
+        self.tunnel.served += 1
+        self._open = 2
+        visitor, tunnel = self.visitor, self.tunnel
+        for throttle in (tunnel.ownThrottle, tunnel.throttle):
+            if throttle is not None:
+                datagrams = tunnel.protocol == "udp"
+                client, visitor = throttle.between(client, visitor, datagrams)
+                self._throttles += (throttle,)
+        join(client, visitor, self._endClosed)
+
+    def slowDown(self, throttle: Throttle) -> None:
+        """
+        Have a throttle hold for this stream, though it may run already; asking
+        twice is no error.
+        """
+        if self.client is None or self.over or throttle in self._throttles:
+            return
+        self._throttles += (throttle,)
+        datagrams = self.tunnel.protocol == "udp"
+        self._slowed += (throttle.onto(self.client, self.visitor, datagrams),)
+
+    def refuse(self, reason: TunnelError) -> None:
+        """
+        Turn the visitor away; there is no client end for it.
+        """
+        if self._open:
+            self.visitor.whileWaiting(lambda _: None)
+            self.visitor.reset(reason)
+            self._endClosed(reason)
+
+    def turnAway(self, reason: TunnelError) -> None:
+        """
+        Turn away a visitor that never came in.
+        """
+        self._open = 0
+        self.reason = reason
+        self.leaveKeepers()
+        self.visitor.whileWaiting(lambda _: None)
+        self.visitor.reset(reason)
+
+    def leaveKeepers(self) -> None:
+        """
+        Tell those who have let the visitor in that it is gone.
+        """
+        keepers, self.keepers = self.keepers, []
+        for keeper in keepers:
+            keeper.leave(self)
+
+    def reset(self, reason: TunnelError) -> None:
+        """
+        Break the stream, wherever it is.
+        """
+        if self.client is None:
+            self.refuse(reason)
+        else:
+            self.reason = self.reason or reason
+            self.client.reset(reason)
+            self.visitor.reset(reason)
+
+    def _endClosed(self, reason: TunnelError | None) -> None:
+        """
+        One end is over; after both, so is the stream.
+        """
+        self.reason = self.reason or reason
+        self._open -= 1
+        if self._open == 0:
+            for stop in self._slowed:
+                stop()
+            self.tunnel.streamOver(self)

@@ -1,3 +1,0 @@
-"""
-Who may do what, how much of it, and for how long.
-"""

@@ -1,0 +1,272 @@
+"""
+One port for every dialect: the first bytes tell which it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IProtocol,
+    IReactorTime,
+)
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.python.failure import Failure
+
+from tristunnel.dataplane.kernel import closeNow
+from tristunnel.dataplane.sockets import tuneSocket
+from tristunnel.dialects.base.unauthenticated import whyNotFramed
+from tristunnel.dialects.framed.server import TunnelServerFactory
+from tristunnel.dialects.framed.session import HANDSHAKE_TIMEOUT
+from tristunnel.errors import TunnelError
+from tristunnel.model.observer import ServerObserver
+from tristunnel.service.preauth import Gate, GatePass
+from tristunnel.tls.rejection import whyNoTLS
+from tristunnel.wire.framed import MAGIC
+
+__all__ = ["Door", "DoorFactory", "FirstBytes", "FramedDoor"]
+
+
+class Door(Protocol):
+    """
+    One dialect that a port serves.
+
+    @ivar beginnings: How its connections begin.
+    """
+
+    beginnings: Sequence[bytes]
+
+    def open(
+        self, address: IAddress | None, remaining: float, stranger: GatePass
+    ) -> IProtocol | None:
+        """
+        Make the protocol for a connection.
+
+        @param remaining: Seconds that are left of the time in which a peer
+            must have said who it is.
+        @param stranger: Told when that is known, or when a login failed.
+        """
+
+
+class FramedDoor:
+    """
+    The framed protocol.
+
+    @param factory: Makes the sessions.
+    """
+
+    beginnings: Sequence[bytes] = (MAGIC,)
+
+    def __init__(self, factory: TunnelServerFactory) -> None:
+        self._factory = factory
+
+    def open(
+        self, address: IAddress | None, remaining: float, stranger: GatePass
+    ) -> IProtocol:
+        """
+        Make a session that has as much time left as its connection.
+        """
+        session = self._factory.buildProtocol(address)
+        session.handshakeTimeout = remaining
+        session.stranger = stranger
+        return session
+
+
+class FirstBytes(TwistedProtocol):
+    """
+    Waits for a connection's first bytes and hands it on.
+
+    @param doors: What is served here.
+    """
+
+    transport: Any
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        doors: Sequence[Door],
+        observer: ServerObserver,
+        address: IAddress | None,
+        timeout: float,
+        stranger: GatePass,
+        proxied: bool = False,
+    ) -> None:
+        self._proxied = proxied
+        self._reactor = reactor
+        self._doors = doors
+        self._observer = observer
+        self._address = address
+        self._timeout = timeout
+        self._stranger = stranger
+        self._began = b""
+        self._inner: IProtocol | None = None
+        self._deadline: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        """
+        Begin to wait.
+        """
+        tuneSocket(self.transport)
+        self._stranger.leave = self._makeRoom
+        self._deadline = self._reactor.callLater(self._timeout, self._late)
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Look whether the bytes are enough to tell.
+        """
+        if self._proxied:
+            # The PROXY header is read now, and tells who it is.
+            self._proxied = False
+            try:
+                self._stranger.comesFrom(self.transport.getPeer())
+            except TunnelError as refusal:
+                self._refuse(refusal)
+                return
+        self._began += data
+        possible = False
+        for door in self._doors:
+            for beginning in door.beginnings:
+                if self._began.startswith(beginning):
+                    self._handOver(door)
+                    return
+                possible = possible or beginning.startswith(self._began)
+        if not possible:
+            self._refuse(whyNotFramed(self._began))
+
+    def _handOver(self, door: Door) -> None:
+        """
+        Let C{door}'s protocol have the connection.
+        """
+        remaining = self._timeout
+        if self._deadline is not None:
+            remaining = self._deadline.getTime() - self._reactor.seconds()
+        self._stopDeadline()
+        inner = door.open(self._address, max(remaining, 0.0), self._stranger)
+        if inner is None:
+            self.transport.abortConnection()
+            return
+        self._inner = inner
+        # No call in between for all that follows.
+        self.dataReceived = inner.dataReceived  # type: ignore[method-assign]
+        inner.makeConnection(self.transport)
+        began, self._began = self._began, b""
+        inner.dataReceived(began)
+
+    def _late(self) -> None:
+        """
+        The peer said too little for too long.
+        """
+        self._deadline = None
+        said = f"only {self._began!r}" if self._began else "nothing"
+        self._refuse(
+            TunnelError(
+                "handshake-timeout", f"the peer said {said} for {self._timeout:g} s"
+            )
+        )
+
+    def _makeRoom(self) -> None:
+        """
+        Others want to come, and this peer has said nothing for long.
+        """
+        self._refuse(
+            TunnelError("limit-reached", "the peer had to make room for another")
+        )
+
+    def _refuse(self, reason: TunnelError) -> None:
+        """
+        Close the connection and say why, in the log: the peer would not
+        understand.
+        """
+        self._stopDeadline()
+        self._observer.peerRefused(self.transport.getPeer(), reason)
+        self.transport.abortConnection()
+
+    def _stopDeadline(self) -> None:
+        """
+        The peer is in time, or gone.
+        """
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The connection is gone.
+        """
+        self._stopDeadline()
+        self._stranger.known()
+        if self._inner is not None:
+            self._inner.connectionLost(reason)
+            self._inner = None
+        elif (broken := whyNoTLS(reason)) is not None:
+            self._observer.peerRefused(self.transport.getPeer(), broken)
+
+
+class _TurnedAway(TwistedProtocol):
+    """
+    A connection that nobody has time for.
+    """
+
+    transport: Any
+
+    def connectionMade(self) -> None:
+        """
+        Close it.
+        """
+        closeNow(self.transport)
+
+
+class DoorFactory(ServerFactory):
+    """
+    Opens doors on a port.
+
+    @param reactor: Tells time.
+    @param doors: What is served, in this order.
+    @param observer: Told of peers that are turned away.
+    @param timeout: Seconds in which a peer must have said who it is.
+    @param gate: Counts those who have not.
+    @param proxied: Whether a balancer's address is seen before the peer's own.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        doors: Sequence[Door],
+        observer: ServerObserver,
+        timeout: float = HANDSHAKE_TIMEOUT,
+        gate: Gate | None = None,
+        proxied: bool = False,
+    ) -> None:
+        self._proxied = proxied
+        self._gate = gate or Gate(reactor.seconds)
+        self._reactor = reactor
+        self._doors = list(doors)
+        self._observer = observer
+        self._timeout = timeout
+
+    def buildProtocol(self, addr: IAddress | None) -> TwistedProtocol:
+        """
+        Wait for the first bytes, unless too many do so already.
+        """
+        try:
+            stranger = self._gate.enter(None if self._proxied else addr)
+        except TunnelError as refusal:
+            if addr is not None:
+                self._observer.peerRefused(addr, refusal)
+            # Not None: Twisted's TLS and PROXY layers would wrap that.
+            return _TurnedAway()
+        return FirstBytes(
+            self._reactor,
+            self._doors,
+            self._observer,
+            addr,
+            self._timeout,
+            stranger,
+            self._proxied,
+        )

@@ -1,0 +1,3 @@
+"""
+The tunnel service: who may open what, whose it is, and for how long.
+"""

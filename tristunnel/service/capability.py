@@ -1,0 +1,74 @@
+"""
+Tunnels whose URI is all that a client needs: C{w3p://server:9000/ID#SECRET}.
+
+A control plane opens them, and hands the URI to the machine that fills them.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from tristunnel.errors import TunnelError
+from tristunnel.model.tunnel import Tunnel
+from tristunnel.util.hosts import hostAndPort
+
+if TYPE_CHECKING:
+    from tristunnel.interfaces import ITunnelRegistry
+    from tristunnel.model.options import TunnelOptions
+    from tristunnel.service.tunnel_service import Caller, TunnelService
+
+__all__ = ["UNCLAIMED", "claimTunnel", "viaCapability"]
+
+UNCLAIMED = 3600.0
+"""Seconds that such a tunnel without C{ttl} stays open, at least, while no
+client serves it; at most twice as long."""
+
+
+def viaCapability(
+    service: TunnelService, tunnel: Tunnel, caller: Caller, options: TunnelOptions
+) -> None:
+    """
+    Make a tunnel that waits for whoever has its URI.
+    """
+    port, secure = service.clientPort
+    if not port:
+        raise TunnelError(
+            "bad-option", "via 'w3p' needs a TCP --port that clients can reach"
+        )
+    secret = secrets.token_urlsafe(24)
+    tunnel.secretHash = sha256(secret.encode()).digest()
+    tunnel.visitorLimit = options.visitors
+    scheme = "w3ps" if secure else "w3p"
+    where = hostAndPort(tunnel.hostname, port)
+    tunnel.uri = f"{scheme}://{where}/{tunnel.id}#{secret}"
+    if not options.ttl:
+        service.keepWhile(tunnel, UNCLAIMED, lambda: tunnel.clientSide is not None)
+
+
+async def claimTunnel(registry: ITunnelRegistry, claim: dict[str, object]) -> Tunnel:
+    """
+    Find the tunnel of a capability.
+
+    @param claim: C{id} and C{secret}, as the client gave them.
+    @raise TunnelError: C{auth-refused}, if there is no such tunnel or the
+        secret is not its own.
+    """
+    identifier, secret = claim.get("id"), claim.get("secret")
+    tunnel: Tunnel | None = None
+    if isinstance(identifier, str) and isinstance(secret, str):
+        try:
+            tunnel = await registry.find(identifier)
+        except TunnelError:
+            tunnel = None
+        given = sha256(secret.encode("utf-8", "surrogatepass")).digest()
+        wanted = bytes(32) if tunnel is None else tunnel.secretHash or bytes(32)
+        if not hmac.compare_digest(given, wanted):
+            tunnel = None
+    if tunnel is None:
+        raise TunnelError(
+            "auth-refused", "there is no such tunnel, or it is over; ask for a new one"
+        )
+    return tunnel

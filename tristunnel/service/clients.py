@@ -1,0 +1,130 @@
+"""
+Who is connected: the sessions of all dialects.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tristunnel.dataplane.descriptors import RESERVE
+from tristunnel.errors import TunnelError
+from tristunnel.service.preauth import Ramp
+
+if TYPE_CHECKING:
+    from tristunnel.auth.realm import Identity
+    from tristunnel.interfaces import IClientSide
+
+__all__ = ["CLIENTS", "SERVICES", "ConnectedClient", "ConnectedClients"]
+
+CLIENTS = 1000
+"""Clients that may be connected at once."""
+
+SERVICES = 50
+"""Tunnels that one client's session may have."""
+
+RETRY_AFTER = 30.0
+"""Seconds after which a client that found no room is told to come back."""
+
+
+@dataclass(eq=False)
+class ConnectedClient:
+    """
+    One session.
+
+    @ivar id: Short, unique and public.
+    @ivar identity: Who it is.
+    @ivar peer: Where it comes from, as C{HOST:PORT}.
+    @ivar dialect: How it speaks.
+    @ivar opened: When it was let in, in seconds of the server's clock.
+    @ivar end: Ends it.
+    @ivar side: Where its tunnels' visitors are served, or C{None}.
+    """
+
+    id: str
+    identity: Identity
+    peer: str
+    dialect: str
+    opened: float
+    end: Callable[[TunnelError], None]
+    side: IClientSide | None
+
+
+class ConnectedClients:
+    """
+    All sessions of a server, whatever their dialect.
+
+    @param seconds: The clock.
+
+    @ivar limit: How many there may be; 0 for any number.
+    @ivar ramp: How fast they may come.
+    """
+
+    def __init__(self, seconds: Callable[[], float], limit: int = CLIENTS) -> None:
+        self.limit = limit
+        self.ramp = Ramp(seconds, 0)
+        self._seconds = seconds
+        self._clients: dict[str, ConnectedClient] = {}
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def __iter__(self) -> Iterator[ConnectedClient]:
+        return iter(list(self._clients.values()))
+
+    def find(self, identifier: str) -> ConnectedClient | None:
+        """
+        Look a session up.
+        """
+        return self._clients.get(identifier)
+
+    def enter(
+        self,
+        identity: Identity,
+        peer: str,
+        dialect: str,
+        end: Callable[[TunnelError], None],
+        side: IClientSide | None = None,
+    ) -> ConnectedClient:
+        """
+        Let a client in, once it is known who it is.
+
+        @param end: Called when the identity's grant is over, or somebody ends
+            the session.
+        @raise TunnelError: C{limit-reached}, or why its grant is over.
+        """
+        if identity.grant is not None:
+            identity.grant.check()
+        if self.limit and len(self._clients) >= self.limit:
+            raise TunnelError(
+                "limit-reached",
+                f"{self.limit} clients are connected; try again later, or start the"
+                " server with a greater --max-clients",
+                RETRY_AFTER,
+            )
+        RESERVE.checkSession()
+        self.ramp.check()
+        client = ConnectedClient(
+            "c" + secrets.token_hex(6),
+            identity,
+            peer,
+            dialect,
+            self._seconds(),
+            end,
+            side,
+        )
+        self._clients[client.id] = client
+        if identity.grant is not None:
+            identity.grant.watch(end)
+        return client
+
+    def leave(self, client: ConnectedClient) -> None:
+        """
+        A session is over; doing it twice is no error.
+        """
+        if self._clients.pop(client.id, None) is not None:
+            grant = client.identity.grant
+            if grant is not None:
+                grant.unwatch(client.end)

@@ -1,0 +1,130 @@
+"""
+Granting access to named services on request: C{grantAccess}, C{listAccess} and
+C{revokeAccess}.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+
+from tristunnel.errors import TunnelError
+from tristunnel.model.tunnel import Tunnel
+from tristunnel.service.rights import isAdmin
+from tristunnel.util.hosts import hostAndPort
+
+if TYPE_CHECKING:
+    from tristunnel.service.access import Access
+    from tristunnel.service.tunnel_service import Caller, TunnelService
+
+__all__ = ["Granting"]
+
+
+class Granting:
+    """
+    Grants access to what is the caller's.
+
+    @param service: Whose named tunnels.
+    """
+
+    def __init__(self, service: TunnelService) -> None:
+        self._service = service
+
+    def grantAccess(
+        self,
+        caller: Caller,
+        service: str,
+        ttl: float,
+        address: str = "",
+        token: str = "",
+        uses: int = 0,
+    ) -> Deferred[str]:
+        """
+        Grant access to a named service of the caller's for a limited time.
+
+        @param ttl: Seconds.
+        @param address: The address or network to use it from; empty for all.
+        @param token: The name that its user must log in by; empty for none.
+        @param uses: Sessions that may begin with it; 0 for any number.
+        @return: The capability, a URI.
+        @raise TunnelError: C{unknown-tunnel}, also for somebody else's.
+        """
+        return Deferred.fromCoroutine(
+            self._grantAccess(caller, service, ttl, address, token, uses)
+        )
+
+    async def _grantAccess(
+        self,
+        caller: Caller,
+        name: str,
+        ttl: float,
+        address: str,
+        token: str,
+        uses: int,
+    ) -> str:
+        """
+        Check that the service is the caller's, and make the URI.
+        """
+        service = self._service
+        if caller.identity.grant is not None:
+            caller.identity.grant.check()
+        tunnel: Tunnel = await service.registry.findNamed(name)
+        if caller.limitedTo is not None or not service.mayControl(caller, tunnel):
+            raise TunnelError("unknown-tunnel", f"there is no service {name[:64]!r}")
+        port, secure = service.clientPort
+        if not port:
+            raise TunnelError(
+                "bad-option", "access needs a TCP --port that visitors can reach"
+            )
+        access, secret = service.access.issue(
+            caller.identity,
+            name,
+            ttl,
+            address,
+            token,
+            uses,
+            tunnel.owner,
+            caller.countedAs,
+        )
+        scheme = "w3ps" if secure else "w3p"
+        where = hostAndPort(service.hostname or caller.host, port)
+        return f"{scheme}://{where}/access/{access.id}#{secret}"
+
+    def listAccess(self, caller: Caller) -> list[dict[str, object]]:
+        """
+        Describe the access that the caller has granted; all of it for an
+        admin.
+        """
+        grants = self._service.access
+        return [
+            {
+                "id": access.id,
+                "service": access.service,
+                "owner": access.owner.name,
+                "address": "" if access.network is None else str(access.network),
+                "token": access.token,
+                "usesLeft": access.usesLeft,
+                "timeLeft": grants.timeLeft(access),
+            }
+            for access in self._of(caller)
+        ]
+
+    def revokeAccess(self, caller: Caller, identifier: str) -> None:
+        """
+        Take access back, and end what lives on it.
+
+        @raise TunnelError: C{unknown-session}, also for somebody else's.
+        """
+        for access in self._of(caller):
+            if access.id == identifier:
+                self._service.access.revoke(access)
+                return
+        raise TunnelError("unknown-session", "there is no such access")
+
+    def _of(self, caller: Caller) -> list[Access]:
+        """
+        What the caller may see and take back.
+        """
+        owner = None if isAdmin(caller.identity) else caller.identity
+        return self._service.access.of(owner)

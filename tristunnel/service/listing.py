@@ -1,0 +1,292 @@
+"""
+Who is here, since when, from where, and how much passes: C{listSessions}.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from twisted.internet.defer import Deferred
+
+from tristunnel.errors import TunnelError
+from tristunnel.service.rights import isAdmin
+
+if TYPE_CHECKING:
+    from tristunnel.model.tunnel import Stream, Tunnel
+    from tristunnel.service.clients import ConnectedClient
+    from tristunnel.service.tunnel_service import Caller, TunnelService
+
+__all__ = ["Ledger", "RateMeter"]
+
+_SHORTEST = 1.0
+
+Sample = tuple[float, int, int, float, float]
+
+
+class RateMeter:
+    """
+    Measures rates without timers: from one question to the next.
+
+    @param seconds: The clock.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._samples: WeakKeyDictionary[object, Sample] = WeakKeyDictionary()
+
+    def measure(
+        self, subject: object, opened: float, bytesIn: int, bytesOut: int
+    ) -> tuple[float, float]:
+        """
+        Tell how much passes now.
+
+        @param subject: What is measured.
+        @param opened: When it began, on the clock.
+        @return: Bytes per second in and out, since the last question that is
+            at least a second old, or since it began.
+        """
+        now = self._seconds()
+        since, beforeIn, beforeOut, rateIn, rateOut = self._samples.get(
+            subject, (opened, 0, 0, 0.0, 0.0)
+        )
+        passed = now - since
+        if passed >= _SHORTEST:
+            rateIn = max(0, bytesIn - beforeIn) / passed
+            rateOut = max(0, bytesOut - beforeOut) / passed
+            self._samples[subject] = (now, bytesIn, bytesOut, rateIn, rateOut)
+        return rateIn, rateOut
+
+
+class Ledger:
+    """
+    Lists what is open, and ends parts of it.
+
+    @param service: Whose sessions, tunnels and visitors.
+    @param now: The time of day.
+    """
+
+    def __init__(
+        self, service: TunnelService, now: Callable[[], float] = time.time
+    ) -> None:
+        self._service = service
+        self._now = now
+        self._meter = RateMeter(service.reactor.seconds)
+
+    # Listing
+
+    def listSessions(self, caller: Caller) -> Deferred[list[dict[str, object]]]:
+        """
+        Describe the clients, tunnels and visitors that the caller may see:
+        its own, or all for an admin.
+        """
+        return Deferred.fromCoroutine(self._list(caller))
+
+    async def _list(self, caller: Caller) -> list[dict[str, object]]:
+        """
+        One entry each; every kind has the same keys, and some of its own.
+        """
+        tunnels = [
+            tunnel
+            for tunnel in await self._service.registry.tunnels()
+            if self._service.mayControl(caller, tunnel)
+        ]
+        entries = [
+            self._client(client, tunnels)
+            for client in self._service.clients
+            if self.mayEnd(caller, client)
+        ]
+        for tunnel in tunnels:
+            entries.append(self._tunnel(tunnel))
+            entries.extend(map(self._visitor, tunnel.streams))
+        return entries
+
+    def mayEnd(self, caller: Caller, client: ConnectedClient) -> bool:
+        """
+        Whether a session is the caller's, or lives on access to what is the
+        caller's.
+        """
+        identity = client.identity
+        if identity == caller.identity or isAdmin(caller.identity):
+            return True
+        return (
+            identity.grant is not None
+            and not caller.identity.anonymous
+            and identity.grant.permissions.servicesOf == caller.identity.name
+        )
+
+    def _entry(
+        self,
+        subject: object,
+        opened: float,
+        bytesIn: int,
+        bytesOut: int,
+        timeLeft: float | None,
+    ) -> dict[str, object]:
+        """
+        What all entries have in common.
+        """
+        age = self._service.reactor.seconds() - opened
+        rateIn, rateOut = self._meter.measure(subject, opened, bytesIn, bytesOut)
+        return {
+            "opened": round(self._now() - age, 3),
+            "seconds": round(age, 3),
+            "bytesIn": bytesIn,
+            "bytesOut": bytesOut,
+            "rateIn": round(rateIn),
+            "rateOut": round(rateOut),
+            "timeLeft": None if timeLeft is None else round(timeLeft, 3),
+        }
+
+    def _client(
+        self, client: ConnectedClient, tunnels: list[Tunnel]
+    ) -> dict[str, object]:
+        """
+        A session.
+        """
+        own = [
+            tunnel
+            for tunnel in tunnels
+            if client.side is not None and tunnel.clientSide is client.side
+        ]
+        counts = [tunnel.countsNow() for tunnel in own]
+        grant = client.identity.grant
+        return {
+            "id": client.id,
+            "kind": "client",
+            "owner": client.identity.name,
+            "from": client.peer,
+            "dialect": client.dialect,
+            "tunnels": [tunnel.publicURI for tunnel in own],
+            **self._entry(
+                client,
+                client.opened,
+                sum(bytesIn for bytesIn, _ in counts),
+                sum(bytesOut for _, bytesOut in counts),
+                self._service.access.timeLeft(client.identity)
+                if grant is None or grant.timeLeft is None
+                else grant.timeLeft,
+            ),
+        }
+
+    def _tunnel(self, tunnel: Tunnel) -> dict[str, object]:
+        """
+        A tunnel.
+        """
+        peers = [
+            client.peer
+            for client in self._service.clients
+            if client.side is not None and tunnel.clientSide is client.side
+        ]
+        return {
+            "id": tunnel.id,
+            "kind": "tunnel",
+            "owner": tunnel.owner.name,
+            "from": peers[0] if peers else "",
+            "tunnel": tunnel.publicURI,
+            "address": tunnel.address,
+            "name": tunnel.name,
+            "visitors": len(tunnel.streams),
+            "visitorsTotal": tunnel.visitorCount,
+            **self._entry(
+                tunnel, tunnel.opened, *tunnel.countsNow(), self._timeLeft(tunnel)
+            ),
+        }
+
+    def _visitor(self, stream: Stream) -> dict[str, object]:
+        """
+        A visitor.
+        """
+        tunnel = stream.tunnel
+        return {
+            "id": stream.id,
+            "kind": "visitor",
+            "owner": tunnel.owner.name,
+            "from": stream.visitorAddress,
+            "tunnel": tunnel.publicURI,
+            "name": tunnel.name,
+            **self._entry(
+                stream,
+                stream.opened,
+                stream.bytesIn,
+                stream.bytesOut,
+                self._timeLeft(tunnel),
+            ),
+        }
+
+    def _timeLeft(self, tunnel: Tunnel) -> float | None:
+        """
+        Seconds until a tunnel is over at the latest.
+        """
+        left = []
+        if tunnel.until is not None:
+            left.append(max(0.0, tunnel.until - self._service.reactor.seconds()))
+        grant = tunnel.owner.grant
+        if grant is not None and grant.timeLeft is not None:
+            left.append(grant.timeLeft)
+        return min(left, default=None)
+
+    # Ending
+
+    def closeSession(self, caller: Caller, identifier: str) -> Deferred[None]:
+        """
+        End a client's session, a tunnel or a visitor's stream.
+
+        @raise TunnelError: C{unknown-session}, also for somebody else's.
+        """
+        return Deferred.fromCoroutine(self._close(caller, identifier))
+
+    async def _close(self, caller: Caller, identifier: str) -> None:
+        """
+        Find out what it is that is to be ended.
+        """
+        client = self._service.clients.find(identifier)
+        if client is not None and self.mayEnd(caller, client):
+            reason = TunnelError("closed", "the session was closed on request")
+            # Also streams that have left the session and would go on without.
+            for tunnel in self._service.servedBy(client.side):
+                for stream in list(tunnel.streams):
+                    stream.reset(reason)
+            client.end(reason)
+            return
+        if "." in identifier:
+            await self._kick(caller, identifier)
+            return
+        tunnel = await self._find(caller, identifier)
+        await self._service.destroy(
+            tunnel, TunnelError("closed", "the tunnel was closed on request")
+        )
+
+    def kick(self, caller: Caller, visitor: str) -> Deferred[None]:
+        """
+        Break a visitor's stream.
+
+        @param visitor: Its id.
+        @raise TunnelError: C{unknown-session}, also for somebody else's.
+        """
+        return Deferred.fromCoroutine(self._kick(caller, visitor))
+
+    async def _kick(self, caller: Caller, visitor: str) -> None:
+        """
+        Find a visitor, and break its stream.
+        """
+        tunnel = await self._find(caller, visitor.partition(".")[0])
+        for stream in tunnel.streams:
+            if stream.id == visitor:
+                stream.reset(TunnelError("closed", "the visitor was sent away"))
+                return
+        raise TunnelError("unknown-session")
+
+    async def _find(self, caller: Caller, identifier: str) -> Tunnel:
+        """
+        Find a tunnel that the caller may end.
+        """
+        try:
+            tunnel: Tunnel = await self._service.find(identifier)
+        except TunnelError:
+            raise TunnelError("unknown-session") from None
+        if not self._service.mayControl(caller, tunnel):
+            raise TunnelError("unknown-session")
+        return tunnel

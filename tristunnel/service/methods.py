@@ -1,0 +1,206 @@
+"""
+The remote methods by name: what JSON-RPC, XML-RPC and control frames call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+
+from tristunnel.errors import TunnelError
+from tristunnel.service.rights import isAdmin
+
+if TYPE_CHECKING:
+    from tristunnel.service.tunnel_service import Caller, TunnelService
+
+__all__ = ["ACCESS_TTL", "methodsOf"]
+
+ACCESS_TTL = 3600.0
+"""Seconds that access is granted for, if nothing is said."""
+
+
+_THIS_MACHINE = ("", "127.0.0.1", "::/64")
+"""What callers on the server's own machine are counted as."""
+
+
+def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
+    """
+    Make the table of methods.
+
+    @return: Functions of a L{Caller<tristunnel.service.tunnel_service.Caller>} and the
+        call's own parameters, by name.
+    """
+
+    def openTunnel(
+        caller: Caller, options: object = None, /, **named: object
+    ) -> Deferred[str]:
+        """
+        Options come by name, or as one object in first place.
+        """
+        if options is not None:
+            if not isinstance(options, dict):
+                raise TunnelError(
+                    "bad-option", "openTunnel takes its options by name, in an object"
+                )
+            named = {**options, **named}
+        return service.openTunnel(caller, named)
+
+    def getTunnelAddress(caller: Caller, uri: str) -> Deferred[str]:
+        """
+        The address of a tunnel.
+        """
+        return service.getTunnelAddress(caller, _uri(uri))
+
+    def closeTunnel(caller: Caller, uri: str, finish: object = False) -> Deferred[None]:
+        """
+        The end of a tunnel.
+        """
+        if not isinstance(finish, bool):
+            raise TunnelError("bad-option", "finish takes true or false")
+        return service.closeTunnel(caller, _uri(uri), finish)
+
+    def listTunnels(caller: Caller) -> Deferred[list[dict[str, object]]]:
+        """
+        The caller's tunnels.
+        """
+        return service.listTunnels(caller)
+
+    def setPolicy(
+        caller: Caller,
+        uri: str,
+        policy: object = None,
+        endDenied: object = False,
+    ) -> Deferred[dict[str, object]]:
+        """
+        What is asked of a tunnel's visitors.
+        """
+        if not isinstance(policy, dict):
+            raise TunnelError(
+                "bad-option",
+                'policy takes an object, such as {"maxVisitors": 5}; {} asks nothing',
+            )
+        if not isinstance(endDenied, bool):
+            raise TunnelError("bad-option", "endDenied takes true or false")
+        return service.setPolicy(caller, _uri(uri), policy, endDenied)
+
+    def listNodeTunnels(caller: Caller) -> list[dict[str, object]]:
+        """
+        The tunnels between this server and others, for an admin; for anybody,
+        where nobody is asked who they are.
+        """
+        if not (isAdmin(caller.identity) or caller.identity.anonymous):
+            raise TunnelError(
+                "not-permitted",
+                "the server's own tunnels are shown to those whose token may admin",
+            )
+        return [tunnel.describe() for tunnel in service.nodes]
+
+    def reload(caller: Caller) -> Deferred[dict[str, object]]:
+        """
+        The configuration, read again.
+        """
+        here = caller.identity.anonymous and caller.address in _THIS_MACHINE
+        if not (isAdmin(caller.identity) or here):
+            raise TunnelError(
+                "not-permitted",
+                "the configuration is loaded again for those whose token may admin,"
+                " or for this machine where nobody is asked for a token",
+            )
+        if service.reload is None:
+            raise TunnelError(
+                "bad-option", "there is no file to read again: --config names none"
+            )
+        return service.reload()
+
+    def listSessions(caller: Caller) -> Deferred[list[dict[str, object]]]:
+        """
+        The clients, tunnels and visitors that the caller may see.
+        """
+        return service.ledger.listSessions(caller)
+
+    def closeSession(caller: Caller, id: str) -> Deferred[None]:
+        """
+        The end of a client's session, a tunnel or a visitor's stream.
+        """
+        return service.ledger.closeSession(caller, _text(id, "id"))
+
+    def kick(caller: Caller, visitor: str) -> Deferred[None]:
+        """
+        The end of a visitor's stream.
+        """
+        return service.ledger.kick(caller, _text(visitor, "visitor"))
+
+    def grantAccess(
+        caller: Caller,
+        service: str,
+        ttl: float = ACCESS_TTL,
+        address: str = "",
+        token: str = "",
+        uses: int = 0,
+    ) -> Deferred[str]:
+        """
+        A capability for a named service.
+        """
+        if type(ttl) not in (int, float) or not abs(ttl) < 1e12:
+            raise TunnelError("bad-option", "ttl takes seconds")
+        if type(uses) is not int:
+            raise TunnelError("bad-option", "uses takes a whole number")
+        return grant(
+            caller,
+            _text(service, "service"),
+            float(ttl),
+            _text(address, "address"),
+            _text(token, "token"),
+            uses,
+        )
+
+    def listAccess(caller: Caller) -> list[dict[str, object]]:
+        """
+        The access that the caller has granted.
+        """
+        return service.granting.listAccess(caller)
+
+    def revokeAccess(caller: Caller, id: str) -> None:
+        """
+        The end of a capability.
+        """
+        service.granting.revokeAccess(caller, _text(id, "id"))
+
+    # The parameter of grantAccess has the name that callers use.
+    grant = service.granting.grantAccess
+
+    return {
+        "openTunnel": openTunnel,
+        "getTunnelAddress": getTunnelAddress,
+        "closeTunnel": closeTunnel,
+        "listTunnels": listTunnels,
+        "setPolicy": setPolicy,
+        "listNodeTunnels": listNodeTunnels,
+        "reload": reload,
+        "listSessions": listSessions,
+        "closeSession": closeSession,
+        "kick": kick,
+        "grantAccess": grantAccess,
+        "listAccess": listAccess,
+        "revokeAccess": revokeAccess,
+    }
+
+
+def _text(value: object, name: str) -> str:
+    """
+    Check a parameter that is text.
+    """
+    if not isinstance(value, str):
+        raise TunnelError("bad-option", f"{name} takes a string")
+    return value
+
+
+def _uri(value: object) -> str:
+    """
+    Check a parameter that names a tunnel.
+    """
+    if not isinstance(value, str):
+        raise TunnelError("bad-option", "a tunnel is named by its URI, a string")
+    return value

@@ -1,0 +1,181 @@
+"""
+All that is asked of a tunnel's visitors, by the server, by its owner's token, by
+an operator and by its owner: the strictest holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from twisted.internet.interfaces import IReactorTime
+
+from tristunnel.dataplane.descriptors import RESERVE, Reserve
+from tristunnel.dataplane.throttle import Throttle
+from tristunnel.errors import TunnelError
+from tristunnel.model.policy import VisitorPolicy
+from tristunnel.service.sweep import StreamSweep
+from tristunnel.service.visitor_filter import (
+    DescriptorKeeper,
+    Doorkeeper,
+    hostOfVisitor,
+)
+
+if TYPE_CHECKING:
+    from tristunnel.model.tunnel import Tunnel
+
+__all__ = ["HouseRules"]
+
+
+@dataclass
+class _Asked:
+    """
+    What is asked of a tunnel's visitors besides what the server asks of all.
+
+    @ivar door: Applies it.
+    @ivar owner: What the tunnel's owner asks.
+    @ivar operator: What somebody else asks who may admin.
+    @ivar throttle: Keeps the rate, if there ever was one.
+    """
+
+    door: Doorkeeper
+    owner: VisitorPolicy = field(default_factory=VisitorPolicy)
+    operator: VisitorPolicy = field(default_factory=VisitorPolicy)
+    throttle: Throttle | None = None
+
+
+class HouseRules:
+    """
+    What is asked of the visitors of all tunnels. A tunnel is subject to four
+    policies, each of which can only make the whole stricter: the server's, that
+    of its owner's token, an operator's and its owner's.
+
+    @param reactor: Tells time.
+    @param reserve: Knows how many descriptors are left.
+
+    @ivar policy: What the server asks.
+    """
+
+    def __init__(self, reactor: IReactorTime, reserve: Reserve = RESERVE) -> None:
+        self.policy = VisitorPolicy()
+        self._reactor = reactor
+        self._descriptors = DescriptorKeeper(reserve)
+        self._sweep = StreamSweep(reactor)
+        self._asked: WeakKeyDictionary[Tunnel, _Asked] = WeakKeyDictionary()
+
+    # Asking
+
+    def apply(self, tunnel: Tunnel, wanted: VisitorPolicy) -> None:
+        """
+        Ask what a tunnel's owner wants, in place of what it wanted before.
+
+        @raise TunnelError: C{bad-option}, if nobody could come in; nothing has
+            changed then.
+        """
+        asked = self._askedOf(tunnel)
+        policy = self._together(tunnel, wanted, asked.operator)
+        asked.owner = wanted
+        self._enforce(tunnel, asked, policy)
+
+    def demand(self, tunnel: Tunnel, wanted: VisitorPolicy) -> None:
+        """
+        Ask what an operator wants of somebody else's tunnel, in place of what
+        any operator wanted before.
+
+        @raise TunnelError: C{bad-option}, if nobody could come in; nothing has
+            changed then.
+        """
+        asked = self._askedOf(tunnel)
+        policy = self._together(tunnel, asked.owner, wanted)
+        asked.operator = wanted
+        self._enforce(tunnel, asked, policy)
+
+    def change(self, policy: VisitorPolicy) -> None:
+        """
+        Ask something else of the visitors of all tunnels. Where that leaves
+        nobody who could come in, nobody comes in.
+        """
+        self.policy = policy
+        for tunnel in list(self._asked):
+            self.refresh(tunnel)
+
+    def refresh(self, tunnel: Tunnel) -> None:
+        """
+        Look again what holds for a tunnel: something has changed.
+        """
+        asked = self._asked.get(tunnel)
+        if asked is not None and tunnel.closed is None:
+            policy = self._together(tunnel, asked.owner, asked.operator, False)
+            self._enforce(tunnel, asked, policy)
+
+    def endDenied(self, tunnel: Tunnel) -> int:
+        """
+        End the streams of visitors who could not come in any more from where
+        they are.
+
+        @return: How many.
+        """
+        door = self._askedOf(tunnel).door
+        count = 0
+        for stream in list(tunnel.streams):
+            try:
+                door.checkNetwork(hostOfVisitor(stream.visitorAddress))
+            except TunnelError as refusal:
+                stream.reset(refusal)
+                count += 1
+        return count
+
+    # Enforcing
+
+    def _askedOf(self, tunnel: Tunnel) -> _Asked:
+        """
+        What is known of a tunnel; its keepers, if it is new.
+        """
+        asked = self._asked.get(tunnel)
+        if asked is None:
+            door = Doorkeeper(VisitorPolicy(), self._reactor.seconds)
+            asked = self._asked[tunnel] = _Asked(door)
+            tunnel.keepers.append(self._descriptors)
+            tunnel.keepers.append(door)
+        return asked
+
+    def _together(
+        self,
+        tunnel: Tunnel,
+        owner: VisitorPolicy,
+        operator: VisitorPolicy,
+        strict: bool = True,
+    ) -> VisitorPolicy:
+        """
+        All policies as one.
+
+        @raise TunnelError: C{bad-option}, if nobody could come in.
+        """
+        policy, grant = self.policy, tunnel.owner.grant
+        if grant is not None:
+            # Not the caller's fault, so never an error of the call.
+            policy = policy.tightened(grant.permissions.policy, False)
+        return policy.tightened(operator, strict).tightened(owner, strict)
+
+    def _enforce(self, tunnel: Tunnel, asked: _Asked, policy: VisitorPolicy) -> None:
+        """
+        Have those keep to a policy who come, and those who are here.
+        """
+        tunnel.policy = asked.door.policy = policy
+        watched = self._sweep in tunnel.keepers
+        if policy.endsStreams and not watched:
+            tunnel.keepers.append(self._sweep)
+        elif watched and not policy.endsStreams:
+            tunnel.keepers.remove(self._sweep)
+        if policy.endsStreams:
+            for stream in tunnel.streams:
+                self._sweep.watch(stream)
+        if asked.throttle is not None:
+            asked.throttle.change(policy.rate)
+        elif policy.rate:
+            asked.throttle = Throttle(self._reactor, policy.rate)
+        tunnel.ownThrottle = asked.throttle if policy.rate else None
+        if tunnel.ownThrottle is not None:
+            for stream in tunnel.streams:
+                stream.slowDown(tunnel.ownThrottle)

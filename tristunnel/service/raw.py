@@ -1,0 +1,368 @@
+"""
+Tunnels whose client's end is any program that can open a TCP connection, as
+the Tristero tunnel service has them.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from functools import partial
+from hashlib import sha256
+from socket import MSG_DONTWAIT, MSG_PEEK
+from typing import TYPE_CHECKING, Any
+
+from tristunnel.errors import TunnelError
+from tristunnel.model.rendezvous import Rendezvous
+from tristunnel.model.tunnel import Tunnel
+from tristunnel.service.preauth import sourceOfHost
+from tristunnel.service.visitor_filter import hostOfVisitor
+from tristunnel.util.hosts import hostAndPort
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall
+
+    from tristunnel.interfaces import End
+    from tristunnel.model.options import TunnelOptions
+    from tristunnel.model.tunnel import Stream
+    from tristunnel.service.tunnel_service import Caller, TunnelService
+
+__all__ = ["UNCLAIMED", "RawClientSide", "viaTCP", "viaTLS"]
+
+UNCLAIMED = 300.0
+"""Seconds that a raw tunnel without C{ttl} stays open, at least, while no
+client's end is there; at most twice as long."""
+
+
+INTRODUCTION = 10.0
+"""Seconds in which a connection must have said its first line, if it needs one."""
+
+STRANGERS = 16
+"""Connections of a tunnel that have not said it; the oldest makes room."""
+
+_LONGEST_LINE = 128
+
+
+class RawClientSide(Rendezvous):
+    """
+    Raw connections to a tunnel's URI.
+
+    Ports are scanned. So a connection to the URI that ends before it has said
+    anything is nobody's, and a visitor waits on for the next one; likewise a
+    connection whose visitor is reset without a word. To that end two are only
+    joined when there is something to pass on.
+
+    @param service: Ends the tunnel when its client's end has left.
+    @param tunnel: The tunnel.
+    @param source: What connections must be counted by, as strangers are; empty
+        for any.
+    @param secret: What they must begin with, in a line; empty for nothing.
+    """
+
+    def __init__(
+        self,
+        service: TunnelService,
+        tunnel: Tunnel,
+        source: str = "",
+        secret: str = "",
+    ) -> None:
+        super().__init__(service.reactor, shared=service.waiting)
+        self._service = service
+        self._tunnel = tunnel
+        self._source = source
+        self._secretHash = sha256(secret.encode()).digest() if secret else b""
+        self._strangers: dict[Any, IDelayedCall] = {}
+        # Met, but not joined: by the client's end.
+        self._silent: dict[End, Stream] = {}
+
+    @property
+    def waitingVisitors(self) -> int:
+        """
+        Visitors who were not joined to a client's connection.
+        """
+        return super().waitingVisitors + len(self._silent)
+
+    @property
+    def waitingClients(self) -> int:
+        """
+        Clients' connections that were not joined to a visitor.
+        """
+        return super().waitingClients + len(self._silent)
+
+    # Who may come to the URI
+
+    def connectionArrived(self, client: Any, address: str) -> None:
+        """
+        Somebody connects to the URI.
+
+        @param address: From where, as C{HOST:PORT}.
+        """
+        if self._source and sourceOfHost(hostOfVisitor(address)) != self._source:
+            client.reset(TunnelError("not-permitted", "the tunnel is bound elsewhere"))
+        elif not self._secretHash:
+            self.clientArrived(client)
+        else:
+            if len(self._strangers) >= STRANGERS:
+                self._turnAway(next(iter(self._strangers)))
+            self._strangers[client] = self._reactor.callLater(
+                INTRODUCTION, self._turnAway, client
+            )
+            client.heard = partial(self._introduces, client)
+            client.whileWaiting(lambda reason: self._forgetStranger(client))
+            self._introduces(client)
+
+    def _introduces(self, client: Any) -> None:
+        """
+        Look whether the first line is there, and right.
+        """
+        line, end, _ = client.early[: _LONGEST_LINE + 1].partition(b"\n")
+        if not end and len(line) <= _LONGEST_LINE and not client.ended:
+            return
+        given = sha256(line.removesuffix(b"\r")).digest()
+        if not end or not hmac.compare_digest(given, self._secretHash):
+            self._turnAway(client)
+            return
+        self._forgetStranger(client)
+        client.skipEarly(len(line) + 1)
+        self.clientArrived(client)
+
+    def _turnAway(self, client: Any) -> None:
+        """
+        A connection has not said the line.
+        """
+        self._forgetStranger(client)
+        client.reset(TunnelError("auth-refused", "the first line was not the secret"))
+
+    def _forgetStranger(self, client: Any) -> None:
+        """
+        A connection has said the line, or is gone.
+        """
+        client.heard = None
+        timer = self._strangers.pop(client, None)
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    # Who waits for whom
+
+    def clientArrived(self, client: End) -> None:
+        """
+        Somebody claims the tunnel; no more connections come to the URI than
+        there may be visitors.
+        """
+        self._forgetRefused()
+        if self._isFull():
+            for waiting in [*self._clients, *self._silent]:
+                if _closedUnread(waiting):
+                    # Its end was not read yet; the next one came with it.
+                    waiting.reset(TunnelError("closed"))
+        if self._isFull():
+            client.reset(TunnelError("limit-reached"))
+        elif _hasLeft(client):
+            client.reset(TunnelError("closed"))
+        else:
+            super().clientArrived(client)
+
+    def _isFull(self) -> bool:
+        """
+        Whether as many connections are here as there may be visitors.
+        """
+        most = self._tunnel.visitorLimit
+        return bool(most) and self._tunnel.served + self.waitingClients >= most
+
+    def serve(self, stream: Stream) -> None:
+        """
+        A visitor came.
+        """
+        self._forgetRefused()
+        super().serve(stream)
+
+    def _forgetRefused(self) -> None:
+        """
+        Visitors may have been sent away meanwhile.
+        """
+        for client in [c for c, stream in self._silent.items() if stream.over]:
+            del self._silent[client]
+            self._clients.append(client)
+            self._clientWaits(client)
+
+    def _clientWaits(self, client: Any) -> None:
+        """
+        A client's connection has to wait, unless it has left without a word.
+        """
+        super()._clientWaits(client)
+
+        def heard() -> None:
+            if _hasLeft(client):
+                self._clientLeft(client, None)
+                client.reset(TunnelError("closed"))
+
+        if _tells(client):
+            client.heard = heard
+
+    def _connect(self, stream: Stream, client: Any) -> None:
+        """
+        Join the two, once one of them says something, or the visitor that it
+        will say nothing.
+        """
+        visitor: Any = stream.visitor
+        if (
+            (client.received or visitor.received)
+            or getattr(visitor, "ended", False)
+            or not (_tells(client) and _tells(visitor))
+        ):
+            super()._connect(stream, client)
+            return
+        self._silent[client] = stream
+        self._count()
+        client.heard = visitor.heard = partial(self._stirs, client)
+        client.whileWaiting(lambda reason: self._silentClientLeft(client))
+        visitor.whileWaiting(lambda reason: self._silentVisitorLeft(client))
+
+    def _stirs(self, client: Any) -> None:
+        """
+        One of two who have met said something, or says no more.
+        """
+        if _hasLeft(client):
+            self._silentClientLeft(client)
+            client.reset(TunnelError("closed"))
+        elif client in self._silent:
+            stream = self._silent.pop(client)
+            self._count()
+            self._connect(stream, client)
+
+    def _silentClientLeft(self, client: End) -> None:
+        """
+        Who came to the URI has left without a word: the visitor waits on.
+        """
+        stream = self._silent.pop(client, None)
+        self._count()
+        if stream is not None and not stream.over:
+            self.serve(stream)
+
+    def _silentVisitorLeft(self, client: End) -> None:
+        """
+        A visitor has left without a word: the client's connection waits on.
+        """
+        stream = self._silent.pop(client, None)
+        self._count()
+        if stream is not None:
+            stream.refuse(TunnelError("reset", "the visitor has left"))
+            super().clientArrived(client)
+
+    def _clientLeft(self, client: End, reason: TunnelError | None) -> None:
+        """
+        A client's connection left before a visitor came. In a tunnel for one
+        visitor, that was its end, if it had said something; unless it did so in
+        good order (as over TLS, where nobody can stop sending and still listen).
+        """
+        if reason is None and client.received:
+            return
+        super()._clientLeft(client, reason)
+        if self._tunnel.visitorLimit == 1 and client.received:
+            self._service.discard(
+                [self._tunnel], TunnelError("closed", "the client's end has left")
+            )
+
+    def served(self) -> bool:
+        """
+        Whether a client's end is there, waiting or with a visitor. One that
+        has said all it had to say cannot be told from one that has left.
+        """
+        return any(stream.client is not None for stream in self._tunnel.streams) or any(
+            not getattr(client, "ended", False)
+            for client in (*self._clients, *self._silent)
+        )
+
+    def close(self, reason: TunnelError) -> None:
+        """
+        Turn everybody away, now and from now on.
+        """
+        silent, self._silent = self._silent, {}
+        super().close(reason)
+        for stream in silent.values():
+            stream.refuse(reason)
+        for client in (*silent, *self._strangers):
+            client.reset(reason)
+
+
+def _tells(end: Any) -> bool:
+    """
+    Whether an end tells when something comes. Others are of no scanner: paths of
+    WebSockets are not guessed.
+    """
+    return hasattr(end, "heard")
+
+
+def _hasLeft(end: Any) -> bool:
+    """
+    Whether an end was over before it had sent a byte. TCP does not tell one that
+    will send nothing from one that does not listen either.
+    """
+    return getattr(end, "ended", False) and not end.received
+
+
+def _closedUnread(end: Any) -> bool:
+    """
+    Whether the kernel has the end of a connection that has not sent a byte.
+    """
+    plain = getattr(end, "socket", None)
+    if plain is None or end.received:
+        return False
+    try:
+        return not plain.recv(1, MSG_PEEK | MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _via(
+    scheme: str,
+    service: TunnelService,
+    tunnel: Tunnel,
+    caller: Caller,
+    options: TunnelOptions,
+) -> None:
+    """
+    Open a port for the client's end.
+    """
+    listeners = service.listeners.get(scheme)
+    if listeners is None:
+        raise TunnelError(
+            "bad-option",
+            f"via {scheme!r} needs a certificate: start the server with --certificate",
+        )
+    tunnel.visitorLimit = options.visitors or 1
+    if options.openerOnly and not caller.address:
+        raise TunnelError(
+            "bad-option", "option openerOnly needs an opener with an IP address"
+        )
+    tunnel.lookup = options.lookup
+    secret = secrets.token_urlsafe(24) if options.firstLine else ""
+    tunnel.clientSide = side = RawClientSide(
+        service, tunnel, caller.address if options.openerOnly else "", secret
+    )
+    tunnel.clientListener = listeners.open(0, 0, side.connectionArrived)
+    if not options.ttl:
+        service.keepWhile(tunnel, UNCLAIMED, side.served)
+    port = tunnel.clientListener.address[2]
+    where = hostAndPort(tunnel.hostname, port)
+    tunnel.uri = f"{scheme}://{where}" + (f"#{secret}" if secret else "")
+
+
+def viaTCP(
+    service: TunnelService, tunnel: Tunnel, caller: Caller, options: TunnelOptions
+) -> None:
+    """
+    The client's ends are TCP connections.
+    """
+    _via("tcp", service, tunnel, caller, options)
+
+
+def viaTLS(
+    service: TunnelService, tunnel: Tunnel, caller: Caller, options: TunnelOptions
+) -> None:
+    """
+    The client's ends are TLS connections.
+    """
+    _via("tls", service, tunnel, caller, options)

@@ -1,0 +1,261 @@
+"""
+What a grant lets its holder do with tunnels, asked each time it is done.
+
+Who has no grant (no C{--auth}, or a checker that knows no permissions) may do
+what the server offers to everybody, but is never an admin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted.internet.interfaces import IReactorTime
+
+from tristunnel.dataplane.throttle import Throttle
+from tristunnel.errors import TunnelError
+from tristunnel.model.options import TunnelOptions
+from tristunnel.model.permissions import protocolOf
+from tristunnel.service.clients import SERVICES
+
+if TYPE_CHECKING:
+    from tristunnel.auth.realm import Identity
+    from tristunnel.interfaces import IListener
+    from tristunnel.model.permissions import Changed, Ended, Grant
+    from tristunnel.model.tunnel import Stream, Tunnel
+    from tristunnel.service.registry import Lease
+
+__all__ = ["OpensListeners", "TunnelRights", "isAdmin"]
+
+
+class OpensListeners(Protocol):
+    """
+    Opens one kind of public side.
+    """
+
+    def open(self, port: int, prefer: int, arrived: Any) -> IListener:
+        """
+        Listen for visitors; raise L{TunnelError} with a refusal.
+        """
+
+
+def isAdmin(identity: Identity) -> bool:
+    """
+    Whether somebody may see and end what others have.
+    """
+    grant = identity.grant
+    return grant is not None and "admin" in grant.permissions.may
+
+
+class TunnelRights:
+    """
+    Applies grants to tunnels.
+
+    @param reactor: Tells time.
+    @param changed: Told of each tunnel whose owner is permitted something else.
+
+    @ivar services: Tunnels that one client's session may have; 0 for any
+        number.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        services: int = SERVICES,
+        changed: Callable[[Tunnel], None] = lambda tunnel: None,
+    ) -> None:
+        self.services = services
+        self._reactor = reactor
+        self._changed = changed
+        self._tunnels: dict[Grant, dict[Tunnel, tuple[Ended, Changed]]] = {}
+
+    def mayControl(self, identity: Identity, tunnel: Tunnel) -> bool:
+        """
+        Whether somebody may see and end C{tunnel}.
+        """
+        return identity == tunnel.owner or isAdmin(identity)
+
+    # Opening
+
+    def checkOpen(
+        self, identity: Identity, lease: Lease | None, wanted: TunnelOptions
+    ) -> None:
+        """
+        @raise TunnelError: Why somebody may not open a tunnel now.
+        """
+        if lease is not None:
+            self.checkServices(len(lease.tunnels))
+        grant = identity.grant
+        if grant is None:
+            return
+        grant.check("open")
+        permissions = grant.permissions
+        most = permissions.maxTunnels
+        if most is not None and len(self._tunnels.get(grant, ())) >= most:
+            raise TunnelError(
+                "limit-reached", f"this token is for {most} tunnels at once; close one"
+            )
+        if wanted.port and not wanted.private:
+            permissions.checkPort(wanted.port)
+
+    def checkServices(self, count: int) -> None:
+        """
+        @param count: The tunnels that a session has already.
+        @raise TunnelError: C{limit-reached}.
+        """
+        if self.services and count >= self.services:
+            raise TunnelError(
+                "limit-reached",
+                f"a client may have {self.services} tunnels; start another one, or"
+                " the server with a greater --max-services",
+            )
+
+    def checkRoom(self, identity: Identity) -> None:
+        """
+        @raise TunnelError: Why somebody may not have a room for raw
+            WebSockets, which is a tunnel as well.
+        """
+        self.checkOpen(identity, None, TunnelOptions())
+        if identity.grant is not None:
+            identity.grant.permissions.checkListener("ws")
+
+    def openListener(
+        self,
+        identity: Identity,
+        kind: str,
+        listeners: OpensListeners,
+        port: int,
+        prefer: int,
+        arrived: Any,
+    ) -> IListener:
+        """
+        Open a tunnel's public side, on a port that its owner may have.
+
+        @param kind: What C{listeners} opens.
+        @raise TunnelError: With the reason of a refusal.
+        """
+        grant = identity.grant
+        if grant is None:
+            return listeners.open(port, prefer, arrived)
+        grant.permissions.checkListener(kind)
+        ports = grant.permissions.ports
+        if protocolOf(kind) == "ws":
+            # Its visitors come to the clients' port.
+            ports, port = None, 0
+        if port or ports is None:
+            if port:
+                grant.permissions.checkPort(port)
+            return listeners.open(port, prefer, arrived)
+        refusal = TunnelError(
+            "ports-exhausted", f"all ports of this token ({ports}) are taken"
+        )
+        candidates = list(ports.shuffled())
+        if prefer in ports:
+            candidates.insert(0, prefer)
+        for candidate in candidates:
+            try:
+                return listeners.open(candidate, 0, arrived)
+            except TunnelError as error:
+                if error.code.name not in ("port-taken", "port-not-permitted"):
+                    raise
+                if error.code.name == "port-not-permitted":
+                    refusal = error
+        raise refusal
+
+    # While it is open
+
+    def opened(
+        self, tunnel: Tunnel, discard: Callable[[list[Tunnel], TunnelError], object]
+    ) -> None:
+        """
+        Watch over a tunnel from now on.
+
+        @param discard: Ends it when its owner's grant does.
+        """
+        if self not in tunnel.keepers:
+            tunnel.keepers.append(self)
+        grant = tunnel.owner.grant
+        if grant is None:
+            return
+        if grant.ended is not None:
+            # While the tunnel was made.
+            discard([tunnel], grant.ended)
+            return
+
+        def ended(reason: TunnelError) -> None:
+            discard([tunnel], reason)
+
+        def changed() -> None:
+            self._limit(tunnel, grant)
+            if tunnel.throttle is not None:
+                for stream in tunnel.streams:
+                    stream.slowDown(tunnel.throttle)
+            self._changed(tunnel)
+
+        self._tunnels.setdefault(grant, {})[tunnel] = ended, changed
+        grant.watch(ended)
+        grant.follow(changed)
+        self._limit(tunnel, grant)
+
+    def forget(self, tunnel: Tunnel) -> None:
+        """
+        A tunnel is over; doing it twice is no error.
+        """
+        grant = tunnel.owner.grant
+        if grant is None or grant not in self._tunnels:
+            return
+        tunnels = self._tunnels[grant]
+        told = tunnels.pop(tunnel, None)
+        if told is not None:
+            ended, changed = told
+            grant.unwatch(ended)
+            grant.unfollow(changed)
+        if not tunnels:
+            del self._tunnels[grant]
+
+    def leave(self, stream: Stream) -> None:
+        """
+        A visitor is gone; L{enter} counts those that are here.
+        """
+
+    def enter(self, stream: Stream) -> None:
+        """
+        Decide on a visitor, by what the tunnel's owner may do now.
+
+        @raise TunnelError: Why it is turned away.
+        """
+        tunnel = stream.tunnel
+        grant = tunnel.owner.grant
+        if grant is None:
+            return
+        grant.expire()
+        if grant.ended is not None:
+            raise grant.ended
+        permissions = grant.permissions
+        if "open" not in permissions.may:
+            raise TunnelError("not-permitted", "this token may not open any more")
+        if tunnel.listener is not None:
+            kind, _, port = tunnel.listener.address
+            permissions.checkListener(kind)
+            if protocolOf(kind) != "ws":
+                permissions.checkPort(port)
+        most = permissions.maxVisitors
+        if most is not None:
+            # The new one is among them.
+            now = sum(len(each.streams) for each in self._tunnels.get(grant, ()))
+            if now > most:
+                raise TunnelError(
+                    "limit-reached", f"this token is for {most} visitors at once"
+                )
+        self._limit(tunnel, grant)
+
+    def _limit(self, tunnel: Tunnel, grant: Grant) -> None:
+        """
+        Have the tunnel's streams share the rate of all that their owner has.
+        """
+        rate = grant.permissions.rate or 0
+        if grant.throttle is not None:
+            grant.throttle.change(rate)
+        elif rate:
+            grant.throttle = Throttle(self._reactor, rate)
+        tunnel.throttle = grant.throttle if rate else None

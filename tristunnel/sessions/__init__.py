@@ -1,3 +1,0 @@
-"""
-A dialect on a transport: the authenticated connection of a client.
-"""

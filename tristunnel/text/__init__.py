@@ -1,3 +1,0 @@
-"""
-What people write: endpoint strings, durations, rates and sizes.
-"""

@@ -1,3 +1,0 @@
-"""
-A tunnel, who serves it, and the service that opens it.
-"""

@@ -1,3 +1,0 @@
-"""
-The server's pages: what HTTP reaches on the port that clients use too.
-"""

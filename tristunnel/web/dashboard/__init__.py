@@ -1,3 +1,0 @@
-"""
-The dashboard: what happens at a server, in a browser.
-"""
