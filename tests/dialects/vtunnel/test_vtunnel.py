@@ -22,7 +22,9 @@ from tests.support.processes import freePort
 from tests.vectors import readVectors
 from tests.websocket.frames import CLOSE, TEXT, closePayload, frame
 from tests.websocket.rig import RawPeer, WebSocketTestCase
+from tristunnel.connect.address import ServerAddress
 from tristunnel.dialects.base.plain import HOLD, LINGER, STALL
+from tristunnel.dialects.vtunnel import client_service
 from tristunnel.dialects.vtunnel.client import ANSWER_TIME, VTunnelClientSession
 from tristunnel.dialects.vtunnel.client_service import VTunnelClientService
 from tristunnel.dialects.vtunnel.session import TextLink, VTunnelServerSide
@@ -349,6 +351,39 @@ class _NowhereEndpoint:
     def connect(self, factory: object) -> Deferred[Any]:
         """Wait for ever."""
         return Deferred()
+
+
+class MuteTests(SynchronousTestCase):
+    """
+    The client as a service, at a server that says nothing.
+    """
+
+    def test_once(self) -> None:
+        """
+        It is taken for dead once, and then for one that answers no pings.
+        """
+        clock = MemoryReactorClock()
+        seen = ClientNotes()
+
+        async def openWebSocket(server: object, session: Any) -> None:
+            session.opened(FakeConnection())
+
+        self.patch(client_service, "openWebSocket", openWebSocket)
+        endpoint: Any = _NowhereEndpoint()
+        endpoint.pingInterval = 30.0
+        client = VTunnelClientService(
+            clock,
+            ServerAddress("ws://server/", "server", endpoint),
+            [Forward("9000=service", 9000, "", "service", endpoint)],
+            observer=seen,
+            grace=0.0,
+            delay=lambda failures, hint: 1.0,
+        )
+        client.startService()
+        clock.pump([1.0] * 600)
+        self.assertEqual(len(seen.named("disconnected")), 1)
+        client.stopService()
+        clock.pump([1.0] * 30)
 
 
 class RecordedTests(WebSocketTestCase):

@@ -503,7 +503,7 @@ class ReasonTests(SynchronousTestCase):
         """
         again = reasonIn("what [a] mess\n[no-code]", "reset", "the client says: ")
         self.assertEqual(again.code.name, "reset")
-        self.assertEqual(again.message, "the client says: what [a] mess [no-code]")
+        self.assertEqual(again.message, "the client says: what [a] mess?[no-code]")
         self.assertEqual(reasonIn("", "reset").message, TunnelError("reset").message)
 
 
