@@ -25,7 +25,7 @@ from tristunnel.auth.realm import Authenticator
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed, End
 from tristunnel.model.tunnel import Stream, Tunnel
-from tristunnel.service.preauth import GatePass
+from tristunnel.service.preauth import PendingConnection
 from tristunnel.service.tunnel_service import Caller, TunnelService
 
 
@@ -41,7 +41,10 @@ class OneSession(Protocol):
     transport: Any
 
     def __init__(
-        self, tunnels: TunnelService, authenticator: Authenticator, stranger: GatePass
+        self,
+        tunnels: TunnelService,
+        authenticator: Authenticator,
+        stranger: PendingConnection,
     ) -> None:
         self.received = 0
         self._tunnels = tunnels
@@ -201,7 +204,8 @@ class OneSession(Protocol):
 
 class OneDoor:
     """
-    A L{Door<tristunnel.server.detector.Door>}: what its connections begin with, and
+    A L{PortProtocol<tristunnel.server.detector.PortProtocol>}: what its connections
+    begin with, and
     who serves them.
     """
 
@@ -214,7 +218,7 @@ class OneDoor:
         self._authenticator = authenticator or Authenticator()
 
     def open(
-        self, address: IAddress | None, remaining: float, stranger: GatePass
+        self, address: IAddress | None, remaining: float, stranger: PendingConnection
     ) -> OneSession:
         """Make the protocol for one connection."""
         return OneSession(self._tunnels, self._authenticator, stranger)

@@ -28,7 +28,7 @@ __all__ = [
     "IListener",
     "ITunnelRegistry",
     "ITunnelService",
-    "Keeper",
+    "VisitorFilter",
 ]
 
 Closed = Callable[["TunnelError | None"], None]
@@ -179,7 +179,7 @@ class EitherEnd(Protocol):
         """
 
 
-class Keeper(Protocol):
+class VisitorFilter(Protocol):
     """
     Who decides on a tunnel's visitors. A tunnel asks all of its keepers.
     """

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks.faults.programs import QUICK, Programs, Server
 from benchmarks.faults.proof import Options, Row
-from benchmarks.faults.traffic import Service, Tally, Visitors, download
+from benchmarks.faults.traffic import Counters, Service, Visitors, download
 from benchmarks.processes import Room, freePort
 
 __all__ = ["prove"]
@@ -108,7 +108,7 @@ def _streams(
     Sessions and streams do not notice.
     """
     wait = options.number("wait", 8.0, 4.0)
-    tally, long = Tally(), Tally()
+    tally, long = Counters(), Counters()
     service, slow = Service(tally), Service(long, _LONG_RATE)
     programs = Programs(room, _CONSTANTS)
     with here.governs():

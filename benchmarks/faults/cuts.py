@@ -2,7 +2,7 @@
 The way between client and server is cut, hung and resumed under load.
 
 Each kind of session has a client of its own, which reaches the server through a
-L{Way<tests.faults.way.Way>}. In each round streams of all kinds begin; at a
+L{Link<tests.faults.way.Link>}. In each round streams of all kinds begin; at a
 random moment something happens to each way. Every stream must then be complete,
 or have failed at both ends, before the deadline; and visitors must reach the
 service again at the same address.
@@ -30,8 +30,8 @@ from benchmarks.faults.programs import QUICK, Programs, Server, descriptors
 from benchmarks.faults.proof import Options, Row
 from benchmarks.faults.visitors import arrive
 from benchmarks.processes import Room, freePort
-from tests.faults.load import Ledger, Service, Tale
-from tests.faults.way import Leg, Way
+from tests.faults.load import Listing, Service, Tale
+from tests.faults.way import Leg, Link
 from tests.tls.authority import makeAuthority
 
 __all__ = ["prove"]
@@ -116,7 +116,7 @@ KINDS = (
 
 
 def _fault(
-    name: str, way: Way, chance: random.Random, later: Callable[..., Any]
+    name: str, way: Link, chance: random.Random, later: Callable[..., Any]
 ) -> None:
     """
     Have something happen to a way.
@@ -180,7 +180,7 @@ class Lane:
     """
 
     kind: Kind
-    way: Way
+    way: Link
     name: str
     pid: int
     address: str
@@ -202,7 +202,7 @@ class _Proof:
         self.options = options
         self.room = room
         self.chance = random.Random(options.seed)
-        self.ledger = Ledger(reactor.seconds)
+        self.ledger = Listing(reactor.seconds)
         self.service = Service(self.ledger)
         self.rows: list[Row] = []
         self.faults: Counter[str] = Counter()
@@ -237,7 +237,7 @@ class _Proof:
                 continue
             secure = kind.scheme in ("tls", "wss")
             server = self.servers["tls" if kind.listener == "tls" else "tcp"]
-            way = Way(self.reactor, server.ports[int(secure)], RATE)
+            way = Link(self.reactor, server.ports[int(secure)], RATE)
             name = f"client{number}"
             at = f"127.0.0.1:{way.port}"
             connect = f"{kind.scheme}:{at}"

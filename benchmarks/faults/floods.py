@@ -20,7 +20,7 @@ from dataclasses import asdict
 from benchmarks.faults.attackers import HARM, Orders, Outcome
 from benchmarks.faults.programs import Programs, Server, descriptors, resident
 from benchmarks.faults.proof import Options, Row
-from benchmarks.faults.traffic import Service, Tally, Visitors, download
+from benchmarks.faults.traffic import Counters, Service, Visitors, download
 from benchmarks.processes import Failed, Room, freePort
 from tests.tls.authority import makeAuthority
 
@@ -120,7 +120,7 @@ class _Site:
         """
         Wait until the tunnel works.
         """
-        tally = Tally()
+        tally = Counters()
         until = time.monotonic() + 20
         while not download(self.visitors, 1000, tally, 5.0):
             if time.monotonic() > until:
@@ -168,7 +168,7 @@ def prove(options: Options) -> Iterator[Row]:
     """
     seconds = options.number("seconds", 8, 3)
     count = int(options.number("count", 10_000, 200))
-    tally = Tally()
+    tally = Counters()
     service = Service(tally)
     with Room(options.directory / "floods") as room:
         site = _Site(room, service.port)
@@ -183,7 +183,7 @@ def prove(options: Options) -> Iterator[Row]:
     service.close()
 
 
-def _quiet(tally: Tally, seconds: float) -> float:
+def _quiet(tally: Counters, seconds: float) -> float:
     """
     Count the requests of a quiet time.
 
@@ -194,7 +194,7 @@ def _quiet(tally: Tally, seconds: float) -> float:
     return tally.reset()[0] / seconds
 
 
-def _floods(site: _Site, tally: Tally, seconds: float, count: int) -> Iterator[Row]:
+def _floods(site: _Site, tally: Counters, seconds: float, count: int) -> Iterator[Row]:
     """
     One door after the other.
     """
@@ -229,7 +229,7 @@ def _floods(site: _Site, tally: Tally, seconds: float, count: int) -> Iterator[R
 def _one(
     what: str,
     pid: int,
-    tally: Tally,
+    tally: Counters,
     orders: Orders,
     usual: float,
     files: int,
@@ -277,7 +277,7 @@ def _scan(options: Options, target: int, seconds: float, count: int) -> Iterator
     """
     A sweep over many visitors' ports, with a service behind each.
     """
-    tally = Tally()
+    tally = Counters()
     with Room(options.directory / "scan") as room:
         seen = room.directory / "seen.json"
         programs = Programs(room, before=_WATCH.format(path=str(seen)))
@@ -311,7 +311,7 @@ def _short(options: Options) -> Iterator[Row]:
     them. Without C{--auth} anybody may open them; the operator has a port of
     its own.
     """
-    seconds, tally = 5.0, Tally()
+    seconds, tally = 5.0, Counters()
     service = Service(tally, 50e3)
     with Room(options.directory / "short") as room:
         programs = Programs(room, before=_FEW)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.faults.programs import Programs
 from benchmarks.faults.proof import Options, Row
-from benchmarks.faults.traffic import Service, Tally, Visitors, download
+from benchmarks.faults.traffic import Counters, Service, Visitors, download
 from benchmarks.processes import Failed, Room, freePort
 from tristunnel.auth.tokens_format import parseTokens
 
@@ -113,7 +113,7 @@ class _House:
         @return: Seconds that the last one took.
         @raise Failed: If one does not, with what was said last.
         """
-        began, tally = time.monotonic(), Tally()
+        began, tally = time.monotonic(), Counters()
         for name in names:
             while not download(self.ports[name], 1000, tally, 5.0):
                 if time.monotonic() > began + BACK:
@@ -155,7 +155,7 @@ def prove(options: Options) -> Iterator[Row]:
     """
     chance = random.Random(options.seed)
     moments = int(options.number("moments", 100, 6))
-    tally = Tally()
+    tally = Counters()
     service = Service(tally, _RATE)
     with Room(options.directory / "kills") as room:
         house = _House(options, room, service.port)

@@ -32,7 +32,7 @@ from benchmarks.faults.programs import Programs, Server, resident
 from benchmarks.faults.proof import Options, Row
 from benchmarks.faults.visitors import Arrival, arrive
 from benchmarks.processes import Room, freePort
-from tests.faults.load import Ledger, Service
+from tests.faults.load import Listing, Service
 from tests.tls.authority import makeAuthority
 
 __all__ = ["Rig", "prove", "runRig"]
@@ -78,7 +78,7 @@ class Rig:
         self.reactor = reactor
         self.options = options
         self.room = room
-        self.ledger = Ledger(reactor.seconds)
+        self.ledger = Listing(reactor.seconds)
         self.service = Service(self.ledger)
         self.rows: list[Row] = []
         self.chance = random.Random(options.seed)

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from benchmarks.faults.programs import Programs, Server
 from benchmarks.faults.proof import Options, Row
-from benchmarks.faults.traffic import Service, Tally, Visitors
+from benchmarks.faults.traffic import Counters, Service, Visitors
 from benchmarks.processes import Room
 from tests.tls.authority import Authority, certificateOf, makeAuthority
 
@@ -49,7 +49,7 @@ def prove(options: Options) -> Iterator[Row]:
     authority = makeAuthority()
     trusted = authority.write(options.directory / "ca.pem")
     for kind in ("--certificate", "tls: and a directory"):
-        tally = Tally()
+        tally = Counters()
         service = Service(tally, 2e6)
         live = options.directory / kind.strip("-").partition(":")[0]
         live.mkdir()

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.faults.programs import Programs
 from benchmarks.faults.proof import Options, Row
-from benchmarks.faults.traffic import Service, Tally, Visitors, download
+from benchmarks.faults.traffic import Counters, Service, Visitors, download
 from benchmarks.processes import Failed, Room, freePort
 
 __all__ = ["prove"]
@@ -160,7 +160,7 @@ class _House:
         """
         Wait until the tunnel works at its port.
         """
-        until, tally = time.monotonic() + _BACK, Tally()
+        until, tally = time.monotonic() + _BACK, Counters()
         while time.monotonic() < until:
             if download(self.visitors, 1000, tally, 5.0):
                 return True
@@ -189,7 +189,7 @@ def _carries(house: _House, seconds: float, seed: int) -> str:
 
     @return: What went wrong, or empty.
     """
-    tally = Tally()
+    tally = Counters()
     visitors = Visitors([house.visitors], tally, 4, 200_000, seed=seed)
     time.sleep(seconds)
     visitors.stop()
@@ -211,7 +211,7 @@ def prove(options: Options) -> Iterator[Row]:
         yield Row("a full disk", "this takes root, and a system with tmpfs")
         return
     for kind in ("full", "read-only"):
-        tally = Tally()
+        tally = Counters()
         service = Service(tally)
         room = Room(options.directory / f"programs-{kind}")
         # Where our programs keep what belongs to the program called client.

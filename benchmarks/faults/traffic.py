@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-__all__ = ["Service", "Tally", "Visitors", "download", "upload"]
+__all__ = ["Counters", "Service", "Visitors", "download", "upload"]
 
 _BLOCK = 65536
 _PATTERN = random.Random(1).randbytes(_BLOCK) * 2
@@ -23,7 +23,7 @@ _PIECE = 32 * 1024
 
 
 @dataclass
-class Tally:
+class Counters:
     """
     What came of the transfers.
 
@@ -92,7 +92,7 @@ class Service:
     @ivar port: Where it listens.
     """
 
-    def __init__(self, tally: Tally, rate: float = 0.0) -> None:
+    def __init__(self, tally: Counters, rate: float = 0.0) -> None:
         self._tally = tally
         self._rate = rate
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=4096)
@@ -156,7 +156,7 @@ class Service:
         self._listening.close()
 
 
-def download(port: int, size: int, tally: Tally, seconds: float = 30.0) -> bool:
+def download(port: int, size: int, tally: Counters, seconds: float = 30.0) -> bool:
     """
     Fetch bytes through a tunnel.
 
@@ -190,7 +190,7 @@ def download(port: int, size: int, tally: Tally, seconds: float = 30.0) -> bool:
 
 
 def upload(
-    port: int, size: int, tally: Tally, rate: float = 0.0, seconds: float = 30.0
+    port: int, size: int, tally: Counters, rate: float = 0.0, seconds: float = 30.0
 ) -> bool:
     """
     Bring bytes through a tunnel.
@@ -239,7 +239,7 @@ class Visitors:
     def __init__(
         self,
         ports: Sequence[int],
-        tally: Tally,
+        tally: Counters,
         many: int,
         most: int,
         rate: float = 0.0,

@@ -14,7 +14,7 @@ from twisted.internet.protocol import ClientFactory
 from twisted.internet.ssl import CertificateOptions
 from twisted.python.failure import Failure
 
-from tests.faults.load import Ledger, SocketCarrier, Tale, Visitor
+from tests.faults.load import Listing, SocketCarrier, Tale, Visitor
 from tests.faults.websocket import webSocketVisitor
 
 __all__ = ["Arrival", "arrive"]
@@ -35,7 +35,7 @@ class Arrival:
 
 def arrive(
     reactor: Any,
-    ledger: Ledger,
+    ledger: Listing,
     address: str,
     kind: str,
     size: int,

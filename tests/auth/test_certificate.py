@@ -26,8 +26,8 @@ from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.http.site import limitedSite
-from tristunnel.http.tree import HTTPDoor, rootOf, rpcPages
-from tristunnel.server.detector import DoorFactory, FramedDoor
+from tristunnel.http.tree import HTTPPortProtocol, rootOf, rpcPages
+from tristunnel.server.detector import FramedPortProtocol, ProtocolDetectorFactory
 from tristunnel.tls.client_context import clientConnectionCreator
 from tristunnel.tls.server_context import ReloadingCertificate
 
@@ -132,8 +132,10 @@ class MutualTests(ServerTestCase):
         self.sessions = TunnelServerFactory(self.clock, self.service, authenticator)
         callers = HTTPCallers(authenticator, Forwarded(trusted))
         site = limitedSite(rootOf(rpcPages(self.service, callers)), reactor=self.clock)
-        self.door = DoorFactory(
-            self.clock, [FramedDoor(self.sessions), HTTPDoor(site)], self.notes
+        self.door = ProtocolDetectorFactory(
+            self.clock,
+            [FramedPortProtocol(self.sessions), HTTPPortProtocol(site)],
+            self.notes,
         )
 
     def come(self, *messages: Any) -> RawPeer:

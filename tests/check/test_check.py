@@ -23,7 +23,7 @@ from tristunnel.check.client import ClientCheck
 from tristunnel.check.report import CheckService, Finding, Inquiry, certificateFinding
 from tristunnel.check.server import ServerCheck
 from tristunnel.connect.address import Trust, parseConnect
-from tristunnel.connect.route import Way
+from tristunnel.connect.route import ConnectOptions
 from tristunnel.errors import TunnelError
 
 
@@ -154,7 +154,9 @@ class ClientCheckTests(TestCase):
         self.addCleanup(port.stopListening)
         self.port = port.getHost().port
 
-    def look(self, connect: str = "", way: Way | None = None, **more: Any) -> Any:
+    def look(
+        self, connect: str = "", way: ConnectOptions | None = None, **more: Any
+    ) -> Any:
         """
         Make a check.
         """
@@ -199,7 +201,7 @@ class ClientCheckTests(TestCase):
         """
         where = "ws://127.0.0.1:1/x"
         for interval, verdict in ((0.0, "WARN"), (25.0, "OK"), (55.0, "WARN")):
-            way = Way(pingInterval=interval)
+            way = ConnectOptions(pingInterval=interval)
             look = self.look(where, way, dialect="vtunnel")
             self.assertEqual((await look.idle()).verdict, verdict)
 

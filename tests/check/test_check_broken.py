@@ -22,7 +22,7 @@ from tests.tls.authority import makeAuthority
 from tristunnel.check.client import ClientCheck
 from tristunnel.connect.address import Trust, parseConnect
 from tristunnel.connect.proxy import parseProxy
-from tristunnel.connect.route import Way
+from tristunnel.connect.route import ConnectOptions
 from tristunnel.errors import TunnelError
 from tristunnel.tls.server_context import ReloadingCertificate
 
@@ -147,7 +147,7 @@ class BrokenTests(TestCase):
         ):
             port = self.listen(_answering(f"HTTP/1.1 {status}\r\n\r\n".encode()))
             proxy = parseProxy(self.reactor, f"http://127.0.0.1:{port}")
-            way = Way(proxy)
+            way = ConnectOptions(proxy)
             await self.wrong("proxy", "tcp:far.example:9000", status, cure, way=way)
 
     def tlsPort(self, *names: str, until: datetime | None = None) -> int:

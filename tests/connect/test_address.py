@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.connect.address import Trust, parseConnect
 from tristunnel.connect.proxy import parseProxy
-from tristunnel.connect.route import Way
+from tristunnel.connect.route import ConnectOptions
 
 
 class NotingReactor(MemoryReactorClock):
@@ -51,7 +51,7 @@ class NamesTests(SynchronousTestCase):
         @return: What was looked up or dialled, and the lines that were sent.
         """
         reactor: Any = NotingReactor()
-        way = Way(parseProxy(reactor, proxy) if proxy else None)
+        way = ConnectOptions(parseProxy(reactor, proxy) if proxy else None)
         server = parseConnect(
             reactor, where, Trust(insecure=where.startswith(("tls:", "wss:"))), way
         )

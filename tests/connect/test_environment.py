@@ -20,7 +20,7 @@ from tests.support.loopback import Talk
 from tests.support.processes import startProgram
 from tristunnel.connect.address import Trust, parseConnect
 from tristunnel.connect.environment import isExempt, variableFor
-from tristunnel.connect.route import wayBy
+from tristunnel.connect.route import connectOptionsBy
 from tristunnel.errors import TunnelError
 
 _CLI = "from tristunnel.cli import main; raise SystemExit(main())"
@@ -49,7 +49,7 @@ class VariableTests(SynchronousTestCase):
             ("unix:/run/tunnel", set()),
         ):
             for name in every:
-                way = wayBy(None, "", environment={name: PROXY})
+                way = connectOptionsBy(None, "", environment={name: PROXY})
                 found = parseConnect(None, where, Trust(), way).way.proxy
                 told = "" if found is None else str(found)
                 expected = f"proxy.example:3128 ({name})" if name in names else ""
@@ -64,10 +64,10 @@ class VariableTests(SynchronousTestCase):
         self.assertEqual(variableFor("wss", around), "HTTPS_PROXY")
         self.assertEqual(variableFor("tcp", around), "ALL_PROXY")
         for option, told in (("http://line:3", "line:3"), ("none", "None")):
-            way = wayBy(None, option, environment=around)
+            way = connectOptionsBy(None, option, environment=around)
             server = parseConnect(None, "tls:far.example:9000", Trust(), way)
             self.assertEqual(str(server.way.proxy), told)
-        way = wayBy(None, "", environment=around)
+        way = connectOptionsBy(None, "", environment=around)
         server = parseConnect(None, "tls:far.example:9000", Trust(), way)
         self.assertEqual(str(server.way.proxy), "h:2 (HTTPS_PROXY)")
 
@@ -77,7 +77,10 @@ class VariableTests(SynchronousTestCase):
         """
         around = {"ALL_PROXY": PROXY, "NO_PROXY": "far.example"}
         server = parseConnect(
-            None, "tcp:far.example:9000", Trust(), wayBy(None, "", environment=around)
+            None,
+            "tcp:far.example:9000",
+            Trust(),
+            connectOptionsBy(None, "", environment=around),
         )
         self.assertIsNone(server.way.proxy)
         self.assertEqual(server.way.exempt, "ALL_PROXY")
@@ -94,7 +97,7 @@ class VariableTests(SynchronousTestCase):
             ("HTTPS_PROXY", "ftp://u:pw@proxy:443", "http://USER"),
             ("HTTPS_PROXY", "u:pw@proxy:x", "http://USER"),
         ):
-            way = wayBy(None, "", environment={name: url})
+            way = connectOptionsBy(None, "", environment={name: url})
             error = self.assertRaises(
                 TunnelError, parseConnect, None, "tls:far.example:1", Trust(), way
             )
@@ -102,8 +105,10 @@ class VariableTests(SynchronousTestCase):
                 self.assertIn(part, error.message)
             self.assertNotIn("pw", error.message)
             for where in ("unix:/run/tunnel", "tls:far.example:1"):
-                parseConnect(None, where, Trust(), wayBy(None, "none"))
-        error = self.assertRaises(TunnelError, wayBy, None, "socks5://u:pw@proxy:1")
+                parseConnect(None, where, Trust(), connectOptionsBy(None, "none"))
+        error = self.assertRaises(
+            TunnelError, connectOptionsBy, None, "socks5://u:pw@proxy:1"
+        )
         self.assertIn("--proxy names a SOCKS proxy", error.message)
 
     def test_noProxy(self) -> None:

@@ -15,7 +15,7 @@ from tests.server.test_websocket_dialects import FramedTestCase
 from tests.support.loopback import Service, Talk
 from tristunnel.connect.address import Trust, parseConnect
 from tristunnel.connect.proxy import ProxiedEndpoint, parseProxy
-from tristunnel.connect.route import Way, parseHeader
+from tristunnel.connect.route import ConnectOptions, parseHeader
 from tristunnel.dialects.framed.client_direct import Carrier
 from tristunnel.errors import LONGEST_HINT, TunnelError
 
@@ -113,7 +113,7 @@ class ProxyTests(FramedTestCase):
         """
         service = Service()
         proxy = parseProxy(self.reactor, f"http://{user}127.0.0.1:{self.proxyPort}")
-        server = parseConnect(self.reactor, where, self.trust, Way(proxy))
+        server = parseConnect(self.reactor, where, self.trust, ConnectOptions(proxy))
         # A proxy need not pass on that one direction is over.
         await self.startFramed(
             server,
@@ -180,7 +180,9 @@ class ProxyTests(FramedTestCase):
         kind = "tls" if self.tls else "tcp"
         for where in (f"{kind}:localhost:{self.serverPort}", self.url("/tunnel")):
             service = Service()
-            server = parseConnect(self.reactor, where, self.trust, Way(proxy))
+            server = parseConnect(
+                self.reactor, where, self.trust, ConnectOptions(proxy)
+            )
             client = await self.startFramed(
                 server, f"0=127.0.0.1:{self.offer(service)}", carrier=Carrier("session")
             )

@@ -78,7 +78,7 @@ class Visitor(Protocol):
         self.gone.callback(None)
 
 
-class Stranger(Protocol):
+class PendingLogin(Protocol):
     """
     Says what nobody understands.
 
@@ -334,7 +334,7 @@ class BrowserTests(TestCase):
             return
         for probe in (b"ssh-2.0\r\n", b"\x16\x03\x01"):
             stranger = await connectProtocol(
-                HostnameEndpoint(reactor, "127.0.0.1", self.port), Stranger(probe)
+                HostnameEndpoint(reactor, "127.0.0.1", self.port), PendingLogin(probe)
             )
             await stranger.gone
         visitors: list[Any] = []

@@ -21,7 +21,7 @@ from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.site import limitedSite
 from tristunnel.http.tree import rootOf
 from tristunnel.model.permissions import Grant, Permissions
-from tristunnel.service.preauth import Gate
+from tristunnel.service.preauth import PreauthLimiter
 from tristunnel.service.tunnel_service import Caller
 
 __all__ = ["PEER", "WatchedTestCase"]
@@ -88,7 +88,7 @@ class WatchedTestCase(ServiceTestCase):
         self.asked = asked
         self.watch = Watch(self.clock, self.notes)
         self.service.observer = self.watch.observer
-        self.gate = Gate(self.clock.seconds)
+        self.gate = PreauthLimiter(self.clock.seconds)
         portal = portalFor([checkingCallable(known)]) if asked else None
         self.callers = HTTPCallers(Authenticator(portal), gate=self.gate)
         pages = self.watch.pages(

@@ -24,9 +24,9 @@ from tristunnel.dataplane.endings import (
     SENT,
     SOON,
     TICK,
-    Confirmations,
     DirectEnd,
-    Ending,
+    EndAcknowledgements,
+    StreamEnd,
 )
 from tristunnel.errors import TunnelError
 
@@ -76,7 +76,7 @@ class EndingTestCase(SynchronousTestCase):
         """
         self.clock = Clock()
         self.told: list[tuple[int, int]] = []
-        self.confirmations = Confirmations(self.clock)
+        self.confirmations = EndAcknowledgements(self.clock)
         self.send = self._send
         self.confirmations.up(self.send)
         self.ending = self.confirmations.expect(NAME)
@@ -90,7 +90,7 @@ class EndingTestCase(SynchronousTestCase):
         self.assertEqual(payload[:KEY], NAME)
         self.told.append((payload[KEY], int.from_bytes(payload[KEY + 1 :], "big")))
 
-    def begin(self, ending: Ending | None) -> Any:
+    def begin(self, ending: StreamEnd | None) -> Any:
         """
         Make the end, and join it to a visitor.
         """

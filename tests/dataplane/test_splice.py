@@ -27,7 +27,7 @@ from tristunnel.dataplane import join as joining
 from tristunnel.dataplane.join import join
 from tristunnel.dataplane.kernel import closeNow
 from tristunnel.dataplane.pipes import PIPES, canSplice
-from tristunnel.dataplane.rate import Rate
+from tristunnel.dataplane.rate import TokenBucket
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dataplane.splice import Splice
 from tristunnel.errors import TunnelError
@@ -417,7 +417,7 @@ class RuleTests(Spliced):
 
 class RateTests(TestCase):
     """
-    Tests for L{Rate}.
+    Tests for L{TokenBucket}.
     """
 
     def test_average(self) -> None:
@@ -425,7 +425,7 @@ class RateTests(TestCase):
         In the long run no more passes than the rate allows.
         """
         now, passed = 0.0, 0
-        rate = Rate(1000.0, lambda: now, burst=500)
+        rate = TokenBucket(1000.0, lambda: now, burst=500)
         while now < 100.0:
             passed += 700
             now += max(rate.charge(700), 0.001)
@@ -436,7 +436,7 @@ class RateTests(TestCase):
         A long rest earns no more than the burst.
         """
         now = 0.0
-        rate = Rate(1000.0, lambda: now, burst=500)
+        rate = TokenBucket(1000.0, lambda: now, burst=500)
         now = 1000.0
         self.assertEqual(rate.charge(500), 0.0)
         self.assertEqual(rate.charge(1000), 1.0)

@@ -13,7 +13,7 @@ from tests.docs.pages import ROOT
 from tests.support.loopback import LoopbackTestCase, Service, Talk
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.listeners.tcp import TCPListeners
-from tristunnel.server.detector import DoorFactory, FramedDoor
+from tristunnel.server.detector import FramedPortProtocol, ProtocolDetectorFactory
 from tristunnel.server.ports import ServerPort
 from tristunnel.server.service import TunnelServerService
 from tristunnel.service.registry import MemoryRegistry
@@ -48,8 +48,10 @@ class ExtendingTests(LoopbackTestCase):
             self.reactor, MemoryRegistry(), listeners, self.notes, "127.0.0.1"
         )
         self.sessions = TunnelServerFactory(self.reactor, self.tunnels)
-        doors = DoorFactory(
-            self.reactor, [FramedDoor(self.sessions), OneDoor(self.tunnels)], self.notes
+        doors = ProtocolDetectorFactory(
+            self.reactor,
+            [FramedPortProtocol(self.sessions), OneDoor(self.tunnels)],
+            self.notes,
         )
         port = ServerPort(
             "tcp:0", TCP4ServerEndpoint(self.reactor, 0, interface="127.0.0.1")

@@ -3,7 +3,7 @@ Streams whose two ends know what each of them should see.
 
 A visitor says in its first line which stream it is, what it is for, and how
 much will be sent. The service behind the tunnel does that, and both note in a
-L{Ledger} what they sent and saw. So it can be told whether a stream was
+L{Listing} what they sent and saw. So it can be told whether a stream was
 complete, failed at both ends, or was taken for complete by somebody although it
 was not.
 """
@@ -21,7 +21,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = ["Ledger", "Service", "Side", "Tale", "Talk", "Visitor"]
+__all__ = ["Listing", "Service", "Side", "Tale", "Talk", "Visitor"]
 
 _PERIOD = 65521
 _CHUNK = 16 * 1024
@@ -147,7 +147,7 @@ class Tale:
         )
 
 
-class Ledger:
+class Listing:
     """
     All streams of a run.
 
@@ -184,7 +184,7 @@ class Talk:
     @param carrier: C{send(bytes)}, C{finish()} and C{produce(producer)}.
     """
 
-    def __init__(self, ledger: Ledger, carrier: Any) -> None:
+    def __init__(self, ledger: Listing, carrier: Any) -> None:
         self.ledger = ledger
         self.carrier = carrier
         self.tale: Tale | None = None
@@ -302,7 +302,7 @@ class _Answer(Talk):
     The service's end.
     """
 
-    def __init__(self, ledger: Ledger, carrier: Any) -> None:
+    def __init__(self, ledger: Listing, carrier: Any) -> None:
         super().__init__(ledger, carrier)
         self._head = b""
         self._halfCloses = True
@@ -379,7 +379,7 @@ class Visitor(Talk):
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: Listing,
         carrier: Any,
         tale: Tale,
         halfCloses: bool = True,
@@ -510,7 +510,7 @@ class Service(Factory):
 
     noisy = False
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Listing) -> None:
         self.ledger = ledger
         self.open: set[Any] = set()
 
@@ -544,7 +544,7 @@ class _Served(SocketCarrier):
 
 
 def visitorProtocol(
-    ledger: Ledger, kind: str, size: int, halfCloses: bool = True
+    ledger: Listing, kind: str, size: int, halfCloses: bool = True
 ) -> SocketCarrier:
     """
     Make a visitor that comes by TCP or TLS.

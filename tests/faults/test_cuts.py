@@ -12,8 +12,8 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectError
 from twisted.internet.task import deferLater
 
-from tests.faults.load import Ledger, Service, SocketCarrier, Tale, Visitor
-from tests.faults.way import Leg, Way
+from tests.faults.load import Listing, Service, SocketCarrier, Tale, Visitor
+from tests.faults.way import Leg, Link
 from tests.support.loopback import LoopbackTestCase
 from tristunnel.dataplane import endings
 from tristunnel.dialects.framed.client_direct import Carrier
@@ -39,7 +39,7 @@ class SessionTests(LoopbackTestCase):
         super().setUp()
         for name, seconds in (("DEADLINE", 0.4), ("TICK", 0.05), ("SOON", 0.1)):
             self.patch(endings, name, seconds)
-        self.ledger = Ledger(self.reactor.seconds)
+        self.ledger = Listing(self.reactor.seconds)
         self.service = Service(self.ledger)
         self.chance = random.Random(SEED)
 
@@ -52,7 +52,7 @@ class SessionTests(LoopbackTestCase):
             if self.tls
             else "tcp:0:interface=127.0.0.1"
         )
-        self.way = Way(self.reactor, self.serverPort)
+        self.way = Link(self.reactor, self.serverPort)
         self.addCleanup(self.way.stop)
         scheme, host = ("tls", "localhost") if self.tls else ("tcp", "127.0.0.1")
         (self.port,) = await self.startClient(

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.task import deferLater
 
-from tests.faults.load import Ledger, Service, SocketCarrier, Tale, Visitor
+from tests.faults.load import Listing, Service, SocketCarrier, Tale, Visitor
 from tests.support.loopback import LoopbackTestCase
 from tristunnel.dialects.base.plain import HOLD, PlainServerSide
 from tristunnel.dialects.framed import client as clientSession
@@ -91,7 +91,7 @@ class SessionTests(LoopbackTestCase):
         """
         The others get all their answers, and no more is held than may be.
         """
-        self.ledger = Ledger(self.reactor.seconds)
+        self.ledger = Listing(self.reactor.seconds)
         service = Service(self.ledger)
         self.port = await self.tunnel(service)
         stalled = await self.come(_Stalled(), "D", MORE)

@@ -22,7 +22,7 @@ from twisted.internet.protocol import ClientFactory, Factory, Protocol, connecti
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = ["Leg", "Way"]
+__all__ = ["Leg", "Link"]
 
 _BUFFER = 64 * 1024
 _SLOW, _FULL, _HUNG = 1, 2, 4
@@ -40,7 +40,7 @@ class Leg(Protocol):
 
     transport: Any
 
-    def __init__(self, way: Way, isUp: bool) -> None:
+    def __init__(self, way: Link, isUp: bool) -> None:
         self.isUp = isUp
         self.other: Leg | None = None
         self.over = False
@@ -244,7 +244,7 @@ class Leg(Protocol):
             self.transport.loseConnection()
 
 
-class Way:
+class Link:
     """
     Passes connections on.
 
@@ -373,7 +373,7 @@ class _Down(Leg):
     The server's side.
     """
 
-    def __init__(self, way: Way, other: Leg) -> None:
+    def __init__(self, way: Link, other: Leg) -> None:
         super().__init__(way, False)
         self._first = other
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 
-from tests.faults.load import Ledger, Visitor
+from tests.faults.load import Listing, Visitor
 
 __all__ = ["webSocketVisitor"]
 
@@ -51,7 +51,7 @@ class _Carrier(WebSocketClientProtocol):  # type: ignore[misc]
 
 
 def webSocketVisitor(
-    ledger: Ledger, kind: str, size: int, url: str
+    ledger: Listing, kind: str, size: int, url: str
 ) -> WebSocketClientFactory:
     """
     Make a visitor that comes by WebSocket.

@@ -27,11 +27,11 @@ from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.http.site import limitedSite
-from tristunnel.http.tree import Health, HTTPDoor, rootOf, rpcPages
-from tristunnel.server.detector import DoorFactory, FramedDoor
+from tristunnel.http.tree import Health, HTTPPortProtocol, rootOf, rpcPages
+from tristunnel.server.detector import FramedPortProtocol, ProtocolDetectorFactory
 from tristunnel.server.proxied import behindProxy
 from tristunnel.server.websocket_pages import webSocketPages
-from tristunnel.service.preauth import Gate
+from tristunnel.service.preauth import PreauthLimiter
 from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.tls.directory import CertificateDirectory
@@ -63,7 +63,7 @@ class Doors:
         authenticator = Authenticator(portalFor([checker])) if asked else None
         self.service = TunnelService(self.clock, MemoryRegistry(), {}, watch.observer)
         self.sessions = TunnelServerFactory(self.clock, self.service, authenticator)
-        self.gate = Gate(self.clock.seconds)
+        self.gate = PreauthLimiter(self.clock.seconds)
         # Every stranger comes by a proxy that is trusted.
         callers = HTTPCallers(
             self.sessions.authenticator, Forwarded(["10.0.0.0/8"]), self.gate
@@ -78,10 +78,10 @@ class Doors:
                 )
             )
         site = limitedSite(rootOf(pages), reactor=self.clock, admit=callers.admit)
-        doors = [HTTPDoor(site)]
-        self.factory: Any = DoorFactory(
+        doors = [HTTPPortProtocol(site)]
+        self.factory: Any = ProtocolDetectorFactory(
             self.clock,
-            [FramedDoor(self.sessions), *doors] if asked else doors,
+            [FramedPortProtocol(self.sessions), *doors] if asked else doors,
             watch.observer,
             gate=self.gate,
             proxied=wrap is proxied,

@@ -27,10 +27,10 @@ from tristunnel.auth.realm import ANONYMOUS_IDENTITY, Identity
 from tristunnel.errors import TunnelError
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.site import limitedSite
-from tristunnel.http.tree import HTTPDoor, rootOf, rpcPages
+from tristunnel.http.tree import HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.rpc.jsonrpc import Dispatcher
-from tristunnel.server.detector import DoorFactory, FramedDoor
+from tristunnel.server.detector import FramedPortProtocol, ProtocolDetectorFactory
 from tristunnel.server.websocket_pages import webSocketPages
 from tristunnel.service.methods import methodsOf
 from tristunnel.service.tunnel_service import Caller
@@ -280,7 +280,10 @@ class DialectTests(MatrixTestCase):
             ),
         }
         site = limitedSite(rootOf(pages), reactor=self.clock, admit=callers.admit)
-        self.doors: list[Any] = [FramedDoor(self.sessions), HTTPDoor(site)]
+        self.doors: list[Any] = [
+            FramedPortProtocol(self.sessions),
+            HTTPPortProtocol(site),
+        ]
         self.peers: list[RawPeer] = []
         self.addCleanup(self.leave)
 
@@ -300,7 +303,7 @@ class DialectTests(MatrixTestCase):
         """
         peer = RawPeer()
         self.peers.append(peer)
-        self.join(DoorFactory(self.clock, self.doors, self.notes), peer)
+        self.join(ProtocolDetectorFactory(self.clock, self.doors, self.notes), peer)
         peer.say(*messages)
         self.settle()
         return peer

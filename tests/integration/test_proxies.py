@@ -22,7 +22,7 @@ from tests.support.loopback import Service
 from tests.support.processes import Program, freePort, startTristunnel
 from tests.tls.authority import makeAuthority
 from tristunnel.connect.address import Trust, parseConnect
-from tristunnel.connect.route import Way
+from tristunnel.connect.route import ConnectOptions
 
 _PATH = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
 
@@ -122,7 +122,7 @@ class _ProxyTestCase(FramedTestCase):
             self.reactor,
             f"wss://localhost:{self.front}/tunnel",
             self.trust,
-            Way(None, {}, pingInterval),
+            ConnectOptions(None, {}, pingInterval),
         )
         await self.startFramed(server, f"0=127.0.0.1:{self.offer(service)}")
         return self.lastPort()

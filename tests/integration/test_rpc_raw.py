@@ -32,11 +32,11 @@ from tristunnel.auth.realm import Authenticator
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.site import limitedSite
-from tristunnel.http.tree import HTTPDoor, rootOf, rpcPages
+from tristunnel.http.tree import HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.model.ports import UNPRIVILEGED, PortRange
 from tristunnel.model.quota import raiseDescriptorLimit
-from tristunnel.server.detector import DoorFactory, FramedDoor
+from tristunnel.server.detector import FramedPortProtocol, ProtocolDetectorFactory
 from tristunnel.server.ports import TLSFiles, parsePort
 from tristunnel.server.service import TunnelServerService
 from tristunnel.service.registry import MemoryRegistry
@@ -118,8 +118,10 @@ class RPCTestCase(LoopbackTestCase):
         callers = HTTPCallers(Authenticator())
         pages = rpcPages(self.tunnels, callers)
         site = limitedSite(rootOf(pages), reactor=self.reactor, admit=callers.admit)
-        doors = DoorFactory(
-            self.reactor, [FramedDoor(self.sessions), HTTPDoor(site)], self.notes
+        doors = ProtocolDetectorFactory(
+            self.reactor,
+            [FramedPortProtocol(self.sessions), HTTPPortProtocol(site)],
+            self.notes,
         )
         where = parsePort(
             self.reactor,

@@ -26,7 +26,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.model.ports import UNPRIVILEGED, PortRange
-from tristunnel.service.preauth import PATIENCE, Gate
+from tristunnel.service.preauth import PATIENCE, PreauthLimiter
 from tristunnel.tls.client_context import clientConnectionCreator
 from tristunnel.tls.server_context import ReloadingCertificate
 
@@ -255,7 +255,7 @@ class HandshakeTests(FileTestCase):
         self.reactor = MemoryReactorClock()
         self.arrived: list[End] = []
         listeners = TCPListeners(self.reactor, creator=self.creator)
-        listeners.handshakes = self.gate = Gate(self.reactor.seconds, 2, 3)
+        listeners.handshakes = self.gate = PreauthLimiter(self.reactor.seconds, 2, 3)
         listeners.open(8080, 0, lambda end, address: self.arrived.append(end))
         self.factory: Any = self.reactor.tcpServers[0][1]
 

@@ -20,9 +20,9 @@ from tristunnel.interfaces import Closed
 from tristunnel.listeners.udp import UDPListener
 from tristunnel.model.policy import VisitorPolicy, parseNetworks
 from tristunnel.model.tunnel import Stream, Tunnel
-from tristunnel.service.policies import HouseRules
+from tristunnel.service.policies import VisitorPolicies
 from tristunnel.service.tunnel_service import Caller
-from tristunnel.service.visitor_filter import Doorkeeper, hostOfVisitor
+from tristunnel.service.visitor_filter import PolicyFilter, hostOfVisitor
 
 _networks = st.lists(
     st.ip_addresses().map(str) | st.sampled_from(["10.0.0.0/8", "10.9.0.0/16", "::/0"]),
@@ -93,7 +93,7 @@ class TightenedTests(SynchronousTestCase):
         The stricter limit holds; 0 is none.
         """
         one = VisitorPolicy(perAddress=3, total=0, rate=100, idle=60.0)
-        both = one.tightened(VisitorPolicy(perAddress=5, total=7, rate=50, maxAge=9.0))
+        both = one.combined(VisitorPolicy(perAddress=5, total=7, rate=50, maxAge=9.0))
         self.assertEqual(
             both,
             VisitorPolicy(perAddress=3, total=7, rate=50, idle=60.0, maxAge=9.0),
@@ -107,7 +107,7 @@ class TightenedTests(SynchronousTestCase):
         """
         one = VisitorPolicy(allow=parseNetworks(["10.0.0.0/8"]))
         other = VisitorPolicy(allow=parseNetworks(["192.168.0.0/16"]))
-        error = self.assertRaises(TunnelError, one.tightened, other)
+        error = self.assertRaises(TunnelError, one.combined, other)
         self.assertEqual(error.code.name, "bad-option")
 
     @given(_policies, _policies, st.ip_addresses().map(str) | st.just("10.9.1.1"))
@@ -117,7 +117,7 @@ class TightenedTests(SynchronousTestCase):
         round.
         """
         try:
-            both = one.tightened(other)
+            both = one.combined(other)
         except TunnelError:
             self.assertFalse(_lets(one, host) and _lets(other, host))
         else:
@@ -136,7 +136,7 @@ def _lets(policy: VisitorPolicy, host: str) -> bool:
     """
     Whether a policy lets a host in.
     """
-    keeper = Doorkeeper(policy, lambda: 0.0)
+    keeper = PolicyFilter(policy, lambda: 0.0)
     try:
         keeper.enter(_stream(f"[{host}]:1" if ":" in host else f"{host}:1"))
     except TunnelError:
@@ -149,17 +149,17 @@ class DoorkeeperTests(SynchronousTestCase):
     Who is let in.
     """
 
-    def keeper(self, **policy: object) -> Doorkeeper:
+    def keeper(self, **policy: object) -> PolicyFilter:
         """
         Make a doorkeeper.
         """
         self.clock = Clock()
-        return Doorkeeper(
+        return PolicyFilter(
             VisitorPolicy(**policy),  # type: ignore[arg-type]
             self.clock.seconds,
         )
 
-    def refused(self, keeper: Doorkeeper, address: str) -> str:
+    def refused(self, keeper: PolicyFilter, address: str) -> str:
         """
         Be turned away, and say with which code.
         """
@@ -424,7 +424,7 @@ class DoorTests(ServiceTestCase):
         """
         following = 10
         reserve = Reserve(lambda: 100, lambda: following)
-        self.service.house = HouseRules(self.clock, reserve)
+        self.service.house = VisitorPolicies(self.clock, reserve)
         tunnel = self.tunnelWith()
         self.assertEqual(self.come(tunnel).refused, "")
         following = 75
@@ -515,7 +515,7 @@ class DatagramTests(SynchronousTestCase):
         )
         listener = UDPListener(clock, tunnel.visitorArrived, most=10)
         tunnel.listener = listener
-        HouseRules(clock).apply(
+        VisitorPolicies(clock).apply(
             tunnel, VisitorPolicy(deny=parseNetworks(["10.0.0.0/8"]))
         )
         listener.datagramArrived(b"hello", ("192.0.2.1", 5), None)

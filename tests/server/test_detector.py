@@ -21,8 +21,8 @@ from twisted.web.server import Site
 from tests.dialects.framed.network import NetworkTestCase, RawPeer
 from tests.tls.authority import makeAuthority
 from tristunnel.dialects.framed.session import HANDSHAKE_TIMEOUT
-from tristunnel.http.tree import HTTPDoor
-from tristunnel.server.detector import DoorFactory, FramedDoor
+from tristunnel.http.tree import HTTPPortProtocol
+from tristunnel.server.detector import FramedPortProtocol, ProtocolDetectorFactory
 from tristunnel.server.log import LoggingServerObserver
 from tristunnel.tls.server_context import ReloadingCertificate
 
@@ -220,7 +220,7 @@ class WrongBytesTests(NetworkTestCase):
         Whatever comes, the connection ends within the handshake timeout with
         no more than one line.
         """
-        if data.startswith((b"W", *HTTPDoor.beginnings)):
+        if data.startswith((b"W", *HTTPPortProtocol.beginnings)):
             return
         self.notes.events.clear()
         peer = self.peer()
@@ -242,9 +242,12 @@ class DoorsTests(WrongBytesTests):
         """
         root = Resource()
         root.putChild(b"", Resource())
-        return DoorFactory(
+        return ProtocolDetectorFactory(
             self.clock,
-            [FramedDoor(self.sessions), HTTPDoor(Site(root, reactor=self.clock))],
+            [
+                FramedPortProtocol(self.sessions),
+                HTTPPortProtocol(Site(root, reactor=self.clock)),
+            ],
             self.notes,
         )
 
@@ -375,7 +378,9 @@ class LogTests(NetworkTestCase):
         One peer, one line, with where it came from and why.
         """
         observer = LoggingServerObserver(self.clock.seconds)
-        port = DoorFactory(self.clock, [FramedDoor(self.sessions)], observer)
+        port = ProtocolDetectorFactory(
+            self.clock, [FramedPortProtocol(self.sessions)], observer
+        )
         with self.problems() as lines:
             peer = RawPeer()
             self.join(port, peer)

@@ -29,7 +29,7 @@ from tristunnel.dialects.base.client_service import (
 )
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.errors import TunnelError
-from tristunnel.service.preauth import LONGEST_WAIT, Ramp
+from tristunnel.service.preauth import LONGEST_WAIT, AcceptRateLimiter
 from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import TunnelService
 
@@ -40,7 +40,7 @@ ADDRESS = IPv4Address("TCP", "192.0.2.1", 9000)
 
 class RampTests(SynchronousTestCase):
     """
-    L{Ramp}.
+    L{AcceptRateLimiter}.
     """
 
     def setUp(self) -> None:
@@ -48,7 +48,7 @@ class RampTests(SynchronousTestCase):
         Let ten in per second.
         """
         self.clock = Clock()
-        self.ramp = Ramp(self.clock.seconds, 10)
+        self.ramp = AcceptRateLimiter(self.clock.seconds, 10)
 
     def hint(self) -> float:
         """

@@ -20,7 +20,7 @@ from tests.support.loopback import Service, Talk
 from tests.websocket.frames import BINARY, CLOSE, TEXT, closePayload, frame
 from tests.websocket.rig import RawPeer, WebSocketTestCase
 from tristunnel.connect.address import ServerAddress, Trust, parseConnect
-from tristunnel.connect.route import Way
+from tristunnel.connect.route import ConnectOptions
 from tristunnel.dataplane.kernel import bytesTaken
 from tristunnel.dialects.base.client_service import TunnelClientService
 from tristunnel.dialects.framed.client_direct import Carrier
@@ -206,7 +206,7 @@ class SecureTests(FramedTests):
         A server that cannot show who it is gets no request, and no headers.
         """
         await self.startServer()
-        way = Way(None, {"Authorization": "Bearer secret"}, 0.0)
+        way = ConnectOptions(None, {"Authorization": "Bearer secret"}, 0.0)
         server = parseConnect(self.reactor, self.url("/tunnel"), Trust(), way)
         client = TunnelClientService(
             self.reactor, server, [], None, self.seen, delay=lambda f, h: 60.0

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.service.test_tunnel_service import ServiceTestCase
 from tristunnel.model.observer import ServerObserver
-from tristunnel.service.counters import OTHER, Buckets, Tally
+from tristunnel.service.counters import OTHER, Buckets, Counters
 from tristunnel.service.lag import INTERVAL, ReactorLag
 from tristunnel.service.observers import SeveralObservers
 
@@ -93,7 +93,7 @@ class LagTests(SynchronousTestCase):
 
 class TallyTests(ServiceTestCase):
     """
-    L{Tally}.
+    L{Counters}.
     """
 
     def setUp(self) -> None:
@@ -101,7 +101,7 @@ class TallyTests(ServiceTestCase):
         Have a service tell it.
         """
         super().setUp()
-        self.tally = Tally(self.clock.seconds, most=1)
+        self.tally = Counters(self.clock.seconds, most=1)
         self.service.observer = self.tally
 
     def test_bounded(self) -> None:

@@ -14,7 +14,7 @@ from tests.auth.token_server import NOW, TokenServerTestCase
 from tests.dialects.framed.network import RawPeer
 from tristunnel.auth.realm import ANONYMOUS_IDENTITY
 from tristunnel.server.log import LoggingServerObserver
-from tristunnel.service.listing import Ledger, RateMeter
+from tristunnel.service.listing import Listing, RateMeter
 from tristunnel.wire.framed import Frame, FrameType, encodeCredit
 
 
@@ -28,7 +28,7 @@ class LedgerTestCase(TokenServerTestCase):
         Let them open their tunnels.
         """
         super().setUp()
-        self.service.ledger = Ledger(self.service, self.now)
+        self.service.ledger = Listing(self.service, self.now)
         self.peers: dict[str, RawPeer] = {}
         for name, port in (("alice", 41500), ("bob", 41600)):
             self.makeToken(name, expires=NOW + 1000)

@@ -17,7 +17,7 @@ from tristunnel.service.preauth import (
     PENALTY_FREE,
     REMEMBERED,
     ROOMS,
-    Gate,
+    PreauthLimiter,
     sourceOf,
 )
 
@@ -36,7 +36,7 @@ class GateTests(SynchronousTestCase):
         A gate for three strangers, two from one address.
         """
         self.clock = Clock()
-        self.gate = Gate(self.clock.seconds, perAddress=2, total=3)
+        self.gate = PreauthLimiter(self.clock.seconds, perAddress=2, total=3)
 
     def refusal(self, host: str) -> TunnelError:
         """
@@ -62,7 +62,7 @@ class GateTests(SynchronousTestCase):
         So many more may come from an address as somebody awaits there.
         """
         awaited = {"10.0.0.1": 1}
-        gate = Gate(self.clock.seconds, 2, 5)
+        gate = PreauthLimiter(self.clock.seconds, 2, 5)
         gate.awaited = [lambda source: awaited.get(source, 0)] * 2
         for _ in range(4):
             gate.enter(_from("10.0.0.1"))
@@ -111,7 +111,7 @@ class GateTests(SynchronousTestCase):
         A proxy's connections are many people's: there is no bound for them but
         the one for all, and nobody has to wait for another's failures.
         """
-        gate = Gate(self.clock.seconds, 1, 3, {"10.0.0.1"}.__contains__)
+        gate = PreauthLimiter(self.clock.seconds, 1, 3, {"10.0.0.1"}.__contains__)
         for _ in range(3):
             gate.enter(_from("10.0.0.1")).failed()
         gate.loginFailed(_from("10.0.0.1"))

@@ -24,7 +24,7 @@ from tristunnel.dialects.framed.client_direct import Carrier
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.forwards.forward import parseForward
 from tristunnel.listeners.tcp import TCPListeners
-from tristunnel.server.detector import DoorFactory, FramedDoor
+from tristunnel.server.detector import FramedPortProtocol, ProtocolDetectorFactory
 from tristunnel.server.ports import TLSFiles, parsePort
 from tristunnel.server.service import TunnelServerService
 from tristunnel.service.registry import MemoryRegistry
@@ -235,7 +235,9 @@ class LoopbackTestCase(TestCase):
             "127.0.0.1",
         )
         self.sessions = TunnelServerFactory(self.reactor, self.tunnels)
-        doors = DoorFactory(self.reactor, [FramedDoor(self.sessions)], self.notes)
+        doors = ProtocolDetectorFactory(
+            self.reactor, [FramedPortProtocol(self.sessions)], self.notes
+        )
         where = parsePort(
             self.reactor,
             port,

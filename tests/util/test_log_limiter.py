@@ -21,7 +21,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.server.log import ALL_LINES, FREELY, LINES, LoggingServerObserver
-from tristunnel.util.log_limiter import ALL, INTERVAL, MOST_KINDS, Repetitions
+from tristunnel.util.log_limiter import ALL, INTERVAL, MOST_KINDS, LogRateLimiter
 from tristunnel.util.logs import FAILURES, Log
 from tristunnel.util.logs import LINES as MOST_LINES
 
@@ -30,7 +30,7 @@ PEER = IPv4Address("TCP", "192.0.2.1", 5)
 
 class RepetitionTests(SynchronousTestCase):
     """
-    L{Repetitions}.
+    L{LogRateLimiter}.
     """
 
     def setUp(self) -> None:
@@ -39,7 +39,7 @@ class RepetitionTests(SynchronousTestCase):
         """
         self.clock = Clock()
         self.lines: list[str] = []
-        self.quiet = Repetitions(self.clock.seconds, self.clock.callLater)
+        self.quiet = LogRateLimiter(self.clock.seconds, self.clock.callLater)
 
     def tell(self, kind: str = "a", count: int = 1, freely: int = 1) -> None:
         """
@@ -92,7 +92,7 @@ class RepetitionTests(SynchronousTestCase):
         """
         Without a timer the next event brings the summary.
         """
-        self.quiet = Repetitions(self.clock.seconds)
+        self.quiet = LogRateLimiter(self.clock.seconds)
         self.tell("a", 3)
         self.clock.advance(INTERVAL)
         self.tell("b")

@@ -12,7 +12,7 @@ from unittest.mock import patch
 from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.util.logs import Log
-from tristunnel.util.reload_signal import HangupService
+from tristunnel.util.reload_signal import ReloadSignalService
 
 
 class _Reactor:
@@ -66,7 +66,7 @@ class HangupTests(SynchronousTestCase):
         self.reactor = _Reactor()
         self.called: list[str] = []
         log = _Log(self.called)
-        self.service = HangupService(
+        self.service = ReloadSignalService(
             self.reactor, log, lambda: self.called.append("now")
         )
         for number in (signal.SIGHUP, signal.SIGUSR1):

@@ -17,19 +17,19 @@ from tests.support.loopback import LoopbackTestCase, Talk
 from tests.websocket.frames import Frame, readFrames, upgrade
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.connect.address import ServerAddress, parseConnect
-from tristunnel.connect.route import Way
+from tristunnel.connect.route import ConnectOptions
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.errors import TunnelError
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.http.site import limitedSite
-from tristunnel.http.tree import Health, HTTPDoor, rootOf, rpcPages
+from tristunnel.http.tree import Health, HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.listeners.tcp import TCPListeners
-from tristunnel.server.detector import DoorFactory, FramedDoor
+from tristunnel.server.detector import FramedPortProtocol, ProtocolDetectorFactory
 from tristunnel.server.ports import parsePort
 from tristunnel.server.service import TunnelServerService
 from tristunnel.server.websocket_pages import webSocketPages
-from tristunnel.service.preauth import PER_ADDRESS, TOTAL, Gate
+from tristunnel.service.preauth import PER_ADDRESS, TOTAL, PreauthLimiter
 from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.websocket.connection import Connection
@@ -184,7 +184,7 @@ class WebSocketTestCase(LoopbackTestCase):
             self.reactor, self.tunnels, authenticator, handshakeTimeout=timeout
         )
         forwarded = Forwarded(trusted)
-        self.gate = Gate(
+        self.gate = PreauthLimiter(
             self.reactor.seconds, *self.strangers, speaksForOthers=forwarded.speaksFor
         )
         callers = HTTPCallers(authenticator, forwarded, self.gate)
@@ -205,9 +205,9 @@ class WebSocketTestCase(LoopbackTestCase):
         self.site = limitedSite(
             rootOf(pages), reactor=self.reactor, admit=callers.admit
         )
-        doors = DoorFactory(
+        doors = ProtocolDetectorFactory(
             self.reactor,
-            [FramedDoor(self.sessions), HTTPDoor(self.site)],
+            [FramedPortProtocol(self.sessions), HTTPPortProtocol(self.site)],
             self.notes,
             gate=self.gate,
         )
@@ -251,7 +251,7 @@ class WebSocketTestCase(LoopbackTestCase):
         """
         The server as a client knows it.
         """
-        way = Way(None, headers or {}, 0.0)
+        way = ConnectOptions(None, headers or {}, 0.0)
         where = path if "://" in path else self.url(path)
         return parseConnect(self.reactor, where, self.trust, way)
 

@@ -32,7 +32,7 @@ from tests.websocket.frames import (
 from tests.websocket.rig import Recorder
 from tristunnel.dataplane.answers import LOOK, MOST_WAITING, TAKE_TIME
 from tristunnel.errors import TunnelError
-from tristunnel.service.preauth import Gate
+from tristunnel.service.preauth import PreauthLimiter
 from tristunnel.websocket.connection import (
     CLOSE_TIME,
     FEW,
@@ -194,7 +194,7 @@ class SendingTests(ConnectionTestCase):
         Who has not said who it is gets less time to agree to a close, and has
         left when the connection is gone.
         """
-        gate = Gate(self.clock.seconds)
+        gate = PreauthLimiter(self.clock.seconds)
         self.connection.stranger = stranger = gate.enter(None)
         self.connection.close()
         self.clock.advance(STRANGERS_CLOSE_TIME)

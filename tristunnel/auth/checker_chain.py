@@ -22,7 +22,7 @@ from zope.interface import implementer
 from tristunnel.auth.credentials import ITunnelCredentials
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import RefusedWithReason
-from tristunnel.util.log_limiter import Repetitions
+from tristunnel.util.log_limiter import LogRateLimiter
 
 __all__ = ["SUPPORTED_INTERFACES", "CheckerChain"]
 
@@ -74,7 +74,7 @@ class CheckerChain:
             is admitted.
         @raise TunnelError: C{bad-option} when a checker could never be asked.
         """
-        self._failures = Repetitions(time.monotonic)
+        self._failures = LogRateLimiter(time.monotonic)
         self._checkers = [_withBytes(checker) for checker in checkers]
         for checker in self._checkers:
             if not set(SUPPORTED_INTERFACES) & set(checker.credentialInterfaces):

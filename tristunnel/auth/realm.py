@@ -26,7 +26,7 @@ from tristunnel.auth.credentials import TunnelCredentials
 from tristunnel.auth.names import nameProblem
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Grant, GrantedName, RefusedWithReason
-from tristunnel.util.log_limiter import Repetitions
+from tristunnel.util.log_limiter import LogRateLimiter
 
 __all__ = [
     "ANONYMOUS_IDENTITY",
@@ -164,7 +164,7 @@ class Authenticator:
             L{Identity} avatars. C{None} admits everybody as anonymous.
         """
         self._portal = portal
-        self._refusals = Repetitions(time.monotonic)
+        self._refusals = LogRateLimiter(time.monotonic)
 
     def askAt(self, portal: Portal) -> None:
         """

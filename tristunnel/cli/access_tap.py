@@ -17,7 +17,7 @@ from tristunnel.client.visitor import bySession, localEndpoint
 from tristunnel.config.options import CheckedOptions
 from tristunnel.connect.address import ServerAddress, parseConnect
 from tristunnel.connect.credentials import CREDENTIALS_VARIABLE, givenCredentials
-from tristunnel.connect.options import WayOptionsMixin, trustOf, wayOf
+from tristunnel.connect.options import ConnectOptionsMixin, connectOptionsOf, trustOf
 from tristunnel.connect.route import PROXY_VARIABLE
 from tristunnel.connect.token import TOKEN_VARIABLE, givenToken
 from tristunnel.dialects.base.client_service import TunnelClientService
@@ -30,7 +30,7 @@ from tristunnel.util.logs import Log
 from tristunnel.util.numbers import decimalOf
 from tristunnel.util.paths import defaultStateDirectory
 from tristunnel.util.quantities import parseDuration
-from tristunnel.util.reload_signal import HangupService
+from tristunnel.util.reload_signal import ReloadSignalService
 
 __all__ = ["ACCESS_VARIABLE", "Options", "makeService"]
 
@@ -41,7 +41,7 @@ LONGEST = 30 * 86400.0
 """The longest time that a port stays open, in seconds."""
 
 
-class Options(WayOptionsMixin, CheckedOptions):
+class Options(ConnectOptionsMixin, CheckedOptions):
     """
     The options of C{twistd tunnel-access}.
     """
@@ -107,7 +107,7 @@ class Options(WayOptionsMixin, CheckedOptions):
             self.credentials["token"] = token
         trust = trustOf(self)
         self["proxy"] = self["proxy"] or os.environ.get(PROXY_VARIABLE, "")
-        way = wayOf(reactor, self, dict(self.get("header", [])))
+        way = connectOptionsOf(reactor, self, dict(self.get("header", [])))
         if self["access"]:
             self.server = parseAccessURI(
                 reactor, self["access"], trust, self["connect"], way
@@ -171,7 +171,7 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
     together = MultiService()
     access.setServiceParent(together)
     AccessControl(reactor, access, options.stateDirectory).setServiceParent(together)
-    HangupService(reactor, log).setServiceParent(together)
+    ReloadSignalService(reactor, log).setServiceParent(together)
     reactor.addSystemEventTrigger(
         "before", "shutdown", hurryOnSecondSignal, reactor, access.stopNow
     )

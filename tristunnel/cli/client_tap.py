@@ -32,7 +32,7 @@ from tristunnel.config.settings import DEFAULT, Setting, settingsOf
 from tristunnel.config.show import shownSettings
 from tristunnel.connect.address import ServerAddress, parseConnect, parseTunnelURI
 from tristunnel.connect.credentials import CREDENTIALS_VARIABLE, givenCredentials
-from tristunnel.connect.options import WayOptionsMixin, trustOf, wayOf
+from tristunnel.connect.options import ConnectOptionsMixin, connectOptionsOf, trustOf
 from tristunnel.connect.route import PROXY_VARIABLE
 from tristunnel.connect.token import TOKEN_VARIABLE, givenToken
 from tristunnel.dialects.framed.client_direct import CARRIERS
@@ -54,7 +54,7 @@ from tristunnel.util.listening import checkBeforeFork
 from tristunnel.util.logs import Log, checkFormat
 from tristunnel.util.numbers import decimalOf, wholeOf
 from tristunnel.util.paths import defaultStateDirectory, stateVariable
-from tristunnel.util.reload_signal import HangupService
+from tristunnel.util.reload_signal import ReloadSignalService
 
 __all__ = ["Options", "makeService"]
 
@@ -69,7 +69,7 @@ _ONE_SERVER = (
 """Options that are about one server."""
 
 
-class Options(PolicyOptionsMixin, WayOptionsMixin, ConfiguredOptions):
+class Options(PolicyOptionsMixin, ConnectOptionsMixin, ConfiguredOptions):
     """
     The options of C{twistd tunnel-client}.
     """
@@ -358,7 +358,7 @@ class Options(PolicyOptionsMixin, WayOptionsMixin, ConfiguredOptions):
             )
         self._checkDialect(reactor)
         trust = trustOf(self)
-        way = wayOf(reactor, self, self._headers())
+        way = connectOptionsOf(reactor, self, self._headers())
         way = replace(way, greeting=self["extension"])
         if self["tunnel"]:
             self.server = parseTunnelURI(
@@ -545,7 +545,7 @@ def _make(
     )
     reload = Reload(options, clients.change)
     watch.methods["reload"] = lambda caller: reload.reload()
-    HangupService(reactor, log, reload.reloadLater).setServiceParent(clients)
+    ReloadSignalService(reactor, log, reload.reloadLater).setServiceParent(clients)
     return watch.around(clients, ended)
 
 

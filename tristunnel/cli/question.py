@@ -14,7 +14,7 @@ from tristunnel.auth.files import reasonOf
 from tristunnel.connect.route import NONE
 from tristunnel.connect.token import givenToken
 from tristunnel.errors import TunnelError
-from tristunnel.rpc.words import Errand, Target, parseTarget
+from tristunnel.rpc.words import CallRequest, Target, parseTarget
 from tristunnel.tls.certificates import parseFingerprint
 from tristunnel.util.paths import defaultStateDirectory
 from tristunnel.util.stale_sockets import clearLeftovers
@@ -100,11 +100,11 @@ class Question:
         """
         return self._target is not None
 
-    def errand(self, target: Target, method: str) -> Errand:
+    def errand(self, target: Target, method: str) -> CallRequest:
         """
         Make one call of it.
         """
-        return Errand(
+        return CallRequest(
             target=target,
             method=method,
             params=[],

@@ -41,7 +41,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.http.site import limitedSite
-from tristunnel.http.tree import Health, HTTPDoor, rootOf, rpcPages
+from tristunnel.http.tree import Health, HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import IDLE, UDPListeners
 from tristunnel.model.policy import VisitorPolicy
@@ -55,14 +55,14 @@ from tristunnel.model.quota import (
 from tristunnel.model.rendezvous import WaitingRoom
 from tristunnel.node.spec import NODE_FIELDS, NodeSpec, nodeText, parseNode
 from tristunnel.node.tunnel import NodeTunnel
-from tristunnel.server.detector import DoorFactory, FramedDoor
+from tristunnel.server.detector import FramedPortProtocol, ProtocolDetectorFactory
 from tristunnel.server.log import LoggingServerObserver
 from tristunnel.server.ports import ServerPort, TLSFiles, parsePort
 from tristunnel.server.reload import RunningServer
 from tristunnel.server.service import TunnelServerService
 from tristunnel.server.websocket_pages import parsePaths, webSocketPages
 from tristunnel.service.clients import CLIENTS, SERVICES
-from tristunnel.service.preauth import ACCEPT_RATE, TOTAL, Gate
+from tristunnel.service.preauth import ACCEPT_RATE, TOTAL, PreauthLimiter
 from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import Listeners, TunnelService
 from tristunnel.tls.in_force import CreatorInForce
@@ -77,7 +77,7 @@ from tristunnel.util.logs import Log, checkFormat
 from tristunnel.util.numbers import decimalOf, wholeOf
 from tristunnel.util.paths import defaultStateDirectory, stateVariable
 from tristunnel.util.quantities import parseSize
-from tristunnel.util.reload_signal import HangupService
+from tristunnel.util.reload_signal import ReloadSignalService
 
 __all__ = ["Options", "makeService"]
 
@@ -475,7 +475,7 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
     handshakes = max(64, min(TOTAL, RESERVE.size))
     for each in listeners.values():
         if isinstance(each, TCPListeners):
-            each.handshakes = Gate(
+            each.handshakes = PreauthLimiter(
                 reactor.seconds,
                 handshakes // 2,
                 handshakes,
@@ -514,7 +514,7 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
         sessions.paths = ServerPaths(reactor)
     places = min(TOTAL, max(16, RESERVE.size // 4))
     trusts = options.forwarded.speaksFor
-    gate = Gate(reactor.seconds, total=places, speaksForOthers=trusts)
+    gate = PreauthLimiter(reactor.seconds, total=places, speaksForOthers=trusts)
     callers = HTTPCallers(options.authenticator, options.forwarded, gate)
     hostnames = options.hostnames if options["hostname"] else None
     checkers = options.get("credCheckers") or ()
@@ -538,12 +538,12 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
             rootOf({**pages, **rpc}), reactor=reactor, admit=callers.admit
         )
         # A gate of its own: strangers at the other ports do not fill it.
-        operators = DoorFactory(
+        operators = ProtocolDetectorFactory(
             reactor,
-            [HTTPDoor(elsewhere)],
+            [HTTPPortProtocol(elsewhere)],
             observer,
             options["handshake-timeout"],
-            Gate(reactor.seconds, total=places, speaksForOthers=trusts),
+            PreauthLimiter(reactor.seconds, total=places, speaksForOthers=trusts),
             options.rpcPort.proxied,
         )
         ports.append((options.rpcPort, operators))
@@ -562,9 +562,9 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
     )
     site = limitedSite(rootOf(pages), reactor=reactor, admit=callers.admit)
     doors = {
-        proxied: DoorFactory(
+        proxied: ProtocolDetectorFactory(
             reactor,
-            [FramedDoor(sessions), HTTPDoor(site)],
+            [FramedPortProtocol(sessions), HTTPPortProtocol(site)],
             observer,
             options["handshake-timeout"],
             gate,
@@ -609,7 +609,7 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
     running.describePorts(options)
     reload = Reload(options, running.change)
     tunnels.reload = reload.reload
-    HangupService(reactor, log, reload.reloadLater).setServiceParent(together)
+    ReloadSignalService(reactor, log, reload.reloadLater).setServiceParent(together)
     for node in tunnels.nodes:
         node.setServiceParent(together)
     if options["demo"]:

@@ -19,7 +19,7 @@ from twisted.logger import Logger
 
 from tristunnel.client.visitor import LocalPort
 from tristunnel.connect.address import ServerAddress, Trust, parseConnect
-from tristunnel.connect.route import Way
+from tristunnel.connect.route import ConnectOptions
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dialects.base.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
@@ -30,7 +30,11 @@ __all__ = ["AccessPort", "AccessService", "parseAccessURI"]
 
 
 def parseAccessURI(
-    reactor: Any, uri: str, trust: Trust, connect: str = "", way: Way | None = None
+    reactor: Any,
+    uri: str,
+    trust: Trust,
+    connect: str = "",
+    way: ConnectOptions | None = None,
 ) -> ServerAddress:
     """
     Read C{--access}: C{w3p://HOST:PORT/access/ID#SECRET}, or C{w3ps:} over

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ClientObserver
 from tristunnel.util.addresses import addressText
-from tristunnel.util.log_limiter import BoundedLog, Repetitions
+from tristunnel.util.log_limiter import BoundedLog, LogRateLimiter
 from tristunnel.util.output import Output
 from tristunnel.util.words import printable
 
@@ -48,7 +48,7 @@ class LoggingClientObserver(ClientObserver):
         callLater: Callable[..., object] | None = None,
     ) -> None:
         self._output = output
-        self._visits = Repetitions(seconds, callLater, VISITS_INTERVAL)
+        self._visits = LogRateLimiter(seconds, callLater, VISITS_INTERVAL)
         self._bounded = BoundedLog(seconds, callLater)
 
     def connected(self, peer: IAddress) -> None:

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
 from tristunnel.connect.endpoints import EndpointParts, isKind, noEndpoint
-from tristunnel.connect.route import Way
+from tristunnel.connect.route import ConnectOptions
 from tristunnel.connect.websocket import WebSocketEndpoint, WebSocketURL, shownURL
 from tristunnel.dialects.framed.greeting import ALWAYS, Greeting
 from tristunnel.errors import TunnelError
@@ -111,7 +111,7 @@ class ServerAddress:
     link: IStreamClientEndpoint | None = None
     verification: ServerVerification | None = None
     trust: Trust = field(default_factory=Trust)
-    way: Way = field(default_factory=Way)
+    way: ConnectOptions = field(default_factory=ConnectOptions)
 
     @property
     def isWebSocket(self) -> bool:
@@ -146,7 +146,7 @@ class ServerAddress:
 
 
 def parseConnect(
-    reactor: Any, description: str, trust: Trust, way: Way | None = None
+    reactor: Any, description: str, trust: Trust, way: ConnectOptions | None = None
 ) -> ServerAddress:
     """
     Read C{--connect}.
@@ -154,7 +154,7 @@ def parseConnect(
     @param way: How to get there.
     @raise TunnelError: C{bad-option}, with the cause and the cure.
     """
-    way = way or Way()
+    way = way or ConnectOptions()
     if description.startswith(("w3p:", "w3ps:")):
         # Without the URI, which has a secret.
         raise TunnelError(
@@ -222,7 +222,7 @@ def _wrong(description: str, error: Exception) -> TunnelError:
 
 
 def _overWebSocket(
-    reactor: Any, description: str, trust: Trust, way: Way
+    reactor: Any, description: str, trust: Trust, way: ConnectOptions
 ) -> ServerAddress:
     """
     Read C{ws://HOST:PORT/PATH} or C{wss:}.
@@ -260,7 +260,11 @@ def _overWebSocket(
 
 
 def parseTunnelURI(
-    reactor: Any, uri: str, trust: Trust, connect: str = "", way: Way | None = None
+    reactor: Any,
+    uri: str,
+    trust: Trust,
+    connect: str = "",
+    way: ConnectOptions | None = None,
 ) -> ServerAddress:
     """
     Read C{--tunnel}: C{w3p://HOST:PORT/ID#SECRET}, or C{w3ps:} over TLS.

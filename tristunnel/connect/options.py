@@ -10,15 +10,15 @@ from typing import Any, ClassVar
 from twisted.python import usage
 
 from tristunnel.connect.address import Trust
-from tristunnel.connect.route import Way, parseHeader, wayBy
+from tristunnel.connect.route import ConnectOptions, connectOptionsBy, parseHeader
 from tristunnel.errors import TunnelError
 from tristunnel.tls.certificates import parseFingerprint
 from tristunnel.util.numbers import decimalOf
 
-__all__ = ["WayOptionsMixin", "trustOf", "wayOf"]
+__all__ = ["ConnectOptionsMixin", "connectOptionsOf", "trustOf"]
 
 
-class WayOptionsMixin:
+class ConnectOptionsMixin:
     """
     For C{usage.Options}: how to reach a server, and how to know it.
     """
@@ -87,7 +87,9 @@ def trustOf(options: Mapping[str, Any]) -> Trust:
     )
 
 
-def wayOf(reactor: Any, options: Mapping[str, Any], headers: Mapping[str, str]) -> Way:
+def connectOptionsOf(
+    reactor: Any, options: Mapping[str, Any], headers: Mapping[str, str]
+) -> ConnectOptions:
     """
     What lies between.
 
@@ -96,4 +98,6 @@ def wayOf(reactor: Any, options: Mapping[str, Any], headers: Mapping[str, str]) 
     """
     if not 0 <= options["ping-interval"] < 1e6:
         raise TunnelError("bad-option", "--ping-interval takes seconds, from 0 up")
-    return wayBy(reactor, options["proxy"], headers, options["ping-interval"])
+    return connectOptionsBy(
+        reactor, options["proxy"], headers, options["ping-interval"]
+    )

@@ -19,7 +19,13 @@ from tristunnel.dialects.framed.greeting import AUTO
 from tristunnel.errors import TunnelError
 from tristunnel.util.hosts import hostName
 
-__all__ = ["NONE", "PROXY_VARIABLE", "Way", "parseHeader", "wayBy"]
+__all__ = [
+    "NONE",
+    "PROXY_VARIABLE",
+    "ConnectOptions",
+    "connectOptionsBy",
+    "parseHeader",
+]
 
 _log = Logger(namespace="tristunnel.client")
 
@@ -34,7 +40,7 @@ PING_INTERVAL = 30.0
 
 
 @dataclass(frozen=True)
-class Way:
+class ConnectOptions:
     """
     How a client gets through to its server.
 
@@ -55,7 +61,7 @@ class Way:
     environment: Mapping[str, str] | None = None
     exempt: str = ""
 
-    def towards(self, reactor: Any, kind: str, host: str, port: int) -> Way:
+    def towards(self, reactor: Any, kind: str, host: str, port: int) -> ConnectOptions:
         """
         Find the way to one server.
 
@@ -101,13 +107,13 @@ class Way:
             )
 
 
-def wayBy(
+def connectOptionsBy(
     reactor: Any,
     proxy: str,
     headers: Mapping[str, str] | None = None,
     pingInterval: float = PING_INTERVAL,
     environment: Mapping[str, str] = os.environ,
-) -> Way:
+) -> ConnectOptions:
     """
     Make the way that C{--proxy} asks for.
 
@@ -116,9 +122,9 @@ def wayBy(
     @raise TunnelError: C{bad-option}.
     """
     if proxy and proxy != NONE:
-        return Way(parseProxy(reactor, proxy), headers or {}, pingInterval)
+        return ConnectOptions(parseProxy(reactor, proxy), headers or {}, pingInterval)
     around = None if proxy else environment
-    return Way(None, headers or {}, pingInterval, environment=around)
+    return ConnectOptions(None, headers or {}, pingInterval, environment=around)
 
 
 _TOKEN = frozenset("!#$%&'*+-.^_`|~")

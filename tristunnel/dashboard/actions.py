@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tristunnel.model.tunnel import Tunnel
     from tristunnel.service.tunnel_service import Caller
 
-__all__ = ["DONE", "VERBS", "Deeds", "kindOf"]
+__all__ = ["DONE", "VERBS", "Actions", "kindOf"]
 
 DONE = {
     "tunnel": "The tunnel is closed.",
@@ -53,7 +53,7 @@ def kindOf(identifier: str) -> str:
     )
 
 
-class Deeds:
+class Actions:
     """
     Does what a form says, for whoever may.
 

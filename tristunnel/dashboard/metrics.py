@@ -49,9 +49,9 @@ if TYPE_CHECKING:
     from tristunnel.dialects.base.multiplexer import Multiplexer
     from tristunnel.http.callers import HTTPCallers
     from tristunnel.http.guard import Guard
-    from tristunnel.service.counters import Buckets, Tally
+    from tristunnel.service.counters import Buckets, Counters
     from tristunnel.service.lag import ReactorLag
-    from tristunnel.service.preauth import Gate
+    from tristunnel.service.preauth import PreauthLimiter
     from tristunnel.service.tunnel_service import Caller, TunnelService
 
 __all__ = ["MetricsPage", "ServerCollector", "available", "metricsPage"]
@@ -104,7 +104,11 @@ class ServerCollector(Collector):
     """
 
     def __init__(
-        self, service: TunnelService, tally: Tally, lag: ReactorLag, gate: Gate
+        self,
+        service: TunnelService,
+        tally: Counters,
+        lag: ReactorLag,
+        gate: PreauthLimiter,
     ) -> None:
         self._service = service
         self._tally = tally
@@ -461,9 +465,9 @@ class MetricsPage(CallerPage):
 def metricsPage(
     callers: HTTPCallers,
     service: TunnelService,
-    tally: Tally,
+    tally: Counters,
     lag: ReactorLag,
-    gate: Gate,
+    gate: PreauthLimiter,
     guard: Guard,
 ) -> IResource:
     """

@@ -16,14 +16,14 @@ from tristunnel.dashboard.pages import dashboardPages
 from tristunnel.dashboard.view import Board
 from tristunnel.http.guard import Guard
 from tristunnel.model.observer import ServerObserver
-from tristunnel.service.counters import Tally
+from tristunnel.service.counters import Counters
 from tristunnel.service.lag import ReactorLag
 from tristunnel.service.observers import SeveralObservers
 
 if TYPE_CHECKING:
     from tristunnel.auth.tokens import TokenFile
     from tristunnel.http.callers import HTTPCallers
-    from tristunnel.service.preauth import Gate
+    from tristunnel.service.preauth import PreauthLimiter
     from tristunnel.service.tunnel_service import TunnelService
 
 __all__ = ["Watch"]
@@ -42,7 +42,7 @@ class Watch:
     """
 
     def __init__(self, reactor: Any, *observers: ServerObserver) -> None:
-        self.tally = Tally(reactor.seconds)
+        self.tally = Counters(reactor.seconds)
         self.lag = ReactorLag(reactor)
         self._reactor = reactor
         self._events = RecentEvents()
@@ -52,7 +52,7 @@ class Watch:
         self,
         service: TunnelService,
         callers: HTTPCallers,
-        gate: Gate,
+        gate: PreauthLimiter,
         asked: bool,
         names: Collection[str] | None = None,
         dashboard: bool = True,

@@ -13,7 +13,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
 from twisted.web.template import Element
 
-from tristunnel.dashboard.actions import DONE, VERBS, Deeds, kindOf
+from tristunnel.dashboard.actions import DONE, VERBS, Actions, kindOf
 from tristunnel.dashboard.forms import GrantedPage, GrantPage, QuestionPage
 from tristunnel.dashboard.live import Broadcast
 from tristunnel.dashboard.render import (
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tristunnel.http.callers import HTTPCallers
     from tristunnel.service.tunnel_service import Caller
 
-__all__ = ["Act", "End", "Events", "Front", "Grant", "Part", "dashboardPages"]
+__all__ = ["Act", "End", "Events", "Grant", "IndexPage", "Part", "dashboardPages"]
 
 _GONE = ("It is gone", "What was to be ended is over already.")
 
@@ -80,7 +80,7 @@ class _HTMLPage(CallerPage):
     def __init__(self, callers: HTTPCallers, board: Board, guard: Guard) -> None:
         super().__init__(callers, guard)
         self.board = board
-        self.deeds = Deeds(board)
+        self.deeds = Actions(board)
 
     def render_GET(self, request: Request) -> bytes | int:
         """
@@ -108,7 +108,7 @@ class _HTMLPage(CallerPage):
         return page
 
 
-class Front(_HTMLPage):
+class IndexPage(_HTMLPage):
     """
     C{/}: the dashboard.
     """
@@ -313,7 +313,7 @@ def dashboardPages(
     """
     broadcast = Broadcast(board)
     return {
-        b"": Front(callers, board, guard),
+        b"": IndexPage(callers, board, guard),
         b"dashboard/end": End(callers, board, guard),
         b"dashboard/grant": Grant(callers, board, guard),
         b"dashboard/act": Act(callers, board, guard),

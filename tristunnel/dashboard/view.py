@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tristunnel.model.tunnel import Stream, Tunnel
     from tristunnel.service.access import Access
     from tristunnel.service.clients import ConnectedClient
-    from tristunnel.service.counters import Tally
+    from tristunnel.service.counters import Counters
     from tristunnel.service.tunnel_service import Caller, TunnelService
 
 __all__ = ["LISTS", "Board", "Row", "View"]
@@ -94,7 +94,7 @@ class Board:
     def __init__(
         self,
         service: TunnelService,
-        tally: Tally,
+        tally: Counters,
         events: RecentEvents,
         history: RateHistory,
         asked: bool,

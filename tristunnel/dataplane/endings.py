@@ -24,7 +24,15 @@ from twisted.python.failure import Failure
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.errors import TunnelError
 
-__all__ = ["BROKEN", "ENDED", "KEY", "SENT", "Confirmations", "DirectEnd", "Ending"]
+__all__ = [
+    "BROKEN",
+    "ENDED",
+    "KEY",
+    "SENT",
+    "DirectEnd",
+    "EndAcknowledgements",
+    "StreamEnd",
+]
 
 SENT, ENDED, BROKEN = 0, 1, 2
 """What a frame says: so many bytes were sent so far; so many were sent in all;
@@ -51,7 +59,7 @@ _REMEMBERED = 1024
 _FRAME = Struct(f"!{KEY}sBQ")
 
 
-class Confirmations:
+class EndAcknowledgements:
     """
     What a client and its server tell each other of their direct streams, over
     whichever session they have.
@@ -61,7 +69,7 @@ class Confirmations:
 
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
-        self._endings: dict[bytes, Ending] = {}
+        self._endings: dict[bytes, StreamEnd] = {}
         self._send: Callable[[bytes], None] | None = None
         self._aloneSince = reactor.seconds()
         # A session may be dead already when something is said over it.
@@ -101,16 +109,16 @@ class Confirmations:
         for ending in list(self._endings.values()):
             ending.abandon()
 
-    def expect(self, key: bytes) -> Ending:
+    def expect(self, key: bytes) -> StreamEnd:
         """
         Have what is told of a stream kept, from before there is a connection.
         """
-        ending = self._endings[key] = Ending(self, key, self._reactor.seconds())
+        ending = self._endings[key] = StreamEnd(self, key, self._reactor.seconds())
         if not self._ticking.running:
             self._ticking.start(TICK, now=False)
         return ending
 
-    def forget(self, ending: Ending) -> None:
+    def forget(self, ending: StreamEnd) -> None:
         """
         A stream is over. Doing it twice is no error.
         """
@@ -155,7 +163,7 @@ class Confirmations:
             ending.tick(now, alone)
 
 
-class Ending:
+class StreamEnd:
     """
     What is known of one stream's ends.
 
@@ -177,7 +185,9 @@ class Ending:
         "total",
     )
 
-    def __init__(self, confirmations: Confirmations, key: bytes, now: float) -> None:
+    def __init__(
+        self, confirmations: EndAcknowledgements, key: bytes, now: float
+    ) -> None:
         self.key = key
         self.total: int | None = None
         self.broken = False
@@ -287,7 +297,7 @@ class DirectEnd(SocketEnd):
         self,
         reactor: Any,
         arrived: Callable[[SocketEnd], None],
-        ending: Ending | None = None,
+        ending: StreamEnd | None = None,
     ) -> None:
         super().__init__(reactor, arrived)
         self.endedAt: float | None = None

@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["Both", "Rate", "Rule"]
+__all__ = ["CombinedRateLimiter", "RateLimiter", "TokenBucket"]
 
 
-class Rule(Protocol):
+class RateLimiter(Protocol):
     """
     Told of every byte that an end reads, by whichever way it goes on.
 
@@ -30,7 +30,7 @@ class Rule(Protocol):
         """
 
 
-class Rate:
+class TokenBucket:
     """
     So many bytes a second, on average.
 
@@ -74,12 +74,12 @@ class Rate:
         self._rate = rate
 
 
-class Both:
+class CombinedRateLimiter:
     """
     Two rules for one end: the slower one counts.
     """
 
-    def __init__(self, one: Rule, other: Rule) -> None:
+    def __init__(self, one: RateLimiter, other: RateLimiter) -> None:
         self._rules = (one, other)
 
     @property

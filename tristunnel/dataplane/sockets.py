@@ -32,7 +32,7 @@ from tristunnel.dataplane.kernel import (
     probeSoon,
 )
 from tristunnel.dataplane.memory import HELD
-from tristunnel.dataplane.rate import Both
+from tristunnel.dataplane.rate import CombinedRateLimiter
 from tristunnel.dataplane.reading import readySetOf
 from tristunnel.dataplane.splice import Splice
 from tristunnel.dataplane.transports import (
@@ -46,7 +46,7 @@ from tristunnel.errors import TunnelError
 if TYPE_CHECKING:
     from socket import socket
 
-    from tristunnel.dataplane.rate import Rule
+    from tristunnel.dataplane.rate import RateLimiter
     from tristunnel.interfaces import Closed, End
 
 __all__ = [
@@ -140,7 +140,7 @@ class SocketEnd(Protocol):
         self._readyNumber = -1
         self._splice: Splice | None = None
         self._spliceToUs: Splice | None = None
-        self._rule: Rule | None = None
+        self._rule: RateLimiter | None = None
         self._ruleTimer: IDelayedCall | None = None
         self._finished = False
         self._over = False
@@ -568,11 +568,13 @@ class SocketEnd(Protocol):
 
     # Counts and rules
 
-    def obey(self, rule: Rule) -> None:
+    def obey(self, rule: RateLimiter) -> None:
         """
         Let C{rule} slow this end's reading down, beside those that do.
         """
-        self._rule = rule if self._rule is None else Both(self._rule, rule)
+        self._rule = (
+            rule if self._rule is None else CombinedRateLimiter(self._rule, rule)
+        )
 
     def obeyAgain(self) -> None:
         """

@@ -15,7 +15,7 @@ from weakref import WeakSet
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from tristunnel.dataplane.memory import HELD
-from tristunnel.dataplane.rate import Rate
+from tristunnel.dataplane.rate import TokenBucket
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed, EitherEnd
@@ -46,7 +46,7 @@ class Throttle:
         self.rate = rate
         self._reactor = reactor
         burst = _burst(rate)
-        self._rates = [Rate(rate, reactor.seconds, burst) for _ in range(2)]
+        self._rates = [TokenBucket(rate, reactor.seconds, burst) for _ in range(2)]
         # Who may have to wait because of it: gauges, and ends that obey.
         self._slowed: WeakSet[Any] = WeakSet()
 
@@ -73,7 +73,7 @@ class Throttle:
             do not wait.
         @return: What is to be joined in their place.
         """
-        kind = _DatagramGauge if datagrams else _StreamGauge
+        kind = _RateLimitedFlow if datagrams else _RateLimitedStream
         toClient: Any = kind(self._reactor, client, self._rates[0])
         toVisitor: Any = kind(self._reactor, visitor, self._rates[1])
         toClient.other, toVisitor.other = toVisitor, toClient
@@ -98,7 +98,7 @@ class Throttle:
                     end.obey(rate)
                     self._slowed.add(end)
             return lambda: None
-        kind = _DatagramGauge if datagrams else _StreamGauge
+        kind = _RateLimitedFlow if datagrams else _RateLimitedStream
         toClient: Any = kind(self._reactor, client, self._rates[0])
         toVisitor: Any = kind(self._reactor, visitor, self._rates[1])
         toClient.other, toVisitor.other = toVisitor, toClient
@@ -122,7 +122,7 @@ def _burst(rate: int) -> int:
     return max(64 * 1024, rate // 10)
 
 
-class _Gauge:
+class _RateLimitedEnd:
     """
     Stands for an end and counts what is passed to it.
 
@@ -132,7 +132,7 @@ class _Gauge:
 
     other: Any
 
-    def __init__(self, reactor: IReactorTime, end: Any, rate: Rate) -> None:
+    def __init__(self, reactor: IReactorTime, end: Any, rate: TokenBucket) -> None:
         self.end = end
         self._reactor = reactor
         self._rate = rate
@@ -195,13 +195,13 @@ class _Gauge:
         self.end.reset(reason)
 
 
-class _StreamGauge(_Gauge):
+class _RateLimitedStream(_RateLimitedEnd):
     """
     Stands for an end of a stream; when too much was passed to it, the other
     one has to wait.
     """
 
-    def __init__(self, reactor: IReactorTime, end: Any, rate: Rate) -> None:
+    def __init__(self, reactor: IReactorTime, end: Any, rate: TokenBucket) -> None:
         super().__init__(reactor, end, rate)
         self._peerHolds = False
         self._rateHolds: IDelayedCall | None = None
@@ -227,7 +227,7 @@ class _StreamGauge(_Gauge):
         reasons of its own.
         """
         super().takeOver(before, paused)
-        held = isinstance(before, _StreamGauge)
+        held = isinstance(before, _RateLimitedStream)
         self._peerHolds = before._peerHolds if held else paused
 
     def obeyAgain(self) -> None:
@@ -360,12 +360,12 @@ class _StreamGauge(_Gauge):
                 self.end.resumeReading()
 
 
-class _DatagramGauge(_Gauge):
+class _RateLimitedFlow(_RateLimitedEnd):
     """
     Stands for an end of a flow; what would be too much is dropped.
     """
 
-    def __init__(self, reactor: IReactorTime, end: Any, rate: Rate) -> None:
+    def __init__(self, reactor: IReactorTime, end: Any, rate: TokenBucket) -> None:
         super().__init__(reactor, end, rate)
         self._until = 0.0
 

@@ -22,7 +22,7 @@ from tristunnel.service.preauth import sourceOf
 from tristunnel.service.tunnel_service import Caller
 from tristunnel.util.hosts import hostSaid
 
-__all__ = ["HTTPCallers", "Newcomer", "Uncounted", "hostOf"]
+__all__ = ["HTTPCallers", "PendingCaller", "Uncounted", "hostOf"]
 
 
 def hostOf(request: Request) -> str:
@@ -48,7 +48,7 @@ def _portOf(request: Request, secure: bool) -> int:
     return int(getattr(request.getHost(), "port", 0) or 0)
 
 
-class Newcomer(Protocol):
+class PendingCaller(Protocol):
     """
     Somebody who has not said who it is.
 
@@ -72,7 +72,7 @@ class Newcomer(Protocol):
 
 class Uncounted:
     """
-    A L{Newcomer} where nobody counts.
+    A L{PendingCaller} where nobody counts.
     """
 
     waiting = False
@@ -86,7 +86,7 @@ class Uncounted:
     failed = known
 
 
-class LoginGate(Protocol):
+class LoginLimiter(Protocol):
     """
     Whoever counts newcomers, and makes those wait whose logins fail.
 
@@ -95,7 +95,7 @@ class LoginGate(Protocol):
 
     awaited: list[Callable[[str], int]]
 
-    def enter(self, address: IAddress | None) -> Newcomer:
+    def enter(self, address: IAddress | None) -> PendingCaller:
         """
         Count one; raise L{TunnelError} if there are too many, or if it has to
         wait.
@@ -125,7 +125,7 @@ class HTTPCallers:
         self,
         authenticator: Authenticator,
         forwarded: Forwarded | None = None,
-        gate: LoginGate | None = None,
+        gate: LoginLimiter | None = None,
     ) -> None:
         self._gate = gate
         self._authenticator = authenticator
@@ -196,7 +196,7 @@ class HTTPCallers:
         if self._gate is not None:
             self._gate.awaited.append(awaited)
 
-    def newcomer(self, request: Request) -> Newcomer:
+    def newcomer(self, request: Request) -> PendingCaller:
         """
         Count somebody who will say who it is, or where it belongs, in
         messages and not with the request.

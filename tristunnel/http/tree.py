@@ -17,11 +17,11 @@ from tristunnel.http.site import LimitedChannel
 from tristunnel.http.xmlrpc import TunnelXMLRPC
 from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.service.methods import methodsOf
-from tristunnel.service.preauth import GatePass
+from tristunnel.service.preauth import PendingConnection
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.wire.first_bytes import HTTP_METHODS
 
-__all__ = ["HTTPDoor", "Health", "rootOf", "rpcPages"]
+__all__ = ["HTTPPortProtocol", "Health", "rootOf", "rpcPages"]
 
 
 class Health(Resource):
@@ -76,7 +76,7 @@ def rootOf(pages: Mapping[bytes, IResource]) -> Resource:
     return root
 
 
-class HTTPDoor:
+class HTTPPortProtocol:
     """
     HTTP among the dialects of a port.
 
@@ -89,7 +89,7 @@ class HTTPDoor:
         self._site = site
 
     def open(
-        self, address: IAddress | None, remaining: float, stranger: GatePass
+        self, address: IAddress | None, remaining: float, stranger: PendingConnection
     ) -> IProtocol | None:
         """
         Make the protocol for a connection; the site has time limits of its

@@ -39,7 +39,7 @@ _WITHOUT_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 """What a machine says that has no IPv6."""
 
 
-class Surplus(Protocol):
+class RejectedConnection(Protocol):
     """
     A connection that nobody has a descriptor for.
     """
@@ -105,7 +105,7 @@ class _VisitorFactory(ServerFactory[SocketEnd]):
         except TunnelError:
             # Those who wait for TLS, and raw clients, are not asked at a
             # tunnel's door.
-            return cast(SocketEnd, Surplus())
+            return cast(SocketEnd, RejectedConnection())
         if self._gate is not None:
             return self._counted(self._gate, addr)
         return SocketEnd(
@@ -120,7 +120,7 @@ class _VisitorFactory(ServerFactory[SocketEnd]):
         try:
             stranger = gate.enter(addr)
         except TunnelError:
-            return cast(SocketEnd, Surplus())
+            return cast(SocketEnd, RejectedConnection())
 
         def begun(end: SocketEnd) -> None:
             stranger.known()
@@ -143,7 +143,11 @@ class _TLSFactory(TLSMemoryBIOFactory):
         Begin TLS, if there is room for the visitor.
         """
         inner: Any = self.wrappedFactory.buildProtocol(addr)
-        return inner if isinstance(inner, Surplus) else self.protocol(self, inner)
+        return (
+            inner
+            if isinstance(inner, RejectedConnection)
+            else self.protocol(self, inner)
+        )
 
 
 class TCPListener:

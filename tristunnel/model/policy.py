@@ -82,7 +82,7 @@ class VisitorPolicy:
     idle: float = 0.0
     maxAge: float = 0.0
 
-    def tightened(self, other: VisitorPolicy, strict: bool = True) -> VisitorPolicy:
+    def combined(self, other: VisitorPolicy, strict: bool = True) -> VisitorPolicy:
         """
         Ask what this policy asks, and what another one asks.
 

@@ -20,7 +20,7 @@ from tristunnel.util.words import printable
 if TYPE_CHECKING:
     from tristunnel.auth.realm import Identity
     from tristunnel.dataplane.throttle import Throttle
-    from tristunnel.interfaces import EitherEnd, IClientSide, IListener, Keeper
+    from tristunnel.interfaces import EitherEnd, IClientSide, IListener, VisitorFilter
     from tristunnel.model.observer import ServerObserver
 
 __all__ = ["Stream", "Tunnel"]
@@ -91,7 +91,7 @@ class Tunnel:
     streams: set[Stream] = field(default_factory=set)
     closed: TunnelError | None = None
     exhausted: Callable[[Tunnel], None] = lambda tunnel: None
-    keepers: list[Keeper] = field(default_factory=list)
+    keepers: list[VisitorFilter] = field(default_factory=list)
     policy: VisitorPolicy = field(default_factory=VisitorPolicy)
     refusals: Counter[str] = field(default_factory=Counter)
     throttle: Throttle | None = None
@@ -265,7 +265,7 @@ class Stream:
         self.visitorAddress = printable(visitorAddress)
         self.opened = opened
         self.number = number
-        self.keepers: list[Keeper] = []
+        self.keepers: list[VisitorFilter] = []
         self.reason: TunnelError | None = None
         self._throttles: tuple[Throttle, ...] = ()
         self._slowed: tuple[Callable[[], None], ...] = ()

@@ -15,7 +15,7 @@ from tristunnel.client.visitor import localEndpoint
 from tristunnel.config.keys import Key
 from tristunnel.connect.address import ServerAddress, Trust, parseConnect
 from tristunnel.connect.credentials import givenCredentials
-from tristunnel.connect.route import wayBy
+from tristunnel.connect.route import connectOptionsBy
 from tristunnel.connect.token import givenToken
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward, parseForward
@@ -125,7 +125,9 @@ def parseNode(reactor: Any, text: str) -> NodeSpec:
         raise _wrong(name, "listen and service go together")
     try:
         trust = Trust(tuple(map(parseFingerprint, found.get("pin", ()))), setting("ca"))
-        server = parseConnect(reactor, connect, trust, wayBy(reactor, setting("proxy")))
+        server = parseConnect(
+            reactor, connect, trust, connectOptionsBy(reactor, setting("proxy"))
+        )
         credentials = givenCredentials(setting("credentials-file"), {})
         if "token-file" in found:
             credentials["token"] = givenToken(setting("token-file"), {})

@@ -30,11 +30,11 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
-from tristunnel.connect.route import Way, wayBy
+from tristunnel.connect.route import ConnectOptions, connectOptionsBy
 from tristunnel.errors import TunnelError
 from tristunnel.rpc.pending import PendingCalls, RemoteError
 from tristunnel.rpc.strictjson import BadJSON, decode, encode
-from tristunnel.rpc.words import Errand, Target, parseErrand
+from tristunnel.rpc.words import CallRequest, Target, parseErrand
 from tristunnel.tls.client_context import ServerVerification, clientConnectionCreator
 from tristunnel.tls.explanation import explainTLSFailure
 from tristunnel.util.words import printable
@@ -71,7 +71,7 @@ class _ToTarget:
         reactor: IReactorTime,
         target: Target,
         tls: ServerVerification | None,
-        way: Way,
+        way: ConnectOptions,
     ) -> None:
         self._reactor = reactor
         self._way = way
@@ -142,7 +142,9 @@ def _firstCause(error: BaseException) -> Failure:
     return Failure(error)
 
 
-def _explain(errand: Errand, error: Exception, tls: ServerVerification | None) -> str:
+def _explain(
+    errand: CallRequest, error: Exception, tls: ServerVerification | None
+) -> str:
     """
     Say in one line why there is no answer.
     """
@@ -163,7 +165,7 @@ def _explain(errand: Errand, error: Exception, tls: ServerVerification | None) -
     return f"There was no answer that could be understood from {where}: {value}"
 
 
-async def ask(reactor: IReactorTime, errand: Errand) -> object:
+async def ask(reactor: IReactorTime, errand: CallRequest) -> object:
     """
     Make a call.
 
@@ -182,7 +184,7 @@ async def ask(reactor: IReactorTime, errand: Errand) -> object:
             pins=errand.pins,
             insecure=errand.insecure,
         )
-    target, way = errand.target, wayBy(reactor, errand.proxy)
+    target, way = errand.target, connectOptionsBy(reactor, errand.proxy)
     if not target.socketPath:
         way = way.towards(reactor, target.scheme, target.host, target.port)
     agent = Agent.usingEndpointFactory(reactor, _ToTarget(reactor, target, tls, way))
@@ -227,7 +229,7 @@ async def ask(reactor: IReactorTime, errand: Errand) -> object:
     return await result
 
 
-def _explainStatus(response: IResponse, body: bytes, errand: Errand) -> str:
+def _explainStatus(response: IResponse, body: bytes, errand: CallRequest) -> str:
     """
     Say in one line what an HTTP error means.
     """

@@ -23,7 +23,7 @@ from tristunnel.util.hosts import hostHeader, hostName, portNumber, quoteURL
 
 __all__ = [
     "PROXY_HELP",
-    "Errand",
+    "CallRequest",
     "Target",
     "paramsFrom",
     "parseErrand",
@@ -81,7 +81,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Errand:
+class CallRequest:
     """
     A whole command line.
 
@@ -248,7 +248,7 @@ def _authorization(options: Namespace, environment: Mapping[str, str]) -> str | 
 
 def parseErrand(
     arguments: Sequence[str], environment: Mapping[str, str] = os.environ
-) -> Errand:
+) -> CallRequest:
     """
     Read a command line.
 
@@ -265,7 +265,7 @@ def parseErrand(
             raise ValueError("--ca, --pin and --insecure are for https:// only")
         if not 0 < options.timeout <= 86400:
             raise ValueError("--timeout must be more than 0 and at most 86400 seconds")
-        return Errand(
+        return CallRequest(
             target=target,
             method=options.method,
             params=paramsFrom(options.params),

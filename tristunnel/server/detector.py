@@ -24,14 +24,19 @@ from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.dialects.framed.session import HANDSHAKE_TIMEOUT
 from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ServerObserver
-from tristunnel.service.preauth import Gate, GatePass
+from tristunnel.service.preauth import PendingConnection, PreauthLimiter
 from tristunnel.tls.rejection import whyNoTLS
 from tristunnel.wire.framed import MAGIC
 
-__all__ = ["Door", "DoorFactory", "FirstBytes", "FramedDoor"]
+__all__ = [
+    "FramedPortProtocol",
+    "PortProtocol",
+    "ProtocolDetector",
+    "ProtocolDetectorFactory",
+]
 
 
-class Door(Protocol):
+class PortProtocol(Protocol):
     """
     One dialect that a port serves.
 
@@ -41,7 +46,7 @@ class Door(Protocol):
     beginnings: Sequence[bytes]
 
     def open(
-        self, address: IAddress | None, remaining: float, stranger: GatePass
+        self, address: IAddress | None, remaining: float, stranger: PendingConnection
     ) -> IProtocol | None:
         """
         Make the protocol for a connection.
@@ -52,7 +57,7 @@ class Door(Protocol):
         """
 
 
-class FramedDoor:
+class FramedPortProtocol:
     """
     The framed protocol.
 
@@ -65,7 +70,7 @@ class FramedDoor:
         self._factory = factory
 
     def open(
-        self, address: IAddress | None, remaining: float, stranger: GatePass
+        self, address: IAddress | None, remaining: float, stranger: PendingConnection
     ) -> IProtocol:
         """
         Make a session that has as much time left as its connection.
@@ -76,7 +81,7 @@ class FramedDoor:
         return session
 
 
-class FirstBytes(TwistedProtocol):
+class ProtocolDetector(TwistedProtocol):
     """
     Waits for a connection's first bytes and hands it on.
 
@@ -88,11 +93,11 @@ class FirstBytes(TwistedProtocol):
     def __init__(
         self,
         reactor: IReactorTime,
-        doors: Sequence[Door],
+        doors: Sequence[PortProtocol],
         observer: ServerObserver,
         address: IAddress | None,
         timeout: float,
-        stranger: GatePass,
+        stranger: PendingConnection,
         proxied: bool = False,
     ) -> None:
         self._proxied = proxied
@@ -137,7 +142,7 @@ class FirstBytes(TwistedProtocol):
         if not possible:
             self._refuse(whyNotFramed(self._began))
 
-    def _handOver(self, door: Door) -> None:
+    def _handOver(self, door: PortProtocol) -> None:
         """
         Let C{door}'s protocol have the connection.
         """
@@ -206,7 +211,7 @@ class FirstBytes(TwistedProtocol):
             self._observer.peerRefused(self.transport.getPeer(), broken)
 
 
-class _TurnedAway(TwistedProtocol):
+class _RejectedConnection(TwistedProtocol):
     """
     A connection that nobody has time for.
     """
@@ -220,7 +225,7 @@ class _TurnedAway(TwistedProtocol):
         closeNow(self.transport)
 
 
-class DoorFactory(ServerFactory):
+class ProtocolDetectorFactory(ServerFactory):
     """
     Opens doors on a port.
 
@@ -237,14 +242,14 @@ class DoorFactory(ServerFactory):
     def __init__(
         self,
         reactor: IReactorTime,
-        doors: Sequence[Door],
+        doors: Sequence[PortProtocol],
         observer: ServerObserver,
         timeout: float = HANDSHAKE_TIMEOUT,
-        gate: Gate | None = None,
+        gate: PreauthLimiter | None = None,
         proxied: bool = False,
     ) -> None:
         self._proxied = proxied
-        self._gate = gate or Gate(reactor.seconds)
+        self._gate = gate or PreauthLimiter(reactor.seconds)
         self._reactor = reactor
         self._doors = list(doors)
         self._observer = observer
@@ -260,8 +265,8 @@ class DoorFactory(ServerFactory):
             if addr is not None:
                 self._observer.peerRefused(addr, refusal)
             # Not None: Twisted's TLS and PROXY layers would wrap that.
-            return _TurnedAway()
-        return FirstBytes(
+            return _RejectedConnection()
+        return ProtocolDetector(
             self._reactor,
             self._doors,
             self._observer,

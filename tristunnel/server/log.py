@@ -15,7 +15,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.util.addresses import addressText
-from tristunnel.util.log_limiter import Repetitions
+from tristunnel.util.log_limiter import LogRateLimiter
 
 __all__ = ["LoggingServerObserver"]
 
@@ -54,10 +54,10 @@ class LoggingServerObserver(ServerObserver):
         callLater: Callable[..., object] | None = None,
     ) -> None:
         self._seconds = seconds
-        self._refusals = Repetitions(seconds, callLater)
-        self._visits = Repetitions(seconds, callLater, VISITS_INTERVAL)
-        self._ofClients = Repetitions(seconds, callLater)
-        self._ofAll = Repetitions(seconds, callLater)
+        self._refusals = LogRateLimiter(seconds, callLater)
+        self._visits = LogRateLimiter(seconds, callLater, VISITS_INTERVAL)
+        self._ofClients = LogRateLimiter(seconds, callLater)
+        self._ofAll = LogRateLimiter(seconds, callLater)
 
     def serverStarted(self, port: str, address: IAddress) -> None:
         """

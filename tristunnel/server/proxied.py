@@ -26,7 +26,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from zope.interface import implementer
 
 from tristunnel.util.addresses import addressText
-from tristunnel.util.log_limiter import Repetitions
+from tristunnel.util.log_limiter import LogRateLimiter
 from tristunnel.wire.first_bytes import describeFirstBytes
 
 __all__ = ["behindProxy"]
@@ -118,7 +118,7 @@ class _HeaderFirstFactory(WrappingFactory):
     ) -> None:
         super().__init__(wrappedFactory)
         self._trusts = trusts
-        self._told = Repetitions(time.monotonic)
+        self._told = LogRateLimiter(time.monotonic)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """

@@ -18,7 +18,7 @@ from tristunnel.dialects.vtunnel.server import VTunnelServerSession
 from tristunnel.dialects.zlayer.data import connectionOf
 from tristunnel.dialects.zlayer.server import ZLayerServerSession
 from tristunnel.errors import TunnelError
-from tristunnel.http.callers import HTTPCallers, Newcomer, Uncounted
+from tristunnel.http.callers import HTTPCallers, PendingCaller, Uncounted
 from tristunnel.service.tunnel_service import Caller
 from tristunnel.websocket.connection import Connection, Receiver
 from tristunnel.websocket.page import Visit
@@ -57,7 +57,7 @@ class Arrival:
     """
 
     def __init__(
-        self, caller: Caller, vouched: bool, stranger: Newcomer | None = None
+        self, caller: Caller, vouched: bool, stranger: PendingCaller | None = None
     ) -> None:
         self.connection: Any = None
         self.caller = caller

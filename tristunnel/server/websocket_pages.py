@@ -15,7 +15,7 @@ from tristunnel.dialects.framed.session import HANDSHAKE_TIMEOUT
 from tristunnel.dialects.relay.channels import (
     CLIENTS,
     VISITORS,
-    Meetings,
+    RelayChannels,
     WebSocketListeners,
 )
 from tristunnel.dialects.zlayer.data_end import DATA_SUBPROTOCOL
@@ -81,7 +81,7 @@ def webSocketPages(
         forwarded=forwarded,
         group=sessions.webSockets,
     )
-    meetings = Meetings(service, callers)
+    meetings = RelayChannels(service, callers)
     callers.expect(sessions.zlayer.awaited)
     callers.expect(meetings.awaited)
     service.via["ws"] = meetings.via

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.errors import TunnelError
-from tristunnel.service.preauth import Ramp
+from tristunnel.service.preauth import AcceptRateLimiter
 
 if TYPE_CHECKING:
     from tristunnel.auth.realm import Identity
@@ -64,7 +64,7 @@ class ConnectedClients:
 
     def __init__(self, seconds: Callable[[], float], limit: int = CLIENTS) -> None:
         self.limit = limit
-        self.ramp = Ramp(seconds, 0)
+        self.ramp = AcceptRateLimiter(seconds, 0)
         self._seconds = seconds
         self._clients: dict[str, ConnectedClient] = {}
 

@@ -23,8 +23,8 @@ __all__ = [
     "LABELS",
     "OTHER",
     "Buckets",
-    "Tally",
-    "TunnelTotals",
+    "Counters",
+    "TunnelCounters",
     "Visits",
     "listenerOf",
 ]
@@ -96,7 +96,7 @@ class Visits:
 
 
 @dataclass
-class TunnelTotals:
+class TunnelCounters:
     """
     What is counted for a tunnel, or for several together.
 
@@ -128,7 +128,7 @@ class TunnelTotals:
         self.refusals.update(tunnel.refusals)
 
 
-class Tally(ServerObserver):
+class Counters(ServerObserver):
     """
     Counts what it is told.
 
@@ -163,7 +163,7 @@ class Tally(ServerObserver):
         self._own = 0
         # What tunnels had counted that shared a label and are over: the sum
         # of those that are left must not fall.
-        self._past: dict[str, TunnelTotals] = defaultdict(TunnelTotals)
+        self._past: dict[str, TunnelCounters] = defaultdict(TunnelCounters)
         self._overBytes = 0
 
     @property
@@ -187,16 +187,16 @@ class Tally(ServerObserver):
         known = self._labels.get(tunnel)
         return listenerOf(tunnel) if known is None else known[1]
 
-    def byLabel(self) -> dict[tuple[str, str], TunnelTotals]:
+    def byLabel(self) -> dict[tuple[str, str], TunnelCounters]:
         """
         Count what is open now.
 
         @return: By the tunnel's name, or its id where it has none, or
             L{OTHER}; and by the kind of its listener.
         """
-        totals: dict[tuple[str, str], TunnelTotals] = defaultdict(TunnelTotals)
+        totals: dict[tuple[str, str], TunnelCounters] = defaultdict(TunnelCounters)
         for kind, past in self._past.items():
-            totals[OTHER, kind] = TunnelTotals(
+            totals[OTHER, kind] = TunnelCounters(
                 0,
                 past.visitorsTotal,
                 past.bytesIn,

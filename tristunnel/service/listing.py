@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tristunnel.service.clients import ConnectedClient
     from tristunnel.service.tunnel_service import Caller, TunnelService
 
-__all__ = ["Ledger", "RateMeter"]
+__all__ = ["Listing", "RateMeter"]
 
 _SHORTEST = 1.0
 
@@ -60,7 +60,7 @@ class RateMeter:
         return rateIn, rateOut
 
 
-class Ledger:
+class Listing:
     """
     Lists what is open, and ends parts of it.
 

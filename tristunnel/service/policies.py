@@ -17,15 +17,15 @@ from tristunnel.errors import TunnelError
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.service.sweep import StreamSweep
 from tristunnel.service.visitor_filter import (
-    DescriptorKeeper,
-    Doorkeeper,
+    DescriptorFilter,
+    PolicyFilter,
     hostOfVisitor,
 )
 
 if TYPE_CHECKING:
     from tristunnel.model.tunnel import Tunnel
 
-__all__ = ["HouseRules"]
+__all__ = ["VisitorPolicies"]
 
 
 @dataclass
@@ -39,13 +39,13 @@ class _Asked:
     @ivar throttle: Keeps the rate, if there ever was one.
     """
 
-    door: Doorkeeper
+    door: PolicyFilter
     owner: VisitorPolicy = field(default_factory=VisitorPolicy)
     operator: VisitorPolicy = field(default_factory=VisitorPolicy)
     throttle: Throttle | None = None
 
 
-class HouseRules:
+class VisitorPolicies:
     """
     What is asked of the visitors of all tunnels. A tunnel is subject to four
     policies, each of which can only make the whole stricter: the server's, that
@@ -60,7 +60,7 @@ class HouseRules:
     def __init__(self, reactor: IReactorTime, reserve: Reserve = RESERVE) -> None:
         self.policy = VisitorPolicy()
         self._reactor = reactor
-        self._descriptors = DescriptorKeeper(reserve)
+        self._descriptors = DescriptorFilter(reserve)
         self._sweep = StreamSweep(reactor)
         self._asked: WeakKeyDictionary[Tunnel, _Asked] = WeakKeyDictionary()
 
@@ -134,7 +134,7 @@ class HouseRules:
         """
         asked = self._asked.get(tunnel)
         if asked is None:
-            door = Doorkeeper(VisitorPolicy(), self._reactor.seconds)
+            door = PolicyFilter(VisitorPolicy(), self._reactor.seconds)
             asked = self._asked[tunnel] = _Asked(door)
             tunnel.keepers.append(self._descriptors)
             tunnel.keepers.append(door)
@@ -155,8 +155,8 @@ class HouseRules:
         policy, grant = self.policy, tunnel.owner.grant
         if grant is not None:
             # Not the caller's fault, so never an error of the call.
-            policy = policy.tightened(grant.permissions.policy, False)
-        return policy.tightened(operator, strict).tightened(owner, strict)
+            policy = policy.combined(grant.permissions.policy, False)
+        return policy.combined(operator, strict).combined(owner, strict)
 
     def _enforce(self, tunnel: Tunnel, asked: _Asked, policy: VisitorPolicy) -> None:
         """

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IAddress
 
 from tristunnel.errors import TunnelError
 
-__all__ = ["ACCEPT_RATE", "Gate", "GatePass", "Ramp"]
+__all__ = ["ACCEPT_RATE", "AcceptRateLimiter", "PendingConnection", "PreauthLimiter"]
 
 PER_ADDRESS = 64
 """Strangers from one address at once."""
@@ -56,7 +56,7 @@ REMEMBERED = 65536
 """Addresses whose penalties are remembered."""
 
 
-class GatePass:
+class PendingConnection:
     """
     One stranger at the door.
 
@@ -70,7 +70,7 @@ class GatePass:
 
     __slots__ = ("_gate", "leave", "source", "waiting")
 
-    def __init__(self, gate: Gate, source: str) -> None:
+    def __init__(self, gate: PreauthLimiter, source: str) -> None:
         self._gate = gate
         self.source = source
         self.waiting = False
@@ -89,7 +89,7 @@ class GatePass:
         """
         It is known only now, behind a balancer, where the stranger comes from.
 
-        @raise TunnelError: C{limit-reached}, as from L{Gate.enter}.
+        @raise TunnelError: C{limit-reached}, as from L{PreauthLimiter.enter}.
         """
         self.known()
         self.source = self._gate.sourceFor(address)
@@ -118,7 +118,7 @@ class GatePass:
         self._gate.penalize(self.source)
 
 
-class Gate:
+class PreauthLimiter:
     """
     Counts strangers.
 
@@ -146,7 +146,7 @@ class Gate:
         self._total = total
         self._strangers: Counter[str] = Counter()
         # Since when each is here, the oldest first.
-        self._passes: dict[GatePass, float] = {}
+        self._passes: dict[PendingConnection, float] = {}
         self._nextRoom = 0.0
         # Until when each address has to wait, the latest to fail last; what is
         # over means nothing.
@@ -160,7 +160,7 @@ class Gate:
         """
         return len(self._passes)
 
-    def enter(self, address: IAddress | None) -> GatePass:
+    def enter(self, address: IAddress | None) -> PendingConnection:
         """
         Let a stranger come to the door.
 
@@ -168,11 +168,11 @@ class Gate:
             address has to wait.
         """
         self.check(address)
-        stranger = GatePass(self, self.sourceFor(address))
+        stranger = PendingConnection(self, self.sourceFor(address))
         self.admit(stranger)
         return stranger
 
-    def admit(self, stranger: GatePass, again: bool = False) -> None:
+    def admit(self, stranger: PendingConnection, again: bool = False) -> None:
         """
         Count a stranger. If there are too many, one that has been here for long
         has to leave.
@@ -204,7 +204,7 @@ class Gate:
             )
         self.count(stranger)
 
-    def count(self, stranger: GatePass) -> None:
+    def count(self, stranger: PendingConnection) -> None:
         """
         Count a stranger, however many there are.
         """
@@ -261,7 +261,7 @@ class Gate:
         """
         self.penalize(self.sourceFor(address))
 
-    def forget(self, stranger: GatePass) -> None:
+    def forget(self, stranger: PendingConnection) -> None:
         """
         A stranger is none any more.
         """
@@ -287,7 +287,7 @@ class Gate:
             del self._until[next(iter(self._until))]
 
 
-class Ramp:
+class AcceptRateLimiter:
     """
     Lets so many clients in per second, and gives the others a time of their
     own to come back: after a restart, or when a network comes back, all of a

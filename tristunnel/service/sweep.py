@@ -33,7 +33,7 @@ LONGEST = 15.0
 class StreamSweep:
     """
     Watches the streams of all tunnels that limit their age or their silence:
-    a L{Keeper<tristunnel.interfaces.Keeper>}.
+    a L{VisitorFilter<tristunnel.interfaces.VisitorFilter>}.
 
     @param reactor: Tells time.
     """

@@ -37,8 +37,8 @@ from tristunnel.service.capability import viaCapability
 from tristunnel.service.claims import Claims
 from tristunnel.service.clients import ConnectedClients
 from tristunnel.service.granting import Granting
-from tristunnel.service.listing import Ledger
-from tristunnel.service.policies import HouseRules
+from tristunnel.service.listing import Listing
+from tristunnel.service.policies import VisitorPolicies
 from tristunnel.service.raw import viaTCP, viaTLS
 from tristunnel.service.registry import Lease, Leases
 from tristunnel.service.rights import TunnelRights
@@ -245,14 +245,14 @@ class TunnelService:
         self._leaving: TunnelError | None = None
         self._expiries: dict[Tunnel, IDelayedCall] = {}
         self.clients = ConnectedClients(reactor.seconds)
-        self.house = HouseRules(reactor)
+        self.house = VisitorPolicies(reactor)
         self.rights = TunnelRights(
             reactor, changed=lambda tunnel: self.house.refresh(tunnel)
         )
         self.access = AccessGrants(reactor)
         self.claims = Claims(self)
         self.granting = Granting(self)
-        self.ledger = Ledger(self)
+        self.ledger = Listing(self)
         self.nodes: list[NodeTunnel] = []
         self.reload: Callable[[], Deferred[dict[str, object]]] | None = None
 

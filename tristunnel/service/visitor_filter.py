@@ -16,15 +16,15 @@ from tristunnel.model.policy import VisitorPolicy
 if TYPE_CHECKING:
     from tristunnel.model.tunnel import Stream
 
-__all__ = ["DescriptorKeeper", "Doorkeeper", "hostOfVisitor"]
+__all__ = ["DescriptorFilter", "PolicyFilter", "hostOfVisitor"]
 
 _REMEMBERED = 10_000
 
 
-class Doorkeeper:
+class PolicyFilter:
     """
     Applies a L{VisitorPolicy} to a tunnel and remembers who is in: a
-    L{Keeper<tristunnel.interfaces.Keeper>}.
+    L{VisitorFilter<tristunnel.interfaces.VisitorFilter>}.
 
     @param policy: What to apply; it may be replaced at any time, and then
         holds for those who come later.
@@ -117,10 +117,10 @@ class Doorkeeper:
         return allowed
 
 
-class DescriptorKeeper:
+class DescriptorFilter:
     """
     Lets no visitor have one of the last descriptors: a
-    L{Keeper<tristunnel.interfaces.Keeper>}.
+    L{VisitorFilter<tristunnel.interfaces.VisitorFilter>}.
 
     @param reserve: Knows how many are left.
     """

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-__all__ = ["BoundedLog", "Repetitions"]
+__all__ = ["BoundedLog", "LogRateLimiter"]
 
 INTERVAL = 60.0
 """Seconds between summaries."""
@@ -43,7 +43,7 @@ class _Kind:
     summary: Callable[[int, float], None]
 
 
-class Repetitions:
+class LogRateLimiter:
     """
     Lets the first few events of a kind through at once, and then counts: one
     summary an interval.
@@ -141,7 +141,7 @@ class BoundedLog:
     kinds together not too many.
 
     @param seconds: The clock.
-    @param callLater: As for L{Repetitions}.
+    @param callLater: As for L{LogRateLimiter}.
     """
 
     def __init__(
@@ -149,8 +149,8 @@ class BoundedLog:
         seconds: Callable[[], float],
         callLater: Callable[..., object] | None = None,
     ) -> None:
-        self._kinds = Repetitions(seconds, callLater)
-        self._all = Repetitions(seconds, callLater)
+        self._kinds = LogRateLimiter(seconds, callLater)
+        self._all = LogRateLimiter(seconds, callLater)
 
     def __call__(
         self, write: Callable[..., None], text: str, *kind: str, **fields: object

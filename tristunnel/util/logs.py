@@ -31,7 +31,7 @@ from twisted.python.components import Componentized
 from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
-from tristunnel.util.log_limiter import Repetitions
+from tristunnel.util.log_limiter import LogRateLimiter
 from tristunnel.util.logfile import LogFile
 from tristunnel.util.output import Output, outputOf
 from tristunnel.util.words import printable
@@ -164,7 +164,7 @@ class Log:
         # Whoever says --logger has an observer of their own.
         self._inside = "nodaemon" in outer and not outer.get("logger")
         isJSON = options.get("log-format") == "json"
-        self._quiet = Repetitions(seconds)
+        self._quiet = LogRateLimiter(seconds)
         self._line = jsonLine if isJSON else textLine
         self._file: LogFile | None = None
         self._write: Callable[[str, LogEvent], object] = lambda text, event: None

@@ -16,7 +16,7 @@ from twisted.application.service import Service
 from tristunnel.util.logs import Log
 from tristunnel.util.output import finishOutputs
 
-__all__ = ["HangupService"]
+__all__ = ["ReloadSignalService"]
 
 
 def _hasTerminal() -> bool:
@@ -29,7 +29,7 @@ def _hasTerminal() -> bool:
         return False
 
 
-class HangupService(Service):
+class ReloadSignalService(Service):
     """
     Obeys signals of which Twisted knows nothing, and which would end the process.
     SIGHUP still does when it means what it says, and the terminal is gone from

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from tristunnel.dataplane.answers import Answers, Holds
 from tristunnel.dataplane.kernel import boundUnsent
 from tristunnel.dataplane.probe import Probe
-from tristunnel.dataplane.rate import Rate
+from tristunnel.dataplane.rate import TokenBucket
 from tristunnel.dataplane.sockets import tuneSocket
 from tristunnel.errors import TunnelError
 from tristunnel.websocket.codes import (
@@ -39,7 +39,7 @@ from tristunnel.websocket.incoming import (
 )
 
 if TYPE_CHECKING:
-    from tristunnel.http.callers import Newcomer
+    from tristunnel.http.callers import PendingCaller
 
 __all__ = [
     "CLOSE_TIME",
@@ -121,7 +121,7 @@ class Connection(Incoming):
 
     log = _Quiet()
     group: set[object] | None = None
-    stranger: Newcomer | None = None
+    stranger: PendingCaller | None = None
     transport: Any
 
     # Autobahn's.
@@ -154,7 +154,7 @@ class Connection(Incoming):
         self.answers: Answers | None = None
         self._holds = Holds(self._stopReading, self._readAgain)
         self._unread = b""
-        self._small = Rate(SMALL_FRAMES, reactor.seconds, SMALL_FRAMES)
+        self._small = TokenBucket(SMALL_FRAMES, reactor.seconds, SMALL_FRAMES)
         self._resting: IDelayedCall | None = None
         self._held: list[bytes] = []
         self._heldSize = 0

@@ -17,7 +17,7 @@ from tests.dialects.base.test_client_service import ClientServiceTestCase
 from tests.dialects.framed.network import SERVER, MemoryServer
 from tristunnel.check.client import ClientCheck
 from tristunnel.connect.address import ServerAddress
-from tristunnel.connect.route import Way
+from tristunnel.connect.route import ConnectOptions
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.framed.greeting import ALWAYS, AUTO, NEVER, Greeting
 from tristunnel.errors import TunnelError
@@ -229,7 +229,7 @@ class W3PTests(ClientServiceTestCase):
         found = self.judge(check)
         self.assertEqual(found.verdict, "WARN")
         self.assertIn("--extension never", found.message)
-        way = Way(greeting=NEVER)
+        way = ConnectOptions(greeting=NEVER)
         server = ServerAddress(
             "tcp:server.example:9000", "server.example", self.way, way=way
         )

@@ -31,7 +31,7 @@ from tests.support.loopback import Service
 from tests.support.processes import Program
 from tests.wire.test_zlayer import messages
 from tristunnel.connect.address import parseConnect
-from tristunnel.connect.route import Way
+from tristunnel.connect.route import ConnectOptions
 from tristunnel.dialects.zlayer.client_service import ZLayerClientService
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import parseForward
@@ -323,7 +323,7 @@ class RealServerTests(RealTestCase):
                 self.reactor,
                 f"ws://127.0.0.1:{port}/tunnel/v1",
                 self.trust,
-                Way(pingInterval=0.0),
+                ConnectOptions(pingInterval=0.0),
             ),
             [parseForward(self.reactor, spec) for spec in forwards],
             {"token": token},

@@ -27,7 +27,7 @@ from tristunnel.dialects.zlayer.server import ZLayerServerSession
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Grant, Permissions
 from tristunnel.model.ports import PortRange
-from tristunnel.service.preauth import PENALTY, PENALTY_FREE, Gate
+from tristunnel.service.preauth import PENALTY, PENALTY_FREE, PreauthLimiter
 from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import Caller, TunnelService
 from tristunnel.wire.zlayer import (
@@ -183,7 +183,7 @@ class LoginTests(MemoryCase):
         """
         A wrong token counts as a failed login, a used one does not.
         """
-        gate = Gate(self.clock.seconds, total=1)
+        gate = PreauthLimiter(self.clock.seconds, total=1)
         address = IPv4Address("TCP", "192.0.2.1", 1)
         stranger = gate.enter(address)
 

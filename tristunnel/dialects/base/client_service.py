@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tristunnel.connect.address import ServerAddress
-from tristunnel.dataplane.endings import Confirmations
+from tristunnel.dataplane.endings import EndAcknowledgements
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.base.refusals import STEADY, Refusals
 from tristunnel.dialects.framed.client import TunnelClientFactory, TunnelClientProtocol
@@ -110,7 +110,7 @@ class TunnelClientService(Service):
         self._gaveUp = gaveUp
         self._delay = delay
         self._carrier = carrier or Carrier("session" if server.way.proxy else "auto")
-        self._confirmations = Confirmations(reactor)
+        self._confirmations = EndAcknowledgements(reactor)
         self._greeting = server.greeting()
         if self._lease.id:
             self._greeting.answered(extended=True)

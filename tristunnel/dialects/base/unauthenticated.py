@@ -9,10 +9,10 @@ from typing import Protocol
 from tristunnel.errors import TunnelError
 from tristunnel.wire.first_bytes import describeFirstBytes, looksLikeTLS
 
-__all__ = ["Stranger", "whyNotFramed"]
+__all__ = ["PendingLogin", "whyNotFramed"]
 
 
-class Stranger(Protocol):
+class PendingLogin(Protocol):
     """
     Whoever counts connections that have not said who they are.
     """

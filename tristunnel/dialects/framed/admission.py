@@ -13,15 +13,15 @@ from twisted.internet.interfaces import IAddress, INegotiated, IReactorTime
 
 from tristunnel.auth.certificate import certificateName
 from tristunnel.auth.realm import Authenticator, Identity
-from tristunnel.dataplane.endings import Confirmations
+from tristunnel.dataplane.endings import EndAcknowledgements
 from tristunnel.dataplane.kernel import canHandOver
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.base.plain import PlainServerSide
-from tristunnel.dialects.base.unauthenticated import Stranger
+from tristunnel.dialects.base.unauthenticated import PendingLogin
 from tristunnel.dialects.framed.datagram_path import PATH, describePath
 from tristunnel.dialects.framed.direct import DirectStreams
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
-from tristunnel.dialects.framed.lanes import ServerLanes
+from tristunnel.dialects.framed.lanes import ServerExtraConnections
 from tristunnel.dialects.framed.session import (
     EXTENSION,
     HANDSHAKE_TIMEOUT,
@@ -64,7 +64,7 @@ class Admission(FramedProtocol):
     @ivar stranger: Told when the client is known, or when its login failed.
     """
 
-    stranger: Stranger | None = None
+    stranger: PendingLogin | None = None
 
     def __init__(
         self,
@@ -80,9 +80,9 @@ class Admission(FramedProtocol):
         self.identity: Identity | None = None
         self.lease: Lease | None = None
         self.direct: DirectStreams | None = None
-        self._confirmations: Confirmations | None = None
+        self._confirmations: EndAcknowledgements | None = None
         self._toldOfEnds = self._sendEnding
-        self.lanes: ServerLanes | None = None
+        self.lanes: ServerExtraConnections | None = None
         self.laneOver: Callable[[FramedProtocol], None] = lambda lane: None
         self.cameBy: Caller | None = None
         self.vouchedFor: Identity | None = None
@@ -308,7 +308,7 @@ class Admission(FramedProtocol):
         offer: dict[str, object],
         multiplexer: ExtendedMultiplexer,
         answer: dict[str, object],
-    ) -> Confirmations | None:
+    ) -> EndAcknowledgements | None:
         """
         Tell and be told of the ends of streams that leave the session, with a
         client that can do so.
@@ -437,7 +437,7 @@ class Admission(FramedProtocol):
         """
         raise NotImplementedError
 
-    def confirmationsOf(self, whose: Lease | Tunnel) -> Confirmations:
+    def confirmationsOf(self, whose: Lease | Tunnel) -> EndAcknowledgements:
         """
         Find what is told of the ends of somebody's streams, over one session
         and the next.

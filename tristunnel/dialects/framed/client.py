@@ -21,7 +21,7 @@ from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tristunnel.dataplane.endings import KEY, Confirmations, Ending
+from tristunnel.dataplane.endings import KEY, EndAcknowledgements, StreamEnd
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.base.plain import PlainClientSide
@@ -29,7 +29,7 @@ from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.dialects.framed.client_direct import Carrier, DirectWays, Spares
 from tristunnel.dialects.framed.datagram_path import PATH, clientPath
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer, reasonOf
-from tristunnel.dialects.framed.lanes import ClientLanes
+from tristunnel.dialects.framed.lanes import ClientExtraConnections
 from tristunnel.dialects.framed.session import (
     EXTENSION,
     HANDSHAKE_TIMEOUT,
@@ -103,8 +103,8 @@ class TunnelClientProtocol(FramedProtocol):
         self._udpConnector = UDPConnector(factory.observer)
         self._ways: DirectWays | None = None
         self._spares: Spares | None = None
-        self._lanes: ClientLanes | None = None
-        self._confirmations: Confirmations | None = None
+        self._lanes: ClientExtraConnections | None = None
+        self._confirmations: EndAcknowledgements | None = None
         self._sendEnding: Callable[[bytes], None] = lambda payload: None
         self._waitingReady: list[Deferred[TunnelClientProtocol]] = []
         self._waitingOver: list[Deferred[TunnelError]] = []
@@ -264,7 +264,7 @@ class TunnelClientProtocol(FramedProtocol):
         if self._spares is not None:
             self._spares.start()
         if self.factory.carrier.sessions > 1 and self.factory.endpoint is not None:
-            self._lanes = ClientLanes(
+            self._lanes = ClientExtraConnections(
                 self.reactor,
                 self.factory.endpoint,
                 self.limits,
@@ -303,11 +303,11 @@ class TunnelClientProtocol(FramedProtocol):
 
         confirmations = self.factory.confirmations
         if confirmations is None:
-            confirmations = Confirmations(self.reactor)
+            confirmations = EndAcknowledgements(self.reactor)
         multiplexer.handle(FrameType.ENDING, confirmations.arrived)
         self._confirmations, self._sendEnding = confirmations, send
 
-    def _endingOf(self, info: dict[str, object]) -> Ending | None:
+    def _endingOf(self, info: dict[str, object]) -> StreamEnd | None:
         """
         Be told of the ends of a stream that leaves the session.
 
@@ -603,7 +603,7 @@ class TunnelClientFactory(ClientFactory[TunnelClientProtocol]):
         self.reactor = reactor
         self.serviceFor = serviceFor
         self.carrier = Carrier("session")
-        self.confirmations: Confirmations | None = None
+        self.confirmations: EndAcknowledgements | None = None
         self.endpoint: IStreamClientEndpoint | None = None
         self.credentials = dict(credentials or {})
         self.observer = observer or ClientObserver()

@@ -25,7 +25,7 @@ from zope.interface import implementer
 
 from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.dataplane.dial import HostEndpoint, dial
-from tristunnel.dataplane.endings import DirectEnd, Ending
+from tristunnel.dataplane.endings import DirectEnd, StreamEnd
 from tristunnel.dataplane.kernel import handOver, kernelSocket
 from tristunnel.dataplane.sockets import SocketEnd, tuneSocket
 from tristunnel.dialects.framed.spare import ClientSpare, SpareConnection
@@ -174,7 +174,7 @@ class DirectWays:
             or RESERVE.isLow
         )
 
-    def dial(self, ticket: str, ending: Ending | None = None) -> Deferred[SocketEnd]:
+    def dial(self, ticket: str, ending: StreamEnd | None = None) -> Deferred[SocketEnd]:
         """
         Make the connection of a stream.
 

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary, ref
 from twisted.internet.interfaces import IReactorTime
 
 from tristunnel.dataplane.descriptors import RESERVE
-from tristunnel.dataplane.endings import KEY, Confirmations, DirectEnd, Ending
+from tristunnel.dataplane.endings import KEY, DirectEnd, EndAcknowledgements, StreamEnd
 from tristunnel.dataplane.kernel import canHandOver, handOver
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dialects.framed.spare import ServerSpare, SpareConnection
@@ -72,7 +72,7 @@ class DirectStreams:
         tickets: TicketBook,
         multiplexer: ExtendedMultiplexer,
         always: bool = False,
-        confirmations: Confirmations | None = None,
+        confirmations: EndAcknowledgements | None = None,
     ) -> None:
         self.reactor = reactor
         self.tickets = tickets
@@ -110,7 +110,7 @@ class DirectStreams:
             self._waiting.add(_Waiting(self, stream, info))
             RESERVE.expected += 1
 
-    def expect(self, info: dict[str, object]) -> Ending | None:
+    def expect(self, info: dict[str, object]) -> StreamEnd | None:
         """
         Name a stream, so that its ends can be told of.
 

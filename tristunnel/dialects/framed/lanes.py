@@ -35,7 +35,12 @@ if TYPE_CHECKING:
     from tristunnel.dialects.framed.admission import Admission
     from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 
-__all__ = ["MOST_LANES", "ClientLane", "ClientLanes", "ServerLanes"]
+__all__ = [
+    "MOST_LANES",
+    "ClientExtraConnections",
+    "ExtraConnection",
+    "ServerExtraConnections",
+]
 
 MOST_LANES = 15
 """Lanes that a session may have beside its own connection."""
@@ -44,7 +49,7 @@ LOOK = 5.0
 """Seconds between two looks for lanes that are missing."""
 
 
-class ServerLanes:
+class ServerExtraConnections:
     """
     The lanes of one session at the server.
 
@@ -110,7 +115,7 @@ class ServerLanes:
 
 
 @implementer(IHandshakeListener)
-class ClientLane(FramedProtocol):
+class ExtraConnection(FramedProtocol):
     """
     A lane at the client.
 
@@ -125,7 +130,7 @@ class ClientLane(FramedProtocol):
         limits: Limits,
         ticket: str,
         opened: Callable[[SessionStream, dict[str, object]], None],
-        over: Callable[[ClientLane], None],
+        over: Callable[[ExtraConnection], None],
     ) -> None:
         super().__init__(reactor, limits)
         self._ticket = ticket
@@ -164,7 +169,7 @@ class ClientLane(FramedProtocol):
         self._over(self)
 
 
-class ClientLanes:
+class ClientExtraConnections:
     """
     The lanes of one session at the client: dialled, and dialled again.
 
@@ -192,7 +197,7 @@ class ClientLanes:
         self._count = count
         self._ask = ask
         self._opened = opened
-        self._lanes: set[ClientLane] = set()
+        self._lanes: set[ExtraConnection] = set()
         self._dialling: set[Deferred[Any]] = set()
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
@@ -246,24 +251,26 @@ class ClientLanes:
             self._dialling.add(dialling)
             dialling.addBoth(self._dialled, dialling)
 
-    def _lane(self, ticket: str) -> ClientLane:
+    def _lane(self, ticket: str) -> ExtraConnection:
         """
         Make one.
         """
-        return ClientLane(self._reactor, self._limits, ticket, self._opened, self._over)
+        return ExtraConnection(
+            self._reactor, self._limits, ticket, self._opened, self._over
+        )
 
     def _dialled(self, result: Any, dialling: Deferred[Any]) -> None:
         """
         A connection is there, or not.
         """
         self._dialling.discard(dialling)
-        if isinstance(result, ClientLane) and result.lost is None:
+        if isinstance(result, ExtraConnection) and result.lost is None:
             if self._looking.running:
                 self._lanes.add(result)
             else:
                 result.close()
 
-    def _over(self, lane: ClientLane) -> None:
+    def _over(self, lane: ExtraConnection) -> None:
         """
         One is gone; the next look replaces it.
         """

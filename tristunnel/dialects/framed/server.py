@@ -13,14 +13,14 @@ from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.python.failure import Failure
 
 from tristunnel.auth.realm import Authenticator
-from tristunnel.dataplane.endings import Confirmations
+from tristunnel.dataplane.endings import EndAcknowledgements
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dialects.base.multiplexer import Limits, Multiplexer
 from tristunnel.dialects.base.unauthenticated import whyNotFramed
 from tristunnel.dialects.framed.admission import Admission
 from tristunnel.dialects.framed.datagram_path import ServerPaths
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
-from tristunnel.dialects.framed.lanes import ServerLanes
+from tristunnel.dialects.framed.lanes import ServerExtraConnections
 from tristunnel.dialects.framed.session import (
     HANDSHAKE_TIMEOUT,
 )
@@ -290,11 +290,11 @@ class TunnelServerProtocol(Admission):
         if isinstance(self.factory, TunnelServerFactory):
             self.factory.sessions.discard(self)
 
-    def confirmationsOf(self, whose: Lease | Tunnel) -> Confirmations:
+    def confirmationsOf(self, whose: Lease | Tunnel) -> EndAcknowledgements:
         """
         Find what is told of the ends of somebody's streams.
         """
-        made = Confirmations(self.reactor)
+        made = EndAcknowledgements(self.reactor)
         if not isinstance(self.factory, TunnelServerFactory):
             return made
         return self.factory.confirmations.setdefault(whose, made)
@@ -338,7 +338,7 @@ def laneTickets(caller: Caller, count: int) -> list[str]:
     if type(count) is not int or count < 1:
         raise TunnelError("bad-option", "count is a number from 1 up")
     if session.lanes is None:
-        session.lanes = ServerLanes(session)
+        session.lanes = ServerExtraConnections(session)
     return session.lanes.grant(count)
 
 
@@ -376,7 +376,7 @@ class TunnelServerFactory(ServerFactory[TunnelServerProtocol]):
         self.limits = limits or Limits()
         self.handshakeTimeout = handshakeTimeout
         self.sessions: set[TunnelServerProtocol] = set()
-        self.confirmations: WeakKeyDictionary[Lease | Tunnel, Confirmations] = (
+        self.confirmations: WeakKeyDictionary[Lease | Tunnel, EndAcknowledgements] = (
             WeakKeyDictionary()
         )
         self.webSockets: set[object] = set()

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from tristunnel.dataplane.answers import Answers, Holds
 from tristunnel.dataplane.closing import WriteDeadline
-from tristunnel.dataplane.endings import DirectEnd, Ending
+from tristunnel.dataplane.endings import DirectEnd, StreamEnd
 from tristunnel.dataplane.kernel import handOver
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.errors import TunnelError
@@ -158,7 +158,7 @@ class SpareConnection(Protocol):
         A frame came that is no ping.
         """
 
-    def becomeStream(self, ending: Ending | None = None) -> DirectEnd:
+    def becomeStream(self, ending: StreamEnd | None = None) -> DirectEnd:
         """
         Hand the connection to an end, with what came behind the last frame.
 
@@ -201,13 +201,13 @@ class ServerSpare(SpareConnection):
         super().__init__(reactor, lost)
         self.opened: Callable[[SocketEnd | TunnelError], None] | None = None
         self.since = 0.0
-        self._ending: Ending | None = None
+        self._ending: StreamEnd | None = None
 
     def open(
         self,
         info: dict[str, object],
         opened: Callable[[SocketEnd | TunnelError], None],
-        ending: Ending | None = None,
+        ending: StreamEnd | None = None,
     ) -> None:
         """
         Ask the client to reach the service.

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tristunnel.model.options import TunnelOptions
     from tristunnel.service.tunnel_service import Caller, TunnelService
 
-__all__ = ["Meetings", "WebSocketListeners"]
+__all__ = ["RelayChannels", "WebSocketListeners"]
 
 CLIENTS = "host"
 """The page of clients' ends, by tcp-ws-tunnel's name for it."""
@@ -114,7 +114,7 @@ class _Guest(WebSocketEnd):
         self._leftRoom()
 
 
-class _Room(Rendezvous):
+class _Channel(Rendezvous):
     """
     Where hosts and visitors wait for each other.
 
@@ -159,7 +159,7 @@ class _Room(Rendezvous):
             )
 
 
-class Meetings:
+class RelayChannels:
     """
     All raw WebSockets of a server.
 
@@ -174,7 +174,7 @@ class Meetings:
         self._callers = callers
         self._clients: dict[str, Callable[[End], None]] = {}
         self._visitors: dict[str, Callable[[End, str], None]] = {}
-        self._rooms: dict[str, _Room] = {}
+        self._rooms: dict[str, _Channel] = {}
 
     def awaited(self, source: str) -> int:
         """
@@ -268,7 +268,7 @@ class Meetings:
             caller.identity,
         )
 
-    def _room(self, name: str, caller: Caller, claimed: bool) -> _Room:
+    def _room(self, name: str, caller: Caller, claimed: bool) -> _Channel:
         """
         Find a room, or make it.
 
@@ -286,7 +286,7 @@ class Meetings:
         if len(self._rooms) >= MOST_ROOMS:
             raise TunnelError("limit-reached", "there are too many rooms")
         service = self._service
-        room = _Room(service, lambda: self._rooms.pop(name, None), claimed)
+        room = _Channel(service, lambda: self._rooms.pop(name, None), claimed)
         path = f"/{quote(name)}" if name else ""
         room.tunnel = tunnel = Tunnel(
             id=secrets.token_hex(8),
@@ -316,7 +316,7 @@ class WebSocketListeners:
     @param meetings: Where they are.
     """
 
-    def __init__(self, meetings: Meetings) -> None:
+    def __init__(self, meetings: RelayChannels) -> None:
         self._meetings = meetings
 
     def open(

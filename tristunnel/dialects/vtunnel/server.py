@@ -29,7 +29,7 @@ from tristunnel.wire.vtunnel import (
 
 if TYPE_CHECKING:
     from tristunnel.dialects.base.stream import SessionStream
-    from tristunnel.dialects.base.unauthenticated import Stranger
+    from tristunnel.dialects.base.unauthenticated import PendingLogin
     from tristunnel.dialects.framed.server import TunnelServerFactory
     from tristunnel.model.tunnel import Stream, Tunnel
     from tristunnel.service.clients import ConnectedClient
@@ -63,7 +63,7 @@ class VTunnelServerSession(VTunnelSession):
         sessions: TunnelServerFactory,
         caller: Caller,
         vouched: bool,
-        stranger: Stranger | None = None,
+        stranger: PendingLogin | None = None,
     ) -> None:
         self._stranger = stranger
         super().__init__(sessions.reactor, sessions.limits)

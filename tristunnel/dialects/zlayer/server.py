@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from tristunnel.auth.realm import Identity
-    from tristunnel.dialects.base.unauthenticated import Stranger
+    from tristunnel.dialects.base.unauthenticated import PendingLogin
     from tristunnel.dialects.framed.server import TunnelServerFactory
     from tristunnel.model.tunnel import Stream, Tunnel
     from tristunnel.service.clients import ConnectedClient
@@ -86,7 +86,7 @@ class ZLayerServerSession(MessageSession):
         sessions: TunnelServerFactory,
         caller: Caller,
         vouched: bool,
-        stranger: Stranger | None = None,
+        stranger: PendingLogin | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.lost: TunnelError | None = None
