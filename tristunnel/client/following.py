@@ -97,7 +97,7 @@ class ClientStatus(ClientObserver):
         """
         for offer in self._offers.values():
             offer.ready = False
-        text = str(reason)
+        text = _said(reason)
         if self._state != "stopping":
             self._enter("connecting", text)
         self._tell("session", f"not connected: {text}", "warn")
@@ -113,7 +113,7 @@ class ClientStatus(ClientObserver):
         """
         No attempt follows.
         """
-        text = str(reason)
+        text = _said(reason)
         self._enter("stopped", text)
         self._tell("session", f"giving up: {text}", "error")
 
@@ -161,7 +161,7 @@ class ClientStatus(ClientObserver):
         """
         The server did not open a tunnel, or closed it.
         """
-        text = str(reason)
+        text = _said(reason)
         for offer in self._offers.values():
             if wanted in (offer.spec, offer.uri):
                 offer.ready, offer.reason = False, text
@@ -245,7 +245,7 @@ class ClientStatus(ClientObserver):
         A stream did not reach its service.
         """
         self._offerOf(target).refused += 1
-        self._tell("refusal", f"a visitor was turned away: {reason!s}", "warn")
+        self._tell("refusal", f"a visitor was turned away: {_said(reason)}", "warn")
 
     def visitorRefused(self, target: str, reason: TunnelError) -> None:
         """
@@ -289,6 +289,13 @@ class ClientStatus(ClientObserver):
         ]
 
 
+def _said(reason: TunnelError) -> str:
+    """
+    Shorten a reason, of which many are kept and sent with every status.
+    """
+    return printable(str(reason))
+
+
 def _came(visitor: str, target: str) -> str:
     """
     Say that a visitor came.
@@ -307,7 +314,7 @@ def _left(
     Say that a visitor left.
     """
     lasted = age(seconds) if seconds >= 10 else f"{seconds:.1f} s"
-    why = f": {reason!s}" if reason is not None else ""
+    why = f": {_said(reason)}" if reason is not None else ""
     return (
         f"{printable(visitor) or 'a visitor'} left after {lasted},"
         f" {amount(bytesIn)} down, {amount(bytesOut)} up{why}"

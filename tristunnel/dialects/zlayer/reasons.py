@@ -19,7 +19,7 @@ def shorten(text: str) -> str:
     """
     Make a line of what a peer wrote, for logs and messages.
     """
-    return printable(text, 300).strip()
+    return printable(" ".join(text.split()), 300)
 
 
 def reasonIn(text: str, code: str, lead: str = "") -> TunnelError:
