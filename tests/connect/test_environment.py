@@ -9,7 +9,7 @@ import re
 import sys
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
@@ -147,7 +147,7 @@ class VariableTests(SynchronousTestCase):
                 found = isExempt(host, 9000, {name: listed})
                 self.assertEqual(found, expected, f"{listed!r} {host}")
 
-    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(deadline=None)
     @given(st.text(), st.text(), st.integers(0, 65535))
     def test_anything(self, listed: str, host: str, port: int) -> None:
         """

@@ -4,7 +4,7 @@ Tests for L{tristunnel.util.moments}.
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -39,7 +39,7 @@ class RetryAfterTests(SynchronousTestCase):
         ):
             self.assertEqual(retryAfter(text, lambda: NOW), seconds, text)
 
-    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(deadline=None)
     @given(st.text() | st.from_regex(r"[A-Z][a-z]+, \d+ \w+ \d+ [\d:]+ ?\w*"))
     def test_anything(self, text: str) -> None:
         """
@@ -47,7 +47,7 @@ class RetryAfterTests(SynchronousTestCase):
         """
         self.assertTrue(0 < (retryAfter(text) or 1) <= LONGEST_HINT)
 
-    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(deadline=None)
     @given(st.floats() | st.integers() | st.booleans() | st.text() | st.none())
     def test_hints(self, hint: object) -> None:
         """
