@@ -267,7 +267,7 @@ class HostTests(SiteTestCase):
         for host, expected in (
             ("server:9000", "server"),
             ("server", "server"),
-            ("tunnel.example.", "tunnel.example"),
+            ("Tunnel.Example.:80", "tunnel.example"),
             ("192.0.2.9:443", "192.0.2.9"),
             ("[2001:db8::7]:9000", "[2001:db8::7]"),
             ("[::1]", "[::1]"),

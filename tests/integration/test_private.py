@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -22,6 +23,7 @@ from tristunnel.client.visitor import LocalPort, VisitorService, bySession
 from tristunnel.connect.address import ServerAddress, parseConnect
 from tristunnel.dataplane.descriptors import Reserve
 from tristunnel.dialects.base.client_service import TunnelClientService
+from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.forwards.forward import parseForward
 
 DATA = os.urandom(1_000_000)
@@ -42,7 +44,11 @@ class PrivateTests(WebSocketTestCase):
         return parseConnect(self.reactor, where, self.trust)
 
     async def offerPrivately(
-        self, service: Service, user: str = "one", private: bool = True
+        self,
+        service: Service,
+        user: str = "one",
+        private: bool = True,
+        lease: ClientLease | None = None,
     ) -> TunnelClientService:
         """
         Offer a service by name.
@@ -61,6 +67,7 @@ class PrivateTests(WebSocketTestCase):
             [replace(forward, private=private)],
             {"id": user, "secret": self.users[user]},
             self.seen,
+            lease=lease,
             grace=0.0,
             delay=lambda failures, hint: 0.05,
         )
@@ -166,11 +173,12 @@ class PrivateTests(WebSocketTestCase):
 
     async def test_away(self) -> None:
         """
-        While its client is away, a visitor is turned away.
+        While its client is away, to come back by its lease, a visitor is turned
+        away.
         """
         await self.startServer()
-        service = Service()
-        client = await self.offerPrivately(service)
+        lease = ClientLease.forClient(Path(self.mktemp()), "here", ["db"])
+        client = await self.offerPrivately(Service(), lease=lease)
         port = await self.listen(self.server("/tunnel"), "one")
         await client.stopService()
         while (await self.tunnels.registry.tunnels())[0].clientSide is not None:
