@@ -53,6 +53,7 @@ _PROGRAMS = [
     "towncrier",
     "ruff",
     "mypy",
+    "pre-commit",
     "pydoctor",
     "zsh",
     "git",
