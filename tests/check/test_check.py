@@ -28,30 +28,19 @@ from tristunnel.errors import TunnelError
 
 
 async def _good() -> Finding:
-    """
-    Find nothing wrong.
-    """
     return Finding("OK", "good", "it is")
 
 
 async def _bad() -> Finding:
-    """
-    Find something wrong.
-    """
     raise TunnelError("session-lost", "it is not; do something")
 
 
 async def _broken() -> Finding:
-    """
-    Be wrong.
-    """
     raise ZeroDivisionError
 
 
 class InquiryTests(SynchronousTestCase):
-    """
-    L{Inquiry} and L{CheckService}.
-    """
+    """L{Inquiry} and L{CheckService}."""
 
     def ask(self, *looks: Any) -> tuple[list[str], int]:
         """
@@ -72,26 +61,20 @@ class InquiryTests(SynchronousTestCase):
         return output.getvalue().splitlines(), status
 
     def test_good(self) -> None:
-        """
-        Where nothing is wrong the status is 0.
-        """
+        """Where nothing is wrong the status is 0."""
         lines, status = self.ask(("good!", _good))
         self.assertEqual(lines, ["OK    good         it is"])
         self.assertEqual(status, 0)
 
     def test_bad(self) -> None:
-        """
-        What builds upon a failure is left out; the rest is looked at.
-        """
+        """What builds upon a failure is left out; the rest is looked at."""
         lines, status = self.ask(("first!", _bad), ("second!", _good), ("third", _good))
         self.assertEqual([line.split()[0] for line in lines], ["FAIL", "SKIP", "OK"])
         self.assertIn("do something", lines[0])
         self.assertEqual(status, 1)
 
     def test_broken(self) -> None:
-        """
-        A look that fails itself is a failure, and logged.
-        """
+        """A look that fails itself is a failure, and logged."""
         lines, status = self.ask(("odd", _broken))
         self.assertIn("FAIL  odd", lines[0])
         self.assertEqual(status, 1)
@@ -121,9 +104,7 @@ class InquiryTests(SynchronousTestCase):
             self.assertEqual(statuses, [1])
 
     def test_certificates(self) -> None:
-        """
-        A certificate should be renewed in time; one that is pinned need not.
-        """
+        """A certificate should be renewed in time; one that is pinned need not."""
         end = datetime.now(UTC) + timedelta(days=100)
         pem, _ = makeAuthority().issue(["x"], notAfter=end)
         certificate = certificateOf(pem)
@@ -136,14 +117,9 @@ class InquiryTests(SynchronousTestCase):
 
 
 class ClientCheckTests(TestCase):
-    """
-    L{ClientCheck}, what the programs' own tests do not show.
-    """
+    """L{ClientCheck}, what the programs' own tests do not show."""
 
     def setUp(self) -> None:
-        """
-        Have a web server.
-        """
         from twisted.internet import reactor
 
         here: Any = reactor
@@ -157,33 +133,23 @@ class ClientCheckTests(TestCase):
     def look(
         self, connect: str = "", way: ConnectOptions | None = None, **more: Any
     ) -> Any:
-        """
-        Make a check.
-        """
         connect = connect or f"tcp:127.0.0.1:{self.port}"
         server = parseConnect(self.reactor, connect, Trust(), way)
         return ClientCheck(self.reactor, server, **more)
 
     async def failure(self, waiting: Any) -> str:
-        """
-        Wait for a look to fail.
-        """
         error = await self.assertFailure(Deferred.fromCoroutine(waiting), TunnelError)
         return str(error)
 
     async def test_clock(self) -> None:
-        """
-        A clock that is wrong is told, and by how much.
-        """
+        """A clock that is wrong is told, and by how much."""
         self.assertEqual((await self.look().clock()).verdict, "OK")
         wrong = self.look(now=lambda: time.time() - 7200)
         message = await self.failure(wrong.clock())
         self.assertRegex(message, r"(7199|7200|7201) s behind")
 
     async def test_name(self) -> None:
-        """
-        A name that nobody knows is told.
-        """
+        """A name that nobody knows is told."""
 
         def resolve(host: str) -> Deferred[list[str]]:
             if host == "good.example":
@@ -196,9 +162,7 @@ class ClientCheckTests(TestCase):
         self.assertIn("how it is spelled", await self.failure(bad.name()))
 
     async def test_idle(self) -> None:
-        """
-        Signs of life that are too rare for what is in between are told.
-        """
+        """Signs of life that are too rare for what is in between are told."""
         where = "ws://127.0.0.1:1/x"
         for interval, verdict in ((0.0, "WARN"), (25.0, "OK"), (55.0, "WARN")):
             way = ConnectOptions(pingInterval=interval)
@@ -206,40 +170,29 @@ class ClientCheckTests(TestCase):
             self.assertEqual((await look.idle()).verdict, verdict)
 
     async def test_plain(self) -> None:
-        """
-        Without TLS to somewhere else there is a warning.
-        """
+        """Without TLS to somewhere else there is a warning."""
         (found,) = await self.look("tcp:192.0.2.1:9").tls()
         self.assertEqual(found.verdict, "WARN")
         (found,) = await self.look().tls()
         self.assertEqual(found.verdict, "OK")
 
     async def test_capability(self) -> None:
-        """
-        Who serves a tunnel now is not displaced.
-        """
+        """Who serves a tunnel now is not displaced."""
         look = self.look()
         look._server = replace(look._server, capability={"id": "a", "secret": "b"})
         self.assertEqual((await look.credential()).verdict, "SKIP")
 
 
 class ServerCheckTests(TestCase):
-    """
-    L{ServerCheck}, what the programs' own tests do not show.
-    """
+    """L{ServerCheck}, what the programs' own tests do not show."""
 
     def check(self, **more: Any) -> ServerCheck:
-        """
-        Make a check.
-        """
         from twisted.internet import reactor
 
         return ServerCheck(reactor, [], None, **more)
 
     async def test_name(self) -> None:
-        """
-        A name leads here, elsewhere, or nowhere.
-        """
+        """A name leads here, elsewhere, or nowhere."""
         for addresses, verdict in ((["127.0.0.1"], "OK"), (["192.0.2.1"], "WARN")):
             check = self.check(
                 hostname="x", resolve=lambda host, found=addresses: succeed(found)
@@ -249,9 +202,7 @@ class ServerCheckTests(TestCase):
         await self.assertFailure(Deferred.fromCoroutine(check.name()), TunnelError)
 
     async def test_certificate(self) -> None:
-        """
-        A certificate that is for another name is told.
-        """
+        """A certificate that is for another name is told."""
         pem, _ = makeAuthority().issue(["other.example"])
         check = self.check(
             hostname="x.example", certificates=[("--certificate", certificateOf(pem))]
@@ -261,9 +212,7 @@ class ServerCheckTests(TestCase):
         self.assertIn("other.example", found[-1].message)
 
     async def test_warnings(self) -> None:
-        """
-        What works and should not stay so is told.
-        """
+        """What works and should not stay so is told."""
         check = self.check(checkers=0, memory=0)
         for look in (check.auth, check.memory):
             self.assertEqual((await look()).verdict, "WARN")

@@ -30,33 +30,23 @@ _NOW = 1_800_000_000.0
 
 
 class _Answering(Protocol):
-    """
-    Answers whatever is asked in the same way, and hangs up.
-    """
+    """Answers whatever is asked in the same way, and hangs up."""
 
     transport: Any
     answer = b""
 
     def dataReceived(self, data: bytes) -> None:
-        """Answer."""
         self.transport.write(self.answer)
         self.transport.loseConnection()
 
 
 def _answering(answer: bytes) -> Factory:
-    """
-    Make what answers so.
-    """
     factory = Factory.forProtocol(type("Answers", (_Answering,), {"answer": answer}))
     factory.noisy = False
     return factory
 
 
 class _Status(Resource):
-    """
-    A page with a status.
-    """
-
     isLeaf = True
 
     def __init__(self, status: int) -> None:
@@ -64,20 +54,14 @@ class _Status(Resource):
         self._status = status
 
     def render(self, request: Any) -> bytes:
-        """Answer."""
         request.setResponseCode(self._status)
         return b""
 
 
 class BrokenTests(TestCase):
-    """
-    One thing is broken in each.
-    """
+    """One thing is broken in each."""
 
     def setUp(self) -> None:
-        """
-        Make a place for files.
-        """
         from twisted.internet import reactor
 
         self.reactor: Any = reactor
@@ -86,9 +70,6 @@ class BrokenTests(TestCase):
         self.authority = makeAuthority()
 
     def listen(self, factory: Any) -> int:
-        """
-        Listen on loopback.
-        """
         port = self.reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         number: int = port.getHost().port
@@ -97,9 +78,6 @@ class BrokenTests(TestCase):
     async def wrong(
         self, look: str, connect: str, *words: str, way: Any = None, **more: Any
     ) -> None:
-        """
-        Look, and check what is said of what is wrong.
-        """
         ca = str(self.authority.write(self.directory / "ca.pem"))
         trust = more.pop("trust", None) or Trust(
             ca=ca if connect.startswith(("tls", "wss")) else ""
@@ -114,9 +92,7 @@ class BrokenTests(TestCase):
             self.assertIn(word, message)
 
     async def test_name(self) -> None:
-        """
-        A name that does not exist.
-        """
+        """A name that does not exist."""
         await self.wrong(
             "name",
             "tcp:nobody.example:9",
@@ -126,9 +102,7 @@ class BrokenTests(TestCase):
         )
 
     async def test_route(self) -> None:
-        """
-        A port where nobody listens.
-        """
+        """A port where nobody listens."""
         port = self.reactor.listenTCP(0, Factory(), interface="127.0.0.1")
         number = port.getHost().port
         await port.stopListening()
@@ -137,9 +111,7 @@ class BrokenTests(TestCase):
         )
 
     async def test_proxy(self) -> None:
-        """
-        A proxy that does not let us through.
-        """
+        """A proxy that does not let us through."""
         for status, cure in (
             ("403 Forbidden", "have it allowed, or use 443"),
             ("407 Proxy Authentication Required", "--proxy http://USER:PASSWORD@"),
@@ -151,9 +123,6 @@ class BrokenTests(TestCase):
             await self.wrong("proxy", "tcp:far.example:9000", status, cure, way=way)
 
     def tlsPort(self, *names: str, until: datetime | None = None) -> int:
-        """
-        Speak TLS, with a certificate of our authority.
-        """
         pem, key = self.authority.issue(names, notAfter=until)
         path = self.directory / f"{len(list(self.directory.iterdir()))}.pem"
         path.write_bytes(pem + key)
@@ -203,9 +172,7 @@ class BrokenTests(TestCase):
         await self.wrong("webSocket", f"ws://localhost:{port}/x", "does it serve HTTP")
 
     async def test_clock(self) -> None:
-        """
-        A clock that is wrong here or there.
-        """
+        """A clock that is wrong here or there."""
         for skew, words in ((-7200, "7200 s ahead of"), (7200, "7200 s behind")):
             date = formatdate(_NOW + skew, usegmt=True)
             answer = f"HTTP/1.1 200 OK\r\nDate: {date}\r\n\r\n".encode()
@@ -218,8 +185,6 @@ class BrokenTests(TestCase):
             )
 
     async def test_credential(self) -> None:
-        """
-        A server that closes the connection instead of an answer.
-        """
+        """A server that closes the connection instead of an answer."""
         port = self.listen(_answering(b""))
         await self.wrong("credential", f"tcp:127.0.0.1:{port}", "closed the connection")

@@ -23,10 +23,6 @@ from tristunnel.rpc.pending import RemoteError
 
 
 class _Session:
-    """
-    A session as far as it is needed.
-    """
-
     def __init__(self, quiet: float, answer: Deferred[Any]) -> None:
         self.quiet = quiet
         self.over: Deferred[TunnelError] = Deferred()
@@ -34,19 +30,15 @@ class _Session:
         self._answer = answer
 
     def whenOver(self) -> Deferred[TunnelError]:
-        """Wait for the end."""
         return self.over
 
     def call(self, method: str) -> Deferred[Any]:
-        """Ask."""
         self.asked.append(method)
         return self._answer
 
 
 class SilenceTests(SynchronousTestCase):
-    """
-    L{Silence}, with sessions that say something every 20 seconds.
-    """
+    """L{Silence}, with sessions that say something every 20 seconds."""
 
     def hold(
         self,
@@ -78,9 +70,7 @@ class SilenceTests(SynchronousTestCase):
         return silence
 
     def test_cancelled(self) -> None:
-        """
-        A check that is stopped meanwhile leaves nothing, not even in the log.
-        """
+        """A check that is stopped meanwhile leaves nothing, not even in the log."""
         clock = Clock()
         held = Deferred.fromCoroutine(Silence(clock, _Session(9, succeed([]))).hold())
         held.cancel()
@@ -88,9 +78,6 @@ class SilenceTests(SynchronousTestCase):
         self.assertEqual(clock.getDelayedCalls(), [])
 
     def judged(self, verdict: str, words: str, *args: Any, **more: Any) -> None:
-        """
-        Check what is said.
-        """
         try:
             finding = self.hold(*args, **more).judge(20.0)
         except TunnelError as error:
@@ -108,41 +95,31 @@ class SilenceTests(SynchronousTestCase):
         self.judged("WARN", "--check-idle 25", 10.0)
 
     def test_refusals(self) -> None:
-        """
-        Whoever is refused an answer has got one.
-        """
+        """Whoever is refused an answer has got one."""
         for error in (RemoteError(-32601, "no"), TunnelError("not-permitted")):
             self.judged("OK", "outlived", 25.0, answer=fail(error))
 
     def test_ended(self) -> None:
-        """
-        An end is told with its time, and whether it matters.
-        """
+        """An end is told with its time, and whether it matters."""
         self.judged("FAIL", "after 5 s of silence", 25.0, ends=5.0)
         self.judged("FAIL", "proxy_read_timeout", 25.0, ends=20.0)
         self.judged("OK", "after 60 s of silence", 100.0, ends=60.0)
 
     def test_forgotten(self) -> None:
-        """
-        So is an end of which nobody tells.
-        """
+        """So is an end of which nobody tells."""
         self.judged("FAIL", "forgets", 25.0, answer=Deferred())
         lost = fail(TunnelError("session-lost"))
         self.judged("FAIL", "NAT", 25.0, answer=lost)
         self.judged("WARN", "--check-idle 25", 100.0, answer=Deferred())
 
     def test_unmeasured(self) -> None:
-        """
-        Of dialects with pings of their own their interval is judged.
-        """
+        """Of dialects with pings of their own their interval is judged."""
         for interval, verdict in ((0.0, "WARN"), (25.0, "OK"), (55.0, "WARN")):
             self.assertEqual(unmeasured(interval).verdict, verdict)
 
 
 class _Impatient(Protocol):
-    """
-    A proxy that ends what is silent, as soon as nobody asks for more.
-    """
+    """A proxy that ends what is silent, as soon as nobody asks for more."""
 
     transport: Any
 
@@ -152,32 +129,24 @@ class _Impatient(Protocol):
         self._said = b""
 
     def connectionMade(self) -> None:
-        """Connect to the server."""
         self._where.connect(Factory.forProtocol(lambda: _Back(self)))
 
     def reached(self, other: Any) -> None:
-        """The server is there."""
         self._other = other
         other.transport.write(self._said)
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass on."""
         if self._other is None:
             self._said += data
         else:
             self._other.transport.write(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """It is over."""
         if self._other is not None:
             self._other.transport.loseConnection()
 
 
 class _Back(Protocol):
-    """
-    Its connection to the server.
-    """
-
     transport: Any
 
     def __init__(self, front: _Impatient) -> None:
@@ -185,48 +154,36 @@ class _Back(Protocol):
         self._heard = b""
 
     def connectionMade(self) -> None:
-        """Tell."""
         self._front.reached(self)
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass on; after the answer and the first pings, end it."""
         self._heard += data
         self._front.transport.write(data)
         if b'"quiet"' in self._heard:
             self._front.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """It is over."""
         self._front.transport.loseConnection()
 
 
 class SessionTests(LoopbackTestCase):
-    """
-    Real sessions that are silent.
-    """
+    """Real sessions that are silent."""
 
     def check(self, port: int, seconds: float) -> Deferred[Finding]:
-        """
-        Look.
-        """
         connect = f"tcp:127.0.0.1:{port}"
         server = parseConnect(self.reactor, connect, Trust())
         check = ClientCheck(self.reactor, server, silence=seconds)
         return Deferred.fromCoroutine(check.idle())
 
     async def test_alive(self) -> None:
-        """
-        Nothing in between ends it.
-        """
+        """Nothing in between ends it."""
         await self.startServer()
         found = await self.check(self.serverPort, 0.05)
         self.assertEqual(found.verdict, "WARN")
         self.assertIn("outlived 0.05 s of silence", found.message)
 
     async def test_ended(self) -> None:
-        """
-        What is in between ends it.
-        """
+        """What is in between ends it."""
         await self.startServer()
         where = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.serverPort)
         factory: Any = Factory.forProtocol(lambda: _Impatient(where))
@@ -235,8 +192,6 @@ class SessionTests(LoopbackTestCase):
         self.assertIn("ends a session after 0 s of silence", str(error))
 
     async def test_none(self) -> None:
-        """
-        Nobody looks if nobody wants that.
-        """
+        """Nobody looks if nobody wants that."""
         found = await self.check(1, 0.0)
         self.assertEqual(found.verdict, "SKIP")

@@ -39,9 +39,7 @@ from tristunnel.rpc.words import parseErrand
 
 
 class ParseTests(SynchronousTestCase):
-    """
-    What C{--rpc} of a client takes.
-    """
+    """What C{--rpc} of a client takes."""
 
     def refusal(self, description: str) -> str:
         """
@@ -52,9 +50,7 @@ class ParseTests(SynchronousTestCase):
         return error.message
 
     def test_good(self) -> None:
-        """
-        A socket, or a port that only this machine reaches.
-        """
+        """A socket, or a port that only this machine reaches."""
         for description in (
             "unix:/run/client.sock",
             "unix:/run/client.sock:mode=660",
@@ -81,22 +77,16 @@ class ParseTests(SynchronousTestCase):
         self.assertIn("interface=[::1]", self.refusal("tcp6:9001"))
 
     def test_others(self) -> None:
-        """
-        So is everything else.
-        """
+        """So is everything else."""
         for description in ("tls:/x", "9001", "", "unix", "tcp:x:interface=127.0.0.1"):
             self.assertIn("unix:PATH", self.refusal(description))
 
 
 class DocumentationTests(SynchronousTestCase):
-    """
-    The calls and their documentation.
-    """
+    """The calls and their documentation."""
 
     def test_methods(self) -> None:
-        """
-        Every call of a client has an entry in the reference.
-        """
+        """Every call of a client has an entry in the reference."""
         docs = Path(__file__).resolve().parents[2] / "docs" / "reference.rst"
         if not docs.exists():
             raise SkipTest("there is no documentation beside these tests")
@@ -107,9 +97,7 @@ class DocumentationTests(SynchronousTestCase):
         self.assertEqual(found, [*methods, "reload"])
 
     def test_names(self) -> None:
-        """
-        What they answer is there, too.
-        """
+        """What they answer is there, too."""
         docs = Path(__file__).resolve().parents[2] / "docs" / "reference.rst"
         if not docs.exists():
             raise SkipTest("there is no documentation beside these tests")
@@ -125,44 +113,26 @@ class DocumentationTests(SynchronousTestCase):
 
 
 class _Asking(Protocol):
-    """
-    Sends a request and collects the answer.
-    """
-
     def __init__(self, request: bytes) -> None:
         self.answer: Deferred[bytes] = Deferred()
         self._request = request
         self._heard = b""
 
     def connectionMade(self) -> None:
-        """
-        Ask.
-        """
         assert self.transport is not None
         self.transport.write(self._request)
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Listen.
-        """
         self._heard += data
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        That was all.
-        """
         self.answer.callback(self._heard)
 
 
 class ControlTests(TestCase):
-    """
-    A client answers.
-    """
+    """A client answers."""
 
     def setUp(self) -> None:
-        """
-        Have a directory with a short name, as sockets need it.
-        """
         from twisted.internet import reactor
 
         self.reactor: Any = reactor
@@ -173,9 +143,6 @@ class ControlTests(TestCase):
         self.failed: list[TunnelError] = []
 
     def start(self, port: ControlPort) -> ClientControl:
-        """
-        Listen.
-        """
         control = ClientControl(self.reactor, port, self.failed.append)
         control.methods.update(statusMethods(self.status))
         control.startService()
@@ -183,9 +150,6 @@ class ControlTests(TestCase):
         return control
 
     async def ask(self, where: str, *words: str) -> Any:
-        """
-        Make a call.
-        """
         return await ask(self.reactor, parseErrand([where, *words], {}))
 
     async def test_ownSocket(self) -> None:
@@ -211,18 +175,14 @@ class ControlTests(TestCase):
         self.assertEqual(list(clientSockets(self.directory).iterdir()), [])
 
     async def test_more(self) -> None:
-        """
-        Other calls can be added.
-        """
+        """Other calls can be added."""
         port = clientSocket(self.reactor, self.directory)
         control = self.start(port)
         control.methods["reload"] = lambda caller: ["done"]
         self.assertEqual(await self.ask(port.description, "reload"), ["done"])
 
     async def test_limit(self) -> None:
-        """
-        Nobody gets more visitors than are good for the client.
-        """
+        """Nobody gets more visitors than are good for the client."""
         port = clientSocket(self.reactor, self.directory)
         self.start(port)
         for limit in ("0", "-1", "10001", "true", "1.5", "many"):
@@ -232,25 +192,18 @@ class ControlTests(TestCase):
             self.assertEqual(error.code.name, "bad-option")
 
     def _call(self, port: ControlPort, *words: str) -> Any:
-        """
-        Ask for visitors.
-        """
         return Deferred.fromCoroutine(
             self.ask(port.description, "listVisitors", *words)
         )
 
     def test_noDirectory(self) -> None:
-        """
-        Without a place for its own socket a client works all the same.
-        """
+        """Without a place for its own socket a client works all the same."""
         (self.directory / "file").touch()
         self.start(clientSocket(self.reactor, self.directory / "file"))
         self.assertEqual(self.failed, [])
 
     def test_taken(self) -> None:
-        """
-        A place that was asked for must be had.
-        """
+        """A place that was asked for must be had."""
         port = f"unix:{self.directory}/none/c.sock"
         self.start(parseControl(self.reactor, port))
         (reason,) = self.failed
@@ -259,9 +212,7 @@ class ControlTests(TestCase):
         self.assertEqual(len(self.flushLoggedErrors()), 0)
 
     async def test_leftovers(self) -> None:
-        """
-        A socket that a killed client has left is no obstacle.
-        """
+        """A socket that a killed client has left is no obstacle."""
         path = self.directory / "c.sock"
         with socket.socket(socket.AF_UNIX) as old:
             old.bind(str(path))
@@ -271,11 +222,6 @@ class ControlTests(TestCase):
         await self.ask(f"unix:{path}", "status")
 
     async def heard(self, endpoint: Any, *headers: str) -> bytes:
-        """
-        Post a call with headers of our own.
-
-        @return: The first line of the answer.
-        """
         body = b'{"jsonrpc": "2.0", "id": 1, "method": "status"}'
         lines = [
             "POST /rpc HTTP/1.1",
@@ -309,9 +255,7 @@ class ControlTests(TestCase):
             self.assertEqual(await self.heard(endpoint, *headers), answer, headers)
 
     async def test_socketPages(self) -> None:
-        """
-        The same holds at a socket.
-        """
+        """The same holds at a socket."""
         path = self.directory / "c.sock"
         self.start(parseControl(self.reactor, f"unix:{path}"))
         endpoint = UNIXClientEndpoint(self.reactor, str(path))

@@ -26,16 +26,11 @@ RELAY = (
 
 
 class ClientsTests(FileOptionsTestCase):
-    """
-    Clients come, go and change, each without the others.
-    """
+    """Clients come, go and change, each without the others."""
 
     tap = client_tap
 
     def start(self, text: str) -> Clients:
-        """
-        Start the clients of a file. They connect to nothing.
-        """
         self.ended: list[bool] = []
         self.notes = ClientNotes()
         self.clock = MemoryReactorClock()
@@ -52,9 +47,6 @@ class ClientsTests(FileOptionsTestCase):
         return clients
 
     def stop(self, clients: Clients) -> None:
-        """
-        Stop them.
-        """
         stopping: Deferred[Any] = clients.stopService()
         clients.stopNow()
         for _ in range(20):
@@ -62,18 +54,12 @@ class ClientsTests(FileOptionsTestCase):
         self.successResultOf(stopping)
 
     def change(self, text: str) -> dict[str, Any]:
-        """
-        Change the file, and have it read.
-        """
         self.file(text)
         answer: dict[str, Any] = self.successResultOf(self.reload.reload())
         self.clock.advance(0)
         return answer
 
     def where(self, clients: Clients) -> list[str]:
-        """
-        The servers.
-        """
         return [member.options.server.where for member in clients.members]
 
     def test_comeAndGo(self) -> None:
@@ -95,9 +81,7 @@ class ClientsTests(FileOptionsTestCase):
         self.assertTrue(all(each.service.running for each in clients.members))
 
     def test_nothing(self) -> None:
-        """
-        A file that says the same in other words changes nothing.
-        """
+        """A file that says the same in other words changes nothing."""
         clients = self.start(ONE + TWO)
         services = [each.service for each in clients.members]
         answer = self.change(f"# hello\ngrace = 7\n{ONE}{TWO}")
@@ -105,9 +89,7 @@ class ClientsTests(FileOptionsTestCase):
         self.assertEqual([each.service for each in clients.members], services)
 
     def test_forwards(self) -> None:
-        """
-        Other forwards, or other rules for them, are the running client's.
-        """
+        """Other forwards, or other rules for them, are the running client's."""
         clients = self.start(ONE + TWO)
         first, second = (each.service for each in clients.members)
         answer = self.change(ONE + TWO.replace("h:2", "h:3") + "max-visitors = 3\n")
@@ -174,9 +156,7 @@ class ClientsTests(FileOptionsTestCase):
         self.assertTrue(clients.members[1].service.running)
 
     def test_restart(self) -> None:
-        """
-        What is about the whole process needs a restart.
-        """
+        """What is about the whole process needs a restart."""
         self.start(ONE + TWO)
         answer = self.change(f"log-format = 'json'\nrpc = 'off'\n{ONE}{TWO}")
         self.assertEqual(answer, {"changed": [], "needsRestart": ["log-format", "rpc"]})
@@ -202,9 +182,7 @@ class ClientsTests(FileOptionsTestCase):
         self.assertEqual(self.ended, [True])
 
     def test_single(self) -> None:
-        """
-        A file without tables is one client, also if it gets another server.
-        """
+        """A file without tables is one client, also if it gets another server."""
         clients = self.start('connect = "tcp:one:1"\n')
         answer = self.change('connect = "tcp:two:1"\n')
         self.assertEqual(
@@ -215,9 +193,7 @@ class ClientsTests(FileOptionsTestCase):
         self.assertEqual(self.ended, [])
 
     def test_target(self) -> None:
-        """
-        The tunnel of a URI may lead elsewhere, too.
-        """
+        """The tunnel of a URI may lead elsewhere, too."""
         text = 'tunnel = "w3p://one:1/id#secret"\nto = "h:1"\n'
         clients = self.start(text)
         answer = self.change(text.replace("h:1", "h:2"))

@@ -21,23 +21,14 @@ NOON = 1_900_000_000.0
 
 
 class End:
-    """
-    An end that has read so many bytes.
-    """
-
     def __init__(self, received: int = 0) -> None:
         self.received = received
 
 
 class StatusTests(SynchronousTestCase):
-    """
-    What a client does, as it tells its observer.
-    """
+    """What a client does, as it tells its observer."""
 
     def setUp(self) -> None:
-        """
-        Follow a client.
-        """
         self.clock = Clock()
         self.whole = ProcessStatus(
             self.clock.seconds, lambda: NOON + self.clock.seconds()
@@ -45,55 +36,34 @@ class StatusTests(SynchronousTestCase):
         self.client = self.whole.follow("tcp:server.example:9000")
 
     def online(self) -> None:
-        """
-        Connect, with two tunnels to the same service.
-        """
         self.client.connected(IPv4Address("TCP", "192.0.2.1", 9000))
         self.client.acknowledged("framed")
         for name in ("a", "b"):
             self.ready(name)
 
     def ready(self, name: str) -> None:
-        """
-        Open a tunnel.
-        """
         address = f"tcp://server.example:{ord(name)}"
         self.client.tunnelOpened(f"{name}=web", f"uri-{name}", address, "web")
         self.client.tunnelReady(address, "web")
 
     def visit(self, name: str = "", come: int = 0, go: int = 0) -> Visit:
-        """
-        Come as a visitor of a tunnel.
-        """
         info = {"visitor": "203.0.113.7:5"}
         if name:
             info["tunnel"] = f"uri-{name}"
         return Visit("web", End(go), End(come), info, self.client)
 
     def leave(self, visit: Visit, reason: TunnelError | None = None) -> None:
-        """
-        Be over at both ends.
-        """
         visit.ended(None)
         visit.ended(reason)
 
     def server(self) -> dict[str, Any]:
-        """
-        @return: What is said of the connection.
-        """
         servers: Any = self.whole.describe()["servers"]
         return dict(servers[0])
 
     def tunnel(self, index: int = 0) -> dict[str, Any]:
-        """
-        @return: What is said of a tunnel.
-        """
         return self.whole.tunnels()[index]
 
     def texts(self) -> list[str]:
-        """
-        @return: The events, newest first.
-        """
         return [str(event["text"]) for event in self.whole.events.latest(100)]
 
     def test_life(self) -> None:
@@ -152,10 +122,7 @@ class StatusTests(SynchronousTestCase):
         self.assertIsNone(self.server()["roundTrip"])
 
     def test_visitors(self) -> None:
-        """
-        Visitors are counted where they came, also those who are gone, and in
-        all.
-        """
+        """Visitors are counted where they came, also those who are gone, and in all."""
         self.online()
         first, second = self.visit("b", 10, 100), self.visit("b", 1, 2)
         self.visit("a")
@@ -185,9 +152,7 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(self.whole.describe()["visitors"], 2)
 
     def test_rates(self) -> None:
-        """
-        Rates are measured from second to second, and so many of them are kept.
-        """
+        """Rates are measured from second to second, and so many of them are kept."""
         self.online()
         ticks = StatusTicks(self.clock, self.whole)
         ticks.startService()
@@ -208,9 +173,7 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(rates, [[0, 0]] * SAMPLES)
 
     def test_refused(self) -> None:
-        """
-        A service that is not there shows, once, however often it is tried.
-        """
+        """A service that is not there shows, once, however often it is tried."""
         self.online()
         for _ in range(3):
             self.client.serviceFailed("web", TunnelError("service-refused", "nothing"))
@@ -222,9 +185,7 @@ class StatusTests(SynchronousTestCase):
         )
 
     def test_failedTunnel(self) -> None:
-        """
-        A tunnel that the server closes is not ready, with the reason.
-        """
+        """A tunnel that the server closes is not ready, with the reason."""
         self.online()
         self.client.tunnelClosed("uri-a")
         self.client.tunnelFailed("a=web", TunnelError("closed", "by an admin"))
@@ -251,9 +212,7 @@ class StatusTests(SynchronousTestCase):
         )
 
     def test_former(self) -> None:
-        """
-        So it is with a client that ends while others go on.
-        """
+        """So it is with a client that ends while others go on."""
         self.online()
         stays = self.visit("a", 1, 1)
         self.whole.follow("tcp:other:1")
@@ -266,9 +225,7 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual((whole["visitors"], whole["bytesIn"]), (0, 1))
 
     def test_listVisitors(self) -> None:
-        """
-        Those are told of first who have moved the most.
-        """
+        """Those are told of first who have moved the most."""
         self.online()
         self.visit("a", 1, 1)
         self.visit("b", 900, 100)
@@ -292,9 +249,7 @@ class StatusTests(SynchronousTestCase):
         )
 
     def test_events(self) -> None:
-        """
-        What happens is told, newest first.
-        """
+        """What happens is told, newest first."""
         self.client.acknowledged("framed")
         self.ready("a")
         self.clock.advance(1)
@@ -313,9 +268,7 @@ class StatusTests(SynchronousTestCase):
         )
 
     def test_changed(self) -> None:
-        """
-        Whoever draws is told that there is something new.
-        """
+        """Whoever draws is told that there is something new."""
         calls: list[None] = []
         self.whole.changed = lambda: calls.append(None)
         self.online()
@@ -324,9 +277,7 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(len(calls), before + 2)
 
     def test_hostileText(self) -> None:
-        """
-        What others write cannot drive a terminal.
-        """
+        """What others write cannot drive a terminal."""
         self.client.acknowledged("framed")
         self.client.tunnelReady("tcp://\x1b[2Jevil:1", "web")
         Visit("web", End(), End(), {"visitor": "\x1b]0;x\x07\u202e"}, self.client)
@@ -338,9 +289,7 @@ class StatusTests(SynchronousTestCase):
         self.assertLess(len(said), 5000)
 
     def test_localPortStays(self) -> None:
-        """
-        A port of this machine is of use again when the server is back.
-        """
+        """A port of this machine is of use again when the server is back."""
         self.client.acknowledged("framed")
         self.client.portReady("127.0.0.1:2222", "db")
         self.client.disconnected(TunnelError("session-lost"))
@@ -366,21 +315,14 @@ class StatusTests(SynchronousTestCase):
 
 
 class EventTests(SynchronousTestCase):
-    """
-    What is kept of what happens.
-    """
+    """What is kept of what happens."""
 
     def setUp(self) -> None:
-        """
-        Have a time of day.
-        """
         self.clock = Clock()
         self.events = RecentEvents(self.clock.seconds)
 
     def test_crowd(self) -> None:
-        """
-        Thousands of visitors neither take memory nor drive out the rest.
-        """
+        """Thousands of visitors neither take memory nor drive out the rest."""
         self.events.add("session", "connected")
         for number in range(3 * KEPT):
             self.clock.advance(1)
@@ -392,9 +334,7 @@ class EventTests(SynchronousTestCase):
         self.assertEqual(len(self.events.latest(10 * KEPT)), KEPT + 1)
 
     def test_repeated(self) -> None:
-        """
-        What is said again is said once, with the time of the last.
-        """
+        """What is said again is said once, with the time of the last."""
         for text in ("a", "b", "a", "a"):
             self.clock.advance(1)
             self.events.add("log", text, "warn")
@@ -404,9 +344,7 @@ class EventTests(SynchronousTestCase):
         )
 
     def test_lazy(self) -> None:
-        """
-        A text is made when it is read.
-        """
+        """A text is made when it is read."""
         made: list[None] = []
 
         def text() -> str:
@@ -421,14 +359,10 @@ class EventTests(SynchronousTestCase):
 
 
 class SeveralTests(SynchronousTestCase):
-    """
-    L{SeveralClientObservers}.
-    """
+    """L{SeveralClientObservers}."""
 
     def test_all(self) -> None:
-        """
-        It passes on everything there is to be told.
-        """
+        """It passes on everything there is to be told."""
         told: list[str] = []
 
         class Listening(ClientObserver):

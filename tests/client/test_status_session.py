@@ -14,23 +14,15 @@ from tristunnel.forwards.forward import Forward
 
 
 class SessionTests(ClientServiceTestCase):
-    """
-    A client tells its observer all that there is to be shown.
-    """
+    """A client tells its observer all that there is to be shown."""
 
     def setUp(self) -> None:
-        """
-        Have a status follow the client.
-        """
         super().setUp()
         self.status = ProcessStatus(self.clock.seconds)
         seen: Any = self.status.follow("tcp:server.example:9000")
         self.seen = seen
 
     def tunnels(self) -> list[tuple[object, ...]]:
-        """
-        @return: Forward, address and visitors of each tunnel.
-        """
         return [
             (each["forward"], each["address"], each["visitors"], each["visitorsTotal"])
             for each in self.status.tunnels()
@@ -61,9 +53,7 @@ class SessionTests(ClientServiceTestCase):
         )
 
     def test_gone(self) -> None:
-        """
-        Its bytes count, also when it has left.
-        """
+        """Its bytes count, also when it has left."""
         self.client()
         visitor = self.listeners.only().visit()
         visitor.say(b"question")
@@ -78,9 +68,7 @@ class SessionTests(ClientServiceTestCase):
         )
 
     def test_refused(self) -> None:
-        """
-        So does one whose service is not there.
-        """
+        """So does one whose service is not there."""
         self.web.refusing = True
         self.client()
         self.listeners.only().visit()
@@ -88,9 +76,7 @@ class SessionTests(ClientServiceTestCase):
         self.assertEqual(self.status.tunnels()[0]["refused"], 1)
 
     def test_roundTrip(self) -> None:
-        """
-        The round trip is known once the server has answered a ping.
-        """
+        """The round trip is known once the server has answered a ping."""
         self.client()
         measured: list[float] = []
         self.seen.roundTripMeasured = measured.append  # type: ignore[method-assign]
@@ -98,9 +84,7 @@ class SessionTests(ClientServiceTestCase):
         self.assertGreater(len(measured), 1)
 
     def test_comesBack(self) -> None:
-        """
-        A tunnel that is had again is the same entry.
-        """
+        """A tunnel that is had again is the same entry."""
         client = self.client(self.forward(41001))
         assert client.session is not None
         client.session.close()
@@ -131,9 +115,7 @@ class SessionTests(ClientServiceTestCase):
         )
 
     def test_stopped(self) -> None:
-        """
-        A client that is stopped while others go on is shown no longer.
-        """
+        """A client that is stopped while others go on is shown no longer."""
         self.stop(self.client())
         self.assertEqual(self.status.describe()["servers"], [])
         self.assertEqual(self.tunnels(), [])

@@ -24,7 +24,6 @@ _STUCK = 30
 
 
 def sh(*words: str) -> None:
-    """Run a program."""
     subprocess.run(words, check=True)
 
 
@@ -58,7 +57,6 @@ def echo(address: str, port: int, greeting: bytes) -> Callable[[], None]:
 
 
 def visit(port: int, says: bytes = b"") -> bytes:
-    """Visit a tunnel until it ends."""
     got = b""
     try:
         with socket.create_connection(("127.0.0.1", port), 5) as visitor:
@@ -71,8 +69,6 @@ def visit(port: int, says: bytes = b"") -> bytes:
 
 
 class Programs:
-    """A server and a client."""
-
     def __init__(self, directory: Path, forwards: Sequence[str], where: str) -> None:
         self.running: list[subprocess.Popen[bytes]] = []
         self.start(directory / "server", "tunnel", "--port", "tcp:9000", *_IPV6)
@@ -83,7 +79,6 @@ class Programs:
         )
 
     def start(self, home: Path, *words: str) -> subprocess.Popen[bytes]:
-        """Start a program."""
         home.mkdir()
         with (home / "log").open("wb") as log:
             program = subprocess.Popen(
@@ -100,7 +95,6 @@ class Programs:
 
     @staticmethod
     def listening(port: int) -> None:
-        """Wait until somebody listens."""
         while True:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -146,7 +140,6 @@ def stuck(directory: Path) -> dict[str, object]:
 
 
 def known(name: str, address: str) -> bool:
-    """Whether the name server says so."""
     try:
         return socket.gethostbyname(name) == address
     except OSError:
@@ -203,7 +196,6 @@ def itself(directory: Path) -> dict[str, object]:
 
 
 def main(kind: str, where: str) -> None:
-    """Make the machine, and see."""
     directory = Path(where)
     sh("ip", "link", "set", "lo", "up")
     (directory / "resolv.conf").write_text("nameserver 127.0.0.1\n")

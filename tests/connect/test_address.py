@@ -19,18 +19,12 @@ from tristunnel.connect.route import ConnectOptions
 
 
 class NotingReactor(MemoryReactorClock):
-    """
-    A reactor that notes which names were looked up.
-    """
-
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[str] = []
         resolver = self.nameResolver
 
         class Noting:
-            """Notes names."""
-
             @staticmethod
             def resolveHostName(receiver: Any, host: str, port: int = 0) -> None:
                 self.asked.append(host)
@@ -40,16 +34,9 @@ class NotingReactor(MemoryReactorClock):
 
 
 class NamesTests(SynchronousTestCase):
-    """
-    One place makes names.
-    """
+    """One place makes names."""
 
     def head(self, where: str, proxy: str = "") -> tuple[list[str], list[str]]:
-        """
-        Connect.
-
-        @return: What was looked up or dialled, and the lines that were sent.
-        """
         reactor: Any = NotingReactor()
         way = ConnectOptions(parseProxy(reactor, proxy) if proxy else None)
         server = parseConnect(
@@ -92,9 +79,7 @@ class NamesTests(SynchronousTestCase):
             self.assertEqual(said, f"Host: {host or ':'.join(where)}")
 
     def test_tcp(self) -> None:
-        """
-        Endpoint strings take the same hosts.
-        """
+        """Endpoint strings take the same hosts."""
         for where, asked in (
             ("tcp:[::1]:9000", ["::1", "9000"]),
             ("tcp:\\:\\:1:9000", ["::1", "9000"]),
@@ -109,9 +94,7 @@ class NamesTests(SynchronousTestCase):
             self.assertEqual(self.head(where)[0], asked)
 
     def test_proxy(self) -> None:
-        """
-        A proxy is told the same.
-        """
+        """A proxy is told the same."""
         for where, host in (
             ("ws://BÜCHER.test/", "xn--bcher-kva.test:80"),
             ("tcp:[::1]:9", "[::1]:9"),

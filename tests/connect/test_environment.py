@@ -29,9 +29,7 @@ PROXY = "http://proxy.example:3128"
 
 
 class VariableTests(SynchronousTestCase):
-    """
-    Which variable counts.
-    """
+    """Which variable counts."""
 
     def test_kinds(self) -> None:
         """
@@ -72,9 +70,7 @@ class VariableTests(SynchronousTestCase):
         self.assertEqual(str(server.way.proxy), "h:2 (HTTPS_PROXY)")
 
     def test_exempt(self) -> None:
-        """
-        C{NO_PROXY} keeps servers from it, and that is told.
-        """
+        """C{NO_PROXY} keeps servers from it, and that is told."""
         around = {"ALL_PROXY": PROXY, "NO_PROXY": "far.example"}
         server = parseConnect(
             None,
@@ -112,9 +108,7 @@ class VariableTests(SynchronousTestCase):
         self.assertIn("--proxy names a SOCKS proxy", error.message)
 
     def test_noProxy(self) -> None:
-        """
-        Names, domains, addresses, networks, ports, and all.
-        """
+        """Names, domains, addresses, networks, ports, and all."""
         for listed, host, expected in (
             ("*", "far.example", True),
             ("", "far.example", False),
@@ -150,16 +144,12 @@ class VariableTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.text(), st.text(), st.integers(0, 65535))
     def test_anything(self, listed: str, host: str, port: int) -> None:
-        """
-        Whatever it says, it says yes or no.
-        """
+        """Whatever it says, it says yes or no."""
         self.assertIn(isExempt(host, port, {"NO_PROXY": listed}), (True, False))
 
 
 class _Refusing(Factory):
-    """
-    A proxy that notes what it is asked, and does nothing.
-    """
+    """A proxy that notes what it is asked, and does nothing."""
 
     noisy = False
 
@@ -168,7 +158,6 @@ class _Refusing(Factory):
         self.came: Deferred[Talk] = Deferred()
 
     def buildProtocol(self, addr: object) -> Talk:
-        """Take one, and wait for its request."""
         talk = Talk()
         self.talks.append(talk)
         talk.until(lambda it: b"\r\n\r\n" in it.data).addCallbacks(
@@ -178,9 +167,7 @@ class _Refusing(Factory):
 
 
 class ProgramTests(ProcessTestCase):
-    """
-    Every program that connects out.
-    """
+    """Every program that connects out."""
 
     timeout = 180
 
@@ -188,9 +175,6 @@ class ProgramTests(ProcessTestCase):
     HTTPS, HTTP = "https://far.example", "http://far.example:443"
 
     def run_(self, kind: str, where: str, *more: str, **around: str) -> Any:
-        """
-        Start a program.
-        """
         code = {
             "rpc": ["-m", "tristunnel.rpc", where, "listTunnels"],
             "status": ["-c", _CLI, "status", where],
@@ -210,9 +194,7 @@ class ProgramTests(ProcessTestCase):
         return self.start(kind, *options, *words, environment=around)
 
     async def test_taken(self) -> None:
-        """
-        Each follows the environment, and says so in its log.
-        """
+        """Each follows the environment, and says so in its log."""
         for kind, where, variable in (
             ("tunnel-client", self.TLS, "HTTPS_PROXY"),
             ("tunnel-client", self.WS, "http_proxy"),
@@ -266,9 +248,7 @@ class ProgramTests(ProcessTestCase):
             await program.kill()
 
     async def test_check(self) -> None:
-        """
-        C{--check} says which proxy was taken, and which was not.
-        """
+        """C{--check} says which proxy was taken, and which was not."""
         proxy = _Refusing()
         at = self.reactor.listenTCP(0, proxy, interface="127.0.0.1")
         self.addCleanup(at.stopListening)
@@ -285,9 +265,7 @@ class ProgramTests(ProcessTestCase):
         await program.says(r"^OK    proxy .*not that of ALL_PROXY, as NO_PROXY says")
 
     async def test_socks(self) -> None:
-        """
-        A SOCKS proxy ends each with one line.
-        """
+        """A SOCKS proxy ends each with one line."""
         for kind in ("tunnel-client", "tunnel-access", "tunnel", "rpc", "status"):
             where = self.HTTPS if kind in ("rpc", "status") else self.TCP
             program = self.run_(kind, where, ALL_PROXY="socks5://127.0.0.1:1")
@@ -295,16 +273,10 @@ class ProgramTests(ProcessTestCase):
             self.assertNotEqual(await self.ended(program), 0)
 
     async def ended(self, program: Any) -> int:
-        """
-        @return: The exit status; there was no traceback.
-        """
         await program.whenEnded()
         self.assertEqual(self.lines(program, "Traceback"), [])
         status: int = program.status
         return status
 
     def lines(self, program: Any, word: str) -> list[str]:
-        """
-        The lines that hold a word.
-        """
         return [line for line in program.lines if word in line]

@@ -22,9 +22,7 @@ _NEEDED = [shutil.which(each) for each in ("unshare", "ip", "mount", "dnsmasq")]
 
 
 class RealNamesTests(TestCase):
-    """
-    What visitors get.
-    """
+    """What visitors get."""
 
     timeout = 120
 
@@ -32,9 +30,6 @@ class RealNamesTests(TestCase):
         skip = "a machine of its own needs root, unshare, ip, mount and dnsmasq"
 
     async def see(self, kind: str) -> Any:
-        """
-        Make the machine, and see.
-        """
         directory = Path(self.mktemp()).absolute()
         directory.mkdir()
         program = startProgram(
@@ -50,18 +45,14 @@ class RealNamesTests(TestCase):
         return json.loads((await program.says("^{")).string)
 
     async def test_stuck(self) -> None:
-        """
-        Thirty services whose names nobody answers for stop no other.
-        """
+        """Thirty services whose names nobody answers for stop no other."""
         seen = await self.see("stuck")
         self.assertEqual([said for said, _ in seen["visits"]], ["hello"] * 3)
         for _, took in seen["visits"]:
             self.assertLess(took, 5)
 
     async def test_moved(self) -> None:
-        """
-        Every visitor is at the new address, whether the old one is gone or not.
-        """
+        """Every visitor is at the new address, whether the old one is gone or not."""
         seen = await self.see("moved")
         self.assertEqual(seen["visits"], ["old", *["new"] * 3, *["newer"] * 3])
 

@@ -37,33 +37,22 @@ class _Proxy(Factory):
         self.talks: list[Any] = []
 
     def buildProtocol(self, addr: object) -> Protocol:
-        """Make one."""
         proxied = _Proxied(self)
         self.talks.append(proxied)
         return proxied
 
 
 class _Far(Protocol):
-    """
-    The far side of a proxied connection.
-    """
-
     near: Any
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass it on."""
         self.near.transport.write(data)
 
     def connectionLost(self, reason: object = None) -> None:  # type: ignore[override]
-        """Pass it on."""
         self.near.transport.loseConnection()
 
 
 class _Proxied(Talk):
-    """
-    A connection to the proxy.
-    """
-
     far: Any = None
 
     def __init__(self, proxy: _Proxy) -> None:
@@ -73,7 +62,6 @@ class _Proxied(Talk):
         self._asked = False
 
     def dataReceived(self, data: bytes) -> None:
-        """Connect, then pass on."""
         if self.far is not None:
             self.far.transport.write(data)
             return
@@ -96,21 +84,15 @@ class _Proxied(Talk):
         self.say(b"HTTP/1.1 200 Connection established\r\nVia: test\r\n\r\n")
 
     def connectionLost(self, reason: Any = None) -> None:
-        """Pass it on."""
         super().connectionLost(reason)
         if self.far is not None:
             self.far.transport.loseConnection()
 
 
 class ProxyTests(FramedTestCase):
-    """
-    Clients behind a proxy.
-    """
+    """Clients behind a proxy."""
 
     async def through(self, where: str, user: str = "") -> None:
-        """
-        Connect by a proxy, and exchange something.
-        """
         service = Service()
         proxy = parseProxy(self.reactor, f"http://{user}127.0.0.1:{self.proxyPort}")
         server = parseConnect(self.reactor, where, self.trust, ConnectOptions(proxy))
@@ -123,17 +105,12 @@ class ProxyTests(FramedTestCase):
         await self.exchange(self.lastPort(), service)
 
     async def startAll(self) -> None:
-        """
-        Start a server and a proxy.
-        """
         await self.startServer()
         self.proxy = _Proxy(self.reactor)
         self.proxyPort = self.offer(self.proxy)
 
     async def test_everyTransport(self) -> None:
-        """
-        The framed protocol by TCP or TLS, and by WebSocket.
-        """
+        """The framed protocol by TCP or TLS, and by WebSocket."""
         await self.startAll()
         kind = "tls" if self.tls else "tcp"
         await self.through(f"{kind}:localhost:{self.serverPort}")
@@ -144,17 +121,13 @@ class ProxyTests(FramedTestCase):
         )
 
     async def test_credentials(self) -> None:
-        """
-        The proxy is told who we are, and nobody else is.
-        """
+        """The proxy is told who we are, and nobody else is."""
         await self.startAll()
         await self.through(self.url("/tunnel"), "me:s%40cret@")
         self.assertIn("Proxy-Authorization: Basic bWU6c0BjcmV0", self.proxy.asked[0])
 
     async def test_refusals(self) -> None:
-        """
-        What a proxy refuses is told with its words.
-        """
+        """What a proxy refuses is told with its words."""
         await self.startAll()
         proxy = parseProxy(self.reactor, f"http://127.0.0.1:{self.proxyPort}")
         for answer, code, words in (
@@ -211,9 +184,7 @@ class ProxyTests(FramedTestCase):
             await client.stopService()
 
     async def test_retryAfter(self) -> None:
-        """
-        A proxy's or server's hint is believed, within bounds.
-        """
+        """A proxy's or server's hint is believed, within bounds."""
         await self.startAll()
         proxy = parseProxy(self.reactor, f"http://127.0.0.1:{self.proxyPort}")
         for said, hint in (("17", 17.0), ("9" * 5000, LONGEST_HINT), ("0", None)):
@@ -232,9 +203,7 @@ class ProxyTests(FramedTestCase):
                 self.assertFalse(error.stated)
 
     async def test_nobody(self) -> None:
-        """
-        A proxy that is not there, or goes away, is named.
-        """
+        """A proxy that is not there, or goes away, is named."""
         await self.startAll()
         for url in ("http://127.0.0.1:1",):
             proxy = parseProxy(self.reactor, url)
@@ -244,9 +213,7 @@ class ProxyTests(FramedTestCase):
             self.assertIn("the proxy 127.0.0.1:1 was not reached", error.message)
 
     async def test_silent(self) -> None:
-        """
-        A proxy that does not answer is given up.
-        """
+        """A proxy that does not answer is given up."""
         await self.startAll()
         proxy = parseProxy(self.reactor, f"http://127.0.0.1:{self.offer(Service())}")
         endpoint = ProxiedEndpoint(self.reactor, proxy, "far.example", 1, 0.05)
@@ -256,30 +223,22 @@ class ProxyTests(FramedTestCase):
 
 
 class SecureProxyTests(ProxyTests):
-    """
-    The same with TLS within what the proxy connects.
-    """
+    """The same with TLS within what the proxy connects."""
 
     tls = True
 
 
 class OptionTests(SynchronousTestCase):
-    """
-    What the options take.
-    """
+    """What the options take."""
 
     def test_proxy(self) -> None:
-        """
-        A proxy is an HTTP URL; a wrong one is not repeated, for its password.
-        """
+        """A proxy is an HTTP URL; a wrong one is not repeated, for its password."""
         for url in ("", "https://u:pw@h:1", "http://", "h:1", "http://u:pw@h:x"):
             error = self.assertRaises(TunnelError, parseProxy, None, url)
             self.assertNotIn("pw", error.message)
 
     def test_header(self) -> None:
-        """
-        A header has a name and a value, on one line.
-        """
+        """A header has a name and a value, on one line."""
         for text in ("Authorization=Bearer a=b:c", "Authorization: Bearer a=b:c"):
             self.assertEqual(("Authorization", "Bearer a=b:c"), parseHeader(text))
         for text in ("", "=x", "x", "a b=c", "A=b\r\nC: d", "Host=x", "Upgrade=x"):

@@ -16,26 +16,14 @@ from tristunnel.errors import TunnelError
 
 
 class Terminal(io.StringIO):
-    """
-    Standard input that is a terminal.
-    """
-
     def isatty(self) -> bool:
-        """It is one."""
         return True
 
 
 class GivenTokenTests(SynchronousTestCase):
-    """
-    Where the token comes from.
-    """
+    """Where the token comes from."""
 
     def refused(self, path: str, environment: dict[str, str], **options: object) -> str:
-        """
-        Assert that there is no token.
-
-        @return: The message.
-        """
         error = self.assertRaises(
             TunnelError,
             givenToken,
@@ -48,24 +36,18 @@ class GivenTokenTests(SynchronousTestCase):
         return str(error.message)
 
     def test_none(self) -> None:
-        """
-        There need not be one.
-        """
+        """There need not be one."""
         self.assertEqual(givenToken("", {}), "")
         self.assertEqual(givenToken("", {"TRISTUNNEL_TOKEN": ""}), "")
 
     def test_environment(self) -> None:
-        """
-        The variable's, without white space around it.
-        """
+        """The variable's, without white space around it."""
         self.assertEqual(givenToken("", {"TRISTUNNEL_TOKEN": " tst_x\n"}), "tst_x")
         said = self.refused("", {"TRISTUNNEL_TOKEN": "sec ret"})
         self.assertNotIn("ret", said.replace("printable", ""))
 
     def test_file(self) -> None:
-        """
-        The first line of a file, in place of the variable's.
-        """
+        """The first line of a file, in place of the variable's."""
         path = Path(self.mktemp())
         path.write_text("\ntst_x  \nmore\n")
         self.assertEqual(givenToken(str(path), {"TRISTUNNEL_TOKEN": "y"}), "tst_x")
@@ -75,9 +57,7 @@ class GivenTokenTests(SynchronousTestCase):
         self.assertIn("cannot be read", self.refused(f"{path}.none", {}))
 
     def test_prompt(self) -> None:
-        """
-        C{-} asks at a terminal, and reads a line where there is none.
-        """
+        """C{-} asks at a terminal, and reads a line where there is none."""
         asked: list[str] = []
 
         def ask(prompt: str) -> str:
@@ -96,14 +76,9 @@ class GivenTokenTests(SynchronousTestCase):
 
 
 class OptionsTests(SynchronousTestCase):
-    """
-    C{twistd tunnel-client --token-file}.
-    """
+    """C{twistd tunnel-client --token-file}."""
 
     def credentials(self, *words: str, **environment: str) -> dict[str, object]:
-        """
-        The credentials of a command line.
-        """
         path = Path(self.mktemp())
         path.write_text("tst_file")
         self.patch(os, "environ", {"HOME": str(path.parent), **environment})

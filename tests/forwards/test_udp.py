@@ -42,24 +42,15 @@ class NamingClock(Clock):
     def resolveHostName(
         self, receiver: Any, host: str, port: int, **options: object
     ) -> None:
-        """
-        Take a question.
-        """
         self.lookups.append(receiver)
 
     def answer(self, *addresses: Any) -> None:
-        """
-        Answer the oldest question.
-        """
         receiver = self.lookups.pop(0)
         for address in addresses:
             receiver.addressResolved(address)
         receiver.resolutionComplete()
 
     def answerBoth(self) -> None:
-        """
-        Answer as for C{localhost}.
-        """
         self.answer(IPv6Address("UDP", *_V6), IPv4Address("UDP", *_V4))
 
 
@@ -85,37 +76,24 @@ class FakeSocket:
     def connect(
         cls, reactor: Any, family: int, address: Any, arrived: Any, failed: Any
     ) -> FakeSocket:
-        """
-        Make one.
-        """
         if cls.refusal is not None:
             raise cls.refusal
         cls.made.append(cls(address, arrived, failed))
         return cls.made[-1]
 
     def send(self, datagram: bytes) -> bool:
-        """
-        Keep a datagram.
-        """
         self.sent.append(datagram)
         return True
 
     def close(self) -> None:
-        """
-        Note it.
-        """
         self.closed = True
 
 
 class ForwardTests(SynchronousTestCase):
-    """
-    C{--forward} for UDP.
-    """
+    """C{--forward} for UDP."""
 
     def test_parse(self) -> None:
-        """
-        Ports and names as for TCP.
-        """
+        """Ports and names as for TCP."""
         for spec, port, name, target in (
             ("udp/5353=localhost:53", 5353, "", "udp:localhost:53"),
             ("udp/dns=[::1]:53", 0, "dns", "udp:[::1]:53"),
@@ -129,9 +107,7 @@ class ForwardTests(SynchronousTestCase):
             )
 
     def test_wrong(self) -> None:
-        """
-        What is wrong is named, with an example.
-        """
+        """What is wrong is named, with an example."""
         for spec in ("udp/1=h", "udp/1=h:0", "udp/1=:53", "udp/1=unix:x"):
             error = self.assertRaises(TunnelError, parseForward, Clock(), spec)
             self.assertEqual(error.code.name, "bad-option")
@@ -139,9 +115,7 @@ class ForwardTests(SynchronousTestCase):
 
 
 class SocketTests(SynchronousTestCase):
-    """
-    A service's socket.
-    """
+    """A service's socket."""
 
     def test_itself(self) -> None:
         """
@@ -153,8 +127,6 @@ class SocketTests(SynchronousTestCase):
             here = bound.getsockname()
 
         class Bound(socket.socket):
-            """Comes from the port."""
-
             def connect(self, address: Any) -> None:
                 self.bind(address)
                 super().connect(address)
@@ -173,21 +145,14 @@ class SocketTests(SynchronousTestCase):
 
 
 class LookupTests(SynchronousTestCase):
-    """
-    Names lead to places.
-    """
+    """Names lead to places."""
 
     def setUp(self) -> None:
-        """
-        Make a service with a name.
-        """
         self.clock = NamingClock()
         self.service = UDPService(self.clock, "dns.test", 53)
 
     def test_address(self) -> None:
-        """
-        An address needs no lookup.
-        """
+        """An address needs no lookup."""
         for host in ("127.0.0.1", "::1"):
             service = UDPService(self.clock, host, 53)
             (place,) = self.successResultOf(service.whereIs())
@@ -195,9 +160,7 @@ class LookupTests(SynchronousTestCase):
         self.assertEqual(self.clock.lookups, [])
 
     def test_moveOn(self) -> None:
-        """
-        The address at which nobody listens comes last from then on.
-        """
+        """The address at which nobody listens comes last from then on."""
         for expected in ([_V6, _V4], [_V4, _V6]):
             asking = self.service.whereIs()
             self.clock.answerBoth()
@@ -207,23 +170,16 @@ class LookupTests(SynchronousTestCase):
             self.clock.advance(FRESH)
 
     def test_nothing(self) -> None:
-        """
-        A name without addresses is an error.
-        """
+        """A name without addresses is an error."""
         asking = self.service.whereIs()
         self.clock.answer()
         self.failureResultOf(asking, DNSLookupError)
 
 
 class ConnectorTests(SynchronousTestCase):
-    """
-    A flow finds its service.
-    """
+    """A flow finds its service."""
 
     def setUp(self) -> None:
-        """
-        Make a session whose client side connects to a service by name.
-        """
         self.patch(udp, "DatagramSocket", FakeSocket)
         self.patch(FakeSocket, "made", [])
         self.clock = NamingClock()
@@ -239,9 +195,7 @@ class ConnectorTests(SynchronousTestCase):
         self.both.pair.settle()
 
     def test_waits(self) -> None:
-        """
-        The first datagrams wait for the lookup.
-        """
+        """The first datagrams wait for the lookup."""
         self.clock.answerBoth()
         (socket,) = FakeSocket.made
         self.assertEqual((socket.address, socket.sent), (_V6, [b"one"]))
@@ -250,17 +204,13 @@ class ConnectorTests(SynchronousTestCase):
         self.assertEqual(self.visitor.taken, [b"answer"])
 
     def test_noHost(self) -> None:
-        """
-        A name that leads nowhere refuses the flow.
-        """
+        """A name that leads nowhere refuses the flow."""
         self.clock.answer()
         self.both.pair.settle()
         self.assertEqual(self.visitor.closings, ["service-unreachable"] * 2)
 
     def test_leavesMeanwhile(self) -> None:
-        """
-        A visitor who is gone when the name is found leaves no socket behind.
-        """
+        """A visitor who is gone when the name is found leaves no socket behind."""
         self.flow.finish()
         self.both.pair.settle()
         self.clock.answerBoth()
@@ -281,9 +231,7 @@ class ConnectorTests(SynchronousTestCase):
         self.assertEqual(FakeSocket.made[2].address, _V4)
 
     def test_nobody(self) -> None:
-        """
-        Where nobody listens at all, the flow ends with the reason.
-        """
+        """Where nobody listens at all, the flow ends with the reason."""
         self.clock.answerBoth()
         for _ in range(2):
             FakeSocket.made[-1].failed(OSError(111, "Connection refused"))
@@ -295,17 +243,13 @@ class ConnectorTests(SynchronousTestCase):
         )
 
     def test_oneDatagram(self) -> None:
-        """
-        A report on one datagram only does not end the flow.
-        """
+        """A report on one datagram only does not end the flow."""
         self.clock.answerBoth()
         FakeSocket.made[0].failed(OSError(90, "Message too long"))
         self.assertFalse(FakeSocket.made[0].closed)
 
     def test_noDescriptor(self) -> None:
-        """
-        A client that can open no more sockets refuses the flow and says so.
-        """
+        """A client that can open no more sockets refuses the flow and says so."""
         self.patch(FakeSocket, "refusal", OSError(24, "Too many open files"))
         self.clock.answerBoth()
         self.both.pair.settle()
@@ -366,9 +310,7 @@ class ConnectorTests(SynchronousTestCase):
         self.assertEqual(len(FakeSocket.made), 1)
 
     def test_sessionLost(self) -> None:
-        """
-        The end of the session closes the sockets.
-        """
+        """The end of the session closes the sockets."""
         self.clock.answerBoth()
         self.both.client.close(TunnelError("session-lost"))
         self.assertTrue(FakeSocket.made[0].closed)

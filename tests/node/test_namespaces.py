@@ -90,21 +90,15 @@ elif os.geteuid() or not _IP:
 
 
 def ip(*words: str) -> None:
-    """
-    Run C{ip}.
-    """
     subprocess.run([_IP, *words], check=True, timeout=10)
 
 
 class NamespaceTests(TestCase):
-    """
-    Servers A and B share one cable, A and the client another.
-    """
+    """Servers A and B share one cable, A and the client another."""
 
     timeout = 240 + 2 * _CUT
 
     def setUp(self) -> None:
-        """Lay the cables."""
         self.reactor: Any = _reactor
         self.directory = Path(self.mktemp()).absolute()
         self.directory.mkdir(parents=True)
@@ -120,9 +114,6 @@ class NamespaceTests(TestCase):
         self.lay("a", "c", "10.213.2")
 
     def lay(self, one: str, other: str, network: str) -> None:
-        """
-        Lay a cable.
-        """
         left, right = f"v{one}{other}", f"v{other}{one}"
         here, there = self.names[one], self.names[other]
         ip(
@@ -134,9 +125,6 @@ class NamespaceTests(TestCase):
             ip("-n", space, "link", "set", end, "up")
 
     def run_(self, where: str, name: str, *arguments: str) -> Program:
-        """
-        Start a Python program in a network.
-        """
         program = Program(name)
         self.reactor.spawnProcess(
             program,
@@ -149,9 +137,6 @@ class NamespaceTests(TestCase):
         return program
 
     def twistd(self, where: str, command: str, *options: str) -> Program:
-        """
-        Start a program of ours in a network.
-        """
         state = str(self.directory / f"{command}-{where}")
         return self.run_(
             where,
@@ -161,17 +146,11 @@ class NamespaceTests(TestCase):
         )
 
     async def status(self, where: str) -> dict[str, dict[str, Any]]:
-        """
-        Ask a server for its node tunnels, by name.
-        """
         errand = parseErrand([f"unix:{self.sockets}/{where}", "listNodeTunnels"], {})
         told: Any = await ask(self.reactor, errand)
         return {entry["name"]: entry for entry in told}
 
     async def settled(self, where: str, name: str, **wanted: Any) -> dict[str, Any]:
-        """
-        Wait until a tunnel's entry says what it must.
-        """
         while True:
             entry = (await self.status(where))[name]
             if wanted.items() <= entry.items():

@@ -18,14 +18,10 @@ from tristunnel.node.spec import parseNode
 
 
 class SpecTests(SynchronousTestCase):
-    """
-    Reading it.
-    """
+    """Reading it."""
 
     def test_forward(self) -> None:
-        """
-        A service of this side at a port of the other one.
-        """
+        """A service of this side at a port of the other one."""
         spec = parseNode(
             reactor, "web=tls:b.example.net:9000,forward=8080=localhost:80"
         )
@@ -37,26 +33,20 @@ class SpecTests(SynchronousTestCase):
         self.assertEqual(spec.credentials, {})
 
     def test_listen(self) -> None:
-        """
-        A port of this side for a service of the other one.
-        """
+        """A port of this side for a service of the other one."""
         spec = parseNode(reactor, "db=tcp:b:9000,listen=tcp:5432,service=postgres")
         self.assertEqual((spec.listen, spec.service), ("tcp:5432", "postgres"))
         self.assertIsNone(spec.forward)
         self.assertIsNotNone(spec.endpoint)
 
     def test_udp(self) -> None:
-        """
-        A UDP service is one, too.
-        """
+        """A UDP service is one, too."""
         spec = parseNode(reactor, "dns=tcp:b:9000,forward=udp/53=localhost:5353")
         assert spec.forward is not None
         self.assertTrue(spec.forward.isUDP)
 
     def test_token(self) -> None:
-        """
-        The token comes from a file, whose name may have a comma.
-        """
+        """The token comes from a file, whose name may have a comma."""
         path = Path(self.mktemp())
         path.mkdir()
         (path / "a,b").write_text("secret-token\n")
@@ -67,9 +57,7 @@ class SpecTests(SynchronousTestCase):
         self.assertEqual(spec.credentials, {"token": "secret-token"})
 
     def test_refused(self) -> None:
-        """
-        What is wrong is said, with an example.
-        """
+        """What is wrong is said, with an example."""
         for text, part in (
             ("", "begins with a name"),
             ("=tcp:b:1", "begins with a name"),
@@ -95,18 +83,14 @@ class SpecTests(SynchronousTestCase):
     @settings(deadline=None, max_examples=200)
     @given(st.text(alphabet="ab=,\\:1/ -.é\n", max_size=60))
     def test_anything(self, text: str) -> None:
-        """
-        Whatever is written is read or refused.
-        """
+        """Whatever is written is read or refused."""
         try:
             parseNode(reactor, text)
         except TunnelError as error:
             self.assertEqual(error.code.name, "bad-option")
 
     def test_twice(self) -> None:
-        """
-        Names are told apart by.
-        """
+        """Names are told apart by."""
         node = ["--node", "web=tcp:b:9000,forward=8080=localhost:80"]
         Options().parseOptions(node)
         error = self.assertRaises(UsageError, Options().parseOptions, node * 2)

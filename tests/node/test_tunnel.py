@@ -28,14 +28,9 @@ ANYBODY = Caller(Identity("anonymous", anonymous=True), "localhost")
 
 
 class NodeTests(LoopbackTestCase):
-    """
-    This server is A; C{self.tunnels} is B's.
-    """
+    """This server is A; C{self.tunnels} is B's."""
 
     def node(self, settings: str, name: str = "web") -> NodeTunnel:
-        """
-        Begin a tunnel from A to B.
-        """
         spec = parseNode(
             self.reactor, f"{name}=tcp:127.0.0.1:{self.serverPort},{settings}"
         )
@@ -47,22 +42,14 @@ class NodeTests(LoopbackTestCase):
         return tunnel
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """
-        Wait until something holds.
-        """
         while not condition():
             await deferLater(self.reactor, 0.005)
 
     async def become(self, tunnel: NodeTunnel, state: str) -> None:
-        """
-        Wait for a state.
-        """
         await self.until(lambda: tunnel.state == state)
 
     async def test_forward(self) -> None:
-        """
-        A service at A has a port at B; states and counts are right.
-        """
+        """A service at A has a port at B; states and counts are right."""
         await self.startServer()
         service, port = Service(), freePort()
         tunnel = self.node(f"forward={port}=127.0.0.1:{self.offer(service)}")
@@ -99,9 +86,7 @@ class NodeTests(LoopbackTestCase):
         )
 
     async def test_listen(self) -> None:
-        """
-        A port at A leads to a named service at B.
-        """
+        """A port at A leads to a named service at B."""
         await self.startServer()
         service = Service()
         await self.startClient(f"db=127.0.0.1:{self.offer(service)}")
@@ -123,9 +108,7 @@ class NodeTests(LoopbackTestCase):
         self.assertEqual((told["offers"], told["visitorsTotal"]), (False, 1))
 
     async def test_several(self) -> None:
-        """
-        There may be several between two servers, of both kinds.
-        """
+        """There may be several between two servers, of both kinds."""
         await self.startServer()
         services = [Service(), Service()]
         ports = [freePort(), freePort()]
@@ -141,9 +124,7 @@ class NodeTests(LoopbackTestCase):
             await arrival.has(1)
 
     async def test_cut(self) -> None:
-        """
-        A lost session is told of, and comes back by itself, to the same port.
-        """
+        """A lost session is told of, and comes back by itself, to the same port."""
         await self.startServer()
         service, port = Service(), freePort()
         tunnel = self.node(f"forward={port}=127.0.0.1:{self.offer(service)}")
@@ -184,9 +165,7 @@ class NodeTests(LoopbackTestCase):
         self.assertEqual(tunnel.describe()["reason"], "")
 
     async def test_localPortTaken(self) -> None:
-        """
-        So does one that this side does not have.
-        """
+        """So does one that this side does not have."""
         await self.startServer()
         taken = self.offer(Service())
         tunnel = self.node(f"listen=tcp:{taken}:interface=127.0.0.1,service=x")
@@ -215,9 +194,7 @@ class NodeTests(LoopbackTestCase):
         await self.become(tunnel, CONNECTED)
 
     async def test_serverAway(self) -> None:
-        """
-        A server that is not there yet is waited for.
-        """
+        """A server that is not there yet is waited for."""
         await self.startServer()
         where = self.serverPort
         self.serverPort = freePort()
@@ -228,12 +205,9 @@ class NodeTests(LoopbackTestCase):
 
 
 class StatusTests(SynchronousTestCase):
-    """
-    C{listNodeTunnels}.
-    """
+    """C{listNodeTunnels}."""
 
     def setUp(self) -> None:
-        """Make a server that has one."""
         self.clock = Clock()
         self.service = TunnelService(
             self.clock, MemoryRegistry(), {"tcp": TCPListeners(self.clock)}
@@ -244,9 +218,7 @@ class StatusTests(SynchronousTestCase):
         self.call: Any = methodsOf(self.service)["listNodeTunnels"]
 
     def test_whom(self) -> None:
-        """
-        Admins see it, and everybody where nobody is asked who they are.
-        """
+        """Admins see it, and everybody where nobody is asked who they are."""
         for identity in (
             ANYBODY.identity,
             Identity("boss", grant=Grant(Permissions(may=frozenset({"admin"})))),
@@ -260,9 +232,7 @@ class StatusTests(SynchronousTestCase):
             self.assertEqual(error.code.name, "not-permitted")
 
     def test_since(self) -> None:
-        """
-        It is told since when a state lasts.
-        """
+        """It is told since when a state lasts."""
         self.tunnel.become(FAILED, TunnelError("port-taken"))
         self.clock.advance(10)
         self.assertEqual(self.tunnel.describe()["since"], 990.0)
@@ -270,9 +240,7 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(self.tunnel.describe()["since"], 990.0)
 
     def test_clientFails(self) -> None:
-        """
-        A client that fails is replaced; a stop ends the waiting.
-        """
+        """A client that fails is replaced; a stop ends the waiting."""
         started: list[TunnelClientService] = []
 
         def start(client: TunnelClientService) -> None:

@@ -66,34 +66,28 @@ class _Probe(Protocol):
         self._heard = b""
 
     def connectionMade(self) -> None:
-        """TCP is up."""
         if not INegotiated.providedBy(self.transport):
             self._begin()
 
     def handshakeCompleted(self) -> None:
-        """TLS is up."""
         self._begin()
 
     def _begin(self) -> None:
-        """Speak."""
         if self._request:
             self.transport.write(self._request)
         if not self.ready.called:
             self.ready.callback(self)
 
     def dataReceived(self, data: bytes) -> None:
-        """Wait for the end of an HTTP answer's head."""
         self._heard += data
         if b"\r\n\r\n" in self._heard or len(self._heard) > _LARGEST_HEAD:
             self._answer()
 
     def _answer(self) -> None:
-        """Hand on what was heard."""
         if not self.head.called:
             self.head.callback(self._heard.partition(b"\r\n\r\n")[0])
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """It is over."""
         if not self.ready.called:
             self.ready.errback(reason)
         self._answer()
@@ -164,9 +158,6 @@ class ClientCheck:
         return Inquiry(looks, slow)
 
     def _silenceWanted(self) -> float:
-        """
-        For how many seconds a session is to be held in silence, if at all.
-        """
         if self._dialect != "framed" or self._server.capability or self._server.access:
             return 0.0
         return PING_INTERVAL + MARGIN if self._silence is None else self._silence
@@ -343,9 +334,6 @@ class ClientCheck:
         return session
 
     async def _greet(self, quiet: float) -> Any:
-        """
-        Connect and say who we are.
-        """
         factory = TunnelClientFactory(
             self._reactor,
             self._noService,
@@ -364,9 +352,6 @@ class ClientCheck:
 
     @staticmethod
     def _noService(uri: str) -> Any:
-        """
-        There are no tunnels yet.
-        """
         raise TunnelError("unknown-tunnel")
 
     async def clock(self) -> Finding:
@@ -434,9 +419,6 @@ class ClientCheck:
         return [await self._service(forward) for forward in self._forwards]
 
     async def _service(self, forward: Forward) -> Finding:
-        """
-        Is one of them there?
-        """
         if forward.isUDP:
             return Finding("SKIP", "service", f"{forward.target} speaks UDP")
         try:
@@ -454,11 +436,6 @@ class ClientCheck:
     # Connecting
 
     async def _connect(self, endpoint: Any, request: bytes = b"") -> _Probe:
-        """
-        Connect, and wait for TLS where there is any.
-
-        @raise TunnelError: Why TLS, or a proxy, does not let us.
-        """
         probe = _Probe(request)
         factory = Factory.forProtocol(lambda: probe)
         factory.noisy = False
@@ -471,9 +448,6 @@ class ClientCheck:
         return probe
 
     async def _wait(self, waiting: Deferred[Any]) -> Any:
-        """
-        Wait for a connection.
-        """
         try:
             return await inTime(self._reactor, waiting, "no connection was made")
         except (TunnelError, ConnectError, DNSLookupError):

@@ -124,9 +124,6 @@ class Inquiry:
         return good
 
     async def _look(self, subject: str, look: Look) -> list[Finding]:
-        """
-        Look at one thing.
-        """
         try:
             found = await look()
         except TunnelError as error:
@@ -199,16 +196,10 @@ class CheckService(Service):
         self._looking: Deferred[Any] | None = None
 
     def startService(self) -> None:
-        """
-        Begin.
-        """
         super().startService()
         self._reactor.callWhenRunning(self._begin)
 
     def _begin(self) -> None:
-        """
-        Look, now that the reactor runs.
-        """
         self._looking = Deferred.fromCoroutine(self._inquiry.run(self._tell))
         self._looking.addErrback(self._failed)
         self._looking.addCallback(self._over)
@@ -226,25 +217,16 @@ class CheckService(Service):
             looking.cancel()
 
     def _tell(self, finding: Finding) -> None:
-        """
-        Write a line.
-        """
         if self._output is not None:
             self._output.write(f"{finding}\n")
             self._output.flush()
 
     def _failed(self, failure: Any) -> bool:
-        """
-        The inquiry itself is broken.
-        """
         if not failure.check(CancelledError):
             self._log.failure("The check failed", failure)
         return False
 
     def _over(self, good: bool) -> None:
-        """
-        Leave.
-        """
         self._leave(0 if good else 1)
         if self.running:
             self._reactor.stop()

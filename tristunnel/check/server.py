@@ -105,9 +105,6 @@ class ServerCheck:
         return [await self._port(port) for port in self._ports]
 
     async def _port(self, port: ServerPort) -> Finding:
-        """
-        Can one of them?
-        """
         what = f"{port.option} {port.description}"
         factory = Factory.forProtocol(Protocol)
         factory.noisy = False
@@ -273,9 +270,6 @@ class ServerCheck:
 
 
 def _isOurs(address: str) -> bool:
-    """
-    Whether this machine has an address.
-    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:

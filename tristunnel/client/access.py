@@ -69,10 +69,6 @@ def parseAccessURI(
 
 @dataclass(eq=False)
 class _Guest:
-    """
-    A visitor who reached the service.
-    """
-
     number: int
     visitor: SocketEnd
     far: Any
@@ -185,9 +181,6 @@ class AccessService(MultiService):
         port.setServiceParent(self)
 
     def startService(self) -> None:
-        """
-        Open the port, and let time run.
-        """
         self._began = self._reactor.seconds()
         self._timer = self._reactor.callLater(self._ttl, self._timeUp)
         self._log.info(
@@ -200,9 +193,6 @@ class AccessService(MultiService):
         super().startService()
 
     def _timeUp(self) -> None:
-        """
-        The time is over, whatever is under way.
-        """
         self._timer = None
         self.end(
             TunnelError(
@@ -220,25 +210,16 @@ class AccessService(MultiService):
         self._over(reason)
 
     def _stopTimer(self) -> None:
-        """
-        Wait for the end no longer.
-        """
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
 
     def stopService(self) -> Deferred[None]:
-        """
-        Stop the port, then the client.
-        """
         self.running = False
         self._stopTimer()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        """
-        Stop in the order in which nobody is hurt.
-        """
         await self._port.stopService()
         await self._client.stopService()
 

@@ -57,10 +57,6 @@ class AccessControl(Service):
         self._listening: IListeningPort | None = None
 
     def _methods(self) -> dict[str, Any]:
-        """
-        What can be called.
-        """
-
         def listSessions(caller: object) -> list[dict[str, object]]:
             return self._access.describe()
 
@@ -76,9 +72,6 @@ class AccessControl(Service):
         return {"listSessions": listSessions, "closeSession": closeSession}
 
     def startService(self) -> None:
-        """
-        Listen.
-        """
         super().startService()
         page = JSONRPCResource(
             Dispatcher(self._methods().get), HTTPCallers(Authenticator())
@@ -96,15 +89,9 @@ class AccessControl(Service):
         opening.addCallbacks(self._opened, self._notOpened)
 
     def _opened(self, listening: IListeningPort) -> None:
-        """
-        It can be asked.
-        """
         self._listening = listening
 
     def _notOpened(self, failure: Failure) -> None:
-        """
-        It cannot.
-        """
         error = getattr(failure.value, "socketError", failure.value)
         self._log.warn(
             "{path} cannot be opened ({why}): 'tristunnel access' will not know of"
@@ -114,9 +101,6 @@ class AccessControl(Service):
         )
 
     def stopService(self) -> Deferred[object]:
-        """
-        Listen no more; the socket goes, too.
-        """
         super().stopService()
         listening, self._listening = self._listening, None
         if listening is None:

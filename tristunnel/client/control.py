@@ -122,9 +122,6 @@ def parseControl(reactor: Any, description: str) -> ControlPort:
 
 
 def _isLoopback(interface: str) -> bool:
-    """
-    Whether only this machine can reach an address.
-    """
     try:
         return ip_address(interface).is_loopback
     except ValueError:
@@ -184,9 +181,6 @@ class ClientControl(Service):
         self._listening: IListeningPort | None = None
 
     def startService(self) -> None:
-        """
-        Listen.
-        """
         super().startService()
         page = JSONRPCResource(
             Dispatcher(lambda name: self.methods.get(name)),
@@ -206,18 +200,12 @@ class ClientControl(Service):
         opening.addCallbacks(self._opened, self._notOpened)
 
     def _opened(self, listening: IListeningPort) -> None:
-        """
-        It can be asked.
-        """
         self._listening = listening
         self._log.debug(
             "Answering calls at {where}", where=addressText(listening.getHost())
         )
 
     def _notOpened(self, failure: Failure) -> None:
-        """
-        It cannot.
-        """
         error = getattr(failure.value, "socketError", failure.value)
         why = getattr(error, "strerror", None) or str(error)
         if not self._port.own:
@@ -233,9 +221,6 @@ class ClientControl(Service):
         )
 
     def stopService(self) -> Deferred[object]:
-        """
-        Listen no more; a socket goes, too.
-        """
         super().stopService()
         listening, self._listening = self._listening, None
         if listening is None:
@@ -244,11 +229,6 @@ class ClientControl(Service):
 
 
 def _makePrivate(directory: Path) -> None:
-    """
-    Have a directory that is its user's alone.
-
-    @raise OSError: If there can be none.
-    """
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.chmod(directory, 0o700)
 

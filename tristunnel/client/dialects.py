@@ -48,9 +48,6 @@ def makeClient(
 def _framed(
     reactor: Any, options: Options, observer: ClientObserver, gaveUp: GaveUp
 ) -> Any:
-    """
-    A client of our own server, or of W3P's.
-    """
     lease = ClientLease()
     if not (options["tunnel"] or options["listen"]):
         lease = ClientLease.forClient(
@@ -92,9 +89,6 @@ def carrierOf(options: Options) -> Carrier:
 def _vtunnel(
     reactor: Any, options: Options, observer: ClientObserver, gaveUp: GaveUp
 ) -> Any:
-    """
-    A client of a vtunnel server.
-    """
     return VTunnelClientService(
         reactor,
         options.server,
@@ -108,9 +102,6 @@ def _vtunnel(
 def _zlayer(
     reactor: Any, options: Options, observer: ClientObserver, gaveUp: GaveUp
 ) -> Any:
-    """
-    A client of a zlayer server.
-    """
     return ZLayerClientService(
         reactor,
         options.server,
@@ -126,9 +117,6 @@ def _zlayer(
 def _relay(
     reactor: Any, options: Options, observer: ClientObserver, gaveUp: GaveUp
 ) -> Any:
-    """
-    Either side of a relay.
-    """
     if options["listen"]:
         where = options.server.where
         route = byWebSocket(options.server)
@@ -152,9 +140,6 @@ def _port(
     observer: ClientObserver,
     gaveUp: GaveUp,
 ) -> LocalPort:
-    """
-    The port of local visitors.
-    """
     port = LocalPort(
         reactor,
         options.localEndpoint,

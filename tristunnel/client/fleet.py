@@ -47,9 +47,6 @@ class Member:
 
     @property
     def name(self) -> str:
-        """
-        What messages call it.
-        """
         return f"client of {self.options.server.where}"
 
 
@@ -98,9 +95,6 @@ class Clients(MultiService):
             self._begin(each)
 
     def _begin(self, options: Options) -> Member:
-        """
-        Make a client, and start it if the others run.
-        """
         member = Member(options)
         member.service = makeClient(
             self._reactor,
@@ -113,9 +107,6 @@ class Clients(MultiService):
         return member
 
     def _gaveUp(self, member: Member) -> None:
-        """
-        A client makes no more attempts.
-        """
         member.over = True
         if member in self.members and all(each.over for each in self.members):
             self._ended()
@@ -144,9 +135,6 @@ class Clients(MultiService):
         stopping.addCallback(stopped)
 
     def stopService(self) -> Deferred[Any]:
-        """
-        Stop all of them.
-        """
         stopping: Any = super().stopService()
         leaving = DeferredList([_after(each) for each in self._leaving.values()])
         return DeferredList([stopping, leaving])

@@ -49,17 +49,11 @@ class ClientStatus(ClientObserver):
 
     @property
     def offers(self) -> tuple[Offer, ...]:
-        """
-        All entries.
-        """
         return (*self._offers.values(), self._stray)
 
     # What the client tells
 
     def _enter(self, state: str, reason: str = "") -> None:
-        """
-        Be in another state.
-        """
         self._state, self._reason = state, reason
         self._since = self._seconds()
         self._whole.changed()
@@ -67,22 +61,13 @@ class ClientStatus(ClientObserver):
     def _tell(
         self, kind: str, text: str | Callable[[], str], level: str = "info"
     ) -> None:
-        """
-        Note an event.
-        """
         self._whole.tell(kind, text, level)
 
     def connected(self, peer: IAddress) -> None:
-        """
-        The connection to the server is there.
-        """
         if self._state == "waiting":
             self._enter("connecting")
 
     def acknowledged(self, dialect: str) -> None:
-        """
-        The server has let this client in.
-        """
         self._dialect = dialect
         self._roundTrip = 0.0
         for offer in self._offers.values():
@@ -92,9 +77,6 @@ class ClientStatus(ClientObserver):
         self._tell("session", f"connected to {self._server}")
 
     def disconnected(self, reason: TunnelError) -> None:
-        """
-        The session is over, or never began.
-        """
         for offer in self._offers.values():
             offer.ready = False
         text = _said(reason)
@@ -103,54 +85,33 @@ class ClientStatus(ClientObserver):
         self._tell("session", f"not connected: {text}", "warn")
 
     def reconnectQueued(self, delay: float) -> None:
-        """
-        The next attempt comes after a while.
-        """
         self._until = self._seconds() + delay
         self._enter("waiting", self._reason)
 
     def gaveUp(self, reason: TunnelError) -> None:
-        """
-        No attempt follows.
-        """
         text = _said(reason)
         self._enter("stopped", text)
         self._tell("session", f"giving up: {text}", "error")
 
     def stopped(self) -> None:
-        """
-        The client has ended.
-        """
         self._whole.forget(self)
 
     def roundTripMeasured(self, seconds: float) -> None:
-        """
-        The way to the server and back took so long.
-        """
         self._roundTrip = seconds
 
     # Tunnels
 
     def _offer(self, spec: str, target: str) -> Offer:
-        """
-        Find or make the entry of a tunnel.
-        """
         offer = self._offers.get(spec)
         if offer is None or offer.target != target:
             offer = self._offers[spec] = Offer(spec, target)
         return offer
 
     def tunnelOpened(self, spec: str, uri: str, address: str, target: str) -> None:
-        """
-        A tunnel of a forward is open.
-        """
         offer = self._offer(spec, target)
         offer.uri, offer.address = uri, printable(address)
 
     def tunnelReady(self, address: str, target: str) -> None:
-        """
-        Visitors can connect now.
-        """
         address = printable(address)
         known = [each for each in self._offers.values() if each.address == address]
         offer = known[0] if known else self._offer(address, target)
@@ -158,9 +119,6 @@ class ClientStatus(ClientObserver):
         self._tell("tunnel", f"visitors of {address} reach {target}")
 
     def tunnelFailed(self, wanted: str, reason: TunnelError) -> None:
-        """
-        The server did not open a tunnel, or closed it.
-        """
         text = _said(reason)
         for offer in self._offers.values():
             if wanted in (offer.spec, offer.uri):
@@ -168,9 +126,6 @@ class ClientStatus(ClientObserver):
         self._tell("tunnel", f"no tunnel at {printable(wanted)}: {text}", "error")
 
     def tunnelClosed(self, uri: str) -> None:
-        """
-        A tunnel that was open is no more.
-        """
         for offer in self._offers.values():
             if offer.uri == uri:
                 offer.ready = False
@@ -187,9 +142,6 @@ class ClientStatus(ClientObserver):
             self._tell("tunnel", f"{offer.address or spec} is offered no longer")
 
     def portReady(self, address: str, what: str) -> None:
-        """
-        Visitors can come to a port of this machine.
-        """
         offer = self._offer(address, what)
         offer.address, offer.ready, offer.isLocal = printable(address), True, True
         if not self._connects:
@@ -199,9 +151,6 @@ class ClientStatus(ClientObserver):
     # Visitors
 
     def _offerOf(self, target: str, tunnel: str = "") -> Offer:
-        """
-        Find the tunnel that a visitor came by.
-        """
         for offer in self._offers.values():
             if tunnel and offer.uri == tunnel:
                 return offer
@@ -211,9 +160,6 @@ class ClientStatus(ClientObserver):
         return self._stray
 
     def visitorConnected(self, visit: Visit) -> None:
-        """
-        A visitor is at its service.
-        """
         offer = self._offerOf(visit.target, visit.tunnel)
         offer.visits[visit] = self._seconds()
         offer.visitorsTotal += 1
@@ -221,9 +167,6 @@ class ClientStatus(ClientObserver):
         self._tell("visitor", partial(_came, visit.visitor, visit.target))
 
     def visitorGone(self, visit: Visit, reason: TunnelError | None) -> None:
-        """
-        A visitor is gone.
-        """
         for offer in (*self.offers, self._whole.former):
             since = offer.visits.pop(visit, None)
             if since is not None:
@@ -241,16 +184,10 @@ class ClientStatus(ClientObserver):
         )
 
     def serviceFailed(self, target: str, reason: TunnelError) -> None:
-        """
-        A stream did not reach its service.
-        """
         self._offerOf(target).refused += 1
         self._tell("refusal", f"a visitor was turned away: {_said(reason)}", "warn")
 
     def visitorRefused(self, target: str, reason: TunnelError) -> None:
-        """
-        A visitor of a local port was turned away.
-        """
         self.serviceFailed(target, reason)
 
     # What is shown
@@ -297,9 +234,6 @@ def _said(reason: TunnelError) -> str:
 
 
 def _came(visitor: str, target: str) -> str:
-    """
-    Say that a visitor came.
-    """
     return f"{printable(visitor) or 'a visitor'} came to {target}"
 
 
@@ -310,9 +244,6 @@ def _left(
     bytesOut: int,
     reason: TunnelError | None,
 ) -> str:
-    """
-    Say that a visitor left.
-    """
     lasted = age(seconds) if seconds >= 10 else f"{seconds:.1f} s"
     why = f": {_said(reason)}" if reason is not None else ""
     return (

@@ -48,9 +48,6 @@ def forwardOf(
 
 
 def _fromTable(reactor: Any, table: Mapping[str, Any]) -> Forward:
-    """
-    Read a table's own part.
-    """
     target, name = table.get("to", ""), table.get("name", "")
     port = table.get("port", 0)
     if not target:

@@ -52,15 +52,9 @@ class LoggingClientObserver(ClientObserver):
         self._bounded = BoundedLog(seconds, callLater)
 
     def connected(self, peer: IAddress) -> None:
-        """
-        The connection is there.
-        """
         self._bounded(self._log.debug, "Connected to {peer}", peer=addressText(peer))
 
     def acknowledged(self, dialect: str) -> None:
-        """
-        We are in.
-        """
         if dialect == "framed":
             self._bounded(self._log.info, "The server has let this client in")
         else:
@@ -71,9 +65,6 @@ class LoggingClientObserver(ClientObserver):
             )
 
     def tunnelReady(self, address: str, target: str) -> None:
-        """
-        Visitors can come.
-        """
         self._bounded(
             self._log.info,
             "Visitors of {address} reach {target}",
@@ -90,9 +81,6 @@ class LoggingClientObserver(ClientObserver):
                 self._output = None
 
     def tunnelFailed(self, wanted: str, reason: TunnelError) -> None:
-        """
-        A tunnel is not there.
-        """
         self._bounded(
             self._log.error,
             "No tunnel at {wanted}: {reason}",
@@ -102,9 +90,6 @@ class LoggingClientObserver(ClientObserver):
         )
 
     def disconnected(self, reason: TunnelError) -> None:
-        """
-        The session is over.
-        """
         self._bounded(
             self._log.warn,
             "Not connected: {reason}",
@@ -113,21 +98,12 @@ class LoggingClientObserver(ClientObserver):
         )
 
     def reconnectQueued(self, delay: float) -> None:
-        """
-        Another attempt follows.
-        """
         self._bounded(self._log.info, "Trying again in {delay:.1f} s", delay=delay)
 
     def gaveUp(self, reason: TunnelError) -> None:
-        """
-        No attempt follows.
-        """
         self._log.critical("Giving up: {reason}", reason=reason)
 
     def serviceFailed(self, target: str, reason: TunnelError) -> None:
-        """
-        The service was not reached.
-        """
         self._bounded(
             self._log.warn,
             "A visitor was turned away: {reason}",
@@ -139,10 +115,6 @@ class LoggingClientObserver(ClientObserver):
     def serviceGone(
         self, target: str, received: int, sent: int, reason: TunnelError | None
     ) -> None:
-        """
-        A stream is over.
-        """
-
         def event() -> None:
             self._log.debug(
                 "A visitor of {target} left: {received} bytes from the service,"

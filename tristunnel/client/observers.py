@@ -28,143 +28,83 @@ class SeveralClientObservers(ClientObserver):
         self._observers = observers
 
     def connected(self, peer: IAddress) -> None:
-        """
-        The connection to the server is there.
-        """
         for each in self._observers:
             each.connected(peer)
 
     def credentialsSent(self, peer: IAddress) -> None:
-        """
-        The handshake is under way.
-        """
         for each in self._observers:
             each.credentialsSent(peer)
 
     def acknowledged(self, dialect: str) -> None:
-        """
-        The server has let this client in.
-        """
         for each in self._observers:
             each.acknowledged(dialect)
 
     def tunnelReady(self, address: str, target: str) -> None:
-        """
-        Visitors can connect now.
-        """
         for each in self._observers:
             each.tunnelReady(address, target)
 
     def tunnelFailed(self, wanted: str, reason: TunnelError) -> None:
-        """
-        The server did not open a tunnel, or closed it.
-        """
         for each in self._observers:
             each.tunnelFailed(wanted, reason)
 
     def tunnelOpened(self, spec: str, uri: str, address: str, target: str) -> None:
-        """
-        A tunnel of a forward is open.
-        """
         for each in self._observers:
             each.tunnelOpened(spec, uri, address, target)
 
     def tunnelClosed(self, uri: str) -> None:
-        """
-        A tunnel that was open is no more.
-        """
         for each in self._observers:
             each.tunnelClosed(uri)
 
     def forwardWithdrawn(self, spec: str) -> None:
-        """
-        A forward is offered no longer.
-        """
         for each in self._observers:
             each.forwardWithdrawn(spec)
 
     def disconnected(self, reason: TunnelError) -> None:
-        """
-        The session is over, or never began.
-        """
         for each in self._observers:
             each.disconnected(reason)
 
     def reconnectQueued(self, delay: float) -> None:
-        """
-        The next attempt comes after a while.
-        """
         for each in self._observers:
             each.reconnectQueued(delay)
 
     def gaveUp(self, reason: TunnelError) -> None:
-        """
-        No attempt follows.
-        """
         for each in self._observers:
             each.gaveUp(reason)
 
     def serviceConnected(self, target: str) -> None:
-        """
-        A stream has reached its service.
-        """
         for each in self._observers:
             each.serviceConnected(target)
 
     def serviceFailed(self, target: str, reason: TunnelError) -> None:
-        """
-        A stream did not reach its service.
-        """
         for each in self._observers:
             each.serviceFailed(target, reason)
 
     def serviceGone(
         self, target: str, received: int, sent: int, reason: TunnelError | None
     ) -> None:
-        """
-        A stream is over.
-        """
         for each in self._observers:
             each.serviceGone(target, received, sent, reason)
 
     def portReady(self, address: str, what: str) -> None:
-        """
-        A port of this machine is open.
-        """
         for each in self._observers:
             each.portReady(address, what)
 
     def visitorRefused(self, target: str, reason: TunnelError) -> None:
-        """
-        A visitor of such a port was turned away.
-        """
         for each in self._observers:
             each.visitorRefused(target, reason)
 
     def roundTripMeasured(self, seconds: float) -> None:
-        """
-        The round trip was measured.
-        """
         for each in self._observers:
             each.roundTripMeasured(seconds)
 
     def stopped(self) -> None:
-        """
-        The client has stopped.
-        """
         for each in self._observers:
             each.stopped()
 
     def visitorConnected(self, visit: Visit) -> None:
-        """
-        A visitor is at its service.
-        """
         for each in self._observers:
             each.visitorConnected(visit)
 
     def visitorGone(self, visit: Visit, reason: TunnelError | None) -> None:
-        """
-        A visitor is gone.
-        """
         for each in self._observers:
             each.visitorGone(visit, reason)

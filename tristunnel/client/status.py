@@ -114,9 +114,6 @@ class ProcessStatus:
 
     @property
     def _offers(self) -> list[Offer]:
-        """
-        All entries of all clients.
-        """
         own = [offer for client in self._clients for offer in client.offers]
         return [*own, self.former]
 
@@ -187,9 +184,6 @@ class ProcessStatus:
         return [self._visitor(*each) for each in chosen]
 
     def _visitor(self, visit: Visit, since: float, address: str) -> dict[str, object]:
-        """
-        A visitor as plain data.
-        """
         bytesIn, bytesOut = visit.bytesIn, visit.bytesOut
         rateIn, rateOut = self._meter.measure(visit, since, bytesIn, bytesOut)
         return {
@@ -218,16 +212,10 @@ class StatusTicks(Service):
         self._ticking.clock = reactor
 
     def startService(self) -> None:
-        """
-        Begin.
-        """
         super().startService()
         self._ticking.start(1.0, now=False)
 
     def stopService(self) -> Deferred[None] | None:
-        """
-        End.
-        """
         if self._ticking.running:
             self._ticking.stop()
         return None

@@ -122,9 +122,6 @@ class LocalPort(Service):
         self._drain: Drain | None = None
 
     def startService(self) -> None:
-        """
-        Listen.
-        """
         super().startService()
         factory = Factory.forProtocol(lambda: SocketEnd(self._reactor, self._arrived))
         factory.noisy = False
@@ -132,9 +129,6 @@ class LocalPort(Service):
         opening.addCallbacks(self._opened, self._notOpened)
 
     def _opened(self, listening: IListeningPort) -> None:
-        """
-        Visitors may come.
-        """
         self.listening = listening
         self._log.info(
             "Visitors of {here} reach {what}",
@@ -144,17 +138,11 @@ class LocalPort(Service):
         self.observer.portReady(addressText(listening.getHost()), self._what)
 
     def _notOpened(self, failure: Failure) -> None:
-        """
-        There is no port.
-        """
         reason = cannotListen(f"--listen {self._description}", failure)
         self._log.critical("Cannot start: {reason}", reason=reason)
         self._failed(reason)
 
     def _arrived(self, visitor: SocketEnd) -> None:
-        """
-        A visitor came: find its far end.
-        """
         self._visitors.add(visitor)
         finding = maybeDeferred(self._find, visitor)
 
@@ -203,9 +191,6 @@ class LocalPort(Service):
         finding.addErrback(lambda f: self._log.failure("A visitor failed", f))
 
     def _find(self, visitor: SocketEnd) -> Deferred[Any]:
-        """
-        Find a visitor's far end, if there are descriptors for it.
-        """
         RESERVE.checkVisitor()
         return self._route(visitor)
 
@@ -225,16 +210,10 @@ class LocalPort(Service):
             visit.over(reason)
 
     def stopService(self) -> Deferred[None]:
-        """
-        Take no new visitors, and let those finish that are here.
-        """
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        """
-        Stop listening, and drain.
-        """
         listening, self.listening = self.listening, None
         if listening is not None:
             await maybeDeferred(listening.stopListening)
@@ -254,10 +233,6 @@ class LocalPort(Service):
 
 
 class _Stoppable(Protocol):
-    """
-    What can be told to hurry.
-    """
-
     def stopNow(self) -> None:
         """
         Wait no longer.
@@ -283,16 +258,10 @@ class VisitorService(MultiService):
         port.setServiceParent(self)
 
     def stopService(self) -> Deferred[None]:
-        """
-        Stop the port, then the client.
-        """
         self.running = False
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        """
-        Stop in the order in which nobody is hurt.
-        """
         await self.port.stopService()
         if self.client is not None:
             await self.client.stopService()

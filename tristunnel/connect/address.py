@@ -57,9 +57,6 @@ _ABOUT_TLS = "--pin, --ca, --insecure and --certificate are about TLS; write"
 
 
 def _noExplanation(failure: Failure) -> TunnelError | None:
-    """
-    Without TLS there is nothing to explain.
-    """
     return None
 
 
@@ -115,9 +112,6 @@ class ServerAddress:
 
     @property
     def isWebSocket(self) -> bool:
-        """
-        Whether it is reached by WebSocket.
-        """
         return "://" in self.where
 
     @property
@@ -224,9 +218,6 @@ def _wrong(description: str, error: Exception) -> TunnelError:
 def _overWebSocket(
     reactor: Any, description: str, trust: Trust, way: ConnectOptions
 ) -> ServerAddress:
-    """
-    Read C{ws://HOST:PORT/PATH} or C{wss:}.
-    """
     url = WebSocketURL(description)
     way = way.towards(reactor, "wss" if url.secure else "ws", url.host, url.port)
     below = way.reach(reactor, url.host, url.port)
@@ -297,9 +288,6 @@ def parseTunnelURI(
 def _overTLS(
     address: ServerAddress, parts: EndpointParts, trust: Trust
 ) -> ServerAddress:
-    """
-    Put TLS over an address.
-    """
     creator = clientConnectionCreator(
         address.host,
         trustRoots=trust.ca or parts["trustRoots"] or None,

@@ -86,9 +86,6 @@ class EndpointParts:
         return self.keywords.get(keyword, "")
 
     def _place(self, parts: list[str]) -> None:
-        """
-        Find host and port.
-        """
         known = _TLS if self.kind == "tls" else _TCP
         if unknown := sorted(set(self.keywords) - known):
             there = ", ".join(sorted(known))

@@ -45,9 +45,6 @@ def isExempt(host: str, port: int, environment: Mapping[str, str]) -> bool:
 
 
 def _names(entry: str, host: str, port: int) -> bool:
-    """
-    Whether one entry does.
-    """
     if entry == "*":
         return True
     found = re.fullmatch(r"(\[[^\]]*\]|[^:]*):(\d{1,5})", entry)

@@ -138,15 +138,9 @@ class _Asking(Protocol):
         self._inner: IProtocol | None = None
 
     def connectionMade(self) -> None:
-        """
-        Ask.
-        """
         self.transport.write(self._request)
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Read the proxy's answer.
-        """
         self._answer += data
         head, end, rest = self._answer.partition(b"\r\n\r\n")
         if not end:
@@ -171,9 +165,6 @@ class _Asking(Protocol):
             self._connected(rest)
 
     def _connected(self, rest: bytes) -> None:
-        """
-        What follows is the conversation with the far host.
-        """
         if self._result.called:
             self.transport.abortConnection()
             return
@@ -192,9 +183,6 @@ class _Asking(Protocol):
             inner.dataReceived(rest)
 
     def _refuse(self, code: str, what: str, after: float | None = None) -> None:
-        """
-        The proxy does not connect us.
-        """
         if not self._result.called:
             self._result.errback(
                 TunnelError(code, f"the proxy {self._where} {what}", after)
@@ -202,9 +190,6 @@ class _Asking(Protocol):
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        The connection is gone.
-        """
         if self._inner is not None:
             self._inner.connectionLost(reason)
         elif not self._result.called:
@@ -285,9 +270,6 @@ class ProxiedEndpoint:
         return result
 
     def _late(self, value: object, seconds: float) -> Failure:
-        """
-        The proxy took too long.
-        """
         return Failure(
             TunnelError(
                 "session-lost",

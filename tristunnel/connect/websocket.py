@@ -110,18 +110,11 @@ class WebSocketURL:
 
 
 class _Factory(WebSocketClientFactory):
-    """
-    Autobahn's part of one connection.
-    """
-
     noisy = False
     connection: ClientConnection | None = None
     hostHeader = ""
 
     def buildProtocol(self, addr: object) -> ClientConnection | None:
-        """
-        Hand out the connection.
-        """
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.factory = self
@@ -174,9 +167,6 @@ class _Opening:
         self._result = result
 
     def opened(self, connection: Connection) -> None:
-        """
-        The server agrees.
-        """
         self._connection.receiver = self._receiver
         self._receiver.opened(connection)
         if not self._result.called:
@@ -195,9 +185,6 @@ class _Opening:
         """
 
     def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
-        """
-        The server does not agree.
-        """
         if self._result.called:
             return
         if self._connection.refusal is not None:
@@ -320,9 +307,6 @@ class WebSocketEndpoint:
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
     async def _connect(self, protocolFactory: IProtocolFactory) -> IProtocol:
-        """
-        Open a WebSocket for a protocol.
-        """
         protocol = protocolFactory.buildProtocol(None)  # type: ignore[arg-type]
         if protocol is None:
             raise CancelledError()

@@ -77,9 +77,6 @@ class Forward:
 
     @property
     def isUDP(self) -> bool:
-        """
-        Whether it is a UDP service.
-        """
         return isinstance(self.endpoint, UDPService)
 
     @property
@@ -180,9 +177,6 @@ _AS_SSH = re.compile(r"(?:(.+):|)([0-9]+):(?:([^:]+|\[.*\]):)?([0-9]+)")
 
 
 def _udp(reactor: Any, spec: str, target: str) -> UDPService:
-    """
-    Find the UDP service of a target: C{host:port}.
-    """
     try:
         return UDPService(reactor, *parsePlace(target))
     except ValueError as error:
@@ -194,9 +188,6 @@ def _udp(reactor: Any, spec: str, target: str) -> UDPService:
 
 
 def _endpoint(reactor: Any, spec: str, target: str) -> IStreamClientEndpoint:
-    """
-    Make the endpoint of a target: C{host:port}, or an endpoint string.
-    """
     if target.lower().startswith("ssl:"):
         raise TunnelError(
             "bad-option",

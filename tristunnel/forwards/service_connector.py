@@ -53,9 +53,6 @@ _CODES: tuple[tuple[type[BaseException], str], ...] = (
 
 
 def _refusal(target: str, failure: Failure) -> TunnelError:
-    """
-    Say why a service was not reached.
-    """
     known = (code for kind, code in _CODES if failure.check(kind))
     code = next(known, "service-unreachable")
     if code == "service-refused":
@@ -232,9 +229,6 @@ class _Visit(Visit):
         super().__init__(*arguments)
 
     def over(self, reason: TunnelError | None) -> None:
-        """
-        Be among them no more.
-        """
         if self.among is not None:
             self.among.discard(self)
         super().over(reason)

@@ -142,17 +142,9 @@ class ServiceFlow(FlowEnd):
 
     @property
     def answered(self) -> bool:
-        """
-        Whether the service ever said anything.
-        """
         return self._answered
 
     def _connect(self) -> None:
-        """
-        Make a socket for the first address.
-
-        @raise TunnelError: C{service-unreachable} or C{limit-reached}.
-        """
         while True:
             family, address = self._places[0]
             try:
@@ -172,9 +164,6 @@ class ServiceFlow(FlowEnd):
                     ) from None
 
     def _nextPlace(self) -> bool:
-        """
-        Go on to the next address, if there is one.
-        """
         if len(self._places) < 2:
             return False
         self._service.moveOn(self._places.pop(0))
@@ -195,9 +184,6 @@ class ServiceFlow(FlowEnd):
             self.dropped += 1
 
     def _arrived(self, datagram: bytes, address: Any, local: Any) -> None:
-        """
-        The service said something.
-        """
         self._answered = True
         self._flows.used(self)
         self.passOn(datagram)
@@ -386,9 +372,6 @@ class _Visit(Visit):
     _service: ServiceFlow
 
     def over(self, reason: TunnelError | None) -> None:
-        """
-        Tell how it went.
-        """
         if (
             reason is not None
             and reason.code.name.startswith("service-")

@@ -59,9 +59,6 @@ class NodeSpec:
 
 
 def _wrong(spec: str, why: str) -> TunnelError:
-    """
-    Say what is wrong, and show how it is right.
-    """
     return TunnelError(
         "bad-option",
         f"--node {spec}: {why}; write NAME=ENDPOINT,forward=PORT=TARGET or"
@@ -71,9 +68,6 @@ def _wrong(spec: str, why: str) -> TunnelError:
 
 
 def _settings(name: str, words: list[str]) -> dict[str, list[str]]:
-    """
-    Read C{KEY=VALUE} words.
-    """
     found: dict[str, list[str]] = {}
     for word in words:
         key, equals, value = word.partition("=")

@@ -33,56 +33,31 @@ other side's operator may have mended it, and nobody would tell us."""
 
 
 class _Watcher(ClientObserver):
-    """
-    Tells a tunnel how its client fares.
-    """
-
     def __init__(self, tunnel: NodeTunnel) -> None:
         self._tunnel = tunnel
 
     def acknowledged(self, dialect: str) -> None:
-        """
-        The other server has let us in.
-        """
         self._tunnel.admitted()
 
     def tunnelReady(self, address: str, target: str) -> None:
-        """
-        The other server has opened the port.
-        """
         self._tunnel.ready(address)
 
     def tunnelFailed(self, wanted: str, reason: TunnelError) -> None:
-        """
-        It has not.
-        """
         self._tunnel.become(FAILED, reason)
 
     def disconnected(self, reason: TunnelError) -> None:
-        """
-        There is no session.
-        """
         self._tunnel.become(RECONNECTING, reason)
 
     def gaveUp(self, reason: TunnelError) -> None:
-        """
-        The client makes no more attempts.
-        """
         self._tunnel.become(FAILED, reason)
 
     def serviceConnected(self, target: str) -> None:
-        """
-        A visitor of the other side has reached our service.
-        """
         self._tunnel.visitors += 1
         self._tunnel.visitorsTotal += 1
 
     def serviceGone(
         self, target: str, received: int, sent: int, reason: TunnelError | None
     ) -> None:
-        """
-        It has left.
-        """
         self._tunnel.visitors -= 1
         self._tunnel.bytesIn += sent
         self._tunnel.bytesOut += received
@@ -138,9 +113,6 @@ class NodeTunnel(Service):
         self._retry: IDelayedCall | None = None
 
     def startService(self) -> None:
-        """
-        Begin to connect, and to listen.
-        """
         super().startService()
         self._since = self._reactor.seconds()
         self.spec.server.way.tell(self.spec.server.where)
@@ -160,9 +132,6 @@ class NodeTunnel(Service):
             self._port.startService()
 
     def _connect(self) -> None:
-        """
-        Start a client.
-        """
         self._retry = None
         spec = self.spec
         self._client = TunnelClientService(
@@ -179,23 +148,14 @@ class NodeTunnel(Service):
         self._client.startService()
 
     def _theClient(self) -> TunnelClientService:
-        """
-        The client of now.
-        """
         assert self._client is not None
         return self._client
 
     def _gaveUp(self, reason: TunnelError) -> None:
-        """
-        Try again, but not soon.
-        """
         if self.running:
             self._retry = self._reactor.callLater(RETRY, self._again)
 
     def _again(self) -> None:
-        """
-        Replace the client that gave up.
-        """
         previous = self._theClient()
         stopping = previous.stopService()
         stopping.addErrback(
@@ -204,9 +164,6 @@ class NodeTunnel(Service):
         stopping.addBoth(lambda result: self._connect() if self.running else None)
 
     def stopService(self) -> Deferred[None]:
-        """
-        Take no new visitors, let those finish that are here, and leave.
-        """
         super().stopService()
         if self._retry is not None and self._retry.active():
             self._retry.cancel()
@@ -214,9 +171,6 @@ class NodeTunnel(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        """
-        Stop the port, then the client.
-        """
         port, self._port = self._port, None
         if port is not None:
             await port.stopService()
