@@ -31,33 +31,21 @@ _HTTP = b"GET / HTTP/1.1\r\nHost: server.example\r\n\r\n"
 
 
 def framed(body: bytes, length: int | None = None) -> bytes:
-    """
-    A first message with any body, and any length announced.
-    """
     size = len(body) if length is None else length
     return b"W3PTUNL" + size.to_bytes(4, "big") + body
 
 
 class WrongBytesTests(NetworkTestCase):
-    """
-    A port that serves the framed protocol alone.
-    """
+    """A port that serves the framed protocol alone."""
 
     def setUp(self) -> None:
-        """Make a port that writes to the log, too."""
         super().setUp()
         self.port = self.makePort()
 
     def makePort(self) -> IProtocolFactory:
-        """
-        What serves the port.
-        """
         return self.sessions
 
     def peer(self) -> RawPeer:
-        """
-        Connect to the port.
-        """
         peer = RawPeer()
         self.join(self.port, peer)
         return peer
@@ -92,43 +80,31 @@ class WrongBytesTests(NetworkTestCase):
         return peer
 
     def test_others(self) -> None:
-        """
-        Other protocols are named.
-        """
+        """Other protocols are named."""
         self.wrong("an SSH banner", says=b"SSH-2.0-OpenSSH_9.2\r\n")
         self.wrong("PROXY", "haproxy:tcp:", says=b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n")
         self.wrong("something unknown", says=b"\x00\x01\x02\x03")
         self.wrong("SOCKS", says=b"\x05\x01\x00")
 
     def test_http(self) -> None:
-        """
-        HTTP on a port that serves none.
-        """
+        """HTTP on a port that serves none."""
         self.wrong("an HTTP request", "serves no HTTP", says=_HTTP)
 
     def test_tlsHello(self) -> None:
-        """
-        A TLS hello where no TLS is, or TLS within TLS.
-        """
+        """A TLS hello where no TLS is, or TLS within TLS."""
         self.wrong("TLS hello", "tcp:", says=_TLS_HELLO)
 
     def test_almost(self) -> None:
-        """
-        The first byte alone does not let a peer in.
-        """
+        """The first byte alone does not let a peer in."""
         self.wrong(says=b"W3PTUNK" + b"x" * 100)
 
     def test_hugeLengths(self) -> None:
-        """
-        A length of 4 GiB, or of a megabyte, is refused before any body.
-        """
+        """A length of 4 GiB, or of a megabyte, is refused before any body."""
         for length in (0xFFFFFFFF, 100 * 1024 * 1024, 64 * 1024 + 1):
             self.wrong(str(length), says=framed(b"", length))
 
     def test_notJSON(self) -> None:
-        """
-        A body that is no JSON object is refused.
-        """
+        """A body that is no JSON object is refused."""
         self.wrong("JSON", says=framed(b""))
         self.wrong("JSON", says=framed(b"\xff\xfe\xfd"))
         self.wrong("JSON", says=framed(b'{"id": '))
@@ -137,25 +113,19 @@ class WrongBytesTests(NetworkTestCase):
         self.wrong("JSON", says=framed(b"1" * 60_000))
 
     def test_notAnObject(self) -> None:
-        """
-        Credentials that are no object are refused.
-        """
+        """Credentials that are no object are refused."""
         others: list[object] = [[], "secret", 7, None, True, 1.5]
         for wrong in others:
             body = json.dumps(wrong).encode()
             self.wrong("not an object", says=framed(body))
 
     def test_secretsAreNotLogged(self) -> None:
-        """
-        What is wrong is told without the credentials.
-        """
+        """What is wrong is told without the credentials."""
         self.wrong(says=framed(b'"hunter2"'))
         self.assertNotIn("hunter2", str(self.notes.events))
 
     def test_silence(self) -> None:
-        """
-        A peer that says nothing is cut off after the handshake timeout.
-        """
+        """A peer that says nothing is cut off after the handshake timeout."""
         peer = self.peer()
         self.advance(HANDSHAKE_TIMEOUT - 1)
         self.assertIsNone(peer.lost)
@@ -165,9 +135,7 @@ class WrongBytesTests(NetworkTestCase):
         self.assertEqual([code for code, _ in self.refusals()], ["handshake-timeout"])
 
     def test_oneByteASecond(self) -> None:
-        """
-        A peer that dribbles a right handshake is cut off at the same time.
-        """
+        """A peer that dribbles a right handshake is cut off at the same time."""
         whole = framed(b'{"id": "somebody who has much time"}')
         peer = self.peer()
         for second in range(int(HANDSHAKE_TIMEOUT) - 1):
@@ -180,9 +148,7 @@ class WrongBytesTests(NetworkTestCase):
         self.assertEqual([code for code, _ in self.refusals()], ["handshake-timeout"])
 
     def test_leavesSilently(self) -> None:
-        """
-        A peer that connects and leaves, as health checks do, is no line.
-        """
+        """A peer that connects and leaves, as health checks do, is no line."""
         peer = self.peer()
         peer.transport.loseConnection()
         self.settle()
@@ -190,9 +156,7 @@ class WrongBytesTests(NetworkTestCase):
         self.assertEqual(self.notes.events, [])
 
     def test_boundedMemory(self) -> None:
-        """
-        A body of 100 MB that really comes is not kept.
-        """
+        """A body of 100 MB that really comes is not kept."""
         peer = self.peer()
         tracemalloc.start()
         try:
@@ -232,14 +196,9 @@ class WrongBytesTests(NetworkTestCase):
 
 
 class DoorsTests(WrongBytesTests):
-    """
-    A port that serves HTTP, too.
-    """
+    """A port that serves HTTP, too."""
 
     def makePort(self) -> IProtocolFactory:
-        """
-        What serves the port.
-        """
         root = Resource()
         root.putChild(b"", Resource())
         return ProtocolDetectorFactory(
@@ -252,9 +211,7 @@ class DoorsTests(WrongBytesTests):
         )
 
     def test_http(self) -> None:
-        """
-        HTTP is served, and is no line.
-        """
+        """HTTP is served, and is no line."""
         peer = self.peer()
         for at in range(len(_HTTP)):
             peer.say(_HTTP[at : at + 1])
@@ -265,9 +222,7 @@ class DoorsTests(WrongBytesTests):
         self.settle()
 
     def test_framed(self) -> None:
-        """
-        A client comes in, in whatever pieces.
-        """
+        """A client comes in, in whatever pieces."""
         peer = self.peer()
         for byte in framed(b'{"id": "x"}'):
             peer.say(bytes([byte]))
@@ -277,9 +232,7 @@ class DoorsTests(WrongBytesTests):
         self.assertIsNone(peer.lost)
 
     def test_timeGoesOn(self) -> None:
-        """
-        Half of the time is gone when the dialect is known, so half is left.
-        """
+        """Half of the time is gone when the dialect is known, so half is left."""
         peer = self.peer()
         self.advance(HANDSHAKE_TIMEOUT / 2)
         peer.say(b"W3PTUNL")
@@ -289,9 +242,7 @@ class DoorsTests(WrongBytesTests):
 
 
 class WrongBytesTLSTests(WrongBytesTests):
-    """
-    The framed protocol alone, over TLS.
-    """
+    """The framed protocol alone, over TLS."""
 
     tls = True
 
@@ -313,29 +264,21 @@ class WrongBytesTLSTests(WrongBytesTests):
         return str(message)
 
     def test_plainClient(self) -> None:
-        """
-        A client that speaks without TLS is a line that says so.
-        """
+        """A client that speaks without TLS is a line that says so."""
         message = self.plainly(framed(b'{"id": "x"}'))
         self.assertIn("no TLS", message)
         self.assertIn("tls:", message)
 
     def test_plainHTTP(self) -> None:
-        """
-        So is a browser that does.
-        """
+        """So is a browser that does."""
         self.assertIn("no TLS", self.plainly(_HTTP))
 
     def test_noise(self) -> None:
-        """
-        And noise.
-        """
+        """And noise."""
         self.assertIn("no TLS", self.plainly(b"\x00" * 64))
 
     def test_noCertificate(self) -> None:
-        """
-        A client without the certificate that is asked for is a line.
-        """
+        """A client without the certificate that is asked for is a line."""
         server, _ = self.contexts()
         ca = makeAuthority("clients").write(self.directory / "clients.pem")
         self._context = ReloadingCertificate(self.directory / "server.pem", clientCA=ca)
@@ -347,9 +290,7 @@ class WrongBytesTLSTests(WrongBytesTests):
         self.assertIsNotNone(server)
 
     def test_certificateRefused(self) -> None:
-        """
-        A client that does not accept our certificate is a line.
-        """
+        """A client that does not accept our certificate is a line."""
         self.contexts()
         other = makeAuthority("another")
         certificate, key = other.issue(["server.example"])
@@ -363,20 +304,14 @@ class WrongBytesTLSTests(WrongBytesTests):
 
 
 class DoorsTLSTests(DoorsTests, WrongBytesTLSTests):
-    """
-    HTTP and the framed protocol, over TLS.
-    """
+    """HTTP and the framed protocol, over TLS."""
 
 
 class LogTests(NetworkTestCase):
-    """
-    What of all this is in the log.
-    """
+    """What of all this is in the log."""
 
     def test_oneLine(self) -> None:
-        """
-        One peer, one line, with where it came from and why.
-        """
+        """One peer, one line, with where it came from and why."""
         observer = LoggingServerObserver(self.clock.seconds)
         port = ProtocolDetectorFactory(
             self.clock, [FramedPortProtocol(self.sessions)], observer

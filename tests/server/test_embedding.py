@@ -27,17 +27,12 @@ from tristunnel.service.tunnel_service import TunnelService
 
 
 class EmbeddingTests(FramedTestCase):
-    """
-    As in the documentation.
-    """
+    """As in the documentation."""
 
     users = MappingProxyType({"laptop": "secret"})
     path = "/own/tunnels"
 
     async def startServer(self, *args: Any, **kwargs: Any) -> Any:
-        """
-        Start a program of somebody's own.
-        """
         self.addCleanup(self._settle)
         listeners = {"tcp": TCPListeners(self.reactor, "127.0.0.1")}
         self.tunnels = TunnelService(
@@ -52,15 +47,11 @@ class EmbeddingTests(FramedTestCase):
         self.addCleanup(self._stopAll, port)
 
     async def _stopAll(self, port: Any) -> None:
-        """End it."""
         await port.stopListening()
         self.sessions.close(TunnelError("shutting-down"))
         await self.tunnels.close(TunnelError("shutting-down"))
 
     def makeFactory(self) -> Any:
-        """
-        A plain Twisted site, with a page of its own.
-        """
         root, own = Resource(), Resource()
         root.putChild(b"", Data(b"mine", "text/plain"))
         root.putChild(b"own", own)
@@ -68,9 +59,7 @@ class EmbeddingTests(FramedTestCase):
         return Site(root, parsePOSTFormSubmission=False)
 
     async def test_framed(self) -> None:
-        """
-        Our clients, by header or by handshake.
-        """
+        """Our clients, by header or by handshake."""
         await self.startServer()
         service = Service()
         port = self.offer(service)
@@ -85,9 +74,7 @@ class EmbeddingTests(FramedTestCase):
         await self.exchange(self.lastPort(), service)
 
     async def test_vtunnel(self) -> None:
-        """
-        vtunnel's clients.
-        """
+        """vtunnel's clients."""
         await self.startServer()
         header = {"Authorization": basic("laptop", "secret")}
         server = self.server(self.path, header)
@@ -102,31 +89,22 @@ class EmbeddingTests(FramedTestCase):
         )
 
     async def test_refused(self) -> None:
-        """
-        Wrong credentials open nothing.
-        """
+        """Wrong credentials open nothing."""
         await self.startServer()
         peer = await self.raw(self.path, Authorization=basic("laptop", "no"))
         self.assertIn("401", peer.head)
 
 
 class FactoryTests(EmbeddingTests):
-    """
-    The same with a WebSocket factory, at any path.
-    """
+    """The same with a WebSocket factory, at any path."""
 
     path = "/any/path"
 
     def makeFactory(self) -> Any:
-        """
-        A factory that speaks nothing but WebSocket.
-        """
         return TunnelWebSocketFactory(self.reactor, self.sessions)
 
     async def test_slow(self) -> None:
-        """
-        A request that does not come to its end is given up.
-        """
+        """A request that does not come to its end is given up."""
         await self.startServer()
         self.sessions.handshakeTimeout = 0.05
         talk = await self.visit(self.serverPort)
@@ -134,9 +112,7 @@ class FactoryTests(EmbeddingTests):
         await talk.gone()
 
     async def test_long(self) -> None:
-        """
-        So is one that has no end.
-        """
+        """So is one that has no end."""
         await self.startServer()
         talk = await self.visit(self.serverPort)
         talk.say(b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000)

@@ -38,9 +38,6 @@ class CrowdTests(WebSocketTestCase):
     strangers = (40, 60)
 
     async def until(self, strangers: int) -> None:
-        """
-        Wait until no more than so many are at the door.
-        """
         done: Deferred[None] = Deferred()
 
         def look() -> None:
@@ -53,9 +50,6 @@ class CrowdTests(WebSocketTestCase):
         await done
 
     async def crowd(self, words: bytes) -> list[Talk]:
-        """
-        Have all of them come.
-        """
         came = []
         for _ in range(MANY):
             # Who is turned away may learn of it before it is connected.
@@ -66,9 +60,7 @@ class CrowdTests(WebSocketTestCase):
         return came
 
     async def test_crowds(self) -> None:
-        """
-        One crowd after the other.
-        """
+        """One crowd after the other."""
         service = Service(b"hello")
         await self.startServer()
         (port,) = await self.startClient(f"0=127.0.0.1:{self.offer(service)}")
@@ -94,9 +86,6 @@ class CrowdTests(WebSocketTestCase):
             await self.turn()
 
     def turn(self) -> Deferred[None]:
-        """
-        Wait for the reactor's next turn.
-        """
         done: Deferred[None] = Deferred()
         self.reactor.callLater(0.005, done.callback, None)
         return done

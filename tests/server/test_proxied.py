@@ -29,9 +29,7 @@ _V1_UNKNOWN = b"PROXY UNKNOWN\r\n"
 
 
 class _Listening(Protocol):
-    """
-    Keeps what comes, and from whom.
-    """
+    """Keeps what comes, and from whom."""
 
     transport: Any
 
@@ -41,22 +39,17 @@ class _Listening(Protocol):
         self.lost: Failure | None = None
 
     def dataReceived(self, data: bytes) -> None:
-        """Keep it."""
         self.data += data
         self.peers.add(self.transport.getPeer().host)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Keep why."""
         self.lost = reason
 
 
 class ProxiedTests(FileTestCase):
-    """
-    Headers, and what is none.
-    """
+    """Headers, and what is none."""
 
     def setUp(self) -> None:
-        """Listen in memory."""
         super().setUp()
         reactor = MemoryReactorClock()
         self.made: list[_Listening] = []
@@ -73,9 +66,6 @@ class ProxiedTests(FileTestCase):
         self._factory = reactor.tcpServers[0][1]
 
     def connect(self, *pieces: bytes) -> tuple[StringTransport, _Listening]:
-        """
-        Connect, and say C{pieces}.
-        """
         transport = StringTransport()
         protocol: Any = self._factory.buildProtocol(transport.getPeer())
         protocol.makeConnection(transport)
@@ -85,9 +75,7 @@ class ProxiedTests(FileTestCase):
         return transport, self.made[-1]
 
     def test_peer(self) -> None:
-        """
-        The peer is who the header says, in both versions.
-        """
+        """The peer is who the header says, in both versions."""
         for header in (_V1, _V2):
             _, inner = self.connect(header + b"hello")
             self.assertEqual((inner.data, inner.peers), (b"hello", {"192.0.2.9"}))
@@ -119,9 +107,7 @@ class ProxiedTests(FileTestCase):
         )
 
     def test_log(self) -> None:
-        """
-        A thousand that are turned away write no thousand lines.
-        """
+        """A thousand that are turned away write no thousand lines."""
         with self.problems() as lines:
             for number in range(1000):
                 address = IPv4Address("TCP", f"10.0.{number % 9}.1", number)
@@ -130,9 +116,7 @@ class ProxiedTests(FileTestCase):
         self.assertEqual(len(lines), 40)
 
     def test_pieces(self) -> None:
-        """
-        The header may come in pieces of any size.
-        """
+        """The header may come in pieces of any size."""
         for header in (_V1, _V2):
             for size in (1, 2, 7, 11, 15):
                 whole = header + b"hello"
@@ -142,18 +126,14 @@ class ProxiedTests(FileTestCase):
                 self.assertEqual((inner.data, inner.peers), (b"hello", {"192.0.2.9"}))
 
     def test_nobody(self) -> None:
-        """
-        The balancer speaks for itself: the peer is the balancer.
-        """
+        """The balancer speaks for itself: the peer is the balancer."""
         for header in (_V2_LOCAL, _V1_UNKNOWN):
             transport, inner = self.connect(header + b"hello")
             self.assertEqual(inner.data, b"hello")
             self.assertEqual(inner.peers, {transport.getPeer().host})
 
     def test_wrong(self) -> None:
-        """
-        Anything else closes the connection with one line.
-        """
+        """Anything else closes the connection with one line."""
         for wrong in (
             b"W3PTUNL\0\0\0\x02{}",
             b"GET / HTTP/1.1\r\n\r\n",

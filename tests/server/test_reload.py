@@ -22,14 +22,11 @@ from tristunnel.util.logs import Log
 
 
 class RunningServerTests(FileOptionsTestCase):
-    """
-    What can change does, and the rest is named.
-    """
+    """What can change does, and the rest is named."""
 
     tap = server_tap
 
     def setUp(self) -> None:
-        """Keep what a server is made of."""
         super().setUp()
         self.made: list[RunningServer] = []
         self.tunnels: TunnelService
@@ -40,7 +37,6 @@ class RunningServerTests(FileOptionsTestCase):
             """Shows itself to the test."""
 
             def __init__(self, *arguments: Any) -> None:
-                """Note it."""
                 super().__init__(*arguments)
                 case.made.append(self)
                 case.tunnels = arguments[1]
@@ -48,27 +44,19 @@ class RunningServerTests(FileOptionsTestCase):
         self.patch(server_tap, "RunningServer", Noted)
 
     def start(self, text: str) -> Any:
-        """
-        Make a server of a file; it does not listen.
-        """
         clock = MemoryReactorClock()
         clock.running = True  # type: ignore[assignment]
         options = self.read(text)
         return server_tap._make(clock, options, Log(options))
 
     def change(self, text: str) -> dict[str, Any]:
-        """
-        Change the file, and have it read.
-        """
         self.file(text)
         assert self.tunnels.reload is not None
         answer: dict[str, Any] = self.successResultOf(self.tunnels.reload())
         return answer
 
     def test_everyOption(self) -> None:
-        """
-        Each option is either put in force or named as one that needs a restart.
-        """
+        """Each option is either put in force or named as one that needs a restart."""
         self.start("")
         (running,) = self.made
         applied = [name for names in running.appliers for name in names]
@@ -79,9 +67,7 @@ class RunningServerTests(FileOptionsTestCase):
         )
 
     def test_limits(self) -> None:
-        """
-        Limits and times.
-        """
+        """Limits and times."""
         self.start("")
         answer = self.change(
             "max-clients = 3\nmax-services = 4\naccept-rate = 5\nmax-memory = '6MB'\n"
@@ -113,9 +99,7 @@ class RunningServerTests(FileOptionsTestCase):
         self.assertEqual(tunnels.house.policy.total, 0)
 
     def test_restart(self) -> None:
-        """
-        What cannot change is named, again and again until it is so.
-        """
+        """What cannot change is named, again and again until it is so."""
         self.start("")
         text = "port = ['tcp:2']\nhostname = 'x'\nlog-format = 'json'\n"
         answer = self.change(text)
@@ -180,9 +164,7 @@ class RunningServerTests(FileOptionsTestCase):
         self.assertEqual(answer["needsRestart"], ["certificate", "visitor-certificate"])
 
     def test_trustedProxies(self) -> None:
-        """
-        Proxies that are believed.
-        """
+        """Proxies that are believed."""
         self.start("")
         (running,) = self.made
         self.assertFalse(running._forwarded.speaksFor("10.0.0.1"))
@@ -190,9 +172,7 @@ class RunningServerTests(FileOptionsTestCase):
         self.assertTrue(running._forwarded.speaksFor("10.0.0.1"))
 
     def test_nodes(self) -> None:
-        """
-        Nodes come and go; one whose words are the same is not touched.
-        """
+        """Nodes come and go; one whose words are the same is not touched."""
 
         def node(name: str, port: int) -> str:
             return (

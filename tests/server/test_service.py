@@ -33,25 +33,20 @@ class _Port:
         self.closed = False
 
     def getHost(self) -> IPv4Address:
-        """Where it is."""
         return IPv4Address("TCP", "198.51.100.1", 9000)
 
     def stopListening(self) -> None:
-        """Close it."""
         self.closed = True
 
 
 class _Endpoint:
-    """
-    Listens, or does not.
-    """
+    """Listens, or does not."""
 
     def __init__(self, number: int = 0) -> None:
         self.port = _Port()
         self._number = number
 
     def listen(self, factory: Any) -> Deferred[Any]:
-        """Listen."""
         if self._number:
             why = OSError(self._number, "no way")
             return fail(Failure(CannotListenError("", 80, why)))
@@ -59,15 +54,12 @@ class _Endpoint:
 
 
 class _Paths:
-    """
-    Keeps which UDP port was asked for.
-    """
+    """Keeps which UDP port was asked for."""
 
     def __init__(self, claimed: list[int]) -> None:
         self._claimed = claimed
 
     def port(self, wanted: int) -> int:
-        """Open it."""
         self._claimed.append(wanted)
         return wanted
 
@@ -76,14 +68,9 @@ class _Paths:
 
 
 class TunnelServerServiceTests(NetworkTestCase):
-    """
-    Listening, and stopping without cutting anybody off.
-    """
+    """Listening, and stopping without cutting anybody off."""
 
     def start(self, *endpoints: _Endpoint, grace: float = 5.0) -> TunnelServerService:
-        """
-        Start a server on some endpoints.
-        """
         self.failures: list[TunnelError] = []
         server = TunnelServerService(
             self.clock,
@@ -101,9 +88,7 @@ class TunnelServerServiceTests(NetworkTestCase):
         return server
 
     def test_listens(self) -> None:
-        """
-        Every port is opened once, before privileges are given up.
-        """
+        """Every port is opened once, before privileges are given up."""
         server = self.start(_Endpoint(), _Endpoint())
         self.assertEqual(len(server.listening), 2)
         self.assertEqual(server.numbers, {"tcp:0": 9000, "tcp:1": 9000})
@@ -133,9 +118,7 @@ class TunnelServerServiceTests(NetworkTestCase):
                 self.assertEqual(refusal.code.name, "port-taken")
 
     def test_cannot(self) -> None:
-        """
-        A port that cannot be had is told with its cause and a cure.
-        """
+        """A port that cannot be had is told with its cause and a cure."""
         for number, code, cure in (
             (errno.EADDRINUSE, "port-taken", "stop what holds it"),
             (errno.EACCES, "port-not-permitted", "CAP_NET_BIND_SERVICE"),
@@ -149,9 +132,7 @@ class TunnelServerServiceTests(NetworkTestCase):
             self.assertIn(cure, reason.message)
 
     def test_stopsAtOnce(self) -> None:
-        """
-        Without streams there is nothing to wait for; nothing is left.
-        """
+        """Without streams there is nothing to wait for; nothing is left."""
         endpoint = _Endpoint()
         server = self.start(endpoint)
         peer = self.dial(hello(), call(1, "openTunnel"))
@@ -168,9 +149,7 @@ class TunnelServerServiceTests(NetworkTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_drains(self) -> None:
-        """
-        Streams get their time, and no more than that.
-        """
+        """Streams get their time, and no more than that."""
         server = self.start(_Endpoint())
         peer = self.dial(hello(), call(1, "openTunnel"))
         visitor = self.listeners.only().visit()
@@ -185,9 +164,7 @@ class TunnelServerServiceTests(NetworkTestCase):
         self.assertEqual(visitor.broken.code.name, "shutting-down")
 
     def test_hurries(self) -> None:
-        """
-        Whoever is in a hurry waits no longer.
-        """
+        """Whoever is in a hurry waits no longer."""
         server = self.start(_Endpoint(), grace=1000.0)
         self.dial(hello(), call(1, "openTunnel"))
         visitor = self.listeners.only().visit()
@@ -200,9 +177,7 @@ class TunnelServerServiceTests(NetworkTestCase):
         self.assertIsNotNone(visitor.broken)
 
     def test_clientGoesDuringStop(self) -> None:
-        """
-        A client that goes while the server stops leaves no lease behind.
-        """
+        """A client that goes while the server stops leaves no lease behind."""
         server = self.start(_Endpoint())
         self.dial(hello(), call(1, "openTunnel"))
         self.service.leases.close()

@@ -39,21 +39,13 @@ ADDRESS = IPv4Address("TCP", "192.0.2.1", 9000)
 
 
 class RampTests(SynchronousTestCase):
-    """
-    L{AcceptRateLimiter}.
-    """
+    """L{AcceptRateLimiter}."""
 
     def setUp(self) -> None:
-        """
-        Let ten in per second.
-        """
         self.clock = Clock()
         self.ramp = AcceptRateLimiter(self.clock.seconds, 10)
 
     def hint(self) -> float:
-        """
-        Come, and say when to come back; 0 when let in.
-        """
         try:
             self.ramp.check()
         except TunnelError as refusal:
@@ -75,29 +67,20 @@ class RampTests(SynchronousTestCase):
         self.assertEqual([self.hint() > 0 for _ in range(6)], [False] * 5 + [True])
 
     def test_bounded(self) -> None:
-        """
-        Nobody is told to stay away for long.
-        """
+        """Nobody is told to stay away for long."""
         for _ in range(10_000):
             self.assertLessEqual(self.hint(), LONGEST_WAIT + 1.2)
 
     def test_none(self) -> None:
-        """
-        Without a rate all may come.
-        """
+        """Without a rate all may come."""
         self.ramp.rate = 0
         self.assertEqual({self.hint() for _ in range(1000)}, {0.0})
 
 
 class ManyClock(Clock):
-    """
-    A clock for thousands of timers, which are not all sorted for each new one.
-    """
+    """A clock for thousands of timers, which are not all sorted for each new one."""
 
     def _sortCalls(self) -> None:
-        """
-        Put those in their places that come first and were put off.
-        """
         while self.calls and self.calls[0].delayed_time:
             call = self.calls.pop(0)
             call.activate_delay()
@@ -106,9 +89,6 @@ class ManyClock(Clock):
     def callLater(
         self, delay: float, callable: Any, *args: object, **kw: object
     ) -> DelayedCall:
-        """
-        Put a call in its place.
-        """
         made = DelayedCall(
             self.seconds() + delay,
             callable,
@@ -122,16 +102,11 @@ class ManyClock(Clock):
         return made
 
     def _moved(self, call: DelayedCall) -> None:
-        """
-        A call comes earlier than it should have.
-        """
         self.calls.sort(key=lambda call: call.time)
 
 
 class _Half:
-    """
-    One side of a connection in memory.
-    """
+    """One side of a connection in memory."""
 
     other: _Half
 
@@ -142,27 +117,22 @@ class _Half:
         self.disconnecting = False
 
     def write(self, data: bytes) -> None:
-        """Carry bytes to the other side."""
         if self.connected and not self.disconnecting:
             self._underway.append((self.other.arrive, data))
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
-        """Carry several pieces."""
         self.write(b"".join(data))
 
     def arrive(self, data: bytes) -> None:
-        """Bytes are here."""
         if self.connected:
             self.protocol.dataReceived(data)
 
     def loseConnection(self) -> None:
-        """End after what was written."""
         if not self.disconnecting:
             self.disconnecting = True
             self._underway.append((self.cut,))
 
     def cut(self) -> None:
-        """End both sides now."""
         for half in (self, self.other):
             if half.connected:
                 half.connected = False
@@ -179,7 +149,6 @@ class _Half:
     pauseProducing = resumeProducing = unregisterProducer
 
     def getPeer(self) -> IPv4Address:
-        """Somewhere."""
         return ADDRESS
 
     getHost = getPeer
@@ -187,9 +156,7 @@ class _Half:
 
 @implementer(IStreamClientEndpoint)
 class _Place:
-    """
-    Where a server is, or is not.
-    """
+    """Where a server is, or is not."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -199,17 +166,11 @@ class _Place:
         self.attempts: Counter[int] = Counter()
 
     def carry(self) -> None:
-        """
-        Carry what is under way.
-        """
         while self._underway:
             act, *data = self._underway.popleft()
             act(*data)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
-        """
-        Connect a client.
-        """
         self.attempts[int(self._clock.seconds())] += 1
         if self.factory is None:
             return fail(Failure(ConnectionRefusedError()))
@@ -232,18 +193,12 @@ class StormTests(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        """
-        Have a place for a server.
-        """
         self.clock = ManyClock()
         self.place = _Place(self.clock)
         # The delays are random; the test is not.
         self.patch(random, "uniform", random.Random(7).uniform)
 
     def startServer(self) -> None:
-        """
-        Start a server, with nothing left of its predecessor.
-        """
         self.notes = ServerNotes()
         self.service = TunnelService(self.clock, MemoryRegistry(), {}, self.notes)
         self.service.clients.limit = 0
@@ -251,18 +206,12 @@ class StormTests(SynchronousTestCase):
         self.place.factory = TunnelServerFactory(self.clock, self.service)
 
     def crash(self) -> None:
-        """
-        Lose the server and all connections.
-        """
         self.place.factory = None
         connections, self.place.connections = self.place.connections, []
         for connection in connections:
             connection.cut()
 
     def advance(self, seconds: float, step: float) -> None:
-        """
-        Let time pass.
-        """
         for _ in range(int(seconds / step)):
             self.clock.advance(step)
             self.place.carry()

@@ -32,16 +32,11 @@ DATA = os.urandom(3_000_000)
 
 
 def basic(user: str, secret: str) -> str:
-    """
-    Write credentials as HTTP's Basic scheme does.
-    """
     return "Basic " + base64.b64encode(f"{user}:{secret}".encode()).decode()
 
 
 class FramedTestCase(WebSocketTestCase):
-    """
-    A test with a client of the framed protocol.
-    """
+    """A test with a client of the framed protocol."""
 
     async def startFramed(
         self,
@@ -50,9 +45,6 @@ class FramedTestCase(WebSocketTestCase):
         credentials: dict[str, object] | None = None,
         carrier: Carrier | None = None,
     ) -> TunnelClientService:
-        """
-        Start a client, and wait for its tunnels or its end.
-        """
         done: Deferred[None] = Deferred()
         wanted = len(self.seen.named("tunnelReady")) + len(forwards)
 
@@ -82,16 +74,10 @@ class FramedTestCase(WebSocketTestCase):
         return client
 
     def lastPort(self) -> int:
-        """
-        The visitors' port of the last tunnel.
-        """
         address: str = self.seen.named("tunnelReady")[-1][0]
         return int(address.rpartition(":")[2])
 
     async def exchange(self, port: int, service: Service) -> None:
-        """
-        Send much both ways at once, and half-close.
-        """
         visitor, at = await self.pair(port, service)
         visitor.say(DATA)
         visitor.finish()
@@ -106,9 +92,7 @@ class FramedTestCase(WebSocketTestCase):
 
 
 class FramedTests(FramedTestCase):
-    """
-    The framed protocol over C{ws:}.
-    """
+    """The framed protocol over C{ws:}."""
 
     async def test_bothWays(self) -> None:
         """
@@ -124,9 +108,7 @@ class FramedTests(FramedTestCase):
             await self.exchange(self.lastPort(), service)
 
     async def test_hundred(self) -> None:
-        """
-        A hundred visitors at once.
-        """
+        """A hundred visitors at once."""
         await self.startServer()
         service = Service(b"hello ")
         await self.startFramed(
@@ -142,9 +124,7 @@ class FramedTests(FramedTestCase):
         self.assertEqual(list(range(100)), said)
 
     async def test_comesBack(self) -> None:
-        """
-        When the WebSocket breaks, the client comes back, and its port too.
-        """
+        """When the WebSocket breaks, the client comes back, and its port too."""
         await self.startServer()
         service = Service()
         client = await self.startFramed(
@@ -160,9 +140,7 @@ class FramedTests(FramedTestCase):
         await self.exchange(port, service)
 
     async def test_otherPaths(self) -> None:
-        """
-        Clients connect at any path that is configured, the root too.
-        """
+        """Clients connect at any path that is configured, the root too."""
         await self.startServer(paths=("/", "/deep/down", "/tunnel"))
         service = Service()
         port = self.offer(service)
@@ -171,18 +149,14 @@ class FramedTests(FramedTestCase):
             await self.exchange(self.lastPort(), service)
 
     async def test_wrongPath(self) -> None:
-        """
-        Elsewhere there is nothing, and the client says so.
-        """
+        """Elsewhere there is nothing, and the client says so."""
         await self.startServer()
         error = await self.assertFailure(self.open("/nothing"), TunnelError)
         self.assertIn("404", error.message)
         self.assertIn("check the path", error.message)
 
     async def test_noWebSocket(self) -> None:
-        """
-        A server of something else is told from ours.
-        """
+        """A server of something else is told from ours."""
         service = Service(b"220 mail.example ESMTP\r\n\r\n")
         url = f"ws://127.0.0.1:{self.offer(service)}/"
         self.trust = Trust()
@@ -190,21 +164,16 @@ class FramedTests(FramedTestCase):
         self.assertIn("speaks no WebSocket", error.message)
 
     def assertFailure(self, awaitable: Any, *kinds: Any) -> Any:
-        """Take a coroutine too."""
         return super().assertFailure(Deferred.fromCoroutine(awaitable), *kinds)
 
 
 class SecureTests(FramedTests):
-    """
-    The same over C{wss:}.
-    """
+    """The same over C{wss:}."""
 
     tls = True
 
     async def test_notTrusted(self) -> None:
-        """
-        A server that cannot show who it is gets no request, and no headers.
-        """
+        """A server that cannot show who it is gets no request, and no headers."""
         await self.startServer()
         way = ConnectOptions(None, {"Authorization": "Bearer secret"}, 0.0)
         server = parseConnect(self.reactor, self.url("/tunnel"), Trust(), way)
@@ -220,16 +189,12 @@ class SecureTests(FramedTests):
 
 
 class CredentialTests(FramedTestCase):
-    """
-    Who may connect.
-    """
+    """Who may connect."""
 
     users = MappingProxyType({"laptop": "secret"})
 
     async def test_inHandshake(self) -> None:
-        """
-        The framed handshake's credentials do, as over TCP.
-        """
+        """The framed handshake's credentials do, as over TCP."""
         await self.startServer()
         service = Service()
         await self.startFramed(
@@ -240,9 +205,7 @@ class CredentialTests(FramedTestCase):
         await self.exchange(self.lastPort(), service)
 
     async def test_inHeader(self) -> None:
-        """
-        So does the request's header, alone.
-        """
+        """So does the request's header, alone."""
         await self.startServer()
         service = Service()
         server = self.server("/tunnel", {"Authorization": basic("laptop", "secret")})
@@ -250,9 +213,7 @@ class CredentialTests(FramedTestCase):
         await self.exchange(self.lastPort(), service)
 
     async def test_inURL(self) -> None:
-        """
-        So does the URL, which no message repeats.
-        """
+        """So does the URL, which no message repeats."""
         await self.startServer()
         service = Service()
         server = self.server(f"ws://laptop:secret@localhost:{self.serverPort}/tunnel")
@@ -261,9 +222,7 @@ class CredentialTests(FramedTestCase):
         await self.exchange(self.lastPort(), service)
 
     async def test_wrong(self) -> None:
-        """
-        Wrong credentials end the client, wherever they are.
-        """
+        """Wrong credentials end the client, wherever they are."""
         await self.startServer()
         for server, credentials in (
             (self.server("/tunnel"), {"id": "laptop", "secret": "no"}),
@@ -281,9 +240,7 @@ class CredentialTests(FramedTestCase):
             )
 
     async def test_vtunnelWithout(self) -> None:
-        """
-        A vtunnel client without credentials is told so at its first message.
-        """
+        """A vtunnel client without credentials is told so at its first message."""
         await self.startServer()
         peer = await self.raw()
         peer.say(frame(TEXT, b'{"type":"listen","port":9000}'))
@@ -310,14 +267,10 @@ class CredentialTests(FramedTestCase):
 
 
 class OpeningTests(WebSocketTestCase):
-    """
-    How WebSockets are opened, and not.
-    """
+    """How WebSockets are opened, and not."""
 
     async def test_notAnUpgrade(self) -> None:
-        """
-        A browser that just looks is told what to do.
-        """
+        """A browser that just looks is told what to do."""
         await self.startServer()
         peer = await self.raw(Upgrade="h2c")
         self.assertIn("426", peer.head)
@@ -334,9 +287,7 @@ class OpeningTests(WebSocketTestCase):
             self.assertIn(status, peer.head)
 
     async def test_slow(self) -> None:
-        """
-        A request that does not come to its end is given up.
-        """
+        """A request that does not come to its end is given up."""
         await self.startServer()
         self.site.requestTime = 0.05
         endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.serverPort)
@@ -347,9 +298,7 @@ class OpeningTests(WebSocketTestCase):
         self.assertIn("408", peer.head)
 
     async def test_silent(self) -> None:
-        """
-        Who opens a WebSocket and says nothing is sent away.
-        """
+        """Who opens a WebSocket and says nothing is sent away."""
         await self.startServer(timeout=0.05)
         peer = await self.raw()
         await peer.hasFrames(1)
@@ -357,9 +306,7 @@ class OpeningTests(WebSocketTestCase):
         self.assertIn(b"[handshake-timeout]", peer.frames[0].payload)
 
     async def test_wrongFirstMessage(self) -> None:
-        """
-        Garbage of either kind is answered with a reason, and others go on.
-        """
+        """Garbage of either kind is answered with a reason, and others go on."""
         await self.startServer()
         for kind, data, code, words in (
             (TEXT, b"hello", 1007, b"not JSON"),
@@ -378,9 +325,7 @@ class OpeningTests(WebSocketTestCase):
         self.assertEqual(1, len(self.notes.named("peerRefused")))
 
     async def test_textAfterBinary(self) -> None:
-        """
-        Text where the framed protocol's bytes are due.
-        """
+        """Text where the framed protocol's bytes are due."""
         await self.startServer()
         peer = await self.raw()
         hello = json.dumps({"id": "x", "tristunnel": {}}).encode()
@@ -390,9 +335,7 @@ class OpeningTests(WebSocketTestCase):
         self.assertEqual(closePayload(1003), peer.frames[-1].payload[:2])
 
     async def test_binaryAfterText(self) -> None:
-        """
-        Bytes where vtunnel's text is due.
-        """
+        """Bytes where vtunnel's text is due."""
         await self.startServer()
         peer = await self.raw()
         peer.say(frame(TEXT, b'{"type":"ping"}') + frame(BINARY, b"x"))
@@ -453,16 +396,12 @@ class SiteTests(WebSocketTestCase):
         self.assertTrue(server.running)
 
     def test_nullOrigin(self) -> None:
-        """
-        Setting autobahn's options does not forbid pages without an origin.
-        """
+        """Setting autobahn's options does not forbid pages without an origin."""
         self.assertTrue(PreparedFactory(self.reactor).allowNullOrigin)
 
 
 class OnePortTests(FramedTestCase):
-    """
-    Everything on one port at the same moment.
-    """
+    """Everything on one port at the same moment."""
 
     async def test_allAtOnce(self) -> None:
         """
@@ -518,9 +457,6 @@ class OnePortTests(FramedTestCase):
         await gatherResults([Deferred.fromCoroutine(each) for each in work])
 
     async def exchangeUntilClose(self, port: int, service: Service) -> None:
-        """
-        Send much both ways, in a dialect without half-close.
-        """
         visitor, at = await self.pair(port, service)
         visitor.say(DATA)
         at.say(DATA[::-1])

@@ -21,24 +21,16 @@ _FAILURES = int(PENALTY_FREE / PENALTY) + 1
 
 
 def framedLogin(**fields: str) -> bytes:
-    """
-    A framed handshake in a WebSocket's message.
-    """
     body = json.dumps(fields).encode()
     return frame(BINARY, b"W3PTUNL" + len(body).to_bytes(4, "big") + body)
 
 
 class StrangerTestCase(WebSocketTestCase):
-    """
-    A server that knows somebody.
-    """
+    """A server that knows somebody."""
 
     users = MappingProxyType({"laptop": "secret"})
 
     async def setsOn(self, strangers: int) -> None:
-        """
-        Wait until so many are at the door.
-        """
         done: Deferred[None] = Deferred()
 
         def look() -> None:
@@ -51,9 +43,6 @@ class StrangerTestCase(WebSocketTestCase):
         await done
 
     async def turnsAway(self) -> None:
-        """
-        Check that there is no more than a connection for one who comes now.
-        """
         try:
             peer = await self.visit(self.serverPort)
         except ConnectError:
@@ -64,14 +53,10 @@ class StrangerTestCase(WebSocketTestCase):
 
 
 class WebSocketStrangerTests(StrangerTestCase):
-    """
-    Clients that have opened a WebSocket.
-    """
+    """Clients that have opened a WebSocket."""
 
     async def test_silent(self) -> None:
-        """
-        Who opens a WebSocket and says nothing is a stranger, until it leaves.
-        """
+        """Who opens a WebSocket and says nothing is a stranger, until it leaves."""
         await self.startServer()
         peers = [await self.raw() for _ in range(3)]
         await self.setsOn(3)
@@ -80,9 +65,7 @@ class WebSocketStrangerTests(StrangerTestCase):
         await self.setsOn(0)
 
     async def test_loggedIn(self) -> None:
-        """
-        Who has logged in is none, whatever it speaks.
-        """
+        """Who has logged in is none, whatever it speaks."""
         await self.startServer()
         peer = await self.raw()
         peer.say(framedLogin(id="laptop", secret="secret"))
@@ -94,9 +77,7 @@ class WebSocketStrangerTests(StrangerTestCase):
         self.assertEqual(self.gate.strangers, 0)
 
     async def test_vtunnel(self) -> None:
-        """
-        So it is in text messages.
-        """
+        """So it is in text messages."""
         self.users = MappingProxyType({})
         await self.startServer()
         peer = await self.raw()
@@ -140,9 +121,7 @@ class WebSocketStrangerTests(StrangerTestCase):
         self.assertIn("101", (await self.raw()).head)
 
     async def test_behindProxy(self) -> None:
-        """
-        A proxy's clients are counted by their own addresses.
-        """
+        """A proxy's clients are counted by their own addresses."""
         self.strangers = (2, 100)
         await self.startServer(trusted=["127.0.0.1"])
         for last, status in ((1, "101"), (1, "101"), (1, "429"), (2, "101")):
@@ -152,16 +131,11 @@ class WebSocketStrangerTests(StrangerTestCase):
         self.assertIn("Retry-After: 5", (await self.forwarded("192.0.2.1")).head)
 
     async def forwarded(self, address: str) -> RawPeer:
-        """
-        Come through a proxy.
-        """
         return await self.raw(**{"X-Forwarded-For": address})
 
 
 class HTTPStrangerTests(StrangerTestCase):
-    """
-    Connections that ask for nothing, or for nothing more.
-    """
+    """Connections that ask for nothing, or for nothing more."""
 
     async def test_dribbled(self) -> None:
         """
@@ -179,9 +153,7 @@ class HTTPStrangerTests(StrangerTestCase):
         await self.setsOn(0)
 
     async def test_body(self) -> None:
-        """
-        So is who sends half a body.
-        """
+        """So is who sends half a body."""
         await self.startServer()
         peer = await self.visit(self.serverPort)
         peer.say(
@@ -211,10 +183,7 @@ class HTTPStrangerTests(StrangerTestCase):
         await later.until(lambda it: it.data.endswith(b"ok\n"))
 
     async def test_pipelined(self) -> None:
-        """
-        Requests that come at once are counted as what they are: one
-        connection.
-        """
+        """Requests that come at once are counted as what they are: one connection."""
         await self.startServer()
         peer = await self.visit(self.serverPort)
         peer.say(_GET * 3)
@@ -223,9 +192,7 @@ class HTTPStrangerTests(StrangerTestCase):
 
 
 class DescriptorTests(StrangerTestCase):
-    """
-    Raw WebSockets when there are hardly any descriptors left.
-    """
+    """Raw WebSockets when there are hardly any descriptors left."""
 
     users = MappingProxyType({})
 
@@ -247,9 +214,7 @@ class DescriptorTests(StrangerTestCase):
 
 
 class _Short:
-    """
-    A reserve that has begun.
-    """
+    """A reserve that has begun."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -259,9 +224,7 @@ class _Short:
         raise TunnelError("limit-reached", "there are no descriptors", 30.0)
 
     def checkVisitor(self) -> None:
-        """Refuse."""
         self._refuse("visitor")
 
     def checkSession(self) -> None:
-        """Refuse."""
         self._refuse("session")

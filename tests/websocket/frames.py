@@ -16,9 +16,7 @@ _MASK = b"\x01\x02\x03\x04"
 
 
 class Frame(NamedTuple):
-    """
-    One frame as it was read.
-    """
+    """One frame as it was read."""
 
     opcode: int
     payload: bytes
@@ -27,9 +25,6 @@ class Frame(NamedTuple):
 
 
 def _xor(data: bytes, mask: bytes) -> bytes:
-    """
-    Mask or unmask.
-    """
     size = len(data)
     key = (mask * (size // 4 + 1))[:size]
     number = int.from_bytes(data, "big") ^ int.from_bytes(key, "big")
@@ -63,16 +58,10 @@ def frame(
 
 
 def closePayload(code: int, text: str = "") -> bytes:
-    """
-    Write what a close frame says.
-    """
     return struct.pack("!H", code) + text.encode()
 
 
 def readFrames(data: bytes) -> list[Frame]:
-    """
-    Read whole frames; a part of one at the end is left out.
-    """
     frames, at = [], 0
     while len(data) - at >= 2:
         first, second = data[at], data[at + 1]
@@ -102,9 +91,6 @@ def readFrames(data: bytes) -> list[Frame]:
 
 
 def upgrade(path: str = "/tunnel", **headers: str) -> bytes:
-    """
-    Write a request to open a WebSocket.
-    """
     lines = [
         f"GET {path} HTTP/1.1",
         "Host: server:9000",

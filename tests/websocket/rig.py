@@ -59,25 +59,16 @@ class Recorder:
         self._waits: list[tuple[Callable[[Recorder], Any], Deferred[Recorder]]] = []
 
     def until(self, condition: Callable[[Recorder], Any]) -> Deferred[Recorder]:
-        """
-        Wait until C{condition}, called with this object, holds.
-        """
         waiting: Deferred[Recorder] = Deferred()
         self._waits.append((condition, waiting))
         self._look()
         return waiting
 
     def gone(self) -> Deferred[Recorder]:
-        """
-        Wait for the connection's end.
-        """
         return self.until(lambda it: it.lost)
 
     @property
     def reason(self) -> str:
-        """
-        The code of the reason of the end; empty if it was orderly.
-        """
         assert self.lost is not None
         return "" if self.lost[0] is None else self.lost[0].code.name
 
@@ -88,55 +79,39 @@ class Recorder:
                 wait[1].callback(self)
 
     def opened(self, connection: Connection) -> None:
-        """Keep it."""
         self.connection = connection
         self._look()
 
     def bytesReceived(self, data: bytes) -> None:
-        """Keep it."""
         self.data += data
         self.messages.append(data)
         self._look()
 
     def textReceived(self, text: bytes) -> None:
-        """Keep it."""
         self.texts.append(text)
         self._look()
 
     def closeReceived(self, reason: TunnelError | None) -> None:
-        """Keep it."""
         self.closes.append(reason)
         self._look()
 
     def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
-        """Keep it."""
         self.lost = (reason,)
         self._look()
 
 
 class RawPeer(Talk):
-    """
-    A client that writes its frames by hand.
-    """
+    """A client that writes its frames by hand."""
 
     @property
     def head(self) -> str:
-        """
-        The server's HTTP answer.
-        """
         return bytes(self.data).partition(b"\r\n\r\n")[0].decode("latin-1")
 
     @property
     def frames(self) -> list[Frame]:
-        """
-        The frames that came.
-        """
         return readFrames(bytes(self.data).partition(b"\r\n\r\n")[2])
 
     def hasFrames(self, count: int) -> Deferred[Talk]:
-        """
-        Wait for frames.
-        """
         return self.until(lambda peer: len(peer.frames) >= count)
 
 
@@ -239,18 +214,12 @@ class WebSocketTestCase(LoopbackTestCase):
             await deferLater(self.reactor, 0.005)
 
     def url(self, path: str) -> str:
-        """
-        Where a page is.
-        """
         scheme = "wss" if self.tls else "ws"
         return f"{scheme}://localhost:{self.serverPort}{path}"
 
     def server(
         self, path: str, headers: Mapping[str, str] | None = None
     ) -> ServerAddress:
-        """
-        The server as a client knows it.
-        """
         way = ConnectOptions(None, headers or {}, 0.0)
         where = path if "://" in path else self.url(path)
         return parseConnect(self.reactor, where, self.trust, way)
@@ -261,9 +230,6 @@ class WebSocketTestCase(LoopbackTestCase):
         headers: Mapping[str, str] | None = None,
         subprotocols: Sequence[str] = (),
     ) -> Recorder:
-        """
-        Open a WebSocket.
-        """
         recorder = Recorder()
         endpoint: Any = self.server(path, headers).endpoint
         await endpoint.open(recorder, subprotocols)
@@ -271,15 +237,11 @@ class WebSocketTestCase(LoopbackTestCase):
         return recorder
 
     async def _leave(self, recorder: Recorder) -> None:
-        """End a connection that a test has left."""
         if recorder.lost is None:
             recorder.connection.abort()
             await recorder.gone()
 
     async def raw(self, path: str = "/tunnel", **headers: str) -> RawPeer:
-        """
-        Open a WebSocket by hand.
-        """
         from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 
         endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.serverPort)

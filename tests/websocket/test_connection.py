@@ -49,24 +49,19 @@ from tristunnel.websocket.roles import ServerConnection
 
 
 class _Transport(StringTransport):
-    """
-    A transport whose ends are noted.
-    """
+    """A transport whose ends are noted."""
 
     aborted = False
 
     def unregisterProducer(self) -> None:
-        """Forget it, if there is one, as real transports do."""
         self.producer = None
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Take it, if there is none."""
         if self.producer is not None:
             raise RuntimeError("there is one already")
         self.producer = producer
 
     def abortConnection(self) -> None:
-        """Note it."""
         self.aborted = True
 
     def setTcpNoDelay(self, enabled: bool) -> None:
@@ -77,21 +72,15 @@ class _Transport(StringTransport):
 
 
 class ConnectionTestCase(SynchronousTestCase):
-    """
-    A server's connection in memory.
-    """
+    """A server's connection in memory."""
 
     def setUp(self) -> None:
-        """Open one."""
         self.clock = Clock()
         self.receiver, self.connection, self.transport = self.connect()
 
     def connect(
         self, pingInterval: float = 0.0
     ) -> tuple[Recorder, ServerConnection, Any]:
-        """
-        Open a connection.
-        """
         receiver = Recorder()
         connection = ServerConnection()
         connection.configure(self.clock, receiver, pingInterval)
@@ -104,16 +93,10 @@ class ConnectionTestCase(SynchronousTestCase):
         return receiver, connection, transport
 
     def come(self, *frames: bytes) -> None:
-        """
-        Let frames come.
-        """
         for each in frames:
             self.connection.dataReceived(each)
 
     def sent(self) -> list[Frame]:
-        """
-        What was sent.
-        """
         return readFrames(self.transport.value())
 
     def assertClosed(self, code: int, words: str) -> None:
@@ -141,14 +124,10 @@ class ConnectionTestCase(SynchronousTestCase):
 
 
 class SendingTests(ConnectionTestCase):
-    """
-    What is sent, and in what pieces.
-    """
+    """What is sent, and in what pieces."""
 
     def test_gathered(self) -> None:
-        """
-        What is written in one turn goes in one message.
-        """
+        """What is written in one turn goes in one message."""
         for piece in (b"one", b"two", b"three"):
             self.connection.sendBytes(piece)
         self.assertEqual([], self.sent())
@@ -156,9 +135,7 @@ class SendingTests(ConnectionTestCase):
         self.assertEqual([Frame(BINARY, b"onetwothree", True, False)], self.sent())
 
     def test_notTooMuch(self) -> None:
-        """
-        So much is gathered and no more; the rest of the turn follows.
-        """
+        """So much is gathered and no more; the rest of the turn follows."""
         self.connection.sendBytes(b"a" * (GATHER - 1))
         self.assertEqual([], self.sent())
         self.connection.sendBytes(b"bb")
@@ -168,18 +145,14 @@ class SendingTests(ConnectionTestCase):
         self.assertEqual([GATHER + 1, 1], [len(f.payload) for f in self.sent()])
 
     def test_longWrite(self) -> None:
-        """
-        No message is longer than what other programs accept.
-        """
+        """No message is longer than what other programs accept."""
         data = os.urandom(MESSAGE * 2 + 5)
         self.connection.sendBytes(data)
         self.assertEqual([MESSAGE, MESSAGE, 5], [len(f.payload) for f in self.sent()])
         self.assertEqual(data, b"".join(f.payload for f in self.sent()))
 
     def test_closeFollows(self) -> None:
-        """
-        A close goes after all that was written, and ends by the clock.
-        """
+        """A close goes after all that was written, and ends by the clock."""
         self.connection.sendBytes(b"last words")
         self.connection.close()
         self.assertEqual([BINARY, CLOSE], [f.opcode for f in self.sent()])
@@ -204,9 +177,7 @@ class SendingTests(ConnectionTestCase):
         self.assertEqual(gate.strangers, 0)
 
     def test_consent(self) -> None:
-        """
-        When the peer agrees to a close, the connection is closed, in order.
-        """
+        """When the peer agrees to a close, the connection is closed, in order."""
         self.connection.close()
         self.come(frame(CLOSE, closePayload(1000)))
         self.assertTrue(self.transport.disconnecting)
@@ -216,30 +187,22 @@ class SendingTests(ConnectionTestCase):
         self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_text(self) -> None:
-        """
-        Text goes at once, whole.
-        """
+        """Text goes at once, whole."""
         self.connection.sendText(b"{}")
         self.assertEqual([Frame(TEXT, b"{}", True, False)], self.sent())
 
 
 class ReceivingTests(ConnectionTestCase):
-    """
-    What comes.
-    """
+    """What comes."""
 
     def test_pieces(self) -> None:
-        """
-        A binary message is handed on as it comes.
-        """
+        """A binary message is handed on as it comes."""
         whole = frame(BINARY, b"0123456789")
         self.come(whole[:9], whole[9:])
         self.assertEqual([b"012", b"3456789"], self.receiver.messages)
 
     def test_empty(self) -> None:
-        """
-        An empty message is handed on too.
-        """
+        """An empty message is handed on too."""
         self.come(frame(BINARY))
         self.assertEqual([b""], self.receiver.messages)
 
@@ -259,9 +222,7 @@ class ReceivingTests(ConnectionTestCase):
         self.assertEqual([(PONG, b"1"), (PONG, b"2")], [f[:2] for f in self.sent()])
 
     def test_peerCloses(self) -> None:
-        """
-        A peer's close is answered; what we hold goes first.
-        """
+        """A peer's close is answered; what we hold goes first."""
         self.connection.sendBytes(b"held")
         self.come(frame(CLOSE, closePayload(1000, "bye")))
         self.assertEqual([BINARY, CLOSE], [f.opcode for f in self.sent()])
@@ -273,18 +234,14 @@ class ReceivingTests(ConnectionTestCase):
         self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_peerClosesForAReason(self) -> None:
-        """
-        The reason of a peer's close is told, by our own codes.
-        """
+        """The reason of a peer's close is told, by our own codes."""
         self.come(frame(CLOSE, closePayload(1013, "no host [client-away]")))
         (reason,) = self.receiver.closes
         assert reason is not None
         self.assertEqual(("client-away", "no host"), (reason.code.name, reason.message))
 
     def test_cut(self) -> None:
-        """
-        A connection that ends without a close was broken.
-        """
+        """A connection that ends without a close was broken."""
         self.connection.connectionLost(Failure(ConnectionDone()))
         self.assertEqual("reset", self.receiver.reason)
 
@@ -296,9 +253,7 @@ class ReceivingTests(ConnectionTestCase):
     def test_anyChunks(
         self, messages: list[tuple[bool, bytes]], chunks: list[int]
     ) -> None:
-        """
-        However frames are cut up on their way, the same comes out.
-        """
+        """However frames are cut up on their way, the same comes out."""
         receiver, connection, _ = self.connect()
         wire = b""
         for whole, payload in messages:
@@ -320,9 +275,7 @@ class ReceivingTests(ConnectionTestCase):
     @settings(deadline=None, max_examples=60)
     @given(st.binary(max_size=2000))
     def test_garbage(self, data: bytes) -> None:
-        """
-        Whatever comes, nothing is raised and little is held.
-        """
+        """Whatever comes, nothing is raised and little is held."""
         _, connection, _ = self.connect()
         connection.dataReceived(data)
         connection.dataReceived(data)
@@ -331,85 +284,61 @@ class ReceivingTests(ConnectionTestCase):
 
 
 class MistakeTests(ConnectionTestCase):
-    """
-    What a peer may not do, and what it is told.
-    """
+    """What a peer may not do, and what it is told."""
 
     def test_unmasked(self) -> None:
-        """
-        A client's frame without a mask.
-        """
+        """A client's frame without a mask."""
         self.come(frame(BINARY, b"x", mask=False))
         self.assertClosed(1002, "unmasked")
 
     def test_announcedGiB(self) -> None:
-        """
-        A message of 1 GiB is refused as soon as it is announced.
-        """
+        """A message of 1 GiB is refused as soon as it is announced."""
         self.come(frame(BINARY, b"x" * 100, length=1 << 30))
         self.assertClosed(1009, str(MAX_BINARY))
 
     def test_longText(self) -> None:
-        """
-        Text is held whole, so less of it is accepted.
-        """
+        """Text is held whole, so less of it is accepted."""
         self.come(frame(TEXT, b"x", length=MAX_TEXT + 1))
         self.assertClosed(1009, str(MAX_TEXT))
 
     def test_longByFragments(self) -> None:
-        """
-        Fragments add up.
-        """
+        """Fragments add up."""
         self.come(frame(TEXT, b"x" * 1000, fin=False))
         self.come(frame(CONTINUE, b"x", fin=False, length=MAX_TEXT - 999))
         self.assertClosed(1009, "longer")
 
     def test_longControl(self) -> None:
-        """
-        A ping of 1 GiB is refused, and not collected.
-        """
+        """A ping of 1 GiB is refused, and not collected."""
         self.come(frame(PING, b"x" * 100, length=1 << 30))
         self.assertClosed(1002, "125")
 
     def test_interleaved(self) -> None:
-        """
-        A message that begins within another.
-        """
+        """A message that begins within another."""
         self.come(frame(BINARY, b"a", fin=False), frame(BINARY, b"b"))
         self.assertClosed(1002, "inside fragmented message")
 
     def test_continuesNothing(self) -> None:
-        """
-        The rest of no message.
-        """
+        """The rest of no message."""
         self.come(frame(CONTINUE, b"a"))
         self.assertClosed(1002, "outside")
 
     def test_compressed(self) -> None:
-        """
-        Compression, which was not agreed upon.
-        """
+        """Compression, which was not agreed upon."""
         self.come(frame(BINARY, b"a", rsv=4))
         self.assertClosed(1002, "RSV")
 
     def test_notUTF8(self) -> None:
-        """
-        Text that is none.
-        """
+        """Text that is none."""
         self.come(frame(TEXT, b"\xff\xfe"))
         self.assertClosed(1007, "UTF-8")
 
     def test_badClose(self) -> None:
-        """
-        A close code that nobody may send.
-        """
+        """A close code that nobody may send."""
         self.come(frame(CLOSE, closePayload(1005)))
         self.assertClosed(1002, "1005")
 
     def test_ourReason(self) -> None:
-        """
-        Our own refusals say their code and are cut to what fits.
-        """
+        """Our own refusals say their code and are cut to what fits."""
         self.connection.fail(TunnelError("limit-reached", "ä" * 200))
         (close,) = self.sent()
         self.assertEqual(1013, struct.unpack("!H", close.payload[:2])[0])
@@ -424,14 +353,11 @@ class LivenessTests(ConnectionTestCase):
     """
 
     def setUp(self) -> None:
-        """Open a connection with pings."""
         self.clock = Clock()
         self.receiver, self.connection, self.transport = self.connect(10.0)
 
     def test_pings(self) -> None:
-        """
-        Pings go out, and answers keep the connection.
-        """
+        """Pings go out, and answers keep the connection."""
         for _ in range(20):
             self.clock.advance(10)
             self.come(frame(PONG))
@@ -439,9 +365,7 @@ class LivenessTests(ConnectionTestCase):
         self.assertFalse(self.transport.aborted)
 
     def test_silence(self) -> None:
-        """
-        After three intervals without a byte the peer is dead.
-        """
+        """After three intervals without a byte the peer is dead."""
         for _ in range(3):
             self.assertFalse(self.transport.aborted)
             self.clock.advance(10)
@@ -451,9 +375,7 @@ class LivenessTests(ConnectionTestCase):
         self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_quiet(self) -> None:
-        """
-        For a while there may be neither pings nor answers.
-        """
+        """For a while there may be neither pings nor answers."""
         self.connection.stayQuiet(100)
         for _ in range(9):
             self.clock.advance(10)
@@ -464,9 +386,7 @@ class LivenessTests(ConnectionTestCase):
         self.assertTrue(self.transport.aborted)
 
     def test_ownSilence(self) -> None:
-        """
-        Who is not listened to is not blamed for silence.
-        """
+        """Who is not listened to is not blamed for silence."""
         self.connection.pauseReading()
         for _ in range(9):
             self.clock.advance(10)
@@ -478,9 +398,7 @@ class LivenessTests(ConnectionTestCase):
         self.assertTrue(self.transport.aborted)
 
     def test_autobahnsTimers(self) -> None:
-        """
-        None of autobahn's timers is on: they would run on the global reactor.
-        """
+        """None of autobahn's timers is on: they would run on the global reactor."""
         for option in (
             "openHandshakeTimeout",
             "closeHandshakeTimeout",
@@ -494,9 +412,7 @@ class LivenessTests(ConnectionTestCase):
 
 
 class AnswerTests(ConnectionTestCase):
-    """
-    A peer that asks and takes no answers.
-    """
+    """A peer that asks and takes no answers."""
 
     def test_latestPing(self) -> None:
         """
@@ -524,9 +440,7 @@ class AnswerTests(ConnectionTestCase):
         self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_takesSlowly(self) -> None:
-        """
-        Who takes some is not: its link may be slow.
-        """
+        """Who takes some is not: its link may be slow."""
         self.transport.bytesTaken = lambda: min(int(self.clock.seconds()), 60)
         self.transport.producer.pauseProducing()
         self.come(frame(PING, b"1"))
@@ -571,14 +485,10 @@ class AnswerTests(ConnectionTestCase):
 
 
 class SmallFrameTests(ConnectionTestCase):
-    """
-    A peer whose frames cost more to read than they carry.
-    """
+    """A peer whose frames cost more to read than they carry."""
 
     def test_rationed(self) -> None:
-        """
-        So many are read at once, and the rest in time; all of them in order.
-        """
+        """So many are read at once, and the rest in time; all of them in order."""
         for kind in (
             frame(BINARY),
             frame(PONG),
@@ -621,31 +531,23 @@ class SmallFrameTests(ConnectionTestCase):
         self.assertEqual(2101 + 99, len(self.receiver.messages))
 
     def test_fragments(self) -> None:
-        """
-        Empty fragments are not kept.
-        """
+        """Empty fragments are not kept."""
         self.come(frame(TEXT, b"a", fin=False))
         self.come(frame(CONTINUE, fin=False) * 4000, frame(CONTINUE, b"b"))
         self.assertEqual([b"ab"], self.receiver.texts)
         self.assertEqual(0, len(self.connection._gathered))
 
     def test_largeOnes(self) -> None:
-        """
-        What carries more is not rationed.
-        """
+        """What carries more is not rationed."""
         self.come(*[frame(BINARY, b"x" * 64)] * 10000)
         self.assertEqual(640000, len(self.receiver.data))
 
 
 class ProducerTests(ConnectionTestCase):
-    """
-    The transport's producer.
-    """
+    """The transport's producer."""
 
     def test_sites(self) -> None:
-        """
-        The producer that a web site leaves behind makes room for ours.
-        """
+        """The producer that a web site leaves behind makes room for ours."""
         connection = ServerConnection()
         connection.configure(self.clock, Recorder(), 0)
         connection.factory = PreparedFactory(self.clock)
@@ -678,9 +580,7 @@ class ProducerTests(ConnectionTestCase):
         self.assertEqual(["pause", "resume"], told)
 
     def test_subprotocol(self) -> None:
-        """
-        The client's first choice of what we speak is chosen.
-        """
+        """The client's first choice of what we speak is chosen."""
         connection = ServerConnection()
         connection.configure(self.clock, Recorder(), 0)
         connection.subprotocols = ("b", "c")

@@ -22,9 +22,7 @@ DONE = Failure(ConnectionDone())
 
 
 class _Connection:
-    """
-    A connection that notes what is done to it.
-    """
+    """A connection that notes what is done to it."""
 
     chosen = ""
 
@@ -34,37 +32,29 @@ class _Connection:
         self.reactor = Clock()
 
     def sendBytes(self, data: bytes) -> None:
-        """Note it."""
         self.did.append(data)
 
     def registerProducer(self, producer: object) -> None:
         """Take it."""
 
     def pauseReading(self) -> None:
-        """Note it."""
         self.did.append("pause")
 
     def resumeReading(self) -> None:
-        """Note it."""
         self.did.append("resume")
 
     def close(self) -> None:
-        """Note it."""
         self.did.append("close")
 
     def leave(self) -> None:
-        """Note it."""
         self.did.append("leave")
 
     def fail(self, reason: TunnelError, code: int = 0) -> None:
-        """Note it."""
         self.did.append(reason.code.name)
 
 
 class _Peer:
-    """
-    The other end, which notes what it is told.
-    """
+    """The other end, which notes what it is told."""
 
     received = 0
     listens = False
@@ -79,33 +69,25 @@ class _Peer:
         """Do nothing."""
 
     def write(self, data: bytes) -> None:
-        """Note it."""
         self.told.append(data)
 
     def finish(self) -> None:
-        """Note it."""
         self.told.append("finish")
 
     def reset(self, reason: TunnelError) -> None:
-        """Note it."""
         self.told.append(reason.code.name)
 
     def pauseReading(self) -> None:
-        """Note it."""
         self.told.append("pause")
 
     def resumeReading(self) -> None:
-        """Note it."""
         self.told.append("resume")
 
 
 class WebSocketEndTests(SynchronousTestCase):
-    """
-    What an end makes of its connection, and of its peer.
-    """
+    """What an end makes of its connection, and of its peer."""
 
     def setUp(self) -> None:
-        """Open one."""
         self.end = WebSocketEnd()
         self.connection: Any = _Connection()
         self.end.opened(self.connection)
@@ -113,15 +95,10 @@ class WebSocketEndTests(SynchronousTestCase):
         self.closed: list[TunnelError | None] = []
 
     def join(self) -> None:
-        """
-        Join it.
-        """
         self.end.join(self.peer, self.closed.append)
 
     def test_early(self) -> None:
-        """
-        What comes before it is joined is held, up to a bound.
-        """
+        """What comes before it is joined is held, up to a bound."""
         self.end.bytesReceived(b"x" * EARLY)
         self.assertEqual([], self.connection.did)
         self.end.bytesReceived(b"y")
@@ -169,9 +146,7 @@ class WebSocketEndTests(SynchronousTestCase):
         self.assertEqual([b"under way"], self.peer.told)
 
     def test_reset(self) -> None:
-        """
-        A break is one for both sides, and over once.
-        """
+        """A break is one for both sides, and over once."""
         self.join()
         self.end.reset(TunnelError("stalled"))
         self.end.reset(TunnelError("closed"))
@@ -183,26 +158,20 @@ class WebSocketEndTests(SynchronousTestCase):
         self.assertEqual([], self.peer.told)
 
     def test_cut(self) -> None:
-        """
-        A connection that breaks breaks the peer.
-        """
+        """A connection that breaks breaks the peer."""
         self.join()
         self.end.connectionLost(TunnelError("reset"), DONE)
         self.assertEqual(["reset"], self.peer.told)
 
     def test_leftBefore(self) -> None:
-        """
-        Who waits for it learns that it has left.
-        """
+        """Who waits for it learns that it has left."""
         self.end.whileWaiting(self.closed.append)
         self.end.closeReceived(None)
         self.end.connectionLost(None, DONE)
         self.assertEqual([None], self.closed)
 
     def test_joinedAfterTheEnd(self) -> None:
-        """
-        What it had said before it left still reaches who comes later.
-        """
+        """What it had said before it left still reaches who comes later."""
         self.end.bytesReceived(b"bye")
         self.end.closeReceived(None)
         self.join()
@@ -211,9 +180,7 @@ class WebSocketEndTests(SynchronousTestCase):
         self.assertEqual([None], self.closed)
 
     def test_text(self) -> None:
-        """
-        Text is refused, and the peer hears of it.
-        """
+        """Text is refused, and the peer hears of it."""
         self.join()
         self.end.textReceived(b"hello")
         self.assertEqual(["protocol-error"], self.connection.did)
@@ -269,9 +236,7 @@ class WebSocketEndTests(SynchronousTestCase):
             self.assertEqual(["close"], self.connection.did)
 
     def test_waitsWhilePaused(self) -> None:
-        """
-        A host that is not read is not silent.
-        """
+        """A host that is not read is not silent."""
         self.join()
         self.peer.listens = True
         self.end.finish()
@@ -283,9 +248,7 @@ class WebSocketEndTests(SynchronousTestCase):
         self.assertEqual(["pause", "resume", "close"], self.connection.did)
 
     def test_waitsNoLonger(self) -> None:
-        """
-        A host that has nothing to say either, or breaks, is not waited for.
-        """
+        """A host that has nothing to say either, or breaks, is not waited for."""
         for end, did in (
             (lambda: [self.end.bytesReceived(b"") for _ in range(8)], "leave"),
             (lambda: self.end.reset(TunnelError("stalled")), "stalled"),
@@ -300,9 +263,7 @@ class WebSocketEndTests(SynchronousTestCase):
             self.assertEqual(did, self.connection.did[-1] if did else None)
 
     def test_emptiesOfOurOwn(self) -> None:
-        """
-        Between our own ends they say something else, however many come.
-        """
+        """Between our own ends they say something else, however many come."""
         self.connection.chosen = RELAY_SUBPROTOCOL
         self.join()
         for _ in range(EMPTIES * 2):
@@ -310,9 +271,7 @@ class WebSocketEndTests(SynchronousTestCase):
         self.assertFalse(self.end.ended)
 
     def test_emptiesOfData(self) -> None:
-        """
-        It is the same on a visitor's own connection, of a zlayer client.
-        """
+        """It is the same on a visitor's own connection, of a zlayer client."""
         end = DataEnd()
         end.opened(self.connection)
         end.join(self.peer, self.closed.append)

@@ -26,18 +26,14 @@ class _Speaker(Protocol):
         self.heard: list[object] = []
 
     def dataReceived(self, data: bytes) -> None:
-        """Note it."""
         self.heard.append(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Note it."""
         self.heard.append(reason.type)
 
 
 class _Connection:
-    """
-    A WebSocket that does nothing.
-    """
+    """A WebSocket that does nothing."""
 
     paused = False
     gone = False
@@ -50,14 +46,9 @@ class _Connection:
 
 
 class CloseTests(SynchronousTestCase):
-    """
-    Tests of the end of a stream.
-    """
+    """Tests of the end of a stream."""
 
     def setUp(self) -> None:
-        """
-        Open one.
-        """
         self.speaker = _Speaker()
         self.stream = ByteStream(self.speaker)
         connection: Any = _Connection()
@@ -76,9 +67,7 @@ class CloseTests(SynchronousTestCase):
         self.assertEqual(self.speaker.heard, [b"last words", ConnectionDone])
 
     def test_peerClosesWithReason(self) -> None:
-        """
-        A close with a reason is no orderly end.
-        """
+        """A close with a reason is no orderly end."""
         self.stream.closeReceived(TunnelError("reset"))
         self.assertEqual(self.speaker.heard, [ConnectionLost])
 

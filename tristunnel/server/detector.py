@@ -72,9 +72,7 @@ class FramedPortProtocol:
     def open(
         self, address: IAddress | None, remaining: float, stranger: PendingConnection
     ) -> IProtocol:
-        """
-        Make a session that has as much time left as its connection.
-        """
+        """Make a session that has as much time left as its connection."""
         session = self._factory.buildProtocol(address)
         session.handshakeTimeout = remaining
         session.stranger = stranger
@@ -112,17 +110,11 @@ class ProtocolDetector(TwistedProtocol):
         self._deadline: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
-        """
-        Begin to wait.
-        """
         tuneSocket(self.transport)
         self._stranger.leave = self._makeRoom
         self._deadline = self._reactor.callLater(self._timeout, self._late)
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Look whether the bytes are enough to tell.
-        """
         if self._proxied:
             # The PROXY header is read now, and tells who it is.
             self._proxied = False
@@ -143,9 +135,6 @@ class ProtocolDetector(TwistedProtocol):
             self._refuse(whyNotFramed(self._began))
 
     def _handOver(self, door: PortProtocol) -> None:
-        """
-        Let C{door}'s protocol have the connection.
-        """
         remaining = self._timeout
         if self._deadline is not None:
             remaining = self._deadline.getTime() - self._reactor.seconds()
@@ -162,9 +151,6 @@ class ProtocolDetector(TwistedProtocol):
         inner.dataReceived(began)
 
     def _late(self) -> None:
-        """
-        The peer said too little for too long.
-        """
         self._deadline = None
         said = f"only {self._began!r}" if self._began else "nothing"
         self._refuse(
@@ -174,34 +160,21 @@ class ProtocolDetector(TwistedProtocol):
         )
 
     def _makeRoom(self) -> None:
-        """
-        Others want to come, and this peer has said nothing for long.
-        """
         self._refuse(
             TunnelError("limit-reached", "the peer had to make room for another")
         )
 
     def _refuse(self, reason: TunnelError) -> None:
-        """
-        Close the connection and say why, in the log: the peer would not
-        understand.
-        """
         self._stopDeadline()
         self._observer.peerRefused(self.transport.getPeer(), reason)
         self.transport.abortConnection()
 
     def _stopDeadline(self) -> None:
-        """
-        The peer is in time, or gone.
-        """
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self._deadline = None
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        The connection is gone.
-        """
         self._stopDeadline()
         self._stranger.known()
         if self._inner is not None:
@@ -212,16 +185,11 @@ class ProtocolDetector(TwistedProtocol):
 
 
 class _RejectedConnection(TwistedProtocol):
-    """
-    A connection that nobody has time for.
-    """
+    """A connection that nobody has time for."""
 
     transport: Any
 
     def connectionMade(self) -> None:
-        """
-        Close it.
-        """
         closeNow(self.transport)
 
 
@@ -256,9 +224,6 @@ class ProtocolDetectorFactory(ServerFactory):
         self._timeout = timeout
 
     def buildProtocol(self, addr: IAddress | None) -> TwistedProtocol:
-        """
-        Wait for the first bytes, unless too many do so already.
-        """
         try:
             stranger = self._gate.enter(None if self._proxied else addr)
         except TunnelError as refusal:

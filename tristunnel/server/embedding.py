@@ -87,9 +87,6 @@ class TunnelWebSocketFactory(PreparedFactory):
         self._pingInterval = pingInterval
 
     def buildProtocol(self, addr: Any) -> ServerConnection:
-        """
-        Make a connection.
-        """
         # Nobody is known yet: the request tells, or the first message.
         arrival = Arrival(Caller(ANONYMOUS_IDENTITY, "localhost"), False)
         connection = _Standing(arrival, self)
@@ -107,9 +104,7 @@ class TunnelWebSocketFactory(PreparedFactory):
 
 
 class _Standing(ServerConnection):
-    """
-    A connection without a site, which has to look after the opening itself.
-    """
+    """A connection without a site, which has to look after the opening itself."""
 
     data: bytes
 
@@ -120,32 +115,20 @@ class _Standing(ServerConnection):
         self._deadline: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
-        """
-        Begin to wait for the request.
-        """
         self._deadline = self.reactor.callLater(
             self._embedded.sessions.handshakeTimeout, self.abort
         )
         super().connectionMade()
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Take bytes, of a request not too many.
-        """
         super().dataReceived(data)
         if not self._isOpen and len(self.data) > MAX_HEAD:
             self.abort()
 
     def onConnect(self, request: Any) -> Any:
-        """
-        Judge the request.
-        """
         return Deferred.fromCoroutine(self._agree(request))
 
     async def _agree(self, request: Any) -> str | None:
-        """
-        Look who it is.
-        """
         data = connectionOf(str(request.path))
         if data is not None:
             try:
@@ -171,23 +154,14 @@ class _Standing(ServerConnection):
         return super().onConnect(request)
 
     def _onOpen(self) -> None:
-        """
-        The request was good.
-        """
         self._stopDeadline()
         super()._onOpen()
 
     def connectionLost(self, reason: Any = None) -> None:
-        """
-        The connection is gone.
-        """
         self._stopDeadline()
         super().connectionLost(reason or Failure(TunnelError("reset")))
 
     def _stopDeadline(self) -> None:
-        """
-        Wait no longer.
-        """
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self._deadline = None

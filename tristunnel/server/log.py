@@ -60,9 +60,6 @@ class LoggingServerObserver(ServerObserver):
         self._ofAll = LogRateLimiter(seconds, callLater)
 
     def serverStarted(self, port: str, address: IAddress) -> None:
-        """
-        A port is open.
-        """
         self._log.info(
             "Listening for clients on {address} ({port})",
             port=port,
@@ -70,16 +67,9 @@ class LoggingServerObserver(ServerObserver):
         )
 
     def _about(self, client: Identity, line: str, **fields: object) -> None:
-        """
-        Write a line that a client has caused.
-        """
         self._note(client, partial(self._log.info, line, client=client.name, **fields))
 
     def _note(self, client: Identity, write: Callable[[], None]) -> None:
-        """
-        Write a line of which each client gets so many, and all of them together.
-        """
-
         def summary(count: int, seconds: float) -> None:
             self._log.warn(
                 "{count} more lines about client {client} in {seconds:.0f} s",
@@ -103,9 +93,6 @@ class LoggingServerObserver(ServerObserver):
         )
 
     def requestNoted(self, identity: Identity, text: str, refused: bool) -> None:
-        """
-        A client has changed something, or was refused it.
-        """
         level = self._log.warn if refused else self._log.info
         self._note(
             identity,
@@ -113,9 +100,6 @@ class LoggingServerObserver(ServerObserver):
         )
 
     def clientConnected(self, peer: IAddress, identity: Identity, dialect: str) -> None:
-        """
-        A client was let in.
-        """
         self._about(
             identity,
             "Client {client} connected from {peer} ({dialect})",
@@ -126,9 +110,6 @@ class LoggingServerObserver(ServerObserver):
     def clientGone(
         self, peer: IAddress, identity: Identity, reason: TunnelError
     ) -> None:
-        """
-        A session is over.
-        """
         self._about(
             identity,
             "Client {client} at {peer} left: {reason}",
@@ -137,15 +118,9 @@ class LoggingServerObserver(ServerObserver):
         )
 
     def authenticationFailed(self, peer: IAddress, reason: TunnelError) -> None:
-        """
-        A client was not let in.
-        """
         self._refused("Client at {peer} was turned away: {reason}", peer, reason)
 
     def tunnelCreated(self, tunnel: Tunnel) -> None:
-        """
-        A tunnel is open.
-        """
         self._about(
             tunnel.owner,
             "Tunnel {uri} of {client} is open at {address}{service}",
@@ -155,9 +130,6 @@ class LoggingServerObserver(ServerObserver):
         )
 
     def tunnelDestroyed(self, tunnel: Tunnel, reason: TunnelError) -> None:
-        """
-        A tunnel is over.
-        """
         self._about(
             tunnel.owner,
             "Tunnel {uri} of {client} is closed after {seconds:.3f} s, {visitors}"
@@ -200,17 +172,11 @@ class LoggingServerObserver(ServerObserver):
         self._refusals.tell(kind, event, summary)
 
     def visitorGone(self, stream: Stream) -> None:
-        """
-        A visitor's whole life, in one line; of a crowd, the first ones.
-        """
         self._visits.tell(
             ("visits",), lambda: self._wholeLife(stream), self._crowd, VISITS
         )
 
     def _wholeLife(self, stream: Stream) -> None:
-        """
-        Write who it was, for how long, and how much passed.
-        """
         self._log.info(
             "Visitor {visitor} of {address} left after {seconds:.3f} s,"
             " {bytesIn} bytes in, {bytesOut} bytes out{why}",
@@ -234,16 +200,9 @@ class LoggingServerObserver(ServerObserver):
         )
 
     def peerRefused(self, peer: IAddress, reason: TunnelError) -> None:
-        """
-        A connection was closed before anybody was known.
-        """
         self._refused("Connection from {peer} closed: {reason}", peer, reason)
 
     def _refused(self, line: str, peer: IAddress, reason: TunnelError) -> None:
-        """
-        Write that a stranger was refused.
-        """
-
         def event() -> None:
             self._log.warn(line, peer=addressText(peer), reason=reason)
 

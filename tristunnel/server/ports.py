@@ -75,9 +75,7 @@ class ServerPort:
 
     @property
     def proxied(self) -> bool:
-        """
-        Whether a balancer speaks for the clients.
-        """
+        """Whether a balancer speaks for the clients."""
         return self.description.startswith("haproxy:")
 
 
@@ -152,9 +150,6 @@ def _plain(
     keywords: dict[str, str],
     trusts: Callable[[str], bool],
 ) -> IStreamServerEndpoint:
-    """
-    Have Twisted read an endpoint string.
-    """
     written = description
     if prefix in ("tcp", "tcp6") and "backlog" not in keywords:
         written += f":backlog={BACKLOG}"
@@ -188,9 +183,6 @@ def _ssl(
     stateDirectory: Path,
     hostnames: Sequence[str],
 ) -> ServerPort:
-    """
-    Read C{ssl:PORT}, whose certificate is made if there is none.
-    """
     known = {"port", "privateKey", "certKey", "interface", "backlog"}
     unknownKeywords(f"{option} ssl:", keywords, known)
     port = _number(option, description, parts[0] if parts else keywords.get("port", ""))
@@ -222,9 +214,6 @@ def _ssl(
 
 
 def _number(option: str, description: str, text: str) -> int:
-    """
-    Read a number of an endpoint string.
-    """
     if not text.isdecimal() or int(text) > 65535:
         raise TunnelError(
             "bad-option", f"{option} {description!r}: {text!r} is no port number"

@@ -61,17 +61,12 @@ def _headerLength(data: bytes) -> int:
 
 
 class _HeaderFirst(ProtocolWrapper):
-    """
-    Hands on what comes once the header is whole.
-    """
+    """Hands on what comes once the header is whole."""
 
     factory: _HeaderFirstFactory
     _began: bytes | None = b""
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Wait for the header.
-        """
         if self._began is None:
             super().dataReceived(data)
             return
@@ -95,9 +90,6 @@ class _HeaderFirst(ProtocolWrapper):
                 super().dataReceived(whole[length:])
 
     def _refuse(self, seen: str) -> None:
-        """
-        Close the connection and say why.
-        """
         self.factory.tell(
             self.getPeer(), f"the peer sent no good PROXY header ({seen})"
         )
@@ -105,9 +97,7 @@ class _HeaderFirst(ProtocolWrapper):
 
 
 class _HeaderFirstFactory(WrappingFactory):
-    """
-    Makes what waits for the header, for those alone who are believed.
-    """
+    """Makes what waits for the header, for those alone who are believed."""
 
     _log = Logger(namespace="tristunnel.server")
     protocol = _HeaderFirst
@@ -121,9 +111,6 @@ class _HeaderFirstFactory(WrappingFactory):
         self._told = LogRateLimiter(time.monotonic)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """
-        Turn away who could write any address into a header.
-        """
         host = getattr(addr, "host", None)
         if host is None or _isLoopback(host) or self._trusts(host):
             return super().buildProtocol(addr)
@@ -135,9 +122,6 @@ class _HeaderFirstFactory(WrappingFactory):
         return None
 
     def tell(self, peer: IAddress | None, why: str) -> None:
-        """
-        Say why a connection is closed, to those who come often now and then.
-        """
         self._told.tell(
             (why,),
             lambda: self._log.warn(
@@ -157,9 +141,6 @@ class _HeaderFirstFactory(WrappingFactory):
 
 
 def _isLoopback(host: str) -> bool:
-    """
-    Whether an address is this machine's own.
-    """
     try:
         address: Any = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -169,9 +150,7 @@ def _isLoopback(host: str) -> bool:
 
 @implementer(IStreamServerEndpoint)
 class _HeaderFirstEndpoint:
-    """
-    Listens elsewhere, for connections with a header.
-    """
+    """Listens elsewhere, for connections with a header."""
 
     def __init__(
         self, endpoint: IStreamServerEndpoint, trusts: Callable[[str], bool]
@@ -180,9 +159,6 @@ class _HeaderFirstEndpoint:
         self._trusts = trusts
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """
-        Listen.
-        """
         return self._endpoint.listen(_HeaderFirstFactory(protocolFactory, self._trusts))
 
 

@@ -121,9 +121,7 @@ class RunningServer:
         }
 
     def describePorts(self, options: Options) -> None:
-        """
-        Give out the ports that options say, from the start on.
-        """
+        """Give out the ports that options say, from the start on."""
         self._sessions.zlayer.ports = None if options["ports"] else self._zlayerPorts
 
     async def change(self, old: Options, new: Options) -> Changes:
@@ -150,61 +148,34 @@ class RunningServer:
     # What visitors are asked, and how many there may be
 
     def _policy(self, old: Options, new: Options) -> None:
-        """
-        It holds for all tunnels at once.
-        """
         self._tunnels.house.change(new.policy)
 
     def _quota(self, old: Options, new: Options) -> None:
-        """
-        Tunnels that are there already stay.
-        """
         self._tunnels.limit(
             new["max-tunnels-per-caller"], new["max-tunnels"] or defaultTotal()
         )
 
     def _maxClients(self, old: Options, new: Options) -> None:
-        """
-        Clients that are there stay.
-        """
         self._tunnels.clients.limit = new["max-clients"]
 
     def _maxServices(self, old: Options, new: Options) -> None:
-        """
-        The same for a client's tunnels.
-        """
         self._tunnels.rights.services = new["max-services"]
 
     def _acceptRate(self, old: Options, new: Options) -> None:
-        """
-        From the next client on.
-        """
         self._tunnels.clients.ramp.rate = new["accept-rate"]
 
     def _maxMemory(self, old: Options, new: Options) -> None:
-        """
-        At once.
-        """
         HELD.most = new.memory
 
     # Time
 
     def _grace(self, old: Options, new: Options) -> None:
-        """
-        When the server is stopped.
-        """
         self._server.grace = new["grace"]
 
     def _lease(self, old: Options, new: Options) -> None:
-        """
-        For clients that go from now on.
-        """
         self._tunnels.leases.seconds = new["lease"]
 
     def _udpIdle(self, old: Options, new: Options) -> None:
-        """
-        For new tunnels.
-        """
         for listeners in self._tunnels.listeners.values():
             if isinstance(listeners, UDPListeners):
                 listeners.idle = new["udp-idle"]
@@ -212,9 +183,6 @@ class RunningServer:
     # Ports
 
     def _portRange(self, old: Options, new: Options) -> None:
-        """
-        For new tunnels.
-        """
         for listeners in self._tunnels.listeners.values():
             if isinstance(listeners, TCPListeners | UDPListeners):
                 listeners.ports = new.portRange
@@ -244,9 +212,6 @@ class RunningServer:
         return True
 
     def _trustedProxies(self, old: Options, new: Options) -> None:
-        """
-        From the next request on.
-        """
         self._forwarded.trust(new["trusted-proxy"])
 
     # Certificates
@@ -270,9 +235,6 @@ class RunningServer:
         return True
 
     def _visitorCertificate(self, old: Options, new: Options) -> bool:
-        """
-        The same for visitors.
-        """
         if self.visitorsTLS is None or new.visitorCertificate is None:
             return False
         self.visitorsTLS.creator = new.visitorCertificate
@@ -281,9 +243,6 @@ class RunningServer:
     # Other servers
 
     def _changeNodes(self, old: Options, new: Options) -> None:
-        """
-        Those whose words are the same are not touched.
-        """
         wanted = dict(zip(new["node"], new.nodes, strict=True))
         running = dict(zip(old["node"], self._tunnels.nodes, strict=True))
         stopping: dict[str, Deferred[Any]] = {}
@@ -307,9 +266,6 @@ class RunningServer:
                 before.addCallback(self._startNode, node)
 
     def _stopNode(self, node: NodeTunnel) -> Deferred[Any]:
-        """
-        Let a tunnel's visitors finish, and end it.
-        """
         stopping: Deferred[Any] = Deferred.fromCoroutine(_disown(node))
         stopping.addErrback(
             lambda failure: self._log.failure("A node's tunnel did not stop", failure)
@@ -317,17 +273,11 @@ class RunningServer:
         return stopping
 
     def _startNode(self, result: object, node: NodeTunnel) -> None:
-        """
-        Start one, now that none has its name.
-        """
         if node in self._tunnels.nodes:
             node.setServiceParent(self._nodes)
 
 
 async def _disown(node: NodeTunnel) -> None:
-    """
-    Stop a service, and have its parent forget it.
-    """
     stopping: Any = node.disownServiceParent()
     if stopping is not None:
         await stopping

@@ -65,23 +65,14 @@ class TunnelServerService(Service):
         self._begun = False
 
     def privilegedStartService(self) -> None:
-        """
-        Listen while the process may still do so.
-        """
         super().privilegedStartService()
         self._listen()
 
     def startService(self) -> None:
-        """
-        Listen, if that was not done yet.
-        """
         super().startService()
         self._listen()
 
     def _listen(self) -> None:
-        """
-        Open all ports.
-        """
         if self._begun:
             return
         self._begun = True
@@ -91,9 +82,6 @@ class TunnelServerService(Service):
             opening.addErrback(self._notOpened, port)
 
     def _opened(self, listening: IListeningPort, port: ServerPort) -> None:
-        """
-        A port is open.
-        """
         self.listening.append(listening)
         here: Any = listening.getHost()
         number = self.numbers[port.description] = getattr(here, "port", 0)
@@ -110,22 +98,13 @@ class TunnelServerService(Service):
         self.tunnels.observer.serverStarted(port.description, listening.getHost())
 
     def _notOpened(self, failure: Failure, port: ServerPort) -> None:
-        """
-        A port cannot be had: without it the server is not what was asked for.
-        """
         self._failed(cannotListen(f"{port.option} {port.description}", failure))
 
     def stopService(self) -> Deferred[None]:
-        """
-        Take nobody new, let streams finish, then end what is left.
-        """
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        """
-        Stop in the order in which nobody is hurt.
-        """
         reason = TunnelError("shutting-down", retryAfter=RETRY_AFTER)
         listening, self.listening = self.listening, []
         for port in listening:
@@ -142,14 +121,9 @@ class TunnelServerService(Service):
         self._begun = False
 
     def _streams(self) -> int:
-        """
-        How many streams have not finished, within sessions and without.
-        """
         return max(self._sessions.streams(), self.tunnels.streams())
 
     def hurry(self) -> None:
-        """
-        Wait for streams no longer.
-        """
+        """Wait for streams no longer."""
         if self._drain is not None:
             self._drain.hurry()

@@ -73,9 +73,7 @@ then of the message that chose it."""
 
 
 class FirstMessage:
-    """
-    The L{Receiver} of a connection whose dialect is not known yet.
-    """
+    """The L{Receiver} of a connection whose dialect is not known yet."""
 
     def __init__(
         self,
@@ -91,9 +89,6 @@ class FirstMessage:
         self._late: IDelayedCall | None = None
 
     def opened(self, connection: Connection) -> None:
-        """
-        Begin to wait.
-        """
         self._arrival.connection = connection
         connection.stranger = self._arrival.stranger
         connection.stranger.leave = connection.abort
@@ -101,17 +96,11 @@ class FirstMessage:
         self._late = self._reactor.callLater(self._timeout, self._tooLate)
 
     def _tooLate(self) -> None:
-        """
-        The client said nothing.
-        """
         self._arrival.connection.fail(
             TunnelError("handshake-timeout", f"nothing came for {self._timeout:g} s")
         )
 
     def _handOver(self, isBinary: bool) -> Receiver:
-        """
-        Let the dialect have the connection.
-        """
         assert self._late is not None
         self._arrival.remaining = max(
             self._late.getTime() - self._reactor.seconds(), 0.001
@@ -125,27 +114,16 @@ class FirstMessage:
         return receiver
 
     def bytesReceived(self, data: bytes) -> None:
-        """
-        A binary message: the first one.
-        """
         self._arrival.first = data
         self._handOver(True).bytesReceived(data)
 
     def textReceived(self, text: bytes) -> None:
-        """
-        A text message: the first one.
-        """
         self._handOver(False).textReceived(text)
 
     def closeReceived(self, reason: TunnelError | None) -> None:
-        """
-        The client leaves without a word.
-        """
+        """The client leaves without a word."""
 
     def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
-        """
-        The client is gone.
-        """
         # Also when the WebSocket was never open, for a bad header.
         self._arrival.stranger.known()
         if self._late is not None and self._late.active():
@@ -204,9 +182,7 @@ class TunnelPath:
 
 
 def framedDialect(sessions: TunnelServerFactory) -> Dialect:
-    """
-    The framed protocol in binary messages.
-    """
+    """The framed protocol in binary messages."""
 
     def make(arrival: Arrival) -> Receiver:
         session = sessions.buildProtocol(arrival.connection.peerAddress)
@@ -221,9 +197,7 @@ def framedDialect(sessions: TunnelServerFactory) -> Dialect:
 
 
 def vtunnelDialect(sessions: TunnelServerFactory) -> Dialect:
-    """
-    vtunnel's JSON in text messages.
-    """
+    """vtunnel's JSON in text messages."""
 
     def make(arrival: Arrival) -> Receiver:
         return VTunnelServerSession(
@@ -234,9 +208,7 @@ def vtunnelDialect(sessions: TunnelServerFactory) -> Dialect:
 
 
 def zlayerDialect(sessions: TunnelServerFactory) -> Dialect:
-    """
-    zlayer's binary messages.
-    """
+    """zlayer's binary messages."""
 
     def make(arrival: Arrival) -> Receiver:
         return ZLayerServerSession(
@@ -247,9 +219,7 @@ def zlayerDialect(sessions: TunnelServerFactory) -> Dialect:
 
 
 def binaryDialect(sessions: TunnelServerFactory) -> Dialect:
-    """
-    What is spoken in binary messages, by the first byte of the first one.
-    """
+    """What is spoken in binary messages, by the first byte of the first one."""
     framed, zlayer = framedDialect(sessions), zlayerDialect(sessions)
 
     def make(arrival: Arrival) -> Receiver:

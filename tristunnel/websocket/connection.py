@@ -94,9 +94,7 @@ class _Quiet:
     """
 
     def debug(self, *args: object, **kwargs: object) -> None:
-        """
-        Say nothing.
-        """
+        """Say nothing."""
 
     info = warn = error = debug
 
@@ -176,22 +174,16 @@ class Connection(Incoming):
 
     @property
     def gone(self) -> bool:
-        """
-        Whether the connection is over.
-        """
+        """Whether the connection is over."""
         return self._lost
 
     @property
     def canSend(self) -> bool:
-        """
-        Whether what is written has a chance to arrive.
-        """
+        """Whether what is written has a chance to arrive."""
         return self._isOpen and self.state == WebSocketProtocol.STATE_OPEN
 
     def sendBytes(self, data: bytes) -> None:
-        """
-        Send bytes, in one message with others of this turn of the reactor.
-        """
+        """Send bytes, in one message with others of this turn of the reactor."""
         if not self.canSend:
             return
         self._held.append(data)
@@ -202,37 +194,26 @@ class Connection(Incoming):
             self._flushing = self.reactor.callLater(0, self.flush)
 
     def sendWhole(self, data: bytes) -> None:
-        """
-        Send a binary message, after what was gathered.
-        """
+        """Send a binary message, after what was gathered."""
         self.flush()
         self._answer(data, True)
 
     def sendEmpty(self) -> None:
-        """
-        Send a binary message without bytes.
-        """
+        """Send a binary message without bytes."""
         self.sendWhole(b"")
 
     def sendText(self, text: bytes) -> None:
-        """
-        Send a text message.
-        """
+        """Send a text message."""
         self._answer(text, False)
 
     def _answer(self, message: bytes, isBinary: bool) -> None:
-        """
-        Send a message that may be an answer to one.
-        """
         if self.canSend:
             if self.answers is not None:
                 self.answers.wrote(len(message))
             self.sendMessage(message, isBinary)
 
     def flush(self) -> None:
-        """
-        Send what was gathered.
-        """
+        """Send what was gathered."""
         if self._flushing is not None:
             if self._flushing.active():
                 self._flushing.cancel()
@@ -247,50 +228,33 @@ class Connection(Incoming):
                 self.sendMessage(data[start : start + MESSAGE], True)
 
     def registerProducer(self, producer: Any, streaming: bool = True) -> None:
-        """
-        Have C{producer} paused while the transport holds enough.
-        """
+        """Have C{producer} paused while the transport holds enough."""
         if self.answers is not None:
             self.answers.passTo(producer)
 
     def unregisterProducer(self) -> None:
-        """
-        Forget the producer.
-        """
+        """Forget the producer."""
         if self.answers is not None:
             self.answers.passTo(None)
 
     @property
     def paused(self) -> bool:
-        """
-        Whether the receiver wants to read no more for now.
-        """
+        """Whether the receiver wants to read no more for now."""
         return "receiver" in self._holds
 
     def pauseReading(self) -> None:
-        """
-        Read no more for now. What autobahn has read already is still handed
-        on.
-        """
+        """Read no more for now. What autobahn has read already is still handed on."""
         self._holds.hold("receiver")
 
     def resumeReading(self) -> None:
-        """
-        Read again.
-        """
+        """Read again."""
         self._holds.release("receiver")
 
     def _stopReading(self) -> None:
-        """
-        There is a reason to read no more.
-        """
         if not self._lost:
             self.transport.pauseProducing()
 
     def _readAgain(self) -> None:
-        """
-        There is none any more.
-        """
         self._heard = self.reactor.seconds()
         if not self._lost:
             self.transport.resumeProducing()
@@ -344,9 +308,7 @@ class Connection(Incoming):
         self._startClosing(LINGER, self._lingered)
 
     def abort(self) -> None:
-        """
-        Cut the connection.
-        """
+        """Cut the connection."""
         if not self._lost:
             self.transport.abortConnection()
 
@@ -359,9 +321,6 @@ class Connection(Incoming):
             self.answers.stop()
 
     def _stalled(self, reason: TunnelError) -> None:
-        """
-        The peer takes nothing, so that it could be told nothing.
-        """
         self._ownReason = self._ownReason or reason
         self.abort()
 
@@ -373,18 +332,12 @@ class Connection(Incoming):
         self.sendCloseFrame(code, text.encode("utf-8") if text else None)
 
     def _lingered(self) -> None:
-        """
-        The peer had time to read our reason.
-        """
         self._closing = None
         if not self._lost:
             self.transport.loseConnection()
             self._startClosing(LINGER * 10, self.abort)
 
     def _startClosing(self, seconds: float, then: Any) -> None:
-        """
-        Have C{then} called unless the connection is gone before.
-        """
         if self._closing is not None and self._closing.active():
             self._closing.cancel()
         self._closing = self.reactor.callLater(seconds, then)
@@ -392,9 +345,7 @@ class Connection(Incoming):
     # From autobahn: the connection
 
     def connectionMade(self) -> None:
-        """
-        Begin, without autobahn's inspection of the transport.
-        """
+        """Begin, without autobahn's inspection of the transport."""
         tuneSocket(self.transport)
         if self.group is not None:
             self.group.add(self)
@@ -404,9 +355,7 @@ class Connection(Incoming):
         self._connectionMade()
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Hand bytes to autobahn's parser.
-        """
+        """Hand bytes to autobahn's parser."""
         self._heard = self.reactor.seconds()
         if self.probe.open:
             self.probe.heard()
@@ -437,9 +386,6 @@ class Connection(Incoming):
                 return
 
     def _rested(self) -> None:
-        """
-        Go on with what was not read.
-        """
         self._resting = None
         data, self._unread = self._unread, b""
         self._take(data)
@@ -447,23 +393,16 @@ class Connection(Incoming):
             self._holds.release("rate")
 
     def onPing(self, payload: bytes) -> None:
-        """
-        A ping came.
-        """
+        """A ping came."""
         self.effort += 1
         if self.canSend and self.answers is not None:
             self.answers.latest(lambda: self.sendPong(payload))
 
     def onPong(self, payload: bytes) -> None:
-        """
-        An answer came, whether we have asked for it or not.
-        """
+        """An answer came, whether we have asked for it or not."""
         self.effort += 1
 
     def _onOpen(self) -> None:
-        """
-        The opening handshake is over.
-        """
         self._isOpen = True
         # Under a twisted.web site the HTTP channel is still the transport's
         # producer: nobody else could be, and a full send buffer would stop it
@@ -475,9 +414,7 @@ class Connection(Incoming):
         self.receiver.opened(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        The connection is gone.
-        """
+        """The connection is gone."""
         if self._lost:
             return
         self._lost = True
@@ -499,17 +436,12 @@ class Connection(Incoming):
         self.receiver.connectionLost(why, reason)
 
     def _describe(self, failure: Failure) -> str:
-        """
-        Say how the connection ended without a close frame.
-        """
         if failure.check(ConnectionDone):
             return "the WebSocket ended without a close frame"
         return str(failure.getErrorMessage())
 
     def _onClose(self, wasClean: bool, code: object, reason: object) -> None:
-        """
-        L{connectionLost} knows better.
-        """
+        """L{connectionLost} knows better."""
 
     def _closeConnection(self, abort: bool = False) -> None:
         """
@@ -522,9 +454,6 @@ class Connection(Incoming):
             self._startClosing(self._closeTime, self.abort)
 
     def _closeFrameSeen(self, code: int | None, text: str | None) -> None:
-        """
-        The peer has said that it is through.
-        """
         if self._closeSeen or self._deaf:
             return
         self._closeSeen = True
@@ -534,9 +463,7 @@ class Connection(Incoming):
         self.receiver.closeReceived(self._peersReason)
 
     def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool:
-        """
-        The peer's close frame came; what we hold was written before it.
-        """
+        """The peer's close frame came; what we hold was written before it."""
         self.flush()
         stop = bool(
             super().onCloseFrame(code, reasonRaw)  # type: ignore[misc]
@@ -547,22 +474,14 @@ class Connection(Incoming):
     # Liveness
 
     def stayQuiet(self, seconds: float) -> None:
-        """
-        Send no pings for a while, and expect none.
-        """
+        """Send no pings for a while, and expect none."""
         self._quietUntil = self.reactor.seconds() + seconds
 
     def _schedulePing(self) -> None:
-        """
-        Look after the peer once more, later.
-        """
         if self.pingInterval > 0:
             self._pinging = self.reactor.callLater(self.pingInterval, self._ping)
 
     def _ping(self) -> None:
-        """
-        Ask for a sign of life; whatever bytes come are one.
-        """
         self._pinging = None
         now = self.reactor.seconds()
         if now < self._quietUntil:

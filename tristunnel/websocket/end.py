@@ -80,16 +80,10 @@ class WebSocketEnd:
     # Receiver
 
     def opened(self, connection: Connection) -> None:
-        """
-        Show this end to whoever waits for it.
-        """
         self._connection = connection
         self._arrived(self)
 
     def bytesReceived(self, data: bytes) -> None:
-        """
-        Pass on what came.
-        """
         if self._eof or self._over:
             return
         if not data:
@@ -125,17 +119,11 @@ class WebSocketEnd:
                 self._closeNow()
 
     def textReceived(self, text: bytes) -> None:
-        """
-        Text is nobody's bytes.
-        """
         reason = TunnelError("protocol-error", "bytes go in binary messages here")
         self._connection.fail(reason, UNSUPPORTED)
         self._end(reason)
 
     def closeReceived(self, reason: TunnelError | None) -> None:
-        """
-        The peer is through.
-        """
         if reason is not None:
             self._end(reason)
         elif not self._eof:
@@ -152,16 +140,10 @@ class WebSocketEnd:
             self._peer.resumeReading()
 
     def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
-        """
-        The connection is over.
-        """
         self._end(reason)
         self._tellClosed()
 
     def _end(self, reason: TunnelError | None) -> None:
-        """
-        Nothing passes any more; the other end learns why.
-        """
         self._stopWaiting()
         if self._over:
             return
@@ -176,9 +158,6 @@ class WebSocketEnd:
             self._finishPeer()
 
     def _tellClosed(self) -> None:
-        """
-        Let whoever waits for the end of this end know.
-        """
         self._told = True
         self.memory.letGo(self)
         if self._closed is not None:
@@ -189,29 +168,17 @@ class WebSocketEnd:
 
     @property
     def ended(self) -> bool:
-        """
-        Whether no more comes from the peer.
-        """
         return self._eof or self._over
 
     @property
     def over(self) -> bool:
-        """
-        Whether nothing passes any more.
-        """
         return self._over
 
     def whileWaiting(self, left: Closed) -> None:
-        """
-        Have C{left} called if this end is over before it is joined.
-        """
         if self._peer is None:
             self._closed = left
 
     def join(self, peer: End, closed: Closed) -> None:
-        """
-        Begin to pass bytes to C{peer}.
-        """
         self._peer = peer
         self._closed = closed
         early, self._early = self._early, []
@@ -258,9 +225,6 @@ class WebSocketEnd:
             self._peer.reset(TunnelError("reset", "the far side has left"))
 
     def finish(self) -> None:
-        """
-        Close after what was written.
-        """
         if self._over or self._finished:
             return
         patience = 0.0 if self._eof else self._patience
@@ -271,9 +235,7 @@ class WebSocketEnd:
 
     @property
     def listens(self) -> bool:
-        """
-        Whether the peer has said its last and may still take an answer.
-        """
+        """Whether the peer has said its last and may still take an answer."""
         return self._empties >= EMPTIES and not self._over
 
     @property
@@ -287,9 +249,6 @@ class WebSocketEnd:
         return LINGER if self._asked else ANSWER_LINGER
 
     def _closeNow(self) -> None:
-        """
-        Close after what was written.
-        """
         self._stopWaiting()
         self._finished = True
         if self._empties >= EMPTIES and not self._answered:
@@ -298,9 +257,6 @@ class WebSocketEnd:
             self._connection.close()
 
     def _waitFor(self, seconds: float) -> None:
-        """
-        Close when the peer was silent for a while.
-        """
         self._stopWaiting()
         self._waiting = self._connection.reactor.callLater(seconds, self._waited)
 
@@ -315,17 +271,11 @@ class WebSocketEnd:
             self._closeNow()
 
     def _stopWaiting(self) -> None:
-        """
-        There is nothing to wait for.
-        """
         if self._waiting is not None and self._waiting.active():
             self._waiting.cancel()
         self._waiting = None
 
     def reset(self, reason: TunnelError) -> None:
-        """
-        Close now, and say why.
-        """
         self._stopWaiting()
         if not self._over:
             self._over = True
@@ -333,26 +283,18 @@ class WebSocketEnd:
             self._connection.fail(reason)
 
     def shed(self, reason: TunnelError) -> None:
-        """
-        Be broken, and the peer with it: too much is held for this end.
-        """
+        """Be broken, and the peer with it: too much is held for this end."""
         peer = self._peer
         self.reset(reason)
         if peer is not None:
             peer.reset(reason)
 
     def pauseReading(self) -> None:
-        """
-        Read no more for now.
-        """
         self._readPaused = True
         if not (self._over or self._eof):
             self._connection.pauseReading()
 
     def resumeReading(self) -> None:
-        """
-        Read again.
-        """
         self._readPaused = False
         if not (self._over or self._eof):
             self._connection.resumeReading()
@@ -360,23 +302,15 @@ class WebSocketEnd:
     # IPushProducer, for the connection
 
     def pauseProducing(self) -> None:
-        """
-        The connection holds enough.
-        """
         if self._peer is not None:
             self._peer.pauseReading()
         if not self._over:
             self.memory.hold(self, SENDING, self.shed)
 
     def resumeProducing(self) -> None:
-        """
-        The connection has sent all it held.
-        """
         self.memory.release(self, SENDING)
         if self._peer is not None:
             self._peer.resumeReading()
 
     def stopProducing(self) -> None:
-        """
-        The connection is gone; L{connectionLost} tells the peer.
-        """
+        """The connection is gone; L{connectionLost} tells the peer."""

@@ -31,24 +31,16 @@ REQUEST_EFFORT = 50
 
 
 class Receiver(Protocol):
-    """
-    What is told of a connection.
-    """
+    """What is told of a connection."""
 
     def opened(self, connection: Connection) -> None:
-        """
-        Messages may pass.
-        """
+        """Messages may pass."""
 
     def bytesReceived(self, data: bytes) -> None:
-        """
-        A piece of a binary message came; empty if the message was.
-        """
+        """A piece of a binary message came; empty if the message was."""
 
     def textReceived(self, text: bytes) -> None:
-        """
-        A text message came, valid UTF-8.
-        """
+        """A text message came, valid UTF-8."""
 
     def closeReceived(self, reason: TunnelError | None) -> None:
         """
@@ -79,9 +71,7 @@ class Incoming:
     wholeUpTo: int
 
     def beginIncoming(self) -> None:
-        """
-        Begin with nothing.
-        """
+        """Begin with nothing."""
         # Whether messages are dropped, and whether bytes are.
         self._deaf = False
         self._blind = False
@@ -100,17 +90,11 @@ class Incoming:
         raise NotImplementedError
 
     def onMessageBegin(self, isBinary: bool) -> None:
-        """
-        A message begins.
-        """
         self._binary = isBinary
         self._size = 0
         self._gathered = bytearray()
 
     def onMessageFrameBegin(self, length: int) -> None:
-        """
-        A frame of it begins: judge it before any of it comes.
-        """
         self._size += length
         if length < SMALL:
             self.effort += 1
@@ -128,9 +112,6 @@ class Incoming:
             )
 
     def onMessageFrameData(self, payload: bytes) -> None:
-        """
-        A piece of it came.
-        """
         if self._deaf:
             return
         if not self._binary or self.wholeUpTo:
@@ -139,14 +120,9 @@ class Incoming:
             self.receiver.bytesReceived(payload)
 
     def onMessageFrameEnd(self) -> None:
-        """
-        A frame of it is complete.
-        """
+        """A frame of it is complete."""
 
     def onMessageEnd(self) -> None:
-        """
-        The message is complete.
-        """
         if self._deaf:
             return
         if not self._binary:
@@ -187,7 +163,4 @@ class Incoming:
         return True
 
     def _fail_connection(self, code: int = 1001, reason: str = "") -> None:
-        """
-        Autobahn gives up.
-        """
         self.fail(TunnelError("protocol-error", reason), code)

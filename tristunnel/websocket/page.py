@@ -49,9 +49,7 @@ class Visit:
 
 
 class PreparedFactory(WebSocketServerFactory):
-    """
-    Autobahn's part of a page's connections, with its timers off.
-    """
+    """Autobahn's part of a page's connections, with its timers off."""
 
     noisy = False
 
@@ -71,9 +69,6 @@ class PreparedFactory(WebSocketServerFactory):
         self.connection: ServerConnection | None = None
 
     def buildProtocol(self, addr: object) -> ServerConnection | None:
-        """
-        Hand out the connection that was prepared.
-        """
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.factory = self
@@ -119,9 +114,6 @@ class WebSocketPage(Resource):
         self._resource = WebSocketResource(self._factory)
 
     def render(self, request: Request) -> bytes | int:
-        """
-        Judge a request, and open a WebSocket for it.
-        """
         upgrade = request.getHeader(b"upgrade") or b""
         if request.method != b"GET" or upgrade.lower() != b"websocket":
             request.setHeader(b"Upgrade", b"websocket")
@@ -138,9 +130,6 @@ class WebSocketPage(Resource):
         return NOT_DONE_YET
 
     async def _admit(self, request: Request) -> None:
-        """
-        Ask who it is, and let autobahn answer the request.
-        """
         name = b"/".join(request.postpath or []).decode("utf-8", "replace").strip("/")
         visit = Visit(
             request,
@@ -164,9 +153,6 @@ class WebSocketPage(Resource):
             raise
 
     def _failed(self, failure: Failure, request: Request) -> None:
-        """
-        Say why there is no WebSocket.
-        """
         if failure.check(CancelledError):
             return
         error = failure.value

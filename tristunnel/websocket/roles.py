@@ -38,9 +38,6 @@ class ServerConnection(Connection, WebSocketServerProtocol):  # type: ignore[mis
     chosen = ""
 
     def onConnect(self, request: Any) -> str | None:
-        """
-        Choose a subprotocol.
-        """
         for offered in request.protocols:
             if offered in self.subprotocols:
                 self.chosen = str(offered)
@@ -63,9 +60,7 @@ class ClientConnection(Connection, WebSocketClientProtocol):  # type: ignore[mis
 
     @property
     def chosen(self) -> str:
-        """
-        The subprotocol that the server has chosen, or empty.
-        """
+        """The subprotocol that the server has chosen, or empty."""
         return str(self.websocket_protocol_in_use or "")
 
     def startHandshake(self) -> None:
@@ -77,9 +72,6 @@ class ClientConnection(Connection, WebSocketClientProtocol):  # type: ignore[mis
             self.handshakeCompleted()
 
     def handshakeCompleted(self) -> None:
-        """
-        The server has proved who it is.
-        """
         super().startHandshake()
 
     def sendData(
@@ -95,9 +87,6 @@ class ClientConnection(Connection, WebSocketClientProtocol):  # type: ignore[mis
         super().sendData(data, sync, chopsize)
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Hand bytes to autobahn, which takes an answer to be HTTP, and short.
-        """
         if self._isOpen:
             super().dataReceived(data)
             return
@@ -110,9 +99,7 @@ class ClientConnection(Connection, WebSocketClientProtocol):  # type: ignore[mis
                 self.failHandshake("the answer has no end")
 
     def failHandshake(self, reason: str) -> None:
-        """
-        The server did not open the WebSocket.
-        """
+        """The server did not open the WebSocket."""
         if self.refusal is None:
             parts = self.http_status_line.split(None, 2)
             status = parts[1] if len(parts) > 1 else ""
@@ -129,9 +116,6 @@ class ClientConnection(Connection, WebSocketClientProtocol):  # type: ignore[mis
 def _refusalOf(
     status: int, parts: Sequence[str], headers: Mapping[str, str]
 ) -> TunnelError:
-    """
-    Say what an HTTP status means to whoever wanted a WebSocket.
-    """
     said = " ".join(parts[1:])
     cure = _CURES.get(status, "")
     return TunnelError(

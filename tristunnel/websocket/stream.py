@@ -41,23 +41,14 @@ class ByteStream:
     # Receiver
 
     def opened(self, connection: Connection) -> None:
-        """
-        The protocol may speak.
-        """
         self._connection = connection
         self._protocol.makeConnection(self)
 
     def bytesReceived(self, data: bytes) -> None:
-        """
-        The protocol is spoken to.
-        """
         if data and not self.disconnecting and self._protocol is not None:
             self._protocol.dataReceived(data)
 
     def textReceived(self, text: bytes) -> None:
-        """
-        Text has no place in a byte stream.
-        """
         self._connection.fail(
             TunnelError("protocol-error", "this protocol goes in binary messages"),
             UNSUPPORTED,
@@ -72,15 +63,9 @@ class ByteStream:
             self._lost(reason)
 
     def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
-        """
-        The connection is gone.
-        """
         self._lost(reason)
 
     def _lost(self, reason: TunnelError | None) -> None:
-        """
-        Tell the protocol, once.
-        """
         protocol, self._protocol = self._protocol, None
         if protocol is not None:
             why: Exception = ConnectionDone()
@@ -90,31 +75,20 @@ class ByteStream:
 
     @property
     def gone(self) -> bool:
-        """
-        Whether the connection is over.
-        """
+        """Whether the connection is over."""
         return self._connection is None or bool(self._connection.gone)
 
     # ITransport
 
     def write(self, data: bytes) -> None:
-        """
-        Send bytes.
-        """
         if not self.disconnecting:
             self._connection.sendBytes(data)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
-        """
-        Send several pieces.
-        """
         for piece in data:
             self.write(piece)
 
     def loseConnection(self) -> None:
-        """
-        Close after what was written; hand on nothing that still comes.
-        """
         if not self.disconnecting:
             self.disconnecting = True
             self._connection.close()
@@ -123,64 +97,36 @@ class ByteStream:
                 self._connection.resumeReading()
 
     def abortConnection(self) -> None:
-        """
-        Cut the connection.
-        """
         self.disconnecting = True
         self._connection.abort()
 
     def stayQuiet(self, seconds: float) -> None:
-        """
-        Send no pings for a while, and expect none.
-        """
+        """Send no pings for a while, and expect none."""
         self._connection.stayQuiet(seconds)
 
     def bytesTaken(self) -> int | None:
-        """
-        How many bytes the far side has taken, or C{None} if nobody knows.
-        """
+        """How many bytes the far side has taken, or C{None} if nobody knows."""
         return bytesTaken(self._connection.transport)
 
     def getPeer(self) -> Any:
-        """
-        Who is at the far end.
-        """
         return self._connection.peerAddress
 
     def getHost(self) -> Any:
-        """
-        Where this end is.
-        """
         return self._connection.transport.getHost()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """
-        Have C{producer} paused while enough is held.
-        """
         self._connection.registerProducer(producer, streaming)
 
     def unregisterProducer(self) -> None:
-        """
-        Forget the producer.
-        """
         self._connection.unregisterProducer()
 
     # IPushProducer
 
     def pauseProducing(self) -> None:
-        """
-        Read no more for now.
-        """
         self._connection.pauseReading()
 
     def resumeProducing(self) -> None:
-        """
-        Read again.
-        """
         self._connection.resumeReading()
 
     def stopProducing(self) -> None:
-        """
-        Close.
-        """
         self.loseConnection()

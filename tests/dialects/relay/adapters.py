@@ -16,17 +16,11 @@ from typing import Any
 
 
 async def pipe(one: Any, other: Any) -> None:
-    """
-    Pass bytes from one WebSocket of the relay to another, empty messages too.
-    """
     while True:
         await other.send_bytes(await one.receive_bytes())
 
 
 def makeRelay() -> Any:
-    """
-    Make the relay: one host, one client, joined as soon as both are there.
-    """
     from fastapi import FastAPI, WebSocket
 
     app = FastAPI()
@@ -63,9 +57,6 @@ def makeRelay() -> Any:
 
 
 async def serveRelay() -> None:
-    """
-    Run the relay.
-    """
     import uvicorn
 
     config = uvicorn.Config(makeRelay(), port=0, log_level="warning")
@@ -87,9 +78,6 @@ async def toWebSocket(reader: asyncio.StreamReader, websocket: Any) -> None:
 
 
 async def toTCP(websocket: Any, writer: asyncio.StreamWriter) -> None:
-    """
-    Pass bytes from the relay to TCP.
-    """
     try:
         async for message in websocket:
             writer.write(message)
@@ -101,9 +89,6 @@ async def toTCP(websocket: Any, writer: asyncio.StreamWriter) -> None:
 async def adapt(
     url: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    """
-    Join a TCP connection to the relay.
-    """
     import websockets
 
     try:
@@ -116,19 +101,12 @@ async def adapt(
 
 
 async def hostAdapter(url: str, port: int) -> None:
-    """
-    The server's adapter, for one visitor after another.
-    """
     while True:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         await adapt(url, reader, writer)
 
 
 async def clientAdapter(url: str) -> None:
-    """
-    The client's adapter.
-    """
-
     async def come(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await adapt(url, reader, writer)
 

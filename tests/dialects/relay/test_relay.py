@@ -30,9 +30,7 @@ DATA = os.urandom(2_000_000)
 
 
 class RoomTests(WebSocketTestCase):
-    """
-    C{/host} and C{/client}, and rooms below.
-    """
+    """C{/host} and C{/client}, and rooms below."""
 
     async def test_pair(self) -> None:
         """
@@ -87,9 +85,7 @@ class RoomTests(WebSocketTestCase):
         await host.until(lambda it: it.data == b"x")
 
     async def test_rooms(self) -> None:
-        """
-        Rooms are apart.
-        """
+        """Rooms are apart."""
         await self.startServer()
         a, b = await self.open("/host/a"), await self.open("/host/b")
         guest = await self.open("/client/b")
@@ -98,18 +94,14 @@ class RoomTests(WebSocketTestCase):
         self.assertEqual(b"", bytes(a.data))
 
     async def test_badName(self) -> None:
-        """
-        A room's name is short and plain.
-        """
+        """A room's name is short and plain."""
         await self.startServer()
         for name in ("a" * 65, "a%20b", "a/b"):
             peer = await self.raw(f"/host/{name}")
             self.assertIn("404", peer.head)
 
     async def test_leavesEarly(self) -> None:
-        """
-        A host that leaves before its visitor came is not met.
-        """
+        """A host that leaves before its visitor came is not met."""
         await self.startServer()
         gone = await self.open("/host")
         gone.connection.close()
@@ -119,9 +111,7 @@ class RoomTests(WebSocketTestCase):
         await host.until(lambda it: it.data == b"hello")
 
     async def test_cut(self) -> None:
-        """
-        When one side is cut off, the other learns that it was no orderly end.
-        """
+        """When one side is cut off, the other learns that it was no orderly end."""
         await self.startServer()
         host, guest = await self.open("/host"), await self.open("/client")
         guest.connection.sendBytes(b"x")
@@ -131,9 +121,7 @@ class RoomTests(WebSocketTestCase):
         self.assertEqual("reset", host.reason)
 
     async def test_text(self) -> None:
-        """
-        Text is refused with a reason, and the other side hears of it.
-        """
+        """Text is refused with a reason, and the other side hears of it."""
         await self.startServer()
         host = await self.open("/host")
         peer = await self.raw("/client")
@@ -145,9 +133,7 @@ class RoomTests(WebSocketTestCase):
         self.assertEqual("protocol-error", host.reason)
 
     async def test_announced(self) -> None:
-        """
-        Who asks for it is told by an empty message that it was joined.
-        """
+        """Who asks for it is told by an empty message that it was joined."""
         await self.startServer()
         knows = await self.open("/host", subprotocols=[RELAY_SUBPROTOCOL])
         self.assertEqual(RELAY_SUBPROTOCOL, knows.connection.chosen)
@@ -170,16 +156,12 @@ class RoomTests(WebSocketTestCase):
 
 
 class OwnerTests(WebSocketTestCase):
-    """
-    Where clients are asked who they are.
-    """
+    """Where clients are asked who they are."""
 
     users = MappingProxyType({"one": "1", "two": "2"})
 
     async def test_hosts(self) -> None:
-        """
-        A room is its first host's; others may visit it and not host it.
-        """
+        """A room is its first host's; others may visit it and not host it."""
         await self.startServer()
         one = {"Authorization": basic("one", "1")}
         two = {"Authorization": basic("two", "2")}
@@ -192,9 +174,7 @@ class OwnerTests(WebSocketTestCase):
         await host.until(lambda it: it.data == b"hello")
 
     async def test_guestFirst(self) -> None:
-        """
-        A visitor who comes first does not own the room.
-        """
+        """A visitor who comes first does not own the room."""
         await self.startServer()
         two = {"Authorization": basic("two", "2")}
         one = {"Authorization": basic("one", "1")}
@@ -220,9 +200,7 @@ class OwnerTests(WebSocketTestCase):
 
 
 class MixedTests(WebSocketTestCase):
-    """
-    C{openTunnel} with C{via} and C{listener} C{ws}.
-    """
+    """C{openTunnel} with C{via} and C{listener} C{ws}."""
 
     async def openTunnel(self, **options: object) -> tuple[str, str]:
         """
@@ -235,9 +213,7 @@ class MixedTests(WebSocketTestCase):
         return uri, await self.tunnels.getTunnelAddress(caller, uri)
 
     async def test_tcpService(self) -> None:
-        """
-        A WebSocket visitor, as a browser has, of a raw TCP client.
-        """
+        """A WebSocket visitor, as a browser has, of a raw TCP client."""
         await self.startServer()
         uri, address = await self.openTunnel(via="tcp", listener="ws")
         self.assertTrue(address.startswith(f"ws://localhost:{self.serverPort}/client/"))
@@ -252,9 +228,7 @@ class MixedTests(WebSocketTestCase):
         self.assertTrue(bytes(client.data) == DATA)
 
     async def test_tcpVisitor(self) -> None:
-        """
-        A TCP visitor of a raw WebSocket client.
-        """
+        """A TCP visitor of a raw WebSocket client."""
         await self.startServer()
         uri, address = await self.openTunnel(via="ws")
         self.assertTrue(uri.startswith(f"ws://localhost:{self.serverPort}/host/"))
@@ -288,9 +262,7 @@ class MixedTests(WebSocketTestCase):
         self.assertEqual(b"question", bytes(host.data))
 
     async def test_afterTheEnd(self) -> None:
-        """
-        A tunnel that is over has no pages any more.
-        """
+        """A tunnel that is over has no pages any more."""
         await self.startServer()
         uri, address = await self.openTunnel(via="ws", listener="ws", visitors=2)
         caller = Caller(ANONYMOUS_IDENTITY, "localhost", self.serverPort)
@@ -304,9 +276,7 @@ class MixedTests(WebSocketTestCase):
         self.assertEqual(1, len(await self.tunnels.registry.tunnels()))
 
     async def test_port(self) -> None:
-        """
-        A path has no port.
-        """
+        """A path has no port."""
         await self.startServer()
         caller = Caller(ANONYMOUS_IDENTITY, "localhost", self.serverPort)
         opening = self.tunnels.openTunnel(
@@ -317,9 +287,7 @@ class MixedTests(WebSocketTestCase):
         self.assertEqual([], await self.tunnels.registry.tunnels())
 
     async def test_slowReader(self) -> None:
-        """
-        A visitor that stops reading holds the sender, not our memory.
-        """
+        """A visitor that stops reading holds the sender, not our memory."""
         await self.startServer()
         uri, address = await self.openTunnel(via="ws", listener="ws")
         host, guest = await self.open(uri), await self.open(address)
@@ -340,9 +308,7 @@ class MixedTests(WebSocketTestCase):
 
 
 class _Flood:
-    """
-    A producer that sends all it may.
-    """
+    """A producer that sends all it may."""
 
     def __init__(self, connection: Any, size: int) -> None:
         self.sent = 0
@@ -351,30 +317,22 @@ class _Flood:
         self._paused = True
 
     def resumeProducing(self) -> None:
-        """Send until told to stop."""
         self._paused = False
         while not self._paused and self.sent < self._size:
             self.sent += 65536
             self._connection.sendBytes(bytes(65536))
 
     def pauseProducing(self) -> None:
-        """Stop."""
         self._paused = True
 
     def stopProducing(self) -> None:
-        """Stop."""
         self._paused = True
 
 
 class AdapterTestCase(WebSocketTestCase):
-    """
-    A test with our own adapters.
-    """
+    """A test with our own adapters."""
 
     async def host(self, service: Service, path: str = "/host") -> RelayHostService:
-        """
-        Start the host's side, and wait until it waits at the relay.
-        """
         ready: Deferred[None] = Deferred()
 
         def told(event: tuple[Any, ...]) -> None:
@@ -412,9 +370,7 @@ class AdapterTestCase(WebSocketTestCase):
 
 
 class AdapterTests(AdapterTestCase):
-    """
-    Both sides of a relay as our client has them.
-    """
+    """Both sides of a relay as our client has them."""
 
     async def test_both(self) -> None:
         """
@@ -456,9 +412,7 @@ class AdapterTests(AdapterTestCase):
             await visitor.gone()
 
     async def test_noHost(self) -> None:
-        """
-        A visitor who leaves while no host is there leaves nothing behind.
-        """
+        """A visitor who leaves while no host is there leaves nothing behind."""
         await self.startServer()
         visitor = await self.visit(self.listen())
         while not await self.tunnels.registry.tunnels():
@@ -468,9 +422,7 @@ class AdapterTests(AdapterTestCase):
             await deferLater(self.reactor, 0.01)
 
     def test_visitorsURL(self) -> None:
-        """
-        Where visitors go is told by where the host is.
-        """
+        """Where visitors go is told by where the host is."""
         for host, visitors in (
             ("ws://h:1/host", "ws://h:1/client"),
             ("wss://h/x/host/room", "wss://h/x/client/room"),

@@ -83,44 +83,32 @@ class FakeConnection:
         self.closed = False
 
     def sendText(self, text: bytes) -> None:
-        """Keep it."""
         self.texts.append(text)
 
     def registerProducer(self, producer: object) -> None:
-        """Keep it."""
         self.producer = producer
 
     def pauseReading(self) -> None:
-        """Note it."""
         self.reading = False
 
     def resumeReading(self) -> None:
-        """Note it."""
         self.reading = True
 
     def fail(self, reason: TunnelError, code: int = 0) -> None:
-        """Note it."""
         self.failed = reason
 
     def close(self) -> None:
-        """Note it."""
         self.closed = True
 
     def messages(self) -> list[Any]:
-        """
-        What was written, as messages; and forget it.
-        """
         texts, self.texts = self.texts, []
         return [decodeMessage(text) for text in texts]
 
 
 class ServerSideTests(SynchronousTestCase):
-    """
-    The server's streams, in memory.
-    """
+    """The server's streams, in memory."""
 
     def setUp(self) -> None:
-        """Make them."""
         self.clock = Clock()
         self.connection = FakeConnection()
         self.side = VTunnelServerSide(
@@ -132,23 +120,15 @@ class ServerSideTests(SynchronousTestCase):
         )
 
     def open(self, port: int = 9000) -> RecordingEnd:
-        """
-        Let a visitor come.
-        """
         end = RecordingEnd()
         end.meet(self.side.open({"port": port}))
         return end
 
     def come(self, **fields: object) -> None:
-        """
-        Let a message come.
-        """
         self.side.messageArrived(decodeMessage(json.dumps(fields).encode()))
 
     def test_numbers(self) -> None:
-        """
-        Streams count up from 1, and say their port.
-        """
+        """Streams count up from 1, and say their port."""
         self.open(9000)
         self.open(9001)
         self.assertEqual(
@@ -157,9 +137,7 @@ class ServerSideTests(SynchronousTestCase):
         )
 
     def test_pieces(self) -> None:
-        """
-        Data goes in pieces as vtunnel's programs send it.
-        """
+        """Data goes in pieces as vtunnel's programs send it."""
         end = self.open()
         self.connection.messages()
         assert end.stream is not None
@@ -207,9 +185,7 @@ class ServerSideTests(SynchronousTestCase):
         self.assertEqual(b"a", bytes(other.taken))
 
     def test_unknownStream(self) -> None:
-        """
-        What comes for a stream that is over is counted, and no more.
-        """
+        """What comes for a stream that is over is counted, and no more."""
         self.come(type="data", stream_id=7, data="YQ==")
         self.come(type="close", stream_id=7)
         self.come(type="close")
@@ -217,12 +193,9 @@ class ServerSideTests(SynchronousTestCase):
 
 
 class ClientSideTests(SynchronousTestCase):
-    """
-    The client's session, in memory.
-    """
+    """The client's session, in memory."""
 
     def setUp(self) -> None:
-        """Make one, open."""
         self.reactor = MemoryReactorClock()
         self.seen = ClientNotes()
         self.connection = FakeConnection()
@@ -236,20 +209,14 @@ class ClientSideTests(SynchronousTestCase):
         self.session.opened(self.connection)
 
     def tearDown(self) -> None:
-        """End it; no timer is left."""
         self.session.connectionLost(None, Failure(TunnelError("reset")))
         self.assertEqual([], self.reactor.getDelayedCalls())
 
     def come(self, **fields: object) -> None:
-        """
-        Let a message come.
-        """
         self.session.textReceived(json.dumps(fields).encode())
 
     def test_asks(self) -> None:
-        """
-        It asks for its ports, and says that it is alive now and then.
-        """
+        """It asks for its ports, and says that it is alive now and then."""
         self.reactor.advance(30)
         self.assertEqual(
             [("listen", 9000), ("listen", 9001), ("ping", 0)],
@@ -271,17 +238,13 @@ class ClientSideTests(SynchronousTestCase):
         self.assertIn("said nothing for 60 s", self.session.lost.message)
 
     def test_speaksWithoutPong(self) -> None:
-        """
-        One that says anything else is not asked for what it may not know.
-        """
+        """One that says anything else is not asked for what it may not know."""
         self.come(type="listen_ok", port=9000)
         self.reactor.pump([1.0] * 300)
         self.assertIsNone(self.session.lost)
 
     def test_pongs(self) -> None:
-        """
-        One that has answered a ping is dead when it answers no more.
-        """
+        """One that has answered a ping is dead when it answers no more."""
         for _ in range(5):
             self.come(type="pong")
             self.reactor.pump([1.0] * 59)
@@ -294,9 +257,7 @@ class ClientSideTests(SynchronousTestCase):
         self.assertFalse(self.session.mute)
 
     def test_earlyServer(self) -> None:
-        """
-        From a server that does not answer, silence is consent.
-        """
+        """From a server that does not answer, silence is consent."""
         self.assertEqual([], self.seen.named("tunnelReady"))
         self.reactor.advance(ANSWER_TIME)
         self.assertEqual(
@@ -308,9 +269,7 @@ class ClientSideTests(SynchronousTestCase):
         )
 
     def test_laterServer(self) -> None:
-        """
-        A refused port is told, and asked for again.
-        """
+        """A refused port is told, and asked for again."""
         self.come(type="listen_ok", port=9000)
         self.come(type="listen_err", port=9001, error="address in use\n")
         self.reactor.advance(ANSWER_TIME)
@@ -324,9 +283,7 @@ class ClientSideTests(SynchronousTestCase):
         )
 
     def test_mistakes(self) -> None:
-        """
-        A server that counts wrong is left; data for nobody is not.
-        """
+        """A server that counts wrong is left; data for nobody is not."""
         self.come(type="data", stream_id=9, data="YQ==")
         self.come(type="something_new", port=1)
         self.assertIsNone(self.connection.failed)
@@ -335,33 +292,24 @@ class ClientSideTests(SynchronousTestCase):
         self.assertEqual("protocol-error", self.connection.failed.code.name)
 
     def test_unknownPort(self) -> None:
-        """
-        A visitor of a port that nobody asked for is turned away.
-        """
+        """A visitor of a port that nobody asked for is turned away."""
         self.connection.messages()
         self.come(type="connect", port=1, stream_id=1)
         self.assertEqual([("close", 0, 1)], [m[:3] for m in self.connection.messages()])
 
 
 class _NowhereEndpoint:
-    """
-    An endpoint that never connects.
-    """
+    """An endpoint that never connects."""
 
     def connect(self, factory: object) -> Deferred[Any]:
-        """Wait for ever."""
         return Deferred()
 
 
 class MuteTests(SynchronousTestCase):
-    """
-    The client as a service, at a server that says nothing.
-    """
+    """The client as a service, at a server that says nothing."""
 
     def test_once(self) -> None:
-        """
-        It is taken for dead once, and then for one that answers no pings.
-        """
+        """It is taken for dead once, and then for one that answers no pings."""
         clock = MemoryReactorClock()
         seen = ClientNotes()
 
@@ -387,12 +335,9 @@ class MuteTests(SynchronousTestCase):
 
 
 class RecordedTests(WebSocketTestCase):
-    """
-    The recorded exchange, with us in either role.
-    """
+    """The recorded exchange, with us in either role."""
 
     def setUp(self) -> None:
-        """Read it."""
         super().setUp()
         self.said: dict[str, list[bytes]] = {"client": [], "server": []}
         for line in readVectors("vtunnel-http-get"):
@@ -406,9 +351,6 @@ class RecordedTests(WebSocketTestCase):
         self.answer = decodeMessage(self.said["client"][1]).data
 
     def other(self, text: bytes) -> dict[str, Any]:
-        """
-        A message, without regard to how it is written.
-        """
         fields: dict[str, Any] = json.loads(text)
         return fields
 
@@ -444,9 +386,7 @@ class RecordedTests(WebSocketTestCase):
             await deferLater(self.reactor, 0.01)
 
     async def test_client(self) -> None:
-        """
-        We are the client: what we say is what the real one said.
-        """
+        """We are the client: what we say is what the real one said."""
         service = Service()
         forward = parseForward(
             self.reactor, f"{self.port}=127.0.0.1:{self.offer(service)}"
@@ -476,9 +416,7 @@ class RecordedTests(WebSocketTestCase):
 
 
 class _Upgraded:
-    """
-    The server's side of an upgraded conversation, by hand.
-    """
+    """The server's side of an upgraded conversation, by hand."""
 
     def __init__(self, talk: Talk) -> None:
         self._talk = talk
@@ -497,30 +435,20 @@ class _Upgraded:
 
     @property
     def texts(self) -> list[bytes]:
-        """
-        The messages that came.
-        """
         from tests.websocket.frames import readFrames
 
         frames = readFrames(bytes(self._talk.data).partition(b"\r\n\r\n")[2])
         return [each.payload for each in frames if each.opcode == TEXT]
 
     def has(self, count: int) -> Deferred[Talk]:
-        """
-        Wait for messages.
-        """
         return self._talk.until(lambda talk: len(self.texts) >= count)
 
 
 class BothTests(WebSocketTestCase):
-    """
-    Our client at our server.
-    """
+    """Our client at our server."""
 
     async def test_four(self) -> None:
-        """
-        Four listeners at once, each with its own service.
-        """
+        """Four listeners at once, each with its own service."""
         await self.startServer()
         services = [Service(b"%d" % n) for n in range(4)]
         await startVTunnel(self, *services)
@@ -530,9 +458,7 @@ class BothTests(WebSocketTestCase):
             self.assertEqual(b"%d" % number, bytes(visitor.data))
 
     async def test_hundred(self) -> None:
-        """
-        A hundred visitors at once; each gets its own answer.
-        """
+        """A hundred visitors at once; each gets its own answer."""
         await self.startServer()
         service = Service()
         port = await startVTunnel(self, service)
@@ -550,9 +476,7 @@ class BothTests(WebSocketTestCase):
             )
 
     async def test_closes(self) -> None:
-        """
-        Closing in every order loses nothing, and leaves nothing behind.
-        """
+        """Closing in every order loses nothing, and leaves nothing behind."""
         await self.startServer()
         service = Service()
         port = await startVTunnel(self, service)
@@ -582,9 +506,7 @@ class BothTests(WebSocketTestCase):
         self.assertEqual({}, session.multiplexer.streams)
 
     async def test_lastBytes(self) -> None:
-        """
-        A service that answers and closes at once is heard to the end.
-        """
+        """A service that answers and closes at once is heard to the end."""
         await self.startServer()
         service = Service()
         port = await startVTunnel(self, service)
@@ -614,9 +536,7 @@ class BothTests(WebSocketTestCase):
         self.assertEqual(CLOSE, close.opcode)
 
     async def test_takenBeside(self) -> None:
-        """
-        A session that serves something else goes on.
-        """
+        """A session that serves something else goes on."""
         await self.startServer()
         taken, free = self.offer(Service()), freePort()
         peer = await self.raw()
@@ -675,7 +595,4 @@ class BothTests(WebSocketTestCase):
 
 
 def _over(talk: Talk | RawPeer) -> bool:
-    """
-    Whether the other side has ended a conversation.
-    """
     return talk.eof or talk.lost is not None

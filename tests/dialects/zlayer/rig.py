@@ -56,65 +56,46 @@ class FakeConnection:
         self.canSend = True
 
     def sendWhole(self, data: bytes) -> None:
-        """Keep it."""
         self.written.append(data)
 
     sendBytes = sendWhole
 
     def sendEmpty(self) -> None:
-        """Keep it."""
         self.sendWhole(b"")
 
     def registerProducer(self, producer: object) -> None:
-        """Keep it."""
         self.producer = producer
 
     def pauseReading(self) -> None:
-        """Note it."""
         self.paused = True
 
     def resumeReading(self) -> None:
-        """Note it."""
         self.paused = False
 
     def close(self) -> None:
-        """Note it."""
         self.closed = True
         self.canSend = False
 
     def fail(self, reason: TunnelError, code: int = 0) -> None:
-        """Note it."""
         self.failed = self.failed or reason
         self.canSend = False
 
     def messages(self) -> list[Message]:
-        """
-        What was written; and forget it.
-        """
         written, self.written = self.written, []
         return [decodeMessage(data) for data in written]
 
 
 class Peer(Recorder):
-    """
-    A zlayer client that a test writes by hand.
-    """
+    """A zlayer client that a test writes by hand."""
 
     def say(self, message: Message) -> None:
-        """
-        Send a message.
-        """
         self.connection.sendWhole(encodeMessage(message))
 
     def opened(self, connection: Any) -> None:
-        """Have messages whole."""
         connection.wholeUpTo = 65536
         super().opened(connection)
 
     def heard(self, kind: type[Message]) -> list[Any]:
-        """
-        The messages of a kind that came.
-        """
         return [
             message
             for message in map(decodeMessage, self.messages)
@@ -132,25 +113,17 @@ class Peer(Recorder):
 
 
 class ZLayerTestCase(WebSocketTestCase):
-    """
-    A test with a whole server.
-    """
+    """A test with a whole server."""
 
     path = "/tunnel/v1"
 
     async def startServer(self, *args: Any, **named: Any) -> TunnelServerService:
-        """
-        Start a server that has UDP, too, and gives out any port.
-        """
         server = await super().startServer(*args, **named)
         self.tunnels.listeners["udp"] = UDPListeners(self.reactor, "127.0.0.1")
         self.sessions.zlayer.ports = None
         return server
 
     async def peer(self, path: str = "", receiver: Recorder | None = None) -> Peer:
-        """
-        Open a WebSocket.
-        """
         peer = receiver or Peer()
         endpoint: Any = self.server(path or self.path).endpoint
         await endpoint.open(peer)
@@ -158,9 +131,6 @@ class ZLayerTestCase(WebSocketTestCase):
         return peer  # type: ignore[return-value]
 
     async def loggedIn(self, token: str = "token") -> Peer:
-        """
-        Connect as a client and log in.
-        """
         peer = await self.peer()
         peer.say(Auth(token, CLIENT_ID))
         await peer.next(AuthOk)
@@ -237,9 +207,6 @@ class ZLayerTestCase(WebSocketTestCase):
         return notes.named(name)[count - 1]
 
     def party(self, make: Callable[..., Party], *args: Any) -> Party:
-        """
-        Make somebody who sends datagrams.
-        """
         party = make(self.reactor, *args)
         self.addCleanup(party.port.close)
         return party

@@ -51,14 +51,11 @@ from tristunnel.wire.zlayer import (
 
 
 class ClientCase(SynchronousTestCase):
-    """
-    A session in memory.
-    """
+    """A session in memory."""
 
     forwards: tuple[str, ...] = ("ssh=127.0.0.1:22", "2222=127.0.0.1:80")
 
     def setUp(self) -> None:
-        """Make it."""
         self.clock = MemoryReactorClock()
         self.seen = ClientNotes()
         self.opened: list[tuple[UUID, Any, Deferred[object]]] = []
@@ -74,41 +71,27 @@ class ClientCase(SynchronousTestCase):
         self.session.opened(self.connection)
 
     def openData(self, connection: UUID, receiver: Any) -> Deferred[object]:
-        """Keep it."""
         opening: Deferred[object] = Deferred()
         self.opened.append((connection, receiver, opening))
         return opening
 
     def hear(self, *messages: Message) -> None:
-        """
-        Have messages arrive.
-        """
         for message in messages:
             self.session.bytesReceived(encodeMessage(message))
 
     def enter(self) -> None:
-        """
-        Be let in.
-        """
         self.connection.messages()
         self.hear(AuthOk(uuid4()))
 
     def whyOver(self) -> TunnelError:
-        """
-        The reason of the end.
-        """
         return self.successResultOf(self.session.whenOver())
 
 
 class HandshakeTests(ClientCase):
-    """
-    Coming in.
-    """
+    """Coming in."""
 
     def test_auth(self) -> None:
-        """
-        The token comes first, and services when it was accepted, in order.
-        """
+        """The token comes first, and services when it was accepted, in order."""
         (auth,) = self.connection.messages()
         assert isinstance(auth, Auth)
         self.assertEqual(auth.token, "t")
@@ -120,46 +103,34 @@ class HandshakeTests(ClientCase):
         self.assertEqual(self.seen.named("acknowledged"), [("zlayer",)])
 
     def test_refused(self) -> None:
-        """
-        A refusal of the token is the end.
-        """
+        """A refusal of the token is the end."""
         self.hear(AuthFail("Authentication error: no"))
         self.assertTrue(self.session.refused)
         self.assertEqual(self.whyOver().code.name, "auth-refused")
         self.assertTrue(self.whyOver().code.permanent)
 
     def test_inUse(self) -> None:
-        """
-        A token that is in use may be free soon.
-        """
+        """A token that is in use may be free soon."""
         self.hear(AuthFail("Token already in use"))
         self.assertFalse(self.whyOver().code.permanent)
 
     def test_ourRefusal(self) -> None:
-        """
-        Our own server's reasons have their codes again.
-        """
+        """Our own server's reasons have their codes again."""
         self.hear(AuthFail("1000 clients are connected [limit-reached]"))
         self.assertEqual(self.whyOver().code.name, "limit-reached")
 
     def test_noAnswer(self) -> None:
-        """
-        A server that says nothing is no zlayer server.
-        """
+        """A server that says nothing is no zlayer server."""
         self.clock.advance(AUTH_TIME)
         self.assertEqual(self.whyOver().code.name, "handshake-timeout")
 
     def test_somethingElse(self) -> None:
-        """
-        Nor is one that says something else.
-        """
+        """Nor is one that says something else."""
         self.hear(Heartbeat(1))
         self.assertEqual(self.whyOver().code.name, "protocol-error")
 
     def test_lost(self) -> None:
-        """
-        The end of the connection is the session's, and no timer is left.
-        """
+        """The end of the connection is the session's, and no timer is left."""
         self.enter()
         self.session.connectionLost(None, Failure(TunnelError("reset")))
         self.assertEqual(self.whyOver().code.name, "session-lost")
@@ -167,27 +138,19 @@ class HandshakeTests(ClientCase):
 
 
 class SessionTests(ClientCase):
-    """
-    A session that was let in.
-    """
+    """A session that was let in."""
 
     def setUp(self) -> None:
-        """Enter."""
         super().setUp()
         self.enter()
         self.connection.messages()
         self.ids = [uuid4(), uuid4()]
 
     def register(self) -> None:
-        """
-        Have both services open.
-        """
         self.hear(*map(RegisterOk, self.ids))
 
     def test_registered(self) -> None:
-        """
-        A service whose port we chose has an address.
-        """
+        """A service whose port we chose has an address."""
         self.register()
         self.assertEqual(
             self.seen.named("tunnelReady"),
@@ -198,9 +161,7 @@ class SessionTests(ClientCase):
         )
 
     def test_notRegistered(self) -> None:
-        """
-        A refused service is asked for again, unless that is of no use.
-        """
+        """A refused service is asked for again, unless that is of no use."""
         self.hear(
             RegisterFail("Registry error: port 22 is not available"),
             RegisterFail("outside [port-not-permitted]"),
@@ -213,9 +174,7 @@ class SessionTests(ClientCase):
         self.assertEqual(self.connection.messages(), [])
 
     def test_heartbeat(self) -> None:
-        """
-        A heartbeat is answered with its own time.
-        """
+        """A heartbeat is answered with its own time."""
         self.hear(Heartbeat(0x0102030405060708))
         self.assertEqual(
             self.connection.written,
@@ -223,25 +182,19 @@ class SessionTests(ClientCase):
         )
 
     def test_disconnect(self) -> None:
-        """
-        The server ends the session with a reason.
-        """
+        """The server ends the session with a reason."""
         self.hear(Disconnect("idle timeout"))
         self.assertEqual(self.whyOver().message, "the server says: idle timeout")
         self.assertFalse(self.session.refused)
 
     def test_strayAnswer(self) -> None:
-        """
-        An answer to nothing breaks the protocol.
-        """
+        """An answer to nothing breaks the protocol."""
         self.register()
         self.hear(RegisterOk(uuid4()))
         self.assertEqual(self.whyOver().code.name, "protocol-error")
 
     def test_unknownService(self) -> None:
-        """
-        A visitor of no service of ours is turned away.
-        """
+        """A visitor of no service of ours is turned away."""
         visitor = uuid4()
         self.hear(Connect(uuid4(), visitor, "192.0.2.1:1"))
         self.assertEqual(
@@ -250,9 +203,7 @@ class SessionTests(ClientCase):
         )
 
     def test_goingAway(self) -> None:
-        """
-        So is one who comes when we are about to stop.
-        """
+        """So is one who comes when we are about to stop."""
         self.register()
         self.session.goAway(TunnelError("shutting-down"))
         visitor = uuid4()
@@ -279,9 +230,7 @@ class SessionTests(ClientCase):
         self.assertEqual(self.session.streams(), 1)
 
     def test_crowd(self) -> None:
-        """
-        So many visitors may be there.
-        """
+        """So many visitors may be there."""
         self.session._limits = Limits(streams=2)
         self.register()
         for _ in range(3):
@@ -297,9 +246,7 @@ class SessionTests(ClientCase):
         self.assertEqual(self.connection.messages(), [])
 
     def test_forgotten(self) -> None:
-        """
-        Nothing is kept of visitors who have left, however many they were.
-        """
+        """Nothing is kept of visitors who have left, however many they were."""
         self.register()
         for number in range(500):
             self.hear(Connect(self.ids[0], uuid4(), "192.0.2.1:1"))
@@ -309,9 +256,7 @@ class SessionTests(ClientCase):
         self.assertLessEqual(len(self.session._announced), SWEEP)
 
     def test_noService(self) -> None:
-        """
-        A service that is not reached is told of.
-        """
+        """A service that is not reached is told of."""
         self.register()
         visitor = uuid4()
         self.hear(Connect(self.ids[0], visitor, "192.0.2.1:1"))
@@ -325,25 +270,19 @@ class SessionTests(ClientCase):
         self.assertEqual(self.opened, [])
 
     def test_dataFails(self) -> None:
-        """
-        A data connection that is not opened ends the one to the service.
-        """
+        """A data connection that is not opened ends the one to the service."""
         self.test_visitor()
         self.opened[0][2].errback(Failure(TunnelError("session-lost", "404")))
         self.assertEqual(self.session.streams(), 0)
         self.assertEqual(len(self.seen.named("serviceGone")), 1)
 
     def test_text(self) -> None:
-        """
-        Text is not spoken.
-        """
+        """Text is not spoken."""
         self.session.textReceived(b"hello")
         self.assertEqual(self.whyOver().code.name, "protocol-error")
 
     def test_close(self) -> None:
-        """
-        A close waits for nobody.
-        """
+        """A close waits for nobody."""
         self.test_visitor()
         self.opened[0][2].addErrback(lambda failure: None)
         self.session.close()
@@ -351,16 +290,12 @@ class SessionTests(ClientCase):
 
 
 class GarbageTests(SynchronousTestCase):
-    """
-    Whatever a server says.
-    """
+    """Whatever a server says."""
 
     @settings(deadline=None, max_examples=200)
     @given(st.lists(st.binary(max_size=80), max_size=6), st.booleans())
     def test_garbage(self, messages: list[bytes], loggedIn: bool) -> None:
-        """
-        The session goes on or ends with a reason.
-        """
+        """The session goes on or ends with a reason."""
         session = ZLayerClientSession(Clock(), [], "t", lambda c, r: Deferred())
         connection = FakeConnection()
         session.opened(connection)
@@ -375,14 +310,9 @@ class GarbageTests(SynchronousTestCase):
 
 
 class OptionTests(SynchronousTestCase):
-    """
-    The command line.
-    """
+    """The command line."""
 
     def parse(self, *arguments: str, token: str = "t") -> Options:
-        """
-        Read one.
-        """
         options = Options()
         with patch.dict("os.environ", {"TRISTUNNEL_TOKEN": token}):
             options.parseOptions(
@@ -391,9 +321,7 @@ class OptionTests(SynchronousTestCase):
         return options
 
     def test_forwards(self) -> None:
-        """
-        Services have names, ports or both protocols.
-        """
+        """Services have names, ports or both protocols."""
         options = self.parse(
             "--forward", "ssh=localhost:22", "--forward", "udp/53=localhost:5353"
         )
@@ -403,25 +331,19 @@ class OptionTests(SynchronousTestCase):
         )
 
     def test_token(self) -> None:
-        """
-        Without a token there is no session.
-        """
+        """Without a token there is no session."""
         error = self.assertRaises(UsageError, self.parse, token="")
         self.assertIn("TRISTUNNEL_TOKEN", str(error))
 
     def test_tokenOf(self) -> None:
-        """
-        A name and a secret make one token.
-        """
+        """A name and a secret make one token."""
         self.assertEqual(tokenOf({"id": "laptop", "secret": "s"}), "laptop:s")
         self.assertEqual(tokenOf({"token": "t", "id": "x"}), "t")
         self.assertRaises(TunnelError, tokenOf, {"id": "laptop"})
         self.assertRaises(TunnelError, tokenOf, {"token": "t" * 5000})
 
     def test_backoff(self) -> None:
-        """
-        The client comes back after 5 s, doubling to 60 s.
-        """
+        """The client comes back after 5 s, doubling to 60 s."""
         for failures, bound in enumerate((5, 10, 20, 40, 60, 60, 60)):
             self.assertTrue(bound <= backoff(failures) <= bound * 1.1)
         self.assertTrue(100 <= backoff(0, 100.0) <= 110)

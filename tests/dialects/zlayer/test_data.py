@@ -23,9 +23,7 @@ from tristunnel.wire.framed import MAX_DATAGRAM
 
 
 class Connection(FakeConnection):
-    """
-    A connection with a clock.
-    """
+    """A connection with a clock."""
 
     def __init__(self, chosen: str = "") -> None:
         super().__init__()
@@ -37,16 +35,11 @@ class Connection(FakeConnection):
 
 
 class DataEndTests(SynchronousTestCase):
-    """
-    Bytes.
-    """
+    """Bytes."""
 
     def make(
         self, chosen: str = "", patient: bool = False
     ) -> tuple[DataEnd, Connection, RecordingEnd]:
-        """
-        Make an end that is joined to one in memory.
-        """
         end, connection, peer = DataEnd(patient=patient), Connection(chosen), None
         end.opened(connection)  # type: ignore[arg-type]
         peer = RecordingEnd()
@@ -70,9 +63,7 @@ class DataEndTests(SynchronousTestCase):
         self.assertTrue(connection.closed)
 
     def test_readsOn(self) -> None:
-        """
-        After the last byte the close is still read.
-        """
+        """After the last byte the close is still read."""
         end, connection, _ = self.make(DATA_SUBPROTOCOL)
         end.pauseReading()
         self.assertTrue(connection.paused)
@@ -80,9 +71,7 @@ class DataEndTests(SynchronousTestCase):
         self.assertFalse(connection.paused)
 
     def test_others(self) -> None:
-        """
-        For others an empty message says nothing, and our end closes.
-        """
+        """For others an empty message says nothing, and our end closes."""
         end, connection, peer = self.make()
         end.bytesReceived(b"")
         self.assertFalse(peer.finishes)
@@ -91,9 +80,7 @@ class DataEndTests(SynchronousTestCase):
         self.assertTrue(connection.closed)
 
     def test_patience(self) -> None:
-        """
-        Where a close would cut off the answer, it waits for that.
-        """
+        """Where a close would cut off the answer, it waits for that."""
         end, connection, peer = self.make(patient=True)
         end.finish()
         connection.reactor.advance(LINGER - 1)
@@ -108,18 +95,14 @@ class DataEndTests(SynchronousTestCase):
         self.assertEqual(bytes(peer.taken), b"answermore")
 
     def test_patienceOver(self) -> None:
-        """
-        A break ends the waiting.
-        """
+        """A break ends the waiting."""
         end, connection, _ = self.make(patient=True)
         end.finish()
         end.reset(TunnelError("reset"))
         self.assertEqual(connection.reactor.getDelayedCalls(), [])
 
     def test_breakOff(self) -> None:
-        """
-        Both ends hear of it.
-        """
+        """Both ends hear of it."""
         end, connection, peer = self.make()
         end.breakOff(TunnelError("shutting-down"))
         self.assertIsNotNone(connection.failed)
@@ -127,9 +110,7 @@ class DataEndTests(SynchronousTestCase):
 
 
 class Sink:
-    """
-    A L{DatagramEnd<tristunnel.interfaces.DatagramEnd>} that keeps what it gets.
-    """
+    """A L{DatagramEnd<tristunnel.interfaces.DatagramEnd>} that keeps what it gets."""
 
     received = dropped = 0
 
@@ -138,25 +119,19 @@ class Sink:
         self.over: list[Any] = []
 
     def send(self, datagram: bytes) -> None:
-        """Keep it."""
         self.sent.append(datagram)
 
     def finish(self) -> None:
-        """Note it."""
         self.over.append(None)
 
     def reset(self, reason: TunnelError) -> None:
-        """Note it."""
         self.over.append(reason.code.name)
 
 
 class DataFlowTests(SynchronousTestCase):
-    """
-    Datagrams.
-    """
+    """Datagrams."""
 
     def setUp(self) -> None:
-        """Make a flow."""
         self.flow = DataFlow(lambda flow: None)
         self.connection = Connection()
         self.flow.opened(self.connection)  # type: ignore[arg-type]
@@ -164,18 +139,14 @@ class DataFlowTests(SynchronousTestCase):
         self.flow.join(self.sink, lambda reason: None)  # type: ignore[arg-type]
 
     def test_whole(self) -> None:
-        """
-        Messages come whole, up to the largest datagram.
-        """
+        """Messages come whole, up to the largest datagram."""
         self.assertEqual(self.connection.wholeUpTo, MAX_DATAGRAM)
         self.flow.bytesReceived(b"a")
         self.flow.bytesReceived(b"")
         self.assertEqual(self.sink.sent, [b"a", b""])
 
     def test_congestion(self) -> None:
-        """
-        What the way does not take waits, and is dropped when that is too much.
-        """
+        """What the way does not take waits, and is dropped when that is too much."""
         self.flow.pauseProducing()
         many = HELD_BYTES // 1024 + 5
         for _ in range(many):
@@ -188,9 +159,7 @@ class DataFlowTests(SynchronousTestCase):
         self.assertEqual(self.connection.written[-1], b"next")
 
     def test_end(self) -> None:
-        """
-        The end of either side is the other's; what waited counts as dropped.
-        """
+        """The end of either side is the other's; what waited counts as dropped."""
         self.flow.pauseProducing()
         self.flow.send(b"x")
         self.flow.closeReceived(None)
@@ -201,8 +170,6 @@ class DataFlowTests(SynchronousTestCase):
         self.assertTrue(self.connection.closed)
 
     def test_text(self) -> None:
-        """
-        Text is no datagram.
-        """
+        """Text is no datagram."""
         self.flow.textReceived(b"x")
         self.assertEqual(self.sink.over, ["protocol-error"])

@@ -38,15 +38,10 @@ from tristunnel.wire.zlayer import (
 
 
 class ControlTests(ZLayerTestCase):
-    """
-    What a client by hand sees of the server.
-    """
+    """What a client by hand sees of the server."""
 
     async def test_login(self) -> None:
-        """
-        A client with a token is let in and is among the sessions, by its
-        dialect.
-        """
+        """A client with a token is let in and is among the sessions, by its dialect."""
         await self.startServer()
         await self.loggedIn()
         self.assertEqual(self.notes.named("clientConnected")[0][1], "zlayer")
@@ -54,9 +49,7 @@ class ControlTests(ZLayerTestCase):
         self.assertEqual(client.dialect, "zlayer")
 
     async def test_fragments(self) -> None:
-        """
-        A message that comes in several frames is one message.
-        """
+        """A message that comes in several frames is one message."""
         await self.startServer()
         peer = await self.peer()
         data = bytes.fromhex("01 00000013 0001 74") + CLIENT_ID.bytes
@@ -129,9 +122,7 @@ class ControlTests(ZLayerTestCase):
             await data.until(lambda it: it.data == b"hello")
 
     async def test_dataOnce(self) -> None:
-        """
-        A connection's id is good for one connection, and nobody else's is.
-        """
+        """A connection's id is good for one connection, and nobody else's is."""
         await self.startServer()
         peer = await self.loggedIn()
         _, port = await self.register(peer)
@@ -144,7 +135,6 @@ class ControlTests(ZLayerTestCase):
             self.assertIn("404", error.message)
 
     def _opening(self, path: str) -> Any:
-        """Open a WebSocket that is refused."""
         endpoint: Any = self.server(path).endpoint
         return endpoint.open(Recorder())
 
@@ -164,9 +154,7 @@ class ControlTests(ZLayerTestCase):
         self.assertEqual(gone, (0, 0, "service-unreachable"))
 
     async def test_connectFailOfAnother(self) -> None:
-        """
-        A client cannot turn another's visitors away.
-        """
+        """A client cannot turn another's visitors away."""
         await self.startServer()
         peer, other = await self.loggedIn("a"), await self.loggedIn("b")
         _, port = await self.register(peer)
@@ -177,9 +165,7 @@ class ControlTests(ZLayerTestCase):
         self.assertEqual(len(self.sessions.zlayer), 1)
 
     async def test_visitorLeaves(self) -> None:
-        """
-        Nobody is waited for who has left.
-        """
+        """Nobody is waited for who has left."""
         await self.startServer()
         peer = await self.loggedIn()
         _, port = await self.register(peer)
@@ -194,9 +180,7 @@ class ControlTests(ZLayerTestCase):
         )
 
     async def test_unregister(self) -> None:
-        """
-        A service that is taken back has no port any more; the session goes on.
-        """
+        """A service that is taken back has no port any more; the session goes on."""
         await self.startServer()
         peer = await self.loggedIn()
         service, _ = await self.register(peer)
@@ -221,9 +205,7 @@ class ControlTests(ZLayerTestCase):
         self.assertEqual(len(await self.tunnels.registry.tunnels()), 2)
 
     async def test_ports(self) -> None:
-        """
-        Ports come from zlayer's range; one outside it is refused.
-        """
+        """Ports come from zlayer's range; one outside it is refused."""
         await self.startServer()
         self.sessions.zlayer.ports = PortRange(((30000, 31000),))
         peer = await self.loggedIn()
@@ -250,9 +232,7 @@ class ControlTests(ZLayerTestCase):
         self.assertIn("[ports-exhausted]", refusal.reason)
 
     async def test_services(self) -> None:
-        """
-        A client may have so many services.
-        """
+        """A client may have so many services."""
         await self.startServer()
         self.tunnels.rights.services = 2
         peer = await self.loggedIn()
@@ -262,9 +242,7 @@ class ControlTests(ZLayerTestCase):
         self.assertEqual(len(await self.tunnels.registry.tunnels()), 2)
 
     async def test_clients(self) -> None:
-        """
-        So many clients may be there.
-        """
+        """So many clients may be there."""
         await self.startServer()
         self.tunnels.clients.limit = 1
         await self.loggedIn("a")
@@ -274,9 +252,7 @@ class ControlTests(ZLayerTestCase):
         await peer.gone()
 
     async def test_inUse(self) -> None:
-        """
-        A token has one session, until that is over.
-        """
+        """A token has one session, until that is over."""
         await self.startServer()
         first = await self.loggedIn()
         second = await self.peer()
@@ -288,9 +264,7 @@ class ControlTests(ZLayerTestCase):
         await self.loggedIn()
 
     async def test_expectedAuth(self) -> None:
-        """
-        Who begins with something else is told so.
-        """
+        """Who begins with something else is told so."""
         await self.startServer()
         peer = await self.peer()
         peer.say(Register("web", 0, 80, 0))
@@ -299,9 +273,7 @@ class ControlTests(ZLayerTestCase):
         self.assertEqual(peer.reason, "protocol-error")
 
     async def test_emptyToken(self) -> None:
-        """
-        No token at all is refused, where anybody may come, too.
-        """
+        """No token at all is refused, where anybody may come, too."""
         await self.startServer()
         peer = await self.peer()
         peer.say(Auth("", CLIENT_ID))
@@ -323,9 +295,7 @@ class ControlTests(ZLayerTestCase):
             self.assertEqual(await self.tunnels.registry.tunnels(), [])
 
     async def test_oversized(self) -> None:
-        """
-        So does one that is too long.
-        """
+        """So does one that is too long."""
         await self.startServer()
         peer = await self.loggedIn()
         peer.connection.sendWhole(b"\x10" + bytes(65536))
@@ -333,9 +303,7 @@ class ControlTests(ZLayerTestCase):
         self.assertIn("longer than the 65536", str(peer.lost))
 
     async def test_text(self) -> None:
-        """
-        So does text.
-        """
+        """So does text."""
         await self.startServer()
         peer = await self.loggedIn()
         peer.connection.sendText(b"hello")
@@ -343,9 +311,7 @@ class ControlTests(ZLayerTestCase):
         await peer.gone()
 
     async def test_serversMessage(self) -> None:
-        """
-        So does one that only a server sends.
-        """
+        """So does one that only a server sends."""
         await self.startServer()
         peer = await self.loggedIn()
         peer.say(AuthFail("?"))
@@ -353,9 +319,7 @@ class ControlTests(ZLayerTestCase):
         await peer.gone()
 
     async def test_closed(self) -> None:
-        """
-        When its last tunnel is closed by somebody else, the session ends.
-        """
+        """When its last tunnel is closed by somebody else, the session ends."""
         await self.startServer()
         peer = await self.loggedIn()
         await self.register(peer)
@@ -365,9 +329,7 @@ class ControlTests(ZLayerTestCase):
         await peer.gone()
 
     async def test_stop(self) -> None:
-        """
-        A server that stops says so.
-        """
+        """A server that stops says so."""
         server = await self.startServer()
         peer = await self.loggedIn()
         await self.register(peer)
@@ -376,9 +338,7 @@ class ControlTests(ZLayerTestCase):
         await peer.gone()
 
     async def test_timeout(self) -> None:
-        """
-        A client must log in within the time for handshakes.
-        """
+        """A client must log in within the time for handshakes."""
         await self.startServer(timeout=0.05)
         peer = await self.peer()
         await peer.gone()
@@ -386,16 +346,12 @@ class ControlTests(ZLayerTestCase):
 
 
 class AuthTests(ZLayerTestCase):
-    """
-    A server that asks who its clients are.
-    """
+    """A server that asks who its clients are."""
 
     users: Mapping[str, str] = {"laptop": "secret"}
 
     async def test_wrong(self) -> None:
-        """
-        A wrong token is refused in the dialect's way.
-        """
+        """A wrong token is refused in the dialect's way."""
         await self.startServer()
         peer = await self.peer()
         peer.say(Auth("laptop:wrong", CLIENT_ID))
@@ -403,18 +359,14 @@ class AuthTests(ZLayerTestCase):
         await peer.gone()
 
     async def test_right(self) -> None:
-        """
-        A name and a secret are a token, too.
-        """
+        """A name and a secret are a token, too."""
         await self.startServer()
         await self.loggedIn("laptop:secret")
         (client,) = self.tunnels.clients
         self.assertEqual(client.identity.name, "laptop")
 
     async def test_clientStops(self) -> None:
-        """
-        Our client makes no more attempts with a wrong token.
-        """
+        """Our client makes no more attempts with a wrong token."""
         await self.startServer()
         refused: list[TunnelError] = []
         client = ZLayerClientService(
@@ -433,14 +385,10 @@ class AuthTests(ZLayerTestCase):
 
 
 class StreamTests(ZLayerTestCase):
-    """
-    Our server and our client.
-    """
+    """Our server and our client."""
 
     async def test_bothWays(self) -> None:
-        """
-        Bytes pass both ways, and each direction ends apart.
-        """
+        """Bytes pass both ways, and each direction ends apart."""
         await self.startServer()
         service = Service(b"hello ")
         (port,) = await self.startClient(f"web=127.0.0.1:{self.offer(service)}")
@@ -458,9 +406,7 @@ class StreamTests(ZLayerTestCase):
         self.assertEqual(gone, (8, 12, ""))
 
     async def test_bulk(self) -> None:
-        """
-        Many bytes arrive whole, both ways at once.
-        """
+        """Many bytes arrive whole, both ways at once."""
         await self.startServer()
         service = Service()
         (port,) = await self.startClient(f"web=127.0.0.1:{self.offer(service)}")
@@ -474,9 +420,7 @@ class StreamTests(ZLayerTestCase):
         self.assertTrue(arrival.data == there and visitor.data == back)
 
     async def test_many(self) -> None:
-        """
-        Many visitors come at once.
-        """
+        """Many visitors come at once."""
         await self.startServer()
         service = Service()
         (port,) = await self.startClient(f"web=127.0.0.1:{self.offer(service)}")
@@ -495,9 +439,7 @@ class StreamTests(ZLayerTestCase):
             self.assertEqual(visitor.data, b"%d" % number)
 
     async def test_nobodyThere(self) -> None:
-        """
-        A service that is not there is an answer, not a silence.
-        """
+        """A service that is not there is an answer, not a silence."""
         await self.startServer()
         (port,) = await self.startClient(f"web=127.0.0.1:{freePort()}")
         visitor = await self.visit(port)
@@ -506,9 +448,7 @@ class StreamTests(ZLayerTestCase):
         self.assertEqual(gone[2], "service-refused")
 
     async def test_reset(self) -> None:
-        """
-        A break on one side is one on the other.
-        """
+        """A break on one side is one on the other."""
         await self.startServer()
         service = Service()
         (port,) = await self.startClient(f"web=127.0.0.1:{self.offer(service)}")
@@ -537,9 +477,7 @@ class StreamTests(ZLayerTestCase):
         await arrival.has(5)
 
     async def test_tunnelClosed(self) -> None:
-        """
-        A tunnel that is closed breaks its streams.
-        """
+        """A tunnel that is closed breaks its streams."""
         await self.startServer()
         service = Service()
         port, _ = await self.startClient(
@@ -551,9 +489,7 @@ class StreamTests(ZLayerTestCase):
         await gatherResults([visitor.gone(), arrival.gone()])
 
     async def test_named(self) -> None:
-        """
-        A service is found by its name.
-        """
+        """A service is found by its name."""
         await self.startServer()
         service = Service()
         await self.startClient(f"ssh=127.0.0.1:{self.offer(service)}")
@@ -564,17 +500,13 @@ class StreamTests(ZLayerTestCase):
 
 
 class TLSStreamTests(StreamTests):
-    """
-    The same over C{wss:}.
-    """
+    """The same over C{wss:}."""
 
     tls = True
 
 
 class EmbeddedTests(ZLayerTestCase):
-    """
-    A WebSocket factory of its own, in somebody else's program.
-    """
+    """A WebSocket factory of its own, in somebody else's program."""
 
     async def test_factory(self) -> None:
         """
@@ -601,9 +533,7 @@ class EmbeddedTests(ZLayerTestCase):
 
 
 class ProcessTests(ZLayerTestCase):
-    """
-    The programs.
-    """
+    """The programs."""
 
     async def test_both(self) -> None:
         """
@@ -640,14 +570,10 @@ class ProcessTests(ZLayerTestCase):
 
 
 class DatagramTests(ZLayerTestCase):
-    """
-    UDP through our server and our client, or a client by hand.
-    """
+    """UDP through our server and our client, or a client by hand."""
 
     async def test_echo(self) -> None:
-        """
-        Datagrams of every size arrive whole and apart, an empty one too.
-        """
+        """Datagrams of every size arrive whole and apart, an empty one too."""
         await self.startServer()
         service = self.party(Party.service)
         service.arrived = lambda datagram, sender: service.say(datagram, sender)
@@ -661,9 +587,7 @@ class DatagramTests(ZLayerTestCase):
         self.assertEqual([datagram for datagram, _ in visitor.heard], sent)
 
     async def test_flows(self) -> None:
-        """
-        Each visitor has a connection of its own.
-        """
+        """Each visitor has a connection of its own."""
         await self.startServer()
         service = self.party(Party.service)
         service.arrived = lambda datagram, sender: service.say(datagram, sender)
@@ -677,9 +601,7 @@ class DatagramTests(ZLayerTestCase):
         self.assertEqual(len({sender for _, sender in service.heard}), 20)
 
     async def test_byHand(self) -> None:
-        """
-        A datagram is a message, and a message is a datagram.
-        """
+        """A datagram is a message, and a message is a datagram."""
         await self.startServer()
         peer = await self.loggedIn()
         _, port = await self.register(peer, "dns", UDP)

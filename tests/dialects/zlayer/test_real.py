@@ -44,9 +44,6 @@ if not _PROGRAMS:
 
 
 def freeRange(count: int) -> tuple[int, int]:
-    """
-    Find neighbouring ports that are free at this moment.
-    """
     for first in range(30000 + os.getpid() % 500, 31000, count):
         held = [socket.socket() for _ in range(count)]
         try:
@@ -62,12 +59,9 @@ def freeRange(count: int) -> tuple[int, int]:
 
 
 class CodecTests(SynchronousTestCase):
-    """
-    The crate and we read and write the same bytes.
-    """
+    """The crate and we read and write the same bytes."""
 
     def setUp(self) -> None:
-        """Start the program."""
         self.codec = subprocess.Popen(
             [str(Path(_PROGRAMS) / "zlayer-codec")],
             stdin=subprocess.PIPE,
@@ -77,14 +71,10 @@ class CodecTests(SynchronousTestCase):
         self.addCleanup(self.end)
 
     def end(self) -> None:
-        """End it."""
         self.codec.kill()
         self.codec.communicate()
 
     def ask(self, data: bytes) -> list[str]:
-        """
-        Have the crate read a message.
-        """
         assert self.codec.stdin is not None and self.codec.stdout is not None
         self.codec.stdin.write(data.hex() + "\n")
         self.codec.stdin.flush()
@@ -93,18 +83,14 @@ class CodecTests(SynchronousTestCase):
     @settings(deadline=None, max_examples=500)
     @given(messages)
     def test_messages(self, message: Message) -> None:
-        """
-        It reads what we write, as the same kind, and writes the same bytes.
-        """
+        """It reads what we write, as the same kind, and writes the same bytes."""
         data = encodeMessage(message)
         again, size, meaning = self.ask(data)
         self.assertEqual((again, size), (data.hex(), str(len(data))))
         self.assertTrue(meaning.startswith(type(message).__name__))
 
     def test_kinds(self) -> None:
-        """
-        The crate knows the same types.
-        """
+        """The crate knows the same types."""
         for code in range(256):
             data = bytes([code]) + bytes(4)
             known = "unknown message type" not in " ".join(self.ask(data)).lower()
@@ -135,14 +121,9 @@ class CodecTests(SynchronousTestCase):
 
 
 class RealTestCase(ZLayerTestCase):
-    """
-    A test with one of the real programs.
-    """
+    """A test with one of the real programs."""
 
     def start(self, name: str, arguments: Sequence[str], **environment: str) -> Program:
-        """
-        Start a program.
-        """
         program = Program(name)
         path = str(Path(_PROGRAMS) / name)
         self.reactor.spawnProcess(
@@ -153,14 +134,9 @@ class RealTestCase(ZLayerTestCase):
 
 
 class RealClientTests(RealTestCase):
-    """
-    The real client at our server.
-    """
+    """The real client at our server."""
 
     async def begin(self, *services: str, token: str = "t", **names: str) -> Program:
-        """
-        Start it, and wait until it is in.
-        """
         program = self.start(
             "zlayer-client", [self.url(self.path), token, *services], **names
         )
@@ -168,9 +144,7 @@ class RealClientTests(RealTestCase):
         return program
 
     async def test_tcp(self) -> None:
-        """
-        It registers services in any order, and visitors reach each of them.
-        """
+        """It registers services in any order, and visitors reach each of them."""
         await self.startServer()
         services = [Service(b"%d" % number) for number in range(5)]
         program = await self.begin(
@@ -211,9 +185,7 @@ class RealClientTests(RealTestCase):
         self.assertEqual(visitor.data, b"answer")
 
     async def test_bulk(self) -> None:
-        """
-        Many bytes arrive whole.
-        """
+        """Many bytes arrive whole."""
         await self.startServer()
         service = Service()
         program = await self.begin(f"web:tcp:{self.offer(service)}:0")
@@ -230,9 +202,7 @@ class RealClientTests(RealTestCase):
         self.assertTrue(arrival.data == there and visitor.data == back)
 
     async def test_udp(self) -> None:
-        """
-        Datagrams pass both ways.
-        """
+        """Datagrams pass both ways."""
         await self.startServer()
         echo = self.party(Party.service)
         echo.arrived = lambda datagram, sender: echo.say(datagram, sender)
@@ -248,9 +218,7 @@ class RealClientTests(RealTestCase):
         self.assertEqual([datagram for datagram, _ in visitor.heard], sent)
 
     async def test_refusals(self) -> None:
-        """
-        It reads why a service is not open, and turns a visitor away.
-        """
+        """It reads why a service is not open, and turns a visitor away."""
         await self.startServer()
         taken = self.offer(Service())
         program = await self.begin(f"bad:tcp:1:{taken}")
@@ -280,17 +248,13 @@ class RealClientTests(RealTestCase):
         await second.waitForEvent("authenticated")
 
     async def test_heartbeat(self) -> None:
-        """
-        It answers our heartbeats.
-        """
+        """It answers our heartbeats."""
         await self.startServer()
         program = await self.begin()
         await program.waitForEvent("heartbeat")
 
     async def test_comesBack(self) -> None:
-        """
-        It comes back when it was disconnected, with its services.
-        """
+        """It comes back when it was disconnected, with its services."""
         await self.startServer()
         program = await self.begin("web:tcp:80:0", ZL_RECONNECT="50")
         await program.waitForEvent("registered")
@@ -303,16 +267,11 @@ class RealClientTests(RealTestCase):
 
 
 class RealServerTests(RealTestCase):
-    """
-    Our client at the real server.
-    """
+    """Our client at the real server."""
 
     async def begin(
         self, *forwards: str, token: str = "t", **names: str
     ) -> tuple[Program, ZLayerClientService]:
-        """
-        Start both.
-        """
         self.addCleanup(self._settle)
         first, last = freeRange(8)
         program = self.start("zlayer-server", ["t", str(first), str(last)], **names)
@@ -336,10 +295,6 @@ class RealServerTests(RealTestCase):
         return program, client
 
     async def portOf(self, program: Program, name: str) -> int:
-        """
-        Wait until a service has a port.
-        """
-
         def match(line: str) -> int | None:
             event: dict[str, Any] = json.loads(line)
             if event["event"] == "service" and event["name"] == name:
@@ -349,9 +304,7 @@ class RealServerTests(RealTestCase):
         return await program.waitFor(match)
 
     async def test_tcp(self) -> None:
-        """
-        Visitors of the real server reach our services.
-        """
+        """Visitors of the real server reach our services."""
         services = [Service(b"%d" % number) for number in range(3)]
         program, _ = await self.begin(
             *(f"s{n}=127.0.0.1:{self.offer(each)}" for n, each in enumerate(services))
@@ -367,9 +320,7 @@ class RealServerTests(RealTestCase):
             self.assertEqual(visitor.data, b"%danswer" % number)
 
     async def test_bulk(self) -> None:
-        """
-        Many bytes arrive whole.
-        """
+        """Many bytes arrive whole."""
         service = Service()
         program, _ = await self.begin(f"web=127.0.0.1:{self.offer(service)}")
         visitor, arrival = await self.pair(await self.portOf(program, "web"), service)
@@ -382,9 +333,7 @@ class RealServerTests(RealTestCase):
         self.assertTrue(arrival.data == there and visitor.data == back)
 
     async def test_heartbeat(self) -> None:
-        """
-        Our client answers heartbeats: it is still there after several.
-        """
+        """Our client answers heartbeats: it is still there after several."""
         program, client = await self.begin("web=127.0.0.1:1", ZL_HEARTBEAT="20")
         await self.portOf(program, "web")
         beats: Deferred[None] = Deferred()
@@ -403,17 +352,13 @@ class RealServerTests(RealTestCase):
         self.assertEqual(self.seen.named("disconnected"), [])
 
     async def test_refused(self) -> None:
-        """
-        A wrong token stops our client.
-        """
+        """A wrong token stops our client."""
         await self.begin(token="wrong")
         (code,) = (await self.told(self.seen, "gaveUp"))[:1]
         self.assertEqual(code, "auth-refused")
 
     async def test_portRefused(self) -> None:
-        """
-        A port that is not in the real server's range is refused in its words.
-        """
+        """A port that is not in the real server's range is refused in its words."""
         await self.begin("2222=127.0.0.1:1")
         failed = await self.told(self.seen, "tunnelFailed")
         self.assertIn("port-taken", failed)

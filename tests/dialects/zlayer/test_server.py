@@ -49,12 +49,9 @@ from tristunnel.wire.zlayer import (
 
 
 class MemoryCase(SynchronousTestCase):
-    """
-    A server in memory.
-    """
+    """A server in memory."""
 
     def setUp(self) -> None:
-        """Make it."""
         self.clock = Clock()
         self.notes = ServerNotes()
         self.ports = Ports()
@@ -67,9 +64,6 @@ class MemoryCase(SynchronousTestCase):
     def connect(
         self, identity: Identity | None = None
     ) -> tuple[ZLayerServerSession, FakeConnection]:
-        """
-        Open a session.
-        """
         caller = Caller(identity or Identity("anonymous", True), "server", 9000)
         session = ZLayerServerSession(
             self.factory, caller, identity is not None, now=lambda: 12.5
@@ -79,17 +73,11 @@ class MemoryCase(SynchronousTestCase):
         return session, connection
 
     def say(self, session: ZLayerServerSession, message: Message) -> None:
-        """
-        Have a message arrive.
-        """
         session.bytesReceived(encodeMessage(message))
 
     def login(
         self, token: str = "t", identity: Identity | None = None
     ) -> tuple[ZLayerServerSession, FakeConnection]:
-        """
-        Open a session and log in.
-        """
         session, connection = self.connect(identity)
         self.say(session, Auth(token, CLIENT_ID))
         ok, beat = connection.messages()
@@ -98,21 +86,14 @@ class MemoryCase(SynchronousTestCase):
         return session, connection
 
     def lose(self, session: ZLayerServerSession) -> None:
-        """
-        Have the connection end.
-        """
         session.connectionLost(None, Failure(TunnelError("reset")))
 
 
 class LifeTests(MemoryCase):
-    """
-    Signs of life.
-    """
+    """Signs of life."""
 
     def test_heartbeats(self) -> None:
-        """
-        Heartbeats go out as often as zlayer's server sends them.
-        """
+        """Heartbeats go out as often as zlayer's server sends them."""
         session, connection = self.login()
         for _ in range(5):
             self.clock.advance(HEARTBEAT)
@@ -121,9 +102,7 @@ class LifeTests(MemoryCase):
         self.assertIsNone(session.lost)
 
     def test_silence(self) -> None:
-        """
-        A silent client is dropped, its ports with it.
-        """
+        """A silent client is dropped, its ports with it."""
         session, connection = self.login()
         self.say(session, Register("web", 0, 80, 0))
         self.clock.advance(SILENCE - 1)
@@ -166,23 +145,17 @@ class LifeTests(MemoryCase):
         self.login()
 
     def test_clientsHeartbeat(self) -> None:
-        """
-        A client's own heartbeat is answered.
-        """
+        """A client's own heartbeat is answered."""
         session, connection = self.login()
         self.say(session, Heartbeat(7))
         self.assertEqual(connection.messages(), [HeartbeatAck(7)])
 
 
 class LoginTests(MemoryCase):
-    """
-    Tokens that are not good.
-    """
+    """Tokens that are not good."""
 
     def test_failed(self) -> None:
-        """
-        A wrong token counts as a failed login, a used one does not.
-        """
+        """A wrong token counts as a failed login, a used one does not."""
         gate = PreauthLimiter(self.clock.seconds, total=1)
         address = IPv4Address("TCP", "192.0.2.1", 1)
         stranger = gate.enter(address)
@@ -215,9 +188,7 @@ class LoginTests(MemoryCase):
         self.assertIn("[auth-refused]", fail.reason)
 
     def test_early(self) -> None:
-        """
-        What is said before the token was checked waits for that.
-        """
+        """What is said before the token was checked waits for that."""
         answer: Deferred[Identity] = Deferred()
         patched = self.patch(
             self.factory.authenticator, "authenticate", lambda *args: answer
@@ -234,9 +205,7 @@ class LoginTests(MemoryCase):
         patched.restore()
 
     def test_leavesEarly(self) -> None:
-        """
-        A client that leaves meanwhile leaves nothing behind.
-        """
+        """A client that leaves meanwhile leaves nothing behind."""
         answer: Deferred[Identity] = Deferred()
         self.patch(self.factory.authenticator, "authenticate", lambda *args: answer)
         session, _ = self.connect()
@@ -248,12 +217,9 @@ class LoginTests(MemoryCase):
 
 
 class VisitorTests(MemoryCase):
-    """
-    Visitors who wait for their data connections.
-    """
+    """Visitors who wait for their data connections."""
 
     def setUp(self) -> None:
-        """Register a service."""
         super().setUp()
         self.session, self.connection = self.login()
         self.say(self.session, Register("web", 0, 80, 0))
@@ -263,9 +229,6 @@ class VisitorTests(MemoryCase):
         (self.port,) = self.ports.open_.values()
 
     def come(self) -> tuple[WaitingEnd, UUID]:
-        """
-        Come as a visitor.
-        """
         end = self.port.come()
         (connect,) = self.connection.messages()
         assert isinstance(connect, Connect)
@@ -274,9 +237,7 @@ class VisitorTests(MemoryCase):
         return end, connect.connectionId
 
     def test_late(self) -> None:
-        """
-        A visitor waits for so long, also if the client said that it comes.
-        """
+        """A visitor waits for so long, also if the client said that it comes."""
         end, connection = self.come()
         self.say(self.session, ConnectAck(connection))
         self.clock.advance(PATIENCE - 0.1)
@@ -286,9 +247,7 @@ class VisitorTests(MemoryCase):
         self.assertRaises(TunnelError, self.factory.zlayer.receive, str(connection))
 
     def test_sessionOver(self) -> None:
-        """
-        With the session, the waiting is over.
-        """
+        """With the session, the waiting is over."""
         end, _ = self.come()
         self.lose(self.session)
         self.assertNotEqual(end.refused, "")
@@ -296,9 +255,7 @@ class VisitorTests(MemoryCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_race(self) -> None:
-        """
-        Of two connections with one id the first that is open gets the visitor.
-        """
+        """Of two connections with one id the first that is open gets the visitor."""
         _, connection = self.come()
         first: Any = self.factory.zlayer.receive(str(connection))
         second: Any = self.factory.zlayer.receive(str(connection))
@@ -310,9 +267,7 @@ class VisitorTests(MemoryCase):
         self.assertEqual(other.failed.code.name, "unknown-tunnel")
 
     def test_congested(self) -> None:
-        """
-        A client that does not take what it is sent gets no more visitors.
-        """
+        """A client that does not take what it is sent gets no more visitors."""
         self.session.pauseProducing()
         end = self.port.come()
         self.assertEqual(end.refused, "limit-reached")
@@ -320,9 +275,7 @@ class VisitorTests(MemoryCase):
         self.come()
 
     def test_crowd(self) -> None:
-        """
-        So many visitors may wait, and more when those have left.
-        """
+        """So many visitors may wait, and more when those have left."""
         ends = [self.come()[0] for _ in range(WAITING)]
         self.assertEqual(self.port.come().refused, "limit-reached")
         ends[0].leave(None)
@@ -330,9 +283,7 @@ class VisitorTests(MemoryCase):
         self.assertEqual(self.port.come().refused, "limit-reached")
 
     def test_leaving(self) -> None:
-        """
-        A server that is about to stop takes no more visitors.
-        """
+        """A server that is about to stop takes no more visitors."""
         self.session.leave(TunnelError("shutting-down"))
         self.assertEqual(self.port.come().refused, "shutting-down")
         self.say(self.session, Register("more", 0, 80, 0))
@@ -341,39 +292,27 @@ class VisitorTests(MemoryCase):
         self.assertIn("[shutting-down]", fail.reason)
 
     def test_ids(self) -> None:
-        """
-        Connections' ids are random.
-        """
+        """Connections' ids are random."""
         ids = {self.come()[1] for _ in range(100)}
         self.assertEqual(len(ids), 100)
         self.assertEqual({identifier.version for identifier in ids}, {4})
 
 
 class PermissionTests(MemoryCase):
-    """
-    What a token permits.
-    """
+    """What a token permits."""
 
     def grant(self, **permissions: Any) -> tuple[Grant, Identity]:
-        """
-        Make an identity.
-        """
         grant = Grant(Permissions(**permissions), now=lambda: 0.0)
         return grant, Identity("laptop", grant=grant)
 
     def refusal(self, session: Any, connection: FakeConnection, port: int) -> str:
-        """
-        Register a service that is refused.
-        """
         self.say(session, Register("web", 0, 80, port))
         (fail,) = connection.messages()
         assert isinstance(fail, RegisterFail), fail
         return fail.reason
 
     def test_ports(self) -> None:
-        """
-        A token's own ports count, and not zlayer's.
-        """
+        """A token's own ports count, and not zlayer's."""
         self.factory.zlayer.ports = PORTS
         _, identity = self.grant(ports=PortRange(((8012, 8013),)))
         session, connection = self.login(identity=identity)
@@ -383,9 +322,7 @@ class PermissionTests(MemoryCase):
         self.assertIn("[port-not-permitted]", self.refusal(session, connection, 8010))
 
     def test_maxTunnels(self) -> None:
-        """
-        A token is for so many services.
-        """
+        """A token is for so many services."""
         _, identity = self.grant(maxTunnels=1)
         session, connection = self.login(identity=identity)
         self.say(session, Register("web", 0, 80, 0))
@@ -393,9 +330,7 @@ class PermissionTests(MemoryCase):
         self.assertIn("[limit-reached]", self.refusal(session, connection, 0))
 
     def test_revoked(self) -> None:
-        """
-        A session ends with its token, and the client reads why.
-        """
+        """A session ends with its token, and the client reads why."""
         grant, identity = self.grant()
         session, connection = self.login(identity=identity)
         self.say(session, Register("web", 0, 80, 0))
@@ -428,14 +363,10 @@ class PermissionTests(MemoryCase):
 
 
 class MessageTests(MemoryCase):
-    """
-    What arrives.
-    """
+    """What arrives."""
 
     def test_addresses(self) -> None:
-        """
-        The answer to Auth is as long as in zlayer's table.
-        """
+        """The answer to Auth is as long as in zlayer's table."""
         session, connection = self.connect()
         session.bytesReceived(bytes.fromhex("01 00000013 0001 74") + CLIENT_ID.bytes)
         ok = connection.written[0]
@@ -448,9 +379,7 @@ class MessageTests(MemoryCase):
     @settings(deadline=None, max_examples=200)
     @given(st.lists(st.binary(max_size=80), max_size=6), st.booleans())
     def test_garbage(self, messages: list[bytes], loggedIn: bool) -> None:
-        """
-        Whatever arrives, the session goes on or ends with a reason.
-        """
+        """Whatever arrives, the session goes on or ends with a reason."""
         session, connection = self.connect()
         if loggedIn:
             self.say(session, Auth("t", CLIENT_ID))
@@ -464,9 +393,7 @@ class MessageTests(MemoryCase):
         self.assertEqual(self.factory.zlayer.inUse, {})
 
     def test_names(self) -> None:
-        """
-        A name that cannot be one here is left to its client.
-        """
+        """A name that cannot be one here is left to its client."""
         session, connection = self.login()
         self.say(session, Register("my service", 0, 80, 0))
         self.assertIsInstance(connection.messages()[0], RegisterOk)
@@ -474,9 +401,7 @@ class MessageTests(MemoryCase):
         self.assertEqual(tunnel.name, "")
 
     def test_order(self) -> None:
-        """
-        Answers come in the order of requests.
-        """
+        """Answers come in the order of requests."""
         session, connection = self.login()
         for port in (8010, 8010, 8011, 9999):
             self.say(session, Register("web", 0, 80, port))
@@ -485,22 +410,16 @@ class MessageTests(MemoryCase):
 
 
 class ReasonTests(SynchronousTestCase):
-    """
-    What a peer says of its reasons.
-    """
+    """What a peer says of its reasons."""
 
     def test_ours(self) -> None:
-        """
-        Our own reasons have their codes again.
-        """
+        """Our own reasons have their codes again."""
         told = TunnelError("service-refused", "nothing listens")
         again = reasonIn(str(told), "internal", "the client says: ")
         self.assertEqual((again.code, again.message), (told.code, told.message))
 
     def test_others(self) -> None:
-        """
-        Others' words are marked as theirs, and are one line.
-        """
+        """Others' words are marked as theirs, and are one line."""
         again = reasonIn("what [a] mess\n[no-code]", "reset", "the client says: ")
         self.assertEqual(again.code.name, "reset")
         self.assertEqual(again.message, "the client says: what [a] mess?[no-code]")
@@ -508,14 +427,10 @@ class ReasonTests(SynchronousTestCase):
 
 
 class PathTests(SynchronousTestCase):
-    """
-    Data connections' paths.
-    """
+    """Data connections' paths."""
 
     def test_connectionOf(self) -> None:
-        """
-        They are those below a C{data} directory.
-        """
+        """They are those below a C{data} directory."""
         name = str(uuid4())
         for path in (f"/tunnel/v1/data/{name}", f"v1/data/{name}/", f"data/{name}"):
             self.assertEqual(connectionOf(path), name)

@@ -68,23 +68,15 @@ class _Place:
 
     @property
     def address(self) -> tuple[str, str, int]:
-        """
-        A scheme; interface and port are the server's.
-        """
         return ("ws", "", 0)
 
     def close(self) -> Awaitable[object]:
-        """
-        Let nobody in any more.
-        """
         self._leave()
         return succeed(None)
 
 
 class _Guest(WebSocketEnd):
-    """
-    An end whose leaving is noticed, and which ends with its owner's token.
-    """
+    """An end whose leaving is noticed, and which ends with its owner's token."""
 
     def __init__(
         self,
@@ -97,17 +89,11 @@ class _Guest(WebSocketEnd):
         self._grant = identity.grant
 
     def opened(self, connection: Connection) -> None:
-        """
-        The guest is here, for as long as its token is good.
-        """
         super().opened(connection)
         if self._grant is not None:
             self._grant.watch(self.shed)
 
     def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
-        """
-        The guest is gone.
-        """
         super().connectionLost(reason, failure)
         if self._grant is not None:
             self._grant.unwatch(self.shed)
@@ -135,22 +121,13 @@ class _Channel(Rendezvous):
         self._forget = forget
 
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
-        """
-        The room is over.
-        """
         self._forget()
         super().tunnelClosed(tunnel, reason)
 
     def enter(self) -> None:
-        """
-        Somebody comes.
-        """
         self.guests += 1
 
     def leave(self) -> None:
-        """
-        Somebody has left.
-        """
         self.guests -= 1
         if not self.guests:
             self._forget()
@@ -212,9 +189,6 @@ class RelayChannels:
         tunnel.uri = f"{caller.web}/{CLIENTS}/{name}"
 
     def listen(self, arrived: Callable[[End, str], None]) -> _Place:
-        """
-        Have visitors come by WebSocket.
-        """
         name = secrets.token_urlsafe(16)
         self._visitors[name] = arrived
         return _Place(f"/{VISITORS}/{name}", lambda: self._visitors.pop(name, None))
@@ -222,9 +196,7 @@ class RelayChannels:
     # Pages
 
     async def receiveClient(self, visit: Visit) -> Receiver:
-        """
-        A client's end comes.
-        """
+        """A client's end comes."""
         RESERVE.checkSession()
         arrived = self._clients.get(visit.name)
         if arrived is not None:

@@ -28,9 +28,7 @@ __all__ = ["RelayHostService", "visitorsURL"]
 
 
 def visitorsURL(url: str) -> str:
-    """
-    Where visitors connect to a relay, by where its hosts do.
-    """
+    """Where visitors connect to a relay, by where its hosts do."""
     head, slash, tail = url.rpartition("/host")
     return f"{head}/client{tail}" if slash else url
 
@@ -49,17 +47,11 @@ class _HostEnd(WebSocketEnd):
         self.gone: Deferred[TunnelError] = Deferred()
 
     def bytesReceived(self, data: bytes) -> None:
-        """
-        A visitor's bytes, or the relay's word that one is there.
-        """
         if not self.met.called:
             self.met.callback(None)
         super().bytesReceived(data)
 
     def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
-        """
-        The connection is over.
-        """
         super().connectionLost(reason, failure)
         self.gone.callback(reason or TunnelError("closed", "the relay closed it"))
 
@@ -108,25 +100,16 @@ class RelayHostService(Service):
         self._drain: Drain | None = None
 
     def startService(self) -> None:
-        """
-        Begin to connect.
-        """
         super().startService()
         self._work = Deferred.fromCoroutine(self._serve())
         self._work.addErrback(self._broken)
 
     def _broken(self, failure: Failure) -> None:
-        """
-        Nothing but being stopped ends the work.
-        """
         if not failure.check(CancelledError):
             self._log.failure("The client failed", failure)
             self._gaveUp(TunnelError("internal"))
 
     async def _serve(self) -> None:
-        """
-        Wait for one visitor after another.
-        """
         failures, told, refusals = 0, False, Refusals()
         while self.running:
             began = self._reactor.seconds()
@@ -203,9 +186,6 @@ class RelayHostService(Service):
         return reason
 
     def _connect(self, end: _HostEnd) -> None:
-        """
-        Connect the service.
-        """
         endpoint: Any = self._forward.endpoint
         self._connector.connect(
             end,  # type: ignore[arg-type]
@@ -215,16 +195,10 @@ class RelayHostService(Service):
         )
 
     def stopService(self) -> Deferred[None]:
-        """
-        Take no new visitor, let those finish that are here, then leave.
-        """
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        """
-        Drain and close.
-        """
         if self._waiting is not None:
             self._waiting.finish()
         if self._work is not None:
@@ -241,8 +215,5 @@ class RelayHostService(Service):
         self.observer.stopped()
 
     def stopNow(self) -> None:
-        """
-        Do not wait for visitors any longer.
-        """
         if self._drain is not None:
             self._drain.hurry()

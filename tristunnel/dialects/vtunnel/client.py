@@ -92,9 +92,6 @@ class VTunnelClientSession(VTunnelSession):
         }
 
     def makeMultiplexer(self, link: TextLink) -> VTunnelClientSide:
-        """
-        Make the streams.
-        """
         return VTunnelClientSide(
             link,
             self.reactor.seconds,
@@ -118,17 +115,12 @@ class VTunnelClientSession(VTunnelSession):
 
     @property
     def transport(self) -> Any:
-        """
-        What it goes over.
-        """
+        """What it goes over."""
         return self.connection
 
     # Asking
 
     def opened(self, connection: object) -> None:
-        """
-        Ask for our ports.
-        """
         super().opened(connection)
         self._observer.connected(self.connection.peerAddress)
         self._observer.acknowledged("vtunnel")
@@ -140,9 +132,6 @@ class VTunnelClientSession(VTunnelSession):
         self._schedulePing()
 
     def textReceived(self, text: bytes) -> None:
-        """
-        A message came: the server is alive.
-        """
         self._heard = True
         timer = self._timers.get(PONG)
         if timer is not None and timer.active():
@@ -150,9 +139,6 @@ class VTunnelClientSession(VTunnelSession):
         super().textReceived(text)
 
     def _pong(self, message: Message) -> None:
-        """
-        The server is one that answers pings.
-        """
         self._ponged = True
 
     def _noPong(self) -> None:
@@ -170,35 +156,20 @@ class VTunnelClientSession(VTunnelSession):
             self._later(PONG, 2 * self._pingInterval, self._noPong)
 
     def _ask(self, port: int) -> None:
-        """
-        Ask for a port.
-        """
         self._send(Message(LISTEN, port=port))
 
     def _send(self, message: Message) -> None:
-        """
-        Send a message.
-        """
         TextLink(self.connection).sendMessage(message)
 
     def _schedulePing(self) -> None:
-        """
-        Send a sign of life later.
-        """
         if self._pingInterval > 0:
             self._later(PING, self._pingInterval, self._ping)
 
     def _ping(self) -> None:
-        """
-        Send a sign of life; the early server skips it.
-        """
         self._send(Message(PING))
         self._schedulePing()
 
     def _later(self, name: object, seconds: float, then: object, *args: object) -> None:
-        """
-        Have C{then} called, unless the session ends before.
-        """
         self._timers[name] = self.reactor.callLater(
             seconds,
             then,  # type: ignore[arg-type]
@@ -206,34 +177,22 @@ class VTunnelClientSession(VTunnelSession):
         )
 
     def _noAnswer(self) -> None:
-        """
-        An early server: what was asked for is there, for all we can know.
-        """
         if not self._answers:
             for port in self._forwards:
                 self._ready(port)
 
     def _ready(self, port: int) -> None:
-        """
-        A port is open.
-        """
         address = f"tcp://{hostAndPort(self._host, port)}"
         self._observer.tunnelReady(address, self._forwards[port].target)
 
     # What the server says
 
     def _listenOK(self, message: Message) -> None:
-        """
-        We have a port.
-        """
         self._answers = True
         if message.port in self._forwards:
             self._ready(message.port)
 
     def _listenErr(self, message: Message) -> None:
-        """
-        We do not have a port.
-        """
         self._answers = True
         forward = self._forwards.get(message.port)
         if forward is not None:
@@ -243,16 +202,10 @@ class VTunnelClientSession(VTunnelSession):
             self._later(message.port, ASK_AGAIN, self._ask, message.port)
 
     def _connect(self, message: Message) -> None:
-        """
-        A visitor came.
-        """
         if self.multiplexer is not None:
             self.multiplexer.connectArrived(message)
 
     def _opened(self, stream: SessionStream, info: dict[str, object]) -> None:
-        """
-        Connect a visitor to its service.
-        """
         forward = self._forwards.get(int(str(info["port"])))
         if forward is None:
             stream.reset(TunnelError("unknown-tunnel", "nobody asked for that port"))
@@ -265,21 +218,14 @@ class VTunnelClientSession(VTunnelSession):
     # The end
 
     def goAway(self, reason: TunnelError) -> None:
-        """
-        The dialect has no word for it.
-        """
+        """The dialect has no word for it."""
 
     def close(self) -> None:
-        """
-        Leave.
-        """
+        """Leave."""
         if self.connection is not None:
             self.connection.close()
 
     def sessionOver(self, reason: TunnelError) -> None:
-        """
-        Tell whoever waits.
-        """
         for timer in self._timers.values():
             if timer.active():
                 timer.cancel()

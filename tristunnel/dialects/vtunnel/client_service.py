@@ -41,16 +41,11 @@ async def openWebSocket(
 
 
 class VTunnelClientService(TunnelClientService):
-    """
-    Stays connected to a vtunnel server, as C{TunnelClientService} does to ours.
-    """
+    """Stays connected to a vtunnel server, as C{TunnelClientService} does to ours."""
 
     _mute = False
 
     async def _oneSession(self) -> tuple[TunnelError, bool]:
-        """
-        Connect, serve, and wait for the end.
-        """
         endpoint: Any = self._server.endpoint
         session = VTunnelClientSession(
             self._reactor,

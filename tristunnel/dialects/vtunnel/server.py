@@ -81,9 +81,6 @@ class VTunnelServerSession(VTunnelSession):
         self._kinds = {LISTEN: self._listen, PING: self._ping}
 
     def makeMultiplexer(self, link: TextLink) -> VTunnelServerSide:
-        """
-        Make the streams.
-        """
         return VTunnelServerSide(
             link,
             self.reactor.seconds,
@@ -95,9 +92,6 @@ class VTunnelServerSession(VTunnelSession):
     # Coming in
 
     def textReceived(self, text: bytes) -> None:
-        """
-        A message came; until it is known who the client is, it waits.
-        """
         if self._admitted:
             super().textReceived(text)
             return
@@ -107,9 +101,6 @@ class VTunnelServerSession(VTunnelSession):
             self._admitting = Deferred.fromCoroutine(self._admit())
 
     async def _admit(self) -> None:
-        """
-        A client without credentials: whether that will do.
-        """
         peer = self.connection.peerAddress
         try:
             identity = await self._sessions.authenticator.authenticate({}, peer)
@@ -128,18 +119,12 @@ class VTunnelServerSession(VTunnelSession):
                 super().textReceived(text)
 
     def opened(self, connection: object) -> None:
-        """
-        Messages may pass.
-        """
         super().opened(connection)
         self._sessions.sessions.add(self)  # type: ignore[arg-type]
         if self._admitted:
             self._begin()
 
     def _begin(self) -> None:
-        """
-        The client is in.
-        """
         if self._stranger is not None:
             self._stranger.known()
         try:
@@ -160,22 +145,13 @@ class VTunnelServerSession(VTunnelSession):
     # What the client asks for
 
     def _ping(self, message: Message) -> None:
-        """
-        A sign of life; vtunnel's client expects one in return.
-        """
         self._send(Message(PONG))
 
     def _send(self, message: Message) -> None:
-        """
-        Send a message.
-        """
         if self.connection is not None:
             TextLink(self.connection).sendMessage(message)
 
     def _listen(self, message: Message) -> None:
-        """
-        Open a port. The early program reads no answer and skips this one.
-        """
         port = message.port
         self.connection.effort += REQUEST_EFFORT
         if port in self._tunnels:
@@ -188,15 +164,9 @@ class VTunnelServerSession(VTunnelSession):
         opening.addBoth(self._openingOver, opening)
 
     def _openingOver(self, result: object, opening: Deferred[None]) -> None:
-        """
-        A request was answered.
-        """
         self._opening.discard(opening)
 
     async def _open(self, port: int) -> None:
-        """
-        Open a port, or say why not.
-        """
         options: dict[str, object] = {"port": port}
         if LISTENER in self._service.listeners:
             options["listener"] = LISTENER
@@ -220,9 +190,6 @@ class VTunnelServerSession(VTunnelSession):
             self._send(Message(LISTEN_OK, port=port))
 
     def _refused(self, port: int, refusal: TunnelError) -> None:
-        """
-        A port cannot be had. The early program cannot be told, so the log is.
-        """
         peer = addressText(self.connection.peerAddress)
         self._service.observer.requestNoted(
             self._caller.identity,
@@ -236,24 +203,16 @@ class VTunnelServerSession(VTunnelSession):
             )
 
     def _closeIfIdle(self, refusal: TunnelError) -> None:
-        """
-        Let a client go that serves nothing.
-        """
         self._idle = None
         if not self._tunnels:
             self.fail(refusal)
 
     def _openedByClient(self, stream: SessionStream, info: dict[str, object]) -> None:
-        """
-        Never called: streams are the server's to open.
-        """
+        """Never called: streams are the server's to open."""
 
     # IClientSide
 
     def serve(self, stream: Stream) -> None:
-        """
-        Open a stream within the session for a visitor.
-        """
         listener = stream.tunnel.listener
         if (
             self.multiplexer is None
@@ -271,16 +230,10 @@ class VTunnelServerSession(VTunnelSession):
             stream.connect(end)
 
     def isThere(self) -> Deferred[bool]:
-        """
-        Whether the client still answers.
-        """
         probe: Deferred[bool] = self.connection.probe()
         return probe
 
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
-        """
-        A tunnel is over; without any, so is the session.
-        """
         for port, mine in list(self._tunnels.items()):
             if mine is tunnel:
                 del self._tunnels[port]
@@ -290,15 +243,10 @@ class VTunnelServerSession(VTunnelSession):
     # Going
 
     def leave(self, reason: TunnelError) -> None:
-        """
-        Take no new visitors; those that are here may finish.
-        """
+        """Take no new visitors; those that are here may finish."""
         self._leaving = reason
 
     def sessionOver(self, reason: TunnelError) -> None:
-        """
-        End what depends on this session.
-        """
         self._sessions.sessions.discard(self)
         if self._idle is not None and self._idle.active():
             self._idle.cancel()

@@ -56,55 +56,32 @@ class TextLink:
         self.connection = connection
 
     def sendMessage(self, message: Message) -> None:
-        """
-        Send a message.
-        """
         self.connection.sendText(encodeMessage(message))
 
     def write(self, data: bytes) -> None:
-        """
-        Send a message that is encoded already.
-        """
         self.connection.sendText(data)
 
     def writeSequence(self, data: Any) -> None:
-        """
-        Send several.
-        """
         for each in data:
             self.connection.sendText(each)
 
     def pauseProducing(self) -> None:
-        """
-        Read no more for now.
-        """
         self.connection.pauseReading()
 
     def resumeProducing(self) -> None:
-        """
-        Read again.
-        """
         self.connection.resumeReading()
 
 
 class _Messages(Multiplexer):
-    """
-    Writes messages where W3P has frames; mixed into W3P's two sides.
-    """
+    """Writes messages where W3P has frames; mixed into W3P's two sides."""
 
     _sink: TextLink
 
     def sendData(self, streamId: int, data: bytes) -> None:
-        """
-        Send data, in pieces of the size that vtunnel's programs send.
-        """
         for start in range(0, len(data), MAX_DATA):
             self._sink.write(encodeData(streamId, data[start : start + MAX_DATA]))
 
     def sendFrame(self, streamId: int, kind: int, payload: bytes = b"") -> None:
-        """
-        Send what a frame of W3P says.
-        """
         if self._over:
             return
         if kind in (FrameType.CLOSE, FrameType.ERROR):
@@ -115,22 +92,15 @@ class _Messages(Multiplexer):
             self.announce(streamId)
 
     def announce(self, streamId: int) -> None:
-        """
-        Say that a visitor came.
-        """
+        """Say that a visitor came."""
 
     def messageArrived(self, message: Message) -> None:
-        """
-        Take a message that concerns a stream.
-        """
         kind = FrameType.DATA if message.kind == DATA else FrameType.CLOSE
         self._frames[kind](message.stream, message.data)
 
 
 class VTunnelServerSide(_Messages, PlainServerSide):
-    """
-    A vtunnel client's streams, at the server.
-    """
+    """A vtunnel client's streams, at the server."""
 
     _port = 0
 
@@ -144,16 +114,11 @@ class VTunnelServerSide(_Messages, PlainServerSide):
         return super().open(info)
 
     def announce(self, streamId: int) -> None:
-        """
-        Say that a visitor came, and where.
-        """
         self._sink.sendMessage(Message(CONNECT, port=self._port, stream=streamId))
 
 
 class VTunnelClientSide(_Messages, PlainClientSide):
-    """
-    The streams of a client at a vtunnel server.
-    """
+    """The streams of a client at a vtunnel server."""
 
     def connectArrived(self, message: Message) -> None:
         """
@@ -173,9 +138,6 @@ class VTunnelClientSide(_Messages, PlainClientSide):
         stream.guarded(self._opened, stream, {"port": message.port})
 
     def unknownStream(self, streamId: int) -> SessionStream | None:
-        """
-        Data for a visitor that has left: there was a C{connect} for it.
-        """
         return None
 
 
@@ -201,17 +163,11 @@ class VTunnelSession:
         self._kinds: dict[str, Callable[[Message], None]] = {}
 
     def makeMultiplexer(self, link: TextLink) -> _Messages:
-        """
-        Make the streams.
-        """
         raise NotImplementedError
 
     # Receiver
 
     def opened(self, connection: Any) -> None:
-        """
-        Messages may pass.
-        """
         self.connection = connection
         self.multiplexer = self.makeMultiplexer(TextLink(connection))
         self._kinds.setdefault(DATA, self.multiplexer.messageArrived)
@@ -222,16 +178,10 @@ class VTunnelSession:
         self._ticking.start(TICK, now=False)
 
     def bytesReceived(self, data: bytes) -> None:
-        """
-        Bytes have no place in this dialect.
-        """
         reason = TunnelError("protocol-error", "vtunnel speaks in text messages")
         self.fail(reason, UNSUPPORTED)
 
     def textReceived(self, text: bytes) -> None:
-        """
-        A message came. One of an unknown type is skipped, as by vtunnel.
-        """
         try:
             message = decodeMessage(text)
         except TunnelError as error:
@@ -246,20 +196,12 @@ class VTunnelSession:
             self.fail(error)
 
     def closeReceived(self, reason: TunnelError | None) -> None:
-        """
-        The connection's end follows.
-        """
+        """The connection's end follows."""
 
     def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
-        """
-        The connection is gone.
-        """
         self._end(reason or TunnelError("session-lost", "the peer has left"))
 
     def _end(self, reason: TunnelError) -> None:
-        """
-        Let go of everything, once.
-        """
         if self._ended:
             return
         self._ended = True
@@ -271,15 +213,10 @@ class VTunnelSession:
         self.sessionOver(self.lost)
 
     def sessionOver(self, reason: TunnelError) -> None:
-        """
-        Called once, when the session is over.
-        """
         raise NotImplementedError
 
     def streams(self) -> int:
-        """
-        How many visitors there are.
-        """
+        """How many visitors there are."""
         return 0 if self.multiplexer is None else len(self.multiplexer.streams)
 
     def fail(self, reason: TunnelError, code: int = 0) -> None:

@@ -96,28 +96,17 @@ class _Announced:
         self._refuse = refuse
 
     def whileWaiting(self, left: Closed) -> None:
-        """
-        zlayer does not tell when an announced visitor leaves.
-        """
+        """zlayer does not tell when an announced visitor leaves."""
 
     def reset(self, reason: TunnelError) -> None:
-        """
-        The service was not reached.
-        """
         if not self.over:
             self.over = True
             self._refuse(reason)
 
     def abandon(self) -> None:
-        """
-        The visitor has its data connection.
-        """
         self.over = True
 
     def join(self, peer: End, closed: Closed) -> None:
-        """
-        The visitor's data connection failed.
-        """
         self.over = True
         peer.reset(self.failure)
         closed(self.failure)
@@ -206,17 +195,12 @@ class ZLayerClientSession(MessageSession):
 
     @property
     def transport(self) -> Any:
-        """
-        What a client that stops waits for.
-        """
+        """What a client that stops waits for."""
         return self.connection
 
     # Receiver
 
     def opened(self, connection: Any) -> None:
-        """
-        Say who we are.
-        """
         self.connection = connection
         connection.wholeUpTo = MAX_MESSAGE
         self._observer.connected(connection.peerAddress)
@@ -225,9 +209,6 @@ class ZLayerClientSession(MessageSession):
         self._later(AUTH_TIME, self._noAnswer)
 
     def bytesReceived(self, data: bytes) -> None:
-        """
-        A message came.
-        """
         if self.lost is not None:
             return
         try:
@@ -240,15 +221,9 @@ class ZLayerClientSession(MessageSession):
             self.fail(error)
 
     def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
-        """
-        The connection is gone.
-        """
         self._end(reason or TunnelError("session-lost", "the server has left"))
 
     def _end(self, reason: TunnelError) -> None:
-        """
-        Let go of everything, once.
-        """
         if self._over:
             return
         self._over = True
@@ -280,16 +255,10 @@ class ZLayerClientSession(MessageSession):
     # Coming in
 
     def _later(self, seconds: float, then: Callable[[], None]) -> None:
-        """
-        Have C{then} called, unless the session ends before.
-        """
         self._timers = {timer for timer in self._timers if timer.active()}
         self._timers.add(self._reactor.callLater(seconds, then))
 
     def _noAnswer(self) -> None:
-        """
-        The server has said nothing about our token.
-        """
         if not self._in:
             self.fail(
                 TunnelError(
@@ -300,9 +269,6 @@ class ZLayerClientSession(MessageSession):
             )
 
     def _answered(self, message: Message) -> None:
-        """
-        The first message says whether we are in.
-        """
         if isinstance(message, AuthFail):
             self.refused = True
             if message.reason == IN_USE:
@@ -319,32 +285,20 @@ class ZLayerClientSession(MessageSession):
             self._register(forward)
 
     def _register(self, forward: Forward) -> None:
-        """
-        Offer a service. Answers come in the order of requests.
-        """
         self._asked.append(forward)
         self._send(registerOf(forward))
 
     def _send(self, message: Message) -> None:
-        """
-        Send a message.
-        """
         self.connection.sendWhole(encodeMessage(message))
 
     # What the server says
 
     def _answerFor(self) -> Forward:
-        """
-        Find out what an answer is about.
-        """
         if not self._asked:
             raise TunnelError("protocol-error", "an answer came to no request")
         return self._asked.popleft()
 
     def _registered(self, message: RegisterOk) -> None:
-        """
-        A service is open to visitors; where, is said only if we chose it.
-        """
         forward = self._answerFor()
         self._services[message.serviceId] = forward
         scheme = "udp" if forward.isUDP else "tcp"
@@ -354,9 +308,6 @@ class ZLayerClientSession(MessageSession):
         self._observer.tunnelReady(address, forward.target)
 
     def _notRegistered(self, message: RegisterFail) -> None:
-        """
-        A service is not.
-        """
         forward = self._answerFor()
         refusal = reasonIn(message.reason, "port-taken", "the server says: ")
         self._observer.tunnelFailed(forward.wanted, refusal)
@@ -364,15 +315,9 @@ class ZLayerClientSession(MessageSession):
             self._later(ASK_AGAIN, partial(self._register, forward))
 
     def _disconnected(self, message: Disconnect) -> None:
-        """
-        The server ends the session.
-        """
         raise reasonIn(message.reason, "session-lost", "the server says: ")
 
     def _visitor(self, message: Connect) -> None:
-        """
-        A visitor came.
-        """
         forward = self._services.get(message.serviceId)
         if forward is None or self._goingAway is not None:
             why = "there is no such service" if forward is None else "the client stops"
@@ -386,9 +331,6 @@ class ZLayerClientSession(MessageSession):
             self._bytes(message.connectionId, forward.target, forward.endpoint)
 
     def _busy(self) -> bool:
-        """
-        Whether there are as many visitors as there may be.
-        """
         most = self._limits.streams
         if len(self._announced) + len(self._visitors) < min(most, self._sweepAt):
             return False
@@ -399,10 +341,6 @@ class ZLayerClientSession(MessageSession):
         return here >= most
 
     def _refuser(self, connection: UUID) -> Callable[[TunnelError], None]:
-        """
-        Make what tells the server that a visitor cannot be served.
-        """
-
         def refuse(reason: TunnelError) -> None:
             if self.lost is None:
                 self._send(ConnectFail(connection, str(reason)[:1000]))
@@ -412,9 +350,6 @@ class ZLayerClientSession(MessageSession):
     def _bytes(
         self, connection: UUID, target: str, endpoint: IStreamClientEndpoint
     ) -> None:
-        """
-        Reach the service, and then the visitor.
-        """
         announced = _Announced(self._refuser(connection))
         self._announced.add(announced)
 
@@ -458,9 +393,6 @@ class ZLayerClientSession(MessageSession):
         opening.addErrback(self._dataFailed)
 
     def _open(self, connection: UUID, end: Receiver) -> Deferred[object]:
-        """
-        Open a visitor's data connection, unless we leave before.
-        """
         opening = self._openData(connection, end)
         self._openings.add(opening)
 
@@ -471,15 +403,9 @@ class ZLayerClientSession(MessageSession):
         return opening.addBoth(done)
 
     def _arrived(self, end: Any) -> None:
-        """
-        A visitor has its data connection.
-        """
         self._visitors.add(end)
 
     def _dataFailed(self, failure: Failure) -> TunnelError:
-        """
-        Tell that a data connection was not opened.
-        """
         error = failure.value
         if not isinstance(error, TunnelError):
             error = TunnelError("session-lost", failure.getErrorMessage())
@@ -493,22 +419,16 @@ class ZLayerClientSession(MessageSession):
     # The end
 
     def streams(self) -> int:
-        """
-        How many visitors there are.
-        """
+        """How many visitors there are."""
         self._visitors = {end for end in self._visitors if not end.over}
         return len(self._visitors) + len(self._openings)
 
     def goAway(self, reason: TunnelError) -> None:
-        """
-        Take no new visitors; there is no word to tell the server.
-        """
+        """Take no new visitors; there is no word to tell the server."""
         self._goingAway = reason
 
     def close(self) -> None:
-        """
-        Leave.
-        """
+        """Leave."""
         self.lost = self.lost or TunnelError("shutting-down", "the client stops")
         if self.connection is not None:
             self.connection.close()

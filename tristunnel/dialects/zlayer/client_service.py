@@ -65,14 +65,9 @@ def tokenOf(credentials: Mapping[str, object]) -> str:
 
 
 class ZLayerClientService(TunnelClientService):
-    """
-    Stays connected to a zlayer server, as C{TunnelClientService} does to ours.
-    """
+    """Stays connected to a zlayer server, as C{TunnelClientService} does to ours."""
 
     async def _oneSession(self) -> tuple[TunnelError, bool]:
-        """
-        Connect, serve, and wait for the end.
-        """
         server = self._server
         session = ZLayerClientSession(
             self._reactor,
@@ -93,15 +88,9 @@ class ZLayerClientService(TunnelClientService):
             self.session = None
 
     def _openData(self, connection: UUID, receiver: Receiver) -> Deferred[object]:
-        """
-        Open a visitor's data connection.
-        """
         return Deferred.fromCoroutine(self._data(connection, receiver))
 
     async def _data(self, connection: UUID, receiver: Receiver) -> object:
-        """
-        Open a WebSocket below the control connection's path.
-        """
         endpoint: Any = self._server.endpoint
         if not isinstance(endpoint, WebSocketEndpoint):
             raise CancelledError()

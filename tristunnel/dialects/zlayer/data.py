@@ -45,9 +45,7 @@ def connectionOf(path: str) -> str | None:
 
 @dataclass(eq=False)
 class _Visitor:
-    """
-    Somebody who waits.
-    """
+    """Somebody who waits."""
 
     stream: Stream
     session: ZLayerServerSession
@@ -100,9 +98,7 @@ class ZLayerSessions:
         return identifier
 
     def awaited(self, source: str) -> int:
-        """
-        How many data connections the clients at an address are about to open.
-        """
+        """How many data connections the clients at an address are about to open."""
         return sum(
             count
             for session, count in self._waiting.items()
@@ -110,9 +106,6 @@ class ZLayerSessions:
         )
 
     def _take(self, identifier: UUID) -> Stream | None:
-        """
-        Have a visitor wait no longer.
-        """
         visitor = self._visitors.pop(identifier, None)
         if visitor is None:
             return None
@@ -122,17 +115,11 @@ class ZLayerSessions:
         return None if visitor.stream.over else visitor.stream
 
     def _refuse(self, identifier: UUID, reason: TunnelError) -> None:
-        """
-        Turn a visitor away.
-        """
         stream = self._take(identifier)
         if stream is not None:
             stream.refuse(reason)
 
     def _late(self, identifier: UUID) -> None:
-        """
-        The client did nothing for a visitor.
-        """
         self._refuse(
             identifier,
             TunnelError(
@@ -153,9 +140,6 @@ class ZLayerSessions:
             self._refuse(identifier, reason)
 
     def sessionOver(self, session: ZLayerServerSession, reason: TunnelError) -> None:
-        """
-        Turn the visitors of a session away.
-        """
         for identifier, visitor in list(self._visitors.items()):
             if visitor.session is session:
                 self._refuse(identifier, reason)
@@ -181,9 +165,6 @@ class ZLayerSessions:
         return DataEnd(arrived, patient=True)
 
     def _arrived(self, identifier: UUID, end: Any) -> None:
-        """
-        A data connection is open: the first one gets the visitor.
-        """
         stream = self._take(identifier)
         if stream is None:
             end.reset(_noVisitor())
@@ -192,7 +173,4 @@ class ZLayerSessions:
 
 
 def _noVisitor() -> TunnelError:
-    """
-    The answer to everything that is wrong with a connection's id.
-    """
     return TunnelError("unknown-tunnel", "no visitor waits for this connection")

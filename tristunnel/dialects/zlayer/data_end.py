@@ -55,15 +55,9 @@ class DataEnd(WebSocketEnd):
 
     @property
     def _endsApart(self) -> bool:
-        """
-        Whether the peer knows what an empty message says.
-        """
         return bool(self._connection.chosen == DATA_SUBPROTOCOL)
 
     def bytesReceived(self, data: bytes) -> None:
-        """
-        Pass on what came.
-        """
         if data:
             super().bytesReceived(data)
         elif self._endsApart and not (self._eof or self._over):
@@ -77,9 +71,6 @@ class DataEnd(WebSocketEnd):
             super().bytesReceived(data)
 
     def finish(self) -> None:
-        """
-        Say that no more follows.
-        """
         if self._over or self._finished:
             return
         if self._endsApart:
@@ -90,23 +81,14 @@ class DataEnd(WebSocketEnd):
             super().finish()
 
     def _closeIfThrough(self) -> None:
-        """
-        Close once both directions are over.
-        """
         if self._eof and self._finished:
             self._connection.close()
 
     @property
     def _patience(self) -> float:
-        """
-        Seconds for which the peer's answer is waited for.
-        """
         return LINGER if self._patient else super()._patience
 
     def breakOff(self, reason: TunnelError) -> None:
-        """
-        Close now, and tell the other end, too.
-        """
         if not self._over:
             self._connection.fail(reason)
             self._end(reason)
@@ -137,46 +119,28 @@ class DataFlow(FlowEnd):
     # Receiver
 
     def opened(self, connection: Connection) -> None:
-        """
-        Show this end to whoever waits for it.
-        """
         self._connection = connection
         connection.wholeUpTo = MAX_DATAGRAM
         connection.registerProducer(self)
         self._arrived(self)
 
     def bytesReceived(self, data: bytes) -> None:
-        """
-        A datagram came.
-        """
         self.passOn(data)
 
     def textReceived(self, text: bytes) -> None:
-        """
-        Text is nobody's datagram.
-        """
         reason = TunnelError("protocol-error", "datagrams go in binary messages here")
         self._connection.fail(reason, UNSUPPORTED)
         self.worldOver(reason)
 
     def closeReceived(self, reason: TunnelError | None) -> None:
-        """
-        The peer is through.
-        """
         self.worldOver(reason)
 
     def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
-        """
-        The connection is over.
-        """
         self.worldOver(reason)
 
     # DatagramEnd
 
     def send(self, datagram: bytes) -> None:
-        """
-        Send a datagram, keep it for a moment, or drop it.
-        """
         if self._over or self._connection is None or not self._connection.canSend:
             self.dropped += 1
         elif not self._full:
@@ -188,9 +152,6 @@ class DataFlow(FlowEnd):
             self.dropped += 1
 
     def letGo(self, reason: TunnelError | None) -> None:
-        """
-        Close the WebSocket.
-        """
         self.dropped += len(self._held)
         self._held.clear()
         self._heldBytes = 0
@@ -202,23 +163,14 @@ class DataFlow(FlowEnd):
             self._connection.fail(reason)
 
     def breakOff(self, reason: TunnelError) -> None:
-        """
-        Close now, and tell the other end, too.
-        """
         self.worldOver(reason)
 
     # IPushProducer, for the connection
 
     def pauseProducing(self) -> None:
-        """
-        The connection holds enough.
-        """
         self._full = True
 
     def resumeProducing(self) -> None:
-        """
-        The connection has sent all it held.
-        """
         self._full = False
         while self._held and not self._full:
             datagram = self._held.popleft()
@@ -226,6 +178,4 @@ class DataFlow(FlowEnd):
             self._connection.sendWhole(datagram)
 
     def stopProducing(self) -> None:
-        """
-        The connection is gone; L{connectionLost} tells the peer.
-        """
+        """The connection is gone; L{connectionLost} tells the peer."""

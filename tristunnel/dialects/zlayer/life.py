@@ -45,35 +45,22 @@ class SignsOfLife:
         self._timers: dict[str, IDelayedCall] = {}
 
     def heard(self) -> None:
-        """
-        The client said something.
-        """
+        """The client said something."""
         self._heard = self._reactor.seconds()
 
     def start(self) -> None:
-        """
-        Send the first heartbeat, and begin to listen for silence.
-        """
+        """Send the first heartbeat, and begin to listen for silence."""
         self._beat()
         self._look()
 
     def _later(self, name: str, seconds: float, then: Callable[[], None]) -> None:
-        """
-        Have C{then} called, unless it is stopped before.
-        """
         self._timers[name] = self._reactor.callLater(seconds, then)
 
     def _beat(self) -> None:
-        """
-        Send a heartbeat, now and later.
-        """
         self._send()
         self._later("beat", HEARTBEAT, self._beat)
 
     def _look(self) -> None:
-        """
-        End the session if the client was silent for too long.
-        """
         left = SILENCE - (self._reactor.seconds() - self._heard)
         if left <= 0:
             self._fail(
@@ -83,9 +70,7 @@ class SignsOfLife:
             self._later("look", left, self._look)
 
     def probe(self) -> None:
-        """
-        Have the client show that it lives, soon.
-        """
+        """Have the client show that it lives, soon."""
         timer = self._timers.get("probe")
         if timer is None or not timer.active():
             asked = self._reactor.seconds()
@@ -93,16 +78,11 @@ class SignsOfLife:
             self._later("probe", PROBE, lambda: self._probed(asked))
 
     def _probed(self, asked: float) -> None:
-        """
-        The time for an answer is over.
-        """
         if self._heard < asked:
             self._fail(TunnelError("displaced", "its token came from elsewhere"))
 
     def stop(self) -> None:
-        """
-        The session is over.
-        """
+        """The session is over."""
         timers, self._timers = self._timers, {}
         for timer in timers.values():
             if timer.active():

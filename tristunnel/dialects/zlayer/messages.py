@@ -42,18 +42,13 @@ class MessageSession:
         take(message)
 
     def textReceived(self, text: bytes) -> None:
-        """
-        Text has no place in this dialect.
-        """
         self.fail(
             TunnelError("protocol-error", "zlayer speaks in binary messages"),
             UNSUPPORTED,
         )
 
     def closeReceived(self, reason: TunnelError | None) -> None:
-        """
-        The connection's end follows.
-        """
+        """The connection's end follows."""
 
     def fail(self, reason: TunnelError, code: int = 0) -> None:
         """

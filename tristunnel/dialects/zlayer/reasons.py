@@ -16,9 +16,7 @@ IN_USE = "Token already in use"
 
 
 def shorten(text: str) -> str:
-    """
-    Make a line of what a peer wrote, for logs and messages.
-    """
+    """Make a line of what a peer wrote, for logs and messages."""
     return printable(" ".join(text.split()), 300)
 
 

@@ -120,18 +120,12 @@ class ZLayerServerSession(MessageSession):
     # Receiver
 
     def opened(self, connection: Any) -> None:
-        """
-        Messages may pass.
-        """
         self.connection = connection
         connection.wholeUpTo = MAX_MESSAGE
         connection.registerProducer(self)
         self._sessions.sessions.add(self)  # type: ignore[arg-type]
 
     def bytesReceived(self, data: bytes) -> None:
-        """
-        A message came; until it is known who the client is, it waits.
-        """
         if self.lost is not None:
             return
         self._life.heard()
@@ -148,25 +142,17 @@ class ZLayerServerSession(MessageSession):
             self.fail(error)
 
     def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
-        """
-        The connection is gone.
-        """
         self.lost = self.lost or reason or TunnelError("session-lost", "it has left")
         self._over(self.lost)
 
     @property
     def source(self) -> str:
-        """
-        What connections from its address are counted by.
-        """
+        """What connections from its address are counted by."""
         return self._caller.address
 
     # Coming in
 
     def _login(self, message: Message) -> None:
-        """
-        The first message says who the client is.
-        """
         if not isinstance(message, Auth):
             refusal = TunnelError("protocol-error", "Expected AUTH message")
             self._service.observer.peerRefused(self.connection.peerAddress, refusal)
@@ -176,9 +162,6 @@ class ZLayerServerSession(MessageSession):
         self._admitting = Deferred.fromCoroutine(self._admit(message.token))
 
     async def _admit(self, token: str) -> None:
-        """
-        Check a token.
-        """
         peer = self.connection.peerAddress
         try:
             identity = await self._identify(token)
@@ -237,9 +220,6 @@ class ZLayerServerSession(MessageSession):
             raise TunnelError("name-taken", IN_USE)
 
     def _turnAway(self, refusal: TunnelError) -> None:
-        """
-        Do not let the client in.
-        """
         self.lost = refusal
         text = refusal.message
         if refusal.code.name not in ("name-taken", "protocol-error"):
@@ -248,15 +228,10 @@ class ZLayerServerSession(MessageSession):
         self.connection.fail(refusal)
 
     def _beat(self) -> None:
-        """
-        Send a heartbeat.
-        """
         self._send(Heartbeat(int(self._now() * 1000)))
 
     def probe(self) -> None:
-        """
-        Have the client show that it lives: somebody else came with its token.
-        """
+        """Have the client show that it lives: somebody else came with its token."""
         self._life.probe()
 
     # What the client asks for
@@ -279,9 +254,6 @@ class ZLayerServerSession(MessageSession):
             self.connection.pauseReading()
 
     async def _answer(self) -> None:
-        """
-        Answer all requests.
-        """
         while self._requests and self.lost is None:
             message = self._requests.popleft()
             if isinstance(message, Register):
@@ -290,18 +262,12 @@ class ZLayerServerSession(MessageSession):
                 await self._unregister(message)
 
     def _answered(self, result: object) -> object:
-        """
-        All requests were answered.
-        """
         self._answering = None
         if self.lost is None and self.connection.paused:
             self.connection.resumeReading()
         return result
 
     async def _register(self, message: Register) -> None:
-        """
-        Open a tunnel, or say why not.
-        """
         try:
             if self._leaving is not None:
                 raise self._leaving
@@ -325,9 +291,6 @@ class ZLayerServerSession(MessageSession):
         self._send(RegisterOk(service))
 
     async def _open(self, message: Register) -> Tunnel:
-        """
-        Open a tunnel at the port that was asked for, or at a free one.
-        """
         name = await self._nameFor(message.name)
         options: dict[str, object] = {"name": name}
         if message.protocol == UDP:
@@ -352,9 +315,6 @@ class ZLayerServerSession(MessageSession):
         )
 
     def _candidates(self, wanted: int) -> Iterator[int]:
-        """
-        The ports to try: 0 where the server may choose as it always does.
-        """
         ports = self._shared.ports
         grant = self._caller.identity.grant
         if ports is None or (grant is not None and grant.permissions.ports is not None):
@@ -379,9 +339,6 @@ class ZLayerServerSession(MessageSession):
         return ""
 
     async def _unregister(self, message: Unregister) -> None:
-        """
-        Close a tunnel; zlayer has no answer to this.
-        """
         tunnel = self.tunnels.pop(message.serviceId, None)
         if tunnel is not None:
             await self._service.destroy(
@@ -389,9 +346,6 @@ class ZLayerServerSession(MessageSession):
             )
 
     def _connectFailed(self, message: ConnectFail) -> None:
-        """
-        The client has not reached its service for a visitor.
-        """
         self._shared.refuse(
             message.connectionId,
             self,
@@ -399,17 +353,11 @@ class ZLayerServerSession(MessageSession):
         )
 
     def _send(self, message: Message) -> None:
-        """
-        Send a message.
-        """
         self.connection.sendWhole(encodeMessage(message))
 
     # IClientSide
 
     def serve(self, stream: Stream) -> None:
-        """
-        Announce a visitor.
-        """
         ids = {tunnel: service for service, tunnel in self.tunnels.items()}
         service = ids.get(stream.tunnel)
         if service is None or self._leaving is not None or self.lost is not None:
@@ -425,9 +373,6 @@ class ZLayerServerSession(MessageSession):
                 self._send(Connect(service, connection, stream.visitorAddress))
 
     def isThere(self) -> Deferred[bool]:
-        """
-        Whether the client still answers.
-        """
         probe: Deferred[bool] = self.connection.probe()
         return probe
 
@@ -445,28 +390,18 @@ class ZLayerServerSession(MessageSession):
     # IPushProducer, for the connection
 
     def pauseProducing(self) -> None:
-        """
-        The client does not take what it is sent.
-        """
         self._full = True
 
     def resumeProducing(self) -> None:
-        """
-        It does again.
-        """
         self._full = False
 
     def stopProducing(self) -> None:
-        """
-        L{connectionLost} follows.
-        """
+        """L{connectionLost} follows."""
 
     # Going
 
     def streams(self) -> int:
-        """
-        How many visitors there are.
-        """
+        """How many visitors there are."""
         return sum(
             stream.client is not None
             for tunnel in self.tunnels.values()
@@ -474,9 +409,7 @@ class ZLayerServerSession(MessageSession):
         )
 
     def leave(self, reason: TunnelError) -> None:
-        """
-        Take no new visitors; those that are here may finish.
-        """
+        """Take no new visitors; those that are here may finish."""
         self._leaving = reason
 
     def fail(self, reason: TunnelError, code: int = 0) -> None:
@@ -496,9 +429,6 @@ class ZLayerServerSession(MessageSession):
         self._over(reason)
 
     def _over(self, reason: TunnelError) -> None:
-        """
-        End what depends on this session; doing it twice is no error.
-        """
         self._sessions.sessions.discard(self)
         self._life.stop()
         if self._shared.inUse.get(self._token) is self:
