@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import alsoProvides
 from zope.interface.verify import verifyObject
 
+from tests.support.ends import SilentEnd
 from tristunnel.dataplane.sockets import (
     EARLY,
     TLS_CLOSE_TIMEOUT,
@@ -26,7 +27,6 @@ from tristunnel.dataplane.sockets import (
     SocketEnd,
 )
 from tristunnel.errors import TunnelError
-from tristunnel.interfaces import Closed, End
 
 DONE = Failure(ConnectionDone())
 LOST = Failure(ConnectionLost())
@@ -79,7 +79,7 @@ class MemoryTransport(StringTransport):
         self.calls.append("abort")
 
 
-class Peer:
+class Peer(SilentEnd):
     """
     The other end of a stream.
     """
@@ -87,16 +87,6 @@ class Peer:
     def __init__(self) -> None:
         self.received = 0
         self.events: list[object] = []
-
-    def join(self, peer: End, closed: Closed) -> None:
-        """
-        Not used here.
-        """
-
-    def whileWaiting(self, left: Closed) -> None:
-        """
-        Not used here.
-        """
 
     def write(self, data: bytes) -> None:
         """

@@ -10,6 +10,7 @@ from twisted.internet.defer import succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.ends import SilentEnd
 from tristunnel.auth.realm import Identity
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed, End
@@ -17,7 +18,7 @@ from tristunnel.model.observer import ServerObserver
 from tristunnel.model.tunnel import Stream, Tunnel
 
 
-class PlainEnd:
+class PlainEnd(SilentEnd):
     """
     An end that notes what is asked of it.
     """
@@ -40,16 +41,6 @@ class PlainEnd:
         """
         self.closed = left
 
-    def write(self, data: bytes) -> None:
-        """
-        Not used here.
-        """
-
-    def finish(self) -> None:
-        """
-        Not used here.
-        """
-
     def reset(self, reason: TunnelError) -> None:
         """
         Note the reason, and be over.
@@ -58,16 +49,6 @@ class PlainEnd:
         if self.closed is not None:
             closed, self.closed = self.closed, None
             closed(reason)
-
-    def pauseReading(self) -> None:
-        """
-        Not used here.
-        """
-
-    def resumeReading(self) -> None:
-        """
-        Not used here.
-        """
 
 
 class Side:

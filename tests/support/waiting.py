@@ -9,13 +9,14 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, succeed
 
+from tests.support.ends import SilentEnd
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed, End
 
 __all__ = ["Port", "Ports", "WaitingEnd"]
 
 
-class WaitingEnd:
+class WaitingEnd(SilentEnd):
     """
     An L{End<tristunnel.interfaces.End>} whose world is the test.
 
@@ -65,8 +66,6 @@ class WaitingEnd:
         if self.peer is None and self.heard is not None:
             self.heard()
 
-    # End
-
     def skipEarly(self, count: int) -> None:
         """
         Pass so many bytes to nobody.
@@ -88,16 +87,6 @@ class WaitingEnd:
         if self.peer is None:
             self._closed = left
 
-    def write(self, data: bytes) -> None:
-        """
-        Take nothing.
-        """
-
-    def finish(self) -> None:
-        """
-        Take nothing.
-        """
-
     def reset(self, reason: TunnelError) -> None:
         """
         Note the reason.
@@ -106,16 +95,6 @@ class WaitingEnd:
         if not self.ended:
             self.refused = reason.code.name
         self.leave(reason)
-
-    def pauseReading(self) -> None:
-        """
-        Read nothing anyway.
-        """
-
-    def resumeReading(self) -> None:
-        """
-        Read nothing anyway.
-        """
 
 
 class Port:

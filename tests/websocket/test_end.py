@@ -11,11 +11,11 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.ends import SilentEnd
 from tristunnel.dataplane.sockets import EARLY
 from tristunnel.dialects.base.plain import ANSWER_LINGER, LINGER
 from tristunnel.dialects.zlayer.data_end import DataEnd
 from tristunnel.errors import TunnelError
-from tristunnel.interfaces import Closed
 from tristunnel.websocket.end import EMPTIES, RELAY_SUBPROTOCOL, WebSocketEnd
 
 DONE = Failure(ConnectionDone())
@@ -53,20 +53,13 @@ class _Connection:
         self.did.append(reason.code.name)
 
 
-class _Peer:
+class _Peer(SilentEnd):
     """The other end, which notes what it is told."""
 
-    received = 0
     listens = False
 
     def __init__(self) -> None:
         self.told: list[Any] = []
-
-    def join(self, peer: object, closed: Closed) -> None:
-        """Do nothing."""
-
-    def whileWaiting(self, left: Closed) -> None:
-        """Do nothing."""
 
     def write(self, data: bytes) -> None:
         self.told.append(data)

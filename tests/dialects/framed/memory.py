@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 
 from twisted.internet.task import Clock
 
+from tests.support.ends import SilentEnd
 from tristunnel.dialects.base.multiplexer import Limits, Multiplexer
 from tristunnel.dialects.base.plain import PlainClientSide, PlainServerSide
 from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 from tristunnel.errors import TunnelError
-from tristunnel.interfaces import Closed, End
 from tristunnel.wire.framed import Frame, FrameDecoder, FrameType, encodeFrame
 
 __all__ = [
@@ -78,7 +78,7 @@ class MemorySink:
         return self._decoder.feed(self.fetch())
 
 
-class RecordingEnd:
+class RecordingEnd(SilentEnd):
     """
     An L{End<tristunnel.interfaces.End>} whose world is the test.
 
@@ -140,16 +140,6 @@ class RecordingEnd:
         assert self.stream is not None
         self.ended = self.reset_ = True
         self.stream.reset(TunnelError("reset"))
-
-    def join(self, peer: End, closed: Closed) -> None:
-        """
-        Not used: see L{meet}.
-        """
-
-    def whileWaiting(self, left: Closed) -> None:
-        """
-        Not used.
-        """
 
     def write(self, data: bytes) -> None:
         """
