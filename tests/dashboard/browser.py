@@ -1,6 +1,4 @@
-"""
-A real browser, without a window: Chromium, told what to do through a pipe.
-"""
+"""A real browser, without a window: Chromium, told what to do through a pipe."""
 
 from __future__ import annotations
 
@@ -40,9 +38,6 @@ _FLAGS = (
 
 
 def chromium() -> str | None:
-    """
-    Where Chromium is, or C{None}.
-    """
     return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -110,18 +105,12 @@ class Browser(ProcessProtocol):
         return answer
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
-        """
-        Take messages apart; what it writes for people is of no interest.
-        """
         if childFD == _OUT:
             *whole, self._rest = (self._rest + data).split(b"\0")
             for each in whole:
                 self._received(json.loads(each))
 
     def _received(self, message: dict[str, Any]) -> None:
-        """
-        An answer or an event.
-        """
         answer = self._calls.pop(message.get("id", 0), None)
         if answer is not None:
             if "error" in message:
@@ -140,9 +129,6 @@ class Browser(ProcessProtocol):
             waiting.callback(params)
 
     def processEnded(self, reason: Failure) -> None:
-        """
-        It is over, and so is what was asked of it.
-        """
         self._over = True
         calls, self._calls = self._calls, {}
         for answer in calls.values():
@@ -150,9 +136,6 @@ class Browser(ProcessProtocol):
         self._ended.callback(None)
 
     def stop(self) -> Deferred[None]:
-        """
-        End it.
-        """
         with suppress(ProcessExitedAlready):
             if not self._over and self.transport is not None:
                 self.transport.signalProcess("KILL")
@@ -161,18 +144,12 @@ class Browser(ProcessProtocol):
     # The page
 
     async def during(self, event: str, act: Callable[[], Deferred[Any]]) -> None:
-        """
-        Do something, and wait for what follows from it.
-        """
         happened: Deferred[Any] = Deferred()
         self._events.setdefault(event, []).append(happened)
         await act()
         await happened
 
     async def open(self, url: str) -> None:
-        """
-        Go to an address, and wait for the page.
-        """
         await self.during(
             "Page.loadEventFired", lambda: self.call("Page.navigate", url=url)
         )
@@ -212,9 +189,6 @@ class Browser(ProcessProtocol):
         )
 
     async def follow(self, selector: str) -> None:
-        """
-        Click on what leads to another page, and wait for that.
-        """
         await self.during(
             "Page.loadEventFired",
             lambda: Deferred.fromCoroutine(
@@ -225,9 +199,6 @@ class Browser(ProcessProtocol):
         )
 
     async def press(self, key: str) -> None:
-        """
-        Press a key.
-        """
         codes = {"Tab": 9, "Enter": 13}
         for kind in ("rawKeyDown", "char", "keyUp"):
             # Only the character makes a form be sent.
@@ -242,17 +213,11 @@ class Browser(ProcessProtocol):
                 )
 
     async def enter(self, text: str) -> None:
-        """
-        Write where the focus is.
-        """
         await self.call("Input.insertText", text=text)
 
     async def picture(
         self, path: Path, width: int = 1200, dark: bool = False, most: int = 2400
     ) -> None:
-        """
-        Take a picture of the whole page.
-        """
         scheme = "dark" if dark else "light"
         await self.call(
             "Emulation.setEmulatedMedia",

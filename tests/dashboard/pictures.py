@@ -22,9 +22,6 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """
-    The parts of a PNG file.
-    """
     position = len(_SIGNATURE)
     while position < len(data):
         size, kind = struct.unpack_from(">I4s", data, position)
@@ -33,9 +30,6 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
-    """
-    A part of a PNG file.
-    """
     return struct.pack(
         f">I4s{len(data)}sI", len(data), kind, data, zlib.crc32(kind + data)
     )
@@ -73,10 +67,6 @@ def _rows(data: bytes, width: int, depth: int) -> Iterator[bytes]:
 
 
 def _palette(colours: Counter[bytes]) -> dict[bytes, int]:
-    """
-    Give each colour a number: the frequent ones their own, in order, and so those
-    that are like none of them; the others that of the nearest.
-    """
     palette = {c: i for i, (c, _) in enumerate(colours.most_common(FREQUENT))}
     # For each of the others, how far its nearest is, and which that is.
     others = {
@@ -96,9 +86,6 @@ def _palette(colours: Counter[bytes]) -> dict[bytes, int]:
 
 
 def _distance(one: bytes, other: bytes) -> int:
-    """
-    How much two colours differ.
-    """
     return sum((a - b) ** 2 for a, b in zip(one, other, strict=True))
 
 

@@ -20,14 +20,9 @@ from tristunnel.model.permissions import Permissions
 
 
 class GrantTests(DashboardTestCase):
-    """
-    Granting access to a tunnel that has a name.
-    """
+    """Granting access to a tunnel that has a name."""
 
     def setUp(self) -> None:
-        """
-        Ask everybody, and let two have a tunnel.
-        """
         super().setUp()
         self.build(asked=True)
         alice, bob = (
@@ -53,9 +48,6 @@ class GrantTests(DashboardTestCase):
         return answer["set-cookie"].partition(";")[0], fields
 
     def grant(self, **wanted: str) -> tuple[int, str]:
-        """
-        Fill the form in.
-        """
         cookie, fields = self.form(self.login)
         status, answer, body = self.post(
             {**fields, "ttl": "1h", **wanted}, f"Cookie: {cookie}", self.login
@@ -64,9 +56,7 @@ class GrantTests(DashboardTestCase):
         return status, body
 
     def test_link(self) -> None:
-        """
-        The page leads there, for tunnels that have a name.
-        """
+        """The page leads there, for tunnels that have a name."""
         page = self.page(self.login)
         self.assertIn(f'href="dashboard/grant?id={self.tunnelId()}"', page)
         self.assertEqual(page.count('aria-label="Grant access to shop"'), 1)
@@ -74,10 +64,7 @@ class GrantTests(DashboardTestCase):
         self.assertEqual(len(re.findall(r'class="grant"[^>]*aria-label=""', page)), 2)
 
     def test_granted(self) -> None:
-        """
-        The capability is shown once; who has it is listed, and it is taken
-        back.
-        """
+        """The capability is shown once; who has it is listed, and it is taken back."""
         status, body = self.grant(address="192.0.2.0/24", token="bob", uses="3")
         self.assertEqual(status, 200)
         self.assertIn("Access to shop is granted", body)
@@ -154,9 +141,7 @@ class GrantTests(DashboardTestCase):
         self.assertEqual(len(self.service.access), 0)
 
     def test_gone(self) -> None:
-        """
-        A tunnel that is over meanwhile is gone.
-        """
+        """A tunnel that is over meanwhile is gone."""
         cookie, fields = self.form(self.login)
         self.close(self.uri, self.owner("alice"))
         status, _, body = self.post(fields, f"Cookie: {cookie}", self.login)
@@ -165,14 +150,9 @@ class GrantTests(DashboardTestCase):
 
 
 class TokenTests(DashboardTestCase):
-    """
-    Tokens, for operators.
-    """
+    """Tokens, for operators."""
 
     def setUp(self) -> None:
-        """
-        Have a file with some.
-        """
         super().setUp()
         self.path = Path(self.mktemp())
         self.store = TokenStore(self.path)
@@ -183,9 +163,7 @@ class TokenTests(DashboardTestCase):
         self.login = self.basic("alice")
 
     def test_shown(self) -> None:
-        """
-        An admin sees what each token may, and how many use it.
-        """
+        """An admin sees what each token may, and how many use it."""
         self.enter("laptop")
         self.assertNotIn("a+b", self.page(self.login))
         self.promote("admin")
@@ -225,9 +203,7 @@ class TokenTests(DashboardTestCase):
         self.assertEqual(status, 404)
 
     def test_notAdmin(self) -> None:
-        """
-        Others may not, even if they make the form themselves.
-        """
+        """Others may not, even if they make the form themselves."""
         self.open(self.owner("alice"))
         for identifier in ("token:laptop", "token:alice", "token:", "access:x", ":"):
             where = f"/dashboard/end?id={identifier}"
@@ -241,9 +217,7 @@ class TokenTests(DashboardTestCase):
         self.assertIsNone(self.store.read().byName["laptop"].revoked)
 
     def test_notWritable(self) -> None:
-        """
-        A file that the server may not write: that is said, with the cure.
-        """
+        """A file that the server may not write: that is said, with the cure."""
         self.promote("admin")
 
         def revoke(name: str) -> None:
@@ -257,14 +231,10 @@ class TokenTests(DashboardTestCase):
 
 
 class CrowdTests(DashboardTestCase):
-    """
-    Very many visitors.
-    """
+    """Very many visitors."""
 
     def test_size(self) -> None:
-        """
-        What is sent each second has a bound, however many there are.
-        """
+        """What is sent each second has a bound, however many there are."""
         self.open(replace(self.owner(), clientSide=Session()))
         sizes: list[Any] = []
         for most in (100, 5000):

@@ -34,14 +34,9 @@ if chromium() is None:
 
 
 class Talkative(Protocol):
-    """
-    Answers with thrice what it hears.
-    """
+    """Answers with thrice what it hears."""
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Answer.
-        """
         assert self.transport is not None
         self.transport.write(data * 3)
 
@@ -58,23 +53,14 @@ class Visitor(Protocol):
         self.answered: Deferred[None] = Deferred()
 
     def connectionMade(self) -> None:
-        """
-        Begin.
-        """
         assert self.transport is not None
         self.transport.write(b"hello" * 1000)
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        There is an answer.
-        """
         if not self.answered.called:
             self.answered.callback(None)
 
     def connectionLost(self, reason: Any = None) -> None:
-        """
-        It is over.
-        """
         self.gone.callback(None)
 
 
@@ -92,30 +78,19 @@ class PendingLogin(Protocol):
         self._words = words
 
     def connectionMade(self) -> None:
-        """
-        Say it.
-        """
         assert self.transport is not None
         self.transport.write(self._words)
 
     def connectionLost(self, reason: Any = None) -> None:
-        """
-        It is over.
-        """
         self.gone.callback(None)
 
 
 class BrowserTests(TestCase):
-    """
-    Logging in, watching and acting.
-    """
+    """Logging in, watching and acting."""
 
     timeout = 240
 
     async def setUp(self) -> None:  # type: ignore[override]
-        """
-        Start a server that asks everybody, and a browser.
-        """
         self.directory = Path(self.mktemp()).absolute()
         self.directory.mkdir(parents=True)
         clients = self.directory / "clients"
@@ -138,9 +113,6 @@ class BrowserTests(TestCase):
         self.addCleanup(self.browser.stop)
 
     def startProgram(self, command: str, *options: str) -> Program:
-        """
-        Start a server or a client.
-        """
         program = startTristunnel(
             reactor,
             command,
@@ -173,9 +145,6 @@ class BrowserTests(TestCase):
         return int((await client.says(r"^tcp://\S+:(\d+)$"))[1])
 
     async def visit(self, port: int) -> Visitor:
-        """
-        Come as a visitor.
-        """
         visitor: Visitor = await connectProtocol(
             HostnameEndpoint(reactor, "127.0.0.1", port), Visitor()
         )
@@ -183,16 +152,10 @@ class BrowserTests(TestCase):
         return visitor
 
     async def logIn(self, name: str = "alice", password: str = "open%20sesame") -> None:
-        """
-        Open the dashboard.
-        """
         await self.browser.open(f"http://{name}:{password}@127.0.0.1:{self.port}/")
         await self.browser.until("document.getElementById('live').className === 'on'")
 
     def checkQuiet(self) -> None:
-        """
-        Nothing was complained about, and nothing was asked of others.
-        """
         self.assertEqual(self.browser.complaints, [])
         for url in self.browser.requested:
             self.assertRegex(url, rf"^http://([^/@]*@)?127\.0\.0\.1:{self.port}/")
@@ -299,25 +262,16 @@ class BrowserTests(TestCase):
         self.checkQuiet()
 
     async def titleOf(self) -> str:
-        """
-        What the page is called.
-        """
         title: str = await self.browser.evaluate("document.title")
         return title
 
     async def turnPage(self, key: str) -> None:
-        """
-        Press a key that leads to another page.
-        """
         await self.browser.during(
             "Page.loadEventFired",
             lambda: Deferred.fromCoroutine(self.browser.press(key)),
         )
 
     async def picture(self, name: str, width: int, dark: bool = False) -> None:
-        """
-        Take a picture, if pictures are wanted.
-        """
         where = os.environ.get("TRISTUNNEL_SCREENSHOTS")
         if where:
             Path(where).mkdir(parents=True, exist_ok=True)
@@ -327,9 +281,6 @@ class BrowserTests(TestCase):
             self.addCleanup(lambda: path.write_bytes(smallPNG(path.read_bytes())))
 
     async def crowd(self, port: int) -> None:
-        """
-        Take pictures, if they are wanted, of visitors who come and go.
-        """
         if not os.environ.get("TRISTUNNEL_SCREENSHOTS"):
             return
         for probe in (b"ssh-2.0\r\n", b"\x16\x03\x01"):
@@ -405,9 +356,7 @@ class BrowserTests(TestCase):
         self.checkQuiet()
 
     async def test_withoutScript(self) -> None:
-        """
-        Without JavaScript the page says the same.
-        """
+        """Without JavaScript the page says the same."""
         await self.startClient()
         await self.browser.call("Emulation.setScriptExecutionDisabled", value=True)
         await self.browser.open(f"http://alice:open%20sesame@127.0.0.1:{self.port}/")
@@ -418,9 +367,7 @@ class BrowserTests(TestCase):
         self.checkQuiet()
 
     async def test_framed(self) -> None:
-        """
-        A page of another origin can neither show it in a frame nor post to it.
-        """
+        """A page of another origin can neither show it in a frame nor post to it."""
         await self.startClient()
         await self.logIn()
         browser = self.browser

@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.web.dashboard}, over HTTP.
-"""
+"""Tests for L{tristunnel.web.dashboard}, over HTTP."""
 
 from __future__ import annotations
 
@@ -24,14 +22,10 @@ HERE = "127.0.0.1:9000"
 
 
 class WordsTests(SynchronousTestCase):
-    """
-    L{tristunnel.dashboard.words}.
-    """
+    """L{tristunnel.dashboard.words}."""
 
     def test_amount(self) -> None:
-        """
-        Bytes have three digits at the most.
-        """
+        """Bytes have three digits at the most."""
         for size, text in (
             (0, "0 B"),
             (999, "999 B"),
@@ -45,9 +39,7 @@ class WordsTests(SynchronousTestCase):
             self.assertEqual(amount(size), text)
 
     def test_age(self) -> None:
-        """
-        A time has its two greatest units.
-        """
+        """A time has its two greatest units."""
         for seconds, text in (
             (-1, "0 s"),
             (59.9, "59 s"),
@@ -58,9 +50,7 @@ class WordsTests(SynchronousTestCase):
             self.assertEqual(age(seconds), text)
 
     def test_path(self) -> None:
-        """
-        The newest value is at the right edge, the greatest at the top.
-        """
+        """The newest value is at the right edge, the greatest at the top."""
         self.assertEqual(path([], 0, 10, 5, 3), "M0 5H10")
         self.assertEqual(path([0, 4], 4, 10, 5, 3), "M5.0 5.0L10.0 1.0")
         self.assertEqual(
@@ -70,14 +60,10 @@ class WordsTests(SynchronousTestCase):
 
 
 class TemplateTests(SynchronousTestCase):
-    """
-    The page and its script agree.
-    """
+    """The page and its script agree."""
 
     def test_slots(self) -> None:
-        """
-        The rows that the script fills have the fields that the template has.
-        """
+        """The rows that the script fills have the fields that the template has."""
         template = render.partOf("page.xml").decode()
         for name in view.LISTS:
             part = re.search(rf't:render="{name}">(.*?)</(?:tbody|ol)>', template, re.S)
@@ -100,14 +86,9 @@ class TemplateTests(SynchronousTestCase):
 
 
 class DashboardTestCase(WatchedTestCase):
-    """
-    A dashboard where nobody is asked who they are.
-    """
+    """A dashboard where nobody is asked who they are."""
 
     def page(self, *headers: str, path: str = "/") -> str:
-        """
-        Ask for a page.
-        """
         status, _, body = self.ask(path, *headers, host=HERE)
         self.assertEqual(status, 200, body)
         return unescape(body)
@@ -131,9 +112,6 @@ class DashboardTestCase(WatchedTestCase):
         return client, ended
 
     def tunnelId(self, number: int = 0) -> str:
-        """
-        The id of a tunnel.
-        """
         return self.watch.tally.tunnels[number].id
 
     def question(self, identifier: str, *headers: str) -> tuple[str, dict[str, str]]:
@@ -156,9 +134,6 @@ class DashboardTestCase(WatchedTestCase):
     def post(
         self, fields: dict[str, str], *headers: str, host: str = HERE
     ) -> tuple[int, dict[str, str], str]:
-        """
-        Post a form.
-        """
         return self.ask(
             "/dashboard/act",
             *headers,
@@ -168,9 +143,6 @@ class DashboardTestCase(WatchedTestCase):
         )
 
     def end(self, identifier: str, *headers: str) -> tuple[int, dict[str, str], str]:
-        """
-        Ask for the question and say yes.
-        """
         cookie, fields = self.question(identifier, *headers)
         return self.post(
             fields, f"Cookie: {cookie}", f"Origin: http://{HERE}", *headers
@@ -178,23 +150,17 @@ class DashboardTestCase(WatchedTestCase):
 
 
 class ReadingTests(DashboardTestCase):
-    """
-    The page itself.
-    """
+    """The page itself."""
 
     def test_empty(self) -> None:
-        """
-        Where nothing is, the page says what to do.
-        """
+        """Where nothing is, the page says what to do."""
         page = self.page()
         self.assertIn("tunnel-client --connect tcp:127.0.0.1:9000", page)
         self.assertRegex(page, r'<p class="note" data-note="tunnels" hidden')
         self.assertNotRegex(page, r'data-none="tunnels" hidden')
 
     def test_everything(self) -> None:
-        """
-        It shows clients, tunnels, visitors, refusals and events.
-        """
+        """It shows clients, tunnels, visitors, refusals and events."""
         self.enter()
         self.open(self.owner(), name="shop")
         self.visit(sent=12345)
@@ -215,9 +181,7 @@ class ReadingTests(DashboardTestCase):
             self.assertIn(text, page)
 
     def test_hostile(self) -> None:
-        """
-        What strangers can have written on the page is text.
-        """
+        """What strangers can have written on the page is text."""
         reason = TunnelError("protocol-error", 'said <script>alert(1)</script> & "x"')
         self.watch.observer.peerRefused(PEER, reason)
         _, _, body = self.ask("/", host=HERE)
@@ -228,9 +192,7 @@ class ReadingTests(DashboardTestCase):
         self.assertNotIn('class="done"', body)
 
     def test_headers(self) -> None:
-        """
-        Browsers are told to let nobody else have a hand in it.
-        """
+        """Browsers are told to let nobody else have a hand in it."""
         for path_ in ("/", "/dashboard/live.js", "/dashboard/style.css"):
             _, headers, _ = self.ask(path_, host=HERE)
             policy = headers["content-security-policy"]
@@ -242,9 +204,7 @@ class ReadingTests(DashboardTestCase):
         self.assertEqual(self.ask("/", method="HEAD", host=HERE)[0], 200)
 
     def test_bounded(self) -> None:
-        """
-        With many visitors, those who have moved the most are shown.
-        """
+        """With many visitors, those who have moved the most are shown."""
         self.patch(view, "VISITORS", 2)
         self.open(self.owner(), visitors=10)
         for sent in (1, 5000, 2, 4000):
@@ -256,9 +216,7 @@ class ReadingTests(DashboardTestCase):
         self.assertNotIn(f"{self.tunnelId()}.3", page)
 
     def test_rates(self) -> None:
-        """
-        The graphs' beat measures what passes.
-        """
+        """The graphs' beat measures what passes."""
         self.open(self.owner())
         visitor = self.visit()
         self.watch.lag.start()
@@ -271,9 +229,7 @@ class ReadingTests(DashboardTestCase):
         self.assertIn('<dd data-total="rateIn">500 B/s</dd>', page)
 
     def test_repetitions(self) -> None:
-        """
-        A flood of refusals is counted, and pushes out no other event.
-        """
+        """A flood of refusals is counted, and pushes out no other event."""
         self.open(self.owner(), name="shop")
         for number in range(1000):
             reason = TunnelError("protocol-error", f"number {number}")
@@ -283,9 +239,7 @@ class ReadingTests(DashboardTestCase):
         self.assertIn("Tunnel shop of anonymous is open", page)
 
     def test_off(self) -> None:
-        """
-        Without a dashboard there is nothing.
-        """
+        """Without a dashboard there is nothing."""
         self.build(dashboard=False)
         for where in ("/", "/dashboard/live.js", "/dashboard/events"):
             self.assertEqual(self.ask(where, host=HERE)[0], 404)
@@ -308,14 +262,10 @@ class ReadingTests(DashboardTestCase):
 
 
 class ActingTests(DashboardTestCase):
-    """
-    Ending something.
-    """
+    """Ending something."""
 
     def test_tunnel(self) -> None:
-        """
-        A tunnel is closed, after a question.
-        """
+        """A tunnel is closed, after a question."""
         self.open(self.owner(), name="shop")
         page = self.page(path=f"/dashboard/end?id={self.tunnelId()}")
         self.assertIn("Close tunnel shop?", page)
@@ -325,9 +275,7 @@ class ActingTests(DashboardTestCase):
         self.assertIn("The tunnel is closed.", self.page(path="/?done=tunnel"))
 
     def test_visitor(self) -> None:
-        """
-        A visitor is sent away.
-        """
+        """A visitor is sent away."""
         self.open(self.owner())
         visitor = self.visit()
         status, headers, _ = self.end(f"{self.tunnelId()}.1")
@@ -335,18 +283,14 @@ class ActingTests(DashboardTestCase):
         self.assertEqual(visitor.refused, "closed")
 
     def test_client(self) -> None:
-        """
-        A client is disconnected.
-        """
+        """A client is disconnected."""
         client, ended = self.enter()
         status, headers, _ = self.end(client.id)
         self.assertEqual((status, headers["location"]), (303, "../?done=client"))
         self.assertEqual(ended, ["closed"])
 
     def test_gone(self) -> None:
-        """
-        What is over already cannot be ended.
-        """
+        """What is over already cannot be ended."""
         for identifier in ("nothing", "x.1", "", "%00", "cffffffffffff"):
             status, _, body = self.ask(f"/dashboard/end?id={identifier}", host=HERE)
             self.assertEqual(status, 404)
@@ -380,9 +324,7 @@ class ActingTests(DashboardTestCase):
         self.assertEqual(len(self.watch.tally.tunnels), 1)
 
     def test_crossSite(self) -> None:
-        """
-        A page of another site can post nothing, even if it knew it all.
-        """
+        """A page of another site can post nothing, even if it knew it all."""
         self.open(self.owner())
         cookie, fields = self.question(self.tunnelId())
         for headers, host in (
@@ -399,9 +341,7 @@ class ActingTests(DashboardTestCase):
         self.assertEqual(len(self.watch.tally.tunnels), 1)
 
     def test_byLink(self) -> None:
-        """
-        Nothing is ended by a link, or by any other kind of body.
-        """
+        """Nothing is ended by a link, or by any other kind of body."""
         status, headers, _ = self.ask("/dashboard/act?id=x", host=HERE)
         self.assertEqual((status, headers["allow"]), (405, "POST"))
         status, _, _ = self.ask(
@@ -411,14 +351,9 @@ class ActingTests(DashboardTestCase):
 
 
 class AuthTests(DashboardTestCase):
-    """
-    With C{--auth}.
-    """
+    """With C{--auth}."""
 
     def setUp(self) -> None:
-        """
-        Ask everybody, and let two have a tunnel.
-        """
         super().setUp()
         self.build(asked=True)
         for name in ("alice", "bob"):
@@ -426,9 +361,7 @@ class AuthTests(DashboardTestCase):
             self.enter(name)
 
     def test_login(self) -> None:
-        """
-        Whoever does not say who it is is asked to, and sees nothing.
-        """
+        """Whoever does not say who it is is asked to, and sees nothing."""
         for where in ("/", "/dashboard/events", "/dashboard/end?id=x"):
             for headers in ([], [self.basic("alice", "wrong")]):
                 status, answer, body = self.ask(where, *headers, host=HERE)
@@ -439,9 +372,7 @@ class AuthTests(DashboardTestCase):
         self.assertEqual(status, 401)
 
     def test_own(self) -> None:
-        """
-        Everybody sees and ends what is theirs.
-        """
+        """Everybody sees and ends what is theirs."""
         self.watch.observer.peerRefused(PEER, TunnelError("protocol-error"))
         page = self.page(self.basic("alice"))
         self.assertIn("of-alice", page)
@@ -464,9 +395,7 @@ class AuthTests(DashboardTestCase):
         self.assertEqual(len(self.watch.tally.tunnels), 1)
 
     def test_admin(self) -> None:
-        """
-        An admin sees and ends everything.
-        """
+        """An admin sees and ends everything."""
         self.promote("admin")
         self.watch.observer.peerRefused(PEER, TunnelError("protocol-error"))
         page = self.page(self.basic("alice"))
@@ -475,9 +404,7 @@ class AuthTests(DashboardTestCase):
         self.assertEqual(self.end(self.tunnelId(1), self.basic("alice"))[0], 303)
 
     def test_anyName(self) -> None:
-        """
-        With a password, the server may be called what it likes, also by forms.
-        """
+        """With a password, the server may be called what it likes, also by forms."""
         cookie, fields = self.question(self.tunnelId(), self.basic("alice"))
         status, _, _ = self.post(
             fields,
@@ -491,14 +418,9 @@ class AuthTests(DashboardTestCase):
 
 
 class LiveTests(DashboardTestCase):
-    """
-    C{/dashboard/events}.
-    """
+    """C{/dashboard/events}."""
 
     def listen(self, *headers: str) -> Connection:
-        """
-        Open a page.
-        """
         connection = Connection(self.site)
         connection.channel.dataReceived(
             self.request("/dashboard/events", *headers, host=HERE)
@@ -506,16 +428,11 @@ class LiveTests(DashboardTestCase):
         return connection
 
     def snapshots(self, connection: Connection) -> list[Any]:
-        """
-        What a page was sent since the last time.
-        """
         lines = re.findall(rb"^data: (.*)$", connection.said(), re.M)
         return [json.loads(line) for line in lines]
 
     def test_live(self) -> None:
-        """
-        A tunnel appears and goes, within a second.
-        """
+        """A tunnel appears and goes, within a second."""
         page = self.listen()
         first = page.said()
         self.assertIn(b"text/event-stream", first)
@@ -557,9 +474,7 @@ class LiveTests(DashboardTestCase):
         self.assertEqual(len(views), 1)
 
     def test_slow(self) -> None:
-        """
-        A page that takes nothing gets nothing more, until it does.
-        """
+        """A page that takes nothing gets nothing more, until it does."""
         page = self.listen()
         page.said()
         page.channel.pauseProducing()
@@ -571,9 +486,7 @@ class LiveTests(DashboardTestCase):
         page.leave()
 
     def test_limits(self) -> None:
-        """
-        A caller can have so many pages open, and all of them so many.
-        """
+        """A caller can have so many pages open, and all of them so many."""
         pages = [self.listen() for _ in range(live.PER_CALLER)]
         status, headers, _ = self.ask("/dashboard/events", host=HERE)
         self.assertEqual((status, headers["retry-after"]), (429, "30"))
@@ -586,18 +499,14 @@ class LiveTests(DashboardTestCase):
         self.assertEqual(self.ask("/dashboard/events", host=HERE)[0], 429)
 
     def test_crossSite(self) -> None:
-        """
-        A page of another site cannot even have it sent.
-        """
+        """A page of another site cannot even have it sent."""
         status, _, _ = self.ask(
             "/dashboard/events", "Sec-Fetch-Site: cross-site", host=HERE
         )
         self.assertEqual(status, 403)
 
     def test_revoked(self) -> None:
-        """
-        When somebody's grant is over, so is what is sent.
-        """
+        """When somebody's grant is over, so is what is sent."""
         self.build(asked=True)
         self.promote("admin")
         page = self.listen(self.basic("alice"))
@@ -613,9 +522,7 @@ class LiveTests(DashboardTestCase):
         page.leave()
 
     def test_keptAlive(self) -> None:
-        """
-        Where nothing changes, a line is sent now and then.
-        """
+        """Where nothing changes, a line is sent now and then."""
         make = view.Board.view
         same: list[view.View] = []
 
@@ -632,9 +539,7 @@ class LiveTests(DashboardTestCase):
         page.leave()
 
     def test_failed(self) -> None:
-        """
-        A snapshot that fails is logged, and the pages may ask again.
-        """
+        """A snapshot that fails is logged, and the pages may ask again."""
 
         async def broken(board: view.Board, caller: Any) -> view.View:
             raise ZeroDivisionError

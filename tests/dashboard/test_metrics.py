@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.dashboard.metrics}.
-"""
+"""Tests for L{tristunnel.dashboard.metrics}."""
 
 from __future__ import annotations
 
@@ -31,14 +29,9 @@ HERE = "192.0.2.1:9000"
 
 
 class MetricsTestCase(WatchedTestCase):
-    """
-    A server with a little of everything.
-    """
+    """A server with a little of everything."""
 
     def fill(self) -> None:
-        """
-        Let there be a client, tunnels, visitors and refusals.
-        """
         identity = Identity("alice")
         session = Session()
         session.multiplexer = _Multiplexer()  # type: ignore[attr-defined]
@@ -64,43 +57,32 @@ class MetricsTestCase(WatchedTestCase):
         self.close(self.open(self.owner()), self.owner())
 
     def scrape(self, *headers: str) -> str:
-        """
-        Ask for the metrics.
-        """
         status, _, body = self.ask("/metrics", *headers, host=HERE)
         self.assertEqual(status, 200, body)
         return body
 
 
 class _Window:
-    """
-    Credit.
-    """
+    """Credit."""
 
     available = 0
 
 
 class _Stream:
-    """
-    A stream that waits for credit.
-    """
+    """A stream that waits for credit."""
 
     outgoing = (b"12345", b"678")
     sendWindow = _Window()
 
 
 class _Datagrams:
-    """
-    Datagrams that wait.
-    """
+    """Datagrams that wait."""
 
     queued = 7
 
 
 class _Multiplexer:
-    """
-    A session that was measured.
-    """
+    """A session that was measured."""
 
     roundTrip = 0.25
     sendWindow = _Window()
@@ -112,14 +94,10 @@ class _Multiplexer:
 
 
 class PageTests(MetricsTestCase):
-    """
-    C{/metrics}.
-    """
+    """C{/metrics}."""
 
     def test_values(self) -> None:
-        """
-        What happened is there, by tunnel and by listener.
-        """
+        """What happened is there, by tunnel and by listener."""
         self.fill()
         lines = self.scrape().splitlines()
         for line in (
@@ -156,9 +134,7 @@ class PageTests(MetricsTestCase):
             self.assertIn(line, lines)
 
     def test_formats(self) -> None:
-        """
-        Prometheus's text, or OpenMetrics where that is asked for.
-        """
+        """Prometheus's text, or OpenMetrics where that is asked for."""
         _, headers, body = self.ask("/metrics", host=HERE)
         self.assertTrue(headers["content-type"].startswith("text/plain; version="))
         self.assertEqual(headers["cache-control"], "no-store")
@@ -171,9 +147,7 @@ class PageTests(MetricsTestCase):
         self.assertTrue(body.endswith("# EOF\n"))
 
     def test_bounded(self) -> None:
-        """
-        However many tunnels there are, the number of series has a bound.
-        """
+        """However many tunnels there are, the number of series has a bound."""
         self.watch.tally._most = 1
         for name in ("one", "two"):
             self.open(self.owner(), name=name)
@@ -198,9 +172,7 @@ class PageTests(MetricsTestCase):
         self.assertEqual(counts, {"one": "2.0", "other": "3.0"})
 
     def test_relayed(self) -> None:
-        """
-        What was not spliced was copied, also in tunnels that are over.
-        """
+        """What was not spliced was copied, also in tunnels that are over."""
         self.patch(PIPES, "moved", 400)
         uri = self.open(self.owner(), visitors=5)
         self.visit(sent=600)
@@ -213,9 +185,7 @@ class PageTests(MetricsTestCase):
                 self.close(uri, self.owner())
 
     def test_noLibrary(self) -> None:
-        """
-        Without prometheus_client the page says how to get it.
-        """
+        """Without prometheus_client the page says how to get it."""
         self.patch(metrics, "available", False)
         self.build()
         status, _, body = self.ask("/metrics", host=HERE)
@@ -224,21 +194,14 @@ class PageTests(MetricsTestCase):
 
 
 class AccessTests(MetricsTestCase):
-    """
-    Who may see metrics.
-    """
+    """Who may see metrics."""
 
     def setUp(self) -> None:
-        """
-        Ask everybody.
-        """
         super().setUp()
         self.build(asked=True)
 
     def test_nobody(self) -> None:
-        """
-        Who does not say who it is is asked to.
-        """
+        """Who does not say who it is is asked to."""
         for headers in ([], [self.basic("alice", "wrong")]):
             status, answer, body = self.ask("/metrics", *headers, host=HERE)
             self.assertEqual(status, 401)
@@ -246,33 +209,25 @@ class AccessTests(MetricsTestCase):
             self.assertNotIn("tristunnel_", body)
 
     def test_withoutPermissions(self) -> None:
-        """
-        Who was let in by a checker that knows no permissions sees them.
-        """
+        """Who was let in by a checker that knows no permissions sees them."""
         self.assertIn("tristunnel_tunnels", self.scrape(self.basic("alice")))
 
     def test_notAdmin(self) -> None:
-        """
-        Whose permissions are known must be an admin.
-        """
+        """Whose permissions are known must be an admin."""
         self.promote("open")
         status, _, body = self.ask("/metrics", self.basic("alice"))
         self.assertEqual(status, 403)
         self.assertIn("--may admin", body)
 
     def test_admin(self) -> None:
-        """
-        An admin sees them.
-        """
+        """An admin sees them."""
         self.promote("admin")
         self.assertIn("tristunnel_tunnels", self.scrape(self.basic("alice")))
 
 
 @skipIf(not DOCS.is_file(), "there is no documentation beside these tests")
 class DocumentationTests(MetricsTestCase):
-    """
-    What is written about the metrics.
-    """
+    """What is written about the metrics."""
 
     def names(self) -> set[str]:
         """
@@ -283,17 +238,12 @@ class DocumentationTests(MetricsTestCase):
         return set(found)
 
     def test_documented(self) -> None:
-        """
-        C{docs/metrics.rst} has every metric, and no other.
-        """
+        """C{docs/metrics.rst} has every metric, and no other."""
         text = DOCS.read_text("utf-8")
         told = set(re.findall(r"^``(tristunnel_\w+)``", text, re.M))
         self.assertEqual(told, self.names())
 
     def assertKnown(self, text: str) -> None:
-        """
-        Assert that a text asks for metrics that exist.
-        """
         names = self.names()
         asked = set(re.findall(r"\btristunnel_\w+", text))
         self.assertTrue(asked)
@@ -302,9 +252,7 @@ class DocumentationTests(MetricsTestCase):
             self.assertTrue({name, bare} & names, name)
 
     def test_dashboard(self) -> None:
-        """
-        The dashboard for Grafana is JSON and asks for metrics that exist.
-        """
+        """The dashboard for Grafana is JSON and asks for metrics that exist."""
         text = (CONTRIB / "grafana-dashboard.json").read_text("utf-8")
         board = json.loads(text)
         made = runpy.run_path(str(CONTRIB / "grafana_dashboard.py"))["BOARD"]
@@ -321,16 +269,12 @@ class DocumentationTests(MetricsTestCase):
         )
 
     def test_alerts(self) -> None:
-        """
-        So do the alert rules.
-        """
+        """So do the alert rules."""
         rules = (CONTRIB / "prometheus-alerts.yml").read_text("utf-8")
         self.assertKnown("\n".join(re.findall(r"expr: (.*)", rules)))
 
     def test_promtool(self) -> None:
-        """
-        Prometheus's own tool finds nothing wrong with metrics and rules.
-        """
+        """Prometheus's own tool finds nothing wrong with metrics and rules."""
         promtool = shutil.which("promtool")
         if promtool is None:
             self.skipTest("promtool is not installed")

@@ -1,6 +1,4 @@
-"""
-A server in memory that shows metrics and a dashboard.
-"""
+"""A server in memory that shows metrics and a dashboard."""
 
 from __future__ import annotations
 
@@ -30,9 +28,6 @@ PEER = IPv4Address("TCP", "192.0.2.1", 50000)
 
 
 def known(fields: Any) -> bool:
-    """
-    Let in two users.
-    """
     return fields.get("secret") == "open sesame" and fields.get("id") in (
         "alice",
         "bob",
@@ -52,15 +47,9 @@ class Connection:
         self.channel.makeConnection(self.transport)
 
     def leave(self) -> None:
-        """
-        Close the connection.
-        """
         self.channel.connectionLost(Failure(ConnectionDone()))
 
     def said(self) -> bytes:
-        """
-        What came since the last time.
-        """
         data: bytes = self.transport.value()
         self.transport.clear()
         return data
@@ -75,16 +64,10 @@ class WatchedTestCase(ServiceTestCase):
     """
 
     def setUp(self) -> None:
-        """
-        Build a site.
-        """
         super().setUp()
         self.build()
 
     def build(self, asked: bool = False, names: Any = None, **options: Any) -> None:
-        """
-        Build it anew.
-        """
         self.asked = asked
         self.watch = Watch(self.clock, self.notes)
         self.service.observer = self.watch.observer
@@ -99,17 +82,11 @@ class WatchedTestCase(ServiceTestCase):
         )
 
     def owner(self, name: str = "alice") -> Caller:
-        """
-        Who a client or a browser is.
-        """
         if not self.asked:
             return Caller(ANONYMOUS_IDENTITY, "server", 9000, address="192.0.2.1")
         return Caller(Identity(name), "server", 9000, address="192.0.2.1")
 
     def promote(self, *may: str) -> None:
-        """
-        Let everybody in with a grant.
-        """
         grant = Grant(Permissions(may=frozenset(may)))
         identify = self.callers.identify
 
@@ -123,9 +100,6 @@ class WatchedTestCase(ServiceTestCase):
 
     @staticmethod
     def basic(name: str, password: str = "open sesame") -> str:
-        """
-        The header with which a browser logs in.
-        """
         pair = base64.b64encode(f"{name}:{password}".encode()).decode()
         return f"Authorization: Basic {pair}"
 
@@ -160,9 +134,6 @@ class WatchedTestCase(ServiceTestCase):
         host: str = "server:9000",
         body: bytes = b"",
     ) -> bytes:
-        """
-        Write a request.
-        """
         lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *headers]
         if method == "POST":
             lines.append(f"Content-Length: {len(body)}")

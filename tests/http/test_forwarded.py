@@ -1,6 +1,4 @@
-"""
-Tests of L{tristunnel.http.forwarded}.
-"""
+"""Tests of L{tristunnel.http.forwarded}."""
 
 from __future__ import annotations
 
@@ -31,14 +29,10 @@ def request(peer: Any, said: str = "", proto: str = "") -> Any:
 
 
 class ForwardedTests(SynchronousTestCase):
-    """
-    Whom to believe.
-    """
+    """Whom to believe."""
 
     def test_nobody(self) -> None:
-        """
-        Nobody is believed unless named.
-        """
+        """Nobody is believed unless named."""
         said = request("10.0.0.1", "1.2.3.4", "https")
         self.assertEqual("10.0.0.1", Forwarded().peer(said).host)
         self.assertFalse(Forwarded().isSecure(said))
@@ -47,9 +41,7 @@ class ForwardedTests(SynchronousTestCase):
         self.assertFalse(other.isSecure(said))
 
     def test_named(self) -> None:
-        """
-        A proxy is believed, up to the first address that is no proxy's.
-        """
+        """A proxy is believed, up to the first address that is no proxy's."""
         trusting = Forwarded(["10.0.0.0/8"])
         for said, host in (
             ("1.2.3.4", "1.2.3.4"),
@@ -68,9 +60,7 @@ class ForwardedTests(SynchronousTestCase):
             self.assertEqual(host, peer.host, said)
 
     def test_proto(self) -> None:
-        """
-        So is what it says of TLS.
-        """
+        """So is what it says of TLS."""
         trusting = Forwarded(["10.0.0.1", "::1"])
         self.assertTrue(trusting.isSecure(request("10.0.0.1", "", "https")))
         self.assertTrue(trusting.isSecure(request("10.0.0.1", "", "wss")))
@@ -78,24 +68,18 @@ class ForwardedTests(SynchronousTestCase):
         self.assertFalse(trusting.isSecure(request("10.0.0.1")))
 
     def test_mapped(self) -> None:
-        """
-        An IPv4 proxy on a dual-stack socket is the same one.
-        """
+        """An IPv4 proxy on a dual-stack socket is the same one."""
         trusting = Forwarded(["127.0.0.1"])
         peer = trusting.peer(request("::ffff:127.0.0.1", "1.2.3.4"))
         self.assertEqual("1.2.3.4", peer.host)
 
     def test_unix(self) -> None:
-        """
-        A proxy at a UNIX socket has a name of its own.
-        """
+        """A proxy at a UNIX socket has a name of its own."""
         said = request(None, "1.2.3.4")
         self.assertEqual("1.2.3.4", Forwarded(["unix"]).peer(said).host)
         self.assertIsInstance(Forwarded(["127.0.0.1"]).peer(said), UNIXAddress)
 
     def test_wrong(self) -> None:
-        """
-        What is no address is refused with an example.
-        """
+        """What is no address is refused with an example."""
         error = self.assertRaises(TunnelError, Forwarded, ["proxy.example"])
         self.assertIn("10.0.0.0/8", error.message)

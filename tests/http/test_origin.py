@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.http.origin}.
-"""
+"""Tests for L{tristunnel.http.origin}."""
 
 from __future__ import annotations
 
@@ -18,9 +16,6 @@ from tristunnel.http.origin import OriginRule
 def objection(
     headers: dict[str, str], hostnames: Collection[str] | None = None
 ) -> str | None:
-    """
-    What the rule says to a request with these headers.
-    """
     request: Any = DummyRequest([])
     for name, value in headers.items():
         request.requestHeaders.setRawHeaders(name, [value])
@@ -28,22 +23,16 @@ def objection(
 
 
 class OriginRuleTests(SynchronousTestCase):
-    """
-    Tests for L{OriginRule}.
-    """
+    """Tests for L{OriginRule}."""
 
     def test_programs(self) -> None:
-        """
-        A program, which sends no Origin, may use any name for the server.
-        """
+        """A program, which sends no Origin, may use any name for the server."""
         for host in ("server:9000", "127.0.0.1", "[::1]:9000", "a_b.example."):
             self.assertIsNone(objection({"Host": host}))
         self.assertIsNone(objection({}))
 
     def test_ownPages(self) -> None:
-        """
-        A page of the server itself may call it, by address or localhost.
-        """
+        """A page of the server itself may call it, by address or localhost."""
         for origin, host in (
             ("http://127.0.0.1:9000", "127.0.0.1:9000"),
             ("http://[::1]:9000", "[::1]:9000"),
@@ -55,9 +44,7 @@ class OriginRuleTests(SynchronousTestCase):
             self.assertIsNone(objection({"Host": host, "Origin": origin}))
 
     def test_foreignPages(self) -> None:
-        """
-        A page from elsewhere may not, whether by name, port or scheme.
-        """
+        """A page from elsewhere may not, whether by name, port or scheme."""
         for origin in (
             "http://evil.example",
             "http://localhost:3000",
@@ -85,9 +72,7 @@ class OriginRuleTests(SynchronousTestCase):
         self.assertIsNone(objection(headers, ["Evil.Example."]))
 
     def test_hostnames(self) -> None:
-        """
-        With names configured, everybody has to use one of them, or an address.
-        """
+        """With names configured, everybody has to use one of them, or an address."""
         names = ["tunnel.example"]
         self.assertIsNone(objection({"Host": "tunnel.example:9000"}, names))
         self.assertIsNone(objection({"Host": "192.0.2.1"}, names))
@@ -97,18 +82,14 @@ class OriginRuleTests(SynchronousTestCase):
         self.assertIsNotNone(objection({"Host": "localhost"} | {"Origin": "x"}, names))
 
     def test_oneForm(self) -> None:
-        """
-        A name is the same in whatever form it is written.
-        """
+        """A name is the same in whatever form it is written."""
         names = ["BÜCHER.test", "my_host", "[::1]"]
         for host in ("xn--bcher-kva.test", "My_Host.:9000", "[0:0::1]:9000"):
             self.assertIsNone(objection({"Host": host}, names), host)
         self.assertIsNotNone(objection({"Host": "xn--bcher.test"}, names))
 
     def test_fetchMetadata(self) -> None:
-        """
-        What the browser says of the page is believed.
-        """
+        """What the browser says of the page is believed."""
         for site in ("same-origin", "none"):
             self.assertIsNone(objection({"Host": "localhost", "Sec-Fetch-Site": site}))
         for site in ("cross-site", "same-site", "what"):
@@ -117,9 +98,7 @@ class OriginRuleTests(SynchronousTestCase):
             )
 
     def test_referer(self) -> None:
-        """
-        Without Origin, Referer counts.
-        """
+        """Without Origin, Referer counts."""
         self.assertIsNone(
             objection({"Host": "localhost", "Referer": "http://localhost/a?b#c"})
         )
@@ -128,9 +107,7 @@ class OriginRuleTests(SynchronousTestCase):
         )
 
     def test_badHost(self) -> None:
-        """
-        A Host header that is no host is refused, and so are two.
-        """
+        """A Host header that is no host is refused, and so are two."""
         for host in ("a b", "http://x", "localhost:port", "::1", "[::1"):
             self.assertIsNotNone(objection({"Host": host}), host)
         request: Any = DummyRequest([])
@@ -138,16 +115,12 @@ class OriginRuleTests(SynchronousTestCase):
         self.assertIsNotNone(OriginRule().objection(request))
 
     def test_originWithoutHost(self) -> None:
-        """
-        A browser always sends Host.
-        """
+        """A browser always sends Host."""
         self.assertIsNotNone(objection({"Origin": "http://localhost"}))
 
     @settings(deadline=None)
     @given(st.text(), st.text())
     def test_garbage(self, host: str, origin: str) -> None:
-        """
-        Garbage gets an opinion, not an exception.
-        """
+        """Garbage gets an opinion, not an exception."""
         text = {"Host": host, "Origin": origin}
         objection({k: v.encode("utf-8", "replace").decode() for k, v in text.items()})

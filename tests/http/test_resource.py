@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.http.resource}, over real connections.
-"""
+"""Tests for L{tristunnel.http.resource}, over real connections."""
 
 from __future__ import annotations
 
@@ -17,14 +15,10 @@ from tristunnel.rpc.jsonrpc import Dispatcher
 
 
 class JSONRPCResourceTests(LoopbackTestCase):
-    """
-    Tests for L{JSONRPCResource}.
-    """
+    """Tests for L{JSONRPCResource}."""
 
     async def test_call(self) -> None:
-        """
-        A call is answered with JSON on one line.
-        """
+        """A call is answered with JSON on one line."""
         status, headers, body = await self.exchange(post(call("subtract", "[42, 23]")))
         self.assertEqual(status, 200)
         self.assertEqual(headers["content-type"], "application/json")
@@ -33,9 +27,7 @@ class JSONRPCResourceTests(LoopbackTestCase):
         self.assertEqual(body, b'{"jsonrpc": "2.0", "id": 1, "result": 19}\n')
 
     async def test_contentTypes(self) -> None:
-        """
-        JSON is accepted under its names, and as the form that curl makes of it.
-        """
+        """JSON is accepted under its names, and as the form that curl makes of it."""
         for kind in (
             "application/json",
             "Application/JSON; charset=utf-8",
@@ -48,9 +40,7 @@ class JSONRPCResourceTests(LoopbackTestCase):
             self.assertEqual(status, 200, kind)
 
     async def test_otherContentTypes(self) -> None:
-        """
-        Anything else is 415, above all what a web form can send.
-        """
+        """Anything else is 415, above all what a web form can send."""
         for kind in ("text/plain", "multipart/form-data", "", "text/xml"):
             status, _, body = await self.exchange(
                 post(call("echo"), f"Content-Type: {kind}")
@@ -59,9 +49,7 @@ class JSONRPCResourceTests(LoopbackTestCase):
             self.assertEqual(body, b"The Content-Type must be application/json.\n")
 
     async def test_onlyPost(self) -> None:
-        """
-        Other methods are 405, and the answer says which one is right.
-        """
+        """Other methods are 405, and the answer says which one is right."""
         for method in (b"GET", b"HEAD", b"PUT", b"OPTIONS", b"DELETE", b"FOO"):
             status, headers, body = await self.exchange(
                 method + b" /rpc HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -70,9 +58,7 @@ class JSONRPCResourceTests(LoopbackTestCase):
             self.assertNotIn(b"<", body)
 
     async def test_notification(self) -> None:
-        """
-        When there is nothing to answer, the answer is 204 and empty.
-        """
+        """When there is nothing to answer, the answer is 204 and empty."""
         status, _, body = await self.exchange(
             post(b'{"jsonrpc": "2.0", "method": "update"}')
         )
@@ -80,9 +66,7 @@ class JSONRPCResourceTests(LoopbackTestCase):
         self.assertEqual(self.published.callers, ["anybody"])
 
     async def test_keptAlive(self) -> None:
-        """
-        One connection takes any number of calls.
-        """
+        """One connection takes any number of calls."""
         client = await self.connect()
         assert client.transport is not None
         client.transport.write(post(b'{"jsonrpc": "2.0", "method": "update"}'))
@@ -93,9 +77,7 @@ class JSONRPCResourceTests(LoopbackTestCase):
         self.assertEqual(received.count(b"HTTP/1.1 204"), 1)
 
     async def test_foreignPage(self) -> None:
-        """
-        A page from elsewhere is refused before its body is looked at.
-        """
+        """A page from elsewhere is refused before its body is looked at."""
         for header in ("Origin: http://evil.example", "Sec-Fetch-Site: cross-site"):
             status, _, body = await self.exchange(post(call("update"), header))
             self.assertEqual(status, 403)
@@ -111,9 +93,7 @@ class JSONRPCResourceTests(LoopbackTestCase):
         self.assertEqual((status, json.loads(body)["error"]["code"]), (200, -32700))
 
     async def test_leaves(self) -> None:
-        """
-        When the caller leaves, its call is cancelled and nothing is logged.
-        """
+        """When the caller leaves, its call is cancelled and nothing is logged."""
         client = await self.connect()
         assert client.transport is not None
         client.transport.write(post(call("wait")))
@@ -152,16 +132,12 @@ class JSONRPCResourceTests(LoopbackTestCase):
 
 
 class CallerForTests(LoopbackTestCase):
-    """
-    Who may call.
-    """
+    """Who may call."""
 
     demanded = "Bearer right"
 
     async def test_refused(self) -> None:
-        """
-        Without the right credentials the answer is 401, and names both schemes.
-        """
+        """Without the right credentials the answer is 401, and names both schemes."""
         for header in ("X: y", "Authorization: Bearer wrong"):
             status, headers, body = await self.exchange(post(call("update"), header))
             self.assertEqual(status, 401)
@@ -173,9 +149,7 @@ class CallerForTests(LoopbackTestCase):
         self.assertEqual(self.published.callers, [])
 
     async def test_accepted(self) -> None:
-        """
-        With them, methods get to know the caller.
-        """
+        """With them, methods get to know the caller."""
         status, _, _ = await self.exchange(
             post(call("update"), "Authorization: Bearer right")
         )
@@ -184,14 +158,9 @@ class CallerForTests(LoopbackTestCase):
 
 
 class CallerForAnswersTests(LoopbackTestCase):
-    """
-    What C{callerFor} may return and raise.
-    """
+    """What C{callerFor} may return and raise."""
 
     def callerFor(self, request: Request) -> object:
-        """
-        Do what the path says.
-        """
         what = request.getHeader("X-What") or ""
         if what == "deferred":
             return succeed("deferred")
@@ -208,18 +177,14 @@ class CallerForAnswersTests(LoopbackTestCase):
         raise TunnelError(what, "Because.", 1.5)
 
     async def test_returned(self) -> None:
-        """
-        It may return a Deferred or a coroutine.
-        """
+        """It may return a Deferred or a coroutine."""
         for what in ("deferred", "coroutine"):
             status, _, _ = await self.exchange(post(call("update"), f"X-What: {what}"))
             self.assertEqual(status, 200)
         self.assertEqual(self.published.callers, ["deferred", "coroutine"])
 
     async def test_refusals(self) -> None:
-        """
-        Each refusal has its status, and says when to come back.
-        """
+        """Each refusal has its status, and says when to come back."""
         for what, expected in (
             ("auth-refused", 401),
             ("not-permitted", 403),
@@ -234,17 +199,13 @@ class CallerForAnswersTests(LoopbackTestCase):
             self.assertEqual(body, b"Because.\n")
 
     async def test_fails(self) -> None:
-        """
-        Its failure is logged, and is status 500 without a reason.
-        """
+        """Its failure is logged, and is status 500 without a reason."""
         status, _, body = await self.exchange(post(call("echo"), "X-What: fails"))
         self.assertEqual((status, body), (500, b"Internal error\n"))
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     async def test_leaves(self) -> None:
-        """
-        When the caller leaves while it is being judged, that is cancelled.
-        """
+        """When the caller leaves while it is being judged, that is cancelled."""
         client = await self.connect()
         assert client.transport is not None
         client.transport.write(post(call("update"), "X-What: wait"))
@@ -257,14 +218,9 @@ class CallerForAnswersTests(LoopbackTestCase):
 
 
 class OwnLimitTests(LoopbackTestCase):
-    """
-    A resource with limits of its own.
-    """
+    """A resource with limits of its own."""
 
     def root(self) -> Resource:
-        """
-        A resource that takes less than the site.
-        """
         root = Resource()
         dispatcher = Dispatcher(self.published.lookup)
         root.putChild(
@@ -276,9 +232,7 @@ class OwnLimitTests(LoopbackTestCase):
         return root
 
     async def test_maxBody(self) -> None:
-        """
-        A body of more than that is 413.
-        """
+        """A body of more than that is 413."""
         status, _, _ = await self.exchange(post(call("echo").ljust(100)))
         self.assertEqual(status, 200)
         status, _, body = await self.exchange(post(call("echo").ljust(101)))
@@ -287,9 +241,7 @@ class OwnLimitTests(LoopbackTestCase):
         )
 
     async def test_hostnames(self) -> None:
-        """
-        Only the names of the server may be used for it.
-        """
+        """Only the names of the server may be used for it."""
         status, _, _ = await self.exchange(post(call("echo"), "Host: Tunnel.Example:1"))
         self.assertEqual(status, 200)
         status, _, body = await self.exchange(post(call("echo"), "Host: other.example"))

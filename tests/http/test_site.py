@@ -25,29 +25,19 @@ from tristunnel.http.site import LimitedSite, _BodyBudget, limitedSite, requestK
 
 
 class Length(Resource):
-    """
-    Tells how long a body was.
-    """
+    """Tells how long a body was."""
 
     isLeaf = True
 
     def render_POST(self, request: Request) -> bytes:
-        """
-        Answer with the length, in words of one letter.
-        """
         assert request.content is not None
         return b"%d bytes" % len(request.content.read())
 
 
 class MemoryTestCase(SynchronousTestCase):
-    """
-    A site without a network.
-    """
+    """A site without a network."""
 
     def setUp(self) -> None:
-        """
-        Build a site.
-        """
         self.clock = Clock()
         root = Resource()
         root.putChild(b"length", Length())
@@ -62,37 +52,24 @@ class MemoryTestCase(SynchronousTestCase):
         self.visit()
 
     def visit(self) -> None:
-        """
-        Connect.
-        """
         self.channel: Any = self.site.buildProtocol(None)
         self.transport = StringTransport()
         self.channel.makeConnection(self.transport)
 
     def send(self, data: bytes) -> None:
-        """
-        Send bytes to the site.
-        """
         self.channel.dataReceived(data)
 
     def answer(self) -> tuple[int, dict[str, str], bytes]:
-        """
-        What came back.
-        """
         return parsed(self.transport.value())
 
 
 class LimitTests(MemoryTestCase):
-    """
-    The limits of a site.
-    """
+    """The limits of a site."""
 
     HEAD = b"POST /length HTTP/1.1\r\nHost: localhost\r\n"
 
     def test_longest(self) -> None:
-        """
-        A body of the greatest length is taken, announced or chunked.
-        """
+        """A body of the greatest length is taken, announced or chunked."""
         self.send(self.HEAD + b"Content-Length: 1000\r\n\r\n" + b"x" * 1000)
         self.assertEqual(self.answer()[2], b"1000 bytes")
         self.transport.clear()
@@ -123,16 +100,12 @@ class LimitTests(MemoryTestCase):
         self.assertTrue(self.transport.disconnecting)
 
     def test_announcedWithBody(self) -> None:
-        """
-        It is refused once, also when the body came along.
-        """
+        """It is refused once, also when the body came along."""
         self.send(self.HEAD + b"Content-Length: 1001\r\n\r\n" + b"x" * 1001)
         self.assertEqual(self.transport.value().count(b"HTTP/1.1"), 1)
 
     def test_expectContinue(self) -> None:
-        """
-        A client that asks whether to go on is told not to.
-        """
+        """A client that asks whether to go on is told not to."""
         self.send(self.HEAD + b"Expect: 100-continue\r\nContent-Length: 1001\r\n\r\n")
         self.assertNotIn(b"100 Continue", self.transport.value())
         self.assertEqual(self.answer()[0], 413)
@@ -164,9 +137,7 @@ class LimitTests(MemoryTestCase):
             self.assertEqual(isKept, status == 200)
 
     def test_chunked(self) -> None:
-        """
-        A chunked body is counted while it comes.
-        """
+        """A chunked body is counted while it comes."""
         self.send(self.HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
         for _ in range(10):
             self.send(b"64\r\n" + b"x" * 100 + b"\r\n")
@@ -176,9 +147,7 @@ class LimitTests(MemoryTestCase):
         self.assertEqual(self.transport.value().count(b"HTTP/1.1"), 1)
 
     def test_lostWhileRefused(self) -> None:
-        """
-        A visitor who leaves after a refusal leaves no clock behind.
-        """
+        """A visitor who leaves after a refusal leaves no clock behind."""
         self.send(self.HEAD + b"Content-Length: 1001\r\n\r\n")
         self.channel.connectionLost(None)
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -186,9 +155,7 @@ class LimitTests(MemoryTestCase):
     @settings(deadline=None)
     @given(st.binary(max_size=2000), st.integers(1, 50))
     def test_garbage(self, data: bytes, size: int) -> None:
-        """
-        Garbage raises nothing and leaves no clock behind.
-        """
+        """Garbage raises nothing and leaves no clock behind."""
         self.visit()
         for start in range(0, len(data), size):
             self.send(data[start : start + size])
@@ -197,14 +164,10 @@ class LimitTests(MemoryTestCase):
 
 
 class TimeTests(MemoryTestCase):
-    """
-    The patience of a site.
-    """
+    """The patience of a site."""
 
     def test_slowRequest(self) -> None:
-        """
-        A request that comes byte by byte has to be complete in time.
-        """
+        """A request that comes byte by byte has to be complete in time."""
         for _ in range(29):
             self.send(b"P")
             self.clock.advance(1)
@@ -215,9 +178,7 @@ class TimeTests(MemoryTestCase):
         self.assertTrue(self.transport.disconnecting)
 
     def test_eachRequest(self) -> None:
-        """
-        Each request has its own time, and silence between them is allowed.
-        """
+        """Each request has its own time, and silence between them is allowed."""
         request = b"POST /length HTTP/1.1\r\nContent-Length: 1\r\n\r\n"
         for _ in range(5):
             self.transport.clear()
@@ -229,9 +190,7 @@ class TimeTests(MemoryTestCase):
         self.assertFalse(self.transport.disconnecting)
 
     def test_silence(self) -> None:
-        """
-        A connection that stays silent is closed.
-        """
+        """A connection that stays silent is closed."""
         self.clock.advance(60)
         self.assertTrue(self.transport.disconnecting)
 
@@ -247,31 +206,20 @@ class Counted:
     full = False
 
     def known(self) -> None:
-        """
-        It is known.
-        """
         self.waiting = False
 
     def again(self) -> None:
-        """
-        It waits again.
-        """
         self.waiting = True
         if self.full:
             raise TunnelError("limit-reached")
 
 
 class Page(Resource):
-    """
-    A page of ten kilobytes, and one whose answer has no end.
-    """
+    """A page of ten kilobytes, and one whose answer has no end."""
 
     isLeaf = True
 
     def render_GET(self, request: Request) -> bytes | int:
-        """
-        Answer, or begin to.
-        """
         if request.path == b"/endless":
             request.write(b"x")
             return NOT_DONE_YET
@@ -281,9 +229,7 @@ class Page(Resource):
 
 
 class UnreadTests(MemoryTestCase):
-    """
-    Answers that the visitor does not take.
-    """
+    """Answers that the visitor does not take."""
 
     GET = b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n"
     LAST = (
@@ -294,17 +240,11 @@ class UnreadTests(MemoryTestCase):
     )
 
     def setUp(self) -> None:
-        """
-        A site with long pages, and a visitor who takes nothing.
-        """
         super().setUp()
         self.site.resource = Page()
         self.site.answerTime = 30
 
     def visit(self) -> None:
-        """
-        Connect, by a transport that is full after 64 KiB.
-        """
         super().visit()
         self.channel.stranger = self.stranger = Counted()
         write, full = self.transport.write, False
@@ -353,9 +293,7 @@ class UnreadTests(MemoryTestCase):
         self.assertEqual(self.transport.producerState, "paused")
 
     def test_cutOff(self) -> None:
-        """
-        Who takes nothing is cut off, whether or not the connection is to be kept.
-        """
+        """Who takes nothing is cut off, whether or not the connection is to be kept."""
         self.channel.connectionLost(Failure(ConnectionDone()))
         for last in (b"", *self.LAST):
             self.visit()
@@ -396,9 +334,7 @@ class UnreadTests(MemoryTestCase):
         self.assertTrue(self.channel.isKnown)
 
     def test_tooLong(self) -> None:
-        """
-        A line without an end is refused, and the connection gone in a while.
-        """
+        """A line without an end is refused, and the connection gone in a while."""
         self.send(b"GET /" + b"x" * 70_000)
         self.assertEqual(self.answer()[0], 400)
         self.clock.advance(2)
@@ -408,14 +344,9 @@ class UnreadTests(MemoryTestCase):
 
 
 class SenderTests(MemoryTestCase):
-    """
-    Who sends a body is asked for when the head is there.
-    """
+    """Who sends a body is asked for when the head is there."""
 
     def setUp(self) -> None:
-        """
-        A site that waits for an answer of ours.
-        """
         super().setUp()
         self.asked: Deferred[object] = Deferred()
         self.site.admit = lambda request: self.asked
@@ -445,9 +376,7 @@ class SenderTests(MemoryTestCase):
             self.assertEqual(self.transport.value().count(b"HTTP/1.1"), 1)
 
     def test_waits(self) -> None:
-        """
-        Nothing is read while the sender is asked for, and then all of it.
-        """
+        """Nothing is read while the sender is asked for, and then all of it."""
         self.send(self.HEAD + b"x" * 500)
         self.assertEqual(self.transport.producerState, "paused")
         self.assertEqual(self.transport.value(), b"")
@@ -459,9 +388,7 @@ class SenderTests(MemoryTestCase):
         self.assertEqual(self.answer()[2], b"1000 bytes")
 
     def test_leaves(self) -> None:
-        """
-        Whoever leaves meanwhile is asked for no more.
-        """
+        """Whoever leaves meanwhile is asked for no more."""
         left: list[object] = []
         self.asked = Deferred(left.append)
         self.send(self.HEAD)
@@ -490,9 +417,7 @@ class SenderTests(MemoryTestCase):
         self.assertEqual(self.site.bodies.total, 0)
 
     def test_left(self) -> None:
-        """
-        What those had who leave is given back too.
-        """
+        """What those had who leave is given back too."""
         self.asked.callback(None)
         self.send(self.HEAD + b"x" * 900)
         self.assertEqual(self.site.bodies.total, 900)
@@ -501,14 +426,9 @@ class SenderTests(MemoryTestCase):
 
 
 class WordsTests(MemoryTestCase):
-    """
-    What a site says, and what not.
-    """
+    """What a site says, and what not."""
 
     def get(self, path: bytes, method: bytes = b"GET") -> tuple[int, dict[str, str]]:
-        """
-        Ask for a path.
-        """
         self.transport.clear()
         self.send(method + b" " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
         status, headers, body = self.answer()
@@ -517,9 +437,7 @@ class WordsTests(MemoryTestCase):
         return status, headers
 
     def test_errors(self) -> None:
-        """
-        Errors are text, without the version of the server.
-        """
+        """Errors are text, without the version of the server."""
         self.assertEqual(self.get(b"/")[0], 404)
         self.assertEqual(self.get(b"/nothing/here")[0], 404)
         self.assertEqual(self.get(b"/nothing", b"HEAD")[0], 404)
@@ -528,9 +446,7 @@ class WordsTests(MemoryTestCase):
         self.assertEqual(headers["content-type"], "text/plain; charset=utf-8")
 
     def test_noAccessLog(self) -> None:
-        """
-        No log is kept and no clock runs for it.
-        """
+        """No log is kept and no clock runs for it."""
         self.channel.connectionLost(None)
         site = limitedSite(Resource(), reactor=self.clock)
         site.doStart()
@@ -539,9 +455,7 @@ class WordsTests(MemoryTestCase):
 
 
 class RealTests(LoopbackTestCase):
-    """
-    A site on the loopback interface.
-    """
+    """A site on the loopback interface."""
 
     linger = 0.1
 
@@ -556,9 +470,7 @@ class RealTests(LoopbackTestCase):
         self.assertEqual(status, 413)
 
     async def test_refusalOfChunks(self) -> None:
-        """
-        Neither does it help to send chunks.
-        """
+        """Neither does it help to send chunks."""
         chunks = (b"10000\r\n" + b"x" * 0x10000 + b"\r\n") * 20
         status, _, _ = await self.exchange(
             post(b"", "Transfer-Encoding: chunked", length=False) + chunks
@@ -566,9 +478,7 @@ class RealTests(LoopbackTestCase):
         self.assertEqual(status, 413)
 
     async def test_broken(self) -> None:
-        """
-        A resource that fails is logged, and says nothing.
-        """
+        """A resource that fails is logged, and says nothing."""
         status, _, body = await self.exchange(
             b"GET /broken HTTP/1.1\r\nHost: localhost\r\n\r\n"
         )

@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.web}: the pages of a server, in memory.
-"""
+"""Tests for L{tristunnel.web}: the pages of a server, in memory."""
 
 from __future__ import annotations
 
@@ -28,9 +26,6 @@ PEER = IPv4Address("TCP", "192.0.2.1", 50000)
 
 
 def known(fields: Any) -> bool:
-    """
-    Let in two users and one token.
-    """
     return fields in (
         {"id": "alice", "secret": "open sesame"},
         {"id": "bob", "secret": "pass:word"},
@@ -46,9 +41,6 @@ class SiteTestCase(ServiceTestCase):
     """
 
     def setUp(self) -> None:
-        """
-        Build a site.
-        """
         super().setUp()
         self.here: Any = HERE
         self.build()
@@ -56,9 +48,6 @@ class SiteTestCase(ServiceTestCase):
     def build(
         self, authenticator: Authenticator | None = None, hostnames: Any = None
     ) -> None:
-        """
-        Build it anew.
-        """
         callers = HTTPCallers(authenticator or Authenticator())
         pages = {b"health": Health(), **rpcPages(self.service, callers, hostnames)}
         self.site = limitedSite(rootOf(pages), reactor=self.clock, admit=callers.admit)
@@ -87,9 +76,6 @@ class SiteTestCase(ServiceTestCase):
         kind: str = "application/json",
         peer: Any = PEER,
     ) -> tuple[int, dict[str, str], bytes]:
-        """
-        Post a body.
-        """
         lines = [f"POST {path} HTTP/1.1", f"Content-Length: {len(body)}", *headers]
         lines.append(f"Content-Type: {kind}")
         if host is not None:
@@ -112,23 +98,16 @@ class SiteTestCase(ServiceTestCase):
         return answer
 
     def closeAll(self) -> None:
-        """
-        Close all tunnels and look whether anything is left.
-        """
         for entry in self.call("listTunnels")["result"]:
             self.assertEqual(self.call("closeTunnel", [entry["uri"]]), {"result": None})
         self.assertNothingLeft()
 
 
 class CallTests(SiteTestCase):
-    """
-    Calls by JSON-RPC and XML-RPC.
-    """
+    """Calls by JSON-RPC and XML-RPC."""
 
     def test_asInTheReadme(self) -> None:
-        """
-        C{curl -d}, which calls it a form.
-        """
+        """C{curl -d}, which calls it a form."""
         how = {"kind": "application/x-www-form-urlencoded"}
         status, headers, body = self.post(
             b'{"jsonrpc":"2.0","id":1,"method":"openTunnel"}', **how
@@ -147,9 +126,7 @@ class CallTests(SiteTestCase):
         )
 
     def test_options(self) -> None:
-        """
-        Options go by name, or in an object.
-        """
+        """Options go by name, or in an object."""
         for params in ({"port": 8012, "name": "x"}, [{"port": 8012, "name": "x"}]):
             uri = self.call("openTunnel", params)["result"]
             self.assertEqual(
@@ -159,9 +136,7 @@ class CallTests(SiteTestCase):
             self.closeAll()
 
     def test_errors(self) -> None:
-        """
-        A refusal has a number and a stable code.
-        """
+        """A refusal has a number and a stable code."""
         for method, params, number, code in (
             ("openTunnel", {"port": 80}, -32005, "port-not-permitted"),
             ("openTunnel", {"speed": 1}, -32008, "bad-option"),
@@ -184,9 +159,7 @@ class CallTests(SiteTestCase):
         self.assertNothingLeft()
 
     def test_xmlrpc(self) -> None:
-        """
-        The same by XML-RPC.
-        """
+        """The same by XML-RPC."""
 
         def call(method: str, *params: Any) -> Any:
             body = dumps(params, method).encode()
@@ -219,9 +192,7 @@ class CallTests(SiteTestCase):
         self.closeAll()
 
     def test_flood(self) -> None:
-        """
-        Who asks for too much is told so; others are served.
-        """
+        """Who asks for too much is told so; others are served."""
         self.makeService(quota=TunnelQuota(1, 2))
         self.build()
         self.assertIn("result", self.call("openTunnel"))
@@ -233,9 +204,7 @@ class CallTests(SiteTestCase):
         self.assertIn("error", self.call("openTunnel", peer=third))
 
     def test_health(self) -> None:
-        """
-        Whoever asks is told that the server lives.
-        """
+        """Whoever asks is told that the server lives."""
         status, headers, body = self.send(
             b"GET /health HTTP/1.1\r\nHost: whatever\r\n\r\n"
         )
@@ -244,14 +213,9 @@ class CallTests(SiteTestCase):
 
 
 class HostTests(SiteTestCase):
-    """
-    Tunnels are named by the name that the caller used for the server.
-    """
+    """Tunnels are named by the name that the caller used for the server."""
 
     def assertNamed(self, expected: str, host: str | None) -> None:
-        """
-        Assert that a request with a C{Host} header gets a URI.
-        """
         uri = self.call("openTunnel", host=host)["result"]
         self.assertEqual(uri, f"tcp://{expected}:8010")
         self.assertEqual(
@@ -261,9 +225,7 @@ class HostTests(SiteTestCase):
         self.assertEqual(self.call("closeTunnel", [uri]), {"result": None})
 
     def test_header(self) -> None:
-        """
-        The C{Host} header counts, whatever its port.
-        """
+        """The C{Host} header counts, whatever its port."""
         for host, expected in (
             ("server:9000", "server"),
             ("server", "server"),
@@ -285,42 +247,30 @@ class HostTests(SiteTestCase):
         self.assertNamed("198.51.100.1", None)
 
     def test_odd(self) -> None:
-        """
-        What is no host name gets no answer but an error.
-        """
+        """What is no host name gets no answer but an error."""
         for host in ("a b", "a/b", "[::1", "<x>", "a:b:c", "x:99999999", "\xe4"):
             status, _, _ = self.post(b"{}", host=host)
             self.assertIn(status, (400, 403), host)
 
     def test_hostname(self) -> None:
-        """
-        A configured name overrides it all.
-        """
+        """A configured name overrides it all."""
         self.makeService(hostname="tunnel.example")
         self.build()
         uri = self.call("openTunnel", host="[::1]:9000")["result"]
         self.assertEqual(uri, "tcp://tunnel.example:8010")
 
     def test_localSocket(self) -> None:
-        """
-        Over a UNIX socket it is what the caller wrote.
-        """
+        """Over a UNIX socket it is what the caller wrote."""
         self.here = HostnameAddress(b"unix", 0)
         self.assertNamed("localhost", "localhost")
 
 
 class BrowserTests(SiteTestCase):
-    """
-    A browser's page from elsewhere can do nothing.
-    """
+    """A browser's page from elsewhere can do nothing."""
 
     BODY = b'{"jsonrpc": "2.0", "id": 1, "method": "openTunnel"}'
 
     def assertForbidden(self, *headers: str, host: str = "server:9000") -> None:
-        """
-        Assert that a post with these headers is refused, by any kind of body
-        that a form can have, and does nothing.
-        """
         for kind in ("application/x-www-form-urlencoded", "application/json"):
             status, answer, _ = self.post(self.BODY, *headers, host=host, kind=kind)
             self.assertEqual(status, 403)
@@ -328,9 +278,7 @@ class BrowserTests(SiteTestCase):
         self.assertNothingLeft()
 
     def test_elsewhere(self) -> None:
-        """
-        A page of another site, or of none.
-        """
+        """A page of another site, or of none."""
         self.assertForbidden("Origin: https://evil.example")
         self.assertForbidden("Origin: null")
         self.assertForbidden("Referer: https://evil.example/page")
@@ -339,24 +287,18 @@ class BrowserTests(SiteTestCase):
         self.assertForbidden("Origin: http://localhost:3000", host="localhost:9000")
 
     def test_rebinding(self) -> None:
-        """
-        A page whose own name was made to lead to this server.
-        """
+        """A page whose own name was made to lead to this server."""
         self.assertForbidden("Origin: http://evil.example", host="evil.example")
 
     def test_configuredNames(self) -> None:
-        """
-        With C{--hostname}, other names are refused from everybody.
-        """
+        """With C{--hostname}, other names are refused from everybody."""
         self.build(hostnames=["tunnel.example", "localhost"])
         self.assertForbidden(host="evil.example")
         self.call("listTunnels", host="tunnel.example:9000")
         self.call("listTunnels", host="192.0.2.1")
 
     def test_preflight(self) -> None:
-        """
-        A browser that asks for permission gets none.
-        """
+        """A browser that asks for permission gets none."""
         status, headers, _ = self.send(
             b"OPTIONS /rpc HTTP/1.1\r\nHost: server\r\nOrigin: http://evil.example\r\n"
             b"Access-Control-Request-Method: POST\r\n\r\n"
@@ -365,41 +307,29 @@ class BrowserTests(SiteTestCase):
         self.assertFalse([name for name in headers if name.startswith("access-")])
 
     def test_get(self) -> None:
-        """
-        Nothing happens by GET.
-        """
+        """Nothing happens by GET."""
         status, headers, _ = self.send(
             b"GET /rpc?method=openTunnel HTTP/1.1\r\nHost: server\r\n\r\n"
         )
         self.assertEqual((status, headers["allow"]), (405, "POST"))
 
     def test_plainText(self) -> None:
-        """
-        The one kind of body that a page can send anywhere besides forms.
-        """
+        """The one kind of body that a page can send anywhere besides forms."""
         status, _, _ = self.post(self.BODY, kind="text/plain")
         self.assertEqual(status, 415)
 
 
 class AuthTests(SiteTestCase):
-    """
-    With C{--auth}, every call needs credentials.
-    """
+    """With C{--auth}, every call needs credentials."""
 
     ALICE = "Basic " + base64.b64encode(b"alice:open sesame").decode()
     BOB = "basic " + base64.b64encode(b"bob:pass:word").decode()
 
     def setUp(self) -> None:
-        """
-        Ask everybody.
-        """
         super().setUp()
         self.build(Authenticator(portalFor([checkingCallable(known)])))
 
     def as_(self, who: str, method: str, *params: object) -> dict[str, Any]:
-        """
-        Call a method as somebody.
-        """
         return self.call(method, params, f"Authorization: {who}")
 
     def test_refused(self) -> None:
@@ -428,17 +358,12 @@ class AuthTests(SiteTestCase):
         self.assertNothingLeft()
 
     def test_accepted(self) -> None:
-        """
-        A token or a name with a password will do; the password may have
-        colons.
-        """
+        """A token or a name with a password will do; the password may have colons."""
         for who in ("Bearer tok", "bearer tok", self.ALICE, self.BOB):
             self.assertEqual(self.as_(who, "listTunnels"), {"result": []})
 
     def test_owners(self) -> None:
-        """
-        What one has opened, another can neither close nor see.
-        """
+        """What one has opened, another can neither close nor see."""
         uri = self.as_(self.ALICE, "openTunnel")["result"]
         self.assertEqual(self.as_(self.BOB, "listTunnels"), {"result": []})
         for method in ("closeTunnel", "getTunnelAddress"):
@@ -492,14 +417,9 @@ _CALL = st.fixed_dictionaries(
 
 
 class HostileTests(SiteTestCase):
-    """
-    Whatever is posted is answered in form, nothing fails, and nothing is left.
-    """
+    """Whatever is posted is answered in form, nothing fails, and nothing is left."""
 
     def assertInForm(self, body: bytes) -> None:
-        """
-        Post a body and check the answer.
-        """
         status, _, answer = self.post(body)
         self.assertIn(status, (200, 204))
         self.assertEqual(self.flushLoggedErrors(), [])
@@ -516,26 +436,20 @@ class HostileTests(SiteTestCase):
     @settings(deadline=None, max_examples=200)
     @given(st.binary(max_size=300))
     def test_bytes(self, body: bytes) -> None:
-        """
-        Any bytes.
-        """
+        """Any bytes."""
         self.assertInForm(body)
 
     @settings(deadline=None, max_examples=300)
     @given(_CALL | st.lists(_CALL, max_size=5))
     def test_calls(self, body: object) -> None:
-        """
-        Calls with odd parameters.
-        """
+        """Calls with odd parameters."""
         self.assertInForm(json.dumps(body).encode("ascii"))
         self.closeAll()
 
     @settings(deadline=None, max_examples=300)
     @given(_OPTIONS)
     def test_options(self, options: dict[str, object]) -> None:
-        """
-        Tunnels with odd options.
-        """
+        """Tunnels with odd options."""
         request = {"jsonrpc": "2.0", "id": 1, "method": "openTunnel", "params": options}
         self.assertInForm(json.dumps(request).encode("ascii"))
         self.closeAll()
@@ -543,9 +457,7 @@ class HostileTests(SiteTestCase):
     @settings(deadline=None, max_examples=200)
     @given(st.data())
     def test_broken(self, data: st.DataObject) -> None:
-        """
-        A call in which bytes are cut out, doubled and changed.
-        """
+        """A call in which bytes are cut out, doubled and changed."""
         body = bytearray(
             b'{"jsonrpc": "2.0", "id": 7, "method": "openTunnel", "params":'
             b' {"via": "w3p", "name": "x", "ttl": 1.5e3, "visitors": 2}}'
@@ -561,9 +473,7 @@ class HostileTests(SiteTestCase):
     @settings(deadline=None, max_examples=200)
     @given(st.binary(max_size=300))
     def test_xml(self, inside: bytes) -> None:
-        """
-        The same for XML-RPC.
-        """
+        """The same for XML-RPC."""
         whole = b"<methodCall><methodName>openTunnel</methodName>" + inside
         for body in (inside, whole + b"</methodCall>"):
             status, _, answer = self.post(body, path="/RPC2", kind="text/xml")
@@ -573,9 +483,7 @@ class HostileTests(SiteTestCase):
         self.closeAll()
 
     def test_names(self) -> None:
-        """
-        No parameter has a name that means something to ourselves.
-        """
+        """No parameter has a name that means something to ourselves."""
         for name in ("f", "func", "self", "caller", "options", "method", "args"):
             error = self.call("openTunnel", {name: 1})["error"]
             # Python 3.11 itself says that "options" goes by position.
@@ -585,9 +493,7 @@ class HostileTests(SiteTestCase):
         self.assertNothingLeft()
 
     def test_long(self) -> None:
-        """
-        A body that is announced as too long is refused before it comes.
-        """
+        """A body that is announced as too long is refused before it comes."""
         head = (
             b"POST /rpc HTTP/1.1\r\nHost: server\r\nContent-Type: application/json\r\n"
         )
@@ -597,9 +503,7 @@ class HostileTests(SiteTestCase):
         self.assertEqual(status, 200)
 
     def test_longBatch(self) -> None:
-        """
-        A batch of too many calls is refused as one.
-        """
+        """A batch of too many calls is refused as one."""
         one = {"jsonrpc": "2.0", "id": 1, "method": "openTunnel"}
         _, _, body = self.post(json.dumps([one] * 101).encode())
         self.assertEqual(json.loads(body)["error"]["code"], -32600)

@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.http.xmlrpc}.
-"""
+"""Tests for L{tristunnel.http.xmlrpc}."""
 
 from __future__ import annotations
 
@@ -29,21 +27,13 @@ OUTSIDE = """<?xml version="1.0"?>
 
 
 class TunnelXMLRPCTests(SynchronousTestCase):
-    """
-    Tests for L{TunnelXMLRPC}, without a network.
-    """
+    """Tests for L{TunnelXMLRPC}, without a network."""
 
     def setUp(self) -> None:
-        """
-        Publish some methods.
-        """
         self.published = Published()
         self.resource = TunnelXMLRPC(self.published.lookup, lambda request: "me")
 
     def ask(self, body: bytes) -> object:
-        """
-        The result of a call, or its L{Fault}.
-        """
         answering = Deferred.fromCoroutine(self.resource.answer("me", body))
         answer = self.successResultOf(answering)
         assert answer is not None
@@ -54,44 +44,30 @@ class TunnelXMLRPCTests(SynchronousTestCase):
         return result
 
     def call(self, method: str, *args: object) -> object:
-        """
-        The result of a call by position.
-        """
         text = xmlrpc.client.dumps(args, method, allow_none=True)  # type: ignore[arg-type]
         return self.ask(text.encode("utf-8"))
 
     def fault(self, answer: object) -> tuple[int, str]:
-        """
-        The number and the message of a fault.
-        """
         assert isinstance(answer, Fault), answer
         return answer.faultCode, answer.faultString
 
     def test_positional(self) -> None:
-        """
-        Parameters go by position.
-        """
+        """Parameters go by position."""
         self.assertEqual(self.call("subtract", 42, 23), 19)
         self.assertEqual(self.call("sum"), 0)
 
     def test_named(self) -> None:
-        """
-        A single struct holds parameters by name.
-        """
+        """A single struct holds parameters by name."""
         self.assertEqual(self.call("subtract", {"subtrahend": 23, "minuend": 42}), 19)
         self.assertEqual(self.call("echo", {"value": {"a": 1}}), {"a": 1})
 
     def test_types(self) -> None:
-        """
-        What JSON can carry goes both ways.
-        """
+        """What JSON can carry goes both ways."""
         for value in ("ü<&>", 5, -(2**31), 2.5, True, None, [1, ["a"]]):
             self.assertEqual(self.call("echo", value), value)
 
     def test_results(self) -> None:
-        """
-        Results beyond XML-RPC are brought into its form.
-        """
+        """Results beyond XML-RPC are brought into its form."""
         for value, expected in (
             (2**40, float(2**40)),
             (2**60 + 1, str(2**60 + 1)),
@@ -102,9 +78,7 @@ class TunnelXMLRPCTests(SynchronousTestCase):
             self.assertEqual(self.call("give"), expected)
 
     def test_otherTypes(self) -> None:
-        """
-        What JSON cannot carry is refused.
-        """
+        """What JSON cannot carry is refused."""
         for value in (
             b"bytes",
             xmlrpc.client.DateTime(0),
@@ -115,9 +89,7 @@ class TunnelXMLRPCTests(SynchronousTestCase):
             self.assertEqual(number, -32602)
 
     def test_faults(self) -> None:
-        """
-        Errors are faults with the numbers of JSON-RPC.
-        """
+        """Errors are faults with the numbers of JSON-RPC."""
         self.assertEqual(self.fault(self.call("foobar")), (-32601, "Method not found"))
         self.assertEqual(
             self.fault(self.call("refuse", "port-taken", None)),
@@ -128,17 +100,13 @@ class TunnelXMLRPCTests(SynchronousTestCase):
         self.assertIn("expected subtract(minuend, subtrahend)", message)
 
     def test_failures(self) -> None:
-        """
-        A failure is logged, and the caller learns nothing of it.
-        """
+        """A failure is logged, and the caller learns nothing of it."""
         for method, exception in (("fail", RuntimeError), ("unencodable", TypeError)):
             self.assertEqual(self.fault(self.call(method)), (-32603, "Internal error"))
             self.assertEqual(len(self.flushLoggedErrors(exception)), 1)
 
     def test_documentType(self) -> None:
-        """
-        A document type is refused in any encoding, so that no entity expands.
-        """
+        """A document type is refused in any encoding, so that no entity expands."""
         for text in (BOMB, OUTSIDE, "<!DOCTYPE methodCall><methodCall/>"):
             for encoding in ("utf-8", "utf-16"):
                 self.assertEqual(
@@ -147,9 +115,7 @@ class TunnelXMLRPCTests(SynchronousTestCase):
                 )
 
     def test_depth(self) -> None:
-        """
-        Elements are nested so deep and not deeper.
-        """
+        """Elements are nested so deep and not deeper."""
         for text in (
             b"<a>" * 100_000,
             b"<methodCall><methodName>echo</methodName><params><param>"
@@ -164,9 +130,7 @@ class TunnelXMLRPCTests(SynchronousTestCase):
         self.assertEqual(self.call("echo", value), value)
 
     def test_malformed(self) -> None:
-        """
-        What is no call is a fault, and quotes nothing.
-        """
+        """What is no call is a fault, and quotes nothing."""
         for text in (
             b"",
             b"x",
@@ -184,33 +148,25 @@ class TunnelXMLRPCTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.binary() | st.text().map(lambda text: text.encode("utf-8", "replace")))
     def test_garbage(self, body: bytes) -> None:
-        """
-        Garbage is answered with a fault.
-        """
+        """Garbage is answered with a fault."""
         self.assertIsInstance(self.ask(body), Fault)
 
     @settings(deadline=None)
     @given(VALUES)
     def test_anyResult(self, value: object) -> None:
-        """
-        Every result that has a JSON form has an XML form.
-        """
+        """Every result that has a JSON form has an XML form."""
         self.published.rpc_give = lambda caller: value  # type: ignore[attr-defined]
         self.assertNotIsInstance(self.call("give"), Fault)
 
 
 class PostedTests(LoopbackTestCase):
-    """
-    The outside of XML-RPC calls, which is that of all posted calls.
-    """
+    """The outside of XML-RPC calls, which is that of all posted calls."""
 
     demanded = "Bearer right"
     BODY = xmlrpc.client.dumps((1, 2), "sum").encode("ascii")
 
     async def test_outside(self) -> None:
-        """
-        Content type, origin, length and credentials are judged.
-        """
+        """Content type, origin, length and credentials are judged."""
         kind, right = "Content-Type: text/xml", "Authorization: Bearer right"
         for expected, headers in (
             (200, (kind, right)),

@@ -1,6 +1,4 @@
-"""
-A real server on the loopback interface, and a plain way to talk to it.
-"""
+"""A real server on the loopback interface, and a plain way to talk to it."""
 
 from __future__ import annotations
 
@@ -37,9 +35,7 @@ reactor: Any = _reactor
 
 
 class WatchedSite(LimitedSite):
-    """
-    A site that knows when its last connection is gone.
-    """
+    """A site that knows when its last connection is gone."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -47,9 +43,6 @@ class WatchedSite(LimitedSite):
         self._waiting: list[Deferred[None]] = []
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """
-        Watch a new connection.
-        """
         channel: Any = super().buildProtocol(addr)
         assert isinstance(channel, LimitedChannel)
         connectionLost = channel.connectionLost
@@ -67,9 +60,6 @@ class WatchedSite(LimitedSite):
         return channel
 
     def whenQuiet(self) -> Deferred[None]:
-        """
-        Fires when no connection is left.
-        """
         quiet: Deferred[None] = Deferred()
         if self._live:
             self._waiting.append(quiet)
@@ -79,9 +69,7 @@ class WatchedSite(LimitedSite):
 
 
 class RawClient(Protocol):
-    """
-    Sends bytes and collects bytes.
-    """
+    """Sends bytes and collects bytes."""
 
     def __init__(self) -> None:
         self.received = b""
@@ -89,31 +77,19 @@ class RawClient(Protocol):
         self._awaited: tuple[bytes, Deferred[bytes]] | None = None
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Bytes came.
-        """
         self.received += data
         if self._awaited is not None and self._awaited[0] in self.received:
             awaited, self._awaited = self._awaited[1], None
             awaited.callback(self.received)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        The connection is gone.
-        """
         self.closed.callback(self.received)
 
     def abort(self) -> None:
-        """
-        Leave at once.
-        """
         transport: Any = self.transport
         transport.abortConnection()
 
     def until(self, text: bytes) -> Deferred[bytes]:
-        """
-        Fires when C{text} came.
-        """
         awaited: Deferred[bytes] = Deferred()
         if text in self.received:
             awaited.callback(self.received)
@@ -123,9 +99,6 @@ class RawClient(Protocol):
 
 
 def post(body: bytes, *headers: str, path: str = "/rpc", length: bool = True) -> bytes:
-    """
-    The bytes of a request.
-    """
     lines = [f"POST {path} HTTP/1.1", *headers]
     if not any(header.startswith("Host:") for header in headers):
         lines.append("Host: localhost")
@@ -137,9 +110,6 @@ def post(body: bytes, *headers: str, path: str = "/rpc", length: bool = True) ->
 
 
 def call(method: str, params: str = "[]") -> bytes:
-    """
-    The body of a call.
-    """
     return (
         f'{{"jsonrpc": "2.0", "id": 1, "method": "{method}", "params": {params}}}'
     ).encode("ascii")
@@ -159,9 +129,6 @@ class LoopbackTestCase(TestCase):
     linger = 2.0
 
     def callerFor(self, request: Request) -> object:
-        """
-        Let in who has the right credentials.
-        """
         if self.demanded is None:
             return "anybody"
         if request.getHeader("Authorization") != self.demanded:
@@ -169,9 +136,6 @@ class LoopbackTestCase(TestCase):
         return "somebody"
 
     def root(self) -> IResource:
-        """
-        What the site shows.
-        """
         root = Resource()
         dispatcher = Dispatcher(self.published.lookup)
         root.putChild(b"rpc", JSONRPCResource(dispatcher, self.callerFor))
@@ -180,9 +144,6 @@ class LoopbackTestCase(TestCase):
         return root
 
     async def setUp(self) -> None:  # type: ignore[override]
-        """
-        Listen.
-        """
         self.published = Published()
         self.site = WatchedSite(
             self.root(), reactor=reactor, maxBody=2**20, linger=self.linger
@@ -212,15 +173,9 @@ class LoopbackTestCase(TestCase):
         return int((await self.listen(wrapServerTLS(creator, plain))).port)
 
     async def listenUNIX(self, path: str) -> None:
-        """
-        Listen at a UNIX socket, too.
-        """
         await self.listen(UNIXServerEndpoint(reactor, path))
 
     async def connect(self) -> RawClient:
-        """
-        Connect to the site.
-        """
         endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{self.port}")
         client: RawClient = await connectProtocol(endpoint, RawClient())
 
@@ -269,14 +224,9 @@ def parsed(answer: bytes) -> tuple[int, dict[str, str], bytes]:
 
 
 class BrokenResource(Resource):
-    """
-    Fails.
-    """
+    """Fails."""
 
     isLeaf = True
 
     def render_GET(self, request: Request) -> bytes:
-        """
-        Raise an exception.
-        """
         raise RuntimeError("secret")

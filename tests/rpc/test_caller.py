@@ -31,14 +31,10 @@ from tristunnel.tls.server_context import ReloadingCertificate
 
 
 class WordsTests(SynchronousTestCase):
-    """
-    Tests for L{tristunnel.rpc.words}.
-    """
+    """Tests for L{tristunnel.rpc.words}."""
 
     def test_values(self) -> None:
-        """
-        JSON is JSON, all else is a string.
-        """
+        """JSON is JSON, all else is a string."""
         for word, value in (
             ("5", 5),
             ("-5", -5),
@@ -57,9 +53,7 @@ class WordsTests(SynchronousTestCase):
             self.assertEqual(valueFrom(word), value)
 
     def test_params(self) -> None:
-        """
-        Parameters go by position or by name.
-        """
+        """Parameters go by position or by name."""
         self.assertEqual(paramsFrom([]), [])
         self.assertEqual(paramsFrom(["a", "5"]), ["a", 5])
         self.assertEqual(
@@ -74,9 +68,7 @@ class WordsTests(SynchronousTestCase):
         self.assertRaises(ValueError, paramsFrom, ["b=1", "b=2"])
 
     def test_targets(self) -> None:
-        """
-        URLs have defaults for the port and the path.
-        """
+        """URLs have defaults for the port and the path."""
         for text, expected in (
             ("http://server:9000", ("server", 9000, "http://server:9000/rpc")),
             ("http://server/", ("server", 80, "http://server/rpc")),
@@ -94,9 +86,7 @@ class WordsTests(SynchronousTestCase):
         self.assertEqual(parseTarget("unix:/run/x.sock").socketPath, "/run/x.sock")
 
     def test_badTargets(self) -> None:
-        """
-        What is no URL is said to be none.
-        """
+        """What is no URL is said to be none."""
         for text in (
             "",
             "server:9000",
@@ -119,9 +109,7 @@ class WordsTests(SynchronousTestCase):
             self.assertRaises(ValueError, parseTarget, text)
 
     def test_credentials(self) -> None:
-        """
-        A token, a token from the environment, or a name and a password.
-        """
+        """A token, a token from the environment, or a name and a password."""
         environment = {"TRISTUNNEL_TOKEN": "hidden\n"}
         words = ["http://server", "openTunnel"]
         for more, expected in (
@@ -134,9 +122,7 @@ class WordsTests(SynchronousTestCase):
         self.assertIsNone(parseErrand(words, {}).authorization)
 
     def test_optionsAnywhere(self) -> None:
-        """
-        Options may stand before, between and behind the words.
-        """
+        """Options may stand before, between and behind the words."""
         errand = parseErrand(
             ["--timeout", "5", "http://server", "--token", "t", "m", "a", "-5"], {}
         )
@@ -146,9 +132,7 @@ class WordsTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.text())
     def test_garbage(self, text: str) -> None:
-        """
-        Garbage raises C{ValueError} at most.
-        """
+        """Garbage raises C{ValueError} at most."""
         for parse in (parseTarget, valueFrom, lambda word: paramsFrom([word])):
             try:
                 parse(text)
@@ -158,16 +142,11 @@ class WordsTests(SynchronousTestCase):
 
 
 class Strange(Resource):
-    """
-    Answers what no JSON-RPC server would.
-    """
+    """Answers what no JSON-RPC server would."""
 
     isLeaf = True
 
     def render_POST(self, request: Request) -> bytes:
-        """
-        Answer what the last part of the path asks for.
-        """
         answers = {
             b"text": b"hello",
             b"other": b'{"jsonrpc": "2.0", "id": 7, "result": 1}',
@@ -180,14 +159,9 @@ class Strange(Resource):
 
 
 class StrangeSiteTestCase(LoopbackTestCase):
-    """
-    A site with a strange resource at some paths, too.
-    """
+    """A site with a strange resource at some paths, too."""
 
     def root(self) -> Resource:
-        """
-        The usual site, and the strange resource.
-        """
         root = super().root()
         assert isinstance(root, Resource)
         for name in (b"text", b"other", b"neither", b"error"):
@@ -196,35 +170,23 @@ class StrangeSiteTestCase(LoopbackTestCase):
 
 
 class AskTests(StrangeSiteTestCase):
-    """
-    Tests for L{ask}.
-    """
+    """Tests for L{ask}."""
 
     async def ask(self, *words: str, path: str = "") -> object:
-        """
-        Make a call to the site.
-        """
         url = f"http://127.0.0.1:{self.port}{path}"
         return await ask(reactor, parseErrand([url, *words], {}))
 
     async def failing(self, *words: str, path: str = "") -> str:
-        """
-        The message of the L{CallFailed} that a call ends with.
-        """
         asking = Deferred.fromCoroutine(self.ask(*words, path=path))
         return str(await self.assertFailure(asking, CallFailed))
 
     async def test_results(self) -> None:
-        """
-        Calls by position and by name have their results.
-        """
+        """Calls by position and by name have their results."""
         self.assertEqual(await self.ask("subtract", "42", "23"), 19)
         self.assertEqual(await self.ask("subtract", "minuend=1", "subtrahend=2"), -1)
 
     async def test_errors(self) -> None:
-        """
-        Errors are exceptions.
-        """
+        """Errors are exceptions."""
         refused = Deferred.fromCoroutine(self.ask("refuse", "port-taken", "null"))
         error: Any = await self.assertFailure(refused, TunnelError)
         self.assertEqual(str(error), "No, because. [port-taken]")
@@ -232,9 +194,7 @@ class AskTests(StrangeSiteTestCase):
         await self.assertFailure(unknown, RemoteError)
 
     async def test_strangers(self) -> None:
-        """
-        What is no JSON-RPC server is told from one.
-        """
+        """What is no JSON-RPC server is told from one."""
         for path in ("/text", "/other"):
             self.assertEqual(
                 await self.failing("x", path=path),
@@ -249,9 +209,7 @@ class AskTests(StrangeSiteTestCase):
         await self.assertFailure(neither, RemoteError)
 
     async def test_timeout(self) -> None:
-        """
-        A call that takes too long is given up, on both sides.
-        """
+        """A call that takes too long is given up, on both sides."""
         self.assertEqual(
             await self.failing("wait", "--timeout", "0.05"),
             "No answer within 0.05 seconds.",
@@ -282,9 +240,7 @@ class AskTests(StrangeSiteTestCase):
         self.assertEqual(self.published.callers, [])
 
     async def test_ipv6Host(self) -> None:
-        """
-        An IPv6 address in the URL is connected to, and fails in one line.
-        """
+        """An IPv6 address in the URL is connected to, and fails in one line."""
         errand = parseErrand(["http://[::1]:1", "x"], {})
         asking = Deferred.fromCoroutine(ask(reactor, errand))
         error: Any = await self.assertFailure(asking, CallFailed)
@@ -292,9 +248,7 @@ class AskTests(StrangeSiteTestCase):
 
 
 class CommandTests(StrangeSiteTestCase):
-    """
-    The command as a process.
-    """
+    """The command as a process."""
 
     async def run_(self, *words: str, **environment: str) -> tuple[str, str, int]:
         """
@@ -317,15 +271,10 @@ class CommandTests(StrangeSiteTestCase):
 
     @property
     def url(self) -> str:
-        """
-        The URL of the site.
-        """
         return f"http://127.0.0.1:{self.port}"
 
     async def test_results(self) -> None:
-        """
-        A string is printed as it is, all else as JSON.
-        """
+        """A string is printed as it is, all else as JSON."""
         self.assertEqual(
             await self.run_(self.url, "echo", "tcp://server:8010"),
             ("tcp://server:8010\n", "", 0),
@@ -336,9 +285,7 @@ class CommandTests(StrangeSiteTestCase):
         self.assertEqual((err, status), ("", 0))
 
     async def test_errors(self) -> None:
-        """
-        An error is one line, without the means to deceive a terminal.
-        """
+        """An error is one line, without the means to deceive a terminal."""
         self.assertEqual(
             await self.run_(self.url, "refuse", "port-taken", "null"),
             ("", "No, because. [port-taken]\n", 1),
@@ -353,27 +300,21 @@ class CommandTests(StrangeSiteTestCase):
         )
 
     async def test_strangers(self) -> None:
-        """
-        No server, no traceback.
-        """
+        """No server, no traceback."""
         out, err, status = await self.run_("unix:/nowhere/at/all", "x")
         self.assertEqual((out, status), ("", 1))
         self.assertIn("Could not connect to /nowhere/at/all", err)
         self.assertEqual(err.count("\n"), 1)
 
     async def test_timeout(self) -> None:
-        """
-        Waiting has an end.
-        """
+        """Waiting has an end."""
         self.assertEqual(
             await self.run_(self.url, "wait", "--timeout", "0.1"),
             ("", "No answer within 0.1 seconds.\n", 1),
         )
 
     async def test_usage(self) -> None:
-        """
-        A wrong command line is status 2; help is status 0.
-        """
+        """A wrong command line is status 2; help is status 0."""
         for words in (
             [],
             ["http://server"],
@@ -390,9 +331,7 @@ class CommandTests(StrangeSiteTestCase):
         self.assertIn("http://server:9000 openTunnel", out)
 
     async def test_credentials(self) -> None:
-        """
-        Credentials are sent, and asked for if they are missing.
-        """
+        """Credentials are sent, and asked for if they are missing."""
         self.demanded = "Bearer hidden"
         self.assertEqual(
             await self.run_(self.url, "echo", "hi", TRISTUNNEL_TOKEN="hidden"),
@@ -409,9 +348,7 @@ class CommandTests(StrangeSiteTestCase):
         )
 
     async def test_unix(self) -> None:
-        """
-        A server at a UNIX socket is asked, too.
-        """
+        """A server at a UNIX socket is asked, too."""
         path = str(shortDirectory(self) / "s")
         await self.listenUNIX(path)
         self.assertEqual(await self.run_(f"unix:{path}", "echo", "hi"), ("hi\n", "", 0))

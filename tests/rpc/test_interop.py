@@ -1,6 +1,4 @@
-"""
-Programs of other people, calling our methods.
-"""
+"""Programs of other people, calling our methods."""
 
 from __future__ import annotations
 
@@ -20,14 +18,9 @@ except ImportError:
 
 
 class JSONRPCTests(LoopbackTestCase):
-    """
-    The calls of jsonrpclib-pelix.
-    """
+    """The calls of jsonrpclib-pelix."""
 
     async def inThread(self, function: Any) -> Any:
-        """
-        Call C{function} with a proxy, in a thread.
-        """
         if jsonrpclib is None:
             raise SkipTest("jsonrpclib-pelix is not installed")
 
@@ -41,9 +34,7 @@ class JSONRPCTests(LoopbackTestCase):
         return await deferToThread(work)
 
     async def test_calls(self) -> None:
-        """
-        Calls by position and by name have their results.
-        """
+        """Calls by position and by name have their results."""
         self.assertEqual(
             await self.inThread(
                 lambda proxy: (
@@ -57,16 +48,12 @@ class JSONRPCTests(LoopbackTestCase):
         )
 
     async def test_notification(self) -> None:
-        """
-        Notifications arrive.
-        """
+        """Notifications arrive."""
         await self.inThread(lambda proxy: proxy._notify.update(1, 2))
         self.assertEqual(self.published.callers, ["anybody"])
 
     async def test_batch(self) -> None:
-        """
-        Batches are answered.
-        """
+        """Batches are answered."""
 
         def work(proxy: Any) -> list[object]:
             batch = jsonrpclib.MultiCall(proxy)
@@ -78,9 +65,7 @@ class JSONRPCTests(LoopbackTestCase):
         self.assertEqual(await self.inThread(work), [19, 3])
 
     async def test_error(self) -> None:
-        """
-        Errors arrive with their numbers.
-        """
+        """Errors arrive with their numbers."""
 
         def work(proxy: Any) -> object:
             try:
@@ -93,14 +78,10 @@ class JSONRPCTests(LoopbackTestCase):
 
 
 class XMLRPCTests(LoopbackTestCase):
-    """
-    The calls of Python's and of Twisted's XML-RPC clients.
-    """
+    """The calls of Python's and of Twisted's XML-RPC clients."""
 
     async def test_python(self) -> None:
-        """
-        C{xmlrpc.client} has results and faults.
-        """
+        """C{xmlrpc.client} has results and faults."""
 
         def work() -> tuple[object, ...]:
             url = f"http://127.0.0.1:{self.port}/RPC2"
@@ -121,9 +102,7 @@ class XMLRPCTests(LoopbackTestCase):
         )
 
     async def test_twisted(self) -> None:
-        """
-        C{twisted.web.xmlrpc.Proxy} has results and faults.
-        """
+        """C{twisted.web.xmlrpc.Proxy} has results and faults."""
         proxy: Any = Proxy(
             f"http://127.0.0.1:{self.port}/RPC2".encode("ascii"), reactor=reactor
         )

@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.rpc.jsonrpc}.
-"""
+"""Tests for L{tristunnel.rpc.jsonrpc}."""
 
 from __future__ import annotations
 
@@ -34,9 +32,6 @@ class Published:
         self.cancelled = 0
 
     def lookup(self, name: str) -> Callable[..., object] | None:
-        """
-        Find a method.
-        """
         if name == "lookup.fails":
             raise RuntimeError("secret")
         found: Callable[..., object] | None = getattr(
@@ -45,73 +40,39 @@ class Published:
         return found
 
     def rpc_subtract(self, caller: object, minuend: int, subtrahend: int) -> int:
-        """
-        As in the specification.
-        """
         self.callers.append(caller)
         return minuend - subtrahend
 
     def rpc_sum(self, caller: object, *numbers: int) -> Deferred[int]:
-        """
-        As in the specification, with a Deferred.
-        """
         return succeed(sum(numbers))
 
     async def rpc_get_data(self, caller: object) -> list[object]:
-        """
-        As in the specification, as a coroutine.
-        """
         return ["hello", 5]
 
     def rpc_update(self, caller: object, *args: int) -> None:
-        """
-        As in the specification.
-        """
         self.callers.append(caller)
 
     rpc_notify_hello = rpc_notify_sum = rpc_update
 
     def rpc_echo(self, caller: object, value: object = None) -> object:
-        """
-        Return the parameter.
-        """
         return value
 
     def rpc_named(self, caller: object, /, **options: object) -> object:
-        """
-        Return the named parameters.
-        """
         return options
 
     def rpc_refuse(self, caller: object, code: str, retryAfter: float | None) -> None:
-        """
-        Raise a C{TunnelError}.
-        """
         raise TunnelError(code, "No, because.", retryAfter)
 
     def rpc_fail(self, caller: object) -> None:
-        """
-        Raise something unexpected.
-        """
         raise RuntimeError("secret")
 
     def rpc_typeError(self, caller: object) -> None:
-        """
-        Raise what a wrong call would raise too.
-        """
         raise TypeError("missing a required argument: 'secret'")
 
     def rpc_unencodable(self, caller: object) -> object:
-        """
-        Return what has no JSON form.
-        """
         return {"a": object()}
 
     def rpc_wait(self, caller: object) -> Deferred[object]:
-        """
-        Return a Deferred that has not fired.
-        """
-
         def cancel(_: Deferred[object]) -> None:
             self.cancelled += 1
 
@@ -120,37 +81,23 @@ class Published:
 
 
 class DispatcherTestCase(SynchronousTestCase):
-    """
-    A dispatcher to ask.
-    """
+    """A dispatcher to ask."""
 
     def setUp(self) -> None:
-        """
-        Publish some methods.
-        """
         self.published = Published()
         self.dispatcher = Dispatcher(self.published.lookup)
 
     def ask(self, payload: bytes | str) -> object:
-        """
-        The parsed answer, or C{None} if there was none.
-        """
         answer = self.successResultOf(self.dispatcher.dispatch("me", payload))
         return None if answer is None else json.loads(answer)
 
     def call(self, method: str, params: object = None) -> object:
-        """
-        The parsed answer to a call with the id 1.
-        """
         request = {"jsonrpc": "2.0", "method": method, "id": 1}
         if params is not None:
             request["params"] = params
         return self.ask(json.dumps(request))
 
     def error(self, code: int, message: str, ident: object = None) -> object:
-        """
-        An error response.
-        """
         return {
             "jsonrpc": "2.0",
             "error": {"code": code, "message": message},
@@ -250,23 +197,17 @@ EXAMPLES = [
 
 
 class SpecificationTests(DispatcherTestCase):
-    """
-    The examples of the specification.
-    """
+    """The examples of the specification."""
 
     def test_examples(self) -> None:
-        """
-        Every example of section 7 is answered as it says, order included.
-        """
+        """Every example of section 7 is answered as it says, order included."""
         for request, expected in EXAMPLES:
             self.assertEqual(
                 self.ask(request), None if expected is None else json.loads(expected)
             )
 
     def test_objects(self) -> None:
-        """
-        Requests that are parsed already get the same answers.
-        """
+        """Requests that are parsed already get the same answers."""
         for request, expected in EXAMPLES:
             try:
                 obj = json.loads(request)
@@ -279,14 +220,10 @@ class SpecificationTests(DispatcherTestCase):
 
 
 class RequestTests(DispatcherTestCase):
-    """
-    What is a request, beyond the specification's examples.
-    """
+    """What is a request, beyond the specification's examples."""
 
     def test_answerText(self) -> None:
-        """
-        An answer begins with the version and the id, on one line.
-        """
+        """An answer begins with the version and the id, on one line."""
         self.assertEqual(
             self.successResultOf(
                 self.dispatcher.dispatch(
@@ -297,9 +234,7 @@ class RequestTests(DispatcherTestCase):
         )
 
     def test_caller(self) -> None:
-        """
-        A method gets the caller first, as it is.
-        """
+        """A method gets the caller first, as it is."""
         caller = object()
         self.successResultOf(
             self.dispatcher.dispatch(
@@ -309,9 +244,7 @@ class RequestTests(DispatcherTestCase):
         self.assertIs(self.published.callers[0], caller)
 
     def test_ids(self) -> None:
-        """
-        Strings, numbers and null are ids, and come back as they were.
-        """
+        """Strings, numbers and null are ids, and come back as they were."""
         for ident in ("", "ü", "\ud800", 0, -1, 1.5, 2**63, 10**500, None):
             request = {"jsonrpc": "2.0", "method": "echo", "id": ident}
             self.assertEqual(
@@ -320,9 +253,7 @@ class RequestTests(DispatcherTestCase):
             )
 
     def test_badIds(self) -> None:
-        """
-        Nothing else is an id, and the answer to it has none.
-        """
+        """Nothing else is an id, and the answer to it has none."""
         bad: tuple[object, ...] = (True, [], {}, [1])
         for ident in bad:
             request = {"jsonrpc": "2.0", "method": "echo", "id": ident}
@@ -334,9 +265,7 @@ class RequestTests(DispatcherTestCase):
             )
 
     def test_foreignIds(self) -> None:
-        """
-        Ids that only a more tolerant parser lets in are refused.
-        """
+        """Ids that only a more tolerant parser lets in are refused."""
         for ident in (float("nan"), float("inf"), 10**5000):
             answer = self.successResultOf(
                 self.dispatcher.dispatchObject(
@@ -346,18 +275,14 @@ class RequestTests(DispatcherTestCase):
             self.assertEqual(answer["error"]["code"], -32600)  # type: ignore[index]
 
     def test_wrongVersion(self) -> None:
-        """
-        Another version is refused by name, and the id is known.
-        """
+        """Another version is refused by name, and the id is known."""
         self.assertEqual(
             self.ask('{"jsonrpc": "1.0", "method": "echo", "id": 7}'),
             self.error(-32600, 'Invalid Request: "jsonrpc" must be "2.0"', 7),
         )
 
     def test_wrongParams(self) -> None:
-        """
-        Parameters are an array or an object.
-        """
+        """Parameters are an array or an object."""
         self.assertEqual(
             self.call("echo", "text"),
             self.error(
@@ -366,9 +291,7 @@ class RequestTests(DispatcherTestCase):
         )
 
     def test_parseErrors(self) -> None:
-        """
-        What is no JSON within the bounds is a parse error.
-        """
+        """What is no JSON within the bounds is a parse error."""
         for payload in (
             b"",
             b"[" * 100_000,
@@ -385,9 +308,7 @@ class RequestTests(DispatcherTestCase):
             self.assertEqual((answer["error"]["code"], answer["id"]), (-32700, None))
 
     def test_deepObject(self) -> None:
-        """
-        An object that is nested too deeply is refused, too.
-        """
+        """An object that is nested too deeply is refused, too."""
         deep: object = []
         for _ in range(100_000):
             deep = [deep]
@@ -398,14 +319,10 @@ class RequestTests(DispatcherTestCase):
 
 
 class BatchTests(DispatcherTestCase):
-    """
-    Several requests at a time.
-    """
+    """Several requests at a time."""
 
     def test_concurrent(self) -> None:
-        """
-        All calls of a batch run at the same time, and are answered in order.
-        """
+        """All calls of a batch run at the same time, and are answered in order."""
         wait = {"jsonrpc": "2.0", "method": "wait"}
         batch = [{**wait, "id": 1}, wait, {**wait, "id": 2}]
         answering = self.dispatcher.dispatch("me", json.dumps(batch))
@@ -423,9 +340,7 @@ class BatchTests(DispatcherTestCase):
         )
 
     def test_limit(self) -> None:
-        """
-        A batch that is too long is one error, and nothing of it is called.
-        """
+        """A batch that is too long is one error, and nothing of it is called."""
         one = {"jsonrpc": "2.0", "method": "update", "id": 1}
         answer = self.ask(json.dumps([one] * MAX_BATCH))
         assert isinstance(answer, list)
@@ -440,15 +355,11 @@ class BatchTests(DispatcherTestCase):
         self.assertEqual(self.published.callers, [])
 
     def test_nestedBatch(self) -> None:
-        """
-        A batch in a batch is no request.
-        """
+        """A batch in a batch is no request."""
         self.assertEqual(self.ask("[[]]"), [self.error(-32600, "Invalid Request")])
 
     def test_cancel(self) -> None:
-        """
-        To cancel the answer is to cancel all calls, and is no error.
-        """
+        """To cancel the answer is to cancel all calls, and is no error."""
         wait = {"jsonrpc": "2.0", "method": "wait", "id": 1}
         answering = self.dispatcher.dispatch("me", json.dumps([wait, wait]))
         answering.cancel()
@@ -458,14 +369,10 @@ class BatchTests(DispatcherTestCase):
 
 
 class ErrorTests(DispatcherTestCase):
-    """
-    What a caller learns when there is no result.
-    """
+    """What a caller learns when there is no result."""
 
     def test_paramsNamed(self) -> None:
-        """
-        Wrong parameters are told together with the right ones.
-        """
+        """Wrong parameters are told together with the right ones."""
         expected = "expected subtract(minuend, subtrahend)"
         for params, reason in (
             ([1], "missing a required argument: 'subtrahend'"),
@@ -485,25 +392,19 @@ class ErrorTests(DispatcherTestCase):
         self.assertIn("expected echo([value])", str(answer))
 
     def test_longName(self) -> None:
-        """
-        A parameter's name is not sent back at any length.
-        """
+        """A parameter's name is not sent back at any length."""
         answer = self.call("subtract", {"x" * 100_000: 1})
         self.assertLess(len(str(answer)), 1000)
 
     def test_variableParams(self) -> None:
-        """
-        A method may take any names, even its first parameter's.
-        """
+        """A method may take any names, even its first parameter's."""
         self.assertEqual(
             self.call("named", {"caller": 1, "b": 2}),
             {"jsonrpc": "2.0", "result": {"caller": 1, "b": 2}, "id": 1},
         )
 
     def test_tunnelError(self) -> None:
-        """
-        A refusal is told with number, message, code, and the time to come back.
-        """
+        """A refusal is told with number, message, code, and the time to come back."""
         self.assertEqual(
             self.call("refuse", ["port-taken", None]),
             {
@@ -522,9 +423,7 @@ class ErrorTests(DispatcherTestCase):
         )
 
     def test_failures(self) -> None:
-        """
-        A failure is logged, and the caller learns nothing of it.
-        """
+        """A failure is logged, and the caller learns nothing of it."""
         for method, exception in (
             ("fail", RuntimeError),
             ("typeError", TypeError),
@@ -535,9 +434,7 @@ class ErrorTests(DispatcherTestCase):
             self.assertEqual(len(self.flushLoggedErrors(exception)), 1)
 
     def test_notifications(self) -> None:
-        """
-        Notifications are never answered, but their failures are logged.
-        """
+        """Notifications are never answered, but their failures are logged."""
         for method in ("fail", "foobar", "unencodable"):
             self.assertIsNone(
                 self.ask(json.dumps({"jsonrpc": "2.0", "method": method}))
@@ -565,14 +462,9 @@ class ErrorTests(DispatcherTestCase):
 
 
 class GarbageTests(DispatcherTestCase):
-    """
-    Whatever comes in, what goes out is JSON-RPC 2.0.
-    """
+    """Whatever comes in, what goes out is JSON-RPC 2.0."""
 
     def check(self, answer: Any) -> None:
-        """
-        Assert that C{answer} is an answer, a batch of them, or nothing.
-        """
         if answer is None:
             return
         for one in answer if isinstance(answer, list) else [answer]:
@@ -583,17 +475,13 @@ class GarbageTests(DispatcherTestCase):
     @settings(deadline=None)
     @given(st.binary() | st.text())
     def test_bytes(self, payload: bytes | str) -> None:
-        """
-        Garbage is answered.
-        """
+        """Garbage is answered."""
         self.check(self.ask(payload))
 
     @settings(deadline=None)
     @given(VALUES)
     def test_values(self, value: object) -> None:
-        """
-        JSON that is no request is answered, parsed or not.
-        """
+        """JSON that is no request is answered, parsed or not."""
         self.check(self.ask(json.dumps(value)))
         self.check(self.successResultOf(self.dispatcher.dispatchObject("me", value)))
 
@@ -611,9 +499,7 @@ class GarbageTests(DispatcherTestCase):
         )
     )
     def test_nearlyRequests(self, request: object) -> None:
-        """
-        What looks like a request is answered.
-        """
+        """What looks like a request is answered."""
         try:
             self.check(self.ask(json.dumps(request)))
         finally:

@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.rpc.pending}.
-"""
+"""Tests for L{tristunnel.rpc.pending}."""
 
 from __future__ import annotations
 
@@ -14,14 +12,10 @@ from tristunnel.rpc.pending import PendingCalls, RemoteError, errorFrom
 
 
 class PendingCallsTests(SynchronousTestCase):
-    """
-    Tests for L{PendingCalls}.
-    """
+    """Tests for L{PendingCalls}."""
 
     def test_requests(self) -> None:
-        """
-        Requests have ids of their own, and parameters if there are any.
-        """
+        """Requests have ids of their own, and parameters if there are any."""
         pending = PendingCalls()
         self.assertEqual(
             [
@@ -37,9 +31,7 @@ class PendingCallsTests(SynchronousTestCase):
         )
 
     def test_answers(self) -> None:
-        """
-        Each call gets its own answer, in any order and only once.
-        """
+        """Each call gets its own answer, in any order and only once."""
         pending = PendingCalls()
         _, first = pending.call("a")
         _, second = pending.call("b")
@@ -53,9 +45,7 @@ class PendingCallsTests(SynchronousTestCase):
         self.assertEqual(len(pending), 0)
 
     def test_tunnelError(self) -> None:
-        """
-        An error with one of our codes is a C{TunnelError} again.
-        """
+        """An error with one of our codes is a C{TunnelError} again."""
         pending = PendingCalls()
         _, result = pending.call("a")
         pending.answered(
@@ -74,9 +64,7 @@ class PendingCallsTests(SynchronousTestCase):
         self.assertEqual((error.message, error.retryAfter), ("Too many.", 3))
 
     def test_remoteError(self) -> None:
-        """
-        Any other error is a L{RemoteError} with all that was sent.
-        """
+        """Any other error is a L{RemoteError} with all that was sent."""
         error = errorFrom({"code": -5, "message": "No.", "data": {"code": "strange"}})
         assert isinstance(error, RemoteError)
         self.assertEqual(
@@ -85,25 +73,19 @@ class PendingCallsTests(SynchronousTestCase):
         self.assertEqual(str(error), "No. [-5]")
 
     def test_malformedErrors(self) -> None:
-        """
-        What is no error object is an error nevertheless.
-        """
+        """What is no error object is an error nevertheless."""
         for error in (None, 5, {}, {"code": "x", "message": "y"}, {"code": 1}):
             self.assertIsInstance(errorFrom(error), RemoteError)
 
     def test_neither(self) -> None:
-        """
-        An answer without result and error fails the call.
-        """
+        """An answer without result and error fails the call."""
         pending = PendingCalls()
         _, result = pending.call("a")
         self.assertTrue(pending.answered({"jsonrpc": "2.0", "id": 1}))
         self.failureResultOf(result, RemoteError)
 
     def test_limit(self) -> None:
-        """
-        So many calls wait, and not more.
-        """
+        """So many calls wait, and not more."""
         pending = PendingCalls(maximum=1)
         pending.call("a")
         error = self.assertRaises(TunnelError, pending.call, "b")
@@ -112,9 +94,7 @@ class PendingCallsTests(SynchronousTestCase):
         pending.call("b")
 
     def test_cancel(self) -> None:
-        """
-        A call that is cancelled is forgotten, and its late answer ignored.
-        """
+        """A call that is cancelled is forgotten, and its late answer ignored."""
         pending = PendingCalls()
         _, result = pending.call("a")
         result.cancel()
@@ -122,9 +102,7 @@ class PendingCallsTests(SynchronousTestCase):
         self.assertFalse(pending.answered({"id": 1, "result": 0}))
 
     def test_abandon(self) -> None:
-        """
-        When no answers will come, every call fails.
-        """
+        """When no answers will come, every call fails."""
         pending = PendingCalls()
         results = [pending.call("a")[1], pending.call("b")[1]]
         pending.abandon(TunnelError("session-lost"))
@@ -135,9 +113,7 @@ class PendingCallsTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(VALUES)
     def test_garbage(self, value: object) -> None:
-        """
-        Garbage is no answer, or fails the call it names, and no more.
-        """
+        """Garbage is no answer, or fails the call it names, and no more."""
         pending = PendingCalls()
         _, result = pending.call("a")
         result.addErrback(lambda _: None)

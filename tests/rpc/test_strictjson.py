@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.rpc.strictjson}.
-"""
+"""Tests for L{tristunnel.rpc.strictjson}."""
 
 from __future__ import annotations
 
@@ -25,29 +23,21 @@ VALUES = st.recursive(
 
 
 class DecodeTests(SynchronousTestCase):
-    """
-    Tests for L{decode}.
-    """
+    """Tests for L{decode}."""
 
     def test_ordinary(self) -> None:
-        """
-        JSON is parsed, whether it comes as text or as UTF-8.
-        """
+        """JSON is parsed, whether it comes as text or as UTF-8."""
         expected = {"a": [1, 2.5, "ü", None, True]}
         text = '{"a": [1, 2.5, "ü", null, true]}'
         self.assertEqual(decode(text), expected)
         self.assertEqual(decode(text.encode("utf-8")), expected)
 
     def test_lastKeyWins(self) -> None:
-        """
-        Of a key that comes twice, the last value counts.
-        """
+        """Of a key that comes twice, the last value counts."""
         self.assertEqual(decode(b'{"a": 1, "a": 2}'), {"a": 2})
 
     def test_refused(self) -> None:
-        """
-        What is not JSON, or beyond the bounds, is L{BadJSON}.
-        """
+        """What is not JSON, or beyond the bounds, is L{BadJSON}."""
         for text in (
             b"",
             b"{",
@@ -68,9 +58,7 @@ class DecodeTests(SynchronousTestCase):
             self.assertRaises(BadJSON, decode, text)
 
     def test_depth(self) -> None:
-        """
-        The greatest depth is allowed, and one more is not.
-        """
+        """The greatest depth is allowed, and one more is not."""
         self.assertEqual(decode("[[]]", maxDepth=2), [[]])
         self.assertRaises(BadJSON, decode, "[[[]]]", maxDepth=2)
         self.assertRaises(BadJSON, decode, '[{"a": {}}]', maxDepth=2)
@@ -82,30 +70,22 @@ class DecodeTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.binary() | st.text())
     def test_garbage(self, text: bytes | str) -> None:
-        """
-        Nothing but L{BadJSON} comes out of garbage.
-        """
+        """Nothing but L{BadJSON} comes out of garbage."""
         with contextlib.suppress(BadJSON):
             decode(text)
 
     @settings(deadline=None)
     @given(VALUES)
     def test_roundTrip(self, value: object) -> None:
-        """
-        What L{encode} writes is what L{decode} reads.
-        """
+        """What L{encode} writes is what L{decode} reads."""
         self.assertEqual(decode(encode(value)), value)
 
 
 class EncodeTests(SynchronousTestCase):
-    """
-    Tests for L{encode}.
-    """
+    """Tests for L{encode}."""
 
     def test_refused(self) -> None:
-        """
-        What has no JSON form is a C{ValueError}.
-        """
+        """What has no JSON form is a C{ValueError}."""
         circle: list[object] = []
         circle.append(circle)
         deep: list[object] = []
@@ -117,7 +97,5 @@ class EncodeTests(SynchronousTestCase):
             deep = deep.pop()  # type: ignore[assignment]
 
     def test_ascii(self) -> None:
-        """
-        Even text that has no UTF-8 form is written.
-        """
+        """Even text that has no UTF-8 form is written."""
         self.assertEqual(json.loads(encode("\ud800é")), "\ud800é")

@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.util.argv}.
-"""
+"""Tests for L{tristunnel.util.argv}."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ print(done, open("/proc/self/cmdline", "rb").read())
 
 
 class HideTests(SynchronousTestCase):
-    """
-    Secrets on the command line.
-    """
+    """Secrets on the command line."""
 
     def test_hidden(self) -> None:
         """
@@ -50,16 +46,12 @@ class HideTests(SynchronousTestCase):
     )
 
     def test_values(self) -> None:
-        """
-        The values of options, however they are written.
-        """
+        """The values of options, however they are written."""
         words = ["--token", "a", "x", "--user=b:c", "--tokens", "d", "--token"]
         self.assertEqual(valuesOf(words, "--token", "--user"), ["a", "b:c", ""])
 
     def test_exposed(self) -> None:
-        """
-        What of the client's options is a secret, and where it belongs.
-        """
+        """What of the client's options is a secret, and where it belongs."""
         options = Options()
         options["tunnel"] = "w3p://host:1/id#fragment"
         options["credentials"] = {"id": "laptop", "secret": "pw"}

@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.util.clock}.
-"""
+"""Tests for L{tristunnel.util.clock}."""
 
 from __future__ import annotations
 
@@ -17,29 +15,19 @@ from tristunnel.util.clock import useMonotonicTime
 
 
 class MonotonicTimeTests(SynchronousTestCase):
-    """
-    A reactor whose timers do not care what day it is.
-    """
+    """A reactor whose timers do not care what day it is."""
 
     def reactor(self) -> PosixReactorBase:
-        """
-        Make a reactor that never runs.
-        """
         reactor = SelectReactor()
         self.addCleanup(self._close, reactor)
         return reactor
 
     def _close(self, reactor: PosixReactorBase) -> None:
-        """
-        Close what a reactor has opened.
-        """
         for each in reactor.removeAll():
             each.connectionLost(None)
 
     def test_twisted(self) -> None:
-        """
-        It is still needed: Twisted goes by the time of day.
-        """
+        """It is still needed: Twisted goes by the time of day."""
         self.assertIs(self.reactor().seconds, timeOfDay)
 
     def test_seconds(self) -> None:
@@ -57,9 +45,7 @@ class MonotonicTimeTests(SynchronousTestCase):
         call.cancel()
 
     def test_pending(self) -> None:
-        """
-        A call that waits already is due when it was, also if it is moved.
-        """
+        """A call that waits already is due when it was, also if it is moved."""
         reactor = self.reactor()
         called: list[int] = []
         reactor.callLater(0, called.append, 1)
@@ -78,9 +64,7 @@ class MonotonicTimeTests(SynchronousTestCase):
         self.assertEqual(called, [1, 2])
 
     def test_others(self) -> None:
-        """
-        A clock of another kind, and one that somebody has chosen, stay.
-        """
+        """A clock of another kind, and one that somebody has chosen, stay."""
         clock: Any = Clock()
         useMonotonicTime(clock)
         self.assertEqual(clock.seconds(), 0)

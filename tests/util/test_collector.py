@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.util.collector}.
-"""
+"""Tests for L{tristunnel.util.collector}."""
 
 from __future__ import annotations
 
@@ -12,14 +10,10 @@ from tristunnel.util.collector import YOUNG, tuneCollector
 
 
 class CollectorTests(SynchronousTestCase):
-    """
-    What a long-lived process asks of the collector.
-    """
+    """What a long-lived process asks of the collector."""
 
     def test_tuned(self) -> None:
-        """
-        What is there is set aside, and cycles are still found.
-        """
+        """What is there is set aside, and cycles are still found."""
         before = gc.get_threshold()
         self.addCleanup(gc.set_threshold, *before)
         self.addCleanup(gc.unfreeze)

@@ -28,20 +28,14 @@ TOKEN = '{"name": "a", "sha256": "' + "0" * 64 + '"}\n'
 
 
 def pem() -> str:
-    """
-    A certificate and its key.
-    """
     certificate, key = makeAuthority().issue(["localhost"])
     return (certificate + key).decode()
 
 
 class WrittenTests(SynchronousTestCase):
-    """
-    Byte order marks, and encodings that are not ours.
-    """
+    """Byte order marks, and encodings that are not ours."""
 
     def setUp(self) -> None:
-        """Name every reader, with a content that it understands."""
         self.path = Path(self.mktemp())
         self.readers: list[tuple[Callable[[str], object], str]] = [
             (givenCredentials, '{"id": "laptop"}'),
@@ -54,9 +48,7 @@ class WrittenTests(SynchronousTestCase):
         ]
 
     def test_mark(self) -> None:
-        """
-        A mark in front of UTF-8 makes no difference.
-        """
+        """A mark in front of UTF-8 makes no difference."""
         for read, text in self.readers:
             self.path.write_text(text, "utf-8-sig")
             self.path.chmod(0o600)
@@ -66,9 +58,7 @@ class WrittenTests(SynchronousTestCase):
                 self.assertNotIn("left out", str(formatEvent(event)))
 
     def test_others(self) -> None:
-        """
-        Everything else is refused, with a cause and a cure.
-        """
+        """Everything else is refused, with a cause and a cure."""
         for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"):
             for read, text in self.readers:
                 self.path.write_text(text, encoding)
@@ -77,9 +67,7 @@ class WrittenTests(SynchronousTestCase):
                 self.assertNotIn("secret", str(error))
 
     def test_followed(self) -> None:
-        """
-        A file that becomes such a one leaves its last good content in force.
-        """
+        """A file that becomes such a one leaves its last good content in force."""
         self.path.write_text("laptop:secret\n")
         clients = ClientsFile(self.path)
         self.path.write_text("laptop:other\n", "utf-16")
@@ -90,9 +78,7 @@ class WrittenTests(SynchronousTestCase):
 
     @given(st.text(st.characters(exclude_characters="\x00\ufeff")))
     def test_anyText(self, text: str) -> None:
-        """
-        All text is understood, with and without the mark.
-        """
+        """All text is understood, with and without the mark."""
         try:
             data = text.encode()
         except UnicodeEncodeError:
@@ -102,9 +88,7 @@ class WrittenTests(SynchronousTestCase):
 
 
 class ReadableTests(SynchronousTestCase):
-    """
-    Secrets that others on the machine can read.
-    """
+    """Secrets that others on the machine can read."""
 
     def told(self, read: Callable[[str], object], text: str, mode: int) -> str:
         """
@@ -121,9 +105,7 @@ class ReadableTests(SynchronousTestCase):
         return "\n".join(line for line in lines if f"chmod 600 {path}" in line)
 
     def test_secrets(self) -> None:
-        """
-        Credentials, tokens, clients' secrets and private keys.
-        """
+        """Credentials, tokens, clients' secrets and private keys."""
         for read, text in (
             (givenCredentials, '{"id": "laptop"}'),
             (givenToken, "secret\n"),
@@ -138,8 +120,6 @@ class ReadableTests(SynchronousTestCase):
         self.assertEqual(self.told(loadIdentity, pem(), 0o640), "")
 
     def test_noSecrets(self) -> None:
-        """
-        A file without any may be read by everybody.
-        """
+        """A file without any may be read by everybody."""
         self.assertEqual(self.told(ClientsFile, "guest:*\n", 0o644), "")
         self.assertEqual(self.told(TokenFile, TOKEN, 0o644), "")

@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.util.hosts}.
-"""
+"""Tests for L{tristunnel.util.hosts}."""
 
 from __future__ import annotations
 
@@ -13,14 +11,10 @@ from tristunnel.util.hosts import hostHeader, hostName, parsePlace
 
 
 class HostNameTests(SynchronousTestCase):
-    """
-    What is written for a machine, and what a name server is asked.
-    """
+    """What is written for a machine, and what a name server is asked."""
 
     def test_hosts(self) -> None:
-        """
-        Names that machines do have are taken, in one form.
-        """
+        """Names that machines do have are taken, in one form."""
         for text, host in (
             ("BÜCHER.test", "xn--bcher-kva.test"),
             ("bu\u0308cher.test.", "xn--bcher-kva.test."),
@@ -44,9 +38,7 @@ class HostNameTests(SynchronousTestCase):
             self.assertEqual(hostName(text), host)
 
     def test_wrong(self) -> None:
-        """
-        What no name server can be asked is refused in words.
-        """
+        """What no name server can be asked is refused in words."""
         for text in (
             *("", ".", "a..b", "a b", "a/b", "//a", "a:1", "a\n", "[a]", "[::1", "::g"),
             *("a" * 64, "a." * 127 + "ab", "\u200b.test", "a@b", "::1%", "1.2.3.4%lo"),
@@ -58,9 +50,7 @@ class HostNameTests(SynchronousTestCase):
 
     @given(st.text() | st.from_regex(r"[\w.:%\[\]-]{1,20}"))
     def test_anything(self, text: str) -> None:
-        """
-        What comes out is an address or plain ASCII, and does not change again.
-        """
+        """What comes out is an address or plain ASCII, and does not change again."""
         try:
             host = hostName(text)
         except ValueError:
@@ -70,9 +60,7 @@ class HostNameTests(SynchronousTestCase):
         self.assertEqual(hostName(host), host)
 
     def test_header(self) -> None:
-        """
-        C{Host} has brackets, and nothing that proxies do not compare.
-        """
+        """C{Host} has brackets, and nothing that proxies do not compare."""
         for host, port, header in (
             ("::1", 9000, "[::1]:9000"),
             ("::1", 443, "[::1]"),
@@ -83,9 +71,7 @@ class HostNameTests(SynchronousTestCase):
             self.assertEqual(hostHeader(host, port, 443), header)
 
     def test_places(self) -> None:
-        """
-        A host and a port, and what is wrong with them.
-        """
+        """A host and a port, and what is wrong with them."""
         self.assertEqual(parsePlace("[::1]:9"), ("::1", 9))
         self.assertEqual(parsePlace("A_b.test:65535"), ("a_b.test", 65535))
         for text, why in (

@@ -23,14 +23,9 @@ BACKGROUND = {"nodaemon": 0, "debug": False}
 
 
 class BeforeForkTests(TestCase):
-    """
-    What would fail in the background fails before.
-    """
+    """What would fail in the background fails before."""
 
     def setUp(self) -> None:
-        """
-        A port that somebody else has, and an empty directory.
-        """
         from twisted.internet import reactor
 
         self.reactor: Any = reactor
@@ -63,9 +58,7 @@ class BeforeForkTests(TestCase):
         return str(said)
 
     def test_commands(self) -> None:
-        """
-        Each command names the option whose port is taken.
-        """
+        """Each command names the option whose port is taken."""
         connect = ("--connect", "tcp:127.0.0.1:1")
         free = "tcp:0:interface=127.0.0.1"
         for tap, option, words in (
@@ -80,9 +73,7 @@ class BeforeForkTests(TestCase):
             self.assertIn("choose another", said)
 
     def test_state(self) -> None:
-        """
-        So it is with a directory that cannot be made.
-        """
+        """So it is with a directory that cannot be made."""
         (self.directory / "file").write_text("")
         where = str(self.directory / "file" / "state")
         free = "tcp:0:interface=127.0.0.1"
@@ -90,9 +81,7 @@ class BeforeForkTests(TestCase):
         self.assertIn(f"{where} cannot be written to", said)
 
     async def test_free(self) -> None:
-        """
-        What is free still is afterwards: ports and sockets.
-        """
+        """What is free still is afterwards: ports and sockets."""
         with socket.create_server(("127.0.0.1", 0)) as other:
             number = other.getsockname()[1]
         path = os.path.relpath(self.directory / "s")

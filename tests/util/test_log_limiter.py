@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.util.log_limiter}, and for the log that uses it.
-"""
+"""Tests for L{tristunnel.util.log_limiter}, and for the log that uses it."""
 
 from __future__ import annotations
 
@@ -29,22 +27,15 @@ PEER = IPv4Address("TCP", "192.0.2.1", 5)
 
 
 class RepetitionTests(SynchronousTestCase):
-    """
-    L{LogRateLimiter}.
-    """
+    """L{LogRateLimiter}."""
 
     def setUp(self) -> None:
-        """
-        Have one.
-        """
         self.clock = Clock()
         self.lines: list[str] = []
         self.quiet = LogRateLimiter(self.clock.seconds, self.clock.callLater)
 
     def tell(self, kind: str = "a", count: int = 1, freely: int = 1) -> None:
-        """
-        Tell of events.
-        """
+        """Tell of events."""
         for _ in range(count):
             self.quiet.tell(
                 (kind,),
@@ -65,9 +56,7 @@ class RepetitionTests(SynchronousTestCase):
         self.assertEqual(self.lines[3:], ["3 a 60"])
 
     def test_flood(self) -> None:
-        """
-        A flood has a line a minute; when it is over, nothing is left.
-        """
+        """A flood has a line a minute; when it is over, nothing is left."""
         for _ in range(180):
             self.tell("a", 100)
             self.clock.advance(1)
@@ -80,18 +69,14 @@ class RepetitionTests(SynchronousTestCase):
         self.assertEqual(self.lines[-1], "a")
 
     def test_kinds(self) -> None:
-        """
-        However many kinds there are, memory and lines are bounded.
-        """
+        """However many kinds there are, memory and lines are bounded."""
         for number in range(5 * MOST_KINDS):
             self.tell(f"kind{number}")
         self.assertLessEqual(len(self.quiet), MOST_KINDS + 1)
         self.assertLessEqual(len(self.lines), MOST_KINDS + 1)
 
     def test_withoutTimer(self) -> None:
-        """
-        Without a timer the next event brings the summary.
-        """
+        """Without a timer the next event brings the summary."""
         self.quiet = LogRateLimiter(self.clock.seconds)
         self.tell("a", 3)
         self.clock.advance(INTERVAL)
@@ -100,14 +85,9 @@ class RepetitionTests(SynchronousTestCase):
 
 
 class LogTests(SynchronousTestCase):
-    """
-    L{LoggingServerObserver} under a flood.
-    """
+    """L{LoggingServerObserver} under a flood."""
 
     def setUp(self) -> None:
-        """
-        Have an observer.
-        """
         self.clock = Clock()
         self.log = LoggingServerObserver(self.clock.seconds, self.clock.callLater)
 
@@ -123,9 +103,7 @@ class LogTests(SynchronousTestCase):
         return [formatEvent(event) for event in events]
 
     def test_strangers(self) -> None:
-        """
-        In quiet times each refused connection has a line; a flood has not.
-        """
+        """In quiet times each refused connection has a line; a flood has not."""
         wrong, late = TunnelError("protocol-error"), TunnelError("handshake-timeout")
 
         def work() -> None:
@@ -171,9 +149,7 @@ class LogTests(SynchronousTestCase):
             self.assertIn("other", lines[-2])
 
     def test_manyClients(self) -> None:
-        """
-        All of them together have a bound, too.
-        """
+        """All of them together have a bound, too."""
 
         def work() -> None:
             for number in range(ALL_LINES // 20):
@@ -187,9 +163,7 @@ class LogTests(SynchronousTestCase):
         self.assertIn(f"{ALL_LINES * 2} more lines about clients", lines[-1])
 
     def test_visitors(self) -> None:
-        """
-        Refused visitors have a line for each reason, and then a summary.
-        """
+        """Refused visitors have a line for each reason, and then a summary."""
         tunnel = Tunnel(
             "id", ANONYMOUS_IDENTITY, None, ServerObserver(), self.clock.seconds
         )
@@ -206,14 +180,9 @@ class LogTests(SynchronousTestCase):
 
 
 class ClientLogTests(SynchronousTestCase):
-    """
-    L{LoggingClientObserver} and what visitors, the server and retries can cause.
-    """
+    """L{LoggingClientObserver} and what visitors, the server and retries can cause."""
 
     def setUp(self) -> None:
-        """
-        Have an observer.
-        """
         self.clock = Clock()
         self.log = LoggingClientObserver(None, self.clock.seconds, self.clock.callLater)
 
@@ -231,9 +200,7 @@ class ClientLogTests(SynchronousTestCase):
         return [formatEvent(event) for event in logged]
 
     def test_eachEvent(self) -> None:
-        """
-        Each kind has its first lines, and then one that says how many more.
-        """
+        """Each kind has its first lines, and then one that says how many more."""
         refused, lost = TunnelError("limit-reached"), TunnelError("session-lost")
         events: list[Callable[[int], None]] = [
             lambda number: self.log.connected(PEER),
@@ -255,9 +222,7 @@ class ClientLogTests(SynchronousTestCase):
             )
 
     def test_together(self) -> None:
-        """
-        Fifty dead services have so many lines in a minute.
-        """
+        """Fifty dead services have so many lines in a minute."""
         reason = TunnelError("service-refused")
         services = [f"localhost:{port}" for port in range(50)]
 
@@ -271,14 +236,10 @@ class ClientLogTests(SynchronousTestCase):
 
 
 class BeltTests(SynchronousTestCase):
-    """
-    Whatever else is logged again and again, L{tristunnel.util.logs}.
-    """
+    """Whatever else is logged again and again, L{tristunnel.util.logs}."""
 
     def test_everything(self) -> None:
-        """
-        A kind of line, and even more a kind of traceback, has a bound.
-        """
+        """A kind of line, and even more a kind of traceback, has a bound."""
         path = Path(self.mktemp())
 
         class Options(dict[str, Any]):

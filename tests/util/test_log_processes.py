@@ -35,14 +35,9 @@ _PORT = ("--port", "tcp:0:interface=127.0.0.1")
 
 
 class FileTests(ProcessTestCase):
-    """
-    A server that logs to a file.
-    """
+    """A server that logs to a file."""
 
     async def begin(self, kind: str) -> None:
-        """
-        Start a server, in a directory of its own.
-        """
         place = self.place = self.directory / kind
         place.mkdir()
         # logrotate refuses a directory that others may write to.
@@ -57,9 +52,6 @@ class FileTests(ProcessTestCase):
         self.number = int(found[1])
 
     async def written(self, path: Path, pattern: str) -> re.Match[str]:
-        """
-        Wait until a file has a text.
-        """
         while True:
             text = path.read_text() if path.exists() else ""
             found = re.search(pattern, text)
@@ -69,31 +61,21 @@ class FileTests(ProcessTestCase):
             await deferLater(self.reactor, 0.02)
 
     async def knock(self) -> None:
-        """
-        Have the server write a line.
-        """
         where = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.number)
         knocking = await connectProtocol(where, Protocol())
         transport: Any = knocking.transport
         transport.write(b"\x00 is no protocol\r\n\r\n")
 
     async def turned(self) -> None:
-        """
-        Wait until lines go to the file that has the name now.
-        """
         text = self.log.read_text() if self.log.exists() else ""
         while self.log.exists() is False or self.log.read_text() == text:
             await self.knock()
             await deferLater(self.reactor, 0.05)
 
     def kill(self, name: str) -> None:
-        """Send a signal, as the programs below do."""
         os.kill(int((self.place / "pid").read_text()), getattr(signal, f"SIG{name}"))
 
     async def logrotate(self, *rules: str) -> None:
-        """
-        Run the real program once.
-        """
         program = shutil.which("logrotate", path=f"{os.environ['PATH']}:/usr/sbin")
         if program is None:
             raise SkipTest("logrotate is not installed")
@@ -107,16 +89,11 @@ class FileTests(ProcessTestCase):
         self.assertEqual((out, err, status), (b"", b"", 0))
 
     async def stop(self) -> None:
-        """
-        The program has lived through all of it.
-        """
         self.assertIs(self.program.status, None)
         await self.program.stop()
 
     async def test_logrotate(self) -> None:
-        """
-        With either signal, with and without a new file, and by copying.
-        """
+        """With either signal, with and without a new file, and by copying."""
         kill = "postrotate\n kill -{} $(cat " + "{}/pid)\nendscript"
         for kind in _FORMATS:
             await self.begin(kind)
@@ -152,9 +129,7 @@ class FileTests(ProcessTestCase):
             await self.stop()
 
     async def test_ownRotation(self) -> None:
-        """
-        SIGUSR1 alone puts the file aside, and a bounded number of those is kept.
-        """
+        """SIGUSR1 alone puts the file aside, and a bounded number of those is kept."""
         for kind in _FORMATS:
             await self.begin(kind)
             for number in (10, 500):
@@ -168,14 +143,9 @@ class FileTests(ProcessTestCase):
 
 
 class ReaderTests(ProcessTestCase):
-    """
-    Programs whose output nobody reads.
-    """
+    """Programs whose output nobody reads."""
 
     def fullPipe(self) -> int:
-        """
-        Make a pipe that takes no byte more.
-        """
         reader, writer = os.pipe()
         self.addCleanup(os.close, reader)
         self.addCleanup(os.close, writer)
@@ -190,9 +160,7 @@ class ReaderTests(ProcessTestCase):
         return writer
 
     async def test_everybody(self) -> None:
-        """
-        Server, client and visitor do what they should, and end when they should.
-        """
+        """Server, client and visitor do what they should, and end when they should."""
         place = shortDirectory(self)
         path, visit = place / "server", place / "visit"
         deaf = {0: "w", 1: self.fullPipe(), 2: self.fullPipe()}
@@ -220,9 +188,6 @@ class ReaderTests(ProcessTestCase):
             await program.stop()
 
     async def greeted(self, path: Path) -> bool:
-        """
-        Visit, and find out whether the service can be reached already.
-        """
         talk = await connectProtocol(
             UNIXClientEndpoint(self.reactor, str(path)), Talk()
         )
@@ -233,9 +198,6 @@ class ReaderTests(ProcessTestCase):
         return bool(talk.data)
 
     async def until(self, isTrue: Callable[[], bool], program: Program) -> None:
-        """
-        Wait for something that a program does without a word.
-        """
         while not isTrue():
             self.assertIs(program.status, None)
             await deferLater(self.reactor, 0.02)

@@ -1,6 +1,4 @@
-"""
-Log files that are renamed, cut and put aside, L{tristunnel.util.logfile}.
-"""
+"""Log files that are renamed, cut and put aside, L{tristunnel.util.logfile}."""
 
 from __future__ import annotations
 
@@ -15,25 +13,19 @@ from tristunnel.util.logfile import LogFile
 
 
 class LogFileTests(SynchronousTestCase):
-    """
-    One file.
-    """
+    """One file."""
 
     def setUp(self) -> None:
-        """Open it."""
         self.directory = Path(self.mktemp())
         self.directory.mkdir()
         self.path = self.directory / "log"
         self.file = LogFile(str(self.path), length=100, kept=3)
 
     def found(self) -> dict[str, str]:
-        """All files, and what is in them."""
         return {each.name: each.read_text() for each in self.directory.iterdir()}
 
     def test_appended(self) -> None:
-        """
-        What was there stays.
-        """
+        """What was there stays."""
         self.file.write("one\n")
         LogFile(str(self.path)).write("two\n")
         self.assertEqual(self.found(), {"log": "one\ntwo\n"})
@@ -77,27 +69,21 @@ class LogFileTests(SynchronousTestCase):
         )
 
     def test_turned(self) -> None:
-        """
-        Where nobody has made room, the file is put aside.
-        """
+        """Where nobody has made room, the file is put aside."""
         self.file.write("one\n")
         self.file.turn()
         self.file.write("two\n")
         self.assertEqual(self.found(), {"log.1": "one\n", "log": "two\n"})
 
     def test_mode(self) -> None:
-        """
-        Who may read it stays the same.
-        """
+        """Who may read it stays the same."""
         self.path.chmod(0o640)
         self.addCleanup(os.umask, os.umask(0o077))
         self.file.turn()
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o640)
 
     def test_device(self) -> None:
-        """
-        What is no file, or only leads to one, is not renamed.
-        """
+        """What is no file, or only leads to one, is not renamed."""
         link = self.directory / "link"
         link.symlink_to("log")
         file = LogFile(str(link))
@@ -119,9 +105,7 @@ class LogFileTests(SynchronousTestCase):
         self.assertTrue(pipe.is_fifo())
 
     def test_cut(self) -> None:
-        """
-        A file that somebody copies and cuts has no hole.
-        """
+        """A file that somebody copies and cuts has no hole."""
         self.file.write("one\n")
         os.truncate(self.path, 0)
         self.file.write("two\n")
@@ -141,9 +125,7 @@ class LogFileTests(SynchronousTestCase):
         self.assertIn("cannot be put aside: No", str(formatEvent(logged[0])))
 
     def test_noPlace(self) -> None:
-        """
-        Where no new file can be made, the renamed one takes the lines.
-        """
+        """Where no new file can be made, the renamed one takes the lines."""
         self.path.rename(self.directory / "log.old")
         logged: list[LogEvent]
         with (

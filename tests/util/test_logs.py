@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.util.logs}.
-"""
+"""Tests for L{tristunnel.util.logs}."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ reactor: Any = _reactor
 
 
 class LineTests(SynchronousTestCase):
-    """
-    What a line has.
-    """
+    """What a line has."""
 
     def line(self, log: Any) -> dict[str, Any]:
         """
@@ -52,9 +48,7 @@ class LineTests(SynchronousTestCase):
         return line
 
     def test_event(self) -> None:
-        """
-        The message, and what it is made of.
-        """
+        """The message, and what it is made of."""
         line = self.line(
             lambda log: log.warn(
                 "{who} left\nafter {seconds:.1f} s: {reason}",
@@ -84,9 +78,7 @@ class LineTests(SynchronousTestCase):
         )
 
     def test_reserved(self) -> None:
-        """
-        An event cannot say when it happened, or how bad it is.
-        """
+        """An event cannot say when it happened, or how bad it is."""
         line = self.line(
             lambda log: log.info("x", time="never", logger="y", traceback="z")
         )
@@ -94,9 +86,7 @@ class LineTests(SynchronousTestCase):
         self.assertNotIn("traceback", line)
 
     def test_failure(self) -> None:
-        """
-        A failure has its traceback, in the same line.
-        """
+        """A failure has its traceback, in the same line."""
 
         def fail(log: Logger) -> None:
             try:
@@ -109,9 +99,7 @@ class LineTests(SynchronousTestCase):
         self.assertIn("by nothing", line["traceback"])
 
     def test_old(self) -> None:
-        """
-        Events of old programs are written, too; those that say nothing are not.
-        """
+        """Events of old programs are written, too; those that say nothing are not."""
         event = {
             "log_format": "{log_text}",
             "log_text": "said",
@@ -136,14 +124,10 @@ class LineTests(SynchronousTestCase):
 
 
 class OptionTests(SynchronousTestCase):
-    """
-    C{--log-format}.
-    """
+    """C{--log-format}."""
 
     def test_wrong(self) -> None:
-        """
-        There are two formats, at both commands.
-        """
+        """There are two formats, at both commands."""
         for options, arguments in (
             (ServerOptions(), []),
             (ClientOptions(), ["--connect", "tcp:localhost:1"]),
@@ -156,10 +140,6 @@ class OptionTests(SynchronousTestCase):
             self.assertIn("write text or json", str(error))
 
     def logOf(self, **twistd: Any) -> Log:
-        """
-        Make the log of a program.
-        """
-
         class Options(dict[str, Any]):
             parent: Any = None
 
@@ -187,9 +167,7 @@ class OptionTests(SynchronousTestCase):
             self.assertTrue(inner.running)
 
     def test_file(self) -> None:
-        """
-        Both formats go where C{twistd} is told to log.
-        """
+        """Both formats go where C{twistd} is told to log."""
         path = Path(self.mktemp()).absolute()
         for kind, pattern in (
             ("text", r"^\S+ \[-#info\] hello\n$"),
@@ -208,9 +186,7 @@ class OptionTests(SynchronousTestCase):
             path.unlink()
 
     def test_noPlace(self) -> None:
-        """
-        A log that cannot be written ends the start, in one line.
-        """
+        """A log that cannot be written ends the start, in one line."""
         for twistd, cause in (
             ({"nodaemon": False, "logfile": "-"}, "Daemons cannot log to stdout"),
             ({"nodaemon": True, "logfile": "/nowhere/log"}, "No such file"),
@@ -220,9 +196,7 @@ class OptionTests(SynchronousTestCase):
 
 
 class HostileTests(SynchronousTestCase):
-    """
-    Events that quote somebody.
-    """
+    """Events that quote somebody."""
 
     @settings(deadline=None)
     @given(hostile, hostile, hostile)
@@ -259,9 +233,7 @@ class HostileTests(SynchronousTestCase):
         self.assertTrue(all(each.isprintable() for each in trace.split("\n")))
 
     def test_silent(self) -> None:
-        """
-        An event that says nothing has no line; a failure without words has one.
-        """
+        """An event that says nothing has no line; a failure without words has one."""
         self.assertIs(textLine({"log_level": LogLevel.info}), None)
         try:
             raise ZeroDivisionError("by nothing")
@@ -272,16 +244,12 @@ class HostileTests(SynchronousTestCase):
 
 
 class ProcessTests(TestCase):
-    """
-    A real server.
-    """
+    """A real server."""
 
     timeout = 60
 
     async def test_server(self) -> None:
-        """
-        Every line that it writes is JSON.
-        """
+        """Every line that it writes is JSON."""
         directory = Path(self.mktemp()).absolute()
         directory.mkdir(parents=True)
         server = startTristunnel(

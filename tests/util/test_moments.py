@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.util.moments}.
-"""
+"""Tests for L{tristunnel.util.moments}."""
 
 from __future__ import annotations
 
@@ -16,14 +14,10 @@ NOW = 1_445_412_450.0
 
 
 class RetryAfterTests(SynchronousTestCase):
-    """
-    L{retryAfter} and L{boundedHint}.
-    """
+    """L{retryAfter} and L{boundedHint}."""
 
     def test_good(self) -> None:
-        """
-        Seconds, and dates.
-        """
+        """Seconds, and dates."""
         for text, seconds in (
             ("120", 120.0),
             (" 5 ", 5.0),
@@ -42,15 +36,11 @@ class RetryAfterTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.text() | st.from_regex(r"[A-Z][a-z]+, \d+ \w+ \d+ [\d:]+ ?\w*"))
     def test_anything(self, text: str) -> None:
-        """
-        Whatever it says, it is nothing or within bounds.
-        """
+        """Whatever it says, it is nothing or within bounds."""
         self.assertTrue(0 < (retryAfter(text) or 1) <= LONGEST_HINT)
 
     @settings(deadline=None)
     @given(st.floats() | st.integers() | st.booleans() | st.text() | st.none())
     def test_hints(self, hint: object) -> None:
-        """
-        The same for the protocol's own hints.
-        """
+        """The same for the protocol's own hints."""
         self.assertTrue(0 < (boundedHint(hint) or 1) <= LONGEST_HINT)

@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.util.numbers}.
-"""
+"""Tests for L{tristunnel.util.numbers}."""
 
 from __future__ import annotations
 
@@ -13,21 +11,15 @@ from tristunnel.util.numbers import decimalOf, wholeOf
 
 
 class NumberTests(SynchronousTestCase):
-    """
-    Numbers, and what is said of anything else.
-    """
+    """Numbers, and what is said of anything else."""
 
     def test_read(self) -> None:
-        """
-        Numbers are read.
-        """
+        """Numbers are read."""
         self.assertEqual(decimalOf("grace")("2.5"), 2.5)
         self.assertEqual(wholeOf("spares")("3"), 3)
 
     def test_mistakes(self) -> None:
-        """
-        A mistake in an option names the option and what it takes.
-        """
+        """A mistake in an option names the option and what it takes."""
         for kind, words, said in (
             (ServerOptions, ["--grace", "soon"], "--grace takes a number"),
             (ServerOptions, ["--max-clients", "1.5"], "--max-clients takes a whole"),

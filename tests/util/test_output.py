@@ -1,6 +1,4 @@
-"""
-Writing to readers that stand still, L{tristunnel.util.output}.
-"""
+"""Writing to readers that stand still, L{tristunnel.util.output}."""
 
 from __future__ import annotations
 
@@ -18,12 +16,9 @@ LINE = "x" * 99 + "\n"
 
 
 class PipeTests(SynchronousTestCase):
-    """
-    A pipe, as C{| less} and collectors of logs have it.
-    """
+    """A pipe, as C{| less} and collectors of logs have it."""
 
     def setUp(self) -> None:
-        """Make one."""
         self.reader, self.writer = os.pipe()
         self.addCleanup(os.close, self.reader)
         self.addCleanup(self.hangUp)
@@ -31,14 +26,12 @@ class PipeTests(SynchronousTestCase):
         self.output.notice = lambda count: f"{count} left out\n"
 
     def hangUp(self) -> None:
-        """Have the reader see the end."""
         if self.writer >= 0:
             self.output.finish()
             os.close(self.writer)
             self.writer = -1
 
     def readUntil(self, pattern: bytes) -> bytes:
-        """Read until something was said."""
         text = b""
         while not re.search(pattern, text):
             piece = os.read(self.reader, 1 << 16)
@@ -47,9 +40,7 @@ class PipeTests(SynchronousTestCase):
         return text
 
     def test_order(self) -> None:
-        """
-        A reader that reads has every line, in order.
-        """
+        """A reader that reads has every line, in order."""
         for number in range(50):
             self.output.write(f"{number}\n")
         text = self.readUntil(rb"\n49\n")
@@ -75,9 +66,7 @@ class PipeTests(SynchronousTestCase):
         self.readUntil(rb"again\n")
 
     def test_finish(self) -> None:
-        """
-        A program that ends waits for its last lines, but not for ever.
-        """
+        """A program that ends waits for its last lines, but not for ever."""
         self.output.write(LINE * 3000)
         self.output.finish(0.0)
         done = threading.Event()
@@ -105,9 +94,7 @@ class PipeTests(SynchronousTestCase):
         self.assertEqual(self.readUntil(rb"last\n").count(LINE.encode()), 3000)
 
     def test_gone(self) -> None:
-        """
-        A reader that is gone is no error.
-        """
+        """A reader that is gone is no error."""
         reader, writer = os.pipe()
         self.addCleanup(os.close, writer)
         os.close(reader)
@@ -117,9 +104,7 @@ class PipeTests(SynchronousTestCase):
         output.write(LINE)
 
     def test_child(self) -> None:
-        """
-        A child writes with a thread of its own: C{twistd} forks.
-        """
+        """A child writes with a thread of its own: C{twistd} forks."""
         self.output.write("parent\n")
         self.readUntil(rb"parent\n")
         child = os.fork()
@@ -134,28 +119,21 @@ class PipeTests(SynchronousTestCase):
 
 
 class FileTests(SynchronousTestCase):
-    """
-    A regular file, which has no reader to wait for.
-    """
+    """A regular file, which has no reader to wait for."""
 
     def setUp(self) -> None:
-        """Open one."""
         self.path = Path(self.mktemp())
         self.file = self.path.open("w", encoding="utf-8")
         self.addCleanup(self.file.close)
 
     def test_atOnce(self) -> None:
-        """
-        It has the line when the call is over, whatever letters are in it.
-        """
+        """It has the line when the call is over, whatever letters are in it."""
         output = Output(self.file.fileno())
         output.write("\u2603 \ud800\n")
         self.assertEqual(self.path.read_text("utf-8"), "\u2603 \\ud800\n")
 
     def test_full(self) -> None:
-        """
-        A full disk is told of once there is room.
-        """
+        """A full disk is told of once there is room."""
         output = Output(self.file.fileno())
         output.notice = lambda count: f"{count} left out\n"
         with patch("os.write", side_effect=OSError(28, "No space left on device")):
@@ -166,9 +144,7 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(self.path.read_text(), "3 left out\nfour\nfive\n")
 
     def test_shared(self) -> None:
-        """
-        A file has one output, so that no line is in the middle of another one.
-        """
+        """A file has one output, so that no line is in the middle of another one."""
         self.assertIs(outputOf(self.file), outputOf(self.file))
         self.assertIs(outputOf(None), None)
         with Path(self.mktemp()).open("w", encoding="utf-8") as closed:

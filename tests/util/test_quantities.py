@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.util.quantities}.
-"""
+"""Tests for L{tristunnel.util.quantities}."""
 
 from __future__ import annotations
 
@@ -21,14 +19,10 @@ ODD = st.text(max_size=20) | st.text("0123456789.dhmswkMGiBbt/ -e", max_size=12)
 
 
 class DurationTests(SynchronousTestCase):
-    """
-    Durations.
-    """
+    """Durations."""
 
     def test_good(self) -> None:
-        """
-        Units, several of them, fractions and plain seconds.
-        """
+        """Units, several of them, fractions and plain seconds."""
         for text, seconds in {
             "30d": 2592000,
             "12h": 43200,
@@ -43,9 +37,7 @@ class DurationTests(SynchronousTestCase):
             self.assertEqual(parseDuration(text), seconds)
 
     def test_bad(self) -> None:
-        """
-        Anything else is refused in one line.
-        """
+        """Anything else is refused in one line."""
         for text in (
             "",
             "0",
@@ -73,9 +65,7 @@ class DurationTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(ODD)
     def test_anything(self, text: str) -> None:
-        """
-        Whatever is written is read or refused.
-        """
+        """Whatever is written is read or refused."""
         try:
             seconds = parseDuration(text)
         except TunnelError as error:
@@ -86,29 +76,21 @@ class DurationTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.integers(1, 10**9))
     def test_written(self, seconds: int) -> None:
-        """
-        What is written for people is nearly what it was.
-        """
+        """What is written for people is nearly what it was."""
         again = parseDuration(formatDuration(seconds))
         self.assertTrue(again <= seconds <= again * 1.05 + 1)
 
     def test_nothing(self) -> None:
-        """
-        No time is written, too.
-        """
+        """No time is written, too."""
         self.assertEqual(formatDuration(-3), "0s")
         self.assertEqual(formatDuration(90061), "1d1h")
 
 
 class RateTests(SynchronousTestCase):
-    """
-    Rates.
-    """
+    """Rates."""
 
     def test_good(self) -> None:
-        """
-        Bytes and bits, decimal and binary.
-        """
+        """Bytes and bits, decimal and binary."""
         for text, rate in {
             "10MB/s": 10_000_000,
             "10MB": 10_000_000,
@@ -121,9 +103,7 @@ class RateTests(SynchronousTestCase):
             self.assertEqual(parseRate(text), rate)
 
     def test_bad(self) -> None:
-        """
-        Anything else is refused in one line.
-        """
+        """Anything else is refused in one line."""
         for text in (
             "",
             "0",
@@ -144,9 +124,7 @@ class RateTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(ODD)
     def test_anything(self, text: str) -> None:
-        """
-        Whatever is written is read or refused.
-        """
+        """Whatever is written is read or refused."""
         try:
             self.assertGreaterEqual(parseRate(text), 1)
         except TunnelError as error:
@@ -155,8 +133,6 @@ class RateTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.integers(1, 10**12))
     def test_written(self, rate: int) -> None:
-        """
-        What is written for people is nearly what it was.
-        """
+        """What is written for people is nearly what it was."""
         again = parseRate(formatRate(rate))
         self.assertTrue(abs(again - rate) <= rate * 0.0006)

@@ -1,6 +1,4 @@
-"""
-SIGHUP, L{tristunnel.util.reload_signal}.
-"""
+"""SIGHUP, L{tristunnel.util.reload_signal}."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ from tristunnel.util.reload_signal import ReloadSignalService
 
 
 class _Reactor:
-    """
-    Notes what is asked of it.
-    """
+    """Notes what is asked of it."""
 
     running = True
 
@@ -27,42 +23,33 @@ class _Reactor:
         self.calls: list[Any] = []
 
     def callFromThread(self, call: Any) -> None:
-        """Keep the call."""
         self.calls.append(call)
 
     def addSystemEventTrigger(self, *trigger: Any) -> None:
-        """Nothing is kept back here."""
+        pass
 
     def stop(self) -> None:
-        """Note it."""
         self.stopped += 1
 
 
 class _Log(Log):
-    """
-    Notes what becomes of its file.
-    """
+    """Notes what becomes of its file."""
 
     def __init__(self, called: list[str]) -> None:
         super().__init__({})
         self._called = called
 
     def reopen(self) -> None:
-        """Note it."""
         self._called.append("reopened")
 
     def turn(self) -> None:
-        """Note it."""
         self._called.append("turned")
 
 
 class HangupTests(SynchronousTestCase):
-    """
-    A function is called, when the reactor has time.
-    """
+    """A function is called, when the reactor has time."""
 
     def setUp(self) -> None:
-        """Make a service."""
         self.reactor = _Reactor()
         self.called: list[str] = []
         log = _Log(self.called)
@@ -73,13 +60,10 @@ class HangupTests(SynchronousTestCase):
             self.addCleanup(signal.signal, number, signal.getsignal(number))
 
     def hangUp(self) -> None:
-        """Send the signal to ourselves."""
         os.kill(os.getpid(), signal.SIGHUP)
 
     def test_called(self) -> None:
-        """
-        Not in the midst of anything, but by the reactor.
-        """
+        """Not in the midst of anything, but by the reactor."""
         self.service.startService()
         self.hangUp()
         self.assertEqual(self.called, [])
@@ -89,9 +73,7 @@ class HangupTests(SynchronousTestCase):
         self.assertEqual(self.reactor.stopped, 0)
 
     def test_turned(self) -> None:
-        """
-        SIGUSR1 is about the log alone, and ends nothing, also during the stop.
-        """
+        """SIGUSR1 is about the log alone, and ends nothing, also during the stop."""
         self.service.startService()
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGUSR1)
@@ -100,9 +82,7 @@ class HangupTests(SynchronousTestCase):
         self.assertEqual(self.called, ["turned", "turned"])
 
     def test_stop(self) -> None:
-        """
-        After the stop, whoever had the signal before has it again.
-        """
+        """After the stop, whoever had the signal before has it again."""
         before: list[int] = []
         signal.signal(signal.SIGHUP, lambda number, frame: before.append(number))
         self.service.startService()
@@ -112,9 +92,7 @@ class HangupTests(SynchronousTestCase):
         self.assertEqual(self.reactor.calls, [])
 
     def test_terminalGone(self) -> None:
-        """
-        When the terminal is gone that the program was started in, it ends.
-        """
+        """When the terminal is gone that the program was started in, it ends."""
         with patch("tristunnel.util.reload_signal.os.tcgetpgrp", return_value=1):
             self.service.startService()
             self.hangUp()
@@ -126,9 +104,7 @@ class HangupTests(SynchronousTestCase):
         self.assertEqual((self.called, self.reactor.stopped), (["reopened", "now"], 1))
 
     def test_nohup(self) -> None:
-        """
-        Unless it was started to outlive that terminal.
-        """
+        """Unless it was started to outlive that terminal."""
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with patch("tristunnel.util.reload_signal.os.tcgetpgrp", return_value=1):
             self.service.startService()
@@ -138,9 +114,7 @@ class HangupTests(SynchronousTestCase):
         self.assertEqual((self.called, self.reactor.stopped), (["reopened", "now"], 0))
 
     def test_elsewhere(self) -> None:
-        """
-        In another thread signals are somebody else's.
-        """
+        """In another thread signals are somebody else's."""
         with patch(
             "tristunnel.util.reload_signal.signal.signal", side_effect=ValueError
         ):

@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.util.stale_sockets}.
-"""
+"""Tests for L{tristunnel.util.stale_sockets}."""
 
 from __future__ import annotations
 
@@ -22,12 +20,9 @@ from tristunnel.util.stale_sockets import (
 
 
 class LeftoverTests(TestCase):
-    """
-    A UNIX socket whose program was killed.
-    """
+    """A UNIX socket whose program was killed."""
 
     def setUp(self) -> None:
-        """Choose a path."""
         from twisted.internet import reactor
 
         self.reactor: Any = reactor
@@ -46,10 +41,6 @@ class LeftoverTests(TestCase):
             self.lock.symlink_to(str(owner))
 
     async def listens(self, words: str = "") -> None:
-        """
-        Check that the next program can listen, and leaves nothing when it
-        stops.
-        """
         description = f"unix:{self.path}{words}"
         port: Any = await serverEndpoint(self.reactor, description).listen(
             Factory.forProtocol(Protocol)
@@ -60,50 +51,36 @@ class LeftoverTests(TestCase):
         self.assertEqual(list(self.path.parent.iterdir()), [])
 
     async def test_sameNumber(self) -> None:
-        """
-        The number in the lock is our own, as in a container that starts again.
-        """
+        """The number in the lock is our own, as in a container that starts again."""
         self.leave(os.getpid())
         await self.listens()
 
     async def test_othersNumber(self) -> None:
-        """
-        The number is another program's by now.
-        """
+        """The number is another program's by now."""
         self.leave(os.getppid())
         await self.listens()
 
     async def test_noLock(self) -> None:
-        """
-        The lock is gone, the socket is not.
-        """
+        """The lock is gone, the socket is not."""
         self.leave(None)
         await self.listens()
 
     async def test_unlocked(self) -> None:
-        """
-        A socket that is to have no lock.
-        """
+        """A socket that is to have no lock."""
         self.leave(None)
         await self.listens(":lockfile=0")
 
     async def test_onlyLock(self) -> None:
-        """
-        The program was killed before it had the socket.
-        """
+        """The program was killed before it had the socket."""
         self.lock.symlink_to(str(os.getpid()))
         await self.listens()
 
     async def test_nothing(self) -> None:
-        """
-        There is nothing to tidy up.
-        """
+        """There is nothing to tidy up."""
         await self.listens()
 
     async def test_inUse(self) -> None:
-        """
-        A socket where somebody listens is left alone, with its lock.
-        """
+        """A socket where somebody listens is left alone, with its lock."""
         self.lock.symlink_to(str(os.getppid()))
         with socket.socket(socket.AF_UNIX) as other:
             other.bind(str(self.path))
@@ -114,9 +91,7 @@ class LeftoverTests(TestCase):
             self.assertTrue(self.lock.is_symlink())
 
     def test_noSocket(self) -> None:
-        """
-        A file that is no socket is nobody's leftover, nor is what has no file.
-        """
+        """A file that is no socket is nobody's leftover, nor is what has no file."""
         self.path.write_text("dear diary")
         self.lock.symlink_to(str(os.getpid()))
         clearLeftovers(str(self.path))
@@ -126,9 +101,7 @@ class LeftoverTests(TestCase):
         self.assertTrue(self.lock.is_symlink())
 
     def test_others(self) -> None:
-        """
-        Endpoints of other kinds are Twisted's.
-        """
+        """Endpoints of other kinds are Twisted's."""
         for description in ("tcp:0", "tcp:0:interface=[::1]"):
             endpoint = serverEndpoint(self.reactor, description)
             self.assertNotIsInstance(endpoint, ClearedEndpoint)

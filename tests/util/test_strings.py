@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.util.strings}.
-"""
+"""Tests for L{tristunnel.util.strings}."""
 
 from __future__ import annotations
 
@@ -16,14 +14,10 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
 class SplitEndpointTests(SynchronousTestCase):
-    """
-    Tests for L{splitEndpoint}.
-    """
+    """Tests for L{splitEndpoint}."""
 
     def test_examples(self) -> None:
-        """
-        Prefix, positional parts and keywords are told apart.
-        """
+        """Prefix, positional parts and keywords are told apart."""
         for text, parts in (
             ("tcp:9000", ("tcp", ["9000"], {})),
             (
@@ -58,9 +52,7 @@ class SplitEndpointTests(SynchronousTestCase):
     def test_quoted(
         self, prefix: str, positional: list[str], keywords: dict[str, str]
     ) -> None:
-        """
-        What Twisted quotes comes back as it was.
-        """
+        """What Twisted quotes comes back as it was."""
         # It leaves alone the "=" that would make a keyword.
         quoted = [
             quoteStringArgument(part).replace("=", r"\=")
@@ -75,28 +67,20 @@ class SplitEndpointTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.text())
     def test_anything(self, text: str) -> None:
-        """
-        Any string has parts.
-        """
+        """Any string has parts."""
         splitEndpoint(text)
 
 
 class UnknownKeywordsTests(SynchronousTestCase):
-    """
-    Tests for L{unknownKeywords}.
-    """
+    """Tests for L{unknownKeywords}."""
 
     def test_known(self) -> None:
-        """
-        Known keywords pass.
-        """
+        """Known keywords pass."""
         unknownKeywords("--port", {"a": "1"}, {"a", "b"})
         unknownKeywords("--port", {}, set())
 
     def test_unknown(self) -> None:
-        """
-        Another one is named, with those that there are.
-        """
+        """Another one is named, with those that there are."""
         with self.assertRaises(TunnelError) as caught:
             unknownKeywords("--port", {"a": "1", "z": "1", "c": ""}, {"b", "a"})
         self.assertEqual(caught.exception.code.name, "bad-option")
@@ -106,9 +90,7 @@ class UnknownKeywordsTests(SynchronousTestCase):
 
 
 class WhyNoEndpointTests(SynchronousTestCase):
-    """
-    Tests for L{whyNoEndpoint}.
-    """
+    """Tests for L{whyNoEndpoint}."""
 
     def test_kinds(self) -> None:
         """

@@ -39,9 +39,6 @@ values = st.recursive(
 
 
 def strings(value: object) -> list[str]:
-    """
-    All text within parsed JSON.
-    """
     if isinstance(value, dict):
         inner = [*value, *value.values()]
     elif isinstance(value, list):
@@ -52,23 +49,16 @@ def strings(value: object) -> list[str]:
 
 
 class ComingInTests(SynchronousTestCase):
-    """
-    Refusals, reasons and answers.
-    """
+    """Refusals, reasons and answers."""
 
     def assertClean(self, *texts: str) -> None:
-        """
-        Nobody's terminal or log is in danger.
-        """
         for text in texts:
             self.assertTrue(text.isprintable(), repr(text))
 
     @settings(deadline=None)
     @given(hostile, st.sampled_from(sorted(CODES)))
     def test_reasons(self, said: str, code: str) -> None:
-        """
-        What ends a session, a stream or an attempt.
-        """
+        """What ends a session, a stream or an attempt."""
         for error in (
             TunnelError(code, said),
             reasonIn(said, code, "the server says: "),
@@ -82,9 +72,7 @@ class ComingInTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(values)
     def test_results(self, value: object) -> None:
-        """
-        What a server answers: addresses, names, status.
-        """
+        """What a server answers: addresses, names, status."""
         calls = PendingCalls()
         request, result = calls.call("openTunnel")
         self.assertTrue(calls.answered({"id": request["id"], "result": value}))
@@ -93,9 +81,7 @@ class ComingInTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(hostile, values, st.sampled_from([*sorted(CODES), "another"]))
     def test_refusals(self, said: str, more: object, code: str) -> None:
-        """
-        What a server refuses.
-        """
+        """What a server refuses."""
         calls = PendingCalls()
         request, result = calls.call("openTunnel")
         data = {"code": code, "more": more}
@@ -107,18 +93,14 @@ class ComingInTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(hostile)
     def test_addresses(self, name: str) -> None:
-        """
-        Where somebody comes from; the name of a UNIX socket may be anything.
-        """
+        """Where somebody comes from; the name of a UNIX socket may be anything."""
         raw = name.encode("utf-8", "replace")
         for address in (UNIXAddress(raw), UNIXAddress(b"\xff" + raw)):
             self.assertClean(addressText(address))
         self.assertClean(addressText(IPv4Address("TCP", name, 1)))
 
     def test_page(self) -> None:
-        """
-        What a page of the dashboard quotes.
-        """
+        """What a page of the dashboard quotes."""
         said = "a\x1b[2J\u202eb\x9b"
         page = self.successResultOf(
             Deferred.fromCoroutine(htmlOf(DummyRequest([]), QuestionPage(said, said)))
@@ -127,15 +109,11 @@ class ComingInTests(SynchronousTestCase):
         self.assertClean(*page.decode().split("\n"))
 
     def test_long(self) -> None:
-        """
-        A reason is as long as a line may be, however much a peer says.
-        """
+        """A reason is as long as a line may be, however much a peer says."""
         self.assertEqual(len(TunnelError("reset", "x" * 1_000_000).message), 2000)
 
     def test_deep(self) -> None:
-        """
-        JSON that is deeper than any answer does not exhaust the stack.
-        """
+        """JSON that is deeper than any answer does not exhaust the stack."""
         deep: Any = "\x1b"
         for _ in range(3000):
             deep = [deep]

@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.util.words}.
-"""
+"""Tests for L{tristunnel.util.words}."""
 
 from __future__ import annotations
 
@@ -12,14 +10,10 @@ from tristunnel.util.words import count, plural, printable, rate
 
 
 class WordsTests(SynchronousTestCase):
-    """
-    Numbers and text for people.
-    """
+    """Numbers and text for people."""
 
     def test_numbers(self) -> None:
-        """
-        Thousands have commas, and one thing is one.
-        """
+        """Thousands have commas, and one thing is one."""
         self.assertEqual(count(1234567), "1,234,567")
         self.assertEqual(plural(1, "visitor"), "1 visitor")
         self.assertEqual(plural(0, "visitor"), "0 visitors")
@@ -28,9 +22,7 @@ class WordsTests(SynchronousTestCase):
     @given(st.text())
     @settings(deadline=None)
     def test_printable(self, text: str) -> None:
-        """
-        Nothing that drives a terminal is left, and everything else is.
-        """
+        """Nothing that drives a terminal is left, and everything else is."""
         found = printable(text, 20)
         self.assertTrue(found.isprintable())
         self.assertEqual(len(found), min(20, len(text)))

@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.wire.first_bytes}.
-"""
+"""Tests for L{tristunnel.wire.first_bytes}."""
 
 from __future__ import annotations
 
@@ -16,14 +14,10 @@ from tristunnel.wire.first_bytes import (
 
 
 class FirstBytesTests(SynchronousTestCase):
-    """
-    Tests for L{describeFirstBytes} and L{looksLikeTLS}.
-    """
+    """Tests for L{describeFirstBytes} and L{looksLikeTLS}."""
 
     def test_known(self) -> None:
-        """
-        Common mistakes are named.
-        """
+        """Common mistakes are named."""
         for data, name in (
             (b"\x16\x03\x01\x02\x00\x01\x00", "a TLS hello"),
             (b"\x15\x03\x01\x00\x02\x02\x28", "a TLS alert"),
@@ -41,9 +35,7 @@ class FirstBytesTests(SynchronousTestCase):
             self.assertEqual(describeFirstBytes(data), name)
 
     def test_methods(self) -> None:
-        """
-        Every method of HTTP is known, but a word that begins like one is not.
-        """
+        """Every method of HTTP is known, but a word that begins like one is not."""
         for method in HTTP_METHODS:
             self.assertEqual(describeFirstBytes(method + b"/"), "an HTTP request")
         self.assertIn("unknown", describeFirstBytes(b"GETTING"))
@@ -51,18 +43,14 @@ class FirstBytesTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.binary())
     def test_anything(self, data: bytes) -> None:
-        """
-        Whatever comes is described in one short printable line.
-        """
+        """Whatever comes is described in one short printable line."""
         text = describeFirstBytes(data)
         self.assertTrue(text.isprintable())
         self.assertTrue(text.isascii())
         self.assertLess(len(text), 100)
 
     def test_tls(self) -> None:
-        """
-        A TLS handshake and an alert are TLS; one byte is not enough to tell.
-        """
+        """A TLS handshake and an alert are TLS; one byte is not enough to tell."""
         self.assertTrue(looksLikeTLS(b"\x16\x03\x01"))
         self.assertTrue(looksLikeTLS(b"\x15\x03\x03"))
         for data in (b"", b"\x16", b"\x17\x03\x03", b"GET "):

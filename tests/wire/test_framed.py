@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.wire.framed}.
-"""
+"""Tests for L{tristunnel.wire.framed}."""
 
 from __future__ import annotations
 
@@ -53,9 +51,6 @@ OBJECTS = st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), JSO
 
 
 def pieces(data: bytes, sizes: list[int]) -> list[bytes]:
-    """
-    Cut C{data} into pieces whose sizes go round C{sizes}.
-    """
     result, offset, turn = [], 0, 0
     while offset < len(data):
         size = sizes[turn % len(sizes)]
@@ -66,10 +61,6 @@ def pieces(data: bytes, sizes: list[int]) -> list[bytes]:
 
 
 def merged(frames: list[Frame]) -> list[tuple[int, int, bytes]]:
-    """
-    Join data frames of one stream that follow each other: where a data frame
-    was cut says nothing.
-    """
     result: list[tuple[int, int, bytes]] = []
     for stream, kind, payload in frames:
         if result and kind == FrameType.DATA and result[-1][:2] == (stream, kind):
@@ -80,9 +71,7 @@ def merged(frames: list[Frame]) -> list[tuple[int, int, bytes]]:
 
 
 class FrameDecoderTests(SynchronousTestCase):
-    """
-    Tests for L{FrameDecoder}.
-    """
+    """Tests for L{FrameDecoder}."""
 
     @settings(deadline=None)
     @given(FRAMES, SIZES)
@@ -101,9 +90,7 @@ class FrameDecoderTests(SynchronousTestCase):
     @settings(deadline=None, max_examples=300)
     @given(st.lists(st.binary(max_size=60), max_size=20))
     def test_garbage(self, chunks: list[bytes]) -> None:
-        """
-        Random bytes are frames or a C{protocol-error}, and nothing else.
-        """
+        """Random bytes are frames or a C{protocol-error}, and nothing else."""
         decoder = FrameDecoder()
         for chunk in chunks:
             try:
@@ -117,9 +104,7 @@ class FrameDecoderTests(SynchronousTestCase):
     @settings(deadline=None, max_examples=50)
     @given(st.integers(0, MAX_FRAME), st.integers(1, 70_000))
     def test_boundedDatum(self, size: int, chunk: int) -> None:
-        """
-        Of a data frame nothing is held but an unfinished head.
-        """
+        """Of a data frame nothing is held but an unfinished head."""
         decoder = FrameDecoder()
         size = min(size, MAX_FRAME - 5)
         data = frameHeader(7, FrameType.DATA, size) + bytes(min(size, 200_000))
@@ -130,9 +115,7 @@ class FrameDecoderTests(SynchronousTestCase):
             self.assertLess(len(decoder._partial), 9)
 
     def test_boundedControl(self) -> None:
-        """
-        Of other frames no more is held than the largest one accepted.
-        """
+        """Of other frames no more is held than the largest one accepted."""
         decoder = FrameDecoder()
         decoder.feed(frameHeader(0, FrameType.CONTROL, MAX_CONTROL))
         for _ in range(MAX_CONTROL // 4096 - 1):
@@ -143,9 +126,7 @@ class FrameDecoderTests(SynchronousTestCase):
         self.assertEqual(len(decoder._partial), 0)
 
     def test_lengthTooSmall(self) -> None:
-        """
-        A length that leaves no room for the head is refused.
-        """
+        """A length that leaves no room for the head is refused."""
         for length in range(5):
             with self.assertRaises(TunnelError) as caught:
                 FrameDecoder().feed(length.to_bytes(4, "big") + bytes(5))
@@ -180,9 +161,7 @@ class FrameDecoderTests(SynchronousTestCase):
             FrameDecoder(maxFrame=100).feed(data)
 
     def test_emptyData(self) -> None:
-        """
-        An empty data frame is a frame: it begins a stream.
-        """
+        """An empty data frame is a frame: it begins a stream."""
         self.assertEqual(
             FrameDecoder().feed(encodeFrame(9, FrameType.DATA)), [(9, 1, b"")]
         )
@@ -219,18 +198,14 @@ class FrameDecoderTests(SynchronousTestCase):
 
 
 class HandshakeDecoderTests(SynchronousTestCase):
-    """
-    Tests for L{HandshakeDecoder}.
-    """
+    """Tests for L{HandshakeDecoder}."""
 
     @settings(deadline=None)
     @given(OBJECTS, st.binary(max_size=40), SIZES)
     def test_chunks(
         self, message: dict[str, object], rest: bytes, sizes: list[int]
     ) -> None:
-        """
-        Fed in any pieces, it finds the object and what follows it.
-        """
+        """Fed in any pieces, it finds the object and what follows it."""
         data = encodeHandshake(message) + rest
         self.assertEqual(HandshakeDecoder().feed(data), (message, rest))
         decoder = HandshakeDecoder()
@@ -262,9 +237,7 @@ class HandshakeDecoderTests(SynchronousTestCase):
             self.assertLess(len(decoder._bytes), len(MAGIC) + 4 + 100)
 
     def test_wrongFirstByte(self) -> None:
-        """
-        One wrong byte is enough, and the decoder can show it.
-        """
+        """One wrong byte is enough, and the decoder can show it."""
         for wrong in (b"\x16", b"G", b"W3X", b"w"):
             decoder = HandshakeDecoder()
             with self.assertRaises(TunnelError) as caught:
@@ -273,19 +246,14 @@ class HandshakeDecoderTests(SynchronousTestCase):
             self.assertEqual(decoder.received, wrong)
 
     def test_receivedIsShort(self) -> None:
-        """
-        What it shows of the first bytes is a few, whatever came.
-        """
+        """What it shows of the first bytes is a few, whatever came."""
         decoder = HandshakeDecoder()
         with self.assertRaises(TunnelError):
             decoder.feed(b"GET / HTTP/1.1\r\n" * 10_000)
         self.assertEqual(len(decoder.received), 64)
 
     def test_tooLong(self) -> None:
-        """
-        A length beyond the bound, up to 4 GiB, is refused before its bytes
-        come.
-        """
+        """A length beyond the bound, up to 4 GiB, is refused before its bytes come."""
         for length in (MAX_HANDSHAKE + 1, 0xFFFFFFFF):
             with self.assertRaises(TunnelError) as caught:
                 HandshakeDecoder().feed(MAGIC + length.to_bytes(4, "big"))
@@ -293,18 +261,14 @@ class HandshakeDecoderTests(SynchronousTestCase):
             self.assertIn(str(length), str(caught.exception))
 
     def test_longest(self) -> None:
-        """
-        The longest object that is accepted is read.
-        """
+        """The longest object that is accepted is read."""
         message: dict[str, object] = {"a": "b" * (MAX_HANDSHAKE - 8)}
         data = encodeHandshake(message)
         self.assertEqual(len(data), len(MAGIC) + 4 + MAX_HANDSHAKE)
         self.assertEqual(HandshakeDecoder().feed(data), (message, b""))
 
     def test_oneByteAtATime(self) -> None:
-        """
-        A slow peer is understood too.
-        """
+        """A slow peer is understood too."""
         decoder = HandshakeDecoder()
         *most, last = (bytes([byte]) for byte in encodeHandshake({"id": "x"}))
         for byte in most:
@@ -313,24 +277,18 @@ class HandshakeDecoderTests(SynchronousTestCase):
 
 
 class ObjectTests(SynchronousTestCase):
-    """
-    Tests for L{decodeObject}, L{encodeObject} and the credits.
-    """
+    """Tests for L{decodeObject}, L{encodeObject} and the credits."""
 
     @settings(deadline=None)
     @given(OBJECTS)
     def test_roundTrip(self, message: dict[str, object]) -> None:
-        """
-        What is written is read, and is JSON without spaces.
-        """
+        """What is written is read, and is JSON without spaces."""
         payload = encodeObject(message)
         self.assertEqual(decodeObject(payload), message)
         self.assertEqual(json.loads(payload), message)
 
     def test_compact(self) -> None:
-        """
-        Objects are written as JavaScript writes them.
-        """
+        """Objects are written as JavaScript writes them."""
         self.assertEqual(
             encodeObject({"id": "x", "n": [1, 2], "ä": None}),
             '{"id":"x","n":[1,2],"ä":null}'.encode(),
@@ -347,9 +305,7 @@ class ObjectTests(SynchronousTestCase):
     @settings(deadline=None, max_examples=300)
     @given(st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()))
     def test_garbage(self, payload: bytes) -> None:
-        """
-        Anything but an object is a C{protocol-error}.
-        """
+        """Anything but an object is a C{protocol-error}."""
         try:
             message = decodeObject(payload)
         except TunnelError as error:
@@ -381,17 +337,13 @@ class ObjectTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.integers(0, 2**64 - 1))
     def test_credit(self, credit: int) -> None:
-        """
-        A credit is a u64.
-        """
+        """A credit is a u64."""
         payload = encodeCredit(credit)
         self.assertEqual(len(payload), 8)
         self.assertEqual(decodeCredit(payload), credit)
 
     def test_creditOfWrongLength(self) -> None:
-        """
-        Any other length is refused.
-        """
+        """Any other length is refused."""
         for size in (0, 1, 7, 9, 100):
             with self.assertRaises(TunnelError) as caught:
                 decodeCredit(bytes(size))

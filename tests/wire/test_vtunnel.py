@@ -1,6 +1,4 @@
-"""
-Tests of L{tristunnel.wire.vtunnel}.
-"""
+"""Tests of L{tristunnel.wire.vtunnel}."""
 
 from __future__ import annotations
 
@@ -40,14 +38,10 @@ _JSON = st.recursive(
 
 
 class RecordedTests(SynchronousTestCase):
-    """
-    What the real program has said.
-    """
+    """What the real program has said."""
 
     def test_sameBytes(self) -> None:
-        """
-        Each message, read and written again, is the same byte for byte.
-        """
+        """Each message, read and written again, is the same byte for byte."""
         texts = [
             line["text"].encode()
             for line in readVectors("vtunnel-http-get")
@@ -61,9 +55,7 @@ class RecordedTests(SynchronousTestCase):
                 self.assertEqual(text, encodeData(message.stream, message.data))
 
     def test_fields(self) -> None:
-        """
-        The fields are what they are.
-        """
+        """The fields are what they are."""
         self.assertEqual(
             Message(CONNECT, port=9510, stream=1),
             decodeMessage(b'{"type":"connect","port":9510,"stream_id":1}'),
@@ -77,22 +69,15 @@ class RecordedTests(SynchronousTestCase):
 
 
 class ParserTests(SynchronousTestCase):
-    """
-    What else may come.
-    """
+    """What else may come."""
 
     def assertRefused(self, text: bytes, words: str) -> None:
-        """
-        Check that a message is refused with a reason.
-        """
         error = self.assertRaises(TunnelError, decodeMessage, text)
         self.assertEqual("protocol-error", error.code.name)
         self.assertIn(words, error.message)
 
     def test_wrong(self) -> None:
-        """
-        What is no message is refused with what is wrong.
-        """
+        """What is no message is refused with what is wrong."""
         for text, words in (
             (b"", "not JSON"),
             (b"hello", "not JSON"),
@@ -117,10 +102,7 @@ class ParserTests(SynchronousTestCase):
             self.assertRefused(text, words)
 
     def test_likeGo(self) -> None:
-        """
-        Go leaves out zeros, takes null for zero, and skips what it does not
-        know.
-        """
+        """Go leaves out zeros, takes null for zero, and skips what it does not know."""
         self.assertEqual(
             Message("new", port=0, stream=3),
             decodeMessage(
@@ -142,9 +124,7 @@ class ParserTests(SynchronousTestCase):
     def test_roundTrip(
         self, kind: str, port: int, stream: int, data: bytes, text: str
     ) -> None:
-        """
-        What is written is read as it was.
-        """
+        """What is written is read as it was."""
         message = Message(kind, port, stream, data, text, text)
         wire = encodeMessage(message)
         self.assertEqual(message, decodeMessage(wire))
@@ -160,9 +140,7 @@ class ParserTests(SynchronousTestCase):
         | st.from_regex(rb"[A-Za-z0-9+/]*={0,3}", fullmatch=True),
     )
     def test_twoWays(self, number: bytes, inner: bytes) -> None:
-        """
-        A data message is read alike whether it takes the short way or not.
-        """
+        """A data message is read alike whether it takes the short way or not."""
         usual = b'{"type":"data","stream_id":%b,"data":"%b"}' % (number, inner)
         unusual = b" " + usual
         results: list[object] = []
@@ -176,9 +154,7 @@ class ParserTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(_JSON)
     def test_anyJSON(self, value: Any) -> None:
-        """
-        Any JSON is a message, or refused as a broken one.
-        """
+        """Any JSON is a message, or refused as a broken one."""
         try:
             message = decodeMessage(json.dumps(value).encode())
         except TunnelError as error:
@@ -189,9 +165,7 @@ class ParserTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.binary(max_size=300))
     def test_anyBytes(self, data: bytes) -> None:
-        """
-        So are any bytes.
-        """
+        """So are any bytes."""
         try:
             decodeMessage(data)
         except TunnelError as error:

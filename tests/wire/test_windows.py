@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.wire.windows}.
-"""
+"""Tests for L{tristunnel.wire.windows}."""
 
 from __future__ import annotations
 
@@ -12,9 +10,7 @@ from tristunnel.wire.windows import ReceiveWindow, SendWindow, WindowBudget
 
 
 class SendWindowTests(SynchronousTestCase):
-    """
-    Tests for L{SendWindow}.
-    """
+    """Tests for L{SendWindow}."""
 
     @settings(deadline=None)
     @given(st.lists(st.integers(0, 1000), max_size=20))
@@ -33,9 +29,7 @@ class SendWindowTests(SynchronousTestCase):
         self.assertEqual(window.available, window.limit - 40)
 
     def test_repeated(self) -> None:
-        """
-        The same announcement twice gives nothing more.
-        """
+        """The same announcement twice gives nothing more."""
         window = SendWindow(0)
         self.assertTrue(window.grant(10))
         self.assertFalse(window.grant(10))
@@ -43,9 +37,7 @@ class SendWindowTests(SynchronousTestCase):
 
 
 class ReceiveWindowTests(SynchronousTestCase):
-    """
-    Tests for L{ReceiveWindow} and L{WindowBudget}.
-    """
+    """Tests for L{ReceiveWindow} and L{WindowBudget}."""
 
     @settings(deadline=None, max_examples=200)
     @given(
@@ -108,9 +100,7 @@ class ReceiveWindowTests(SynchronousTestCase):
                 sender.grant(credit)
 
     def test_overdrawn(self) -> None:
-        """
-        One byte more than the credit is noticed.
-        """
+        """One byte more than the credit is noticed."""
         window = ReceiveWindow(10)
         self.assertTrue(window.receive(10))
         self.assertFalse(window.receive(1))
@@ -127,9 +117,7 @@ class ReceiveWindowTests(SynchronousTestCase):
         self.assertIsNone(window.drain(30, 5.0, 0.0))
 
     def test_growsWhenQuick(self) -> None:
-        """
-        A window that is used up within two round trips is doubled.
-        """
+        """A window that is used up within two round trips is doubled."""
         window = ReceiveWindow(100, 1000, WindowBudget(10_000))
         window.receive(100)
         window.drain(50, 10.0, 0.1)
@@ -138,9 +126,7 @@ class ReceiveWindowTests(SynchronousTestCase):
         self.assertEqual(window.size, 200)
 
     def test_steadyWhenSlow(self) -> None:
-        """
-        A reader that takes longer than that has window enough.
-        """
+        """A reader that takes longer than that has window enough."""
         window = ReceiveWindow(100, 1000, WindowBudget(10_000))
         for turn in range(1, 20):
             window.receive(50)
@@ -148,9 +134,7 @@ class ReceiveWindowTests(SynchronousTestCase):
         self.assertEqual(window.size, 100)
 
     def test_steadyWhenUnknown(self) -> None:
-        """
-        Before a round trip was measured nothing grows.
-        """
+        """Before a round trip was measured nothing grows."""
         window = ReceiveWindow(100, 1000, WindowBudget(10_000))
         for _ in range(20):
             window.receive(50)
@@ -158,18 +142,14 @@ class ReceiveWindowTests(SynchronousTestCase):
         self.assertEqual(window.size, 100)
 
     def test_steadyWithoutReader(self) -> None:
-        """
-        What nobody takes makes no window grow.
-        """
+        """What nobody takes makes no window grow."""
         window = ReceiveWindow(100, 1000, WindowBudget(10_000))
         for _ in range(100):
             window.receive(1)
         self.assertEqual((window.size, window.limit), (100, 100))
 
     def test_budget(self) -> None:
-        """
-        Growth stops where the budget of all windows does.
-        """
+        """Growth stops where the budget of all windows does."""
         budget = WindowBudget(150)
         first, second = (ReceiveWindow(100, 1000, budget) for _ in range(2))
         for window in (first, second):
@@ -183,9 +163,7 @@ class ReceiveWindowTests(SynchronousTestCase):
         self.assertEqual((second.size, budget.free), (200, 50))
 
     def test_largest(self) -> None:
-        """
-        The last step of growth may be smaller than a doubling.
-        """
+        """The last step of growth may be smaller than a doubling."""
         window = ReceiveWindow(100, 130, WindowBudget(1000))
         window.receive(100)
         window.drain(100, 0.0, 0.1)

@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.wire.zlayer}.
-"""
+"""Tests for L{tristunnel.wire.zlayer}."""
 
 from __future__ import annotations
 
@@ -56,9 +54,7 @@ def _fromVector(name: str, given: dict[str, object]) -> zlayer.Message:
 
 
 class VectorTests(SynchronousTestCase):
-    """
-    The bytes computed by hand from the layout.
-    """
+    """The bytes computed by hand from the layout."""
 
     def test_allKinds(self) -> None:
         """
@@ -76,22 +72,16 @@ class VectorTests(SynchronousTestCase):
 
 
 class CodecTests(SynchronousTestCase):
-    """
-    Any message, and anything else.
-    """
+    """Any message, and anything else."""
 
     @given(messages)
     def test_roundTrip(self, message: zlayer.Message) -> None:
-        """
-        What is written is read again.
-        """
+        """What is written is read again."""
         self.assertEqual(decodeMessage(encodeMessage(message)), message)
 
     @given(st.binary(max_size=200))
     def test_garbage(self, data: bytes) -> None:
-        """
-        Garbage is a protocol error or a message, never anything else.
-        """
+        """Garbage is a protocol error or a message, never anything else."""
         try:
             decodeMessage(data)
         except TunnelError as error:
@@ -99,18 +89,14 @@ class CodecTests(SynchronousTestCase):
 
     @given(messages, st.data())
     def test_damage(self, message: zlayer.Message, data: st.DataObject) -> None:
-        """
-        A message that is cut or has more bytes than it says is refused.
-        """
+        """A message that is cut or has more bytes than it says is refused."""
         whole = encodeMessage(message)
         cut = data.draw(st.integers(0, len(whole) - 1))
         self.assertRaises(TunnelError, decodeMessage, whole[:cut])
         self.assertRaises(TunnelError, decodeMessage, whole + b"x")
 
     def test_tooLarge(self) -> None:
-        """
-        The bound holds for both directions.
-        """
+        """The bound holds for both directions."""
         self.assertRaises(TunnelError, decodeMessage, bytes(MAX_MESSAGE + 1))
         longest = MAX_MESSAGE - 5 - 2 - 1
         fits = encodeMessage(zlayer.Disconnect("x" * longest))
@@ -121,9 +107,7 @@ class CodecTests(SynchronousTestCase):
             )
 
     def test_badText(self) -> None:
-        """
-        Bad UTF-8, an unknown type and an unknown protocol are named.
-        """
+        """Bad UTF-8, an unknown type and an unknown protocol are named."""
         for data, said in (
             (b"\x41\x00\x00\x00\x04\x00\x02\xff\xfe", "UTF-8"),
             (b"\x7f\x00\x00\x00\x00", "0x7f"),

@@ -40,9 +40,6 @@ VERBS = {
 
 
 def kindOf(identifier: str) -> str:
-    """
-    What an id is of.
-    """
     kind, colon, _ = identifier.partition(":")
     if colon:
         return kind if kind in DONE else "tunnel"
@@ -104,9 +101,6 @@ class Actions:
         return None
 
     def _question(self, caller: Caller, identifier: str) -> tuple[str, str] | None:
-        """
-        Say what would be taken back or revoked.
-        """
         kind, _, rest = identifier.partition(":")
         everything = self._board.seesAll(caller)
         for access in self._service.access.of(None if everything else caller.identity):
@@ -129,10 +123,6 @@ class Actions:
         return None
 
     async def grantable(self, caller: Caller, identifier: str) -> Tunnel | None:
-        """
-        Find a tunnel that somebody may grant access to: it is theirs and has a
-        name.
-        """
         for tunnel in await self._service.registry.tunnels():
             if tunnel.id == identifier and self._service.mayControl(caller, tunnel):
                 return tunnel if tunnel.name else None
@@ -180,9 +170,6 @@ class Actions:
             await self._service.ledger.closeSession(caller, identifier)
 
     def _revoke(self, caller: Caller, name: str) -> None:
-        """
-        Revoke a token.
-        """
         if caller.identity.grant is not None:
             caller.identity.grant.check("admin")
         for file, token in self._board.tokens(caller):
@@ -200,8 +187,5 @@ class Actions:
         raise TunnelError("unknown-session")
 
     def _tell(self, caller: Caller, owner: str, text: str) -> None:
-        """
-        Note what was done from here.
-        """
         self._service.observer.requestNoted(caller.identity, text, False)
         self._board.events.done(owner, f"{caller.identity.name} {text}")

@@ -28,9 +28,6 @@ nothing else."""
 
 
 def titleOf(tunnel: Tunnel) -> str:
-    """
-    What to call a tunnel: its name, or its address, or its id.
-    """
     return tunnel.name or tunnel.address or tunnel.id
 
 
@@ -95,16 +92,10 @@ class RecentEvents(ServerObserver):
         self._tell("plain", owner, text)
 
     def _tell(self, kind: str, owner: str, text: str) -> None:
-        """
-        Keep an event.
-        """
         self._number += 1
         self._events.append(Event(self._number, self._now(), kind, owner, text))
 
     def _refused(self, owner: str, text: str, *what: str) -> None:
-        """
-        Keep a refusal, or count it as one more of the same.
-        """
         self._number += 1
         if self._refusals and self._last == (owner, *what):
             last = self._refusals.pop()
@@ -119,18 +110,12 @@ class RecentEvents(ServerObserver):
     # ServerObserver
 
     def clientConnected(self, peer: IAddress, identity: Identity, dialect: str) -> None:
-        """
-        A client was let in.
-        """
         text = f"Client {identity.name} connected from {addressText(peer)}"
         self._tell("good", identity.name, f"{text} ({dialect})")
 
     def clientGone(
         self, peer: IAddress, identity: Identity, reason: TunnelError
     ) -> None:
-        """
-        A session is over.
-        """
         self._tell(
             "plain",
             identity.name,
@@ -138,9 +123,6 @@ class RecentEvents(ServerObserver):
         )
 
     def tunnelCreated(self, tunnel: Tunnel) -> None:
-        """
-        A tunnel is open.
-        """
         where = tunnel.address or "no public address"
         name = f" {tunnel.name}" if tunnel.name else ""
         self._tell(
@@ -150,9 +132,6 @@ class RecentEvents(ServerObserver):
         )
 
     def tunnelDestroyed(self, tunnel: Tunnel, reason: TunnelError) -> None:
-        """
-        A tunnel is over.
-        """
         self._tell(
             "plain",
             tunnel.owner.name,
@@ -160,9 +139,6 @@ class RecentEvents(ServerObserver):
         )
 
     def visitorRefused(self, stream: Stream, reason: TunnelError) -> None:
-        """
-        A visitor was turned away.
-        """
         tunnel = stream.tunnel
         self._refused(
             tunnel.owner.name,
@@ -173,15 +149,9 @@ class RecentEvents(ServerObserver):
         )
 
     def authenticationFailed(self, peer: IAddress, reason: TunnelError) -> None:
-        """
-        A client was not let in.
-        """
         text = f"Client at {addressText(peer)} was turned away: {reason}"
         self._refused("", text, "client", reason.code.name)
 
     def peerRefused(self, peer: IAddress, reason: TunnelError) -> None:
-        """
-        A connection was closed before anybody was known.
-        """
         text = f"Connection from {addressText(peer)} closed: {reason}"
         self._refused("", text, "peer", reason.code.name)

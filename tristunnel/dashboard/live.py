@@ -72,30 +72,18 @@ class _Listener:
                 self._request.write(b":\n\n")
 
     def end(self) -> None:
-        """
-        Send no more.
-        """
         self._request.unregisterProducer()
         self._request.finish()
 
     # IPushProducer
 
     def pauseProducing(self) -> None:
-        """
-        The page is slow: it gets a newer snapshot later, and not all of them.
-        """
         self._ready = False
 
     def resumeProducing(self) -> None:
-        """
-        The page takes more.
-        """
         self._ready = True
 
     def stopProducing(self) -> None:
-        """
-        The page is gone.
-        """
         self._ready = False
 
 
@@ -152,23 +140,14 @@ class Broadcast:
             self._looping.stop()
 
     def _failed(self, reason: Failure) -> None:
-        """
-        A snapshot could not be made: the pages will ask again.
-        """
         self._log.failure("The dashboard could not be updated", failure=reason)
         for listener in list(self._listeners.values()):
             listener.end()
 
     def _tick(self) -> Deferred[None]:
-        """
-        Send a snapshot to everybody.
-        """
         return Deferred.fromCoroutine(self._send())
 
     async def _send(self) -> None:
-        """
-        Make a snapshot for each kind of viewer, and send it.
-        """
         snapshots: dict[Any, bytes] = {}
         for request, listener in list(self._listeners.items()):
             grant = listener.caller.identity.grant

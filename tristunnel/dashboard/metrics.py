@@ -62,9 +62,6 @@ _TUNNEL = ["tunnel", "listener"]
 def _counter(
     name: str, what: str, label: str, counts: Mapping[str, int]
 ) -> CounterMetricFamily:
-    """
-    A counter with one label.
-    """
     family = CounterMetricFamily(name, what, labels=[label])
     for value, count in sorted(counts.items()):
         family.add_metric([value], count)
@@ -72,9 +69,6 @@ def _counter(
 
 
 def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:
-    """
-    A gauge without labels.
-    """
     return GaugeMetricFamily(name, what, value=value)
 
 
@@ -84,9 +78,6 @@ def _histogram(
     labels: Sequence[str],
     series: Mapping[tuple[str, ...], Buckets],
 ) -> HistogramMetricFamily:
-    """
-    A histogram for each combination of labels.
-    """
     family = HistogramMetricFamily(name, what, labels=labels)
     for values, buckets in sorted(series.items()):
         family.add_metric(values, list(buckets.cumulative()), buckets.total)
@@ -116,15 +107,9 @@ class ServerCollector(Collector):
         self._gate = gate
 
     def describe(self) -> Iterable[Metric]:
-        """
-        Nothing, so that the registry need not collect for the names.
-        """
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """
-        Everything there is.
-        """
         build = GaugeMetricFamily(
             "tristunnel_build_info",
             "Always 1; the versions are in the labels.",
@@ -141,9 +126,6 @@ class ServerCollector(Collector):
         yield from self._process()
 
     def _clients(self) -> Iterator[Metric]:
-        """
-        Who is connected.
-        """
         family = GaugeMetricFamily(
             "tristunnel_clients", "Clients that are connected.", labels=["dialect"]
         )
@@ -170,9 +152,6 @@ class ServerCollector(Collector):
         )
 
     def _tunnels(self) -> Iterator[Metric]:
-        """
-        What is open.
-        """
         tunnels = self._tally.tunnels
         family = GaugeMetricFamily(
             "tristunnel_tunnels", "Tunnels that are open.", labels=["listener"]
@@ -200,9 +179,6 @@ class ServerCollector(Collector):
         )
 
     def _visitors(self) -> Iterator[Metric]:
-        """
-        What passes, by tunnel.
-        """
         now = GaugeMetricFamily(
             "tristunnel_visitors", "Visitors who are here.", labels=_TUNNEL
         )
@@ -262,9 +238,6 @@ class ServerCollector(Collector):
         )
 
     def _refusals(self) -> Iterator[Metric]:
-        """
-        Who was not let in.
-        """
         yield _counter(
             "tristunnel_logins_refused",
             "Clients that were not let in, by the code of the reason.",
@@ -284,9 +257,6 @@ class ServerCollector(Collector):
         )
 
     def _sessions(self) -> Iterator[Metric]:
-        """
-        What the sessions wait for.
-        """
         multiplexers: list[Multiplexer] = [
             multiplexer
             for client in self._service.clients
@@ -367,9 +337,6 @@ class ServerCollector(Collector):
         )
 
     def _streams(self) -> Iterator[Metric]:
-        """
-        By which way bytes go now.
-        """
         ways = Counter({"session": 0, "copy": 0, "splice": 0, "waiting": 0})
         for tunnel in self._tally.tunnels:
             for stream in tunnel.streams:
@@ -395,9 +362,6 @@ class ServerCollector(Collector):
         )
 
     def _process(self) -> Iterator[Metric]:
-        """
-        How the process does; the rest is prometheus_client's.
-        """
         yield _histogram(
             "tristunnel_reactor_lag_seconds",
             "How late the reactor was, once a second.",
@@ -412,9 +376,6 @@ class ServerCollector(Collector):
 
 
 def _wayOf(visitor: Any, client: End | Any) -> str:
-    """
-    How the bytes of a stream go.
-    """
     if client is None:
         return "waiting"
     if not (isinstance(visitor, SocketEnd) and isinstance(client, SocketEnd)):
@@ -440,9 +401,6 @@ class MetricsPage(CallerPage):
         self._registry = registry
 
     async def answer(self, request: Request, caller: Caller) -> bytes:
-        """
-        Write what there is, in the format that is asked for.
-        """
         identity = caller.identity
         if identity.grant is not None:
             identity.grant.check()

@@ -44,9 +44,6 @@ _POLICY = (
 
 
 def _protect(request: Request) -> None:
-    """
-    Tell a browser to let nobody else have a hand in this page.
-    """
     for name, value in (
         (b"Content-Security-Policy", _POLICY),
         (b"X-Frame-Options", b"DENY"),
@@ -61,9 +58,6 @@ def _protect(request: Request) -> None:
 
 
 def _argument(request: Request, name: bytes) -> str:
-    """
-    An argument of a request's address; empty if there is none.
-    """
     values = (request.args or {}).get(name, [b""])
     return bytes(values[0][:200]).decode("utf-8", "replace")
 
@@ -83,16 +77,10 @@ class _HTMLPage(CallerPage):
         self.deeds = Actions(board)
 
     def render_GET(self, request: Request) -> bytes | int:
-        """
-        Have a browser let nobody else in.
-        """
         _protect(request)
         return super().render_GET(request)
 
     async def html(self, request: Request, element: Element) -> bytes:
-        """
-        Write a page.
-        """
         page = await htmlOf(request, element)
         request.setHeader(b"Content-Type", b"text/html; charset=utf-8")
         return page
@@ -100,9 +88,6 @@ class _HTMLPage(CallerPage):
     async def message(
         self, request: Request, status: int, title: str, text: str
     ) -> bytes:
-        """
-        Write a page with a message.
-        """
         page = await self.html(request, QuestionPage(title, text))
         request.setResponseCode(status)
         return page
@@ -114,9 +99,6 @@ class IndexPage(_HTMLPage):
     """
 
     async def answer(self, request: Request, caller: Caller) -> bytes:
-        """
-        Show everything.
-        """
         return await self.html(
             request,
             DashboardPage(
@@ -135,9 +117,6 @@ class End(_HTMLPage):
     """
 
     async def answer(self, request: Request, caller: Caller) -> bytes:
-        """
-        Ask.
-        """
         identifier = _argument(request, b"id")
         question = await self.deeds.describe(caller, identifier)
         if question is None:
@@ -157,9 +136,6 @@ class Grant(_HTMLPage):
     """
 
     async def answer(self, request: Request, caller: Caller) -> bytes:
-        """
-        Ask.
-        """
         tunnel = await self.deeds.grantable(caller, _argument(request, b"id"))
         if tunnel is None:
             return await self.message(
@@ -178,16 +154,10 @@ class Act(_HTMLPage):
     """
 
     def render_GET(self, request: Request) -> bytes | int:
-        """
-        Nothing happens by a link.
-        """
         request.setHeader(b"Allow", b"POST")
         return errorText(request, 405, "Use POST here, nothing else.")
 
     def render_POST(self, request: Request) -> bytes | int:
-        """
-        Look at the outside of a form first.
-        """
         _protect(request)
         objection = self.guard.objectionToActing(request)
         if objection is not None:
@@ -199,9 +169,6 @@ class Act(_HTMLPage):
         return self.serve(request, self._act)
 
     async def _act(self, request: Request, caller: Caller) -> bytes:
-        """
-        Do what the form says.
-        """
         body = b""
         if request.content is not None:
             request.content.seek(0)
@@ -237,9 +204,6 @@ class Act(_HTMLPage):
     async def _grant(
         self, request: Request, caller: Caller, identifier: str, fields: dict[str, str]
     ) -> bytes:
-        """
-        Grant access, and show the capability: here, and nowhere else.
-        """
         tunnel = await self.deeds.grantable(caller, identifier)
         if tunnel is None:
             return await self.message(request, 404, *_GONE)
@@ -267,9 +231,6 @@ class Events(_HTMLPage):
         self._broadcast = broadcast
 
     async def answer(self, request: Request, caller: Caller) -> bytes | None:
-        """
-        Begin to send.
-        """
         objection = self.guard.objectionToActing(request)
         if objection is not None:
             return errorText(request, 403, objection)
@@ -295,9 +256,6 @@ class Part(Resource):
         self._data = partOf(name)
 
     def render_GET(self, request: Request) -> bytes:
-        """
-        Hand it out.
-        """
         _protect(request)
         request.setHeader(b"Content-Type", self._kind)
         # Asked for again each time, so that a new server's page fits.
@@ -308,9 +266,6 @@ class Part(Resource):
 def dashboardPages(
     callers: HTTPCallers, board: Board, guard: Guard
 ) -> dict[bytes, IResource]:
-    """
-    Make the pages, by path.
-    """
     broadcast = Broadcast(board)
     return {
         b"": IndexPage(callers, board, guard),

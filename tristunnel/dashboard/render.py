@@ -27,16 +27,10 @@ __all__ = ["DashboardPage", "htmlOf", "partOf"]
 
 
 def partOf(name: str) -> bytes:
-    """
-    Read a file that belongs to this package.
-    """
     return files(__package__).joinpath(name).read_bytes()
 
 
 async def htmlOf(request: IRequest, element: Element) -> bytes:
-    """
-    Write an element as a whole page.
-    """
     page: Deferred[bytes] = flattenString(request, element)
     # A name with a mark of direction would turn a page around, too.
     lines = (await page).decode("utf-8").split("\n")
@@ -70,10 +64,6 @@ class DashboardPage(Element):
     def lookupRenderMethod(
         self, name: str
     ) -> Callable[[IRequest | None, Tag], Flattenable]:
-        """
-        Find what fills a part: the lists, and what is said about them, have
-        all the same.
-        """
         if name in LISTS:
             return partial(self._list, name)
         kind, _, which = name.partition("_")
@@ -85,9 +75,6 @@ class DashboardPage(Element):
 
     @renderer
     def page(self, request: IRequest, tag: Tag) -> Tag:
-        """
-        The whole.
-        """
         slots = {f"total-{name}": text for name, text in self._view["totals"].items()}
         slots.update(
             (f"path-{name}", text) for name, text in self._view["paths"].items()
@@ -103,16 +90,9 @@ class DashboardPage(Element):
 
     @renderer
     def done(self, request: IRequest, tag: Tag) -> Tag | str:
-        """
-        What was done a moment ago.
-        """
         return tag.fillSlots(done=self._done) if self._done else ""
 
     def _list(self, name: str, request: IRequest | None, tag: Tag) -> list[Tag]:
-        """
-        Repeat the row that a list has in the template, and keep an empty one
-        for the script.
-        """
         (model,) = (child for child in tag.children if isinstance(child, Tag))
         rows = [model.clone().fillSlots(**row) for row in self._view["lists"][name]]
         blank: Row = dict.fromkeys(_slotsOf(name), "")
@@ -124,18 +104,12 @@ class DashboardPage(Element):
         ]
 
     def _none(self, name: str, request: IRequest | None, tag: Tag) -> Tag:
-        """
-        What is said instead of an empty list.
-        """
         tag.attributes["data-none"] = name
         if self._view["lists"][name]:
             tag.attributes["hidden"] = "hidden"
         return tag
 
     def _note(self, name: str, request: IRequest | None, tag: Tag) -> Tag:
-        """
-        What is said of a list that is not complete.
-        """
         note = self._view["notes"][name]
         tag.attributes["data-note"] = name
         if not note:
@@ -156,7 +130,4 @@ _SLOTS: dict[str, str] = {
 
 
 def _slotsOf(name: str) -> list[str]:
-    """
-    What the rows of a list consist of.
-    """
     return _SLOTS[name].split()

@@ -112,23 +112,13 @@ class Board:
         self._began = service.reactor.seconds()
 
     def seesAll(self, caller: Caller) -> bool:
-        """
-        Whether somebody may see what is nobody's in particular, such as
-        refused strangers.
-        """
         return not self._asked or isAdmin(caller.identity)
 
     def viewer(self, caller: Caller) -> tuple[str, bool, bool]:
-        """
-        What two callers have in common who see the same.
-        """
         identity = caller.identity
         return identity.name, identity.anonymous, self.seesAll(caller)
 
     async def view(self, caller: Caller) -> View:
-        """
-        Say what somebody sees now.
-        """
         service = self.service
         tunnels: list[Tunnel] = [
             tunnel
@@ -182,9 +172,6 @@ class Board:
         series: Series,
         most: float,
     ) -> dict[str, str]:
-        """
-        The single numbers.
-        """
         rateIn, rateOut = series[-1] if series else (0.0, 0.0)
         counts = [tunnel.countsNow() for tunnel in tunnels]
         return {
@@ -201,17 +188,11 @@ class Board:
         }
 
     def _tunnels(self, tunnels: Sequence[Tunnel]) -> list[Row]:
-        """
-        The tunnels, oldest first.
-        """
         shown = nlargest(SHOWN, tunnels, key=lambda tunnel: len(tunnel.streams))
         shown.sort(key=lambda tunnel: tunnel.opened)
         return [self._tunnel(tunnel) for tunnel in shown]
 
     def _tunnel(self, tunnel: Tunnel) -> Row:
-        """
-        A tunnel.
-        """
         bytesIn, bytesOut = tunnel.countsNow()
         series = self._history.of(tunnel)
         rateIn, rateOut = series[-1] if series else (0.0, 0.0)
@@ -252,9 +233,6 @@ class Board:
     def _clients(
         self, clients: Sequence[ConnectedClient], tunnels: Sequence[Tunnel]
     ) -> list[Row]:
-        """
-        The clients, oldest first.
-        """
         shown = sorted(clients, key=lambda client: client.opened)[-SHOWN:]
         served: Counter[int] = Counter()
         bytesIn: Counter[int] = Counter()
@@ -282,9 +260,6 @@ class Board:
         ]
 
     def _visitors(self, streams: Sequence[Stream]) -> list[Row]:
-        """
-        Those visitors who have moved the most, oldest first.
-        """
         shown = nlargest(
             VISITORS, streams, key=lambda stream: stream.bytesIn + stream.bytesOut
         )
@@ -292,9 +267,6 @@ class Board:
         return [self._visitor(stream) for stream in shown]
 
     def _visitor(self, stream: Stream) -> Row:
-        """
-        A visitor.
-        """
         bytesIn, bytesOut = stream.bytesIn, stream.bytesOut
         rateIn, rateOut = self._meter.measure(stream, stream.opened, bytesIn, bytesOut)
         title = titleOf(stream.tunnel)
@@ -312,9 +284,6 @@ class Board:
         }
 
     def _refusals(self, tunnels: Sequence[Tunnel], everything: bool) -> list[Row]:
-        """
-        Who was turned away, by whom and why, most frequent first.
-        """
         counts: Counter[tuple[str, str]] = Counter()
         if everything:
             # Also for tunnels that are over.
@@ -335,9 +304,6 @@ class Board:
         ]
 
     def _event(self, event: Event) -> Row:
-        """
-        An event.
-        """
         when = time.gmtime(event.when)
         return {
             "id": str(event.number),
@@ -349,9 +315,6 @@ class Board:
         }
 
     def _access(self, access: Access) -> Row:
-        """
-        Access that was granted for a time.
-        """
         uses = access.usesLeft
         return {
             "id": f"access:{access.id}",
@@ -365,19 +328,12 @@ class Board:
         }
 
     def tokens(self, caller: Caller) -> list[tuple[TokenFile, Token]]:
-        """
-        The tokens that somebody may see and revoke: all, for an admin; those
-        that are revoked already last.
-        """
         if not isAdmin(caller.identity):
             return []
         pairs = [(file, token) for file in self._files for token in file.tokens()]
         return sorted(pairs, key=lambda pair: pair[1].revoked is not None)
 
     def _token(self, token: Token) -> Row:
-        """
-        A token.
-        """
         sessions = sum(
             client.identity.name == token.name for client in self.service.clients
         )
@@ -394,18 +350,12 @@ class Board:
 
 
 def _trip(client: ConnectedClient) -> str:
-    """
-    The round trip of a client's session, as text.
-    """
     multiplexer = getattr(client.side, "multiplexer", None)
     seconds = getattr(multiplexer, "roundTrip", 0.0)
     return f"{seconds * 1000:.1f} ms" if seconds else ""
 
 
 def _note(number: int, most: int, which: str) -> str:
-    """
-    What to say about a list that is not complete.
-    """
     if number <= most:
         return ""
     return f"{count(most)} of {count(number)} are shown: {which}."

@@ -26,9 +26,6 @@ __all__ = ["HTTPCallers", "PendingCaller", "Uncounted", "hostOf"]
 
 
 def hostOf(request: Request) -> str:
-    """
-    The name by which the sender of a request knows this server.
-    """
     text = (request.getHeader(b"host") or b"").decode("utf-8", "replace")
     host = text if text.endswith("]") else text.rpartition(":")[0] or text
     return hostSaid(host) or str(getattr(request.getHost(), "host", "localhost"))
@@ -60,14 +57,10 @@ class PendingCaller(Protocol):
     leave: Callable[[], object] | None
 
     def known(self) -> None:
-        """
-        It has, or has left.
-        """
+        pass
 
     def failed(self) -> None:
-        """
-        Its login failed.
-        """
+        pass
 
 
 class Uncounted:
@@ -79,9 +72,7 @@ class Uncounted:
     leave: Callable[[], object] | None = None
 
     def known(self) -> None:
-        """
-        Nothing to note.
-        """
+        pass
 
     failed = known
 
@@ -96,20 +87,13 @@ class LoginLimiter(Protocol):
     awaited: list[Callable[[str], int]]
 
     def enter(self, address: IAddress | None) -> PendingCaller:
-        """
-        Count one; raise L{TunnelError} if there are too many, or if it has to
-        wait.
-        """
+        pass
 
     def check(self, address: IAddress | None) -> None:
-        """
-        Raise L{TunnelError} if an address has to wait.
-        """
+        pass
 
     def loginFailed(self, address: IAddress | None) -> None:
-        """
-        A login from an address failed.
-        """
+        pass
 
 
 class HTTPCallers:
@@ -139,9 +123,6 @@ class HTTPCallers:
         return Deferred.fromCoroutine(self._letIn(request, b""))
 
     def admit(self, request: Request) -> Deferred[Caller]:
-        """
-        The same, of a request whose body has not come yet.
-        """
         return Deferred.fromCoroutine(self._admit(request))
 
     async def _admit(self, request: Request) -> Caller:
@@ -158,10 +139,6 @@ class HTTPCallers:
         return caller
 
     def withQuery(self, request: Request) -> Deferred[Caller]:
-        """
-        The same, for programs that can give a URL and no header: without an
-        C{Authorization} header, C{?token=} in the URL is a bearer's token.
-        """
         arguments = request.args or {}
         token = arguments.get(b"token", [b""])[-1]
         return Deferred.fromCoroutine(self._letIn(request, token))
@@ -211,9 +188,6 @@ class HTTPCallers:
         return self._gate.enter(self._forwarded.peer(request))
 
     def describe(self, request: Request, identity: Identity) -> Caller:
-        """
-        Say how C{identity} reached this server.
-        """
         secure = self._forwarded.isSecure(request)
         return Caller(
             identity,
@@ -234,9 +208,6 @@ class HTTPCallers:
         return certificateName(getattr(request.channel, "transport", None))
 
     def _identify(self, request: Request, header: bytes) -> Deferred[Identity]:
-        """
-        Read the C{Authorization} header.
-        """
         peer = self._forwarded.peer(request)
         if not header:
             return self._authenticator.authenticate(

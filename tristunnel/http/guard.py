@@ -70,9 +70,6 @@ class Guard:
         return OriginRule(names).objection(request)
 
     def _isOurs(self, host: str) -> bool:
-        """
-        Whether a name cannot be anybody else's.
-        """
         host = host.lower().removesuffix(".")
         if host == "localhost" or host in map(str.lower, self._names):
             return True
@@ -83,9 +80,6 @@ class Guard:
         return True
 
     def formToken(self, request: Request, caller: Caller) -> str:
-        """
-        Make a token for a form, and see to it that there is a cookie.
-        """
         cookie = self._cookie(request)
         if not cookie:
             cookie = secrets.token_urlsafe(24).encode("ascii")
@@ -99,24 +93,15 @@ class Guard:
         return self._sign(cookie, caller)
 
     def isGoodToken(self, request: Request, caller: Caller, token: str) -> bool:
-        """
-        Whether a form has the token that its page was given.
-        """
         cookie = self._cookie(request)
         good = self._sign(cookie, caller).encode("ascii")
         return bool(cookie) and hmac.compare_digest(good, token.encode("utf-8"))
 
     def _cookie(self, request: Request) -> bytes:
-        """
-        Our cookie; empty if there is none, or one that is not of our making.
-        """
         cookie: bytes = request.getCookie(COOKIE) or b""
         return cookie if 16 <= len(cookie) <= 64 else b""
 
     def _sign(self, cookie: bytes, caller: Caller) -> str:
-        """
-        What belongs to a cookie and a caller.
-        """
         who = f"{caller.identity.anonymous}:{caller.identity.name}"
         text = cookie + b"|" + who.encode("utf-8", "replace")
         return hmac.new(self._key, text, sha256).hexdigest()

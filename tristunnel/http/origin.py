@@ -66,9 +66,6 @@ class _Authority:
 
 
 def _canonical(host: str) -> str:
-    """
-    A host name in the one form in which names are compared.
-    """
     try:
         return hostName(host).removesuffix(".")
     except ValueError:
@@ -132,9 +129,6 @@ class OriginRule:
 
     @staticmethod
     def _sameOrigin(page: str, host: _Authority) -> bool:
-        """
-        Whether the page at a URL comes from the server named by C{Host}.
-        """
         match = _URL.match(page)
         if match is None:
             return False  # Among others "null".

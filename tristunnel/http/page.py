@@ -50,9 +50,6 @@ class CallerPage(Resource):
         raise NotImplementedError
 
     def render_GET(self, request: Request) -> bytes | int:
-        """
-        Answer in time, if the outside of the request is in order.
-        """
         objection = self.guard.objectionToReading(request)
         if objection is not None:
             return errorText(request, 403, objection)
@@ -63,9 +60,6 @@ class CallerPage(Resource):
         request: Request,
         answer: Callable[[Request, Caller], Awaitable[bytes | None]],
     ) -> int:
-        """
-        Find out who asks, and have C{answer} called.
-        """
         gone: list[Failure] = []
 
         async def work() -> bytes | None:

@@ -98,7 +98,4 @@ class ErrorText(Resource):
         self._message = message
 
     def render(self, request: Request) -> bytes:
-        """
-        Answer with the error.
-        """
         return errorText(request, self._code, self._message)

@@ -112,9 +112,6 @@ class _PlainSpoken:
         raise NotImplementedError
 
     def render(self, request: Request) -> bytes | int:
-        """
-        Render the resource.
-        """
         try:
             return cast("bytes | int", self._resource.render(request))
         except UnsupportedMethod as error:
@@ -138,9 +135,6 @@ class LimitedRequest(Request):
     sender: object = None
 
     def handleContentChunk(self, data: bytes) -> None:
-        """
-        Take in a piece of the body.
-        """
         channel = cast(LimitedChannel, self.channel)
         if channel.refused:
             return
@@ -154,15 +148,9 @@ class LimitedRequest(Request):
             super().handleContentChunk(data)
 
     def render(self, resrc: IResource) -> None:
-        """
-        Let a resource answer.
-        """
         super().render(_PlainSpoken(resrc))
 
     def processingFailed(self, reason: Failure) -> Failure:
-        """
-        A resource raised an exception: log it, and tell the visitor nothing.
-        """
         self._log.failure("A web resource failed", failure=reason)
         if not self.startedWriting:
             body = errorText(self, 500, "Internal error")
@@ -182,9 +170,7 @@ class Waiting(Protocol):
     waiting: bool
 
     def known(self) -> None:
-        """
-        A request has said who sent it, or the connection is gone.
-        """
+        pass
 
     def again(self) -> None:
         """
@@ -235,9 +221,6 @@ class LimitedChannel(HTTPChannel):
     _continues = False
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Bytes came from the visitor.
-        """
         if self.refused or self._closing:
             return
         if self._deadline is None and not self._answering:
@@ -245,16 +228,10 @@ class LimitedChannel(HTTPChannel):
         super().dataReceived(data)
 
     def lineReceived(self, line: bytes) -> None:
-        """
-        A line of the head came.
-        """
         if not self.refused:
             super().lineReceived(line)
 
     def rawDataReceived(self, data: bytes) -> None:
-        """
-        A piece of the body came, or of the next request.
-        """
         if self.refused:
             return
         super().rawDataReceived(data)
@@ -282,11 +259,6 @@ class LimitedChannel(HTTPChannel):
         )
 
     def allHeadersReceived(self) -> None:
-        """
-        The head is complete: judge the announced length and the sender before
-        any of the body is read, and before a client that waits for C{100
-        Continue} sends it.
-        """
         self.isKnown = False
         if self.length is not None and self.length > self.site.maxBody:
             self.refuseBody()
@@ -296,10 +268,6 @@ class LimitedChannel(HTTPChannel):
             self._ask(self.requests[-1], self.site.admit)
 
     def _ask(self, request: LimitedRequest, admit: Admit) -> None:
-        """
-        Find out who sends a body.
-        """
-
         def admitted(sender: object) -> None:
             request.sender = sender
 
@@ -324,9 +292,6 @@ class LimitedChannel(HTTPChannel):
             self._pauseReading()
 
     def _send100Continue(self) -> None:
-        """
-        Have the body sent, once it is known who sends it.
-        """
         if self.site.admit is None:
             super()._send100Continue()
         else:
@@ -337,9 +302,6 @@ class LimitedChannel(HTTPChannel):
         self._refuse(status, refusal.message, headers)
 
     def allContentReceived(self) -> None:
-        """
-        The request is complete.
-        """
         if self.refused:
             return
         self._stopClock()
@@ -347,10 +309,6 @@ class LimitedChannel(HTTPChannel):
         super().allContentReceived()
 
     def requestDone(self, request: Request) -> None:
-        """
-        A request was answered; the next one may begin, if there is room for
-        one more that waits, and once most of the answer was taken.
-        """
         self._answering = False
         self._letGoOfBody()
         if self.stranger is not None and (self.persistent or not self.isKnown):
@@ -367,9 +325,6 @@ class LimitedChannel(HTTPChannel):
     # What the visitor does not take
 
     def pauseProducing(self) -> None:
-        """
-        The transport holds enough: the visitor must take it in time.
-        """
         super().pauseProducing()
         if self._writing is None:
             self._writing = WriteDeadline(
@@ -377,9 +332,6 @@ class LimitedChannel(HTTPChannel):
             )
 
     def resumeProducing(self) -> None:
-        """
-        The transport holds nothing any more.
-        """
         super().resumeProducing()
         self._stopWriting()
         if not self._handlingRequest:
@@ -390,9 +342,6 @@ class LimitedChannel(HTTPChannel):
         self._networkProducer.pauseProducing()
 
     def _readOn(self) -> None:
-        """
-        Go on with what was read already, and then with what comes.
-        """
         if self._asking is not None or self._waitingForTransport:
             self._networkProducer.pauseProducing()
         elif self.paused:
@@ -402,9 +351,6 @@ class LimitedChannel(HTTPChannel):
                 self.dataReceived(b"")
 
     def loseConnection(self) -> None:
-        """
-        Close the connection; the visitor has a while to take the answer.
-        """
         if self._closing:
             return
         self._closing = True
@@ -419,30 +365,18 @@ class LimitedChannel(HTTPChannel):
         self._writing.close()
 
     def timeoutConnection(self) -> None:
-        """
-        Nothing came for too long.
-        """
         self.loseConnection()
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        """
-        A line of the head is too long.
-        """
         self._refuse(400, "A line of the request is too long.")
 
     def writeHeaders(
         self, version: bytes, code: bytes, reason: bytes, headers: Headers
     ) -> None:
-        """
-        Write the head of an answer, without telling which versions we run.
-        """
         headers.removeHeader(b"Server")
         super().writeHeaders(version, code, reason, headers)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        The connection is gone.
-        """
         self._stopClock()
         self._stopWriting()
         self._letGoOfBody()
@@ -451,9 +385,6 @@ class LimitedChannel(HTTPChannel):
         super().connectionLost(reason)
 
     def holdBody(self, size: int) -> None:
-        """
-        Count bytes of a body until its request is answered.
-        """
         # Who has said who it is answers for it with --max-memory.
         budget = HELD if self.isKnown else self.site.bodies
         budget.hold(self, size, self._shed)
@@ -463,9 +394,6 @@ class LimitedChannel(HTTPChannel):
         self.site.bodies.letGo(self)
 
     def _shed(self, reason: TunnelError) -> None:
-        """
-        Others' bodies need the memory.
-        """
         if self._answering:
             transport: Any = self.transport
             transport.abortConnection()
@@ -473,24 +401,15 @@ class LimitedChannel(HTTPChannel):
             self._refuse(503, "The server has no memory left for this request now.")
 
     def refuseBody(self) -> None:
-        """
-        Answer that the body is too long, and close.
-        """
         self._refuse(413, f"A body may have {self.site.maxBody} bytes, not more.")
 
     def _tooSlow(self) -> None:
-        """
-        The request did not come in time.
-        """
         self._deadline = None
         self._refuse(408, "The request took too long to come.")
 
     def _refuse(
         self, code: int, message: str, headers: Sequence[tuple[str, str]] = ()
     ) -> None:
-        """
-        Answer with an error before the request is complete, and close.
-        """
         if self.refused or self._closing:
             return
         self.refused = True
@@ -524,30 +443,18 @@ class LimitedChannel(HTTPChannel):
         self._startClock(self.site.linger, self._lingered)
 
     def _lingered(self) -> None:
-        """
-        The visitor had time to read why it was refused.
-        """
         self._deadline = None
         self.loseConnection()
 
     def _startClock(self, seconds: float, then: Callable[[], None]) -> None:
-        """
-        Have C{then} called, unless the clock is stopped before.
-        """
         self._deadline = self.callLater(seconds, then)
 
     def _stopClock(self) -> None:
-        """
-        Stop whatever clock runs.
-        """
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
     def _stopWriting(self) -> None:
-        """
-        What was written was taken.
-        """
         if self._writing is not None:
             self._writing.cancel()
             self._writing = None
@@ -606,35 +513,22 @@ class LimitedSite(Site):
         self.bodies = BODIES
 
     def getContentFile(self, length: int | None) -> BytesIO:
-        """
-        Where a body is kept: in memory, since it is short, and not in a file,
-        which would cost a descriptor.
-        """
         return BytesIO()
 
     def getResourceFor(self, request: Request) -> IResource:
-        """
-        Find the resource that answers a request.
-        """
         found: IResource = super().getResourceFor(request)
         if isinstance(found, _UnknownChild):
             return ErrorText(404, "There is nothing at this address.")
         return found
 
     def startFactory(self) -> None:
-        """
-        Open no access log, nor start the clock that Twisted keeps for it.
-        """
+        pass
 
     def stopFactory(self) -> None:
-        """
-        There is nothing to stop.
-        """
+        pass
 
     def log(self, request: Request) -> None:  # type: ignore[override]
-        """
-        Write nothing about a request.
-        """
+        pass
 
 
 def limitedSite(

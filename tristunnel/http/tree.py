@@ -32,9 +32,6 @@ class Health(Resource):
     isLeaf = True
 
     def render_GET(self, request: Request) -> bytes:
-        """
-        Answer in one word.
-        """
         request.setHeader(b"content-type", b"text/plain; charset=utf-8")
         request.setHeader(b"cache-control", b"no-store")
         return b"ok\n"
@@ -91,11 +88,6 @@ class HTTPPortProtocol:
     def open(
         self, address: IAddress | None, remaining: float, stranger: PendingConnection
     ) -> IProtocol | None:
-        """
-        Make the protocol for a connection; the site has time limits of its
-        own. Whoever has asked for nothing yet, or for nothing more, is a
-        stranger.
-        """
         protocol: Any = self._site.buildProtocol(address)
         if isinstance(protocol, LimitedChannel):
             protocol.stranger = stranger

@@ -79,9 +79,6 @@ class _ToTarget:
         self._tls = tls
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """
-        Where to connect.
-        """
         target = self._target
         if target.socketPath:
             return UNIXClientEndpoint(self._reactor, target.socketPath)
@@ -100,9 +97,6 @@ class _Body(Protocol):
         self.complete: Deferred[bytes] = Deferred(self._abort)
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        A piece came.
-        """
         self._size += len(data)
         if self._size <= _MAX_ANSWER:
             self._pieces.append(data)
@@ -113,9 +107,6 @@ class _Body(Protocol):
             self._abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        The body is over.
-        """
         if self.complete.called:
             return
         # A body without a length ends with the connection.
@@ -125,17 +116,11 @@ class _Body(Protocol):
             self.complete.errback(reason)
 
     def _abort(self, _: object = None) -> None:
-        """
-        Nobody wants the rest.
-        """
         if self.transport is not None:
             self.transport.loseConnection()
 
 
 def _firstCause(error: BaseException) -> Failure:
-    """
-    What is behind an error of Twisted's HTTP client.
-    """
     # The request and the response have wrappers with this attribute each.
     while reasons := getattr(error, "reasons", None):
         error = reasons[0].value
@@ -145,9 +130,6 @@ def _firstCause(error: BaseException) -> Failure:
 def _explain(
     errand: CallRequest, error: Exception, tls: ServerVerification | None
 ) -> str:
-    """
-    Say in one line why there is no answer.
-    """
     target = errand.target
     where = target.socketPath or f"{target.host} port {target.port}"
     cause = _firstCause(error)
@@ -230,9 +212,6 @@ async def ask(reactor: IReactorTime, errand: CallRequest) -> object:
 
 
 def _explainStatus(response: IResponse, body: bytes, errand: CallRequest) -> str:
-    """
-    Say in one line what an HTTP error means.
-    """
     text = f"HTTP status {response.code}"
     kind = (response.headers.getRawHeaders("Content-Type") or [""])[0]
     if kind.startswith("text/plain"):
@@ -247,9 +226,6 @@ def _explainStatus(response: IResponse, body: bytes, errand: CallRequest) -> str
 
 
 def _report(result: object) -> None:
-    """
-    Print a result.
-    """
     if isinstance(result, str):
         text = result
     else:

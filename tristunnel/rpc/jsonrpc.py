@@ -99,9 +99,6 @@ def _parseRequest(obj: object) -> _Request:
 
 
 def _errorResponse(ident: object, error: CallError) -> _Response:
-    """
-    The answer that says why there is no result.
-    """
     member: dict[str, object] = {"code": error.number, "message": error.message}
     if error.data is not None:
         member["data"] = error.data
@@ -197,9 +194,6 @@ class Dispatcher:
     async def _answer(
         self, caller: object, obj: object
     ) -> _Response | list[_Response] | None:
-        """
-        Answer a request or a batch.
-        """
         if not isinstance(obj, list):
             return await self._answerOne(caller, obj)
         if not obj:

@@ -67,9 +67,6 @@ class PendingCalls:
         self._waiting: dict[int, Deferred[object]] = {}
 
     def __len__(self) -> int:
-        """
-        How many calls wait for an answer.
-        """
         return len(self._waiting)
 
     def call(
@@ -128,9 +125,6 @@ class PendingCalls:
         return True
 
     def abandon(self, failure: Failure | BaseException) -> None:
-        """
-        No answers will come any more: fail every call that waits for one.
-        """
         waiting, self._waiting = self._waiting, {}
         for result in waiting.values():
             result.errback(failure)

@@ -27,9 +27,6 @@ class BadJSON(ValueError):
 
 
 def _finite(text: str) -> float:
-    """
-    Parse a fraction, refusing what overflows to infinity.
-    """
     value = float(text)
     if not isfinite(value):
         raise BadJSON("a number is out of range")
@@ -37,9 +34,6 @@ def _finite(text: str) -> float:
 
 
 def _noConstant(text: str) -> object:
-    """
-    Refuse C{NaN}, C{Infinity} and C{-Infinity}, which are not JSON.
-    """
     raise BadJSON(f"{text} is not JSON")
 
 

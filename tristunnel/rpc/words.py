@@ -185,9 +185,6 @@ def paramsFrom(words: Sequence[str]) -> Params:
 
 
 def _parser() -> Parser:
-    """
-    The options of the command.
-    """
     parser = Parser(
         prog="python -m tristunnel.rpc",
         description=_DESCRIPTION,

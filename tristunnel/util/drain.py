@@ -54,15 +54,9 @@ class Drain:
         return done
 
     def hurry(self) -> None:
-        """
-        Wait no longer.
-        """
         self._until = 0.0
 
     def _look(self, done: Deferred[None]) -> None:
-        """
-        Look whether anything is left.
-        """
         if not self._left() or self._reactor.seconds() >= self._until:
             done.callback(None)
         else:
@@ -91,13 +85,6 @@ def hurryOnSecondSignal(reactor: Any, hurry: Callable[[], None]) -> None:
 
 
 def exitWith(status: int) -> None:
-    """
-    Have the process end with C{status} once C{twistd} is done.
-
-    C{twistd} gives a service no say in its exit status; the last word before
-    the end is that of the exit functions.
-    """
-
     def leave() -> None:
         finishOutputs()
         os._exit(status)

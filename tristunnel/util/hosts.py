@@ -30,9 +30,6 @@ _LONGEST = 253
 
 
 def _asAddress(text: str) -> str | None:
-    """
-    Read an IP address, which may have brackets and a zone.
-    """
     bare = text[1:-1] if text[:1] == "[" and text[-1:] == "]" else text
     # In URLs the percent sign itself is quoted (RFC 6874).
     address, mark, zone = bare.replace("%25", "%").partition("%")
@@ -110,9 +107,6 @@ def hostSaid(text: object) -> str:
 
 
 def hostAndPort(host: str, port: int) -> str:
-    """
-    Write a host and a port as a URI does: an IPv6 address in brackets.
-    """
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -131,9 +125,6 @@ def hostHeader(host: str, port: int, usual: int) -> str:
 
 
 def quoteURL(text: str) -> str:
-    """
-    Write a URL's path or query in ASCII, and what is quoted in it as it is.
-    """
     return quote(text, safe="/%:@!$&'()*+,;=?~[]|")
 
 

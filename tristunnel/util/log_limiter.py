@@ -118,16 +118,10 @@ class LogRateLimiter:
                 known.summary(kept, passed)
 
     def _flushLater(self) -> None:
-        """
-        Have the summaries told in time.
-        """
         if self._flushing is None and self._callLater is not None:
             self._flushing = self._callLater(self._interval, self._flush)
 
     def _flush(self) -> None:
-        """
-        Tell what is due.
-        """
         self._flushing = None
         self._expire(self._seconds())
         if any(known.kept for known in self._kinds.values()):

@@ -50,16 +50,10 @@ class LogFile:
         self._output = Output(self._descriptor)
 
     def _open(self, mode: int = 0o666) -> int:
-        """
-        Open the file; one that is there keeps its mode.
-        """
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         return os.open(self.path, flags | getattr(os, "O_NONBLOCK", 0), mode)
 
     def write(self, text: str) -> None:
-        """
-        Write whole lines.
-        """
         size = os.fstat(self._descriptor).st_size
         if size and size + len(text) > self._length + self._spare:
             # If it cannot be put aside, not every line tries again.
@@ -100,17 +94,10 @@ class LogFile:
         return True
 
     def turn(self) -> None:
-        """
-        Begin another file: the one that somebody has made room for, or else one
-        of our own.
-        """
         if not self.reopen():
             self.rotate()
 
     def rotate(self) -> None:
-        """
-        Put the file aside, and drop the oldest one.
-        """
         if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
             return
         try:
@@ -130,9 +117,6 @@ class LogFile:
         self.reopen()
 
     def _asideBeyond(self, most: int) -> list[str]:
-        """
-        The files that were put aside before, but for the youngest ones.
-        """
         directory, name = os.path.split(self.path)
         return [
             os.path.join(directory, each)

@@ -70,16 +70,10 @@ def checkFormat(name: str) -> None:
 
 
 def _clean(text: str) -> str:
-    """
-    Text as one line.
-    """
     return printable(text.strip().replace("\n", " "), _LONGEST)
 
 
 def _traceback(event: LogEvent) -> list[str]:
-    """
-    The lines of an event's traceback.
-    """
     if "log_failure" not in event:
         return []
     lines = event["log_failure"].getTraceback().rstrip().split("\n")
@@ -101,9 +95,6 @@ def textLine(event: LogEvent) -> str | None:
 
 
 def _plain(value: object) -> object:
-    """
-    A value as JSON can have it.
-    """
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float) and value == value and abs(value) < 1e300:
@@ -172,9 +163,6 @@ class Log:
             self._place(outer, screen)
 
     def _place(self, outer: Mapping[str, Any], screen: bool) -> None:
-        """
-        Find out where to write.
-        """
         name = outer.get("logfile")
         if outer.get("syslog"):
             self._write = _systemLog(outer.get("prefix") or "")
@@ -196,9 +184,6 @@ class Log:
             self._write = lambda text, event: write(text)
 
     def __call__(self, event: LogEvent) -> None:
-        """
-        Write an event.
-        """
         text = str(event.get("log_format") or "")
         failed = "log_failure" in event
 
@@ -216,9 +201,6 @@ class Log:
         self._quiet.tell(kind, write, summary, FAILURES if failed else LINES)
 
     def _dropped(self, count: int) -> str:
-        """
-        Say that nobody has read.
-        """
         event: LogEvent = {
             "log_format": "{count} lines were left out, as nobody read this output",
             "log_level": LogLevel.warn,
@@ -229,23 +211,14 @@ class Log:
         return self._line(event) or ""
 
     def reopen(self) -> None:
-        """
-        Open the file anew, if somebody has renamed it.
-        """
         if self._file is not None:
             self._file.reopen()
 
     def turn(self) -> None:
-        """
-        Begin another file; see L{LogFile.turn}.
-        """
         if self._file is not None:
             self._file.turn()
 
     def around(self, service: Service) -> Service:
-        """
-        Have C{twistd} use this log for a service.
-        """
         return _Logged(service, self) if self._inside else service
 
 
@@ -261,18 +234,12 @@ class _Logged(MultiService):
         service.setServiceParent(self)
 
     def setServiceParent(self, parent: object) -> None:
-        """
-        Become part of an application, and have it use the observer.
-        """
         if isinstance(parent, Componentized):
             parent.setComponent(ILogObserver, self._observer)
         super().setServiceParent(parent)
 
 
 def _systemLog(prefix: str) -> Callable[[str, LogEvent], object]:
-    """
-    The system's log.
-    """
     from twisted.python.syslog import SyslogObserver
 
     observer = SyslogObserver(prefix)

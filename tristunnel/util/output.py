@@ -57,9 +57,6 @@ class Output:
         _outputs.add(self)
 
     def write(self, text: str) -> None:
-        """
-        Write whole lines, or drop them.
-        """
         if self._process != os.getpid() and self._waits:
             self._startWriting()
         with self._changed:
@@ -82,9 +79,7 @@ class Output:
             self._await()
 
     def flush(self) -> None:
-        """
-        Nothing is kept back.
-        """
+        pass
 
     def finish(self, patience: float = PATIENCE) -> None:
         """
@@ -99,32 +94,20 @@ class Output:
             self._await()
 
     def _await(self) -> None:
-        """
-        Wait for the reader, if the program ends. Holds the lock.
-        """
         if self._until is not None:
             self._changed.wait_for(
                 lambda: not self._size, self._until - time.monotonic()
             )
 
     def _notice(self) -> bytes:
-        """
-        Tell what was dropped.
-        """
         return self.notice(self._dropped).encode("utf-8", "backslashreplace")
 
     def _startWriting(self) -> None:
-        """
-        Start the thread; once more in a child, which has none.
-        """
         self._process = os.getpid()
         self._changed = threading.Condition()
         threading.Thread(target=self._write, name="output", daemon=True).start()
 
     def _write(self) -> None:
-        """
-        Write what waits, for ever.
-        """
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._waiting))
@@ -177,9 +160,6 @@ def outputOf(file: IO[str] | None) -> Output | None:
 
 
 def finishOutputs() -> None:
-    """
-    Wait a moment for what was written, as the program ends.
-    """
     for output in list(_outputs):
         output.finish()
     for file in (sys.__stdout__, sys.__stderr__):

@@ -70,9 +70,6 @@ def parseDuration(text: str) -> float:
 
 
 def formatDuration(seconds: float) -> str:
-    """
-    Write a duration in its two largest units, for people.
-    """
     left = max(0, round(seconds))
     parts = []
     for unit, size in _SECONDS.items():
@@ -123,9 +120,6 @@ def parseSize(text: str) -> int:
 
 
 def formatRate(rate: float) -> str:
-    """
-    Write a rate for people, so that L{parseRate} reads nearly the same.
-    """
     for prefix in ("G", "M", "k"):
         if rate >= _PREFIXES[prefix]:
             return f"{rate / _PREFIXES[prefix]:.4g}{prefix}B/s"
@@ -133,7 +127,4 @@ def formatRate(rate: float) -> str:
 
 
 def _shown(text: str) -> str:
-    """
-    What somebody wrote, of bounded length and printable.
-    """
     return ascii(text if len(text) <= 40 else text[:40] + "...")

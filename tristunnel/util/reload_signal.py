@@ -20,9 +20,6 @@ __all__ = ["ReloadSignalService"]
 
 
 def _hasTerminal() -> bool:
-    """
-    Whether the standard input is a terminal that somebody is at.
-    """
     try:
         return os.tcgetpgrp(0) >= 0
     except OSError:
@@ -51,10 +48,6 @@ class ReloadSignalService(Service):
         self._attended = False
 
     def startService(self) -> None:
-        """
-        Listen for the signals. Elsewhere than in the main thread signals are
-        somebody else's.
-        """
         super().startService()
         with suppress(ValueError):
             for number in (signal.SIGHUP, signal.SIGUSR1):
@@ -65,9 +58,6 @@ class ReloadSignalService(Service):
         self._reactor.addSystemEventTrigger("after", "shutdown", finishOutputs)
 
     def stopService(self) -> None:
-        """
-        Listen no longer.
-        """
         super().stopService()
         before, self._before = self._before, {}
         for number, action in before.items():
@@ -76,18 +66,12 @@ class ReloadSignalService(Service):
                 signal.signal(number, action)
 
     def _signalled(self, number: int, frame: object) -> None:
-        """
-        The signal came, in the midst of anything.
-        """
         if number == signal.SIGUSR1:
             self._reactor.callFromThread(self._log.turn)
         else:
             self._reactor.callFromThread(self._hungUp)
 
     def _hungUp(self) -> None:
-        """
-        Do what it asks for.
-        """
         if self._attended and not _hasTerminal():
             if self._reactor.running:
                 self._reactor.stop()

@@ -54,16 +54,10 @@ def clearLeftovers(path: str) -> None:
 
 
 def _lockOf(path: str) -> str:
-    """
-    Where Twisted keeps a socket's lock.
-    """
     return f"{path}.lock"
 
 
 def _unlock(path: str) -> None:
-    """
-    Remove the lock of a socket, if there is one.
-    """
     lock = _lockOf(path)
     if os.path.islink(lock):
         os.unlink(lock)
@@ -94,9 +88,6 @@ class ClearedEndpoint:
         self._path = path
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """
-        Tidy up and listen.
-        """
         clearLeftovers(self._path)
         listening: Deferred[IListeningPort] = self._endpoint.listen(factory)
         return listening

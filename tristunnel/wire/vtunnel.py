@@ -72,9 +72,6 @@ class Message(NamedTuple):
 
 
 def _number(fields: dict[str, object], name: str, most: int) -> int:
-    """
-    Read a number, 0 if it is not there.
-    """
     value = fields.get(name)
     if value is None:
         return 0
@@ -84,9 +81,6 @@ def _number(fields: dict[str, object], name: str, most: int) -> int:
 
 
 def _text(fields: dict[str, object], name: str) -> str:
-    """
-    Read a string, empty if it is not there.
-    """
     value = fields.get(name)
     if value is None:
         return ""
@@ -152,9 +146,6 @@ def decodeMessage(text: bytes) -> Message:
 
 
 def encodeMessage(message: Message) -> bytes:
-    """
-    Write a message as Go does: in this order, and no zeros.
-    """
     fields: dict[str, object] = {"type": message.kind}
     if message.port:
         fields["port"] = message.port
@@ -172,9 +163,6 @@ def encodeMessage(message: Message) -> bytes:
 
 
 def encodeData(stream: int, data: bytes) -> bytes:
-    """
-    Write a data message, of which there are many.
-    """
     return b'{"type":"data","stream_id":%d,"data":"%b"}' % (
         stream,
         binascii.b2a_base64(data, newline=False),

@@ -30,9 +30,6 @@ class SendWindow:
 
     @property
     def available(self) -> int:
-        """
-        Bytes that may be sent now.
-        """
         return self.limit - self.sent
 
     def grant(self, limit: int) -> bool:
@@ -60,18 +57,12 @@ class WindowBudget:
         self.free = total
 
     def take(self, amount: int) -> bool:
-        """
-        Set C{amount} bytes aside, if there are as many.
-        """
         if amount > self.free:
             return False
         self.free -= amount
         return True
 
     def give(self, amount: int) -> None:
-        """
-        Put back what was taken.
-        """
         self.free += amount
 
 
@@ -125,9 +116,6 @@ class ReceiveWindow:
 
     @property
     def waiting(self) -> int:
-        """
-        Bytes that came and were not taken yet.
-        """
         return self.received - self.drained
 
     def receive(self, amount: int) -> bool:
@@ -157,18 +145,12 @@ class ReceiveWindow:
         return self.limit
 
     def _grow(self) -> None:
-        """
-        Double the window, within its own bound and the budget.
-        """
         more = min(self.size, self._largest - self.size)
         if more > 0 and self._budget is not None and self._budget.take(more):
             self.size += more
             self._grown += more
 
     def close(self) -> None:
-        """
-        Return what growth took.
-        """
         if self._budget is not None:
             self._budget.give(self._grown)
         self._grown = 0

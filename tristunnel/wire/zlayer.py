@@ -73,9 +73,6 @@ class _Reader:
         return data
 
     def number(self, layout: Struct) -> int:
-        """
-        Take a number.
-        """
         (value,) = layout.unpack(self.take(layout.size))
         return int(value)
 
@@ -91,10 +88,6 @@ class _Reader:
 
 
 def _text(length: Struct) -> tuple[Callable[..., bytes], Callable[..., object]]:
-    """
-    A string behind its length.
-    """
-
     def write(value: str) -> bytes:
         data = value.encode()
         longest = 256**length.size - 1
@@ -115,16 +108,10 @@ def _text(length: Struct) -> tuple[Callable[..., bytes], Callable[..., object]]:
 
 
 def _number(layout: Struct) -> tuple[Callable[..., bytes], Callable[..., object]]:
-    """
-    A number.
-    """
     return layout.pack, lambda reader: reader.number(layout)
 
 
 def _readProtocol(reader: _Reader) -> int:
-    """
-    Read TCP or UDP.
-    """
     value = reader.number(_U8)
     if value not in (TCP, UDP):
         raise TunnelError("protocol-error", f"there is no protocol {value}")
