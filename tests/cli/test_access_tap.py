@@ -23,8 +23,8 @@ from tests.support.loopback import LoopbackTestCase, Service
 from tests.support.processes import startTristunnel
 from tests.support.short import shortDirectory
 from tristunnel.auth.realm import Identity
-from tristunnel.cli import main
 from tristunnel.cli.access_tap import Options
+from tristunnel.cli.main import main
 from tristunnel.client.access import AccessPort, AccessService, parseAccessURI
 from tristunnel.client.access_control import AccessControl, controlDirectory
 from tristunnel.client.visitor import bySession, localEndpoint

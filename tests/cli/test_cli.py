@@ -1,5 +1,5 @@
 """
-Tests for L{tristunnel.cli}.
+Tests for L{tristunnel.cli.main}.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from twisted.scripts import twistd
 from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.auth.tokens_store import TokenStore
-from tristunnel.cli import access_tap, client_tap, main, server_tap, token
+from tristunnel.cli import access_tap, client_tap, server_tap, token
+from tristunnel.cli.main import main
 from tristunnel.model.policy import VisitorPolicy, parseNetworks
 from tristunnel.model.ports import parsePorts
 from tristunnel.rpc.words import parseErrand

@@ -12,6 +12,7 @@ import stat
 import sys
 import tempfile
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -22,11 +23,11 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 import tristunnel
 from tests.screen.example import clientStatus, serverStatus
 from tristunnel.auth.realm import Authenticator
-from tristunnel.cli import parser
 from tristunnel.cli import question as asking
 from tristunnel.cli import status as module
-from tristunnel.cli.question import lookAt
-from tristunnel.cli.status import questionOf, tunnelNamed
+from tristunnel.cli.main import parser
+from tristunnel.cli.question import Question, lookAt
+from tristunnel.cli.status import tunnelNamed
 from tristunnel.client.control import (
     ClientControl,
     clientSocket,
@@ -42,6 +43,13 @@ from tristunnel.http.tree import rootOf
 from tristunnel.rpc.jsonrpc import Dispatcher
 
 _ROOT = Path(tristunnel.__file__).parent.parent
+
+
+def questionOf(words: Sequence[str]) -> Question:
+    """
+    What C{tristunnel status} with these words asks.
+    """
+    return Question(parser().parse_args(["status", *words]))
 
 
 class QuestionTests(SynchronousTestCase):

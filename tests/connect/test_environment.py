@@ -23,7 +23,7 @@ from tristunnel.connect.environment import isExempt, variableFor
 from tristunnel.connect.route import connectOptionsBy
 from tristunnel.errors import TunnelError
 
-_CLI = "from tristunnel.cli import main; raise SystemExit(main())"
+_CLI = "from tristunnel.cli.main import main; raise SystemExit(main())"
 
 PROXY = "http://proxy.example:3128"
 

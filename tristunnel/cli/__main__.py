@@ -6,6 +6,6 @@ from __future__ import annotations
 
 import sys
 
-from tristunnel.cli import main
+from tristunnel.cli.main import main
 
 sys.exit(main())

@@ -18,19 +18,19 @@ from twisted.python import usage
 
 from tristunnel.check.client import ClientCheck
 from tristunnel.check.report import CheckService, Finding, Inquiry
-from tristunnel.client.control import OFF, ControlPort, parseControl
+from tristunnel.client.control import OFF, parseControl
 from tristunnel.client.dialects import DIALECTS
 from tristunnel.client.fleet import Clients
 from tristunnel.client.forward_table import FORWARD_FIELDS, checkForwards, forwardOf
+from tristunnel.client.options import ClientOptions
 from tristunnel.client.visitor import localEndpoint
 from tristunnel.config.file import ConfigFile
 from tristunnel.config.keys import Key, valuesIn
-from tristunnel.config.options import ConfiguredOptions
 from tristunnel.config.policy_options import PolicyOptionsMixin, policyOf
 from tristunnel.config.reload import Reload
 from tristunnel.config.settings import DEFAULT, Setting, settingsOf
 from tristunnel.config.show import shownSettings
-from tristunnel.connect.address import ServerAddress, parseConnect, parseTunnelURI
+from tristunnel.connect.address import parseConnect, parseTunnelURI
 from tristunnel.connect.credentials import CREDENTIALS_VARIABLE, givenCredentials
 from tristunnel.connect.options import ConnectOptionsMixin, connectOptionsOf, trustOf
 from tristunnel.connect.route import PROXY_VARIABLE
@@ -69,7 +69,7 @@ _ONE_SERVER = (
 """Options that are about one server."""
 
 
-class Options(PolicyOptionsMixin, ConnectOptionsMixin, ConfiguredOptions):
+class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
     """
     The options of C{twistd tunnel-client}.
     """
@@ -135,9 +135,6 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ConfiguredOptions):
         "proxy": PROXY_VARIABLE,
     }
     fields: ClassVar[Mapping[str, Mapping[str, Key]]] = {"forward": FORWARD_FIELDS}
-    processWide: ClassVar[frozenset[str]] = frozenset(
-        ("check", "check-idle", "log-format", "no-screen", "rpc")
-    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -146,14 +143,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ConfiguredOptions):
         # Which [[client]] of the file this is, of how many; 0 for the whole.
         self.section = 0
         self.count = 0
-        self.each: list[Options] = [self]
-        self.server: ServerAddress
-        self.localEndpoint: Any = None
-        self.forwards: list[Forward] = []
-        self.policy = VisitorPolicy()
         self.exposed: dict[str, tuple[str, list[str]]] = {}
-        self.stateDirectory = Path()
-        self.control: ControlPort | None = None
 
     def opt_forward(self, spec: str) -> None:
         """

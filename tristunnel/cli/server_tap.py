@@ -24,12 +24,9 @@ from tristunnel.check.report import CheckService
 from tristunnel.check.server import ServerCheck
 from tristunnel.cli.demo import makeDemo
 from tristunnel.config.keys import Key
-from tristunnel.config.options import ConfiguredOptions
 from tristunnel.config.policy_options import PolicyOptionsMixin, policyOf
-from tristunnel.config.redact import redacted
 from tristunnel.config.reload import Reload
 from tristunnel.config.settings import DEFAULT, Setting
-from tristunnel.config.toml import tomlValue
 from tristunnel.dashboard.operators import Watch
 from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.dataplane.memory import HELD, defaultMemory
@@ -44,8 +41,7 @@ from tristunnel.http.site import limitedSite
 from tristunnel.http.tree import Health, HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import IDLE, UDPListeners
-from tristunnel.model.policy import VisitorPolicy
-from tristunnel.model.ports import UNPRIVILEGED, PortRange, parsePorts
+from tristunnel.model.ports import parsePorts
 from tristunnel.model.quota import (
     PER_CALLER,
     TunnelQuota,
@@ -57,6 +53,7 @@ from tristunnel.node.spec import NODE_FIELDS, NodeSpec, nodeText, parseNode
 from tristunnel.node.tunnel import NodeTunnel
 from tristunnel.server.detector import FramedPortProtocol, ProtocolDetectorFactory
 from tristunnel.server.log import LoggingServerObserver
+from tristunnel.server.options import ServerOptions
 from tristunnel.server.ports import ServerPort, TLSFiles, parsePort
 from tristunnel.server.reload import RunningServer
 from tristunnel.server.service import TunnelServerService
@@ -84,7 +81,7 @@ __all__ = ["Options", "makeService"]
 _log = Logger(namespace="tristunnel.server")
 
 
-class Options(PolicyOptionsMixin, ConfiguredOptions, strcred.AuthOptionMixin):
+class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
     """
     The options of C{twistd tunnel}.
     """
@@ -189,18 +186,6 @@ class Options(PolicyOptionsMixin, ConfiguredOptions, strcred.AuthOptionMixin):
         self["websocket-path"] = []
         self["trusted-proxy"] = []
         self["node"] = []
-        self.portRange: PortRange = UNPRIVILEGED
-        self.serverPorts: list[ServerPort] = []
-        self.rpcPort: ServerPort | None = None
-        self.visitorCertificate: ReloadingCertificate | None = None
-        self.certificate: ReloadingCertificate | None = None
-        self.authenticator = Authenticator()
-        self.stateDirectory = Path()
-        self.webSocketPaths: list[str] = ["/tunnel"]
-        self.forwarded = Forwarded()
-        self.nodes: list[NodeSpec] = []
-        self.policy = VisitorPolicy()
-        self.memory = 0
 
     def opt_websocket_path(self, path: str) -> None:
         """
@@ -261,12 +246,6 @@ class Options(PolicyOptionsMixin, ConfiguredOptions, strcred.AuthOptionMixin):
             "state-dir": Setting(str(self.stateDirectory), origin),
             "websocket-path": Setting(self.webSocketPaths, DEFAULT),
         }
-
-    def valueShown(self, name: str) -> str:
-        """
-        What holds for an option, for a log.
-        """
-        return tomlValue(redacted(name, self.inForce()[name].value))
 
     def check(self) -> None:
         """
@@ -617,7 +596,7 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
     return together
 
 
-def _node(reactor: Any, options: Options, spec: NodeSpec) -> NodeTunnel:
+def _node(reactor: Any, options: ServerOptions, spec: NodeSpec) -> NodeTunnel:
     """
     Make a tunnel with another server.
     """

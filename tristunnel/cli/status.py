@@ -16,7 +16,7 @@ from tristunnel.connect.token import TOKEN_VARIABLE
 from tristunnel.errors import TunnelError
 from tristunnel.rpc.words import PROXY_HELP
 
-__all__ = ["addStatusCommand", "questionOf", "tunnelNamed"]
+__all__ = ["addStatusCommand", "tunnelNamed"]
 
 INTERVAL = 1.0
 """Seconds between two looks of C{--watch}."""
@@ -68,17 +68,6 @@ def addStatusCommand(commands: Any) -> None:
     add("--proxy", metavar="URL", default="", help=PROXY_HELP)
     add("--state-dir", metavar="DIRECTORY", default="", help="of the clients")
     status.set_defaults(run=_run)
-
-
-def questionOf(words: Sequence[str]) -> Question:
-    """
-    Read a command line.
-
-    @param words: What follows C{tristunnel status}.
-    """
-    from tristunnel.cli import parser
-
-    return Question(parser().parse_args(["status", *words]))
 
 
 def _lines(

@@ -5,8 +5,9 @@ Which service runs a client, by the dialect it speaks.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tristunnel.client.options import ClientOptions
 from tristunnel.client.visitor import (
     LocalPort,
     Route,
@@ -24,9 +25,6 @@ from tristunnel.dialects.zlayer.client_service import backoff as zlayerBackoff
 from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ClientObserver
 
-if TYPE_CHECKING:
-    from tristunnel.cli.client_tap import Options
-
 __all__ = ["DIALECTS", "GaveUp", "carrierOf", "makeClient"]
 
 GaveUp = Callable[[TunnelError], None]
@@ -34,7 +32,7 @@ GaveUp = Callable[[TunnelError], None]
 
 
 def makeClient(
-    reactor: Any, options: Options, observer: ClientObserver, gaveUp: GaveUp
+    reactor: Any, options: ClientOptions, observer: ClientObserver, gaveUp: GaveUp
 ) -> Any:
     """
     Make the service of a client.
@@ -46,7 +44,7 @@ def makeClient(
 
 
 def _framed(
-    reactor: Any, options: Options, observer: ClientObserver, gaveUp: GaveUp
+    reactor: Any, options: ClientOptions, observer: ClientObserver, gaveUp: GaveUp
 ) -> Any:
     lease = ClientLease()
     if not (options["tunnel"] or options["listen"]):
@@ -75,7 +73,7 @@ def _framed(
     return VisitorService(client, port)
 
 
-def carrierOf(options: Options) -> Carrier:
+def carrierOf(options: ClientOptions) -> Carrier:
     """
     How streams travel. A proxy need not pass on that one direction of a
     connection is over, so by itself none is used for single streams.
@@ -87,7 +85,7 @@ def carrierOf(options: Options) -> Carrier:
 
 
 def _vtunnel(
-    reactor: Any, options: Options, observer: ClientObserver, gaveUp: GaveUp
+    reactor: Any, options: ClientOptions, observer: ClientObserver, gaveUp: GaveUp
 ) -> Any:
     return VTunnelClientService(
         reactor,
@@ -100,7 +98,7 @@ def _vtunnel(
 
 
 def _zlayer(
-    reactor: Any, options: Options, observer: ClientObserver, gaveUp: GaveUp
+    reactor: Any, options: ClientOptions, observer: ClientObserver, gaveUp: GaveUp
 ) -> Any:
     return ZLayerClientService(
         reactor,
@@ -115,7 +113,7 @@ def _zlayer(
 
 
 def _relay(
-    reactor: Any, options: Options, observer: ClientObserver, gaveUp: GaveUp
+    reactor: Any, options: ClientOptions, observer: ClientObserver, gaveUp: GaveUp
 ) -> Any:
     if options["listen"]:
         where = options.server.where
@@ -134,7 +132,7 @@ def _relay(
 
 def _port(
     reactor: Any,
-    options: Options,
+    options: ClientOptions,
     route: Route,
     what: str,
     observer: ClientObserver,
@@ -153,7 +151,7 @@ def _port(
     return port
 
 
-DIALECTS: dict[str, Callable[[Any, Options, ClientObserver, GaveUp], Any]] = {
+DIALECTS: dict[str, Callable[[Any, ClientOptions, ClientObserver, GaveUp], Any]] = {
     "framed": _framed,
     "vtunnel": _vtunnel,
     "zlayer": _zlayer,

@@ -6,26 +6,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 
 from tristunnel.client.dialects import carrierOf, makeClient
+from tristunnel.client.options import ClientOptions
 from tristunnel.config.changes import Changes, differing
 from tristunnel.config.keys import keysOf
 from tristunnel.config.policy_options import PolicyOptionsMixin
 from tristunnel.dialects.base.client_service import TunnelClientService
 from tristunnel.model.observer import ClientObserver
 
-if TYPE_CHECKING:
-    from tristunnel.cli.client_tap import Options
-
 __all__ = ["Clients", "Member"]
 
 _OF_FORWARDS = {"forward", "private", "to", *keysOf(PolicyOptionsMixin)}
-"""Options that are about what is offered, and not about the server."""
+"""ClientOptions that are about what is offered, and not about the server."""
 
 _AT_ONCE = {"grace", "state-dir"}
 _IDENTITY = {"credentials", "credentials-file", "token-file"}
@@ -41,7 +39,7 @@ class Member:
     @ivar over: Whether it has given up.
     """
 
-    options: Options
+    options: ClientOptions
     service: Any = None
     over: bool = False
 
@@ -50,7 +48,7 @@ class Member:
         return f"client of {self.options.server.where}"
 
 
-def _keyOf(options: Options) -> tuple[object, ...]:
+def _keyOf(options: ClientOptions) -> tuple[object, ...]:
     """
     What makes a client this one and no other.
     """
@@ -80,8 +78,8 @@ class Clients(MultiService):
     def __init__(
         self,
         reactor: Any,
-        options: Options,
-        observer: Callable[[Options], ClientObserver],
+        options: ClientOptions,
+        observer: Callable[[ClientOptions], ClientObserver],
         ended: Callable[[], None],
     ) -> None:
         super().__init__()
@@ -94,7 +92,7 @@ class Clients(MultiService):
         for each in options.each:
             self._begin(each)
 
-    def _begin(self, options: Options) -> Member:
+    def _begin(self, options: ClientOptions) -> Member:
         member = Member(options)
         member.service = makeClient(
             self._reactor,
@@ -111,7 +109,7 @@ class Clients(MultiService):
         if member in self.members and all(each.over for each in self.members):
             self._ended()
 
-    def _end(self, member: Member, successor: Options | None = None) -> None:
+    def _end(self, member: Member, successor: ClientOptions | None = None) -> None:
         """
         Stop a client, without waiting for its visitors.
 
@@ -148,14 +146,14 @@ class Clients(MultiService):
 
     # Changes
 
-    async def change(self, old: Options, new: Options) -> Changes:
+    async def change(self, old: ClientOptions, new: ClientOptions) -> Changes:
         """
         Put other options in force.
         """
         changes = Changes(restart=sorted(differing(old, new) & new.processWide))
         left = list(self.members)
-        begin: list[Options] = []
-        matches: list[tuple[Member, Options]] = []
+        begin: list[ClientOptions] = []
+        matches: list[tuple[Member, ClientOptions]] = []
         for options in new.each:
             key = _keyOf(options)
             member = next((each for each in left if _keyOf(each.options) == key), None)
@@ -174,7 +172,7 @@ class Clients(MultiService):
             changes.applied.append(f"{member.name} started")
         return changes
 
-    async def _adapt(self, member: Member, options: Options) -> list[str]:
+    async def _adapt(self, member: Member, options: ClientOptions) -> list[str]:
         """
         Put other options of one client in force.
 

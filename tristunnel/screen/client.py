@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -20,6 +20,7 @@ from tristunnel.client.control import (
 )
 from tristunnel.client.log import LoggingClientObserver
 from tristunnel.client.observers import SeveralClientObservers
+from tristunnel.client.options import ClientOptions
 from tristunnel.client.status import ProcessStatus, StatusTicks
 from tristunnel.model.observer import ClientObserver
 from tristunnel.screen.log import ScreenLog
@@ -27,9 +28,6 @@ from tristunnel.screen.model import Page, clientPage, qrTargets
 from tristunnel.screen.terminal import Terminal
 from tristunnel.util.output import Output, outputOf
 from tristunnel.util.words import age, amount, plural, printable
-
-if TYPE_CHECKING:
-    from tristunnel.cli.client_tap import Options
 
 __all__ = ["ClientWatch", "WatchedClient", "farewell", "screenTerminal", "tellOfDaemon"]
 
@@ -181,7 +179,7 @@ class ClientWatch:
     @ivar methods: What can be called, by name.
     """
 
-    def __init__(self, reactor: Any, options: Options) -> None:
+    def __init__(self, reactor: Any, options: ClientOptions) -> None:
         self.status = ProcessStatus(reactor.seconds)
         self.methods = statusMethods(self.status)
         self._reactor = reactor
@@ -199,7 +197,7 @@ class ClientWatch:
         """
         return self._terminal is not None
 
-    def observer(self, options: Options) -> ClientObserver:
+    def observer(self, options: ClientOptions) -> ClientObserver:
         """
         Make the observer of a client.
 

@@ -5,7 +5,7 @@ Putting other options in force at a server that runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
@@ -24,12 +24,10 @@ from tristunnel.listeners.udp import UDPListeners
 from tristunnel.model.quota import defaultTotal
 from tristunnel.node.spec import NodeSpec
 from tristunnel.node.tunnel import NodeTunnel
+from tristunnel.server.options import ServerOptions
 from tristunnel.server.service import TunnelServerService
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.tls.in_force import CreatorInForce
-
-if TYPE_CHECKING:
-    from tristunnel.cli.server_tap import Options
 
 __all__ = ["RESTART", "RunningServer"]
 
@@ -49,11 +47,12 @@ RESTART = frozenset(
         "websocket-path",
     )
 )
-"""Options that only a restart puts in force."""
+"""ServerOptions that only a restart puts in force."""
 
 _POLICY = frozenset(keysOf(PolicyOptionsMixin))
 _TLS = frozenset(("certificate", "private-key", "client-ca", "client-crl"))
 _VISITORS_TLS = frozenset(("visitor-certificate", "visitor-key"))
+_Applier = Callable[[ServerOptions, ServerOptions], object]
 
 
 class RunningServer:
@@ -78,14 +77,14 @@ class RunningServer:
 
     def __init__(
         self,
-        options: Options,
+        options: ServerOptions,
         tunnels: TunnelService,
         sessions: TunnelServerFactory,
         server: TunnelServerService,
         authenticator: Authenticator,
         forwarded: Forwarded,
         tokenFiles: list[TokenFile],
-        makeNode: Callable[[Options, NodeSpec], NodeTunnel],
+        makeNode: Callable[[ServerOptions, NodeSpec], NodeTunnel],
         nodes: MultiService,
     ) -> None:
         self.visitorsTLS: CreatorInForce | None = None
@@ -102,7 +101,7 @@ class RunningServer:
         self._nodes = nodes
         # What zlayer's own server gives out, unless somebody says otherwise.
         self._zlayerPorts = sessions.zlayer.ports
-        self.appliers: dict[frozenset[str], Callable[[Options, Options], object]] = {
+        self.appliers: dict[frozenset[str], _Applier] = {
             _POLICY: self._policy,
             _TLS: self._certificate,
             _VISITORS_TLS: self._visitorCertificate,
@@ -120,11 +119,11 @@ class RunningServer:
             frozenset(("node",)): self._changeNodes,
         }
 
-    def describePorts(self, options: Options) -> None:
+    def describePorts(self, options: ServerOptions) -> None:
         """Give out the ports that options say, from the start on."""
         self._sessions.zlayer.ports = None if options["ports"] else self._zlayerPorts
 
-    async def change(self, old: Options, new: Options) -> Changes:
+    async def change(self, old: ServerOptions, new: ServerOptions) -> Changes:
         """
         Put other options in force.
 
@@ -147,42 +146,42 @@ class RunningServer:
 
     # What visitors are asked, and how many there may be
 
-    def _policy(self, old: Options, new: Options) -> None:
+    def _policy(self, old: ServerOptions, new: ServerOptions) -> None:
         self._tunnels.house.change(new.policy)
 
-    def _quota(self, old: Options, new: Options) -> None:
+    def _quota(self, old: ServerOptions, new: ServerOptions) -> None:
         self._tunnels.limit(
             new["max-tunnels-per-caller"], new["max-tunnels"] or defaultTotal()
         )
 
-    def _maxClients(self, old: Options, new: Options) -> None:
+    def _maxClients(self, old: ServerOptions, new: ServerOptions) -> None:
         self._tunnels.clients.limit = new["max-clients"]
 
-    def _maxServices(self, old: Options, new: Options) -> None:
+    def _maxServices(self, old: ServerOptions, new: ServerOptions) -> None:
         self._tunnels.rights.services = new["max-services"]
 
-    def _acceptRate(self, old: Options, new: Options) -> None:
+    def _acceptRate(self, old: ServerOptions, new: ServerOptions) -> None:
         self._tunnels.clients.ramp.rate = new["accept-rate"]
 
-    def _maxMemory(self, old: Options, new: Options) -> None:
+    def _maxMemory(self, old: ServerOptions, new: ServerOptions) -> None:
         HELD.most = new.memory
 
     # Time
 
-    def _grace(self, old: Options, new: Options) -> None:
+    def _grace(self, old: ServerOptions, new: ServerOptions) -> None:
         self._server.grace = new["grace"]
 
-    def _lease(self, old: Options, new: Options) -> None:
+    def _lease(self, old: ServerOptions, new: ServerOptions) -> None:
         self._tunnels.leases.seconds = new["lease"]
 
-    def _udpIdle(self, old: Options, new: Options) -> None:
+    def _udpIdle(self, old: ServerOptions, new: ServerOptions) -> None:
         for listeners in self._tunnels.listeners.values():
             if isinstance(listeners, UDPListeners):
                 listeners.idle = new["udp-idle"]
 
     # Ports
 
-    def _portRange(self, old: Options, new: Options) -> None:
+    def _portRange(self, old: ServerOptions, new: ServerOptions) -> None:
         for listeners in self._tunnels.listeners.values():
             if isinstance(listeners, TCPListeners | UDPListeners):
                 listeners.ports = new.portRange
@@ -190,7 +189,7 @@ class RunningServer:
 
     # Who is who
 
-    def _auth(self, old: Options, new: Options) -> bool:
+    def _auth(self, old: ServerOptions, new: ServerOptions) -> bool:
         """
         From the next login on. A checker that stays is the same one, for it
         knows who uses its tokens.
@@ -211,12 +210,12 @@ class RunningServer:
         self._tokenFiles[:] = [c for c in self._checkers if isinstance(c, TokenFile)]
         return True
 
-    def _trustedProxies(self, old: Options, new: Options) -> None:
+    def _trustedProxies(self, old: ServerOptions, new: ServerOptions) -> None:
         self._forwarded.trust(new["trusted-proxy"])
 
     # Certificates
 
-    def _certificate(self, old: Options, new: Options) -> bool:
+    def _certificate(self, old: ServerOptions, new: ServerOptions) -> bool:
         """
         For new connections.
 
@@ -234,7 +233,7 @@ class RunningServer:
             self.clientsTLS.creator = new.certificate
         return True
 
-    def _visitorCertificate(self, old: Options, new: Options) -> bool:
+    def _visitorCertificate(self, old: ServerOptions, new: ServerOptions) -> bool:
         if self.visitorsTLS is None or new.visitorCertificate is None:
             return False
         self.visitorsTLS.creator = new.visitorCertificate
@@ -242,7 +241,7 @@ class RunningServer:
 
     # Other servers
 
-    def _changeNodes(self, old: Options, new: Options) -> None:
+    def _changeNodes(self, old: ServerOptions, new: ServerOptions) -> None:
         wanted = dict(zip(new["node"], new.nodes, strict=True))
         running = dict(zip(old["node"], self._tunnels.nodes, strict=True))
         stopping: dict[str, Deferred[Any]] = {}

@@ -1,0 +1,57 @@
+"""
+The command C{tristunnel}: what an operator does beside running C{twistd}.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from tristunnel import __version__
+from tristunnel.cli.access import addAccessCommands
+from tristunnel.cli.status import addStatusCommand
+from tristunnel.cli.token import addTokenCommands
+from tristunnel.errors import TunnelError
+from tristunnel.util.arguments import Parser
+
+__all__ = ["main", "parser"]
+
+
+def parser() -> Parser:
+    """
+    All commands.
+    """
+    made = Parser(
+        prog="tristunnel",
+        description="What goes with the server, twistd tunnel, and the client,"
+        " twistd tunnel-client.",
+    )
+    version = f"tristunnel {__version__}"
+    made.add_argument("--version", action="version", version=version)
+    commands = made.add_subparsers(metavar="COMMAND", required=True)
+    addTokenCommands(commands)
+    addAccessCommands(commands)
+    addStatusCommand(commands)
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Run a command.
+
+    @param arguments: Without the name of the program; the command line's, if
+        they are left out.
+    @return: The exit status: 0, or 1 after one line on the standard error
+        output. A wrong command line ends the program with 2.
+    """
+    options = parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except TunnelError as error:
+        print(f"tristunnel: {error.message}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; nothing else to flush.
+        sys.stderr.close()
+        return 1
+    return 0

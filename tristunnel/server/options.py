@@ -1,0 +1,60 @@
+"""
+What a server is told, whatever command line or file it comes from.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tristunnel.auth.realm import Authenticator
+from tristunnel.config.options import ConfiguredOptions
+from tristunnel.config.redact import redacted
+from tristunnel.config.toml import tomlValue
+from tristunnel.http.forwarded import Forwarded
+from tristunnel.model.policy import VisitorPolicy
+from tristunnel.model.ports import UNPRIVILEGED, PortRange
+from tristunnel.node.spec import NodeSpec
+from tristunnel.server.ports import ServerPort
+from tristunnel.tls.server_context import ReloadingCertificate
+
+__all__ = ["ServerOptions"]
+
+
+class ServerOptions(ConfiguredOptions):
+    """
+    Options of a server, and what their check has made of them.
+
+    @ivar serverPorts: Where clients connect.
+    @ivar rpcPort: Where calls are answered; C{None}: at all of those.
+    @ivar portRange: Which ports visitors may get.
+    @ivar certificate: The one of all ports, or C{None}.
+    @ivar visitorCertificate: The one that visitors see, or C{None}.
+    @ivar authenticator: Says who a client is.
+    @ivar forwarded: Whom proxies speak for.
+    @ivar policy: What is asked of visitors.
+    @ivar nodes: The tunnels with other servers.
+    @ivar webSocketPaths: Where clients connect by WebSocket.
+    @ivar memory: Bytes to be held for slow readers; 0 for any number.
+    @ivar stateDirectory: Where it keeps what it must remember.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.serverPorts: list[ServerPort] = []
+        self.rpcPort: ServerPort | None = None
+        self.portRange: PortRange = UNPRIVILEGED
+        self.certificate: ReloadingCertificate | None = None
+        self.visitorCertificate: ReloadingCertificate | None = None
+        self.authenticator = Authenticator()
+        self.forwarded = Forwarded()
+        self.policy = VisitorPolicy()
+        self.nodes: list[NodeSpec] = []
+        self.webSocketPaths: list[str] = ["/tunnel"]
+        self.memory = 0
+        self.stateDirectory = Path()
+
+    def valueShown(self, name: str) -> str:
+        """
+        What holds for an option, for a log, without its secrets.
+        """
+        return tomlValue(redacted(name, self.inForce()[name].value))
