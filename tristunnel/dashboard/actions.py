@@ -40,6 +40,9 @@ VERBS = {
 
 
 def kindOf(identifier: str) -> str:
+    """
+    What an id is of.
+    """
     kind, colon, _ = identifier.partition(":")
     if colon:
         return kind if kind in DONE else "tunnel"
@@ -123,6 +126,10 @@ class Actions:
         return None
 
     async def grantable(self, caller: Caller, identifier: str) -> Tunnel | None:
+        """
+        Find a tunnel that somebody may grant access to: it is theirs and has a
+        name.
+        """
         for tunnel in await self._service.registry.tunnels():
             if tunnel.id == identifier and self._service.mayControl(caller, tunnel):
                 return tunnel if tunnel.name else None

@@ -28,6 +28,9 @@ nothing else."""
 
 
 def titleOf(tunnel: Tunnel) -> str:
+    """
+    What to call a tunnel: its name, or its address, or its id.
+    """
     return tunnel.name or tunnel.address or tunnel.id
 
 
@@ -110,12 +113,18 @@ class RecentEvents(ServerObserver):
     # ServerObserver
 
     def clientConnected(self, peer: IAddress, identity: Identity, dialect: str) -> None:
+        """
+        A client was let in.
+        """
         text = f"Client {identity.name} connected from {addressText(peer)}"
         self._tell("good", identity.name, f"{text} ({dialect})")
 
     def clientGone(
         self, peer: IAddress, identity: Identity, reason: TunnelError
     ) -> None:
+        """
+        A session is over.
+        """
         self._tell(
             "plain",
             identity.name,
@@ -123,6 +132,9 @@ class RecentEvents(ServerObserver):
         )
 
     def tunnelCreated(self, tunnel: Tunnel) -> None:
+        """
+        A tunnel is open.
+        """
         where = tunnel.address or "no public address"
         name = f" {tunnel.name}" if tunnel.name else ""
         self._tell(
@@ -132,6 +144,9 @@ class RecentEvents(ServerObserver):
         )
 
     def tunnelDestroyed(self, tunnel: Tunnel, reason: TunnelError) -> None:
+        """
+        A tunnel is over.
+        """
         self._tell(
             "plain",
             tunnel.owner.name,
@@ -139,6 +154,9 @@ class RecentEvents(ServerObserver):
         )
 
     def visitorRefused(self, stream: Stream, reason: TunnelError) -> None:
+        """
+        A visitor was turned away.
+        """
         tunnel = stream.tunnel
         self._refused(
             tunnel.owner.name,
@@ -149,9 +167,15 @@ class RecentEvents(ServerObserver):
         )
 
     def authenticationFailed(self, peer: IAddress, reason: TunnelError) -> None:
+        """
+        A client was not let in.
+        """
         text = f"Client at {addressText(peer)} was turned away: {reason}"
         self._refused("", text, "client", reason.code.name)
 
     def peerRefused(self, peer: IAddress, reason: TunnelError) -> None:
+        """
+        A connection was closed before anybody was known.
+        """
         text = f"Connection from {addressText(peer)} closed: {reason}"
         self._refused("", text, "peer", reason.code.name)

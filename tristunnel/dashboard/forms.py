@@ -52,10 +52,16 @@ class QuestionPage(Element):
 
     @renderer
     def page(self, request: IRequest, tag: Tag) -> Tag:
+        """
+        The whole.
+        """
         return tag.fillSlots(title=self._title, text=self._text)
 
     @renderer
     def form(self, request: IRequest, tag: Tag) -> Tag | str:
+        """
+        The button.
+        """
         return tag.fillSlots(**self._form) if self._form is not None else ""
 
 
@@ -88,6 +94,9 @@ class GrantPage(Element):
 
     @renderer
     def page(self, request: IRequest, tag: Tag) -> Tag:
+        """
+        The whole.
+        """
         return tag.fillSlots(
             name=titleOf(self._tunnel),
             id=self._tunnel.id,
@@ -97,10 +106,16 @@ class GrantPage(Element):
 
     @renderer
     def wrong(self, request: IRequest, tag: Tag) -> Tag | str:
+        """
+        What was wrong.
+        """
         return tag(self._wrong) if self._wrong else ""
 
     @renderer
     def times(self, request: IRequest, tag: Tag) -> Tag:
+        """
+        The choice of times.
+        """
         for value, text in _TIMES.items():
             option = Tag("option", {"value": value}, [text])
             if value == self._values["ttl"]:
@@ -130,4 +145,7 @@ class GrantedPage(Element):
 
     @renderer
     def page(self, request: IRequest, tag: Tag) -> Tag:
+        """
+        The whole.
+        """
         return tag.fillSlots(**self._slots)

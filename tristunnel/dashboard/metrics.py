@@ -107,9 +107,15 @@ class ServerCollector(Collector):
         self._gate = gate
 
     def describe(self) -> Iterable[Metric]:
+        """
+        Nothing, so that the registry need not collect for the names.
+        """
         return []
 
     def collect(self) -> Iterator[Metric]:
+        """
+        Everything there is.
+        """
         build = GaugeMetricFamily(
             "tristunnel_build_info",
             "Always 1; the versions are in the labels.",
@@ -401,6 +407,9 @@ class MetricsPage(CallerPage):
         self._registry = registry
 
     async def answer(self, request: Request, caller: Caller) -> bytes:
+        """
+        Write what there is, in the format that is asked for.
+        """
         identity = caller.identity
         if identity.grant is not None:
             identity.grant.check()

@@ -99,6 +99,9 @@ class IndexPage(_HTMLPage):
     """
 
     async def answer(self, request: Request, caller: Caller) -> bytes:
+        """
+        Show everything.
+        """
         return await self.html(
             request,
             DashboardPage(
@@ -117,6 +120,9 @@ class End(_HTMLPage):
     """
 
     async def answer(self, request: Request, caller: Caller) -> bytes:
+        """
+        Ask.
+        """
         identifier = _argument(request, b"id")
         question = await self.deeds.describe(caller, identifier)
         if question is None:
@@ -136,6 +142,9 @@ class Grant(_HTMLPage):
     """
 
     async def answer(self, request: Request, caller: Caller) -> bytes:
+        """
+        Ask.
+        """
         tunnel = await self.deeds.grantable(caller, _argument(request, b"id"))
         if tunnel is None:
             return await self.message(
@@ -231,6 +240,9 @@ class Events(_HTMLPage):
         self._broadcast = broadcast
 
     async def answer(self, request: Request, caller: Caller) -> bytes | None:
+        """
+        Begin to send.
+        """
         objection = self.guard.objectionToActing(request)
         if objection is not None:
             return errorText(request, 403, objection)
@@ -266,6 +278,9 @@ class Part(Resource):
 def dashboardPages(
     callers: HTTPCallers, board: Board, guard: Guard
 ) -> dict[bytes, IResource]:
+    """
+    Make the pages, by path.
+    """
     broadcast = Broadcast(board)
     return {
         b"": IndexPage(callers, board, guard),

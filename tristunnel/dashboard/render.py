@@ -27,10 +27,16 @@ __all__ = ["DashboardPage", "htmlOf", "partOf"]
 
 
 def partOf(name: str) -> bytes:
+    """
+    Read a file that belongs to this package.
+    """
     return files(__package__).joinpath(name).read_bytes()
 
 
 async def htmlOf(request: IRequest, element: Element) -> bytes:
+    """
+    Write an element as a whole page.
+    """
     page: Deferred[bytes] = flattenString(request, element)
     # A name with a mark of direction would turn a page around, too.
     lines = (await page).decode("utf-8").split("\n")
@@ -64,6 +70,10 @@ class DashboardPage(Element):
     def lookupRenderMethod(
         self, name: str
     ) -> Callable[[IRequest | None, Tag], Flattenable]:
+        """
+        Find what fills a part: the lists, and what is said about them, have
+        all the same.
+        """
         if name in LISTS:
             return partial(self._list, name)
         kind, _, which = name.partition("_")
@@ -75,6 +85,9 @@ class DashboardPage(Element):
 
     @renderer
     def page(self, request: IRequest, tag: Tag) -> Tag:
+        """
+        The whole.
+        """
         slots = {f"total-{name}": text for name, text in self._view["totals"].items()}
         slots.update(
             (f"path-{name}", text) for name, text in self._view["paths"].items()
@@ -90,6 +103,9 @@ class DashboardPage(Element):
 
     @renderer
     def done(self, request: IRequest, tag: Tag) -> Tag | str:
+        """
+        What was done a moment ago.
+        """
         return tag.fillSlots(done=self._done) if self._done else ""
 
     def _list(self, name: str, request: IRequest | None, tag: Tag) -> list[Tag]:

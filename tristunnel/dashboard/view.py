@@ -112,13 +112,23 @@ class Board:
         self._began = service.reactor.seconds()
 
     def seesAll(self, caller: Caller) -> bool:
+        """
+        Whether somebody may see what is nobody's in particular, such as
+        refused strangers.
+        """
         return not self._asked or isAdmin(caller.identity)
 
     def viewer(self, caller: Caller) -> tuple[str, bool, bool]:
+        """
+        What two callers have in common who see the same.
+        """
         identity = caller.identity
         return identity.name, identity.anonymous, self.seesAll(caller)
 
     async def view(self, caller: Caller) -> View:
+        """
+        Say what somebody sees now.
+        """
         service = self.service
         tunnels: list[Tunnel] = [
             tunnel
@@ -328,6 +338,10 @@ class Board:
         }
 
     def tokens(self, caller: Caller) -> list[tuple[TokenFile, Token]]:
+        """
+        The tokens that somebody may see and revoke: all, for an admin; those
+        that are revoked already last.
+        """
         if not isAdmin(caller.identity):
             return []
         pairs = [(file, token) for file in self._files for token in file.tokens()]

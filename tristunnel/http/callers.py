@@ -26,6 +26,9 @@ __all__ = ["HTTPCallers", "PendingCaller", "Uncounted", "hostOf"]
 
 
 def hostOf(request: Request) -> str:
+    """
+    The name by which the sender of a request knows this server.
+    """
     text = (request.getHeader(b"host") or b"").decode("utf-8", "replace")
     host = text if text.endswith("]") else text.rpartition(":")[0] or text
     return hostSaid(host) or str(getattr(request.getHost(), "host", "localhost"))
@@ -57,10 +60,14 @@ class PendingCaller(Protocol):
     leave: Callable[[], object] | None
 
     def known(self) -> None:
-        pass
+        """
+        It has, or has left.
+        """
 
     def failed(self) -> None:
-        pass
+        """
+        Its login failed.
+        """
 
 
 class Uncounted:
@@ -72,7 +79,9 @@ class Uncounted:
     leave: Callable[[], object] | None = None
 
     def known(self) -> None:
-        pass
+        """
+        Nothing to note.
+        """
 
     failed = known
 
@@ -87,13 +96,20 @@ class LoginLimiter(Protocol):
     awaited: list[Callable[[str], int]]
 
     def enter(self, address: IAddress | None) -> PendingCaller:
-        pass
+        """
+        Count one; raise L{TunnelError} if there are too many, or if it has to
+        wait.
+        """
 
     def check(self, address: IAddress | None) -> None:
-        pass
+        """
+        Raise L{TunnelError} if an address has to wait.
+        """
 
     def loginFailed(self, address: IAddress | None) -> None:
-        pass
+        """
+        A login from an address failed.
+        """
 
 
 class HTTPCallers:
@@ -123,6 +139,9 @@ class HTTPCallers:
         return Deferred.fromCoroutine(self._letIn(request, b""))
 
     def admit(self, request: Request) -> Deferred[Caller]:
+        """
+        The same, of a request whose body has not come yet.
+        """
         return Deferred.fromCoroutine(self._admit(request))
 
     async def _admit(self, request: Request) -> Caller:
@@ -139,6 +158,10 @@ class HTTPCallers:
         return caller
 
     def withQuery(self, request: Request) -> Deferred[Caller]:
+        """
+        The same, for programs that can give a URL and no header: without an
+        C{Authorization} header, C{?token=} in the URL is a bearer's token.
+        """
         arguments = request.args or {}
         token = arguments.get(b"token", [b""])[-1]
         return Deferred.fromCoroutine(self._letIn(request, token))
@@ -188,6 +211,9 @@ class HTTPCallers:
         return self._gate.enter(self._forwarded.peer(request))
 
     def describe(self, request: Request, identity: Identity) -> Caller:
+        """
+        Say how C{identity} reached this server.
+        """
         secure = self._forwarded.isSecure(request)
         return Caller(
             identity,

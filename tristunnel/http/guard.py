@@ -80,6 +80,9 @@ class Guard:
         return True
 
     def formToken(self, request: Request, caller: Caller) -> str:
+        """
+        Make a token for a form, and see to it that there is a cookie.
+        """
         cookie = self._cookie(request)
         if not cookie:
             cookie = secrets.token_urlsafe(24).encode("ascii")
@@ -93,6 +96,9 @@ class Guard:
         return self._sign(cookie, caller)
 
     def isGoodToken(self, request: Request, caller: Caller, token: str) -> bool:
+        """
+        Whether a form has the token that its page was given.
+        """
         cookie = self._cookie(request)
         good = self._sign(cookie, caller).encode("ascii")
         return bool(cookie) and hmac.compare_digest(good, token.encode("utf-8"))

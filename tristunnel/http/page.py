@@ -60,6 +60,9 @@ class CallerPage(Resource):
         request: Request,
         answer: Callable[[Request, Caller], Awaitable[bytes | None]],
     ) -> int:
+        """
+        Find out who asks, and have C{answer} called.
+        """
         gone: list[Failure] = []
 
         async def work() -> bytes | None:

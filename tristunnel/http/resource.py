@@ -76,6 +76,9 @@ class PostedCalls(Resource):
         raise NotImplementedError
 
     def emptyStatus(self, request: Request) -> int:
+        """
+        The HTTP status when there is no answer; for subclasses.
+        """
         return NO_CONTENT
 
     def render(self, request: Request) -> bytes | int:
@@ -184,9 +187,16 @@ class JSONRPCResource(PostedCalls):
         self._dispatcher = dispatcher
 
     def emptyStatus(self, request: Request) -> int:
+        """
+        204; but 200 for who calls it C{application/json-rpc}, the name of old:
+        jsonrpclib and its descendants take every status but 200 for an error.
+        """
         return OK if _contentType(request) == "application/json-rpc" else NO_CONTENT
 
     async def answer(self, caller: object, body: bytes) -> bytes | None:
+        """
+        Answer JSON with JSON.
+        """
         answer = await self._dispatcher.dispatch(caller, body)
         # The line end is for whoever reads it in a terminal.
         return None if answer is None else answer + b"\n"

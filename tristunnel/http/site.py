@@ -135,6 +135,9 @@ class LimitedRequest(Request):
     sender: object = None
 
     def handleContentChunk(self, data: bytes) -> None:
+        """
+        Take in a piece of the body.
+        """
         channel = cast(LimitedChannel, self.channel)
         if channel.refused:
             return
@@ -151,6 +154,9 @@ class LimitedRequest(Request):
         super().render(_PlainSpoken(resrc))
 
     def processingFailed(self, reason: Failure) -> Failure:
+        """
+        A resource raised an exception: log it, and tell the visitor nothing.
+        """
         self._log.failure("A web resource failed", failure=reason)
         if not self.startedWriting:
             body = errorText(self, 500, "Internal error")
@@ -170,7 +176,9 @@ class Waiting(Protocol):
     waiting: bool
 
     def known(self) -> None:
-        pass
+        """
+        A request has said who sent it, or the connection is gone.
+        """
 
     def again(self) -> None:
         """
@@ -232,6 +240,9 @@ class LimitedChannel(HTTPChannel):
             super().lineReceived(line)
 
     def rawDataReceived(self, data: bytes) -> None:
+        """
+        A piece of the body came, or of the next request.
+        """
         if self.refused:
             return
         super().rawDataReceived(data)
@@ -259,6 +270,11 @@ class LimitedChannel(HTTPChannel):
         )
 
     def allHeadersReceived(self) -> None:
+        """
+        The head is complete: judge the announced length and the sender before
+        any of the body is read, and before a client that waits for C{100
+        Continue} sends it.
+        """
         self.isKnown = False
         if self.length is not None and self.length > self.site.maxBody:
             self.refuseBody()
@@ -302,6 +318,9 @@ class LimitedChannel(HTTPChannel):
         self._refuse(status, refusal.message, headers)
 
     def allContentReceived(self) -> None:
+        """
+        The request is complete.
+        """
         if self.refused:
             return
         self._stopClock()
@@ -309,6 +328,10 @@ class LimitedChannel(HTTPChannel):
         super().allContentReceived()
 
     def requestDone(self, request: Request) -> None:
+        """
+        A request was answered; the next one may begin, if there is room for
+        one more that waits, and once most of the answer was taken.
+        """
         self._answering = False
         self._letGoOfBody()
         if self.stranger is not None and (self.persistent or not self.isKnown):
@@ -368,11 +391,17 @@ class LimitedChannel(HTTPChannel):
         self.loseConnection()
 
     def lineLengthExceeded(self, line: bytes) -> None:
+        """
+        A line of the head is too long.
+        """
         self._refuse(400, "A line of the request is too long.")
 
     def writeHeaders(
         self, version: bytes, code: bytes, reason: bytes, headers: Headers
     ) -> None:
+        """
+        Write the head of an answer, without telling which versions we run.
+        """
         headers.removeHeader(b"Server")
         super().writeHeaders(version, code, reason, headers)
 
@@ -385,6 +414,9 @@ class LimitedChannel(HTTPChannel):
         super().connectionLost(reason)
 
     def holdBody(self, size: int) -> None:
+        """
+        Count bytes of a body until its request is answered.
+        """
         # Who has said who it is answers for it with --max-memory.
         budget = HELD if self.isKnown else self.site.bodies
         budget.hold(self, size, self._shed)
@@ -401,6 +433,9 @@ class LimitedChannel(HTTPChannel):
             self._refuse(503, "The server has no memory left for this request now.")
 
     def refuseBody(self) -> None:
+        """
+        Answer that the body is too long, and close.
+        """
         self._refuse(413, f"A body may have {self.site.maxBody} bytes, not more.")
 
     def _tooSlow(self) -> None:
@@ -513,9 +548,16 @@ class LimitedSite(Site):
         self.bodies = BODIES
 
     def getContentFile(self, length: int | None) -> BytesIO:
+        """
+        Where a body is kept: in memory, since it is short, and not in a file,
+        which would cost a descriptor.
+        """
         return BytesIO()
 
     def getResourceFor(self, request: Request) -> IResource:
+        """
+        Find the resource that answers a request.
+        """
         found: IResource = super().getResourceFor(request)
         if isinstance(found, _UnknownChild):
             return ErrorText(404, "There is nothing at this address.")
@@ -528,7 +570,9 @@ class LimitedSite(Site):
         pass
 
     def log(self, request: Request) -> None:  # type: ignore[override]
-        pass
+        """
+        Write nothing about a request.
+        """
 
 
 def limitedSite(

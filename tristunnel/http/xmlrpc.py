@@ -171,6 +171,9 @@ class TunnelXMLRPC(PostedCalls):
         self._lookup = lookup
 
     async def answer(self, caller: object, body: bytes) -> bytes:
+        """
+        Answer a call with a result or a fault.
+        """
         try:
             try:
                 name, args = _parse(body)

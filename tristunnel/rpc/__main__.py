@@ -13,6 +13,9 @@ from tristunnel.util.argv import hideArguments, valuesOf
 
 
 def run() -> None:
+    """
+    Run the command with the arguments of this process, and exit.
+    """
     hideArguments(valuesOf(sys.argv[1:], "--token", "--user"))
     react(main, sys.argv[1:])
 

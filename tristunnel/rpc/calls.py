@@ -68,10 +68,16 @@ class CallError(Exception):
 
     @classmethod
     def internal(cls) -> CallError:
+        """
+        A failure of ours, of which the caller learns nothing.
+        """
         return cls(INTERNAL_ERROR, "Internal error")
 
     @classmethod
     def fromTunnelError(cls, error: TunnelError) -> CallError:
+        """
+        The same refusal, in the form that crosses the wire.
+        """
         data: dict[str, object] = {"code": error.code.name}
         if error.retryAfter is not None and isfinite(error.retryAfter):
             data["retryAfter"] = error.retryAfter

@@ -11,6 +11,10 @@ __all__ = ["addressText"]
 
 
 def addressText(address: object) -> str:
+    """
+    Write an address as C{HOST:PORT}, and one of IPv4 on a dual-stack socket
+    as what it is.
+    """
     host, port = getattr(address, "host", None), getattr(address, "port", 0)
     if host is None:
         if onion := getattr(address, "onion_uri", None):

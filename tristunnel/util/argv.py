@@ -56,6 +56,10 @@ def hideArguments(secrets: Iterable[str]) -> bool:
 
 
 def valuesOf(arguments: Sequence[str], *options: str) -> list[str]:
+    """
+    Find the values of options in a command line: C{--token VALUE} and
+    C{--token=VALUE}.
+    """
     return [
         following if word in options else word.partition("=")[2]
         for word, following in zip(arguments, [*arguments[1:], ""], strict=False)

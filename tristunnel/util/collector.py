@@ -14,6 +14,10 @@ youngest; a connection is a few dozens of them."""
 
 
 def tuneCollector() -> None:
+    """
+    Look for garbage less often than a short program needs it, and never again
+    among what was there at the start: modules, classes and code.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, 20, 20)

@@ -54,6 +54,9 @@ class Drain:
         return done
 
     def hurry(self) -> None:
+        """
+        Wait no longer.
+        """
         self._until = 0.0
 
     def _look(self, done: Deferred[None]) -> None:
@@ -85,6 +88,13 @@ def hurryOnSecondSignal(reactor: Any, hurry: Callable[[], None]) -> None:
 
 
 def exitWith(status: int) -> None:
+    """
+    Have the process end with C{status} once C{twistd} is done.
+
+    C{twistd} gives a service no say in its exit status; the last word before
+    the end is that of the exit functions.
+    """
+
     def leave() -> None:
         finishOutputs()
         os._exit(status)

@@ -107,6 +107,9 @@ def hostSaid(text: object) -> str:
 
 
 def hostAndPort(host: str, port: int) -> str:
+    """
+    Write a host and a port as a URI does: an IPv6 address in brackets.
+    """
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -125,6 +128,9 @@ def hostHeader(host: str, port: int, usual: int) -> str:
 
 
 def quoteURL(text: str) -> str:
+    """
+    Write a URL's path or query in ASCII, and what is quoted in it as it is.
+    """
     return quote(text, safe="/%:@!$&'()*+,;=?~[]|")
 
 

@@ -94,10 +94,17 @@ class LogFile:
         return True
 
     def turn(self) -> None:
+        """
+        Begin another file: the one that somebody has made room for, or else one
+        of our own.
+        """
         if not self.reopen():
             self.rotate()
 
     def rotate(self) -> None:
+        """
+        Put the file aside, and drop the oldest one.
+        """
         if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
             return
         try:

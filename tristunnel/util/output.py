@@ -79,7 +79,9 @@ class Output:
             self._await()
 
     def flush(self) -> None:
-        pass
+        """
+        Nothing is kept back.
+        """
 
     def finish(self, patience: float = PATIENCE) -> None:
         """
@@ -160,6 +162,9 @@ def outputOf(file: IO[str] | None) -> Output | None:
 
 
 def finishOutputs() -> None:
+    """
+    Wait a moment for what was written, as the program ends.
+    """
     for output in list(_outputs):
         output.finish()
     for file in (sys.__stdout__, sys.__stderr__):

@@ -35,6 +35,10 @@ _BRACKETS = re.compile(
 
 
 def withoutBrackets(description: str) -> str:
+    """
+    Write IPv6 addresses of an endpoint string as Twisted takes them: without
+    brackets, and with quoted colons.
+    """
     return _BRACKETS.sub(lambda found: found[1].replace(":", r"\:"), description)
 
 
