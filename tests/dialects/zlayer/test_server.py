@@ -422,7 +422,7 @@ class ReasonTests(SynchronousTestCase):
         """Others' words are marked as theirs, and are one line."""
         again = reasonIn("what [a] mess\n[no-code]", "reset", "the client says: ")
         self.assertEqual(again.code.name, "reset")
-        self.assertEqual(again.message, "the client says: what [a] mess?[no-code]")
+        self.assertEqual(again.message, "the client says: what [a] mess [no-code]")
         self.assertEqual(reasonIn("", "reset").message, TunnelError("reset").message)
 
 
