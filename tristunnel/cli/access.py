@@ -45,30 +45,17 @@ def addAccessCommands(commands: Any) -> None:
 
 
 class _ToSocket(HTTPConnection):
-    """
-    HTTP over a UNIX socket.
-    """
-
     def __init__(self, path: Path) -> None:
         super().__init__("localhost", timeout=_PATIENCE)
         self._path = path
 
     def connect(self) -> None:
-        """
-        Connect to the socket.
-        """
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(_PATIENCE)
         self.sock.connect(str(self._path))
 
 
 def _call(path: Path, method: str, **parameters: str) -> Any:
-    """
-    Ask a program.
-
-    @return: The result.
-    @raise TunnelError: If it refuses, or does not answer.
-    """
     call = {"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}
     connection = _ToSocket(path)
     try:
@@ -89,9 +76,7 @@ def _call(path: Path, method: str, **parameters: str) -> Any:
 
 
 def _sockets(options: Namespace) -> Iterator[Path]:
-    """
-    Find the programs that run. What one left behind that was killed, goes.
-    """
+    """Find the programs that run. What one left behind that was killed, goes."""
     directory = controlDirectory(Path(options.state_dir or defaultStateDirectory()))
     for path in sorted(directory.glob("*.sock")):
         with socket.socket(socket.AF_UNIX) as probe:
@@ -108,9 +93,6 @@ def _sockets(options: Namespace) -> Iterator[Path]:
 
 
 def _list(options: Namespace) -> None:
-    """
-    Print a line for each access, and one for each visitor below it.
-    """
     for path in _sockets(options):
         for entry in _call(path, "listSessions"):
             if options.json:
@@ -130,9 +112,6 @@ def _list(options: Namespace) -> None:
 
 
 def _end(options: Namespace) -> None:
-    """
-    End an access or a visitor.
-    """
     own = options.id.partition(".")[0]
     for path in _sockets(options):
         if path.stem == own:

@@ -81,11 +81,6 @@ class Options(ConnectOptionsMixin, CheckedOptions):
         self.stateDirectory = Path()
 
     def check(self) -> None:
-        """
-        Check everything that can be checked before the start.
-
-        @raise TunnelError: C{bad-option}.
-        """
         from twisted.internet import reactor
 
         self.exposed = exposedSecrets(self)
@@ -133,9 +128,6 @@ def makeService(options: Options) -> Service:
 
 
 def _make(reactor: Any, options: Options, log: Log) -> Service:
-    """
-    Put it together.
-    """
     useMonotonicTime(reactor)
     hideExposed(options.exposed)
     options.server.way.tell(options.server.where)
@@ -179,9 +171,7 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
 
 
 def _end(reactor: Any, reason: TunnelError) -> None:
-    """
-    End with an exit status that says how it went: 0 if its time is over.
-    """
+    """End with an exit status that says how it went: 0 if its time is over."""
     exitWith(0 if reason.code.name in ("expired", "closed") else 1)
     if reactor.running:
         reactor.stop()

@@ -177,9 +177,6 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
     def settingsIn(
         self, file: ConfigFile, told: Mapping[str, list[str]]
     ) -> dict[str, Setting]:
-        """
-        What a file says: of all clients, and of this one.
-        """
         keys = self.configKeys()
         inner = {k: key for k, key in keys.items() if k not in self.processWide}
         tables = file.table.get("client")
@@ -212,10 +209,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         return settings
 
     def settingsAround(self, settings: dict[str, Setting]) -> dict[str, Setting]:
-        """
-        What the environment says. Its secrets are for one server, and where
-        there are several, nobody knows for which one.
-        """
+        """Its secrets are for one server: of several, nobody knows which."""
         around = super().settingsAround(settings)
         if self.count > 1:
             around.pop("tunnel", None)
@@ -225,9 +219,6 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         return around
 
     def _client(self, section: int) -> Options:
-        """
-        Read the options of one of several clients.
-        """
         client = type(self)()
         client.parent = getattr(self, "parent", None)
         client.file, client.typed = self.file, self.typed
@@ -240,15 +231,9 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
 
     @property
     def isInner(self) -> bool:
-        """
-        Whether this is one client of a file that has tables of them.
-        """
         return bool(self.section)
 
     def derived(self) -> dict[str, Setting]:
-        """
-        What holds where nothing was said.
-        """
         variable = stateVariable()
         origin = f"environment {variable}" if variable else DEFAULT
         found = {"state-dir": Setting(str(self.stateDirectory), origin)}
@@ -257,9 +242,6 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         return found
 
     def shown(self) -> list[str]:
-        """
-        What holds, as lines of TOML.
-        """
         if self.each == [self]:
             lines = super().shown()
             for variable in (TOKEN_VARIABLE, CREDENTIALS_VARIABLE):
@@ -274,11 +256,6 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         return lines
 
     def openSecrets(self) -> list[str]:
-        """
-        Secrets of the file that others on this machine can read.
-
-        @return: The names of their options.
-        """
         own = super().openSecrets()
         inner = (each.openSecrets() for each in self.each if each is not self)
         return sorted({*own, *chain.from_iterable(inner)})
@@ -286,11 +263,6 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
     # Checking
 
     def check(self) -> None:
-        """
-        Check everything that can be checked before the start.
-
-        @raise TunnelError: C{bad-option}.
-        """
         from twisted.internet import reactor
 
         checkFormat(self["log-format"])
@@ -375,9 +347,6 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
             )
 
     def _token(self, environment: Mapping[str, str]) -> str:
-        """
-        Find our token; whoever types it is asked once.
-        """
         path = self["token-file"]
         if path != "-":
             return givenToken(path, environment)
@@ -386,9 +355,6 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         return self.typed[path]
 
     def _forward(self, reactor: Any, index: int, wanted: Any) -> Forward:
-        """
-        Make a forward.
-        """
         try:
             return forwardOf(reactor, wanted, self)
         except TunnelError as error:
@@ -399,9 +365,6 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
             raise TunnelError("bad-option", f"{place}: {error.message}") from None
 
     def _checkDialect(self, reactor: Any) -> None:
-        """
-        @raise TunnelError: C{bad-option}, if options do not go together.
-        """
         dialect = self["dialect"]
         if self["listen"]:
             self.localEndpoint = localEndpoint(reactor, self["listen"])
@@ -437,9 +400,6 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
             raise TunnelError("bad-option", f"--dialect {dialect} has no --private")
 
     def _checkForwards(self) -> None:
-        """
-        @raise TunnelError: C{bad-option}, for what a dialect cannot do.
-        """
         dialect = self["dialect"]
         for forward in self.forwards:
             if dialect not in ("framed", "zlayer") and forward.isUDP:
@@ -508,9 +468,6 @@ def makeService(options: Options) -> Service:
 def _make(
     reactor: Any, options: Options, log: Log, watch: ClientWatch | None
 ) -> Service:
-    """
-    Put the client together.
-    """
     useMonotonicTime(reactor)
     raiseDescriptorLimit()
     tuneCollector()
@@ -520,9 +477,6 @@ def _make(
         return CheckService(reactor, _Checks(reactor, options), sys.__stdout__)
 
     def ended() -> None:
-        """
-        End with an exit status that says so.
-        """
         exitWith(1)
         if reactor.running:
             reactor.stop()
@@ -540,10 +494,6 @@ def _make(
 
 
 class _Checks(Inquiry):
-    """
-    Looks at everything for each client.
-    """
-
     def __init__(self, reactor: Any, options: Options) -> None:
         super().__init__([])
         self._inquiries = [
@@ -559,7 +509,4 @@ class _Checks(Inquiry):
         ]
 
     async def run(self, told: Callable[[Finding], None]) -> bool:
-        """
-        Look at one after the other.
-        """
         return all([await inquiry.run(told) for inquiry in self._inquiries])

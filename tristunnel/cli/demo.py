@@ -43,16 +43,9 @@ service at <code>{service}</code>, which wrote this page.</p>
 
 
 class _Page(Resource):
-    """
-    The sample service's only page.
-    """
-
     isLeaf = True
 
     def render_GET(self, request: Request) -> bytes:
-        """
-        Tell the visitor where it has come.
-        """
         request.setHeader(b"content-type", b"text/html; charset=utf-8")
         public = request.getHeader(b"host") or b""
         here = request.getHost()
@@ -67,23 +60,12 @@ class _Page(Resource):
 
 
 class _DemoObserver(LoggingClientObserver):
-    """
-    Says where to look.
-    """
-
     def tunnelReady(self, address: str, target: str) -> None:
-        """
-        Print the address to open in a browser.
-        """
         page = address.replace("tcp://", "http://", 1) + "/"
         super().tunnelReady(page, target)
 
 
 class _Demo(MultiService):
-    """
-    The sample page and a client that offers it.
-    """
-
     def __init__(self, reactor: Any, server: TunnelServerService) -> None:
         super().__init__()
         self._reactor = reactor
@@ -91,9 +73,6 @@ class _Demo(MultiService):
         self._page: IListeningPort | None = None
 
     def startService(self) -> None:
-        """
-        Start once the server's port is open.
-        """
         super().startService()
         if self._server.listening:
             # Twisted's own Site would log requests, dated by the reactor's clock:
@@ -106,9 +85,6 @@ class _Demo(MultiService):
             opening.addCallback(self._offer)
 
     def _offer(self, page: IListeningPort) -> None:
-        """
-        Connect a client for the page.
-        """
         self._page = page
         at: Any = page.getHost()
         service = at.port
@@ -135,9 +111,6 @@ class _Demo(MultiService):
         client.setServiceParent(self)
 
     def stopService(self) -> Any:
-        """
-        Stop the client, then the page.
-        """
         stopping = super().stopService()
         if self._page is not None:
             page, self._page = self._page, None

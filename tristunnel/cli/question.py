@@ -118,9 +118,6 @@ class Question:
 
 
 def _checkSocket(path: str) -> None:
-    """
-    @raise TunnelError: If a socket is not there, or is not for us.
-    """
     if not path:
         return
     try:
@@ -158,11 +155,6 @@ async def lookAt(reactor: Any, question: Question) -> list[dict[str, Any]]:
 async def _ask(
     reactor: Any, question: Question, where: str, target: Target
 ) -> dict[str, Any]:
-    """
-    Ask one program.
-
-    @raise TunnelError: If it does not answer.
-    """
     from tristunnel.rpc.caller import CallFailed, ask
     from tristunnel.rpc.pending import RemoteError
 
@@ -194,9 +186,6 @@ async def _ask(
 def _notAnswered(
     question: Question, where: str, status: int, message: str
 ) -> TunnelError:
-    """
-    Say why there is no answer, and what to do.
-    """
     if status == 401:
         cure = "give --token-file FILE"
         if not question.isNamed:

@@ -226,19 +226,12 @@ class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
         self["port"].append(description)
 
     def settingsAround(self, settings: dict[str, Setting]) -> dict[str, Setting]:
-        """
-        What the environment says: a platform gives the port to listen at to its
-        programs.
-        """
         around = super().settingsAround(settings)
         if os.environ.get("PORT") and not (self.told.keys() & {"demo", "port"}):
             around["port"] = Setting([_defaultPort()], "environment PORT")
         return around
 
     def derived(self) -> dict[str, Setting]:
-        """
-        What holds where nothing was said.
-        """
         variable = stateVariable()
         origin = f"environment {variable}" if variable else DEFAULT
         return {
@@ -248,11 +241,6 @@ class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
         }
 
     def check(self) -> None:
-        """
-        Check everything that can be checked before the start.
-
-        @raise TunnelError: C{bad-option}.
-        """
         from twisted.internet import reactor
 
         for option in ("grace", "handshake-timeout", "lease"):
@@ -361,12 +349,7 @@ class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
 
 
 def _checkInterface(interface: str) -> None:
-    """
-    Find out now, and not with the first tunnel, whether visitors' ports can be
-    opened there.
-
-    @raise TunnelError: C{bad-option}.
-    """
+    """Find out now, not with the first tunnel, if ports can be opened there."""
     if not interface:
         return
     family = socket.AF_INET6 if ":" in interface else socket.AF_INET
@@ -385,12 +368,7 @@ def _checkInterface(interface: str) -> None:
 
 
 def _defaultPort() -> str:
-    """
-    Where to listen if nobody says: at the port that a platform gives to its
-    programs in the environment, or at our own.
-
-    @raise TunnelError: C{bad-option}.
-    """
+    """The port that a platform gives to its programs, or our own."""
     port = os.environ.get("PORT", "")
     if not port:
         return "tcp:9000"
@@ -423,9 +401,6 @@ def makeService(options: Options) -> Service:
 
 
 def _make(reactor: Any, options: Options, log: Log) -> Service:
-    """
-    Put the server together.
-    """
     useMonotonicTime(reactor)
     raiseDescriptorLimit()
     tuneCollector()
@@ -597,9 +572,6 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
 
 
 def _node(reactor: Any, options: ServerOptions, spec: NodeSpec) -> NodeTunnel:
-    """
-    Make a tunnel with another server.
-    """
     directory = options.stateDirectory / "nodes"
     forward = "" if spec.forward is None else spec.forward.spec
 
@@ -614,9 +586,6 @@ def _node(reactor: Any, options: ServerOptions, spec: NodeSpec) -> NodeTunnel:
 
 
 def _check(reactor: Any, options: Options) -> Service:
-    """
-    Look at everything instead of serving.
-    """
     interface = options["interface"]
     shown = (
         ("--certificate", options.certificate),
@@ -644,18 +613,12 @@ def _check(reactor: Any, options: Options) -> Service:
 
 
 def _cannotStart(reactor: Any, reason: TunnelError) -> None:
-    """
-    End with one line and an exit status that says so.
-    """
     _log.critical("Cannot start: {reason}", reason=reason)
     exitWith(1)
     reactor.callWhenRunning(reactor.stop)
 
 
 def _warnIfSlow() -> None:
-    """
-    Say so if WebSocket frames are unmasked byte by byte.
-    """
     if not USES_NVX:
         _log.warn(
             "autobahn runs without its C code: WebSockets will be slow; install its"
@@ -664,9 +627,6 @@ def _warnIfSlow() -> None:
 
 
 def _announce(options: Options, server: TunnelServerService) -> None:
-    """
-    Say what an operator must know from the start.
-    """
     for port in options.serverPorts:
         if port.fingerprint and port.description in server.numbers:
             _log.info(

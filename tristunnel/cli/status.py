@@ -77,11 +77,6 @@ def _lines(
     height: int | None = None,
     hints: Sequence[str] = (),
 ) -> list[str]:
-    """
-    Draw all programs, below each other.
-
-    @param width: Columns; 0 for as many as it takes.
-    """
     from tristunnel.screen.draw import drawPage, natural
 
     lines: list[str] = []
@@ -137,9 +132,6 @@ def tunnelNamed(found: Sequence[Mapping[str, Any]], name: str) -> str:
 
 
 def _run(options: Namespace) -> None:
-    """
-    Ask, and print.
-    """
     from twisted.internet import reactor
     from twisted.internet.task import react
 
@@ -165,9 +157,6 @@ def _run(options: Namespace) -> None:
 
 
 def _show(found: Sequence[Mapping[str, Any]], options: Namespace) -> None:
-    """
-    Print what was found.
-    """
     from tristunnel.screen.draw import Pen
 
     out = sys.stdout
@@ -191,11 +180,6 @@ def _show(found: Sequence[Mapping[str, Any]], options: Namespace) -> None:
 
 
 async def _watch(reactor: Any, question: Question, options: Namespace) -> None:
-    """
-    Show it again and again.
-
-    @raise TunnelError: If the first look finds nothing.
-    """
     from twisted.internet.task import deferLater
 
     from tristunnel.screen.draw import Pen

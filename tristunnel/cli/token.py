@@ -34,10 +34,6 @@ _T = TypeVar("_T")
 
 
 def _asType(read: Callable[[str], _T]) -> Callable[[str], _T]:
-    """
-    Make a reader of ours one of C{argparse}'s.
-    """
-
     def argument(text: str) -> _T:
         try:
             return read(text)
@@ -48,18 +44,12 @@ def _asType(read: Callable[[str], _T]) -> Callable[[str], _T]:
 
 
 def _count(text: str) -> int:
-    """
-    Read a number of things.
-    """
     if not (text.isascii() and text.isdecimal()) or int(text) > 10**9:
         raise TunnelError("bad-option", f"{text[:40]!r} is no whole number from 0 up")
     return int(text)
 
 
 def _words(text: str) -> list[str]:
-    """
-    Read words with commas between.
-    """
     words = [word.strip() for word in text.split(",")]
     if not all(words):
         raise TunnelError("bad-option", f"{text[:40]!r}: a word is missing")
@@ -67,9 +57,6 @@ def _words(text: str) -> list[str]:
 
 
 def _rights(text: str) -> list[str]:
-    """
-    Read what may be done.
-    """
     words = _words(text)
     for word in words:
         if word not in RIGHTS:
@@ -82,16 +69,11 @@ def _rights(text: str) -> list[str]:
 
 
 def _networks(text: str) -> tuple[Any, ...]:
-    """
-    Read networks with commas between.
-    """
     return parseNetworks(_words(text))
 
 
 def _seconds(text: str) -> float:
-    """
-    Read a duration; a number alone is seconds, as for the server's options.
-    """
+    """A number alone is seconds, as for the server's options."""
     if text.isascii() and text.isdecimal():
         text += "s"
     seconds = parseDuration(text)
@@ -101,11 +83,7 @@ def _seconds(text: str) -> float:
 
 
 def _end(text: str) -> float:
-    """
-    Read when a token expires: after a while, or at a time.
-
-    @return: Seconds since the epoch.
-    """
+    """Read when a token expires, in seconds since the epoch."""
     try:
         moment = parseTime(text)
     except ValueError:
@@ -195,9 +173,6 @@ def addTokenCommands(commands: Any) -> None:
 
 
 def _addPolicy(parser: Any) -> None:
-    """
-    Add what is asked of the visitors of each of the token's tunnels.
-    """
     add = parser.add_argument_group(
         "what is asked of visitors",
         "Of each tunnel's visitors, in addition to what the server and the client"
@@ -238,9 +213,6 @@ def _addPolicy(parser: Any) -> None:
 
 
 def _policyOf(options: Namespace) -> VisitorPolicy:
-    """
-    What the command line asks of visitors.
-    """
     return VisitorPolicy(
         options.allow,
         options.deny,
@@ -254,9 +226,6 @@ def _policyOf(options: Namespace) -> VisitorPolicy:
 
 
 def _addFile(parser: Any) -> None:
-    """
-    Add the option that all actions have.
-    """
     parser.add_argument(
         "--file",
         metavar="FILE",
@@ -265,16 +234,10 @@ def _addFile(parser: Any) -> None:
 
 
 def _store(options: Namespace) -> TokenStore:
-    """
-    The file that is meant.
-    """
     return TokenStore(options.file or defaultTokenFile())
 
 
 def _create(options: Namespace) -> None:
-    """
-    Make a token.
-    """
     protocols = options.protocols
     permissions = Permissions(
         ports=options.ports,
@@ -297,17 +260,11 @@ def _create(options: Namespace) -> None:
 
 
 def _problems(tokens: TokenList) -> None:
-    """
-    Say which lines are broken.
-    """
     for problem in tokens.problems:
         print(f"line {problem.line}: {problem.reason}", file=sys.stderr)
 
 
 def _list(options: Namespace) -> None:
-    """
-    Print a line for each token.
-    """
     tokens = _store(options).read()
     _problems(tokens)
     if options.json:
@@ -324,9 +281,6 @@ def _list(options: Namespace) -> None:
 
 
 def _show(options: Namespace) -> None:
-    """
-    Print all that is known of a token.
-    """
     tokens = _store(options).read()
     _problems(tokens)
     token = tokens.byName.get(options.name)
@@ -339,9 +293,6 @@ def _show(options: Namespace) -> None:
 
 
 def _revoke(options: Namespace) -> None:
-    """
-    Revoke a token.
-    """
     token = _store(options).revoke(options.name)
     assert token.revoked is not None
     print(f"The token of {token.name} is revoked since {formatTime(token.revoked)}")

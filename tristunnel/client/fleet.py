@@ -23,7 +23,7 @@ from tristunnel.model.observer import ClientObserver
 __all__ = ["Clients", "Member"]
 
 _OF_FORWARDS = {"forward", "private", "to", *keysOf(PolicyOptionsMixin)}
-"""ClientOptions that are about what is offered, and not about the server."""
+"""Options that are about what is offered, and not about the server."""
 
 _AT_ONCE = {"grace", "state-dir"}
 _IDENTITY = {"credentials", "credentials-file", "token-file"}

@@ -101,9 +101,6 @@ def parseConfig(shown: str, path: str, data: bytes, private: bool = True) -> Con
 
 
 def _syntaxError(shown: str, text: str, words: str) -> TunnelError:
-    """
-    Say in our words where C{tomllib} found something wrong.
-    """
     place = _PLACE.search(words)
     if place is None:
         return TunnelError("bad-option", f"{shown}:1: it is not TOML: {words[:200]}")

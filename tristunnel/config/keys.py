@@ -122,9 +122,6 @@ def valuesIn(
 
 
 def _instead(name: str, known: Iterable[str]) -> str:
-    """
-    Suggest what was perhaps meant.
-    """
     if name in COMMANDS:
         return f"; --{name} is for the command line"
     close = difflib.get_close_matches(
@@ -136,9 +133,6 @@ def _instead(name: str, known: Iterable[str]) -> str:
 
 
 def _check(file: ConfigFile, where: Path, key: Key, value: object) -> None:
-    """
-    Check a value.
-    """
     if not key.many:
         if not _isA(key.kind, value):
             raise file.wrong(
@@ -159,9 +153,7 @@ def _check(file: ConfigFile, where: Path, key: Key, value: object) -> None:
 
 
 def _isA(kind: str, value: object) -> bool:
-    """
-    Whether a value is of a kind; TOML's C{true} is no number, as it is Python's.
-    """
+    """TOML's C{true} is no number, as it is Python's."""
     if kind == FLAG:
         return isinstance(value, bool)
     if kind == TEXT:
@@ -175,9 +167,7 @@ def _isA(kind: str, value: object) -> bool:
 
 
 def _cure(name: str, kind: str, value: object) -> str:
-    """
-    Show what to write, where the value is only written in another way.
-    """
+    """Show what to write, where the value is only written in another way."""
     if kind == TEXT and isinstance(value, int | float) and value not in (True, False):
         return f"; write {name} = {tomlText(str(value))}"
     text = value.strip().lower() if isinstance(value, str) else ""
@@ -191,9 +181,7 @@ def _cure(name: str, kind: str, value: object) -> str:
 
 
 def _written(key: Key, value: object) -> str:
-    """
-    A value as an element of an array, for an example; nothing that is secret.
-    """
+    """A value as an element of an array, for an example; nothing that is secret."""
     if not isinstance(value, str | int):
         return '"..."'
     return tomlText(str(redacted(key.name, str(value)))[:60])

@@ -49,11 +49,6 @@ class CheckedOptions(usage.Options):
         self.longOpt = [*self.longOpt, *self.longOpt]
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """
-        Read the command line.
-
-        @raise usage.UsageError: If anything is wrong.
-        """
         outer = getattr(self, "parent", None) or {}
         foreground = outer.get("nodaemon") or outer.get("debug")
         if foreground and not _namesPidFile(sys.argv):
@@ -67,9 +62,6 @@ class CheckedOptions(usage.Options):
             raise usage.UsageError(self._noOption(unknown[1])) from None
 
     def _noOption(self, told: str) -> str:
-        """
-        Say that there is no such option, and which ones there are instead.
-        """
         known = sorted({f"--{name.rstrip('=')}" for name in self.longOpt})
         close = [name for name in known if name.startswith(told)]
         close = close or difflib.get_close_matches(told, known, 1, 0.8)
@@ -77,9 +69,6 @@ class CheckedOptions(usage.Options):
         return f"there is no option {told}{instead}"
 
     def postOptions(self) -> None:
-        """
-        Check everything that can be checked before the start.
-        """
         try:
             self.check()
         except TunnelError as error:
@@ -94,10 +83,7 @@ class CheckedOptions(usage.Options):
 
 
 def _namesPidFile(arguments: Sequence[str]) -> bool:
-    """
-    Whether a command line of C{twistd} says where the pid file is; C{twistd}'s
-    own options can be abbreviated.
-    """
+    """C{twistd}'s own options can be abbreviated."""
     words = (word.partition("=")[0] for word in arguments)
     return any(word[:5] == "--pid" and "--pidfile".startswith(word) for word in words)
 
@@ -149,11 +135,6 @@ class ConfiguredOptions(CheckedOptions):
     # Reading
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """
-        Read the command line, and what is said elsewhere.
-
-        @raise usage.UsageError: If anything is wrong.
-        """
         self.arguments = list(sys.argv[1:] if options is None else options)
         told = self._told()
         if told is not None and not (COMMANDS - {"config", "print-config"}) & set(told):
@@ -186,12 +167,7 @@ class ConfiguredOptions(CheckedOptions):
         return fresh
 
     def _told(self) -> dict[str, list[str]] | None:
-        """
-        Find out what the command line says.
-
-        @return: The values of each option there; C{None} if it cannot be read,
-            which Twisted will explain.
-        """
+        """What the command line says; C{None} leaves it to Twisted to complain."""
         try:
             pairs, _ = getopt.getopt(self.arguments, self.shortOpt, self.longOpt)
         except getopt.error:
@@ -203,9 +179,6 @@ class ConfiguredOptions(CheckedOptions):
         return told
 
     def _takeUp(self, told: Mapping[str, list[str]]) -> None:
-        """
-        Take what is said elsewhere than on the command line.
-        """
         if self.file is None and "config" in told:
             self.file = readConfig(told["config"][-1], self._path)
         settings = {} if self.file is None else self.settingsIn(self.file, told)
@@ -250,9 +223,6 @@ class ConfiguredOptions(CheckedOptions):
         }
 
     def _set(self, key: Key, setting: Setting) -> None:
-        """
-        Put a setting in force.
-        """
         if not key.many:
             if key.kind == FLAG:
                 self[key.name] = int(setting.value)
@@ -275,9 +245,6 @@ class ConfiguredOptions(CheckedOptions):
     # Checking
 
     def postOptions(self) -> None:
-        """
-        Check everything, and show it if that was asked for.
-        """
         try:
             self.check()
         except TunnelError as error:
@@ -311,9 +278,7 @@ class ConfiguredOptions(CheckedOptions):
 
     @property
     def isInner(self) -> bool:
-        """
-        Whether these are a part of others, which show everything.
-        """
+        """Whether these are a part of others, which show everything."""
         return False
 
     def openSecrets(self) -> list[str]:
@@ -341,9 +306,7 @@ class ConfiguredOptions(CheckedOptions):
     # Showing
 
     def derived(self) -> dict[str, Setting]:
-        """
-        What holds where nothing was said, as far as that is no constant.
-        """
+        """What holds where nothing was said, as far as that is no constant."""
         return {}
 
     def inForce(self) -> dict[str, Setting]:
@@ -357,30 +320,21 @@ class ConfiguredOptions(CheckedOptions):
         return {**defaults, **self.derived(), **self.settings}
 
     def shown(self) -> list[str]:
-        """
-        What holds, as lines of TOML.
-        """
+        """What holds, as lines of TOML."""
         return shownSettings(self.inForce())
 
 
 def _at(place: str, message: str) -> TunnelError:
-    """
-    A mistake, with its place in front.
-    """
     return TunnelError("bad-option", f"{place}: {message}")
 
 
 def _text(value: object) -> str:
-    """
-    A value as it would be written on a command line.
-    """
+    """A value as it would be written on a command line."""
     return repr(value) if isinstance(value, float) else str(value)
 
 
 def _typed(key: Key, values: Sequence[str]) -> Any:
-    """
-    What a command line says of an option, as a file would.
-    """
+    """What a command line says of an option, as a file would."""
     if key.many:
         return list(values)
     if key.kind == FLAG:

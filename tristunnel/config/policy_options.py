@@ -44,9 +44,6 @@ class PolicyOptionsMixin:
 
 
 def _add(options: Any, name: str, network: str) -> None:
-    """
-    Collect an option that may be given several times.
-    """
     options[name] = [*options.get(name, []), network]
 
 

@@ -40,10 +40,6 @@ def linesOf(text: str) -> dict[Path, int]:
 
 
 class _Reading:
-    """
-    One text, and how far it was read.
-    """
-
     def __init__(self, text: str) -> None:
         self.lines: dict[Path, int] = {}
         self._text = text
@@ -54,9 +50,6 @@ class _Reading:
         self._arrays: dict[Path, int] = {}
 
     def document(self) -> None:
-        """
-        Read all of it.
-        """
         table: Path = ()
         self._skip(_GAP)
         while self._at < len(self._text):
@@ -67,34 +60,21 @@ class _Reading:
             self._skip(_GAP)
 
     def _looksAt(self, beginning: str) -> bool:
-        """
-        Whether that is next.
-        """
         return self._text.startswith(beginning, self._at)
 
     def _skip(self, pattern: re.Pattern[str]) -> str:
-        """
-        Go past what matches.
-
-        @return: It.
-        """
         match = pattern.match(self._text, self._at)
         assert match is not None, "tomllib takes nothing else"
         self._at = match.end()
         return match[0]
 
     def _note(self, path: Path) -> None:
-        """
-        A part of the document begins here, unless it was begun before.
-        """
+        """A part of the document begins here, unless it was begun before."""
         self._line += self._text.count("\n", self._lineAt, self._at)
         self._lineAt = self._at
         self.lines.setdefault(path, self._line)
 
     def _key(self) -> list[str]:
-        """
-        Read a key, which may have dots.
-        """
         parts: list[str] = []
         while True:
             self._skip(_BLANK)
@@ -111,11 +91,6 @@ class _Reading:
             self._at += 1
 
     def _header(self) -> Path:
-        """
-        Read C{[table]} or C{[[table]]}.
-
-        @return: The path of what follows.
-        """
         isArray = self._looksAt("[[")
         brackets = 2 if isArray else 1
         start = self._at
@@ -137,9 +112,6 @@ class _Reading:
         return path
 
     def _pair(self, table: Path) -> None:
-        """
-        Read C{key = value}.
-        """
         start = self._at
         parts = self._key()
         end, self._at = self._at, start
@@ -152,9 +124,6 @@ class _Reading:
         self._value(path)
 
     def _value(self, path: Path) -> None:
-        """
-        Read a value.
-        """
         if self._looksAt("["):
             self._array(path)
         elif self._looksAt("{"):
@@ -171,9 +140,6 @@ class _Reading:
             self._skip(_SCALAR)
 
     def _array(self, path: Path) -> None:
-        """
-        Read C{[value, value]}.
-        """
         index = 0
         self._at += 1
         self._skip(_GAP)
@@ -189,9 +155,6 @@ class _Reading:
         self._at += 1
 
     def _inline(self, path: Path) -> None:
-        """
-        Read C{{key = value}}; newer TOML lets it go over several lines.
-        """
         self._at += 1
         self._skip(_GAP)
         while not self._looksAt("}"):

@@ -48,9 +48,6 @@ class Reload:
         return self._lock.run(Deferred.fromCoroutine, self._reload())
 
     async def _reload(self) -> dict[str, object]:
-        """
-        Do it, while nobody else does.
-        """
         old = self._options
         try:
             new = old.again()
@@ -77,8 +74,5 @@ class Reload:
         self.reload().addErrback(self._failed)
 
     def _failed(self, failure: Any) -> None:
-        """
-        What is wrong with a file was told.
-        """
         if not failure.check(TunnelError):
             self._log.failure("The configuration was not loaded again", failure)

@@ -23,9 +23,6 @@ def shownSettings(settings: Mapping[str, Setting]) -> list[str]:
 
 
 def _line(name: str, setting: Setting) -> str:
-    """
-    Write one of them.
-    """
     if setting.value is None:
         return f"# {name} is not set  # {printable(setting.origin)}"
     value = redacted(name, setting.value)

@@ -102,17 +102,11 @@ class WatchedClient(MultiService):
             each.setServiceParent(self)
 
     def stopService(self) -> Deferred[None]:
-        """
-        Stop the client, then the others.
-        """
         self.running = False
         self._status.stopping()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        """
-        Stop in order.
-        """
         try:
             await maybeDeferred(self._client.stopService)
         finally:
@@ -121,21 +115,13 @@ class WatchedClient(MultiService):
 
 
 class _LastWords(Service):
-    """
-    Says on the terminal, once that is as it was, what is worth to be kept.
-
-    @param status: What the client did.
-    @param log: What had no room on the screen.
-    """
+    """Says on the terminal, once that is as it was, what is worth to be kept."""
 
     def __init__(self, status: ProcessStatus, log: ScreenLog) -> None:
         self._status = status
         self._log = log
 
     def stopService(self) -> None:
-        """
-        Say it.
-        """
         self._log.stop()
         out, err = outputOf(sys.__stdout__), outputOf(sys.__stderr__)
         farewell(self._status.describe(1), self._log, out, err)
@@ -244,16 +230,10 @@ class ClientWatch:
         return together
 
     def _page(self) -> Page:
-        """
-        What the screen shows.
-        """
         status = self.status
         hint = "Ctrl-C again: at once" if status.isStopping else "Ctrl-C stops"
         code = ("q QR code",) if self._codes() else ()
         return clientPage(status.describe(_EVENTS), (hint, *code))
 
     def _codes(self) -> list[str]:
-        """
-        Addresses for a phone.
-        """
         return qrTargets({"tunnels": self.status.tunnels()})

@@ -29,9 +29,7 @@ _FEWEST_EVENTS = 4
 
 @dataclass(frozen=True)
 class _Signs:
-    """
-    What stands for what: not by colour alone.
-    """
+    """What stands for what: not by colour alone."""
 
     marks: Mapping[str, str]
     more: str
@@ -154,9 +152,6 @@ def drawPage(pen: Pen, page: Page, width: int, height: int | None = None) -> lis
 
 
 def _title(page: Page, width: int) -> RenderableType:
-    """
-    The first line: what this is, and what can be done.
-    """
     title = Text(page.title, "bold")
     for count in range(len(page.hints), 0, -1):
         hints = Text("   ".join(page.hints[:count]), "dim")
@@ -167,24 +162,15 @@ def _title(page: Page, width: int) -> RenderableType:
 
 
 def _factNames(page: Page) -> int:
-    """
-    Columns that the names of the facts take.
-    """
     return max((cell_len(fact.name) for fact in page.facts), default=0)
 
 
 def _facts(pen: Pen, page: Page, width: int) -> list[RenderableType]:
-    """
-    A line for each fact.
-    """
     names = _factNames(page)
     return [line for fact in page.facts for line in _fact(pen, fact, names, width)]
 
 
 def _fact(pen: Pen, fact: Fact, names: int, width: int) -> list[RenderableType]:
-    """
-    One fact, with its rates drawn where there is room.
-    """
     colour = _COLOURS[fact.mood]
     mark = "" if fact.mood == PLAIN else f"{pen.signs.marks[fact.mood]} "
     indent = names + _GAP + len(mark)
@@ -203,9 +189,7 @@ def _fact(pen: Pen, fact: Fact, names: int, width: int) -> list[RenderableType]:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """
-    Break a text into a few lines: its cure is at its end.
-    """
+    """Break a text into a few lines: its cure is at its end."""
     lines = wrap(
         text,
         max(_NARROWEST, width),
@@ -217,9 +201,6 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _widths(table: Table) -> list[int]:
-    """
-    Columns that the cells of a table take.
-    """
     heads = [table.title, *table.columns[1:]]
     return [
         max(cell_len(each) for each in (head, *(cells[i] for _, cells in table.rows)))
@@ -228,10 +209,6 @@ def _widths(table: Table) -> list[int]:
 
 
 def _table(pen: Pen, table: Table, width: int, most: int) -> list[RenderableType]:
-    """
-    A table of at most so many rows, in which the last says how many more there
-    are.
-    """
     if not table.rows:
         return [Text(table.title, "bold"), Text(f"  {table.empty}", "dim")]
     widths = _widths(table)
@@ -270,12 +247,6 @@ def _row(
     mark: tuple[str, str],
     style: str,
 ) -> RenderableType:
-    """
-    A row, or the heads.
-
-    @param mark: What is in front, and its colour; the heads have none.
-    @param style: Of the row; the title is bold.
-    """
     row = Text()
     row.append(*mark)
     first = widths[0] + 2 - cell_len(mark[0])
@@ -293,9 +264,6 @@ def _row(
 
 
 def _total(widths: Sequence[int]) -> int:
-    """
-    Columns that a table takes.
-    """
     return 2 + sum(widths) + _GAP * (len(widths) - 1)
 
 
@@ -327,9 +295,6 @@ def _events(
 
 
 def _event(event: EventLine, width: int) -> list[RenderableType]:
-    """
-    The lines of one event.
-    """
     before, colour = f"{event.time}  ", _COLOURS[event.mood]
     texts = [event.text]
     if event.mood != PLAIN:

@@ -171,11 +171,6 @@ def clientPage(status: Mapping[str, Any], hints: Sequence[str] = ()) -> Page:
 
 
 def _state(server: Mapping[str, Any]) -> tuple[str, str]:
-    """
-    What a client is at.
-
-    @return: A mood and words.
-    """
     state = server["state"]
     word, mood = _STATES.get(state, (printable(str(state)), PLAIN))
     reason = printable(server["reason"])
@@ -190,17 +185,11 @@ def _state(server: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _trip(server: Mapping[str, Any], before: str = "") -> str:
-    """
-    The round trip.
-    """
     trip = server["roundTrip"]
     return "" if trip is None else f"{before}{trip * 1000:.1f} ms"
 
 
 def _server(server: Mapping[str, Any]) -> str:
-    """
-    The server, and how it is spoken to if that is not as usual.
-    """
     where = printable(server["server"])
     dialect = server["dialect"]
     dialect = _DIALECTS.get(dialect, printable(dialect))
@@ -208,9 +197,6 @@ def _server(server: Mapping[str, Any]) -> str:
 
 
 def _visitors(status: Mapping[str, Any]) -> str:
-    """
-    How many visitors there are.
-    """
     parts = [
         f"{count(status['visitors'])} now",
         f"{count(status['visitorsTotal'])} in all",
@@ -221,12 +207,7 @@ def _visitors(status: Mapping[str, Any]) -> str:
 
 
 def _traffic(status: Mapping[str, Any], fro: str, to: str) -> list[Fact]:
-    """
-    What passes.
-
-    @param fro: The word for the way from the visitors.
-    @param to: The word for the way to them.
-    """
+    """C{fro} and C{to} are the words for the ways from and to the visitors."""
     now = f"{rate(status['rateIn'])} {fro}, {rate(status['rateOut'])} {to}"
     total = f"{amount(status['bytesIn'])} {fro}, {amount(status['bytesOut'])} {to}"
     rates = [one + other for one, other in status.get("rates", ())]
@@ -234,9 +215,6 @@ def _traffic(status: Mapping[str, Any], fro: str, to: str) -> list[Fact]:
 
 
 def _event(event: Mapping[str, Any]) -> EventLine:
-    """
-    An event, and how often it came.
-    """
     clock = datetime.fromtimestamp(event["time"]).strftime("%H:%M:%S")
     text = printable(event["text"])
     if event["count"] > 1:
@@ -304,9 +282,6 @@ def serverPage(status: Mapping[str, Any], hints: Sequence[str] = ()) -> Page:
 
 
 def _owner(tunnel: Mapping[str, Any]) -> str:
-    """
-    Whose tunnel it is.
-    """
     origin = printable(str(tunnel["from"]))
     owner = printable(str(tunnel["owner"])) or "somebody"
     return f"{owner} at {origin}" if origin else f"{owner}, not here"

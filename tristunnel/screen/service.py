@@ -72,16 +72,10 @@ class Screen(Service):
         self._changed = True
 
     def startService(self) -> None:
-        """
-        Take the terminal, once everything else has begun.
-        """
         super().startService()
         self._reactor.callWhenRunning(self._begin)
 
     def _begin(self) -> None:
-        """
-        Take the terminal.
-        """
         if not self.running:
             return
         # Whatever else ends this process, the terminal is put back.
@@ -92,9 +86,6 @@ class Screen(Service):
         self._ticking.start(INTERVAL)
 
     def stopService(self) -> Deferred[None] | None:
-        """
-        Put the terminal back.
-        """
         super().stopService()
         if self._ticking.running:
             self._ticking.stop()
@@ -108,9 +99,6 @@ class Screen(Service):
     # Drawing
 
     def _tick(self) -> None:
-        """
-        Draw, if there is anything new, or enough time has passed.
-        """
         terminal = self._terminal
         if not terminal.entered:
             # It was stopped for a while, and may be in the background.
@@ -127,9 +115,6 @@ class Screen(Service):
             self._changed, self._drawn = False, now
 
     def _picture(self, width: int, height: int) -> Sequence[str]:
-        """
-        Draw what there is, or a code.
-        """
         if self._code is not None:
             codes = self._codes()
             if codes:
@@ -140,9 +125,6 @@ class Screen(Service):
     def _codePicture(
         self, codes: Sequence[str], index: int, width: int, height: int
     ) -> list[str]:
-        """
-        Draw a code.
-        """
         pen = self._pen
         address = codes[index]
         more = f"{index + 1} of {len(codes)}, q for the next, " if codes[1:] else ""
@@ -157,9 +139,6 @@ class Screen(Service):
     # Keys and signals
 
     def _keys(self, text: str) -> None:
-        """
-        Somebody pressed keys.
-        """
         if text in ("q", "Q"):
             self._code = 0 if self._code is None else self._code + 1
         else:
@@ -171,31 +150,20 @@ class Screen(Service):
             self._reactor.callLater(0, self._drawNow)
 
     def _drawNow(self) -> None:
-        """
-        A key is answered at once.
-        """
         if self._ticking.running and self._terminal.entered:
             self._tick()
 
     def _gone(self) -> None:
-        """
-        The terminal is gone, and whoever watched: end, as programs in a
-        terminal do.
-        """
+        """End with the terminal, as programs in one do."""
         if self._reactor.running:
             self._reactor.stop()
 
     def _signalled(self, number: int, frame: object) -> None:
-        """
-        Stop for a while, or for ever, as the signal says, with the terminal as
-        it was.
-        """
+        """Stop for a while, or for ever, as the signal says."""
         self._reactor.callFromThread(self._obey, number)
 
     def _obey(self, number: int) -> None:
-        """
-        Do what the signal does to programs without a screen.
-        """
+        """Do what the signal does to programs without a screen."""
         self._terminal.leave()
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)

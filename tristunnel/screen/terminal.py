@@ -186,11 +186,7 @@ class Terminal:
         return True
 
     def _send(self) -> bool:
-        """
-        Send what the terminal takes.
-
-        @return: Whether it took anything.
-        """
+        """Send what the terminal takes; say whether it took anything."""
         try:
             sent = os.write(self._fd, self._rest)
         except (BlockingIOError, InterruptedError):
@@ -204,21 +200,12 @@ class Terminal:
     # IReadDescriptor
 
     def fileno(self) -> int:
-        """
-        The descriptor.
-        """
         return self._fd
 
     def logPrefix(self) -> str:
-        """
-        Its name in the log.
-        """
         return "terminal"
 
     def doRead(self) -> None:
-        """
-        Keys were pressed, or the terminal is gone.
-        """
         try:
             heard = os.read(self._fd, 1024)
         except (BlockingIOError, InterruptedError):
@@ -231,15 +218,9 @@ class Terminal:
             self._lost()
 
     def connectionLost(self, reason: Failure) -> None:
-        """
-        The reactor found that the terminal is gone.
-        """
         self._lost()
 
     def _lost(self) -> None:
-        """
-        There is nobody left to draw for.
-        """
         if self._reactor is not None:
             self._reactor.removeReader(self)
         if self.entered:

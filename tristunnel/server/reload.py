@@ -47,7 +47,7 @@ RESTART = frozenset(
         "websocket-path",
     )
 )
-"""ServerOptions that only a restart puts in force."""
+"""Options that only a restart puts in force."""
 
 _POLICY = frozenset(keysOf(PolicyOptionsMixin))
 _TLS = frozenset(("certificate", "private-key", "client-ca", "client-crl"))

@@ -100,13 +100,6 @@ def parseFingerprint(text: str) -> bytes:
 
 
 def _generalName(name: str) -> x509.GeneralName:
-    """
-    Turn what a person calls a machine into what a certificate calls it.
-
-    @param name: A host name or an IP address.
-    @return: The certificate's name.
-    @raise TunnelError: C{bad-option}, when it is neither.
-    """
     host = parseHost(name)
     if host is None:
         raise TunnelError(
@@ -118,13 +111,6 @@ def _generalName(name: str) -> x509.GeneralName:
 
 
 def _make(hostnames: Sequence[str]) -> bytes:
-    """
-    Make a private key and a certificate for it that it signed itself.
-
-    @param hostnames: At least one name or IP address.
-    @return: Both, as PEM.
-    @raise TunnelError: C{bad-option}, when a name cannot be in a certificate.
-    """
     names = list(dict.fromkeys(_generalName(name) for name in hostnames))
     if not names:
         raise TunnelError(
@@ -159,13 +145,7 @@ def _make(hostnames: Sequence[str]) -> bytes:
 
 
 def _writeNew(path: Path, data: bytes) -> None:
-    """
-    Write a secret file all at once, unless there is one.
-
-    @param path: The file, which only its owner will be able to read.
-    @param data: What to write.
-    @raise OSError: When it cannot be written.
-    """
+    """Write a secret file all at once, unless there is one."""
     # The whole content under another name first, so that nobody ever sees
     # half a file; a link, because unlike a renaming it never replaces.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")

@@ -112,12 +112,6 @@ class ServerVerification:
         self._context = Reloading(paths, self._load, seconds)
 
     def _load(self) -> SSL.Context:
-        """
-        Make the context out of the files.
-
-        @return: A new context.
-        @raise TunnelError: C{bad-option}, when a file cannot be used.
-        """
         authorities = identity = None
         if self._trustRoots is not None:
             authorities = loadAuthorities(self._trustRoots)
@@ -136,12 +130,6 @@ class ServerVerification:
     def clientConnectionForTLS(
         self, tlsProtocol: TLSMemoryBIOProtocol
     ) -> SSL.Connection:
-        """
-        Make a connection that accepts only the right server.
-
-        @param tlsProtocol: The protocol that asks for it.
-        @return: The connection.
-        """
         self.attempts += 1
         self.refusal = None
         connection = SSL.Connection(self._context.get())
@@ -208,12 +196,6 @@ class ServerVerification:
         return True
 
     def _checkPin(self, seen: str) -> None:
-        """
-        Compare the server's certificate with the pins.
-
-        @param seen: Its fingerprint.
-        @raise CertificateRefused: When it is none of them.
-        """
         digest = bytes.fromhex(seen)
         # All of them, so that the time taken tells nothing.
         matches = [hmac.compare_digest(digest, pin) for pin in self._pins]
@@ -222,12 +204,6 @@ class ServerVerification:
         raise pinRefusal(self.hostname, seen, self._pins)
 
     def _checkName(self, certificate: X509) -> None:
-        """
-        Look whether the server's certificate is for the name that was meant.
-
-        @param certificate: The certificate.
-        @raise CertificateRefused: When it is not.
-        """
         own = certificate.to_cryptography()
         try:
             if isinstance(self._host, str):
@@ -240,15 +216,6 @@ class ServerVerification:
     def _chainRefusal(
         self, connection: SSL.Connection, certificate: X509, error: int, depth: int
     ) -> CertificateRefused:
-        """
-        Say what OpenSSL dislikes about the chain.
-
-        @param connection: The connection.
-        @param certificate: The certificate that is disliked.
-        @param error: Why.
-        @param depth: 0 for the server's own certificate.
-        @return: The error to raise.
-        """
         own: X509 | None = certificate
         if depth > 0:
             chain = connection.get_peer_cert_chain()

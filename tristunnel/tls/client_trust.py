@@ -82,9 +82,7 @@ class ClientTrust:
 def _judge(
     connection: SSL.Connection, certificate: X509, error: int, depth: int, ok: int
 ) -> bool:
-    """
-    Say why, where OpenSSL would say that it failed and no more.
-    """
+    """Say why, where OpenSSL would say that it failed and no more."""
     if not ok and error in _REASONS:
         raise SSL.Error([("", "", f"client certificate: {_REASONS[error]}")])
     return bool(ok)

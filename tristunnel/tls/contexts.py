@@ -58,11 +58,6 @@ def opensslReasons(error: SSL.Error) -> str:
 
 
 def _policy() -> SSL.Context:
-    """
-    Make a context with what both ends have in common.
-
-    @return: A new context.
-    """
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_options(
@@ -81,14 +76,6 @@ def _policy() -> SSL.Context:
 
 
 def _show(context: SSL.Context, identity: Identity, origin: str) -> None:
-    """
-    Put a certificate into a context.
-
-    @param context: The context.
-    @param identity: The certificate, its key and its chain.
-    @param origin: The file it is from.
-    @raise TunnelError: C{bad-option}, when OpenSSL refuses it.
-    """
     try:
         context.use_certificate(identity.certificate)
         context.use_privatekey(identity.privateKey)
@@ -104,13 +91,7 @@ def _show(context: SSL.Context, identity: Identity, origin: str) -> None:
 
 
 def _trust(context: SSL.Context, authorities: Sequence[Certificate]) -> None:
-    """
-    Make a context trust certificates, and nothing else.
-
-    @param context: The context.
-    @param authorities: What to trust. An intermediate authority or a server's
-        own certificate will do, because whoever names it means it.
-    """
+    """Make a context trust certificates, and nothing else."""
     store = context.get_cert_store()
     assert store is not None
     store.set_flags(X509StoreFlags.PARTIAL_CHAIN)
@@ -130,13 +111,6 @@ def acceptableProtocols(protocol: TLSMemoryBIOProtocol) -> list[bytes]:
 
 
 def _selectProtocol(connection: SSL.Connection, offered: list[bytes]) -> bytes:
-    """
-    Choose what is spoken over a server's TLS connection.
-
-    @param connection: The connection, whose app data is the Twisted protocol.
-    @param offered: The names that the client offers.
-    @return: The name, or pyOpenSSL's mark for going on without one.
-    """
     for name in acceptableProtocols(connection.get_app_data()):
         if name in offered:
             return name

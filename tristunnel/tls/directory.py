@@ -78,25 +78,14 @@ class _Entry:
 
     @property
     def fingerprint(self) -> str:
-        """
-        The certificate's fingerprint.
-        """
         return fingerprint(self.identity.certificate)
 
     @property
     def isExpired(self) -> bool:
-        """
-        Whether the certificate's time is over.
-        """
         return isExpired(self.identity.certificate)
 
     def newness(self) -> tuple[bool, datetime]:
-        """
-        Rank the entry among others for the same name.
-
-        @return: Something greater, the better the certificate is: one that is
-            valid now, and then the one that was issued last.
-        """
+        """Greater, the better: valid now, and then issued last."""
         certificate = self.identity.certificate
         since = certificate.not_valid_before_utc
         valid = since <= datetime.now(UTC) <= certificate.not_valid_after_utc
@@ -178,21 +167,10 @@ class CertificateDirectory:
         return tuple(sorted(self._byName))
 
     def _report(self, problems: Sequence[str]) -> None:
-        """
-        Log what is wrong.
-
-        @param problems: One line each.
-        """
         for problem in problems:
             self._log.error("{problem}", problem=problem)
 
     def _readFiles(self, found: dict[str, Signature], problems: list[str]) -> None:
-        """
-        Read the files that changed.
-
-        @param found: All files, and what they look like.
-        @param problems: Receives what is wrong with them.
-        """
         files: dict[str, _File] = {}
         for path, look in found.items():
             known = self._files.get(path)
@@ -217,11 +195,6 @@ class CertificateDirectory:
         self._files = files
 
     def _pair(self, problems: list[str]) -> None:
-        """
-        Match keys to certificates, and certificates to names.
-
-        @param problems: Receives what is wrong with them.
-        """
         pool = [
             (path, certificate)
             for path, file in self._files.items()
@@ -273,17 +246,6 @@ class CertificateDirectory:
         pool: Sequence[tuple[str, Certificate]],
         known: _Entry | None,
     ) -> _Entry:
-        """
-        Make a certificate ready to be served.
-
-        @param certificate: The certificate.
-        @param key: Its private key.
-        @param keyPath: Where the key is from.
-        @param pool: All certificates and where they are from.
-        @param known: The entry that there is for it, perhaps.
-        @return: That entry when nothing changed, or a new one.
-        @raise TunnelError: C{bad-option}, when OpenSSL refuses it.
-        """
         paths = frozenset(path for path, each in pool if each == certificate)
         # What is in the same file is the chain that its owner chose.
         candidates = [each for path, each in pool if path in paths]
@@ -330,21 +292,13 @@ class CertificateDirectory:
             entries[old.fingerprint] = old
 
     def _precedence(self, entry: _Entry) -> tuple[bool, bool, str]:
-        """
-        Say how fit an entry is to be the default.
-
-        @param entry: The entry.
-        @return: Something less, the fitter it is.
-        """
+        """Less, the fitter to be the default."""
         path = min(entry.paths)
         first = Path(path).relative_to(self._directory).parts[0]
         isDefault = os.path.splitext(first)[0].lower() == "default"
         return not isDefault, isAuthority(entry.identity.certificate), path
 
     def _refresh(self) -> None:
-        """
-        Look at the directory, when the last look is long enough ago.
-        """
         trust = self._trust.get()
         if self._seconds() - self._lastLook < LOOK_INTERVAL:
             return
@@ -394,13 +348,6 @@ class CertificateDirectory:
                 )
 
     def _lookup(self, name: str) -> _Entry:
-        """
-        Find the certificate for a name.
-
-        @param name: What the client asks for.
-        @return: The entry with that name, or with a wildcard for it, or the
-            default.
-        """
         name = name.lower().removesuffix(".")
         found = self._byName.get(name)
         if found is None and "." in name:
@@ -408,11 +355,6 @@ class CertificateDirectory:
         return self._entries[0] if found is None else found
 
     def _choose(self, connection: SSL.Connection) -> None:
-        """
-        Switch a connection to the certificate that the client asks for.
-
-        @param connection: The connection, in the middle of its handshake.
-        """
         name = connection.get_servername()
         if name:
             entry = self._lookup(name.decode("ascii", "replace"))
@@ -421,12 +363,5 @@ class CertificateDirectory:
     def serverConnectionForTLS(
         self, tlsProtocol: TLSMemoryBIOProtocol
     ) -> SSL.Connection:
-        """
-        Make the connection for a new client.
-
-        @param tlsProtocol: The protocol that asks for it.
-        @return: A connection with the default certificate, which changes when
-            the client asks for a name.
-        """
         self._refresh()
         return SSL.Connection(self._entries[0].context)

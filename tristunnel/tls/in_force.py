@@ -29,9 +29,4 @@ class CreatorInForce:
     def serverConnectionForTLS(
         self, tlsProtocol: TLSMemoryBIOProtocol
     ) -> SSL.Connection:
-        """
-        Make the connection for a new client.
-
-        @param tlsProtocol: The protocol that asks for it.
-        """
         return self.creator.serverConnectionForTLS(tlsProtocol)

@@ -125,14 +125,6 @@ def readFile(path: PathLike) -> bytes:
 
 
 def _notPEM(path: PathLike, data: bytes, wanted: str) -> TunnelError:
-    """
-    Explain why a file holds nothing of the wanted kind.
-
-    @param path: The file.
-    @param data: What it holds.
-    @param wanted: C{"certificate"} or C{"private key"}.
-    @return: The error to raise.
-    """
     path = pathText(path)
     if not data.strip():
         return _refuse(f"{path} is empty: write the {wanted} into it.")
@@ -274,12 +266,6 @@ def loadAuthorities(path: PathLike) -> tuple[Certificate, ...]:
 
 
 def _encoded(key: PublicKeyTypes) -> bytes:
-    """
-    Write a public key so that two of them can be compared.
-
-    @param key: The key.
-    @return: Its DER encoding.
-    """
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 

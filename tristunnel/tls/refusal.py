@@ -79,12 +79,6 @@ def digestOf(certificate: X509) -> str:
 
 
 def _listNames(certificate: Certificate) -> str:
-    """
-    Say what a certificate is for.
-
-    @param certificate: The certificate.
-    @return: Its names, joined by commas.
-    """
     names = certificateNames(certificate)
     shown = [printable(name, _SHOWN_LENGTH) for name in names[:_SHOWN_NAMES]]
     if len(names) > _SHOWN_NAMES:
@@ -93,12 +87,6 @@ def _listNames(certificate: Certificate) -> str:
 
 
 def _codeName(error: int) -> str:
-    """
-    Name one of OpenSSL's verification errors.
-
-    @param error: Its number.
-    @return: Words for it.
-    """
     for name, number in vars(_Codes).items():
         if name.startswith("ERR_") and number == error:
             return name.removeprefix("ERR_").replace("_", " ").lower()

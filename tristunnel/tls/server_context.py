@@ -31,13 +31,6 @@ __all__ = ["ReloadingCertificate"]
 
 @dataclass(frozen=True)
 class _Loaded:
-    """
-    What the files held.
-
-    @ivar certificate: The server's own certificate.
-    @ivar context: The context that shows it.
-    """
-
     certificate: Certificate
     context: SSL.Context
 
@@ -87,12 +80,6 @@ class ReloadingCertificate:
         self._loaded = Reloading(watched, self._load, seconds)
 
     def _load(self) -> _Loaded:
-        """
-        Make a context out of the files.
-
-        @return: The context and the certificate in it.
-        @raise TunnelError: C{bad-option}, when a file cannot be used.
-        """
         identity = loadIdentity(self._certificatePath, self._privateKeyPath)
         clients = loadClientTrust(self._clientCAPath, self._clientCRLPath)
         origin = pathText(self._certificatePath)
@@ -115,9 +102,6 @@ class ReloadingCertificate:
         return _Loaded(identity.certificate, context)
 
     def _isGood(self) -> bool:
-        """
-        Whether there is a certificate in force that has not expired.
-        """
         loaded = getattr(self, "_loaded", None)
         return loaded is not None and not isExpired(loaded.current.certificate)
 
@@ -138,10 +122,4 @@ class ReloadingCertificate:
     def serverConnectionForTLS(
         self, tlsProtocol: TLSMemoryBIOProtocol
     ) -> SSL.Connection:
-        """
-        Make the connection for a new client.
-
-        @param tlsProtocol: The protocol that asks for it.
-        @return: A connection with the newest certificate that can be used.
-        """
         return SSL.Connection(self._loaded.get().context)

@@ -62,13 +62,6 @@ def findFiles(directory: str) -> Iterator[tuple[str, Signature]]:
 
 
 def _issued(issuer: Certificate, certificate: Certificate) -> bool:
-    """
-    Tell whether a certificate was signed with the key of another one.
-
-    @param issuer: The one that may have signed.
-    @param certificate: The one that was signed.
-    @return: Whether it is so.
-    """
     try:
         certificate.verify_directly_issued_by(issuer)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):

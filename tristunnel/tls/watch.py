@@ -42,13 +42,7 @@ def signature(path: str) -> Signature:
 
 
 def _below(path: str) -> list[str]:
-    """
-    List what to look at for a path.
-
-    @param path: A file or a directory.
-    @return: The path, and the files in it when it is a directory: its own time
-        of change says nothing about theirs.
-    """
+    """A path, and the files in it: its own time says nothing of theirs."""
     try:
         return [path, *sorted(os.path.join(path, each) for each in os.listdir(path))]
     except (OSError, ValueError):
@@ -86,11 +80,6 @@ class Reloading(Generic[_T]):
         self.current = load()
 
     def _look(self) -> tuple[Signature, ...]:
-        """
-        Look at all files, and remember when.
-
-        @return: The signature of each.
-        """
         self._lastLook = self._seconds()
         return tuple(signature(each) for path in self._paths for each in _below(path))
 
