@@ -17,7 +17,7 @@ from twisted.python import usage
 from tests.cli.test_taps_options import OptionsTestCase
 from tristunnel.cli import client_tap, server_tap
 from tristunnel.config.keys import COMMANDS, FLAG, NUMBER, TEXT, WHOLE, keysOf
-from tristunnel.config.redact import HIDDEN
+from tristunnel.config.settings import HIDDEN
 from tristunnel.util.numbers import decimalOf
 
 PIN = "ab" * 32

@@ -11,8 +11,7 @@ from twisted.logger import LogLevel, globalLogPublisher
 
 from tests.config.test_options import FileOptionsTestCase
 from tristunnel.cli import server_tap
-from tristunnel.config.changes import Changes, differing
-from tristunnel.config.reload import Reload
+from tristunnel.config.reload import Changes, Reload, differing
 from tristunnel.errors import TunnelError
 
 

@@ -28,8 +28,7 @@ from tristunnel.config.file import ConfigFile
 from tristunnel.config.keys import Key, valuesIn
 from tristunnel.config.policy_options import PolicyOptionsMixin, policyOf
 from tristunnel.config.reload import Reload
-from tristunnel.config.settings import DEFAULT, Setting, settingsOf
-from tristunnel.config.show import shownSettings
+from tristunnel.config.settings import DEFAULT, Setting, settingsOf, shownSettings
 from tristunnel.connect.address import parseConnect, parseTunnelURI
 from tristunnel.connect.credentials import CREDENTIALS_VARIABLE, givenCredentials
 from tristunnel.connect.options import ConnectOptionsMixin, connectOptionsOf, trustOf

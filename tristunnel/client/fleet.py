@@ -14,9 +14,9 @@ from twisted.logger import Logger
 
 from tristunnel.client.dialects import carrierOf, makeClient
 from tristunnel.client.options import ClientOptions
-from tristunnel.config.changes import Changes, differing
 from tristunnel.config.keys import keysOf
 from tristunnel.config.policy_options import PolicyOptionsMixin
+from tristunnel.config.reload import Changes, differing
 from tristunnel.dialects.base.client_service import TunnelClientService
 from tristunnel.model.observer import ClientObserver
 

@@ -15,8 +15,7 @@ from twisted.python import reflect
 
 from tristunnel.config.file import ConfigFile
 from tristunnel.config.positions import Path
-from tristunnel.config.redact import redacted
-from tristunnel.config.toml import tomlText
+from tristunnel.config.settings import redacted, tomlText
 
 __all__ = ["COMMANDS", "FLAG", "NUMBER", "TEXT", "WHOLE", "Key", "keysOf", "valuesIn"]
 

@@ -17,9 +17,14 @@ from twisted.python import usage
 
 from tristunnel.config.file import ConfigFile, readConfig
 from tristunnel.config.keys import COMMANDS, FLAG, Key, keysOf, valuesIn
-from tristunnel.config.redact import redacted
-from tristunnel.config.settings import DEFAULT, OPTION, Setting, settingsOf
-from tristunnel.config.show import shownSettings
+from tristunnel.config.settings import (
+    DEFAULT,
+    OPTION,
+    Setting,
+    redacted,
+    settingsOf,
+    shownSettings,
+)
 from tristunnel.errors import TunnelError
 from tristunnel.util.files import warnIfOpen
 

@@ -5,16 +5,54 @@ Putting a changed file in force while everything runs.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
-from tristunnel.config.changes import Changes
 from tristunnel.config.options import ConfiguredOptions
 from tristunnel.errors import TunnelError
 
-__all__ = ["Reload"]
+__all__ = ["Changes", "Reload", "differing"]
+
+
+@dataclass
+class Changes:
+    """
+    What has come of a changed file.
+
+    @ivar applied: What has changed, in words.
+    @ivar restart: Options whose new values a restart would put in force.
+    """
+
+    applied: list[str] = field(default_factory=list)
+    restart: list[str] = field(default_factory=list)
+
+    def describe(self) -> dict[str, object]:
+        """
+        What C{reload} answers.
+        """
+        return {"changed": self.applied, "needsRestart": self.restart}
+
+    def __str__(self) -> str:
+        """
+        The same for a log.
+        """
+        told = "; ".join(self.applied) or "nothing has changed"
+        if self.restart:
+            told += f"; needs a restart: {', '.join(self.restart)}"
+        return told
+
+
+def differing(old: ConfiguredOptions, new: ConfiguredOptions) -> set[str]:
+    """
+    Find the options that have another value.
+    """
+    before, after = old.inForce(), new.inForce()
+    return {
+        name for name, setting in after.items() if before[name].value != setting.value
+    }
 
 
 class Reload:

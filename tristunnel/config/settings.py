@@ -1,20 +1,41 @@
 """
-What was said about an option, and by whom.
+What was said about an option, and by whom: C{--print-config} shows it as TOML, and
+without its secrets.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tristunnel.config.file import ConfigFile
 from tristunnel.config.positions import Path
+from tristunnel.util.argv import SECRET_HEADERS
+from tristunnel.util.words import printable
 
-__all__ = ["DEFAULT", "OPTION", "Setting", "settingsOf"]
+__all__ = [
+    "DEFAULT",
+    "HIDDEN",
+    "OPTION",
+    "Setting",
+    "redacted",
+    "settingsOf",
+    "shownSettings",
+    "tomlText",
+    "tomlValue",
+]
 
 DEFAULT = "default"
 OPTION = "option"
+HIDDEN = "(hidden)"
+
+_LOGIN = re.compile(r"(?<=://)[^/@\s]*@")
+
+_HARMLESS_AUTH = ("anonymous", "clients", "file", "tokens", "unix", "sshkey", "pam")
+"""Kinds of C{--auth} whose argument is a path, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -55,3 +76,74 @@ def settingsOf(
         name: Setting(value, file.placeOf((*place, name)), file, (*place, name))
         for name, value in values.items()
     }
+
+
+def redacted(name: str, value: Any) -> Any:
+    """
+    A value of an option as it may be shown.
+
+    @param name: The option.
+    """
+    if isinstance(value, list | tuple):
+        return [redacted(name, each) for each in value]
+    if isinstance(value, dict):
+        return {key: redacted(key, each) for key, each in value.items()}
+    if not isinstance(value, str):
+        return value
+    if name == "credentials":
+        key, equals, _ = value.partition("=")
+        return value if key == "id" else f"{key}{equals}{HIDDEN}"
+    if name == "header":
+        field = re.split("[=:]", value, maxsplit=1)[0]
+        secret = field.strip().lower() in SECRET_HEADERS
+        return f"{field}={HIDDEN}" if secret else value
+    if name in ("tunnel", "access"):
+        public, mark, _ = value.partition("#")
+        return f"{public}{mark}{HIDDEN}" if mark else public
+    if name == "auth":
+        kind, colon, _ = value.partition(":")
+        harmless = kind in _HARMLESS_AUTH or not colon
+        return value if harmless else f"{kind}:{HIDDEN}"
+    return _LOGIN.sub(f"{HIDDEN}@", value)
+
+
+def tomlText(text: str) -> str:
+    """
+    Write a string on one line.
+    """
+    # JSON's escapes are all TOML's too; TOML has one control character more,
+    # and what is no character at all cannot be printed.
+    clean = text.encode("utf-8", "replace").decode("utf-8")
+    return json.dumps(clean, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def tomlValue(value: object) -> str:
+    """
+    Write a value on one line.
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        pairs = (f"{name} = {tomlValue(each)}" for name, each in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(tomlValue, value))}]"
+    return tomlText(str(value))
+
+
+def shownSettings(settings: Mapping[str, Setting]) -> list[str]:
+    """
+    Write settings as TOML, each on a line of its own with its origin beside it.
+    What is not set at all is a comment, since TOML has no word for nothing.
+    """
+    return [_line(name, settings[name]) for name in sorted(settings)]
+
+
+def _line(name: str, setting: Setting) -> str:
+    if setting.value is None:
+        return f"# {name} is not set  # {printable(setting.origin)}"
+    value = redacted(name, setting.value)
+    hidden = "" if value == setting.value else ", a secret is hidden"
+    return f"{name} = {tomlValue(value)}  # {printable(setting.origin)}{hidden}"

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from tristunnel.auth.realm import Authenticator
 from tristunnel.config.options import ConfiguredOptions
-from tristunnel.config.redact import redacted
-from tristunnel.config.toml import tomlValue
+from tristunnel.config.settings import redacted, tomlValue
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.model.ports import UNPRIVILEGED, PortRange

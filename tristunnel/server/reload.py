@@ -13,9 +13,9 @@ from twisted.logger import Logger
 
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.auth.tokens import TokenFile
-from tristunnel.config.changes import Changes, differing
 from tristunnel.config.keys import keysOf
 from tristunnel.config.policy_options import PolicyOptionsMixin
+from tristunnel.config.reload import Changes, differing
 from tristunnel.dataplane.memory import HELD
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.http.forwarded import Forwarded
