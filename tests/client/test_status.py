@@ -11,10 +11,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.client.events import KEPT, RecentEvents
-from tristunnel.client.observers import SeveralClientObservers
 from tristunnel.client.status import SAMPLES, ProcessStatus, StatusTicks
 from tristunnel.errors import TunnelError
-from tristunnel.model.observer import ClientObserver
 from tristunnel.model.visit import Visit
 
 NOON = 1_900_000_000.0
@@ -356,23 +354,3 @@ class EventTests(SynchronousTestCase):
         self.assertEqual(self.events.latest(1)[0]["text"], "text")
         self.events.latest(1)
         self.assertEqual(len(made), 1)
-
-
-class SeveralTests(SynchronousTestCase):
-    """L{SeveralClientObservers}."""
-
-    def test_all(self) -> None:
-        """It passes on everything there is to be told."""
-        told: list[str] = []
-
-        class Listening(ClientObserver):
-            def __getattribute__(self, name: str) -> Any:
-                return lambda *arguments: told.append(name)
-
-        names = [name for name in vars(ClientObserver) if not name.startswith("_")]
-        several = SeveralClientObservers(Listening(), Listening())
-        for name in names:
-            method = getattr(several, name)
-            count = method.__func__.__code__.co_argcount - 1
-            method(*([None] * count))
-        self.assertEqual(told, [name for name in names for _ in "12"])

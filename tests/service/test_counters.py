@@ -1,47 +1,15 @@
 """
-Tests for L{tristunnel.service.counters}, L{tristunnel.service.lag} and
-L{tristunnel.service.observers}.
+Tests for L{tristunnel.service.counters} and L{tristunnel.service.lag}.
 """
 
 from __future__ import annotations
-
-from typing import Any
-from unittest.mock import Mock
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.service.test_tunnel_service import ServiceTestCase
-from tristunnel.model.observer import ServerObserver
 from tristunnel.service.counters import OTHER, Buckets, Counters
 from tristunnel.service.lag import INTERVAL, ReactorLag
-from tristunnel.service.observers import SeveralObservers
-
-
-class SeveralObserversTests(SynchronousTestCase):
-    """
-    L{SeveralObservers}.
-    """
-
-    def test_everything(self) -> None:
-        """
-        All that there is to tell is told to all, in order.
-        """
-        names = [
-            name
-            for name, value in vars(ServerObserver).items()
-            if callable(value) and not name.startswith("_")
-        ]
-        self.assertIn("visitorGone", names)
-        both = [Mock(), Mock()]
-        several: Any = SeveralObservers(*both)
-        for name in names:
-            self.assertIn(name, vars(SeveralObservers), "it would not be passed on")
-            code = getattr(ServerObserver, name).__code__
-            arguments = [object() for _ in range(code.co_argcount - 1)]
-            getattr(several, name)(*arguments)
-            for observer in both:
-                getattr(observer, name).assert_called_once_with(*arguments)
 
 
 class BucketsTests(SynchronousTestCase):

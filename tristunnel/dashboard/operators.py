@@ -15,10 +15,9 @@ from tristunnel.dashboard.metrics import metricsPage
 from tristunnel.dashboard.pages import dashboardPages
 from tristunnel.dashboard.view import Board
 from tristunnel.http.guard import Guard
-from tristunnel.model.observer import ServerObserver
+from tristunnel.model.observer import ServerObserver, severalObservers
 from tristunnel.service.counters import Counters
 from tristunnel.service.lag import ReactorLag
-from tristunnel.service.observers import SeveralObservers
 
 if TYPE_CHECKING:
     from tristunnel.auth.tokens import TokenFile
@@ -46,7 +45,9 @@ class Watch:
         self.lag = ReactorLag(reactor)
         self._reactor = reactor
         self._events = RecentEvents()
-        self.observer = SeveralObservers(*observers, self.tally, self._events)
+        self.observer = severalObservers(
+            ServerObserver, *observers, self.tally, self._events
+        )
 
     def pages(
         self,

@@ -6,7 +6,7 @@ Subclass and override what is of interest; every method does nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tristunnel.model.tunnel import Stream, Tunnel
     from tristunnel.model.visit import Visit
 
-__all__ = ["ClientObserver", "ServerObserver"]
+__all__ = ["ClientObserver", "ServerObserver", "severalObservers"]
 
 
 class ServerObserver:
@@ -210,3 +210,30 @@ class ClientObserver:
         """
         The same as C{serviceGone}, with all that is known.
         """
+
+
+_Observer = TypeVar("_Observer", ServerObserver, ClientObserver)
+
+
+def severalObservers(kind: type[_Observer], *observers: _Observer) -> _Observer:
+    """
+    Make an observer that passes on all that it is told.
+
+    @param kind: L{ServerObserver} or L{ClientObserver}.
+    @param observers: To whom, in this order.
+    """
+
+    def passOn(name: str) -> Any:
+        methods = [getattr(observer, name) for observer in observers]
+
+        def tell(*arguments: Any) -> None:
+            for method in methods:
+                method(*arguments)
+
+        return tell
+
+    several = kind()
+    for name in vars(kind):
+        if not name.startswith("_"):
+            setattr(several, name, passOn(name))
+    return several

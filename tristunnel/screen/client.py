@@ -19,10 +19,9 @@ from tristunnel.client.control import (
     statusMethods,
 )
 from tristunnel.client.log import LoggingClientObserver
-from tristunnel.client.observers import SeveralClientObservers
 from tristunnel.client.options import ClientOptions
 from tristunnel.client.status import ProcessStatus, StatusTicks
-from tristunnel.model.observer import ClientObserver
+from tristunnel.model.observer import ClientObserver, severalObservers
 from tristunnel.screen.log import ScreenLog
 from tristunnel.screen.model import Page, clientPage, qrTargets
 from tristunnel.screen.terminal import Terminal
@@ -194,7 +193,7 @@ class ClientWatch:
         connects = options["dialect"] != "relay" or not options["listen"]
         status = self.status.follow(options.server.where, connects)
         log = LoggingClientObserver(out, self._reactor.seconds, self._reactor.callLater)
-        return SeveralClientObservers(log, status)
+        return severalObservers(ClientObserver, log, status)
 
     def around(self, client: Service, failed: Callable[[], None]) -> Service:
         """
