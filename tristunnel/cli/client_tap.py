@@ -31,12 +31,12 @@ from tristunnel.config.reload import Reload
 from tristunnel.config.settings import DEFAULT, Setting, settingsOf, shownSettings
 from tristunnel.connect.address import parseConnect, parseTunnelURI
 from tristunnel.connect.credentials import CREDENTIALS_VARIABLE, givenCredentials
+from tristunnel.connect.greeting import AUTO, GREETINGS, NEVER
 from tristunnel.connect.options import ConnectOptionsMixin, connectOptionsOf, trustOf
 from tristunnel.connect.route import PROXY_VARIABLE
 from tristunnel.connect.token import TOKEN_VARIABLE, givenToken
 from tristunnel.dialects.framed.client_direct import CARRIERS
 from tristunnel.dialects.framed.direct import MOST_SPARES
-from tristunnel.dialects.framed.greeting import AUTO, GREETINGS, NEVER
 from tristunnel.dialects.framed.lanes import MOST_LANES
 from tristunnel.dialects.framed.session import MOST_QUIET
 from tristunnel.dialects.zlayer.client_service import tokenOf

@@ -14,9 +14,9 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
 from tristunnel.connect.endpoints import EndpointParts, isKind, noEndpoint
+from tristunnel.connect.greeting import ALWAYS, Greeting
 from tristunnel.connect.route import ConnectOptions
 from tristunnel.connect.websocket import WebSocketEndpoint, WebSocketURL, shownURL
-from tristunnel.dialects.framed.greeting import ALWAYS, Greeting
 from tristunnel.errors import TunnelError
 from tristunnel.tls.client_context import (
     ServerVerification,

@@ -13,9 +13,9 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import Logger
 
 from tristunnel.connect.environment import isExempt, variableFor
+from tristunnel.connect.greeting import AUTO
 from tristunnel.connect.proxy import ProxiedEndpoint, Proxy, parseProxy
 from tristunnel.dataplane.dial import HostEndpoint
-from tristunnel.dialects.framed.greeting import AUTO
 from tristunnel.errors import TunnelError
 from tristunnel.util.hosts import hostName
 
@@ -51,7 +51,7 @@ class ConnectOptions:
     @ivar headers: What a WebSocket's request says beyond what it must.
     @ivar pingInterval: Seconds between a WebSocket's pings, 0 for none.
     @ivar greeting: Whether the handshake names our extension, one of
-        L{GREETINGS<tristunnel.dialects.framed.greeting.GREETINGS>}.
+        L{GREETINGS<tristunnel.connect.greeting.GREETINGS>}.
     """
 
     proxy: Proxy | None = None

@@ -1,6 +1,6 @@
 """
 Tests for how a client greets a server that may be W3P's,
-L{tristunnel.dialects.framed.greeting}.
+L{tristunnel.connect.greeting}.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from tests.dialects.base.test_client_service import ClientServiceTestCase
 from tests.dialects.framed.network import SERVER, MemoryServer
 from tristunnel.check.client import ClientCheck
 from tristunnel.connect.address import ServerAddress
+from tristunnel.connect.greeting import ALWAYS, AUTO, NEVER, Greeting
 from tristunnel.connect.route import ConnectOptions
 from tristunnel.dialects.base.lease import ClientLease
-from tristunnel.dialects.framed.greeting import ALWAYS, AUTO, NEVER, Greeting
 from tristunnel.errors import TunnelError
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.wire.framed import HandshakeDecoder, encodeHandshake
