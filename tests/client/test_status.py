@@ -10,7 +10,6 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tristunnel.client.events import KEPT, RecentEvents
 from tristunnel.client.status import SAMPLES, ProcessStatus, StatusTicks
 from tristunnel.errors import TunnelError
 from tristunnel.model.visit import Visit
@@ -62,7 +61,7 @@ class StatusTests(SynchronousTestCase):
         return self.whole.tunnels()[index]
 
     def texts(self) -> list[str]:
-        return [str(event["text"]) for event in self.whole.events.latest(100)]
+        return [event.line() for event in self.whole.events.latest(100)]
 
     def test_life(self) -> None:
         """
@@ -176,7 +175,7 @@ class StatusTests(SynchronousTestCase):
         for _ in range(3):
             self.client.serviceFailed("web", TunnelError("service-refused", "nothing"))
         self.assertEqual(self.whole.describe()["refused"], 3)
-        newest = self.whole.events.latest(1)[0]
+        newest = self.whole.events.latest(1)[0].describe()
         self.assertEqual(
             (newest["text"], newest["count"], newest["level"]),
             ("a visitor was turned away: nothing [service-refused]", 3, "warn"),
@@ -310,47 +309,3 @@ class StatusTests(SynchronousTestCase):
             (found["address"], found["ready"], found["refused"]),
             ("127.0.0.1:2222", True, 1),
         )
-
-
-class EventTests(SynchronousTestCase):
-    """What is kept of what happens."""
-
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.events = RecentEvents(self.clock.seconds)
-
-    def test_crowd(self) -> None:
-        """Thousands of visitors neither take memory nor drive out the rest."""
-        self.events.add("session", "connected")
-        for number in range(3 * KEPT):
-            self.clock.advance(1)
-            self.events.add("visitor", str(number))
-        found = self.events.latest(10)
-        self.assertEqual(found[0]["text"], str(3 * KEPT - 1))
-        self.assertEqual(found[-1]["text"], "connected")
-        self.assertEqual(len(found), 10)
-        self.assertEqual(len(self.events.latest(10 * KEPT)), KEPT + 1)
-
-    def test_repeated(self) -> None:
-        """What is said again is said once, with the time of the last."""
-        for text in ("a", "b", "a", "a"):
-            self.clock.advance(1)
-            self.events.add("log", text, "warn")
-        self.assertEqual(
-            [(e["text"], e["count"], e["time"]) for e in self.events.latest(9)],
-            [("a", 3, 4.0), ("b", 1, 2.0)],
-        )
-
-    def test_lazy(self) -> None:
-        """A text is made when it is read."""
-        made: list[None] = []
-
-        def text() -> str:
-            made.append(None)
-            return "text"
-
-        self.events.add("visitor", text)
-        self.assertEqual(made, [])
-        self.assertEqual(self.events.latest(1)[0]["text"], "text")
-        self.events.latest(1)
-        self.assertEqual(len(made), 1)

@@ -18,7 +18,6 @@ from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.screen.example import clientStatus, server
-from tristunnel.client.events import RecentEvents
 from tristunnel.client.log import LoggingClientObserver
 from tristunnel.client.status import ProcessStatus
 from tristunnel.errors import TunnelError
@@ -32,6 +31,7 @@ from tristunnel.screen.client import (
 from tristunnel.screen.draw import Pen
 from tristunnel.screen.log import ScreenLog
 from tristunnel.screen.service import IDLE, INTERVAL, Screen
+from tristunnel.util.events import RecentEvents
 
 
 class FakeTerminal:
@@ -293,7 +293,7 @@ class LogTests(SynchronousTestCase):
         """
         @return: Level and text of the events, newest first.
         """
-        return [(e["level"], e["text"]) for e in self.events.latest(9)]
+        return [(e.level, e.text) for e in self.events.latest(9)]
 
     def test_levels(self) -> None:
         """

@@ -18,10 +18,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
 from tristunnel import __version__
-from tristunnel.client.events import RecentEvents
 from tristunnel.client.following import ClientStatus
 from tristunnel.client.offer import Offer
 from tristunnel.service.listing import RateMeter
+from tristunnel.util.events import RecentEvents
 from tristunnel.util.words import printable
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ class ProcessStatus:
         """
         Note an event.
         """
-        self.events.add(kind, text, level)
+        same = text if isinstance(text, str) else None
+        self.events.add(kind, text, level, same=same)
         self.changed()
 
     def number(self, visit: Visit) -> None:
@@ -160,7 +161,7 @@ class ProcessStatus:
             "rateIn": round(rates[0]),
             "rateOut": round(rates[1]),
             "rates": [[round(one), round(other)] for one, other in self._samples],
-            "events": self.events.latest(events),
+            "events": [each.describe() for each in self.events.latest(events)],
         }
 
     def tunnels(self) -> list[dict[str, object]]:

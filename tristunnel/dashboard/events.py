@@ -5,13 +5,12 @@ The last things that happened, for whoever looks at the dashboard.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tristunnel.model.observer import ServerObserver
 from tristunnel.util.addresses import addressText
+from tristunnel.util.events import RecentEvents
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
@@ -20,11 +19,7 @@ if TYPE_CHECKING:
     from tristunnel.errors import TunnelError
     from tristunnel.model.tunnel import Stream, Tunnel
 
-__all__ = ["Event", "RecentEvents", "titleOf"]
-
-KEPT = 200
-"""Events that are kept, and as many refusals: a flood of refusals pushes out
-nothing else."""
+__all__ = ["ServerEvents", "titleOf"]
 
 
 def titleOf(tunnel: Tunnel) -> str:
@@ -34,57 +29,15 @@ def titleOf(tunnel: Tunnel) -> str:
     return tunnel.name or tunnel.address or tunnel.id
 
 
-@dataclass(eq=False)
-class Event:
+class ServerEvents(RecentEvents, ServerObserver):
     """
-    Something that happened.
-
-    @ivar number: Counts up.
-    @ivar when: Seconds since the epoch.
-    @ivar kind: C{"good"}, C{"plain"} or C{"bad"}.
-    @ivar owner: Whose it is; empty for the operator alone.
-    @ivar text: One line.
-    @ivar times: How often it happened in a row.
-    """
-
-    number: int
-    when: float
-    kind: str
-    owner: str
-    text: str
-    times: int = 1
-
-
-class RecentEvents(ServerObserver):
-    """
-    Keeps what it is told.
+    Keeps what it is told. A flood of refusals pushes out nothing else.
 
     @param now: The time of day.
-    @param most: Events to keep.
     """
 
-    def __init__(self, now: Callable[[], float] = time.time, most: int = KEPT) -> None:
-        self._now = now
-        self._number = 0
-        self._events: deque[Event] = deque(maxlen=most)
-        self._refusals: deque[Event] = deque(maxlen=most)
-        # What the newest refusal was for, to count its repetitions.
-        self._last: tuple[str, ...] = ()
-
-    def latest(self, most: int, owner: str | None = None) -> list[Event]:
-        """
-        The newest events, newest first.
-
-        @param owner: Whose; C{None} for all.
-        """
-        both = sorted(
-            (*self._events, *self._refusals),
-            key=lambda event: event.number,
-            reverse=True,
-        )
-        if owner is not None:
-            both = [event for event in both if event.owner == owner]
-        return both[:most]
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        super().__init__(now, "refusal")
 
     def done(self, owner: str, text: str) -> None:
         """
@@ -94,21 +47,11 @@ class RecentEvents(ServerObserver):
         """
         self._tell("plain", owner, text)
 
-    def _tell(self, kind: str, owner: str, text: str) -> None:
-        self._number += 1
-        self._events.append(Event(self._number, self._now(), kind, owner, text))
+    def _tell(self, level: str, owner: str, text: str) -> None:
+        self.add("event", text, level, owner)
 
     def _refused(self, owner: str, text: str, *what: str) -> None:
-        self._number += 1
-        if self._refusals and self._last == (owner, *what):
-            last = self._refusals.pop()
-            times = last.times + 1
-        else:
-            times = 1
-        self._last = (owner, *what)
-        self._refusals.append(
-            Event(self._number, self._now(), "bad", owner, text, times)
-        )
+        self.add("refusal", text, "bad", owner, same=(owner, *what))
 
     # ServerObserver
 

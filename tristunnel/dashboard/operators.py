@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.web.resource import IResource
 
-from tristunnel.dashboard.events import RecentEvents
+from tristunnel.dashboard.events import ServerEvents
 from tristunnel.dashboard.history import RateHistory
 from tristunnel.dashboard.metrics import metricsPage
 from tristunnel.dashboard.pages import dashboardPages
@@ -44,7 +44,7 @@ class Watch:
         self.tally = Counters(reactor.seconds)
         self.lag = ReactorLag(reactor)
         self._reactor = reactor
-        self._events = RecentEvents()
+        self._events = ServerEvents()
         self.observer = severalObservers(
             ServerObserver, *observers, self.tally, self._events
         )

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import quote
 
 from tristunnel.auth.tokens_words import permitted, stateOf
-from tristunnel.dashboard.events import Event, RecentEvents, titleOf
+from tristunnel.dashboard.events import ServerEvents, titleOf
 from tristunnel.dashboard.history import INTERVAL, KEPT, RateHistory, Series
 from tristunnel.dashboard.words import age, amount, count, path, rate
 from tristunnel.service.listing import RateMeter
 from tristunnel.service.rights import isAdmin
+from tristunnel.util.events import Event
 
 if TYPE_CHECKING:
     from tristunnel.auth.tokens import TokenFile
@@ -95,7 +96,7 @@ class Board:
         self,
         service: TunnelService,
         tally: Counters,
-        events: RecentEvents,
+        events: ServerEvents,
         history: RateHistory,
         asked: bool,
         now: Callable[[], float] = time.time,
@@ -314,14 +315,14 @@ class Board:
         ]
 
     def _event(self, event: Event) -> Row:
-        when = time.gmtime(event.when)
+        when = time.gmtime(event.time)
         return {
             "id": str(event.number),
             "time": time.strftime("%H:%M:%S", when),
             "datetime": time.strftime("%Y-%m-%dT%H:%M:%SZ", when),
-            "kind": event.kind,
-            "text": event.text,
-            "times": f"{count(event.times)} times" if event.times > 1 else "",
+            "kind": event.level,
+            "text": event.line(),
+            "times": f"{count(event.count)} times" if event.count > 1 else "",
         }
 
     def _access(self, access: Access) -> Row:

@@ -16,8 +16,8 @@ from twisted.logger import (
 )
 from zope.interface import implementer
 
-from tristunnel.client.events import RecentEvents
 from tristunnel.client.log import LoggingClientObserver
+from tristunnel.util.events import RecentEvents
 from tristunnel.util.words import printable
 
 __all__ = ["ScreenLog"]
@@ -73,4 +73,5 @@ class ScreenLog:
             self.fatal.append(printable(text))
         first = text.strip().partition("\n")[0]
         if first:
-            self._events.add("log", printable(first), level)
+            text = printable(first)
+            self._events.add("log", text, level, same=text)
