@@ -18,7 +18,7 @@ from tests.cli.test_taps_options import OptionsTestCase
 from tristunnel.cli import client_tap, server_tap
 from tristunnel.config.keys import COMMANDS, FLAG, NUMBER, TEXT, WHOLE, keysOf
 from tristunnel.config.settings import HIDDEN
-from tristunnel.util.numbers import decimalOf
+from tristunnel.util.command_line import decimalOf
 
 PIN = "ab" * 32
 

@@ -19,7 +19,7 @@ from tristunnel.dashboard.render import htmlOf
 from tristunnel.dialects.zlayer.reasons import reasonIn
 from tristunnel.errors import CODES, TunnelError
 from tristunnel.rpc.pending import PendingCalls
-from tristunnel.util.addresses import addressText
+from tristunnel.util.hosts import addressText
 from tristunnel.util.words import printableIn
 from tristunnel.websocket.codes import reasonOfClose
 

@@ -25,7 +25,7 @@ from tristunnel.auth.tokens_format import Token, TokenList, parseTokens
 from tristunnel.auth.tokens_store import TokenStore
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Grant, GrantedName, RefusedWithReason
-from tristunnel.util.paths import defaultStateDirectory
+from tristunnel.util.files import defaultStateDirectory
 
 __all__ = [
     "LOOK_INTERVAL",

@@ -38,7 +38,7 @@ from tristunnel.dialects.framed.session import PING_INTERVAL
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward
 from tristunnel.model.observer import ClientObserver
-from tristunnel.util.addresses import addressText
+from tristunnel.util.hosts import addressText
 
 __all__ = ["ClientCheck"]
 

@@ -19,7 +19,7 @@ from twisted.logger import Logger
 
 from tristunnel.errors import TunnelError
 from tristunnel.tls.certificates import fingerprint
-from tristunnel.util.drain import exitWith
+from tristunnel.util.process import exitWith
 from tristunnel.util.words import printable
 
 __all__ = [

@@ -25,8 +25,8 @@ from tristunnel.errors import TunnelError
 from tristunnel.server.ports import ServerPort
 from tristunnel.service.tunnel_service import Listeners
 from tristunnel.tls.pem import alternativeNames, certificateNames
-from tristunnel.util.addresses import addressText
-from tristunnel.util.listening import checkWritable
+from tristunnel.util.endpoints import checkWritable
+from tristunnel.util.hosts import addressText
 
 __all__ = ["ServerCheck"]
 

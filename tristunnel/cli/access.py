@@ -15,7 +15,7 @@ from typing import Any
 
 from tristunnel.client.access_control import controlDirectory
 from tristunnel.errors import TunnelError
-from tristunnel.util.paths import defaultStateDirectory
+from tristunnel.util.files import defaultStateDirectory
 from tristunnel.util.quantities import formatDuration
 from tristunnel.util.words import printableIn
 

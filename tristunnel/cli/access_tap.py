@@ -22,15 +22,17 @@ from tristunnel.connect.route import PROXY_VARIABLE
 from tristunnel.connect.token import TOKEN_VARIABLE, givenToken
 from tristunnel.dialects.base.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
-from tristunnel.util.argv import exposedSecrets, hideExposed
-from tristunnel.util.clock import useMonotonicTime
-from tristunnel.util.drain import exitWith, hurryOnSecondSignal
-from tristunnel.util.listening import checkBeforeFork
+from tristunnel.util.command_line import decimalOf, exposedSecrets, hideExposed
+from tristunnel.util.endpoints import checkBeforeFork
+from tristunnel.util.files import defaultStateDirectory
 from tristunnel.util.logs import Log
-from tristunnel.util.numbers import decimalOf
-from tristunnel.util.paths import defaultStateDirectory
+from tristunnel.util.process import (
+    ReloadSignalService,
+    exitWith,
+    hurryOnSecondSignal,
+    useMonotonicTime,
+)
 from tristunnel.util.quantities import parseDuration
-from tristunnel.util.reload_signal import ReloadSignalService
 
 __all__ = ["ACCESS_VARIABLE", "Options", "makeService"]
 

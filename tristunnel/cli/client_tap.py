@@ -45,15 +45,18 @@ from tristunnel.forwards.forward import DEFAULT_FORWARD, Forward
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.model.quota import raiseDescriptorLimit
 from tristunnel.screen.client import ClientWatch
-from tristunnel.util.argv import exposedSecrets, hideExposed
-from tristunnel.util.clock import useMonotonicTime
-from tristunnel.util.collector import tuneCollector
-from tristunnel.util.drain import GRACE, exitWith, hurryOnSecondSignal
-from tristunnel.util.listening import checkBeforeFork
+from tristunnel.util.command_line import decimalOf, exposedSecrets, hideExposed, wholeOf
+from tristunnel.util.endpoints import checkBeforeFork
+from tristunnel.util.files import defaultStateDirectory, stateVariable
 from tristunnel.util.logs import Log, checkFormat
-from tristunnel.util.numbers import decimalOf, wholeOf
-from tristunnel.util.paths import defaultStateDirectory, stateVariable
-from tristunnel.util.reload_signal import ReloadSignalService
+from tristunnel.util.process import (
+    GRACE,
+    ReloadSignalService,
+    exitWith,
+    hurryOnSecondSignal,
+    tuneCollector,
+    useMonotonicTime,
+)
 
 __all__ = ["Options", "makeService"]
 

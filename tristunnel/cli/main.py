@@ -12,7 +12,7 @@ from tristunnel.cli.access import addAccessCommands
 from tristunnel.cli.status import addStatusCommand
 from tristunnel.cli.token import addTokenCommands
 from tristunnel.errors import TunnelError
-from tristunnel.util.arguments import Parser
+from tristunnel.util.command_line import Parser
 
 __all__ = ["main", "parser"]
 

@@ -16,8 +16,8 @@ from tristunnel.connect.token import givenToken
 from tristunnel.errors import TunnelError
 from tristunnel.rpc.words import CallRequest, Target, parseTarget
 from tristunnel.tls.certificates import parseFingerprint
-from tristunnel.util.paths import defaultStateDirectory
-from tristunnel.util.stale_sockets import clearLeftovers
+from tristunnel.util.endpoints import clearLeftovers
+from tristunnel.util.files import defaultStateDirectory
 
 if TYPE_CHECKING:
     from tristunnel.screen.model import Page

@@ -65,16 +65,20 @@ from tristunnel.service.tunnel_service import Listeners, TunnelService
 from tristunnel.tls.in_force import CreatorInForce
 from tristunnel.tls.pem import loadCertificates
 from tristunnel.tls.server_context import ReloadingCertificate
-from tristunnel.util.clock import useMonotonicTime
-from tristunnel.util.collector import tuneCollector
-from tristunnel.util.drain import GRACE, exitWith, hurryOnSecondSignal
+from tristunnel.util.command_line import decimalOf, wholeOf
+from tristunnel.util.endpoints import checkBeforeFork
+from tristunnel.util.files import defaultStateDirectory, stateVariable
 from tristunnel.util.hosts import hostAndPort
-from tristunnel.util.listening import checkBeforeFork
 from tristunnel.util.logs import Log, checkFormat
-from tristunnel.util.numbers import decimalOf, wholeOf
-from tristunnel.util.paths import defaultStateDirectory, stateVariable
+from tristunnel.util.process import (
+    GRACE,
+    ReloadSignalService,
+    exitWith,
+    hurryOnSecondSignal,
+    tuneCollector,
+    useMonotonicTime,
+)
 from tristunnel.util.quantities import parseSize
-from tristunnel.util.reload_signal import ReloadSignalService
 
 __all__ = ["Options", "makeService"]
 

@@ -23,7 +23,7 @@ from tristunnel.connect.route import ConnectOptions
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dialects.base.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
-from tristunnel.util.addresses import addressText
+from tristunnel.util.hosts import addressText
 from tristunnel.util.quantities import formatDuration
 
 __all__ = ["AccessPort", "AccessService", "parseAccessURI"]

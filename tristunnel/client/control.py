@@ -29,10 +29,13 @@ from tristunnel.http.resource import JSONRPCResource
 from tristunnel.http.site import limitedSite
 from tristunnel.http.tree import rootOf
 from tristunnel.rpc.jsonrpc import Dispatcher
-from tristunnel.util.addresses import addressText
-from tristunnel.util.listening import cannotListen
-from tristunnel.util.stale_sockets import serverEndpoint
-from tristunnel.util.strings import splitEndpoint, whyNoEndpoint
+from tristunnel.util.endpoints import (
+    cannotListen,
+    serverEndpoint,
+    splitEndpoint,
+    whyNoEndpoint,
+)
+from tristunnel.util.hosts import addressText
 
 __all__ = [
     "OFF",

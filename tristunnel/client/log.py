@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ClientObserver
-from tristunnel.util.addresses import addressText
+from tristunnel.util.hosts import addressText
 from tristunnel.util.log_limiter import BoundedLog, LogRateLimiter
 from tristunnel.util.output import Output
 from tristunnel.util.words import printable

@@ -24,12 +24,10 @@ from tristunnel.dialects.vtunnel.client_service import openWebSocket
 from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ClientObserver
 from tristunnel.model.visit import Visit
-from tristunnel.util.addresses import addressText
-from tristunnel.util.drain import FAREWELL, GRACE, Drain
-from tristunnel.util.listening import cannotListen
+from tristunnel.util.endpoints import cannotListen, serverEndpoint, whyNoEndpoint
+from tristunnel.util.hosts import addressText
 from tristunnel.util.log_limiter import BoundedLog
-from tristunnel.util.stale_sockets import serverEndpoint
-from tristunnel.util.strings import whyNoEndpoint
+from tristunnel.util.process import FAREWELL, GRACE, Drain
 from tristunnel.websocket.end import RELAY_SUBPROTOCOL, WebSocketEnd
 
 __all__ = [

@@ -13,7 +13,7 @@ from typing import Any
 
 from tristunnel.config.file import ConfigFile
 from tristunnel.config.positions import Path
-from tristunnel.util.argv import SECRET_HEADERS
+from tristunnel.util.command_line import SECRET_HEADERS
 from tristunnel.util.words import printable
 
 __all__ = [

@@ -19,8 +19,8 @@ from twisted.plugin import getPlugins
 
 from tristunnel.dataplane.dial import HostEndpoint
 from tristunnel.errors import TunnelError
+from tristunnel.util.endpoints import splitEndpoint, whyNoEndpoint
 from tristunnel.util.hosts import hostName, portNumber
-from tristunnel.util.strings import splitEndpoint, whyNoEndpoint
 
 __all__ = ["EndpointParts", "isKind", "noEndpoint"]
 

@@ -13,7 +13,7 @@ from tristunnel.connect.address import Trust
 from tristunnel.connect.route import ConnectOptions, connectOptionsBy, parseHeader
 from tristunnel.errors import TunnelError
 from tristunnel.tls.certificates import parseFingerprint
-from tristunnel.util.numbers import decimalOf
+from tristunnel.util.command_line import decimalOf
 
 __all__ = ["ConnectOptionsMixin", "connectOptionsOf", "trustOf"]
 

@@ -23,7 +23,7 @@ from zope.interface import implementer
 from tristunnel.dataplane.dial import HostEndpoint
 from tristunnel.errors import TunnelError
 from tristunnel.util.hosts import hostAndPort
-from tristunnel.util.moments import retryAfter
+from tristunnel.util.quantities import retryAfter
 
 __all__ = ["ProxiedEndpoint", "Proxy", "parseProxy"]
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tristunnel.model.observer import ServerObserver
-from tristunnel.util.addresses import addressText
 from tristunnel.util.events import RecentEvents
+from tristunnel.util.hosts import addressText
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress

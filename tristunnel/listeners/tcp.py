@@ -28,7 +28,7 @@ from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
 from tristunnel.model.ports import UNPRIVILEGED, PortRange
-from tristunnel.util.addresses import addressText
+from tristunnel.util.hosts import addressText
 
 __all__ = ["TCPListener", "TCPListeners"]
 

@@ -20,7 +20,7 @@ from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ClientObserver
 from tristunnel.node.spec import NodeSpec
-from tristunnel.util.drain import GRACE
+from tristunnel.util.process import GRACE
 
 __all__ = ["CONNECTED", "FAILED", "RECONNECTING", "RETRY", "NodeTunnel"]
 

@@ -9,7 +9,7 @@ import sys
 from twisted.internet.task import react
 
 from tristunnel.rpc.caller import main
-from tristunnel.util.argv import hideArguments, valuesOf
+from tristunnel.util.command_line import hideArguments, valuesOf
 
 
 def run() -> None:

@@ -18,7 +18,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.rpc.calls import Params
 from tristunnel.rpc.strictjson import BadJSON, decode
 from tristunnel.tls.certificates import parseFingerprint
-from tristunnel.util.arguments import Parser
+from tristunnel.util.command_line import Parser
 from tristunnel.util.hosts import hostHeader, hostName, portNumber, quoteURL
 
 __all__ = [

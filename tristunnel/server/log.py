@@ -14,7 +14,7 @@ from tristunnel.auth.realm import Identity
 from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.tunnel import Stream, Tunnel
-from tristunnel.util.addresses import addressText
+from tristunnel.util.hosts import addressText
 from tristunnel.util.log_limiter import LogRateLimiter
 
 __all__ = ["LoggingServerObserver"]

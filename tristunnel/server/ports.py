@@ -22,8 +22,12 @@ from tristunnel.tls.directory import CertificateDirectory
 from tristunnel.tls.endpoint import tlsOverEndpoint
 from tristunnel.tls.in_force import CreatorInForce
 from tristunnel.tls.server_context import ReloadingCertificate
-from tristunnel.util.stale_sockets import serverEndpoint
-from tristunnel.util.strings import splitEndpoint, unknownKeywords, whyNoEndpoint
+from tristunnel.util.endpoints import (
+    serverEndpoint,
+    splitEndpoint,
+    unknownKeywords,
+    whyNoEndpoint,
+)
 
 __all__ = ["BACKLOG", "ServerPort", "TLSFiles", "parsePort"]
 

@@ -25,7 +25,7 @@ from twisted.protocols.haproxy import proxyEndpoint
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from zope.interface import implementer
 
-from tristunnel.util.addresses import addressText
+from tristunnel.util.hosts import addressText
 from tristunnel.util.log_limiter import LogRateLimiter
 from tristunnel.wire.first_bytes import describeFirstBytes
 

@@ -17,8 +17,8 @@ from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.errors import TunnelError
 from tristunnel.server.ports import ServerPort
 from tristunnel.service.tunnel_service import TunnelService
-from tristunnel.util.drain import FAREWELL, GRACE, Drain
-from tristunnel.util.listening import cannotListen
+from tristunnel.util.endpoints import cannotListen
+from tristunnel.util.process import FAREWELL, GRACE, Drain
 
 __all__ = ["TunnelServerService"]
 

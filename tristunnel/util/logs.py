@@ -32,11 +32,16 @@ from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
 from tristunnel.util.log_limiter import LogRateLimiter
-from tristunnel.util.logfile import LogFile
-from tristunnel.util.output import Output, outputOf
+from tristunnel.util.output import LogFile, Output, outputOf
 from tristunnel.util.words import printable
 
-__all__ = ["FORMATS", "Log", "checkFormat", "jsonLine", "textLine"]
+__all__ = [
+    "FORMATS",
+    "Log",
+    "checkFormat",
+    "jsonLine",
+    "textLine",
+]
 
 FORMATS = ("text", "json")
 

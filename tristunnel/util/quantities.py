@@ -1,12 +1,16 @@
 """
-Durations, rates and sizes, as people write them: C{30d}, C{10MB/s}, C{2GiB}.
+Durations, rates, sizes and moments, as people and HTTP write them: C{30d},
+C{10MB/s}, C{2GiB}.
 """
 
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, boundedHint
 
 __all__ = [
     "LONGEST",
@@ -15,7 +19,9 @@ __all__ = [
     "parseDuration",
     "parseRate",
     "parseSize",
+    "retryAfter",
 ]
+
 
 LONGEST = 100 * 365 * 86400.0
 """The longest duration, in seconds: a hundred years."""
@@ -134,3 +140,20 @@ def formatRate(rate: float) -> str:
 
 def _shown(text: str) -> str:
     return ascii(text if len(text) <= 40 else text[:40] + "...")
+
+
+def retryAfter(text: str, now: Callable[[], float] = time.time) -> float | None:
+    """
+    Read what C{Retry-After} says: seconds, or a date (RFC 9110, 10.2.3).
+
+    @param now: The time of day.
+    @return: Seconds, within bounds; C{None} where it says nothing of use.
+    """
+    text = text.strip()
+    if text.isascii() and text.isdecimal():
+        # Before int() it is short: that takes quadratic time.
+        return boundedHint(float(text[:12]))
+    try:
+        return boundedHint(parsedate_to_datetime(text).timestamp() - now())
+    except (ValueError, OverflowError, TypeError, IndexError):
+        return None

@@ -4,7 +4,15 @@ Numbers, times and other people's text, as people read them.
 
 from __future__ import annotations
 
-__all__ = ["age", "amount", "count", "plural", "printable", "printableIn", "rate"]
+__all__ = [
+    "age",
+    "amount",
+    "count",
+    "plural",
+    "printable",
+    "printableIn",
+    "rate",
+]
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IHandshakeListener, INegotiated
 from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
-from tristunnel.util.moments import retryAfter
+from tristunnel.util.quantities import retryAfter
 from tristunnel.websocket.connection import Connection
 
 __all__ = ["ClientConnection", "ServerConnection"]

@@ -28,8 +28,8 @@ from tristunnel.forwards.forward import Forward, matched
 from tristunnel.forwards.udp import UDPService
 from tristunnel.model.observer import ClientObserver
 from tristunnel.rpc.pending import RemoteError
-from tristunnel.util.drain import FAREWELL, GRACE, Drain
 from tristunnel.util.hosts import hostAndPort
+from tristunnel.util.process import FAREWELL, GRACE, Drain
 
 __all__ = ["TunnelClientService", "backoff"]
 

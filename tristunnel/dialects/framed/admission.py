@@ -38,8 +38,7 @@ from tristunnel.service.preauth import sourceOf
 from tristunnel.service.registry import Lease
 from tristunnel.service.tickets import TicketBook
 from tristunnel.service.tunnel_service import Caller, TunnelService
-from tristunnel.util.addresses import addressText
-from tristunnel.util.hosts import hostSaid
+from tristunnel.util.hosts import addressText, hostSaid
 from tristunnel.wire.framed import FrameType
 
 if TYPE_CHECKING:

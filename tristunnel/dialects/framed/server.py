@@ -33,7 +33,7 @@ from tristunnel.service.methods import methodsOf
 from tristunnel.service.registry import Lease
 from tristunnel.service.tunnel_service import Caller, TunnelService
 from tristunnel.tls.rejection import whyNoTLS
-from tristunnel.util.addresses import addressText
+from tristunnel.util.hosts import addressText
 
 if TYPE_CHECKING:
     from tristunnel.dialects.base.stream import SessionStream

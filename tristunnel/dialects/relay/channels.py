@@ -26,7 +26,7 @@ from tristunnel.model.policy import VisitorPolicy
 from tristunnel.model.rendezvous import Rendezvous
 from tristunnel.model.tunnel import Tunnel
 from tristunnel.service.raw import UNCLAIMED, RawClientSide
-from tristunnel.util.addresses import addressText
+from tristunnel.util.hosts import addressText
 from tristunnel.websocket.connection import Connection, Receiver
 from tristunnel.websocket.end import WebSocketEnd
 from tristunnel.websocket.page import Visit

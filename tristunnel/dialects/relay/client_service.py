@@ -21,7 +21,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward
 from tristunnel.forwards.service_connector import ServiceConnector
 from tristunnel.model.observer import ClientObserver
-from tristunnel.util.drain import FAREWELL, GRACE, Drain
+from tristunnel.util.process import FAREWELL, GRACE, Drain
 from tristunnel.websocket.end import RELAY_SUBPROTOCOL, WebSocketEnd
 
 __all__ = ["RelayHostService", "visitorsURL"]

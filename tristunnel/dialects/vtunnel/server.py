@@ -16,7 +16,7 @@ from tristunnel.dialects.vtunnel.session import (
     VTunnelSession,
 )
 from tristunnel.errors import TunnelError
-from tristunnel.util.addresses import addressText
+from tristunnel.util.hosts import addressText
 from tristunnel.websocket.incoming import REQUEST_EFFORT
 from tristunnel.wire.vtunnel import (
     LISTEN,

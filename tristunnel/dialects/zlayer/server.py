@@ -22,7 +22,7 @@ from tristunnel.dialects.zlayer.life import SignsOfLife
 from tristunnel.dialects.zlayer.messages import MessageSession
 from tristunnel.dialects.zlayer.reasons import IN_USE, reasonIn, shorten
 from tristunnel.errors import TunnelError
-from tristunnel.util.addresses import addressText
+from tristunnel.util.hosts import addressText
 from tristunnel.websocket.incoming import REQUEST_EFFORT
 from tristunnel.wire.zlayer import (
     MAX_MESSAGE,

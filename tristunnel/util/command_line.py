@@ -1,24 +1,112 @@
 """
-Secrets on the command line, which everybody on a machine can read.
+Command lines: of programs that C{twistd} does not run, numbers on them, and
+secrets, which everybody on a machine can read there.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Mapping, Sequence
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.logger import Logger
 
 __all__ = [
     "SECRET_HEADERS",
+    "Parser",
+    "decimalOf",
     "exposedSecrets",
     "hideArguments",
     "hideExposed",
     "valuesOf",
+    "wholeOf",
 ]
+
+
+class Parser(ArgumentParser):
+    """
+    C{ArgumentParser} without abbreviations, for itself and for its commands:
+    C{--token SECRET} must not become C{--token-file SECRET}, whose complaint
+    shows the secret. What is not understood is not repeated either.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, allow_abbrev=False)
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
+        """
+        Read a command line.
+
+        @raise SystemExit: With 2, if it is wrong.
+        """
+        options, left = self.parse_known_args(args, namespace)
+        if left:
+            self._left(left)
+        return options
+
+    def parse_intermixed_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
+        """
+        Read a command line with options behind and between the rest.
+
+        @raise SystemExit: With 2, if it is wrong.
+        """
+        options, left = self.parse_known_intermixed_args(args, namespace)
+        if left:
+            self._left(left)
+        return options
+
+    def _left(self, left: Sequence[str]) -> NoReturn:
+        """
+        Say which options there are not, without what was given to them.
+        """
+        unknown = [w.partition("=")[0] for w in left if w.startswith("-")]
+        self.error(
+            f"there is no option {' and no '.join(unknown)}"
+            if unknown
+            else "there are more words than it takes"
+        )
+
+
+def decimalOf(option: str) -> Callable[[str], float]:
+    """
+    Make what reads an option's number.
+
+    @param option: Its name, which the message for a mistake says.
+    @return: A function of the text that raises C{ValueError}, as
+        C{twisted.python.usage} expects.
+    """
+
+    def read(text: str) -> float:
+        try:
+            return float(text)
+        except ValueError:
+            raise ValueError(f"--{option} takes a number, not {text!r}") from None
+
+    return read
+
+
+def wholeOf(option: str) -> Callable[[str], int]:
+    """
+    Make what reads an option's whole number.
+
+    @param option: As for L{decimalOf}.
+    """
+
+    def read(text: str) -> int:
+        try:
+            return int(text)
+        except ValueError:
+            raise ValueError(f"--{option} takes a whole number, not {text!r}") from None
+
+    return read
+
 
 _log = Logger(namespace="tristunnel.client")
 
