@@ -18,10 +18,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.auth.tokens_store import TokenStore
 from tristunnel.cli import access_tap, client_tap, server_tap, token
+from tristunnel.cli.call import parseCommand
 from tristunnel.cli.main import main
 from tristunnel.model.policy import VisitorPolicy, parseNetworks
 from tristunnel.model.ports import parsePorts
-from tristunnel.rpc.words import parseErrand
 
 NOW = 1_900_000_000.0
 
@@ -78,11 +78,11 @@ class AbbreviationTests(SynchronousTestCase):
             (main, ["status", "http://localhost:1"]),
             (main, ["token", "list"]),
             (main, ["access", "list"]),
-            (parseErrand, ["http://localhost:1", "listTunnels"]),
+            (parseCommand, ["http://localhost:1", "listTunnels"]),
         ]
         for call, before in calls:
             for words in self.WORDS:
-                if call is parseErrand and words.startswith("--token"):
+                if call is parseCommand and words.startswith("--token"):
                     continue
                 err.truncate(0)
                 ended = self.assertRaises(

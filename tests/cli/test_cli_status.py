@@ -117,11 +117,11 @@ class QuestionTests(SynchronousTestCase):
         os.environ["TRISTUNNEL_TOKEN"] = "abc"
         question = questionOf(["http://h.example:9000"])
         ((_, target),) = question.places()
-        self.assertEqual(question.errand(target, "status").authorization, "Bearer abc")
+        self.assertEqual(question.request(target, "status").authorization, "Bearer abc")
         question = questionOf([])
         ((where, target),) = question.places()
         self.assertEqual(where, "http://localhost:9000")
-        self.assertIsNone(question.errand(target, "status").authorization)
+        self.assertIsNone(question.request(target, "status").authorization)
 
 
 class NamedTests(SynchronousTestCase):

@@ -24,6 +24,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
+from tristunnel.cli.call import ask, parseCommand
 from tristunnel.client.control import (
     ClientControl,
     ControlPort,
@@ -34,8 +35,6 @@ from tristunnel.client.control import (
 )
 from tristunnel.client.status import ProcessStatus
 from tristunnel.errors import TunnelError
-from tristunnel.rpc.caller import ask
-from tristunnel.rpc.words import parseErrand
 
 
 class ParseTests(SynchronousTestCase):
@@ -150,7 +149,7 @@ class ControlTests(TestCase):
         return control
 
     async def ask(self, where: str, *words: str) -> Any:
-        return await ask(self.reactor, parseErrand([where, *words], {}))
+        return await ask(self.reactor, parseCommand([where, *words], {}))
 
     async def test_ownSocket(self) -> None:
         """

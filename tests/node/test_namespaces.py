@@ -23,8 +23,7 @@ from twisted.trial.unittest import TestCase
 
 import tristunnel
 from tests.support.processes import Program
-from tristunnel.rpc.caller import ask
-from tristunnel.rpc.words import parseErrand
+from tristunnel.cli.call import ask, parseCommand
 
 _CUT = float(os.environ.get("TRISTUNNEL_CUT", "60"))
 _IP = shutil.which("ip") or ""
@@ -146,8 +145,8 @@ class NamespaceTests(TestCase):
         )
 
     async def status(self, where: str) -> dict[str, dict[str, Any]]:
-        errand = parseErrand([f"unix:{self.sockets}/{where}", "listNodeTunnels"], {})
-        told: Any = await ask(self.reactor, errand)
+        request = parseCommand([f"unix:{self.sockets}/{where}", "listNodeTunnels"], {})
+        told: Any = await ask(self.reactor, request)
         return {entry["name"]: entry for entry in told}
 
     async def settled(self, where: str, name: str, **wanted: Any) -> dict[str, Any]:

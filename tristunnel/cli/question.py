@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tristunnel.auth.files import reasonOf
+from tristunnel.cli.call import CallRequest, Target, parseTarget
 from tristunnel.connect.route import NONE
 from tristunnel.connect.token import givenToken
 from tristunnel.errors import TunnelError
-from tristunnel.rpc.words import CallRequest, Target, parseTarget
 from tristunnel.tls.certificates import parseFingerprint
 from tristunnel.util.endpoints import clearLeftovers
 from tristunnel.util.files import defaultStateDirectory
@@ -100,7 +100,7 @@ class Question:
         """
         return self._target is not None
 
-    def errand(self, target: Target, method: str) -> CallRequest:
+    def request(self, target: Target, method: str) -> CallRequest:
         """
         Make one call of it.
         """
@@ -155,16 +155,16 @@ async def lookAt(reactor: Any, question: Question) -> list[dict[str, Any]]:
 async def _ask(
     reactor: Any, question: Question, where: str, target: Target
 ) -> dict[str, Any]:
-    from tristunnel.rpc.caller import CallFailed, ask
+    from tristunnel.cli.call import CallFailed, ask
     from tristunnel.rpc.pending import RemoteError
 
     try:
         try:
-            found = await ask(reactor, question.errand(target, "status"))
+            found = await ask(reactor, question.request(target, "status"))
         except RemoteError as error:
             if error.number != _UNKNOWN_METHOD:
                 raise
-            found = await ask(reactor, question.errand(target, "listSessions"))
+            found = await ask(reactor, question.request(target, "listSessions"))
             status = _server(where, found)
         else:
             if not isinstance(found, dict) or found.get("program") != "client":

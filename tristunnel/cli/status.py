@@ -11,10 +11,10 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tristunnel.cli.call import PROXY_HELP
 from tristunnel.cli.question import DEFAULT_SERVER, Question, lookAt, pageOf
 from tristunnel.connect.token import TOKEN_VARIABLE
 from tristunnel.errors import TunnelError
-from tristunnel.rpc.words import PROXY_HELP
 
 __all__ = ["addStatusCommand", "tunnelNamed"]
 

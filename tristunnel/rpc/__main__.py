@@ -8,7 +8,7 @@ import sys
 
 from twisted.internet.task import react
 
-from tristunnel.rpc.caller import main
+from tristunnel.cli.call import main
 from tristunnel.util.command_line import hideArguments, valuesOf
 
 

@@ -1,5 +1,5 @@
 """
-Tests for L{tristunnel.rpc.caller} and L{tristunnel.rpc.words}: the command
+Tests for L{tristunnel.cli.call}: the command
 C{python -m tristunnel.rpc}.
 """
 
@@ -22,16 +22,22 @@ from twisted.web.server import Request
 import tristunnel
 from tests.rpc.loopback import LoopbackTestCase, reactor
 from tests.support.short import shortDirectory
+from tristunnel.cli.call import (
+    CallFailed,
+    ask,
+    paramsFrom,
+    parseCommand,
+    parseTarget,
+    valueFrom,
+)
 from tristunnel.errors import TunnelError
-from tristunnel.rpc.caller import CallFailed, ask
 from tristunnel.rpc.pending import RemoteError
-from tristunnel.rpc.words import paramsFrom, parseErrand, parseTarget, valueFrom
 from tristunnel.tls.certificates import fingerprintOfFile, selfSigned
 from tristunnel.tls.server_context import ReloadingCertificate
 
 
 class WordsTests(SynchronousTestCase):
-    """Tests for L{tristunnel.rpc.words}."""
+    """Tests for L{tristunnel.cli.call}."""
 
     def test_values(self) -> None:
         """JSON is JSON, all else is a string."""
@@ -117,17 +123,17 @@ class WordsTests(SynchronousTestCase):
             (["--token", "seen"], "Bearer seen"),
             (["--user", "id:secret"], "Basic aWQ6c2VjcmV0"),
         ):
-            errand = parseErrand([*words, *more], environment)
-            self.assertEqual(errand.authorization, expected)
-        self.assertIsNone(parseErrand(words, {}).authorization)
+            request = parseCommand([*words, *more], environment)
+            self.assertEqual(request.authorization, expected)
+        self.assertIsNone(parseCommand(words, {}).authorization)
 
     def test_optionsAnywhere(self) -> None:
         """Options may stand before, between and behind the words."""
-        errand = parseErrand(
+        request = parseCommand(
             ["--timeout", "5", "http://server", "--token", "t", "m", "a", "-5"], {}
         )
-        self.assertEqual((errand.method, errand.params), ("m", ["a", -5]))
-        self.assertEqual(errand.timeout, 5)
+        self.assertEqual((request.method, request.params), ("m", ["a", -5]))
+        self.assertEqual(request.timeout, 5)
 
     @settings(deadline=None)
     @given(st.text())
@@ -174,7 +180,7 @@ class AskTests(StrangeSiteTestCase):
 
     async def ask(self, *words: str, path: str = "") -> object:
         url = f"http://127.0.0.1:{self.port}{path}"
-        return await ask(reactor, parseErrand([url, *words], {}))
+        return await ask(reactor, parseCommand([url, *words], {}))
 
     async def failing(self, *words: str, path: str = "") -> str:
         asking = Deferred.fromCoroutine(self.ask(*words, path=path))
@@ -230,19 +236,19 @@ class AskTests(StrangeSiteTestCase):
             ["--pin", fingerprintOfFile(file)],
             ["--insecure"],
         ):
-            errand = parseErrand([url, "echo", "hi", *options], {})
-            self.assertEqual(await ask(reactor, errand), "hi")
+            request = parseCommand([url, "echo", "hi", *options], {})
+            self.assertEqual(await ask(reactor, request), "hi")
         for options in ([], ["--pin", "00" * 32]):
-            errand = parseErrand([url, "update", *options], {})
-            asking = Deferred.fromCoroutine(ask(reactor, errand))
+            request = parseCommand([url, "update", *options], {})
+            asking = Deferred.fromCoroutine(ask(reactor, request))
             error: Any = await self.assertFailure(asking, CallFailed)
             self.assertIn("certificate", str(error))
         self.assertEqual(self.published.callers, [])
 
     async def test_ipv6Host(self) -> None:
         """An IPv6 address in the URL is connected to, and fails in one line."""
-        errand = parseErrand(["http://[::1]:1", "x"], {})
-        asking = Deferred.fromCoroutine(ask(reactor, errand))
+        request = parseCommand(["http://[::1]:1", "x"], {})
+        asking = Deferred.fromCoroutine(ask(reactor, request))
         error: Any = await self.assertFailure(asking, CallFailed)
         self.assertTrue(str(error).startswith("Could not connect to ::1 port 1"))
 
