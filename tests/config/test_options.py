@@ -17,8 +17,8 @@ from twisted.python import usage
 from tests.cli.test_taps_options import OptionsTestCase
 from tristunnel.cli import client_tap, server_tap
 from tristunnel.config.keys import COMMANDS, FLAG, NUMBER, TEXT, WHOLE, keysOf
+from tristunnel.config.numbers import seconds
 from tristunnel.config.settings import HIDDEN
-from tristunnel.util.command_line import decimalOf
 
 PIN = "ab" * 32
 
@@ -552,7 +552,7 @@ class KeyTests(OptionsTestCase):
                 ("text", None, None, "Text."),
                 ("whole", None, 1, "A number.", int),
                 ("number", None, 1.0, "Another.", float),
-                ("unset", None, None, "A number or none.", decimalOf("unset")),
+                seconds("unset", None, "A number or none."),
             )
 
         keys = keysOf(Child)

@@ -6,14 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 import tristunnel
 from tristunnel.cli.client_tap import Options
-from tristunnel.cli.client_tap import Options as ClientOptions
-from tristunnel.cli.server_tap import Options as ServerOptions
-from tristunnel.util.command_line import decimalOf, exposedSecrets, valuesOf, wholeOf
+from tristunnel.util.command_line import exposedSecrets, valuesOf
 
 _SHOW = """
 import sys
@@ -76,22 +73,3 @@ class HideTests(SynchronousTestCase):
         options = Options()
         options["connect"] = "wss://host:1/tunnel?a=b"
         self.assertEqual(exposedSecrets(options), {})
-
-
-class NumberTests(SynchronousTestCase):
-    """Numbers, and what is said of anything else."""
-
-    def test_read(self) -> None:
-        """Numbers are read."""
-        self.assertEqual(decimalOf("grace")("2.5"), 2.5)
-        self.assertEqual(wholeOf("spares")("3"), 3)
-
-    def test_mistakes(self) -> None:
-        """A mistake in an option names the option and what it takes."""
-        for kind, words, said in (
-            (ServerOptions, ["--grace", "soon"], "--grace takes a number"),
-            (ServerOptions, ["--max-clients", "1.5"], "--max-clients takes a whole"),
-            (ClientOptions, ["--spares", "few"], "--spares takes a whole number"),
-        ):
-            error = self.assertRaises(UsageError, kind().parseOptions, words)
-            self.assertIn(said, str(error))

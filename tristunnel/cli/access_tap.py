@@ -14,6 +14,7 @@ from tristunnel.client.access import AccessPort, AccessService, parseAccessURI
 from tristunnel.client.access_control import AccessControl
 from tristunnel.client.log import LoggingClientObserver
 from tristunnel.client.visitor import bySession, localEndpoint
+from tristunnel.config.numbers import seconds
 from tristunnel.config.options import CheckedOptions
 from tristunnel.connect.address import ServerAddress, parseConnect
 from tristunnel.connect.credentials import CREDENTIALS_VARIABLE, givenCredentials
@@ -22,7 +23,7 @@ from tristunnel.connect.route import PROXY_VARIABLE
 from tristunnel.connect.token import TOKEN_VARIABLE, givenToken
 from tristunnel.dialects.base.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
-from tristunnel.util.command_line import decimalOf, exposedSecrets, hideExposed
+from tristunnel.util.command_line import exposedSecrets, hideExposed
 from tristunnel.util.endpoints import checkBeforeFork
 from tristunnel.util.files import defaultStateDirectory
 from tristunnel.util.logs import Log
@@ -65,13 +66,7 @@ class Options(ConnectOptionsMixin, CheckedOptions):
         ("listen", None, "tcp:0:interface=127.0.0.1", "The local endpoint."),
         ("ttl", None, "1h", "How long: 45s, 90m, 12h, 1h30m, up to 30d."),
         ("state-dir", None, None, "Where 'tristunnel access' finds this program."),
-        (
-            "grace",
-            None,
-            0.0,
-            "Seconds for streams to finish at a stop.",
-            decimalOf("grace"),
-        ),
+        seconds("grace", 0.0, "Seconds for streams to finish at a stop."),
     ]
 
     def __init__(self) -> None:
@@ -93,8 +88,6 @@ class Options(ConnectOptionsMixin, CheckedOptions):
                 "which service? give --connect ENDPOINT and --service NAME, or"
                 " --access URI",
             )
-        if not 0 <= self["grace"] < 1e6:
-            raise TunnelError("bad-option", "--grace takes seconds, from 0 up")
         self.ttl = parseDuration(self["ttl"])
         if self.ttl > LONGEST:
             raise TunnelError("bad-option", "--ttl takes up to 30d")

@@ -26,6 +26,7 @@ from tristunnel.client.options import ClientOptions
 from tristunnel.client.visitor import localEndpoint
 from tristunnel.config.file import ConfigFile
 from tristunnel.config.keys import Key, valuesIn
+from tristunnel.config.numbers import count, seconds
 from tristunnel.config.policy_options import PolicyOptionsMixin, policyOf
 from tristunnel.config.reload import Reload
 from tristunnel.config.settings import DEFAULT, Setting, settingsOf, shownSettings
@@ -45,7 +46,7 @@ from tristunnel.forwards.forward import DEFAULT_FORWARD, Forward
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.model.quota import raiseDescriptorLimit
 from tristunnel.screen.client import ClientWatch
-from tristunnel.util.command_line import decimalOf, exposedSecrets, hideExposed, wholeOf
+from tristunnel.util.command_line import exposedSecrets, hideExposed
 from tristunnel.util.endpoints import checkBeforeFork
 from tristunnel.util.files import defaultStateDirectory, stateVariable
 from tristunnel.util.logs import Log, checkFormat
@@ -98,38 +99,22 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         ("listen", None, None, "Visit: a local endpoint, tcp:PORT:interface=ADDRESS."),
         ("service", None, None, "With --listen: the name of the tunnel to visit."),
         ("state-dir", None, None, "Where this client keeps what it must remember."),
-        (
+        seconds(
             "check-idle",
             None,
-            None,
             "With --check: seconds to hold a silent session, 0 for none.",
-            decimalOf("check-idle"),
+            0,
+            MOST_QUIET,
         ),
         ("rpc", None, None, "Answer calls about this client here; off: nowhere."),
         ("log-format", None, "text", "How the log is written: text or json."),
         ("extension", None, AUTO, "Name it to the server: auto, always or never."),
         ("carrier", None, "auto", "How visitors travel: session, direct, or auto."),
-        (
-            "sessions",
-            None,
-            1,
-            "Connections that share the visitors.",
-            wholeOf("sessions"),
+        count("sessions", 1, "Connections that share the visitors.", 1, MOST_LANES + 1),
+        count(
+            "spares", 0, "Connections to dial ahead of direct visitors.", 0, MOST_SPARES
         ),
-        (
-            "spares",
-            None,
-            0,
-            "Connections to dial ahead of direct visitors.",
-            wholeOf("spares"),
-        ),
-        (
-            "grace",
-            None,
-            GRACE,
-            "Seconds for streams to finish at a stop.",
-            decimalOf("grace"),
-        ),
+        seconds("grace", GRACE, "Seconds for streams to finish at a stop."),
     ]
 
     variables: ClassVar[Mapping[str, str]] = {
@@ -292,22 +277,8 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
             raise TunnelError(
                 "bad-option", f"--carrier takes one of {', '.join(CARRIERS)}"
             )
-        if not 1 <= self["sessions"] <= MOST_LANES + 1:
-            raise TunnelError(
-                "bad-option", f"--sessions takes a number from 1 to {MOST_LANES + 1}"
-            )
-        if not 0 <= self["spares"] <= MOST_SPARES:
-            raise TunnelError(
-                "bad-option", f"--spares takes a number from 0 to {MOST_SPARES}"
-            )
         if self["check-idle"] is not None and not self["check"]:
             raise TunnelError("bad-option", "--check-idle goes with --check")
-        if not 0 <= (self["check-idle"] or 0) <= MOST_QUIET:
-            raise TunnelError(
-                "bad-option", f"--check-idle takes seconds, from 0 to {MOST_QUIET:g}"
-            )
-        if not 0 <= self["grace"] < 1e6:
-            raise TunnelError("bad-option", "--grace takes seconds, from 0 up")
         environment = {} if self.count > 1 else os.environ
         self["credentials"] = {
             **givenCredentials(self["credentials-file"], environment),

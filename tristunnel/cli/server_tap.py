@@ -24,6 +24,7 @@ from tristunnel.check.report import CheckService
 from tristunnel.check.server import ServerCheck
 from tristunnel.cli.demo import makeDemo
 from tristunnel.config.keys import Key
+from tristunnel.config.numbers import count, seconds
 from tristunnel.config.policy_options import PolicyOptionsMixin, policyOf
 from tristunnel.config.reload import Reload
 from tristunnel.config.settings import DEFAULT, Setting
@@ -65,7 +66,6 @@ from tristunnel.service.tunnel_service import Listeners, TunnelService
 from tristunnel.tls.in_force import CreatorInForce
 from tristunnel.tls.pem import loadCertificates
 from tristunnel.tls.server_context import ReloadingCertificate
-from tristunnel.util.command_line import decimalOf, wholeOf
 from tristunnel.util.endpoints import checkBeforeFork
 from tristunnel.util.files import defaultStateDirectory, stateVariable
 from tristunnel.util.hosts import hostAndPort
@@ -116,68 +116,22 @@ class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
         ("rpc", None, None, "Serve RPC on this endpoint instead of on every --port."),
         ("state-dir", None, None, "Where this server keeps what it must remember."),
         ("log-format", None, "text", "How the log is written: text or json."),
-        (
-            "grace",
-            None,
-            GRACE,
-            "Seconds for streams to finish at a stop.",
-            decimalOf("grace"),
-        ),
-        (
-            "handshake-timeout",
-            None,
-            10.0,
-            "Seconds for a client's login.",
-            decimalOf("handshake-timeout"),
-        ),
-        (
-            "lease",
-            None,
-            120.0,
-            "Seconds that a client's ports wait for it.",
-            decimalOf("lease"),
-        ),
-        (
-            "udp-idle",
-            None,
-            IDLE,
-            "Seconds until a silent UDP visitor is gone.",
-            decimalOf("udp-idle"),
-        ),
-        (
-            "max-tunnels",
-            None,
-            0,
-            "Tunnels in all; 0: as descriptors allow.",
-            wholeOf("max-tunnels"),
-        ),
-        (
-            "max-tunnels-per-caller",
-            None,
-            PER_CALLER,
-            "Tunnels of one caller.",
-            wholeOf("max-tunnels-per-caller"),
-        ),
-        (
-            "max-clients",
-            None,
-            CLIENTS,
-            "Clients at once; 0: any number.",
-            wholeOf("max-clients"),
-        ),
-        (
-            "max-services",
-            None,
-            SERVICES,
-            "Tunnels of one client; 0: any.",
-            wholeOf("max-services"),
-        ),
-        (
+        seconds("grace", GRACE, "Seconds for streams to finish at a stop."),
+        seconds("handshake-timeout", 10.0, "Seconds for a client's login."),
+        seconds("lease", 120.0, "Seconds that a client's ports wait for it."),
+        seconds("udp-idle", IDLE, "Seconds until a silent UDP visitor is gone.", 0.1),
+        count("max-tunnels", 0, "Tunnels in all; 0: as descriptors allow."),
+        count("max-tunnels-per-caller", PER_CALLER, "Tunnels of one caller."),
+        count("max-clients", CLIENTS, "Clients at once; 0: any number."),
+        count("max-services", SERVICES, "Tunnels of one client; 0: any."),
+        count(
             "accept-rate",
-            None,
             ACCEPT_RATE,
             "Clients let in per second; 0: any.",
-            decimalOf("accept-rate"),
+            0,
+            None,
+            1e6,
+            float,
         ),
         ("max-memory", None, "", "Bytes held for slow readers: 2GiB; 0: any number."),
     ]
@@ -247,23 +201,10 @@ class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
     def check(self) -> None:
         from twisted.internet import reactor
 
-        for option in ("grace", "handshake-timeout", "lease"):
-            if not 0 <= self[option] < 1e6:
-                raise TunnelError("bad-option", f"--{option} takes seconds, from 0 up")
         if not self["handshake-timeout"]:
             raise TunnelError("bad-option", "--handshake-timeout takes more than 0")
         _checkInterface(self["interface"])
         checkFormat(self["log-format"])
-        if not 0.1 <= self["udp-idle"] < 1e6:
-            raise TunnelError("bad-option", "--udp-idle takes seconds, from 0.1 up")
-        for option in (
-            "max-tunnels",
-            "max-tunnels-per-caller",
-            "max-clients",
-            "max-services",
-        ):
-            if self[option] < 0:
-                raise TunnelError("bad-option", f"--{option} takes a number, from 0 up")
         for key, other in (
             ("private-key", "certificate"),
             ("visitor-key", "visitor-certificate"),
@@ -289,8 +230,6 @@ class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
         self.webSocketPaths = parsePaths(self["websocket-path"] or ["/tunnel"])
         self.forwarded = Forwarded(self["trusted-proxy"])
         self.policy = policyOf(self)
-        if not 0 <= self["accept-rate"] <= 1e6:
-            raise TunnelError("bad-option", "--accept-rate takes a number, from 0 up")
         self.memory = defaultMemory()
         if self["max-memory"]:
             size = self["max-memory"]

@@ -17,6 +17,7 @@ from twisted.python import usage
 
 from tristunnel.config.file import ConfigFile, readConfig
 from tristunnel.config.keys import COMMANDS, FLAG, Key, keysOf, valuesIn
+from tristunnel.config.numbers import checkNumbers
 from tristunnel.config.settings import (
     DEFAULT,
     OPTION,
@@ -75,9 +76,16 @@ class CheckedOptions(usage.Options):
 
     def postOptions(self) -> None:
         try:
+            checkNumbers(type(self), self)
             self.check()
         except TunnelError as error:
-            raise usage.UsageError(error.message) from None
+            raise usage.UsageError(self.placed(error.message)) from None
+
+    def placed(self, message: str) -> str:
+        """
+        Say where a mistake is, in front of a message about it.
+        """
+        return message
 
     def check(self) -> None:
         """
@@ -250,10 +258,7 @@ class ConfiguredOptions(CheckedOptions):
     # Checking
 
     def postOptions(self) -> None:
-        try:
-            self.check()
-        except TunnelError as error:
-            raise usage.UsageError(self.placed(error.message)) from None
+        super().postOptions()
         if self["print-config"] and not self.isInner:
             for line in self.shown():
                 print(line)

@@ -7,11 +7,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from tristunnel.config.numbers import checkNumbers, count, seconds
 from tristunnel.errors import TunnelError
 from tristunnel.model.policy import VisitorPolicy, parseNetworks
 from tristunnel.util.quantities import parseRate
 
 __all__ = ["PolicyOptionsMixin", "policyOf"]
+
+
+_MOST: Any = {"most": 1_000_000}
+_LONG: Any = {"least": 1.0, "most": 1e9, "orZero": True}
 
 
 class PolicyOptionsMixin:
@@ -20,12 +25,16 @@ class PolicyOptionsMixin:
     """
 
     optParameters: ClassVar[Any] = [
-        ("max-visitors", None, 0, "Visitors of a tunnel at once; 0: any number.", int),
-        ("visitors-per-address", None, 0, "The same, of one address.", int),
-        ("visitor-rate", None, 0, "Visitors of one address per minute; 0: any.", int),
+        count(
+            "max-visitors", 0, "Visitors of a tunnel at once; 0: any number.", **_MOST
+        ),
+        count("visitors-per-address", 0, "The same, of one address.", **_MOST),
+        count(
+            "visitor-rate", 0, "Visitors of one address per minute; 0: any.", **_MOST
+        ),
         ("rate", None, "", "A tunnel's bytes per second, each way: 10MB/s."),
-        ("idle-timeout", None, 0.0, "Seconds until a silent visitor goes.", float),
-        ("max-stream-age", None, 0.0, "Seconds until any visitor goes.", float),
+        seconds("idle-timeout", 0.0, "Seconds until a silent visitor goes.", **_LONG),
+        seconds("max-stream-age", 0.0, "Seconds until any visitor goes.", **_LONG),
     ]
 
     def opt_allow(self, network: str) -> None:
@@ -53,12 +62,7 @@ def policyOf(options: Mapping[str, Any]) -> VisitorPolicy:
 
     @raise TunnelError: C{bad-option}.
     """
-    for name in ("max-visitors", "visitors-per-address", "visitor-rate"):
-        if not 0 <= options[name] <= 1_000_000:
-            raise TunnelError("bad-option", f"--{name} takes a number, from 0 up")
-    for name in ("idle-timeout", "max-stream-age"):
-        if not (options[name] == 0 or 1 <= options[name] <= 1e9):
-            raise TunnelError("bad-option", f"--{name} takes seconds, from 1 up, or 0")
+    checkNumbers(PolicyOptionsMixin, options)
     rate = options["rate"]
     networks = []
     for name in ("allow", "deny"):

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 from twisted.python import usage
 
+from tristunnel.config.numbers import seconds
 from tristunnel.connect.address import Trust
 from tristunnel.connect.route import ConnectOptions, connectOptionsBy, parseHeader
 from tristunnel.errors import TunnelError
 from tristunnel.tls.certificates import parseFingerprint
-from tristunnel.util.command_line import decimalOf
 
 __all__ = ["ConnectOptionsMixin", "connectOptionsOf", "trustOf"]
 
@@ -31,13 +31,7 @@ class ConnectOptionsMixin:
         ("certificate", None, "", "PEM file: our certificate, for --client-ca there."),
         ("private-key", None, "", "PEM file with the key of --certificate."),
         ("proxy", None, "", "HTTP proxy, http://USER:PW@HOST:PORT; none: no proxy."),
-        (
-            "ping-interval",
-            None,
-            30.0,
-            "Seconds between WebSocket pings, or 0.",
-            decimalOf("ping-interval"),
-        ),
+        seconds("ping-interval", 30.0, "Seconds between WebSocket pings, or 0."),
         ("token-file", None, "", "File with our token; - to be asked for it."),
         ("credentials-file", None, None, "JSON file that says who we are."),
     ]
@@ -96,8 +90,6 @@ def connectOptionsOf(
     @param headers: What a WebSocket's request says.
     @raise TunnelError: C{bad-option}.
     """
-    if not 0 <= options["ping-interval"] < 1e6:
-        raise TunnelError("bad-option", "--ping-interval takes seconds, from 0 up")
     return connectOptionsBy(
         reactor, options["proxy"], headers, options["ping-interval"]
     )

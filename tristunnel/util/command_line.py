@@ -1,13 +1,13 @@
 """
-Command lines: of programs that C{twistd} does not run, numbers on them, and
-secrets, which everybody on a machine can read there.
+Command lines: of programs that C{twistd} does not run, and secrets, which everybody
+on a machine can read there.
 """
 
 from __future__ import annotations
 
 import ctypes
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,12 +17,10 @@ from twisted.logger import Logger
 __all__ = [
     "SECRET_HEADERS",
     "Parser",
-    "decimalOf",
     "exposedSecrets",
     "hideArguments",
     "hideExposed",
     "valuesOf",
-    "wholeOf",
 ]
 
 
@@ -72,40 +70,6 @@ class Parser(ArgumentParser):
             if unknown
             else "there are more words than it takes"
         )
-
-
-def decimalOf(option: str) -> Callable[[str], float]:
-    """
-    Make what reads an option's number.
-
-    @param option: Its name, which the message for a mistake says.
-    @return: A function of the text that raises C{ValueError}, as
-        C{twisted.python.usage} expects.
-    """
-
-    def read(text: str) -> float:
-        try:
-            return float(text)
-        except ValueError:
-            raise ValueError(f"--{option} takes a number, not {text!r}") from None
-
-    return read
-
-
-def wholeOf(option: str) -> Callable[[str], int]:
-    """
-    Make what reads an option's whole number.
-
-    @param option: As for L{decimalOf}.
-    """
-
-    def read(text: str) -> int:
-        try:
-            return int(text)
-        except ValueError:
-            raise ValueError(f"--{option} takes a whole number, not {text!r}") from None
-
-    return read
 
 
 _log = Logger(namespace="tristunnel.client")

@@ -1,0 +1,134 @@
+"""
+Numbers on a command line: how they are read, and which ones are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from twisted.python import reflect
+
+from tristunnel.errors import TunnelError
+
+__all__ = ["Number", "Row", "checkNumbers", "count", "seconds"]
+
+Row = tuple[str, None, float | None, str, "Number"]
+"""An option in C{optParameters}."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """
+    The reader of an option's number.
+
+    @ivar option: The option's name, which messages say.
+    @ivar kind: C{int} or C{float}.
+    @ivar takes: Which numbers are right, for messages.
+    @ivar least: The least of them.
+    @ivar most: The greatest.
+    @ivar orZero: Whether 0 is right, too.
+    """
+
+    option: str
+    kind: type[int] | type[float]
+    takes: str
+    least: float
+    most: float
+    orZero: bool = False
+
+    def __call__(self, text: str) -> float:
+        """
+        Read it.
+
+        @raise ValueError: If it is no number, as C{twisted.python.usage} expects.
+        """
+        try:
+            return self.kind(text)
+        except ValueError:
+            whole = "whole " if self.kind is int else ""
+            raise ValueError(
+                f"--{self.option} takes a {whole}number, not {text!r}"
+            ) from None
+
+    def check(self, value: float) -> None:
+        """
+        @raise TunnelError: C{bad-option}, if a number is none of the right ones.
+        """
+        if not (self.least <= value <= self.most or (self.orZero and value == 0)):
+            raise TunnelError("bad-option", f"--{self.option} takes {self.takes}")
+
+
+def seconds(
+    option: str,
+    default: float | None,
+    text: str,
+    least: float = 0.0,
+    upTo: float | None = None,
+    most: float = 1e6,
+    orZero: bool = False,
+) -> Row:
+    """
+    Declare an option that takes seconds.
+
+    @param default: What holds if nothing is said.
+    @param text: What C{--help} says.
+    @param least: The fewest, in seconds.
+    @param upTo: The most, if messages are to say it.
+    @param most: The most otherwise: more than anybody means.
+    @param orZero: Whether 0 is right, too.
+    """
+    takes = f"seconds, from {least:g} {'up' if upTo is None else f'to {upTo:g}'}"
+    takes += ", or 0" if orZero else ""
+    number = Number(option, float, takes, least, upTo or most, orZero)
+    return (option, None, default, text, number)
+
+
+def count(
+    option: str,
+    default: float,
+    text: str,
+    least: int = 0,
+    upTo: int | None = None,
+    most: float = inf,
+    kind: type[int] | type[float] = int,
+) -> Row:
+    """
+    Declare an option that takes a number of things; the parameters are those of
+    L{seconds}.
+
+    @param kind: C{float}, if it may be a fraction.
+    """
+    takes = f"a number{',' if upTo is None else ''} from {least} "
+    takes += "up" if upTo is None else f"to {upTo}"
+    return (
+        option,
+        None,
+        default,
+        text,
+        Number(option, kind, takes, least, upTo or most),
+    )
+
+
+def checkNumbers(kind: type, options: Mapping[str, Any]) -> None:
+    """
+    Check the numbers of options.
+
+    @param kind: The class with the C{optParameters}.
+    @param options: Their values; one that is C{None} was not said.
+    @raise TunnelError: C{bad-option}, for the first that is out of its range.
+    """
+    for number in _numbersOf(kind):
+        value = options[number.option]
+        if value is not None:
+            number.check(value)
+
+
+def _numbersOf(kind: type) -> Iterator[Number]:
+    rows: list[Any] = []
+    reflect.accumulateClassList(kind, "optParameters", rows)
+    for _, _, _, _, *rest in rows:
+        if rest and isinstance(rest[0], Number):
+            yield rest[0]
