@@ -109,9 +109,9 @@ def metricRows() -> Iterator[Row]:
     from twisted.internet.task import Clock
 
     from tristunnel.dashboard.metrics import ServerCollector, available
-    from tristunnel.service.counters import Tally
+    from tristunnel.service.counters import Counters
     from tristunnel.service.lag import ReactorLag
-    from tristunnel.service.preauth import Gate
+    from tristunnel.service.preauth import PreauthLimiter
     from tristunnel.service.registry import MemoryRegistry
     from tristunnel.service.tunnel_service import TunnelService
 
@@ -121,7 +121,7 @@ def metricRows() -> Iterator[Row]:
     clock: Any = Clock()
     service = TunnelService(clock, MemoryRegistry(), {})
     collector = ServerCollector(
-        service, Tally(clock.seconds), ReactorLag(clock), Gate(clock.seconds)
+        service, Counters(clock.seconds), ReactorLag(clock), PreauthLimiter(clock.seconds)
     )
     for family in collector.collect():
         name = family.name + ("_total" if family.type == "counter" else "")
