@@ -120,8 +120,9 @@ def metricRows() -> Iterator[Row]:
         return
     clock: Any = Clock()
     service = TunnelService(clock, MemoryRegistry(), {})
+    limiter = PreauthLimiter(clock.seconds)
     collector = ServerCollector(
-        service, Counters(clock.seconds), ReactorLag(clock), PreauthLimiter(clock.seconds)
+        service, Counters(clock.seconds), ReactorLag(clock), limiter
     )
     for family in collector.collect():
         name = family.name + ("_total" if family.type == "counter" else "")

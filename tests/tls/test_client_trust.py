@@ -18,8 +18,7 @@ from tests.tls.handshake import Meeting
 from tristunnel.tls.client_context import clientConnectionCreator
 from tristunnel.tls.client_trust import loadRevocations
 from tristunnel.tls.directory import CertificateDirectory
-from tristunnel.tls.explanation import explainTLSFailure
-from tristunnel.tls.rejection import whyNoTLS
+from tristunnel.tls.explanation import explainTLSFailure, whyNoTLS
 from tristunnel.tls.server_context import ReloadingCertificate
 
 Maker = Callable[[Path, Path | None], IOpenSSLServerConnectionCreator]

@@ -63,9 +63,8 @@ from tristunnel.service.clients import CLIENTS, SERVICES
 from tristunnel.service.preauth import ACCEPT_RATE, TOTAL, PreauthLimiter
 from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import Listeners, TunnelService
-from tristunnel.tls.in_force import CreatorInForce
 from tristunnel.tls.pem import loadCertificates
-from tristunnel.tls.server_context import ReloadingCertificate
+from tristunnel.tls.server_context import CreatorInForce, ReloadingCertificate
 from tristunnel.util.endpoints import checkBeforeFork
 from tristunnel.util.files import defaultStateDirectory, stateVariable
 from tristunnel.util.hosts import hostAndPort

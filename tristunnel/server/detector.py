@@ -25,7 +25,7 @@ from tristunnel.dialects.framed.session import HANDSHAKE_TIMEOUT
 from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ServerObserver
 from tristunnel.service.preauth import PendingConnection, PreauthLimiter
-from tristunnel.tls.rejection import whyNoTLS
+from tristunnel.tls.explanation import whyNoTLS
 from tristunnel.wire.framed import MAGIC
 
 __all__ = [

@@ -20,8 +20,7 @@ from tristunnel.server.proxied import behindProxy
 from tristunnel.tls.certificates import selfSigned
 from tristunnel.tls.directory import CertificateDirectory
 from tristunnel.tls.endpoint import tlsOverEndpoint
-from tristunnel.tls.in_force import CreatorInForce
-from tristunnel.tls.server_context import ReloadingCertificate
+from tristunnel.tls.server_context import CreatorInForce, ReloadingCertificate
 from tristunnel.util.endpoints import (
     serverEndpoint,
     splitEndpoint,

@@ -27,7 +27,7 @@ from tristunnel.node.tunnel import NodeTunnel
 from tristunnel.server.options import ServerOptions
 from tristunnel.server.service import TunnelServerService
 from tristunnel.service.tunnel_service import TunnelService
-from tristunnel.tls.in_force import CreatorInForce
+from tristunnel.tls.server_context import CreatorInForce
 
 __all__ = ["RESTART", "RunningServer"]
 

@@ -5,7 +5,7 @@ Certificates, keys and the TLS connections made with them.
       errors that people can act upon.
     - L{tristunnel.tls.certificates} makes a self-signed certificate and knows
       fingerprints.
-    - L{tristunnel.tls.paths} reads what callers write for files.
+    - L{tristunnel.util.files} reads what callers write for files.
     - L{tristunnel.tls.contexts} holds the one TLS policy of the project.
     - L{tristunnel.tls.watch} notices that files changed.
     - L{tristunnel.tls.server_context} serves one certificate from files.
@@ -14,6 +14,7 @@ Certificates, keys and the TLS connections made with them.
       client asks for.
     - L{tristunnel.tls.client_context} verifies servers, and
       L{tristunnel.tls.refusal} says why one is refused.
-    - L{tristunnel.tls.explanation} turns a failed handshake into a sentence.
+    - L{tristunnel.tls.explanation} turns a failed handshake into a sentence, at
+      either end.
     - L{tristunnel.tls.endpoint} puts TLS over any server endpoint.
 """

@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tristunnel.errors import TunnelError
-from tristunnel.tls.paths import PathLike, pathText
 from tristunnel.tls.pem import loadCertificates
+from tristunnel.util.files import PathLike, pathText
 from tristunnel.util.hosts import parseHost
 
 __all__ = [

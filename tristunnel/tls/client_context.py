@@ -26,7 +26,6 @@ from zope.interface import implementer
 
 from tristunnel.errors import TunnelError
 from tristunnel.tls.contexts import acceptableProtocols, clientContext
-from tristunnel.tls.paths import PathLike, pathText
 from tristunnel.tls.pem import (
     loadAuthorities,
     loadIdentity,
@@ -39,6 +38,7 @@ from tristunnel.tls.refusal import (
     pinRefusal,
 )
 from tristunnel.tls.watch import Reloading
+from tristunnel.util.files import PathLike, pathText
 from tristunnel.util.hosts import parseHost
 
 __all__ = ["CertificateRefused", "ServerVerification", "clientConnectionCreator"]

@@ -21,8 +21,8 @@ from OpenSSL.crypto import X509, X509StoreFlags
 from twisted.logger import Logger
 
 from tristunnel.errors import TunnelError
-from tristunnel.tls.paths import PathLike, pathText
 from tristunnel.tls.pem import loadAuthorities, readFile
+from tristunnel.util.files import PathLike, pathText
 
 __all__ = ["ClientTrust", "loadClientTrust"]
 

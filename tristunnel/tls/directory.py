@@ -27,7 +27,6 @@ from tristunnel.errors import TunnelError
 from tristunnel.tls.certificates import fingerprint
 from tristunnel.tls.client_trust import loadClientTrust
 from tristunnel.tls.contexts import serverContext
-from tristunnel.tls.paths import PathLike, pathText
 from tristunnel.tls.pem import (
     Identity,
     PrivateKey,
@@ -40,7 +39,7 @@ from tristunnel.tls.pem import (
 )
 from tristunnel.tls.tree import completeChain, findFiles, isAuthority
 from tristunnel.tls.watch import LOOK_INTERVAL, Reloading, Signature
-from tristunnel.util.files import warnIfOpen
+from tristunnel.util.files import PathLike, pathText, warnIfOpen
 
 __all__ = ["CertificateDirectory"]
 

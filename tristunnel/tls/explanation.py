@@ -1,5 +1,5 @@
 """
-Why a TLS connection to a server failed, in one line with the cure.
+Why TLS with a peer failed, in one line with the cure.
 """
 
 from __future__ import annotations
@@ -8,15 +8,12 @@ from OpenSSL import SSL
 from twisted.internet.error import ConnectionClosed
 from twisted.python.failure import Failure
 
+from tristunnel.errors import TunnelError
 from tristunnel.tls.client_context import CertificateRefused, ServerVerification
 from tristunnel.tls.contexts import opensslReasons
 
-__all__ = ["explainTLSFailure"]
+__all__ = ["explainTLSFailure", "whyNoTLS"]
 
-_NO_TLS = (
-    "{host} speaks no TLS on this port: write tcp:{host}:PORT instead of "
-    "tls:{host}:PORT, or name the port that has TLS."
-)
 _WANTS_CERTIFICATE = (
     "{host} requires a certificate of this client: give --certificate FILE, and "
     "--private-key FILE unless it is in the same."
@@ -33,53 +30,81 @@ _CERTIFICATE_UNLOVED = (
     "{host} does not accept the certificate of this client ({reason}): show one "
     "that is valid and signed by an authority of the server's client CA file."
 )
-_VERSION = (
-    "{host} and this client have no TLS version in common: the server must speak "
-    "TLS 1.2 or 1.3."
+
+# What OpenSSL's reasons have in them, by what it means.
+_CERTIFICATE_REFUSED = (
+    *("alert unknown ca", "alert bad certificate", "alert certificate"),
+    *("alert unsupported certificate", "alert access denied"),
+)
+_NO_VERSION = (
+    *("alert protocol version", "unsupported protocol", "no protocols available"),
+    "version too low",
+)
+_NO_TLS = (
+    *("wrong version number", "record layer failure", "packet length too long"),
+    *("http request", "unknown protocol", "unexpected message", "not a tls"),
 )
 
-_EXPLANATIONS: tuple[tuple[tuple[str, ...], str], ...] = (
+_Table = tuple[tuple[tuple[str, ...], str], ...]
+
+_OF_SERVERS: _Table = (
     (("alert certificate required", "alert no certificate"), _WANTS_CERTIFICATE),
+    (_CERTIFICATE_REFUSED, _CERTIFICATE_UNLOVED),
     (
-        (
-            "alert unknown ca",
-            "alert bad certificate",
-            "alert certificate expired",
-            "alert certificate revoked",
-            "alert certificate unknown",
-            "alert unsupported certificate",
-            "alert access denied",
-        ),
-        _CERTIFICATE_UNLOVED,
+        _NO_VERSION,
+        "{host} and this client have no TLS version in common: the server must speak "
+        "TLS 1.2 or 1.3.",
     ),
     (
-        (
-            "alert protocol version",
-            "unsupported protocol",
-            "no protocols available",
-            "version too low",
-        ),
-        _VERSION,
-    ),
-    (
-        (
-            "wrong version number",
-            "record layer failure",
-            "packet length too long",
-            "http request",
-            "unknown protocol",
-            "not a tls",
-        ),
         _NO_TLS,
+        "{host} speaks no TLS on this port: write tcp:{host}:PORT instead of "
+        "tls:{host}:PORT, or name the port that has TLS.",
     ),
     (
         ("alert unrecognized name",),
         "{host} has no certificate for that name: connect to a name that it serves.",
     ),
 )
-"""What OpenSSL's reasons have in them, and what to say then."""
 
-_HANDSHAKE_FAILURE = "alert handshake failure"
+_OF_CLIENTS: _Table = (
+    (
+        ("peer did not return a certificate",),
+        "the client showed no certificate, and --client-ca asks for one;"
+        " it is given one with --certificate FILE --private-key FILE",
+    ),
+    (
+        ("client certificate: revoked",),
+        "the client's certificate was revoked, says --client-crl",
+    ),
+    (
+        ("client certificate: ",),
+        "the client's certificate cannot be looked up in --client-crl"
+        " ({reason}): get a new list of its issuer",
+    ),
+    (
+        ("certificate verify failed",),
+        "the client's certificate is not of an authority in --client-ca",
+    ),
+    (
+        _CERTIFICATE_REFUSED,
+        "the client does not accept this server's certificate ({reason}); it can"
+        " be given --pin or --ca",
+    ),
+    (_NO_VERSION, "the peer and this server have no TLS version in common"),
+    (
+        _NO_TLS,
+        "the peer spoke no TLS, and this port has it; a client is to connect with"
+        " tls: instead of tcp:",
+    ),
+)
+
+
+def _explained(table: _Table, reason: str) -> str:
+    lowered = reason.lower()
+    for needles, explanation in table:
+        if any(needle in lowered for needle in needles):
+            return explanation
+    return ""
 
 
 def explainTLSFailure(failure: Failure, hostname: str, creator: object) -> str | None:
@@ -108,11 +133,9 @@ def explainTLSFailure(failure: Failure, hostname: str, creator: object) -> str |
             return None
         return _SILENT.format(host=hostname)
     reason = opensslReasons(value)
-    lowered = reason.lower()
-    for needles, explanation in _EXPLANATIONS:
-        if any(needle in lowered for needle in needles):
-            return explanation.format(host=hostname, reason=reason)
-    if _HANDSHAKE_FAILURE in lowered:
+    if explanation := _explained(_OF_SERVERS, reason):
+        return explanation.format(host=hostname, reason=reason)
+    if "alert handshake failure" in reason.lower():
         if verification is not None and verification.hasCertificate:
             return _CERTIFICATE_UNLOVED.format(host=hostname, reason=reason)
         # TLS 1.2 has only this alert for a missing certificate.
@@ -120,3 +143,19 @@ def explainTLSFailure(failure: Failure, hostname: str, creator: object) -> str |
     if not reason:
         return None
     return f"The TLS handshake with {hostname} failed: {reason}."
+
+
+def whyNoTLS(failure: Failure) -> TunnelError | None:
+    """
+    Explain the end of a connection that got no further than TLS.
+
+    @param failure: What C{connectionLost} was given.
+    @return: C{protocol-error}, or C{None} if TLS was not the reason.
+    """
+    if not isinstance(failure.value, SSL.Error):
+        return None
+    reason = opensslReasons(failure.value)
+    explanation = (
+        _explained(_OF_CLIENTS, reason) or "the TLS handshake failed ({reason})"
+    )
+    return TunnelError("protocol-error", explanation.format(reason=reason))

@@ -37,8 +37,7 @@ from cryptography.x509 import (
 from cryptography.x509.oid import NameOID
 
 from tristunnel.errors import TunnelError
-from tristunnel.tls.paths import PathLike, pathText
-from tristunnel.util.files import warnIfOpen, withoutMark
+from tristunnel.util.files import PathLike, pathText, warnIfOpen, withoutMark
 
 __all__ = [
     "CERTIFICATE_SUFFIXES",

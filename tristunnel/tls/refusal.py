@@ -11,8 +11,8 @@ from cryptography.x509 import Certificate
 from OpenSSL import SSL
 from OpenSSL.crypto import FILETYPE_ASN1, X509, dump_certificate
 
-from tristunnel.tls.paths import PathLike, pathText
 from tristunnel.tls.pem import alternativeNames, certificateNames
+from tristunnel.util.files import PathLike, pathText
 from tristunnel.util.hosts import parseHost
 from tristunnel.util.words import printable
 

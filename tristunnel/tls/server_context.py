@@ -19,14 +19,14 @@ from tristunnel.errors import TunnelError
 from tristunnel.tls.certificates import fingerprint
 from tristunnel.tls.client_trust import loadClientTrust
 from tristunnel.tls.contexts import serverContext
-from tristunnel.tls.paths import PathLike, pathText
 from tristunnel.tls.pem import (
     isExpired,
     loadIdentity,
 )
 from tristunnel.tls.watch import Reloading
+from tristunnel.util.files import PathLike, pathText
 
-__all__ = ["ReloadingCertificate"]
+__all__ = ["CreatorInForce", "ReloadingCertificate"]
 
 
 @dataclass(frozen=True)
@@ -123,3 +123,23 @@ class ReloadingCertificate:
         self, tlsProtocol: TLSMemoryBIOProtocol
     ) -> SSL.Connection:
         return SSL.Connection(self._loaded.get().context)
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class CreatorInForce:
+    """
+    Makes TLS connections as another creator does, which may be replaced while
+    ports are open. Connections that exist keep what they began with.
+
+    @param creator: The one that makes them now.
+
+    @ivar creator: The same.
+    """
+
+    def __init__(self, creator: IOpenSSLServerConnectionCreator) -> None:
+        self.creator = creator
+
+    def serverConnectionForTLS(
+        self, tlsProtocol: TLSMemoryBIOProtocol
+    ) -> SSL.Connection:
+        return self.creator.serverConnectionForTLS(tlsProtocol)

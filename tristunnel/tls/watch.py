@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from twisted.logger import Logger
 
 from tristunnel.errors import TunnelError
-from tristunnel.tls.paths import PathLike, pathText
+from tristunnel.util.files import PathLike, pathText
 
 __all__ = ["LOOK_INTERVAL", "Reloading", "Signature", "signature"]
 

@@ -9,15 +9,21 @@ import os
 from pathlib import Path
 
 from twisted.logger import Logger
+from twisted.python.filepath import FilePath
 
 from tristunnel.errors import TunnelError
 
 __all__ = [
+    "PathLike",
     "defaultStateDirectory",
+    "pathText",
     "stateVariable",
     "warnIfOpen",
     "withoutMark",
 ]
+
+PathLike = str | os.PathLike[str] | FilePath[str]
+"""What names a file: text, a C{pathlib.Path} or a C{FilePath}."""
 
 
 def defaultStateDirectory() -> Path:
@@ -83,3 +89,14 @@ def warnIfOpen(path: object, mode: int, what: str = "a secret") -> None:
             path=str(path),
             what=what,
         )
+
+
+def pathText(path: PathLike) -> str:
+    """
+    Get what the operating system calls a file.
+
+    @param path: The file.
+    @return: Its path.
+    """
+    # Twisted's paths do not know os.fspath.
+    return path.path if isinstance(path, FilePath) else os.fspath(path)

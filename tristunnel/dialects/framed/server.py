@@ -32,7 +32,7 @@ from tristunnel.service.access import serviceOf
 from tristunnel.service.methods import methodsOf
 from tristunnel.service.registry import Lease
 from tristunnel.service.tunnel_service import Caller, TunnelService
-from tristunnel.tls.rejection import whyNoTLS
+from tristunnel.tls.explanation import whyNoTLS
 from tristunnel.util.hosts import addressText
 
 if TYPE_CHECKING:
