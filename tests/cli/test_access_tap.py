@@ -25,10 +25,20 @@ from tests.support.short import shortDirectory
 from tristunnel.auth.realm import Identity
 from tristunnel.cli.access_tap import Options
 from tristunnel.cli.main import main
-from tristunnel.client.access import AccessPort, AccessService, parseAccessURI
-from tristunnel.client.access_control import AccessControl, controlDirectory
-from tristunnel.client.visitor import bySession, localEndpoint
-from tristunnel.connect.address import ServerAddress, Trust, parseConnect
+from tristunnel.client.access import AccessService
+from tristunnel.client.control import (
+    ClientControl,
+    ControlPort,
+    accessSocket,
+    accessSockets,
+)
+from tristunnel.client.visitor import LocalPort, bySession, localEndpoint
+from tristunnel.connect.address import (
+    ServerAddress,
+    Trust,
+    parseAccessURI,
+    parseConnect,
+)
 from tristunnel.dialects.base.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
 from tristunnel.service.tunnel_service import Caller
@@ -138,7 +148,7 @@ class AccessCase(LoopbackTestCase):
             delay=lambda failures, hint: 0.02,
         )
         where = "tcp:0:interface=127.0.0.1"
-        self.port = AccessPort(
+        self.port = LocalPort(
             self.reactor,
             localEndpoint(self.reactor, where),
             where,
@@ -146,11 +156,9 @@ class AccessCase(LoopbackTestCase):
             "ssh",
             0.0,
         )
-        made = AccessService(
-            self.reactor, client, self.port, "ssh", server.where, ttl, self.ends.append
+        return AccessService(
+            self.reactor, client, self.port, server.where, ttl, self.ends.append
         )
-        made.client = client  # type: ignore[attr-defined]
-        return made
 
     def byName(self) -> ServerAddress:
         """
@@ -176,8 +184,7 @@ class AccessCase(LoopbackTestCase):
         """
         access.startService()
         self.addCleanup(self._stop, access)
-        client: Any = access.client  # type: ignore[attr-defined]
-        while client.session is None or self.port.listening is None:
+        while access.client.session is None or self.port.listening is None:
             await deferLater(self.reactor, 0.005)
         return int(self.port.listening.getHost().port)  # type: ignore[attr-defined]
 
@@ -264,8 +271,8 @@ class AccessTests(AccessCase):
         clock = Clock()
         ends: list[TunnelError] = []
         client: Any = TunnelClientService(clock, self._nowhere(), [])
-        port: Any = AccessPort(clock, self._nobody(), "x", bySession(client, ""), "x")
-        access = AccessService(clock, client, port, "x", "y", 60.0, ends.append)
+        port: Any = LocalPort(clock, self._nobody(), "x", bySession(client, ""), "x")
+        access = AccessService(clock, client, port, "y", 60.0, ends.append)
         with (
             patch.object(client, "startService"),
             patch.object(port, "startService"),
@@ -356,6 +363,11 @@ class ControlTests(AccessCase):
         status = await deferToThread(run)
         return status, output.getvalue()
 
+    def startControl(self, port: ControlPort, access: AccessService) -> None:
+        control = ClientControl(self.reactor, port, access.methods)
+        control.startService()
+        self.addCleanup(self._stop, control)
+
     async def test_list(self) -> None:
         """
         What is open is listed, and ended, by its id; nobody else may ask.
@@ -364,12 +376,12 @@ class ControlTests(AccessCase):
         await self.begin(service)
         access = self.access(self.byName())
         port = await self.run_(access)
-        control = AccessControl(self.reactor, access, self.directory)
-        control.startService()
-        self.addCleanup(self._stop, control)
+        control = accessSocket(self.reactor, self.directory, access.id)
+        self.startControl(control, access)
+        assert control.path is not None
         self.assertEqual(control.path.stat().st_mode & 0o777, 0o600)
         self.assertEqual(control.path.parent.stat().st_mode & 0o777, 0o700)
-        stale = controlDirectory(self.directory) / "a00.sock"
+        stale = accessSockets(self.directory) / "a00.sock"
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(os.path.relpath(stale))
         visitor, _ = await self.pair(port, service)
@@ -405,9 +417,8 @@ class ControlTests(AccessCase):
         """
         await self.begin(Service())
         access = self.access(self.byName())
-        control = AccessControl(self.reactor, access, self.directory / ("x" * 120))
-        control.startService()
-        await control.stopService()
+        directory = self.directory / ("x" * 120)
+        self.startControl(accessSocket(self.reactor, directory, access.id), access)
 
 
 class ProcessTests(TestCase):
@@ -454,4 +465,4 @@ class ProcessTests(TestCase):
         await access.says("is over: there is no such access")
         await access.whenEnded()
         self.assertEqual(access.status, 1)
-        self.assertEqual(list(controlDirectory(directory).iterdir()), [])
+        self.assertEqual(list(accessSockets(directory).iterdir()), [])

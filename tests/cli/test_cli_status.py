@@ -231,9 +231,10 @@ class LookTests(TestCase):
         status = ProcessStatus(self.reactor.seconds)
         status.follow("tcp:server.example:9000")
         control = ClientControl(
-            self.reactor, clientSocket(self.reactor, self.directory)
+            self.reactor,
+            clientSocket(self.reactor, self.directory),
+            statusMethods(status),
         )
-        control.methods = statusMethods(status)
         control.startService()
         self.addCleanup(control.stopService)
 

@@ -142,8 +142,8 @@ class ControlTests(TestCase):
         self.failed: list[TunnelError] = []
 
     def start(self, port: ControlPort) -> ClientControl:
-        control = ClientControl(self.reactor, port, self.failed.append)
-        control.methods.update(statusMethods(self.status))
+        self.methods = statusMethods(self.status)
+        control = ClientControl(self.reactor, port, self.methods, self.failed.append)
         control.startService()
         self.addCleanup(control.stopService)
         return control
@@ -176,8 +176,8 @@ class ControlTests(TestCase):
     async def test_more(self) -> None:
         """Other calls can be added."""
         port = clientSocket(self.reactor, self.directory)
-        control = self.start(port)
-        control.methods["reload"] = lambda caller: ["done"]
+        self.start(port)
+        self.methods["reload"] = lambda caller: ["done"]
         self.assertEqual(await self.ask(port.description, "reload"), ["done"])
 
     async def test_limit(self) -> None:

@@ -13,7 +13,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from tristunnel.client.access_control import controlDirectory
+from tristunnel.client.control import accessSockets
 from tristunnel.errors import TunnelError
 from tristunnel.util.files import defaultStateDirectory
 from tristunnel.util.quantities import formatDuration
@@ -77,7 +77,7 @@ def _call(path: Path, method: str, **parameters: str) -> Any:
 
 def _sockets(options: Namespace) -> Iterator[Path]:
     """Find the programs that run. What one left behind that was killed, goes."""
-    directory = controlDirectory(Path(options.state_dir or defaultStateDirectory()))
+    directory = accessSockets(Path(options.state_dir or defaultStateDirectory()))
     for path in sorted(directory.glob("*.sock")):
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(_PATIENCE)

@@ -10,13 +10,13 @@ from typing import Any
 
 from twisted.application.service import MultiService, Service
 
-from tristunnel.client.access import AccessPort, AccessService, parseAccessURI
-from tristunnel.client.access_control import AccessControl
+from tristunnel.client.access import AccessService
+from tristunnel.client.control import ClientControl, accessSocket
 from tristunnel.client.log import LoggingClientObserver
-from tristunnel.client.visitor import bySession, localEndpoint
+from tristunnel.client.visitor import LocalPort, bySession, localEndpoint
 from tristunnel.config.numbers import seconds
 from tristunnel.config.options import CheckedOptions
-from tristunnel.connect.address import ServerAddress, parseConnect
+from tristunnel.connect.address import ServerAddress, parseAccessURI, parseConnect
 from tristunnel.connect.credentials import CREDENTIALS_VARIABLE, givenCredentials
 from tristunnel.connect.options import ConnectOptionsMixin, connectOptionsOf, trustOf
 from tristunnel.connect.route import PROXY_VARIABLE
@@ -137,7 +137,7 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
         gaveUp=lambda reason: access.end(reason),
     )
     name = options["service"] or "the service"
-    port = AccessPort(
+    port = LocalPort(
         reactor,
         options.endpoint,
         options["listen"],
@@ -145,19 +145,20 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
         name,
         options["grace"],
         lambda reason: access.end(reason),
+        logs=True,
     )
     access = AccessService(
         reactor,
         client,
         port,
-        name,
         options.server.where,
         options.ttl,
         lambda reason: _end(reactor, reason),
     )
     together = MultiService()
     access.setServiceParent(together)
-    AccessControl(reactor, access, options.stateDirectory).setServiceParent(together)
+    socket = accessSocket(reactor, options.stateDirectory, access.id)
+    ClientControl(reactor, socket, access.methods).setServiceParent(together)
     ReloadSignalService(reactor, log).setServiceParent(together)
     reactor.addSystemEventTrigger(
         "before", "shutdown", hurryOnSecondSignal, reactor, access.stopNow

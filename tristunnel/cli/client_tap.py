@@ -425,7 +425,7 @@ def makeService(options: Options) -> Service:
     ports = []
     if options.localEndpoint is not None:
         ports.append((f"--listen {options['listen']}", options.localEndpoint))
-    if options.control is not None and not options.control.own:
+    if options.control is not None:
         control = options.control
         ports.append((f"--rpc {control.description}", control.endpoint))
     checkBeforeFork(

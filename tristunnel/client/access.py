@@ -1,5 +1,5 @@
 """
-On-demand access: a local port to somebody's service, for a while.
+On-demand access: a visitor's session with a time limit.
 """
 
 from __future__ import annotations
@@ -7,149 +7,37 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
 
-from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import quoteStringArgument
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from tristunnel.client.visitor import LocalPort
-from tristunnel.connect.address import ServerAddress, Trust, parseConnect
-from tristunnel.connect.route import ConnectOptions
-from tristunnel.dataplane.sockets import SocketEnd
+from tristunnel.client.visitor import LocalPort, VisitorService
 from tristunnel.dialects.base.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
 from tristunnel.util.hosts import addressText
 from tristunnel.util.quantities import formatDuration
 
-__all__ = ["AccessPort", "AccessService", "parseAccessURI"]
+__all__ = ["AccessService"]
 
 
-def parseAccessURI(
-    reactor: Any,
-    uri: str,
-    trust: Trust,
-    connect: str = "",
-    way: ConnectOptions | None = None,
-) -> ServerAddress:
-    """
-    Read C{--access}: C{w3p://HOST:PORT/access/ID#SECRET}, or C{w3ps:} over
-    TLS.
-
-    @param connect: Another place of the server than the URI says, or empty.
-    @param way: How to get there.
-    @raise TunnelError: C{bad-option}, without the secret.
-    """
-    try:
-        parts = urlsplit(uri)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        parts, host, port = urlsplit(""), None, None
-    prefix, _, identifier = parts.path.removeprefix("/").partition("/")
-    if (
-        parts.scheme not in ("w3p", "w3ps")
-        or prefix != "access"
-        or not (host and port and identifier and parts.fragment)
-    ):
-        raise TunnelError(
-            "bad-option",
-            "--access takes the URI that grantAccess returned,"
-            " w3p://HOST:PORT/access/ID#SECRET",
-        )
-    kind = "tls" if parts.scheme == "w3ps" else "tcp"
-    # A colon in an IPv6 address would separate arguments.
-    default = f"{kind}:{quoteStringArgument(host)}:{port}"
-    address = parseConnect(reactor, connect or default, trust, way)
-    return replace(address, access={"id": identifier, "secret": parts.fragment})
-
-
-@dataclass(eq=False)
-class _Guest:
-    number: int
-    visitor: SocketEnd
-    far: Any
-    origin: str
-    since: float
-
-
-class AccessPort(LocalPort):
-    """
-    A local port that remembers who is there.
-    """
-
-    _log = Logger(namespace="tristunnel.service.access")
-
-    def __init__(self, *args: Any, **named: Any) -> None:
-        super().__init__(*args, **named)
-        self.guests: dict[SocketEnd, _Guest] = {}
-        self.total = 0
-        self.bytesIn = 0
-        self.bytesOut = 0
-
-    def joined(self, visitor: SocketEnd, far: Any) -> None:
-        """
-        Somebody came.
-        """
-        self.total += 1
-        origin = addressText(visitor.transport.getPeer())
-        now = self._reactor.seconds()
-        self.guests[visitor] = _Guest(self.total, visitor, far, origin, now)
-
-    def left(self, visitor: SocketEnd, reason: TunnelError | None) -> None:
-        """
-        Somebody left.
-        """
-        guest = self.guests.pop(visitor, None)
-        if guest is None:
-            return
-        self.bytesIn += visitor.received
-        self.bytesOut += guest.far.received
-        self._log.info(
-            "Visitor {number} from {origin} left after {seconds:.3f} s, {bytesIn}"
-            " bytes to the service, {bytesOut} bytes from it{why}",
-            number=guest.number,
-            origin=guest.origin,
-            seconds=self._reactor.seconds() - guest.since,
-            bytesIn=visitor.received,
-            bytesOut=guest.far.received,
-            why=f": {reason}" if reason else "",
-        )
-
-    def sendAway(self, reason: TunnelError, number: int | None = None) -> bool:
-        """
-        End visitors now.
-
-        @param number: Which one; C{None} for all.
-        @return: Whether there was one.
-        """
-        found = False
-        for guest in list(self.guests.values()):
-            if number in (None, guest.number):
-                found = True
-                guest.far.reset(reason)
-                guest.visitor.reset(reason)
-        return found
-
-
-class AccessService(MultiService):
+class AccessService(VisitorService):
     """
     A client and a local port, for a limited time.
 
     @param reactor: Tells time.
     @param client: Stays connected to the server.
     @param port: The local port.
-    @param service: What is reached there, as people call it.
-    @param where: The server, so, too.
+    @param where: The server, as people call it.
     @param ttl: Seconds, from the start.
-    @param over: Called once with the reason when it is over before it was
+    @param ended: Called once with the reason when it ends before it was
         stopped.
     @param now: The time of day, in seconds.
 
     @ivar id: What lists and commands call it.
+    @ivar methods: What can be called about it, by name; each takes the caller
+        and its own parameters.
     """
 
     _log = Logger(namespace="tristunnel.service.access")
@@ -158,27 +46,25 @@ class AccessService(MultiService):
         self,
         reactor: Any,
         client: TunnelClientService,
-        port: AccessPort,
-        service: str,
+        port: LocalPort,
         where: str,
         ttl: float,
-        over: Callable[[TunnelError], None] = lambda reason: None,
+        ended: Callable[[TunnelError], None] = lambda reason: None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__()
+        super().__init__(client, port)
         self.id = "a" + secrets.token_hex(4)
+        self.methods: dict[str, Callable[..., object]] = {
+            "listSessions": lambda caller: self.describe(),
+            "closeSession": self._closeLater,
+        }
         self._reactor = reactor
-        self._client = client
-        self._port = port
-        self._service = service
         self._where = where
         self._ttl = ttl
-        self._over = over
+        self._ended = ended
         self._now = now
         self._began = 0.0
         self._timer: IDelayedCall | None = None
-        client.setServiceParent(self)
-        port.setServiceParent(self)
 
     def startService(self) -> None:
         self._began = self._reactor.seconds()
@@ -186,7 +72,7 @@ class AccessService(MultiService):
         self._log.info(
             "Access {id} to {service} at {where} ends in {ttl}",
             id=self.id,
-            service=self._service,
+            service=self.port.what,
             where=self._where,
             ttl=formatDuration(self._ttl),
         )
@@ -194,11 +80,8 @@ class AccessService(MultiService):
 
     def _timeUp(self) -> None:
         self._timer = None
-        self.end(
-            TunnelError(
-                "expired", f"the {formatDuration(self._ttl)} of access are over"
-            )
-        )
+        ttl = formatDuration(self._ttl)
+        self.end(TunnelError("expired", f"the {ttl} of access are over"))
 
     def end(self, reason: TunnelError) -> None:
         """
@@ -206,29 +89,17 @@ class AccessService(MultiService):
         """
         self._log.info("Access {id} is over: {reason}", id=self.id, reason=reason)
         self._stopTimer()
-        self._port.sendAway(reason)
-        self._over(reason)
+        self.port.sendAway(reason)
+        self._ended(reason)
 
     def _stopTimer(self) -> None:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
 
-    def stopService(self) -> Deferred[None]:
-        self.running = False
-        self._stopTimer()
-        return Deferred.fromCoroutine(self._stop())
-
     async def _stop(self) -> None:
-        await self._port.stopService()
-        await self._client.stopService()
-
-    def stopNow(self) -> None:
-        """
-        Wait for nobody any longer.
-        """
-        self._port.stopNow()
-        self._client.stopNow()
+        self._stopTimer()
+        await super()._stop()
 
     # For whoever asks
 
@@ -236,45 +107,45 @@ class AccessService(MultiService):
         """
         List the access and its visitors, in the terms of C{listSessions}.
         """
-        port, now = self._port, self._reactor.seconds()
+        port, now = self.port, self._reactor.seconds()
         left = None
         if self._timer is not None:
             left = round(max(0.0, self._timer.getTime() - now), 3)
-        listening = port.listening
-        guests = list(port.guests.values())
+        visits = list(port.visits.values())
 
-        def entry(since: float) -> dict[str, object]:
+        def entry(since: float, bytesIn: int, bytesOut: int) -> dict[str, object]:
             return {
+                "bytesIn": bytesIn,
+                "bytesOut": bytesOut,
                 "opened": round(self._now() - (now - since), 3),
                 "seconds": round(now - since, 3),
                 "timeLeft": left,
             }
 
-        return [
-            {
-                "id": self.id,
-                "kind": "access",
-                "service": self._service,
-                "server": self._where,
-                "listen": "" if listening is None else addressText(listening.getHost()),
-                "connected": self._client.session is not None,
-                "visitors": len(guests),
-                "visitorsTotal": port.total,
-                "bytesIn": port.bytesIn + sum(g.visitor.received for g in guests),
-                "bytesOut": port.bytesOut + sum(g.far.received for g in guests),
-                **entry(self._began),
-            },
-            *(
-                {
-                    "id": f"{self.id}.{guest.number}",
-                    "kind": "visitor",
-                    "from": guest.origin,
-                    "bytesIn": guest.visitor.received,
-                    "bytesOut": guest.far.received,
-                    **entry(guest.since),
-                }
-                for guest in guests
+        listening = port.listening
+        own = {
+            "id": self.id,
+            "kind": "access",
+            "service": port.what,
+            "server": self._where,
+            "listen": "" if listening is None else addressText(listening.getHost()),
+            "connected": self.client.session is not None,
+            "visitors": len(visits),
+            "visitorsTotal": port.total,
+            **entry(
+                self._began,
+                port.bytesIn + sum(visit.bytesIn for visit in visits),
+                port.bytesOut + sum(visit.bytesOut for visit in visits),
             ),
+        }
+        return [own] + [
+            {
+                "id": f"{self.id}.{visit.number}",
+                "kind": "visitor",
+                "from": visit.visitor,
+                **entry(visit.since, visit.bytesIn, visit.bytesOut),
+            }
+            for visit in visits
         ]
 
     def close(self, identifier: str) -> None:
@@ -283,14 +154,25 @@ class AccessService(MultiService):
 
         @raise TunnelError: C{unknown-session}.
         """
-        own, _, number = identifier.partition(".")
         reason = TunnelError("closed", "it was closed on request")
-        if own == self.id and not number:
+        if identifier == self.id:
             self.end(reason)
-        elif not (
-            own == self.id
-            and number.isdecimal()
-            and len(number) < 18
-            and self._port.sendAway(reason, int(number))
-        ):
+            return
+        for number, visit in list(self.port.visits.items()):
+            if identifier == f"{self.id}.{number}":
+                visit.reset(reason)
+                return
+        raise TunnelError("unknown-session")
+
+    def _closeLater(self, caller: object, id: str) -> None:
+        if not isinstance(id, str):
+            raise TunnelError("bad-option", "id takes a string")
+        if id not in {entry["id"] for entry in self.describe()}:
             raise TunnelError("unknown-session")
+
+        def close() -> None:
+            with suppress(TunnelError):
+                self.close(id)
+
+        # The answer goes out first.
+        self._reactor.callLater(0, close)

@@ -1,13 +1,13 @@
 """
-Where C{tristunnel status} asks a running client: JSON-RPC on a socket that only
-its user can open, or on the loopback interface.
+Where C{tristunnel status} and C{tristunnel access} ask running programs: JSON-RPC
+on a socket that only its user can open, or on the loopback interface.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -41,6 +41,8 @@ __all__ = [
     "OFF",
     "ClientControl",
     "ControlPort",
+    "accessSocket",
+    "accessSockets",
     "clientSocket",
     "clientSockets",
     "parseControl",
@@ -61,12 +63,15 @@ class ControlPort:
 
     @ivar description: As messages name it.
     @ivar endpoint: Where to listen.
-    @ivar own: Whether nobody asked for it: then the client works without.
+    @ivar path: A socket that nobody asked for, in a directory of its own;
+        C{None}: somebody asked for this port, and the program ends without it.
+    @ivar without: What cannot be done without that socket, and the cure.
     """
 
     description: str
     endpoint: IStreamServerEndpoint
-    own: bool = False
+    path: Path | None = None
+    without: str = ""
 
 
 def clientSockets(stateDirectory: Path) -> Path:
@@ -76,14 +81,43 @@ def clientSockets(stateDirectory: Path) -> Path:
     return stateDirectory / "clients"
 
 
+def accessSockets(stateDirectory: Path) -> Path:
+    """
+    Where the sockets of on-demand access are.
+    """
+    return stateDirectory / "access"
+
+
 def clientSocket(reactor: Any, stateDirectory: Path) -> ControlPort:
     """
     The socket of this process, where nobody asked for another. It has a new
     name each time, since one that was killed leaves its own behind.
     """
-    path = clientSockets(stateDirectory) / f"{secrets.token_hex(4)}.sock"
+    return _ownSocket(
+        reactor,
+        clientSockets(stateDirectory) / f"{secrets.token_hex(4)}.sock",
+        "'tristunnel status' will not find this client; give it --rpc unix:PATH, or"
+        " --rpc off",
+    )
+
+
+def accessSocket(reactor: Any, stateDirectory: Path, id: str) -> ControlPort:
+    """
+    The socket of an on-demand access.
+
+    @param id: What lists call the access.
+    """
+    return _ownSocket(
+        reactor,
+        accessSockets(stateDirectory) / f"{id}.sock",
+        "'tristunnel access' will not know of this access; give it a writable"
+        " --state-dir with a short name",
+    )
+
+
+def _ownSocket(reactor: Any, path: Path, without: str) -> ControlPort:
     endpoint = UNIXServerEndpoint(reactor, str(path), mode=0o600)
-    return ControlPort(f"unix:{path}", endpoint, True)
+    return ControlPort(f"unix:{path}", endpoint, path, without)
 
 
 def parseControl(reactor: Any, description: str) -> ControlPort:
@@ -136,12 +170,6 @@ def statusMethods(status: ProcessStatus) -> dict[str, Callable[..., object]]:
     The calls about what a client does.
     """
 
-    def statusNow(caller: object) -> dict[str, object]:
-        return status.describe()
-
-    def listTunnels(caller: object) -> list[dict[str, object]]:
-        return status.tunnels()
-
     def listVisitors(caller: object, limit: int = VISITORS) -> list[dict[str, object]]:
         if type(limit) is not int or not 0 < limit <= _MOST_VISITORS:
             raise TunnelError(
@@ -150,8 +178,8 @@ def statusMethods(status: ProcessStatus) -> dict[str, Callable[..., object]]:
         return status.visitors(limit)
 
     return {
-        "status": statusNow,
-        "listTunnels": listTunnels,
+        "status": lambda caller: status.describe(),
+        "listTunnels": lambda caller: status.tunnels(),
         "listVisitors": listVisitors,
     }
 
@@ -162,11 +190,10 @@ class ClientControl(Service):
 
     @param reactor: Listens and tells time.
     @param port: Where.
+    @param methods: What can be called, by name; others may add to it. Each takes
+        the caller and its own parameters.
     @param failed: Called with the reason if a port that was asked for cannot be
         opened.
-
-    @ivar methods: What can be called, by name; others may add to it. Each takes
-        the caller and its own parameters.
     """
 
     _log = Logger(namespace="tristunnel.client")
@@ -175,9 +202,10 @@ class ClientControl(Service):
         self,
         reactor: Any,
         port: ControlPort,
+        methods: Mapping[str, Callable[..., object]],
         failed: Callable[[TunnelError], None] = lambda reason: None,
     ) -> None:
-        self.methods: dict[str, Callable[..., object]] = {}
+        self._methods = methods
         self._reactor = reactor
         self._port = port
         self._failed = failed
@@ -186,15 +214,16 @@ class ClientControl(Service):
     def startService(self) -> None:
         super().startService()
         page = JSONRPCResource(
-            Dispatcher(lambda name: self.methods.get(name)),
+            Dispatcher(self._methods.get),
             HTTPCallers(Authenticator()),
             hostnames=_HOSTNAMES,
         )
         site = limitedSite(rootOf({b"rpc": page}), reactor=self._reactor)
         site.noisy = False
         try:
-            if self._port.own:
-                _makePrivate(Path(self._port.description.removeprefix("unix:")).parent)
+            if (path := self._port.path) is not None:
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                os.chmod(path.parent, 0o700)
             with _forNobodyElse():
                 opening = maybeDeferred(self._port.endpoint.listen, site)
         except OSError as error:
@@ -211,16 +240,16 @@ class ClientControl(Service):
     def _notOpened(self, failure: Failure) -> None:
         error = getattr(failure.value, "socketError", failure.value)
         why = getattr(error, "strerror", None) or str(error)
-        if not self._port.own:
+        if self._port.path is None:
             reason = cannotListen(f"--rpc {self._port.description}", failure)
             self._log.critical("Cannot start: {reason}", reason=reason)
             self._failed(reason)
             return
         self._log.info(
-            "{where} cannot be opened ({why}): 'tristunnel status' will not find this"
-            " client; give it --rpc unix:PATH, or --rpc off",
+            "{where} cannot be opened ({why}): {without}",
             where=self._port.description,
             why=why,
+            without=self._port.without,
         )
 
     def stopService(self) -> Deferred[object]:
@@ -229,11 +258,6 @@ class ClientControl(Service):
         if listening is None:
             return succeed(None)
         return maybeDeferred(listening.stopListening)
-
-
-def _makePrivate(directory: Path) -> None:
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    os.chmod(directory, 0o700)
 
 
 @contextmanager

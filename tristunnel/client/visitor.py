@@ -6,7 +6,7 @@ has no port of its own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -32,6 +32,7 @@ from tristunnel.websocket.end import RELAY_SUBPROTOCOL, WebSocketEnd
 
 __all__ = [
     "LocalPort",
+    "LocalVisit",
     "Route",
     "VisitorService",
     "bySession",
@@ -78,6 +79,36 @@ def bySession(client: TunnelClientService, service: str) -> Route:
     return lambda visitor: Deferred.fromCoroutine(connect())
 
 
+class LocalVisit(Visit):
+    """
+    A visitor of a local port who has reached the service.
+
+    @ivar number: Which one of the port's it is, from 1.
+    @ivar since: When it came, by the port's clock.
+    """
+
+    __slots__ = ("_ends", "_port", "number", "since")
+
+    def __init__(
+        self, port: LocalPort, number: int, since: float, visitor: SocketEnd, far: Any
+    ) -> None:
+        self._port, self.number, self.since = port, number, since
+        self._ends = far, visitor
+        info = {"visitor": addressText(visitor.transport.getPeer())}
+        super().__init__(port.what, far, visitor, info, port.observer)
+
+    def reset(self, reason: TunnelError) -> None:
+        """
+        End it now.
+        """
+        for end in self._ends:
+            end.reset(reason)
+
+    def over(self, reason: TunnelError | None) -> None:
+        self._port.left(self, reason)
+        super().over(reason)
+
+
 class LocalPort(Service):
     """
     Listens for visitors on this machine.
@@ -87,10 +118,16 @@ class LocalPort(Service):
     @param description: The same as the user wrote it.
     @param route: Finds their far ends.
     @param what: What they reach, as messages name it.
+    @param grace: Seconds that they get to finish when the service stops.
     @param failed: Called with the reason if the port cannot be had.
+    @param logs: Whether the log has a line for each of them, up to a number.
 
     @ivar listening: The port, once it is open.
     @ivar observer: Told of the port and its visitors.
+    @ivar visits: Who has reached the service and is here, by number.
+    @ivar total: How many have reached it so far.
+    @ivar bytesIn: Bytes from visitors who have left.
+    @ivar bytesOut: Bytes to them.
     """
 
     _log = Logger(namespace="tristunnel.client")
@@ -104,19 +141,23 @@ class LocalPort(Service):
         what: str,
         grace: float = GRACE,
         failed: Callable[[TunnelError], None] = lambda reason: None,
+        logs: bool = False,
     ) -> None:
         self.listening: IListeningPort | None = None
+        self.what = what
+        self.observer = ClientObserver()
+        self.visits: dict[int, LocalVisit] = {}
+        self.total = self.bytesIn = self.bytesOut = 0
         self._reactor = reactor
         self._endpoint = endpoint
         self._description = description
         self._route = route
-        self._what = what
         self._grace = grace
         self._failed = failed
-        self.observer = ClientObserver()
+        self._logs = logs
         self._bounded = BoundedLog(reactor.seconds, reactor.callLater)
-        self._visits: dict[SocketEnd, Visit] = {}
-        self._visitors: set[SocketEnd] = set()
+        # Those who wait for their far end.
+        self._waiting: set[SocketEnd] = set()
         self._drain: Drain | None = None
 
     def startService(self) -> None:
@@ -128,84 +169,84 @@ class LocalPort(Service):
 
     def _opened(self, listening: IListeningPort) -> None:
         self.listening = listening
-        self._log.info(
-            "Visitors of {here} reach {what}",
-            here=addressText(listening.getHost()),
-            what=self._what,
-        )
-        self.observer.portReady(addressText(listening.getHost()), self._what)
+        here = addressText(listening.getHost())
+        self._log.info("Visitors of {here} reach {what}", here=here, what=self.what)
+        self.observer.portReady(here, self.what)
 
     def _notOpened(self, failure: Failure) -> None:
         reason = cannotListen(f"--listen {self._description}", failure)
         self._log.critical("Cannot start: {reason}", reason=reason)
         self._failed(reason)
 
+    def _find(self, visitor: SocketEnd) -> Deferred[Any]:
+        RESERVE.checkVisitor()
+        return self._route(visitor)
+
     def _arrived(self, visitor: SocketEnd) -> None:
-        self._visitors.add(visitor)
+        self._waiting.add(visitor)
         finding = maybeDeferred(self._find, visitor)
 
         def left(reason: TunnelError | None) -> None:
-            self._visitors.discard(visitor)
+            self._waiting.discard(visitor)
             finding.cancel()
 
-        ends: list[TunnelError | None] = []
-
-        def over(reason: TunnelError | None) -> None:
-            ends.append(reason)
-            # Both of them: a WebSocket's close takes a round trip.
-            if len(ends) == 2 and visitor in self._visitors:
-                self._visitors.discard(visitor)
-                self.left(visitor, ends[0] or ends[1])
-
         def found(far: Any) -> None:
-            if visitor not in self._visitors:
+            if visitor not in self._waiting:
                 far.reset(TunnelError("reset", "the visitor has left"))
                 return
-            self.joined(visitor, far)
-            join(far, visitor, over)
+            self._waiting.discard(visitor)
+            self.total += 1
+            now = self._reactor.seconds()
+            visit = LocalVisit(self, self.total, now, visitor, far)
+            self.visits[visit.number] = visit
+            # It is over with both ends: a WebSocket's close takes a round trip.
+            join(far, visitor, visit.ended)
 
         def refused(failure: Failure) -> None:
-            if visitor not in self._visitors:
-                return
-            self._visitors.discard(visitor)
-            error = failure.value
-            if not isinstance(error, TunnelError):
-                self._bounded(
-                    self._log.failure, "A visitor was not served", failure=failure
-                )
-                error = TunnelError("internal")
-            self._bounded(
-                self._log.warn,
-                "A visitor was turned away: {reason}",
-                error.code.name,
-                reason=error,
-            )
-            self.observer.visitorRefused(self._what, error)
-            visitor.whileWaiting(lambda reason: None)
-            visitor.reset(error)
+            if visitor in self._waiting:
+                self._waiting.discard(visitor)
+                visitor.whileWaiting(lambda reason: None)
+                visitor.reset(self._refused(failure))
 
         visitor.whileWaiting(left)
         finding.addCallbacks(found, refused)
         finding.addErrback(lambda f: self._log.failure("A visitor failed", f))
 
-    def _find(self, visitor: SocketEnd) -> Deferred[Any]:
-        RESERVE.checkVisitor()
-        return self._route(visitor)
+    def _refused(self, failure: Failure) -> TunnelError:
+        error = failure.value
+        if not isinstance(error, TunnelError):
+            self._bounded(
+                self._log.failure, "A visitor was not served", failure=failure
+            )
+            error = TunnelError("internal")
+        self._bounded(
+            self._log.warn,
+            "A visitor was turned away: {reason}",
+            error.code.name,
+            reason=error,
+        )
+        self.observer.visitorRefused(self.what, error)
+        return error
 
-    def joined(self, visitor: SocketEnd, far: Any) -> None:
+    def left(self, visit: LocalVisit, reason: TunnelError | None) -> None:
         """
-        A visitor has its far end.
+        Count a visitor who is gone; called by the visit.
         """
-        info = {"visitor": addressText(visitor.transport.getPeer())}
-        self._visits[visitor] = Visit(self._what, far, visitor, info, self.observer)
-
-    def left(self, visitor: SocketEnd, reason: TunnelError | None) -> None:
-        """
-        A visitor is gone that had its far end.
-        """
-        visit = self._visits.pop(visitor, None)
-        if visit is not None:
-            visit.over(reason)
+        del self.visits[visit.number]
+        self.bytesIn += visit.bytesIn
+        self.bytesOut += visit.bytesOut
+        if self._logs:
+            self._bounded(
+                self._log.info,
+                "Visitor {number} from {origin} left after {seconds:.3f} s, {bytesIn}"
+                " bytes to the service, {bytesOut} bytes from it{why}",
+                number=visit.number,
+                origin=visit.visitor,
+                seconds=self._reactor.seconds() - visit.since,
+                bytesIn=visit.bytesIn,
+                bytesOut=visit.bytesOut,
+                why=f": {reason}" if reason else "",
+            )
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
@@ -215,12 +256,24 @@ class LocalPort(Service):
         listening, self.listening = self.listening, None
         if listening is not None:
             await maybeDeferred(listening.stopListening)
-        self._drain = Drain(self._reactor, lambda: len(self._visitors), self._grace)
+
+        def here() -> int:
+            return len(self._waiting) + len(self.visits)
+
+        self._drain = Drain(self._reactor, here, self._grace)
         await self._drain.wait()
-        for visitor in list(self._visitors):
-            visitor.reset(TunnelError("shutting-down", "the client stops"))
-        await Drain(self._reactor, lambda: len(self._visitors), FAREWELL).wait()
+        self.sendAway(TunnelError("shutting-down", "the client stops"))
+        await Drain(self._reactor, here, FAREWELL).wait()
         self.observer.stopped()
+
+    def sendAway(self, reason: TunnelError) -> None:
+        """
+        End all visits now.
+        """
+        for visit in list(self.visits.values()):
+            visit.reset(reason)
+        for visitor in list(self._waiting):
+            visitor.reset(reason)
 
     def stopNow(self) -> None:
         """
@@ -228,13 +281,6 @@ class LocalPort(Service):
         """
         if self._drain is not None:
             self._drain.hurry()
-
-
-class _Stoppable(Protocol):
-    def stopNow(self) -> None:
-        """
-        Wait no longer.
-        """
 
 
 class VisitorService(MultiService):
@@ -268,10 +314,9 @@ class VisitorService(MultiService):
         """
         Wait for nobody any longer.
         """
-        each: _Stoppable
-        for each in (self.port, self.client):
-            if each is not None:
-                each.stopNow()
+        self.port.stopNow()
+        if self.client is not None:
+            self.client.stopNow()
 
 
 def localEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:

@@ -25,7 +25,14 @@ from tristunnel.tls.client_context import (
 from tristunnel.tls.explanation import explainTLSFailure
 from tristunnel.util.hosts import hostAndPort, parsePlace
 
-__all__ = ["ServerAddress", "Trust", "explainer", "parseConnect", "parseTunnelURI"]
+__all__ = [
+    "ServerAddress",
+    "Trust",
+    "explainer",
+    "parseAccessURI",
+    "parseConnect",
+    "parseTunnelURI",
+]
 
 
 @dataclass(frozen=True)
@@ -264,25 +271,59 @@ def parseTunnelURI(
     @param way: How to get there.
     @raise TunnelError: C{bad-option}, without the secret.
     """
+    default, capability = _capabilityOf(uri, "--tunnel", "openTunnel", "")
+    address = parseConnect(reactor, connect or default, trust, way)
+    return replace(address, capability=capability)
+
+
+def parseAccessURI(
+    reactor: Any,
+    uri: str,
+    trust: Trust,
+    connect: str = "",
+    way: ConnectOptions | None = None,
+) -> ServerAddress:
+    """
+    Read C{--access}: C{w3p://HOST:PORT/access/ID#SECRET}, or C{w3ps:} over
+    TLS. The parameters are those of L{parseTunnelURI}.
+
+    @raise TunnelError: C{bad-option}, without the secret.
+    """
+    default, access = _capabilityOf(uri, "--access", "grantAccess", "access/")
+    address = parseConnect(reactor, connect or default, trust, way)
+    return replace(address, access=access)
+
+
+def _capabilityOf(
+    uri: str, option: str, method: str, prefix: str
+) -> tuple[str, Mapping[str, object]]:
+    """
+    Find the server that a URI names, and C{id} and C{secret}.
+
+    @param method: What has returned the URI.
+    @param prefix: What its path begins with, behind the slash.
+    """
     try:
         parts = urlsplit(uri)
         host, port = parts.hostname, parts.port
     except ValueError:
         parts, host, port = urlsplit(""), None, None
-    identifier = parts.path.removeprefix("/")
-    if parts.scheme not in ("w3p", "w3ps") or not (
-        host and port and identifier and parts.fragment
+    path = parts.path.removeprefix("/")
+    identifier = path.removeprefix(prefix)
+    if (
+        parts.scheme not in ("w3p", "w3ps")
+        or not path.startswith(prefix)
+        or not (host and port and identifier and parts.fragment)
     ):
         raise TunnelError(
             "bad-option",
-            "--tunnel takes the URI that openTunnel returned,"
-            " w3p://HOST:PORT/ID#SECRET",
+            f"{option} takes the URI that {method} returned,"
+            f" w3p://HOST:PORT/{prefix}ID#SECRET",
         )
     kind = "tls" if parts.scheme == "w3ps" else "tcp"
     # A colon in an IPv6 address would separate arguments.
-    default = f"{kind}:{quoteStringArgument(host)}:{port}"
-    address = parseConnect(reactor, connect or default, trust, way)
-    return replace(address, capability={"id": identifier, "secret": parts.fragment})
+    where = f"{kind}:{quoteStringArgument(host)}:{port}"
+    return where, {"id": identifier, "secret": parts.fragment}
 
 
 def _overTLS(

@@ -13,8 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from tristunnel.client.access import AccessPort
-from tristunnel.client.visitor import bySession
+from tristunnel.client.visitor import LocalPort, bySession
 from tristunnel.dialects.base.client_service import TunnelClientService, backoff
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.errors import TunnelError
@@ -109,7 +108,7 @@ class NodeTunnel(Service):
         self._since = reactor.seconds()
         self._address = ""
         self._client: TunnelClientService | None = None
-        self._port: AccessPort | None = None
+        self._port: LocalPort | None = None
         self._retry: IDelayedCall | None = None
 
     def startService(self) -> None:
@@ -118,7 +117,7 @@ class NodeTunnel(Service):
         self.spec.server.way.tell(self.spec.server.where)
         self._connect()
         if self.spec.endpoint is not None:
-            self._port = AccessPort(
+            self._port = LocalPort(
                 self._reactor,
                 self.spec.endpoint,
                 self.spec.listen,
@@ -128,6 +127,7 @@ class NodeTunnel(Service):
                 f"{self.spec.service} at {self.spec.server.where}",
                 self._grace,
                 lambda reason: self.become(FAILED, reason),
+                logs=True,
             )
             self._port.startService()
 
@@ -241,7 +241,7 @@ class NodeTunnel(Service):
         else:
             here, there = spec.listen, spec.service
             if port is not None:
-                total, count = port.total, len(port.guests)
+                total, count = port.total, len(port.visits)
                 bytesIn, bytesOut = port.bytesIn, port.bytesOut
         return {
             "name": spec.name,

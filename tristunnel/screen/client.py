@@ -208,9 +208,11 @@ class ClientWatch:
             port = options.control
             if port is None:
                 port = clientSocket(self._reactor, options.stateDirectory)
-            control = ClientControl(self._reactor, port, lambda reason: failed())
-            control.methods = self.methods
-            beside.append(control)
+            beside.append(
+                ClientControl(
+                    self._reactor, port, self.methods, lambda reason: failed()
+                )
+            )
         if terminal is None:
             return WatchedClient(client, status, *beside)
         # What draws is large, and a client without a screen does not load it.
