@@ -206,7 +206,7 @@ class ControlTests(TestCase):
         port = f"unix:{self.directory}/none/c.sock"
         self.start(parseControl(self.reactor, port))
         (reason,) = self.failed
-        self.assertEqual(reason.code.name, "port-taken")
+        self.assertEqual(reason.code.name, "bad-option")
         self.assertIn("none/c.sock", reason.message)
         self.assertEqual(len(self.flushLoggedErrors()), 0)
 
