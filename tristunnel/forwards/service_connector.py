@@ -5,7 +5,7 @@ From a stream to the service that it is for.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
@@ -30,13 +30,11 @@ from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.dataplane.join import join
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.errors import TunnelError
+from tristunnel.interfaces import End
 from tristunnel.model.observer import ClientObserver
 from tristunnel.model.visit import Visit
 
-if TYPE_CHECKING:
-    from tristunnel.dialects.base.stream import SessionStream
-
-__all__ = ["CONNECT_TIMEOUT", "ServiceConnector"]
+__all__ = ["CONNECT_TIMEOUT", "ServiceConnector", "VisitorStream"]
 
 CONNECT_TIMEOUT = 10.0
 """Seconds in which a service must accept a connection."""
@@ -50,6 +48,23 @@ _CODES: tuple[tuple[type[BaseException], str], ...] = (
     (DeferredTimeout, "service-timeout"),
     (DNSLookupError, "service-unreachable"),
 )
+
+
+class VisitorStream(End, Protocol):
+    """
+    A visitor's stream within a session.
+    """
+
+    @property
+    def over(self) -> bool:
+        """
+        Whether the visitor has left.
+        """
+
+    def abandon(self) -> None:
+        """
+        Be over without a word to the peer: another end takes its place.
+        """
 
 
 def _refusal(target: str, failure: Failure) -> TunnelError:
@@ -100,7 +115,7 @@ class ServiceConnector:
 
     def connect(
         self,
-        stream: SessionStream | SocketEnd,
+        stream: VisitorStream | SocketEnd,
         target: str,
         endpoint: IStreamClientEndpoint,
         accept: Callable[[Any], None],
@@ -131,7 +146,7 @@ class ServiceConnector:
             else:
                 leave(end, elsewhere())
 
-        def passBytes(world: SessionStream | SocketEnd, end: SocketEnd) -> None:
+        def passBytes(world: VisitorStream | SocketEnd, end: SocketEnd) -> None:
             if world is stream:
                 accept(stream)
             over = _Visit(target, end, world, info, self._observer)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import DNSLookupError
@@ -18,12 +18,10 @@ from tristunnel.dataplane.datagrams import DatagramSocket, FlowEnd
 from tristunnel.dataplane.descriptors import RESERVE, Reserve
 from tristunnel.dataplane.lookups import resolveWith
 from tristunnel.errors import TunnelError
+from tristunnel.interfaces import DatagramEnd
 from tristunnel.model.observer import ClientObserver
 from tristunnel.model.visit import Visit
 from tristunnel.util.hosts import hostName
-
-if TYPE_CHECKING:
-    from tristunnel.dialects.framed.datagrams import SessionFlow
 
 __all__ = [
     "FLOWS",
@@ -32,6 +30,7 @@ __all__ = [
     "ServiceFlows",
     "UDPConnector",
     "UDPService",
+    "VisitorFlow",
 ]
 
 MOST_FLOWS = 10_000
@@ -44,6 +43,21 @@ _NOTHING: Mapping[str, object] = {}
 
 Place = tuple[int, tuple[str, int]]
 """An address family, and an address in it."""
+
+
+class VisitorFlow(DatagramEnd, Protocol):
+    """
+    A visitor's flow within a session.
+    """
+
+    @property
+    def over(self) -> bool:
+        """
+        Whether it has ended.
+        """
+
+
+_Flow = TypeVar("_Flow", bound=VisitorFlow)
 
 
 class UDPService:
@@ -314,10 +328,10 @@ class UDPConnector:
 
     def connect(
         self,
-        flow: SessionFlow,
+        flow: _Flow,
         target: str,
         service: UDPService,
-        accept: Callable[[SessionFlow], None],
+        accept: Callable[[_Flow], None],
         info: Mapping[str, object] = _NOTHING,
     ) -> None:
         """

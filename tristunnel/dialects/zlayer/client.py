@@ -383,7 +383,7 @@ class ZLayerClientSession(MessageSession):
         def arrived(flow: DataFlow) -> None:
             self._arrived(flow)
             self._udpConnector.connect(
-                flow,  # type: ignore[arg-type]
+                flow,
                 target,
                 service,
                 lambda flow: None,
