@@ -12,7 +12,14 @@ from dataclasses import dataclass
 
 from tristunnel.util.words import printable
 
-__all__ = ["CODES", "LONGEST_HINT", "ErrorCode", "TunnelError", "boundedHint"]
+__all__ = [
+    "CODES",
+    "LONGEST_HINT",
+    "ErrorCode",
+    "TunnelError",
+    "badOption",
+    "boundedHint",
+]
 
 LONGEST_HINT = 600.0
 """Most seconds that a hint when to try again is believed: over plain TCP anybody on
@@ -138,3 +145,13 @@ class TunnelError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} [{self.code.name}]"
+
+
+def badOption(message: str) -> TunnelError:
+    """
+    The error for an option, or a file that one names, that cannot be used.
+
+    @param message: One line with what it is, the cause and the cure.
+    @return: C{bad-option}, to be raised.
+    """
+    return TunnelError("bad-option", message)

@@ -28,7 +28,7 @@ from tristunnel.http.forwarded import Forwarded
 from tristunnel.http.site import limitedSite
 from tristunnel.http.tree import HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.server.detector import FramedPortProtocol, ProtocolDetectorFactory
-from tristunnel.tls.client_context import clientConnectionCreator
+from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.server_context import ReloadingCertificate
 
 
@@ -120,7 +120,7 @@ class MutualTests(ServerTestCase):
         """
         own = self.clients.get(name)
         self._context = self.creator
-        self._verification = clientConnectionCreator(
+        self._verification = ServerVerification(
             "server.example", trustRoots=self.ca, certificate=own
         )
 

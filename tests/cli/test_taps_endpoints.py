@@ -23,7 +23,7 @@ from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.model.ports import PortRange
 from tristunnel.server.ports import TLSFiles
 from tristunnel.tls import watch
-from tristunnel.tls.client_context import clientConnectionCreator
+from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.server_context import ReloadingCertificate
 
 
@@ -152,7 +152,7 @@ class EndpointTests(LoopbackTestCase):
                 super().connectionMade()
 
         talk = Talk()
-        creator = clientConnectionCreator("localhost", trustRoots=ca)
+        creator = ServerVerification("localhost", trustRoots=ca)
         inner = Factory.forProtocol(lambda: talk)
         below = WrappingFactory(TLSMemoryBIOFactory(creator, True, inner))
         below.protocol = Header
@@ -245,7 +245,7 @@ class EndpointTests(LoopbackTestCase):
         self.assertEqual(address, f"tls://127.0.0.1:{port}")
         visitor: Talk = await connectProtocol(
             wrapClientTLS(
-                clientConnectionCreator("localhost", trustRoots=ca),
+                ServerVerification("localhost", trustRoots=ca),
                 TCP4ClientEndpoint(self.reactor, "127.0.0.1", port),
             ),
             Talk(),

@@ -41,7 +41,7 @@ from tristunnel.server.ports import TLSFiles, parsePort
 from tristunnel.server.service import TunnelServerService
 from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import TunnelService
-from tristunnel.tls.client_context import clientConnectionCreator
+from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.server_context import ReloadingCertificate
 
 CALL = {"jsonrpc": "2.0", "id": 1}
@@ -97,7 +97,7 @@ class RPCTestCase(LoopbackTestCase):
         certificate, key = authority.issue(["localhost"])
         path = self.directory / "visitors.pem"
         path.write_bytes(certificate + key)
-        self.creator = clientConnectionCreator(
+        self.creator = ServerVerification(
             "localhost", trustRoots=authority.write(self.directory / "visitors-ca.pem")
         )
         self.tunnels = TunnelService(

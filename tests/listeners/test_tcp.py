@@ -27,7 +27,7 @@ from tristunnel.interfaces import End
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.model.ports import UNPRIVILEGED, PortRange
 from tristunnel.service.preauth import PATIENCE, PreauthLimiter
-from tristunnel.tls.client_context import clientConnectionCreator
+from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.server_context import ReloadingCertificate
 
 
@@ -233,7 +233,7 @@ class VisitorsOverTLSTests(FileTestCase):
         # And the certificate is a good one.
         trust = authority.write(self.directory / "ca.pem")
         meeting = Meeting(
-            creator, clientConnectionCreator("server.example", trustRoots=trust)
+            creator, ServerVerification("server.example", trustRoots=trust)
         )
         self.assertTrue(meeting.client.agreed)
 
@@ -299,7 +299,7 @@ class HandshakeTests(FileTestCase):
         Whose TLS is up is a visitor, and not counted here.
         """
         protocol = self.factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 777))
-        client = clientConnectionCreator(
+        client = ServerVerification(
             "server.example",
             trustRoots=self.authority.write(self.directory / "ca.pem"),
         )

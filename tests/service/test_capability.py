@@ -21,7 +21,7 @@ from tristunnel.forwards.forward import Forward
 from tristunnel.server.log import LoggingServerObserver
 from tristunnel.service.capability import UNCLAIMED
 from tristunnel.service.tunnel_service import Caller
-from tristunnel.tls.client_context import clientConnectionCreator
+from tristunnel.tls.client_context import ServerVerification
 
 PLANE = Caller(Identity("control-plane"), "server.example", 9000)
 
@@ -200,7 +200,7 @@ class CapabilityTests(NetworkTestCase):
         uri = self.open()
         client = self.client(uri)
         if self.tls:
-            creator = clientConnectionCreator("server.example")
+            creator = ServerVerification("server.example")
             client._server = replace(client._server, verification=creator)
         self.successResultOf(self.service.closeTunnel(PLANE, uri))
         self.settle()

@@ -20,7 +20,6 @@ from tristunnel.tls.certificates import fingerprint, parseFingerprint, selfSigne
 from tristunnel.tls.client_context import (
     CertificateRefused,
     ServerVerification,
-    clientConnectionCreator,
 )
 from tristunnel.tls.explanation import explainTLSFailure
 from tristunnel.tls.server_context import ReloadingCertificate
@@ -125,9 +124,7 @@ class TrustTests(ClientTestCase):
         """
         It is what Twisted's TLS wants for a client.
         """
-        verifyObject(
-            IOpenSSLClientConnectionCreator, clientConnectionCreator("localhost")
-        )
+        verifyObject(IOpenSSLClientConnectionCreator, ServerVerification("localhost"))
 
     def test_accepted(self) -> None:
         """
@@ -143,7 +140,7 @@ class TrustTests(ClientTestCase):
             "2001:db8::1",
             "[2001:DB8::1]",
         ):
-            self.accepts(server, clientConnectionCreator(name, trustRoots=self.trusted))
+            self.accepts(server, ServerVerification(name, trustRoots=self.trusted))
 
     def test_international(self) -> None:
         """
@@ -151,7 +148,7 @@ class TrustTests(ClientTestCase):
         """
         server = self.server("xn--bcher-kva.example")
         self.accepts(
-            server, clientConnectionCreator("bücher.example", trustRoots=self.trusted)
+            server, ServerVerification("bücher.example", trustRoots=self.trusted)
         )
 
     def test_wrongName(self) -> None:
@@ -162,7 +159,7 @@ class TrustTests(ClientTestCase):
         for name in ("c.example", "x.y.b.example", "192.0.2.2", "::1"):
             refusal = self.refuses(
                 server,
-                clientConnectionCreator(name, trustRoots=self.trusted),
+                ServerVerification(name, trustRoots=self.trusted),
                 "a.example, *.b.example, 192.0.2.1",
                 f"not for {name}",
                 f"--pin {server.fingerprint}",
@@ -177,12 +174,12 @@ class TrustTests(ClientTestCase):
         server = self.server(*(f"n{number}.example" for number in range(50)))
         self.refuses(
             server,
-            clientConnectionCreator("a.example", trustRoots=self.trusted),
+            ServerVerification("a.example", trustRoots=self.trusted),
             "n9.example, 40 more",
         )
         self.refuses(
             self.server(),
-            clientConnectionCreator("a.example", trustRoots=self.trusted),
+            ServerVerification("a.example", trustRoots=self.trusted),
             "only in its common name (nobody)",
         )
 
@@ -194,7 +191,7 @@ class TrustTests(ClientTestCase):
         for name, kind in (("localhost", "DNS"), ("127.0.0.1", "IP"), ("::1", "IP")):
             explanation = self.refuses(
                 self.serverOf(self.authority, common=name),
-                clientConnectionCreator(name, trustRoots=self.trusted),
+                ServerVerification(name, trustRoots=self.trusted),
                 f"only in its common name ({name})",
                 f"subjectAltName={kind}:{name}",
             ).message
@@ -215,7 +212,7 @@ class TrustTests(ClientTestCase):
                 server = self.serverOf(authority, "a.example")
                 refusal = self.refuses(
                     server,
-                    clientConnectionCreator("a.example", trustRoots=trustRoots),
+                    ServerVerification("a.example", trustRoots=trustRoots),
                     words,
                     server.fingerprint,
                     f"--pin {server.fingerprint}",
@@ -230,11 +227,11 @@ class TrustTests(ClientTestCase):
         """
         path = selfSigned(self.directory, ["localhost", "127.0.0.1"])
         server = ReloadingCertificate(path)
-        self.refuses(server, clientConnectionCreator("localhost"), "by itself", "--pin")
+        self.refuses(server, ServerVerification("localhost"), "by itself", "--pin")
         for name in ("localhost", "127.0.0.1"):
-            self.accepts(server, clientConnectionCreator(name, trustRoots=path))
+            self.accepts(server, ServerVerification(name, trustRoots=path))
         self.refuses(
-            server, clientConnectionCreator("a.example", trustRoots=path), "localhost"
+            server, ServerVerification("a.example", trustRoots=path), "localhost"
         )
 
     def test_intermediateTrusted(self) -> None:
@@ -243,9 +240,9 @@ class TrustTests(ClientTestCase):
         """
         intermediate = self.authority.intermediate()
         path = intermediate.write(self.directory / "intermediate.pem")
-        client = clientConnectionCreator("a.example", trustRoots=path)
+        client = ServerVerification("a.example", trustRoots=path)
         self.accepts(self.serverOf(intermediate, "a.example"), client)
-        client = clientConnectionCreator("a.example", trustRoots=path)
+        client = ServerVerification("a.example", trustRoots=path)
         self.refuses(self.server("a.example"), client, "intermediate.pem")
 
     def test_time(self) -> None:
@@ -254,7 +251,7 @@ class TrustTests(ClientTestCase):
         """
         now = datetime.now(UTC)
         past, future = now - timedelta(days=2), now + timedelta(days=2)
-        client = clientConnectionCreator("a.example", trustRoots=self.trusted)
+        client = ServerVerification("a.example", trustRoots=self.trusted)
         refusal = self.refuses(
             self.server("a.example", notAfter=past),
             client,
@@ -282,7 +279,7 @@ class TrustTests(ClientTestCase):
         server = ReloadingCertificate(self.write("server.pem", pem, key))
         refusal = self.refuses(
             server,
-            clientConnectionCreator("a.example", trustRoots=self.trusted),
+            ServerVerification("a.example", trustRoots=self.trusted),
             "not acceptable",
             "purpose",
         )
@@ -293,7 +290,7 @@ class TrustTests(ClientTestCase):
         A fault while judging refuses the certificate.
         """
         server = self.server("a.example")
-        client = clientConnectionCreator("a.example", trustRoots=self.trusted)
+        client = ServerVerification("a.example", trustRoots=self.trusted)
 
         def fault(certificate: object) -> None:
             raise ValueError("what is that?")
@@ -307,7 +304,7 @@ class TrustTests(ClientTestCase):
         A new file of authorities counts for later connections.
         """
         clock = Clock()
-        client = clientConnectionCreator(
+        client = ServerVerification(
             "a.example", trustRoots=self.trusted, seconds=clock.seconds
         )
         stranger = makeAuthority("stranger")
@@ -337,7 +334,7 @@ class PinTests(ClientTestCase):
         ):
             pins = [bytes(32), parseFingerprint(server.fingerprint)]
             for name in ("a.example", "192.0.2.1"):
-                self.accepts(server, clientConnectionCreator(name, pins=pins))
+                self.accepts(server, ServerVerification(name, pins=pins))
 
     def test_mismatch(self) -> None:
         """
@@ -348,9 +345,7 @@ class PinTests(ClientTestCase):
         one, two = b"\x01" * 32, b"\x02" * 32
         refusal = self.refuses(
             server,
-            clientConnectionCreator(
-                "a.example", pins=[one, two], trustRoots=self.trusted
-            ),
+            ServerVerification("a.example", pins=[one, two], trustRoots=self.trusted),
             one.hex(),
             two.hex(),
             server.fingerprint,
@@ -367,7 +362,7 @@ class PinTests(ClientTestCase):
         )
         server = self.serverOf(authority, "a.example")
         pin = parseFingerprint(fingerprint(self.authority.certificate))
-        self.refuses(server, clientConnectionCreator("a.example", pins=[pin]))
+        self.refuses(server, ServerVerification("a.example", pins=[pin]))
 
     def test_renewed(self) -> None:
         """
@@ -375,7 +370,7 @@ class PinTests(ClientTestCase):
         """
         server = self.server("a.example")
         pins = [parseFingerprint(server.fingerprint)]
-        client = clientConnectionCreator("a.example", pins=pins)
+        client = ServerVerification("a.example", pins=pins)
         self.refuses(self.server("a.example"), client)
         self.accepts(server, client)
 
@@ -394,26 +389,26 @@ class OptionTests(ClientTestCase):
             self.server("b.example", notAfter=past),
             self.serverOf(makeAuthority().intermediate(), "b.example"),
         ):
-            self.accepts(server, clientConnectionCreator("a.example", insecure=True))
+            self.accepts(server, ServerVerification("a.example", insecure=True))
 
     def test_contradictions(self) -> None:
         """
         Options that contradict each other, and wrong values, are refused.
         """
         with self.refused("insecure", "--pin"):
-            clientConnectionCreator("a.example", insecure=True, pins=[bytes(32)])
+            ServerVerification("a.example", insecure=True, pins=[bytes(32)])
         with self.refused("insecure", "--ca"):
-            clientConnectionCreator("a", insecure=True, trustRoots=self.trusted)
+            ServerVerification("a", insecure=True, trustRoots=self.trusted)
         with self.refused("32 bytes"):
-            clientConnectionCreator("a.example", pins=[bytes(20)])
+            ServerVerification("a.example", pins=[bytes(20)])
         with self.refused("'a b'"):
-            clientConnectionCreator("a b")
+            ServerVerification("a b")
         with self.refused("key.pem", "without a certificate"):
-            clientConnectionCreator("a.example", privateKey="key.pem")
+            ServerVerification("a.example", privateKey="key.pem")
         with self.refused("none.pem", "does not exist"):
-            clientConnectionCreator("a.example", trustRoots="none.pem")
+            ServerVerification("a.example", trustRoots="none.pem")
         with self.refused("none.pem", "does not exist"):
-            clientConnectionCreator("a.example", certificate="none.pem")
+            ServerVerification("a.example", certificate="none.pem")
 
 
 class ExplainTLSFailureTests(ClientTestCase):
@@ -444,7 +439,7 @@ class ExplainTLSFailureTests(ClientTestCase):
         """
         A server that answers in clear text.
         """
-        client = clientConnectionCreator("a.example")
+        client = ServerVerification("a.example")
         self.assertIn("tcp:a.example:PORT", self.explain(None, client))
 
     def test_clientCertificate(self) -> None:
@@ -453,7 +448,7 @@ class ExplainTLSFailureTests(ClientTestCase):
         """
         path = selfSigned(self.directory, ["a.example"])
         server = ReloadingCertificate(path, clientCA=self.trusted)
-        client = clientConnectionCreator("a.example", trustRoots=path)
+        client = ServerVerification("a.example", trustRoots=path)
         self.assertIn("--certificate FILE", self.explain(server, client))
         past = datetime.now(UTC) - timedelta(days=2)
         for pems in (
@@ -461,12 +456,12 @@ class ExplainTLSFailureTests(ClientTestCase):
             self.authority.issue(["me"], past, client=True),
             self.authority.issue(["me"]),
         ):
-            client = clientConnectionCreator(
+            client = ServerVerification(
                 "a.example", trustRoots=path, certificate=self.write("me.pem", *pems)
             )
             self.assertIn("does not accept", self.explain(server, client))
         pem, key = self.authority.issue(["me"], client=True)
-        client = clientConnectionCreator(
+        client = ServerVerification(
             "a.example",
             trustRoots=path,
             certificate=self.write("me.pem", pem),
@@ -478,9 +473,9 @@ class ExplainTLSFailureTests(ClientTestCase):
         """
         What OpenSSL says in its many ways has an explanation.
         """
-        client = clientConnectionCreator("a.example")
+        client = ServerVerification("a.example")
         own = self.write("me.pem", *self.authority.issue(["me"], client=True))
-        showing = clientConnectionCreator("a.example", certificate=own)
+        showing = ServerVerification("a.example", certificate=own)
         for reason, creator, word in (
             ("wrong version number", client, "tcp:a.example:PORT"),
             ("record layer failure", client, "tcp:a.example:PORT"),
@@ -504,7 +499,7 @@ class ExplainTLSFailureTests(ClientTestCase):
         A server that hangs up before it showed a certificate perhaps speaks no
         TLS; one that showed one before is not suspected.
         """
-        client = clientConnectionCreator("a.example", trustRoots=self.trusted)
+        client = ServerVerification("a.example", trustRoots=self.trusted)
         lost = Failure(ConnectionLost())
         self.assertIsNone(explainTLSFailure(lost, "a.example", client))
         Meeting(None, client)
@@ -518,7 +513,7 @@ class ExplainTLSFailureTests(ClientTestCase):
         """
         The creator knows why it refused, when the failure does not.
         """
-        client = clientConnectionCreator("a.example")
+        client = ServerVerification("a.example")
         Meeting(self.server("a.example"), client)
         failure = Failure(SSL.Error([("", "", "certificate verify failed")]))
         self.assertIn("--pin", str(explainTLSFailure(failure, "a.example", client)))
@@ -527,7 +522,7 @@ class ExplainTLSFailureTests(ClientTestCase):
         """
         Nothing is said about failures that are not of TLS.
         """
-        client = clientConnectionCreator("a.example")
+        client = ServerVerification("a.example")
         for value in (
             ConnectionRefusedError(),
             ValueError("x"),
@@ -543,7 +538,7 @@ class ExplainTLSFailureTests(ClientTestCase):
         self.assertIn("\n", str(certificateOf(pem).subject.rfc4514_string()))
         server = ReloadingCertificate(self.write("server.pem", pem, key))
         meeting = Meeting(
-            server, clientConnectionCreator("b.example", trustRoots=self.trusted)
+            server, ServerVerification("b.example", trustRoots=self.trusted)
         )
         assert meeting.client.lost is not None
         text = str(meeting.client.lost.value)

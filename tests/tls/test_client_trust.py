@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 from tests.tls.authority import makeAuthority
 from tests.tls.files import FileTestCase, replace
 from tests.tls.handshake import Meeting
-from tristunnel.tls.client_context import clientConnectionCreator
+from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.client_trust import loadRevocations
 from tristunnel.tls.directory import CertificateDirectory
 from tristunnel.tls.explanation import explainTLSFailure, whyNoTLS
@@ -66,7 +66,7 @@ class RevocationTests(FileTestCase):
 
         @return: What the server would log; empty if it lets the client in.
         """
-        client = clientConnectionCreator(
+        client = ServerVerification(
             "localhost", insecure=True, certificate=self.write("client.pem", *pems)
         )
         meeting = Meeting(server, client)

@@ -20,7 +20,7 @@ from zope.interface.verify import verifyObject
 from tests.tls.authority import certificateOf, makeAuthority
 from tests.tls.files import FileTestCase, replace
 from tests.tls.handshake import Meeting
-from tristunnel.tls.client_context import clientConnectionCreator
+from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.directory import CertificateDirectory
 
 
@@ -95,7 +95,7 @@ class CertificateDirectoryTests(FileTestCase):
         @param name: The name to ask for.
         @return: The certificate that it showed.
         """
-        return Meeting(server, clientConnectionCreator(name, insecure=True)).seen
+        return Meeting(server, ServerVerification(name, insecure=True)).seen
 
     def test_interface(self) -> None:
         """
@@ -136,7 +136,7 @@ class CertificateDirectoryTests(FileTestCase):
         self.certbot("b.example", "b.example")
         server = self.serve()
         for name in ("a.example", "b.example"):
-            client = clientConnectionCreator(name, trustRoots=self.trusted)
+            client = ServerVerification(name, trustRoots=self.trusted)
             meeting = Meeting(server, client)
             self.assertEqual(meeting.client.received, b"welcome")
             self.assertEqual(meeting.chainLength, 2)
@@ -151,7 +151,7 @@ class CertificateDirectoryTests(FileTestCase):
         self.write("live/tls.crt", full.removesuffix(intermediate.chain))
         self.write("live/z/ca.pem", self.authority.pem, intermediate.chain)
         meeting = Meeting(
-            self.serve(), clientConnectionCreator("a.example", trustRoots=self.trusted)
+            self.serve(), ServerVerification("a.example", trustRoots=self.trusted)
         )
         self.assertEqual(meeting.chainLength, 2)
 
@@ -166,7 +166,7 @@ class CertificateDirectoryTests(FileTestCase):
         full, key = intermediate.issue(["a.example"])
         self.write("live/m.pem", key, full.removesuffix(intermediate.chain))
         self.write("live/n.pem", intermediate.chain)
-        client = clientConnectionCreator("a.example", trustRoots=self.trusted)
+        client = ServerVerification("a.example", trustRoots=self.trusted)
         self.assertEqual(Meeting(self.serve(), client).client.received, b"welcome")
 
     def test_default(self) -> None:
@@ -382,17 +382,17 @@ class CertificateDirectoryTests(FileTestCase):
         mine = self.write("me.pem", *authority.issue(["me"], client=True))
         for name in ("a.example", "b.example", "unknown.example"):
             meeting = Meeting(
-                server, clientConnectionCreator(name, insecure=True, certificate=mine)
+                server, ServerVerification(name, insecure=True, certificate=mine)
             )
             self.assertEqual(meeting.server.received, b"credentials")
             self.assertEqual(meeting.client.received, b"welcome")
-            meeting = Meeting(server, clientConnectionCreator(name, insecure=True))
+            meeting = Meeting(server, ServerVerification(name, insecure=True))
             self.assertEqual(meeting.server.received, b"")
         makeAuthority("others").write(ca)
         self.clock.advance(1)
         for name in ("a.example", "b.example"):
             meeting = Meeting(
-                server, clientConnectionCreator(name, insecure=True, certificate=mine)
+                server, ServerVerification(name, insecure=True, certificate=mine)
             )
             self.assertEqual(meeting.server.received, b"")
 

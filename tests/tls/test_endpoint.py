@@ -30,7 +30,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from tristunnel.tls.certificates import parseFingerprint, selfSigned
-from tristunnel.tls.client_context import ServerVerification, clientConnectionCreator
+from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.endpoint import tlsOverEndpoint
 from tristunnel.tls.explanation import explainTLSFailure
 from tristunnel.tls.server_context import ReloadingCertificate
@@ -147,7 +147,7 @@ class TLSOverEndpointTests(TestCase):
         self.reactor = reactor
         self.directory = Path(self.mktemp())
         self.server = ReloadingCertificate(selfSigned(self.directory, ["localhost"]))
-        self.client = clientConnectionCreator(
+        self.client = ServerVerification(
             "localhost", pins=[parseFingerprint(self.server.fingerprint)]
         )
 
@@ -243,11 +243,11 @@ class TLSOverEndpointTests(TestCase):
         Over real sockets failures have their explanations, too.
         """
         listening = tlsOverEndpoint(self.server, self.listening())
-        wrong = clientConnectionCreator("localhost", pins=[bytes(32)])
+        wrong = ServerVerification("localhost", pins=[bytes(32)])
         text = await self.explained(listening, wrong)
         self.assertIn(bytes(32).hex(), text)
         self.assertIn(self.server.fingerprint, text)
-        text = await self.explained(listening, clientConnectionCreator("localhost"))
+        text = await self.explained(listening, ServerVerification("localhost"))
         self.assertIn(f"--pin {self.server.fingerprint}", text)
 
     async def test_noTLS(self) -> None:

@@ -22,7 +22,7 @@ from tests.tls.authority import certificateOf, makeAuthority
 from tests.tls.files import FileTestCase, replace
 from tests.tls.handshake import Meeting
 from tristunnel.tls.certificates import fingerprint, selfSigned
-from tristunnel.tls.client_context import clientConnectionCreator
+from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.contexts import opensslReasons, serverContext
 from tristunnel.tls.pem import Identity
 from tristunnel.tls.server_context import ReloadingCertificate
@@ -62,7 +62,7 @@ class ReloadingCertificateTests(FileTestCase):
         @param server: Its TLS.
         @return: Which certificate it showed: C{b"old"} or C{b"new"}.
         """
-        meeting = Meeting(server, clientConnectionCreator("any", insecure=True))
+        meeting = Meeting(server, ServerVerification("any", insecure=True))
         self.assertEqual(meeting.client.received, b"welcome")
         names = {
             certificateOf(self.old): b"old",
@@ -190,7 +190,7 @@ class ReloadingCertificateTests(FileTestCase):
         replace(self.certificate, pem)
         replace(self.key, key)
         trusted = self.authority.write(self.directory / "ca.pem")
-        client = clientConnectionCreator("example.com", trustRoots=trusted)
+        client = ServerVerification("example.com", trustRoots=trusted)
         meeting = Meeting(self.serve(), client)
         self.assertEqual(meeting.client.received, b"welcome")
         self.assertEqual(meeting.chainLength, 2)
@@ -289,7 +289,7 @@ class ClientCertificateTests(FileTestCase):
         certificate = self.write("client.pem", *pems) if pems else None
         return Meeting(
             self.server,
-            clientConnectionCreator("any", insecure=True, certificate=certificate),
+            ServerVerification("any", insecure=True, certificate=certificate),
         )
 
     def test_accepted(self) -> None:

@@ -22,7 +22,7 @@ from tristunnel.connect.options import ConnectOptionsMixin, connectOptionsOf, tr
 from tristunnel.connect.route import PROXY_VARIABLE
 from tristunnel.connect.token import TOKEN_VARIABLE, givenToken
 from tristunnel.dialects.base.client_service import TunnelClientService
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.util.command_line import exposedSecrets, hideExposed
 from tristunnel.util.endpoints import checkBeforeFork
 from tristunnel.util.files import defaultStateDirectory
@@ -83,14 +83,13 @@ class Options(ConnectOptionsMixin, CheckedOptions):
         self.exposed = exposedSecrets(self)
         self["access"] = self["access"] or os.environ.get(ACCESS_VARIABLE, "")
         if not self["access"] and not (self["connect"] and self["service"]):
-            raise TunnelError(
-                "bad-option",
+            raise badOption(
                 "which service? give --connect ENDPOINT and --service NAME, or"
-                " --access URI",
+                " --access URI"
             )
         self.ttl = parseDuration(self["ttl"])
         if self.ttl > LONGEST:
-            raise TunnelError("bad-option", "--ttl takes up to 30d")
+            raise badOption("--ttl takes up to 30d")
         self.credentials = givenCredentials(self["credentials-file"])
         token = givenToken(self["token-file"])
         if token and (self["token-file"] or not self.credentials):

@@ -44,7 +44,7 @@ from tristunnel.rpc.calls import Params
 from tristunnel.rpc.pending import PendingCalls, RemoteError
 from tristunnel.rpc.strictjson import BadJSON, decode, encode
 from tristunnel.tls.certificates import parseFingerprint
-from tristunnel.tls.client_context import ServerVerification, clientConnectionCreator
+from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.explanation import explainTLSFailure
 from tristunnel.util.command_line import Parser
 from tristunnel.util.hosts import hostHeader, hostName, portNumber, quoteURL
@@ -425,7 +425,7 @@ async def ask(reactor: IReactorTime, request: CallRequest) -> object:
     """
     tls = None
     if request.target.scheme == "https":
-        tls = clientConnectionCreator(
+        tls = ServerVerification(
             request.target.host,
             trustRoots=request.authorities,
             pins=request.pins,

@@ -41,7 +41,7 @@ from tristunnel.dialects.framed.direct import MOST_SPARES
 from tristunnel.dialects.framed.lanes import MOST_LANES
 from tristunnel.dialects.framed.session import MOST_QUIET
 from tristunnel.dialects.zlayer.client_service import tokenOf
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.forwards.forward import DEFAULT_FORWARD, Forward
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.model.quota import raiseDescriptorLimit
@@ -188,10 +188,9 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         if self.count > 1:
             for name in _ONE_SERVER:
                 if name in told:
-                    raise TunnelError(
-                        "bad-option",
+                    raise badOption(
                         f"--{name} is about one client, and there are {self.count} in"
-                        f" {file.shown}: write it in one of its [[client]] tables",
+                        f" {file.shown}: write it in one of its [[client]] tables"
                     )
         return settings
 
@@ -213,7 +212,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         try:
             client.parseOptions(self.arguments)
         except usage.UsageError as error:
-            raise TunnelError("bad-option", str(error)) from None
+            raise badOption(str(error)) from None
         return client
 
     @property
@@ -263,22 +262,17 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
             return
         self["tunnel"] = self["tunnel"] or ""
         if not (self["connect"] or self["tunnel"]):
-            raise TunnelError(
-                "bad-option",
-                "which server? give --connect tcp:HOST:PORT or tls:HOST:PORT",
+            raise badOption(
+                "which server? give --connect tcp:HOST:PORT or tls:HOST:PORT"
             )
         if bool(self["tunnel"]) != bool(self["to"]):
-            raise TunnelError("bad-option", "--tunnel URI and --to TARGET go together")
+            raise badOption("--tunnel URI and --to TARGET go together")
         if self["tunnel"] and self["forward"]:
-            raise TunnelError(
-                "bad-option", "--tunnel serves one tunnel: leave out --forward"
-            )
+            raise badOption("--tunnel serves one tunnel: leave out --forward")
         if self["carrier"] not in CARRIERS:
-            raise TunnelError(
-                "bad-option", f"--carrier takes one of {', '.join(CARRIERS)}"
-            )
+            raise badOption(f"--carrier takes one of {', '.join(CARRIERS)}")
         if self["check-idle"] is not None and not self["check"]:
-            raise TunnelError("bad-option", "--check-idle goes with --check")
+            raise badOption("--check-idle goes with --check")
         environment = {} if self.count > 1 else os.environ
         self["credentials"] = {
             **givenCredentials(self["credentials-file"], environment),
@@ -288,9 +282,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         if token and (self["token-file"] or not self["credentials"]):
             self["credentials"]["token"] = token
         if self["extension"] not in GREETINGS:
-            raise TunnelError(
-                "bad-option", f"--extension takes one of {', '.join(GREETINGS)}"
-            )
+            raise badOption(f"--extension takes one of {', '.join(GREETINGS)}")
         self._checkDialect(reactor)
         trust = trustOf(self)
         way = connectOptionsOf(reactor, self, self._headers())
@@ -313,10 +305,9 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         if any(policy != VisitorPolicy() for policy in policies) and (
             self["dialect"] != "framed" or self["tunnel"] or self["listen"]
         ):
-            raise TunnelError(
-                "bad-option",
+            raise badOption(
                 "--allow and other options about visitors go with --forward, and with"
-                " no other dialect",
+                " no other dialect"
             )
 
     def _token(self, environment: Mapping[str, str]) -> str:
@@ -335,7 +326,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
             if setting is None or setting.file is None:
                 raise
             place = setting.placeOf(index)
-            raise TunnelError("bad-option", f"{place}: {error.message}") from None
+            raise badOption(f"{place}: {error.message}") from None
 
     def _checkDialect(self, reactor: Any) -> None:
         dialect = self["dialect"]
@@ -344,57 +335,46 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
             if not self["service"]:
                 dialect = self["dialect"] = "relay"
         if dialect not in DIALECTS:
-            raise TunnelError(
-                "bad-option", f"--dialect is one of {', '.join(DIALECTS)}"
-            )
+            raise badOption(f"--dialect is one of {', '.join(DIALECTS)}")
         if self["service"] and (not self["listen"] or dialect != "framed"):
-            raise TunnelError(
-                "bad-option", "--service NAME goes with --listen ENDPOINT, by session"
-            )
+            raise badOption("--service NAME goes with --listen ENDPOINT, by session")
         if self["extension"] == NEVER and (
             dialect != "framed" or self["tunnel"] or self["service"]
         ):
-            raise TunnelError(
-                "bad-option",
-                "--extension never goes with --forward, at a W3P server",
-            )
+            raise badOption("--extension never goes with --forward, at a W3P server")
         if dialect == "framed":
             return
         if self["tunnel"]:
-            raise TunnelError("bad-option", "--tunnel has a dialect of its own")
+            raise badOption("--tunnel has a dialect of its own")
         if "://" not in self["connect"]:
-            raise TunnelError(
-                "bad-option",
+            raise badOption(
                 "give --service NAME, or a relay: --connect ws://HOST/client"
                 if self["listen"]
-                else f"--dialect {dialect} needs --connect ws://HOST/PATH or wss://...",
+                else f"--dialect {dialect} needs --connect ws://HOST/PATH or wss://..."
             )
         if self["private"]:
-            raise TunnelError("bad-option", f"--dialect {dialect} has no --private")
+            raise badOption(f"--dialect {dialect} has no --private")
 
     def _checkForwards(self) -> None:
         dialect = self["dialect"]
         for forward in self.forwards:
             if dialect not in ("framed", "zlayer") and forward.isUDP:
-                raise TunnelError("bad-option", f"--dialect {dialect} knows no UDP")
+                raise badOption(f"--dialect {dialect} knows no UDP")
             if dialect == "vtunnel" and not forward.port:
-                raise TunnelError(
-                    "bad-option",
+                raise badOption(
                     "vtunnel's ports are chosen: --forward PORT=TARGET, for example"
-                    " 9000=localhost:3000",
+                    " 9000=localhost:3000"
                 )
             if forward.private and not forward.name:
-                raise TunnelError(
-                    "bad-option",
+                raise badOption(
                     "--private tunnels have names: --forward NAME=TARGET, for example"
-                    " db=localhost:5432",
+                    " db=localhost:5432"
                 )
         if dialect == "zlayer":
             tokenOf(self["credentials"])
         if dialect == "relay" and len(self.forwards) > 1 - bool(self["listen"]):
-            raise TunnelError(
-                "bad-option",
-                "--dialect relay has one end: --forward =TARGET, or --listen ENDPOINT",
+            raise badOption(
+                "--dialect relay has one end: --forward =TARGET, or --listen ENDPOINT"
             )
 
     def _headers(self) -> dict[str, str]:

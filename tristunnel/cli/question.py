@@ -14,7 +14,7 @@ from tristunnel.auth.files import reasonOf
 from tristunnel.cli.call import CallRequest, Target, parseTarget
 from tristunnel.connect.route import NONE
 from tristunnel.connect.token import givenToken
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.tls.certificates import parseFingerprint
 from tristunnel.util.endpoints import clearLeftovers
 from tristunnel.util.files import defaultStateDirectory
@@ -54,22 +54,17 @@ class Question:
         self._proxy: str = options.proxy if options.where else NONE
         if not options.where:
             if options.token_file:
-                raise TunnelError(
-                    "bad-option", "--token-file is for a server: name it, as http://..."
-                )
+                raise badOption("--token-file is for a server: name it, as http://...")
             return
         try:
             self._target = parseTarget(options.where)
         except ValueError as error:
-            raise TunnelError(
-                "bad-option",
-                f"{options.where!r}: {error}; write for example {DEFAULT_SERVER}",
+            raise badOption(
+                f"{options.where!r}: {error}; write for example {DEFAULT_SERVER}"
             ) from None
         tls = self._authorities or self._pins or self._insecure
         if self._target.scheme != "https" and tls:
-            raise TunnelError(
-                "bad-option", "--ca, --pin and --insecure are for https:// only"
-            )
+            raise badOption("--ca, --pin and --insecure are for https:// only")
         if token := givenToken(options.token_file):
             self._authorization = f"Bearer {token}"
 

@@ -35,7 +35,7 @@ from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.framed.datagram_path import ServerPaths
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.dialects.vtunnel.server import LISTENER as LOOPBACK
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.http.site import limitedSite
@@ -201,7 +201,7 @@ class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
         from twisted.internet import reactor
 
         if not self["handshake-timeout"]:
-            raise TunnelError("bad-option", "--handshake-timeout takes more than 0")
+            raise badOption("--handshake-timeout takes more than 0")
         _checkInterface(self["interface"])
         checkFormat(self["log-format"])
         for key, other in (
@@ -209,7 +209,7 @@ class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
             ("visitor-key", "visitor-certificate"),
         ):
             if self[key] and not self[other]:
-                raise TunnelError("bad-option", f"--{key} goes with --{other}")
+                raise badOption(f"--{key} goes with --{other}")
         self.stateDirectory = Path(self["state-dir"] or defaultStateDirectory())
         if self["ports"]:
             self.portRange = parsePorts(self["ports"])
@@ -225,7 +225,7 @@ class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
             )
         self.nodes = [parseNode(reactor, spec) for spec in self["node"]]
         if len({node.name for node in self.nodes}) < len(self.nodes):
-            raise TunnelError("bad-option", "two --node have the same name")
+            raise badOption("two --node have the same name")
         self.webSocketPaths = parsePaths(self["websocket-path"] or ["/tunnel"])
         self.forwarded = Forwarded(self["trusted-proxy"])
         self.policy = policyOf(self)
@@ -234,7 +234,7 @@ class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
             size = self["max-memory"]
             self.memory = 0 if size == "0" else parseSize(size)
         if self["client-crl"] and not self["client-ca"]:
-            raise TunnelError("bad-option", "--client-crl goes with --client-ca")
+            raise badOption("--client-crl goes with --client-ca")
         files = TLSFiles(
             self["certificate"],
             self["private-key"],
@@ -246,9 +246,8 @@ class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
         if files.clientCA and not files.certificate:
             for description in descriptions:
                 if not description.startswith(("ssl:", "tls:")):
-                    raise TunnelError(
-                        "bad-option",
-                        f"--client-ca needs TLS: give --certificate for {description}",
+                    raise badOption(
+                        f"--client-ca needs TLS: give --certificate for {description}"
                     )
         if self["rpc"]:
             self.rpcPort = parsePort(
@@ -263,11 +262,10 @@ class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
             )
             asked = self.rpcPort.secure or self.get("credCheckers")
             if files.clientCA and not asked:
-                raise TunnelError(
-                    "bad-option",
+                raise badOption(
                     f"--rpc {self['rpc']} would ask nobody who they are, since"
                     " --client-ca guards TLS alone: give --auth, or write --rpc"
-                    " ssl:PORT",
+                    " ssl:PORT"
                 )
         self.serverPorts = [
             parsePort(
@@ -302,10 +300,9 @@ def _checkInterface(interface: str) -> None:
             )[0][4]
             probe.bind(address)
     except OSError:
-        raise TunnelError(
-            "bad-option",
+        raise badOption(
             f"--interface {interface!r} is no address of this machine; write one of"
-            " its addresses, for example 127.0.0.1, or leave it out for all of them",
+            " its addresses, for example 127.0.0.1, or leave it out for all of them"
         ) from None
 
 
@@ -315,7 +312,7 @@ def _defaultPort() -> str:
     if not port:
         return "tcp:9000"
     if not port.isdecimal() or not 0 < int(port) < 65536:
-        raise TunnelError("bad-option", f"the variable PORT is {port!r}, no port")
+        raise badOption(f"the variable PORT is {port!r}, no port")
     return f"tcp:{port}"
 
 

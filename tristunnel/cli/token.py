@@ -22,7 +22,7 @@ from tristunnel.auth.tokens_format import (
 )
 from tristunnel.auth.tokens_store import TokenStore
 from tristunnel.auth.tokens_words import permitted, stateOf
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.permissions import RIGHTS, Permissions
 from tristunnel.model.policy import VisitorPolicy, parseNetworks
 from tristunnel.model.ports import parsePorts
@@ -45,14 +45,14 @@ def _asType(read: Callable[[str], _T]) -> Callable[[str], _T]:
 
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdecimal()) or int(text) > 10**9:
-        raise TunnelError("bad-option", f"{text[:40]!r} is no whole number from 0 up")
+        raise badOption(f"{text[:40]!r} is no whole number from 0 up")
     return int(text)
 
 
 def _words(text: str) -> list[str]:
     words = [word.strip() for word in text.split(",")]
     if not all(words):
-        raise TunnelError("bad-option", f"{text[:40]!r}: a word is missing")
+        raise badOption(f"{text[:40]!r}: a word is missing")
     return words
 
 
@@ -60,10 +60,9 @@ def _rights(text: str) -> list[str]:
     words = _words(text)
     for word in words:
         if word not in RIGHTS:
-            raise TunnelError(
-                "bad-option",
+            raise badOption(
                 f"{word[:40]!r} is nothing to be permitted; there is"
-                f" {', '.join(RIGHTS)}",
+                f" {', '.join(RIGHTS)}"
             )
     return words
 
@@ -78,7 +77,7 @@ def _seconds(text: str) -> float:
         text += "s"
     seconds = parseDuration(text)
     if not 1 <= seconds <= 1e9:
-        raise TunnelError("bad-option", f"{text[:40]!r} must be 1 second at least")
+        raise badOption(f"{text[:40]!r} must be 1 second at least")
     return seconds
 
 
@@ -89,7 +88,7 @@ def _end(text: str) -> float:
     except ValueError:
         moment = now() + parseDuration(text)
     if moment <= now():
-        raise TunnelError("bad-option", f"{text[:40]!r} is in the past")
+        raise badOption(f"{text[:40]!r} is in the past")
     return moment
 
 
@@ -254,7 +253,7 @@ def _create(options: Namespace) -> None:
         # What we write, we must be able to read.
         parseToken(formatToken(Token("name", bytes(32), permissions)))
     except ValueError as error:
-        raise TunnelError("bad-option", str(error)) from None
+        raise badOption(str(error)) from None
     token = _store(options).create(options.name, permissions)
     print(f"The token of {options.name}, which is shown only now: {token}")
 
@@ -285,7 +284,7 @@ def _show(options: Namespace) -> None:
     _problems(tokens)
     token = tokens.byName.get(options.name)
     if token is None:
-        raise TunnelError("bad-option", f"there is no token {options.name!r}")
+        raise badOption(f"there is no token {options.name!r}")
     print(f"state: {stateOf(token, now())}")
     for key, value in json.loads(formatToken(token)).items():
         text = ", ".join(value) if isinstance(value, list) else str(value)

@@ -13,7 +13,7 @@ from typing import Any
 
 from tristunnel.auth.files import readAtOnce, reasonOf
 from tristunnel.config.positions import Path, linesOf
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 
 __all__ = ["MAX_FILE_SIZE", "ConfigFile", "parseConfig", "readConfig"]
 
@@ -53,7 +53,7 @@ class ConfigFile:
         """
         Say what is wrong with a part of it.
         """
-        return TunnelError("bad-option", f"{self.placeOf(path)}: {why}")
+        return badOption(f"{self.placeOf(path)}: {why}")
 
 
 def readConfig(shown: str, path: str = "") -> ConfigFile:
@@ -70,9 +70,7 @@ def readConfig(shown: str, path: str = "") -> ConfigFile:
         if len(data) > MAX_FILE_SIZE:
             raise OSError(f"it is larger than {MAX_FILE_SIZE // 1024} KiB")
     except (OSError, ValueError) as error:
-        raise TunnelError(
-            "bad-option", f"--config {shown} cannot be read: {reasonOf(error)}"
-        ) from None
+        raise badOption(f"--config {shown} cannot be read: {reasonOf(error)}") from None
     return parseConfig(shown, path, data, not status.st_mode & 0o077)
 
 
@@ -86,13 +84,13 @@ def parseConfig(shown: str, path: str, data: bytes, private: bool = True) -> Con
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise TunnelError("bad-option", f"{shown}:{line}: it is not UTF-8") from None
+        raise badOption(f"{shown}:{line}: it is not UTF-8") from None
     try:
         table = tomllib.loads(text)
         lines = linesOf(text)
     except RecursionError:
-        raise TunnelError(
-            "bad-option", f"{shown}:1: it has too many brackets within each other"
+        raise badOption(
+            f"{shown}:1: it has too many brackets within each other"
         ) from None
     except ValueError as error:
         # Also of numbers that have more digits than Python reads.
@@ -103,7 +101,7 @@ def parseConfig(shown: str, path: str, data: bytes, private: bool = True) -> Con
 def _syntaxError(shown: str, text: str, words: str) -> TunnelError:
     place = _PLACE.search(words)
     if place is None:
-        return TunnelError("bad-option", f"{shown}:1: it is not TOML: {words[:200]}")
+        return badOption(f"{shown}:1: it is not TOML: {words[:200]}")
     line = int(place[1]) if place[1] else max(1, len(text.splitlines()))
     why = words[: place.start()]
-    return TunnelError("bad-option", f"{shown}:{line}: it is not TOML: {why[:200]}")
+    return badOption(f"{shown}:{line}: it is not TOML: {why[:200]}")

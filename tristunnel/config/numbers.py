@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.python import reflect
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import badOption
 
 __all__ = ["Number", "Row", "checkNumbers", "count", "seconds"]
 
@@ -58,7 +58,7 @@ class Number:
         @raise TunnelError: C{bad-option}, if a number is none of the right ones.
         """
         if not (self.least <= value <= self.most or (self.orZero and value == 0)):
-            raise TunnelError("bad-option", f"--{self.option} takes {self.takes}")
+            raise badOption(f"--{self.option} takes {self.takes}")
 
 
 def seconds(

@@ -26,7 +26,7 @@ from tristunnel.config.settings import (
     settingsOf,
     shownSettings,
 )
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.util.files import warnIfOpen
 
 __all__ = ["CheckedOptions", "ConfiguredOptions"]
@@ -166,9 +166,7 @@ class ConfiguredOptions(CheckedOptions):
         @raise TunnelError: C{bad-option}, if anything is wrong.
         """
         if self.file is None:
-            raise TunnelError(
-                "bad-option", "there is no file to read again: --config names none"
-            )
+            raise badOption("there is no file to read again: --config names none")
         fresh = type(self)()
         fresh.parent = getattr(self, "parent", None)
         fresh.typed = self.typed
@@ -176,7 +174,7 @@ class ConfiguredOptions(CheckedOptions):
         try:
             fresh.parseOptions(self.arguments)
         except usage.UsageError as error:
-            raise TunnelError("bad-option", str(error)) from None
+            raise badOption(str(error)) from None
         return fresh
 
     def _told(self) -> dict[str, list[str]] | None:
@@ -335,7 +333,7 @@ class ConfiguredOptions(CheckedOptions):
 
 
 def _at(place: str, message: str) -> TunnelError:
-    return TunnelError("bad-option", f"{place}: {message}")
+    return badOption(f"{place}: {message}")
 
 
 def _text(value: object) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from tristunnel.config.numbers import checkNumbers, count, seconds
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.policy import VisitorPolicy, parseNetworks
 from tristunnel.util.quantities import parseRate
 
@@ -69,7 +69,7 @@ def policyOf(options: Mapping[str, Any]) -> VisitorPolicy:
         try:
             networks.append(parseNetworks(options.get(name, ())))
         except TunnelError as error:
-            raise TunnelError("bad-option", f"--{name}: {error.message}") from None
+            raise badOption(f"--{name}: {error.message}") from None
     return VisitorPolicy(
         networks[0],
         networks[1],

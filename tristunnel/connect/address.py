@@ -20,7 +20,6 @@ from tristunnel.connect.websocket import WebSocketEndpoint, WebSocketURL, shownU
 from tristunnel.errors import TunnelError
 from tristunnel.tls.client_context import (
     ServerVerification,
-    clientConnectionCreator,
 )
 from tristunnel.tls.explanation import explainTLSFailure
 from tristunnel.util.hosts import hostAndPort, parsePlace
@@ -231,7 +230,7 @@ def _overWebSocket(
     explain: Callable[[Failure], TunnelError | None] = _noExplanation
     creator: ServerVerification | None = None
     if url.secure:
-        creator = clientConnectionCreator(
+        creator = ServerVerification(
             url.host,
             trustRoots=trust.ca or None,
             pins=trust.pins,
@@ -329,7 +328,7 @@ def _capabilityOf(
 def _overTLS(
     address: ServerAddress, parts: EndpointParts, trust: Trust
 ) -> ServerAddress:
-    creator = clientConnectionCreator(
+    creator = ServerVerification(
         address.host,
         trustRoots=trust.ca or parts["trustRoots"] or None,
         pins=trust.pins,

@@ -17,7 +17,7 @@ from tristunnel.dataplane.dial import ServiceEndpoint
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.udp import UDPService
 from tristunnel.model.policy import VisitorPolicy
-from tristunnel.tls.client_context import clientConnectionCreator
+from tristunnel.tls.client_context import ServerVerification
 from tristunnel.util.hosts import parsePlace
 
 __all__ = ["DEFAULT_FORWARD", "Forward", "matched", "parseForward"]
@@ -200,7 +200,7 @@ def _endpoint(reactor: Any, spec: str, target: str) -> IStreamClientEndpoint:
         endpoint = parts.endpoint(reactor, ServiceEndpoint)
         if parts.kind != "tls":
             return endpoint
-        creator = clientConnectionCreator(
+        creator = ServerVerification(
             parts.host,
             trustRoots=parts["trustRoots"] or None,
             certificate=parts["certificate"] or None,

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import badOption
 from tristunnel.tls.pem import loadCertificates
 from tristunnel.util.files import PathLike, pathText
 from tristunnel.util.hosts import parseHost
@@ -92,20 +92,18 @@ def parseFingerprint(text: str) -> bytes:
             return base64.b64decode(bare.rstrip("=") + "=", validate=True)
         except binascii.Error:  # pragma: no cover
             pass
-    raise TunnelError(
-        "bad-option",
+    raise badOption(
         f"{clipped[:_SHOWN]!r} is not the SHA-256 fingerprint of a certificate: "
-        f"write 64 hexadecimal digits, with or without colons.",
+        f"write 64 hexadecimal digits, with or without colons."
     )
 
 
 def _generalName(name: str) -> x509.GeneralName:
     host = parseHost(name)
     if host is None:
-        raise TunnelError(
-            "bad-option",
+        raise badOption(
             f"{name[:_SHOWN]!r} is neither a host name nor an IP address: a "
-            f"certificate cannot be made for it.",
+            f"certificate cannot be made for it."
         )
     return x509.DNSName(host) if isinstance(host, str) else x509.IPAddress(host)
 
@@ -113,9 +111,8 @@ def _generalName(name: str) -> x509.GeneralName:
 def _make(hostnames: Sequence[str]) -> bytes:
     names = list(dict.fromkeys(_generalName(name) for name in hostnames))
     if not names:
-        raise TunnelError(
-            "bad-option",
-            "A certificate needs a name: give at least one host name or address.",
+        raise badOption(
+            "A certificate needs a name: give at least one host name or address."
         )
     key = ec.generate_private_key(ec.SECP256R1())
     # A common name has at most 64 characters; nothing looks at it anyway.
@@ -187,9 +184,8 @@ def selfSigned(directory: PathLike, hostnames: Sequence[str]) -> Path:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _writeNew(path, data)
     except OSError as error:
-        raise TunnelError(
-            "bad-option",
+        raise badOption(
             f"{path} cannot be written ({error.strerror}): name a directory that "
-            f"this program may write to, or name a certificate.",
+            f"this program may write to, or name a certificate."
         ) from None
     return path

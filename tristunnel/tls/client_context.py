@@ -24,7 +24,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import badOption
 from tristunnel.tls.contexts import acceptableProtocols, clientContext
 from tristunnel.tls.pem import (
     loadAuthorities,
@@ -41,7 +41,7 @@ from tristunnel.tls.watch import Reloading
 from tristunnel.util.files import PathLike, pathText
 from tristunnel.util.hosts import parseHost
 
-__all__ = ["CertificateRefused", "ServerVerification", "clientConnectionCreator"]
+__all__ = ["CertificateRefused", "ServerVerification"]
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -63,37 +63,51 @@ class ServerVerification:
     def __init__(
         self,
         hostname: str,
-        trustRoots: PathLike | None,
-        pins: Sequence[bytes],
-        insecure: bool,
-        certificate: PathLike | None,
-        privateKey: PathLike | None,
-        seconds: Callable[[], float],
+        *,
+        trustRoots: PathLike | None = None,
+        pins: Sequence[bytes] = (),
+        insecure: bool = False,
+        certificate: PathLike | None = None,
+        privateKey: PathLike | None = None,
+        seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         """
-        Use L{clientConnectionCreator}, which explains the parameters.
+        Say which server is the right one.
+
+        Without options: one whose certificate is for C{hostname} and signed by an
+        authority that the platform trusts. Files are looked at again for later
+        connections, at most once per second.
+
+        @param hostname: The server's name or IP address.
+        @param trustRoots: A PEM file, or a directory of them, with the only
+            certificates to trust; the name is verified nevertheless.
+        @param pins: SHA-256 digests of certificates, 32 bytes each. The server
+            must show one of these; who signed it, its name and its age then do not
+            matter.
+        @param insecure: Whether to accept any server at all.
+        @param certificate: A PEM file with this client's own certificate.
+        @param privateKey: A PEM file with its private key; C{None} when that is in
+            the certificate's file.
+        @param seconds: A clock that counts seconds.
+        @raise TunnelError: C{bad-option}, when options contradict each other or a
+            file cannot be used.
         """
         host = parseHost(hostname)
         if host is None:
-            raise TunnelError(
-                "bad-option",
-                f"{hostname[:100]!r} is neither a host name nor an IP address.",
+            raise badOption(
+                f"{hostname[:100]!r} is neither a host name nor an IP address."
             )
         if insecure and (pins or trustRoots is not None):
-            raise TunnelError(
-                "bad-option",
+            raise badOption(
                 "'insecure' verifies nothing, so it contradicts --pin and --ca: "
-                "leave it out.",
+                "leave it out."
             )
         if any(len(pin) != hashlib.sha256().digest_size for pin in pins):
-            raise TunnelError(
-                "bad-option", "A pin is the SHA-256 of a certificate: 32 bytes."
-            )
+            raise badOption("A pin is the SHA-256 of a certificate: 32 bytes.")
         if privateKey is not None and certificate is None:
-            raise TunnelError(
-                "bad-option",
+            raise badOption(
                 f"{pathText(privateKey)} is a private key without a certificate: "
-                f"name that too.",
+                f"name that too."
             )
         self.hostname = hostname
         self.hasCertificate = certificate is not None
@@ -226,40 +240,3 @@ class ServerVerification:
         return chainRefusal(
             self.hostname, certificate, error, depth, seen, self._trustRoots
         )
-
-
-def clientConnectionCreator(
-    hostname: str,
-    *,
-    trustRoots: PathLike | None = None,
-    pins: Sequence[bytes] = (),
-    insecure: bool = False,
-    certificate: PathLike | None = None,
-    privateKey: PathLike | None = None,
-    seconds: Callable[[], float] = time.monotonic,
-) -> ServerVerification:
-    """
-    Say which server is the right one.
-
-    Without options: one whose certificate is for C{hostname} and signed by an
-    authority that the platform trusts. Files are looked at again for later
-    connections, at most once per second.
-
-    @param hostname: The server's name or IP address.
-    @param trustRoots: A PEM file, or a directory of them, with the only
-        certificates to trust; the name is verified nevertheless.
-    @param pins: SHA-256 digests of certificates, 32 bytes each. The server
-        must show one of these; who signed it, its name and its age then do not
-        matter.
-    @param insecure: Whether to accept any server at all.
-    @param certificate: A PEM file with this client's own certificate.
-    @param privateKey: A PEM file with its private key; C{None} when that is in
-        the certificate's file.
-    @param seconds: A clock that counts seconds.
-    @return: What makes the TLS connections, and remembers what it saw.
-    @raise TunnelError: C{bad-option}, when options contradict each other or a
-        file cannot be used.
-    """
-    return ServerVerification(
-        hostname, trustRoots, pins, insecure, certificate, privateKey, seconds
-    )

@@ -20,7 +20,7 @@ from OpenSSL import SSL
 from OpenSSL.crypto import X509, X509StoreFlags
 from twisted.logger import Logger
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import badOption
 from tristunnel.tls.pem import loadAuthorities, readFile
 from tristunnel.util.files import PathLike, pathText
 
@@ -106,23 +106,20 @@ def loadRevocations(path: PathLike) -> tuple[CertificateRevocationList, ...]:
             else [path]
         )
     except OSError as error:
-        raise TunnelError(
-            "bad-option", f"{path} cannot be read: {error.strerror}."
-        ) from None
+        raise badOption(f"{path} cannot be read: {error.strerror}.") from None
     found: list[CertificateRevocationList] = []
     for file in files:
         for block in _BLOCK.finditer(readFile(file)):
             try:
                 found.append(load_pem_x509_crl(block.group()))
             except ValueError:
-                raise TunnelError(
-                    "bad-option", f"{file} has a damaged list in it: get it anew."
+                raise badOption(
+                    f"{file} has a damaged list in it: get it anew."
                 ) from None
     if not found:
-        raise TunnelError(
-            "bad-option",
+        raise badOption(
             f"{path} has no list of revoked certificates in it: write one as PEM, with"
-            " 'openssl crl -inform DER -in LIST -out FILE.pem' if need be.",
+            " 'openssl crl -inform DER -in LIST -out FILE.pem' if need be."
         )
     for each in found:
         until = each.next_update_utc

@@ -18,7 +18,7 @@ from OpenSSL.crypto import X509, X509StoreFlags
 from twisted.internet.interfaces import IProtocolNegotiationFactory
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import badOption
 from tristunnel.tls.client_trust import ClientTrust
 from tristunnel.tls.pem import Identity
 
@@ -83,10 +83,9 @@ def _show(context: SSL.Context, identity: Identity, origin: str) -> None:
             context.add_extra_chain_cert(each)
         context.check_privatekey()
     except SSL.Error as error:
-        raise TunnelError(
-            "bad-option",
+        raise badOption(
             f"{origin} is refused by OpenSSL ({opensslReasons(error)}): make a new "
-            f"certificate, with an EC P-256 key or an RSA key of 2048 bits or more.",
+            f"certificate, with an EC P-256 key or an RSA key of 2048 bits or more."
         ) from None
 
 

@@ -23,7 +23,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.tls.certificates import fingerprint
 from tristunnel.tls.client_trust import loadClientTrust
 from tristunnel.tls.contexts import serverContext
@@ -142,19 +142,17 @@ class CertificateDirectory:
         try:
             self._readFiles(dict(findFiles(str(self._directory))), problems)
         except OSError as error:
-            raise TunnelError(
-                "bad-option",
+            raise badOption(
                 f"{self._directory} cannot be read as a directory of certificates "
-                f"({error.strerror}): correct the path or its permissions.",
+                f"({error.strerror}): correct the path or its permissions."
             ) from None
         self._pair(problems)
         if not self._entries:
             because = f" ({problems[0]})" if problems else ""
-            raise TunnelError(
-                "bad-option",
+            raise badOption(
                 f"{self._directory} has no certificate with its private key in "
                 f"it{because}: put PEM files there, for example fullchain.pem and "
-                f"privkey.pem.",
+                f"privkey.pem."
             )
         self._report(problems)
 

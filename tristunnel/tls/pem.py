@@ -36,7 +36,7 @@ from cryptography.x509 import (
 )
 from cryptography.x509.oid import NameOID
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.util.files import PathLike, pathText, warnIfOpen, withoutMark
 
 __all__ = [
@@ -77,16 +77,6 @@ _CERTIFICATE_BLOCK = re.compile(
 )
 
 
-def _refuse(message: str) -> TunnelError:
-    """
-    Make the error for a file that cannot be used.
-
-    @param message: One line with the file, the cause and the cure.
-    @return: The error to raise.
-    """
-    return TunnelError("bad-option", message)
-
-
 def readFile(path: PathLike) -> bytes:
     """
     Read a whole PEM file.
@@ -101,43 +91,43 @@ def readFile(path: PathLike) -> bytes:
         # A pipe would block for ever, so look before opening.
         found = os.stat(path)
         if not S_ISREG(found.st_mode):
-            raise _refuse(f"{path} is not a file: name the PEM file itself.")
+            raise badOption(f"{path} is not a file: name the PEM file itself.")
         if found.st_size > MAXIMUM_FILE_SIZE:
-            raise _refuse(
+            raise badOption(
                 f"{path} is too large to be a PEM file ({found.st_size} bytes): "
                 f"name a file of at most {MAXIMUM_FILE_SIZE} bytes."
             )
         with open(path, "rb") as file:
             return withoutMark(file.read(MAXIMUM_FILE_SIZE))
     except FileNotFoundError:
-        raise _refuse(
+        raise badOption(
             f"{path} does not exist: correct the path, or create the file."
         ) from None
     except PermissionError:
-        raise _refuse(
+        raise badOption(
             f"{path} cannot be read: permission denied; let the user that runs "
             f"this program (uid {os.geteuid()}) read it."
         ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise _refuse(f"{path} cannot be read: {reason}.") from None
+        raise badOption(f"{path} cannot be read: {reason}.") from None
 
 
 def _notPEM(path: PathLike, data: bytes, wanted: str) -> TunnelError:
     path = pathText(path)
     if not data.strip():
-        return _refuse(f"{path} is empty: write the {wanted} into it.")
+        return badOption(f"{path} is empty: write the {wanted} into it.")
     if data[:1] == b"\x30":
         tool = "x509" if wanted == "certificate" else "pkey"
-        return _refuse(
+        return badOption(
             f"{path} is not PEM but looks like DER: convert it with "
             f"'openssl {tool} -inform DER -in {path} -out FILE.pem'."
         )
     if b"-----BEGIN " in data:
-        return _refuse(
+        return badOption(
             f"{path} has no {wanted} in it: name the file that has the {wanted}."
         )
-    return _refuse(
+    return badOption(
         f"{path} is not PEM: name a file with '-----BEGIN {wanted.upper()}-----' in it."
     )
 
@@ -157,7 +147,7 @@ def certificatesIn(path: PathLike, data: bytes) -> tuple[Certificate, ...]:
             for block in _CERTIFICATE_BLOCK.finditer(data)
         )
     except (ValueError, UnsupportedAlgorithm):
-        raise _refuse(
+        raise badOption(
             f"{pathText(path)} has a damaged certificate in it: get the file anew."
         ) from None
 
@@ -178,17 +168,17 @@ def keysIn(path: PathLike, data: bytes) -> tuple[PrivateKey, ...]:
         try:
             key = load_pem_private_key(block.group(), None)
         except TypeError:
-            raise _refuse(
+            raise badOption(
                 f"{path} has an encrypted private key, and nobody is there to type "
                 f"the passphrase: write it decrypted with 'openssl pkey -in {path} "
                 f"-out FILE.pem'."
             ) from None
         except (ValueError, UnsupportedAlgorithm):
-            raise _refuse(
+            raise badOption(
                 f"{path} has a damaged private key in it: get the file anew."
             ) from None
         if not isinstance(key, PrivateKey):
-            raise _refuse(
+            raise badOption(
                 f"{path} has a private key that TLS cannot use: make an EC, Ed25519 "
                 f"or RSA key."
             )
@@ -250,14 +240,14 @@ def loadAuthorities(path: PathLike) -> tuple[Certificate, ...]:
             if each.suffix.lower() in CERTIFICATE_SUFFIXES and each.is_file()
         )
     except OSError as error:
-        raise _refuse(f"{path} cannot be read: {error.strerror}.") from None
+        raise badOption(f"{path} cannot be read: {error.strerror}.") from None
     found = tuple(
         certificate
         for file in files
         for certificate in certificatesIn(file, readFile(file))
     )
     if not found:
-        raise _refuse(
+        raise badOption(
             f"{path} has no certificates in it: put PEM files that end in .pem or "
             f".crt there, or name a file."
         )
@@ -362,11 +352,11 @@ def checkIdentity(
     first, *rest = certificates
     if not samePublicKey(first, key):
         if any(samePublicKey(each, key) for each in rest):
-            raise _refuse(
+            raise badOption(
                 f"{pathText(certificatePath)} has its certificates in the wrong "
                 f"order: put the one that belongs to the private key first."
             )
-        raise _refuse(
+        raise badOption(
             f"{pathText(keyPath)} has a private key that does not match the "
             f"certificate in {pathText(certificatePath)}: name the two files that "
             f"were made together."

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import badOption
 from tristunnel.tls.certificates import fingerprint
 from tristunnel.tls.client_trust import loadClientTrust
 from tristunnel.tls.contexts import serverContext
@@ -86,11 +86,10 @@ class ReloadingCertificate:
         context = serverContext(identity, origin, clients)
         if isExpired(identity.certificate):
             if self._isGood():
-                raise TunnelError(
-                    "bad-option",
+                raise badOption(
                     f"the certificate in {origin} expired on"
                     f" {identity.certificate.not_valid_after_utc.date()}, and the one"
-                    " before did not: put a valid one there.",
+                    " before did not: put a valid one there."
                 )
             # Not an error: who pins the certificate does not mind.
             self._log.warn(

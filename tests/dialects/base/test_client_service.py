@@ -24,7 +24,7 @@ from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.base.refusals import STEADY
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward
-from tristunnel.tls.client_context import clientConnectionCreator
+from tristunnel.tls.client_context import ServerVerification
 
 
 class BackoffTests(SynchronousTestCase):
@@ -293,7 +293,7 @@ class ClientServiceTests(ClientServiceTestCase):
         Have a client that was in lose its connection, and come back.
         """
         if isVerified:
-            creator = clientConnectionCreator("server.example")
+            creator = ServerVerification("server.example")
             client._server = replace(client._server, verification=creator)
         self.assertEqual(len(self.seen.named("tunnelReady")), 1)
         self.wires[-1].cut()

@@ -36,7 +36,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed, End
 from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import TunnelService
-from tristunnel.tls.client_context import clientConnectionCreator
+from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.server_context import ReloadingCertificate
 from tristunnel.wire.framed import Frame, FrameDecoder, HandshakeDecoder, encodeFrame
 
@@ -562,9 +562,7 @@ class NetworkTestCase(FileTestCase):
             path = self.write("server.pem", certificate, key)
             ca = authority.write(self.directory / "ca.pem")
             self._context = ReloadingCertificate(path)
-            self._verification = clientConnectionCreator(
-                "server.example", trustRoots=ca
-            )
+            self._verification = ServerVerification("server.example", trustRoots=ca)
         return self._context, self._verification
 
     def join(self, server: Any, client: Protocol) -> Wire:
