@@ -16,7 +16,7 @@ from tests.support.processes import Program, startProgram
 from tristunnel.cli.client_tap import Options as ClientOptions
 from tristunnel.cli.server_tap import Options as ServerOptions
 
-_EXAMPLES = Path(__file__).parent.parent / "examples"
+_EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 class ExamplesTests(ProcessTestCase):

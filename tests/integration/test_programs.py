@@ -13,12 +13,12 @@ import hashlib
 import importlib.util
 import os
 import sys
-from pathlib import Path
 from types import MappingProxyType
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
+from tests.dialects.relay import adapters
 from tests.dialects.relay.test_relay import AdapterTestCase
 from tests.dialects.vtunnel.test_vtunnel import _over, startVTunnel
 from tests.support.loopback import Service, Talk
@@ -26,8 +26,6 @@ from tests.support.processes import Program, freePort
 from tests.websocket.rig import WebSocketTestCase
 
 DATA = os.urandom(3_000_000)
-
-_HERE = Path(__file__).parent
 
 _MISSING = [
     name
@@ -56,8 +54,8 @@ class _ProgramTestCase(WebSocketTestCase):
         """
         Start one of the relay's programs.
         """
-        script = str(_HERE / "adapters.py")
-        return self.start(arguments[0], sys.executable, script, *arguments)
+        command = [sys.executable, adapters.__file__, *arguments]
+        return self.start(arguments[0], *command)
 
     async def portOf(self, program: Program) -> int:
         """
