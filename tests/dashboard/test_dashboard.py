@@ -1,4 +1,4 @@
-"""Tests for L{tristunnel.web.dashboard}, over HTTP."""
+"""Tests for L{tristunnel.dashboard}, over HTTP."""
 
 from __future__ import annotations
 
