@@ -1,6 +1,4 @@
-"""
-On-demand access: C{twistd tunnel-access} and C{tristunnel access}.
-"""
+"""On-demand access: C{twistd tunnel-access} and C{tristunnel access}."""
 
 from __future__ import annotations
 
@@ -47,23 +45,16 @@ URI = "w3p://server:9000/access/0011#secret"
 
 
 class OptionTests(SynchronousTestCase):
-    """
-    The command line.
-    """
+    """The command line."""
 
     def parse(self, *arguments: str, **environment: str) -> Options:
-        """
-        Read one.
-        """
         options = Options()
         with patch.dict("os.environ", {"XDG_STATE_HOME": "/nowhere", **environment}):
             options.parseOptions(arguments)
         return options
 
     def test_named(self) -> None:
-        """
-        A server, a name, a port and a time.
-        """
+        """A server, a name, a port and a time."""
         options = self.parse(
             *("--connect", "tls:server:9000", "--service", "ssh", "--ttl", "90m"),
             *("--listen", "tcp:2222:interface=127.0.0.1"),
@@ -75,9 +66,7 @@ class OptionTests(SynchronousTestCase):
         self.assertEqual(options.stateDirectory, Path("/nowhere/tristunnel"))
 
     def test_capability(self) -> None:
-        """
-        A capability says which server and service, also from the environment.
-        """
+        """A capability says which server and service, also from the environment."""
         for options in (
             self.parse("--access", URI),
             self.parse(TRISTUNNEL_ACCESS=URI),
@@ -87,9 +76,7 @@ class OptionTests(SynchronousTestCase):
             self.assertEqual(options.ttl, 3600.0)
 
     def test_refused(self) -> None:
-        """
-        What makes no sense is refused in one line, which has no secret.
-        """
+        """What makes no sense is refused in one line, which has no secret."""
         for arguments, part in (
             ("", "which service?"),
             ("--connect tcp:h:1", "which service?"),
@@ -107,9 +94,7 @@ class OptionTests(SynchronousTestCase):
             self.assertNotIn("secret", str(error))
 
     def test_tls(self) -> None:
-        """
-        C{w3ps} is over TLS.
-        """
+        """C{w3ps} is over TLS."""
         from twisted.internet import reactor
 
         address = parseAccessURI(reactor, URI.replace("w3p:", "w3ps:"), Trust())
@@ -117,14 +102,7 @@ class OptionTests(SynchronousTestCase):
 
 
 class AccessCase(LoopbackTestCase):
-    """
-    A server with a named service.
-    """
-
     async def begin(self, service: Service) -> None:
-        """
-        Start the server and the service's client.
-        """
         await self.startServer()
         await self.startClient(f"ssh=127.0.0.1:{self.offer(service)}")
         self.owner = Caller(Identity("anonymous", anonymous=True), "127.0.0.1")
@@ -132,9 +110,7 @@ class AccessCase(LoopbackTestCase):
     def access(
         self, server: ServerAddress, name: str = "ssh", ttl: float = 3600.0
     ) -> AccessService:
-        """
-        Make the visitors' side; C{self.ends} has the reasons of its end.
-        """
+        """Make the visitors' side; C{self.ends} has the reasons of its end."""
         self.ends: list[TunnelError] = []
         self.gaveUp: Deferred[TunnelError] = Deferred()
         client = TunnelClientService(
@@ -161,27 +137,17 @@ class AccessCase(LoopbackTestCase):
         )
 
     def byName(self) -> ServerAddress:
-        """
-        The server, as anybody knows it.
-        """
         where = f"tcp:127.0.0.1:{self.serverPort}"
         return parseConnect(self.reactor, where, Trust())
 
     async def byCapability(self, ttl: float = 3600.0, uses: int = 0) -> ServerAddress:
-        """
-        The server, by a capability.
-        """
         self.uri = await self.tunnels.granting.grantAccess(
             self.owner, "ssh", ttl, "", "", uses
         )
         return parseAccessURI(self.reactor, self.uri, Trust())
 
     async def run_(self, access: AccessService) -> int:
-        """
-        Start it, and wait until it is connected.
-
-        @return: The local port.
-        """
+        """Start it, and wait until it is connected. @return: The local port."""
         access.startService()
         self.addCleanup(self._stop, access)
         while access.client.session is None or self.port.listening is None:
@@ -190,14 +156,10 @@ class AccessCase(LoopbackTestCase):
 
 
 class AccessTests(AccessCase):
-    """
-    A local port to a named service.
-    """
+    """A local port to a named service."""
 
     async def test_byName(self) -> None:
-        """
-        What connects there reaches the service; who is there is listed.
-        """
+        """What connects there reaches the service; who is there is listed."""
         service = Service(b"hello")
         await self.begin(service)
         access = self.access(self.byName())
@@ -222,9 +184,7 @@ class AccessTests(AccessCase):
         self.assertEqual(access.describe()[0]["bytesIn"], 8)
 
     async def test_byCapability(self) -> None:
-        """
-        A capability needs no name and no credentials.
-        """
+        """A capability needs no name and no credentials."""
         service = Service(b"hello")
         await self.begin(service)
         port = await self.run_(self.access(await self.byCapability(), name=""))
@@ -232,9 +192,7 @@ class AccessTests(AccessCase):
         await visitor.has(5)
 
     async def test_kick(self) -> None:
-        """
-        One visitor is sent away, and the others stay.
-        """
+        """One visitor is sent away, and the others stay."""
         service = Service()
         await self.begin(service)
         access = self.access(self.byName())
@@ -249,9 +207,7 @@ class AccessTests(AccessCase):
             self.assertRaises(TunnelError, access.close, wrong)
 
     async def test_timeUp(self) -> None:
-        """
-        When the time is over, streams end wherever they are.
-        """
+        """When the time is over, streams end wherever they are."""
         service = Service()
         await self.begin(service)
         access = self.access(self.byName())
@@ -265,9 +221,7 @@ class AccessTests(AccessCase):
         self.assertEqual([end.code.name for end in self.ends], ["expired"])
 
     def test_clock(self) -> None:
-        """
-        The time counts from the start, to the second, and a stop ends it.
-        """
+        """The time counts from the start, to the second, and a stop ends it."""
         clock = Clock()
         ends: list[TunnelError] = []
         client: Any = TunnelClientService(clock, self._nowhere(), [])
@@ -286,18 +240,14 @@ class AccessTests(AccessCase):
         self.assertEqual(clock.getDelayedCalls(), [])
 
     def _nowhere(self) -> ServerAddress:
-        """A server that nobody connects to."""
         return ServerAddress("nowhere", "nowhere", None)  # type: ignore[arg-type]
 
     def _nobody(self) -> Any:
-        """An endpoint that nobody listens on."""
         return None
 
     async def test_capabilityEnds(self) -> None:
-        """
-        When the server's time for a capability is over, streams end and the
-        visitors' side does not try again.
-        """
+        """When the server's time for a capability is over, streams end and the
+        visitors' side does not try again."""
         service = Service()
         await self.begin(service)
         access = self.access(await self.byCapability(), name="")
@@ -310,9 +260,7 @@ class AccessTests(AccessCase):
         self.assertEqual(reason.code.name, "expired")
 
     async def test_usedTwice(self) -> None:
-        """
-        A capability for one use is good for one session.
-        """
+        """A capability for one use is good for one session."""
         await self.begin(Service())
         server = await self.byCapability(uses=1)
         await self.run_(self.access(server, name=""))
@@ -323,9 +271,7 @@ class AccessTests(AccessCase):
         self.assertEqual(reason.code.name, "auth-refused")
 
     async def test_otherService(self) -> None:
-        """
-        A capability reaches nothing else.
-        """
+        """A capability reaches nothing else."""
         await self.begin(Service())
         other = Service()
         await self.startClient(f"db=127.0.0.1:{self.offer(other)}")
@@ -335,9 +281,7 @@ class AccessTests(AccessCase):
         self.assertEqual(other.talks, [])
 
     async def test_unknownService(self) -> None:
-        """
-        A visitor of no service is turned away.
-        """
+        """A visitor of no service is turned away."""
         await self.begin(Service())
         port = await self.run_(self.access(self.byName(), name="none"))
         visitor = await self.visit(port)
@@ -345,14 +289,9 @@ class AccessTests(AccessCase):
 
 
 class ControlTests(AccessCase):
-    """
-    C{tristunnel access}.
-    """
+    """C{tristunnel access}."""
 
     async def command(self, *arguments: str) -> tuple[int, str]:
-        """
-        Run a command.
-        """
         output = StringIO()
         state = ["--state-dir", str(self.directory)]
 
@@ -369,9 +308,7 @@ class ControlTests(AccessCase):
         self.addCleanup(self._stop, control)
 
     async def test_list(self) -> None:
-        """
-        What is open is listed, and ended, by its id; nobody else may ask.
-        """
+        """What is open is listed, and ended, by its id; nobody else may ask."""
         service = Service()
         await self.begin(service)
         access = self.access(self.byName())
@@ -406,15 +343,11 @@ class ControlTests(AccessCase):
         self.assertEqual([end.code.name for end in self.ends], ["closed"])
 
     async def test_nothing(self) -> None:
-        """
-        Where nothing is open, nothing is listed.
-        """
+        """Where nothing is open, nothing is listed."""
         self.assertEqual(await self.command("list"), (0, ""))
 
     async def test_longPath(self) -> None:
-        """
-        Where no socket can be, access works without.
-        """
+        """Where no socket can be, access works without."""
         await self.begin(Service())
         access = self.access(self.byName())
         directory = self.directory / ("x" * 120)
@@ -422,17 +355,13 @@ class ControlTests(AccessCase):
 
 
 class ProcessTests(TestCase):
-    """
-    The programs.
-    """
+    """The programs."""
 
     timeout = 60
 
     async def test_all(self) -> None:
-        """
-        A port is open for a while; then the program ends by itself, and
-        leaves nothing behind.
-        """
+        """A port is open for a while; then the program ends by itself, and leaves
+        nothing behind."""
         from twisted.internet import reactor
 
         directory = shortDirectory(self)

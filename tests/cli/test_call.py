@@ -1,7 +1,4 @@
-"""
-Tests for L{tristunnel.cli.call}: the command
-C{python -m tristunnel.rpc}.
-"""
+"""Tests for L{tristunnel.cli.call}: the command C{python -m tristunnel.rpc}."""
 
 from __future__ import annotations
 
@@ -148,8 +145,6 @@ class WordsTests(SynchronousTestCase):
 
 
 class Strange(Resource):
-    """Answers what no JSON-RPC server would."""
-
     isLeaf = True
 
     def render_POST(self, request: Request) -> bytes:
@@ -224,10 +219,8 @@ class AskTests(StrangeSiteTestCase):
         self.assertEqual(self.published.cancelled, len(self.published.pending))
 
     async def test_tls(self) -> None:
-        """
-        A server with TLS is believed if its certificate is trusted, pinned, or
-        nobody cares.
-        """
+        """A server with TLS is believed if its certificate is trusted, pinned, or
+        nobody cares."""
         file = selfSigned(Path(self.mktemp()), ["localhost"])
         port = await self.listenTLS(ReloadingCertificate(file))
         url = f"https://localhost:{port}"

@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.cli.main}.
-"""
+"""Tests for L{tristunnel.cli.main}."""
 
 from __future__ import annotations
 
@@ -27,10 +25,8 @@ NOW = 1_900_000_000.0
 
 
 class AbbreviationTests(SynchronousTestCase):
-    """
-    Every command line: options cannot be abbreviated, and what is not
-    understood is not repeated.
-    """
+    """Every command line: options cannot be abbreviated, and what is not understood is
+    not repeated."""
 
     WORDS = (
         "--token s3cret",
@@ -44,9 +40,7 @@ class AbbreviationTests(SynchronousTestCase):
     )
 
     def test_twistd(self) -> None:
-        """
-        The programs that C{twistd} runs.
-        """
+        """The programs that C{twistd} runs."""
         for tap in (server_tap, client_tap, access_tap):
             for words in self.WORDS:
                 options = tap.Options()
@@ -58,9 +52,7 @@ class AbbreviationTests(SynchronousTestCase):
                 self.assertNotIn("\n", str(error))
 
     def test_suggested(self) -> None:
-        """
-        What was meant is suggested.
-        """
+        """What was meant is suggested."""
         error = self.assertRaises(
             usage.UsageError, client_tap.Options().parseOptions, ["--token", "s3cret"]
         )
@@ -69,9 +61,7 @@ class AbbreviationTests(SynchronousTestCase):
         )
 
     def test_others(self) -> None:
-        """
-        The other programs.
-        """
+        """The other programs."""
         err = io.StringIO()
         self.patch(sys, "stderr", err)
         calls: list[tuple[Any, list[str]]] = [
@@ -94,23 +84,16 @@ class AbbreviationTests(SynchronousTestCase):
 
 
 class ForegroundTests(SynchronousTestCase):
-    """
-    The pid file of C{twistd}.
-    """
+    """The pid file of C{twistd}."""
 
     def pidFile(self, *words: str) -> str:
-        """
-        @return: Where the pid file is, after a command line was read.
-        """
         self.patch(sys, "argv", ["twistd", *words])
         options = twistd.ServerOptions()
         options.parseOptions(list(words))
         return str(options["pidfile"] and Path(options["pidfile"]).name)
 
     def test_foreground(self) -> None:
-        """
-        In the foreground there is none, unless it is named.
-        """
+        """In the foreground there is none, unless it is named."""
         self.patch(client_tap.Options, "check", lambda self: None)
         for command in (
             *(["tunnel", "--port", "tcp:0"], ["tunnel-client", "--pin", "ab" * 32]),
@@ -125,14 +108,9 @@ class ForegroundTests(SynchronousTestCase):
 
 
 class TokenCommandTests(SynchronousTestCase):
-    """
-    C{tristunnel token}.
-    """
+    """C{tristunnel token}."""
 
     def setUp(self) -> None:
-        """
-        Have a place for a file.
-        """
         self.path = Path(self.mktemp()).absolute()
         self.out, self.err = io.StringIO(), io.StringIO()
         self.patch(token, "now", lambda: NOW)
@@ -156,20 +134,14 @@ class TokenCommandTests(SynchronousTestCase):
         return status, self.out.getvalue(), self.err.getvalue()
 
     def good(self, *words: str) -> str:
-        """
-        Run a command that works.
-
-        @return: The output.
-        """
+        """Run a command that works. @return: The output."""
         status, out, err = self.run_(*words)
         self.assertEqual((status, err), (0, ""))
         return out
 
     def test_create(self) -> None:
-        """
-        The token is the last word of the output, and what it was said to
-        permit is in the file.
-        """
+        """The token is the last word of the output, and what it was said to permit is
+        in the file."""
         words = (
             "create --name laptop --ports 9000-9010 --protocols tcp,udp --max-tunnels 5"
             " --max-visitors 100 --rate 10MB/s --expires 30d"
@@ -190,18 +162,14 @@ class TokenCommandTests(SynchronousTestCase):
         self.assertEqual(permissions.may, {"open"})
 
     def test_rights(self) -> None:
-        """
-        Rights and services.
-        """
+        """Rights and services."""
         self.good("create", "--name", "a", "--may", "open,access", "--services", "db-*")
         permissions = TokenStore(self.path).read().byName["a"].permissions
         self.assertEqual(permissions.may, {"open", "access"})
         self.assertEqual(permissions.services, ("db-*",))
 
     def test_policy(self) -> None:
-        """
-        What is asked of visitors is in the file, and in what is listed.
-        """
+        """What is asked of visitors is in the file, and in what is listed."""
         words = (
             "create --name a --allow 10.0.0.0/8,2001:db8::/32 --deny 10.9.0.0/16"
             " --visitors-per-tunnel 5 --visitors-per-address 2 --visitor-rate 30"
@@ -227,9 +195,7 @@ class TokenCommandTests(SynchronousTestCase):
         self.assertIn("deny: 10.9.0.0/16\n", self.good("show", "a"))
 
     def test_badOptions(self) -> None:
-        """
-        A wrong option is named, with an example, and nothing is made.
-        """
+        """A wrong option is named, with an example, and nothing is made."""
         for option, value, words in (
             ("--ports", "9-1", "port range"),
             ("--rate", "fast", "10MB/s"),
@@ -253,9 +219,7 @@ class TokenCommandTests(SynchronousTestCase):
         self.assertFalse(self.path.exists())
 
     def test_names(self) -> None:
-        """
-        A name is needed, and is given once.
-        """
+        """A name is needed, and is given once."""
         self.assertEqual(self.run_("create")[0], 2)
         self.good("create", "--name", "laptop")
         status, out, err = self.run_("create", "--name", "laptop")
@@ -264,10 +228,8 @@ class TokenCommandTests(SynchronousTestCase):
         self.assertEqual(err.count("\n"), 1)
 
     def test_list(self) -> None:
-        """
-        A line for each, with what it permits and whether it is good; broken
-        lines are named.
-        """
+        """A line for each, with what it permits and whether it is good; broken lines
+        are named."""
         self.assertEqual(self.run_("list")[0], 1)
         self.good(
             "create", "--name", "laptop", "--ports", "9000-9010", "--rate", "5kB/s"
@@ -292,9 +254,7 @@ class TokenCommandTests(SynchronousTestCase):
         self.assertEqual((status, err), (0, "line 4: it is no JSON object\n"))
 
     def test_show(self) -> None:
-        """
-        All that is known of a token, but not the token.
-        """
+        """All that is known of a token, but not the token."""
         out = self.good("create", "--name", "laptop", "--protocols", "udp")
         secret = out.split()[-1]
         out = self.good("show", "laptop")
@@ -304,18 +264,14 @@ class TokenCommandTests(SynchronousTestCase):
         self.assertEqual(self.run_("show", "nobody")[0], 1)
 
     def test_revoke(self) -> None:
-        """
-        A token is revoked by its name.
-        """
+        """A token is revoked by its name."""
         self.good("create", "--name", "laptop")
         self.assertIn("laptop is revoked", self.good("revoke", "laptop"))
         self.assertIn("state: revoked", self.good("show", "laptop"))
         self.assertEqual(self.run_("revoke", "nobody")[0], 1)
 
     def test_stateDirectory(self) -> None:
-        """
-        Without C{--file} it is the state directory's.
-        """
+        """Without C{--file} it is the state directory's."""
         directory = Path(self.mktemp()).absolute()
         self.patch(os, "environ", {"STATE_DIRECTORY": str(directory)})
         self.assertEqual(main(["token", "create", "--name", "laptop"]), 0)

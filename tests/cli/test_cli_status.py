@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.cli.status} and L{tristunnel.cli.question}.
-"""
+"""Tests for L{tristunnel.cli.status} and L{tristunnel.cli.question}."""
 
 from __future__ import annotations
 
@@ -46,33 +44,20 @@ _ROOT = Path(tristunnel.__file__).parent.parent
 
 
 def questionOf(words: Sequence[str]) -> Question:
-    """
-    What C{tristunnel status} with these words asks.
-    """
     return Question(parser().parse_args(["status", *words]))
 
 
 class QuestionTests(SynchronousTestCase):
-    """
-    What C{tristunnel status} takes.
-    """
+    """What C{tristunnel status} takes."""
 
     def setUp(self) -> None:
-        """
-        Have an environment of our own.
-        """
         self.patch(os, "environ", {"XDG_STATE_HOME": self.mktemp()})
 
     def refusal(self, *words: str) -> TunnelError:
-        """
-        @return: Why a command line is refused, or nobody can be asked.
-        """
         return self.assertRaises(TunnelError, lambda: questionOf(words).places())
 
     def test_places(self) -> None:
-        """
-        A server by its URL, a client by its socket.
-        """
+        """A server by its URL, a client by its socket."""
         path = Path(self.mktemp()).absolute()
         path.touch()
         for where, scheme in (
@@ -84,9 +69,7 @@ class QuestionTests(SynchronousTestCase):
             self.assertEqual((name, target.scheme), (where, scheme))
 
     def test_wrong(self) -> None:
-        """
-        Mistakes are told with what to write.
-        """
+        """Mistakes are told with what to write."""
         for words, cure in (
             (["localhost:9000"], "http://localhost:9000"),
             (["unix:relative"], "full path"),
@@ -99,9 +82,7 @@ class QuestionTests(SynchronousTestCase):
             self.assertIn(cure, error.message)
 
     def test_noSocket(self) -> None:
-        """
-        A socket that is not there, or not for us.
-        """
+        """A socket that is not there, or not for us."""
         path = Path(self.mktemp()).absolute()
         self.assertIn("running", self.refusal(f"unix:{path}").message)
         path.touch()
@@ -111,9 +92,7 @@ class QuestionTests(SynchronousTestCase):
         self.assertIn("another user's", error.message)
 
     def test_token(self) -> None:
-        """
-        A token goes to whom somebody named, and to nobody else.
-        """
+        """A token goes to whom somebody named, and to nobody else."""
         os.environ["TRISTUNNEL_TOKEN"] = "abc"
         question = questionOf(["http://h.example:9000"])
         ((_, target),) = question.places()
@@ -125,14 +104,10 @@ class QuestionTests(SynchronousTestCase):
 
 
 class NamedTests(SynchronousTestCase):
-    """
-    C{--qr TUNNEL}.
-    """
+    """C{--qr TUNNEL}."""
 
     def test_found(self) -> None:
-        """
-        By address, port, service or name.
-        """
+        """By address, port, service or name."""
         status = clientStatus()
         status["tunnels"][0]["forward"] = "shop=localhost:8080"
         web = "http://tunnel.example.com:30001/"
@@ -143,9 +118,7 @@ class NamedTests(SynchronousTestCase):
         )
 
     def test_notFound(self) -> None:
-        """
-        What there is, is told.
-        """
+        """What there is, is told."""
         for name in ("x", ""):
             error = self.assertRaises(TunnelError, tunnelNamed, [clientStatus()], name)
             self.assertIn("http://tunnel.example.com:2222/", error.message)
@@ -160,14 +133,9 @@ class NamedTests(SynchronousTestCase):
 
 
 class ShowTests(SynchronousTestCase):
-    """
-    What is printed.
-    """
+    """What is printed."""
 
     def show(self, *words: str, encoding: str = "utf-8") -> str:
-        """
-        Print an example to a file.
-        """
         raw = io.BytesIO()
         self.patch(sys, "stdout", io.TextIOWrapper(raw, encoding))
         options: Namespace = parser().parse_args(["status", *words])
@@ -175,9 +143,7 @@ class ShowTests(SynchronousTestCase):
         return raw.getvalue().decode(encoding)
 
     def test_text(self) -> None:
-        """
-        A file gets text without codes, of which nothing is cut off.
-        """
+        """A file gets text without codes, of which nothing is cut off."""
         text = self.show()
         self.assertNotIn("\x1b", text)
         self.assertIn("tristunnel 0.1.0, client 4711\n", text)
@@ -186,38 +152,27 @@ class ShowTests(SynchronousTestCase):
         self.assertIn("laptop at 203.0.113.50:41000", text)
 
     def test_ascii(self) -> None:
-        """
-        Where nothing but ASCII can be written, nothing else is.
-        """
+        """Where nothing but ASCII can be written, nothing else is."""
         self.assertIn("* tcp://tunnel.example.com:30001", self.show(encoding="ascii"))
 
     def test_json(self) -> None:
-        """
-        A program gets an object on each line.
-        """
+        """A program gets an object on each line."""
         lines = self.show("--json").splitlines()
         found = [json.loads(line) for line in lines]
         self.assertEqual([each["program"] for each in found], ["client", "server"])
         self.assertEqual(found[0]["visitors"], 13)
 
     def test_code(self) -> None:
-        """
-        A code comes with its address.
-        """
+        """A code comes with its address."""
         lines = self.show("--qr", "2222").splitlines()
         self.assertEqual(lines[0], "http://tunnel.example.com:2222/")
         self.assertEqual({len(line) for line in lines[1:]}, {33})
 
 
 class LookTests(TestCase):
-    """
-    Programs are asked.
-    """
+    """Programs are asked."""
 
     def setUp(self) -> None:
-        """
-        Have a directory with a short name, as sockets need it.
-        """
         from twisted.internet import reactor
 
         self.reactor: Any = reactor
@@ -225,9 +180,6 @@ class LookTests(TestCase):
         self.addCleanup(rmtree, self.directory)
 
     def client(self) -> None:
-        """
-        Run what a client answers with.
-        """
         status = ProcessStatus(self.reactor.seconds)
         status.follow("tcp:server.example:9000")
         control = ClientControl(
@@ -239,11 +191,7 @@ class LookTests(TestCase):
         self.addCleanup(control.stopService)
 
     def serve(self, methods: dict[str, Any], callers: Any = None) -> str:
-        """
-        Run a server with these methods.
-
-        @return: Its URL.
-        """
+        """Run a server with these methods. @return: Its URL."""
         callers = callers or HTTPCallers(Authenticator())
         page = JSONRPCResource(Dispatcher(methods.get), callers)
         site = limitedSite(rootOf({b"rpc": page}), reactor=self.reactor)
@@ -252,16 +200,10 @@ class LookTests(TestCase):
         return f"http://127.0.0.1:{port.getHost().port}"
 
     async def look(self, *words: str) -> list[dict[str, Any]]:
-        """
-        Ask.
-        """
         question = questionOf([*words, "--state-dir", str(self.directory)])
         return await lookAt(self.reactor, question)
 
     async def refusal(self, *words: str) -> TunnelError:
-        """
-        @return: Why nobody answers.
-        """
         try:
             await self.look(*words)
         except TunnelError as error:
@@ -270,9 +212,7 @@ class LookTests(TestCase):
         raise self.failureException("somebody answered")
 
     async def test_clients(self) -> None:
-        """
-        All clients of this user are found; what a killed one left is removed.
-        """
+        """All clients of this user are found; what a killed one left is removed."""
         self.client()
         self.client()
         left = clientSockets(self.directory) / "left.sock"
@@ -284,9 +224,7 @@ class LookTests(TestCase):
         self.assertFalse(left.exists())
 
     async def test_server(self) -> None:
-        """
-        A server is asked for its sessions, and they are summed up.
-        """
+        """A server is asked for its sessions, and they are summed up."""
         status = serverStatus()
         sums = {"bytesIn": 1, "bytesOut": 2}
         entries = [{**tunnel, **sums} for tunnel in status["tunnels"]]
@@ -299,9 +237,7 @@ class LookTests(TestCase):
         self.assertEqual(found["clients"], status["clients"])
 
     async def test_strangers(self) -> None:
-        """
-        Who answers otherwise is no server of ours.
-        """
+        """Who answers otherwise is no server of ours."""
         half = {"program": "client", "tunnels": 5}
         for answer in (5, None, {}, half, [{}], [{"kind": "tunnel"}], ["x"]):
             url = self.serve({"status": lambda caller, a=answer: a})
@@ -310,9 +246,7 @@ class LookTests(TestCase):
             self.assertIn("no tunnel server", (await self.refusal(url)).message)
 
     async def test_notAllowed(self) -> None:
-        """
-        A server that wants to know who asks.
-        """
+        """A server that wants to know who asks."""
 
         def nobody(request: object) -> None:
             raise TunnelError("auth-refused")
@@ -326,9 +260,7 @@ class LookTests(TestCase):
         self.assertIn(f"tristunnel status {url} --token-file", error.message)
 
     async def test_nobody(self) -> None:
-        """
-        Where nobody is, that is said, with what to do.
-        """
+        """Where nobody is, that is said, with what to do."""
         with socket.socket() as closed:
             closed.bind(("127.0.0.1", 0))
             url = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -338,9 +270,7 @@ class LookTests(TestCase):
             self.assertIn("no client of this user runs here", error.message)
 
     async def test_otherProgram(self) -> None:
-        """
-        An HTTP server that is something else.
-        """
+        """An HTTP server that is something else."""
         site = limitedSite(rootOf({}), reactor=self.reactor)
         port = self.reactor.listenTCP(0, site, 5, "127.0.0.1")
         self.addCleanup(port.stopListening)
@@ -348,9 +278,7 @@ class LookTests(TestCase):
         self.assertIn("is that a tunnel server", error.message)
 
     async def test_command(self) -> None:
-        """
-        The command itself: an object of JSON and 0, or a line and 1.
-        """
+        """The command itself: an object of JSON and 0, or a line and 1."""
         self.client()
         for directory, status, start in (
             (self.directory, 0, '{"where": "unix:'),
@@ -371,9 +299,7 @@ class LookTests(TestCase):
             self.assertEqual(said.count("\n"), 1)
 
     def test_private(self) -> None:
-        """
-        The directory of the sockets is its user's alone.
-        """
+        """The directory of the sockets is its user's alone."""
         self.client()
         mode = clientSockets(self.directory).stat().st_mode
         self.assertEqual(stat.S_IMODE(mode), 0o700)

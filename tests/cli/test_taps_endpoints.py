@@ -1,6 +1,4 @@
-"""
-The ways from a client to a server, and how visitors come in.
-"""
+"""The ways from a client to a server, and how visitors come in."""
 
 from __future__ import annotations
 
@@ -28,14 +26,9 @@ from tristunnel.tls.server_context import ReloadingCertificate
 
 
 class EndpointTests(LoopbackTestCase):
-    """
-    Ports and ways to them, as they are written on the command lines.
-    """
+    """Ports and ways to them, as they are written on the command lines."""
 
     async def through(self, connect: str = "") -> Talk:
-        """
-        Check that a new client's visitor is heard.
-        """
         service = Service(b"hello")
         target = f"0=127.0.0.1:{self.offer(service)}"
         (port,) = await self.startClient(target, connect=connect)
@@ -45,16 +38,11 @@ class EndpointTests(LoopbackTestCase):
         return visitor
 
     def certificate(self, authority: Authority) -> Path:
-        """
-        Write, or renew, the server's certificate.
-        """
         certificate, key = authority.issue(["localhost", "127.0.0.1", "::1"])
         return replace(self.directory / "cert.pem", certificate + key)
 
     def seenLine(self, event: str) -> Deferred[str]:
-        """
-        Wait for an event of the client whose message is to be looked at.
-        """
+        """Wait for an event of the client whose message is to be looked at."""
         line: Deferred[str] = Deferred()
 
         def told(told: tuple[str, ...]) -> None:
@@ -65,17 +53,13 @@ class EndpointTests(LoopbackTestCase):
         return line
 
     async def test_unix(self) -> None:
-        """
-        A UNIX socket.
-        """
+        """A UNIX socket."""
         path = shortDirectory(self) / "s"
         await self.startServer(f"unix:{path}")
         await self.through(f"unix:{path}")
 
     async def test_unixWithTLS(self) -> None:
-        """
-        TLS goes over any endpoint, a UNIX socket too.
-        """
+        """TLS goes over any endpoint, a UNIX socket too."""
         authority = makeAuthority()
         self.files = TLSFiles(str(self.certificate(authority)))
         self.trust = Trust(ca=str(authority.write(self.directory / "ca.pem")))
@@ -84,9 +68,7 @@ class EndpointTests(LoopbackTestCase):
         await self.through(rf"tls:localhost:1:endpoint=unix\:{path}")
 
     async def test_tcp6(self) -> None:
-        """
-        IPv6, with and without TLS.
-        """
+        """IPv6, with and without TLS."""
         await self.startServer(r"tcp6:0:interface=\:\:1")
         await self.through(rf"tcp:\:\:1:{self.serverPort}")
         authority = makeAuthority()
@@ -96,9 +78,7 @@ class EndpointTests(LoopbackTestCase):
         await self.through(rf"tls:\:\:1:{self.serverPort}")
 
     async def test_directory(self) -> None:
-        """
-        A directory of certificates.
-        """
+        """A directory of certificates."""
         authority = makeAuthority()
         certificate, key = authority.issue(["localhost", "::1"])
         pems = self.directory / "pems"
@@ -109,10 +89,8 @@ class EndpointTests(LoopbackTestCase):
         await self.through(rf"tls:\:\:1:{self.serverPort}")
 
     async def test_proxied(self) -> None:
-        """
-        Behind a balancer the client's address is the one in the PROXY header,
-        and the header comes before TLS.
-        """
+        """Behind a balancer the client's address is the one in the PROXY header, and
+        the header comes before TLS."""
         authority = makeAuthority()
         for secure in (False, True):
             trust: Path | None = None
@@ -135,18 +113,12 @@ class EndpointTests(LoopbackTestCase):
             self.assertEqual(peers, ["192.0.2.9"])
 
     async def helloAfterHeader(self, ca: Path | None, hello: bytes) -> None:
-        """
-        Say a PROXY header, and the rest over TLS.
-        """
         from twisted.internet.protocol import Factory
         from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
         from twisted.protocols.tls import TLSMemoryBIOFactory
 
         class Header(ProtocolWrapper):
-            """Speaks before TLS does."""
-
             def connectionMade(self) -> None:
-                """Say the header."""
                 assert self.transport is not None
                 self.transport.write(b"PROXY TCP4 192.0.2.9 198.51.100.1 777 9000\r\n")
                 super().connectionMade()
@@ -164,9 +136,7 @@ class EndpointTests(LoopbackTestCase):
         await talk.gone()
 
     async def test_renewed(self) -> None:
-        """
-        A certificate that was renewed on disk is shown without a restart.
-        """
+        """A certificate that was renewed on disk is shown without a restart."""
         self.patch(watch, "LOOK_INTERVAL", 0.0)
         first, second = makeAuthority("first"), makeAuthority("second")
         self.files = TLSFiles(str(self.certificate(first)))
@@ -179,10 +149,8 @@ class EndpointTests(LoopbackTestCase):
         await self.through()
 
     async def test_clientCertificate(self) -> None:
-        """
-        With --client-ca a client needs a certificate; without one it says so,
-        and the server too.
-        """
+        """With --client-ca a client needs a certificate; without one it says so, and
+        the server too."""
         authority = makeAuthority()
         ca = str(authority.write(self.directory / "ca.pem"))
         self.files = TLSFiles(str(self.certificate(authority)), "", ca)
@@ -202,10 +170,8 @@ class EndpointTests(LoopbackTestCase):
         )
 
     async def test_wrongServer(self) -> None:
-        """
-        A client that does not know the server's certificate, or its name, or
-        pins another one, says so and tells nothing.
-        """
+        """A client that does not know the server's certificate, or its name, or pins
+        another one, says so and tells nothing."""
         authority = makeAuthority()
         self.files = TLSFiles(str(self.certificate(authority)))
         ca = str(authority.write(self.directory / "ca.pem"))
@@ -230,9 +196,7 @@ class EndpointTests(LoopbackTestCase):
         self.assertEqual(self.notes.named("clientConnected"), [])
 
     async def test_visitorsOverTLS(self) -> None:
-        """
-        With a visitors' certificate visitors speak TLS.
-        """
+        """With a visitors' certificate visitors speak TLS."""
         authority = makeAuthority()
         creator = ReloadingCertificate(self.certificate(authority))
         ca = authority.write(self.directory / "ca.pem")
@@ -259,10 +223,8 @@ class EndpointTests(LoopbackTestCase):
         await visitor.gone()
 
     async def test_serviceWithTLS(self) -> None:
-        """
-        A service that speaks TLS is reached with C{tls:}; one whose
-        certificate is wrong is a line and a reset at once.
-        """
+        """A service that speaks TLS is reached with C{tls:}; one whose certificate is
+        wrong is a line and a reset at once."""
         authority = makeAuthority()
         creator = ReloadingCertificate(self.certificate(authority))
         from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -291,9 +253,7 @@ class EndpointTests(LoopbackTestCase):
         self.assertIn("tls:localhost", target)
 
     async def test_taken(self) -> None:
-        """
-        A port that somebody has is told, and got when it is free.
-        """
+        """A port that somebody has is told, and got when it is free."""
         await self.startServer()
         other = self.reactor.listenTCP(0, Service(), interface="127.0.0.1")
         port = other.getHost().port
@@ -309,9 +269,7 @@ class EndpointTests(LoopbackTestCase):
         )
 
     async def test_outsideTheRange(self) -> None:
-        """
-        Ports are given out of the range alone.
-        """
+        """Ports are given out of the range alone."""
         ports = PortRange(((40900, 40950),))
         await self.startServer(listeners=TCPListeners(self.reactor, "127.0.0.1", ports))
         (port,) = await self.startClient("0=localhost:1")

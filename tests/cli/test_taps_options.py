@@ -1,7 +1,5 @@
-"""
-The two command lines: what is right is taken, and each mistake is one line
-that says what is wrong and what to write.
-"""
+"""The two command lines: what is right is taken, and each mistake is one line that says
+what is wrong and what to write."""
 
 from __future__ import annotations
 
@@ -23,14 +21,11 @@ _PIN = "ab" * 32
 
 
 class OptionsTestCase(FileTestCase):
-    """
-    A test of a command line.
-    """
+    """A test of a command line."""
 
     tap: Any
 
     def setUp(self) -> None:
-        """Keep the defaults away from this user's home."""
         super().setUp()
         clean = {
             name: value
@@ -43,9 +38,6 @@ class OptionsTestCase(FileTestCase):
         self.addCleanup(patcher.stop)
 
     def parse(self, *arguments: str) -> Any:
-        """
-        Read a command line.
-        """
         options = self.tap.Options()
         options.parseOptions(list(arguments))
         return options
@@ -69,16 +61,12 @@ class OptionsTestCase(FileTestCase):
 
 
 class ServerOptionsTests(OptionsTestCase):
-    """
-    C{twistd tunnel}.
-    """
+    """C{twistd tunnel}."""
 
     tap = server_tap
 
     def test_defaults(self) -> None:
-        """
-        Without options the server listens on port 9000, for anybody.
-        """
+        """Without options the server listens on port 9000, for anybody."""
         options = self.parse()
         (port,) = options.serverPorts
         self.assertEqual(port.description, "tcp:9000")
@@ -86,9 +74,7 @@ class ServerOptionsTests(OptionsTestCase):
         self.assertEqual(options.stateDirectory, self.directory / "tristunnel")
 
     def test_endpoints(self) -> None:
-        """
-        Any server endpoint is taken, and several of them.
-        """
+        """Any server endpoint is taken, and several of them."""
         certificate, key = makeAuthority().issue(["localhost"])
         pems = self.write("pems/localhost.pem", certificate, key).parent
         wanted = [
@@ -108,9 +94,7 @@ class ServerOptionsTests(OptionsTestCase):
         )
 
     def test_wrongEndpoints(self) -> None:
-        """
-        A mistyped endpoint is refused.
-        """
+        """A mistyped endpoint is refused."""
         for line, *words in (
             ("--port tcp:foo", "'foo' is no number", "tcp:9000"),
             ("--port bogus", "there is no kind 'bogus'"),
@@ -130,10 +114,8 @@ class ServerOptionsTests(OptionsTestCase):
             self.wrong(line, *words)
 
     def test_wrongCertificates(self) -> None:
-        """
-        A certificate that cannot be read, or does not go with its key, is
-        refused.
-        """
+        """A certificate that cannot be read, or does not go with its key, is
+        refused."""
         authority = makeAuthority()
         certificate, key = authority.issue(["localhost"])
         _, otherKey = authority.issue(["localhost"])
@@ -163,10 +145,8 @@ class ServerOptionsTests(OptionsTestCase):
         self.assertTrue(self.parse(*both.split()).serverPorts[0].secure)
 
     def test_selfSigned(self) -> None:
-        """
-        For C{ssl:} without a certificate one is made, once, in the state
-        directory, where only its owner can read it.
-        """
+        """For C{ssl:} without a certificate one is made, once, in the state directory,
+        where only its owner can read it."""
         state = self.directory / "state"
         for _ in range(2):
             options = self.parse("--port", "ssl:9000", "--state-dir", str(state))
@@ -177,16 +157,12 @@ class ServerOptionsTests(OptionsTestCase):
             self.assertEqual(path.stat().st_mode & 0o777, 0o600)
 
     def test_selfSignedUnwritable(self) -> None:
-        """
-        A state directory that cannot be written to is a line.
-        """
+        """A state directory that cannot be written to is a line."""
         blocked = self.write("file")
         self.wrong(f"--port ssl:9000 --state-dir {blocked}/x", "server.pem", "cannot")
 
     def test_noHome(self) -> None:
-        """
-        A user without a home directory has to name a state directory.
-        """
+        """A user without a home directory has to name a state directory."""
         with (
             patch.dict(os.environ, {"XDG_STATE_HOME": ""}),
             patch.object(Path, "home", side_effect=RuntimeError),
@@ -194,9 +170,7 @@ class ServerOptionsTests(OptionsTestCase):
             self.wrong("--port tcp:9000", "--state-dir")
 
     def test_ports(self) -> None:
-        """
-        The ports that visitors may get.
-        """
+        """The ports that visitors may get."""
         ports = self.parse("--ports", "30000-31000,8080").portRange
         self.assertTrue(30000 in ports and 31000 in ports and 8080 in ports)
         self.assertFalse(31001 in ports)
@@ -205,9 +179,7 @@ class ServerOptionsTests(OptionsTestCase):
                 self.wrong(f"--ports {wrong}", "no port range", "30000-31000")
 
     def test_interface(self) -> None:
-        """
-        The address of visitors' ports is one of this machine.
-        """
+        """The address of visitors' ports is one of this machine."""
         self.assertEqual(
             self.parse("--interface", "127.0.0.1")["interface"], "127.0.0.1"
         )
@@ -215,9 +187,7 @@ class ServerOptionsTests(OptionsTestCase):
             self.wrong(f"--interface {wrong}", "no address of this machine")
 
     def test_seconds(self) -> None:
-        """
-        Times are numbers of seconds.
-        """
+        """Times are numbers of seconds."""
         for option in ("--grace", "--lease", "--handshake-timeout"):
             for wrong in ("-1", "nan", "inf", "1e9"):
                 self.wrong(f"{option} {wrong}", option, "seconds")
@@ -225,9 +195,7 @@ class ServerOptionsTests(OptionsTestCase):
         self.assertRaises(usage.UsageError, self.parse, "--grace", "soon")
 
     def test_auth(self) -> None:
-        """
-        A checker is named as other Twisted programs have it.
-        """
+        """A checker is named as other Twisted programs have it."""
         clients = self.write("clients", b"laptop:secret\n")
         options = self.parse("--auth", f"clients:{clients}")
         self.assertEqual(len(options["credCheckers"]), 1)
@@ -236,17 +204,12 @@ class ServerOptionsTests(OptionsTestCase):
         self.wrong("--auth clients:/nonexistent", "/nonexistent")
 
     def test_more(self) -> None:
-        """
-        What is no option is refused.
-        """
+        """What is no option is refused."""
         self.assertRaises(usage.UsageError, self.parse, "more")
         self.assertRaises(usage.UsageError, self.parse, "--frobnicate")
 
     def test_hostnames(self) -> None:
-        """
-        A certificate is made for the name that was given, or for the
-        machine's.
-        """
+        """A certificate is made for the name that was given, or for the machine's."""
         self.assertEqual(
             self.parse("--hostname", "t.example").hostnames[0], "t.example"
         )
@@ -254,25 +217,19 @@ class ServerOptionsTests(OptionsTestCase):
 
 
 class ClientOptionsTests(OptionsTestCase):
-    """
-    C{twistd tunnel-client}.
-    """
+    """C{twistd tunnel-client}."""
 
     tap = client_tap
 
     def test_defaults(self) -> None:
-        """
-        Any port leads to port 8080 of this machine.
-        """
+        """Any port leads to port 8080 of this machine."""
         options = self.parse("--connect", "tcp:server.example:9000")
         (forward,) = options.forwards
         self.assertEqual((forward.port, forward.target), (0, "localhost:8080"))
         self.assertEqual(options.server.host, "server.example")
 
     def test_connect(self) -> None:
-        """
-        Servers over TCP, TLS and UNIX sockets, with IPv6 addresses too.
-        """
+        """Servers over TCP, TLS and UNIX sockets, with IPv6 addresses too."""
         for text, host in (
             ("tcp:server.example:9000", "server.example"),
             (r"tcp:\:\:1:9000", "::1"),
@@ -290,9 +247,7 @@ class ClientOptionsTests(OptionsTestCase):
             self.assertEqual(self.parse("--connect", text).server.host, host, text)
 
     def test_wrongConnect(self) -> None:
-        """
-        A mistyped server is refused.
-        """
+        """A mistyped server is refused."""
         for line, *words in (
             ("", "--connect tcp:HOST:PORT"),
             ("--connect ssl:h:1", "verifies nothing", "tls:HOST:PORT"),
@@ -328,9 +283,7 @@ class ClientOptionsTests(OptionsTestCase):
             self.wrong(line, *words)
 
     def test_trust(self) -> None:
-        """
-        Who is trusted: one certificate, some authorities, or anybody.
-        """
+        """Who is trusted: one certificate, some authorities, or anybody."""
         ca = makeAuthority().write(self.directory / "ca.pem")
         tls = "--connect tls:h:1"
         self.parse(*f"{tls} --pin {_PIN}".split())
@@ -347,9 +300,7 @@ class ClientOptionsTests(OptionsTestCase):
             self.wrong(f"--connect tcp:h:1 {option}", "are about TLS", "tls:HOST:PORT")
 
     def test_forwards(self) -> None:
-        """
-        Services, by port, by name, or on any port.
-        """
+        """Services, by port, by name, or on any port."""
         specs = [
             "8080=localhost:3000",
             "0=[::1]:3000",
@@ -379,9 +330,7 @@ class ClientOptionsTests(OptionsTestCase):
         )
 
     def test_wrongForwards(self) -> None:
-        """
-        A mistyped service is refused.
-        """
+        """A mistyped service is refused."""
         for spec, *words in (
             ("x", "has no TARGET", "8080=localhost:3000"),
             ("localhost:3000", "has no TARGET"),
@@ -422,10 +371,8 @@ class ClientOptionsTests(OptionsTestCase):
         )
 
     def test_credentials(self) -> None:
-        """
-        Credentials come from the environment or a file, and from the command
-        line on top.
-        """
+        """Credentials come from the environment or a file, and from the command line on
+        top."""
         connect = ("--connect", "tcp:h:1")
         path = self.write("me.json", b'{"id": "file", "n": 1}')
         fromFile = self.parse(*connect, "--credentials-file", str(path))
@@ -439,9 +386,7 @@ class ClientOptionsTests(OptionsTestCase):
         self.assertEqual(both["credentials"], {"id": "me", "a": "="})
 
     def test_wrongCredentials(self) -> None:
-        """
-        Credentials that are none are refused, without showing them.
-        """
+        """Credentials that are none are refused, without showing them."""
         connect = "--connect tcp:h:1"
         self.wrong(f"{connect} --credentials hunter2", "KEY=VALUE")
         self.wrong(f"{connect} --credentials =x", "KEY=VALUE")
@@ -461,8 +406,6 @@ class ClientOptionsTests(OptionsTestCase):
             self.assertNotIn("hunter2", message)
 
     def test_seconds(self) -> None:
-        """
-        The grace is a number of seconds.
-        """
+        """The grace is a number of seconds."""
         for wrong in ("-1", "nan"):
             self.wrong(f"--connect tcp:h:1 --grace {wrong}", "--grace takes seconds")

@@ -1,6 +1,4 @@
-"""
-C{twistd tunnel} and C{twistd tunnel-client} as processes.
-"""
+"""C{twistd tunnel} and C{twistd tunnel-client} as processes."""
 
 from __future__ import annotations
 
@@ -27,14 +25,11 @@ _LISTENING = r"Listening for clients on \S+:(\d+) "
 
 
 class ProcessTestCase(TestCase):
-    """
-    A test with programs of ours.
-    """
+    """A test with programs of ours."""
 
     timeout = 60
 
     def setUp(self) -> None:
-        """Make a place for files."""
         from twisted.internet import reactor
 
         self.reactor: Any = reactor
@@ -44,16 +39,12 @@ class ProcessTestCase(TestCase):
         self.addCleanup(self._leaveAll)
 
     async def _leaveAll(self) -> None:
-        """End every conversation that a test has left."""
         for talk in self._talks:
             if talk.lost is None:
                 talk.abort()
                 await talk.gone()
 
     def start(self, command: str, *options: str, **more: Any) -> Program:
-        """
-        Start a program, which is killed in the end if it still runs.
-        """
         state = ("--state-dir", str(self.directory / f"{command}-state"))
         given = options if "--state-dir" in options else (*options, *state)
         program = startTristunnel(
@@ -65,9 +56,6 @@ class ProcessTestCase(TestCase):
     async def server(
         self, *options: str, port: str = "tcp:0:interface=127.0.0.1", **more: Any
     ) -> Program:
-        """
-        Start a server and wait until it listens.
-        """
         where = ("--interface", "127.0.0.1", "--hostname", "127.0.0.1")
         program = self.start("tunnel", "--port", port, *where, *options, **more)
         if port.startswith(("tcp", "ssl", "haproxy:tcp:")):
@@ -77,30 +65,18 @@ class ProcessTestCase(TestCase):
         return program
 
     async def listening(self, server: Program) -> None:
-        """
-        Wait until a server listens, and note the port.
-        """
         self.port = int((await server.says(_LISTENING))[1])
 
     async def client(self, *options: str, connect: str = "", **more: Any) -> Program:
-        """
-        Start a client and wait for the address of its tunnel.
-        """
         connect = connect or f"tcp:127.0.0.1:{self.port}"
         program = self.start("tunnel-client", "--connect", connect, *options, **more)
         self.visitors = await self.address(program)
         return program
 
     async def address(self, client: Program, since: int = 0) -> int:
-        """
-        Wait for the line that has nothing but an address.
-        """
         return int((await client.says(r"^t(?:cp|ls)://[^:]+:(\d+)$", since))[1])
 
     def offer(self, service: Service) -> int:
-        """
-        Run a service here.
-        """
         port = self.reactor.listenTCP(0, service, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         self.addCleanup(self._endAll, service)
@@ -108,36 +84,25 @@ class ProcessTestCase(TestCase):
         return number
 
     async def _endAll(self, service: Service) -> None:
-        """End a service's conversations."""
         for talk in service.talks:
             if talk.lost is None:
                 talk.abort()
                 await talk.gone()
 
     async def visit(self, port: int = 0) -> Talk:
-        """
-        Come as a visitor.
-        """
         where = TCP4ClientEndpoint(self.reactor, "127.0.0.1", port or self.visitors)
         talk: Talk = await connectProtocol(where, Talk())
         self._talks.append(talk)
         return talk
 
     async def hears(self, service: Service) -> None:
-        """
-        Check that a visitor reaches the service, which speaks first.
-        """
         visitor = await self.visit()
         await visitor.has(len(service.greeting))
         self.assertEqual(bytes(visitor.data), service.greeting)
         visitor.abort()
 
     async def ended(self, program: Program) -> int:
-        """
-        Wait for a program's end.
-
-        @return: Its status.
-        """
+        """Wait for a program's end. @return: Its status."""
         await program.whenEnded()
         for line in program.lines:
             self.assertNotIn("Traceback", line, "\n".join(program.lines))
@@ -145,21 +110,14 @@ class ProcessTestCase(TestCase):
         return program.status
 
     def lines(self, program: Program, word: str) -> list[str]:
-        """
-        The lines that hold a word.
-        """
         return [line for line in program.lines if word in line]
 
 
 class RestartTests(ProcessTestCase):
-    """
-    Programs that are killed and come back.
-    """
+    """Programs that are killed and come back."""
 
     async def test_clientKilled(self) -> None:
-        """
-        A client that was killed and starts again has its port at once.
-        """
+        """A client that was killed and starts again has its port at once."""
         service = Service(b"hello")
         forward = ("--forward", f"0=127.0.0.1:{self.offer(service)}")
         await self.server()
@@ -176,10 +134,8 @@ class RestartTests(ProcessTestCase):
         self.assertEqual(self.visitors, before)
 
     async def test_serverKilled(self) -> None:
-        """
-        After a server was killed and starts again, its clients come back by
-        themselves and have the ports that they had.
-        """
+        """After a server was killed and starts again, its clients come back by
+        themselves and have the ports that they had."""
         service = Service(b"hello")
         target = f"127.0.0.1:{self.offer(service)}"
         port = f"tcp:{freePort()}:interface=127.0.0.1"
@@ -195,15 +151,11 @@ class RestartTests(ProcessTestCase):
 
 
 class StopTests(ProcessTestCase):
-    """
-    SIGTERM.
-    """
+    """SIGTERM."""
 
     async def test_drain(self) -> None:
-        """
-        A server that is told to stop takes no new visitors, and lets those
-        that are there finish.
-        """
+        """A server that is told to stop takes no new visitors, and lets those that are
+        there finish."""
         service = Service()
         server = await self.server("--grace", "30")
         await self.client("--forward", f"0=127.0.0.1:{self.offer(service)}")
@@ -236,9 +188,7 @@ class StopTests(ProcessTestCase):
         return Deferred.fromCoroutine(attempt())
 
     async def test_graceEnds(self) -> None:
-        """
-        Streams get no more than the grace.
-        """
+        """Streams get no more than the grace."""
         service = Service()
         server = await self.server("--grace", "0.3")
         await self.client("--forward", f"0=127.0.0.1:{self.offer(service)}")
@@ -249,9 +199,6 @@ class StopTests(ProcessTestCase):
         await visitor.gone()
 
     async def hurry(self, which: str) -> None:
-        """
-        Stop one of the programs twice while a stream is under way.
-        """
         service = Service()
         server = await self.server("--grace", "1000")
         client = await self.client(
@@ -268,27 +215,19 @@ class StopTests(ProcessTestCase):
         self.assertEqual(await self.ended(program), -signal.SIGTERM)
 
     async def test_secondSignalToServer(self) -> None:
-        """
-        A second SIGTERM ends a server at once.
-        """
+        """A second SIGTERM ends a server at once."""
         await self.hurry("server")
 
     async def test_secondSignalToClient(self) -> None:
-        """
-        A second SIGTERM ends a client at once.
-        """
+        """A second SIGTERM ends a client at once."""
         await self.hurry("client")
 
 
 class CannotStartTests(ProcessTestCase):
-    """
-    Programs that end by themselves: with a line and a status.
-    """
+    """Programs that end by themselves: with a line and a status."""
 
     async def test_portTaken(self) -> None:
-        """
-        A port that somebody has.
-        """
+        """A port that somebody has."""
         with socket.socket() as other:
             other.bind(("127.0.0.1", 0))
             other.listen()
@@ -300,17 +239,13 @@ class CannotStartTests(ProcessTestCase):
         self.assertIn(port, line)
 
     async def test_usage(self) -> None:
-        """
-        A mistake on the command line.
-        """
+        """A mistake on the command line."""
         program = self.start("tunnel-client", "--connect", "ssl:h:1")
         self.assertEqual(await self.ended(program), 1)
         self.assertIn("--connect ssl: verifies nothing", program.lines[-1])
 
     async def test_portNotPermitted(self) -> None:
-        """
-        A port that the server does not give out, or that is privileged.
-        """
+        """A port that the server does not give out, or that is privileged."""
         server = await self.server()
         await server.says("ANYBODY MAY CONNECT .*--auth")
         client = self.start(
@@ -326,14 +261,10 @@ class CannotStartTests(ProcessTestCase):
 
 
 class DemoTests(ProcessTestCase):
-    """
-    C{twistd tunnel --demo}.
-    """
+    """C{twistd tunnel --demo}."""
 
     async def test_demo(self) -> None:
-        """
-        It prints an address alone on a line; there is a page.
-        """
+        """It prints an address alone on a line; there is a page."""
         demo = self.start("tunnel", "--demo")
         (address,) = (await demo.says(r"^(http://\S+)$")).groups()
         response = await Agent(self.reactor).request(b"GET", address.encode())
@@ -347,14 +278,9 @@ class DemoTests(ProcessTestCase):
 
 
 class EndpointTests(ProcessTestCase):
-    """
-    Every way from a client to a server.
-    """
+    """Every way from a client to a server."""
 
     async def through(self, *options: str, connect: str = "") -> Program:
-        """
-        Check that a client comes through.
-        """
         service = Service(b"hello")
         client = await self.client(
             *options, "--forward", f"0=127.0.0.1:{self.offer(service)}", connect=connect
@@ -363,10 +289,8 @@ class EndpointTests(ProcessTestCase):
         return client
 
     async def test_credentials(self) -> None:
-        """
-        A client whose secret is right comes in under its name; another one
-        ends with a line and a status.
-        """
+        """A client whose secret is right comes in under its name; another one ends with
+        a line and a status."""
         clients = self.directory / "clients"
         clients.write_text("laptop:right\n")
         server = await self.server("--auth", f"clients:{clients}")
@@ -388,10 +312,8 @@ class EndpointTests(ProcessTestCase):
         self.assertEqual(self.lines(server, "wrong"), [])
 
     async def test_selfSigned(self) -> None:
-        """
-        C{ssl:} makes a certificate and prints the command that pins it; that
-        command works, word for word.
-        """
+        """C{ssl:} makes a certificate and prints the command that pins it; that command
+        works, word for word."""
         server = await self.server(port="ssl:0:interface=127.0.0.1")
         line = (await server.says("Clients pin it: (.*)"))[1]
         words = re.fullmatch(
@@ -405,9 +327,7 @@ class EndpointTests(ProcessTestCase):
         await other.says("Not connected: .*pin")
 
     async def test_systemd(self) -> None:
-        """
-        A socket that systemd passes on.
-        """
+        """A socket that systemd passes on."""
         with socket.socket() as listening:
             listening.bind(("127.0.0.1", 0))
             listening.listen()
@@ -433,9 +353,7 @@ class EndpointTests(ProcessTestCase):
         await self.through()
 
     async def test_otherKind(self) -> None:
-        """
-        A client that reaches a server of another kind says what to write.
-        """
+        """A client that reaches a server of another kind says what to write."""
         authority = makeAuthority()
         files = self.certificate(authority)
         secure = await self.server("--certificate", files)
@@ -452,25 +370,17 @@ class EndpointTests(ProcessTestCase):
         self.assertEqual(self.lines(plain, "Traceback"), [])
 
     def certificate(self, authority: Authority) -> str:
-        """
-        Write, or renew, the server's certificate.
-
-        @return: Its path.
-        """
+        """Write, or renew, the server's certificate. @return: Its path."""
         certificate, key = authority.issue(["localhost", "127.0.0.1", "::1"])
         return str(replace(self.directory / "cert.pem", certificate + key))
 
 
 class StateTests(ProcessTestCase):
-    """
-    What a client remembers.
-    """
+    """What a client remembers."""
 
     async def test_unusable(self) -> None:
-        """
-        A state file that is damaged or in use, or a directory that cannot be
-        used, is a line, and the client works.
-        """
+        """A state file that is damaged or in use, or a directory that cannot be used,
+        is a line, and the client works."""
         service = Service(b"hello")
         forward = ("--forward", f"0=127.0.0.1:{self.offer(service)}")
         await self.server()

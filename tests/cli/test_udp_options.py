@@ -1,6 +1,4 @@
-"""
-The command line, as far as it is about UDP.
-"""
+"""The command line, as far as it is about UDP."""
 
 from __future__ import annotations
 
@@ -13,36 +11,25 @@ from tristunnel.listeners.udp import IDLE
 
 
 class OptionTests(SynchronousTestCase):
-    """
-    C{--udp-idle} and C{--forward udp/...}.
-    """
+    """C{--udp-idle} and C{--forward udp/...}."""
 
     def _server(self, *arguments: str) -> ServerOptions:
-        """
-        Read a server's command line.
-        """
         options = ServerOptions()
         options.parseOptions(["--state-dir", self.mktemp(), *arguments])
         return options
 
     def test_idle(self) -> None:
-        """
-        A minute, unless something else is said.
-        """
+        """A minute, unless something else is said."""
         self.assertEqual(self._server()["udp-idle"], IDLE)
         self.assertEqual(self._server("--udp-idle", "5")["udp-idle"], 5.0)
 
     def test_wrongIdle(self) -> None:
-        """
-        No time, and no number.
-        """
+        """No time, and no number."""
         for value in ("0", "-1", "nan", "1e9", "soon"):
             self.assertRaises(usage.UsageError, self._server, "--udp-idle", value)
 
     def test_forward(self) -> None:
-        """
-        A UDP service is offered, also for a tunnel that is given by its URI.
-        """
+        """A UDP service is offered, also for a tunnel that is given by its URI."""
         for arguments in (
             ["--connect", "tcp:h:9000", "--forward", "udp/5353=localhost:53"],
             ["--tunnel", "w3p://h:9000/id#secret", "--to", "udp:localhost:53"],

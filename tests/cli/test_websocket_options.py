@@ -1,6 +1,4 @@
-"""
-The command lines' WebSocket parts.
-"""
+"""The command lines' WebSocket parts."""
 
 from __future__ import annotations
 
@@ -23,43 +21,29 @@ from tristunnel.model.observer import ClientObserver
 
 
 class ClientTests(SynchronousTestCase):
-    """
-    C{twistd tunnel-client}.
-    """
+    """C{twistd tunnel-client}."""
 
     def setUp(self) -> None:
-        """Keep credentials out of the environment."""
         self.state = self.mktemp()
         self.patch(client_tap.os, "environ", {})
 
     def parse(self, *arguments: str) -> Any:
-        """
-        Parse a command line.
-        """
         options = client_tap.Options()
         options.parseOptions([*arguments, "--state-dir", self.state])
         return options
 
     def make(self, *arguments: str) -> Any:
-        """
-        Make the service of a command line.
-        """
         options = self.parse(*arguments)
         return makeClient(
             MemoryReactorClock(), options, ClientObserver(), lambda reason: None
         )
 
     def assertWrong(self, words: str, *arguments: str) -> None:
-        """
-        Check that a command line is refused with a reason.
-        """
         error = self.assertRaises(UsageError, self.parse, *arguments)
         self.assertIn(words, str(error))
 
     def test_dialects(self) -> None:
-        """
-        Each dialect has a service of its own.
-        """
+        """Each dialect has a service of its own."""
         ws = ("--connect", "ws://h:1/host")
         for kind, arguments in (
             (TunnelClientService, ws),
@@ -83,9 +67,7 @@ class ClientTests(SynchronousTestCase):
             service.lease = None
 
     def test_wrong(self) -> None:
-        """
-        What does not go together is refused with what would.
-        """
+        """What does not go together is refused with what would."""
         ws = ("--connect", "ws://h:1/tunnel")
         for words, arguments in (
             ("is one of framed, vtunnel", (*ws, "--dialect", "x")),
@@ -120,10 +102,8 @@ class ClientTests(SynchronousTestCase):
             self.assertWrong(words, *arguments)
 
     def test_credentials(self) -> None:
-        """
-        Dialects without a handshake say credentials in a header; the framed
-        one does not need to.
-        """
+        """Dialects without a handshake say credentials in a header; the framed one does
+        not need to."""
         base = ("--connect", "ws://h/host", "--forward", "9=localhost:1")
         user = ("--credentials", "id=me", "--credentials", "secret=x")
         for expected, arguments in (
@@ -142,9 +122,7 @@ class ClientTests(SynchronousTestCase):
             self.assertEqual(expected, options.server.endpoint._headers)
 
     def test_tlsTarget(self) -> None:
-        """
-        A target may be written as vtunnel's users do.
-        """
+        """A target may be written as vtunnel's users do."""
         reactor = MemoryReactorClock()
         forward = parseForward(reactor, "8085=tls://host.example:443")
         self.assertEqual(
@@ -155,22 +133,15 @@ class ClientTests(SynchronousTestCase):
 
 
 class ServerTests(SynchronousTestCase):
-    """
-    C{twistd tunnel}.
-    """
+    """C{twistd tunnel}."""
 
     def parse(self, *arguments: str) -> Any:
-        """
-        Parse a command line.
-        """
         options = server_tap.Options()
         options.parseOptions([*arguments, "--state-dir", self.mktemp()])
         return options
 
     def test_port(self) -> None:
-        """
-        A platform's port is taken unless another is given.
-        """
+        """A platform's port is taken unless another is given."""
         self.patch(server_tap.os, "environ", {"PORT": "12345"})
         (port,) = self.parse().serverPorts
         self.assertEqual("tcp:12345", port.description)
@@ -183,25 +154,19 @@ class ServerTests(SynchronousTestCase):
         self.assertEqual("tcp:9000", port.description)
 
     def test_paths(self) -> None:
-        """
-        Clients' paths are paths, and nobody else's.
-        """
+        """Clients' paths are paths, and nobody else's."""
         options = self.parse("--websocket-path", "/", "--websocket-path", "/a/b")
         self.assertEqual(["/", "/a/b"], options.webSocketPaths)
         for path in ("tunnel", "/host/x", "/rpc", "/health", "//"):
             self.assertRaises(UsageError, self.parse, "--websocket-path", path)
 
     def test_proxies(self) -> None:
-        """
-        Trusted proxies are addresses.
-        """
+        """Trusted proxies are addresses."""
         self.parse("--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "unix")
         self.assertRaises(UsageError, self.parse, "--trusted-proxy", "x")
 
     def test_masker(self) -> None:
-        """
-        An operator is warned where autobahn is slow, and not elsewhere.
-        """
+        """An operator is warned where autobahn is slow, and not elsewhere."""
         events: list[Any] = []
         globalLogPublisher.addObserver(events.append)
         self.addCleanup(globalLogPublisher.removeObserver, events.append)
@@ -218,9 +183,7 @@ class ServerTests(SynchronousTestCase):
             self.assertEqual(count, len(slow))
 
     def test_examples(self) -> None:
-        """
-        The proxies' examples name the paths that there are.
-        """
+        """The proxies' examples name the paths that there are."""
         for name in ("nginx.conf", "haproxy.cfg"):
             text = (_DOCS / "proxies" / name).read_text()
             for path in ("tunnel", "host", "client", "rpc", "RPC2", "health"):

@@ -1,3 +1,1 @@
-"""
-Tests of L{tristunnel.config}.
-"""
+"""Tests of L{tristunnel.config}."""

@@ -1,6 +1,4 @@
-"""
-Reading a configuration file, L{tristunnel.config.file}.
-"""
+"""Reading a configuration file, L{tristunnel.config.file}."""
 
 from __future__ import annotations
 
@@ -13,14 +11,9 @@ from tristunnel.errors import TunnelError
 
 
 class ReadTests(FileTestCase):
-    """
-    Files that are right, and others.
-    """
+    """Files that are right, and others."""
 
     def wrong(self, data: bytes) -> str:
-        """
-        @return: What is said of a file that is wrong.
-        """
         path = self.write("t.toml", data)
         error = self.assertRaises(TunnelError, readConfig, str(path))
         self.assertEqual(error.code.name, "bad-option")
@@ -28,9 +21,7 @@ class ReadTests(FileTestCase):
         return str(error.message.removeprefix(str(path)))
 
     def test_read(self) -> None:
-        """
-        What it says, and where.
-        """
+        """What it says, and where."""
         path = self.write("t.toml", b"a = 1\n[b]\nc = 2\n")
         path.chmod(0o600)
         file = readConfig(str(path))
@@ -44,9 +35,7 @@ class ReadTests(FileTestCase):
         self.assertEqual(readConfig(str(marked)).table, {"a": 1})
 
     def test_syntax(self) -> None:
-        """
-        Mistakes have lines.
-        """
+        """Mistakes have lines."""
         self.assertTrue(self.wrong(b"a = 1\nb\n").startswith(":2: it is not TOML"))
         self.assertTrue(self.wrong(b"a = 1\nb = [\n\n").startswith(":3: it is not"))
         self.assertTrue(self.wrong(b"a = 1\na = 2").startswith(":2: it is not TOML"))
@@ -56,9 +45,7 @@ class ReadTests(FileTestCase):
         self.assertIn("too many brackets", self.wrong(deep))
 
     def test_unreadable(self) -> None:
-        """
-        A file that is not there, or none at all, or too large.
-        """
+        """A file that is not there, or none at all, or too large."""
         for path, why in (
             (self.directory / "none", "No such file"),
             (self.directory, "directory"),
@@ -82,9 +69,7 @@ class ReadTests(FileTestCase):
     @example(b"a = 1979-05-27 ")
     @example(b"a = [[[[[[[[")
     def test_anything(self, data: bytes) -> None:
-        """
-        Any content is read or refused in one line that names one.
-        """
+        """Any content is read or refused in one line that names one."""
         try:
             file = parseConfig("t.toml", "/t.toml", data)
         except TunnelError as error:

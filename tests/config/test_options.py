@@ -1,6 +1,4 @@
-"""
-Options from a file, L{tristunnel.config.options}, of both programs.
-"""
+"""Options from a file, L{tristunnel.config.options}, of both programs."""
 
 from __future__ import annotations
 
@@ -24,28 +22,17 @@ PIN = "ab" * 32
 
 
 class FileOptionsTestCase(OptionsTestCase):
-    """
-    A test with files.
-    """
+    """A test with files."""
 
     def file(self, text: str, mode: int = 0o600) -> Path:
-        """
-        Write a file.
-        """
         path = self.write("t.toml", text.encode())
         path.chmod(mode)
         return path
 
     def read(self, text: str, *arguments: str) -> Any:
-        """
-        Read a file, and a command line beside it.
-        """
         return self.parse("--config", str(self.file(text)), *arguments)
 
     def refused(self, text: str, *arguments: str) -> str:
-        """
-        @return: What is said of a file, from the line's number on.
-        """
         path = self.file(text)
         error = self.assertRaises(
             usage.UsageError, self.parse, "--config", str(path), *arguments
@@ -56,9 +43,6 @@ class FileOptionsTestCase(OptionsTestCase):
         return message.removeprefix(f"{path}:")
 
     def printed(self, *arguments: str) -> str:
-        """
-        @return: What C{--print-config} prints.
-        """
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
             ended = self.assertRaises(
@@ -68,9 +52,6 @@ class FileOptionsTestCase(OptionsTestCase):
         return out.getvalue()
 
     def _allOptions(self, classes: Any) -> None:
-        """
-        Check that every option has its key, of the right kind.
-        """
         options = classes()
         keys = classes.configKeys()
         names = {name.removesuffix("=") for name in options.longOpt}
@@ -86,22 +67,16 @@ class FileOptionsTestCase(OptionsTestCase):
 
 
 class ServerFileTests(FileOptionsTestCase):
-    """
-    C{twistd tunnel --config}.
-    """
+    """C{twistd tunnel --config}."""
 
     tap = server_tap
 
     def test_allOptions(self) -> None:
-        """
-        Each option has a key.
-        """
+        """Each option has a key."""
         self._allOptions(server_tap.Options)
 
     def test_kinds(self) -> None:
-        """
-        Flags, numbers, strings and arrays are taken as what they are.
-        """
+        """Flags, numbers, strings and arrays are taken as what they are."""
         options = self.read(
             'port = ["tcp:1", "tcp:2"]\nno-dashboard = true\nlease = 7\n'
             'udp-idle = 2.5\nmax-clients = 3\nhostname = "h"\ndemo = false\n'
@@ -117,18 +92,14 @@ class ServerFileTests(FileOptionsTestCase):
         self.assertEqual(len(options.policy.deny), 1)
 
     def test_everyKey(self) -> None:
-        """
-        A wrong type is refused for each key, on its line, and what is missing
-        is not taken for it.
-        """
+        """A wrong type is refused for each key, on its line, and what is missing is not
+        taken for it."""
         for name in server_tap.Options.configKeys():
             message = self.refused(f"\n{name} = {{}}\n")
             self.assertTrue(message.startswith(f"2: {name} takes "), message)
 
     def test_suggestions(self) -> None:
-        """
-        Who mistypes is told what was meant.
-        """
+        """Who mistypes is told what was meant."""
         for text, words in (
             ("prot = ['x']", "1: unknown key 'prot'; did you mean 'port'?"),
             ("max_clients = 1", "did you mean 'max-clients'?"),
@@ -152,10 +123,8 @@ class ServerFileTests(FileOptionsTestCase):
             self.assertIn(words, self.refused(text))
 
     def test_values(self) -> None:
-        """
-        A value that no command line would be given either is refused with its
-        line.
-        """
+        """A value that no command line would be given either is refused with its
+        line."""
         for text, *words in (
             ("\nlease = -1", "2: --lease takes seconds"),
             ("\n\nlog-format = 'xml'", "3: --log-format"),
@@ -170,10 +139,8 @@ class ServerFileTests(FileOptionsTestCase):
                 self.assertIn(word, message)
 
     def test_precedence(self) -> None:
-        """
-        The command line counts more than the environment, that more than the
-        file, and that more than what is the default.
-        """
+        """The command line counts more than the environment, that more than the file,
+        and that more than what is the default."""
         text = "port = ['tcp:1']\nlease = 5\n"
         self.assertEqual(self.read("")["lease"], 120.0)
         self.assertEqual(self.read(text)["lease"], 5.0)
@@ -190,9 +157,7 @@ class ServerFileTests(FileOptionsTestCase):
         self.assertEqual(ports("--port", "tcp:3"), ["tcp:3"])
 
     def test_node(self) -> None:
-        """
-        A node is a table, with commas where it likes.
-        """
+        """A node is a table, with commas where it likes."""
         options = self.read(
             '[[node]]\nname = "n"\nconnect = "tls:h:1"\n'
             f'forward = "db=unix:/a,b"\npin = ["{PIN}", "{PIN}"]\n'
@@ -202,10 +167,8 @@ class ServerFileTests(FileOptionsTestCase):
         self.assertEqual(node.forward.target, "unix:/a,b")
 
     def test_print(self) -> None:
-        """
-        What is in force is TOML, with the origin of each value beside it, and
-        without secrets; read again, it says the same.
-        """
+        """What is in force is TOML, with the origin of each value beside it, and
+        without secrets; read again, it says the same."""
         path = self.file("lease = 5\nhostname = 'a\"b'\n")
         arguments = ("--max-clients", "9", "--auth", "memory:me:hunter2")
         with patch.dict(os.environ, {"PORT": "77"}):
@@ -231,25 +194,19 @@ class ServerFileTests(FileOptionsTestCase):
         )
 
     def test_printWrong(self) -> None:
-        """
-        What is wrong is not shown as if it were in force.
-        """
+        """What is wrong is not shown as if it were in force."""
         self.assertIn("--lease takes", self.refused("lease = -1", "--print-config"))
 
     def test_help(self) -> None:
-        """
-        Who asks for help gets it, whatever the file.
-        """
+        """Who asks for help gets it, whatever the file."""
         with contextlib.redirect_stdout(io.StringIO()):
             self.assertRaises(
                 SystemExit, self.parse, "--config", "/nonexistent", "--version"
             )
 
     def test_again(self) -> None:
-        """
-        A file is read again from where it was, with the same command line, also
-        when the program has gone to another directory.
-        """
+        """A file is read again from where it was, with the same command line, also when
+        the program has gone to another directory."""
         path = self.file("lease = 5\ngrace = 3\n")
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(self.directory)
@@ -262,23 +219,17 @@ class ServerFileTests(FileOptionsTestCase):
 
 
 class ClientFileTests(FileOptionsTestCase):
-    """
-    C{twistd tunnel-client --config}.
-    """
+    """C{twistd tunnel-client --config}."""
 
     tap = client_tap
 
     def test_allOptions(self) -> None:
-        """
-        Each option has a key.
-        """
+        """Each option has a key."""
         self._allOptions(client_tap.Options)
 
     def test_forwards(self) -> None:
-        """
-        Forwards are strings, or tables with rules of their own; what a table
-        does not say, the client says for all.
-        """
+        """Forwards are strings, or tables with rules of their own; what a table does
+        not say, the client says for all."""
         options = self.read(
             'connect = "tcp:h:1"\nmax-visitors = 9\nallow = ["10.0.0.0/8"]\n'
             '[[forward]]\nto = "h:1"\nport = 8080\nmax-visitors = 2\n'
@@ -300,9 +251,7 @@ class ClientFileTests(FileOptionsTestCase):
         self.assertEqual(strings.forwards[0].policy, strings.policy)
 
     def test_wrongForwards(self) -> None:
-        """
-        A forward that cannot be is refused with the line of its table.
-        """
+        """A forward that cannot be is refused with the line of its table."""
         head = 'connect = "tcp:h:1"\n'
         for text, *words in (
             ("[[forward]]\nport = 1", "2: a forward needs a target: to ="),
@@ -330,10 +279,8 @@ class ClientFileTests(FileOptionsTestCase):
                 self.assertIn(word, message)
 
     def test_precedence(self) -> None:
-        """
-        A proxy of the environment counts more than the file's, and one of the
-        command line more than both.
-        """
+        """A proxy of the environment counts more than the file's, and one of the
+        command line more than both."""
         text = 'connect = "tcp:h:1"\nproxy = "http://file:1"\n'
         self.assertEqual(self.read(text)["proxy"], "http://file:1")
         with patch.dict(os.environ, {"TRISTUNNEL_PROXY": "http://env:1"}):
@@ -343,10 +290,8 @@ class ClientFileTests(FileOptionsTestCase):
             self.assertEqual(options.settings["proxy"].origin, "option")
 
     def test_identity(self) -> None:
-        """
-        What the environment says of who we are takes the place of all that the
-        file says of that.
-        """
+        """What the environment says of who we are takes the place of all that the file
+        says of that."""
         token = self.write("token", b"from-file\n")
         text = (
             f'connect = "tcp:h:1"\ntoken-file = "{token}"\n'
@@ -365,18 +310,14 @@ class ClientFileTests(FileOptionsTestCase):
             )
 
     def test_exposed(self) -> None:
-        """
-        A secret in the file is not said to be on the command line.
-        """
+        """A secret in the file is not said to be on the command line."""
         text = 'connect = "tcp:h:1"\ncredentials = ["id=a", "secret=s"]\n'
         self.assertEqual(self.read(text).exposed, {})
         options = self.read(text, "--credentials", "secret=x")
         self.assertEqual(options.exposed["--credentials"][1], ["x"])
 
     def test_openSecrets(self) -> None:
-        """
-        Secrets in a file that others can read are noticed.
-        """
+        """Secrets in a file that others can read are noticed."""
         text = 'connect = "tcp:h:1"\ncredentials = ["id=a", "secret=s"]\ngrace = 1\n'
         options = self.parse("--config", str(self.file(text, 0o644)))
         self.assertEqual(options.openSecrets(), ["credentials"])
@@ -393,10 +334,8 @@ class ClientFileTests(FileOptionsTestCase):
     )
 
     def test_several(self) -> None:
-        """
-        Several clients in one file have servers, secrets and forwards of their
-        own, and what is above them is for all.
-        """
+        """Several clients in one file have servers, secrets and forwards of their own,
+        and what is above them is for all."""
         options = self.read(self.SEVERAL)
         one, two = options.each
         self.assertEqual(options["log-format"], "json")
@@ -409,10 +348,8 @@ class ClientFileTests(FileOptionsTestCase):
         self.assertEqual([f.spec for f in two.forwards], ["0=h:2"])
 
     def test_severalSecrets(self) -> None:
-        """
-        A secret of the environment or of the command line is one server's, and
-        is not told to several.
-        """
+        """A secret of the environment or of the command line is one server's, and is
+        not told to several."""
         environment = {
             "TRISTUNNEL_TOKEN": "secret",
             "TRISTUNNEL_TUNNEL": "w3p://h:1/id#secret",
@@ -436,9 +373,7 @@ class ClientFileTests(FileOptionsTestCase):
             )
 
     def test_severalWrong(self) -> None:
-        """
-        Mistakes in a client's table have its lines.
-        """
+        """Mistakes in a client's table have its lines."""
         for text, words in (
             ("[[client]]\nconect = 'x'", "2: unknown key 'conect'; did you mean"),
             ("[[client]]\ngrace = 1", "which server?"),
@@ -458,9 +393,7 @@ class ClientFileTests(FileOptionsTestCase):
             self.assertIn(words, str(error))
 
     def test_print(self) -> None:
-        """
-        Several clients are shown as tables, secrets as what they are not.
-        """
+        """Several clients are shown as tables, secrets as what they are not."""
         text = self.printed("--config", str(self.file(self.SEVERAL)))
         self.assertNotIn("t1", text)
         said = tomllib.loads(text)
@@ -472,9 +405,7 @@ class ClientFileTests(FileOptionsTestCase):
         self.assertEqual(one["forward"], [{"to": "h:1", "name": "a"}])
 
     def test_printSecrets(self) -> None:
-        """
-        No secret is shown, wherever it is from.
-        """
+        """No secret is shown, wherever it is from."""
         uri = "w3p://h:1/id#hunter2"
         text = self.printed(
             *("--connect", "ws://h:1/x", "--header", "Authorization=Bearer hunter2"),
@@ -492,9 +423,7 @@ class ClientFileTests(FileOptionsTestCase):
         self.assertIn("# who we are  # environment TRISTUNNEL_TOKEN", text)
 
     def test_mistakesWithSecrets(self) -> None:
-        """
-        A secret that is written in a wrong way is not repeated.
-        """
+        """A secret that is written in a wrong way is not repeated."""
         head = 'connect = "tcp:h:1"\n'
         for text in (
             'credentials = "token=hunter2"',
@@ -511,9 +440,7 @@ class ClientFileTests(FileOptionsTestCase):
             self.assertNotIn("hunter2", message)
 
     def test_typedToken(self) -> None:
-        """
-        A token that is typed is asked for once.
-        """
+        """A token that is typed is asked for once."""
         path = self.file('connect = "tcp:h:1"\ntoken-file = "-"\n')
         with patch(
             "tristunnel.cli.client_tap.givenToken", return_value="typed"
@@ -525,18 +452,12 @@ class ClientFileTests(FileOptionsTestCase):
 
 
 class KeyTests(OptionsTestCase):
-    """
-    Keys of a class of options.
-    """
+    """Keys of a class of options."""
 
     def test_keys(self) -> None:
-        """
-        Flags, parameters and methods are all found, what is inherited too.
-        """
+        """Flags, parameters and methods are all found, what is inherited too."""
 
         class Parent(usage.Options):
-            """Some options."""
-
             optFlags = (("flag", "f", "A flag."),)
 
             def opt_many(self, value: str) -> None:
@@ -546,8 +467,6 @@ class KeyTests(OptionsTestCase):
                 """Takes nothing."""
 
         class Child(Parent):
-            """More of them."""
-
             optParameters = (
                 ("text", None, None, "Text."),
                 ("whole", None, 1, "A number.", int),

@@ -1,6 +1,4 @@
-"""
-Lines of TOML, L{tristunnel.config.positions}.
-"""
+"""Lines of TOML, L{tristunnel.config.positions}."""
 
 from __future__ import annotations
 
@@ -15,9 +13,6 @@ from tristunnel.config.positions import Path, linesOf
 
 
 def pathsIn(value: Any, path: Path = ()) -> set[Path]:
-    """
-    @return: The ways to everything in a document.
-    """
     found = {path} if path else set()
     if isinstance(value, dict):
         for key, each in value.items():
@@ -29,9 +24,7 @@ def pathsIn(value: Any, path: Path = ()) -> set[Path]:
 
 
 class _Writer:
-    """
-    Writes a document in many styles, and knows where everything is.
-    """
+    """Writes a document in many styles, and knows where everything is."""
 
     def __init__(self, draw: Any) -> None:
         self.text = ""
@@ -41,17 +34,12 @@ class _Writer:
 
     @property
     def line(self) -> int:
-        """The line that is written now."""
         return self.text.count("\n") + 1
 
     def one(self, *choices: str) -> str:
-        """Choose."""
         return str(self._draw(st.sampled_from(choices)))
 
     def key(self) -> tuple[str, str]:
-        """
-        @return: A new key, and how it is written.
-        """
         self._count += 1
         name = f"{self.one('k', 'a.b', 'x y', '#', '[', 'é', '=')}{self._count}"
         if name[0] == "k":
@@ -60,11 +48,9 @@ class _Writer:
         return name, self.one(f'"{name}"', f"'{name}'", f'"{escaped}"')
 
     def gap(self) -> str:
-        """Nothing, blanks, lines and comments."""
         return self.one("", " ", "\n", "  \n\t", ' # "x" = [1\n', "\n# ''' [[\n\n")
 
     def scalar(self) -> str:
-        """A value without parts."""
         return self.one(
             "1", "-2.5e3", "true", "1979-05-27 07:32:00Z", "inf", '"]}#,"', "'[\"'",
             r'"\"\\"', '"""\n""x"" # [\n\\"""\n"""', '"""a"""""', "'''\n''\n'''",
@@ -72,7 +58,6 @@ class _Writer:
         )  # fmt: skip
 
     def value(self, path: Path, depth: int) -> None:
-        """Write a value."""
         kind = self.one("scalar", "scalar", "array", "inline") if depth else "scalar"
         if kind == "scalar":
             self.text += self.scalar()
@@ -93,7 +78,6 @@ class _Writer:
             self.text += "}"
 
     def pair(self, path: Path, depth: int) -> None:
-        """Write a key and a value."""
         dotted = []
         for _ in range(self._draw(st.integers(1, 2))):
             name, written = self.key()
@@ -104,7 +88,6 @@ class _Writer:
         self.value(path, depth)
 
     def document(self) -> None:
-        """Write all of it."""
         self.text += self.gap()
         counts: dict[str, int] = {}
         path: Path = ()
@@ -131,23 +114,16 @@ class _Writer:
 
 @st.composite
 def documents(draw: Any) -> _Writer:
-    """
-    Documents that C{tomllib} takes.
-    """
     writer = _Writer(draw)
     writer.document()
     return writer
 
 
 class LinesTests(SynchronousTestCase):
-    """
-    Where everything is.
-    """
+    """Where everything is."""
 
     def test_example(self) -> None:
-        """
-        Keys, tables, arrays of tables and what is in arrays have lines.
-        """
+        """Keys, tables, arrays of tables and what is in arrays have lines."""
         text = (
             "# nothing\n"
             'port = "tcp:1"\n'
@@ -181,9 +157,7 @@ class LinesTests(SynchronousTestCase):
         )
 
     def test_lineEnds(self) -> None:
-        """
-        The line ends of another system count once.
-        """
+        """The line ends of another system count once."""
         self.assertEqual(
             linesOf("a = 1\r\nb = '''\r\n\r\n'''\r\nc = 2"),
             {("a",): 1, ("b",): 2, ("c",): 5},
@@ -192,10 +166,8 @@ class LinesTests(SynchronousTestCase):
     @settings(deadline=None, max_examples=200)
     @given(documents())
     def test_documents(self, written: _Writer) -> None:
-        """
-        Whatever the style, each part of a document is found, on its line, and
-        nothing else.
-        """
+        """Whatever the style, each part of a document is found, on its line, and
+        nothing else."""
         meant = tomllib.loads(written.text)
         found = linesOf(written.text)
         self.assertEqual(set(found), pathsIn(meant))
@@ -214,9 +186,7 @@ class LinesTests(SynchronousTestCase):
         ).map("".join)
     )
     def test_anything(self, text: str) -> None:
-        """
-        What C{tomllib} takes is never more than this can read.
-        """
+        """What C{tomllib} takes is never more than this can read."""
         try:
             meant = tomllib.loads(text)
         except tomllib.TOMLDecodeError:

@@ -1,6 +1,4 @@
-"""
-Reading a file again, L{tristunnel.config.reload}.
-"""
+"""Reading a file again, L{tristunnel.config.reload}."""
 
 from __future__ import annotations
 
@@ -16,14 +14,11 @@ from tristunnel.errors import TunnelError
 
 
 class ReloadTests(FileOptionsTestCase):
-    """
-    All of a file is put in force, or nothing.
-    """
+    """All of a file is put in force, or nothing."""
 
     tap = server_tap
 
     def setUp(self) -> None:
-        """Note what is applied, and what is logged."""
         super().setUp()
         self.applied: list[tuple[Any, Any]] = []
         self.gate: Deferred[None] | None = None
@@ -32,16 +27,13 @@ class ReloadTests(FileOptionsTestCase):
         self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
 
     async def apply(self, old: Any, new: Any) -> Changes:
-        """Note it, and perhaps take time."""
         self.applied.append((old["lease"], new["lease"]))
         if self.gate is not None:
             await self.gate
         return Changes([f"lease = {new['lease']:g}"], ["port"])
 
     def test_good(self) -> None:
-        """
-        What has changed is answered, and logged.
-        """
+        """What has changed is answered, and logged."""
         reload = Reload(self.read("lease = 1"), self.apply)
         self.file("lease = 2")
         answer = self.successResultOf(reload.reload())
@@ -53,10 +45,8 @@ class ReloadTests(FileOptionsTestCase):
         self.assertEqual(told[0], "lease = 2; needs a restart: port")
 
     def test_bad(self) -> None:
-        """
-        Of a file that is wrong nothing is applied; the answer and the log have
-        the line. When it is right again, it counts.
-        """
+        """Of a file that is wrong nothing is applied; the answer and the log have the
+        line. When it is right again, it counts."""
         reload = Reload(self.read("lease = 1"), self.apply)
         for text in ("lease = 2\nfoo = 3", "lease = -1", "lease = ", "\xff"):
             path = self.file(text)
@@ -75,9 +65,7 @@ class ReloadTests(FileOptionsTestCase):
         self.assertEqual(self.applied, [(1.0, 4.0)])
 
     def test_noFile(self) -> None:
-        """
-        Without a file there is nothing to read.
-        """
+        """Without a file there is nothing to read."""
         reload = Reload(self.parse(), self.apply)
         error = self.failureResultOf(reload.reload(), TunnelError).value
         self.assertIn("--config names none", error.message)
@@ -87,9 +75,7 @@ class ReloadTests(FileOptionsTestCase):
         self.assertEqual([e["log_level"] for e in self.events], [LogLevel.info])
 
     def test_oneAfterTheOther(self) -> None:
-        """
-        Who asks while it is being done waits, and sees what is the case then.
-        """
+        """Who asks while it is being done waits, and sees what is the case then."""
         self.gate = Deferred()
         reload = Reload(self.read("lease = 1"), self.apply)
         self.file("lease = 2")
@@ -104,9 +90,7 @@ class ReloadTests(FileOptionsTestCase):
         self.assertEqual(self.applied, [(1.0, 2.0), (2.0, 3.0)])
 
     def test_broken(self) -> None:
-        """
-        If it fails for another reason, that is logged, and the next one may do.
-        """
+        """If it fails for another reason, that is logged, and the next one may do."""
 
         async def fail(old: Any, new: Any) -> Changes:
             raise RuntimeError("broken")
@@ -117,9 +101,7 @@ class ReloadTests(FileOptionsTestCase):
         self.failureResultOf(reload.reload(), RuntimeError)
 
     def test_differing(self) -> None:
-        """
-        What is the same in other words, or from elsewhere, is no change.
-        """
+        """What is the same in other words, or from elsewhere, is no change."""
         old = self.read("lease = 120.0\nport = ['tcp:1']")
         self.assertEqual(differing(old, self.read("port = ['tcp:1']")), set())
         self.assertEqual(

@@ -1,6 +1,4 @@
-"""
-SIGHUP and a changed file, with real programs and bytes that flow meanwhile.
-"""
+"""SIGHUP and a changed file, with real programs and bytes that flow meanwhile."""
 
 from __future__ import annotations
 
@@ -46,23 +44,19 @@ class Flow(Protocol):
         self._waits: list[tuple[int, Deferred[None]]] = []
 
     def _bytes(self, start: int, count: int) -> bytes:
-        """What is at a place of the stream."""
         period = bytes((self.seed * 7 + at) % 251 for at in range(251))
         first = start % 251
         return (period * (count // 251 + 2))[first : first + count]
 
     def connectionMade(self) -> None:
-        """Begin."""
         self._more()
 
     def _more(self) -> None:
-        """Send, with at most two pieces under way."""
         while not self._finish and self.sent - self.received < 2 * PIECE:
             self.transport.write(self._bytes(self.sent, PIECE))
             self.sent += PIECE
 
     def dataReceived(self, data: bytes) -> None:
-        """Compare."""
         if data != self._bytes(self.received, len(data)):
             self.wrong = True
         self.received += len(data)
@@ -72,7 +66,6 @@ class Flow(Protocol):
         self._more()
 
     def pass_(self, count: int) -> Deferred[None]:
-        """Wait until so many more bytes have come back."""
         waiting: Deferred[None] = Deferred()
         if self.over:
             waiting.errback(AssertionError(f"stream {self.seed} is over"))
@@ -81,7 +74,6 @@ class Flow(Protocol):
         return waiting
 
     def finish(self) -> Deferred[None]:
-        """Send no more, and wait for what is under way."""
         self._finish = True
         if self.received == self.sent:
             waiting: Deferred[None] = Deferred()
@@ -90,7 +82,6 @@ class Flow(Protocol):
         return self.pass_(self.sent - self.received)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Nobody waits any longer."""
         self.over = True
         waits, self._waits = self._waits, []
         for _, waiting in waits:
@@ -98,27 +89,18 @@ class Flow(Protocol):
 
 
 class ReloadTests(ProcessTestCase):
-    """
-    A changed file is put in force, and what did not change goes on.
-    """
+    """A changed file is put in force, and what did not change goes on."""
 
     timeout = 90
 
     def write(self, name: str, text: str) -> Path:
-        """
-        Write a file of the test's.
-        """
         path = self.directory / name
         path.write_text(text)
         path.chmod(0o600)
         return path
 
     def echo(self) -> int:
-        """
-        Run a service that sends everything back.
-
-        @return: Its port.
-        """
+        """Run a service that sends everything back. @return: Its port."""
         factory = Factory.forProtocol(Echo)
         factory.noisy = False
         port = self.reactor.listenTCP(0, factory, interface="127.0.0.1")
@@ -127,26 +109,16 @@ class ReloadTests(ProcessTestCase):
         return number
 
     async def reloaded(self, program: Program, since: int) -> str:
-        """
-        Have a program read its file again.
-
-        @return: What it says of it.
-        """
+        """Have a program read its file again. @return: What it says of it."""
         program.signal("HUP")
         said = await program.says(r"The configuration was (.*)", since)
         return str(said[1])
 
     async def portOf(self, client: Program, target: int, since: int = 0) -> int:
-        """
-        Wait for the address of a target's tunnel.
-        """
         pattern = rf"Visitors of tcp://[^:]+:(\d+) reach 127.0.0.1:{target}\b"
         return int((await client.says(pattern, since))[1])
 
     async def flows(self, port: int, count: int, first: int) -> list[Flow]:
-        """
-        Let bytes flow.
-        """
         endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", port)
         flows: list[Flow] = await gatherResults(
             [connectProtocol(endpoint, Flow(first + at)) for at in range(count)]
@@ -156,38 +128,28 @@ class ReloadTests(ProcessTestCase):
         return flows
 
     def _end(self, flow: Flow) -> None:
-        """End what a test has left."""
         if not flow.over:
             flow.transport.abortConnection()
 
     async def greeting(self, port: int) -> bytes:
-        """
-        Visit a service that speaks first.
-        """
         talk = await self.visit(port)
         await talk.has(1)
         talk.close()
         return bytes(talk.data)
 
     def test_client(self) -> Deferred[None]:
-        """
-        With a connection for each visitor, where bytes pass through the kernel.
-        """
+        """With a connection for each visitor, where bytes pass through the kernel."""
         return Deferred.fromCoroutine(self._client("direct"))
 
     def test_clientBySession(self) -> Deferred[None]:
-        """
-        With all visitors on one connection.
-        """
+        """With all visitors on one connection."""
         return Deferred.fromCoroutine(self._client("session"))
 
     async def _client(self, carrier: str) -> None:
-        """
-        While a hundred streams flow, a forward is added, another one is removed,
-        and a third one leads elsewhere. No stream of what stays loses a byte, nor
-        do those that came to the third one's former target. Of a file that is
-        wrong nothing is put in force.
-        """
+        """While a hundred streams flow, a forward is added, another one is removed, and
+        a third one leads elsewhere. No stream of what stays loses a byte, nor do those
+        that came to the third one's former target. Of a file that is wrong nothing is
+        put in force."""
         echoes = [self.echo() for _ in range(2)]
         goneAt, newAt = self.offer(Service(b"gone")), self.offer(Service(b"new"))
         addedAt = self.offer(Service(b"added"))
@@ -249,10 +211,8 @@ class ReloadTests(ProcessTestCase):
         self.assertEqual(await self.portOf(client, addedAt), added)
 
     async def test_server(self) -> None:
-        """
-        A server's limits, policy and range change; its port is said to need a
-        restart; streams go on.
-        """
+        """A server's limits, policy and range change; its port is said to need a
+        restart; streams go on."""
         service = Service(b"hello")
         at = self.offer(service)
         text = (

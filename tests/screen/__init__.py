@@ -1,3 +1,1 @@
-"""
-Tests for L{tristunnel.screen}.
-"""
+"""Tests for L{tristunnel.screen}."""

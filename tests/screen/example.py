@@ -1,6 +1,4 @@
-"""
-A client at one moment, as its C{status} tells of it.
-"""
+"""A client at one moment, as its C{status} tells of it."""
 
 from __future__ import annotations
 
@@ -12,9 +10,6 @@ NOON = 1_900_000_000.0
 
 
 def tunnel(address: str, target: str, **more: Any) -> dict[str, Any]:
-    """
-    Make a tunnel.
-    """
     return {
         "server": "tls:tunnel.example.com:9000",
         "forward": f"0={target}",
@@ -34,9 +29,6 @@ def tunnel(address: str, target: str, **more: Any) -> dict[str, Any]:
 
 
 def _event(ago: float, kind: str, text: str, level: str = "info") -> dict[str, Any]:
-    """
-    Make an event.
-    """
     return {
         "time": NOON - ago,
         "kind": kind,
@@ -47,9 +39,6 @@ def _event(ago: float, kind: str, text: str, level: str = "info") -> dict[str, A
 
 
 def server(**more: Any) -> dict[str, Any]:
-    """
-    Make a connection to a server.
-    """
     return {
         "server": "tls:tunnel.example.com:9000",
         "dialect": "framed",
@@ -123,9 +112,6 @@ def clientStatus(**more: Any) -> dict[str, Any]:
 
 
 def serverStatus() -> dict[str, Any]:
-    """
-    Make a server.
-    """
     offered = {
         "kind": "tunnel",
         "owner": "laptop",

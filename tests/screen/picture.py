@@ -54,11 +54,7 @@ _FORMAT = """\
 
 
 def picture() -> str:
-    """
-    Draw it.
-
-    @return: SVG.
-    """
+    """Draw it. @return: SVG."""
     width, height = SIZE
     page = clientPage(clientStatus(), ("Ctrl-C stops", "q QR code"))
     pen = Pen(environment={"TERM": "xterm-256color"})

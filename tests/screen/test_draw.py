@@ -1,7 +1,5 @@
-"""
-Tests for L{tristunnel.screen.draw}, L{tristunnel.screen.model} and
-L{tristunnel.screen.qr}.
-"""
+"""Tests for L{tristunnel.screen.draw}, L{tristunnel.screen.model} and
+L{tristunnel.screen.qr}."""
 
 from __future__ import annotations
 
@@ -34,21 +32,13 @@ _NAMESPACE = {'http://www.w3.org/2000/svg">'}
 
 
 def coloured(environment: dict[str, str] | None = None, encoding: str = "utf-8") -> Pen:
-    """
-    Make a pen for a terminal.
-    """
     return Pen(encoding, True, environment or {"TERM": "xterm-256color"})
 
 
 class ClientTests(SynchronousTestCase):
-    """
-    A client's screen.
-    """
+    """A client's screen."""
 
     def setUp(self) -> None:
-        """
-        Be in Greenwich.
-        """
         before = os.environ.get("TZ")
 
         def restore() -> None:
@@ -65,16 +55,11 @@ class ClientTests(SynchronousTestCase):
     def draw(
         self, width: int = 80, height: int | None = 24, **status: Any
     ) -> list[str]:
-        """
-        Draw without colours.
-        """
         page = clientPage(clientStatus(**status), HINTS)
         return drawPage(PLAIN, page, width, height)
 
     def test_picture(self) -> None:
-        """
-        80 columns and 24 lines have everything that matters.
-        """
+        """80 columns and 24 lines have everything that matters."""
         wave = "\u2582\u2583\u2584\u2585\u2586\u2586\u2585\u2584"
         lines = self.draw()
         self.assertIn(wave, lines[6])
@@ -117,19 +102,15 @@ class ClientTests(SynchronousTestCase):
         )
 
     def test_wide(self) -> None:
-        """
-        Where there is room, nothing is left out.
-        """
+        """Where there is room, nothing is left out."""
         lines = self.draw(120, 40)
         self.assertIn("       Down        Up", lines[9])
         self.assertIn("1.2 MB/s", lines[10])
         self.assertIn("[service-refused] (14 times)", "\n".join(lines))
 
     def test_narrow(self) -> None:
-        """
-        Where there is little, numbers go first, then the ends of lines; never
-        the port of an address.
-        """
+        """Where there is little, numbers go first, then the ends of lines; never the
+        port of an address."""
         lines = self.draw(60, 20)
         self.assertEqual(len(lines), 20)
         self.assertTrue(lines[9].endswith("Now"), lines[9])
@@ -137,9 +118,7 @@ class ClientTests(SynchronousTestCase):
         self.assertRegex(drawn, "\n\u25cf tcp:.*\u2026.*:30001 ")
 
     def test_bounds(self) -> None:
-        """
-        No size makes it larger than the terminal, or fail.
-        """
+        """No size makes it larger than the terminal, or fail."""
         many = [tunnel(f"tcp://h.example:{n}", f"web{n}") for n in range(50)]
         for tunnels in (many, many[:1], []):
             for width in (1, 2, 5, 13, 20, 39, 60, 80, 200):
@@ -150,9 +129,7 @@ class ClientTests(SynchronousTestCase):
                         self.assertLessEqual(cell_len(line), width)
 
     def test_manyTunnels(self) -> None:
-        """
-        Tunnels that find no room are counted, and leave some to events.
-        """
+        """Tunnels that find no room are counted, and leave some to events."""
         tunnels = [tunnel(f"tcp://h.example:{n}", "web") for n in range(50)]
         lines = self.draw(tunnels=tunnels)
         shown = sum("tcp://h" in line for line in lines)
@@ -160,9 +137,7 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual(lines.index("Events"), 24 - 5)
 
     def test_lastingEvents(self) -> None:
-        """
-        A crowd of visitors does not push out what matters.
-        """
+        """A crowd of visitors does not push out what matters."""
         crowd = [{**clientStatus()["events"][0], "text": "came"}] * 50
         status = clientStatus(events=[*crowd, *clientStatus()["events"]])
         lines = drawPage(PLAIN, clientPage(status), 80, 24)
@@ -170,9 +145,7 @@ class ClientTests(SynchronousTestCase):
         self.assertIn("turned away: nothing", "\n".join(lines))
 
     def test_states(self) -> None:
-        """
-        What the client is at, with the reason; not by colour alone.
-        """
+        """What the client is at, with the reason; not by colour alone."""
         reason = "cable cut [session-lost]"
         for state, retry, line in (
             ("connecting", None, f"\u25cb connecting: {reason}"),
@@ -186,16 +159,12 @@ class ClientTests(SynchronousTestCase):
             self.assertNotIn("Round trip", "\n".join(lines))
 
     def test_longReason(self) -> None:
-        """
-        The cure, at the end of a reason, is still to be read.
-        """
+        """The cure, at the end of a reason, is still to be read."""
         one = server(state="waiting", retryIn=1, reason="why " * 30 + "cure")
         self.assertIn("cure", "\n".join(self.draw(servers=[one])[:6]))
 
     def test_severalServers(self) -> None:
-        """
-        Each connection of a client with several has a line.
-        """
+        """Each connection of a client with several has a line."""
         other = server(server="tcp:other:1", state="connecting", dialect="vtunnel")
         lines = self.draw(servers=[server(), other])
         self.assertEqual(
@@ -207,17 +176,13 @@ class ClientTests(SynchronousTestCase):
         )
 
     def test_nothing(self) -> None:
-        """
-        At the beginning there is nothing, and that is said.
-        """
+        """At the beginning there is nothing, and that is said."""
         lines = self.draw(tunnels=[], events=[], rates=[])
         self.assertIn("  no tunnel yet", lines)
         self.assertIn("  nothing has happened yet", lines)
 
     def test_colours(self) -> None:
-        """
-        A terminal gets colours; with C{NO_COLOR} it gets bold and dim only.
-        """
+        """A terminal gets colours; with C{NO_COLOR} it gets bold and dim only."""
         page = clientPage(clientStatus(), HINTS)
         for environment, expected in (
             ({"TERM": "xterm-256color"}, True),
@@ -234,9 +199,7 @@ class ClientTests(SynchronousTestCase):
             )
 
     def test_ascii(self) -> None:
-        """
-        A terminal that knows ASCII only gets nothing else.
-        """
+        """A terminal that knows ASCII only gets nothing else."""
         page = clientPage(clientStatus(), HINTS)
         for width in (40, 80):
             lines = drawPage(coloured(None, "ANSI_X3.4-1968"), page, width, 24)
@@ -245,9 +208,7 @@ class ClientTests(SynchronousTestCase):
     @given(st.text(max_size=300), st.integers(1, 120))
     @settings(deadline=None, max_examples=50)
     def test_anyText(self, text: str, width: int) -> None:
-        """
-        Whatever others write stays within its line and is no code.
-        """
+        """Whatever others write stays within its line and is no code."""
         status = clientStatus(
             servers=[server(state="waiting", retryIn=1.0, reason=text, server=text)],
             tunnels=[tunnel(text, text)],
@@ -259,9 +220,7 @@ class ClientTests(SynchronousTestCase):
             self.assertLessEqual(cell_len(line), width)
 
     def test_file(self) -> None:
-        """
-        In a file nothing is cut off.
-        """
+        """In a file nothing is cut off."""
         page = clientPage(clientStatus())
         text = "\n".join(drawPage(PLAIN, page, natural(page)))
         self.assertIn("[service-refused] (14 times)", text.replace("\n          ", " "))
@@ -270,14 +229,10 @@ class ClientTests(SynchronousTestCase):
 
 
 class ServerTests(SynchronousTestCase):
-    """
-    What C{tristunnel status} shows of a server.
-    """
+    """What C{tristunnel status} shows of a server."""
 
     def test_page(self) -> None:
-        """
-        Tunnels and clients, each with its numbers.
-        """
+        """Tunnels and clients, each with its numbers."""
         page = serverPage(serverStatus())
         lines = drawPage(PLAIN, page, natural(page))
         self.assertEqual(
@@ -304,23 +259,16 @@ class ServerTests(SynchronousTestCase):
 
 
 class CodeTests(SynchronousTestCase):
-    """
-    QR codes.
-    """
+    """QR codes."""
 
     address = "http://tunnel.example.com:30001/"
 
     def modules(self) -> list[list[bool]]:
-        """
-        @return: The code as it is to be, dark modules being true.
-        """
         rows = segno.make(self.address, micro=False, error="m").matrix_iter(border=2)
         return [[bool(module) for module in row] for row in rows]
 
     def test_halfBlocks(self) -> None:
-        """
-        A line has two rows of the code, and all of it.
-        """
+        """A line has two rows of the code, and all of it."""
         halves = {
             "\u2588": (False, False),
             "\u2580": (False, True),
@@ -337,9 +285,7 @@ class CodeTests(SynchronousTestCase):
             self.assertFalse(any(any(row) for row in drawn[len(expected) :]))
 
     def test_ascii(self) -> None:
-        """
-        Without half blocks a module takes two letters.
-        """
+        """Without half blocks a module takes two letters."""
         lines = qrLines(self.address, unicode=False)
         drawn = [
             [line[at : at + 2] == "  " for at in range(0, len(line), 2)]
@@ -348,9 +294,7 @@ class CodeTests(SynchronousTestCase):
         self.assertEqual(drawn, self.modules())
 
     def test_addresses(self) -> None:
-        """
-        A phone can open web sites; a TCP tunnel may lead to one.
-        """
+        """A phone can open web sites; a TCP tunnel may lead to one."""
         for address, web in (
             ("http://shop.example.com/", "http://shop.example.com/"),
             ("https://shop.example.com", "https://shop.example.com"),
@@ -371,18 +315,14 @@ class CodeTests(SynchronousTestCase):
 
 
 class DocumentationTests(SynchronousTestCase):
-    """
-    The picture in the documentation.
-    """
+    """The picture in the documentation."""
 
     if not DOCS.is_dir():
         skip = "there is no documentation beside these tests"
 
     def test_picture(self) -> None:
-        """
-        It shows what the screen shows; C{python -m tests.screen.picture} makes
-        it anew.
-        """
+        """It shows what the screen shows; C{python -m tests.screen.picture} makes it
+        anew."""
 
         def texts(svg: str) -> list[str]:
             found = re.findall(r">([^<>]+)</text>", svg)

@@ -1,6 +1,4 @@
-"""
-A client's screen as a process in a pseudo-terminal.
-"""
+"""A client's screen as a process in a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -49,16 +47,10 @@ class Typist(ProcessProtocol):
         self._waiting: list[tuple[str, Deferred[None]]] = []
 
     def outReceived(self, data: bytes) -> None:
-        """
-        Read.
-        """
         self.seen += data.decode("utf-8", "replace")
         self._look()
 
     def _look(self) -> None:
-        """
-        Find what somebody waits for.
-        """
         text = _CODES.sub(" ", self.seen)
         for each in list(self._waiting):
             if each[0] in text:
@@ -66,32 +58,20 @@ class Typist(ProcessProtocol):
                 each[1].callback(None)
 
     def sees(self, text: str) -> Deferred[None]:
-        """
-        Wait until something was written.
-        """
         waiting: Deferred[None] = Deferred()
         self._waiting.append((text, waiting))
         self._look()
         return waiting
 
     def type(self, keys: bytes) -> None:
-        """
-        Press keys.
-        """
         transport: Any = self.transport
         transport.write(keys)
 
     def processExited(self, reason: Failure) -> None:
-        """
-        It ended; what it wrote is still to be read.
-        """
         self.after = termios.tcgetattr(self.near)
         os.close(self.near)
 
     def processEnded(self, reason: Failure) -> None:
-        """
-        It is over.
-        """
         for _, waiting in self._waiting:
             waiting.errback(AssertionError(f"it ended and wrote {self.seen!r}"))
         self._waiting = []
@@ -99,14 +79,7 @@ class Typist(ProcessProtocol):
 
 
 class _Refusing(Protocol):
-    """
-    A server that lets nobody in.
-    """
-
     def connectionMade(self) -> None:
-        """
-        Say so.
-        """
         assert self.transport is not None
         refused = {"code": "auth-refused", "message": "the test knows nobody"}
         self.transport.write(encodeHandshake({"tristunnel": {"refused": refused}}))
@@ -114,16 +87,11 @@ class _Refusing(Protocol):
 
 
 class ScreenProcessTests(TestCase):
-    """
-    C{twistd -n tunnel-client} in a terminal.
-    """
+    """C{twistd -n tunnel-client} in a terminal."""
 
     timeout = 30
 
     def setUp(self) -> None:
-        """
-        Make a terminal.
-        """
         from twisted.internet import reactor
 
         self.reactor: Any = reactor
@@ -160,11 +128,7 @@ class ScreenProcessTests(TestCase):
         return typist
 
     def listen(self, protocol: type[Protocol]) -> str:
-        """
-        Run a server.
-
-        @return: Where.
-        """
+        """Run a server. @return: Where."""
         factory = Factory.forProtocol(protocol)
         port: IListeningPort = self.reactor.listenTCP(0, factory, 1, "127.0.0.1")
         self.addCleanup(port.stopListening)
@@ -172,9 +136,6 @@ class ScreenProcessTests(TestCase):
         return f"tcp:127.0.0.1:{at.port}"
 
     def assertRestored(self, typist: Typist) -> None:
-        """
-        The terminal is as it was, and nothing was drawn after that.
-        """
         self.assertEqual(typist.after, typist.before)
         self.assertEqual(typist.seen.count(_ENTER), 1)
         self.assertEqual(typist.seen.count(_LEAVE), 1)
@@ -182,10 +143,8 @@ class ScreenProcessTests(TestCase):
         self.assertEqual(_CODES.findall(rest), [])
 
     async def test_interrupted(self) -> None:
-        """
-        The screen shows what the client is at; Ctrl-C ends it, and the terminal
-        is as before.
-        """
+        """The screen shows what the client is at; Ctrl-C ends it, and the terminal is
+        as before."""
         # Nobody accepts there, and the backlog of one keeps it waiting.
         typist = self.start(connect=self.listen(Protocol))
         await typist.sees("connecting")
@@ -198,10 +157,8 @@ class ScreenProcessTests(TestCase):
         self.assertIn("0 visitors in", typist.seen.rpartition(_LEAVE)[2])
 
     async def test_gaveUp(self) -> None:
-        """
-        A client that is not let in says why below what was there before, and
-        ends with 1.
-        """
+        """A client that is not let in says why below what was there before, and ends
+        with 1."""
         typist = self.start(connect=self.listen(_Refusing))
         value = await typist.ended
         self.assertEqual(value.exitCode, 1, typist.seen)
@@ -212,9 +169,7 @@ class ScreenProcessTests(TestCase):
         )
 
     async def test_terminated(self) -> None:
-        """
-        So it is with a signal.
-        """
+        """So it is with a signal."""
         typist = self.start(connect=self.listen(Protocol))
         await typist.sees("connecting")
         transport: Any = typist.transport
@@ -223,9 +178,7 @@ class ScreenProcessTests(TestCase):
         self.assertRestored(typist)
 
     async def test_noScreen(self) -> None:
-        """
-        With C{--no-screen} there are lines of a log.
-        """
+        """With C{--no-screen} there are lines of a log."""
         typist = self.start("--no-screen", connect=self.listen(_Refusing))
         value = await typist.ended
         self.assertEqual(value.exitCode, 1)
@@ -233,9 +186,7 @@ class ScreenProcessTests(TestCase):
         self.assertIn("Giving up: the test knows nobody", typist.seen)
 
     async def test_logFile(self) -> None:
-        """
-        C{--logfile} has the log; the screen has what is wrong.
-        """
+        """C{--logfile} has the log; the screen has what is wrong."""
         log = self.directory / "client.log"
         typist = self.start(
             *("--credentials", "id=x", "--credentials", "password=y"),

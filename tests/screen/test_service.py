@@ -1,7 +1,5 @@
-"""
-Tests for L{tristunnel.screen.service}, L{tristunnel.screen.log} and
-L{tristunnel.screen.client}.
-"""
+"""Tests for L{tristunnel.screen.service}, L{tristunnel.screen.log} and
+L{tristunnel.screen.client}."""
 
 from __future__ import annotations
 
@@ -55,75 +53,42 @@ class FakeTerminal:
         self.gone: Callable[[], None] = lambda: None
 
     def enter(self, reactor: object) -> bool:
-        """
-        Be taken.
-        """
         self.entered = self.foreground
         return self.entered
 
     def leave(self) -> None:
-        """
-        Be put back.
-        """
         self.entered = False
 
     def close(self) -> None:
-        """
-        Be put back for good.
-        """
         self.entered, self.closed = False, True
 
     def forget(self) -> None:
-        """
-        Be drawn anew.
-        """
         self.forgot += 1
 
     def show(self, lines: Sequence[str], size: tuple[int, int]) -> bool:
-        """
-        Take a picture.
-        """
         if self.ready:
             self.pictures.append(list(lines))
         return self.ready
 
 
 class ReactorClock(Clock):
-    """
-    A clock that runs things at once, and can be stopped.
-    """
-
     running = True
     stopped = 0
 
     def callWhenRunning(self, call: Callable[..., Any], *arguments: Any) -> None:
-        """
-        It runs.
-        """
         call(*arguments)
 
     def callFromThread(self, call: Callable[..., Any], *arguments: Any) -> None:
-        """
-        There is one thread.
-        """
         call(*arguments)
 
     def stop(self) -> None:
-        """
-        Note it.
-        """
         self.stopped += 1
 
 
 class ScreenTests(SynchronousTestCase):
-    """
-    What is drawn when.
-    """
+    """What is drawn when."""
 
     def setUp(self) -> None:
-        """
-        Make a screen.
-        """
         self.clock = ReactorClock()
         self.terminal = FakeTerminal()
         self.codes: list[str] = []
@@ -135,23 +100,15 @@ class ScreenTests(SynchronousTestCase):
         self.addCleanup(self.stop)
 
     def stop(self) -> None:
-        """
-        Stop it.
-        """
         self.screen.stopService()
 
     def draw(self, width: int, height: int) -> list[str]:
-        """
-        Make a picture.
-        """
         self.drawn += 1
         return [f"{width}x{height}", str(self.drawn)]
 
     def test_bounded(self) -> None:
-        """
-        However much happens, it is drawn four times a second; and once a
-        second if nothing does.
-        """
+        """However much happens, it is drawn four times a second; and once a second if
+        nothing does."""
         self.screen.startService()
         self.assertEqual(self.terminal.pictures, [["80x24", "1"]])
         for _ in range(1000):
@@ -163,18 +120,14 @@ class ScreenTests(SynchronousTestCase):
         self.assertEqual(self.drawn - before, 10 / IDLE)
 
     def test_resized(self) -> None:
-        """
-        Another size shows at once.
-        """
+        """Another size shows at once."""
         self.screen.startService()
         self.terminal.size = (60, 20)
         self.clock.advance(INTERVAL)
         self.assertEqual(self.terminal.pictures[-1][0], "60x20")
 
     def test_notReady(self) -> None:
-        """
-        What the terminal did not take is drawn when it does.
-        """
+        """What the terminal did not take is drawn when it does."""
         self.screen.startService()
         self.terminal.ready = False
         self.screen.changed()
@@ -184,9 +137,7 @@ class ScreenTests(SynchronousTestCase):
         self.assertEqual(len(self.terminal.pictures), 2)
 
     def test_background(self) -> None:
-        """
-        In the background nothing is drawn, until the terminal is ours again.
-        """
+        """In the background nothing is drawn, until the terminal is ours again."""
         self.screen.startService()
         self.terminal.entered = self.terminal.foreground = False
         self.clock.pump([INTERVAL] * 10)
@@ -196,9 +147,7 @@ class ScreenTests(SynchronousTestCase):
         self.assertEqual(len(self.terminal.pictures), 2)
 
     def test_codes(self) -> None:
-        """
-        C{q} shows one code after the other, and any other key goes back.
-        """
+        """C{q} shows one code after the other, and any other key goes back."""
         self.codes = ["http://a.example/", "http://b.example/"]
         self.screen.startService()
         first: list[str] = []
@@ -214,9 +163,7 @@ class ScreenTests(SynchronousTestCase):
             self.assertEqual(first[-1], begins)
 
     def test_codeTooLarge(self) -> None:
-        """
-        A code that does not fit is not drawn in part.
-        """
+        """A code that does not fit is not drawn in part."""
         self.codes = ["http://a.example/"]
         self.terminal.size = (80, 10)
         self.screen.startService()
@@ -226,34 +173,26 @@ class ScreenTests(SynchronousTestCase):
         self.assertIn("The code needs", self.terminal.pictures[-1][1])
 
     def test_noCodes(self) -> None:
-        """
-        Without an address to open, C{q} does nothing.
-        """
+        """Without an address to open, C{q} does nothing."""
         self.screen.startService()
         self.terminal.keys("q")
         self.clock.advance(0)
         self.assertEqual(self.terminal.pictures[-1][0], "80x24")
 
     def test_refresh(self) -> None:
-        """
-        Ctrl-L draws everything anew.
-        """
+        """Ctrl-L draws everything anew."""
         self.screen.startService()
         self.terminal.keys("\x0c")
         self.assertEqual(self.terminal.forgot, 1)
 
     def test_gone(self) -> None:
-        """
-        When the terminal is gone the program ends.
-        """
+        """When the terminal is gone the program ends."""
         self.screen.startService()
         self.terminal.gone()
         self.assertEqual(self.clock.stopped, 1)
 
     def test_stop(self) -> None:
-        """
-        In the end the terminal is put back, and the signals are.
-        """
+        """In the end the terminal is put back, and the signals are."""
         before = signal.getsignal(signal.SIGTSTP)
         self.screen.startService()
         self.assertNotEqual(signal.getsignal(signal.SIGTSTP), before)
@@ -263,9 +202,7 @@ class ScreenTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_neverBegun(self) -> None:
-        """
-        A program that ends before it began leaves the terminal alone.
-        """
+        """A program that ends before it began leaves the terminal alone."""
         calls: list[Callable[[], None]] = []
         self.patch(self.clock, "callWhenRunning", calls.append)
         self.screen.startService()
@@ -276,29 +213,19 @@ class ScreenTests(SynchronousTestCase):
 
 
 class LogTests(SynchronousTestCase):
-    """
-    The log beside a screen.
-    """
+    """The log beside a screen."""
 
     def setUp(self) -> None:
-        """
-        Have a log and a place for events.
-        """
         self.events = RecentEvents(Clock().seconds)
         self.log = ScreenLog(self.events)
         self.log.start()
         self.addCleanup(self.log.stop)
 
     def found(self) -> list[tuple[object, object]]:
-        """
-        @return: Level and text of the events, newest first.
-        """
         return [(e.level, e.text) for e in self.events.latest(9)]
 
     def test_levels(self) -> None:
-        """
-        What is wrong is seen, in one line; what is not, is not.
-        """
+        """What is wrong is seen, in one line; what is not, is not."""
         log = Logger(namespace="test")
         log.debug("hush")
         log.info("quiet")
@@ -307,9 +234,7 @@ class LogTests(SynchronousTestCase):
         self.assertEqual(self.found(), [("error", "wrong: ?[2J"), ("warn", "careful,")])
 
     def test_failure(self) -> None:
-        """
-        So is a failure, and its traceback is kept for later.
-        """
+        """So is a failure, and its traceback is kept for later."""
         try:
             raise ZeroDivisionError("of apples")
         except ZeroDivisionError:
@@ -320,46 +245,31 @@ class LogTests(SynchronousTestCase):
         self.flushLoggedErrors(ZeroDivisionError)
 
     def test_twice(self) -> None:
-        """
-        What the observer of the client logs is an event already.
-        """
+        """What the observer of the client logs is an event already."""
         LoggingClientObserver().disconnected(TunnelError("session-lost"))
         self.assertEqual(self.found(), [])
 
     def test_stop(self) -> None:
-        """
-        In the end it listens no more.
-        """
+        """In the end it listens no more."""
         self.log.stop()
         Logger(namespace="test").warn("late")
         self.assertEqual(self.found(), [])
 
 
 class StoppingService(Service):
-    """
-    Takes its time to stop.
-    """
-
     def __init__(self) -> None:
         self.done: Deferred[None] = Deferred()
 
     def stopService(self) -> Deferred[None]:
-        """
-        Begin to.
-        """
         super().stopService()
         return self.done
 
 
 class WatchedClientTests(SynchronousTestCase):
-    """
-    L{WatchedClient}.
-    """
+    """L{WatchedClient}."""
 
     def test_order(self) -> None:
-        """
-        What shows a client stops after it.
-        """
+        """What shows a client stops after it."""
         status = ProcessStatus(Clock().seconds)
         status.follow("tcp:h:1")
         client, other = StoppingService(), Service()
@@ -375,21 +285,14 @@ class WatchedClientTests(SynchronousTestCase):
 
 
 class FarewellTests(SynchronousTestCase):
-    """
-    What is left on the terminal.
-    """
+    """What is left on the terminal."""
 
     def setUp(self) -> None:
-        """
-        Have places to write.
-        """
         self.out, self.err = io.StringIO(), io.StringIO()
         self.log = ScreenLog(RecentEvents(Clock().seconds))
 
     def test_good(self) -> None:
-        """
-        What there was.
-        """
+        """What there was."""
         farewell(clientStatus(), self.log, self.out, self.err)
         self.assertEqual(
             self.out.getvalue(),
@@ -398,9 +301,7 @@ class FarewellTests(SynchronousTestCase):
         self.assertEqual(self.err.getvalue(), "")
 
     def test_gaveUp(self) -> None:
-        """
-        And why it is over; and failures, for which the screen had no room.
-        """
+        """And why it is over; and failures, for which the screen had no room."""
         self.log.tracebacks.append("Traceback: ...")
         self.log.start()
         Logger(namespace="test").critical("Cannot start: no port")
@@ -413,30 +314,19 @@ class FarewellTests(SynchronousTestCase):
         )
 
     def test_gone(self) -> None:
-        """
-        A terminal that is gone is no obstacle.
-        """
+        """A terminal that is gone is no obstacle."""
         self.out.close()
         farewell(clientStatus(), self.log, self.out, self.err)
 
 
 class _Given(dict[str, Any]):
-    """
-    Options within C{twistd}'s.
-    """
-
     parent: dict[str, Any] | None = None
 
 
 class WantedTests(SynchronousTestCase):
-    """
-    Who has a screen.
-    """
+    """Who has a screen."""
 
     def setUp(self) -> None:
-        """
-        Have a terminal.
-        """
         self.terminal = FakeTerminal()
         self.terminal.mayEnter = True  # type: ignore[attr-defined]
 
@@ -451,17 +341,12 @@ class WantedTests(SynchronousTestCase):
         self.patch(module.Terminal, "behind", lambda file: self.terminal)
 
     def wanted(self, outer: dict[str, Any] | None, **options: Any) -> bool:
-        """
-        @return: Whether there would be one.
-        """
         given = _Given({"no-screen": 0, "log-format": "text", **options})
         given.parent = outer
         return screenTerminal(given) is not None
 
     def test_terminal(self) -> None:
-        """
-        Whoever starts a client in a terminal, and wants no log there.
-        """
+        """Whoever starts a client in a terminal, and wants no log there."""
         self.assertTrue(self.wanted({"nodaemon": 1}))
         self.assertTrue(self.wanted({"nodaemon": 1, "logfile": "x.log"}))
         self.assertFalse(self.wanted({"nodaemon": 0}))
@@ -472,9 +357,7 @@ class WantedTests(SynchronousTestCase):
         self.assertFalse(self.wanted({"nodaemon": 1}, **{"log-format": "json"}))
 
     def test_script(self) -> None:
-        """
-        Not one of several programs of a script, and not the background.
-        """
+        """Not one of several programs of a script, and not the background."""
         self.stdin.isatty = lambda: False
         self.assertFalse(self.wanted({"nodaemon": 1}))
         del self.stdin.isatty
@@ -483,9 +366,7 @@ class WantedTests(SynchronousTestCase):
         self.assertTrue(self.terminal.closed)
 
     def test_daemon(self) -> None:
-        """
-        Who leaves the terminal says where to look; nobody else does.
-        """
+        """Who leaves the terminal says where to look; nobody else does."""
 
         class Out(io.StringIO):
             def isatty(self) -> bool:

@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.screen.terminal}, with the two ends of a pseudo-terminal.
-"""
+"""Tests for L{tristunnel.screen.terminal}, with the two ends of a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -20,14 +18,9 @@ SIZE = (40, 5)
 
 
 class TerminalTests(SynchronousTestCase):
-    """
-    A terminal is taken and put back.
-    """
+    """A terminal is taken and put back."""
 
     def setUp(self) -> None:
-        """
-        Make a terminal, and be in its foreground.
-        """
         self.far, near = os.openpty()
         self.addCleanup(os.close, self.far)
         self.near = os.dup(near)
@@ -42,9 +35,6 @@ class TerminalTests(SynchronousTestCase):
         self.before = termios.tcgetattr(self.near)
 
     def seen(self) -> bytes:
-        """
-        @return: What the terminal was sent.
-        """
         pieces = []
         try:
             while piece := os.read(self.far, 65536):
@@ -54,10 +44,8 @@ class TerminalTests(SynchronousTestCase):
         return b"".join(pieces)
 
     def test_enterAndLeave(self) -> None:
-        """
-        Meanwhile keys come one by one and are not echoed, on another screen
-        without a cursor; after that all is as before.
-        """
+        """Meanwhile keys come one by one and are not echoed, on another screen without
+        a cursor; after that all is as before."""
         self.assertTrue(self.terminal.enter(self.reactor))
         self.assertEqual(self.reactor.getReaders(), [self.terminal])
         modes = termios.tcgetattr(self.near)[3]
@@ -75,18 +63,14 @@ class TerminalTests(SynchronousTestCase):
         self.assertEqual(self.seen(), b"")
 
     def test_background(self) -> None:
-        """
-        A process in the background leaves the terminal alone.
-        """
+        """A process in the background leaves the terminal alone."""
         self.patch(Terminal, "mayEnter", False)
         self.assertFalse(self.terminal.enter(self.reactor))
         self.assertEqual(termios.tcgetattr(self.near), self.before)
         self.assertEqual(self.seen(), b"")
 
     def test_differences(self) -> None:
-        """
-        Only lines that are different are drawn, unless the size is.
-        """
+        """Only lines that are different are drawn, unless the size is."""
         self.terminal.enter(self.reactor)
         self.assertTrue(self.terminal.show(["one", "two"], SIZE))
         self.assertIn(b"one", self.seen())
@@ -105,10 +89,8 @@ class TerminalTests(SynchronousTestCase):
         self.assertIn(b"one", self.seen())
 
     def test_stopped(self) -> None:
-        """
-        A terminal that takes nothing, as after Ctrl-S, makes nobody wait: then
-        nothing is drawn. What it was sent in part goes on later.
-        """
+        """A terminal that takes nothing, as after Ctrl-S, makes nobody wait: then
+        nothing is drawn. What it was sent in part goes on later."""
         self.terminal.enter(self.reactor)
         self.seen()
         drawn = 0
@@ -121,9 +103,7 @@ class TerminalTests(SynchronousTestCase):
         self.assertTrue(self.seen().endswith(b"\x1b[1;1Hlater\x1b[0m\x1b[K"))
 
     def test_leaveStopped(self) -> None:
-        """
-        Such a terminal is put back all the same.
-        """
+        """Such a terminal is put back all the same."""
         self.terminal.enter(self.reactor)
         while self.terminal.show(["x" * 4000, os.urandom(8).hex()], SIZE):
             pass
@@ -131,9 +111,7 @@ class TerminalTests(SynchronousTestCase):
         self.assertEqual(termios.tcgetattr(self.near), self.before)
 
     def test_keys(self) -> None:
-        """
-        Keys are heard.
-        """
+        """Keys are heard."""
         heard: list[str] = []
         self.terminal.keys = heard.append
         self.terminal.enter(self.reactor)
@@ -143,9 +121,7 @@ class TerminalTests(SynchronousTestCase):
         self.assertEqual(heard, ["q"])
 
     def test_gone(self) -> None:
-        """
-        It is told once that the terminal is gone.
-        """
+        """It is told once that the terminal is gone."""
         told: list[None] = []
         self.terminal.gone = lambda: told.append(None)
         self.terminal.enter(self.reactor)
@@ -155,18 +131,14 @@ class TerminalTests(SynchronousTestCase):
         self.assertEqual(self.reactor.getReaders(), [])
 
     def test_size(self) -> None:
-        """
-        The size is the terminal's, or the usual one.
-        """
+        """The size is the terminal's, or the usual one."""
         self.assertEqual(self.terminal.size, (80, 24))
         termios.tcsetwinsize(self.near, (20, 60))
         self.assertEqual(self.terminal.size, (60, 20))
 
     def test_behind(self) -> None:
-        """
-        A terminal is found behind a file that writes to one, if it can do
-        more than print.
-        """
+        """A terminal is found behind a file that writes to one, if it can do more than
+        print."""
         self.patch(os, "environ", {**os.environ, "TERM": "xterm"})
         name = os.ttyname(self.near)
         with open(name, "w", encoding="latin-1") as file:

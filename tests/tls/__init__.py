@@ -1,3 +1,1 @@
-"""
-Tests for L{tristunnel.tls}.
-"""
+"""Tests for L{tristunnel.tls}."""

@@ -1,6 +1,4 @@
-"""
-Certificates for tests, made when they are needed.
-"""
+"""Certificates for tests, made when they are needed."""
 
 from __future__ import annotations
 
@@ -83,9 +81,6 @@ class Authority:
 
     @property
     def pem(self) -> bytes:
-        """
-        Its certificate as PEM: what others have to trust.
-        """
         return self.certificate.public_bytes(Encoding.PEM)
 
     def write(self, path: Path) -> Path:

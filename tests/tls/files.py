@@ -1,6 +1,4 @@
-"""
-Files of certificates that a test changes.
-"""
+"""Files of certificates that a test changes."""
 
 from __future__ import annotations
 
@@ -40,9 +38,6 @@ class FileTestCase(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        """
-        Make the directory.
-        """
         self.directory = Path(self.mktemp()).absolute()
         self.directory.mkdir(parents=True)
 

@@ -1,6 +1,4 @@
-"""
-TLS between two ends in memory.
-"""
+"""TLS between two ends in memory."""
 
 from __future__ import annotations
 
@@ -40,16 +38,10 @@ class End(Protocol):
         self.lost: Failure | None = None
 
     def connectionMade(self) -> None:
-        """
-        Speak at once, before the handshake, as careless programs do.
-        """
         assert self.transport is not None
         self.transport.write(self.greeting)
 
     def handshakeCompleted(self) -> None:
-        """
-        Remember that TLS is agreed.
-        """
         self.agreed = True
 
     def dataReceived(self, data: bytes) -> None:

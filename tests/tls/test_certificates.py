@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.tls.certificates} and L{tristunnel.util.hosts}.
-"""
+"""Tests for L{tristunnel.tls.certificates} and L{tristunnel.util.hosts}."""
 
 from __future__ import annotations
 
@@ -30,15 +28,11 @@ from tristunnel.util.hosts import parseHost
 
 
 class SelfSignedTests(FileTestCase):
-    """
-    Tests for L{selfSigned}.
-    """
+    """Tests for L{selfSigned}."""
 
     def test_content(self) -> None:
-        """
-        The file has a certificate with all names, valid for the documented
-        time, and the key that belongs to it.
-        """
+        """The file has a certificate with all names, valid for the documented time, and
+        the key that belongs to it."""
         path = selfSigned(
             self.directory / "new", ["localhost", "127.0.0.1", "::1", "Büro.example."]
         )
@@ -54,25 +48,19 @@ class SelfSignedTests(FileTestCase):
         self.assertLess(since, datetime.now(UTC))
 
     def test_private(self) -> None:
-        """
-        Only the owner may read it, and nothing else is left behind.
-        """
+        """Only the owner may read it, and nothing else is left behind."""
         path = selfSigned(self.directory, ["localhost"])
         self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
         self.assertEqual(os.listdir(self.directory), ["server.pem"])
 
     def test_neverOverwrites(self) -> None:
-        """
-        A file that is there is left alone.
-        """
+        """A file that is there is left alone."""
         path = self.write("server.pem", b"mine")
         self.assertEqual(selfSigned(self.directory, ["localhost"]), path)
         self.assertEqual(path.read_bytes(), b"mine")
 
     def test_lostRace(self) -> None:
-        """
-        A file that another process made in the meantime is left alone.
-        """
+        """A file that another process made in the meantime is left alone."""
         path = self.directory / "server.pem"
         link = os.link
 
@@ -86,9 +74,7 @@ class SelfSignedTests(FileTestCase):
         self.assertEqual(os.listdir(self.directory), ["server.pem"])
 
     def test_noLinks(self) -> None:
-        """
-        A file system without links will do.
-        """
+        """A file system without links will do."""
 
         def unable(source: Path, target: Path) -> None:
             raise OSError(1, "Operation not permitted")
@@ -99,9 +85,7 @@ class SelfSignedTests(FileTestCase):
         self.assertEqual(os.listdir(self.directory), ["server.pem"])
 
     def test_filePath(self) -> None:
-        """
-        Twisted's paths are accepted, and bad names and places are refused.
-        """
+        """Twisted's paths are accepted, and bad names and places are refused."""
         path = selfSigned(FilePath(str(self.directory)), ["localhost"])
         self.assertEqual(len(fingerprintOfFile(path)), 64)
         other = self.directory / "other"
@@ -114,15 +98,11 @@ class SelfSignedTests(FileTestCase):
 
 
 class FingerprintTests(FileTestCase):
-    """
-    Tests for fingerprints.
-    """
+    """Tests for fingerprints."""
 
     def test_known(self) -> None:
-        """
-        The fingerprint of a file is that of its certificate, as OpenSSL would
-        print it.
-        """
+        """The fingerprint of a file is that of its certificate, as OpenSSL would print
+        it."""
         path = selfSigned(self.directory, ["localhost"])
         certificate = loadIdentity(path).certificate
         text = fingerprint(certificate)
@@ -140,9 +120,7 @@ class FingerprintTests(FileTestCase):
         st.booleans(),
     )
     def test_spellings(self, digest: bytes, prefix: str, form: str, up: bool) -> None:
-        """
-        All spellings of a fingerprint mean the same bytes.
-        """
+        """All spellings of a fingerprint mean the same bytes."""
         encoded = base64.b64encode(digest).decode("ascii")
         text = {
             "plain": digest.hex().upper() if up else digest.hex(),
@@ -155,9 +133,7 @@ class FingerprintTests(FileTestCase):
     @settings(deadline=None)
     @given(st.text() | st.text(alphabet="0123456789abcdef:=", max_size=120))
     def test_anything(self, text: str) -> None:
-        """
-        Any other text is refused with one line.
-        """
+        """Any other text is refused with one line."""
         try:
             digest = parseFingerprint(text)
         except TunnelError as error:
@@ -168,9 +144,7 @@ class FingerprintTests(FileTestCase):
             self.assertEqual(len(digest), 32)
 
     def test_wrong(self) -> None:
-        """
-        What looks almost like a fingerprint is refused.
-        """
+        """What looks almost like a fingerprint is refused."""
         for text in (
             "",
             "ab" * 31,
@@ -188,14 +162,10 @@ class FingerprintTests(FileTestCase):
 
 
 class ParseHostTests(SynchronousTestCase):
-    """
-    Tests for L{parseHost}.
-    """
+    """Tests for L{parseHost}."""
 
     def test_names(self) -> None:
-        """
-        Names become lower case and ASCII.
-        """
+        """Names become lower case and ASCII."""
         for text, host in (
             ("Example.COM.", "example.com"),
             ("localhost", "localhost"),
@@ -207,9 +177,7 @@ class ParseHostTests(SynchronousTestCase):
             self.assertEqual(parseHost(text), host)
 
     def test_addresses(self) -> None:
-        """
-        Addresses lose their brackets and zones.
-        """
+        """Addresses lose their brackets and zones."""
         for text, address in (
             ("192.0.2.1", "192.0.2.1"),
             ("[2001:DB8::1]", "2001:db8::1"),
@@ -218,18 +186,14 @@ class ParseHostTests(SynchronousTestCase):
             self.assertEqual(parseHost(text), ip_address(address))
 
     def test_wrong(self) -> None:
-        """
-        Anything else is neither.
-        """
+        """Anything else is neither."""
         for text in ("", ".", "a..b", "a b", "a/b", "a:1", "*", "a" * 64):
             self.assertIsNone(parseHost(text), text)
 
     @settings(deadline=None)
     @given(st.text())
     def test_anything(self, text: str) -> None:
-        """
-        What comes out is always fit for a certificate.
-        """
+        """What comes out is always fit for a certificate."""
         host = parseHost(text)
         if isinstance(host, str):
             self.assertRegex(host, r"^(\*\.)?[a-z0-9_.-]{1,253}$")

@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.tls.client_context} and L{tristunnel.tls.explanation}.
-"""
+"""Tests for L{tristunnel.tls.client_context} and L{tristunnel.tls.explanation}."""
 
 from __future__ import annotations
 
@@ -26,14 +24,9 @@ from tristunnel.tls.server_context import ReloadingCertificate
 
 
 class ClientTestCase(FileTestCase):
-    """
-    A test of clients.
-    """
+    """A test of clients."""
 
     def setUp(self) -> None:
-        """
-        Make an authority that clients may trust.
-        """
         super().setUp()
         self.authority = makeAuthority()
         self.trusted = self.authority.write(self.directory / "ca.pem")
@@ -116,21 +109,14 @@ class ClientTestCase(FileTestCase):
 
 
 class TrustTests(ClientTestCase):
-    """
-    Tests for clients that verify chain and name.
-    """
+    """Tests for clients that verify chain and name."""
 
     def test_interface(self) -> None:
-        """
-        It is what Twisted's TLS wants for a client.
-        """
+        """It is what Twisted's TLS wants for a client."""
         verifyObject(IOpenSSLClientConnectionCreator, ServerVerification("localhost"))
 
     def test_accepted(self) -> None:
-        """
-        A name, a wildcard's name and addresses of the certificate are
-        accepted.
-        """
+        """A name, a wildcard's name and addresses of the certificate are accepted."""
         server = self.server("a.example", "*.b.example", "192.0.2.1", "2001:db8::1")
         for name in (
             "a.example",
@@ -143,18 +129,14 @@ class TrustTests(ClientTestCase):
             self.accepts(server, ServerVerification(name, trustRoots=self.trusted))
 
     def test_international(self) -> None:
-        """
-        A name in any script is accepted.
-        """
+        """A name in any script is accepted."""
         server = self.server("xn--bcher-kva.example")
         self.accepts(
             server, ServerVerification("bücher.example", trustRoots=self.trusted)
         )
 
     def test_wrongName(self) -> None:
-        """
-        Other names and addresses are refused, and the certificate's are told.
-        """
+        """Other names and addresses are refused, and the certificate's are told."""
         server = self.server("a.example", "*.b.example", "192.0.2.1")
         for name in ("c.example", "x.y.b.example", "192.0.2.2", "::1"):
             refusal = self.refuses(
@@ -167,10 +149,8 @@ class TrustTests(ClientTestCase):
             self.assertEqual(refusal.kind, "name")
 
     def test_manyNames(self) -> None:
-        """
-        A certificate for very many names does not fill the log, and one
-        without any is refused as well.
-        """
+        """A certificate for very many names does not fill the log, and one without any
+        is refused as well."""
         server = self.server(*(f"n{number}.example" for number in range(50)))
         self.refuses(
             server,
@@ -184,10 +164,8 @@ class TrustTests(ClientTestCase):
         )
 
     def test_commonName(self) -> None:
-        """
-        A certificate whose only name is its common name is refused, for that
-        reason and not for another name.
-        """
+        """A certificate whose only name is its common name is refused, for that reason
+        and not for another name."""
         for name, kind in (("localhost", "DNS"), ("127.0.0.1", "IP"), ("::1", "IP")):
             explanation = self.refuses(
                 self.serverOf(self.authority, common=name),
@@ -198,10 +176,8 @@ class TrustTests(ClientTestCase):
             self.assertNotIn("not for", explanation)
 
     def test_unknownAuthority(self) -> None:
-        """
-        A certificate that a stranger signed is refused, with its fingerprint
-        and the ways out, whether the stranger's own is sent along or not.
-        """
+        """A certificate that a stranger signed is refused, with its fingerprint and the
+        ways out, whether the stranger's own is sent along or not."""
         stranger = makeAuthority("stranger")
         full = Authority(stranger.certificate, stranger.key, stranger.pem)
         for authority in (stranger, full, stranger.intermediate()):
@@ -221,10 +197,8 @@ class TrustTests(ClientTestCase):
                 self.assertEqual(refusal.kind, "issuer")
 
     def test_selfSigned(self) -> None:
-        """
-        A self-signed certificate is refused, unless it is trusted itself;
-        then its names count.
-        """
+        """A self-signed certificate is refused, unless it is trusted itself; then its
+        names count."""
         path = selfSigned(self.directory, ["localhost", "127.0.0.1"])
         server = ReloadingCertificate(path)
         self.refuses(server, ServerVerification("localhost"), "by itself", "--pin")
@@ -235,9 +209,7 @@ class TrustTests(ClientTestCase):
         )
 
     def test_intermediateTrusted(self) -> None:
-        """
-        Who trusts only an authority below the root gets just that.
-        """
+        """Who trusts only an authority below the root gets just that."""
         intermediate = self.authority.intermediate()
         path = intermediate.write(self.directory / "intermediate.pem")
         client = ServerVerification("a.example", trustRoots=path)
@@ -246,9 +218,7 @@ class TrustTests(ClientTestCase):
         self.refuses(self.server("a.example"), client, "intermediate.pem")
 
     def test_time(self) -> None:
-        """
-        Certificates are refused after and before their time.
-        """
+        """Certificates are refused after and before their time."""
         now = datetime.now(UTC)
         past, future = now - timedelta(days=2), now + timedelta(days=2)
         client = ServerVerification("a.example", trustRoots=self.trusted)
@@ -272,9 +242,7 @@ class TrustTests(ClientTestCase):
         self.assertEqual(refusal.kind, "not-yet-valid")
 
     def test_purpose(self) -> None:
-        """
-        A certificate for clients is no server's.
-        """
+        """A certificate for clients is no server's."""
         pem, key = self.authority.issue(["a.example"], client=True)
         server = ReloadingCertificate(self.write("server.pem", pem, key))
         refusal = self.refuses(
@@ -286,9 +254,7 @@ class TrustTests(ClientTestCase):
         self.assertEqual(refusal.kind, "other")
 
     def test_incomprehensible(self) -> None:
-        """
-        A fault while judging refuses the certificate.
-        """
+        """A fault while judging refuses the certificate."""
         server = self.server("a.example")
         client = ServerVerification("a.example", trustRoots=self.trusted)
 
@@ -300,9 +266,7 @@ class TrustTests(ClientTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_newAuthorities(self) -> None:
-        """
-        A new file of authorities counts for later connections.
-        """
+        """A new file of authorities counts for later connections."""
         clock = Clock()
         client = ServerVerification(
             "a.example", trustRoots=self.trusted, seconds=clock.seconds
@@ -316,15 +280,11 @@ class TrustTests(ClientTestCase):
 
 
 class PinTests(ClientTestCase):
-    """
-    Tests for clients that know the server's certificate.
-    """
+    """Tests for clients that know the server's certificate."""
 
     def test_match(self) -> None:
-        """
-        The pinned certificate is accepted whoever signed it, whatever its
-        name, its age and the other pins.
-        """
+        """The pinned certificate is accepted whoever signed it, whatever its name, its
+        age and the other pins."""
         past = datetime.now(UTC) - timedelta(days=2)
         for server in (
             self.server("b.example"),
@@ -337,10 +297,8 @@ class PinTests(ClientTestCase):
                 self.accepts(server, ServerVerification(name, pins=pins))
 
     def test_mismatch(self) -> None:
-        """
-        Any other certificate is refused, even one that is trusted and named
-        right, and all fingerprints are told in full.
-        """
+        """Any other certificate is refused, even one that is trusted and named right,
+        and all fingerprints are told in full."""
         server = self.server("a.example")
         one, two = b"\x01" * 32, b"\x02" * 32
         refusal = self.refuses(
@@ -354,9 +312,7 @@ class PinTests(ClientTestCase):
         self.assertEqual(refusal.kind, "pin")
 
     def test_onlyTheServersOwn(self) -> None:
-        """
-        The pin of an authority does not do for what it signed.
-        """
+        """The pin of an authority does not do for what it signed."""
         authority = Authority(
             self.authority.certificate, self.authority.key, self.authority.pem
         )
@@ -365,9 +321,7 @@ class PinTests(ClientTestCase):
         self.refuses(server, ServerVerification("a.example", pins=[pin]))
 
     def test_renewed(self) -> None:
-        """
-        A connection that is refused does not spoil the next one.
-        """
+        """A connection that is refused does not spoil the next one."""
         server = self.server("a.example")
         pins = [parseFingerprint(server.fingerprint)]
         client = ServerVerification("a.example", pins=pins)
@@ -376,14 +330,10 @@ class PinTests(ClientTestCase):
 
 
 class OptionTests(ClientTestCase):
-    """
-    Tests for the other options.
-    """
+    """Tests for the other options."""
 
     def test_insecure(self) -> None:
-        """
-        A client that verifies nothing accepts anything, and knows what it saw.
-        """
+        """A client that verifies nothing accepts anything, and knows what it saw."""
         past = datetime.now(UTC) - timedelta(days=2)
         for server in (
             self.server("b.example", notAfter=past),
@@ -392,9 +342,7 @@ class OptionTests(ClientTestCase):
             self.accepts(server, ServerVerification("a.example", insecure=True))
 
     def test_contradictions(self) -> None:
-        """
-        Options that contradict each other, and wrong values, are refused.
-        """
+        """Options that contradict each other, and wrong values, are refused."""
         with self.refused("insecure", "--pin"):
             ServerVerification("a.example", insecure=True, pins=[bytes(32)])
         with self.refused("insecure", "--ca"):
@@ -412,10 +360,8 @@ class OptionTests(ClientTestCase):
 
 
 class ExplainTLSFailureTests(ClientTestCase):
-    """
-    Tests for L{explainTLSFailure} when the server is the one who refuses, or
-    speaks no TLS.
-    """
+    """Tests for L{explainTLSFailure} when the server is the one who refuses, or speaks
+    no TLS."""
 
     def explain(
         self, server: ReloadingCertificate | None, client: ServerVerification
@@ -436,16 +382,12 @@ class ExplainTLSFailureTests(ClientTestCase):
         return explanation
 
     def test_noTLS(self) -> None:
-        """
-        A server that answers in clear text.
-        """
+        """A server that answers in clear text."""
         client = ServerVerification("a.example")
         self.assertIn("tcp:a.example:PORT", self.explain(None, client))
 
     def test_clientCertificate(self) -> None:
-        """
-        A server that wants a certificate and gets none, or a wrong one.
-        """
+        """A server that wants a certificate and gets none, or a wrong one."""
         path = selfSigned(self.directory, ["a.example"])
         server = ReloadingCertificate(path, clientCA=self.trusted)
         client = ServerVerification("a.example", trustRoots=path)
@@ -470,9 +412,7 @@ class ExplainTLSFailureTests(ClientTestCase):
         self.accepts(server, client)
 
     def test_reasons(self) -> None:
-        """
-        What OpenSSL says in its many ways has an explanation.
-        """
+        """What OpenSSL says in its many ways has an explanation."""
         client = ServerVerification("a.example")
         own = self.write("me.pem", *self.authority.issue(["me"], client=True))
         showing = ServerVerification("a.example", certificate=own)
@@ -495,10 +435,8 @@ class ExplainTLSFailureTests(ClientTestCase):
             self.assertIn(word, str(explanation), reason)
 
     def test_silent(self) -> None:
-        """
-        A server that hangs up before it showed a certificate perhaps speaks no
-        TLS; one that showed one before is not suspected.
-        """
+        """A server that hangs up before it showed a certificate perhaps speaks no TLS;
+        one that showed one before is not suspected."""
         client = ServerVerification("a.example", trustRoots=self.trusted)
         lost = Failure(ConnectionLost())
         self.assertIsNone(explainTLSFailure(lost, "a.example", client))
@@ -510,18 +448,14 @@ class ExplainTLSFailureTests(ClientTestCase):
         self.assertIsNone(explainTLSFailure(lost, "a.example", client))
 
     def test_rememberedRefusal(self) -> None:
-        """
-        The creator knows why it refused, when the failure does not.
-        """
+        """The creator knows why it refused, when the failure does not."""
         client = ServerVerification("a.example")
         Meeting(self.server("a.example"), client)
         failure = Failure(SSL.Error([("", "", "certificate verify failed")]))
         self.assertIn("--pin", str(explainTLSFailure(failure, "a.example", client)))
 
     def test_otherFailures(self) -> None:
-        """
-        Nothing is said about failures that are not of TLS.
-        """
+        """Nothing is said about failures that are not of TLS."""
         client = ServerVerification("a.example")
         for value in (
             ConnectionRefusedError(),
@@ -531,9 +465,7 @@ class ExplainTLSFailureTests(ClientTestCase):
             self.assertIsNone(explainTLSFailure(Failure(value), "a.example", client))
 
     def test_issuedName(self) -> None:
-        """
-        Control characters in a certificate's name do not reach the log.
-        """
+        """Control characters in a certificate's name do not reach the log."""
         pem, key = self.authority.issue(["a.example\n\x1b[31mb"])
         self.assertIn("\n", str(certificateOf(pem).subject.rfc4514_string()))
         server = ReloadingCertificate(self.write("server.pem", pem, key))

@@ -1,7 +1,5 @@
-"""
-Tests for L{tristunnel.tls.client_trust}: clients' certificates, and lists of
-those that were revoked.
-"""
+"""Tests for L{tristunnel.tls.client_trust}: clients' certificates, and lists of those
+that were revoked."""
 
 from __future__ import annotations
 
@@ -25,14 +23,9 @@ Maker = Callable[[Path, Path | None], IOpenSSLServerConnectionCreator]
 
 
 class RevocationTests(FileTestCase):
-    """
-    Both kinds of servers' certificates with C{--client-crl}.
-    """
+    """Both kinds of servers' certificates with C{--client-crl}."""
 
     def setUp(self) -> None:
-        """
-        Make two clients, of which one is revoked.
-        """
         super().setUp()
         self.clock = Clock()
         self.authority = makeAuthority("one")
@@ -45,16 +38,10 @@ class RevocationTests(FileTestCase):
         self.makers: list[Maker] = [self.single, self.fromDirectory]
 
     def single(self, ca: Path, crl: Path | None) -> ReloadingCertificate:
-        """
-        Serve one certificate.
-        """
         own = self.directory / "live" / "own.pem"
         return ReloadingCertificate(own, None, ca, crl, seconds=self.clock.seconds)
 
     def fromDirectory(self, ca: Path, crl: Path | None) -> CertificateDirectory:
-        """
-        Serve a directory.
-        """
         live = self.directory / "live"
         return CertificateDirectory(live, ca, crl, seconds=self.clock.seconds)
 
@@ -81,9 +68,7 @@ class RevocationTests(FileTestCase):
         return why.message
 
     def test_revoked(self) -> None:
-        """
-        Who is on the list is not let in, and everybody is told why.
-        """
+        """Who is on the list is not let in, and everybody is told why."""
         for make in self.makers:
             server = make(self.ca, self.crl)
             self.assertEqual(self.meet(server, self.good), "")
@@ -91,16 +76,12 @@ class RevocationTests(FileTestCase):
             self.assertIn("certificate", self.told or "")
 
     def test_without(self) -> None:
-        """
-        Without a list nobody is looked up.
-        """
+        """Without a list nobody is looked up."""
         for make in self.makers:
             self.assertEqual(self.meet(make(self.ca, None), self.bad), "")
 
     def test_reloaded(self) -> None:
-        """
-        A new list is in force a second later.
-        """
+        """A new list is in force a second later."""
         for make in self.makers:
             replace(self.crl, self.authority.revoke())
             server = make(self.ca, self.crl)
@@ -110,9 +91,7 @@ class RevocationTests(FileTestCase):
             self.assertIn("was revoked", self.meet(server, self.good))
 
     def test_damaged(self) -> None:
-        """
-        A list that cannot be read leaves the one before in force.
-        """
+        """A list that cannot be read leaves the one before in force."""
         for make in self.makers:
             replace(self.crl, self.authority.revoke(self.bad[0]))
             server = make(self.ca, self.crl)
@@ -124,9 +103,7 @@ class RevocationTests(FileTestCase):
             self.assertIn("damaged list", lines[0])
 
     def test_closed(self) -> None:
-        """
-        A list that is out of date, another issuer's or a forgery lets nobody in.
-        """
+        """A list that is out of date, another issuer's or a forgery lets nobody in."""
         past = datetime.now(UTC) - timedelta(hours=2)
         forger = makeAuthority("one")
         for pem, why in (
@@ -139,26 +116,20 @@ class RevocationTests(FileTestCase):
             self.assertIn(why, self.meet(server, self.good))
 
     def test_stranger(self) -> None:
-        """
-        Whose certificate is of no authority is not let in, list or no list.
-        """
+        """Whose certificate is of no authority is not let in, list or no list."""
         pems = self.other.issue(["stranger"], client=True)
         for crl in (None, self.crl):
             self.assertIn("--client-c", self.meet(self.single(self.ca, crl), pems))
 
     def test_outOfDate(self) -> None:
-        """
-        Of a list that is out of date the operator is told.
-        """
+        """Of a list that is out of date the operator is told."""
         past = datetime.now(UTC) - timedelta(hours=2)
         with self.problems() as lines:
             loadRevocations(self.write("old.pem", self.authority.revoke(until=past)))
         self.assertIn("out of date", lines[0])
 
     def test_files(self) -> None:
-        """
-        Lists may be several in a file or a directory; none is an error.
-        """
+        """Lists may be several in a file or a directory; none is an error."""
         one, two = self.authority.revoke(), self.other.revoke()
         self.assertEqual(len(loadRevocations(self.write("both.pem", one, two))), 2)
         self.write("lists/a.crl", one)

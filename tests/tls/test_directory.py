@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.tls.directory}.
-"""
+"""Tests for L{tristunnel.tls.directory}."""
 
 from __future__ import annotations
 
@@ -25,14 +23,9 @@ from tristunnel.tls.directory import CertificateDirectory
 
 
 class CertificateDirectoryTests(FileTestCase):
-    """
-    Tests for L{CertificateDirectory}.
-    """
+    """Tests for L{CertificateDirectory}."""
 
     def setUp(self) -> None:
-        """
-        Make an authority and a directory for certificates.
-        """
         super().setUp()
         self.authority = makeAuthority()
         self.clock = Clock()
@@ -98,17 +91,13 @@ class CertificateDirectoryTests(FileTestCase):
         return Meeting(server, ServerVerification(name, insecure=True)).seen
 
     def test_interface(self) -> None:
-        """
-        It is what Twisted's TLS wants for a server.
-        """
+        """It is what Twisted's TLS wants for a server."""
         self.issue("a.pem", "a.example")
         verifyObject(IOpenSSLServerConnectionCreator, self.serve())
 
     def test_byName(self) -> None:
-        """
-        Clients get the certificate for the name that they ask for, also by a
-        wildcard, which covers one label; all others get the default.
-        """
+        """Clients get the certificate for the name that they ask for, also by a
+        wildcard, which covers one label; all others get the default."""
         a = self.issue("a.pem", "a.example", "www.a.example")
         b = self.issue("b.pem", "b.example", "*.b.example")
         server = self.serve()
@@ -128,10 +117,8 @@ class CertificateDirectoryTests(FileTestCase):
         )
 
     def test_verified(self) -> None:
-        """
-        With certbot's layout the chain is sent, so that clients that trust
-        only the root accept each name.
-        """
+        """With certbot's layout the chain is sent, so that clients that trust only the
+        root accept each name."""
         self.certbot("a.example", "a.example")
         self.certbot("b.example", "b.example")
         server = self.serve()
@@ -142,9 +129,7 @@ class CertificateDirectoryTests(FileTestCase):
             self.assertEqual(meeting.chainLength, 2)
 
     def test_separateFiles(self) -> None:
-        """
-        Key, certificate and chain may be in files of any name.
-        """
+        """Key, certificate and chain may be in files of any name."""
         intermediate = self.authority.intermediate()
         full, key = intermediate.issue(["a.example"])
         self.write("live/tls.key", key)
@@ -156,10 +141,7 @@ class CertificateDirectoryTests(FileTestCase):
         self.assertEqual(meeting.chainLength, 2)
 
     def test_renewedAuthority(self) -> None:
-        """
-        Of two authorities with the same name, the one that really signed is
-        sent.
-        """
+        """Of two authorities with the same name, the one that really signed is sent."""
         for file in ("a.pem", "z.pem"):
             self.write(f"live/{file}", self.authority.intermediate().chain)
         intermediate = self.authority.intermediate()
@@ -170,18 +152,14 @@ class CertificateDirectoryTests(FileTestCase):
         self.assertEqual(Meeting(self.serve(), client).client.received, b"welcome")
 
     def test_default(self) -> None:
-        """
-        The certificate in a file called C{default} is the default.
-        """
+        """The certificate in a file called C{default} is the default."""
         self.issue("a.pem", "a.example")
         default = self.issue("default.pem", "z.example")
         self.assertEqual(self.shown(self.serve(), "unknown.example"), default)
 
     def test_newest(self) -> None:
-        """
-        Of several certificates for a name, the one that is valid and was
-        issued last is shown.
-        """
+        """Of several certificates for a name, the one that is valid and was issued last
+        is shown."""
         now = datetime.now(UTC)
         certificates = []
         for number, (since, until) in enumerate(((-9, 9), (-5, 1), (-3, -1))):
@@ -199,9 +177,7 @@ class CertificateDirectoryTests(FileTestCase):
         self.assertIn("2.pem expired on", lines[0])
 
     def test_superset(self) -> None:
-        """
-        What Twisted's own endpoint finds in a directory is found here, too.
-        """
+        """What Twisted's own endpoint finds in a directory is found here, too."""
         self.certbot("a.example", "a.example")
         self.issue("b.pem", "b.example", "*.c.example")
         self.issue("deep/er/d.pem", "d.example")
@@ -209,9 +185,7 @@ class CertificateDirectoryTests(FileTestCase):
         self.assertEqual(set(self.serve().names), set(theirs.inferDomainMapping()))
 
     def test_renewal(self) -> None:
-        """
-        A renewed certificate of a known name is shown a second later.
-        """
+        """A renewed certificate of a known name is shown a second later."""
         old = self.certbot("a.example", "a.example")
         server = self.serve()
         self.assertEqual(self.shown(server, "a.example"), old)
@@ -223,10 +197,8 @@ class CertificateDirectoryTests(FileTestCase):
         self.assertEqual(lines, [])
 
     def test_renewedByExpired(self) -> None:
-        """
-        A good certificate is not given up for an expired one; the log says so
-        once.
-        """
+        """A good certificate is not given up for an expired one; the log says so
+        once."""
         old = self.issue("a.pem", "a.example")
         server = self.serve()
         past = datetime.now(UTC) - timedelta(days=1)
@@ -243,9 +215,7 @@ class CertificateDirectoryTests(FileTestCase):
         self.assertEqual(self.shown(server, "a.example"), new)
 
     def test_newAndOldNames(self) -> None:
-        """
-        Names come and go with their files.
-        """
+        """Names come and go with their files."""
         a = self.issue("a.pem", "a.example")
         server = self.serve()
         b = self.issue("sub/b.pem", "b.example")
@@ -257,9 +227,7 @@ class CertificateDirectoryTests(FileTestCase):
         self.assertEqual(server.names, ("a.example",))
 
     def test_droppedName(self) -> None:
-        """
-        A name that the renewed certificate does not have is dropped.
-        """
+        """A name that the renewed certificate does not have is dropped."""
         self.issue("a.pem", "a.example", "old.example")
         server = self.serve()
         self.issue("a.pem", "a.example")
@@ -268,10 +236,8 @@ class CertificateDirectoryTests(FileTestCase):
         self.assertEqual(server.names, ("a.example",))
 
     def test_brokenRenewal(self) -> None:
-        """
-        A broken file leaves its old certificate in force, is logged once, and
-        disturbs no other.
-        """
+        """A broken file leaves its old certificate in force, is logged once, and
+        disturbs no other."""
         a = self.issue("a.pem", "a.example")
         b = self.issue("b.pem", "b.example")
         server = self.serve()
@@ -293,9 +259,7 @@ class CertificateDirectoryTests(FileTestCase):
         self.assertEqual(self.shown(server, "a.example"), new)
 
     def test_halfRenewal(self) -> None:
-        """
-        Between the new certificate and its new key the old pair stays.
-        """
+        """Between the new certificate and its new key the old pair stays."""
         old, oldKey = self.authority.issue(["a.example"])
         new, newKey = self.authority.issue(["a.example"])
         self.write("live/fullchain.pem", old)
@@ -313,10 +277,8 @@ class CertificateDirectoryTests(FileTestCase):
         self.assertEqual(lines, [])
 
     def test_vanished(self) -> None:
-        """
-        A directory that is gone leaves its certificates in force, is logged
-        once, and may come back.
-        """
+        """A directory that is gone leaves its certificates in force, is logged once,
+        and may come back."""
         old = self.issue("a.pem", "a.example")
         server = self.serve()
         shutil.rmtree(self.live)
@@ -330,10 +292,8 @@ class CertificateDirectoryTests(FileTestCase):
         self.assertEqual(self.shown(server, "a.example"), new)
 
     def test_nothing(self) -> None:
-        """
-        A directory without a certificate and its key is an error, which names
-        a file that is to blame.
-        """
+        """A directory without a certificate and its key is an error, which names a file
+        that is to blame."""
         with self.refused(str(self.live), "No such file"):
             self.serve()
         self.live.mkdir()
@@ -344,9 +304,7 @@ class CertificateDirectoryTests(FileTestCase):
             self.serve()
 
     def test_brokenAtStart(self) -> None:
-        """
-        A broken file beside a good one is logged.
-        """
+        """A broken file beside a good one is logged."""
         a = self.issue("a.pem", "a.example")
         self.write(
             "live/b.pem", b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"
@@ -358,9 +316,7 @@ class CertificateDirectoryTests(FileTestCase):
         self.assertEqual(self.shown(server, "b.example"), a)
 
     def test_circularLinks(self) -> None:
-        """
-        Links that lead back do no harm.
-        """
+        """Links that lead back do no harm."""
         a = self.issue("a.pem", "a.example")
         (self.live / "again").symlink_to(self.live)
         (self.live / "dangling.pem").symlink_to(self.live / "none")
@@ -370,10 +326,8 @@ class CertificateDirectoryTests(FileTestCase):
         self.assertEqual(self.shown(server, "a.example"), a)
 
     def test_clientCertificates(self) -> None:
-        """
-        Clients may be required to show a certificate, whatever name they ask
-        for, and the authorities are followed.
-        """
+        """Clients may be required to show a certificate, whatever name they ask for,
+        and the authorities are followed."""
         self.issue("a.pem", "a.example")
         self.issue("b.pem", "b.example")
         authority = makeAuthority("clients")
@@ -399,9 +353,7 @@ class CertificateDirectoryTests(FileTestCase):
     @settings(deadline=None, max_examples=50)
     @given(st.text())
     def test_anyName(self, name: str) -> None:
-        """
-        Whatever a client asks for, there is a certificate.
-        """
+        """Whatever a client asks for, there is a certificate."""
         if not self.live.exists():
             self.issue("a.pem", "a.example", "*.a.example")
             self.server = self.serve()

@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.tls.endpoint}, over real sockets.
-"""
+"""Tests for L{tristunnel.tls.endpoint}, over real sockets."""
 
 from __future__ import annotations
 
@@ -39,10 +37,6 @@ _TIMEOUT = 10
 
 
 class Telling(Protocol):
-    """
-    A server that tells each client what it said, and who it is.
-    """
-
     def dataReceived(self, data: bytes) -> None:
         """
         Answer and hang up.
@@ -69,9 +63,6 @@ class Asking(Protocol):
         self.received = b""
 
     def connectionMade(self) -> None:
-        """
-        Speak.
-        """
         assert self.transport is not None
         self.transport.write(b"hello")
 
@@ -96,9 +87,7 @@ class Asking(Protocol):
 
 
 class _Announced(ProtocolWrapper):
-    """
-    Sends a PROXY header in front of everything, as a balancer does.
-    """
+    """Sends a PROXY header in front of everything, as a balancer does."""
 
     def makeConnection(self, transport: object) -> None:
         """
@@ -112,10 +101,6 @@ class _Announced(ProtocolWrapper):
 
 @implementer(IStreamClientEndpoint)
 class _Balancer:
-    """
-    A client endpoint that connects like a balancer.
-    """
-
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
         self._endpoint = endpoint
 
@@ -132,16 +117,11 @@ class _Balancer:
 
 
 class TLSOverEndpointTests(TestCase):
-    """
-    Tests for L{tlsOverEndpoint}.
-    """
+    """Tests for L{tlsOverEndpoint}."""
 
     timeout = _TIMEOUT
 
     def setUp(self) -> None:
-        """
-        Make a certificate, and a client that knows it.
-        """
         from twisted.internet import reactor
 
         self.reactor = reactor
@@ -187,24 +167,16 @@ class TLSOverEndpointTests(TestCase):
         return TCP4ClientEndpoint(self.reactor, "127.0.0.1", port)
 
     def listening(self) -> IStreamServerEndpoint:
-        """
-        Listen on TCP.
-
-        @return: The endpoint.
-        """
+        """Listen on TCP. @return: The endpoint."""
         return TCP4ServerEndpoint(self.reactor, 0, interface="127.0.0.1")
 
     async def test_tcp(self) -> None:
-        """
-        TLS works over TCP.
-        """
+        """TLS works over TCP."""
         said = await self.ask(tlsOverEndpoint(self.server, self.listening()), self.tcp)
         self.assertEqual(said, b"127.0.0.1 says hello")
 
     async def test_unix(self) -> None:
-        """
-        TLS works over UNIX sockets.
-        """
+        """TLS works over UNIX sockets."""
         path = str(self.directory / "s")
         said = await self.ask(
             tlsOverEndpoint(self.server, UNIXServerEndpoint(self.reactor, path)),
@@ -213,9 +185,7 @@ class TLSOverEndpointTests(TestCase):
         self.assertEqual(said, b"nobody says hello")
 
     async def test_proxy(self) -> None:
-        """
-        A PROXY header in front of TLS gives the client's address.
-        """
+        """A PROXY header in front of TLS gives the client's address."""
         said = await self.ask(
             tlsOverEndpoint(self.server, proxyEndpoint(self.listening())),
             lambda port: _Balancer(self.tcp(port)),
@@ -239,9 +209,7 @@ class TLSOverEndpointTests(TestCase):
         self.fail(f"connected: {said!r}")
 
     async def test_explained(self) -> None:
-        """
-        Over real sockets failures have their explanations, too.
-        """
+        """Over real sockets failures have their explanations, too."""
         listening = tlsOverEndpoint(self.server, self.listening())
         wrong = ServerVerification("localhost", pins=[bytes(32)])
         text = await self.explained(listening, wrong)
@@ -251,16 +219,12 @@ class TLSOverEndpointTests(TestCase):
         self.assertIn(f"--pin {self.server.fingerprint}", text)
 
     async def test_noTLS(self) -> None:
-        """
-        A server that speaks no TLS is recognized.
-        """
+        """A server that speaks no TLS is recognized."""
         text = await self.explained(self.listening(), self.client)
         self.assertIn("tcp:localhost:PORT", text)
 
     async def test_clientCertificate(self) -> None:
-        """
-        A server that requires a certificate of the client says so.
-        """
+        """A server that requires a certificate of the client says so."""
         own = self.directory / "server.pem"
         server = ReloadingCertificate(own, clientCA=own)
         text = await self.explained(

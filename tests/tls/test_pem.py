@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.tls.pem}.
-"""
+"""Tests for L{tristunnel.tls.pem}."""
 
 from __future__ import annotations
 
@@ -35,23 +33,15 @@ from tristunnel.tls.pem import (
 
 
 class LoadIdentityTests(FileTestCase):
-    """
-    Tests for L{loadIdentity}: each error names the file, the cause and the
-    cure.
-    """
+    """Tests for L{loadIdentity}: each error names the file, the cause and the cure."""
 
     def setUp(self) -> None:
-        """
-        Make a certificate.
-        """
         super().setUp()
         self.authority = makeAuthority()
         self.certificate, self.key = self.authority.issue(["example.com"])
 
     def test_oneFile(self) -> None:
-        """
-        Key and certificate may be in one file, in any order.
-        """
+        """Key and certificate may be in one file, in any order."""
         for parts in ((self.certificate, self.key), (self.key, self.certificate)):
             path = self.write("both.pem", b"some words\n", *parts)
             identity = loadIdentity(path)
@@ -59,24 +49,18 @@ class LoadIdentityTests(FileTestCase):
             self.assertEqual(identity.chain, ())
 
     def test_chain(self) -> None:
-        """
-        What follows the certificate is its chain.
-        """
+        """What follows the certificate is its chain."""
         path = self.write("full.pem", self.certificate, self.authority.pem)
         identity = loadIdentity(path, self.write("key.pem", self.key))
         self.assertEqual(identity.chain, (self.authority.certificate,))
 
     def test_missing(self) -> None:
-        """
-        A file that is not there.
-        """
+        """A file that is not there."""
         with self.refused("none.pem", "does not exist"):
             loadIdentity(self.directory / "none.pem")
 
     def test_permission(self) -> None:
-        """
-        A file that may not be read; pretended, because root may read all.
-        """
+        """A file that may not be read; pretended, because root may read all."""
         path = self.write("both.pem", self.certificate, self.key)
 
         def stat(path: str) -> None:
@@ -87,9 +71,7 @@ class LoadIdentityTests(FileTestCase):
             loadIdentity(path)
 
     def test_noFile(self) -> None:
-        """
-        Directories and pipes are no files, and do not block.
-        """
+        """Directories and pipes are no files, and do not block."""
         with self.refused("is not a file"):
             loadIdentity(self.directory)
         os.mkfifo(self.directory / "pipe")
@@ -99,18 +81,14 @@ class LoadIdentityTests(FileTestCase):
             loadIdentity("a\0b")
 
     def test_tooLarge(self) -> None:
-        """
-        A file without bounds is not read.
-        """
+        """A file without bounds is not read."""
         path = self.write("large.pem")
         os.truncate(path, MAXIMUM_FILE_SIZE + 1)
         with self.refused("large.pem", "too large"):
             loadIdentity(path)
 
     def test_notPEM(self) -> None:
-        """
-        Files that hold something else.
-        """
+        """Files that hold something else."""
         der = certificateOf(self.certificate).public_bytes(Encoding.DER)
         for data, word in (
             (b"", "is empty"),
@@ -124,9 +102,7 @@ class LoadIdentityTests(FileTestCase):
             loadIdentity(self.write("odd.pem", self.certificate))
 
     def test_damaged(self) -> None:
-        """
-        Files that were cut or altered.
-        """
+        """Files that were cut or altered."""
         for name, data in (("certificate", self.certificate), ("key", self.key)):
             lines = data.splitlines(keepends=True)
             del lines[2]
@@ -135,26 +111,20 @@ class LoadIdentityTests(FileTestCase):
                 loadIdentity(self.write("odd.pem", *lines, other))
 
     def test_mismatch(self) -> None:
-        """
-        A key that belongs to another certificate.
-        """
+        """A key that belongs to another certificate."""
         _, other = self.authority.issue(["example.com"])
         certificate = self.write("cert.pem", self.certificate)
         with self.refused("key.pem", "does not match", "cert.pem"):
             loadIdentity(certificate, self.write("key.pem", other))
 
     def test_order(self) -> None:
-        """
-        A chain that comes before the certificate.
-        """
+        """A chain that comes before the certificate."""
         certificate = self.write("cert.pem", self.authority.pem, self.certificate)
         with self.refused("cert.pem", "wrong order", "first"):
             loadIdentity(certificate, self.write("key.pem", self.key))
 
     def test_encrypted(self) -> None:
-        """
-        A key with a passphrase.
-        """
+        """A key with a passphrase."""
         key = load_pem_private_key(self.key, None)
         for form in (PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL):
             encrypted = key.private_bytes(
@@ -165,9 +135,7 @@ class LoadIdentityTests(FileTestCase):
                 loadPrivateKey(path)
 
     def test_wrongKind(self) -> None:
-        """
-        A key that is not for signing.
-        """
+        """A key that is not for signing."""
         key = X25519PrivateKey.generate().private_bytes(
             Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
         )
@@ -176,14 +144,10 @@ class LoadIdentityTests(FileTestCase):
 
 
 class LoadAuthoritiesTests(FileTestCase):
-    """
-    Tests for L{loadAuthorities}.
-    """
+    """Tests for L{loadAuthorities}."""
 
     def test_fileAndDirectory(self) -> None:
-        """
-        A file may have several certificates, a directory several files.
-        """
+        """A file may have several certificates, a directory several files."""
         one, two = makeAuthority("one"), makeAuthority("two")
         bundle = self.write("bundle.txt", one.pem, two.pem)
         both = (one.certificate, two.certificate)
@@ -195,22 +159,16 @@ class LoadAuthoritiesTests(FileTestCase):
         self.assertEqual(loadAuthorities(str(self.directory)), both)
 
     def test_empty(self) -> None:
-        """
-        A directory without certificates is an error.
-        """
+        """A directory without certificates is an error."""
         with self.refused(str(self.directory), "no certificates"):
             loadAuthorities(self.directory)
 
 
 class CertificateTests(SynchronousTestCase):
-    """
-    Tests for what is said about certificates.
-    """
+    """Tests for what is said about certificates."""
 
     def test_names(self) -> None:
-        """
-        Names are in lower case; without any, the common name counts.
-        """
+        """Names are in lower case; without any, the common name counts."""
         authority = makeAuthority("Some Authority")
         pem, _ = authority.issue(["Example.com", "192.0.2.1"])
         self.assertEqual(
@@ -219,9 +177,7 @@ class CertificateTests(SynchronousTestCase):
         self.assertEqual(certificateNames(authority.certificate), ("some authority",))
 
     def test_expired(self) -> None:
-        """
-        A certificate is expired once its time is over.
-        """
+        """A certificate is expired once its time is over."""
         authority = makeAuthority()
         past = datetime.now(UTC) - timedelta(days=1)
         self.assertTrue(isExpired(certificateOf(authority.issue(["a"], past)[0])))
@@ -234,9 +190,7 @@ class CertificateTests(SynchronousTestCase):
         st.binary(),
     )
     def test_anything(self, label: str, body: bytes, around: bytes) -> None:
-        """
-        Whatever is in a file, it has certificates and keys or is refused.
-        """
+        """Whatever is in a file, it has certificates and keys or is refused."""
         name = label.encode("ascii")
         data = b"%b-----BEGIN %b-----\n%b\n-----END %b-----\n" % (
             around,

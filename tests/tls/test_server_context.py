@@ -1,7 +1,5 @@
-"""
-Tests for L{tristunnel.tls.server_context}, L{tristunnel.tls.watch} and
-L{tristunnel.tls.contexts}.
-"""
+"""Tests for L{tristunnel.tls.server_context}, L{tristunnel.tls.watch} and
+L{tristunnel.tls.contexts}."""
 
 from __future__ import annotations
 
@@ -29,14 +27,9 @@ from tristunnel.tls.server_context import ReloadingCertificate
 
 
 class ReloadingCertificateTests(FileTestCase):
-    """
-    Tests for L{ReloadingCertificate}.
-    """
+    """Tests for L{ReloadingCertificate}."""
 
     def setUp(self) -> None:
-        """
-        Make two certificates, of which the first is in place.
-        """
         super().setUp()
         self.authority = makeAuthority()
         self.clock = Clock()
@@ -46,11 +39,7 @@ class ReloadingCertificateTests(FileTestCase):
         self.key = self.write("key.pem", self.oldKey)
 
     def serve(self) -> ReloadingCertificate:
-        """
-        Serve the files.
-
-        @return: The server's TLS.
-        """
+        """Serve the files. @return: The server's TLS."""
         return ReloadingCertificate(
             self.certificate, self.key, seconds=self.clock.seconds
         )
@@ -72,23 +61,17 @@ class ReloadingCertificateTests(FileTestCase):
         return names[meeting.seen]
 
     def test_interface(self) -> None:
-        """
-        It is what Twisted's TLS wants for a server.
-        """
+        """It is what Twisted's TLS wants for a server."""
         verifyObject(IOpenSSLServerConnectionCreator, self.serve())
 
     def test_fingerprint(self) -> None:
-        """
-        It knows what clients have to pin.
-        """
+        """It knows what clients have to pin."""
         server = self.serve()
         self.assertEqual(server.certificate, certificateOf(self.old))
         self.assertEqual(server.fingerprint, fingerprint(certificateOf(self.old)))
 
     def test_renewal(self) -> None:
-        """
-        New files are used from the next connection on, a second later.
-        """
+        """New files are used from the next connection on, a second later."""
         server = self.serve()
         self.assertEqual(self.shown(server), b"old")
         replace(self.certificate, self.new)
@@ -98,9 +81,7 @@ class ReloadingCertificateTests(FileTestCase):
         self.assertEqual(self.shown(server), b"new")
 
     def test_renewalBehindLinks(self) -> None:
-        """
-        Links that are pointed elsewhere count as changes.
-        """
+        """Links that are pointed elsewhere count as changes."""
         archive = self.write("archive1.pem", self.old)
         self.certificate.unlink()
         self.certificate.symlink_to(archive)
@@ -113,9 +94,7 @@ class ReloadingCertificateTests(FileTestCase):
         self.assertEqual(self.shown(server), b"new")
 
     def test_oneLookPerSecond(self) -> None:
-        """
-        The disk is not asked again within a second, however many connect.
-        """
+        """The disk is not asked again within a second, however many connect."""
         server = self.serve()
         looks: list[str] = []
         stat = os.stat
@@ -134,10 +113,8 @@ class ReloadingCertificateTests(FileTestCase):
         self.assertEqual(looks, [str(self.certificate), str(self.key)])
 
     def test_brokenRenewal(self) -> None:
-        """
-        A broken file leaves the old certificate in force and is logged once;
-        the next good one is used.
-        """
+        """A broken file leaves the old certificate in force and is logged once; the
+        next good one is used."""
         server = self.serve()
         replace(self.certificate, b"broken")
         with self.problems() as lines:
@@ -160,9 +137,7 @@ class ReloadingCertificateTests(FileTestCase):
         self.assertEqual(lines, [])
 
     def test_vanished(self) -> None:
-        """
-        Files that are gone leave the old certificate in force.
-        """
+        """Files that are gone leave the old certificate in force."""
         server = self.serve()
         self.key.unlink()
         self.clock.advance(1)
@@ -172,10 +147,8 @@ class ReloadingCertificateTests(FileTestCase):
         self.assertIn("does not exist", lines[0])
 
     def test_permissions(self) -> None:
-        """
-        A change of permissions is a change, so that a file that became
-        readable is read.
-        """
+        """A change of permissions is a change, so that a file that became readable is
+        read."""
         server = self.serve()
         before = server._loaded.get()
         self.key.chmod(0o640)
@@ -183,9 +156,7 @@ class ReloadingCertificateTests(FileTestCase):
         self.assertIsNot(server._loaded.get(), before)
 
     def test_chain(self) -> None:
-        """
-        The certificates after the first are sent along.
-        """
+        """The certificates after the first are sent along."""
         pem, key = self.authority.intermediate().issue(["example.com"])
         replace(self.certificate, pem)
         replace(self.key, key)
@@ -196,9 +167,7 @@ class ReloadingCertificateTests(FileTestCase):
         self.assertEqual(meeting.chainLength, 2)
 
     def test_wrongFiles(self) -> None:
-        """
-        What cannot be used at the start is an error.
-        """
+        """What cannot be used at the start is an error."""
         with self.refused("key.pem", "does not match"):
             replace(self.key, self.newKey)
             self.serve()
@@ -206,10 +175,8 @@ class ReloadingCertificateTests(FileTestCase):
             ReloadingCertificate(self.certificate)
 
     def test_expired(self) -> None:
-        """
-        An expired certificate is served, because pins go on working, with a
-        warning.
-        """
+        """An expired certificate is served, because pins go on working, with a
+        warning."""
         past = datetime.now(UTC) - timedelta(days=1)
         self.old, key = self.authority.issue(["example.com"], past)
         replace(self.certificate, self.old)
@@ -221,10 +188,8 @@ class ReloadingCertificateTests(FileTestCase):
         self.assertEqual(self.shown(server), b"old")
 
     def test_renewedByExpired(self) -> None:
-        """
-        A good certificate is not given up for an expired one; the log says so
-        once.
-        """
+        """A good certificate is not given up for an expired one; the log says so
+        once."""
         server = self.serve()
         past = datetime.now(UTC) - timedelta(days=1)
         wrong, key = self.authority.issue(["example.com"], past)
@@ -242,9 +207,7 @@ class ReloadingCertificateTests(FileTestCase):
         self.assertEqual(self.shown(server), b"new")
 
     def test_weakKey(self) -> None:
-        """
-        A key that OpenSSL finds too weak is an error that says so.
-        """
+        """A key that OpenSSL finds too weak is an error that says so."""
         key = generate_private_key(65537, 1024)
         subject = self.authority.certificate.subject
         now = datetime.now(UTC)
@@ -260,14 +223,9 @@ class ReloadingCertificateTests(FileTestCase):
 
 
 class ClientCertificateTests(FileTestCase):
-    """
-    Tests for servers that want certificates of their clients.
-    """
+    """Tests for servers that want certificates of their clients."""
 
     def setUp(self) -> None:
-        """
-        Make a server and two authorities for clients.
-        """
         super().setUp()
         self.clock = Clock()
         self.authority = makeAuthority("one")
@@ -293,18 +251,14 @@ class ClientCertificateTests(FileTestCase):
         )
 
     def test_accepted(self) -> None:
-        """
-        A certificate of the authority lets the client in.
-        """
+        """A certificate of the authority lets the client in."""
         meeting = self.meet(*self.authority.issue(["me"], client=True))
         self.assertEqual(meeting.server.received, b"credentials")
         self.assertEqual(meeting.client.received, b"welcome")
 
     def test_refused(self) -> None:
-        """
-        No certificate, a stranger's, an expired one and one for servers do
-        not let it in.
-        """
+        """No certificate, a stranger's, an expired one and one for servers do not let
+        it in."""
         past = datetime.now(UTC) - timedelta(days=1)
         for pems in (
             (),
@@ -318,9 +272,7 @@ class ClientCertificateTests(FileTestCase):
             self.assertIsNotNone(meeting.server.lost)
 
     def test_newAuthority(self) -> None:
-        """
-        The authorities are looked at again, too.
-        """
+        """The authorities are looked at again, too."""
         pems = self.other.issue(["me"], client=True)
         self.assertEqual(self.meet(*pems).client.received, b"")
         self.other.write(self.clientCA)
@@ -328,9 +280,7 @@ class ClientCertificateTests(FileTestCase):
         self.assertEqual(self.meet(*pems).client.received, b"welcome")
 
     def test_directory(self) -> None:
-        """
-        The authorities may be a directory, whose files are watched.
-        """
+        """The authorities may be a directory, whose files are watched."""
         path = self.write("clients/a.pem", self.authority.pem)
         self.server = ReloadingCertificate(
             self.directory / "server.pem",
@@ -344,9 +294,7 @@ class ClientCertificateTests(FileTestCase):
         self.assertEqual(self.meet(*pems).client.received, b"welcome")
 
     def test_wrongFile(self) -> None:
-        """
-        A file without authorities is an error, not an open door.
-        """
+        """A file without authorities is an error, not an open door."""
         with self.refused("empty.pem", "is empty"):
             ReloadingCertificate(
                 self.directory / "server.pem", clientCA=self.write("empty.pem")
@@ -354,14 +302,9 @@ class ClientCertificateTests(FileTestCase):
 
 
 class PolicyTests(FileTestCase):
-    """
-    Tests for what both ends agree upon.
-    """
+    """Tests for what both ends agree upon."""
 
     def setUp(self) -> None:
-        """
-        Make a server.
-        """
         super().setUp()
         self.server = ReloadingCertificate(selfSigned(self.directory, ["localhost"]))
 
@@ -394,9 +337,7 @@ class PolicyTests(FileTestCase):
         return f"{client.get_protocol_version_name()} {client.get_cipher_name()}"
 
     def test_versions(self) -> None:
-        """
-        TLS 1.3 and 1.2 are spoken, older versions are not.
-        """
+        """TLS 1.3 and 1.2 are spoken, older versions are not."""
         self.assertIn("TLSv1.3 ", self.agree(SSL.TLS1_3_VERSION))
         self.assertRegex(
             self.agree(SSL.TLS1_2_VERSION), "^TLSv1.2 ECDHE-ECDSA-.*(GCM|POLY1305)"
@@ -405,24 +346,18 @@ class PolicyTests(FileTestCase):
             self.agree(SSL.TLS1_1_VERSION)
 
     def test_ciphers(self) -> None:
-        """
-        Suites without a certificate or without authenticated encryption are
-        refused.
-        """
+        """Suites without a certificate or without authenticated encryption are
+        refused."""
         for ciphers in (b"aNULL:@SECLEVEL=0", b"ECDHE-ECDSA-AES128-SHA"):
             with self.assertRaises(SSL.Error):
                 self.agree(SSL.TLS1_2_VERSION, ciphers)
 
 
 class OpenSSLReasonsTests(SynchronousTestCase):
-    """
-    Tests for L{opensslReasons}.
-    """
+    """Tests for L{opensslReasons}."""
 
     def test_reasons(self) -> None:
-        """
-        Errors of all shapes give text.
-        """
+        """Errors of all shapes give text."""
         self.assertEqual(opensslReasons(SSL.Error()), "")
         self.assertEqual(opensslReasons(SSL.Error([])), "")
         self.assertEqual(opensslReasons(SSL.SysCallError(-1, "Unexpected EOF")), "")
