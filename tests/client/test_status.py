@@ -10,7 +10,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tristunnel.client.status import SAMPLES, ProcessStatus, StatusTicks
+from tristunnel.client.status import SAMPLES, ProcessStatus, statusTicks
 from tristunnel.errors import TunnelError
 from tristunnel.model.visit import Visit
 
@@ -151,7 +151,7 @@ class StatusTests(SynchronousTestCase):
     def test_rates(self) -> None:
         """Rates are measured from second to second, and so many of them are kept."""
         self.online()
-        ticks = StatusTicks(self.clock, self.whole)
+        ticks = statusTicks(self.clock, self.whole)
         ticks.startService()
         self.addCleanup(ticks.stopService)
         visitor, service = End(), End()

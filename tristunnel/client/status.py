@@ -9,25 +9,32 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from heapq import nlargest
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
+from twisted.application.internet import TimerService
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall
+from twisted.internet.interfaces import IAddress
 
 from tristunnel import __version__
-from tristunnel.client.following import ClientStatus
-from tristunnel.client.offer import Offer
+from tristunnel.errors import TunnelError
+from tristunnel.model.observer import ClientObserver
+from tristunnel.model.visit import Visit
 from tristunnel.service.listing import RateMeter
 from tristunnel.util.events import RecentEvents
-from tristunnel.util.words import printable
+from tristunnel.util.words import age, amount, printable
 
-if TYPE_CHECKING:
-    from tristunnel.model.visit import Visit
-
-__all__ = ["EVENTS", "SAMPLES", "VISITORS", "ProcessStatus", "StatusTicks"]
+__all__ = [
+    "EVENTS",
+    "SAMPLES",
+    "VISITORS",
+    "ClientStatus",
+    "ProcessStatus",
+    "statusTicks",
+]
 
 SAMPLES = 60
 """Rates that are kept, one for each second."""
@@ -37,6 +44,317 @@ EVENTS = 50
 
 VISITORS = 1000
 """Visitors that C{listVisitors} tells of, unless it is asked for more."""
+
+
+@dataclass(eq=False)
+class Offer:
+    """
+    One tunnel as a client sees it, and what passed through it.
+
+    @ivar spec: The forward, as the user wrote it.
+    @ivar uri: The tunnel's, or empty where the dialect has none.
+    @ivar isLocal: Whether it is a port of this machine, which stays open while
+        the server is away.
+    @ivar reason: Why visitors cannot come, or empty.
+    @ivar visits: Who is here, and since when.
+    @ivar bytesIn: Bytes from visitors who are gone.
+    @ivar bytesOut: Bytes to them.
+    @ivar before: All bytes at the last sample.
+    @ivar rates: Bytes per second each way, between the last two samples.
+    """
+
+    spec: str = ""
+    target: str = ""
+    uri: str = ""
+    address: str = ""
+    ready: bool = False
+    isLocal: bool = False
+    reason: str = ""
+    visits: dict[Visit, float] = field(default_factory=dict)
+    visitorsTotal: int = 0
+    refused: int = 0
+    bytesIn: int = 0
+    bytesOut: int = 0
+    before: tuple[int, int] = (0, 0)
+    rates: tuple[float, float] = (0.0, 0.0)
+
+    def counts(self) -> tuple[int, int]:
+        """
+        @return: Bytes from and to all visitors, those included who are here.
+        """
+        bytesIn, bytesOut = self.bytesIn, self.bytesOut
+        for visit in self.visits:
+            bytesIn += visit.bytesIn
+            bytesOut += visit.bytesOut
+        return bytesIn, bytesOut
+
+    def take(self, other: Offer) -> None:
+        """
+        Keep the counts of an entry that goes.
+        """
+        self.visits.update(other.visits)
+        other.visits = {}
+        self.visitorsTotal += other.visitorsTotal
+        self.refused += other.refused
+        self.bytesIn += other.bytesIn
+        self.bytesOut += other.bytesOut
+        one, two = self.before, other.before
+        self.before = one[0] + two[0], one[1] + two[1]
+
+    def sample(self, passed: float) -> None:
+        """
+        Measure the rates.
+
+        @param passed: Seconds since the last time.
+        """
+        now = self.counts()
+        self.rates = (
+            max(0, now[0] - self.before[0]) / passed,
+            max(0, now[1] - self.before[1]) / passed,
+        )
+        self.before = now
+
+    def describe(self) -> dict[str, object]:
+        """
+        The tunnel as plain data.
+        """
+        bytesIn, bytesOut = self.counts()
+        return {
+            "forward": printable(self.spec),
+            "address": self.address,
+            "target": self.target,
+            "ready": self.ready,
+            "reason": self.reason,
+            "visitors": len(self.visits),
+            "visitorsTotal": self.visitorsTotal,
+            "refused": self.refused,
+            "bytesIn": bytesIn,
+            "bytesOut": bytesOut,
+            "rateIn": round(self.rates[0]),
+            "rateOut": round(self.rates[1]),
+        }
+
+
+class ClientStatus(ClientObserver):
+    """
+    Follows one client.
+
+    @param whole: What all clients of this process do.
+    @param server: The server, as messages name it.
+    @param connects: Whether the client stays connected; if not, each of its
+        visitors connects.
+    """
+
+    def __init__(self, whole: ProcessStatus, server: str, connects: bool) -> None:
+        self._whole = whole
+        self._seconds = whole.seconds
+        self._tell = whole.tell
+        self._server = printable(server)
+        self._connects = connects
+        self._since = whole.seconds()
+        self._state = "connecting"
+        self._reason = ""
+        self._until = 0.0
+        self._dialect = ""
+        self._roundTrip = 0.0
+        self._offers: dict[str, Offer] = {}
+        # Of visitors whose tunnel is not known.
+        self._stray = Offer()
+
+    @property
+    def offers(self) -> tuple[Offer, ...]:
+        """
+        All tunnels, and the one of visitors whose tunnel is not known.
+        """
+        return (*self._offers.values(), self._stray)
+
+    # What the client tells
+
+    def _enter(self, state: str, reason: str = "") -> None:
+        self._state, self._reason = state, reason
+        self._since = self._seconds()
+        self._whole.changed()
+
+    def connected(self, peer: IAddress) -> None:
+        if self._state == "waiting":
+            self._enter("connecting")
+
+    def acknowledged(self, dialect: str) -> None:
+        self._dialect = dialect
+        self._roundTrip = 0.0
+        for offer in self._offers.values():
+            offer.uri = ""
+            offer.ready = offer.isLocal
+        self._enter("online")
+        self._tell("session", f"connected to {self._server}")
+
+    def disconnected(self, reason: TunnelError) -> None:
+        for offer in self._offers.values():
+            offer.ready = False
+        text = _said(reason)
+        if self._state != "stopping":
+            self._enter("connecting", text)
+        self._tell("session", f"not connected: {text}", "warn")
+
+    def reconnectQueued(self, delay: float) -> None:
+        self._until = self._seconds() + delay
+        self._enter("waiting", self._reason)
+
+    def gaveUp(self, reason: TunnelError) -> None:
+        text = _said(reason)
+        self._enter("stopped", text)
+        self._tell("session", f"giving up: {text}", "error")
+
+    def stopped(self) -> None:
+        self._whole.forget(self)
+
+    def roundTripMeasured(self, seconds: float) -> None:
+        self._roundTrip = seconds
+
+    # Tunnels
+
+    def _offer(self, spec: str, target: str) -> Offer:
+        offer = self._offers.get(spec)
+        if offer is None or offer.target != target:
+            offer = self._offers[spec] = Offer(spec, target)
+        return offer
+
+    def tunnelOpened(self, spec: str, uri: str, address: str, target: str) -> None:
+        offer = self._offer(spec, target)
+        offer.uri, offer.address = uri, printable(address)
+
+    def tunnelReady(self, address: str, target: str) -> None:
+        address = printable(address)
+        known = [each for each in self._offers.values() if each.address == address]
+        offer = known[0] if known else self._offer(address, target)
+        offer.address, offer.ready, offer.reason = address, True, ""
+        self._tell("tunnel", f"visitors of {address} reach {target}")
+
+    def tunnelFailed(self, wanted: str, reason: TunnelError) -> None:
+        text = _said(reason)
+        for offer in self._offers.values():
+            if wanted in (offer.spec, offer.uri):
+                offer.ready, offer.reason = False, text
+        self._tell("tunnel", f"no tunnel at {printable(wanted)}: {text}", "error")
+
+    def tunnelClosed(self, uri: str) -> None:
+        for offer in self._offers.values():
+            if offer.uri == uri:
+                offer.ready = False
+        self._whole.changed()
+
+    def forwardWithdrawn(self, spec: str) -> None:
+        """
+        A forward is offered no longer. Its visitors, who may stay for a while,
+        still count.
+        """
+        offer = self._offers.pop(spec, None)
+        if offer is not None:
+            self._stray.take(offer)
+            self._tell("tunnel", f"{offer.address or spec} is offered no longer")
+
+    def portReady(self, address: str, what: str) -> None:
+        offer = self._offer(address, what)
+        offer.address, offer.ready, offer.isLocal = printable(address), True, True
+        if not self._connects:
+            self._enter("online")
+        self._tell("tunnel", f"visitors of {address} reach {what}")
+
+    # Visitors
+
+    def _offerOf(self, target: str, tunnel: str = "") -> Offer:
+        for offer in self._offers.values():
+            if tunnel and offer.uri == tunnel:
+                return offer
+        for offer in self._offers.values():
+            if offer.target == target:
+                return offer
+        return self._stray
+
+    def visitorConnected(self, visit: Visit) -> None:
+        offer = self._offerOf(visit.target, visit.tunnel)
+        offer.visits[visit] = self._seconds()
+        offer.visitorsTotal += 1
+        self._whole.number(visit)
+        self._tell("visitor", partial(_came, visit.visitor, visit.target))
+
+    def visitorGone(self, visit: Visit, reason: TunnelError | None) -> None:
+        for offer in (*self.offers, self._whole.former):
+            since = offer.visits.pop(visit, None)
+            if since is not None:
+                break
+        else:
+            return
+        bytesIn, bytesOut = visit.bytesIn, visit.bytesOut
+        offer.bytesIn += bytesIn
+        offer.bytesOut += bytesOut
+        seconds = self._seconds() - since
+        said = partial(_left, visit.visitor, seconds, bytesIn, bytesOut, reason)
+        self._tell("visitor", said)
+
+    def serviceFailed(self, target: str, reason: TunnelError) -> None:
+        self._offerOf(target).refused += 1
+        self._tell("refusal", f"a visitor was turned away: {_said(reason)}", "warn")
+
+    def visitorRefused(self, target: str, reason: TunnelError) -> None:
+        self.serviceFailed(target, reason)
+
+    # What is shown
+
+    def describe(self) -> dict[str, object]:
+        """
+        The connection to the server, as plain data.
+        """
+        now = self._seconds()
+        state: str = self._state
+        retryIn: float | None = None
+        if state == "waiting":
+            retryIn = round(self._until - now, 3)
+            if retryIn <= 0:
+                state, retryIn = "connecting", None
+        if self._whole.isStopping and state != "stopped":
+            state = "stopping"
+        trip = self._roundTrip if self._state == "online" else 0.0
+        return {
+            "server": self._server,
+            "dialect": self._dialect,
+            "state": state,
+            "stateSeconds": round(now - self._since, 3),
+            "reason": self._reason,
+            "retryIn": retryIn,
+            "roundTrip": round(trip, 6) or None,
+        }
+
+    def tunnels(self) -> list[dict[str, object]]:
+        """
+        The tunnels, as plain data.
+        """
+        return [
+            {"server": self._server, **offer.describe()}
+            for offer in self._offers.values()
+        ]
+
+
+def _said(reason: TunnelError) -> str:
+    """
+    Shorten a reason, of which many are kept and sent with every status.
+    """
+    return printable(str(reason))
+
+
+def _came(visitor: str, target: str) -> str:
+    return f"{printable(visitor) or 'a visitor'} came to {target}"
+
+
+def _left(
+    visitor: str, seconds: float, down: int, up: int, reason: TunnelError | None
+) -> str:
+    lasted = age(seconds) if seconds >= 10 else f"{seconds:.1f} s"
+    why = f": {_said(reason)}" if reason is not None else ""
+    return (
+        f"{printable(visitor) or 'a visitor'} left after {lasted},"
+        f" {amount(down)} down, {amount(up)} up{why}"
+    )
 
 
 class ProcessStatus:
@@ -61,7 +379,7 @@ class ProcessStatus:
         self.isStopping = False
         self._began = self._sampled = seconds()
         self._clients: list[ClientStatus] = []
-        self.former = Offer("", "")
+        self.former = Offer()
         self._samples: deque[tuple[float, float]] = deque(maxlen=SAMPLES)
         self._meter = RateMeter(seconds)
         self._numbers = 0
@@ -130,12 +448,8 @@ class ProcessStatus:
         offers = self._offers
         for offer in offers:
             offer.sample(passed)
-        self._samples.append(
-            (
-                sum(offer.rates[0] for offer in offers),
-                sum(offer.rates[1] for offer in offers),
-            )
-        )
+        rateIn, rateOut = (sum(each.rates[way] for each in offers) for way in (0, 1))
+        self._samples.append((rateIn, rateOut))
 
     def describe(self, events: int = EVENTS) -> dict[str, object]:
         """
@@ -200,23 +514,12 @@ class ProcessStatus:
         }
 
 
-class StatusTicks(Service):
+def statusTicks(reactor: Any, status: ProcessStatus) -> Service:
     """
-    Has a status measure its rates.
+    Make what has a status measure its rates.
 
     @param reactor: Tells time.
-    @param status: The status.
     """
-
-    def __init__(self, reactor: Any, status: ProcessStatus) -> None:
-        self._ticking = LoopingCall(status.sample)
-        self._ticking.clock = reactor
-
-    def startService(self) -> None:
-        super().startService()
-        self._ticking.start(1.0, now=False)
-
-    def stopService(self) -> Deferred[None] | None:
-        if self._ticking.running:
-            self._ticking.stop()
-        return None
+    ticks = TimerService(1.0, status.sample)
+    ticks.clock = reactor
+    return ticks

@@ -20,7 +20,7 @@ from tristunnel.client.control import (
 )
 from tristunnel.client.log import LoggingClientObserver
 from tristunnel.client.options import ClientOptions
-from tristunnel.client.status import ProcessStatus, StatusTicks
+from tristunnel.client.status import ProcessStatus, statusTicks
 from tristunnel.model.observer import ClientObserver, severalObservers
 from tristunnel.screen.log import ScreenLog
 from tristunnel.screen.model import Page, clientPage, qrTargets
@@ -203,7 +203,7 @@ class ClientWatch:
         @param failed: Called if the port of C{--rpc} cannot be opened.
         """
         options, status, terminal = self._options, self.status, self._terminal
-        beside: list[Service] = [StatusTicks(self._reactor, status)]
+        beside: list[Service] = [statusTicks(self._reactor, status)]
         if options["rpc"] != OFF:
             port = options.control
             if port is None:
