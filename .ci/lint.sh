@@ -13,7 +13,7 @@ check() {
 }
 check ruff check
 check ruff format --check
-check mypy -p tristunnel
+check mypy
 check towncrier build --draft
 check sphinx-build -q -W -n -b html docs "$work/docs"
 check sphinx-build -q -W -n -b man docs "$work/man"

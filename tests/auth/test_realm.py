@@ -389,6 +389,7 @@ class AuthenticatorTests(SynchronousTestCase):
             Credentials without a username.
             """
 
+            certificate = None
             fields: dict[str, object] = {"id": "a"}  # noqa: RUF012
             peer = None
 

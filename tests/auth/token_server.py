@@ -73,9 +73,8 @@ class TokenServerTestCase(ServerTestCase):
         self.assertEqual(list(self.service.clients), [])
         self.assertEqual(self.service.rights._tunnels, {})
         for late in self.clock.getDelayedCalls():
-            self.assertNotIsInstance(
-                getattr(late.func, "__self__", None), TokenFile, "it goes on looking"
-            )
+            called = getattr(late, "func", None)
+            self.assertNotIsInstance(getattr(called, "__self__", None), TokenFile)
 
     # The file
 

@@ -5,17 +5,13 @@ Tests for L{benchmarks.pictures}.
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from xml.etree import ElementTree
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.pictures import PICTURES, draw, main
-
-try:
-    import matplotlib
-except ImportError:
-    matplotlib = None  # type: ignore[assignment]
 
 _MEDIANS = {
     "bulk": {
@@ -31,7 +27,7 @@ class PicturesTests(SynchronousTestCase):
     Pictures are drawn of what there is.
     """
 
-    if matplotlib is None:
+    if find_spec("matplotlib") is None:
         skip = "matplotlib is not here: pip install 'tristunnel[benchmarks]'"
 
     def setUp(self) -> None:

@@ -93,7 +93,11 @@ class InquiryTests(SynchronousTestCase):
         for waiting in (Deferred(), closing):
             output.truncate(0)
             statuses: list[int] = []
-            looks = [("good", _good), ("idle!", lambda it=waiting: it), ("x", _good)]
+            looks: Any = [
+                ("good", _good),
+                ("idle!", lambda it=waiting: it),
+                ("x", _good),
+            ]
             inquiry = Inquiry(looks)
             service = CheckService(reactor, inquiry, output, statuses.append)
             service.startService()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.python import usage
-from twisted.scripts import twistd
+from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.auth.tokens_store import TokenStore
@@ -88,7 +88,7 @@ class ForegroundTests(SynchronousTestCase):
 
     def pidFile(self, *words: str) -> str:
         self.patch(sys, "argv", ["twistd", *words])
-        options = twistd.ServerOptions()
+        options = ServerOptions()
         options.parseOptions(list(words))
         return str(options["pidfile"] and Path(options["pidfile"]).name)
 

@@ -239,7 +239,8 @@ class LookTests(TestCase):
     async def test_strangers(self) -> None:
         """Who answers otherwise is no server of ours."""
         half = {"program": "client", "tunnels": 5}
-        for answer in (5, None, {}, half, [{}], [{"kind": "tunnel"}], ["x"]):
+        wrong: list[Any] = [5, None, {}, half, [{}], [{"kind": "tunnel"}], ["x"]]
+        for answer in wrong:
             url = self.serve({"status": lambda caller, a=answer: a})
             self.assertIn("no tunnel server", (await self.refusal(url)).message)
             url = self.serve({"listSessions": lambda caller, a=answer: a})

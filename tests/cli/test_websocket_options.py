@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -25,7 +26,7 @@ class ClientTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.state = self.mktemp()
-        self.patch(client_tap.os, "environ", {})
+        self.patch(os, "environ", {})
 
     def parse(self, *arguments: str) -> Any:
         options = client_tap.Options()
@@ -142,14 +143,14 @@ class ServerTests(SynchronousTestCase):
 
     def test_port(self) -> None:
         """A platform's port is taken unless another is given."""
-        self.patch(server_tap.os, "environ", {"PORT": "12345"})
+        self.patch(os, "environ", {"PORT": "12345"})
         (port,) = self.parse().serverPorts
         self.assertEqual("tcp:12345", port.description)
         (port,) = self.parse("--port", "tcp:1").serverPorts
         self.assertEqual("tcp:1", port.description)
-        self.patch(server_tap.os, "environ", {"PORT": "x"})
+        self.patch(os, "environ", {"PORT": "x"})
         self.assertRaises(UsageError, self.parse)
-        self.patch(server_tap.os, "environ", {})
+        self.patch(os, "environ", {})
         (port,) = self.parse().serverPorts
         self.assertEqual("tcp:9000", port.description)
 
@@ -168,8 +169,9 @@ class ServerTests(SynchronousTestCase):
     def test_masker(self) -> None:
         """An operator is warned where autobahn is slow, and not elsewhere."""
         events: list[Any] = []
-        globalLogPublisher.addObserver(events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        note = cast(ILogObserver, events.append)
+        globalLogPublisher.addObserver(note)
+        self.addCleanup(globalLogPublisher.removeObserver, note)
         for fast, count in ((True, 0), (False, 1)):
             self.patch(server_tap, "USES_NVX", fast)
             events.clear()

@@ -32,7 +32,9 @@ class FileOptionsTestCase(OptionsTestCase):
     def read(self, text: str, *arguments: str) -> Any:
         return self.parse("--config", str(self.file(text)), *arguments)
 
-    def refused(self, text: str, *arguments: str) -> str:
+    def refused(  # type: ignore[override]
+        self, text: str, *arguments: str
+    ) -> str:
         path = self.file(text)
         error = self.assertRaises(
             usage.UsageError, self.parse, "--config", str(path), *arguments

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 
 from tests.config.test_options import FileOptionsTestCase
 from tristunnel.cli import server_tap
@@ -23,8 +23,9 @@ class ReloadTests(FileOptionsTestCase):
         self.applied: list[tuple[Any, Any]] = []
         self.gate: Deferred[None] | None = None
         self.events: list[Any] = []
-        globalLogPublisher.addObserver(self.events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+        note = cast(ILogObserver, self.events.append)
+        globalLogPublisher.addObserver(note)
+        self.addCleanup(globalLogPublisher.removeObserver, note)
 
     async def apply(self, old: Any, new: Any) -> Changes:
         self.applied.append((old["lease"], new["lease"]))

@@ -48,7 +48,7 @@ class _Far(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self.near.transport.write(data)
 
-    def connectionLost(self, reason: object = None) -> None:  # type: ignore[override]
+    def connectionLost(self, reason: object = None) -> None:
         self.near.transport.loseConnection()
 
 
@@ -172,8 +172,9 @@ class ProxyTests(FramedTestCase):
                 ) -> None:
                     if len(self.seen.named("disconnected")) > refused + 1:
                         self.proxy.answer = b""
-                    if len(self.seen.named("tunnelReady")) > ready:
-                        again.called or again.callback(None)
+                    here = len(self.seen.named("tunnelReady")) > ready
+                    if here and not again.called:
+                        again.callback(None)
 
                 self.seen.listeners.append(told)
                 self.proxy.answer = b"HTTP/1.1 %d X\r\nRetry-After: 5\r\n\r\n" % status

@@ -6,13 +6,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.protocol import Protocol
-from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
-from twisted.internet.testing import MemoryReactor, StringTransport
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.dataplane.gathering import GATHERED
@@ -65,9 +63,7 @@ class TransportTests(SynchronousTestCase):
         ours, self.theirs = socket.socketpair()
         self.addCleanup(self.theirs.close)
         self.addCleanup(ours.close)
-        self.reactor: Any = MemoryReactor()
-        self.clock = Clock()
-        self.reactor.callLater = self.clock.callLater
+        self.clock = self.reactor = MemoryReactorClock()
         self.transport = Connection(ours, Protocol(), self.reactor)
         self.transport.connected = 1
         self.socket = ours
@@ -110,7 +106,7 @@ class TransportTests(SynchronousTestCase):
         """
         other = Protocol()
         taken: list[bytes] = []
-        other.dataReceived = taken.append  # type: ignore[method-assign]
+        self.patch(other, "dataReceived", taken.append)
         self.assertTrue(handOver(self.transport, other))
         self.theirs.send(b"x")
         self.transport.doRead()

@@ -89,7 +89,7 @@ class Spliced(TestCase):
         Connect both programs and join their ends.
         """
         arrivals: DeferredQueue[SocketEnd] = DeferredQueue()
-        factory = Factory.forProtocol(lambda: SocketEnd(reactor, arrivals.put))
+        factory: Any = Factory.forProtocol(lambda: SocketEnd(reactor, arrivals.put))
         factory.noisy = False
         self.ends: list[SocketEnd] = []
         self.talks: list[Talk] = []

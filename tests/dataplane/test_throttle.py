@@ -201,7 +201,7 @@ class ThrottleTests(SynchronousTestCase):
         """
         throttle = Throttle(self.clock, 100_000)
         client, visitor = MemoryEnd(), MemoryEnd()
-        join(*throttle.between(client, visitor), [].append)
+        join(*throttle.between(client, visitor), lambda reason: None)
         passed = 0
         for _ in range(1000):
             while not client.paused:
@@ -258,7 +258,7 @@ class ThrottleTests(SynchronousTestCase):
         visitors = []
         for _ in range(1000):
             client, visitor = MemoryEnd(), MemoryEnd()
-            join(*throttle.between(client, visitor), [].append)
+            join(*throttle.between(client, visitor), lambda reason: None)
             client.peer.write(bytes(20_000))
             visitors.append(visitor)
             self.clock.advance(0.1)
@@ -305,7 +305,7 @@ class ThrottleTests(SynchronousTestCase):
         A flow that has no limit gets one.
         """
         client, visitor = MemoryEnd(), MemoryEnd()
-        join(client, visitor, [].append)
+        join(client, visitor, lambda reason: None)
         self.throttle.onto(client, visitor, True)
         for _ in range(80):
             client.peer.send(bytes(1000))

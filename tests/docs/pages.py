@@ -198,7 +198,8 @@ def _commands(
 
     @param beginning: How a command begins.
     """
-    command, at, output = "", start, []
+    output: list[str] = []
+    command, at = "", start
     more = False
     for number, line in enumerate(body):
         if more:

@@ -115,7 +115,8 @@ class Tale:
         """
         When the last end knew, in seconds.
         """
-        ends = [self.visitor.gone, self.service and self.service.gone]
+        sides = (self.visitor, self.service)
+        ends = [side.gone for side in sides if side is not None]
         return max((end for end in ends if end is not None), default=0.0)
 
     def faults(self) -> list[str]:

@@ -6,6 +6,7 @@ C{python -m benchmarks.faults --only cuts}.
 from __future__ import annotations
 
 import random
+from functools import partial
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
@@ -116,7 +117,7 @@ class SessionTests(LoopbackTestCase):
         for number in range(MOMENTS):
             fault = FAULTS[number % len(FAULTS)]
             at = self.way.passed + self.chance.randrange(500_000)
-            self.way.moment = (at, lambda fault=fault: self.happens(fault))  # type: ignore[misc]
+            self.way.moment = (at, partial(self.happens, fault))
             tales = [await self.come(*each) for each in STREAMS]
             await self.over(tales)
             for tale in tales:

@@ -85,7 +85,8 @@ class SessionTests(LoopbackTestCase):
         Bytes that the server holds for all visitors.
         """
         (session,) = [s for s in self.sessions.sessions if s.multiplexer is not None]
-        return sum(stream.holding for stream in session.multiplexer.streams.values())
+        streams = session.multiplexer.streams.values()
+        return sum(int(stream.holding) for stream in streams)
 
     async def test_others(self) -> None:
         """

@@ -300,7 +300,9 @@ class Link:
             return
         factory = ClientFactory()
         factory.noisy = False
-        factory.buildProtocol = lambda addr: _Down(self, leg)  # type: ignore[assignment]
+        factory.buildProtocol = (  # type: ignore[method-assign]
+            lambda addr: _Down(self, leg)
+        )
         factory.clientConnectionFailed = (  # type: ignore[method-assign]
             lambda connector, reason: leg.abort()
         )

@@ -15,7 +15,7 @@ __all__ = ["webSocketVisitor"]
 _NORMAL = 1000
 
 
-class _Carrier(WebSocketClientProtocol):  # type: ignore[misc]
+class _Carrier(WebSocketClientProtocol):
     """
     Carries a visitor's end on the binary messages of a WebSocket.
     """
@@ -68,6 +68,5 @@ def webSocketVisitor(
         carrier.talk = Visitor(ledger, carrier, tale, False)
         return carrier
 
-    factory.buildProtocol = build
-    factory.tale = tale
+    factory.buildProtocol = build  # type: ignore[method-assign]
     return factory

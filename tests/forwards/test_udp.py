@@ -265,7 +265,7 @@ class ConnectorTests(SynchronousTestCase):
         self.patch(udp, "FLOWS", flows)
         self.clock.answerBoth()
         self.flow.send(b"not answered yet")
-        talking = []
+        talking: list[Any] = []
         for answered in (True, False):
             for number in range(100):
                 flow, _ = self.both.open()

@@ -17,8 +17,12 @@ from tests.fuzz.broken import Broken
 from tests.fuzz.doors import Doors, proxied, secure
 from tests.fuzz.mutation import mutate
 from tests.fuzz.seeds import SEEDS
-from tristunnel.client.access import parseAccessURI
-from tristunnel.connect.address import Trust, parseConnect, parseTunnelURI
+from tristunnel.connect.address import (
+    Trust,
+    parseAccessURI,
+    parseConnect,
+    parseTunnelURI,
+)
 from tristunnel.dialects.framed.datagram_path import ServerPaths
 from tristunnel.errors import TunnelError
 from tristunnel.http.xmlrpc import _BadCall, _parse

@@ -149,12 +149,13 @@ class CallTests(SiteTestCase):
             self.assertEqual(
                 (error["code"], error["data"]["code"]), (number, code), error
             )
-        for method, params, number in (
+        wrong: list[tuple[str, Any, int]] = [
             ("getTunnelAddress", [], -32602),
             ("listTunnels", {"all": True}, -32602),
             ("destroy", [], -32601),
             ("__init__", [], -32601),
-        ):
+        ]
+        for method, params, number in wrong:
             self.assertEqual(self.call(method, params)["error"]["code"], number)
         self.assertNothingLeft()
 

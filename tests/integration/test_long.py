@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
@@ -34,7 +34,7 @@ class _Source(Protocol):
 
     def connectionMade(self) -> None:
         """Begin."""
-        self.factory.sources.append(self)  # type: ignore[union-attr]
+        cast(Any, self.factory).sources.append(self)
         self.sent = 0
         self._paused = True
         self.transport.registerProducer(self, True)
@@ -116,7 +116,7 @@ class GiBTests(LoopbackTestCase):
             "tunnel", "--port", f"tcp:{self.serverPort}:interface=127.0.0.1"
         )
         await self.server.says("Listening for clients")
-        self.factory: Any = Factory.forProtocol(_Source)
+        self.factory = cast(Any, Factory.forProtocol(_Source))
         self.factory.noisy = False
         self.factory.sources = []
         listening = self.reactor.listenTCP(0, self.factory, interface="127.0.0.1")
@@ -158,7 +158,9 @@ class GiBTests(LoopbackTestCase):
         await visitors.says("reach")
         return port
 
-    def client(self, *options: str, path: str = "tunnel") -> Program:
+    def client(  # type: ignore[override]
+        self, *options: str, path: str = "tunnel"
+    ) -> Program:
         """
         Start a client.
         """

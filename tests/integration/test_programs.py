@@ -14,6 +14,7 @@ import importlib.util
 import os
 import sys
 from types import MappingProxyType
+from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
@@ -293,7 +294,7 @@ class VTunnelAuthTests(VTunnelTests):
         from tristunnel.errors import TunnelError
 
         opening = Deferred.fromCoroutine(self.open("/tunnel"))
-        error = await self.assertFailure(opening, TunnelError)
+        error: Any = await self.assertFailure(opening, TunnelError)
         self.assertEqual("auth-refused", error.code.name)
         await self.open("/tunnel", {"Authorization": "Bearer sesame"})
 

@@ -112,7 +112,9 @@ class _ProxyTestCase(FramedTestCase):
         self.addCleanup(program.stop)
         return program
 
-    async def client(self, service: Service, pingInterval: float) -> int:
+    async def client(  # type: ignore[override]
+        self, service: Service, pingInterval: float
+    ) -> int:
         """
         Start a client that comes by the proxy.
 
@@ -267,7 +269,7 @@ class BufferingNginxTests(_ProxyTestCase):
     of them, which must not touch WebSockets.
     """
 
-    skip = NginxTests.__dict__.get("skip")  # type: ignore[assignment]
+    skip = NginxTests.__dict__.get("skip")
     more = "proxy_buffering on; proxy_request_buffering on; proxy_buffers 64 64k;"
     limit = ""
     startProxy = NginxTests.startProxy

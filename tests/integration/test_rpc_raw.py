@@ -10,6 +10,7 @@ import os
 import random
 import socket
 from collections.abc import Callable
+from functools import partial
 from resource import RLIMIT_NOFILE, getrlimit
 from typing import Any
 
@@ -320,6 +321,9 @@ class BytesTests(RPCTestCase):
         client.abort()
         await self.assertNothingLeft(port, address)
 
+    def fewWait(self, most: int) -> bool:
+        return self.tunnels.waiting.taken <= most
+
     async def test_scanned(self) -> None:
         """
         Port scanners at the URI end nothing, whether they close or reset their
@@ -331,9 +335,7 @@ class BytesTests(RPCTestCase):
             for leave in (Talk.finish, Talk.close, Talk.abort):
                 scanner = await self.visit(port)
                 leave(scanner)
-                await self.until(
-                    lambda taken=int(waits): self.tunnels.waiting.taken <= taken
-                )
+                await self.until(partial(self.fewWait, int(waits)))
             # All of them and the service are accepted in one turn.
             for _ in range(3):
                 socket.create_connection(("127.0.0.1", port)).close()

@@ -83,7 +83,7 @@ class TCPListenersTests(SynchronousTestCase):
         Open a port.
         """
         listeners = TCPListeners(self.reactor, interface, ports)
-        listeners.bindV6 = self.bindV6  # type: ignore[method-assign]
+        listeners.bindV6 = self.bindV6
         return listeners.open(
             port, prefer, lambda end, address: self.arrived.append((end, address))
         )

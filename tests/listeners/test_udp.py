@@ -209,7 +209,7 @@ class ListenerTests(SynchronousTestCase):
         """
         self.say(1)
         flow, _ = self.arrivals[0]
-        self.listener._socket.full = True  # type: ignore[union-attr]
+        self.listener._socket.full = True
         self.ends[0].passOn(b"!")
         self.assertEqual(flow.dropped, 1)
 

@@ -73,7 +73,7 @@ class NodeTests(LoopbackTestCase):
                 "name": "web",
                 "server": f"tcp:127.0.0.1:{self.serverPort}",
                 "offers": True,
-                "local": tunnel.spec.forward.target,  # type: ignore[union-attr]
+                "local": tunnel.spec.forward.target,
                 "remote": f"tcp://127.0.0.1:{port}",
                 "state": "connected",
                 "reason": "",

@@ -19,7 +19,6 @@ from tests.screen.example import clientStatus, server
 from tristunnel.client.log import LoggingClientObserver
 from tristunnel.client.status import ProcessStatus
 from tristunnel.errors import TunnelError
-from tristunnel.screen import client as module
 from tristunnel.screen.client import (
     WatchedClient,
     farewell,
@@ -29,6 +28,7 @@ from tristunnel.screen.client import (
 from tristunnel.screen.draw import Pen
 from tristunnel.screen.log import ScreenLog
 from tristunnel.screen.service import IDLE, INTERVAL, Screen
+from tristunnel.screen.terminal import Terminal
 from tristunnel.util.events import RecentEvents
 
 
@@ -338,7 +338,7 @@ class WantedTests(SynchronousTestCase):
 
         self.stdin: Any = Files()
         self.patch(sys, "__stdin__", self.stdin)
-        self.patch(module.Terminal, "behind", lambda file: self.terminal)
+        self.patch(Terminal, "behind", lambda file: self.terminal)
 
     def wanted(self, outer: dict[str, Any] | None, **options: Any) -> bool:
         given = _Given({"no-screen": 0, "log-format": "text", **options})

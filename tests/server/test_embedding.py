@@ -78,7 +78,7 @@ class EmbeddingTests(FramedTestCase):
         await self.startServer()
         header = {"Authorization": basic("laptop", "secret")}
         server = self.server(self.path, header)
-        self.server = lambda path: server  # type: ignore[assignment,method-assign]
+        self.patch(self, "server", lambda path: server)
         service = Service()
         port = await startVTunnel(self, service)
         visitor, at = await self.pair(port, service)

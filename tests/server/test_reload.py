@@ -45,7 +45,7 @@ class RunningServerTests(FileOptionsTestCase):
 
     def start(self, text: str) -> Any:
         clock = MemoryReactorClock()
-        clock.running = True  # type: ignore[assignment]
+        clock.running = True
         options = self.read(text)
         return server_tap._make(clock, options, Log(options))
 

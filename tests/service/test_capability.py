@@ -5,10 +5,10 @@ Tests for L{tristunnel.service.capability}, with whole clients and a server in m
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
-from twisted.logger import formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 
 from tests.dialects.framed.network import MemoryService, NetworkTestCase, RawPeer
 from tests.support.notes import ClientNotes
@@ -278,8 +278,9 @@ class CapabilityTests(NetworkTestCase):
         In nobody's log is the secret, nor does the server send it.
         """
         events: list[Any] = []
-        globalLogPublisher.addObserver(events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        note = cast(ILogObserver, events.append)
+        globalLogPublisher.addObserver(note)
+        self.addCleanup(globalLogPublisher.removeObserver, note)
         self.service.observer = LoggingServerObserver(self.clock.seconds)
         uri = self.open(name="shop")
         secret = str(self.claimOf(uri)["secret"])

@@ -183,7 +183,12 @@ class OwnerTests(ClaimsMixin, TokenServerTestCase):
         first = self.come()
         self.asks(first, PLACES[0])
         self.cut(first)
-        for wanted in ({}, {"prefer": 8080}, {"name": "x", "private": True}):
+        wishes: list[dict[str, object]] = [
+            {},
+            {"prefer": 8080},
+            {"name": "x", "private": True},
+        ]
+        for wanted in wishes:
             self.assertIn("result", self.asks(self.come(), wanted))
         self.assertEqual(self.notes.named("tunnelDestroyed"), [])
 
@@ -254,7 +259,8 @@ class OwnerTests(ClaimsMixin, TokenServerTestCase):
         @return: It, and what asks for its signs of life.
         """
         caller = Caller(self.identity("alice"), "server", 9000)
-        probe, session = Probe(self.clock, lambda: None), None
+        probe = Probe(self.clock, lambda: None)
+        session: Any
         if dialect == "vtunnel":
             session = VTunnelServerSession(self.sessions, caller, True)
             connection: Any = TextConnection()

@@ -46,7 +46,7 @@ class SpeakingEnd(WaitingEnd):
         before, self.peer = self.peer, peer
         return before, self.paused
 
-    def say(self, amount: int) -> int:
+    def offer(self, amount: int) -> int:
         """
         Say something if that is wanted.
 
@@ -300,7 +300,7 @@ class RunningTests(HouseTestCase):
         """
         said = 0
         for _ in range(seconds * 100):
-            while amount := end.say(8192):
+            while amount := end.offer(8192):
                 said += amount
                 if said > 100_000_000:
                     return said
@@ -355,7 +355,7 @@ class RunningTests(HouseTestCase):
         tunnel = self.tunnelWith()
         visitor, client = self.come(tunnel)
         self.setPolicy(tunnel, rate=1000)
-        visitor.say(10 * BURST)
+        visitor.offer(10 * BURST)
         self.assertTrue(visitor.paused)
         visitor.leave(None)
         client.leave(None)
@@ -370,7 +370,7 @@ class RunningTests(HouseTestCase):
         self.caller = self.callerOf(Identity("alice", grant=grant))
         tunnel = self.tunnelWith(rate=100_000)
         visitor, client = self.come(tunnel)
-        visitor.say(2 * BURST)
+        visitor.offer(2 * BURST)
         self.assertTrue(visitor.paused)
         grant.change(Permissions(rate=20_000))
         self.clock.advance(1)

@@ -236,8 +236,8 @@ class OpenTests(ServiceTestCase):
         self.assertEqual(self.open(via="tcp"), "tcp://server:8011")
         uri = self.open(via="w3p")
         self.assertRegex(uri, r"\Aw3p://server:9000/[0-9a-f]{16}#[A-Za-z0-9_-]{32}\Z")
-        for uri in [each["uri"] for each in self.list()]:
-            self.close(str(uri))
+        for each in self.list():
+            self.close(str(each["uri"]))
         self.assertNothingLeft()
 
     def test_unknownVia(self) -> None:
@@ -309,7 +309,8 @@ class OpenTests(ServiceTestCase):
         """
         An unknown option is named, but not at any length.
         """
-        message = self.assertNotOpened("bad-option", **{"speed" * 100000: 1})
+        options: dict[str, Any] = {"speed" * 100000: 1}
+        message = self.assertNotOpened("bad-option", **options)
         self.assertIn("'speedspeed", message)
         self.assertTrue(len(message) < 300)
 
@@ -702,7 +703,7 @@ class FailingTests(ServiceTestCase):
         registry = self.service.registry
         for uri in (self.open(), self.open()):
             self.assertTrue(uri)
-        silent = patch.object(registry, "remove", lambda tunnel: Deferred())
+        silent: Any = patch.object(registry, "remove", lambda tunnel: Deferred())
         with silent:
             tunnels = self.successResultOf(registry.tunnels())
             ending = self.service.discard(tunnels, TunnelError("closed"))
@@ -732,7 +733,7 @@ class FailingTests(ServiceTestCase):
         """
         uri = self.open()
         with patch.object(self.service.registry, "find", lambda uri: Deferred()):
-            calls = [
+            calls: list[Any] = [
                 self.service.closeTunnel(ALICE, uri),
                 self.service.getTunnelAddress(ALICE, uri),
                 self.service.ledger.closeSession(ALICE, "x"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionLost, ConnectionRefusedError
@@ -31,7 +32,7 @@ class ClientTestCase(FileTestCase):
         self.authority = makeAuthority()
         self.trusted = self.authority.write(self.directory / "ca.pem")
 
-    def server(self, *names: str, **options: datetime) -> ReloadingCertificate:
+    def server(self, *names: str, **options: Any) -> ReloadingCertificate:
         """
         Make a server with a certificate of the authority.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from unittest.mock import patch
 
@@ -268,7 +269,7 @@ class LogFileTests(SynchronousTestCase):
     def test_noPlace(self) -> None:
         """Where no new file can be made, the renamed one takes the lines."""
         self.path.rename(self.directory / "log.old")
-        logged: list[LogEvent]
+        logged: Sequence[LogEvent]
         with (
             capturedLogs() as logged,
             patch.object(self.file, "_open", side_effect=OSError(13, "No")),

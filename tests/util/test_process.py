@@ -9,9 +9,11 @@ import time
 from typing import Any
 from unittest.mock import patch
 
+from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.posixbase import PosixReactorBase
 from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.python.runtime import seconds as timeOfDay
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -34,7 +36,7 @@ class MonotonicTimeTests(SynchronousTestCase):
 
     def _close(self, reactor: PosixReactorBase) -> None:
         for each in reactor.removeAll():
-            each.connectionLost(None)
+            each.connectionLost(Failure(CONNECTION_DONE))
 
     def test_twisted(self) -> None:
         """It is still needed: Twisted goes by the time of day."""
@@ -79,7 +81,7 @@ class MonotonicTimeTests(SynchronousTestCase):
         useMonotonicTime(clock)
         self.assertEqual(clock.seconds(), 0)
         reactor = self.reactor()
-        reactor.seconds = lambda: 5.0  # type: ignore[method-assign]
+        reactor.seconds = lambda: 5.0
         useMonotonicTime(reactor)
         self.assertEqual(reactor.seconds(), 5.0)
 

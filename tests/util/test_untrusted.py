@@ -102,8 +102,9 @@ class ComingInTests(SynchronousTestCase):
     def test_page(self) -> None:
         """What a page of the dashboard quotes."""
         said = "a\x1b[2J\u202eb\x9b"
+        request: Any = DummyRequest([])
         page = self.successResultOf(
-            Deferred.fromCoroutine(htmlOf(DummyRequest([]), QuestionPage(said, said)))
+            Deferred.fromCoroutine(htmlOf(request, QuestionPage(said, said)))
         )
         self.assertEqual(page.count(b"a?[2J?b?"), 3)
         self.assertClean(*page.decode().split("\n"))

@@ -127,7 +127,7 @@ class WebSocketTestCase(LoopbackTestCase):
     users: Mapping[str, str] = {}
     strangers = (PER_ADDRESS, TOTAL)
 
-    async def startServer(
+    async def startServer(  # type: ignore[override]
         self,
         port: int = 0,
         grace: float = 0.2,

@@ -4,7 +4,7 @@ Tests of L{tristunnel.websocket.end}, in memory.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
@@ -82,10 +82,14 @@ class WebSocketEndTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.end = WebSocketEnd()
-        self.connection: Any = _Connection()
+        self.connection = cast(Any, _Connection())
         self.end.opened(self.connection)
         self.peer = _Peer()
         self.closed: list[TunnelError | None] = []
+
+    def say(self, *messages: bytes) -> None:
+        for message in messages:
+            self.end.bytesReceived(message)
 
     def join(self) -> None:
         self.end.join(self.peer, self.closed.append)
@@ -243,7 +247,7 @@ class WebSocketEndTests(SynchronousTestCase):
     def test_waitsNoLonger(self) -> None:
         """A host that has nothing to say either, or breaks, is not waited for."""
         for end, did in (
-            (lambda: [self.end.bytesReceived(b"") for _ in range(8)], "leave"),
+            (lambda: self.say(*[b""] * 8), "leave"),
             (lambda: self.end.reset(TunnelError("stalled")), "stalled"),
             (lambda: self.end.connectionLost(None, DONE), None),
         ):

@@ -373,8 +373,8 @@ class TunnelTests(UDPTestCase):
         return (
             service,
             port,
-            other.multiplexer.datagrams,  # type: ignore[union-attr]
-            session.multiplexer.datagrams,  # type: ignore[union-attr]
+            other.multiplexer.datagrams,
+            session.multiplexer.datagrams,
         )
 
     async def _untilUsed(self, visitor: Any, *sides: Any) -> None:

@@ -366,7 +366,7 @@ class RefusalTests(UDPTestCase):
         """
         await self.tunnel()
         (session,) = self.sessions.sessions
-        session.multiplexer.datagrams.largest = 0  # type: ignore[union-attr]
+        session.multiplexer.datagrams.largest = 0
         self.assertIn("update the client", await self._refused())
 
 

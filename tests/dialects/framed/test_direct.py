@@ -343,7 +343,7 @@ class SpareTests(CarrierTestCase):
         visitor = await self.visit(port)
         await visitor.has(5)
         self.assertTrue(self.isDirect())
-        spares = self.client.session._spares
+        spares: Any = self.client.session._spares
         await self.turn(lambda: len(spares) < 2)
         spares._tick()
         await self.ready()
@@ -372,8 +372,9 @@ class SpareTests(CarrierTestCase):
         await self.ready()
         (spare, other) = self.session.direct._spares
         heard = spare.lastHeard
-        await self.turn(lambda: len(self.client.session._spares) == 2)
-        self.client.session._spares._tick()
+        spares: Any = self.client.session._spares
+        await self.turn(lambda: len(spares) == 2)
+        spares._tick()
         await self.turn(lambda: spare.lastHeard > heard)
         other.lastHeard -= serverDirect.SPARE_SILENCE + 1
         self.session.direct.tick()

@@ -5,6 +5,7 @@ Tests that an error of one stream's code is that stream's alone.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -234,8 +235,9 @@ class FlowTests(SynchronousTestCase):
         multiplexer.framesArrived([Frame(2, FrameType.OPEN, begin)])
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertFalse(multiplexer.datagrams.flows)
+        bad: Any = Bad()
         multiplexer.datagrams.opened = lambda flow, info: flow.join(
-            Bad(), lambda reason: None
+            bad, lambda reason: None
         )
         multiplexer.framesArrived(
             [

@@ -4,6 +4,8 @@ Several connections that share a session's streams.
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.dialects.framed import test_direct as beside
 from tests.dialects.framed import test_many as many
 from tests.dialects.framed import test_session_loopback as base
@@ -30,7 +32,7 @@ class LaneTests(beside.CarrierTestCase):
     """
 
     carrier = THREE
-    session = many.ManyLaneTests.session  # type: ignore[assignment]
+    session: Any = many.ManyLaneTests.session
 
     async def begin(self) -> tuple[int, Service]:
         """

@@ -55,7 +55,8 @@ class LateRegistryTests(NetworkTestCase):
             return self.framed({"id": "x"})
         if dialect == "extended":
             return self.framed(hello(), call(1, "openTunnel"))
-        caller, session = Caller(Identity("laptop"), "server", 9000), None
+        caller = Caller(Identity("laptop"), "server", 9000)
+        session: Any
         if dialect == "vtunnel":
             session = VTunnelServerSession(self.sessions, caller, True)
             session.opened(TextConnection())

@@ -236,7 +236,7 @@ class ManyTests(CarrierTestCase):
         self.served: list[Deferred[None]] = []
         self.sides: set[Side] = set()
         self.unknown = 0
-        service = Factory.forProtocol(lambda: self.side("service"))
+        service: Factory[Any] = Factory.forProtocol(lambda: self.side("service"))
         service.noisy = False
         port = await self.tunnel(service)
         await self.steady()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -776,7 +777,8 @@ class StalledTests(SynchronousTestCase):
         """
         limits = Limits(streamWindow=1000, largestWindow=0, sessionWindow=16_000)
         pair = extendedPair(limits, limits)
-        pair.server.multiplexer.callLater = pair.clock.callLater
+        multiplexer: Any = pair.server.multiplexer
+        multiplexer.callLater = pair.clock.callLater
         crowd = [pair.server.open() for _ in range(15)]
         slow = pair.server.open()
         slow.slow = True
@@ -811,7 +813,8 @@ class StalledTests(SynchronousTestCase):
         """
         limits = Limits(streamWindow=1000, largestWindow=0, sessionWindow=1000)
         pair = extendedPair(limits, limits)
-        pair.server.multiplexer.callLater = pair.clock.callLater
+        multiplexer: Any = pair.server.multiplexer
+        multiplexer.callLater = pair.clock.callLater
         end = pair.server.open()
         pair.settle()
         assert end.stream is not None

@@ -282,7 +282,7 @@ class MixedTests(WebSocketTestCase):
         opening = self.tunnels.openTunnel(
             caller, {"via": "ws", "listener": "ws", "port": 80}
         )
-        error = await self.assertFailure(opening, TunnelError)
+        error: Any = await self.assertFailure(opening, TunnelError)
         self.assertEqual("bad-option", error.code.name)
         self.assertEqual([], await self.tunnels.registry.tunnels())
 

@@ -199,8 +199,9 @@ class ClientSideTests(SynchronousTestCase):
         self.reactor = MemoryReactorClock()
         self.seen = ClientNotes()
         self.connection = FakeConnection()
+        nowhere: Any = _NowhereEndpoint()
         forwards = [
-            Forward(f"{port}=service", port, "", f"service{port}", _NowhereEndpoint())
+            Forward(f"{port}=service", port, "", f"service{port}", nowhere)
             for port in (9000, 9001)
         ]
         self.session = VTunnelClientSession(
@@ -446,6 +447,9 @@ class _Upgraded:
 
 class BothTests(WebSocketTestCase):
     """Our client at our server."""
+
+    vtunnelPorts: list[int]
+    vtunnelClient: VTunnelClientService
 
     async def test_four(self) -> None:
         """Four listeners at once, each with its own service."""
