@@ -25,7 +25,7 @@ from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.forwarded import Forwarded
-from tristunnel.http.site import limitedSite
+from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.server.detector import FramedPortProtocol, ProtocolDetectorFactory
 from tristunnel.tls.client_context import ServerVerification
@@ -131,7 +131,7 @@ class MutualTests(ServerTestCase):
         authenticator = Authenticator(portalFor(checkers) if checkers else None)
         self.sessions = TunnelServerFactory(self.clock, self.service, authenticator)
         callers = HTTPCallers(authenticator, Forwarded(trusted))
-        site = limitedSite(rootOf(rpcPages(self.service, callers)), reactor=self.clock)
+        site = LimitedSite(rootOf(rpcPages(self.service, callers)), reactor=self.clock)
         self.door = ProtocolDetectorFactory(
             self.clock,
             [FramedPortProtocol(self.sessions), HTTPPortProtocol(site)],

@@ -36,7 +36,7 @@ from tristunnel.client.status import ProcessStatus
 from tristunnel.errors import TunnelError
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.resource import JSONRPCResource
-from tristunnel.http.site import limitedSite
+from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import rootOf
 from tristunnel.rpc.jsonrpc import Dispatcher
 
@@ -194,7 +194,7 @@ class LookTests(TestCase):
         """Run a server with these methods. @return: Its URL."""
         callers = callers or HTTPCallers(Authenticator())
         page = JSONRPCResource(Dispatcher(methods.get), callers)
-        site = limitedSite(rootOf({b"rpc": page}), reactor=self.reactor)
+        site = LimitedSite(rootOf({b"rpc": page}), reactor=self.reactor)
         port = self.reactor.listenTCP(0, site, 5, "127.0.0.1")
         self.addCleanup(port.stopListening)
         return f"http://127.0.0.1:{port.getHost().port}"
@@ -272,7 +272,7 @@ class LookTests(TestCase):
 
     async def test_otherProgram(self) -> None:
         """An HTTP server that is something else."""
-        site = limitedSite(rootOf({}), reactor=self.reactor)
+        site = LimitedSite(rootOf({}), reactor=self.reactor)
         port = self.reactor.listenTCP(0, site, 5, "127.0.0.1")
         self.addCleanup(port.stopListening)
         error = await self.refusal(f"http://127.0.0.1:{port.getHost().port}")

@@ -16,7 +16,7 @@ from tristunnel.auth.connection_filter import checkingCallable
 from tristunnel.auth.realm import ANONYMOUS_IDENTITY, Authenticator, Identity, portalFor
 from tristunnel.dashboard.operators import Watch
 from tristunnel.http.callers import HTTPCallers
-from tristunnel.http.site import limitedSite
+from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import rootOf
 from tristunnel.model.permissions import Grant, Permissions
 from tristunnel.service.preauth import PreauthLimiter
@@ -77,7 +77,7 @@ class WatchedTestCase(ServiceTestCase):
         pages = self.watch.pages(
             self.service, self.callers, self.gate, asked, names, **options
         )
-        self.site = limitedSite(
+        self.site = LimitedSite(
             rootOf(pages), reactor=self.clock, admit=self.callers.admit
         )
 

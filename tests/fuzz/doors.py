@@ -26,7 +26,7 @@ from tristunnel.dashboard.operators import Watch
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.forwarded import Forwarded
-from tristunnel.http.site import limitedSite
+from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import Health, HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.server.detector import FramedPortProtocol, ProtocolDetectorFactory
 from tristunnel.server.proxied import behindProxy
@@ -77,7 +77,7 @@ class Doors:
                     self.clock, self.service, self.sessions, callers, ["/tunnel"]
                 )
             )
-        site = limitedSite(rootOf(pages), reactor=self.clock, admit=callers.admit)
+        site = LimitedSite(rootOf(pages), reactor=self.clock, admit=callers.admit)
         doors = [HTTPPortProtocol(site)]
         self.factory: Any = ProtocolDetectorFactory(
             self.clock,

@@ -21,7 +21,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from tests.rpc.loopback import LoopbackTestCase, call, parsed, post
 from tristunnel.errors import TunnelError
-from tristunnel.http.site import LimitedSite, _BodyBudget, limitedSite, requestKnown
+from tristunnel.http.site import LimitedSite, _BodyBudget, requestKnown
 
 
 class Length(Resource):
@@ -246,7 +246,7 @@ class UnreadTests(MemoryTestCase):
 
     def visit(self) -> None:
         super().visit()
-        self.channel.stranger = self.stranger = Counted()
+        self.channel.pending = self.stranger = Counted()
         write, full = self.transport.write, False
 
         def count(data: bytes) -> None:
@@ -448,7 +448,7 @@ class WordsTests(MemoryTestCase):
     def test_noAccessLog(self) -> None:
         """No log is kept and no clock runs for it."""
         self.channel.connectionLost(None)
-        site = limitedSite(Resource(), reactor=self.clock)
+        site = LimitedSite(Resource(), reactor=self.clock)
         site.doStart()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         site.doStop()

@@ -17,7 +17,7 @@ from tests.service.test_tunnel_service import ServiceTestCase
 from tristunnel.auth.connection_filter import checkingCallable
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.http.callers import HTTPCallers
-from tristunnel.http.site import limitedSite
+from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import Health, rootOf, rpcPages
 from tristunnel.model.quota import TunnelQuota
 
@@ -50,7 +50,7 @@ class SiteTestCase(ServiceTestCase):
     ) -> None:
         callers = HTTPCallers(authenticator or Authenticator())
         pages = {b"health": Health(), **rpcPages(self.service, callers, hostnames)}
-        self.site = limitedSite(rootOf(pages), reactor=self.clock, admit=callers.admit)
+        self.site = LimitedSite(rootOf(pages), reactor=self.clock, admit=callers.admit)
 
     def send(self, data: bytes, peer: Any = PEER) -> tuple[int, dict[str, str], bytes]:
         """

@@ -26,7 +26,7 @@ from tests.websocket.frames import frame, readFrames, upgrade
 from tristunnel.auth.realm import ANONYMOUS_IDENTITY, Identity
 from tristunnel.errors import TunnelError
 from tristunnel.http.callers import HTTPCallers
-from tristunnel.http.site import limitedSite
+from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.rpc.jsonrpc import Dispatcher
@@ -279,7 +279,7 @@ class DialectTests(MatrixTestCase):
                 self.clock, self.service, self.sessions, callers, ["/tunnel"]
             ),
         }
-        site = limitedSite(rootOf(pages), reactor=self.clock, admit=callers.admit)
+        site = LimitedSite(rootOf(pages), reactor=self.clock, admit=callers.admit)
         self.doors: list[Any] = [
             FramedPortProtocol(self.sessions),
             HTTPPortProtocol(site),

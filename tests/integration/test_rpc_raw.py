@@ -32,7 +32,7 @@ from tests.tls.authority import makeAuthority
 from tristunnel.auth.realm import Authenticator
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.http.callers import HTTPCallers
-from tristunnel.http.site import limitedSite
+from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.model.ports import UNPRIVILEGED, PortRange
@@ -118,7 +118,7 @@ class RPCTestCase(LoopbackTestCase):
         self.sessions = TunnelServerFactory(self.reactor, self.tunnels)
         callers = HTTPCallers(Authenticator())
         pages = rpcPages(self.tunnels, callers)
-        site = limitedSite(rootOf(pages), reactor=self.reactor, admit=callers.admit)
+        site = LimitedSite(rootOf(pages), reactor=self.reactor, admit=callers.admit)
         doors = ProtocolDetectorFactory(
             self.reactor,
             [FramedPortProtocol(self.sessions), HTTPPortProtocol(site)],

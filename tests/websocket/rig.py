@@ -22,7 +22,7 @@ from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.errors import TunnelError
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.forwarded import Forwarded
-from tristunnel.http.site import limitedSite
+from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import Health, HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.server.detector import FramedPortProtocol, ProtocolDetectorFactory
@@ -177,7 +177,7 @@ class WebSocketTestCase(LoopbackTestCase):
                 pingInterval,
             ),
         }
-        self.site = limitedSite(
+        self.site = LimitedSite(
             rootOf(pages), reactor=self.reactor, admit=callers.admit
         )
         doors = ProtocolDetectorFactory(

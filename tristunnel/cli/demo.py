@@ -18,7 +18,7 @@ from tristunnel.connect.address import ServerAddress
 from tristunnel.dataplane.dial import HostEndpoint
 from tristunnel.dialects.base.client_service import TunnelClientService
 from tristunnel.forwards.forward import Forward
-from tristunnel.http.site import limitedSite
+from tristunnel.http.site import LimitedSite
 from tristunnel.server.service import TunnelServerService
 from tristunnel.util.output import outputOf
 
@@ -77,7 +77,7 @@ class _Demo(MultiService):
         if self._server.listening:
             # Twisted's own Site would log requests, dated by the reactor's clock:
             # 1970.
-            site = limitedSite(_Page(), reactor=self._reactor)
+            site = LimitedSite(_Page(), reactor=self._reactor)
             site.noisy = False
             opening = TCP4ServerEndpoint(
                 self._reactor, 0, interface="127.0.0.1"

@@ -38,7 +38,7 @@ from tristunnel.dialects.vtunnel.server import LISTENER as LOOPBACK
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.forwarded import Forwarded
-from tristunnel.http.site import limitedSite
+from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import Health, HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import IDLE, UDPListeners
@@ -427,7 +427,7 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
     pages: dict[bytes, IResource] = {b"health": Health()}
     ports: list[tuple[ServerPort, Any]] = []
     if options.rpcPort is not None:
-        elsewhere = limitedSite(
+        elsewhere = LimitedSite(
             rootOf({**pages, **rpc}), reactor=reactor, admit=callers.admit
         )
         # A gate of its own: strangers at the other ports do not fill it.
@@ -453,7 +453,7 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
             options["handshake-timeout"],
         )
     )
-    site = limitedSite(rootOf(pages), reactor=reactor, admit=callers.admit)
+    site = LimitedSite(rootOf(pages), reactor=reactor, admit=callers.admit)
     doors = {
         proxied: ProtocolDetectorFactory(
             reactor,

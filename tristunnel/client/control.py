@@ -26,7 +26,7 @@ from tristunnel.client.status import VISITORS, ProcessStatus
 from tristunnel.errors import TunnelError
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.resource import JSONRPCResource
-from tristunnel.http.site import limitedSite
+from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import rootOf
 from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.util.endpoints import (
@@ -218,7 +218,7 @@ class ClientControl(Service):
             HTTPCallers(Authenticator()),
             hostnames=_HOSTNAMES,
         )
-        site = limitedSite(rootOf({b"rpc": page}), reactor=self._reactor)
+        site = LimitedSite(rootOf({b"rpc": page}), reactor=self._reactor)
         site.noisy = False
         try:
             if (path := self._port.path) is not None:

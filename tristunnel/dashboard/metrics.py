@@ -24,8 +24,8 @@ from tristunnel.dataplane.pipes import PIPES
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dialects.framed.extended import STALLS
 from tristunnel.errors import TunnelError
-from tristunnel.http.page import CallerPage
 from tristunnel.http.plain import ErrorText
+from tristunnel.http.resource import CallerPage
 from tristunnel.interfaces import End
 from tristunnel.service.rights import isAdmin
 
@@ -47,8 +47,8 @@ except ImportError:
 
 if TYPE_CHECKING:
     from tristunnel.dialects.base.multiplexer import Multiplexer
+    from tristunnel.http.browsers import Guard
     from tristunnel.http.callers import HTTPCallers
-    from tristunnel.http.guard import Guard
     from tristunnel.service.counters import Buckets, Counters
     from tristunnel.service.lag import ReactorLag
     from tristunnel.service.preauth import PreauthLimiter

@@ -14,7 +14,7 @@ from tristunnel.dashboard.history import RateHistory
 from tristunnel.dashboard.metrics import metricsPage
 from tristunnel.dashboard.pages import dashboardPages
 from tristunnel.dashboard.view import Board
-from tristunnel.http.guard import Guard
+from tristunnel.http.browsers import Guard
 from tristunnel.model.observer import ServerObserver, severalObservers
 from tristunnel.service.counters import Counters
 from tristunnel.service.lag import ReactorLag

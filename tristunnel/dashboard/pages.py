@@ -23,9 +23,9 @@ from tristunnel.dashboard.render import (
 )
 from tristunnel.dashboard.view import Board
 from tristunnel.errors import TunnelError
-from tristunnel.http.guard import Guard
-from tristunnel.http.page import CallerPage
+from tristunnel.http.browsers import Guard
 from tristunnel.http.plain import errorText
+from tristunnel.http.resource import CallerPage
 from tristunnel.util.hosts import hostAndPort
 
 if TYPE_CHECKING:

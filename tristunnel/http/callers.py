@@ -7,7 +7,6 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
-from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
@@ -18,11 +17,15 @@ from tristunnel.auth.realm import Authenticator, Identity
 from tristunnel.errors import TunnelError
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.http.site import LimitedChannel, requestKnown
-from tristunnel.service.preauth import sourceOf
+from tristunnel.service.preauth import (
+    PendingConnection,
+    PreauthLimiter,
+    sourceOf,
+)
 from tristunnel.service.tunnel_service import Caller
 from tristunnel.util.hosts import hostSaid
 
-__all__ = ["HTTPCallers", "PendingCaller", "Uncounted", "hostOf"]
+__all__ = ["HTTPCallers", "hostOf", "uncounted"]
 
 
 def hostOf(request: Request) -> str:
@@ -48,68 +51,11 @@ def _portOf(request: Request, secure: bool) -> int:
     return int(getattr(request.getHost(), "port", 0) or 0)
 
 
-class PendingCaller(Protocol):
+def uncounted() -> PendingConnection:
     """
-    Somebody who has not said who it is.
-
-    @ivar waiting: Whether that is still so.
-    @ivar leave: Ends its connection, to make room for another; to be set.
+    A connection where nobody counts those that have not said who they are.
     """
-
-    waiting: bool
-    leave: Callable[[], object] | None
-
-    def known(self) -> None:
-        """
-        It has, or has left.
-        """
-
-    def failed(self) -> None:
-        """
-        Its login failed.
-        """
-
-
-class Uncounted:
-    """
-    A L{PendingCaller} where nobody counts.
-    """
-
-    waiting = False
-    leave: Callable[[], object] | None = None
-
-    def known(self) -> None:
-        """
-        Nothing to note.
-        """
-
-    failed = known
-
-
-class LoginLimiter(Protocol):
-    """
-    Whoever counts newcomers, and makes those wait whose logins fail.
-
-    @ivar awaited: Each tells how many connections from an address are awaited.
-    """
-
-    awaited: list[Callable[[str], int]]
-
-    def enter(self, address: IAddress | None) -> PendingCaller:
-        """
-        Count one; raise L{TunnelError} if there are too many, or if it has to
-        wait.
-        """
-
-    def check(self, address: IAddress | None) -> None:
-        """
-        Raise L{TunnelError} if an address has to wait.
-        """
-
-    def loginFailed(self, address: IAddress | None) -> None:
-        """
-        A login from an address failed.
-        """
+    return PendingConnection(PreauthLimiter(lambda: 0.0), "")
 
 
 class HTTPCallers:
@@ -125,7 +71,7 @@ class HTTPCallers:
         self,
         authenticator: Authenticator,
         forwarded: Forwarded | None = None,
-        gate: LoginLimiter | None = None,
+        gate: PreauthLimiter | None = None,
     ) -> None:
         self._gate = gate
         self._authenticator = authenticator
@@ -196,7 +142,7 @@ class HTTPCallers:
         if self._gate is not None:
             self._gate.awaited.append(awaited)
 
-    def newcomer(self, request: Request) -> PendingCaller:
+    def newcomer(self, request: Request) -> PendingConnection:
         """
         Count somebody who will say who it is, or where it belongs, in
         messages and not with the request.
@@ -207,7 +153,7 @@ class HTTPCallers:
         """
         requestKnown(request, False)
         if self._gate is None:
-            return Uncounted()
+            return uncounted()
         return self._gate.enter(self._forwarded.peer(request))
 
     def describe(self, request: Request, identity: Identity) -> Caller:

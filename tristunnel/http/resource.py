@@ -1,11 +1,11 @@
 """
-Calls that are posted over HTTP: who may post, what, and how it is answered.
+Answers to callers who are known: pages, and calls that are posted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import ClassVar
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
@@ -15,21 +15,113 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from tristunnel.errors import TunnelError
-from tristunnel.http.origin import OriginRule
-from tristunnel.http.plain import errorText, refusalText
+from tristunnel.http.browsers import Guard, OriginRule
+from tristunnel.http.plain import BROWSERS, errorText, refusalText
 from tristunnel.http.site import MAX_BODY
 from tristunnel.rpc.jsonrpc import Dispatcher
 
-__all__ = ["CallerFor", "JSONRPCResource", "PostedCalls"]
+if TYPE_CHECKING:
+    from tristunnel.http.callers import HTTPCallers
+    from tristunnel.service.tunnel_service import Caller
+
+__all__ = ["CallerFor", "CallerPage", "JSONRPCResource", "PostedCalls", "contentType"]
 
 CallerFor = Callable[[Request], object]
 """Finds out who sent a request: returns the caller, a Deferred of it or a
 coroutine; raises C{TunnelError}, mostly C{auth-refused}."""
 
+_log = Logger()
 
-def _contentType(request: Request) -> str:
+
+def contentType(request: Request) -> str:
+    """
+    The content type of a request's body, in lower case, without parameters.
+    """
     header = (request.getHeader(b"content-type") or b"").decode("latin-1")
     return header.partition(";")[0].strip().lower()
+
+
+def _answerWith(
+    request: Request, making: Coroutine[Any, Any, bytes | None], problem: str
+) -> int:
+    """
+    Answer a request with what takes a while to make, which is cancelled when the
+    sender leaves.
+
+    @param making: Makes the body, or C{None} if the answer goes on by itself.
+    @param problem: What the log says if that fails.
+    """
+    gone: list[Failure] = []
+    serving = Deferred.fromCoroutine(making)
+
+    def disconnected(reason: Failure) -> None:
+        gone.append(reason)
+        serving.cancel()
+
+    def finish(body: bytes | None) -> None:
+        if body is None or gone:
+            return
+        if request.code != NO_CONTENT:
+            request.setHeader(b"Content-Length", b"%d" % len(body))
+        request.write(body)
+        request.finish()
+
+    def failed(reason: Failure) -> None:
+        if not gone:
+            _log.failure(problem, failure=reason)
+            finish(errorText(request, 500, "Internal error"))
+
+    request.notifyFinish().addErrback(disconnected)
+    serving.addCallback(finish).addErrback(failed)
+    return NOT_DONE_YET
+
+
+class CallerPage(Resource):
+    """
+    A page that asks who wants to see it.
+
+    @param callers: Finds out who sent a request.
+    @param guard: Judges browsers' requests.
+    """
+
+    isLeaf = True
+
+    def __init__(self, callers: HTTPCallers, guard: Guard) -> None:
+        super().__init__()
+        self._callers = callers
+        self.guard = guard
+
+    async def answer(self, request: Request, caller: Caller) -> bytes | None:
+        """
+        Answer a request; for subclasses.
+
+        @return: The body, or C{None} if the answer goes on.
+        @raise TunnelError: To refuse.
+        """
+        raise NotImplementedError
+
+    def render_GET(self, request: Request) -> bytes | int:
+        objection = self.guard.objectionToReading(request)
+        if objection is not None:
+            return errorText(request, 403, objection)
+        return self.serve(request, self.answer)
+
+    def serve(
+        self,
+        request: Request,
+        answer: Callable[[Request, Caller], Awaitable[bytes | None]],
+    ) -> int:
+        """
+        Find out who asks, and have C{answer} called.
+        """
+
+        async def work() -> bytes | None:
+            try:
+                return await answer(request, await self._callers(request))
+            except TunnelError as refusal:
+                return refusalText(request, refusal, BROWSERS)
+
+        return _answerWith(request, work(), "A page could not be made")
 
 
 class PostedCalls(Resource):
@@ -39,6 +131,12 @@ class PostedCalls(Resource):
     Everything that HTTP has an error for is refused here: the method, a web
     page from elsewhere, the content type, the length, the credentials.
 
+    @param callerFor: Finds out who sent a request.
+    @param hostnames: The names of this server, see L{OriginRule}.
+    @param maxBody: Bytes that a body may have. A
+        L{LimitedSite<tristunnel.http.site.LimitedSite>} refuses a longer one before
+        it is read.
+
     @cvar contentTypes: What may be posted.
     @cvar answerType: The content type of an answer.
     """
@@ -46,22 +144,13 @@ class PostedCalls(Resource):
     isLeaf = True
     contentTypes: ClassVar[tuple[str, ...]]
     answerType: ClassVar[str]
-    _calls = Logger()
 
     def __init__(
         self,
         callerFor: CallerFor,
-        *,
         hostnames: Collection[str] | None = None,
         maxBody: int = MAX_BODY,
     ) -> None:
-        """
-        @param callerFor: Finds out who sent a request.
-        @param hostnames: The names of this server, see L{OriginRule}.
-        @param maxBody: Bytes that a body may have. A
-            L{LimitedSite<tristunnel.http.site.LimitedSite>} refuses a longer
-            one before it is read.
-        """
         super().__init__()
         self._callerFor = callerFor
         self._originRule = OriginRule(hostnames)
@@ -77,7 +166,7 @@ class PostedCalls(Resource):
 
     def emptyStatus(self, request: Request) -> int:
         """
-        The HTTP status when there is no answer; for subclasses.
+        The HTTP status of an answer without a body.
         """
         return NO_CONTENT
 
@@ -85,35 +174,13 @@ class PostedCalls(Resource):
         refusal = self._refusal(request)
         if refusal is not None:
             return errorText(request, *refusal)
-        serving = Deferred.fromCoroutine(self._serve(request))
-        gone: list[Failure] = []
-
-        def disconnected(reason: Failure) -> None:
-            gone.append(reason)
-            serving.cancel()
-
-        def finish(body: bytes) -> None:
-            if gone:
-                return
-            if request.code != NO_CONTENT:
-                request.setHeader(b"Content-Length", b"%d" % len(body))
-            request.write(body)
-            request.finish()
-
-        def failed(reason: Failure) -> None:
-            if not gone:
-                self._calls.failure("A call could not be answered", failure=reason)
-                finish(errorText(request, 500, "Internal error"))
-
-        request.notifyFinish().addErrback(disconnected)
-        serving.addCallback(finish).addErrback(failed)
-        return NOT_DONE_YET
+        return _answerWith(
+            request, self._serve(request), "A call could not be answered"
+        )
 
     def _refusal(self, request: Request) -> tuple[int, str] | None:
         """
-        What is wrong with the outside of a request.
-
-        @return: The HTTP status and one line, or C{None}.
+        What is wrong with the outside of a request: the HTTP status and one line.
         """
         if request.method != b"POST":
             request.setHeader(b"Allow", b"POST")
@@ -121,7 +188,7 @@ class PostedCalls(Resource):
         objection = self._originRule.objection(request)
         if objection is not None:
             return 403, objection
-        if _contentType(request) not in self.contentTypes:
+        if contentType(request) not in self.contentTypes:
             return 415, f"The Content-Type must be {self.contentTypes[0]}."
         content = request.content
         if content is not None and content.seek(0, 2) > self._maxBody:
@@ -129,11 +196,6 @@ class PostedCalls(Resource):
         return None
 
     async def _serve(self, request: Request) -> bytes:
-        """
-        Answer a request that is in order on the outside.
-
-        @return: The body of the answer.
-        """
         body = b""
         if request.content is not None:
             request.content.seek(0)
@@ -159,6 +221,9 @@ class JSONRPCResource(PostedCalls):
     A body sent as a form is taken for JSON too, since that is what C{curl -d}
     calls it; that a browser can send such a body for any page is why
     L{OriginRule} is asked first.
+
+    @param dispatcher: Answers the calls.
+    @param callerFor: As for L{PostedCalls}, and so are C{hostnames} and C{maxBody}.
     """
 
     contentTypes = (
@@ -173,30 +238,16 @@ class JSONRPCResource(PostedCalls):
         self,
         dispatcher: Dispatcher,
         callerFor: CallerFor,
-        *,
         hostnames: Collection[str] | None = None,
         maxBody: int = MAX_BODY,
     ) -> None:
-        """
-        @param dispatcher: Answers the calls.
-        @param callerFor: Finds out who sent a request.
-        @param hostnames: The names of this server, see L{OriginRule}.
-        @param maxBody: Bytes that a body may have.
-        """
-        super().__init__(callerFor, hostnames=hostnames, maxBody=maxBody)
+        super().__init__(callerFor, hostnames, maxBody)
         self._dispatcher = dispatcher
 
     def emptyStatus(self, request: Request) -> int:
-        """
-        204; but 200 for who calls it C{application/json-rpc}, the name of old:
-        jsonrpclib and its descendants take every status but 200 for an error.
-        """
-        return OK if _contentType(request) == "application/json-rpc" else NO_CONTENT
+        return OK if contentType(request) == "application/json-rpc" else NO_CONTENT
 
     async def answer(self, caller: object, body: bytes) -> bytes | None:
-        """
-        Answer JSON with JSON.
-        """
         answer = await self._dispatcher.dispatch(caller, body)
         # The line end is for whoever reads it in a terminal.
         return None if answer is None else answer + b"\n"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from io import BytesIO
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import (
@@ -25,17 +25,16 @@ from twisted.python.failure import Failure
 from twisted.web.error import UnsupportedMethod
 from twisted.web.http import RESPONSES, HTTPChannel
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
-from zope.interface import implementer
 
 from tristunnel.dataplane.closing import WriteDeadline
 from tristunnel.dataplane.memory import HELD, HeldBytes
 from tristunnel.errors import TunnelError
 from tristunnel.http.plain import ErrorText, errorText, refusalOf
+from tristunnel.service.preauth import PendingConnection
 
-__all__ = ["MAX_BODY", "Admit", "LimitedSite", "limitedSite", "requestKnown"]
+__all__ = ["MAX_BODY", "Admit", "LimitedSite", "requestKnown"]
 
 MAX_BODY = 2**20
 """Bytes of the longest body that is accepted."""
@@ -88,28 +87,14 @@ BODIES = _BodyBudget(UNKNOWN_BODIES)
 """What this process keeps for whom nobody knows."""
 
 
-@implementer(IResource)
-class _PlainSpoken:
+class _PlainSpoken(Resource):
     """
     A resource whose refusal of a method is a line of text, not HTML.
     """
 
-    isLeaf = True
-
     def __init__(self, resource: IResource) -> None:
+        super().__init__()
         self._resource = resource
-
-    def getChildWithDefault(self, name: bytes, request: IRequest) -> IResource:
-        """
-        Never called, since this wraps what was found in the end.
-        """
-        raise NotImplementedError
-
-    def putChild(self, path: bytes, child: IResource) -> None:
-        """
-        Never called, as above.
-        """
-        raise NotImplementedError
 
     def render(self, request: Request) -> bytes | int:
         try:
@@ -154,9 +139,6 @@ class LimitedRequest(Request):
         super().render(_PlainSpoken(resrc))
 
     def processingFailed(self, reason: Failure) -> Failure:
-        """
-        A resource raised an exception: log it, and tell the visitor nothing.
-        """
         self._log.failure("A web resource failed", failure=reason)
         if not self.startedWriting:
             body = errorText(self, 500, "Internal error")
@@ -164,28 +146,6 @@ class LimitedRequest(Request):
             self.write(body)
         self.finish()
         return reason
-
-
-class Waiting(Protocol):
-    """
-    Counts one connection while nobody knows who it is.
-
-    @ivar waiting: Whether it is counted.
-    """
-
-    waiting: bool
-
-    def known(self) -> None:
-        """
-        A request has said who sent it, or the connection is gone.
-        """
-
-    def again(self) -> None:
-        """
-        The request was answered, and another is waited for.
-
-        @raise TunnelError: If the connection has to go.
-        """
 
 
 def requestKnown(request: Request, isKnown: bool = True) -> None:
@@ -199,8 +159,8 @@ def requestKnown(request: Request, isKnown: bool = True) -> None:
     channel = request.channel
     if isinstance(channel, LimitedChannel):
         channel.isKnown = isKnown
-        if channel.stranger is not None:
-            channel.stranger.known()
+        if channel.pending is not None:
+            channel.pending.known()
 
 
 class LimitedChannel(HTTPChannel):
@@ -210,7 +170,7 @@ class LimitedChannel(HTTPChannel):
 
     @ivar site: The site that is visited.
     @ivar refused: Whether all that still comes is dropped.
-    @ivar stranger: Counts this connection while nobody knows who it is; may be
+    @ivar pending: Counts this connection while nobody knows who it is; may be
         C{None}.
     @ivar isKnown: Whether the latest request was from somebody who has said who
         it is.
@@ -219,7 +179,7 @@ class LimitedChannel(HTTPChannel):
     requestFactory = LimitedRequest
     site: LimitedSite
     refused = False
-    stranger: Waiting | None = None
+    pending: PendingConnection | None = None
     isKnown = False
     _answering = False
     _closing = False
@@ -240,9 +200,6 @@ class LimitedChannel(HTTPChannel):
             super().lineReceived(line)
 
     def rawDataReceived(self, data: bytes) -> None:
-        """
-        A piece of the body came, or of the next request.
-        """
         if self.refused:
             return
         super().rawDataReceived(data)
@@ -251,11 +208,6 @@ class LimitedChannel(HTTPChannel):
             self._networkProducer.pauseProducing()
 
     def headerReceived(self, line: bytes) -> bool:
-        """
-        A header came.
-
-        @return: Whether to go on.
-        """
         name, _, value = line.partition(b":")
         if len(name) > _LONGEST_NAME:
             self._refuse(400, "The name of a header is too long.")
@@ -264,17 +216,11 @@ class LimitedChannel(HTTPChannel):
             # Python would not even turn thousands of digits into a number.
             self.refuseBody()
             return False
-        return cast(
-            bool,
-            super().headerReceived(line),
-        )
+        return cast(bool, super().headerReceived(line))
 
     def allHeadersReceived(self) -> None:
-        """
-        The head is complete: judge the announced length and the sender before
-        any of the body is read, and before a client that waits for C{100
-        Continue} sends it.
-        """
+        # The announced length and the sender are judged before any of the body is
+        # read, and before a client that waits for 100 Continue sends it.
         self.isKnown = False
         if self.length is not None and self.length > self.site.maxBody:
             self.refuseBody()
@@ -289,7 +235,9 @@ class LimitedChannel(HTTPChannel):
 
         def refused(failure: Failure) -> None:
             if failure.check(TunnelError):
-                self._refuseSender(cast(TunnelError, failure.value))
+                refusal = cast(TunnelError, failure.value)
+                status, headers = refusalOf(refusal)
+                self._refuse(status, refusal.message, headers)
             elif not failure.check(CancelledError):
                 request.processingFailed(failure)
 
@@ -313,14 +261,7 @@ class LimitedChannel(HTTPChannel):
         else:
             self._continues = True
 
-    def _refuseSender(self, refusal: TunnelError) -> None:
-        status, headers = refusalOf(refusal)
-        self._refuse(status, refusal.message, headers)
-
     def allContentReceived(self) -> None:
-        """
-        The request is complete.
-        """
         if self.refused:
             return
         self._stopClock()
@@ -328,15 +269,13 @@ class LimitedChannel(HTTPChannel):
         super().allContentReceived()
 
     def requestDone(self, request: Request) -> None:
-        """
-        A request was answered; the next one may begin, if there is room for
-        one more that waits, and once most of the answer was taken.
-        """
+        # The next one may begin, if there is room for one more that waits, and once
+        # most of the answer was taken.
         self._answering = False
         self._letGoOfBody()
-        if self.stranger is not None and (self.persistent or not self.isKnown):
+        if self.pending is not None and (self.persistent or not self.isKnown):
             try:
-                self.stranger.again()
+                self.pending.again()
             except TunnelError:
                 self.persistent = False
         if self._waitingForTransport:
@@ -350,9 +289,12 @@ class LimitedChannel(HTTPChannel):
     def pauseProducing(self) -> None:
         super().pauseProducing()
         if self._writing is None:
-            self._writing = WriteDeadline(
-                self.site.reactor, self.transport, self.site.answerTime, self.isKnown
-            )
+            self._writing = self._writeDeadline()
+
+    def _writeDeadline(self) -> WriteDeadline:
+        return WriteDeadline(
+            self.site.reactor, self.transport, self.site.answerTime, self.isKnown
+        )
 
     def resumeProducing(self) -> None:
         super().resumeProducing()
@@ -382,26 +324,18 @@ class LimitedChannel(HTTPChannel):
         self.setTimeout(None)
         network: Any = self._networkProducer
         network.unregisterProducer()
-        self._writing = WriteDeadline(
-            self.site.reactor, self.transport, self.site.answerTime, self.isKnown
-        )
+        self._writing = self._writeDeadline()
         self._writing.close()
 
     def timeoutConnection(self) -> None:
         self.loseConnection()
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        """
-        A line of the head is too long.
-        """
         self._refuse(400, "A line of the request is too long.")
 
     def writeHeaders(
         self, version: bytes, code: bytes, reason: bytes, headers: Headers
     ) -> None:
-        """
-        Write the head of an answer, without telling which versions we run.
-        """
         headers.removeHeader(b"Server")
         super().writeHeaders(version, code, reason, headers)
 
@@ -457,23 +391,16 @@ class LimitedChannel(HTTPChannel):
         body = message.encode("utf-8") + b"\n"
         transport = self.transport
         assert transport is not None
-        more = "".join(f"{name}: {value}\r\n" for name, value in headers)
-        transport.write(
-            b"HTTP/1.1 %d %s\r\n"
-            b"Content-Type: text/plain; charset=utf-8\r\n"
-            b"Content-Length: %d\r\n%s"
-            b"Connection: close\r\n\r\n%s"
-            % (
-                code,
-                RESPONSES.get(code, b"Refused"),
-                len(body),
-                more.encode("ascii"),
-                body,
-            )
-        )
-        if ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(
-            transport
-        ):
+        lines = [
+            f"HTTP/1.1 {code} {RESPONSES.get(code, b'Refused').decode('ascii')}",
+            "Content-Type: text/plain; charset=utf-8",
+            f"Content-Length: {len(body)}",
+            *(f"{name}: {value}" for name, value in headers),
+            "Connection: close\r\n\r\n",
+        ]
+        transport.write("\r\n".join(lines).encode("ascii") + body)
+        isTLS = ISSLTransport.providedBy(transport)
+        if ITCPTransport.providedBy(transport) and not isTLS:
             transport.loseWriteConnection()
         self._startClock(self.site.linger, self._lingered)
 
@@ -499,6 +426,10 @@ class LimitedSite(Site):
     """
     A site with limits.
 
+    @param resource: The root.
+    @param reactor: The clock.
+    @param idle: Seconds that a connection may be silent.
+
     @ivar maxBody: Bytes that a body may have.
     @ivar requestTime: Seconds that a request may take to come.
     @ivar linger: Seconds for which a refused visitor is still listened to.
@@ -523,16 +454,6 @@ class LimitedSite(Site):
         answerTime: float = ANSWER_TIME,
         admit: Admit | None = None,
     ) -> None:
-        """
-        @param resource: The root.
-        @param reactor: The clock.
-        @param maxBody: Bytes that a body may have.
-        @param idle: Seconds that a connection may be silent.
-        @param requestTime: Seconds that a request may take to come.
-        @param linger: Seconds for which a refused visitor is still read from.
-        @param answerTime: Seconds in which a visitor must take an answer.
-        @param admit: Finds out who sends a request with a body.
-        """
         super().__init__(
             resource,
             requestFactory=LimitedRequest,
@@ -548,20 +469,15 @@ class LimitedSite(Site):
         self.bodies = BODIES
 
     def getContentFile(self, length: int | None) -> BytesIO:
-        """
-        Where a body is kept: in memory, since it is short, and not in a file,
-        which would cost a descriptor.
-        """
         return BytesIO()
 
     def getResourceFor(self, request: Request) -> IResource:
-        """
-        Find the resource that answers a request.
-        """
         found: IResource = super().getResourceFor(request)
         if isinstance(found, _UnknownChild):
             return ErrorText(404, "There is nothing at this address.")
         return found
+
+    # No access log, and no clock that Twisted keeps for it.
 
     def startFactory(self) -> None:
         pass
@@ -570,24 +486,4 @@ class LimitedSite(Site):
         pass
 
     def log(self, request: Request) -> None:  # type: ignore[override]
-        """
-        Write nothing about a request.
-        """
-
-
-def limitedSite(
-    resource: IResource,
-    *,
-    reactor: IReactorTime,
-    maxBody: int = MAX_BODY,
-    admit: Admit | None = None,
-) -> LimitedSite:
-    """
-    Make a site with limits.
-
-    @param resource: The root.
-    @param reactor: The clock.
-    @param maxBody: Bytes that a body may have.
-    @param admit: Finds out who sends a request with a body.
-    """
-    return LimitedSite(resource, reactor=reactor, maxBody=maxBody, admit=admit)
+        pass

@@ -88,14 +88,11 @@ class HTTPPortProtocol:
     def open(
         self, address: IAddress | None, remaining: float, stranger: PendingConnection
     ) -> IProtocol | None:
-        """
-        Make the protocol for a connection; the site has time limits of its
-        own. Whoever has asked for nothing yet, or for nothing more, is a
-        stranger.
-        """
+        # Whoever has asked for nothing yet, or for nothing more, is unauthenticated;
+        # the site has time limits of its own.
         protocol: Any = self._site.buildProtocol(address)
         if isinstance(protocol, LimitedChannel):
-            protocol.stranger = stranger
+            protocol.pending = stranger
         else:
             stranger.known()
         return cast("IProtocol | None", protocol)

@@ -22,7 +22,6 @@ from xmlrpc.client import Fault, Unmarshaller, dumps
 from twisted.logger import Logger
 
 from tristunnel.http.resource import CallerFor, PostedCalls
-from tristunnel.http.site import MAX_BODY
 from tristunnel.rpc.calls import (
     INVALID_PARAMS,
     PARSE_ERROR,
@@ -43,10 +42,8 @@ _INT_BITS = 31
 _EXACT_BITS = 53
 
 
-class _BadCall(Exception):
-    """
-    A body is no call that we accept.
-    """
+def _bad(why: str) -> CallError:
+    return CallError(PARSE_ERROR, f"Parse error: {why}")
 
 
 def _parse(body: bytes) -> tuple[str, list[object]]:
@@ -57,7 +54,7 @@ def _parse(body: bytes) -> tuple[str, list[object]]:
     entity is ever defined, expanded or fetched.
 
     @return: The name of the method and its parameters.
-    @raise _BadCall: For everything that is wrong with it.
+    @raise CallError: PARSE_ERROR, for everything that is wrong with it.
     """
     depth = 0
     target = Unmarshaller(use_builtin_types=True)
@@ -68,7 +65,7 @@ def _parse(body: bytes) -> tuple[str, list[object]]:
         nonlocal depth
         depth += 1
         if depth > _MAX_ELEMENTS:
-            raise _BadCall("nested too deeply")
+            raise _bad("nested too deeply")
         target.start(name, attributes)
 
     def end(name: str) -> None:
@@ -77,7 +74,7 @@ def _parse(body: bytes) -> tuple[str, list[object]]:
         target.end(name)
 
     def refuse(*_: object) -> None:
-        raise _BadCall("a document type is not accepted")
+        raise _bad("a document type is not accepted")
 
     parser.StartElementHandler = start
     parser.EndElementHandler = end
@@ -88,13 +85,13 @@ def _parse(body: bytes) -> tuple[str, list[object]]:
         parser.Parse(body, True)
         params = target.close()
         name = target.getmethodname()
-    except _BadCall:
+    except CallError:
         raise
     except Exception:
         # Which of a dozen exceptions it is depends on the way it is broken.
-        raise _BadCall("not an XML-RPC call") from None
+        raise _bad("not an XML-RPC call") from None
     if not isinstance(name, str):
-        raise _BadCall("not an XML-RPC call")
+        raise _bad("not an XML-RPC call")
     return name, list(params)
 
 
@@ -145,6 +142,10 @@ def _toXML(value: object) -> Any:
 class TunnelXMLRPC(PostedCalls):
     """
     XML-RPC over HTTP, for the same methods as JSON-RPC.
+
+    @param lookup: Finds the method of a name, as for
+        L{Dispatcher<tristunnel.rpc.jsonrpc.Dispatcher>}.
+    @param callerFor: As for L{PostedCalls}, and so is C{hostnames}.
     """
 
     contentTypes = ("text/xml", "application/xml")
@@ -155,45 +156,21 @@ class TunnelXMLRPC(PostedCalls):
         self,
         lookup: Lookup,
         callerFor: CallerFor,
-        *,
         hostnames: Collection[str] | None = None,
-        maxBody: int = MAX_BODY,
     ) -> None:
-        """
-        @param lookup: Finds the method of a name, as for
-            L{Dispatcher<tristunnel.rpc.jsonrpc.Dispatcher>}.
-        @param callerFor: Finds out who sent a request.
-        @param hostnames: The names of this server, see
-            L{OriginRule<tristunnel.http.origin.OriginRule>}.
-        @param maxBody: Bytes that a body may have.
-        """
-        super().__init__(callerFor, hostnames=hostnames, maxBody=maxBody)
+        super().__init__(callerFor, hostnames)
         self._lookup = lookup
 
     async def answer(self, caller: object, body: bytes) -> bytes:
-        """
-        Answer a call with a result or a fault.
-        """
         try:
-            try:
-                name, args = _parse(body)
-            except _BadCall as bad:
-                raise CallError(PARSE_ERROR, f"Parse error: {bad}") from None
-            result = await self._call(caller, name, args)
+            return await self._call(caller, *_parse(body))
         except CallError as error:
             fault = Fault(error.number, str(_toXML(error.message)))
             return dumps(fault, methodresponse=True).encode("utf-8")
-        return result
 
     async def _call(self, caller: object, name: str, args: list[object]) -> bytes:
-        """
-        Make a call.
-
-        @return: The answer.
-        @raise CallError: Why there is none.
-        """
         if not depthWithin(args, MAX_DEPTH):
-            raise CallError(PARSE_ERROR, "Parse error: nested too deeply")
+            raise _bad("nested too deeply")
         _checkTypes(args)
         params: Params = args
         if len(args) == 1 and isinstance(args[0], dict):

@@ -18,7 +18,8 @@ from tristunnel.dialects.vtunnel.server import VTunnelServerSession
 from tristunnel.dialects.zlayer.data import connectionOf
 from tristunnel.dialects.zlayer.server import ZLayerServerSession
 from tristunnel.errors import TunnelError
-from tristunnel.http.callers import HTTPCallers, PendingCaller, Uncounted
+from tristunnel.http.callers import HTTPCallers, uncounted
+from tristunnel.service.preauth import PendingConnection
 from tristunnel.service.tunnel_service import Caller
 from tristunnel.websocket.connection import Connection, Receiver
 from tristunnel.websocket.page import Visit
@@ -57,14 +58,14 @@ class Arrival:
     """
 
     def __init__(
-        self, caller: Caller, vouched: bool, stranger: PendingCaller | None = None
+        self, caller: Caller, vouched: bool, stranger: PendingConnection | None = None
     ) -> None:
         self.connection: Any = None
         self.caller = caller
         self.vouched = vouched
         self.remaining = 0.0
         self.first = b""
-        self.stranger = stranger or Uncounted()
+        self.stranger = stranger or uncounted()
 
 
 Dialect = Callable[[Arrival], Receiver]

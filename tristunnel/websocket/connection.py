@@ -39,7 +39,7 @@ from tristunnel.websocket.incoming import (
 )
 
 if TYPE_CHECKING:
-    from tristunnel.http.callers import PendingCaller
+    from tristunnel.service.preauth import PendingConnection
 
 __all__ = [
     "CLOSE_TIME",
@@ -119,7 +119,7 @@ class Connection(Incoming):
 
     log = _Quiet()
     group: set[object] | None = None
-    stranger: PendingCaller | None = None
+    stranger: PendingConnection | None = None
     transport: Any
 
     # Autobahn's.

@@ -18,8 +18,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from tristunnel.errors import TunnelError
+from tristunnel.http.browsers import OriginRule
 from tristunnel.http.forwarded import Forwarded
-from tristunnel.http.origin import OriginRule
 from tristunnel.http.plain import errorText, refusalText
 from tristunnel.http.site import requestKnown
 from tristunnel.websocket.connection import (

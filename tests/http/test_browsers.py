@@ -1,4 +1,4 @@
-"""Tests for L{tristunnel.http.origin}."""
+"""Tests for L{tristunnel.http.browsers}."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.test.requesthelper import DummyRequest
 
-from tristunnel.http.origin import OriginRule
+from tristunnel.http.browsers import OriginRule
 
 
 def objection(
