@@ -1,5 +1,5 @@
 """Tests for L{tristunnel.screen.draw}, L{tristunnel.screen.model} and
-L{tristunnel.screen.qr}."""
+L{tristunnel.screen.draw}."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from rich.text import Text
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.screen.example import clientStatus, server, serverStatus, tunnel
+from tests.screen.golden import assertGolden
 from tests.screen.picture import picture
-from tristunnel.screen.draw import Pen, drawPage, natural
+from tristunnel.screen.draw import Pen, drawPage, natural, qrLines
 from tristunnel.screen.model import clientPage, qrTargets, serverPage, webAddress
-from tristunnel.screen.qr import qrLines
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -58,64 +58,40 @@ class ClientTests(SynchronousTestCase):
         page = clientPage(clientStatus(**status), HINTS)
         return drawPage(PLAIN, page, width, height)
 
-    def test_picture(self) -> None:
-        """80 columns and 24 lines have everything that matters."""
-        wave = "\u2582\u2583\u2584\u2585\u2586\u2586\u2585\u2584"
-        lines = self.draw()
-        self.assertIn(wave, lines[6])
-        self.assertEqual(
-            [line[:41].rstrip() if "Traffic" in line else line for line in lines],
-            [
-                "tristunnel 0.1.0                                        Ctrl-C stops"
-                "   q QR code",
-                "",
-                "State       \u25cf online for 2 h 5 min",
-                "Server      tls:tunnel.example.com:9000",
-                "Round trip  12.3 ms",
-                "Visitors    13 now, 1,292 in all, 14 turned away",
-                "Traffic     34.4 kB/s down, 1.2 MB/s up",
-                "In all      3.1 MB down, 4.0 GB up",
-                "",
-                "Tunnels                           Service           Now  In all"
-                "       Down",
-                "\u25cf tcp://tunnel.example.com:30001  localhost:8080     12   1,204"
-                "  34.0 kB/s",
-                "\u25cf udp://tunnel.example.com:5353   udp:localhost:53    1      88"
-                "    420 B/s",
-                "\u25cf tcp://tunnel.example.com:2222   localhost:22        0       0"
-                "      0 B/s",
-                "",
-                "Events",
-                "17:46:38  203.0.113.7:52012 came to localhost:8080",
-                "17:46:35  198.51.100.23:40112 left after 8.1 s, 2.1 kB down, 184.0 kB"
-                " up",
-                "17:46:31  [2001:db8::17]:61001 came to localhost:8080",
-                "17:46:27  198.51.100.23:40112 came to localhost:8080",
-                "17:46:24  a visitor was turned away: nothing listens at"
-                " localhost:22; start the",
-                "          service, or mend --forward [service-refused] (14 times)",
-                "17:46:19  203.0.113.99:51820 left after 2 min 4 s, 1.0 kB down, 9.3"
-                " MB up",
-                "17:46:10  192.0.2.61:33810 left after 0.2 s, 312 B down, 4.4 kB up",
-                "15:41:28  connected to tls:tunnel.example.com:9000",
-            ],
-        )
-
-    def test_wide(self) -> None:
-        """Where there is room, nothing is left out."""
-        lines = self.draw(120, 40)
-        self.assertIn("       Down        Up", lines[9])
-        self.assertIn("1.2 MB/s", lines[10])
-        self.assertIn("[service-refused] (14 times)", "\n".join(lines))
-
-    def test_narrow(self) -> None:
-        """Where there is little, numbers go first, then the ends of lines; never the
-        port of an address."""
-        lines = self.draw(60, 20)
-        self.assertEqual(len(lines), 20)
-        self.assertTrue(lines[9].endswith("Now"), lines[9])
-        drawn = "\n".join(self.draw(40, 20))
-        self.assertRegex(drawn, "\n\u25cf tcp:.*\u2026.*:30001 ")
+    def test_pictures(self) -> None:
+        """What each size and each state shows; colours and codes are apart."""
+        tunnels = [tunnel(f"tcp://h.example:{n}", "web") for n in range(50)]
+        crowd = [{**clientStatus()["events"][0], "text": "came"}] * 50
+        why = "cable cut [session-lost]"
+        other = server(server="tcp:other:1", state="connecting", dialect="vtunnel")
+        for name, size, status in (
+            ("client", (80, 24), {}),
+            ("wide", (120, 40), {}),
+            # Numbers go first, then the ends of lines; never an address's port.
+            ("narrow", (60, 20), {}),
+            ("narrowest", (40, 20), {}),
+            # Tunnels without room are counted, and leave some to events.
+            ("many-tunnels", (80, 24), {"tunnels": tunnels}),
+            # A crowd of visitors does not push out what matters.
+            ("crowd", (80, 24), {"events": [*crowd, *clientStatus()["events"]]}),
+            ("several-servers", (80, 24), {"servers": [server(), other]}),
+            ("nothing", (80, 24), {"tunnels": [], "events": [], "rates": []}),
+            *(
+                (state, (60, 12), {"servers": [server(state=state, **more)]})
+                for state, more in (
+                    ("connecting", {"reason": why, "roundTrip": None}),
+                    ("waiting", {"reason": why, "retryIn": 4.6}),
+                    ("stopped", {"reason": "why " * 30 + "cure"}),
+                    ("stopping", {}),
+                )
+            ),
+        ):
+            assertGolden(self, name, self.draw(*size, **status))
+        page = clientPage(clientStatus())
+        assertGolden(self, "file", drawPage(PLAIN, page, natural(page)))
+        ascii_ = drawPage(Pen("ANSI_X3.4-1968", False), page, 80, 24)
+        assertGolden(self, "ascii", ascii_)
+        self.assertTrue("".join(ascii_).isascii())
 
     def test_bounds(self) -> None:
         """No size makes it larger than the terminal, or fail."""
@@ -127,59 +103,6 @@ class ClientTests(SynchronousTestCase):
                     self.assertLessEqual(len(lines), height)
                     for line in lines:
                         self.assertLessEqual(cell_len(line), width)
-
-    def test_manyTunnels(self) -> None:
-        """Tunnels that find no room are counted, and leave some to events."""
-        tunnels = [tunnel(f"tcp://h.example:{n}", "web") for n in range(50)]
-        lines = self.draw(tunnels=tunnels)
-        shown = sum("tcp://h" in line for line in lines)
-        self.assertIn(f"  and {50 - shown} more", lines)
-        self.assertEqual(lines.index("Events"), 24 - 5)
-
-    def test_lastingEvents(self) -> None:
-        """A crowd of visitors does not push out what matters."""
-        crowd = [{**clientStatus()["events"][0], "text": "came"}] * 50
-        status = clientStatus(events=[*crowd, *clientStatus()["events"]])
-        lines = drawPage(PLAIN, clientPage(status), 80, 24)
-        self.assertEqual(len(lines), 24)
-        self.assertIn("turned away: nothing", "\n".join(lines))
-
-    def test_states(self) -> None:
-        """What the client is at, with the reason; not by colour alone."""
-        reason = "cable cut [session-lost]"
-        for state, retry, line in (
-            ("connecting", None, f"\u25cb connecting: {reason}"),
-            ("waiting", 4.6, f"\u25cb waiting 5 s to try again: {reason}"),
-            ("stopped", None, f"\u2717 given up: {reason}"),
-            ("stopping", None, "\u25cb stopping when the visitors have left"),
-        ):
-            one = server(state=state, retryIn=retry, reason=reason, roundTrip=None)
-            lines = self.draw(servers=[one])
-            self.assertEqual(lines[2], f"State     {line}")
-            self.assertNotIn("Round trip", "\n".join(lines))
-
-    def test_longReason(self) -> None:
-        """The cure, at the end of a reason, is still to be read."""
-        one = server(state="waiting", retryIn=1, reason="why " * 30 + "cure")
-        self.assertIn("cure", "\n".join(self.draw(servers=[one])[:6]))
-
-    def test_severalServers(self) -> None:
-        """Each connection of a client with several has a line."""
-        other = server(server="tcp:other:1", state="connecting", dialect="vtunnel")
-        lines = self.draw(servers=[server(), other])
-        self.assertEqual(
-            lines[2:4],
-            [
-                "tls:tunnel.example.com:9000  \u25cf online for 2 h 5 min, 12.3 ms",
-                "tcp:other:1 (vtunnel)        \u25cb connecting, 12.3 ms",
-            ],
-        )
-
-    def test_nothing(self) -> None:
-        """At the beginning there is nothing, and that is said."""
-        lines = self.draw(tunnels=[], events=[], rates=[])
-        self.assertIn("  no tunnel yet", lines)
-        self.assertIn("  nothing has happened yet", lines)
 
     def test_colours(self) -> None:
         """A terminal gets colours; with C{NO_COLOR} it gets bold and dim only."""
@@ -198,13 +121,6 @@ class ClientTests(SynchronousTestCase):
                 drawPage(PLAIN, page, 80, 24),
             )
 
-    def test_ascii(self) -> None:
-        """A terminal that knows ASCII only gets nothing else."""
-        page = clientPage(clientStatus(), HINTS)
-        for width in (40, 80):
-            lines = drawPage(coloured(None, "ANSI_X3.4-1968"), page, width, 24)
-            self.assertTrue("".join(lines).isascii())
-
     @given(st.text(max_size=300), st.integers(1, 120))
     @settings(deadline=None, max_examples=50)
     def test_anyText(self, text: str, width: int) -> None:
@@ -219,14 +135,6 @@ class ClientTests(SynchronousTestCase):
             self.assertTrue(line.isprintable(), ascii(line))
             self.assertLessEqual(cell_len(line), width)
 
-    def test_file(self) -> None:
-        """In a file nothing is cut off."""
-        page = clientPage(clientStatus())
-        text = "\n".join(drawPage(PLAIN, page, natural(page)))
-        self.assertIn("[service-refused] (14 times)", text.replace("\n          ", " "))
-        self.assertIn("  1.2 MB/s\n", text)
-        self.assertIn("connected to tls:", text)
-
 
 class ServerTests(SynchronousTestCase):
     """What C{tristunnel status} shows of a server."""
@@ -234,28 +142,7 @@ class ServerTests(SynchronousTestCase):
     def test_page(self) -> None:
         """Tunnels and clients, each with its numbers."""
         page = serverPage(serverStatus())
-        lines = drawPage(PLAIN, page, natural(page))
-        self.assertEqual(
-            lines,
-            [
-                "tristunnel server",
-                "",
-                "Server    https://tunnel.example.com",
-                "Visitors  24 now, 2,408 in all",
-                "Traffic   68.0 kB/s in, 2.4 MB/s out",
-                "In all    5 B in, 7 B out",
-                "",
-                "Tunnels                           Client                        Now"
-                "  In all         In       Out",
-                "\u25cf tcp://tunnel.example.com:30001  laptop at 203.0.113.50:41000"
-                "   12   1,204  34.0 kB/s  1.2 MB/s",
-                "\u25cb service db                      desk, not here                "
-                " 12   1,204  34.0 kB/s  1.2 MB/s",
-                "",
-                "Clients               Who     Dialect  Tunnels    Here for",
-                "\u25cf 203.0.113.50:41000  laptop  framed         1  1 min 30 s",
-            ],
-        )
+        assertGolden(self, "server", drawPage(PLAIN, page, natural(page)))
 
 
 class CodeTests(SynchronousTestCase):

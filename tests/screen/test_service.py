@@ -1,4 +1,4 @@
-"""Tests for L{tristunnel.screen.service}, L{tristunnel.screen.log} and
+"""Tests for L{tristunnel.screen.service}, L{tristunnel.screen.client} and
 L{tristunnel.screen.client}."""
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from tristunnel.client.log import LoggingClientObserver
 from tristunnel.client.status import ProcessStatus
 from tristunnel.errors import TunnelError
 from tristunnel.screen.client import (
+    ScreenLog,
     WatchedClient,
     farewell,
     screenTerminal,
     tellOfDaemon,
 )
 from tristunnel.screen.draw import Pen
-from tristunnel.screen.log import ScreenLog
 from tristunnel.screen.service import IDLE, INTERVAL, Screen
 from tristunnel.screen.terminal import Terminal
 from tristunnel.util.events import RecentEvents

@@ -6,11 +6,20 @@ which they stop.
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    formatEvent,
+    globalLogPublisher,
+)
+from zope.interface import implementer
 
 from tristunnel.client.control import (
     OFF,
@@ -22,16 +31,27 @@ from tristunnel.client.log import LoggingClientObserver
 from tristunnel.client.options import ClientOptions
 from tristunnel.client.status import ProcessStatus, statusTicks
 from tristunnel.model.observer import ClientObserver, severalObservers
-from tristunnel.screen.log import ScreenLog
 from tristunnel.screen.model import Page, clientPage, qrTargets
 from tristunnel.screen.terminal import Terminal
+from tristunnel.util.events import RecentEvents
 from tristunnel.util.output import Output, outputOf
 from tristunnel.util.words import age, amount, plural, printable
 
-__all__ = ["ClientWatch", "WatchedClient", "farewell", "screenTerminal", "tellOfDaemon"]
+__all__ = [
+    "ClientWatch",
+    "ScreenLog",
+    "WatchedClient",
+    "farewell",
+    "screenTerminal",
+    "tellOfDaemon",
+]
 
 _EVENTS = 60
 """Events that the tallest screen is given."""
+
+_LEVELS = {LogLevel.warn: "warn", LogLevel.error: "error", LogLevel.critical: "error"}
+
+_TRACEBACKS = 5
 
 
 def screenTerminal(options: Mapping[str, Any]) -> Terminal | None:
@@ -111,6 +131,56 @@ class WatchedClient(MultiService):
         finally:
             for each in self._others:
                 await maybeDeferred(each.stopService)
+
+
+@implementer(ILogObserver)
+class ScreenLog:
+    """
+    The log beside a screen, which is not written over the picture: makes events of
+    the screen of its warnings, but for those that are there already.
+
+    @param events: Where they go.
+
+    @ivar tracebacks: Of the last failures, for which the screen has no room.
+    @ivar fatal: What was said last of what ends the program.
+    """
+
+    def __init__(self, events: RecentEvents) -> None:
+        self.tracebacks: deque[str] = deque(maxlen=_TRACEBACKS)
+        self.fatal: deque[str] = deque(maxlen=_TRACEBACKS)
+        self._events = events
+
+    def start(self) -> None:
+        """
+        Listen to the log.
+        """
+        globalLogPublisher.addObserver(self)
+
+    def stop(self) -> None:
+        """
+        Listen no more.
+        """
+        globalLogPublisher.removeObserver(self)
+
+    def __call__(self, event: LogEvent) -> None:
+        """
+        Something was logged.
+        """
+        level = _LEVELS.get(event.get("log_level", LogLevel.info))
+        source = event.get("log_source")
+        if level is None or isinstance(source, LoggingClientObserver):
+            return
+        text = formatEvent(event)
+        failure = event.get("log_failure")
+        if failure is not None:
+            text = f"{text}: {failure.getErrorMessage()}" if text else str(failure)
+            self.tracebacks.append(failure.getTraceback())
+        elif event.get("log_level") is LogLevel.critical:
+            self.fatal.append(printable(text))
+        first = text.strip().partition("\n")[0]
+        if first:
+            text = printable(first)
+            self._events.add("log", text, level, same=text)
 
 
 class _LastWords(Service):

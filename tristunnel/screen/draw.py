@@ -10,18 +10,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 
+import segno
 from rich.cells import cell_len
-from rich.console import Console, RenderableType
+from rich.console import Console, OverflowMethod, RenderableType
+from rich.table import Table as Grid
 from rich.text import Text
 
 from tristunnel.screen.model import BAD, GOOD, PLAIN, WARY, EventLine, Fact, Page, Table
 
-__all__ = ["Pen", "drawPage", "natural"]
+__all__ = ["Pen", "drawPage", "natural", "qrLines"]
 
 _COLOURS = {PLAIN: "", GOOD: "green", WARY: "yellow", BAD: "bold red"}
 _GAP = 2
 _NARROWEST = 12
 _LINES = 3
+
+_QUIET = 2
+"""Light modules around a QR code; cameras need some."""
 
 _FEWEST_EVENTS = 4
 """Lines of events for which tables give way."""
@@ -63,6 +68,7 @@ class Pen:
     ) -> None:
         self.unicode = encoding.lower().replace("-", "") in ("utf8", "u8")
         self.signs = _UNICODE if self.unicode else _ASCII
+        self.overflow: OverflowMethod = "ellipsis" if self.unicode else "crop"
         self.coloured = styled and not environment.get("NO_COLOR")
         self._styled = styled
         self._environment = environment
@@ -87,12 +93,7 @@ class Pen:
             _environ=self._environment,
         )
         for part in parts:
-            console.print(
-                part,
-                no_wrap=True,
-                overflow="ellipsis" if self.unicode else "crop",
-                crop=True,
-            )
+            console.print(part, no_wrap=True, overflow=self.overflow, crop=True)
         lines = out.getvalue().split("\n")[:-1]
         return lines if self._styled else [line.rstrip() for line in lines]
 
@@ -201,70 +202,47 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _widths(table: Table) -> list[int]:
-    heads = [table.title, *table.columns[1:]]
-    return [
-        max(cell_len(each) for each in (head, *(cells[i] for _, cells in table.rows)))
-        for i, head in enumerate(heads)
-    ]
-
-
-def _table(pen: Pen, table: Table, width: int, most: int) -> list[RenderableType]:
-    if not table.rows:
-        return [Text(table.title, "bold"), Text(f"  {table.empty}", "dim")]
-    widths = _widths(table)
-    number = len(widths)
-    # Numbers go from the right, but for the first one, until the rest fits.
-    while number > table.wide + 1 and _total(widths[:number]) > width:
-        number -= 1
-    widths = widths[:number]
-    for i in reversed(range(table.wide)):
-        excess = _total(widths) - width
-        if excess > 0:
-            widths[i] = max(min(_NARROWEST, widths[i]), widths[i] - excess)
-    rows = table.rows
-    more = len(rows) - most
-    if more > 0:
-        rows = rows[: most - 1]
-        more += 1
-    heads = [table.title, *table.columns[1:]]
-    drawn = [_row(table, heads, widths, ("", ""), "dim")]
-    for mood, cells in rows:
-        mark = (f"{pen.signs.marks[mood]} ", _COLOURS[mood])
-        texts = [
-            pen.middle(cell, widths[i]) if i < table.wide else cell
-            for i, cell in enumerate(cells[:number])
-        ]
-        drawn.append(_row(table, texts, widths, mark, ""))
-    if more > 0:
-        drawn.append(Text(f"  and {more:,} more", "dim"))
-    return drawn
-
-
-def _row(
-    table: Table,
-    texts: Sequence[str],
-    widths: Sequence[int],
-    mark: tuple[str, str],
-    style: str,
-) -> RenderableType:
-    row = Text()
-    row.append(*mark)
-    first = widths[0] + 2 - cell_len(mark[0])
-    for i, text in enumerate(texts[: len(widths)]):
-        width = widths[i] if i else first
-        space = " " * max(0, width - cell_len(text))
-        if i >= table.wide:
-            row.append(space)
-        row.append(text, style if i or mark[0] else "bold")
-        if i < table.wide:
-            row.append(space)
-        if i < len(widths) - 1:
-            row.append(" " * _GAP)
-    return row
+    rows = [[table.title, *table.columns[1:]], *(cells for _, cells in table.rows)]
+    return [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
 
 
 def _total(widths: Sequence[int]) -> int:
     return 2 + sum(widths) + _GAP * (len(widths) - 1)
+
+
+def _table(pen: Pen, table: Table, width: int, most: int) -> list[RenderableType]:
+    """Draw at most so many rows, of which the last says how many more there are."""
+    if not table.rows:
+        return [Text(table.title, "bold"), Text(f"  {table.empty}", "dim")]
+    widths = _widths(table)
+    # Numbers go from the right, but for the first one, until the rest fits.
+    while len(widths) > table.wide + 1 and _total(widths) > width:
+        widths.pop()
+    for i in reversed(range(table.wide)):
+        excess = _total(widths) - width
+        if excess > 0:
+            widths[i] = max(min(_NARROWEST, widths[i]), widths[i] - excess)
+    grid = Grid(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="")
+    for i, room in enumerate(widths):
+        grid.add_column(
+            Text(table.columns[i], "dim") if i else Text(table.title, "bold"),
+            width=room if i else room + 2,
+            justify="left" if i < table.wide else "right",
+            no_wrap=True,
+            overflow=pen.overflow,
+        )
+    more = len(table.rows) - most
+    rows = table.rows if more <= 0 else table.rows[: most - 1]
+    for mood, cells in rows:
+        texts = [
+            pen.middle(cell, room) if i < table.wide else cell
+            for i, (cell, room) in enumerate(zip(cells, widths, strict=False))
+        ]
+        mark = (f"{pen.signs.marks[mood]} ", _COLOURS[mood])
+        grid.add_row(Text.assemble(mark, texts[0]), *map(Text, texts[1:]))
+    if more <= 0:
+        return [grid]
+    return [grid, Text(f"  and {more + 1:,} more", "dim")]
 
 
 def _events(
@@ -303,4 +281,31 @@ def _event(event: EventLine, width: int) -> list[RenderableType]:
     for text in texts:
         lines.append(Text.assemble((before, "dim"), (text, colour)))
         before = " " * len(before)
+    return lines
+
+
+def qrLines(address: str, unicode: bool = True, coloured: bool = True) -> list[str]:
+    """
+    Draw an address as a QR code that a phone can read off a terminal.
+
+    @param unicode: Whether half blocks can be written, which make it small.
+    @param coloured: Whether colours can be: then the code is black on white,
+        else light modules are drawn, as on a dark terminal.
+    @return: Lines, all of the same width.
+    """
+    code = segno.make(address, micro=False, error="m")
+    rows = [list(row) for row in code.matrix_iter(border=_QUIET)]
+    if not unicode:
+        # The same the other way round: what is drawn is light.
+        return ["".join("  " if dark else "##" for dark in row) for row in rows]
+    if len(rows) % 2:
+        rows.append([0] * len(rows[0]))
+    lines = []
+    for upper, lower in zip(rows[::2], rows[1::2], strict=True):
+        signs = [
+            " \u2584\u2580\u2588"[(not up) * 2 + (not down)]
+            for up, down in zip(upper, lower, strict=True)
+        ]
+        line = "".join(signs)
+        lines.append(f"\x1b[97;40m{line}\x1b[0m" if coloured else line)
     return lines

@@ -17,8 +17,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
-from tristunnel.screen.draw import Pen
-from tristunnel.screen.qr import qrLines
+from tristunnel.screen.draw import Pen, qrLines
 from tristunnel.screen.terminal import Terminal
 
 __all__ = ["Screen"]
