@@ -20,7 +20,13 @@ from twisted.web.server import Site
 
 from tests.tls.authority import certificateOf, makeAuthority
 from tristunnel.check.client import ClientCheck
-from tristunnel.check.report import CheckService, Finding, Inquiry, certificateFinding
+from tristunnel.check.report import (
+    CheckService,
+    Finding,
+    Inquiry,
+    certificateFinding,
+    ok,
+)
 from tristunnel.check.server import ServerCheck
 from tristunnel.connect.address import Trust, parseConnect
 from tristunnel.connect.route import ConnectOptions
@@ -28,7 +34,7 @@ from tristunnel.errors import TunnelError
 
 
 async def _good() -> Finding:
-    return Finding("OK", "good", "it is")
+    return ok("it is")
 
 
 async def _bad() -> Finding:
@@ -147,9 +153,9 @@ class ClientCheckTests(TestCase):
 
     async def test_clock(self) -> None:
         """A clock that is wrong is told, and by how much."""
-        self.assertEqual((await self.look().clock()).verdict, "OK")
+        self.assertEqual((await self.look().look("clock"))[0].verdict, "OK")
         wrong = self.look(now=lambda: time.time() - 7200)
-        message = await self.failure(wrong.clock())
+        message = await self.failure(wrong.look("clock"))
         self.assertRegex(message, r"(7199|7200|7201) s behind")
 
     async def test_name(self) -> None:
@@ -161,9 +167,9 @@ class ClientCheckTests(TestCase):
             return fail(DNSLookupError("no such name"))
 
         good = self.look("tcp:good.example:9", resolve=resolve)
-        self.assertIn("192.0.2.1", (await good.name()).message)
+        self.assertIn("192.0.2.1", (await good.look("name"))[0].message)
         bad = self.look("tcp:bad.example:9", resolve=resolve)
-        self.assertIn("how it is spelled", await self.failure(bad.name()))
+        self.assertIn("how it is spelled", await self.failure(bad.look("name")))
 
     async def test_idle(self) -> None:
         """Signs of life that are too rare for what is in between are told."""
@@ -171,20 +177,20 @@ class ClientCheckTests(TestCase):
         for interval, verdict in ((0.0, "WARN"), (25.0, "OK"), (55.0, "WARN")):
             way = ConnectOptions(pingInterval=interval)
             look = self.look(where, way, dialect="vtunnel")
-            self.assertEqual((await look.idle()).verdict, verdict)
+            self.assertEqual((await look.look("idle"))[0].verdict, verdict)
 
     async def test_plain(self) -> None:
         """Without TLS to somewhere else there is a warning."""
-        (found,) = await self.look("tcp:192.0.2.1:9").tls()
+        (found,) = await self.look("tcp:192.0.2.1:9").look("tls")
         self.assertEqual(found.verdict, "WARN")
-        (found,) = await self.look().tls()
+        (found,) = await self.look().look("tls")
         self.assertEqual(found.verdict, "OK")
 
     async def test_capability(self) -> None:
         """Who serves a tunnel now is not displaced."""
         look = self.look()
         look._server = replace(look._server, capability={"id": "a", "secret": "b"})
-        self.assertEqual((await look.credential()).verdict, "SKIP")
+        self.assertEqual((await look.look("credential"))[0].verdict, "SKIP")
 
 
 class ServerCheckTests(TestCase):
@@ -201,9 +207,11 @@ class ServerCheckTests(TestCase):
             check = self.check(
                 hostname="x", resolve=lambda host, found=addresses: succeed(found)
             )
-            self.assertEqual((await check.name()).verdict, verdict)
+            self.assertEqual((await check.look("name"))[0].verdict, verdict)
         check = self.check(hostname="x", resolve=lambda host: fail(DNSLookupError()))
-        await self.assertFailure(Deferred.fromCoroutine(check.name()), TunnelError)
+        await self.assertFailure(
+            Deferred.fromCoroutine(check.look("name")), TunnelError
+        )
 
     async def test_certificate(self) -> None:
         """A certificate that is for another name is told."""
@@ -211,14 +219,16 @@ class ServerCheckTests(TestCase):
         check = self.check(
             hostname="x.example", certificates=[("--certificate", certificateOf(pem))]
         )
-        found = list(await check.certificates())
+        found = list(await check.look("certificate"))
         self.assertEqual(found[-1].verdict, "WARN")
         self.assertIn("other.example", found[-1].message)
 
     async def test_warnings(self) -> None:
         """What works and should not stay so is told."""
         check = self.check(checkers=0, memory=0)
-        for look in (check.auth, check.memory):
-            self.assertEqual((await look()).verdict, "WARN")
+        for subject in ("auth", "memory"):
+            self.assertEqual((await check.look(subject))[0].verdict, "WARN")
         check = self.check(now=lambda: 5.0)
-        await self.assertFailure(Deferred.fromCoroutine(check.clock()), TunnelError)
+        await self.assertFailure(
+            Deferred.fromCoroutine(check.look("clock")), TunnelError
+        )

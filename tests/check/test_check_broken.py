@@ -84,7 +84,7 @@ class BrokenTests(TestCase):
         )
         server = parseConnect(self.reactor, connect, trust, way)
         check = ClientCheck(self.reactor, server, **more)
-        looking = Deferred.fromCoroutine(getattr(check, look)())
+        looking = Deferred.fromCoroutine(check.look(look))
         error = await self.assertFailure(looking, TunnelError)
         message = str(error)
         self.assertNotIn("\n", message)
@@ -167,9 +167,9 @@ class BrokenTests(TestCase):
             (502, "is it running"),
         ):
             port = self.listen(Site(_Status(status)))
-            await self.wrong("webSocket", f"ws://localhost:{port}/x", cure)
+            await self.wrong("websocket", f"ws://localhost:{port}/x", cure)
         port = self.listen(_answering(b""))
-        await self.wrong("webSocket", f"ws://localhost:{port}/x", "does it serve HTTP")
+        await self.wrong("websocket", f"ws://localhost:{port}/x", "does it serve HTTP")
 
     async def test_clock(self) -> None:
         """A clock that is wrong here or there."""

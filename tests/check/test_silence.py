@@ -81,7 +81,7 @@ class SilenceTests(SynchronousTestCase):
         try:
             finding = self.hold(*args, **more).judge(20.0)
         except TunnelError as error:
-            finding = Finding("FAIL", "idle", error.message)
+            finding = Finding("FAIL", error.message)
         self.assertEqual(finding.verdict, verdict, finding)
         self.assertIn(words, finding.message)
 
@@ -169,16 +169,16 @@ class _Back(Protocol):
 class SessionTests(LoopbackTestCase):
     """Real sessions that are silent."""
 
-    def check(self, port: int, seconds: float) -> Deferred[Finding]:
+    def check(self, port: int, seconds: float) -> Deferred[list[Finding]]:
         connect = f"tcp:127.0.0.1:{port}"
         server = parseConnect(self.reactor, connect, Trust())
         check = ClientCheck(self.reactor, server, silence=seconds)
-        return Deferred.fromCoroutine(check.idle())
+        return Deferred.fromCoroutine(check.look("idle"))
 
     async def test_alive(self) -> None:
         """Nothing in between ends it."""
         await self.startServer()
-        found = await self.check(self.serverPort, 0.05)
+        (found,) = await self.check(self.serverPort, 0.05)
         self.assertEqual(found.verdict, "WARN")
         self.assertIn("outlived 0.05 s of silence", found.message)
 
@@ -193,5 +193,5 @@ class SessionTests(LoopbackTestCase):
 
     async def test_none(self) -> None:
         """Nobody looks if nobody wants that."""
-        found = await self.check(1, 0.0)
+        (found,) = await self.check(1, 0.0)
         self.assertEqual(found.verdict, "SKIP")

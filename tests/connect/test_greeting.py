@@ -239,6 +239,6 @@ class W3PTests(ClientServiceTestCase):
 
     def judge(self, check: ClientCheck) -> Any:
         """What a check finds of the credentials."""
-        judging = Deferred.fromCoroutine(check.credential())
+        judging = Deferred.fromCoroutine(check.look("credential"))
         self.settle()
-        return self.successResultOf(judging)
+        return self.successResultOf(judging)[0]

@@ -28,7 +28,16 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tristunnel.check.report import Finding, Inquiry, certificateFinding, inTime
+from tristunnel.check.report import (
+    Finding,
+    Inquiry,
+    certificateFinding,
+    fail,
+    inTime,
+    ok,
+    skip,
+    warn,
+)
 from tristunnel.check.silence import MARGIN, Silence, unmeasured
 from tristunnel.connect.address import ServerAddress
 from tristunnel.dataplane.dial import HostEndpoint
@@ -93,7 +102,7 @@ class _Probe(Protocol):
         self._answer()
 
 
-class ClientCheck:
+class ClientCheck(Inquiry):
     """
     Looks at everything between a client and its services' visitors.
 
@@ -134,28 +143,26 @@ class ClientCheck:
         if proxy is not None:
             host, _, port = proxy.where.rpartition(":")
             self._host, self._port = host, int(port)
-
-    def inquiry(self) -> Inquiry:
-        """
-        @return: What is to be looked at, in order.
-        """
-        looks: list[tuple[str, Any]] = [("name!", self.name), ("route!", self.route)]
-        if self._server.way.proxy is not None or self._server.way.exempt:
-            looks.append(("proxy!", self.proxy))
-        looks.append(("tls!", self.tls))
-        if self._server.isWebSocket:
-            looks.append(("websocket!", self.webSocket))
-        looks += [
-            ("credential!", self.credential),
-            ("clock!", self.clock),
-            ("service", self.services),
+        looks: list[tuple[str, Any]] = [
+            ("name!", self._name),
+            ("route!", self._route),
+            ("proxy!", self._proxy),
+            ("tls!", self._tls),
+            ("websocket!", self._webSocket),
+            ("credential!", self._credential),
+            ("clock!", self._clock),
+            ("service", self._services),
             # Last, since it takes so long.
-            ("idle!", self.idle),
+            ("idle!", self._idle),
         ]
+        if proxy is None and not server.way.exempt:
+            looks.remove(("proxy!", self._proxy))
+        if not server.isWebSocket:
+            looks.remove(("websocket!", self._webSocket))
         slow = {}
         if wait := self._silenceWanted():
             slow["idle"] = f"a session is silent now, for {wait:g} s"
-        return Inquiry(looks, slow)
+        super().__init__(looks, slow)
 
     def _silenceWanted(self) -> float:
         if self._dialect != "framed" or self._server.capability or self._server.access:
@@ -164,15 +171,12 @@ class ClientCheck:
 
     # The looks
 
-    async def name(self) -> Finding:
-        """
-        Does the name lead anywhere?
-        """
+    async def _name(self) -> Finding:
         host = self._host
         if not host:
-            return Finding("SKIP", "name", f"{self._server.where} has none")
+            return skip(f"{self._server.where} has none")
         if isIPAddress(host) or isIPv6Address(host):
-            return Finding("OK", "name", f"{host} is an address")
+            return ok(f"{host} is an address")
         try:
             addresses = await inTime(
                 self._reactor, self._resolve(host), f"{host} was not found"
@@ -182,14 +186,11 @@ class ClientCheck:
                 "session-lost",
                 f"{error}: check how it is spelled, and this machine's name server",
             ) from None
-        return Finding("OK", "name", f"{host} is {', '.join(addresses[:8])}")
+        return ok(f"{host} is {', '.join(addresses[:8])}")
 
-    async def route(self) -> Finding:
-        """
-        Does anybody listen there?
-        """
+    async def _route(self) -> Finding:
         if not self._port:
-            return Finding("SKIP", "route", f"{self._server.where} is no TCP port")
+            return skip(f"{self._server.where} is no TCP port")
         where = f"{self._host} port {self._port}"
         began = self._reactor.seconds()
         endpoint = HostEndpoint(self._reactor, self._host, self._port, 10.0)
@@ -210,87 +211,55 @@ class ClientCheck:
             passed = self._reactor.seconds() - began
             peer = addressText(probe.transport.getPeer())
             probe.transport.abortConnection()
-            return Finding("OK", "route", f"{peer} answers in {passed * 1000:.0f} ms")
+            return ok(f"{peer} answers in {passed * 1000:.0f} ms")
         raise TunnelError("session-lost", f"{where} {why}")
 
-    async def proxy(self) -> Finding:
-        """
-        Does the proxy let us through?
-        """
+    async def _proxy(self) -> Finding:
         server = self._server
         if server.way.proxy is None:
-            told = f"not that of {server.way.exempt}, as NO_PROXY says"
-            return Finding("OK", "proxy", told)
+            return ok(f"not that of {server.way.exempt}, as NO_PROXY says")
         endpoint = server.way.reach(self._reactor, server.host, server.port)
         (await self._connect(endpoint)).transport.abortConnection()
-        return Finding("OK", "proxy", f"{server.way.proxy} connects to {server.host}")
+        return ok(f"{server.way.proxy} connects to {server.host}")
 
-    async def tls(self) -> Iterable[Finding]:
-        """
-        Is it the right server, and for how long still?
-        """
+    async def _tls(self) -> Iterable[Finding] | Finding:
         server = self._server
         if server.verification is None or server.link is None:
             if server.host in ("localhost", "127.0.0.1", "::1", ""):
-                return [Finding("OK", "tls", "not needed on this machine")]
-            return [
-                Finding(
-                    "WARN",
-                    "tls",
-                    "nothing is encrypted, and anybody on the way can pose as the"
-                    " server: connect with tls: or wss:",
-                )
-            ]
+                return ok("not needed on this machine")
+            return warn(
+                "nothing is encrypted, and anybody on the way can pose as the server:"
+                " connect with tls: or wss:"
+            )
         probe = await self._connect(server.link)
         handle = probe.transport.getHandle()
         certificate = probe.transport.getPeerCertificate().to_cryptography()
         probe.transport.abortConnection()
-        trust = server.trust
-        found = []
-        if trust.insecure:
-            found.append(
-                Finding(
-                    "WARN",
-                    "tls",
-                    "--insecure accepts anybody: give --pin"
-                    f" {server.verification.seen} instead",
-                )
-            )
+        if server.trust.insecure:
+            seen = server.verification.seen
+            judged = warn(f"--insecure accepts anybody: give --pin {seen} instead")
         else:
             version, cipher = (
                 handle.get_protocol_version_name(),
                 handle.get_cipher_name(),
             )
-            found.append(
-                Finding("OK", "tls", f"{server.host} is itself ({version}, {cipher})")
-            )
-        found.append(
-            certificateFinding(certificate, "the server's", bool(trust.pins), self._now)
-        )
-        return found
+            judged = ok(f"{server.host} is itself ({version}, {cipher})")
+        pinned = bool(server.trust.pins)
+        ends = certificateFinding(certificate, "the server's", pinned, self._now)
+        return [judged, ends]
 
-    async def webSocket(self) -> Finding:
-        """
-        Does whatever is in between let a WebSocket through?
-        """
+    async def _webSocket(self) -> Finding:
         probe = await self._connect(self._server.endpoint)
         probe.transport.loseConnection()
-        return Finding("OK", "websocket", f"{self._server.where} opens one")
+        return ok(f"{self._server.where} opens one")
 
-    async def credential(self) -> Finding:
-        """
-        Does the server let us in?
-        """
+    async def _credential(self) -> Finding:
         if self._server.capability:
-            return Finding(
-                "SKIP",
-                "credential",
-                "not tried, since that would displace whoever serves this tunnel",
+            return skip(
+                "not tried, since that would displace whoever serves this tunnel"
             )
         if self._dialect != "framed":
-            return Finding(
-                "SKIP", "credential", f"{self._dialect} shows it with the WebSocket"
-            )
+            return skip(f"{self._dialect} shows it with the WebSocket")
         try:
             session = await self._login()
         except TunnelError as error:
@@ -304,17 +273,15 @@ class ClientCheck:
             ) from None
         session.close()
         if not session.extended and self._greeting.tried:
-            return Finding(
-                "WARN",
-                "credential",
+            return warn(
                 "the server lets us in without our key among the credentials only:"
                 " if it is W3P's, give --extension never, or the first attempt after"
-                " each start is in vain",
+                " each start is in vain"
             )
         spoken = "framed" if session.extended else "plain W3P"
         name = self._credentials.get("id")
         as_ = f" as {name}" if isinstance(name, str) and name else ""
-        return Finding("OK", "credential", f"the server lets us in{as_} ({spoken})")
+        return ok(f"the server lets us in{as_} ({spoken})")
 
     async def _login(self, quiet: float = 0.0) -> Any:
         """
@@ -354,10 +321,7 @@ class ClientCheck:
     def _noService(uri: str) -> Any:
         raise TunnelError("unknown-tunnel")
 
-    async def clock(self) -> Finding:
-        """
-        Do both machines have the same time?
-        """
+    async def _clock(self) -> Finding:
         server = self._server
         link = server.link or server.endpoint
         host = server.host.partition("%")[0].removesuffix(".") or "localhost"
@@ -374,7 +338,7 @@ class ClientCheck:
         try:
             there = parsedate_to_datetime(dates[0]).timestamp()
         except (IndexError, ValueError, TypeError):
-            return Finding("SKIP", "clock", "the server does not say what time it is")
+            return skip("the server does not say what time it is")
         skew = here - there
         ahead = "ahead of" if skew > 0 else "behind"
         if abs(skew) > SKEW:
@@ -383,13 +347,9 @@ class ClientCheck:
                 f"this machine's clock is {abs(skew):.0f} s {ahead} the server's: set"
                 " both by NTP, or certificates and tokens are judged wrongly",
             )
-        return Finding("OK", "clock", f"within {abs(skew) + 1:.0f} s of the server's")
+        return ok(f"within {abs(skew) + 1:.0f} s of the server's")
 
-    async def idle(self) -> Finding:
-        """
-        How long may a session be silent before something on its way ends it,
-        and is that longer than it ever is?
-        """
+    async def _idle(self) -> Finding:
         if self._dialect != "framed":
             return unmeasured(self._server.way.pingInterval)
         wanted = self._silenceWanted()
@@ -397,41 +357,34 @@ class ClientCheck:
             why = (
                 "--check-idle 0" if self._silence == 0 else "the URI is for one session"
             )
-            return Finding("SKIP", "idle", f"not measured ({why})")
+            return skip(f"not measured ({why})")
         session = await self._login(wanted)
         try:
             if not session.quiet:
-                return Finding(
-                    "SKIP",
-                    "idle",
+                return skip(
                     "this server has no sessions without pings, so how long one may be"
-                    " silent cannot be measured",
+                    " silent cannot be measured"
                 )
             silence = Silence(self._reactor, session)
             return (await silence.hold()).judge(PING_INTERVAL)
         finally:
             session.close()
 
-    async def services(self) -> Iterable[Finding]:
-        """
-        Are our own services there?
-        """
+    async def _services(self) -> Iterable[Finding]:
         return [await self._service(forward) for forward in self._forwards]
 
     async def _service(self, forward: Forward) -> Finding:
         if forward.isUDP:
-            return Finding("SKIP", "service", f"{forward.target} speaks UDP")
+            return skip(f"{forward.target} speaks UDP")
         try:
             probe = await self._connect(forward.endpoint)
         except Exception as error:
-            return Finding(
-                "FAIL",
-                "service",
+            return fail(
                 f"{forward.target} was not reached ({error}): start it, or correct"
-                f" --forward {forward.spec}",
+                f" --forward {forward.spec}"
             )
         probe.transport.abortConnection()
-        return Finding("OK", "service", f"{forward.target} accepts connections")
+        return ok(f"{forward.target} accepts connections")
 
     # Connecting
 

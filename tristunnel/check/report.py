@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import IO, Any
 
 from cryptography.x509 import Certificate
@@ -28,7 +29,11 @@ __all__ = [
     "Finding",
     "Inquiry",
     "certificateFinding",
+    "fail",
     "inTime",
+    "ok",
+    "skip",
+    "warn",
 ]
 
 PATIENCE = 15.0
@@ -46,18 +51,25 @@ class Finding:
     @ivar verdict: C{"OK"}, C{"WARN"} (it works, and should be better),
         C{"FAIL"}, C{"SKIP"} (it cannot be looked at) or C{"WAIT"} (it is being
         looked at, which takes long).
-    @ivar subject: What was looked at, in a word.
     @ivar message: What was seen, in one line; with the cure, if there is
         something to cure.
+    @ivar subject: What was looked at, in a word; empty for what the look is
+        called.
     """
 
     verdict: str
-    subject: str
     message: str
+    subject: str = ""
 
     def __str__(self) -> str:
         message = printable(self.message, 2000)
         return f"{self.verdict:<4}  {self.subject:<11}  {message}"
+
+
+ok, warn, fail, skip = (
+    partial(Finding, verdict) for verdict in ("OK", "WARN", "FAIL", "SKIP")
+)
+"""Make a finding of a message."""
 
 
 Look = Callable[[], Awaitable["Iterable[Finding] | Finding"]]
@@ -110,11 +122,11 @@ class Inquiry:
         for name, look in self._looks:
             subject, vital = name.removesuffix("!"), name.endswith("!")
             if blocked and vital:
-                told(Finding("SKIP", subject, f"not tried, as {blocked} failed"))
+                told(skip(f"not tried, as {blocked} failed", subject))
                 continue
             if subject in self._slow:
-                told(Finding("WAIT", subject, self._slow[subject]))
-            found = await self._look(subject, look)
+                told(Finding("WAIT", self._slow[subject], subject))
+            found = await self._judged(subject, look)
             for finding in found:
                 told(finding)
             if any(finding.verdict == "FAIL" for finding in found):
@@ -123,19 +135,36 @@ class Inquiry:
                     blocked = blocked or subject
         return good
 
-    async def _look(self, subject: str, look: Look) -> list[Finding]:
+    async def look(self, subject: str) -> list[Finding]:
+        """
+        Look at one thing.
+
+        @param subject: Its name.
+        @raise Exception: Whatever the look raises.
+        """
+        looks = {name.removesuffix("!"): look for name, look in self._looks}
+        return await self._found(subject, looks[subject])
+
+    async def _found(self, subject: str, look: Look) -> list[Finding]:
+        found = await look()
+        return [
+            each if each.subject else replace(each, subject=subject)
+            for each in ([found] if isinstance(found, Finding) else found)
+        ]
+
+    async def _judged(self, subject: str, look: Look) -> list[Finding]:
         try:
-            found = await look()
+            return await self._found(subject, look)
         except TunnelError as error:
-            return [Finding("FAIL", subject, str(error))]
+            why = str(error)
         except CancelledError:
             raise
         except DeferredTimeout:
-            return [Finding("FAIL", subject, f"no answer within {PATIENCE:g} s")]
+            why = f"no answer within {PATIENCE:g} s"
         except Exception as error:
             self._log.failure("While looking at {subject}", subject=subject)
-            return [Finding("FAIL", subject, f"the check itself failed: {error!r}")]
-        return [found] if isinstance(found, Finding) else list(found)
+            why = f"the check itself failed: {error!r}"
+        return [fail(why, subject)]
 
 
 def certificateFinding(
@@ -154,19 +183,15 @@ def certificateFinding(
     until = certificate.not_valid_after_utc
     days = (until - datetime.fromtimestamp(now(), UTC)).total_seconds() / 86400
     told = f"{what}, fingerprint {fingerprint(certificate)}"
+    verdict, judged = ok, f"is good until {until:%Y-%m-%d}"
     if pinned:
-        return Finding("OK", "certificate", f"{told}, is the pinned one")
-    if days < 0:
-        return Finding(
-            "FAIL", "certificate", f"{told}, expired on {until:%Y-%m-%d}: renew it"
-        )
-    if days < SOON:
-        return Finding(
-            "WARN",
-            "certificate",
-            f"{told}, ends in {days:.0f} days, on {until:%Y-%m-%d}: renew it",
-        )
-    return Finding("OK", "certificate", f"{told}, is good until {until:%Y-%m-%d}")
+        judged = "is the pinned one"
+    elif days < 0:
+        verdict, judged = fail, f"expired on {until:%Y-%m-%d}: renew it"
+    elif days < SOON:
+        judged = f"ends in {days:.0f} days, on {until:%Y-%m-%d}: renew it"
+        verdict = warn
+    return verdict(f"{told}, {judged}", "certificate")
 
 
 class CheckService(Service):
@@ -212,7 +237,7 @@ class CheckService(Service):
         super().stopService()
         looking, self._looking = self._looking, None
         if looking is not None and not looking.called:
-            self._tell(Finding("SKIP", "check", "stopped before it was finished"))
+            self._tell(skip("stopped before it was finished", "check"))
             self._output = None
             looking.cancel()
 

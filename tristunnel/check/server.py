@@ -19,7 +19,16 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import DNSLookupError
 from twisted.internet.protocol import Factory, Protocol
 
-from tristunnel.check.report import Finding, Inquiry, certificateFinding, inTime
+from tristunnel.check.report import (
+    Finding,
+    Inquiry,
+    certificateFinding,
+    fail,
+    inTime,
+    ok,
+    skip,
+    warn,
+)
 from tristunnel.dataplane.lookups import resolveWith
 from tristunnel.errors import TunnelError
 from tristunnel.server.ports import ServerPort
@@ -37,7 +46,7 @@ _BUILT = 1_760_000_000
 """A time, in seconds since the epoch, that is over on every clock."""
 
 
-class ServerCheck:
+class ServerCheck(Inquiry):
     """
     Looks at everything that a server needs.
 
@@ -66,42 +75,32 @@ class ServerCheck:
         resolve: Callable[[str], Deferred[list[str]]] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
+        super().__init__(
+            [
+                ("port", self._clientPorts),
+                ("visitors", self._visitors),
+                ("certificate", self._certificates),
+                ("name", self._name),
+                ("auth", self._auth),
+                ("state", self._state),
+                ("descriptors", self._descriptors),
+                ("memory", self._memory),
+                ("clock", self._clock),
+                ("outside", self._outside),
+            ]
+        )
         self._reactor = reactor
         self._ports = list(ports)
         self._listeners = listeners
-        self._certificates = list(certificates)
+        self._shown = list(certificates)
         self._hostname = hostname
         self._stateDirectory = stateDirectory
         self._checkers = checkers
-        self._memory = memory
+        self._bytes = memory
         self._resolve = resolve or resolveWith(reactor)
         self._now = now
 
-    def inquiry(self) -> Inquiry:
-        """
-        @return: What is to be looked at, in order.
-        """
-        return Inquiry(
-            [
-                ("port", self.clientPorts),
-                ("visitors", self.visitors),
-                ("certificate", self.certificates),
-                ("name", self.name),
-                ("auth", self.auth),
-                ("state", self.state),
-                ("descriptors", self.descriptors),
-                ("memory", self.memory),
-                ("clock", self.clock),
-                ("outside", self.outside),
-            ]
-        )
-
-    # The looks
-
-    async def clientPorts(self) -> Iterable[Finding]:
-        """
-        Can the ports be listened on?
-        """
+    async def _clientPorts(self) -> Iterable[Finding]:
         return [await self._port(port) for port in self._ports]
 
     async def _port(self, port: ServerPort) -> Finding:
@@ -113,75 +112,53 @@ class ServerCheck:
         except Exception as error:
             cause = getattr(error, "socketError", error)
             why = getattr(cause, "strerror", None) or str(cause)
-            return Finding(
-                "FAIL",
-                "port",
+            return fail(
                 f"{what} cannot be listened on ({why}): stop what holds it, perhaps"
-                " this server itself, or choose another",
+                " this server itself, or choose another"
             )
         where = addressText(listening.getHost())
         await maybeDeferred(listening.stopListening)
-        return Finding("OK", "port", f"{what} is free ({where})")
+        return ok(f"{what} is free ({where})")
 
-    async def visitors(self) -> Finding:
-        """
-        Can a visitors' port be opened?
-        """
+    async def _visitors(self) -> Finding:
         if self._listeners is None:
-            return Finding("SKIP", "visitors", "there are none")
+            return skip("there are none")
         listener: Any = self._listeners.open(0, 0, lambda end, address: None)
         number = listener.address[2]
         await listener.close()
-        return Finding("OK", "visitors", f"a port can be opened ({number} was)")
+        return ok(f"a port can be opened ({number} was)")
 
-    async def certificates(self) -> Iterable[Finding]:
-        """
-        Are the certificates good for a while, and for our name?
-        """
-        if not self._certificates:
-            return [
-                Finding(
-                    "WARN",
-                    "certificate",
-                    "no TLS: what clients and visitors say can be read on the way; give"
-                    " --certificate, or --port ssl:9000 and have clients pin it",
-                )
-            ]
-        found = []
-        for option, certificate in self._certificates:
-            found.append(
-                certificateFinding(certificate, f"that of {option}", now=self._now)
+    async def _certificates(self) -> Iterable[Finding] | Finding:
+        if not self._shown:
+            return warn(
+                "no TLS: what clients and visitors say can be read on the way; give"
+                " --certificate, or --port ssl:9000 and have clients pin it"
             )
+        found = []
+        for option, certificate in self._shown:
+            what = f"that of {option}"
+            found.append(certificateFinding(certificate, what, now=self._now))
             names = certificateNames(certificate)
             if names and not alternativeNames(certificate):
                 found.append(
-                    Finding(
-                        "WARN",
-                        "certificate",
-                        f"that of {option} has a name only in its common name"
-                        f" ({names[0]}), which clients no longer look at: issue it anew"
-                        f" with subjectAltName=DNS:{self._hostname or names[0]}",
+                    warn(
+                        f"{what} has a name only in its common name ({names[0]}), which"
+                        " clients no longer look at: issue it anew with"
+                        f" subjectAltName=DNS:{self._hostname or names[0]}"
                     )
                 )
             elif self._hostname and self._hostname not in names:
                 found.append(
-                    Finding(
-                        "WARN",
-                        "certificate",
-                        f"that of {option} is for {', '.join(names[:5]) or 'no name'},"
-                        f" not for --hostname {self._hostname}",
+                    warn(
+                        f"{what} is for {', '.join(names[:5]) or 'no name'},"
+                        f" not for --hostname {self._hostname}"
                     )
                 )
         return found
 
-    async def name(self) -> Finding:
-        """
-        Does the name that addresses say lead here?
-        """
+    async def _name(self) -> Finding:
         if not self._hostname:
-            return Finding(
-                "SKIP", "name", "without --hostname, addresses say what a client used"
-            )
+            return skip("without --hostname, addresses say what a client used")
         try:
             addresses = await inTime(
                 self._reactor, self._resolve(self._hostname), "no name server answered"
@@ -191,81 +168,48 @@ class ServerCheck:
                 "bad-option", f"{error}: make a DNS entry, or correct --hostname"
             ) from None
         told = f"{self._hostname} is {', '.join(addresses[:8])}"
-        if not any(_isOurs(address) for address in addresses):
-            return Finding(
-                "WARN",
-                "name",
-                f"{told}, no address of this machine: right behind NAT or a load"
-                " balancer that hands the ports on, wrong otherwise",
-            )
-        return Finding("OK", "name", told)
-
-    async def auth(self) -> Finding:
-        """
-        Are clients asked who they are?
-        """
-        if not self._checkers:
-            return Finding(
-                "WARN",
-                "auth",
-                "anybody may open tunnels: give --auth tokens:FILE or clients:FILE",
-            )
-        return Finding("OK", "auth", "clients are asked who they are")
-
-    async def state(self) -> Finding:
-        """
-        Can the server remember anything?
-        """
-        directory = self._stateDirectory
-        if directory is None:
-            return Finding("SKIP", "state", "there is nothing to remember")
-        checkWritable(directory)
-        return Finding("OK", "state", f"{directory} can be written to")
-
-    async def descriptors(self) -> Finding:
-        """
-        How many visitors can there be?
-        """
-        limit, _ = getrlimit(RLIMIT_NOFILE)
-        if limit != RLIM_INFINITY and limit < FEW:
-            return Finding(
-                "WARN",
-                "descriptors",
-                f"{limit} are few: raise the limit (ulimit -n, or LimitNOFILE= in"
-                " systemd)",
-            )
-        return Finding("OK", "descriptors", f"{limit} may be open")
-
-    async def memory(self) -> Finding:
-        """
-        How much may slow readers make the server hold?
-        """
-        if not self._memory:
-            return Finding(
-                "WARN", "memory", "slow readers may fill it: leave out --max-memory 0"
-            )
-        return Finding(
-            "OK", "memory", f"{self._memory >> 20} MiB may be held for slow readers"
+        if any(_isOurs(address) for address in addresses):
+            return ok(told)
+        return warn(
+            f"{told}, no address of this machine: right behind NAT or a load"
+            " balancer that hands the ports on, wrong otherwise"
         )
 
-    async def clock(self) -> Finding:
-        """
-        Is the clock anywhere near?
-        """
+    async def _auth(self) -> Finding:
+        if self._checkers:
+            return ok("clients are asked who they are")
+        return warn("anybody may open tunnels: give --auth tokens:FILE or clients:FILE")
+
+    async def _state(self) -> Finding:
+        directory = self._stateDirectory
+        if directory is None:
+            return skip("there is nothing to remember")
+        checkWritable(directory)
+        return ok(f"{directory} can be written to")
+
+    async def _descriptors(self) -> Finding:
+        limit, _ = getrlimit(RLIMIT_NOFILE)
+        if limit == RLIM_INFINITY or limit >= FEW:
+            return ok(f"{limit} may be open")
+        return warn(
+            f"{limit} are few: raise the limit (ulimit -n, or LimitNOFILE= in systemd)"
+        )
+
+    async def _memory(self) -> Finding:
+        if self._bytes:
+            return ok(f"{self._bytes >> 20} MiB may be held for slow readers")
+        return warn("slow readers may fill it: leave out --max-memory 0")
+
+    async def _clock(self) -> Finding:
         now = self._now()
         told = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
         if now < _BUILT:
             raise TunnelError("bad-option", f"this machine thinks it is {told}: set it")
-        return Finding("OK", "clock", f"it is {told}")
+        return ok(f"it is {told}")
 
-    async def outside(self) -> Finding:
-        """
-        Say what cannot be seen from here.
-        """
-        return Finding(
-            "SKIP",
-            "outside",
-            "whether clients get through shows there: twistd tunnel-client --check",
+    async def _outside(self) -> Finding:
+        return skip(
+            "whether clients get through shows there: twistd tunnel-client --check"
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 
-from tristunnel.check.report import Finding, inTime
+from tristunnel.check.report import Finding, inTime, ok, warn
 from tristunnel.dialects.framed.session import MOST_QUIET
 from tristunnel.errors import TunnelError
 from tristunnel.rpc.pending import RemoteError
@@ -98,32 +98,26 @@ class Silence:
                 raise TunnelError(
                     "session-lost", f"{told}, and {signs} at the most: {cure}"
                 )
-            return Finding("OK", "idle", f"{told}; {signs}, which is enough")
+            return ok(f"{told}; {signs}, which is enough")
         if self.forgotten:
             told = f"something on the way forgets a session within {long}"
             if self.seconds <= enough:
                 raise TunnelError(
                     "session-lost", f"{told}, as NAT and firewalls do: {cure}"
                 )
-            return Finding(
-                "WARN",
-                "idle",
-                f"{told}; {signs}, which is enough if --check-idle {enough:g} says so",
+            return warn(
+                f"{told}; {signs}, which is enough if --check-idle {enough:g} says so"
             )
         if self.seconds < interval:
-            return Finding(
-                "WARN",
-                "idle",
+            return warn(
                 f"a session outlived {long}, but they may be silent for {interval:g} s:"
-                f" look for longer with --check-idle {enough:g}",
+                f" look for longer with --check-idle {enough:g}"
             )
         longer = min(4 * self.seconds, MOST_QUIET)
         more = f"; to look for longer: --check-idle {longer:g}"
-        return Finding(
-            "OK",
-            "idle",
+        return ok(
             f"a session outlived {long}, and {signs}"
-            + (more if longer > self.seconds else ""),
+            + (more if longer > self.seconds else "")
         )
 
 
@@ -135,16 +129,12 @@ def unmeasured(interval: float) -> Finding:
     """
     if not interval or interval > COMMON_IDLE / 2:
         often = f"only every {interval:g} s" if interval else "never"
-        return Finding(
-            "WARN",
-            "idle",
+        return warn(
             f"an idle session {often} gives a sign of life; nginx and load balancers"
-            f" end what is silent for {COMMON_IDLE:g} s: give --ping-interval 25",
+            f" end what is silent for {COMMON_IDLE:g} s: give --ping-interval 25"
         )
-    return Finding(
-        "OK",
-        "idle",
+    return ok(
         f"not measured in this dialect; a sign of life every {interval:g} s is enough"
         f" for whatever waits for {2 * interval:g} s or more, and most wait for"
-        f" {COMMON_IDLE:g} s",
+        f" {COMMON_IDLE:g} s"
     )

@@ -457,7 +457,7 @@ class _Checks(Inquiry):
                 each["credentials"],
                 each["dialect"],
                 silence=options["check-idle"],
-            ).inquiry()
+            )
             for each in options.each
         ]
 

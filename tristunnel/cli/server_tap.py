@@ -548,7 +548,7 @@ def _check(reactor: Any, options: Options) -> Service:
         len(options.get("credCheckers") or ()) + bool(options["client-ca"]),
         options.memory,
     )
-    return CheckService(reactor, look.inquiry(), sys.__stdout__)
+    return CheckService(reactor, look, sys.__stdout__)
 
 
 def _cannotStart(reactor: Any, reason: TunnelError) -> None:
