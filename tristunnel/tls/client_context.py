@@ -12,8 +12,9 @@ import hmac
 import time
 from collections.abc import Callable, Sequence
 
+from cryptography.x509 import Certificate
 from OpenSSL import SSL
-from OpenSSL.crypto import X509
+from OpenSSL.crypto import FILETYPE_ASN1, X509, dump_certificate
 from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import (
     verify_certificate_hostname,
@@ -27,21 +28,59 @@ from zope.interface import implementer
 from tristunnel.errors import badOption
 from tristunnel.tls.contexts import acceptableProtocols, clientContext
 from tristunnel.tls.pem import (
+    alternativeNames,
+    certificateNames,
     loadAuthorities,
     loadIdentity,
-)
-from tristunnel.tls.refusal import (
-    CertificateRefused,
-    chainRefusal,
-    digestOf,
-    nameRefusal,
-    pinRefusal,
 )
 from tristunnel.tls.watch import Reloading
 from tristunnel.util.files import PathLike, pathText
 from tristunnel.util.hosts import parseHost
+from tristunnel.util.words import printable
 
 __all__ = ["CertificateRefused", "ServerVerification"]
+
+
+_Codes = SSL.X509VerificationCodes
+
+_NO_TRUST = frozenset(
+    {
+        _Codes.ERR_UNABLE_TO_GET_ISSUER_CERT,
+        _Codes.ERR_DEPTH_ZERO_SELF_SIGNED_CERT,
+        _Codes.ERR_SELF_SIGNED_CERT_IN_CHAIN,
+        _Codes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
+        _Codes.ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE,
+        _Codes.ERR_CERT_UNTRUSTED,
+    }
+)
+"""The ways in which OpenSSL says that nobody trusted signed the certificate."""
+
+_SHOWN_NAMES = 10
+_SHOWN_LENGTH = 100
+
+
+class CertificateRefused(SSL.Error):
+    """
+    A server's certificate is not acceptable.
+
+    It looks like one of OpenSSL's own errors, so that it travels through
+    Twisted's TLS to C{connectionLost} as they do.
+
+    @ivar kind: C{"pin"}, C{"issuer"}, C{"name"}, C{"expired"},
+        C{"not-yet-valid"} or C{"other"}.
+    @ivar message: One line with the cause and the cure.
+    @ivar fingerprint: That of the certificate that was seen, if it is known.
+    """
+
+    def __init__(self, kind: str, message: str, fingerprint: str | None) -> None:
+        # Twisted looks into the first argument for (library, function, reason).
+        super().__init__([("tristunnel", "", message)])
+        self.kind = kind
+        self.message = message
+        self.fingerprint = fingerprint
+
+    def __str__(self) -> str:
+        return self.message
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -180,14 +219,14 @@ class ServerVerification:
         """
         try:
             if depth == 0:
-                self.seen = digestOf(certificate)
+                self.seen = _digestOf(certificate)
             if self._insecure:
                 return True
             if self._pins:
                 # The pinned certificate is right whoever signed it, whatever
                 # it is called and however old it is.
                 if depth == 0:
-                    self._checkPin(digestOf(certificate))
+                    self._checkPin(_digestOf(certificate))
                 return True
             if not ok:
                 raise self._chainRefusal(connection, certificate, error, depth)
@@ -215,7 +254,7 @@ class ServerVerification:
         matches = [hmac.compare_digest(digest, pin) for pin in self._pins]
         if any(matches):
             return
-        raise pinRefusal(self.hostname, seen, self._pins)
+        raise _pinRefusal(self.hostname, seen, self._pins)
 
     def _checkName(self, certificate: X509) -> None:
         own = certificate.to_cryptography()
@@ -225,7 +264,7 @@ class ServerVerification:
             else:
                 verify_certificate_ip_address(own, str(self._host))
         except (VerificationError, CertificateError):
-            raise nameRefusal(self.hostname, own, digestOf(certificate)) from None
+            raise _nameRefusal(self.hostname, own, _digestOf(certificate)) from None
 
     def _chainRefusal(
         self, connection: SSL.Connection, certificate: X509, error: int, depth: int
@@ -234,9 +273,112 @@ class ServerVerification:
         if depth > 0:
             chain = connection.get_peer_cert_chain()
             own = chain[0] if chain else None
-        seen = None if own is None else digestOf(own)
+        seen = None if own is None else _digestOf(own)
         if seen is not None:
             self.seen = seen
-        return chainRefusal(
+        kind, message = _chainProblem(
             self.hostname, certificate, error, depth, seen, self._trustRoots
         )
+        return CertificateRefused(kind, message, seen)
+
+
+def _digestOf(certificate: X509) -> str:
+    # From the bytes: even a certificate that is not understood here can be pinned.
+    return hashlib.sha256(dump_certificate(FILETYPE_ASN1, certificate)).hexdigest()
+
+
+def _listNames(certificate: Certificate) -> str:
+    names = certificateNames(certificate)
+    shown = [printable(name, _SHOWN_LENGTH) for name in names[:_SHOWN_NAMES]]
+    if len(names) > _SHOWN_NAMES:
+        shown.append(f"{len(names) - _SHOWN_NAMES} more")
+    return ", ".join(shown) or "no name at all"
+
+
+def _codeName(error: int) -> str:
+    for name, number in vars(_Codes).items():
+        if name.startswith("ERR_") and number == error:
+            return name.removeprefix("ERR_").replace("_", " ").lower()
+    return f"error {error}"
+
+
+def _pinRefusal(hostname: str, seen: str, pins: Sequence[bytes]) -> CertificateRefused:
+    expected = " or ".join(pin.hex() for pin in pins)
+    return CertificateRefused(
+        "pin",
+        f"The certificate of {hostname} has the fingerprint {seen}, but {expected} "
+        f"is pinned: if the server has a new certificate, compare the fingerprint "
+        f"there and write --pin {seen}; else this is not your server.",
+        seen,
+    )
+
+
+def _nameRefusal(
+    hostname: str, certificate: Certificate, seen: str
+) -> CertificateRefused:
+    if not alternativeNames(certificate) and certificateNames(certificate):
+        kind = "DNS" if isinstance(parseHost(hostname), str) else "IP"
+        return CertificateRefused(
+            "name",
+            f"The server's certificate has a name only in its common name "
+            f"({_listNames(certificate)}), which no longer counts: issue it anew with "
+            f"subjectAltName={kind}:{hostname}, or write --pin {seen}.",
+            seen,
+        )
+    return CertificateRefused(
+        "name",
+        f"The server's certificate is for {_listNames(certificate)}, not for "
+        f"{hostname}: connect to a name that it is for, or write --pin {seen}.",
+        seen,
+    )
+
+
+def _chainProblem(
+    hostname: str,
+    certificate: X509,
+    error: int,
+    depth: int,
+    seen: str | None,
+    trustRoots: PathLike | None,
+) -> tuple[str, str]:
+    """What kind of problem OpenSSL has with the chain, and what is said of it."""
+    pin = f"--pin {seen or 'SHA256'}"
+    if error in _NO_TRUST:
+        trusted = (
+            "this machine trusts"
+            if trustRoots is None
+            else f"is in {pathText(trustRoots)}"
+        )
+        itself = (
+            " but by itself" if error == _Codes.ERR_DEPTH_ZERO_SELF_SIGNED_CERT else ""
+        )
+        return (
+            "issuer",
+            f"The certificate of {hostname} is not signed by an authority that "
+            f"{trusted}{itself}; its fingerprint is {seen or 'not known'}: if that is "
+            f"your server's, write {pin}, or name its authority with --ca FILE.",
+        )
+    whose = (
+        f"The certificate of {hostname}"
+        if depth == 0
+        else f"A certificate in the chain of {hostname}"
+    )
+    if error == _Codes.ERR_CERT_HAS_EXPIRED:
+        until = certificate.to_cryptography().not_valid_after_utc
+        return (
+            "expired",
+            f"{whose} expired on {until:%Y-%m-%d %H:%M} UTC: renew it on the server, "
+            f"or correct this machine's clock, or write {pin}.",
+        )
+    if error == _Codes.ERR_CERT_NOT_YET_VALID:
+        since = certificate.to_cryptography().not_valid_before_utc
+        return (
+            "not-yet-valid",
+            f"{whose} is not valid before {since:%Y-%m-%d %H:%M} UTC: correct this "
+            f"machine's clock or the server's, or write {pin}.",
+        )
+    return (
+        "other",
+        f"{whose} is not acceptable ({_codeName(error)}): give the server another "
+        f"one, or write {pin}.",
+    )

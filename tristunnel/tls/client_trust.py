@@ -21,7 +21,7 @@ from OpenSSL.crypto import X509, X509StoreFlags
 from twisted.logger import Logger
 
 from tristunnel.errors import badOption
-from tristunnel.tls.pem import loadAuthorities, readFile
+from tristunnel.tls.pem import loadAuthorities, pemFiles, readFile
 from tristunnel.util.files import PathLike, pathText
 
 __all__ = ["ClientTrust", "loadClientTrust"]
@@ -99,16 +99,8 @@ def loadRevocations(path: PathLike) -> tuple[CertificateRevocationList, ...]:
         used.
     """
     path = Path(pathText(path))
-    try:
-        files = (
-            sorted(each for each in path.iterdir() if each.suffix in CRL_SUFFIXES)
-            if path.is_dir()
-            else [path]
-        )
-    except OSError as error:
-        raise badOption(f"{path} cannot be read: {error.strerror}.") from None
     found: list[CertificateRevocationList] = []
-    for file in files:
+    for file in pemFiles(path, CRL_SUFFIXES):
         for block in _BLOCK.finditer(readFile(file)):
             try:
                 found.append(load_pem_x509_crl(block.group()))

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cryptography.x509 import Certificate
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.x509 import BasicConstraints, Certificate, ExtensionNotFound
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
@@ -28,6 +29,7 @@ from tristunnel.tls.certificates import fingerprint
 from tristunnel.tls.client_trust import loadClientTrust
 from tristunnel.tls.contexts import serverContext
 from tristunnel.tls.pem import (
+    CERTIFICATE_SUFFIXES,
     Identity,
     PrivateKey,
     certificateNames,
@@ -37,11 +39,15 @@ from tristunnel.tls.pem import (
     readFile,
     samePublicKey,
 )
-from tristunnel.tls.tree import completeChain, findFiles, isAuthority
-from tristunnel.tls.watch import LOOK_INTERVAL, Reloading, Signature
+from tristunnel.tls.watch import LOOK_INTERVAL, Reloading, Signature, signature
 from tristunnel.util.files import PathLike, pathText, warnIfOpen
 
 __all__ = ["CertificateDirectory"]
+
+_SUFFIXES = CERTIFICATE_SUFFIXES | {".key"}
+_MAXIMUM_FILES = 4096
+_MAXIMUM_DEPTH = 8
+_MAXIMUM_CHAIN = 10
 
 
 @dataclass(frozen=True)
@@ -140,7 +146,7 @@ class CertificateDirectory:
         self._lastLook = seconds()
         problems: list[str] = []
         try:
-            self._readFiles(dict(findFiles(str(self._directory))), problems)
+            self._readFiles(dict(_findFiles(str(self._directory))), problems)
         except OSError as error:
             raise badOption(
                 f"{self._directory} cannot be read as a directory of certificates "
@@ -247,7 +253,7 @@ class CertificateDirectory:
         # What is in the same file is the chain that its owner chose.
         candidates = [each for path, each in pool if path in paths]
         candidates += [each for path, each in pool if path not in paths]
-        chain = completeChain(certificate, candidates)
+        chain = _completeChain(certificate, candidates)
         if (
             known is not None
             and known.identity.chain == chain
@@ -293,7 +299,7 @@ class CertificateDirectory:
         path = min(entry.paths)
         first = Path(path).relative_to(self._directory).parts[0]
         isDefault = os.path.splitext(first)[0].lower() == "default"
-        return not isDefault, isAuthority(entry.identity.certificate), path
+        return not isDefault, _isAuthority(entry.identity.certificate), path
 
     def _refresh(self) -> None:
         trust = self._trust.get()
@@ -301,7 +307,7 @@ class CertificateDirectory:
             return
         self._lastLook = self._seconds()
         try:
-            found = dict(findFiles(str(self._directory)))
+            found = dict(_findFiles(str(self._directory)))
         except OSError:
             # It is perhaps being replaced; what is loaded will do.
             found = {}
@@ -362,3 +368,69 @@ class CertificateDirectory:
     ) -> SSL.Connection:
         self._refresh()
         return SSL.Connection(self._entries[0].context)
+
+
+def _findFiles(directory: str) -> Iterator[tuple[str, Signature]]:
+    """Find what may hold certificates or keys; no directory is looked at twice."""
+    visited: set[tuple[int, int]] = set()
+    pending: list[tuple[int, str]] = [(0, directory)]
+    count = 0
+    while pending:
+        depth, here = pending.pop()
+        try:
+            found = os.stat(here)
+            names = sorted(os.listdir(here))
+        except OSError:
+            if depth == 0:
+                raise
+            continue
+        if (found.st_dev, found.st_ino) in visited:
+            continue
+        visited.add((found.st_dev, found.st_ino))
+        below = []
+        for name in names:
+            path = os.path.join(here, name)
+            isDirectory = os.path.isdir(path)
+            if os.path.splitext(name)[1].lower() in _SUFFIXES and not isDirectory:
+                count += 1
+                if count > _MAXIMUM_FILES:
+                    return
+                yield path, signature(path)
+            elif depth < _MAXIMUM_DEPTH and isDirectory:
+                below.append((depth + 1, path))
+        pending.extend(reversed(below))
+
+
+def _issued(issuer: Certificate, certificate: Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _completeChain(
+    certificate: Certificate, candidates: Sequence[Certificate]
+) -> tuple[Certificate, ...]:
+    """The authorities between a certificate and its root, which clients have."""
+    chain: list[Certificate] = []
+    current = certificate
+    while len(chain) < _MAXIMUM_CHAIN and current.issuer != current.subject:
+        for each in candidates:
+            if each.subject == current.issuer and _issued(each, current):
+                break
+        else:
+            break
+        if each.issuer == each.subject:
+            break
+        chain.append(each)
+        current = each
+    return tuple(chain)
+
+
+def _isAuthority(certificate: Certificate) -> bool:
+    try:
+        extension = certificate.extensions.get_extension_for_class(BasicConstraints)
+    except (ExtensionNotFound, ValueError):
+        return False
+    return extension.value.ca

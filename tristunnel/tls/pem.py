@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,13 +47,13 @@ __all__ = [
     "alternativeNames",
     "certificateNames",
     "certificatesIn",
-    "checkIdentity",
     "isExpired",
     "keysIn",
     "loadAuthorities",
     "loadCertificates",
     "loadIdentity",
     "loadPrivateKey",
+    "pemFiles",
     "readFile",
     "samePublicKey",
 ]
@@ -220,6 +220,27 @@ def loadPrivateKey(path: PathLike) -> PrivateKey:
     return keys[0]
 
 
+def pemFiles(path: Path, suffixes: Container[str]) -> list[Path]:
+    """
+    Find the PEM files that a path names.
+
+    @param path: A file, or a directory with such files.
+    @param suffixes: How those are called, in lower case.
+    @return: Them, sorted.
+    @raise TunnelError: C{bad-option}, when the directory cannot be read.
+    """
+    if not path.is_dir():
+        return [path]
+    try:
+        return sorted(
+            each
+            for each in path.iterdir()
+            if each.suffix.lower() in suffixes and each.is_file()
+        )
+    except OSError as error:
+        raise badOption(f"{path} cannot be read: {error.strerror}.") from None
+
+
 def loadAuthorities(path: PathLike) -> tuple[Certificate, ...]:
     """
     Load the certificates to trust from a file or a directory.
@@ -233,17 +254,9 @@ def loadAuthorities(path: PathLike) -> tuple[Certificate, ...]:
     path = Path(pathText(path))
     if not path.is_dir():
         return loadCertificates(path)
-    try:
-        files = sorted(
-            each
-            for each in path.iterdir()
-            if each.suffix.lower() in CERTIFICATE_SUFFIXES and each.is_file()
-        )
-    except OSError as error:
-        raise badOption(f"{path} cannot be read: {error.strerror}.") from None
     found = tuple(
         certificate
-        for file in files
+        for file in pemFiles(path, CERTIFICATE_SUFFIXES)
         for certificate in certificatesIn(file, readFile(file))
     )
     if not found:
@@ -333,37 +346,6 @@ class Identity:
     chain: Sequence[Certificate] = ()
 
 
-def checkIdentity(
-    certificatePath: PathLike,
-    certificates: Sequence[Certificate],
-    keyPath: PathLike,
-    key: PrivateKey,
-) -> Identity:
-    """
-    Put a certificate and its key together.
-
-    @param certificatePath: Where the certificates are from, for messages.
-    @param certificates: The certificate itself, then its chain.
-    @param keyPath: Where the key is from, for messages.
-    @param key: The private key.
-    @return: The identity.
-    @raise TunnelError: C{bad-option}, when the key is not the certificate's.
-    """
-    first, *rest = certificates
-    if not samePublicKey(first, key):
-        if any(samePublicKey(each, key) for each in rest):
-            raise badOption(
-                f"{pathText(certificatePath)} has its certificates in the wrong "
-                f"order: put the one that belongs to the private key first."
-            )
-        raise badOption(
-            f"{pathText(keyPath)} has a private key that does not match the "
-            f"certificate in {pathText(certificatePath)}: name the two files that "
-            f"were made together."
-        )
-    return Identity(first, key, tuple(rest))
-
-
 def loadIdentity(
     certificatePath: PathLike, keyPath: PathLike | None = None
 ) -> Identity:
@@ -380,6 +362,17 @@ def loadIdentity(
     """
     keyPath = certificatePath if keyPath is None else keyPath
     certificates = loadCertificates(certificatePath)
-    return checkIdentity(
-        certificatePath, certificates, keyPath, loadPrivateKey(keyPath)
-    )
+    key = loadPrivateKey(keyPath)
+    first, *rest = certificates
+    if not samePublicKey(first, key):
+        if any(samePublicKey(each, key) for each in rest):
+            raise badOption(
+                f"{pathText(certificatePath)} has its certificates in the wrong "
+                f"order: put the one that belongs to the private key first."
+            )
+        raise badOption(
+            f"{pathText(keyPath)} has a private key that does not match the "
+            f"certificate in {pathText(certificatePath)}: name the two files that "
+            f"were made together."
+        )
+    return Identity(first, key, tuple(rest))
