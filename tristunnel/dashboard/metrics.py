@@ -9,9 +9,10 @@ thread, where the state is.
 from __future__ import annotations
 
 import platform
+import re
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from twisted import __version__ as _twistedVersion
@@ -26,7 +27,7 @@ from tristunnel.dialects.framed.extended import STALLS
 from tristunnel.errors import TunnelError
 from tristunnel.http.plain import ErrorText
 from tristunnel.http.resource import CallerPage
-from tristunnel.interfaces import End
+from tristunnel.service.counters import Buckets
 from tristunnel.service.rights import isAdmin
 
 try:
@@ -49,39 +50,151 @@ if TYPE_CHECKING:
     from tristunnel.dialects.base.multiplexer import Multiplexer
     from tristunnel.http.browsers import Guard
     from tristunnel.http.callers import HTTPCallers
-    from tristunnel.service.counters import Buckets, Counters
+    from tristunnel.service.counters import Counters
     from tristunnel.service.lag import ReactorLag
     from tristunnel.service.preauth import PreauthLimiter
     from tristunnel.service.tunnel_service import Caller, TunnelService
 
-__all__ = ["MetricsPage", "ServerCollector", "available", "metricsPage"]
+__all__ = ["METRICS", "MetricsPage", "ServerCollector", "available", "metricsPage"]
 
-_TUNNEL = ["tunnel", "listener"]
-
-
-def _counter(
-    name: str, what: str, label: str, counts: Mapping[str, int]
-) -> CounterMetricFamily:
-    family = CounterMetricFamily(name, what, labels=[label])
-    for value, count in sorted(counts.items()):
-        family.add_metric([value], count)
-    return family
+Samples = Mapping[Any, float] | Mapping[Any, Buckets]
+"""Numbers and histograms, by the values of their labels."""
 
 
-def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, what, value=value)
+def _valuesOf(
+    service: TunnelService, counted: Counters, lag: ReactorLag, limiter: PreauthLimiter
+) -> dict[str, float | Buckets | Samples]:
+    """
+    Read the value of each of L{METRICS}.
+    """
+    dialects = Counter(client.dialect for client in service.clients)
+    kinds = Counter(map(counted.kindOf, counted.tunnels))
+    tunnels = counted.byLabel().items()
+    visits = counted.visits.items()
+    sessions: list[Multiplexer] = [
+        multiplexer
+        for client in service.clients
+        if (multiplexer := getattr(client.side, "multiplexer", None)) is not None
+    ]
+    streams = [each for session in sessions for each in session.streams.values()]
+    sending = [stream for stream in streams if stream.outgoing]
+    trips = [getattr(session, "roundTrip", 0.0) for session in sessions]
+    trips = [trip for trip in trips if trip > 0]
+    datagrams = [getattr(session, "datagrams", None) for session in sessions]
+    ways = Counter({"session": 0, "copy": 0, "splice": 0, "waiting": 0})
+    for tunnel in counted.tunnels:
+        ways.update(_wayOf(each.visitor, each.client) for each in tunnel.streams)
+    return {
+        "build_info": {_VERSIONS: 1},
+        "clients": {each: dialects[each] for each in {*dialects, *counted.connected}},
+        "clients_connected": counted.connected,
+        "clients_gone": counted.gone,
+        "access_grants": len(service.access),
+        "tunnels": {each: kinds[each] for each in {*kinds, *counted.opened}},
+        "tunnels_client_away": sum(t.clientSide is None for t in counted.tunnels),
+        "tunnels_opened": counted.opened,
+        "tunnels_closed": counted.closed,
+        "visitors": {where: each.visitors for where, each in tunnels},
+        "visitors_served": {where: each.visitorsTotal for where, each in tunnels},
+        "bytes": {
+            (*where, direction): number
+            for where, each in tunnels
+            for direction, number in (("in", each.bytesIn), ("out", each.bytesOut))
+        },
+        "visitors_refused": {
+            (*where, code): number
+            for where, each in tunnels
+            for code, number in each.refusals.items()
+        },
+        "datagrams_dropped": {
+            where: each.dropped for where, each in tunnels if where[1] == "udp"
+        },
+        "visitor_seconds": {where: each.lives for where, each in visits},
+        "visitor_received_bytes": {where: each.received for where, each in visits},
+        "visitor_sent_bytes": {where: each.sent for where, each in visits},
+        "streams_broken": counted.broken,
+        "logins_refused": counted.loginsRefused,
+        "connections_refused": counted.peersRefused,
+        "unauthenticated_connections": limiter.strangers,
+        "session_round_trip_seconds": counted.trips,
+        "session_last_round_trip_seconds": {
+            "shortest": min(trips),
+            "median": statistics.median(trips),
+            "longest": max(trips),
+        }
+        if trips
+        else {},
+        "streams_out_of_credit": sum(s.sendWindow.available <= 0 for s in sending),
+        "sessions_out_of_credit": sum(s.sendWindow.available <= 0 for s in sessions),
+        "window_stalls": STALLS,
+        "session_queued_bytes": {
+            "stream": sum(sum(map(len, stream.outgoing)) for stream in sending),
+            "datagram": sum(each.queued for each in datagrams if each is not None),
+            "control": sum(session.unsent for session in sessions),
+        },
+        "held_bytes": HELD.total,
+        "streams_evicted": HELD.shed,
+        "rendezvous_waiting": service.waiting.taken,
+        "streams": ways,
+        "splice_pipes": PIPES.opened,
+        "relayed_bytes": {
+            "splice": PIPES.moved,
+            "copy": max(0, counted.relayed - PIPES.moved),
+        },
+        "reactor_lag_seconds": lag.seconds,
+        "reactor_timers": lag.timers,
+    }
 
 
-def _histogram(
-    name: str,
-    what: str,
-    labels: Sequence[str],
-    series: Mapping[tuple[str, ...], Buckets],
-) -> HistogramMetricFamily:
-    family = HistogramMetricFamily(name, what, labels=labels)
-    for values, buckets in sorted(series.items()):
-        family.add_metric(values, list(buckets.cumulative()), buckets.total)
-    return family
+def _wayOf(visitor: Any, client: Any) -> str:
+    if client is None:
+        return "waiting"
+    if not (isinstance(visitor, SocketEnd) and isinstance(client, SocketEnd)):
+        return "session"
+    return "splice" if visitor.splices or client.splices else "copy"
+
+
+METRICS = """\
+gauge build_info{version,python,twisted} Always 1; the versions are in the labels.
+gauge clients{dialect} Clients that are connected.
+counter clients_connected{dialect} Clients that were let in.
+counter clients_gone{code} Sessions that are over, by the code of the reason.
+gauge access_grants Grants of access for a time that are in force.
+gauge tunnels{listener} Tunnels that are open.
+gauge tunnels_client_away Tunnels that wait for their client to come back.
+counter tunnels_opened{listener} Tunnels that were opened.
+counter tunnels_closed{code} Tunnels that are over, by the code of the reason.
+gauge visitors{tunnel,listener} Visitors who are here.
+counter visitors_served{tunnel,listener} Visitors so far.
+counter bytes{tunnel,listener,direction} Bytes from visitors (in) and to visitors (out).
+counter visitors_refused{tunnel,listener,code} Visitors turned away, by code.
+counter datagrams_dropped{tunnel,listener} Datagrams that did not go through.
+histogram visitor_seconds{tunnel,listener} How long visitors stayed.
+histogram visitor_received_bytes{tunnel,listener} Bytes that each visitor sent.
+histogram visitor_sent_bytes{tunnel,listener} Bytes that each visitor was sent.
+counter streams_broken{code} Visitors' streams that broke, by the code of the reason.
+counter logins_refused{code} Clients that were not let in, by the code of the reason.
+counter connections_refused{code} Connections closed before anybody was known, by code.
+gauge unauthenticated_connections Connections that have not said yet who they are.
+histogram session_round_trip_seconds Round trips of the sessions, each time measured.
+gauge session_last_round_trip_seconds{which} The latest round trips of sessions.
+gauge streams_out_of_credit Streams with bytes to send and no credit from the peer.
+gauge sessions_out_of_credit Sessions that may send nothing until the peer gives credit.
+counter window_stalls{of} Times that a stream or a session had to wait for credit.
+gauge session_queued_bytes{what} Bytes that wait to be sent by their sessions.
+gauge held_bytes Bytes held for readers that stand still.
+counter streams_evicted Streams ended since too much was held for them.
+gauge rendezvous_waiting Ends of raw tunnels that wait for their other halves.
+gauge streams{way} Streams, by how their bytes go; or waiting for the client's end.
+gauge splice_pipes Pipes open for splicing.
+counter relayed_bytes{by} Bytes that were moved within the kernel (splice), or copied.
+histogram reactor_lag_seconds How late the reactor was, once a second.
+gauge reactor_timers Calls that the reactor is to make later.
+"""
+"""Each metric's kind, name without C{tristunnel_}, labels and help."""
+
+_ROW = re.compile(r"(\w+) (\w+)(?:\{(.*?)\})? (.*)")
+_VERSIONS = (__version__, platform.python_version(), _twistedVersion)
 
 
 class ServerCollector(Collector):
@@ -89,304 +202,43 @@ class ServerCollector(Collector):
     Reads a server's state when it is asked for it; in the reactor's thread.
 
     @param service: The tunnels and the clients.
-    @param tally: What happened.
+    @param counted: What happened.
     @param lag: How late the reactor is.
-    @param gate: Who is at the door.
+    @param limiter: Counts the unauthenticated connections.
     """
 
     def __init__(
         self,
         service: TunnelService,
-        tally: Counters,
+        counted: Counters,
         lag: ReactorLag,
-        gate: PreauthLimiter,
+        limiter: PreauthLimiter,
     ) -> None:
-        self._service = service
-        self._tally = tally
-        self._lag = lag
-        self._gate = gate
+        self._sources = service, counted, lag, limiter
 
     def describe(self) -> Iterable[Metric]:
-        """
-        Nothing, so that the registry need not collect for the names.
-        """
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """
-        Everything there is.
-        """
-        build = GaugeMetricFamily(
-            "tristunnel_build_info",
-            "Always 1; the versions are in the labels.",
-            labels=["version", "python", "twisted"],
-        )
-        build.add_metric([__version__, platform.python_version(), _twistedVersion], 1)
-        yield build
-        yield from self._clients()
-        yield from self._tunnels()
-        yield from self._visitors()
-        yield from self._refusals()
-        yield from self._sessions()
-        yield from self._streams()
-        yield from self._process()
-
-    def _clients(self) -> Iterator[Metric]:
-        family = GaugeMetricFamily(
-            "tristunnel_clients", "Clients that are connected.", labels=["dialect"]
-        )
-        now = Counter(client.dialect for client in self._service.clients)
-        for dialect in sorted({*now, *self._tally.connected}):
-            family.add_metric([dialect], now[dialect])
-        yield family
-        yield _counter(
-            "tristunnel_clients_connected",
-            "Clients that were let in.",
-            "dialect",
-            self._tally.connected,
-        )
-        yield _counter(
-            "tristunnel_clients_gone",
-            "Sessions that are over, by the code of the reason.",
-            "code",
-            self._tally.gone,
-        )
-        yield _gauge(
-            "tristunnel_access_grants",
-            "Grants of access for a time that are in force.",
-            len(self._service.access),
-        )
-
-    def _tunnels(self) -> Iterator[Metric]:
-        tunnels = self._tally.tunnels
-        family = GaugeMetricFamily(
-            "tristunnel_tunnels", "Tunnels that are open.", labels=["listener"]
-        )
-        now = Counter(map(self._tally.kindOf, tunnels))
-        for kind in sorted({*now, *self._tally.opened}):
-            family.add_metric([kind], now[kind])
-        yield family
-        yield _gauge(
-            "tristunnel_tunnels_client_away",
-            "Tunnels that wait for their client to come back.",
-            sum(tunnel.clientSide is None for tunnel in tunnels),
-        )
-        yield _counter(
-            "tristunnel_tunnels_opened",
-            "Tunnels that were opened.",
-            "listener",
-            self._tally.opened,
-        )
-        yield _counter(
-            "tristunnel_tunnels_closed",
-            "Tunnels that are over, by the code of the reason.",
-            "code",
-            self._tally.closed,
-        )
-
-    def _visitors(self) -> Iterator[Metric]:
-        now = GaugeMetricFamily(
-            "tristunnel_visitors", "Visitors who are here.", labels=_TUNNEL
-        )
-        total = CounterMetricFamily(
-            "tristunnel_visitors_served", "Visitors so far.", labels=_TUNNEL
-        )
-        passed = CounterMetricFamily(
-            "tristunnel_bytes",
-            "Bytes from visitors (in) and to visitors (out).",
-            labels=[*_TUNNEL, "direction"],
-        )
-        refused = CounterMetricFamily(
-            "tristunnel_visitors_refused",
-            "Visitors turned away at the door, by the code of the reason.",
-            labels=[*_TUNNEL, "code"],
-        )
-        dropped = CounterMetricFamily(
-            "tristunnel_datagrams_dropped",
-            "Datagrams that did not go through.",
-            labels=_TUNNEL,
-        )
-        for (label, kind), totals in sorted(self._tally.byLabel().items()):
-            where = [label, kind]
-            now.add_metric(where, totals.visitors)
-            total.add_metric(where, totals.visitorsTotal)
-            passed.add_metric([*where, "in"], totals.bytesIn)
-            passed.add_metric([*where, "out"], totals.bytesOut)
-            if kind == "udp":
-                dropped.add_metric(where, totals.dropped)
-            for code, count in sorted(totals.refusals.items()):
-                refused.add_metric([*where, code], count)
-        yield from (now, total, passed, refused, dropped)
-        visits = self._tally.visits
-        yield _histogram(
-            "tristunnel_visitor_seconds",
-            "How long visitors stayed.",
-            _TUNNEL,
-            {where: each.lives for where, each in visits.items()},
-        )
-        yield _histogram(
-            "tristunnel_visitor_received_bytes",
-            "Bytes that each visitor sent.",
-            _TUNNEL,
-            {where: each.received for where, each in visits.items()},
-        )
-        yield _histogram(
-            "tristunnel_visitor_sent_bytes",
-            "Bytes that each visitor was sent.",
-            _TUNNEL,
-            {where: each.sent for where, each in visits.items()},
-        )
-        yield _counter(
-            "tristunnel_streams_broken",
-            "Visitors' streams that broke, by the code of the reason.",
-            "code",
-            self._tally.broken,
-        )
-
-    def _refusals(self) -> Iterator[Metric]:
-        yield _counter(
-            "tristunnel_logins_refused",
-            "Clients that were not let in, by the code of the reason.",
-            "code",
-            self._tally.loginsRefused,
-        )
-        yield _counter(
-            "tristunnel_connections_refused",
-            "Connections closed before anybody was known, by the code of the reason.",
-            "code",
-            self._tally.peersRefused,
-        )
-        yield _gauge(
-            "tristunnel_strangers",
-            "Connections that have not said yet who they are.",
-            self._gate.strangers,
-        )
-
-    def _sessions(self) -> Iterator[Metric]:
-        multiplexers: list[Multiplexer] = [
-            multiplexer
-            for client in self._service.clients
-            if (multiplexer := getattr(client.side, "multiplexer", None)) is not None
-        ]
-        trips = sorted(
-            trip
-            for multiplexer in multiplexers
-            if (trip := getattr(multiplexer, "roundTrip", 0.0)) > 0
-        )
-        yield _histogram(
-            "tristunnel_session_round_trip_seconds",
-            "Round trips of the sessions, each time that they are measured.",
-            [],
-            {(): self._tally.trips},
-        )
-        family = GaugeMetricFamily(
-            "tristunnel_session_last_round_trip_seconds",
-            "Round trips of the sessions, as last measured.",
-            labels=["which"],
-        )
-        if trips:
-            family.add_metric(["shortest"], trips[0])
-            family.add_metric(["median"], statistics.median(trips))
-            family.add_metric(["longest"], trips[-1])
-        yield family
-        stalled = sessions = 0
-        queued = Counter({"stream": 0, "datagram": 0, "control": 0})
-        for multiplexer in multiplexers:
-            queued["control"] += multiplexer.unsent
-            datagrams = getattr(multiplexer, "datagrams", None)
-            if datagrams is not None:
-                queued["datagram"] += datagrams.queued
-            sessions += multiplexer.sendWindow.available <= 0
-            for stream in multiplexer.streams.values():
-                if stream.outgoing:
-                    queued["stream"] += sum(map(len, stream.outgoing))
-                    stalled += stream.sendWindow.available <= 0
-        yield _gauge(
-            "tristunnel_streams_out_of_credit",
-            "Streams with bytes to send for which the peer has given no credit.",
-            stalled,
-        )
-        yield _gauge(
-            "tristunnel_sessions_out_of_credit",
-            "Sessions that may send nothing until the peer gives credit.",
-            sessions,
-        )
-        yield _counter(
-            "tristunnel_window_stalls",
-            "Times that a stream or a session had bytes to send and had to wait"
-            " for the peer's credit.",
-            "of",
-            STALLS,
-        )
-        family = GaugeMetricFamily(
-            "tristunnel_session_queued_bytes",
-            "Bytes that wait to be sent by their sessions.",
-            labels=["what"],
-        )
-        for what, amount in sorted(queued.items()):
-            family.add_metric([what], amount)
-        yield family
-        yield _gauge(
-            "tristunnel_held_bytes",
-            "Bytes held for readers that stand still.",
-            HELD.total,
-        )
-        shed = CounterMetricFamily(
-            "tristunnel_streams_shed", "Streams ended since too much was held for them."
-        )
-        shed.add_metric([], HELD.shed)
-        yield shed
-        yield _gauge(
-            "tristunnel_rendezvous_waiting",
-            "Ends of raw tunnels that wait for their other halves.",
-            self._service.waiting.taken,
-        )
-
-    def _streams(self) -> Iterator[Metric]:
-        ways = Counter({"session": 0, "copy": 0, "splice": 0, "waiting": 0})
-        for tunnel in self._tally.tunnels:
-            for stream in tunnel.streams:
-                ways[_wayOf(stream.visitor, stream.client)] += 1
-        family = GaugeMetricFamily(
-            "tristunnel_streams",
-            "Streams now: through a session, copied or spliced from socket to"
-            " socket, or waiting for the client's end.",
-            labels=["way"],
-        )
-        for way, count in sorted(ways.items()):
-            family.add_metric([way], count)
-        yield family
-        yield _gauge(
-            "tristunnel_splice_pipes", "Pipes open for splicing.", PIPES.opened
-        )
-        moved = PIPES.moved
-        yield _counter(
-            "tristunnel_relayed_bytes",
-            "Bytes that were moved within the kernel (splice), or copied.",
-            "by",
-            {"splice": moved, "copy": max(0, self._tally.relayed - moved)},
-        )
-
-    def _process(self) -> Iterator[Metric]:
-        yield _histogram(
-            "tristunnel_reactor_lag_seconds",
-            "How late the reactor was, once a second.",
-            [],
-            {(): self._lag.seconds},
-        )
-        yield _gauge(
-            "tristunnel_reactor_timers",
-            "Calls that the reactor is to make later.",
-            self._lag.timers,
-        )
-
-
-def _wayOf(visitor: Any, client: End | Any) -> str:
-    if client is None:
-        return "waiting"
-    if not (isinstance(visitor, SocketEnd) and isinstance(client, SocketEnd)):
-        return "session"
-    return "splice" if visitor.splices or client.splices else "copy"
+        families = {
+            "gauge": GaugeMetricFamily,
+            "counter": CounterMetricFamily,
+            "histogram": HistogramMetricFamily,
+        }
+        values = _valuesOf(*self._sources)
+        for kind, name, labels, text in _ROW.findall(METRICS):
+            value = values[name]
+            samples = value if isinstance(value, Mapping) else {(): value}
+            family = families[kind](
+                f"tristunnel_{name}", text, labels=labels.split(",") if labels else ()
+            )
+            for key, each in sorted(samples.items()):
+                where = [key] if isinstance(key, str) else key
+                if isinstance(each, Buckets):
+                    family.add_metric(where, list(each.cumulative()), each.total)
+                else:
+                    family.add_metric(where, each)
+            yield family
 
 
 class MetricsPage(CallerPage):
@@ -432,9 +284,9 @@ class MetricsPage(CallerPage):
 def metricsPage(
     callers: HTTPCallers,
     service: TunnelService,
-    tally: Counters,
+    counted: Counters,
     lag: ReactorLag,
-    gate: PreauthLimiter,
+    limiter: PreauthLimiter,
     guard: Guard,
 ) -> IResource:
     """
@@ -448,5 +300,5 @@ def metricsPage(
         )
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
-    registry.register(ServerCollector(service, tally, lag, gate))
+    registry.register(ServerCollector(service, counted, lag, limiter))
     return MetricsPage(callers, guard, registry)
