@@ -31,40 +31,10 @@ RETRY = 300.0
 other side's operator may have mended it, and nobody would tell us."""
 
 
-class _Watcher(ClientObserver):
-    def __init__(self, tunnel: NodeTunnel) -> None:
-        self._tunnel = tunnel
-
-    def acknowledged(self, dialect: str) -> None:
-        self._tunnel.admitted()
-
-    def tunnelReady(self, address: str, target: str) -> None:
-        self._tunnel.ready(address)
-
-    def tunnelFailed(self, wanted: str, reason: TunnelError) -> None:
-        self._tunnel.become(FAILED, reason)
-
-    def disconnected(self, reason: TunnelError) -> None:
-        self._tunnel.become(RECONNECTING, reason)
-
-    def gaveUp(self, reason: TunnelError) -> None:
-        self._tunnel.become(FAILED, reason)
-
-    def serviceConnected(self, target: str) -> None:
-        self._tunnel.visitors += 1
-        self._tunnel.visitorsTotal += 1
-
-    def serviceGone(
-        self, target: str, received: int, sent: int, reason: TunnelError | None
-    ) -> None:
-        self._tunnel.visitors -= 1
-        self._tunnel.bytesIn += sent
-        self._tunnel.bytesOut += received
-
-
-class NodeTunnel(Service):
+class NodeTunnel(Service, ClientObserver):
     """
-    One tunnel: a service at one server, a port at the other.
+    One tunnel: a service at one server, a port at the other. It observes its own
+    client.
 
     @param reactor: Tells time.
     @param spec: What it is.
@@ -139,7 +109,7 @@ class NodeTunnel(Service):
             spec.server,
             [] if spec.forward is None else [spec.forward],
             spec.credentials,
-            _Watcher(self),
+            self,
             self._lease(),
             self._grace,
             self._gaveUp,
@@ -189,22 +159,37 @@ class NodeTunnel(Service):
 
     # How it fares
 
-    def admitted(self) -> None:
-        """
-        The session is up; that is all that a port of this side needs.
-        """
+    def acknowledged(self, dialect: str) -> None:
+        # The session is all that a port of this side needs.
         if self.spec.forward is None and (
             self._port is None or self._port.listening is not None
         ):
-            self.ready("")
+            self.tunnelReady("", "")
 
-    def ready(self, address: str) -> None:
-        """
-        Visitors can come.
-        """
+    def tunnelReady(self, address: str, target: str) -> None:
         self._address = address
         self.connects += 1
         self.become(CONNECTED, None)
+
+    def tunnelFailed(self, wanted: str, reason: TunnelError) -> None:
+        self.become(FAILED, reason)
+
+    def disconnected(self, reason: TunnelError) -> None:
+        self.become(RECONNECTING, reason)
+
+    def gaveUp(self, reason: TunnelError) -> None:
+        self.become(FAILED, reason)
+
+    def serviceConnected(self, target: str) -> None:
+        self.visitors += 1
+        self.visitorsTotal += 1
+
+    def serviceGone(
+        self, target: str, received: int, sent: int, reason: TunnelError | None
+    ) -> None:
+        self.visitors -= 1
+        self.bytesIn += sent
+        self.bytesOut += received
 
     def become(self, state: str, reason: TunnelError | None) -> None:
         """
@@ -233,7 +218,6 @@ class NodeTunnel(Service):
         Its entry in C{listNodeTunnels}.
         """
         spec, port = self.spec, self._port
-        here = there = ""
         total, count = self.visitorsTotal, self.visitors
         bytesIn, bytesOut = self.bytesIn, self.bytesOut
         if spec.forward is not None:
