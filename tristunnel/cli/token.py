@@ -92,6 +92,73 @@ def _end(text: str) -> float:
     return moment
 
 
+_Row = tuple[str, Callable[[str], object], str, str]
+
+_PERMISSIONS: tuple[_Row, ...] = (
+    (
+        "ports",
+        parsePorts,
+        "RANGE",
+        "visitors' ports, as 9000-9010,9100 (default: all of the server's)",
+    ),
+    ("protocols", _words, "LIST", "kinds of listener, as tcp,udp,ws (default: all)"),
+    ("max-tunnels", _count, "N", "tunnels at once"),
+    ("max-visitors", _count, "N", "visitors at once"),
+    ("rate", parseRate, "RATE", "bytes per second each way, as 10MB/s"),
+    (
+        "expires",
+        _end,
+        "WHEN",
+        "after a while, as 30d, or at a time, as 2030-12-31 (default: never)",
+    ),
+    (
+        "may",
+        _rights,
+        "LIST",
+        "open tunnels, access others' services, admin: see and end everything"
+        " (default: open)",
+    ),
+    (
+        "services",
+        _words,
+        "LIST",
+        "with --may access: which services, as ssh,db-* (default: all)",
+    ),
+)
+
+_POLICY: dict[str, _Row] = {
+    "allow": (
+        "allow",
+        _networks,
+        "LIST",
+        "networks they may come from, as 192.0.2.0/24,2001:db8::/32",
+    ),
+    "deny": ("deny", _networks, "LIST", "networks they may not come from"),
+    "total": ("visitors-per-tunnel", _count, "N", "visitors of one tunnel at once"),
+    "perAddress": ("visitors-per-address", _count, "N", "the same, from one address"),
+    "perMinute": (
+        "visitor-rate",
+        _count,
+        "N",
+        "visitors of one tunnel per minute, from one address",
+    ),
+    "rate": (
+        "rate-per-tunnel",
+        parseRate,
+        "RATE",
+        "bytes per second each way of one tunnel, as 1MB/s",
+    ),
+    "idle": (
+        "idle-timeout",
+        _seconds,
+        "TIME",
+        "end a visitor's stream that is silent for so long, as 10m",
+    ),
+    "maxAge": ("max-stream-age", _seconds, "TIME", "end it at this age, as 12h"),
+}
+"""What is asked of the visitors of each of a token's tunnels, by its name there."""
+
+
 def addTokenCommands(commands: Any) -> None:
     """
     Add C{token} to the commands of a parser.
@@ -100,136 +167,50 @@ def addTokenCommands(commands: Any) -> None:
     """
     token = commands.add_parser("token", help="make, list, show and revoke tokens")
     actions = token.add_subparsers(metavar="ACTION", required=True)
-
     create = actions.add_parser(
         "create",
         help="make a token",
         description="Make a token. It is the last word of the output, and kept"
         " nowhere: the file has its SHA-256 only.",
     )
-    add = create.add_argument
-    add("--name", required=True, metavar="NAME", help="who it is for")
-    add(
-        "--ports",
-        type=_asType(parsePorts),
-        metavar="RANGE",
-        help="visitors' ports, as 9000-9010,9100 (default: all of the server's)",
-    )
-    add(
-        "--protocols",
-        type=_asType(_words),
-        metavar="LIST",
-        help="kinds of listener, as tcp,udp,ws (default: all)",
-    )
-    add("--max-tunnels", type=_asType(_count), metavar="N", help="tunnels at once")
-    add("--max-visitors", type=_asType(_count), metavar="N", help="visitors at once")
-    add(
-        "--rate",
-        type=_asType(parseRate),
-        metavar="RATE",
-        help="bytes per second each way, as 10MB/s",
-    )
-    add(
-        "--expires",
-        type=_asType(_end),
-        metavar="WHEN",
-        help="after a while, as 30d, or at a time, as 2030-12-31 (default: never)",
-    )
-    add(
-        "--may",
-        type=_asType(_rights),
-        default=["open"],
-        metavar="LIST",
-        help="open tunnels, access others' services, admin: see and end everything"
-        " (default: open)",
-    )
-    add(
-        "--services",
-        type=_asType(_words),
-        metavar="LIST",
-        help="with --may access: which services, as ssh,db-* (default: all)",
-    )
-    _addPolicy(create)
-    _addFile(create)
-    create.set_defaults(run=_create)
-
-    listing = actions.add_parser("list", help="list all tokens")
-    listing.add_argument("--json", action="store_true", help="print JSON lines")
-    _addFile(listing)
-    listing.set_defaults(run=_list)
-
-    show = actions.add_parser("show", help="show what a token permits")
-    show.add_argument("name", metavar="NAME")
-    _addFile(show)
-    show.set_defaults(run=_show)
-
-    revoke = actions.add_parser(
-        "revoke", help="revoke a token, and end what lives on it"
-    )
-    revoke.add_argument("name", metavar="NAME")
-    _addFile(revoke)
-    revoke.set_defaults(run=_revoke)
-
-
-def _addPolicy(parser: Any) -> None:
-    add = parser.add_argument_group(
+    create.add_argument("--name", required=True, metavar="NAME", help="who it is for")
+    visitors = create.add_argument_group(
         "what is asked of visitors",
         "Of each tunnel's visitors, in addition to what the server and the client"
         " ask of them; the strictest holds.",
-    ).add_argument
-    add(
-        "--allow",
-        type=_asType(_networks),
-        default=(),
-        metavar="LIST",
-        help="networks they may come from, as 192.0.2.0/24,2001:db8::/32",
     )
-    add(
-        "--deny",
-        type=_asType(_networks),
-        default=(),
-        metavar="LIST",
-        help="networks they may not come from",
+    for group, rows in ((create, _PERMISSIONS), (visitors, _POLICY.values())):
+        for name, read, metavar, text in rows:
+            reader = _asType(read)
+            group.add_argument(f"--{name}", type=reader, metavar=metavar, help=text)
+    listing = actions.add_parser("list", help="list all tokens")
+    listing.add_argument("--json", action="store_true", help="print JSON lines")
+    show = actions.add_parser("show", help="show what a token permits")
+    revoke = actions.add_parser(
+        "revoke", help="revoke a token, and end what lives on it"
     )
-    for name, what in (
-        ("visitors-per-tunnel", "visitors of one tunnel at once"),
-        ("visitors-per-address", "the same, from one address"),
-        ("visitor-rate", "visitors of one tunnel per minute, from one address"),
+    for action in (show, revoke):
+        action.add_argument("name", metavar="NAME")
+    for action, run in (
+        (create, _create),
+        (listing, _list),
+        (show, _show),
+        (revoke, _revoke),
     ):
-        add(f"--{name}", type=_asType(_count), default=0, metavar="N", help=what)
-    add(
-        "--rate-per-tunnel",
-        type=_asType(parseRate),
-        default=0,
-        metavar="RATE",
-        help="bytes per second each way of one tunnel, as 1MB/s",
-    )
-    for name, what in (
-        ("idle-timeout", "end a visitor's stream that is silent for so long, as 10m"),
-        ("max-stream-age", "end it at this age, as 12h"),
-    ):
-        add(f"--{name}", type=_asType(_seconds), default=0.0, metavar="TIME", help=what)
+        action.set_defaults(run=run)
+        action.add_argument(
+            "--file",
+            metavar="FILE",
+            help="the token file (default: tokens in the state directory)",
+        )
 
 
 def _policyOf(options: Namespace) -> VisitorPolicy:
-    return VisitorPolicy(
-        options.allow,
-        options.deny,
-        options.visitors_per_address,
-        options.visitors_per_tunnel,
-        options.visitor_rate,
-        options.rate_per_tunnel,
-        options.idle_timeout,
-        options.max_stream_age,
-    )
-
-
-def _addFile(parser: Any) -> None:
-    parser.add_argument(
-        "--file",
-        metavar="FILE",
-        help="the token file (default: tokens in the state directory)",
-    )
+    given = {
+        field: getattr(options, name.replace("-", "_"))
+        for field, (name, *_) in _POLICY.items()
+    }
+    return VisitorPolicy(**{k: v for k, v in given.items() if v is not None})
 
 
 def _store(options: Namespace) -> TokenStore:
@@ -246,7 +227,7 @@ def _create(options: Namespace) -> None:
         rate=options.rate,
         policy=_policyOf(options),
         expires=options.expires,
-        may=frozenset(options.may),
+        may=frozenset(options.may or ("open",)),
         services=None if options.services is None else tuple(options.services),
     )
     try:
