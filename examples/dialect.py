@@ -25,8 +25,9 @@ from tristunnel.auth.realm import Authenticator
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed, End
 from tristunnel.model.tunnel import Stream, Tunnel
+from tristunnel.service.caller import Caller
 from tristunnel.service.preauth import PendingConnection
-from tristunnel.service.tunnel_service import Caller, TunnelService
+from tristunnel.service.tunnel_service import TunnelService
 
 
 @implementer(IPushProducer)

@@ -39,7 +39,7 @@ class Visitors(ServerFactory):
 
 class HereListener:
     """
-    An L{IListener<tristunnel.interfaces.IListener>}: one open port.
+    An L{IListener<tristunnel.model.tunnel.IListener>}: one open port.
     """
 
     def __init__(self, port: IListeningPort) -> None:

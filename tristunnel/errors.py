@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tristunnel.util.words import printable
-
 __all__ = [
     "CODES",
     "LONGEST_HINT",
@@ -19,6 +17,7 @@ __all__ = [
     "TunnelError",
     "badOption",
     "boundedHint",
+    "printable",
 ]
 
 LONGEST_HINT = 600.0
@@ -36,6 +35,19 @@ def boundedHint(hint: object) -> float | None:
     if isinstance(hint, bool) or not isinstance(hint, (int, float)) or not hint > 0:
         return None
     return float(min(hint, LONGEST_HINT))
+
+
+def printable(text: str, most: int = 500) -> str:
+    """
+    Text for one line of a terminal, whoever wrote it: nothing in it moves the
+    cursor, changes colours, begins a line or turns one around.
+
+    @param most: Characters that are left of it.
+    """
+    short = text[:most]
+    if short.isprintable():
+        return short
+    return "".join(letter if letter.isprintable() else "?" for letter in short)
 
 
 _LONGEST = 2000

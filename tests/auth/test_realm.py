@@ -29,16 +29,9 @@ from tristunnel.auth.checker_chain import FAILURES, CheckerChain
 from tristunnel.auth.clients_file import ClientsFile
 from tristunnel.auth.connection_filter import checkingCallable
 from tristunnel.auth.credentials import ITunnelCredentials, TunnelCredentials
-from tristunnel.auth.realm import (
-    ANONYMOUS_IDENTITY,
-    REFUSALS,
-    Authenticator,
-    Identity,
-    IIdentity,
-    TunnelRealm,
-    portalFor,
-)
+from tristunnel.auth.realm import REFUSALS, Authenticator, TunnelRealm, portalFor
 from tristunnel.errors import TunnelError
+from tristunnel.model.permissions import ANONYMOUS_IDENTITY, Identity, IIdentity
 
 PEER = IPv4Address("TCP", "192.0.2.1", 4711)
 

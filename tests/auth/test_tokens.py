@@ -42,7 +42,7 @@ from tristunnel.model.permissions import (
 )
 from tristunnel.model.ports import parsePorts
 from tristunnel.model.tunnel import Tunnel
-from tristunnel.service.tunnel_service import Caller
+from tristunnel.service.caller import Caller
 from tristunnel.wire.framed import FrameType, decodeObject
 
 

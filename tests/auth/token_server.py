@@ -12,14 +12,14 @@ from twisted.internet.defer import Deferred
 
 from tests.dialects.framed.network import RawPeer
 from tests.dialects.framed.test_server import OFFER, ServerTestCase, call
-from tristunnel.auth.realm import Authenticator, Identity, portalFor
+from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.auth.tokens import TokenFile
 from tristunnel.auth.tokens_store import TokenStore
 from tristunnel.dialects.framed.server import TunnelServerFactory
-from tristunnel.model.permissions import Permissions
+from tristunnel.model.permissions import Identity, Permissions
 from tristunnel.rpc.jsonrpc import Dispatcher
+from tristunnel.service.caller import Caller
 from tristunnel.service.methods import methodsOf
-from tristunnel.service.tunnel_service import Caller
 
 __all__ = ["NOW", "TokenServerTestCase"]
 

@@ -20,7 +20,6 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.support.loopback import LoopbackTestCase, Service
 from tests.support.processes import startTristunnel
 from tests.support.short import shortDirectory
-from tristunnel.auth.realm import Identity
 from tristunnel.cli.access_tap import Options
 from tristunnel.cli.main import main
 from tristunnel.client.access import AccessService
@@ -39,7 +38,9 @@ from tristunnel.connect.address import (
 )
 from tristunnel.dialects.base.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
-from tristunnel.service.tunnel_service import Caller
+from tristunnel.model.permissions import Identity
+from tristunnel.service.caller import Caller
+from tristunnel.service.granting import Granting
 
 URI = "w3p://server:9000/access/0011#secret"
 
@@ -141,7 +142,7 @@ class AccessCase(LoopbackTestCase):
         return parseConnect(self.reactor, where, Trust())
 
     async def byCapability(self, ttl: float = 3600.0, uses: int = 0) -> ServerAddress:
-        self.uri = await self.tunnels.granting.grantAccess(
+        self.uri = await Granting(self.tunnels).grantAccess(
             self.owner, "ssh", ttl, "", "", uses
         )
         return parseAccessURI(self.reactor, self.uri, Trust())
@@ -254,7 +255,7 @@ class AccessTests(AccessCase):
         port = await self.run_(access)
         visitor, arrival = await self.pair(port, service)
         (grant,) = self.tunnels.access.of(None)
-        self.tunnels.granting.revokeAccess(self.owner, grant.id)
+        Granting(self.tunnels).revokeAccess(self.owner, grant.id)
         await gatherResults([visitor.gone(), arrival.gone()])
         reason = await self.gaveUp
         self.assertEqual(reason.code.name, "expired")

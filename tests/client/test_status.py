@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.client.status import SAMPLES, ProcessStatus, statusTicks
 from tristunnel.errors import TunnelError
-from tristunnel.model.visit import Visit
+from tristunnel.model.observer import Visit
 
 NOON = 1_900_000_000.0
 

@@ -12,10 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.dashboard.watched import PEER, Connection, WatchedTestCase
 from tests.service.test_tunnel_service import Session
-from tristunnel.auth.realm import ANONYMOUS_IDENTITY, Identity
 from tristunnel.dashboard import live, render, view
 from tristunnel.dashboard.words import age, amount, path
 from tristunnel.errors import TunnelError
+from tristunnel.model.permissions import ANONYMOUS_IDENTITY, Identity
 
 HERE = "127.0.0.1:9000"
 """A name for this server that nobody can make lead elsewhere."""

@@ -12,10 +12,10 @@ from unittest import skipIf
 
 from tests.dashboard.watched import PEER, WatchedTestCase
 from tests.service.test_tunnel_service import Session
-from tristunnel.auth.realm import Identity
 from tristunnel.dashboard import metrics
 from tristunnel.dataplane.pipes import PIPES
 from tristunnel.errors import TunnelError
+from tristunnel.model.permissions import Identity
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS, CONTRIB = ROOT / "docs" / "metrics.rst", ROOT / "contrib"

@@ -13,14 +13,19 @@ from twisted.python.failure import Failure
 from tests.rpc.loopback import parsed
 from tests.service.test_tunnel_service import ServiceTestCase
 from tristunnel.auth.connection_filter import checkingCallable
-from tristunnel.auth.realm import ANONYMOUS_IDENTITY, Authenticator, Identity, portalFor
+from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.dashboard.operators import Watch
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import rootOf
-from tristunnel.model.permissions import Grant, Permissions
+from tristunnel.model.permissions import (
+    ANONYMOUS_IDENTITY,
+    Grant,
+    Identity,
+    Permissions,
+)
+from tristunnel.service.caller import Caller
 from tristunnel.service.preauth import PreauthLimiter
-from tristunnel.service.tunnel_service import Caller
 
 __all__ = ["PEER", "WatchedTestCase"]
 

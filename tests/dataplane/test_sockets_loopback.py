@@ -37,9 +37,9 @@ from zope.interface import implementer
 
 from tests.support.short import shortDirectory
 from tests.tls.authority import Authority, makeAuthority
-from tristunnel.auth.realm import Identity
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.model.observer import ServerObserver
+from tristunnel.model.permissions import Identity
 from tristunnel.model.tunnel import Stream, Tunnel
 
 reactor: Any = _reactor

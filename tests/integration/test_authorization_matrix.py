@@ -23,17 +23,17 @@ from tests.dialects.framed.test_server import OFFER
 from tests.service.test_access import AccessTestCase
 from tests.support.waiting import WaitingEnd
 from tests.websocket.frames import frame, readFrames, upgrade
-from tristunnel.auth.realm import ANONYMOUS_IDENTITY, Identity
 from tristunnel.errors import TunnelError
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import HTTPPortProtocol, rootOf, rpcPages
+from tristunnel.model.permissions import ANONYMOUS_IDENTITY, Identity
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.server.detector import FramedPortProtocol, ProtocolDetectorFactory
 from tristunnel.server.websocket_pages import webSocketPages
+from tristunnel.service.caller import Caller
 from tristunnel.service.methods import methodsOf
-from tristunnel.service.tunnel_service import Caller
 from tristunnel.wire.framed import Frame, FrameType, encodeHandshake
 from tristunnel.wire.zlayer import Auth, Register, encodeMessage
 

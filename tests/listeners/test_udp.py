@@ -12,12 +12,12 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.dataplane.test_datagrams import FlowPair, RecordingFlow
-from tristunnel.auth.realm import Identity
 from tristunnel.dialects.framed.datagrams import SessionFlow
 from tristunnel.errors import TunnelError
 from tristunnel.listeners import udp
 from tristunnel.listeners.udp import HOLD, UDPFlow, UDPListener, UDPListeners
 from tristunnel.model.observer import ServerObserver
+from tristunnel.model.permissions import Identity
 from tristunnel.model.ports import PortRange
 from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.wire.framed import MAX_DATAGRAM
@@ -245,7 +245,7 @@ class ListenerTests(SynchronousTestCase):
 
 class _Server:
     """
-    The L{IClientSide<tristunnel.interfaces.IClientSide>} of a session in
+    The L{IClientSide<tristunnel.model.tunnel.IClientSide>} of a session in
     memory.
     """
 

@@ -22,7 +22,7 @@ class SeveralObserversTests(SynchronousTestCase):
     def test_everything(self) -> None:
         """All that there is to tell is told to all, in order."""
         for kind in (ServerObserver, ClientObserver):
-            names = [name for name in vars(kind) if not name.startswith("_")]
+            names = [name for name in dir(kind) if not name.startswith("_")]
             self.assertIn("visitorGone", names)
             everybody = Mock()
             several: Any = severalObservers(kind, everybody.one, everybody.two)

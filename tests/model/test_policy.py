@@ -12,16 +12,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.service.test_tunnel_service import ALICE, ServiceTestCase, Session
 from tests.support.notes import ServerNotes
 from tests.support.waiting import WaitingEnd
-from tristunnel.auth.realm import ANONYMOUS_IDENTITY
 from tristunnel.dataplane.descriptors import Reserve
 from tristunnel.dataplane.throttle import Throttle
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed
 from tristunnel.listeners.udp import UDPListener
+from tristunnel.model.permissions import ANONYMOUS_IDENTITY
 from tristunnel.model.policy import VisitorPolicy, parseNetworks
 from tristunnel.model.tunnel import Stream, Tunnel
+from tristunnel.service.caller import Caller
 from tristunnel.service.policies import VisitorPolicies
-from tristunnel.service.tunnel_service import Caller
 from tristunnel.service.visitor_filter import PolicyFilter, hostOfVisitor
 
 _networks = st.lists(

@@ -8,10 +8,10 @@ from resource import RLIM_INFINITY
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tristunnel.auth.realm import Identity
 from tristunnel.errors import TunnelError
 from tristunnel.model import quota
 from tristunnel.model.observer import ServerObserver
+from tristunnel.model.permissions import Identity
 from tristunnel.model.quota import TunnelQuota, defaultTotal, raiseDescriptorLimit
 from tristunnel.model.tunnel import Tunnel
 

@@ -9,8 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.notes import ServerNotes
 from tests.support.waiting import WaitingEnd
-from tristunnel.auth.realm import Identity
 from tristunnel.errors import TunnelError
+from tristunnel.model.permissions import Identity
 from tristunnel.model.rendezvous import Rendezvous, WaitingRoom
 from tristunnel.model.tunnel import Stream, Tunnel
 

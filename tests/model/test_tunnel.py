@@ -11,10 +11,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.ends import SilentEnd
-from tristunnel.auth.realm import Identity
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed, End
 from tristunnel.model.observer import ServerObserver
+from tristunnel.model.permissions import Identity
 from tristunnel.model.tunnel import Stream, Tunnel
 
 

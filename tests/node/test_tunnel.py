@@ -13,16 +13,16 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.loopback import LoopbackTestCase, Service
 from tests.support.processes import freePort
-from tristunnel.auth.realm import Identity
 from tristunnel.dialects.base.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import TCPListeners
-from tristunnel.model.permissions import Grant, Permissions
+from tristunnel.model.permissions import Grant, Identity, Permissions
 from tristunnel.node.spec import parseNode
 from tristunnel.node.tunnel import CONNECTED, FAILED, RECONNECTING, RETRY, NodeTunnel
+from tristunnel.service.caller import Caller
 from tristunnel.service.methods import methodsOf
 from tristunnel.service.registry import MemoryRegistry
-from tristunnel.service.tunnel_service import Caller, TunnelService
+from tristunnel.service.tunnel_service import TunnelService
 
 ANYBODY = Caller(Identity("anonymous", anonymous=True), "localhost")
 
@@ -214,7 +214,7 @@ class StatusTests(SynchronousTestCase):
         )
         spec = parseNode(self.clock, "web=tcp:b:9000,forward=80=localhost:80")
         self.tunnel = NodeTunnel(self.clock, spec, now=lambda: 1000.0)
-        self.service.nodes.append(self.tunnel)
+        self.service.nodes = [self.tunnel]
         self.call: Any = methodsOf(self.service)["listNodeTunnels"]
 
     def test_whom(self) -> None:

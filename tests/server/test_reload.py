@@ -10,14 +10,15 @@ from twisted.internet.testing import MemoryReactorClock
 
 from tests.config.test_options import FileOptionsTestCase
 from tests.tls.authority import makeAuthority
-from tristunnel.auth.realm import Identity
 from tristunnel.cli import server_tap
 from tristunnel.dataplane.memory import HELD
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import TCPListeners
+from tristunnel.model.permissions import Identity
 from tristunnel.server.reload import RESTART, RunningServer
+from tristunnel.service.caller import Caller
 from tristunnel.service.methods import methodsOf
-from tristunnel.service.tunnel_service import Caller, TunnelService
+from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.util.logs import Log
 
 
@@ -181,16 +182,16 @@ class RunningServerTests(FileOptionsTestCase):
             )
 
         self.start(node("a", 1) + node("b", 1))
-        a, b = self.tunnels.nodes
+        a, b = self.made[0].running
         self.change(node("a", 1) + node("b", 2) + node("c", 1))
-        names = [each.spec.name for each in self.tunnels.nodes]
+        names = [each.spec.name for each in self.made[0].running]
         self.assertEqual(names, ["a", "b", "c"])
-        self.assertIs(self.tunnels.nodes[0], a)
-        self.assertIsNot(self.tunnels.nodes[1], b)
+        self.assertIs(self.made[0].running[0], a)
+        self.assertIsNot(self.made[0].running[1], b)
         self.assertIsNone(b.parent)
-        self.assertTrue(all(each.parent is not None for each in self.tunnels.nodes))
+        self.assertTrue(all(each.parent is not None for each in self.made[0].running))
         self.change("")
-        self.assertEqual(self.tunnels.nodes, [])
+        self.assertEqual(self.made[0].running, [])
         self.assertIsNone(a.parent)
 
     def test_method(self) -> None:

@@ -15,10 +15,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.auth.token_server import TokenServerTestCase
 from tests.dialects.framed.network import CLIENT, RawPeer
 from tests.dialects.framed.test_server import OFFER
-from tristunnel.auth.realm import Identity
 from tristunnel.dialects.framed.lanes import MOST_LANES
 from tristunnel.errors import TunnelError
-from tristunnel.model.permissions import Grant, Permissions
+from tristunnel.model.permissions import Grant, Identity, Permissions
 from tristunnel.service.access import PER_OWNER, AccessGrants, isCapability, mayReach
 from tristunnel.wire.framed import (
     Frame,

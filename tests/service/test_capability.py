@@ -12,15 +12,15 @@ from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 
 from tests.dialects.framed.network import MemoryService, NetworkTestCase, RawPeer
 from tests.support.notes import ClientNotes
-from tristunnel.auth.realm import Identity
 from tristunnel.client.log import LoggingClientObserver
 from tristunnel.connect.address import ServerAddress
 from tristunnel.dialects.base.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward
+from tristunnel.model.permissions import Identity
 from tristunnel.server.log import LoggingServerObserver
+from tristunnel.service.caller import Caller
 from tristunnel.service.capability import UNCLAIMED
-from tristunnel.service.tunnel_service import Caller
 from tristunnel.tls.client_context import ServerVerification
 
 PLANE = Caller(Identity("control-plane"), "server.example", 9000)

@@ -21,7 +21,7 @@ from tristunnel.dialects.vtunnel.server import VTunnelServerSession
 from tristunnel.dialects.zlayer.server import ZLayerServerSession
 from tristunnel.errors import TunnelError
 from tristunnel.service import claims
-from tristunnel.service.tunnel_service import Caller
+from tristunnel.service.caller import Caller
 from tristunnel.wire.framed import Frame, FrameType, decodeObject
 from tristunnel.wire.zlayer import Auth, Register, encodeMessage
 

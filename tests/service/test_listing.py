@@ -12,9 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.auth.token_server import NOW, TokenServerTestCase
 from tests.dialects.framed.network import RawPeer
-from tristunnel.auth.realm import ANONYMOUS_IDENTITY
+from tristunnel.model.permissions import ANONYMOUS_IDENTITY
 from tristunnel.server.log import LoggingServerObserver
-from tristunnel.service.listing import Listing, RateMeter
+from tristunnel.service.counters import RateMeter
 from tristunnel.wire.framed import Frame, FrameType, encodeCredit
 
 
@@ -28,7 +28,7 @@ class LedgerTestCase(TokenServerTestCase):
         Let them open their tunnels.
         """
         super().setUp()
-        self.service.ledger = Listing(self.service, self.now)
+        self.service.now = self.now
         self.peers: dict[str, RawPeer] = {}
         for name, port in (("alice", 41500), ("bob", 41600)):
             self.makeToken(name, expires=NOW + 1000)

@@ -10,12 +10,11 @@ from typing import Any
 from tests.auth.token_server import TokenServerTestCase
 from tests.service.test_tunnel_service import ALICE, BOB, ServiceTestCase, Session
 from tests.support.waiting import WaitingEnd
-from tristunnel.auth.realm import Identity
 from tristunnel.interfaces import Closed
-from tristunnel.model.permissions import Grant, Permissions
+from tristunnel.model.permissions import Grant, Identity, Permissions
 from tristunnel.model.policy import VisitorPolicy, parseNetworks
 from tristunnel.model.tunnel import Tunnel
-from tristunnel.service.tunnel_service import Caller
+from tristunnel.service.caller import Caller
 
 BURST = 64 * 1024
 

@@ -11,8 +11,8 @@ from tests.service.test_tunnel_service import ALICE, ServiceTestCase
 from tests.support.waiting import WaitingEnd
 from tristunnel.errors import TunnelError
 from tristunnel.model.rendezvous import PATIENCE
+from tristunnel.service.caller import Caller
 from tristunnel.service.raw import INTRODUCTION, STRANGERS, UNCLAIMED
-from tristunnel.service.tunnel_service import Caller
 from tristunnel.wire.framed import Frame, FrameType, decodeObject, encodeObject
 
 _OFFER = {"versions": [1], "streamWindow": 1 << 18, "sessionWindow": 1 << 20}

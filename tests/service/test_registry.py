@@ -8,12 +8,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from tristunnel.auth.realm import ANONYMOUS_IDENTITY, Identity
 from tristunnel.errors import TunnelError
-from tristunnel.interfaces import ITunnelRegistry
 from tristunnel.model.observer import ServerObserver
+from tristunnel.model.permissions import ANONYMOUS_IDENTITY, Identity
 from tristunnel.model.tunnel import Stream, Tunnel
-from tristunnel.service.registry import Lease, Leases, MemoryRegistry
+from tristunnel.service.registry import ITunnelRegistry, Lease, Leases, MemoryRegistry
 
 ANN, BOB = Identity("ann"), Identity("bob")
 

@@ -17,13 +17,14 @@ from zope.interface.verify import verifyObject
 
 from tests.support.notes import ServerNotes
 from tests.support.waiting import Ports
-from tristunnel.auth.realm import ANONYMOUS_IDENTITY, Identity
 from tristunnel.errors import TunnelError
-from tristunnel.interfaces import ITunnelService
+from tristunnel.model.permissions import ANONYMOUS_IDENTITY, Identity
 from tristunnel.model.quota import TunnelQuota
 from tristunnel.model.tunnel import Stream, Tunnel
+from tristunnel.service.caller import Caller, ITunnelService
+from tristunnel.service.listing import Listing
 from tristunnel.service.registry import MemoryRegistry
-from tristunnel.service.tunnel_service import REGISTRY_PATIENCE, Caller, TunnelService
+from tristunnel.service.tunnel_service import REGISTRY_PATIENCE, TunnelService
 
 ALICE = Caller(Identity("alice"), "server", 9000, address="192.0.2.1")
 BOB = Caller(Identity("bob"), "server", 9000, address="192.0.2.2")
@@ -736,7 +737,7 @@ class FailingTests(ServiceTestCase):
             calls: list[Any] = [
                 self.service.closeTunnel(ALICE, uri),
                 self.service.getTunnelAddress(ALICE, uri),
-                self.service.ledger.closeSession(ALICE, "x"),
+                Listing(self.service).closeSession(ALICE, "x"),
             ]
             self.clock.advance(REGISTRY_PATIENCE)
         for call in calls[:2]:

@@ -9,9 +9,9 @@ from typing import Any
 
 from twisted.internet.interfaces import IAddress
 
-from tristunnel.auth.realm import Identity
 from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ClientObserver, ServerObserver
+from tristunnel.model.permissions import Identity
 from tristunnel.model.tunnel import Stream, Tunnel
 
 __all__ = ["ClientNotes", "ServerNotes"]

@@ -147,7 +147,7 @@ class Port:
 
 class Ports:
     """
-    L{Listeners<tristunnel.service.tunnel_service.Listeners>} in memory: four ports from
+    L{Listeners<tristunnel.service.caller.Listeners>} in memory: four ports from
     8010.
 
     @ivar scheme: What addresses begin with.

@@ -13,10 +13,10 @@ from twisted.logger import Logger, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.waiting import WaitingEnd
-from tristunnel.auth.realm import ANONYMOUS_IDENTITY, Identity
 from tristunnel.client.log import LoggingClientObserver
 from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ServerObserver
+from tristunnel.model.permissions import ANONYMOUS_IDENTITY, Identity
 from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.server.log import ALL_LINES, FREELY, LINES, LoggingServerObserver
 from tristunnel.util.log_limiter import ALL, INTERVAL, MOST_KINDS, LogRateLimiter

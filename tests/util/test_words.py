@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tristunnel.util.words import count, plural, printable, rate
+from tristunnel.errors import printable
+from tristunnel.util.words import count, plural, rate
 
 
 class WordsTests(SynchronousTestCase):

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 
 from twisted.cred.checkers import ANONYMOUS, ICredentialsChecker
 from twisted.cred.error import (
@@ -19,62 +18,29 @@ from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
-from zope.interface import Attribute, Interface, implementer
+from zope.interface import Interface, implementer
 
 from tristunnel.auth.checker_chain import CheckerChain
 from tristunnel.auth.credentials import TunnelCredentials
 from tristunnel.auth.names import nameProblem
 from tristunnel.errors import TunnelError
-from tristunnel.model.permissions import Grant, GrantedName, RefusedWithReason
+from tristunnel.model.permissions import (
+    ANONYMOUS_IDENTITY,
+    GrantedName,
+    Identity,
+    IIdentity,
+    RefusedWithReason,
+)
 from tristunnel.util.log_limiter import LogRateLimiter
 
 __all__ = [
-    "ANONYMOUS_IDENTITY",
     "Authenticator",
-    "IIdentity",
-    "Identity",
     "TunnelRealm",
     "portalFor",
 ]
 
 REFUSALS = 20
 """Refused clients in a minute, of each kind, that have a line of their own."""
-
-
-class IIdentity(Interface):
-    """
-    The avatar of a client: what the rest of the program may know about it.
-    """
-
-    name: str = Attribute("The verified name, or C{'anonymous'}.")
-
-    anonymous: bool = Attribute("Whether the name says nothing about who it is.")
-
-
-@implementer(IIdentity)
-@dataclass(frozen=True)
-class Identity:
-    """
-    A client whose credentials were accepted.
-
-    @ivar name: The avatar id as text: printable and of bounded length, so
-        that it can be logged as it is.
-    @ivar anonymous: Whether nobody checked who it is. All anonymous clients
-        share one name, so it must not decide who owns something.
-    @ivar grant: What it may do, where that is limited. Who has the same name
-        is the same, so it does not count in comparisons.
-    @ivar issued: Whether this server made the name, for whoever has a
-        capability: it is nobody's who logs in.
-    """
-
-    name: str
-    anonymous: bool = False
-    grant: Grant | None = field(default=None, compare=False, repr=False)
-    issued: bool = False
-
-
-ANONYMOUS_IDENTITY = Identity("anonymous", anonymous=True)
-"""Everybody of whom nothing is known."""
 
 
 def _logout() -> None:

@@ -18,10 +18,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, printable
 from tristunnel.tls.certificates import fingerprint
 from tristunnel.util.process import exitWith
-from tristunnel.util.words import printable
 
 __all__ = [
     "PATIENCE",

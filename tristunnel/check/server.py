@@ -32,7 +32,7 @@ from tristunnel.check.report import (
 from tristunnel.dataplane.lookups import resolveWith
 from tristunnel.errors import TunnelError
 from tristunnel.server.ports import ServerPort
-from tristunnel.service.tunnel_service import Listeners
+from tristunnel.service.caller import Listeners
 from tristunnel.tls.pem import alternativeNames, certificateNames
 from tristunnel.util.endpoints import checkWritable
 from tristunnel.util.hosts import addressText

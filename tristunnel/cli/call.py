@@ -39,7 +39,7 @@ from zope.interface import implementer
 
 from tristunnel import __version__
 from tristunnel.connect.route import ConnectOptions, connectOptionsBy
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, printable
 from tristunnel.rpc.calls import Params
 from tristunnel.rpc.pending import PendingCalls, RemoteError
 from tristunnel.rpc.strictjson import BadJSON, decode, encode
@@ -48,7 +48,6 @@ from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.explanation import explainTLSFailure
 from tristunnel.util.command_line import Parser
 from tristunnel.util.hosts import hostHeader, hostName, portNumber, quoteURL
-from tristunnel.util.words import printable
 
 __all__ = [
     "PROXY_HELP",

@@ -59,10 +59,11 @@ from tristunnel.server.ports import ServerPort, TLSFiles, parsePort
 from tristunnel.server.reload import RunningServer
 from tristunnel.server.service import TunnelServerService
 from tristunnel.server.websocket_pages import parsePaths, webSocketPages
+from tristunnel.service.caller import Listeners
 from tristunnel.service.clients import CLIENTS, SERVICES
 from tristunnel.service.preauth import ACCEPT_RATE, TOTAL, PreauthLimiter
 from tristunnel.service.registry import MemoryRegistry
-from tristunnel.service.tunnel_service import Listeners, TunnelService
+from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.tls.pem import loadCertificates
 from tristunnel.tls.server_context import CreatorInForce, ReloadingCertificate
 from tristunnel.util.endpoints import checkBeforeFork
@@ -473,7 +474,8 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
         options["grace"],
         lambda reason: _cannotStart(reactor, reason),
     )
-    tunnels.nodes = [_node(reactor, options, spec) for spec in options.nodes]
+    nodes = [_node(reactor, options, spec) for spec in options.nodes]
+    tunnels.nodes = nodes
 
     def hurry() -> None:
         server.hurry()
@@ -498,12 +500,13 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
         lambda options, spec: _node(reactor, options, spec),
         together,
     )
+    running.running = nodes
     running.visitorsTLS, running.clientsTLS = visitorsTLS, clientsTLS
     running.describePorts(options)
     reload = Reload(options, running.change)
     tunnels.reload = reload.reload
     ReloadSignalService(reactor, log, reload.reloadLater).setServiceParent(together)
-    for node in tunnels.nodes:
+    for node in nodes:
         node.setServiceParent(together)
     if options["demo"]:
         makeDemo(reactor, server).setServiceParent(together)

@@ -12,12 +12,11 @@ from typing import IO
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, printable
 from tristunnel.model.observer import ClientObserver
 from tristunnel.util.hosts import addressText
 from tristunnel.util.log_limiter import BoundedLog, LogRateLimiter
 from tristunnel.util.output import Output
-from tristunnel.util.words import printable
 
 __all__ = ["LoggingClientObserver"]
 

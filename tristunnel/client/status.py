@@ -20,12 +20,11 @@ from twisted.application.service import Service
 from twisted.internet.interfaces import IAddress
 
 from tristunnel import __version__
-from tristunnel.errors import TunnelError
-from tristunnel.model.observer import ClientObserver
-from tristunnel.model.visit import Visit
-from tristunnel.service.listing import RateMeter
+from tristunnel.errors import TunnelError, printable
+from tristunnel.model.observer import ClientObserver, Visit
+from tristunnel.service.counters import RateMeter
 from tristunnel.util.events import RecentEvents
-from tristunnel.util.words import age, amount, printable
+from tristunnel.util.words import age, amount
 
 __all__ = [
     "EVENTS",

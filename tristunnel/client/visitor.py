@@ -22,8 +22,7 @@ from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dialects.base.client_service import TunnelClientService
 from tristunnel.dialects.vtunnel.client_service import openWebSocket
 from tristunnel.errors import TunnelError
-from tristunnel.model.observer import ClientObserver
-from tristunnel.model.visit import Visit
+from tristunnel.model.observer import ClientObserver, Visit
 from tristunnel.util.endpoints import cannotListen, serverEndpoint, whyNoEndpoint
 from tristunnel.util.hosts import addressText
 from tristunnel.util.log_limiter import BoundedLog

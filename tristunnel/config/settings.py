@@ -13,8 +13,8 @@ from typing import Any
 
 from tristunnel.config.file import ConfigFile
 from tristunnel.config.positions import Path
+from tristunnel.errors import printable
 from tristunnel.util.command_line import SECRET_HEADERS
-from tristunnel.util.words import printable
 
 __all__ = [
     "DEFAULT",

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from tristunnel.dashboard.events import titleOf
 from tristunnel.dashboard.words import plural
 from tristunnel.errors import TunnelError
+from tristunnel.service.granting import Granting
+from tristunnel.service.listing import Listing, mayEnd
 from tristunnel.util.quantities import formatDuration, parseDuration
 
 if TYPE_CHECKING:
     from tristunnel.dashboard.view import Board
     from tristunnel.model.tunnel import Tunnel
-    from tristunnel.service.tunnel_service import Caller
+    from tristunnel.service.caller import Caller
 
 __all__ = ["DONE", "VERBS", "Actions", "kindOf"]
 
@@ -77,7 +79,7 @@ class Actions:
         if ":" in identifier:
             return self._question(caller, identifier)
         client = service.clients.find(identifier)
-        if client is not None and service.ledger.mayEnd(caller, client):
+        if client is not None and mayEnd(caller, client):
             return (
                 f"Disconnect client {client.identity.name}?",
                 f"Its connection from {client.peer} is closed. A tristunnel client"
@@ -154,7 +156,7 @@ class Actions:
         seconds = parseDuration(ttl)
         if uses and not (uses.isascii() and uses.isdecimal() and len(uses) < 9):
             raise TunnelError("bad-option", "how often takes a number, or nothing")
-        uri: str = await self._service.granting.grantAccess(
+        uri: str = await Granting(self._service).grantAccess(
             caller, tunnel.name, seconds, address, token, int(uses or 0)
         )
         text = f"granted access to {tunnel.name} for {formatDuration(seconds)}"
@@ -170,11 +172,11 @@ class Actions:
         """
         kind, _, rest = identifier.partition(":")
         if kind == "access":
-            self._service.granting.revokeAccess(caller, rest)
+            Granting(self._service).revokeAccess(caller, rest)
         elif kind == "token":
             self._revoke(caller, rest)
         else:
-            await self._service.ledger.closeSession(caller, identifier)
+            await Listing(self._service).closeSession(caller, identifier)
 
     def _revoke(self, caller: Caller, name: str) -> None:
         if caller.identity.grant is not None:

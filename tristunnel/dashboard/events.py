@@ -15,8 +15,8 @@ from tristunnel.util.hosts import addressText
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
-    from tristunnel.auth.realm import Identity
     from tristunnel.errors import TunnelError
+    from tristunnel.model.permissions import Identity
     from tristunnel.model.tunnel import Stream, Tunnel
 
 __all__ = ["ServerEvents", "titleOf"]

@@ -19,7 +19,7 @@ from tristunnel.dashboard.view import Board
 from tristunnel.errors import TunnelError
 
 if TYPE_CHECKING:
-    from tristunnel.service.tunnel_service import Caller
+    from tristunnel.service.caller import Caller
 
 __all__ = ["LISTENERS", "PER_CALLER", "Broadcast"]
 

@@ -50,10 +50,11 @@ if TYPE_CHECKING:
     from tristunnel.dialects.base.multiplexer import Multiplexer
     from tristunnel.http.browsers import Guard
     from tristunnel.http.callers import HTTPCallers
+    from tristunnel.service.caller import Caller
     from tristunnel.service.counters import Counters
     from tristunnel.service.lag import ReactorLag
     from tristunnel.service.preauth import PreauthLimiter
-    from tristunnel.service.tunnel_service import Caller, TunnelService
+    from tristunnel.service.tunnel_service import TunnelService
 
 __all__ = ["METRICS", "MetricsPage", "ServerCollector", "available", "metricsPage"]
 

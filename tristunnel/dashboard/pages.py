@@ -30,7 +30,7 @@ from tristunnel.util.hosts import hostAndPort
 
 if TYPE_CHECKING:
     from tristunnel.http.callers import HTTPCallers
-    from tristunnel.service.tunnel_service import Caller
+    from tristunnel.service.caller import Caller
 
 __all__ = ["Act", "End", "Events", "Grant", "IndexPage", "Part", "dashboardPages"]
 

@@ -21,7 +21,7 @@ from twisted.web.template import (
 )
 
 from tristunnel.dashboard.view import LISTS, SPAN, Row, View
-from tristunnel.util.words import printable
+from tristunnel.errors import printable
 
 __all__ = ["DashboardPage", "htmlOf", "partOf"]
 

@@ -18,7 +18,8 @@ from tristunnel.auth.tokens_words import permitted, stateOf
 from tristunnel.dashboard.events import ServerEvents, titleOf
 from tristunnel.dashboard.history import INTERVAL, KEPT, RateHistory, Series
 from tristunnel.dashboard.words import age, amount, count, path, rate
-from tristunnel.service.listing import RateMeter
+from tristunnel.service.counters import RateMeter
+from tristunnel.service.listing import mayEnd
 from tristunnel.service.rights import isAdmin
 from tristunnel.util.events import Event
 
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
     from tristunnel.auth.tokens_format import Token
     from tristunnel.model.tunnel import Stream, Tunnel
     from tristunnel.service.access import Access
+    from tristunnel.service.caller import Caller
     from tristunnel.service.clients import ConnectedClient
     from tristunnel.service.counters import Counters
-    from tristunnel.service.tunnel_service import Caller, TunnelService
+    from tristunnel.service.tunnel_service import TunnelService
 
 __all__ = ["LISTS", "Board", "Row", "View"]
 
@@ -136,11 +138,7 @@ class Board:
             for tunnel in await service.registry.tunnels()
             if service.mayControl(caller, tunnel)
         ]
-        clients = [
-            client
-            for client in service.clients
-            if service.ledger.mayEnd(caller, client)
-        ]
+        clients = [client for client in service.clients if mayEnd(caller, client)]
         streams = [stream for tunnel in tunnels for stream in tunnel.streams]
         everything = self.seesAll(caller)
         name = caller.identity.name

@@ -31,8 +31,7 @@ from tristunnel.dataplane.join import join
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
-from tristunnel.model.observer import ClientObserver
-from tristunnel.model.visit import Visit
+from tristunnel.model.observer import ClientObserver, Visit
 
 __all__ = ["CONNECT_TIMEOUT", "ServiceConnector", "VisitorStream"]
 

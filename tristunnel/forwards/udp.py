@@ -19,8 +19,7 @@ from tristunnel.dataplane.descriptors import RESERVE, Reserve
 from tristunnel.dataplane.lookups import resolveWith
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import DatagramEnd
-from tristunnel.model.observer import ClientObserver
-from tristunnel.model.visit import Visit
+from tristunnel.model.observer import ClientObserver, Visit
 from tristunnel.util.hosts import hostName
 
 __all__ = [

@@ -29,7 +29,7 @@ from tristunnel.http.callers import hostOf
 from tristunnel.util.hosts import hostName
 
 if TYPE_CHECKING:
-    from tristunnel.service.tunnel_service import Caller
+    from tristunnel.service.caller import Caller
 
 __all__ = ["COOKIE", "Guard", "OriginRule"]
 

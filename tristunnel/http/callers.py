@@ -13,16 +13,17 @@ from twisted.internet.interfaces import IAddress
 from twisted.web.server import Request
 
 from tristunnel.auth.certificate import certificateName
-from tristunnel.auth.realm import Authenticator, Identity
+from tristunnel.auth.realm import Authenticator
 from tristunnel.errors import TunnelError
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.http.site import LimitedChannel, requestKnown
+from tristunnel.model.permissions import Identity
+from tristunnel.service.caller import Caller
 from tristunnel.service.preauth import (
     PendingConnection,
     PreauthLimiter,
     sourceOf,
 )
-from tristunnel.service.tunnel_service import Caller
 from tristunnel.util.hosts import hostSaid
 
 __all__ = ["HTTPCallers", "hostOf", "uncounted"]

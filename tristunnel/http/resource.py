@@ -22,7 +22,7 @@ from tristunnel.rpc.jsonrpc import Dispatcher
 
 if TYPE_CHECKING:
     from tristunnel.http.callers import HTTPCallers
-    from tristunnel.service.tunnel_service import Caller
+    from tristunnel.service.caller import Caller
 
 __all__ = ["CallerFor", "CallerPage", "JSONRPCResource", "PostedCalls", "contentType"]
 

@@ -152,7 +152,7 @@ class _TLSFactory(TLSMemoryBIOFactory):
 
 class TCPListener:
     """
-    An L{IListener<tristunnel.interfaces.IListener>} on a TCP port.
+    An L{IListener<tristunnel.model.tunnel.IListener>} on a TCP port.
     """
 
     def __init__(

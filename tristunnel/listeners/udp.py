@@ -77,7 +77,7 @@ class UDPFlow(FlowEnd):
 
 class UDPListener:
     """
-    An L{IListener<tristunnel.interfaces.IListener>} on a UDP port.
+    An L{IListener<tristunnel.model.tunnel.IListener>} on a UDP port.
 
     @param reactor: Tells time.
     @param arrived: Called with each visitor's end and address.

@@ -9,23 +9,24 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
 from twisted.cred.error import LoginDenied
+from zope.interface import Attribute, Interface, implementer
 
+from tristunnel.dataplane.throttle import Throttle
 from tristunnel.errors import TunnelError
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.model.ports import PortRange
 
-if TYPE_CHECKING:
-    from tristunnel.dataplane.throttle import Throttle
-
 __all__ = [
+    "ANONYMOUS_IDENTITY",
     "RIGHTS",
     "Changed",
     "Ended",
     "Grant",
     "GrantedName",
+    "IIdentity",
+    "Identity",
     "Permissions",
     "RefusedWithReason",
     "protocolOf",
@@ -298,3 +299,39 @@ class RefusedWithReason(LoginDenied):
     def __init__(self, reason: TunnelError) -> None:
         self.reason = reason
         super().__init__(reason.message)
+
+
+class IIdentity(Interface):
+    """
+    The avatar of a client: what the rest of the program may know about it.
+    """
+
+    name: str = Attribute("The verified name, or C{'anonymous'}.")
+
+    anonymous: bool = Attribute("Whether the name says nothing about who it is.")
+
+
+@implementer(IIdentity)
+@dataclass(frozen=True)
+class Identity:
+    """
+    A client whose credentials were accepted.
+
+    @ivar name: The avatar id as text: printable and of bounded length, so
+        that it can be logged as it is.
+    @ivar anonymous: Whether nobody checked who it is. All anonymous clients
+        share one name, so it must not decide who owns something.
+    @ivar grant: What it may do, where that is limited. Who has the same name
+        is the same, so it does not count in comparisons.
+    @ivar issued: Whether this server made the name, for whoever has a
+        capability: it is nobody's who logs in.
+    """
+
+    name: str
+    anonymous: bool = False
+    grant: Grant | None = field(default=None, compare=False, repr=False)
+    issued: bool = False
+
+
+ANONYMOUS_IDENTITY = Identity("anonymous", anonymous=True)
+"""Everybody of whom nothing is known."""

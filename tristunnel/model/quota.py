@@ -10,12 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
-from typing import TYPE_CHECKING
 
 from tristunnel.errors import TunnelError
-
-if TYPE_CHECKING:
-    from tristunnel.model.tunnel import Tunnel
+from tristunnel.model.tunnel import Tunnel
 
 __all__ = ["PER_CALLER", "TunnelQuota", "defaultTotal", "raiseDescriptorLimit"]
 

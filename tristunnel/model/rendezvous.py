@@ -6,15 +6,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from tristunnel.errors import TunnelError
-
-if TYPE_CHECKING:
-    from tristunnel.interfaces import Closed, End
-    from tristunnel.model.tunnel import Stream, Tunnel
+from tristunnel.interfaces import Closed, End
+from tristunnel.model.tunnel import Stream, Tunnel
 
 __all__ = ["PATIENCE", "WAITING", "Rendezvous", "WaitingRoom"]
 
@@ -51,7 +48,7 @@ class WaitingRoom:
 
 class Rendezvous:
     """
-    The L{IClientSide<tristunnel.interfaces.IClientSide>} of a tunnel whose
+    The L{IClientSide<tristunnel.model.tunnel.IClientSide>} of a tunnel whose
     client's end is a connection for each visitor.
 
     Whoever comes first waits, in order, and for a limited time.

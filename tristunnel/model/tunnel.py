@@ -5,27 +5,110 @@ The model: a tunnel, and a visitor's stream through it. No I/O.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from twisted.logger import Logger
 
 from tristunnel.dataplane.join import join
-from tristunnel.errors import TunnelError
+from tristunnel.dataplane.throttle import Throttle
+from tristunnel.errors import TunnelError, printable
+from tristunnel.interfaces import EitherEnd
+from tristunnel.model.permissions import Identity
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.util.hosts import hostAndPort
-from tristunnel.util.words import printable
 
-if TYPE_CHECKING:
-    from tristunnel.auth.realm import Identity
-    from tristunnel.dataplane.throttle import Throttle
-    from tristunnel.interfaces import EitherEnd, IClientSide, IListener, VisitorFilter
-    from tristunnel.model.observer import ServerObserver
-
-__all__ = ["Stream", "Tunnel"]
+__all__ = [
+    "IClientSide",
+    "IListener",
+    "Stream",
+    "Tunnel",
+    "VisitorFilter",
+    "VisitorObserver",
+]
 
 _log = Logger()
+
+
+class VisitorFilter(Protocol):
+    """
+    Who decides on a tunnel's visitors. A tunnel asks all of its keepers.
+    """
+
+    def enter(self, stream: Stream) -> None:
+        """
+        Let a visitor in; its stream is among the tunnel's already.
+
+        @raise TunnelError: Why it is turned away.
+        """
+
+    def leave(self, stream: Stream) -> None:
+        """
+        A visitor that this keeper has let in is gone, or was turned away by
+        another one.
+        """
+
+
+class IClientSide(Protocol):
+    """
+    Where a tunnel's visitors are served: a session, or raw connections.
+
+    It may also have C{isThere}, which returns a Deferred of whether its client
+    still answers (without it, it is taken to be there), and C{placeFree}, see
+    L{tristunnel.service.claims}.
+    """
+
+    def serve(self, stream: Stream) -> None:
+        """
+        Find a client end for C{stream}: call its C{connect} or C{refuse}, now
+        or later.
+        """
+
+    def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
+        """
+        C{tunnel} is over, and not because this side said so.
+        """
+
+
+class IListener(Protocol):
+    """
+    A tunnel's public side, open until it is closed.
+    """
+
+    @property
+    def address(self) -> tuple[str, str, int]:
+        """
+        The scheme, the interface (empty for all) and the port.
+        """
+
+    def close(self) -> Awaitable[object]:
+        """
+        Let nobody in any more.
+        """
+
+
+class VisitorObserver:
+    """
+    Told of a tunnel's visitors; every method does nothing.
+    """
+
+    def visitorConnected(self, stream: Stream) -> None:
+        """
+        A visitor came.
+        """
+
+    def visitorRefused(self, stream: Stream, reason: TunnelError) -> None:
+        """
+        A visitor was turned away at the door. It was not told to have
+        connected, and will not be told to have gone.
+        """
+
+    def visitorGone(self, stream: Stream) -> None:
+        """
+        A visitor left; C{stream} has the counts, and a C{reason} if the
+        stream broke.
+        """
 
 
 @dataclass(eq=False)
@@ -71,7 +154,7 @@ class Tunnel:
     id: str
     owner: Identity
     clientSide: IClientSide | None
-    observer: ServerObserver
+    observer: VisitorObserver
     seconds: Callable[[], float]
     uri: str = ""
     hostname: str = ""

@@ -30,12 +30,13 @@ from tristunnel.client.control import (
 from tristunnel.client.log import LoggingClientObserver
 from tristunnel.client.options import ClientOptions
 from tristunnel.client.status import ProcessStatus, statusTicks
+from tristunnel.errors import printable
 from tristunnel.model.observer import ClientObserver, severalObservers
 from tristunnel.screen.model import Page, clientPage, qrTargets
 from tristunnel.screen.terminal import Terminal
 from tristunnel.util.events import RecentEvents
 from tristunnel.util.output import Output, outputOf
-from tristunnel.util.words import age, amount, plural, printable
+from tristunnel.util.words import age, amount, plural
 
 __all__ = [
     "ClientWatch",

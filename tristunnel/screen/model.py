@@ -14,7 +14,8 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from tristunnel.util.words import age, amount, count, printable, rate
+from tristunnel.errors import printable
+from tristunnel.util.words import age, amount, count, rate
 
 __all__ = [
     "BAD",

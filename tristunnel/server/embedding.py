@@ -12,7 +12,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from tristunnel.auth.realm import ANONYMOUS_IDENTITY
 from tristunnel.connect.websocket import SUBPROTOCOL
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.dialects.zlayer.data import connectionOf
@@ -20,13 +19,14 @@ from tristunnel.dialects.zlayer.data_end import DATA_SUBPROTOCOL
 from tristunnel.errors import TunnelError
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.forwarded import Forwarded
+from tristunnel.model.permissions import ANONYMOUS_IDENTITY
 from tristunnel.server.websocket_dialects import (
     Arrival,
     FirstMessage,
     TunnelPath,
     dialectsOf,
 )
-from tristunnel.service.tunnel_service import Caller
+from tristunnel.service.caller import Caller
 from tristunnel.websocket.connection import PING_INTERVAL
 from tristunnel.websocket.page import PreparedFactory, WebSocketPage
 from tristunnel.websocket.roles import MAX_HEAD, ServerConnection

@@ -10,9 +10,9 @@ from functools import partial
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
-from tristunnel.auth.realm import Identity
 from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ServerObserver
+from tristunnel.model.permissions import Identity
 from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.util.hosts import addressText
 from tristunnel.util.log_limiter import LogRateLimiter

@@ -89,6 +89,7 @@ class RunningServer:
     ) -> None:
         self.visitorsTLS: CreatorInForce | None = None
         self.clientsTLS: CreatorInForce | None = None
+        self.running: list[NodeTunnel] = []
         self._ports = list(options.serverPorts)
         self._checkers = list(options.get("credCheckers") or ())
         self._tunnels = tunnels
@@ -243,20 +244,20 @@ class RunningServer:
 
     def _changeNodes(self, old: ServerOptions, new: ServerOptions) -> None:
         wanted = dict(zip(new["node"], new.nodes, strict=True))
-        running = dict(zip(old["node"], self._tunnels.nodes, strict=True))
+        running = dict(zip(old["node"], self.running, strict=True))
         stopping: dict[str, Deferred[Any]] = {}
         for text, node in running.items():
             if text not in wanted:
                 node.forGood = True
                 stopping[node.spec.name] = self._stopNode(node)
         fresh: list[NodeTunnel] = []
-        self._tunnels.nodes = []
+        self._tunnels.nodes = self.running = []
         for text, spec in wanted.items():
             node = running.get(text)
             if node is None:
                 node = self._makeNode(new, spec)
                 fresh.append(node)
-            self._tunnels.nodes.append(node)
+            self.running.append(node)
         for node in fresh:
             before = stopping.get(node.spec.name)
             if before is None:
@@ -272,7 +273,7 @@ class RunningServer:
         return stopping
 
     def _startNode(self, result: object, node: NodeTunnel) -> None:
-        if node in self._tunnels.nodes:
+        if node in self.running:
             node.setServiceParent(self._nodes)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from tristunnel.auth.realm import Identity
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.dialects.framed.session import HANDSHAKE_TIMEOUT
 from tristunnel.dialects.vtunnel.server import VTunnelServerSession
@@ -19,8 +18,9 @@ from tristunnel.dialects.zlayer.data import connectionOf
 from tristunnel.dialects.zlayer.server import ZLayerServerSession
 from tristunnel.errors import TunnelError
 from tristunnel.http.callers import HTTPCallers, uncounted
+from tristunnel.model.permissions import Identity
+from tristunnel.service.caller import Caller
 from tristunnel.service.preauth import PendingConnection
-from tristunnel.service.tunnel_service import Caller
 from tristunnel.websocket.connection import Connection, Receiver
 from tristunnel.websocket.page import Visit
 from tristunnel.websocket.stream import ByteStream

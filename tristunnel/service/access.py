@@ -17,9 +17,8 @@ from hashlib import sha256
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 
-from tristunnel.auth.realm import Identity
 from tristunnel.errors import TunnelError
-from tristunnel.model.permissions import Grant, Permissions
+from tristunnel.model.permissions import Grant, Identity, Permissions
 
 __all__ = [
     "LONGEST_ACCESS",

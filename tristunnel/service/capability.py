@@ -9,16 +9,13 @@ from __future__ import annotations
 import hmac
 import secrets
 from hashlib import sha256
-from typing import TYPE_CHECKING
 
 from tristunnel.errors import TunnelError
+from tristunnel.model.options import TunnelOptions
 from tristunnel.model.tunnel import Tunnel
+from tristunnel.service.caller import Caller, OpensVia
+from tristunnel.service.registry import ITunnelRegistry
 from tristunnel.util.hosts import hostAndPort
-
-if TYPE_CHECKING:
-    from tristunnel.interfaces import ITunnelRegistry
-    from tristunnel.model.options import TunnelOptions
-    from tristunnel.service.tunnel_service import Caller, TunnelService
 
 __all__ = ["UNCLAIMED", "claimTunnel", "viaCapability"]
 
@@ -28,7 +25,7 @@ client serves it; at most twice as long."""
 
 
 def viaCapability(
-    service: TunnelService, tunnel: Tunnel, caller: Caller, options: TunnelOptions
+    service: OpensVia, tunnel: Tunnel, caller: Caller, options: TunnelOptions
 ) -> None:
     """
     Make a tunnel that waits for whoever has its URI.

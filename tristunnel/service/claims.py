@@ -10,15 +10,15 @@ refusal says what is the matter, and clients that wait are told of the end.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 from tristunnel.errors import TunnelError
-
-if TYPE_CHECKING:
-    from tristunnel.model.options import TunnelOptions
-    from tristunnel.model.tunnel import Tunnel
-    from tristunnel.service.tunnel_service import Caller, TunnelService
+from tristunnel.model.options import TunnelOptions
+from tristunnel.model.tunnel import Tunnel
+from tristunnel.service.caller import Caller
+from tristunnel.service.clients import ConnectedClients
+from tristunnel.service.registry import Leases
 
 __all__ = ["MOST_WAITING", "Claims"]
 
@@ -43,11 +43,20 @@ class Claims:
     """
     Decides on places that several want.
 
-    @param service: Whose tunnels.
+    @param leases: What keeps tunnels open.
+    @param clients: Who is connected.
+    @param destroy: Ends a tunnel.
     """
 
-    def __init__(self, service: TunnelService) -> None:
-        self._service = service
+    def __init__(
+        self,
+        leases: Leases,
+        clients: ConnectedClients,
+        destroy: Callable[[Tunnel, TunnelError], Awaitable[None]],
+    ) -> None:
+        self._leases = leases
+        self._clients = clients
+        self._destroy = destroy
         # By kind and number or name; to look through all tunnels would take long
         # when there are many, and somebody asks again and again.
         self._holders: dict[tuple[str, str], Tunnel] = {}
@@ -130,7 +139,7 @@ class Claims:
         """
         side = rival.clientSide
         if side is None:
-            return self._service.leases.of(rival) is None
+            return self._leases.of(rival) is None
         if side is caller.clientSide:
             return True
         isThere: Callable[[], Awaitable[bool]] | None = getattr(side, "isThere", None)
@@ -141,10 +150,10 @@ class Claims:
         End a tunnel, and the session that does not answer.
         """
         reason = TunnelError("displaced", "its owner has opened it elsewhere")
-        side, lease = rival.clientSide, self._service.leases.of(rival)
-        await self._service.destroy(rival, reason)
+        side, lease = rival.clientSide, self._leases.of(rival)
+        await self._destroy(rival, reason)
         if lease is not None:
-            self._service.leases.drop(lease, rival)
+            self._leases.drop(lease, rival)
         fail: Callable[[TunnelError], object] | None = getattr(side, "fail", None)
         if fail is not None:
             fail(reason)
@@ -166,7 +175,7 @@ class Claims:
         elif wanted.listener == "udp":
             place = f"UDP {place}"
         side, own = rival.clientSide, self._isOwn(caller, rival)
-        left = self._service.leases.timeLeft(rival)
+        left = self._leases.timeLeft(rival)
         if side is None and left is not None:
             return TunnelError(
                 code,
@@ -178,7 +187,7 @@ class Claims:
             return TunnelError(code, f"this client has {place} already; {cure}")
         if not own:
             return TunnelError(code, f"{place} is another client's; {cure}")
-        for client in self._service.clients:
+        for client in self._clients:
             if client.side is side and side is not None:
                 return TunnelError(
                     code,

@@ -7,15 +7,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.errors import TunnelError
+from tristunnel.model.permissions import Identity
+from tristunnel.model.tunnel import IClientSide
 from tristunnel.service.preauth import AcceptRateLimiter
-
-if TYPE_CHECKING:
-    from tristunnel.auth.realm import Identity
-    from tristunnel.interfaces import IClientSide
 
 __all__ = ["CLIENTS", "SERVICES", "ConnectedClient", "ConnectedClients"]
 

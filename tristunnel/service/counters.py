@@ -8,22 +8,21 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
+from twisted.internet.interfaces import IAddress
+
+from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ServerObserver
-
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress
-
-    from tristunnel.auth.realm import Identity
-    from tristunnel.errors import TunnelError
-    from tristunnel.model.tunnel import Stream, Tunnel
+from tristunnel.model.permissions import Identity
+from tristunnel.model.tunnel import Stream, Tunnel
 
 __all__ = [
     "LABELS",
     "OTHER",
     "Buckets",
     "Counters",
+    "RateMeter",
     "TunnelCounters",
     "Visits",
     "listenerOf",
@@ -290,3 +289,42 @@ class Counters(ServerObserver):
                 where = OTHER, where[1]
             visits = self.visits.setdefault(where, Visits())
         return visits
+
+
+_SHORTEST = 1.0
+
+Sample = tuple[float, int, int, float, float]
+
+
+class RateMeter:
+    """
+    Measures rates without timers: from one question to the next.
+
+    @param seconds: The clock.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._samples: WeakKeyDictionary[object, Sample] = WeakKeyDictionary()
+
+    def measure(
+        self, subject: object, opened: float, bytesIn: int, bytesOut: int
+    ) -> tuple[float, float]:
+        """
+        Tell how much passes now.
+
+        @param subject: What is measured.
+        @param opened: When it began, on the clock.
+        @return: Bytes per second in and out, since the last question that is
+            at least a second old, or since it began.
+        """
+        now = self._seconds()
+        since, beforeIn, beforeOut, rateIn, rateOut = self._samples.get(
+            subject, (opened, 0, 0, 0.0, 0.0)
+        )
+        passed = now - since
+        if passed >= _SHORTEST:
+            rateIn = max(0, bytesIn - beforeIn) / passed
+            rateOut = max(0, bytesOut - beforeOut) / passed
+            self._samples[subject] = (now, bytesIn, bytesOut, rateIn, rateOut)
+        return rateIn, rateOut

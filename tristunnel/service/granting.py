@@ -5,18 +5,15 @@ C{revokeAccess}.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from twisted.internet.defer import Deferred
 
 from tristunnel.errors import TunnelError
 from tristunnel.model.tunnel import Tunnel
+from tristunnel.service.access import Access
+from tristunnel.service.caller import Caller
 from tristunnel.service.rights import isAdmin
+from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.util.hosts import hostAndPort
-
-if TYPE_CHECKING:
-    from tristunnel.service.access import Access
-    from tristunnel.service.tunnel_service import Caller, TunnelService
 
 __all__ = ["Granting"]
 

@@ -4,60 +4,31 @@ Who is here, since when, from where, and how much passes: C{listSessions}.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
-
 from twisted.internet.defer import Deferred
 
 from tristunnel.errors import TunnelError
+from tristunnel.model.tunnel import Stream, Tunnel
+from tristunnel.service.caller import Caller
+from tristunnel.service.clients import ConnectedClient
 from tristunnel.service.rights import isAdmin
+from tristunnel.service.tunnel_service import TunnelService
 
-if TYPE_CHECKING:
-    from tristunnel.model.tunnel import Stream, Tunnel
-    from tristunnel.service.clients import ConnectedClient
-    from tristunnel.service.tunnel_service import Caller, TunnelService
-
-__all__ = ["Listing", "RateMeter"]
-
-_SHORTEST = 1.0
-
-Sample = tuple[float, int, int, float, float]
+__all__ = ["Listing", "mayEnd"]
 
 
-class RateMeter:
+def mayEnd(caller: Caller, client: ConnectedClient) -> bool:
     """
-    Measures rates without timers: from one question to the next.
-
-    @param seconds: The clock.
+    Whether a session is the caller's, or lives on access to what is the
+    caller's.
     """
-
-    def __init__(self, seconds: Callable[[], float]) -> None:
-        self._seconds = seconds
-        self._samples: WeakKeyDictionary[object, Sample] = WeakKeyDictionary()
-
-    def measure(
-        self, subject: object, opened: float, bytesIn: int, bytesOut: int
-    ) -> tuple[float, float]:
-        """
-        Tell how much passes now.
-
-        @param subject: What is measured.
-        @param opened: When it began, on the clock.
-        @return: Bytes per second in and out, since the last question that is
-            at least a second old, or since it began.
-        """
-        now = self._seconds()
-        since, beforeIn, beforeOut, rateIn, rateOut = self._samples.get(
-            subject, (opened, 0, 0, 0.0, 0.0)
-        )
-        passed = now - since
-        if passed >= _SHORTEST:
-            rateIn = max(0, bytesIn - beforeIn) / passed
-            rateOut = max(0, bytesOut - beforeOut) / passed
-            self._samples[subject] = (now, bytesIn, bytesOut, rateIn, rateOut)
-        return rateIn, rateOut
+    identity = client.identity
+    if identity == caller.identity or isAdmin(caller.identity):
+        return True
+    return (
+        identity.grant is not None
+        and not caller.identity.anonymous
+        and identity.grant.permissions.servicesOf == caller.identity.name
+    )
 
 
 class Listing:
@@ -65,15 +36,10 @@ class Listing:
     Lists what is open, and ends parts of it.
 
     @param service: Whose sessions, tunnels and visitors.
-    @param now: The time of day.
     """
 
-    def __init__(
-        self, service: TunnelService, now: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, service: TunnelService) -> None:
         self._service = service
-        self._now = now
-        self._meter = RateMeter(service.reactor.seconds)
 
     # Listing
 
@@ -96,26 +62,12 @@ class Listing:
         entries = [
             self._client(client, tunnels)
             for client in self._service.clients
-            if self.mayEnd(caller, client)
+            if mayEnd(caller, client)
         ]
         for tunnel in tunnels:
             entries.append(self._tunnel(tunnel))
             entries.extend(map(self._visitor, tunnel.streams))
         return entries
-
-    def mayEnd(self, caller: Caller, client: ConnectedClient) -> bool:
-        """
-        Whether a session is the caller's, or lives on access to what is the
-        caller's.
-        """
-        identity = client.identity
-        if identity == caller.identity or isAdmin(caller.identity):
-            return True
-        return (
-            identity.grant is not None
-            and not caller.identity.anonymous
-            and identity.grant.permissions.servicesOf == caller.identity.name
-        )
 
     def _entry(
         self,
@@ -129,9 +81,11 @@ class Listing:
         What all entries have in common.
         """
         age = self._service.reactor.seconds() - opened
-        rateIn, rateOut = self._meter.measure(subject, opened, bytesIn, bytesOut)
+        rateIn, rateOut = self._service.meter.measure(
+            subject, opened, bytesIn, bytesOut
+        )
         return {
-            "opened": round(self._now() - age, 3),
+            "opened": round(self._service.now() - age, 3),
             "seconds": round(age, 3),
             "bytesIn": bytesIn,
             "bytesOut": bytesOut,
@@ -243,7 +197,7 @@ class Listing:
         Find out what it is that is to be ended.
         """
         client = self._service.clients.find(identifier)
-        if client is not None and self.mayEnd(caller, client):
+        if client is not None and mayEnd(caller, client):
             reason = TunnelError("closed", "the session was closed on request")
             # Also streams that have left the session and would go on without.
             for tunnel in self._service.servedBy(client.side):

@@ -5,15 +5,15 @@ The remote methods by name: what JSON-RPC, XML-RPC and control frames call.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
 from tristunnel.errors import TunnelError
+from tristunnel.service.caller import Caller
+from tristunnel.service.granting import Granting
+from tristunnel.service.listing import Listing
 from tristunnel.service.rights import isAdmin
-
-if TYPE_CHECKING:
-    from tristunnel.service.tunnel_service import Caller, TunnelService
+from tristunnel.service.tunnel_service import TunnelService
 
 __all__ = ["ACCESS_TTL", "methodsOf"]
 
@@ -29,9 +29,11 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
     """
     Make the table of methods.
 
-    @return: Functions of a L{Caller<tristunnel.service.tunnel_service.Caller>} and the
+    @return: Functions of a L{Caller<tristunnel.service.caller.Caller>} and the
         call's own parameters, by name.
     """
+
+    listing, granting = Listing(service), Granting(service)
 
     def openTunnel(
         caller: Caller, options: object = None, /, **named: object
@@ -118,19 +120,19 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
         """
         The clients, tunnels and visitors that the caller may see.
         """
-        return service.ledger.listSessions(caller)
+        return listing.listSessions(caller)
 
     def closeSession(caller: Caller, id: str) -> Deferred[None]:
         """
         The end of a client's session, a tunnel or a visitor's stream.
         """
-        return service.ledger.closeSession(caller, _text(id, "id"))
+        return listing.closeSession(caller, _text(id, "id"))
 
     def kick(caller: Caller, visitor: str) -> Deferred[None]:
         """
         The end of a visitor's stream.
         """
-        return service.ledger.kick(caller, _text(visitor, "visitor"))
+        return listing.kick(caller, _text(visitor, "visitor"))
 
     def grantAccess(
         caller: Caller,
@@ -160,16 +162,16 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
         """
         The access that the caller has granted.
         """
-        return service.granting.listAccess(caller)
+        return granting.listAccess(caller)
 
     def revokeAccess(caller: Caller, id: str) -> None:
         """
         The end of a capability.
         """
-        service.granting.revokeAccess(caller, _text(id, "id"))
+        granting.revokeAccess(caller, _text(id, "id"))
 
     # The parameter of grantAccess has the name that callers use.
-    grant = service.granting.grantAccess
+    grant = granting.grantAccess
 
     return {
         "openTunnel": openTunnel,

@@ -6,7 +6,6 @@ an operator and by its owner: the strictest holds.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from twisted.internet.interfaces import IReactorTime
@@ -15,15 +14,13 @@ from tristunnel.dataplane.descriptors import RESERVE, Reserve
 from tristunnel.dataplane.throttle import Throttle
 from tristunnel.errors import TunnelError
 from tristunnel.model.policy import VisitorPolicy
+from tristunnel.model.tunnel import Tunnel
 from tristunnel.service.sweep import StreamSweep
 from tristunnel.service.visitor_filter import (
     DescriptorFilter,
     PolicyFilter,
     hostOfVisitor,
 )
-
-if TYPE_CHECKING:
-    from tristunnel.model.tunnel import Tunnel
 
 __all__ = ["VisitorPolicies"]
 

@@ -10,22 +10,19 @@ import secrets
 from functools import partial
 from hashlib import sha256
 from socket import MSG_DONTWAIT, MSG_PEEK
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall
 
 from tristunnel.errors import TunnelError
+from tristunnel.interfaces import End
+from tristunnel.model.options import TunnelOptions
 from tristunnel.model.rendezvous import Rendezvous
-from tristunnel.model.tunnel import Tunnel
+from tristunnel.model.tunnel import Stream, Tunnel
+from tristunnel.service.caller import Caller, OpensVia
 from tristunnel.service.preauth import sourceOfHost
 from tristunnel.service.visitor_filter import hostOfVisitor
 from tristunnel.util.hosts import hostAndPort
-
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall
-
-    from tristunnel.interfaces import End
-    from tristunnel.model.options import TunnelOptions
-    from tristunnel.model.tunnel import Stream
-    from tristunnel.service.tunnel_service import Caller, TunnelService
 
 __all__ = ["UNCLAIMED", "RawClientSide", "viaTCP", "viaTLS"]
 
@@ -61,7 +58,7 @@ class RawClientSide(Rendezvous):
 
     def __init__(
         self,
-        service: TunnelService,
+        service: OpensVia,
         tunnel: Tunnel,
         source: str = "",
         secret: str = "",
@@ -318,7 +315,7 @@ def _closedUnread(end: Any) -> bool:
 
 def _via(
     scheme: str,
-    service: TunnelService,
+    service: OpensVia,
     tunnel: Tunnel,
     caller: Caller,
     options: TunnelOptions,
@@ -351,7 +348,7 @@ def _via(
 
 
 def viaTCP(
-    service: TunnelService, tunnel: Tunnel, caller: Caller, options: TunnelOptions
+    service: OpensVia, tunnel: Tunnel, caller: Caller, options: TunnelOptions
 ) -> None:
     """
     The client's ends are TCP connections.
@@ -360,7 +357,7 @@ def viaTCP(
 
 
 def viaTLS(
-    service: TunnelService, tunnel: Tunnel, caller: Caller, options: TunnelOptions
+    service: OpensVia, tunnel: Tunnel, caller: Caller, options: TunnelOptions
 ) -> None:
     """
     The client's ends are TLS connections.

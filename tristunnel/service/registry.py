@@ -14,14 +14,53 @@ from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from zope.interface import implementer
+from zope.interface import Interface, implementer
 
-from tristunnel.auth.realm import Identity
 from tristunnel.errors import TunnelError
-from tristunnel.interfaces import IClientSide, ITunnelRegistry
-from tristunnel.model.tunnel import Tunnel
+from tristunnel.model.permissions import Identity
+from tristunnel.model.tunnel import IClientSide, Tunnel
 
-__all__ = ["Lease", "LeaseHolder", "Leases", "MemoryRegistry"]
+__all__ = ["ITunnelRegistry", "Lease", "LeaseHolder", "Leases", "MemoryRegistry"]
+
+
+class ITunnelRegistry(Interface):
+    """
+    Which tunnels exist.
+
+    Answers are Deferreds, since several processes may come to share one
+    registry; nothing outside it assumes that a tunnel lives in this process.
+    """
+
+    def add(tunnel: Tunnel) -> Deferred[None]:
+        """
+        Take in a tunnel.
+
+        @raise TunnelError: C{name-taken}.
+        """
+
+    def find(uri: str) -> Deferred[Tunnel]:
+        """
+        Look a tunnel up by its URI or its id.
+
+        @raise TunnelError: C{unknown-tunnel}.
+        """
+
+    def findNamed(name: str) -> Deferred[Tunnel]:
+        """
+        Look a tunnel up by the name that its owner gave it.
+
+        @raise TunnelError: C{unknown-tunnel}.
+        """
+
+    def remove(tunnel: Tunnel) -> Deferred[None]:
+        """
+        Forget a tunnel; doing it twice is no error.
+        """
+
+    def tunnels() -> Deferred[list[Tunnel]]:
+        """
+        All tunnels, oldest first.
+        """
 
 
 @implementer(ITunnelRegistry)

@@ -8,22 +8,17 @@ what the server offers to everybody, but is never an admin.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
 from tristunnel.dataplane.throttle import Throttle
 from tristunnel.errors import TunnelError
 from tristunnel.model.options import TunnelOptions
-from tristunnel.model.permissions import protocolOf
+from tristunnel.model.permissions import Changed, Ended, Grant, Identity, protocolOf
+from tristunnel.model.tunnel import IListener, Stream, Tunnel
 from tristunnel.service.clients import SERVICES
-
-if TYPE_CHECKING:
-    from tristunnel.auth.realm import Identity
-    from tristunnel.interfaces import IListener
-    from tristunnel.model.permissions import Changed, Ended, Grant
-    from tristunnel.model.tunnel import Stream, Tunnel
-    from tristunnel.service.registry import Lease
+from tristunnel.service.registry import Lease
 
 __all__ = ["OpensListeners", "TunnelRights", "isAdmin"]
 

@@ -8,14 +8,10 @@ whether bytes pass, be it by splicing, by copying or in datagrams.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from tristunnel.errors import TunnelError
-
-if TYPE_CHECKING:
-    from tristunnel.model.tunnel import Stream
+from tristunnel.model.tunnel import Stream
 
 __all__ = ["StreamSweep"]
 
@@ -33,7 +29,7 @@ LONGEST = 15.0
 class StreamSweep:
     """
     Watches the streams of all tunnels that limit their age or their silence:
-    a L{VisitorFilter<tristunnel.interfaces.VisitorFilter>}.
+    a L{VisitorFilter<tristunnel.model.tunnel.VisitorFilter>}.
 
     @param reactor: Tells time.
     """

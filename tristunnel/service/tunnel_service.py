@@ -8,47 +8,36 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from tristunnel.auth.realm import Identity
 from tristunnel.errors import TunnelError
-from tristunnel.interfaces import (
-    End,
-    IClientSide,
-    IListener,
-    ITunnelRegistry,
-    ITunnelService,
-)
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.options import TunnelOptions, policyFrom
 from tristunnel.model.quota import TunnelQuota
 from tristunnel.model.rendezvous import Rendezvous, WaitingRoom
-from tristunnel.model.tunnel import Tunnel
+from tristunnel.model.tunnel import IClientSide, Tunnel
 from tristunnel.service.access import AccessGrants, isCapability, mayReach
+from tristunnel.service.caller import Caller, ITunnelService, Listeners, OpensVia, Via
 from tristunnel.service.capability import viaCapability
 from tristunnel.service.claims import Claims
 from tristunnel.service.clients import ConnectedClients
-from tristunnel.service.granting import Granting
-from tristunnel.service.listing import Listing
+from tristunnel.service.counters import RateMeter
 from tristunnel.service.policies import VisitorPolicies
 from tristunnel.service.raw import viaTCP, viaTLS
-from tristunnel.service.registry import Lease, Leases
+from tristunnel.service.registry import ITunnelRegistry, Lease, Leases
 from tristunnel.service.rights import TunnelRights
 from tristunnel.service.tickets import Tickets
-from tristunnel.util.hosts import hostAndPort, hostSaid
+from tristunnel.util.hosts import hostAndPort
 
-if TYPE_CHECKING:
-    from tristunnel.node.tunnel import NodeTunnel
-
-__all__ = ["REGISTRY_PATIENCE", "Caller", "Listeners", "TunnelService", "Via"]
+__all__ = ["REGISTRY_PATIENCE", "TunnelService"]
 
 REGISTRY_PATIENCE = 10.0
 """Seconds in which the registry must answer; no port waits for it longer."""
@@ -56,80 +45,18 @@ REGISTRY_PATIENCE = 10.0
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class Caller:
+class _Node(Protocol):
     """
-    Who asks, and how they reached this server.
-
-    @ivar identity: Who it is.
-    @ivar host: The name or address that the caller knows this server by, in
-        ASCII; what is neither becomes C{localhost}, since URIs are made of it.
-    @ivar port: The port through which the caller came; 0 if there is none.
-    @ivar clientSide: The session that asks, or C{None} for other doors.
-    @ivar lease: What keeps the session's tunnels open.
-    @ivar limitedTo: The one tunnel that the caller may ask about, if it came
-        with no more than that tunnel's URI.
-    @ivar address: What callers of whom nothing is known are told apart by:
-        where they come from, or empty for a local socket.
-    @ivar secure: Whether the caller came over TLS.
-    @ivar certificate: The name in the certificate that it has shown, or empty.
+    A tunnel between this server and another one.
     """
 
-    identity: Identity
-    host: str
-    port: int = 0
-    clientSide: IClientSide | None = None
-    lease: Lease | None = None
-    limitedTo: Tunnel | None = None
-    address: str = ""
-    secure: bool = False
-    certificate: str = ""
+    def describe(self) -> dict[str, object]: ...
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "host", hostSaid(self.host) or "localhost")
-
-    @property
-    def web(self) -> str:
-        """
-        How WebSockets of this server are reached: C{ws://HOST:PORT}.
-        """
-        scheme = "wss" if self.secure else "ws"
-        return f"{scheme}://{hostAndPort(self.host, self.port)}"
-
-    @property
-    def countedAs(self) -> str:
-        """
-        Whose tunnels are counted together.
-        """
-        if self.identity.anonymous:
-            return f"address {self.address}"
-        return f"client {self.identity.name}"
-
-
-class Listeners(Protocol):
-    """
-    Opens one kind of public side.
-    """
-
-    def open(
-        self, port: int, prefer: int, arrived: Callable[[End, str], None]
-    ) -> IListener:
-        """
-        Listen for visitors.
-
-        @param port: The one to listen on, 0 for any.
-        @param prefer: With C{port} 0, the one to take if it is free.
-        @raise TunnelError: With the reason of a refusal.
-        """
-
-
-Via = Callable[["TunnelService", Tunnel, Caller, TunnelOptions], None]
-"""Gives a new tunnel its client side and its URI, or raises
-L{TunnelError}."""
+    def stopNow(self) -> None: ...
 
 
 def viaSession(
-    service: TunnelService, tunnel: Tunnel, caller: Caller, options: TunnelOptions
+    service: OpensVia, tunnel: Tunnel, caller: Caller, options: TunnelOptions
 ) -> None:
     """
     Serve the tunnel by the session that asks for it.
@@ -207,10 +134,10 @@ class TunnelService:
     @ivar house: What is asked of the visitors of all tunnels.
     @ivar access: Who was granted access to named services for a while.
     @ivar claims: Decides on ports and names that are taken.
-    @ivar granting: Grants that access on request.
+    @ivar meter: Measures how much passes in what is listed.
+    @ivar now: The time of day.
     @ivar nodes: The tunnels between this server and others.
     @ivar reload: Reads the server's configuration again, if that can be done.
-    @ivar ledger: Lists clients, tunnels and visitors, and ends them.
     """
 
     _log = Logger(namespace="tristunnel.server")
@@ -250,10 +177,10 @@ class TunnelService:
             reactor, changed=lambda tunnel: self.house.refresh(tunnel)
         )
         self.access = AccessGrants(reactor)
-        self.claims = Claims(self)
-        self.granting = Granting(self)
-        self.ledger = Listing(self)
-        self.nodes: list[NodeTunnel] = []
+        self.claims = Claims(self.leases, self.clients, self.destroy)
+        self.meter = RateMeter(reactor.seconds)
+        self.now = time.time
+        self.nodes: Sequence[_Node] = ()
         self.reload: Callable[[], Deferred[dict[str, object]]] | None = None
 
     # ITunnelService

@@ -7,14 +7,11 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from tristunnel.dataplane.descriptors import Reserve
 from tristunnel.errors import TunnelError
 from tristunnel.model.policy import VisitorPolicy
-
-if TYPE_CHECKING:
-    from tristunnel.model.tunnel import Stream
+from tristunnel.model.tunnel import Stream
 
 __all__ = ["DescriptorFilter", "PolicyFilter", "hostOfVisitor"]
 
@@ -24,7 +21,7 @@ _REMEMBERED = 10_000
 class PolicyFilter:
     """
     Applies a L{VisitorPolicy} to a tunnel and remembers who is in: a
-    L{VisitorFilter<tristunnel.interfaces.VisitorFilter>}.
+    L{VisitorFilter<tristunnel.model.tunnel.VisitorFilter>}.
 
     @param policy: What to apply; it may be replaced at any time, and then
         holds for those who come later.
@@ -120,7 +117,7 @@ class PolicyFilter:
 class DescriptorFilter:
     """
     Lets no visitor have one of the last descriptors: a
-    L{VisitorFilter<tristunnel.interfaces.VisitorFilter>}.
+    L{VisitorFilter<tristunnel.model.tunnel.VisitorFilter>}.
 
     @param reserve: Knows how many are left.
     """

@@ -25,7 +25,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-from tristunnel.errors import badOption
+from tristunnel.errors import badOption, printable
 from tristunnel.tls.contexts import acceptableProtocols, clientContext
 from tristunnel.tls.pem import (
     alternativeNames,
@@ -36,7 +36,6 @@ from tristunnel.tls.pem import (
 from tristunnel.tls.watch import Reloading
 from tristunnel.util.files import PathLike, pathText
 from tristunnel.util.hosts import parseHost
-from tristunnel.util.words import printable
 
 __all__ = ["CertificateRefused", "ServerVerification"]
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import idna
 
-from tristunnel.util.words import printable
+from tristunnel.errors import printable
 
 __all__ = [
     "addressText",

@@ -30,10 +30,9 @@ from twisted.logger import (
 from twisted.python.components import Componentized
 from zope.interface import implementer
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, printable
 from tristunnel.util.log_limiter import LogRateLimiter
 from tristunnel.util.output import LogFile, Output, outputOf
-from tristunnel.util.words import printable
 
 __all__ = [
     "FORMATS",

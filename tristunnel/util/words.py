@@ -4,12 +4,13 @@ Numbers, times and other people's text, as people read them.
 
 from __future__ import annotations
 
+from tristunnel.errors import printable
+
 __all__ = [
     "age",
     "amount",
     "count",
     "plural",
-    "printable",
     "printableIn",
     "rate",
 ]
@@ -64,19 +65,6 @@ def age(seconds: float) -> str:
     if minutes:
         return f"{minutes} min {rest} s"
     return f"{rest} s"
-
-
-def printable(text: str, most: int = 500) -> str:
-    """
-    Text for one line of a terminal, whoever wrote it: nothing in it moves the
-    cursor, changes colours, begins a line or turns one around.
-
-    @param most: Characters that are left of it.
-    """
-    short = text[:most]
-    if short.isprintable():
-        return short
-    return "".join(letter if letter.isprintable() else "?" for letter in short)
 
 
 def printableIn(value: object, depth: int = 64) -> object:

@@ -19,7 +19,8 @@ from tristunnel.dialects.framed import client_direct as clientDirect
 from tristunnel.dialects.framed import direct as serverDirect
 from tristunnel.dialects.framed.client_direct import Carrier, DirectWays
 from tristunnel.errors import TunnelError
-from tristunnel.service.tunnel_service import Caller
+from tristunnel.service.caller import Caller
+from tristunnel.service.listing import Listing
 from tristunnel.wire.framed import encodeHandshake
 
 
@@ -107,7 +108,7 @@ class DirectTests(CarrierTestCase):
         self.assertTrue(self.isDirect())
         (client,) = self.tunnels.clients
         caller = Caller(client.identity, "localhost")
-        await self.tunnels.ledger.closeSession(caller, client.id)
+        await Listing(self.tunnels).closeSession(caller, client.id)
         await self.turn(lambda: visitor.lost is not None)
 
     async def test_blocked(self) -> None:

@@ -16,11 +16,12 @@ from tests.dialects.framed.test_server import call, hello
 from tests.dialects.vtunnel.test_vtunnel import FakeConnection as TextConnection
 from tests.dialects.zlayer.rig import CLIENT_ID
 from tests.dialects.zlayer.rig import FakeConnection as BinaryConnection
-from tristunnel.auth.realm import Identity
 from tristunnel.dialects.vtunnel.server import VTunnelServerSession
 from tristunnel.dialects.zlayer.server import ZLayerServerSession
 from tristunnel.errors import TunnelError
-from tristunnel.service.tunnel_service import REGISTRY_PATIENCE, Caller
+from tristunnel.model.permissions import Identity
+from tristunnel.service.caller import Caller
+from tristunnel.service.tunnel_service import REGISTRY_PATIENCE
 from tristunnel.wire.zlayer import Auth, Register, encodeMessage
 
 GONE = Failure(TunnelError("session-lost"))

@@ -18,12 +18,12 @@ from tests.server.test_websocket_dialects import basic
 from tests.support.loopback import Service
 from tests.websocket.frames import CLOSE, TEXT, closePayload, frame
 from tests.websocket.rig import WebSocketTestCase
-from tristunnel.auth.realm import ANONYMOUS_IDENTITY
 from tristunnel.client.visitor import LocalPort, byWebSocket
 from tristunnel.dialects.relay.client_service import RelayHostService, visitorsURL
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import parseForward
-from tristunnel.service.tunnel_service import Caller
+from tristunnel.model.permissions import ANONYMOUS_IDENTITY
+from tristunnel.service.caller import Caller
 from tristunnel.websocket.end import RELAY_SUBPROTOCOL
 
 DATA = os.urandom(2_000_000)

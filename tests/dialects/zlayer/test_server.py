@@ -18,18 +18,18 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.dialects.zlayer.rig import CLIENT_ID, FakeConnection
 from tests.support.notes import ServerNotes
 from tests.support.waiting import Ports, WaitingEnd
-from tristunnel.auth.realm import Identity
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.dialects.zlayer.data import PATIENCE, PORTS, WAITING, connectionOf
 from tristunnel.dialects.zlayer.life import HEARTBEAT, PROBE, SILENCE
 from tristunnel.dialects.zlayer.reasons import reasonIn
 from tristunnel.dialects.zlayer.server import ZLayerServerSession
 from tristunnel.errors import TunnelError
-from tristunnel.model.permissions import Grant, Permissions
+from tristunnel.model.permissions import Grant, Identity, Permissions
 from tristunnel.model.ports import PortRange
+from tristunnel.service.caller import Caller
 from tristunnel.service.preauth import PENALTY, PENALTY_FREE, PreauthLimiter
 from tristunnel.service.registry import MemoryRegistry
-from tristunnel.service.tunnel_service import Caller, TunnelService
+from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.wire.zlayer import (
     Auth,
     AuthFail,

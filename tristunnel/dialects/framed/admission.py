@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress, INegotiated, IReactorTime
 
 from tristunnel.auth.certificate import certificateName
-from tristunnel.auth.realm import Authenticator, Identity
+from tristunnel.auth.realm import Authenticator
 from tristunnel.dataplane.endings import EndAcknowledgements
 from tristunnel.dataplane.kernel import canHandOver
 from tristunnel.dialects.base.multiplexer import Limits
@@ -32,12 +32,14 @@ from tristunnel.dialects.framed.session import (
     quietTime,
 )
 from tristunnel.errors import TunnelError
+from tristunnel.model.permissions import Identity
 from tristunnel.rpc.jsonrpc import Dispatcher
+from tristunnel.service.caller import Caller
 from tristunnel.service.capability import claimTunnel
 from tristunnel.service.preauth import sourceOf
 from tristunnel.service.registry import Lease
 from tristunnel.service.tickets import TicketBook
-from tristunnel.service.tunnel_service import Caller, TunnelService
+from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.util.hosts import addressText, hostSaid
 from tristunnel.wire.framed import FrameType
 

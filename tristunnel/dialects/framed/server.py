@@ -29,9 +29,10 @@ from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ServerObserver
 from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.service.access import serviceOf
+from tristunnel.service.caller import Caller
 from tristunnel.service.methods import methodsOf
 from tristunnel.service.registry import Lease
-from tristunnel.service.tunnel_service import Caller, TunnelService
+from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.tls.explanation import whyNoTLS
 from tristunnel.util.hosts import addressText
 

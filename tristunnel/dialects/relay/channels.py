@@ -17,11 +17,11 @@ from twisted.internet.defer import succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from tristunnel.auth.realm import Identity
 from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.errors import TunnelError
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.interfaces import End
+from tristunnel.model.permissions import Identity
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.model.rendezvous import Rendezvous
 from tristunnel.model.tunnel import Tunnel
@@ -33,7 +33,8 @@ from tristunnel.websocket.page import Visit
 
 if TYPE_CHECKING:
     from tristunnel.model.options import TunnelOptions
-    from tristunnel.service.tunnel_service import Caller, TunnelService
+    from tristunnel.service.caller import Caller, OpensVia
+    from tristunnel.service.tunnel_service import TunnelService
 
 __all__ = ["RelayChannels", "WebSocketListeners"]
 
@@ -55,7 +56,7 @@ MOST_ROOMS = 1024
 
 class _Place:
     """
-    An L{IListener<tristunnel.interfaces.IListener>} that is a path.
+    An L{IListener<tristunnel.model.tunnel.IListener>} that is a path.
 
     @param leave: Forgets it.
 
@@ -168,7 +169,7 @@ class RelayChannels:
 
     def via(
         self,
-        service: TunnelService,
+        service: OpensVia,
         tunnel: Tunnel,
         caller: Caller,
         options: TunnelOptions,
@@ -283,7 +284,7 @@ class RelayChannels:
 class WebSocketListeners:
     """
     Opens paths for visitors, as
-    L{Listeners<tristunnel.service.tunnel_service.Listeners>} opens ports.
+    L{Listeners<tristunnel.service.caller.Listeners>} opens ports.
 
     @param meetings: Where they are.
     """

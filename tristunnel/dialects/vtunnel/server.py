@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from tristunnel.dialects.base.unauthenticated import PendingLogin
     from tristunnel.dialects.framed.server import TunnelServerFactory
     from tristunnel.model.tunnel import Stream, Tunnel
+    from tristunnel.service.caller import Caller
     from tristunnel.service.clients import ConnectedClient
-    from tristunnel.service.tunnel_service import Caller
 
 __all__ = ["LISTENER", "VTunnelServerSession"]
 

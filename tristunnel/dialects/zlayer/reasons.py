@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import re
 
-from tristunnel.errors import CODES, TunnelError
-from tristunnel.util.words import printable
+from tristunnel.errors import CODES, TunnelError, printable
 
 __all__ = ["IN_USE", "reasonIn", "shorten"]
 

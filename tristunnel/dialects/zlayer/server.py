@@ -48,12 +48,12 @@ from tristunnel.wire.zlayer import (
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
-    from tristunnel.auth.realm import Identity
     from tristunnel.dialects.base.unauthenticated import PendingLogin
     from tristunnel.dialects.framed.server import TunnelServerFactory
+    from tristunnel.model.permissions import Identity
     from tristunnel.model.tunnel import Stream, Tunnel
+    from tristunnel.service.caller import Caller
     from tristunnel.service.clients import ConnectedClient
-    from tristunnel.service.tunnel_service import Caller
 
 __all__ = ["ZLayerServerSession"]
 
