@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from argparse import Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,11 +50,13 @@ from tristunnel.util.command_line import Parser
 from tristunnel.util.hosts import hostHeader, hostName, portNumber, quoteURL
 
 __all__ = [
-    "PROXY_HELP",
+    "TLS_ONLY",
     "CallFailed",
     "CallRequest",
     "Target",
+    "addTLSOptions",
     "ask",
+    "givesTLS",
     "main",
     "paramsFrom",
     "parseCommand",
@@ -82,10 +84,7 @@ status is 0 for a result, 1 for an error, which is one line on the standard
 error output, and 2 for a command line that is wrong.
 """
 
-PROXY_HELP = (
-    "HTTP proxy to go through, http://USER:PASSWORD@HOST:PORT; none for no proxy;"
-    " without it, what HTTPS_PROXY, http_proxy, ALL_PROXY and NO_PROXY say"
-)
+TLS_ONLY = "--ca, --pin and --insecure are for https:// only"
 
 _NAMED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _DEFAULT_PATH = "/rpc"
@@ -132,12 +131,12 @@ class CallRequest:
 
     target: Target
     method: str
-    params: Params
-    authorization: str | None
-    authorities: str | None
-    pins: tuple[bytes, ...]
-    insecure: bool
-    timeout: float
+    params: Params = ()
+    authorization: str | None = None
+    authorities: str | None = None
+    pins: tuple[bytes, ...] = ()
+    insecure: bool = False
+    timeout: float = 30.0
     proxy: str = ""
 
 
@@ -216,6 +215,36 @@ def paramsFrom(words: Sequence[str]) -> Params:
     return params
 
 
+def addTLSOptions(parser: ArgumentParser) -> None:
+    """
+    Add the options by which a server is known and reached.
+    """
+    add = parser.add_argument
+    add("--ca", metavar="FILE", help="PEM file with the only authorities to trust")
+    add(
+        "--pin",
+        metavar="SHA256",
+        action="append",
+        default=[],
+        help="fingerprint of the server's certificate; may be given again",
+    )
+    add("--insecure", action="store_true", help="believe any server")
+    add(
+        "--proxy",
+        metavar="URL",
+        default="",
+        help="HTTP proxy to go through, http://USER:PASSWORD@HOST:PORT; none for no"
+        " proxy; without it, what HTTPS_PROXY, http_proxy, ALL_PROXY and NO_PROXY say",
+    )
+
+
+def givesTLS(options: Namespace) -> bool:
+    """
+    Whether any of the options is given that need C{https:}; L{TLS_ONLY} says so.
+    """
+    return bool(options.ca or options.pin or options.insecure)
+
+
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m tristunnel.rpc",
@@ -234,15 +263,6 @@ def _parser() -> Parser:
         " TRISTUNNEL_TOKEN holds, which other users of this machine cannot see",
     )
     add("--user", metavar="ID:SECRET", help="the name and password to call with")
-    add("--ca", metavar="FILE", help="PEM file with the only authorities to trust")
-    add(
-        "--pin",
-        metavar="SHA256",
-        action="append",
-        default=[],
-        help="fingerprint of the server's certificate; may be given again",
-    )
-    add("--insecure", action="store_true", help="believe any server")
     add(
         "--timeout",
         metavar="SECONDS",
@@ -250,7 +270,7 @@ def _parser() -> Parser:
         default=30.0,
         help="how long to wait for the answer (default: 30)",
     )
-    add("--proxy", metavar="URL", default="", help=PROXY_HELP)
+    addTLSOptions(parser)
     add("--version", action="version", version=f"tristunnel {__version__}")
     return parser
 
@@ -290,8 +310,8 @@ def parseCommand(
     options = parser.parse_intermixed_args(list(arguments))
     try:
         target = parseTarget(options.url)
-        if target.scheme != "https" and (options.ca or options.pin or options.insecure):
-            raise ValueError("--ca, --pin and --insecure are for https:// only")
+        if target.scheme != "https" and givesTLS(options):
+            raise ValueError(TLS_ONLY)
         if not 0 < options.timeout <= 86400:
             raise ValueError("--timeout must be more than 0 and at most 86400 seconds")
         return CallRequest(

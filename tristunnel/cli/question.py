@@ -7,11 +7,12 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tristunnel.auth.files import reasonOf
-from tristunnel.cli.call import CallRequest, Target, parseTarget
+from tristunnel.cli.call import TLS_ONLY, CallRequest, Target, givesTLS, parseTarget
 from tristunnel.connect.route import NONE
 from tristunnel.connect.token import givenToken
 from tristunnel.errors import TunnelError, badOption
@@ -33,50 +34,53 @@ _UNKNOWN_METHOD = -32601
 
 class Question:
     """
-    Whom to ask.
+    Whom to ask; looked for anew each time if nobody named one.
 
-    @ivar places: Where, and how each is called; looked for anew each time if
-        nobody named one.
+    @ivar isNamed: Whether somebody did.
     """
 
     def __init__(self, options: Namespace) -> None:
         """
         @raise TunnelError: C{bad-option}.
         """
-        self._target: Target | None = None
-        self._authorization: str | None = None
-        self._authorities: str | None = options.ca
-        self._insecure: bool = options.insecure
-        self._pins = tuple(parseFingerprint(pin) for pin in options.pin)
+        self.isNamed = bool(options.where)
+        self._where: str = options.where or DEFAULT_SERVER
         self._directory = Path(options.state_dir or defaultStateDirectory())
-        self._where: str = options.where
-        # A server that nobody named is on this machine.
-        self._proxy: str = options.proxy if options.where else NONE
-        if not options.where:
-            if options.token_file:
-                raise badOption("--token-file is for a server: name it, as http://...")
-            return
+        if options.token_file and not self.isNamed:
+            raise badOption("--token-file is for a server: name it, as http://...")
         try:
-            self._target = parseTarget(options.where)
+            target = parseTarget(self._where)
         except ValueError as error:
             raise badOption(
                 f"{options.where!r}: {error}; write for example {DEFAULT_SERVER}"
             ) from None
-        tls = self._authorities or self._pins or self._insecure
-        if self._target.scheme != "https" and tls:
-            raise badOption("--ca, --pin and --insecure are for https:// only")
-        if token := givenToken(options.token_file):
-            self._authorization = f"Bearer {token}"
+        if self.isNamed and target.scheme != "https" and givesTLS(options):
+            raise badOption(TLS_ONLY)
+        # Whoever listens where nobody said is not known, so it gets no token; and it
+        # is on this machine, so no proxy leads there.
+        token = givenToken(options.token_file) if self.isNamed else ""
+        self._call = CallRequest(
+            target,
+            "",
+            authorization=f"Bearer {token}" if token else None,
+            authorities=options.ca,
+            pins=tuple(parseFingerprint(pin) for pin in options.pin),
+            insecure=options.insecure,
+            timeout=_TIMEOUT,
+            proxy=options.proxy if self.isNamed else NONE,
+        )
 
     def places(self) -> list[tuple[str, Target]]:
         """
         Find out where to ask.
 
+        @return: What each place is called, and how it is reached.
         @raise TunnelError: If there is nobody.
         """
-        if self._target is not None:
-            _checkSocket(self._target.socketPath)
-            return [(self._where, self._target)]
+        named = (self._where, self._call.target)
+        if self.isNamed:
+            _checkSocket(self._call.target.socketPath)
+            return [named]
         from tristunnel.client.control import clientSockets
 
         found = []
@@ -85,31 +89,16 @@ class Question:
             if path.exists():
                 where = f"unix:{path}"
                 found.append((where, parseTarget(where)))
-        # Whoever listens there is not known, so it gets no token.
-        return found or [(DEFAULT_SERVER, parseTarget(DEFAULT_SERVER))]
-
-    @property
-    def isNamed(self) -> bool:
-        """
-        Whether somebody named the place.
-        """
-        return self._target is not None
+        return found or [named]
 
     def request(self, target: Target, method: str) -> CallRequest:
         """
         Make one call of it.
+
+        @param target: One of the L{places}.
+        @param method: What to call, without parameters.
         """
-        return CallRequest(
-            target=target,
-            method=method,
-            params=[],
-            authorization=self._authorization,
-            authorities=self._authorities,
-            pins=self._pins,
-            insecure=self._insecure,
-            timeout=_TIMEOUT,
-            proxy=self._proxy,
-        )
+        return replace(self._call, target=target, method=method)
 
 
 def _checkSocket(path: str) -> None:

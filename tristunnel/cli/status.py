@@ -11,7 +11,7 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tristunnel.cli.call import PROXY_HELP
+from tristunnel.cli.call import addTLSOptions
 from tristunnel.cli.question import DEFAULT_SERVER, Question, lookAt, pageOf
 from tristunnel.connect.token import TOKEN_VARIABLE
 from tristunnel.errors import TunnelError
@@ -56,16 +56,7 @@ def addStatusCommand(commands: Any) -> None:
         help="file with the token to ask with, - to be asked for it; without it, what"
         f" {TOKEN_VARIABLE} holds",
     )
-    add("--ca", metavar="FILE", help="PEM file with the only authorities to trust")
-    add(
-        "--pin",
-        metavar="SHA256",
-        action="append",
-        default=[],
-        help="fingerprint of the server's certificate; may be given again",
-    )
-    add("--insecure", action="store_true", help="believe any server")
-    add("--proxy", metavar="URL", default="", help=PROXY_HELP)
+    addTLSOptions(status)
     add("--state-dir", metavar="DIRECTORY", default="", help="of the clients")
     status.set_defaults(run=_run)
 
