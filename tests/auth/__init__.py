@@ -1,3 +1,1 @@
-"""
-Tests for L{tristunnel.auth}.
-"""
+"""Tests for L{tristunnel.auth}."""

@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.auth.certificate}: mutual TLS as a client's identity.
-"""
+"""Tests for L{tristunnel.auth.certificate}: mutual TLS as a client's identity."""
 
 from __future__ import annotations
 
@@ -33,9 +31,6 @@ from tristunnel.tls.server_context import ReloadingCertificate
 
 
 def certificate(common: str, *alternatives: x509.GeneralName) -> x509.Certificate:
-    """
-    Make a certificate that nobody signed but its holder.
-    """
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.now(UTC)
     attributes = [x509.NameAttribute(NameOID.COMMON_NAME, common)] if common else []
@@ -56,14 +51,10 @@ def certificate(common: str, *alternatives: x509.GeneralName) -> x509.Certificat
 
 
 class NameTests(SynchronousTestCase):
-    """
-    Which name a certificate gives.
-    """
+    """Which name a certificate gives."""
 
     def test_names(self) -> None:
-        """
-        The common name, or else the first alternative one that can be a name.
-        """
+        """The common name, or else the first alternative one that can be a name."""
         dns = x509.DNSName("laptop.example")
         mail = x509.RFC822Name("a@example.org")
         self.assertEqual(nameIn(certificate("laptop", dns)), "laptop")
@@ -73,15 +64,11 @@ class NameTests(SynchronousTestCase):
         self.assertEqual(nameIn(certificate("")), "")
 
     def test_noTLS(self) -> None:
-        """
-        Who has shown no certificate has no such name.
-        """
+        """Who has shown no certificate has no such name."""
         self.assertEqual(certificateName(object()), "")
 
     def test_checker(self) -> None:
-        """
-        C{--auth certificate} takes the name, and nothing else for one.
-        """
+        """C{--auth certificate} takes the name, and nothing else for one."""
         checker: Any = makeChecker("certificate")
         good = TunnelCredentials({"id": "root"}, None, "laptop")
         self.assertEqual(self.successResultOf(checker.requestAvatarId(good)), b"laptop")
@@ -91,16 +78,11 @@ class NameTests(SynchronousTestCase):
 
 
 class MutualTests(ServerTestCase):
-    """
-    A server that asks for client certificates.
-    """
+    """A server that asks for client certificates."""
 
     tls = True
 
     def setUp(self) -> None:
-        """
-        Make two clients' certificates.
-        """
         super().setUp()
         self.authority = makeAuthority()
         self.ca = self.authority.write(self.directory / "ca.pem")
@@ -114,10 +96,6 @@ class MutualTests(ServerTestCase):
         self.wear("alice")
 
     def wear(self, name: str) -> None:
-        """
-        Have the next connections show a client's certificate; none if it is
-        empty.
-        """
         own = self.clients.get(name)
         self._context = self.creator
         self._verification = ServerVerification(
@@ -125,9 +103,6 @@ class MutualTests(ServerTestCase):
         )
 
     def serve(self, *checkers: Any, trusted: tuple[str, ...] = ()) -> None:
-        """
-        Serve the framed protocol and RPC, and have clients checked.
-        """
         authenticator = Authenticator(portalFor(checkers) if checkers else None)
         self.sessions = TunnelServerFactory(self.clock, self.service, authenticator)
         callers = HTTPCallers(authenticator, Forwarded(trusted))
@@ -139,9 +114,6 @@ class MutualTests(ServerTestCase):
         )
 
     def come(self, *messages: Any) -> RawPeer:
-        """
-        Connect.
-        """
         peer = RawPeer()
         self.join(self.door, peer)
         peer.say(*messages)
@@ -149,9 +121,6 @@ class MutualTests(ServerTestCase):
         return peer
 
     def owners(self, headers: str = "") -> list[str]:
-        """
-        Ask by HTTP for the tunnels that one has.
-        """
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "listTunnels"})
         request = (
             "POST /rpc HTTP/1.1\r\nHost: server.example\r\n"
@@ -180,9 +149,7 @@ class MutualTests(ServerTestCase):
         self.assertEqual(self.owners(), [])
 
     def test_without(self) -> None:
-        """
-        Without a certificate nobody gets as far as the first message.
-        """
+        """Without a certificate nobody gets as far as the first message."""
         self.serve()
         self.wear("")
         peer = self.come(hello())
@@ -201,17 +168,13 @@ class MutualTests(ServerTestCase):
         self.assertEqual(self.notes.named("clientConnected"), [("laptop", "framed")])
 
     def test_either(self) -> None:
-        """
-        With C{--auth certificate} beside another one, either will do.
-        """
+        """With C{--auth certificate} beside another one, either will do."""
         self.serve(checkingCallable(lambda fields: False), CertificateChecker())
         self.come(hello())
         self.assertEqual(self.notes.named("clientConnected"), [("alice", "framed")])
 
     def test_proxy(self) -> None:
-        """
-        A proxy's certificate does not say who sent a request through it.
-        """
+        """A proxy's certificate does not say who sent a request through it."""
         self.serve()
         self.come(hello(), call(1, "openTunnel"))
         self.serve(trusted=("203.0.113.5",))

@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.auth.clients_file}.
-"""
+"""Tests for L{tristunnel.auth.clients_file}."""
 
 from __future__ import annotations
 
@@ -38,9 +36,6 @@ from tristunnel.errors import TunnelError
 
 @contextmanager
 def loggedLines(name: str = "ClientsFile") -> Iterator[list[str]]:
-    """
-    Collect what a class logs at levels above C{info}.
-    """
     lines: list[str] = []
 
     @implementer(ILogObserver)
@@ -57,30 +52,17 @@ def loggedLines(name: str = "ClientsFile") -> Iterator[list[str]]:
 
 
 class ClientsFileTests(SynchronousTestCase):
-    """
-    Tests for L{ClientsFile}.
-    """
-
     def setUp(self) -> None:
-        """
-        Have a file with one client.
-        """
         self.path = Path(self.mktemp())
         self.path.write_text("a:one\n")
         self.turn = 0
 
     def rewrite(self, content: str) -> None:
-        """
-        Change the file, with a time stamp that surely differs.
-        """
         self.path.write_text(content)
         self.turn += 1
         os.utime(self.path, (self.turn, self.turn))
 
     def admits(self, checker: ClientsFile, **fields: object) -> bool:
-        """
-        Whether a checker lets a client in, under its own id.
-        """
         answer = checker.requestAvatarId(TunnelCredentials(fields))
         results: list[object] = []
         answer.addBoth(results.append)
@@ -91,17 +73,13 @@ class ClientsFileTests(SynchronousTestCase):
         return False
 
     def test_interfaces(self) -> None:
-        """
-        It is a checker, and shows its path alone.
-        """
+        """It is a checker, and shows its path alone."""
         checker = ClientsFile(self.path)
         verifyObject(ICredentialsChecker, checker)
         self.assertEqual(repr(checker), f"<ClientsFile '{self.path.absolute()}'>")
 
     def test_secret(self) -> None:
-        """
-        The id and its secret are admitted under any of the secret's keys.
-        """
+        """The id and its secret are admitted under any of the secret's keys."""
         checker = ClientsFile(self.path)
         for key in ("secret", "password", "token"):
             self.assertTrue(self.admits(checker, **{"id": "a", key: "one"}))
@@ -112,9 +90,7 @@ class ClientsFileTests(SynchronousTestCase):
         self.assertFalse(self.admits(checker))
 
     def test_oddFields(self) -> None:
-        """
-        Values of any JSON type are refused, not an error.
-        """
+        """Values of any JSON type are refused, not an error."""
         checker = ClientsFile(self.path)
         long = "a" * 100_000
         odds: list[object] = [None, True, 7, 1.5, [], {}, ["a"], "\ud800", long]
@@ -124,9 +100,7 @@ class ClientsFileTests(SynchronousTestCase):
             self.assertFalse(self.admits(checker, token=odd))
 
     def test_bearerToken(self) -> None:
-        """
-        A token alone may be C{ID:SECRET}; with other fields it is a secret.
-        """
+        """A token alone may be C{ID:SECRET}; with other fields it is a secret."""
         checker = ClientsFile(self.path)
         self.assertTrue(self.admits(checker, token="a:one"))
         self.assertTrue(self.admits(checker, token="a:one", tristunnel={}))
@@ -139,18 +113,14 @@ class ClientsFileTests(SynchronousTestCase):
         self.assertTrue(self.admits(checker, token="a:o:n:e"))
 
     def test_followsChanges(self) -> None:
-        """
-        A changed file is in force at the next login.
-        """
+        """A changed file is in force at the next login."""
         checker = ClientsFile(self.path)
         self.rewrite("b:two\n")
         self.assertFalse(self.admits(checker, id="a", secret="one"))
         self.assertTrue(self.admits(checker, id="b", secret="two"))
 
     def test_followsReplacement(self) -> None:
-        """
-        A file of the same size and time that was renamed into place is read.
-        """
+        """A file of the same size and time that was renamed into place is read."""
         checker = ClientsFile(self.path)
         other = Path(self.mktemp())
         other.write_text("a:two\n")
@@ -160,9 +130,7 @@ class ClientsFileTests(SynchronousTestCase):
         self.assertTrue(self.admits(checker, id="a", secret="two"))
 
     def test_readsOnce(self) -> None:
-        """
-        A file that did not change is not read again.
-        """
+        """A file that did not change is not read again."""
         checker = ClientsFile(self.path)
 
         def explode() -> None:
@@ -172,9 +140,7 @@ class ClientsFileTests(SynchronousTestCase):
         self.assertTrue(self.admits(checker, id="a", secret="one"))
 
     def test_relativePath(self) -> None:
-        """
-        A relative path keeps its meaning when the process goes elsewhere.
-        """
+        """A relative path keeps its meaning when the process goes elsewhere."""
         self.addCleanup(os.chdir, os.getcwd())
         checker = ClientsFile(os.path.relpath(self.path))
         os.chdir("/")
@@ -202,9 +168,7 @@ class ClientsFileTests(SynchronousTestCase):
         self.assertNotIn("s3cr3t", "".join(lines))
 
     def test_manyBrokenLines(self) -> None:
-        """
-        A file of garbage makes few log lines.
-        """
+        """A file of garbage makes few log lines."""
         self.path.write_text(":\n" * 100)
         with loggedLines() as lines:
             ClientsFile(self.path)
@@ -267,9 +231,7 @@ class ClientsFileTests(SynchronousTestCase):
         self.assertIn("not a regular file", lines[2])
 
     def test_noLeak(self) -> None:
-        """
-        Failing to read again and again leaves no descriptors open.
-        """
+        """Failing to read again and again leaves no descriptors open."""
 
         def nextDescriptor() -> int:
             descriptor = os.open(os.devnull, os.O_RDONLY)
@@ -314,14 +276,8 @@ class ClientsFileTests(SynchronousTestCase):
 
 
 class ClientsFileCheckerFactoryTests(SynchronousTestCase):
-    """
-    Tests for L{ClientsFileCheckerFactory}.
-    """
-
     def test_interfaces(self) -> None:
-        """
-        It is a plugin that makes checkers.
-        """
+        """It is a plugin that makes checkers."""
         factory = ClientsFileCheckerFactory()
         verifyObject(ICheckerFactory, factory)
         verifyObject(IPlugin, factory)
@@ -332,9 +288,7 @@ class ClientsFileCheckerFactoryTests(SynchronousTestCase):
         self.assertIn("ID:SECRET", factory.authHelp)
 
     def test_generateChecker(self) -> None:
-        """
-        The argument is the path.
-        """
+        """The argument is the path."""
         path = Path(self.mktemp())
         path.write_text("a:one\n")
         checker = ClientsFileCheckerFactory().generateChecker(str(path))
@@ -344,9 +298,7 @@ class ClientsFileCheckerFactoryTests(SynchronousTestCase):
         )
 
     def test_badArgument(self) -> None:
-        """
-        A missing argument or file is an error of one line.
-        """
+        """A missing argument or file is an error of one line."""
         factory = ClientsFileCheckerFactory()
         for argument in ("", "  ", self.mktemp()):
             error = self.assertRaises(
@@ -356,9 +308,7 @@ class ClientsFileCheckerFactoryTests(SynchronousTestCase):
             self.assertNotIn("[bad-option]", str(error))
 
     def test_cheapImport(self) -> None:
-        """
-        Importing the plugin's module loads neither a reactor nor OpenSSL.
-        """
+        """Importing the plugin's module loads neither a reactor nor OpenSSL."""
         script = (
             "import sys, tristunnel.auth.clients_file;"
             "print([m for m in ('twisted.internet.reactor', 'OpenSSL',"

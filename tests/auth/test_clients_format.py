@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.auth.clients_format}.
-"""
+"""Tests for L{tristunnel.auth.clients_format}."""
 
 from __future__ import annotations
 
@@ -22,10 +20,6 @@ words = st.text(
 
 
 class ParseClientsTests(SynchronousTestCase):
-    """
-    Tests for L{parseClients}.
-    """
-
     def test_lines(self) -> None:
         """
         Comments and blank lines say nothing, and white space around the parts
@@ -70,9 +64,7 @@ class ParseClientsTests(SynchronousTestCase):
             self.assertFalse(clients.admits(name, secret), (name, secret))
 
     def test_anybody(self) -> None:
-        """
-        An id that is marked so admits whoever claims it, with any secret.
-        """
+        """An id that is marked so admits whoever claims it, with any secret."""
         clients = parseClients(b"a:*\nb:**\nc:sha256:*\n")
         self.assertTrue(clients.admits(b"a", b""))
         self.assertTrue(clients.admits(b"a", b"x"))
@@ -125,17 +117,13 @@ class ParseClientsTests(SynchronousTestCase):
         )
 
     def test_manyProblems(self) -> None:
-        """
-        Only so many problems are kept, and all are counted.
-        """
+        """Only so many problems are kept, and all are counted."""
         clients = parseClients(b":\n" * 1000)
         self.assertEqual(len(clients.problems), 20)
         self.assertEqual(clients.problemCount, 1000)
 
     def test_repr(self) -> None:
-        """
-        The digests are not shown.
-        """
+        """The digests are not shown."""
         self.assertNotIn("digests", repr(parseClients(b"a:one\n")))
 
     @settings(deadline=None, max_examples=100)
@@ -161,9 +149,7 @@ class ParseClientsTests(SynchronousTestCase):
     def test_goodLinesStay(
         self, secrets: dict[str, str], junk: list[str], hashed: bool
     ) -> None:
-        """
-        Good lines among broken ones admit exactly their secrets.
-        """
+        """Good lines among broken ones admit exactly their secrets."""
         secrets.pop("x", None)
         lines = list(junk)
         for name, secret in secrets.items():

@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.auth.connection_filter}.
-"""
+"""Tests for L{tristunnel.auth.connection_filter}."""
 
 from __future__ import annotations
 
@@ -17,24 +15,15 @@ from tristunnel.auth.credentials import TunnelCredentials
 
 
 class CheckingCallableTests(SynchronousTestCase):
-    """
-    Tests for L{checkingCallable}.
-    """
-
     def ask(
         self, connectionFilter: ConnectionFilter, **fields: object
     ) -> Deferred[bytes | tuple[()]]:
-        """
-        Ask the checker of a function about some fields.
-        """
         checker = checkingCallable(connectionFilter)
         verifyObject(ICredentialsChecker, checker)
         return checker.requestAvatarId(TunnelCredentials(fields))
 
     def test_yes(self) -> None:
-        """
-        The function gets the fields, and its yes makes the id the avatar id.
-        """
+        """The function gets the fields, and its yes makes the id the avatar id."""
         seen: list[Mapping[str, object]] = []
 
         def connectionFilter(fields: Mapping[str, object]) -> bool:
@@ -46,30 +35,22 @@ class CheckingCallableTests(SynchronousTestCase):
         self.assertEqual([dict(fields) for fields in seen], [{"id": "a", "tenant": 3}])
 
     def test_yesWithoutId(self) -> None:
-        """
-        Who is admitted without an id stays anonymous.
-        """
+        """Who is admitted without an id stays anonymous."""
         answer = self.ask(lambda fields: True, token="t")
         self.assertEqual(self.successResultOf(answer), ANONYMOUS)
 
     def test_no(self) -> None:
-        """
-        A no is L{UnauthorizedLogin}.
-        """
+        """A no is L{UnauthorizedLogin}."""
         answer = self.ask(lambda fields: fields.get("id") == "b", id="a")
         self.failureResultOf(answer, UnauthorizedLogin)
 
     def test_forgottenReturn(self) -> None:
-        """
-        A function that returns nothing admits nobody.
-        """
+        """A function that returns nothing admits nobody."""
         answer = self.ask(lambda fields: None, id="a")  # type: ignore[arg-type,return-value]
         self.failureResultOf(answer, UnauthorizedLogin)
 
     def test_later(self) -> None:
-        """
-        The answer may be a L{Deferred} or a coroutine.
-        """
+        """The answer may be a L{Deferred} or a coroutine."""
         answer = self.ask(lambda fields: succeed(True), id="a")
         self.assertEqual(self.successResultOf(answer), b"a")
 
@@ -80,15 +61,11 @@ class CheckingCallableTests(SynchronousTestCase):
         self.failureResultOf(answer, UnauthorizedLogin)
 
     def test_raises(self) -> None:
-        """
-        What the function raises is the failure.
-        """
+        """What the function raises is the failure."""
         self.failureResultOf(self.ask(lambda fields: bool(fields["id"])), KeyError)
 
     def test_neitherYesNorNo(self) -> None:
-        """
-        An answer that is only true by accident admits nobody.
-        """
+        """An answer that is only true by accident admits nobody."""
         for odd in ("no", object(), 1, []):
             answer = self.ask(lambda fields, odd=odd: odd, id="a")  # type: ignore[misc]
             self.failureResultOf(answer, TypeError)

@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.auth.credentials}.
-"""
+"""Tests for L{tristunnel.auth.credentials}."""
 
 from __future__ import annotations
 
@@ -21,22 +19,14 @@ jsonValues = st.recursive(
 
 
 class TunnelCredentialsTests(SynchronousTestCase):
-    """
-    Tests for L{TunnelCredentials}.
-    """
-
     def test_interfaces(self) -> None:
-        """
-        They are tunnel credentials and a username with a password.
-        """
+        """They are tunnel credentials and a username with a password."""
         credentials = TunnelCredentials({"id": "a"})
         verifyObject(ITunnelCredentials, credentials)
         verifyObject(IUsernamePassword, credentials)
 
     def test_fields(self) -> None:
-        """
-        The fields are a read-only copy without the protocol's key.
-        """
+        """The fields are a read-only copy without the protocol's key."""
         sent: dict[str, object] = {"id": "a", "extra": [1], "tristunnel": {"v": 1}}
         peer = IPv4Address("TCP", "192.0.2.1", 1)
         credentials = TunnelCredentials(sent, peer)
@@ -47,9 +37,7 @@ class TunnelCredentialsTests(SynchronousTestCase):
             credentials.fields["id"] = "c"  # type: ignore[index]
 
     def test_notAnObject(self) -> None:
-        """
-        A handshake that is no JSON object is a L{TypeError}.
-        """
+        """A handshake that is no JSON object is a L{TypeError}."""
         odds: list[object] = [[], "id", None, 7]
         for sent in odds:
             with self.assertRaises(TypeError):
@@ -88,9 +76,7 @@ class TunnelCredentialsTests(SynchronousTestCase):
         self.assertEqual(TunnelCredentials({}).password, b"")
 
     def test_checkPassword(self) -> None:
-        """
-        Only the same password is right, and an absent one never is.
-        """
+        """Only the same password is right, and an absent one never is."""
         credentials = TunnelCredentials({"id": "a", "secret": "s\u00e9"})
         self.assertTrue(credentials.checkPassword("s\u00e9".encode()))
         self.assertTrue(
@@ -101,9 +87,7 @@ class TunnelCredentialsTests(SynchronousTestCase):
         self.assertFalse(TunnelCredentials({"id": "a"}).checkPassword(b""))
 
     def test_repr(self) -> None:
-        """
-        The representation has the id, shortened, and no secret.
-        """
+        """The representation has the id, shortened, and no secret."""
         fields = {"id": "a\n", "secret": "s3cr3t", "other": "s3cr3t"}
         self.assertEqual(
             repr(TunnelCredentials(fields)), r"<TunnelCredentials id='a\n'>"
@@ -116,9 +100,7 @@ class TunnelCredentialsTests(SynchronousTestCase):
     def test_anything(
         self, fields: dict[str, object], name: object, secret: object
     ) -> None:
-        """
-        Any JSON object makes credentials.
-        """
+        """Any JSON object makes credentials."""
         credentials = TunnelCredentials({**fields, "id": name, "secret": secret})
         self.assertIsInstance(credentials.username, bytes)
         self.assertIsInstance(credentials.password, bytes)

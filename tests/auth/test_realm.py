@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.auth.realm} and L{tristunnel.auth.checker_chain}.
-"""
+"""Tests for L{tristunnel.auth.realm} and L{tristunnel.auth.checker_chain}."""
 
 from __future__ import annotations
 
@@ -51,9 +49,6 @@ class FixedChecker:
         self.asked = 0
 
     def requestAvatarId(self, credentials: ITunnelCredentials) -> Any:
-        """
-        Give the answer, or raise it.
-        """
         self.asked += 1
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -61,21 +56,13 @@ class FixedChecker:
 
 
 class TunnelRealmTests(SynchronousTestCase):
-    """
-    Tests for L{TunnelRealm}.
-    """
-
     def test_interfaces(self) -> None:
-        """
-        It is a realm of identities.
-        """
+        """It is a realm of identities."""
         verifyObject(IRealm, TunnelRealm())
         verifyObject(IIdentity, Identity("a"))
 
     def test_named(self) -> None:
-        """
-        An avatar id becomes a name, and logging out is harmless.
-        """
+        """An avatar id becomes a name, and logging out is harmless."""
         for avatarId in (b"caf\xc3\xa9", "caf\u00e9"):
             interface, avatar, logout = TunnelRealm().requestAvatar(
                 avatarId,  # type: ignore[arg-type]
@@ -87,44 +74,31 @@ class TunnelRealmTests(SynchronousTestCase):
             logout()
 
     def test_anonymous(self) -> None:
-        """
-        C{ANONYMOUS} becomes the anonymous identity.
-        """
+        """C{ANONYMOUS} becomes the anonymous identity."""
         _, avatar, _ = TunnelRealm().requestAvatar(ANONYMOUS, None, IIdentity)
         self.assertEqual(avatar, Identity("anonymous", anonymous=True))
 
     def test_badNames(self) -> None:
-        """
-        What cannot be shown, or is empty or endless, is no name.
-        """
+        """What cannot be shown, or is empty or endless, is no name."""
         for avatarId in (b"", b"\xff", b"a\nb", b"\x1b[2J", b"x" * 257):
             with self.assertRaises(LoginDenied):
                 TunnelRealm().requestAvatar(avatarId, None, IIdentity)
 
     def test_noName(self) -> None:
-        """
-        A checker that answers L{None} admits nobody.
-        """
+        """A checker that answers L{None} admits nobody."""
         with self.assertRaises(TypeError):
             TunnelRealm().requestAvatar(None, None, IIdentity)  # type: ignore[arg-type]
 
     def test_otherInterface(self) -> None:
-        """
-        The realm has no other avatars.
-        """
+        """The realm has no other avatars."""
         with self.assertRaises(NotImplementedError):
             TunnelRealm().requestAvatar(b"a", None, Interface)
 
 
 class AuthenticatorTests(SynchronousTestCase):
-    """
-    Tests for L{Authenticator} and L{portalFor}.
-    """
+    """Tests for L{Authenticator} and L{portalFor}."""
 
     def setUp(self) -> None:
-        """
-        Collect the log.
-        """
         self.lines: list[str] = []
 
         @implementer(ILogObserver)
@@ -136,24 +110,16 @@ class AuthenticatorTests(SynchronousTestCase):
         self.addCleanup(globalLogPublisher.removeObserver, observe)
 
     def assertRefused(self, answer: Deferred[Identity]) -> None:
-        """
-        Assert that an answer is the one refusal.
-        """
         error = self.failureResultOf(answer, TunnelError).value
         assert isinstance(error, TunnelError)
         self.assertEqual(error.code.name, "auth-refused")
         self.assertEqual(error.message, "the server did not accept these credentials")
 
     def assertAdmitted(self, answer: Deferred[Identity], name: str) -> None:
-        """
-        Assert that an answer is a verified identity.
-        """
         self.assertEqual(self.successResultOf(answer), Identity(name, anonymous=False))
 
     def test_noPortal(self) -> None:
-        """
-        Without a portal everybody is anonymous, whatever they claim.
-        """
+        """Without a portal everybody is anonymous, whatever they claim."""
         authenticator = Authenticator(None)
         for answer in (
             authenticator.authenticate({}, PEER),
@@ -166,9 +132,7 @@ class AuthenticatorTests(SynchronousTestCase):
             self.assertEqual(identity, Identity("anonymous", anonymous=True))
 
     def test_filePasswordDB(self) -> None:
-        """
-        Twisted's own password file works.
-        """
+        """Twisted's own password file works."""
         path = Path(self.mktemp())
         path.write_text("a:one\nb:\n:\n:tok\n")
         authenticator = Authenticator(portalFor([FilePasswordDB(str(path))]))
@@ -187,9 +151,7 @@ class AuthenticatorTests(SynchronousTestCase):
             self.assertRefused(authenticator.authenticate(bad, PEER))
 
     def test_memory(self) -> None:
-        """
-        Twisted's own database in memory works.
-        """
+        """Twisted's own database in memory works."""
         database = InMemoryUsernamePasswordDatabaseDontUse(a=b"one")
         authenticator = Authenticator(portalFor([database]))
         fields = {"id": "a", "password": "one"}
@@ -198,18 +160,14 @@ class AuthenticatorTests(SynchronousTestCase):
         self.assertRefused(authenticator.authenticate(fields, PEER))
 
     def test_plainPortal(self) -> None:
-        """
-        A portal with one of Twisted's checkers and our realm works, too.
-        """
+        """A portal with one of Twisted's checkers and our realm works, too."""
         database = InMemoryUsernamePasswordDatabaseDontUse(a=b"one")
         authenticator = Authenticator(Portal(TunnelRealm(), [database]))
         fields = {"id": "a", "password": "one"}
         self.assertAdmitted(authenticator.authenticate(fields, PEER), "a")
 
     def test_memoryOption(self) -> None:
-        """
-        C{--auth memory:...} works, although its plugin stores text.
-        """
+        """C{--auth memory:...} works, although its plugin stores text."""
         authenticator = Authenticator(portalFor([makeChecker("memory:a:one:b:two")]))
         fields = {"id": "b", "secret": "two"}
         self.assertAdmitted(authenticator.authenticate(fields, PEER), "b")
@@ -217,9 +175,7 @@ class AuthenticatorTests(SynchronousTestCase):
         self.assertRefused(authenticator.authenticate(fields, PEER))
 
     def test_clientsFile(self) -> None:
-        """
-        A clients file works for handshakes and both HTTP schemes.
-        """
+        """A clients file works for handshakes and both HTTP schemes."""
         path = Path(self.mktemp())
         path.write_text("a:one\n\u00e9:\u00e9\n", "utf-8")
         authenticator = Authenticator(portalFor([ClientsFile(path)]))
@@ -236,9 +192,7 @@ class AuthenticatorTests(SynchronousTestCase):
         self.assertRefused(authenticator.authenticateBearer("", PEER))
 
     def test_connectionFilter(self) -> None:
-        """
-        An embedder's function works; who it admits without an id is anonymous.
-        """
+        """An embedder's function works; who it admits without an id is anonymous."""
         checker = checkingCallable(lambda fields: fields["token"] == "t")
         authenticator = Authenticator(portalFor([checker]))
         fields = {"token": "t", "id": "a"}
@@ -250,9 +204,7 @@ class AuthenticatorTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
 
     def test_refusalIsLogged(self) -> None:
-        """
-        The log has the id and the peer of a refusal, and no secret.
-        """
+        """The log has the id and the peer of a refusal, and no secret."""
         authenticator = Authenticator(portalFor([FixedChecker(UnauthorizedLogin())]))
         fields = {"id": "a", "secret": "s3cr3t"}
         self.assertRefused(authenticator.authenticate(fields, PEER))
@@ -262,9 +214,7 @@ class AuthenticatorTests(SynchronousTestCase):
         self.assertNotIn("s3cr3t", self.lines[0])
 
     def test_brokenChecker(self) -> None:
-        """
-        Whatever a checker raises is logged and refused.
-        """
+        """Whatever a checker raises is logged and refused."""
         portals = [
             portalFor([FixedChecker(ZeroDivisionError())]),
             Portal(TunnelRealm(), [FixedChecker(ZeroDivisionError())]),
@@ -291,18 +241,14 @@ class AuthenticatorTests(SynchronousTestCase):
                 self.flushLoggedErrors(ZeroDivisionError)
 
     def test_oddAvatarId(self) -> None:
-        """
-        A checker that answers with something else admits nobody.
-        """
+        """A checker that answers with something else admits nobody."""
         for odd in (None, True, 7, [b"a"]):
             authenticator = Authenticator(portalFor([FixedChecker(odd)]))
             self.assertRefused(authenticator.authenticate({}, PEER))
             self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
 
     def test_notAnObject(self) -> None:
-        """
-        Credentials that are no JSON object are refused.
-        """
+        """Credentials that are no JSON object are refused."""
         authenticator = Authenticator(portalFor([FixedChecker(b"a")]))
         odds: list[object] = [[], "a", None]
         for sent in odds:
@@ -311,30 +257,19 @@ class AuthenticatorTests(SynchronousTestCase):
             self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
 
     def test_unhandledCredentials(self) -> None:
-        """
-        A portal that cannot check clients refuses, and the log says so.
-        """
+        """A portal that cannot check clients refuses, and the log says so."""
         authenticator = Authenticator(Portal(TunnelRealm(), [AllowAnonymousAccess()]))
         self.assertRefused(authenticator.authenticate({"id": "a"}, PEER))
         self.assertIn("no checker of the portal", self.lines[0])
 
     def test_foreignRealm(self) -> None:
-        """
-        A realm whose avatars are no identities admits nobody.
-        """
+        """A realm whose avatars are no identities admits nobody."""
 
         @implementer(IRealm)
         class OtherRealm:
-            """
-            A realm of strings.
-            """
-
             def requestAvatar(
                 self, avatarId: object, mind: object, *interfaces: type[Interface]
             ) -> Any:
-                """
-                Answer with a string.
-                """
                 return interfaces[0], "avatar", lambda: None
 
         authenticator = Authenticator(Portal(OtherRealm(), [FixedChecker(b"a")]))
@@ -342,9 +277,7 @@ class AuthenticatorTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
 
     def test_firstYesWins(self) -> None:
-        """
-        Checkers are asked in turn, broken ones skipped, until one accepts.
-        """
+        """Checkers are asked in turn, broken ones skipped, until one accepts."""
         last = FixedChecker(b"last")
         database = InMemoryUsernamePasswordDatabaseDontUse(a=b"one")
         broken = FixedChecker(ZeroDivisionError())
@@ -357,31 +290,21 @@ class AuthenticatorTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
 
     def test_noCheckers(self) -> None:
-        """
-        A portal for no checkers admits nobody.
-        """
+        """A portal for no checkers admits nobody."""
         self.assertRefused(Authenticator(portalFor([])).authenticate({}, PEER))
 
     def test_uselessChecker(self) -> None:
-        """
-        A checker that could never be asked is C{bad-option}.
-        """
+        """A checker that could never be asked is C{bad-option}."""
         error = self.assertRaises(TunnelError, portalFor, [AllowAnonymousAccess()])
         self.assertEqual(error.code.name, "bad-option")
         self.assertIn("AllowAnonymousAccess", error.message)
 
     def test_onlyFittingCheckers(self) -> None:
-        """
-        The chain asks a checker only for credentials it knows.
-        """
+        """The chain asks a checker only for credentials it knows."""
         chain = CheckerChain([InMemoryUsernamePasswordDatabaseDontUse(a=b"one")])
 
         @implementer(ITunnelCredentials)
         class Bare:
-            """
-            Credentials without a username.
-            """
-
             certificate = None
             fields: dict[str, object] = {"id": "a"}  # noqa: RUF012
             peer = None
@@ -393,9 +316,7 @@ class AuthenticatorTests(SynchronousTestCase):
         )
 
     def test_later(self) -> None:
-        """
-        A checker may take its time.
-        """
+        """A checker may take its time."""
         pending: Deferred[bytes] = Deferred()
         authenticator = Authenticator(portalFor([FixedChecker(pending)]))
         answer = authenticator.authenticate({}, PEER)

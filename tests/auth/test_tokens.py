@@ -47,23 +47,14 @@ from tristunnel.wire.framed import FrameType, decodeObject
 
 
 class LoginTests(TokenServerTestCase):
-    """
-    Who is let in.
-    """
+    """Who is let in."""
 
     def test_interfaces(self) -> None:
-        """
-        It is a checker, and shows its path alone.
-        """
+        """It is a checker, and shows its path alone."""
         verifyObject(ICredentialsChecker, self.checker)
         self.assertEqual(repr(self.checker), f"<TokenFile '{self.path.absolute()}'>")
 
     def login(self, **fields: object) -> Any:
-        """
-        Ask the checker.
-
-        @return: The avatar id, or the exception.
-        """
         results: list[Any] = []
         answer = self.checker.requestAvatarId(TunnelCredentials(fields))
         answer.addBoth(results.append)
@@ -86,9 +77,7 @@ class LoginTests(TokenServerTestCase):
             self.assertIsInstance(avatar, GrantedName)
 
     def test_wrong(self) -> None:
-        """
-        Anything else is refused, whatever its JSON type.
-        """
+        """Anything else is refused, whatever its JSON type."""
         odd: list[object] = ["", "x", None, 5, True, [], {}, "\ud800", "x" * 10**6]
         odd += [self.tokens["admin"] + " ", self.tokens["admin"][:-1]]
         for token in odd:
@@ -157,15 +146,9 @@ class LoginTests(TokenServerTestCase):
 
 
 class LimitTests(TokenServerTestCase):
-    """
-    Each limit of a token, reached.
-    """
+    """Each limit of a token, reached."""
 
     def assertRefused(self, code: str, name: str, /, **options: object) -> None:
-        """
-        Assert that opening a tunnel is refused with the same code on the
-        control channel and by RPC.
-        """
         peer = self.client(name)
         self.assertEqual(self.ask(peer, "openTunnel", **options), code)
         self.assertEqual(self.rpc(name, "openTunnel", **options), code)
@@ -188,9 +171,7 @@ class LimitTests(TokenServerTestCase):
         self.assertEqual(self.ask(peer, "openTunnel", port=41500), "port-taken")
 
     def test_portsOfTheServer(self) -> None:
-        """
-        A token gives no ports that the server does not.
-        """
+        """A token gives no ports that the server does not."""
         self.makeToken("laptop", ports=parsePorts("80"))
         self.listeners.forbidden = {80}
         self.assertRefused("port-not-permitted", "laptop")
@@ -227,9 +208,7 @@ class LimitTests(TokenServerTestCase):
         self.assertIn("w3p:", uri)
 
     def test_maxTunnels(self) -> None:
-        """
-        Tunnels are counted over all sessions and doors.
-        """
+        """Tunnels are counted over all sessions and doors."""
         self.makeToken("laptop", maxTunnels=2)
         first, second = self.client("laptop"), self.client("laptop")
         uri = self.ask(first, "openTunnel")
@@ -240,9 +219,7 @@ class LimitTests(TokenServerTestCase):
         self.assertIn("w3p:", self.ask(second, "openTunnel"))
 
     def test_maxServices(self) -> None:
-        """
-        A session has so many tunnels and no more, with or without a token.
-        """
+        """A session has so many tunnels and no more, with or without a token."""
         self.service.rights.services = 3
         peer = self.client("admin")
         self.makeToken("laptop")
@@ -269,9 +246,7 @@ class LimitTests(TokenServerTestCase):
             self.assertIn(option, str(error))
 
     def test_rooms(self) -> None:
-        """
-        A room for raw WebSockets is a tunnel as well.
-        """
+        """A room for raw WebSockets is a tunnel as well."""
         self.makeToken("web", protocols=frozenset({"ws"}))
         self.makeToken("dns", protocols=frozenset({"udp"}))
         rights = self.service.rights
@@ -299,17 +274,13 @@ class LimitTests(TokenServerTestCase):
         self.assertIsNone(two.visit().broken)
 
     def test_may(self) -> None:
-        """
-        A token that may not open opens nothing.
-        """
+        """A token that may not open opens nothing."""
         self.makeToken("reader", may=frozenset({"access"}))
         self.assertRefused("not-permitted", "reader")
         self.assertIsNotNone(self.plain("reader").lost)
 
     def test_rate(self) -> None:
-        """
-        What visitors send beyond the rate waits.
-        """
+        """What visitors send beyond the rate waits."""
         self.makeToken("laptop", rate=1000)
         self.plain("laptop")
         visitor = self.listeners.only().visit()
@@ -321,9 +292,7 @@ class LimitTests(TokenServerTestCase):
         self.assertFalse(visitor.paused)
 
     def test_changed(self) -> None:
-        """
-        What the file says now is what counts, for open tunnels as well.
-        """
+        """What the file says now is what counts, for open tunnels as well."""
         self.makeToken("laptop", ports=parsePorts("41500-41509"), maxTunnels=1)
         peer = self.client("laptop")
         self.ask(peer, "openTunnel", port=41505)
@@ -345,14 +314,9 @@ class LimitTests(TokenServerTestCase):
 
 
 class EndTests(TokenServerTestCase):
-    """
-    The end of a token, while much depends on it.
-    """
+    """The end of a token, while much depends on it."""
 
     def goodbye(self, peer: Any) -> str:
-        """
-        The code with which the server ended a session.
-        """
         self.assertIsNotNone(peer.lost)
         reasons = [
             decodeObject(frame.payload)["code"]
@@ -391,9 +355,7 @@ class EndTests(TokenServerTestCase):
         self.assertEqual(self.notes.named("clientGone"), [("laptop", "token-revoked")])
 
     def test_revokedPlain(self) -> None:
-        """
-        A plain client's connection is closed, and the log has the reason.
-        """
+        """A plain client's connection is closed, and the log has the reason."""
         self.makeToken("laptop")
         peer = self.plain("laptop")
         visitor = self.listeners.only().visit()
@@ -406,9 +368,7 @@ class EndTests(TokenServerTestCase):
         self.assertEqual(self.notes.named("clientGone"), [("laptop", "token-revoked")])
 
     def test_revokedAtUse(self) -> None:
-        """
-        A call finds out at once that the token was revoked.
-        """
+        """A call finds out at once that the token was revoked."""
         self.makeToken("laptop")
         peer = self.client("laptop")
         self.revoke("laptop")
@@ -418,9 +378,7 @@ class EndTests(TokenServerTestCase):
         self.assertEqual(self.listeners.open_, {})
 
     def test_tunnelsWithoutSession(self) -> None:
-        """
-        What a token opened by RPC ends with it as well.
-        """
+        """What a token opened by RPC ends with it as well."""
         self.makeToken("laptop")
         self.rpc("laptop", "openTunnel", via="w3p", name="shop")
         self.rpc("laptop", "openTunnel", via="tcp")
@@ -468,9 +426,7 @@ class EndTests(TokenServerTestCase):
         self.assertEqual(again.handshake["tristunnel"]["tunnels"], [])
 
     def test_awayWhenRevoked(self) -> None:
-        """
-        The same, if the client was away when its token was revoked.
-        """
+        """The same, if the client was away when its token was revoked."""
         self.makeToken("laptop")
         peer = self.client("laptop")
         lease = peer.handshake["tristunnel"]["lease"]
@@ -485,9 +441,7 @@ class EndTests(TokenServerTestCase):
         self.assertEqual(again.handshake["tristunnel"]["tunnels"], [])
 
     def test_expires(self) -> None:
-        """
-        A token ends what lives on it when its time is over, and not earlier.
-        """
+        """A token ends what lives on it when its time is over, and not earlier."""
         self.makeToken("laptop", expires=NOW + 10)
         peer = self.client("laptop")
         self.ask(peer, "openTunnel")
@@ -501,9 +455,7 @@ class EndTests(TokenServerTestCase):
         self.assertEqual(self.goodbye(peer), "token-expired")
 
     def test_prolonged(self) -> None:
-        """
-        A later end in the file is a later end.
-        """
+        """A later end in the file is a later end."""
         self.makeToken("laptop", expires=NOW + 10)
         peer = self.client("laptop")
         line = self.path.read_text().splitlines()[-1]
@@ -535,9 +487,7 @@ class EndTests(TokenServerTestCase):
         self.flushLoggedErrors()
 
     def test_lineGoneAndClockSetBack(self) -> None:
-        """
-        It is over as soon if the time of day is set back by a day meanwhile.
-        """
+        """It is over as soon if the time of day is set back by a day meanwhile."""
         self.makeToken("laptop")
         peer = self.client("laptop")
         self.rewrite('"name": "laptop"', '"nam": "laptop"')
@@ -550,32 +500,21 @@ class EndTests(TokenServerTestCase):
 
 
 class FileTests(SynchronousTestCase):
-    """
-    L{TokenFile} and its file.
-    """
+    """L{TokenFile} and its file."""
 
     def setUp(self) -> None:
-        """
-        Have a file with a token.
-        """
         self.path = Path(self.mktemp())
         self.store = TokenStore(self.path)
         self.token = self.store.create("laptop", Permissions())
         self.turn = 0
 
     def append(self, text: str) -> None:
-        """
-        Add to the file.
-        """
         with self.path.open("a") as stream:
             stream.write(text)
         self.turn += 1
         os.utime(self.path, (self.turn, self.turn))
 
     def admits(self, checker: TokenFile, token: str) -> bool:
-        """
-        Whether a token is let in.
-        """
         answer = checker.requestAvatarId(TunnelCredentials({"token": token}))
         results: list[Any] = []
         answer.addBoth(results.append)
@@ -601,9 +540,7 @@ class FileTests(SynchronousTestCase):
         )
 
     def test_manyBrokenLines(self) -> None:
-        """
-        Of very many broken lines the first are named.
-        """
+        """Of very many broken lines the first are named."""
         self.append("x\n" * 1000)
         with loggedLines("TokenFile") as lines:
             TokenFile(self.path, Clock())
@@ -611,9 +548,7 @@ class FileTests(SynchronousTestCase):
         self.assertIn("980 more lines are broken", lines[-1])
 
     def test_unreadable(self) -> None:
-        """
-        A file that vanishes leaves what it said in force, and is missed once.
-        """
+        """A file that vanishes leaves what it said in force, and is missed once."""
         checker = TokenFile(self.path, Clock())
         moved = self.path.rename(f"{self.path}.moved")
         with loggedLines("TokenFile") as lines:
@@ -625,9 +560,7 @@ class FileTests(SynchronousTestCase):
         self.assertTrue(self.admits(checker, self.token))
 
     def test_writableByOthers(self) -> None:
-        """
-        A file that others may change is warned of.
-        """
+        """A file that others may change is warned of."""
         self.path.chmod(0o666)
         with loggedLines("TokenFile") as lines:
             TokenFile(self.path, Clock())
@@ -635,9 +568,7 @@ class FileTests(SynchronousTestCase):
         self.assertIn("chmod 600", lines[0])
 
     def test_missing(self) -> None:
-        """
-        Without a file there is one line that says how to make one.
-        """
+        """Without a file there is one line that says how to make one."""
         for path in (f"{self.path}.none", "/", "nul\0"):
             error = self.assertRaises(TunnelError, TokenFile, path)
             self.assertIn("tristunnel token create", error.message)
@@ -662,15 +593,11 @@ class FileTests(SynchronousTestCase):
         self.assertIsInstance(factory.generateChecker(""), TokenFile)
 
     def test_plugin(self) -> None:
-        """
-        The plugin is found by its name.
-        """
+        """The plugin is found by its name."""
         self.assertIsInstance(makeChecker(f"tokens:{self.path}"), TokenFile)
 
     def test_importsNoReactor(self) -> None:
-        """
-        Neither the module nor a checker chooses a reactor.
-        """
+        """Neither the module nor a checker chooses a reactor."""
         script = (
             "import sys; from tristunnel.auth.tokens import TokenFile;"
             f"TokenFile({str(self.path.absolute())!r});"
@@ -681,30 +608,16 @@ class FileTests(SynchronousTestCase):
 
 
 class GrantTests(SynchronousTestCase):
-    """
-    L{Grant}.
-    """
-
     def setUp(self) -> None:
-        """
-        Have a grant.
-        """
         self.time = 0.0
         self.told: list[str] = []
         self.grant = self.make()
 
     def make(self, expires: float | None = 10.0, **options: Any) -> Grant:
-        """
-        Make a grant.
-        """
         permissions = Permissions(expires=expires)
         return Grant(permissions, now=lambda: self.time, **options)
 
     def watch(self, name: str, grant: Grant | None = None) -> Any:
-        """
-        Wait for the end.
-        """
-
         def ended(reason: TunnelError) -> None:
             self.told.append(f"{name}: {reason.code.name}")
 
@@ -712,9 +625,7 @@ class GrantTests(SynchronousTestCase):
         return ended
 
     def test_lastFirst(self) -> None:
-        """
-        Who came last is told first, and only once.
-        """
+        """Who came last is told first, and only once."""
         self.watch("session")
         self.watch("tunnel")
         gone = self.watch("gone")
@@ -727,9 +638,7 @@ class GrantTests(SynchronousTestCase):
         self.assertFalse(self.grant.inUse)
 
     def test_check(self) -> None:
-        """
-        A check looks at the rights and at the time.
-        """
+        """A check looks at the rights and at the time."""
         self.grant.check("open")
         error = self.assertRaises(TunnelError, self.grant.check, "admin")
         self.assertEqual(error.code.name, "not-permitted")
@@ -758,17 +667,13 @@ class GrantTests(SynchronousTestCase):
         self.assertRaises(TunnelError, child.check)
 
     def test_parentOver(self) -> None:
-        """
-        A parent that is over is noticed at use, without anybody waiting.
-        """
+        """A parent that is over is noticed at use, without anybody waiting."""
         child = self.make(expires=None, parents=[self.grant])
         self.time = 11.0
         error = self.assertRaises(TunnelError, child.check)
         self.assertEqual(error.code.name, "token-expired")
 
     def test_reasons(self) -> None:
-        """
-        L{RefusedWithReason} has one line.
-        """
+        """L{RefusedWithReason} has one line."""
         refused = RefusedWithReason(TunnelError("token-expired"))
         self.assertEqual(str(refused), "The token's time is over.")

@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.auth.tokens_format}.
-"""
+"""Tests for L{tristunnel.auth.tokens_format}."""
 
 from __future__ import annotations
 
@@ -87,14 +85,10 @@ KEYS += ["ratePerTunnel", "idle", "maxAge"]
 
 
 class TokenTests(SynchronousTestCase):
-    """
-    Tokens themselves.
-    """
+    """Tokens themselves."""
 
     def test_random(self) -> None:
-        """
-        They are long, random, one word, and begin in a way that is known.
-        """
+        """They are long, random, one word, and begin in a way that is known."""
         made = {newToken() for _ in range(100)}
         self.assertEqual(len(made), 100)
         for token in made:
@@ -103,9 +97,7 @@ class TokenTests(SynchronousTestCase):
             self.assertEqual(token.split(), [token])
 
     def test_names(self) -> None:
-        """
-        Names are words; those that the program uses itself are not to be had.
-        """
+        """Names are words; those that the program uses itself are not to be had."""
         for name in ("laptop", "a@b.example", "x+y-z_1"):
             self.assertIsNone(tokenNameProblem(name))
         for name in (
@@ -123,14 +115,9 @@ class TokenTests(SynchronousTestCase):
 
 
 class LineTests(SynchronousTestCase):
-    """
-    A line of the file.
-    """
+    """A line of the file."""
 
     def assertBroken(self, words: str, **values: object) -> None:
-        """
-        Assert that a line is refused, in these words.
-        """
         error = self.assertRaises(
             ValueError, parseToken, json.dumps({**GOOD, **values})
         )
@@ -138,17 +125,13 @@ class LineTests(SynchronousTestCase):
         self.assertNotIn("\n", str(error))
 
     def test_least(self) -> None:
-        """
-        A name and a hash are enough, and permit to open tunnels.
-        """
+        """A name and a hash are enough, and permit to open tunnels."""
         token = parseToken(json.dumps(GOOD), 7)
         self.assertEqual(token.permissions, Permissions())
         self.assertEqual((token.name, token.line), ("laptop", 7))
 
     def test_everything(self) -> None:
-        """
-        All that a line may say; rates and ports also as numbers.
-        """
+        """All that a line may say; rates and ports also as numbers."""
         token = parseToken(
             json.dumps(
                 {
@@ -196,9 +179,7 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(token.permissions, expected)
 
     def test_broken(self) -> None:
-        """
-        Each mistake is named, above all a restriction that is misspelled.
-        """
+        """Each mistake is named, above all a restriction that is misspelled."""
         self.assertBroken("there is no 'maxTunnel'", maxTunnel=5)
         self.assertBroken("there is no name", name=5)
         self.assertBroken("reserved", name="anonymous")
@@ -233,9 +214,7 @@ class LineTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(tokens)
     def test_roundTrip(self, token: Token) -> None:
-        """
-        What is written is read again.
-        """
+        """What is written is read again."""
         line = formatToken(token)
         self.assertNotIn("\n", line)
         self.assertEqual(parseToken(line), token)
@@ -243,9 +222,7 @@ class LineTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.dictionaries(st.sampled_from(KEYS), json_))
     def test_anything(self, values: dict[str, object]) -> None:
-        """
-        Values of any JSON type are read or refused with L{ValueError}.
-        """
+        """Values of any JSON type are read or refused with L{ValueError}."""
         try:
             parseToken(json.dumps({**GOOD, **values}))
         except ValueError as error:
@@ -255,29 +232,21 @@ class LineTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.integers(0, 4 * 10**9))
     def test_times(self, seconds: int) -> None:
-        """
-        Times are written to the second.
-        """
+        """Times are written to the second."""
         self.assertEqual(parseTime(formatTime(seconds)), seconds)
 
     def test_zones(self) -> None:
-        """
-        A time without a zone is one of UTC.
-        """
+        """A time without a zone is one of UTC."""
         self.assertEqual(parseTime("1970-01-01T00:01"), 60)
         self.assertEqual(parseTime("1970-01-01T01:00+01:00"), 0)
         self.assertRaises(ValueError, parseTime, "0001-01-01T00:00+23:00x")
 
 
 class FileTests(SynchronousTestCase):
-    """
-    The whole file.
-    """
+    """The whole file."""
 
     def test_found(self) -> None:
-        """
-        A token is found by itself, not by its hash or the empty one.
-        """
+        """A token is found by itself, not by its hash or the empty one."""
         line = json.dumps({"name": "a", "sha256": digestOf("secret").hex()})
         found = parseTokens(line.encode())
         token = found.find(b"secret")
@@ -288,9 +257,7 @@ class FileTests(SynchronousTestCase):
         self.assertNotIn(digestOf("secret").hex(), repr(found))
 
     def test_nobody(self) -> None:
-        """
-        An empty file has no token, not even one whose hash is all zeros.
-        """
+        """An empty file has no token, not even one whose hash is all zeros."""
         self.assertIsNone(parseTokens(b"").find(b""))
 
     def test_lines(self) -> None:
@@ -329,9 +296,7 @@ class FileTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.lists(tokens | st.binary(max_size=40), max_size=8))
     def test_anything(self, parts: list[Token | bytes]) -> None:
-        """
-        Whatever else is in the file, the good lines are in force.
-        """
+        """Whatever else is in the file, the good lines are in force."""
         lines = [
             formatToken(part).encode()
             if isinstance(part, Token)

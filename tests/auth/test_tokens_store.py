@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.auth.tokens_store}.
-"""
+"""Tests for L{tristunnel.auth.tokens_store}."""
 
 from __future__ import annotations
 
@@ -33,21 +31,11 @@ for number in range(int(count)):
 
 
 class TokenStoreTests(SynchronousTestCase):
-    """
-    L{TokenStore}.
-    """
-
     def setUp(self) -> None:
-        """
-        Have a place for a file.
-        """
         self.path = Path(self.mktemp()) / "state" / "tokens"
         self.store = TokenStore(self.path, lambda: 1_900_000_000.0)
 
     def mode(self) -> int:
-        """
-        The permissions of the file.
-        """
         return stat.S_IMODE(self.path.stat().st_mode)
 
     def test_created(self) -> None:
@@ -84,9 +72,7 @@ class TokenStoreTests(SynchronousTestCase):
         self.assertEqual(found.byName["laptop"].digest, digestOf(token))
 
     def test_refused(self) -> None:
-        """
-        A name that is taken, wrong or unknown changes nothing.
-        """
+        """A name that is taken, wrong or unknown changes nothing."""
         self.store.create("laptop", Permissions())
         before = self.path.read_bytes()
         for code, name in (("name-taken", "laptop"), ("bad-option", "a b")):
@@ -98,9 +84,7 @@ class TokenStoreTests(SynchronousTestCase):
         self.assertEqual(self.path.read_bytes(), before)
 
     def test_othersLines(self) -> None:
-        """
-        Comments and broken lines stay as they are.
-        """
+        """Comments and broken lines stay as they are."""
         self.path.parent.mkdir(parents=True)
         kept = b"# my tokens\n\noops \xff\n"
         self.path.write_bytes(kept)
@@ -122,9 +106,7 @@ class TokenStoreTests(SynchronousTestCase):
         self.assertEqual(self.mode(), 0o640)
 
     def test_owner(self) -> None:
-        """
-        What root changes still belongs to whom it belonged.
-        """
+        """What root changes still belongs to whom it belonged."""
         if os.geteuid() != 0:
             raise SkipTest("only root can give files away")
         self.store.create("one", Permissions())
@@ -134,9 +116,7 @@ class TokenStoreTests(SynchronousTestCase):
         self.assertEqual((status.st_uid, status.st_gid), (12345, 23456))
 
     def test_link(self) -> None:
-        """
-        A link stays one.
-        """
+        """A link stays one."""
         self.store.create("one", Permissions())
         link = self.path.parent / "link"
         link.symlink_to(self.path.name)
@@ -145,9 +125,7 @@ class TokenStoreTests(SynchronousTestCase):
         self.assertEqual(len(self.store.read().byName), 2)
 
     def test_unwritable(self) -> None:
-        """
-        What cannot be written or read is said in one line.
-        """
+        """What cannot be written or read is said in one line."""
         file = Path(self.mktemp())
         file.write_text("")
         for path in (file / "tokens", "/proc/tokens", Path(self.mktemp()) / "a\0b"):
@@ -165,9 +143,7 @@ class TokenStoreTests(SynchronousTestCase):
         self.assertRaises(TunnelError, missing.revoke, "laptop")
 
     def test_failedWrite(self) -> None:
-        """
-        A write that fails leaves the old file and nothing else.
-        """
+        """A write that fails leaves the old file and nothing else."""
         self.store.create("one", Permissions())
         before = self.path.read_bytes()
 

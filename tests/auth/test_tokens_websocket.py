@@ -1,6 +1,4 @@
-"""
-Tokens over WebSockets: vtunnel's clients, and rooms for raw ones.
-"""
+"""Tokens over WebSockets: vtunnel's clients, and rooms for raw ones."""
 
 from __future__ import annotations
 
@@ -22,14 +20,9 @@ from tristunnel.model.ports import parsePorts
 
 
 class TokenWebSocketTests(WebSocketTestCase):
-    """
-    What tokens permit holds for WebSockets as well.
-    """
+    """What tokens permit holds for WebSockets as well."""
 
     async def start(self, **permissions: Any) -> None:
-        """
-        Start a server that knows one token.
-        """
         self.path = Path(self.mktemp())
         self.store = TokenStore(self.path)
         self.token = self.store.create("laptop", Permissions(**permissions))
@@ -38,34 +31,18 @@ class TokenWebSocketTests(WebSocketTestCase):
         self.sessions.authenticator._portal = portalFor([self.checker])
 
     async def connect(self, path: str) -> Recorder:
-        """
-        Open a WebSocket with the token.
-        """
         return await self.open(path, {"Authorization": f"Bearer {self.token}"})
 
     async def notConnected(self, path: str) -> str:
-        """
-        Assert that a WebSocket is refused.
-
-        @return: Why.
-        """
         connecting = Deferred.fromCoroutine(self.connect(path))
         error = await self.assertFailure(connecting, TunnelError)
         return str(error)
 
     def revoke(self) -> None:
-        """
-        Revoke the token, and have the server look.
-        """
         self.store.revoke("laptop")
         self.checker.follow()
 
     async def listen(self, port: int) -> tuple[Recorder, dict[str, Any]]:
-        """
-        Have vtunnel's client ask for a port.
-
-        @return: The client, and the answer.
-        """
         client = await self.connect("/tunnel")
         client.connection.sendText(
             json.dumps({"type": "listen", "port": port}).encode()
@@ -74,18 +51,14 @@ class TokenWebSocketTests(WebSocketTestCase):
         return client, json.loads(client.texts[0])
 
     async def test_port(self) -> None:
-        """
-        A vtunnel client is refused a port that is not its token's.
-        """
+        """A vtunnel client is refused a port that is not its token's."""
         await self.start(ports=parsePorts("1-1023"))
         _, answer = await self.listen(31000)
         self.assertEqual(answer["type"], "listen_err")
         self.assertIn("[port-not-permitted]", answer["error"])
 
     async def test_revoked(self) -> None:
-        """
-        Its session ends with its token, and its tunnel with that.
-        """
+        """Its session ends with its token, and its tunnel with that."""
         await self.start(protocols=frozenset({"tcp"}))
         port = freePort()
         client, answer = await self.listen(port)
@@ -98,9 +71,7 @@ class TokenWebSocketTests(WebSocketTestCase):
         self.assertEqual(len(self.tunnels._quota), 0)
 
     async def test_services(self) -> None:
-        """
-        A vtunnel client has no more tunnels than any other.
-        """
+        """A vtunnel client has no more tunnels than any other."""
         await self.start()
         self.tunnels.rights.services = 1
         client, _ = await self.listen(freePort())
@@ -111,9 +82,7 @@ class TokenWebSocketTests(WebSocketTestCase):
         self.assertIn("[limit-reached]", json.loads(client.texts[1])["error"])
 
     async def test_clientLimit(self) -> None:
-        """
-        It counts among the clients.
-        """
+        """It counts among the clients."""
         await self.start()
         self.tunnels.clients.limit = 1
         await self.listen(freePort())
@@ -123,9 +92,7 @@ class TokenWebSocketTests(WebSocketTestCase):
         self.assertEqual(len(self.tunnels.clients), 1)
 
     async def test_room(self) -> None:
-        """
-        A room is a tunnel of its host's token, and ends with it.
-        """
+        """A room is a tunnel of its host's token, and ends with it."""
         await self.start(protocols=frozenset({"ws"}), maxTunnels=1)
         host = await self.connect("/host/den")
         visitor = await self.connect("/client/den")
@@ -153,9 +120,7 @@ class TokenWebSocketTests(WebSocketTestCase):
         )
 
     async def test_noRooms(self) -> None:
-        """
-        A token for other protocols has no room.
-        """
+        """A token for other protocols has no room."""
         await self.start(protocols=frozenset({"tcp"}))
         self.assertIn("403", await self.notConnected("/host/den"))
 
@@ -176,9 +141,7 @@ class TokenWebSocketTests(WebSocketTestCase):
         await guest.until(lambda it: it.lost)
 
     async def test_wrongTokenInURL(self) -> None:
-        """
-        A token in the URL is checked like any other.
-        """
+        """A token in the URL is checked like any other."""
         await self.start()
         opening = Deferred.fromCoroutine(self.open("/client/room?token=wrong", {}))
         await self.assertFailure(opening, TunnelError)

@@ -1,6 +1,4 @@
-"""
-A server in memory whose clients have tokens.
-"""
+"""A server in memory whose clients have tokens."""
 
 from __future__ import annotations
 
@@ -37,9 +35,6 @@ class TokenServerTestCase(ServerTestCase):
     """
 
     def setUp(self) -> None:
-        """
-        Make the server and the token of C{admin}.
-        """
         super().setUp()
         self.path = Path(self.mktemp())
         self.store = TokenStore(self.path, self.now)
@@ -55,15 +50,9 @@ class TokenServerTestCase(ServerTestCase):
         self.addCleanup(self.checkQuiet)
 
     def now(self) -> float:
-        """
-        The time of day.
-        """
         return NOW + self.clock.seconds()
 
     def checkQuiet(self) -> None:
-        """
-        When all sessions and tunnels are over, nobody looks at the file.
-        """
         for session in list(self.sessions.sessions):
             session.transport.abortConnection()
         self.settle()
@@ -79,32 +68,20 @@ class TokenServerTestCase(ServerTestCase):
     # The file
 
     def touch(self) -> None:
-        """
-        Make sure that a change of the file is seen.
-        """
         self.turn += 1
         os.utime(self.path, (self.turn, self.turn))
 
     def makeToken(self, name: str, /, **permissions: Any) -> str:
-        """
-        Make a token.
-        """
         token = self.store.create(name, Permissions(**permissions))
         self.tokens[name] = token
         self.touch()
         return token
 
     def revoke(self, name: str) -> None:
-        """
-        Revoke a token.
-        """
         self.store.revoke(name)
         self.touch()
 
     def rewrite(self, old: str, new: str) -> None:
-        """
-        Replace a part of the file, as an editor does.
-        """
         text = self.path.read_text()
         assert old in text
         self.path.write_text(text.replace(old, new))
@@ -113,40 +90,23 @@ class TokenServerTestCase(ServerTestCase):
     # Clients
 
     def plain(self, name: str) -> RawPeer:
-        """
-        Connect as a plain W3P client.
-        """
         return self.dial({"id": "x", "token": self.tokens[name]})
 
     def client(self, name: str, /, **offer: object) -> RawPeer:
-        """
-        Connect as an extended client.
-        """
         return self.dial({"token": self.tokens[name], "tristunnel": {**OFFER, **offer}})
 
     def refusal(self, peer: RawPeer) -> str:
-        """
-        The code with which an extended client was turned away.
-        """
         self.assertIsNotNone(peer.lost)
         code: str = peer.handshake["tristunnel"]["refused"]["code"]
         return code
 
     def ask(self, peer: RawPeer, method: str, /, **params: object) -> Any:
-        """
-        Call a method on the control channel.
-
-        @return: The result, or the code of the error.
-        """
         peer.say(call(7, method, **params))
         self.settle()
         return self.outcomeOf(self.answers(peer)[7])
 
     @staticmethod
     def outcomeOf(answer: dict[str, Any]) -> Any:
-        """
-        The result, or the code of the error.
-        """
         if "error" in answer:
             return answer["error"].get("data", {}).get("code", answer["error"])
         return answer["result"]
@@ -154,19 +114,11 @@ class TokenServerTestCase(ServerTestCase):
     # RPC
 
     def identity(self, name: str) -> Identity:
-        """
-        Log in as HTTP's bearer of a token does.
-        """
         return self.successResultOf(
             self.authenticator.authenticateBearer(self.tokens[name])
         )
 
     def rpc(self, name: str, method: str, /, **params: object) -> Any:
-        """
-        Call a method by JSON-RPC.
-
-        @return: The result, or the code of the error.
-        """
         caller = Caller(self.identity(name), "server", 9000, address="192.0.2.1")
         dispatcher = Dispatcher(methodsOf(self.service).get)
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}

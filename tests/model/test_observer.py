@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.model.observer}.
-"""
+"""Tests for L{tristunnel.model.observer}."""
 
 from __future__ import annotations
 
@@ -17,8 +15,6 @@ from tristunnel.model.observer import (
 
 
 class SeveralObserversTests(SynchronousTestCase):
-    """L{severalObservers}."""
-
     def test_everything(self) -> None:
         """All that there is to tell is told to all, in order."""
         for kind in (ServerObserver, ClientObserver):

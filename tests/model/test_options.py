@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.model.options}.
-"""
+"""Tests for L{tristunnel.model.options}."""
 
 from __future__ import annotations
 
@@ -26,32 +24,21 @@ VALUES = (
 
 
 class TunnelOptionsTests(SynchronousTestCase):
-    """
-    Tests for L{TunnelOptions}.
-    """
-
     def refusal(self, **options: object) -> str:
-        """
-        @return: Why options are refused.
-        """
         with self.assertRaises(TunnelError) as caught:
             TunnelOptions.fromMapping(options)
         self.assertEqual(caught.exception.code.name, "bad-option")
         return str(caught.exception.message)
 
     def test_nothing(self) -> None:
-        """
-        Every option has a default, and null means the same.
-        """
+        """Every option has a default, and null means the same."""
         self.assertEqual(TunnelOptions.fromMapping({}), TunnelOptions())
         self.assertEqual(
             TunnelOptions.fromMapping({"port": None, "name": None}), TunnelOptions()
         )
 
     def test_everything(self) -> None:
-        """
-        All options are taken over.
-        """
+        """All options are taken over."""
         options: dict[str, Any] = {
             "via": "tcp",
             "listener": "tcp",
@@ -69,17 +56,13 @@ class TunnelOptionsTests(SynchronousTestCase):
         )
 
     def test_unknown(self) -> None:
-        """
-        A name that is not known is refused, and those that are, are told.
-        """
+        """A name that is not known is refused, and those that are, are told."""
         text = self.refusal(prot=80)
         self.assertIn("'prot'", text)
         self.assertIn("port", text)
 
     def test_kinds(self) -> None:
-        """
-        Each option has one type; true is not a number.
-        """
+        """Each option has one type; true is not a number."""
         self.assertIn("port takes a whole number", self.refusal(port="80"))
         self.assertIn("port takes a whole number", self.refusal(port=True))
         self.assertIn("port takes a whole number", self.refusal(port=80.0))
@@ -87,9 +70,7 @@ class TunnelOptionsTests(SynchronousTestCase):
         self.assertIn("private takes true or false", self.refusal(private=1))
 
     def test_ranges(self) -> None:
-        """
-        Ports are 0 to 65535; visitors and time are bounded as well.
-        """
+        """Ports are 0 to 65535; visitors and time are bounded as well."""
         for value in (-1, 1_000_001, 2**70):
             self.assertIn("visitors", self.refusal(visitors=value))
         for seconds in (-0.5, -1, 1e12, 10**400, float("inf"), float("nan")):
@@ -99,9 +80,7 @@ class TunnelOptionsTests(SynchronousTestCase):
             self.assertIn("prefer", self.refusal(prefer=value))
 
     def test_networks(self) -> None:
-        """
-        Networks come in a list, or in a string with commas between.
-        """
+        """Networks come in a list, or in a string with commas between."""
         for value in (["10.0.0.0/8", "::1"], "10.0.0.0/8,::1"):
             options = TunnelOptions.fromMapping({"allow": value})
             self.assertEqual(options.allow, ("10.0.0.0/8", "::1"))
@@ -109,15 +88,11 @@ class TunnelOptionsTests(SynchronousTestCase):
         self.assertIn("no address", self.refusal(deny="nowhere"))
 
     def test_wholeSeconds(self) -> None:
-        """
-        A time may be a whole number.
-        """
+        """A time may be a whole number."""
         self.assertEqual(TunnelOptions.fromMapping({"ttl": 60}).ttl, 60.0)
 
     def test_names(self) -> None:
-        """
-        Names are short and plain.
-        """
+        """Names are short and plain."""
         for name in ("a b", "a/b", "a\n", "x" * 65, "\ud800", "a:b"):
             self.assertIn("64", self.refusal(name=name))
         self.assertEqual(TunnelOptions.fromMapping({"name": "x" * 64}).name, "x" * 64)
@@ -125,9 +100,7 @@ class TunnelOptionsTests(SynchronousTestCase):
     @settings(deadline=None, max_examples=200)
     @given(st.dictionaries(NAMES | st.text(max_size=5), VALUES))
     def test_anything(self, options: dict[str, object]) -> None:
-        """
-        Whatever a caller gives is taken, or refused with one line.
-        """
+        """Whatever a caller gives is taken, or refused with one line."""
         try:
             result = TunnelOptions.fromMapping(options)
         except TunnelError as error:

@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.model.policy}.
-"""
+"""Tests for L{tristunnel.model.policy}."""
 
 from __future__ import annotations
 
@@ -40,9 +38,7 @@ _policies = st.builds(
 
 
 class NetworkTests(SynchronousTestCase):
-    """
-    Networks as people write them.
-    """
+    """Networks as people write them."""
 
     def test_read(self) -> None:
         """
@@ -59,39 +55,29 @@ class NetworkTests(SynchronousTestCase):
 
     @given(st.text())
     def test_garbage(self, text: str) -> None:
-        """
-        Anything is a network or a bad option.
-        """
+        """Anything is a network or a bad option."""
         try:
             parseNetworks([text])
         except TunnelError as error:
             self.assertEqual(error.code.name, "bad-option")
 
     def test_tooMany(self) -> None:
-        """
-        A policy has a bounded number of networks.
-        """
+        """A policy has a bounded number of networks."""
         with self.assertRaises(TunnelError):
             parseNetworks(["10.0.0.1"] * 1001)
 
     def test_hosts(self) -> None:
-        """
-        The host is what stands before the port.
-        """
+        """The host is what stands before the port."""
         self.assertEqual(hostOfVisitor("192.0.2.1:80"), "192.0.2.1")
         self.assertEqual(hostOfVisitor("[2001:db8::1]:80"), "2001:db8::1")
         self.assertEqual(hostOfVisitor("unix"), "unix")
 
 
 class TightenedTests(SynchronousTestCase):
-    """
-    Two policies as one.
-    """
+    """Two policies as one."""
 
     def test_numbers(self) -> None:
-        """
-        The stricter limit holds; 0 is none.
-        """
+        """The stricter limit holds; 0 is none."""
         one = VisitorPolicy(perAddress=3, total=0, rate=100, idle=60.0)
         both = one.combined(VisitorPolicy(perAddress=5, total=7, rate=50, maxAge=9.0))
         self.assertEqual(
@@ -102,9 +88,7 @@ class TightenedTests(SynchronousTestCase):
         self.assertFalse(VisitorPolicy(total=5).endsStreams)
 
     def test_nobody(self) -> None:
-        """
-        Networks that have nothing in common are a mistake.
-        """
+        """Networks that have nothing in common are a mistake."""
         one = VisitorPolicy(allow=parseNetworks(["10.0.0.0/8"]))
         other = VisitorPolicy(allow=parseNetworks(["192.168.0.0/16"]))
         error = self.assertRaises(TunnelError, one.combined, other)
@@ -125,17 +109,11 @@ class TightenedTests(SynchronousTestCase):
 
 
 def _stream(address: str) -> Stream:
-    """
-    Make a stream of a visitor.
-    """
     tunnel = Tunnel("id", ANONYMOUS_IDENTITY, None, ServerNotes(), lambda: 0.0)
     return Stream(tunnel, WaitingEnd(), address, 0.0)
 
 
 def _lets(policy: VisitorPolicy, host: str) -> bool:
-    """
-    Whether a policy lets a host in.
-    """
     keeper = PolicyFilter(policy, lambda: 0.0)
     try:
         keeper.enter(_stream(f"[{host}]:1" if ":" in host else f"{host}:1"))
@@ -145,14 +123,9 @@ def _lets(policy: VisitorPolicy, host: str) -> bool:
 
 
 class DoorkeeperTests(SynchronousTestCase):
-    """
-    Who is let in.
-    """
+    """Who is let in."""
 
     def keeper(self, **policy: object) -> PolicyFilter:
-        """
-        Make a doorkeeper.
-        """
         self.clock = Clock()
         return PolicyFilter(
             VisitorPolicy(**policy),  # type: ignore[arg-type]
@@ -160,25 +133,18 @@ class DoorkeeperTests(SynchronousTestCase):
         )
 
     def refused(self, keeper: PolicyFilter, address: str) -> str:
-        """
-        Be turned away, and say with which code.
-        """
         error = self.assertRaises(TunnelError, keeper.enter, _stream(address))
         code: str = error.code.name
         return code
 
     def test_everybody(self) -> None:
-        """
-        Without a policy everybody comes in.
-        """
+        """Without a policy everybody comes in."""
         keeper = self.keeper()
         for port in range(1000):
             keeper.enter(_stream(f"192.0.2.1:{port}"))
 
     def test_networks(self) -> None:
-        """
-        Denied goes before allowed; others are kept out.
-        """
+        """Denied goes before allowed; others are kept out."""
         keeper = self.keeper(
             allow=parseNetworks(["10.0.0.0/8"]), deny=parseNetworks(["10.9.0.0/16"])
         )
@@ -189,9 +155,7 @@ class DoorkeeperTests(SynchronousTestCase):
         self.assertEqual(self.refused(keeper, "[::ffff:10.9.1.1]:5"), "not-permitted")
 
     def test_concurrency(self) -> None:
-        """
-        Places are limited, for an address and in all, and free again after.
-        """
+        """Places are limited, for an address and in all, and free again after."""
         keeper = self.keeper(perAddress=1, total=2)
         first = _stream("192.0.2.1:1")
         keeper.enter(first)
@@ -202,9 +166,7 @@ class DoorkeeperTests(SynchronousTestCase):
         keeper.enter(_stream("192.0.2.1:3"))
 
     def test_rate(self) -> None:
-        """
-        Visits of an address are limited per minute; others are not touched.
-        """
+        """Visits of an address are limited per minute; others are not touched."""
         keeper = self.keeper(perMinute=2)
         for _ in range(2):
             stream = _stream("192.0.2.1:1")
@@ -218,26 +180,16 @@ class DoorkeeperTests(SynchronousTestCase):
 
 
 class FlowingEnd(WaitingEnd):
-    """
-    An end whose counts the test sets.
-    """
+    """An end whose counts the test sets."""
 
     def join(self, peer: object, closed: Closed) -> None:
-        """
-        Be joined to whatever it is.
-        """
         self.peer, self._closed = peer, closed  # type: ignore[assignment]
 
 
 class DoorTests(ServiceTestCase):
-    """
-    Policies at the visitors' door of a tunnel, by the options of C{openTunnel}.
-    """
+    """Policies at the visitors' door of a tunnel, by the options of C{openTunnel}."""
 
     def setUp(self) -> None:
-        """
-        Have a client's session.
-        """
         super().setUp()
         self.session = Session()
         self.caller = Caller(
@@ -249,33 +201,21 @@ class DoorTests(ServiceTestCase):
         )
 
     def tunnelWith(self, **options: object) -> Tunnel:
-        """
-        Open a tunnel.
-        """
         uri = self.open(self.caller, **options)
         tunnel: Tunnel = self.successResultOf(self.service.registry.find(uri))
         return tunnel
 
     def come(self, tunnel: Tunnel, address: str = "192.0.2.7:5000") -> FlowingEnd:
-        """
-        Visit a tunnel.
-        """
         visitor = FlowingEnd()
         tunnel.visitorArrived(visitor, address)
         return visitor
 
     def serve(self) -> FlowingEnd:
-        """
-        Serve the visitor who came last.
-        """
         client = FlowingEnd()
         self.session.streams[-1].connect(client)
         return client
 
     def refusals(self) -> object:
-        """
-        What C{listTunnels} says was refused.
-        """
         return self.list(self.caller)[0]["refusals"]
 
     def test_refused(self) -> None:
@@ -329,9 +269,7 @@ class DoorTests(ServiceTestCase):
         self.assertNotOpened("bad-option", self.caller, allow=["192.168.0.0/16"])
 
     def test_badOptions(self) -> None:
-        """
-        A wrong value is refused, with the option's name or what is wrong.
-        """
+        """A wrong value is refused, with the option's name or what is wrong."""
         for options, needle in (
             ({"allow": "everybody"}, "everybody"),
             ({"deny": [5]}, "deny"),
@@ -367,9 +305,7 @@ class DoorTests(ServiceTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_age(self) -> None:
-        """
-        No stream is older than it may be, however busy; one timer serves all.
-        """
+        """No stream is older than it may be, however busy; one timer serves all."""
         tunnel = self.tunnelWith(maxAge=40)
         visitors = []
         for _ in range(100):
@@ -385,9 +321,7 @@ class DoorTests(ServiceTestCase):
         self.assertEqual(tunnel.streams, set())
 
     def test_rate(self) -> None:
-        """
-        A tunnel's rate is its own; with a token's beside it both hold.
-        """
+        """A tunnel's rate is its own; with a token's beside it both hold."""
         tunnel = self.tunnelWith(rate=1000)
         assert tunnel.ownThrottle is not None
         self.assertEqual(tunnel.ownThrottle.rate, 1000)
@@ -406,9 +340,7 @@ class DoorTests(ServiceTestCase):
         self.assertEqual(paused, ["pause", "resume"])
 
     def test_resumed(self) -> None:
-        """
-        A client that comes back with other wishes has them fulfilled.
-        """
+        """A client that comes back with other wishes has them fulfilled."""
         lease, _ = self.service.leases.grant(self.caller.identity, self.session)
         self.caller = Caller(
             ALICE.identity, "server", 9000, self.session, lease, address="192.0.2.1"
@@ -419,9 +351,7 @@ class DoorTests(ServiceTestCase):
         self.assertEqual(self.come(tunnel).refused, "not-permitted")
 
     def test_descriptors(self) -> None:
-        """
-        The last descriptors are not for visitors.
-        """
+        """The last descriptors are not for visitors."""
         following = 10
         reserve = Reserve(lambda: 100, lambda: following)
         self.service.house = VisitorPolicies(self.clock, reserve)
@@ -438,9 +368,7 @@ class DoorTests(ServiceTestCase):
 
 
 class FairnessTests(SynchronousTestCase):
-    """
-    One rate, several streams.
-    """
+    """One rate, several streams."""
 
     def test_fair(self) -> None:
         """
@@ -466,9 +394,7 @@ class FairnessTests(SynchronousTestCase):
 
 
 class _Source(FlowingEnd):
-    """
-    An end that has always something to say.
-    """
+    """An end that has always something to say."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -476,31 +402,20 @@ class _Source(FlowingEnd):
         self._paused = False
 
     def offer(self, amount: int) -> None:
-        """
-        Say something if that is wanted.
-        """
         while not self._paused:
             assert self.peer is not None
             self.sent += amount
             self.peer.write(bytes(amount))
 
     def pauseReading(self) -> None:
-        """
-        Say no more.
-        """
         self._paused = True
 
     def resumeReading(self) -> None:
-        """
-        Speak again.
-        """
         self._paused = False
 
 
 class DatagramTests(SynchronousTestCase):
-    """
-    Visitors over UDP, whose addresses anybody can make up.
-    """
+    """Visitors over UDP, whose addresses anybody can make up."""
 
     def test_flood(self) -> None:
         """

@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.model.ports}.
-"""
+"""Tests for L{tristunnel.model.ports}."""
 
 from __future__ import annotations
 
@@ -21,14 +19,10 @@ SPANS = st.lists(
 
 
 class PortRangeTests(SynchronousTestCase):
-    """
-    Tests for L{PortRange} and L{parsePorts}.
-    """
+    """Tests for L{PortRange} and L{parsePorts}."""
 
     def test_parsed(self) -> None:
-        """
-        Single ports, ranges and lists of them.
-        """
+        """Single ports, ranges and lists of them."""
         for text, spans in (
             ("8080", ((8080, 8080),)),
             ("30000-31000", ((30000, 31000),)),
@@ -55,9 +49,7 @@ class PortRangeTests(SynchronousTestCase):
         self.assertEqual(UNPRIVILEGED.choose(0, 4000, lambda port: port, {4000}), 0)
 
     def test_wrong(self) -> None:
-        """
-        Anything else is refused, with what was written and an example.
-        """
+        """Anything else is refused, with what was written and an example."""
         for text in ("", "0", "65536", "5-4", "a", "80-", "-80", "80,", "1-2-3", "0-5"):
             with self.assertRaises(TunnelError) as caught:
                 parsePorts(text)
@@ -67,9 +59,7 @@ class PortRangeTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.text(max_size=20) | st.text("0123456789-, ", max_size=20))
     def test_anything(self, text: str) -> None:
-        """
-        Whatever is written is a set of ports, or refused with one line.
-        """
+        """Whatever is written is a set of ports, or refused with one line."""
         try:
             ports = parsePorts(text)
         except TunnelError as error:
@@ -83,9 +73,7 @@ class PortRangeTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(SPANS)
     def test_shuffled(self, spans: list[tuple[int, int]]) -> None:
-        """
-        Every port comes, as often as it was named, and each is permitted.
-        """
+        """Every port comes, as often as it was named, and each is permitted."""
         ports = PortRange(tuple(spans))
         wanted = [port for first, last in spans for port in range(first, last + 1)]
         self.assertEqual(sorted(ports.shuffled()), sorted(wanted))
@@ -94,16 +82,12 @@ class PortRangeTests(SynchronousTestCase):
             ports.check(port)
 
     def test_shuffledStart(self) -> None:
-        """
-        The first one differs from time to time.
-        """
+        """The first one differs from time to time."""
         ports = parsePorts("30000-31000")
         self.assertGreater(len({next(ports.shuffled()) for _ in range(50)}), 1)
 
     def test_outside(self) -> None:
-        """
-        A port outside is refused; the message says what there is.
-        """
+        """A port outside is refused; the message says what there is."""
         with self.assertRaises(TunnelError) as caught:
             parsePorts("30000-31000,8080").check(80)
         self.assertEqual(caught.exception.code.name, "port-not-permitted")
@@ -120,8 +104,6 @@ class PortRangeTests(SynchronousTestCase):
         UNPRIVILEGED.check(1024)
 
     def test_otherThings(self) -> None:
-        """
-        Only numbers are ports.
-        """
+        """Only numbers are ports."""
         self.assertNotIn("8080", parsePorts("8080"))
         self.assertNotIn(None, parsePorts("8080"))

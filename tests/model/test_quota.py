@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.model.quota}.
-"""
+"""Tests for L{tristunnel.model.quota}."""
 
 from __future__ import annotations
 
@@ -17,9 +15,6 @@ from tristunnel.model.tunnel import Tunnel
 
 
 def makeTunnel() -> Tunnel:
-    """
-    Make a tunnel.
-    """
     return Tunnel(
         id="t",
         owner=Identity("x"),
@@ -30,22 +25,13 @@ def makeTunnel() -> Tunnel:
 
 
 class TunnelQuotaTests(SynchronousTestCase):
-    """
-    Tests for L{TunnelQuota}.
-    """
-
     def assertRefused(self, tunnels: TunnelQuota, caller: str, option: str) -> None:
-        """
-        Assert that a caller gets no tunnel, and is told by which option.
-        """
         error = self.assertRaises(TunnelError, tunnels.count, makeTunnel(), caller)
         self.assertEqual(error.code.name, "limit-reached")
         self.assertIn(f"--{option}", error.message.split())
 
     def test_perCaller(self) -> None:
-        """
-        A caller has so many and no more; others are not concerned.
-        """
+        """A caller has so many and no more; others are not concerned."""
         tunnels = TunnelQuota(2)
         first = makeTunnel()
         tunnels.count(first, "a")
@@ -59,9 +45,7 @@ class TunnelQuotaTests(SynchronousTestCase):
         self.assertEqual(len(tunnels), 3)
 
     def test_total(self) -> None:
-        """
-        All callers together have so many and no more.
-        """
+        """All callers together have so many and no more."""
         tunnels = TunnelQuota(0, 3)
         opened = [makeTunnel() for _ in range(3)]
         for number, tunnel in enumerate(opened):
@@ -72,26 +56,20 @@ class TunnelQuotaTests(SynchronousTestCase):
         tunnels.count(makeTunnel(), "another")
 
     def test_unlimited(self) -> None:
-        """
-        0 is no limit.
-        """
+        """0 is no limit."""
         tunnels = TunnelQuota(0, 0)
         for _ in range(2000):
             tunnels.count(makeTunnel(), "a")
         self.assertEqual(len(tunnels), 2000)
 
     def test_default(self) -> None:
-        """
-        The default leaves descriptors over.
-        """
+        """The default leaves descriptors over."""
         for limit, total in ((1024, 256), (2, 1), (RLIM_INFINITY, 20_000)):
             self.patch(quota, "getrlimit", lambda which, limit=limit: (limit, limit))
             self.assertEqual(defaultTotal(), total)
 
     def test_raise(self) -> None:
-        """
-        The soft limit is raised as far as that makes sense, and never lowered.
-        """
+        """The soft limit is raised as far as that makes sense, and never lowered."""
         for soft, hard, wanted in (
             (1024, 4096, 4096),
             (1024, 1 << 20, 65536),

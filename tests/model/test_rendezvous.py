@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.model.rendezvous}.
-"""
+"""Tests for L{tristunnel.model.rendezvous}."""
 
 from __future__ import annotations
 
@@ -16,23 +14,13 @@ from tristunnel.model.tunnel import Stream, Tunnel
 
 
 class RendezvousTests(SynchronousTestCase):
-    """
-    Tests for L{Rendezvous}.
-    """
-
     def setUp(self) -> None:
-        """
-        Make a tunnel for any number of visitors.
-        """
         self.clock = Clock()
         self.notes = ServerNotes()
         self.met: list[Stream] = []
         self.make(Rendezvous(self.clock, 60, None, 3, self.met.append))
 
     def make(self, side: Rendezvous) -> None:
-        """
-        Have C{side} serve a new tunnel.
-        """
         self.side = side
         self.tunnel = Tunnel(
             id="t",
@@ -43,32 +31,20 @@ class RendezvousTests(SynchronousTestCase):
         )
 
     def visit(self) -> WaitingEnd:
-        """
-        Come as a visitor.
-        """
         visitor = WaitingEnd()
         self.tunnel.visitorArrived(visitor, "192.0.2.7:50000")
         return visitor
 
     def arrive(self) -> WaitingEnd:
-        """
-        Come as a client's connection.
-        """
         client = WaitingEnd()
         self.side.clientArrived(client)
         return client
 
     def assertJoined(self, client: WaitingEnd, visitor: WaitingEnd) -> None:
-        """
-        Assert that bytes pass between the two, and between no others.
-        """
         self.assertIs(client.peer, visitor)
         self.assertIs(visitor.peer, client)
 
     def assertNobodyWaits(self) -> None:
-        """
-        Assert that nothing is left, no timer either.
-        """
         self.assertEqual((self.side.waitingVisitors, self.side.waitingClients), (0, 0))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -87,9 +63,7 @@ class RendezvousTests(SynchronousTestCase):
         self.assertEqual(len(self.notes.named("visitorGone")), 1)
 
     def test_connectedTooLate(self) -> None:
-        """
-        A client's end that is found too late for a visitor is broken.
-        """
+        """A client's end that is found too late for a visitor is broken."""
         self.visit()
         (stream,) = self.tunnel.streams
         stream.reset(TunnelError("closed"))
@@ -100,9 +74,7 @@ class RendezvousTests(SynchronousTestCase):
         self.side.close(TunnelError("closed"))
 
     def test_visitorFirst(self) -> None:
-        """
-        A visitor waits for a client's connection.
-        """
+        """A visitor waits for a client's connection."""
         visitor = self.visit()
         self.assertEqual(self.side.waitingVisitors, 1)
         client = self.arrive()
@@ -111,9 +83,7 @@ class RendezvousTests(SynchronousTestCase):
         self.assertNobodyWaits()
 
     def test_clientFirst(self) -> None:
-        """
-        A client's connection waits for a visitor, for as long as it takes.
-        """
+        """A client's connection waits for a visitor, for as long as it takes."""
         client = self.arrive()
         self.assertEqual(self.side.waitingClients, 1)
         self.clock.advance(10 * 86400)
@@ -123,9 +93,7 @@ class RendezvousTests(SynchronousTestCase):
         self.assertNobodyWaits()
 
     def test_order(self) -> None:
-        """
-        Whoever waits is served in the order of arrival.
-        """
+        """Whoever waits is served in the order of arrival."""
         visitors = [self.visit() for _ in range(3)]
         clients = [self.arrive() for _ in range(5)]
         visitors += [self.visit() for _ in range(2)]
@@ -134,9 +102,7 @@ class RendezvousTests(SynchronousTestCase):
         self.assertNobodyWaits()
 
     def test_tooManyVisitors(self) -> None:
-        """
-        One visitor more than may wait is turned away; the others wait on.
-        """
+        """One visitor more than may wait is turned away; the others wait on."""
         visitors = [self.visit() for _ in range(4)]
         self.assertEqual([v.refused for v in visitors], ["", "", "", "limit-reached"])
         self.assertEqual(self.side.waitingVisitors, 3)
@@ -144,9 +110,7 @@ class RendezvousTests(SynchronousTestCase):
         self.assertJoined(self.arrive(), visitors[0])
 
     def test_tooManyClients(self) -> None:
-        """
-        So is one client's connection more.
-        """
+        """So is one client's connection more."""
         clients = [self.arrive() for _ in range(4)]
         self.assertEqual([c.refused for c in clients], ["", "", "", "limit-reached"])
         self.assertJoined(clients[0], self.visit())
@@ -184,9 +148,7 @@ class RendezvousTests(SynchronousTestCase):
         self.assertEqual(shared.taken, 0)
 
     def test_patience(self) -> None:
-        """
-        A visitor waits for a limited time, each its own.
-        """
+        """A visitor waits for a limited time, each its own."""
         early = self.visit()
         self.clock.advance(30)
         late = self.visit()
@@ -197,9 +159,7 @@ class RendezvousTests(SynchronousTestCase):
         self.assertNobodyWaits()
 
     def test_clientPatience(self) -> None:
-        """
-        A client's connection can be made to wait for a limited time, too.
-        """
+        """A client's connection can be made to wait for a limited time, too."""
         self.make(Rendezvous(self.clock, clientPatience=5))
         early, late = self.arrive(), self.arrive()
         self.clock.advance(4)
@@ -209,9 +169,7 @@ class RendezvousTests(SynchronousTestCase):
         self.assertNobodyWaits()
 
     def test_visitorLeaves(self) -> None:
-        """
-        A visitor that leaves while it waits is forgotten and counted as gone.
-        """
+        """A visitor that leaves while it waits is forgotten and counted as gone."""
         gone, stays = self.visit(), self.visit()
         gone.leave(None)
         self.assertEqual(self.notes.named("visitorGone"), [(0, 0, "reset")])
@@ -219,26 +177,20 @@ class RendezvousTests(SynchronousTestCase):
         self.assertNobodyWaits()
 
     def test_visitorBreaks(self) -> None:
-        """
-        So is one whose connection breaks, with the reason.
-        """
+        """So is one whose connection breaks, with the reason."""
         self.visit().leave(TunnelError("stalled"))
         self.assertEqual(self.notes.named("visitorGone"), [(0, 0, "stalled")])
         self.assertNobodyWaits()
 
     def test_clientLeaves(self) -> None:
-        """
-        A client's connection that leaves while it waits is forgotten.
-        """
+        """A client's connection that leaves while it waits is forgotten."""
         gone, stays = self.arrive(), self.arrive()
         gone.leave(None)
         self.assertJoined(stays, self.visit())
         self.assertNobodyWaits()
 
     def test_close(self) -> None:
-        """
-        Who waits when it closes is told why, and so is who comes then.
-        """
+        """Who waits when it closes is told why, and so is who comes then."""
         ends = [self.visit(), self.visit()]
         self.side.tunnelClosed(self.tunnel, TunnelError("closed"))
         ends += [self.visit(), self.arrive()]
@@ -247,9 +199,7 @@ class RendezvousTests(SynchronousTestCase):
         self.assertNobodyWaits()
 
     def test_closeWithClients(self) -> None:
-        """
-        Clients' connections are broken off as well.
-        """
+        """Clients' connections are broken off as well."""
         self.make(Rendezvous(self.clock, clientPatience=5))
         clients = [self.arrive(), self.arrive()]
         self.side.close(TunnelError("expired"))

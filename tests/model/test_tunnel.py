@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.model.tunnel}.
-"""
+"""Tests for L{tristunnel.model.tunnel}."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ from tristunnel.model.tunnel import Stream, Tunnel
 
 
 class PlainEnd(SilentEnd):
-    """
-    An end that notes what is asked of it.
-    """
+    """An end that notes what is asked of it."""
 
     def __init__(self) -> None:
         self.received = 0
@@ -30,21 +26,12 @@ class PlainEnd(SilentEnd):
         self.calls: list[str] = []
 
     def join(self, peer: End, closed: Closed) -> None:
-        """
-        Note the peer.
-        """
         self.peer, self.closed = peer, closed
 
     def whileWaiting(self, left: Closed) -> None:
-        """
-        Note who waits.
-        """
         self.closed = left
 
     def reset(self, reason: TunnelError) -> None:
-        """
-        Note the reason, and be over.
-        """
         self.calls.append(reason.code.name)
         if self.closed is not None:
             closed, self.closed = self.closed, None
@@ -52,69 +39,44 @@ class PlainEnd(SilentEnd):
 
 
 class Side:
-    """
-    A client's side that keeps its streams.
-    """
+    """A client's side that keeps its streams."""
 
     def __init__(self) -> None:
         self.streams: list[Stream] = []
 
     def serve(self, stream: Stream) -> None:
-        """
-        Keep a stream.
-        """
         self.streams.append(stream)
 
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
-        """
-        Not used here.
-        """
+        pass
 
 
 class Watching(ServerObserver):
-    """
-    Notes the visitors.
-    """
+    """Notes the visitors."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, Stream]] = []
 
     def visitorConnected(self, stream: Stream) -> None:
-        """
-        Note a visitor.
-        """
         self.events.append(("connected", stream))
 
     def visitorGone(self, stream: Stream) -> None:
-        """
-        Note that it left.
-        """
         self.events.append(("gone", stream))
 
 
 class Listening:
-    """
-    A listener that is only an address.
-    """
+    """A listener that is only an address."""
 
     address = ("tcp", "", 8080)
 
     def close(self) -> Awaitable[object]:
-        """
-        Do nothing.
-        """
         return succeed(None)
 
 
 class TunnelTests(SynchronousTestCase):
-    """
-    Tests for L{Tunnel} and L{Stream}.
-    """
+    """Tests for L{Tunnel} and L{Stream}."""
 
     def setUp(self) -> None:
-        """
-        Make a tunnel.
-        """
         self.clock = Clock()
         self.side = Side()
         self.observer = Watching()
@@ -124,9 +86,7 @@ class TunnelTests(SynchronousTestCase):
         self.visitor, self.client = PlainEnd(), PlainEnd()
 
     def test_address(self) -> None:
-        """
-        The address is a URI; an IPv6 address stands in brackets.
-        """
+        """The address is a URI; an IPv6 address stands in brackets."""
         self.assertEqual(self.tunnel.address, "")
         self.tunnel.listener = Listening()
         for host, address in (
@@ -164,9 +124,7 @@ class TunnelTests(SynchronousTestCase):
         )
 
     def test_firstReason(self) -> None:
-        """
-        A broken stream has the first reason.
-        """
+        """A broken stream has the first reason."""
         self.tunnel.visitorArrived(self.visitor, "")
         (stream,) = self.side.streams
         stream.connect(self.client)
@@ -176,9 +134,7 @@ class TunnelTests(SynchronousTestCase):
         self.assertEqual(stream.reason.code.name, "stalled")
 
     def test_refused(self) -> None:
-        """
-        A visitor that the client's side turns away is gone.
-        """
+        """A visitor that the client's side turns away is gone."""
         self.tunnel.visitorArrived(self.visitor, "")
         (stream,) = self.side.streams
         stream.refuse(TunnelError("service-refused"))
@@ -187,9 +143,7 @@ class TunnelTests(SynchronousTestCase):
         self.assertEqual(self.observer.events[-1], ("gone", stream))
 
     def test_refusedOnce(self) -> None:
-        """
-        A visitor is turned away, and counted, once.
-        """
+        """A visitor is turned away, and counted, once."""
         self.tunnel.visitorArrived(self.visitor, "")
         (stream,) = self.side.streams
         for _ in range(2):
@@ -223,9 +177,7 @@ class TunnelTests(SynchronousTestCase):
         self.assertEqual(exhausted, [self.tunnel])
 
     def test_publicURI(self) -> None:
-        """
-        What may be shown of a URI has no secret.
-        """
+        """What may be shown of a URI has no secret."""
         self.tunnel.uri = "tunnel://host:5/id#secret"
         self.assertEqual(self.tunnel.publicURI, "tunnel://host:5/id")
 
@@ -242,9 +194,7 @@ class TunnelTests(SynchronousTestCase):
         self.assertEqual(self.tunnel.visitorCount, 0)
 
     def test_closed(self) -> None:
-        """
-        Closing breaks all streams, joined or not, and lets nobody in.
-        """
+        """Closing breaks all streams, joined or not, and lets nobody in."""
         waiting, late = PlainEnd(), PlainEnd()
         self.tunnel.visitorArrived(self.visitor, "")
         self.side.streams[0].connect(self.client)

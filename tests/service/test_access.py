@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.service.access}: access to named services, for a while.
-"""
+"""Tests for L{tristunnel.service.access}: access to named services, for a while."""
 
 from __future__ import annotations
 
@@ -29,14 +27,9 @@ from tristunnel.wire.framed import (
 
 
 class AccessTestCase(TokenServerTestCase):
-    """
-    A server where C{alice} offers the private service C{db}.
-    """
+    """A server where C{alice} offers the private service C{db}."""
 
     def setUp(self) -> None:
-        """
-        Let her offer it.
-        """
         super().setUp()
         self.makeToken("alice")
         self.makeToken("bob")
@@ -44,19 +37,11 @@ class AccessTestCase(TokenServerTestCase):
         self.ask(self.alice, "openTunnel", name="db", private=True)
 
     def grant(self, ttl: float = 60, **options: object) -> str:
-        """
-        Let alice grant access.
-
-        @return: The URI.
-        """
         uri = self.rpc("alice", "grantAccess", service="db", ttl=ttl, **options)
         self.assertRegex(uri, r"^w3p://server:9000/access/[0-9a-f]{16}#[\w-]{32}$")
         return str(uri)
 
     def use(self, uri: str, token: str = "") -> RawPeer:
-        """
-        Connect with a capability, and log in if a token's name is given.
-        """
         identifier, _, secret = uri.rpartition("/")[2].partition("#")
         offer = {**OFFER, "access": {"id": identifier, "secret": secret}}
         hello: dict[str, object] = {"tristunnel": offer}
@@ -65,11 +50,6 @@ class AccessTestCase(TokenServerTestCase):
         return self.dial(hello)
 
     def reach(self, peer: RawPeer, service: str = "db", number: int = 1) -> str:
-        """
-        Open a stream to a service.
-
-        @return: C{"opened"}, or the code of the refusal.
-        """
         peer.frames()
         info = encodeCredit(1 << 16) + encodeObject({"service": service})
         peer.say(Frame(number, FrameType.OPEN, info))
@@ -85,9 +65,6 @@ class AccessTestCase(TokenServerTestCase):
         return "nothing"
 
     def goodbye(self, peer: RawPeer) -> str:
-        """
-        The code with which the server ended a session.
-        """
         self.assertIsNotNone(peer.lost)
         for frame in peer.frames():
             if frame.kind == FrameType.GOAWAY:
@@ -96,14 +73,10 @@ class AccessTestCase(TokenServerTestCase):
 
 
 class CapabilityTests(AccessTestCase):
-    """
-    The URI, and what it is good for.
-    """
+    """The URI, and what it is good for."""
 
     def test_used(self) -> None:
-        """
-        It reaches the service, as often as one likes, without a login.
-        """
+        """It reaches the service, as often as one likes, without a login."""
         uri = self.grant()
         for _ in range(2):
             peer = self.use(uri)
@@ -183,9 +156,7 @@ class CapabilityTests(AccessTestCase):
         self.assertIsNone(self.use(self.grant(address="203.0.113.5")).lost)
 
     def test_token(self) -> None:
-        """
-        One for a token is good with that token only, and no longer than it.
-        """
+        """One for a token is good with that token only, and no longer than it."""
         uri = self.grant(token="bob")
         self.assertEqual(self.refusal(self.use(uri)), "auth-refused")
         self.assertEqual(self.refusal(self.use(uri, "alice")), "auth-refused")
@@ -198,9 +169,7 @@ class CapabilityTests(AccessTestCase):
         self.assertEqual(self.refusal(self.use(uri, "bob")), "token-revoked")
 
     def test_ownersTokenRevoked(self) -> None:
-        """
-        What an owner granted ends with the owner's token.
-        """
+        """What an owner granted ends with the owner's token."""
         uri = self.grant()
         peer = self.use(uri)
         self.revoke("alice")
@@ -211,9 +180,7 @@ class CapabilityTests(AccessTestCase):
         self.assertEqual(len(self.service.access), 0)
 
     def test_wrong(self) -> None:
-        """
-        Wrong secrets and values of any type are refused alike.
-        """
+        """Wrong secrets and values of any type are refused alike."""
         uri = self.grant()
         identifier = uri.rpartition("/")[2].partition("#")[0]
         secret = uri.rpartition("#")[2]
@@ -229,9 +196,7 @@ class CapabilityTests(AccessTestCase):
             self.assertEqual(self.refusal(peer), "auth-refused")
 
     def test_revoked(self) -> None:
-        """
-        The owner takes it back; others cannot.
-        """
+        """The owner takes it back; others cannot."""
         uri = self.grant()
         peer = self.use(uri)
         (access,) = self.rpc("alice", "listAccess")
@@ -268,14 +233,10 @@ class CapabilityTests(AccessTestCase):
 
 
 class GrantingTests(AccessTestCase):
-    """
-    C{grantAccess}.
-    """
+    """C{grantAccess}."""
 
     def test_ownersOnly(self) -> None:
-        """
-        Others cannot grant it, an admin can, and then it is for that service.
-        """
+        """Others cannot grant it, an admin can, and then it is for that service."""
         for service in ("db", "nothing"):
             self.assertEqual(
                 self.rpc("bob", "grantAccess", service=service), "unknown-tunnel"
@@ -298,9 +259,7 @@ class GrantingTests(AccessTestCase):
         self.assertEqual(self.reach(peer), "unknown-tunnel")
 
     def test_comesBack(self) -> None:
-        """
-        The owner may offer the service anew meanwhile.
-        """
+        """The owner may offer the service anew meanwhile."""
         peer = self.use(self.grant())
         uri = self.rpc("alice", "listTunnels")[0]["uri"]
         self.ask(self.alice, "closeTunnel", uri=uri)
@@ -309,9 +268,7 @@ class GrantingTests(AccessTestCase):
         self.assertEqual(self.reach(peer, number=3), "opened")
 
     def test_badOptions(self) -> None:
-        """
-        Wrong values are refused.
-        """
+        """Wrong values are refused."""
         options: list[dict[str, Any]] = [
             {"ttl": 0},
             {"ttl": -5},
@@ -334,18 +291,14 @@ class GrantingTests(AccessTestCase):
         self.assertEqual(self.rpc("alice", "grantAccess", service="db"), "bad-option")
 
     def test_secure(self) -> None:
-        """
-        The URI says whether the port speaks TLS.
-        """
+        """The URI says whether the port speaks TLS."""
         self.service.clientPort = (9000, True)
         uri = self.rpc("alice", "grantAccess", service="db")
         self.assertTrue(uri.startswith("w3ps://server:9000/access/"))
 
 
 class TokenAccessTests(AccessTestCase):
-    """
-    Named services, reached with a token.
-    """
+    """Named services, reached with a token."""
 
     def test_own(self) -> None:
         """
@@ -372,9 +325,7 @@ class TokenAccessTests(AccessTestCase):
         self.assertEqual(self.reach(some, number=3), "unknown-tunnel")
 
     def test_endsWithToken(self) -> None:
-        """
-        Streams of a token end with it at the other end, too.
-        """
+        """Streams of a token end with it at the other end, too."""
         self.makeToken("all", may=frozenset({"access"}))
         peer = self.client("all")
         self.assertEqual(self.reach(peer), "opened")
@@ -387,36 +338,22 @@ class TokenAccessTests(AccessTestCase):
 
 
 class LaneMixin(AccessTestCase):
-    """
-    Has streams opened on a lane of each session instead of on the session.
-    """
+    """Has streams opened on a lane of each session instead of on the session."""
 
     def setUp(self) -> None:
-        """
-        Have no lanes yet.
-        """
         super().setUp()
         self.lanes: dict[RawPeer, RawPeer] = {}
 
     def lane(self, peer: RawPeer) -> RawPeer:
-        """
-        Open a lane of a session, from the same address.
-        """
         (ticket,) = self.ask(peer, "laneTickets", count=1)
         return self.dial({"tristunnel": {**OFFER, "ticket": ticket}})
 
     def reach(self, peer: RawPeer, service: str = "db", number: int = 1) -> str:
-        """
-        Open a stream to a service on the session's lane.
-        """
         if peer not in self.lanes:
             self.lanes[peer] = self.lane(peer)
         return super().reach(self.lanes[peer], service, number)
 
     def goodbye(self, peer: RawPeer) -> str:
-        """
-        A session's lane ends with it, for the same reason.
-        """
         code = super().goodbye(peer)
         if peer in self.lanes:
             self.assertEqual(super().goodbye(self.lanes[peer]), code)
@@ -424,20 +361,14 @@ class LaneMixin(AccessTestCase):
 
 
 class LaneCapabilityTests(LaneMixin, CapabilityTests):
-    """
-    A lane is good for what its session is, and for no more.
-    """
+    """A lane is good for what its session is, and for no more."""
 
 
 class LaneTokenTests(LaneMixin, TokenAccessTests):
-    """
-    The same for tokens.
-    """
+    """The same for tokens."""
 
     def test_closed(self) -> None:
-        """
-        Whoever ends a session ends its lanes, and its tickets are void.
-        """
+        """Whoever ends a session ends its lanes, and its tickets are void."""
         self.makeToken("all", may=frozenset({"access"}))
         peer = self.client("all")
         self.assertEqual(self.reach(peer), "opened")
@@ -453,9 +384,7 @@ class LaneTokenTests(LaneMixin, TokenAccessTests):
         self.assertEqual(self.refusal(late), "expired")
 
     def test_kicked(self) -> None:
-        """
-        A visitor is sent away from a lane as from a session.
-        """
+        """A visitor is sent away from a lane as from a session."""
         self.makeToken("all", may=frozenset({"access"}))
         peer = self.client("all")
         self.assertEqual(self.reach(peer), "opened")
@@ -468,9 +397,7 @@ class LaneTokenTests(LaneMixin, TokenAccessTests):
         self.assertEqual(decodeObject(broken.payload)["code"], "closed")
 
     def test_tunnelsURI(self) -> None:
-        """
-        Nor does a lane do more for whoever has a tunnel's URI only.
-        """
+        """Nor does a lane do more for whoever has a tunnel's URI only."""
         self.ask(self.alice, "openTunnel", name="web")
         uri = self.ask(self.alice, "openTunnel", via="w3p", private=True)
         identifier, _, secret = uri.rpartition("/")[2].partition("#")
@@ -480,9 +407,7 @@ class LaneTokenTests(LaneMixin, TokenAccessTests):
         self.ask(self.alice, "closeTunnel", uri=uri)
 
     def test_fromElsewhere(self) -> None:
-        """
-        A ticket takes nobody in from where its session may not come from.
-        """
+        """A ticket takes nobody in from where its session may not come from."""
         uri = self.grant(address=CLIENT.host)
         peer = self.use(uri)
         (ticket,) = self.ask(peer, "laneTickets", count=1)
@@ -493,9 +418,7 @@ class LaneTokenTests(LaneMixin, TokenAccessTests):
         self.assertEqual(self.reach(peer), "opened")
 
     def test_bounded(self) -> None:
-        """
-        However often a client asks, it has so many tickets out and no more.
-        """
+        """However often a client asks, it has so many tickets out and no more."""
         for _ in range(20):
             tickets = self.ask(self.alice, "laneTickets", count=MOST_LANES)
             self.assertEqual(len(self.service.tickets), MOST_LANES)
@@ -506,25 +429,14 @@ class LaneTokenTests(LaneMixin, TokenAccessTests):
 
 
 class AccessGrantsTests(SynchronousTestCase):
-    """
-    L{AccessGrants} by itself.
-    """
+    """L{AccessGrants} by itself."""
 
     def setUp(self) -> None:
-        """
-        Have one.
-        """
         self.clock = Clock()
         self.access = AccessGrants(self.clock)
         self.owner = Identity("alice")
 
     def claim(self, secret: str, identifier: str, peer: Any) -> str:
-        """
-        Claim a capability.
-
-        @return: The name of who one is then, or the code of the refusal.
-        """
-
         async def nobody() -> Identity:
             raise TunnelError("auth-refused")
 
@@ -536,9 +448,7 @@ class AccessGrantsTests(SynchronousTestCase):
         return str(self.successResultOf(result))
 
     def test_addresses(self) -> None:
-        """
-        IPv4 in IPv6 is IPv4; what has no address is from nowhere.
-        """
+        """IPv4 in IPv6 is IPv4; what has no address is from nowhere."""
         access, secret = self.access.issue(self.owner, "db", 60, "192.0.2.7")
         good = f"access-{access.id}"
         for peer, name in (
@@ -552,9 +462,7 @@ class AccessGrantsTests(SynchronousTestCase):
             self.assertEqual(self.claim(secret, access.id, peer), name)
 
     def test_over(self) -> None:
-        """
-        Nothing is left of what is over.
-        """
+        """Nothing is left of what is over."""
         access, secret = self.access.issue(self.owner, "db", 60)
         self.assertEqual(self.access.timeLeft(access), 60.0)
         self.clock.advance(60)
@@ -598,9 +506,7 @@ class AccessGrantsTests(SynchronousTestCase):
         self.assertRaises(TunnelError, self.access.issue, self.owner, "db", 60)
 
     def test_mayReach(self) -> None:
-        """
-        The owner may; who has a grant may; a capability is told from a token.
-        """
+        """The owner may; who has a grant may; a capability is told from a token."""
         self.assertTrue(mayReach(self.owner, "db", Identity("alice")))
         self.assertFalse(mayReach(Identity("bob"), "db", self.owner))
         reader = Grant(Permissions(may=frozenset({"access"})))

@@ -33,9 +33,6 @@ class CapabilityTests(NetworkTestCase):
     """
 
     def setUp(self) -> None:
-        """
-        Make a server that lets nobody in.
-        """
         super().setUp()
         self.makeServer(lambda fields: False)
         self.service.clientPort = (9000, self.tls)
@@ -44,28 +41,17 @@ class CapabilityTests(NetworkTestCase):
         self.seen = ClientNotes()
 
     def open(self, **options: object) -> str:
-        """
-        Have the control plane open a tunnel.
-
-        @return: Its URI.
-        """
         call = self.service.openTunnel(PLANE, {"via": "w3p", **options})
         return self.successResultOf(call)
 
     @staticmethod
     def claimOf(uri: str) -> dict[str, object]:
-        """
-        What a client says to get a tunnel.
-        """
         public, _, secret = uri.partition("#")
         return {"id": public.rpartition("/")[2], "secret": secret}
 
     def client(
         self, uri: str, observer: Any = None, retry: float = 3.0
     ) -> TunnelClientService:
-        """
-        Start a client.
-        """
         client = TunnelClientService(
             self.clock,
             ServerAddress(
@@ -84,34 +70,23 @@ class CapabilityTests(NetworkTestCase):
         return client
 
     def settle(self) -> None:
-        """
-        Carry everything everywhere, services included.
-        """
         for _ in range(3):
             super().settle()
             self.web.settle()
 
     def peer(self, uri: str, **claim: object) -> RawPeer:
-        """
-        Connect as a client that the test plays.
-        """
         offer = {"versions": [1], "streamWindow": 1 << 18, "sessionWindow": 1 << 20}
         asked = {**self.claimOf(uri), **claim}
         return self.dial({"tristunnel": {**offer, "tunnel": asked}})
 
     def assertTurnedAway(self, peer: RawPeer) -> None:
-        """
-        Assert that a client was not let in, and told so.
-        """
         self.assertEqual(
             peer.handshake["tristunnel"]["refused"]["code"], "auth-refused"
         )
         self.assertIsNotNone(peer.lost)
 
     def test_served(self) -> None:
-        """
-        The URI is all that a client needs; visitors reach its service.
-        """
+        """The URI is all that a client needs; visitors reach its service."""
         uri = self.open()
         listener = self.listeners.only()
         early = listener.visit()
@@ -180,9 +155,7 @@ class CapabilityTests(NetworkTestCase):
         self.assertEqual(visitor.taken, b"hello")
 
     def test_comesBack(self) -> None:
-        """
-        A client whose connection breaks comes back to its tunnel.
-        """
+        """A client whose connection breaks comes back to its tunnel."""
         self.client(self.open())
         self.wires[-1].cut()
         lonely = self.listeners.only().visit()
@@ -213,9 +186,7 @@ class CapabilityTests(NetworkTestCase):
         self.assertEqual(self.seen.named("disconnected")[-1][0], "auth-refused")
 
     def test_visitors(self) -> None:
-        """
-        It can be for a number of visitors.
-        """
+        """It can be for a number of visitors."""
         self.client(self.open(visitors=2))
         listener = self.listeners.only()
         visitors = [listener.visit() for _ in range(3)]
@@ -251,9 +222,7 @@ class CapabilityTests(NetworkTestCase):
         self.assertEqual(self.successResultOf(listing), [])
 
     def test_unclaimed(self) -> None:
-        """
-        Nobody's client for a long time ends it; a client keeps it.
-        """
+        """Nobody's client for a long time ends it; a client keeps it."""
         kept, lost = self.open(), self.open()
         self.client(kept)
         self.advance(UNCLAIMED, 20)
@@ -264,9 +233,7 @@ class CapabilityTests(NetworkTestCase):
         self.assertEqual(len(self.listeners.open_), 1)
 
     def test_ttl(self) -> None:
-        """
-        The time that the control plane gave it holds instead.
-        """
+        """The time that the control plane gave it holds instead."""
         self.open(ttl=3 * UNCLAIMED)
         self.clock.advance(2 * UNCLAIMED)
         self.assertEqual(len(self.listeners.open_), 1)
@@ -274,9 +241,7 @@ class CapabilityTests(NetworkTestCase):
         self.assertEqual(self.listeners.open_, {})
 
     def test_secretStaysSecret(self) -> None:
-        """
-        In nobody's log is the secret, nor does the server send it.
-        """
+        """In nobody's log is the secret, nor does the server send it."""
         events: list[Any] = []
         note = cast(ILogObserver, events.append)
         globalLogPublisher.addObserver(note)
@@ -301,27 +266,19 @@ class CapabilityTests(NetworkTestCase):
 
 
 class CapabilityTLSTests(CapabilityTests):
-    """
-    The same over TLS.
-    """
+    """The same over TLS."""
 
     tls = True
 
 
 class _Nobody:
-    """
-    A session that serves nobody.
-    """
+    """A session that serves nobody."""
 
     def serve(self, stream: Any) -> None:
-        """
-        Not used here.
-        """
+        pass
 
     def tunnelClosed(self, tunnel: Any, reason: TunnelError) -> None:
-        """
-        Not used here.
-        """
+        pass
 
 
 _NOBODY = _Nobody()

@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.service.claims}: whose a port or a name is.
-"""
+"""Tests for L{tristunnel.service.claims}: whose a port or a name is."""
 
 from __future__ import annotations
 
@@ -34,39 +32,23 @@ PLACES: tuple[dict[str, object], ...] = (
 
 
 class ClaimsMixin(ServerTestCase):
-    """
-    Asks for places.
-    """
+    """Asks for places."""
 
     def setUp(self) -> None:
-        """
-        Have UDP ports as well.
-        """
         super().setUp()
         self.service.listeners["udp"] = self.datagrams = MemoryListeners()
 
     def asks(self, peer: RawPeer, place: dict[str, object]) -> dict[str, Any]:
-        """
-        Ask for a place.
-
-        @return: The answer; empty if there is none yet.
-        """
         peer.frames()
         peer.say(call(5, "openTunnel", **place))
         self.settle()
         return self.answers(peer).get(5, {})
 
     def cut(self, peer: RawPeer) -> None:
-        """
-        Have a client killed.
-        """
         peer.transport.loseConnection()
         self.settle()
 
     def told(self, peer: RawPeer) -> list[dict[str, Any]]:
-        """
-        What a client is told without asking.
-        """
         messages: list[dict[str, Any]] = [
             decodeObject(frame.payload)
             for frame in peer.frames()
@@ -76,28 +58,17 @@ class ClaimsMixin(ServerTestCase):
 
 
 class OwnerTests(ClaimsMixin, TokenServerTestCase):
-    """
-    Owners who have logged in.
-    """
+    """Owners who have logged in."""
 
     def setUp(self) -> None:
-        """
-        Have two.
-        """
         super().setUp()
         self.makeToken("alice")
         self.makeToken("bob")
 
     def come(self, name: str = "alice", **offer: object) -> RawPeer:
-        """
-        Connect as one.
-        """
         return self.client(name, datagrams=65507, **offer)
 
     def lease(self, peer: RawPeer) -> dict[str, object]:
-        """
-        What a peer offers to come back to its lease.
-        """
         lease = peer.handshake["tristunnel"]["lease"]
         return {"id": lease["id"], "secret": lease["secret"]}
 
@@ -120,9 +91,7 @@ class OwnerTests(ClaimsMixin, TokenServerTestCase):
                 self.cut(peer)
 
     def test_silent(self) -> None:
-        """
-        Nor does a session keep it that is there no more, which is found out.
-        """
+        """Nor does a session keep it that is there no more, which is found out."""
         for place in PLACES:
             stale, fresh = self.come(), self.come()
             self.assertIn("result", self.asks(stale, place))
@@ -155,18 +124,14 @@ class OwnerTests(ClaimsMixin, TokenServerTestCase):
             self.clock.advance(1)
 
     def test_twice(self) -> None:
-        """
-        A client that asks for the same twice is not in its own way.
-        """
+        """A client that asks for the same twice is not in its own way."""
         peer = self.come()
         self.asks(peer, PLACES[0])
         message = self.asks(peer, PLACES[0])["error"]["message"]
         self.assertIn("this client has port 8080 already", message)
 
     def test_limit(self) -> None:
-        """
-        A token for one tunnel is not used up by the tunnel that is to give way.
-        """
+        """A token for one tunnel is not used up by the tunnel that is to give way."""
         self.makeToken("one", maxTunnels=1)
         first = self.come("one")
         self.asks(first, PLACES[0])
@@ -177,9 +142,7 @@ class OwnerTests(ClaimsMixin, TokenServerTestCase):
         self.assertIn("result", self.asks(second, PLACES[0]))
 
     def test_anyPort(self) -> None:
-        """
-        Whoever takes any port takes nobody's.
-        """
+        """Whoever takes any port takes nobody's."""
         first = self.come()
         self.asks(first, PLACES[0])
         self.cut(first)
@@ -234,9 +197,7 @@ class OwnerTests(ClaimsMixin, TokenServerTestCase):
             self.clock.advance(121)
 
     def test_waiting(self) -> None:
-        """
-        So many are told and no more, and who has left is forgotten.
-        """
+        """So many are told and no more, and who has left is forgotten."""
         holder = self.come()
         self.asks(holder, PLACES[0])
         gone = self.come("bob")
@@ -253,11 +214,6 @@ class OwnerTests(ClaimsMixin, TokenServerTestCase):
         self.assertIn(sum(len(self.told(peer)) for peer in peers), (1, 2))
 
     def session(self, dialect: str) -> tuple[Any, Probe]:
-        """
-        Have a session of alice's by WebSocket that has port 8080.
-
-        @return: It, and what asks for its signs of life.
-        """
         caller = Caller(self.identity("alice"), "server", 9000)
         probe = Probe(self.clock, lambda: None)
         session: Any
@@ -301,9 +257,7 @@ class OwnerTests(ClaimsMixin, TokenServerTestCase):
 
 
 class AnonymousTests(ClaimsMixin):
-    """
-    Where nobody logs in, everybody has the same name.
-    """
+    """Where nobody logs in, everybody has the same name."""
 
     def test_lease(self) -> None:
         """
@@ -324,18 +278,14 @@ class AnonymousTests(ClaimsMixin):
             self.cut(other)
 
     def test_elsewhere(self) -> None:
-        """
-        A port that another program has is just in use.
-        """
+        """A port that another program has is just in use."""
         self.listeners.taken.add(8080)
         error = self.asks(self.extended(), PLACES[0])["error"]
         self.assertEqual(error["data"], {"code": "port-taken"})
 
 
 class FinishTests(ClaimsMixin):
-    """
-    C{closeTunnel} with C{finish}.
-    """
+    """C{closeTunnel} with C{finish}."""
 
     def test_finish(self) -> None:
         """
@@ -364,9 +314,7 @@ class FinishTests(ClaimsMixin):
         self.assertEqual(len(self.notes.named("tunnelDestroyed")), 1)
 
     def test_nobody(self) -> None:
-        """
-        Without visitors it is over at once; and what is no truth is refused.
-        """
+        """Without visitors it is over at once; and what is no truth is refused."""
         peer = self.extended()
         uri = self.asks(peer, PLACES[0])["result"]
         peer.say(call(6, "closeTunnel", uri=uri, finish="yes"))
@@ -378,14 +326,8 @@ class FinishTests(ClaimsMixin):
 
 
 class ProbeTests(SynchronousTestCase):
-    """
-    L{Probe}.
-    """
-
     def test_answers(self) -> None:
-        """
-        Several who ask at once ask once; anything that comes is an answer.
-        """
+        """Several who ask at once ask once; anything that comes is an answer."""
         asked: list[None] = []
         clock = Clock()
         probe = Probe(clock, lambda: asked.append(None))

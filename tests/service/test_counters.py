@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.service.counters} and L{tristunnel.service.lag}.
-"""
+"""Tests for L{tristunnel.service.counters} and L{tristunnel.service.lag}."""
 
 from __future__ import annotations
 
@@ -13,10 +11,6 @@ from tristunnel.service.lag import INTERVAL, ReactorLag
 
 
 class BucketsTests(SynchronousTestCase):
-    """
-    L{Buckets}.
-    """
-
     def test_bounds(self) -> None:
         """
         A value is counted in the bucket whose bound it does not pass, and in
@@ -32,14 +26,8 @@ class BucketsTests(SynchronousTestCase):
 
 
 class LagTests(SynchronousTestCase):
-    """
-    L{ReactorLag}.
-    """
-
     def test_late(self) -> None:
-        """
-        What is measured is by how much the call was late.
-        """
+        """What is measured is by how much the call was late."""
         clock = Clock()
         lag = ReactorLag(clock)
         ticks: list[float] = []
@@ -60,14 +48,7 @@ class LagTests(SynchronousTestCase):
 
 
 class TallyTests(ServiceTestCase):
-    """
-    L{Counters}.
-    """
-
     def setUp(self) -> None:
-        """
-        Have a service tell it.
-        """
         super().setUp()
         self.tally = Counters(self.clock.seconds, most=1)
         self.service.observer = self.tally
@@ -98,17 +79,13 @@ class TallyTests(ServiceTestCase):
         self.assertEqual(self.tally.opened, {"tcp": 3})
 
     def test_namedOther(self) -> None:
-        """
-        A tunnel cannot pose as all the others.
-        """
+        """A tunnel cannot pose as all the others."""
         self.open(name=OTHER)
         self.open(name="mine")
         self.assertEqual(set(self.tally.byLabel()), {(OTHER, "tcp"), ("mine", "tcp")})
 
     def test_lives(self) -> None:
-        """
-        When a visitor leaves, its life is counted, and why it broke.
-        """
+        """When a visitor leaves, its life is counted, and why it broke."""
         uri = self.open()
         visitor = self.visitors.open_[8011].come()
         visitor.received = 150

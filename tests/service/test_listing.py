@@ -19,14 +19,9 @@ from tristunnel.wire.framed import Frame, FrameType, encodeCredit
 
 
 class LedgerTestCase(TokenServerTestCase):
-    """
-    A server with the clients C{alice} and C{bob}, one tunnel each.
-    """
+    """A server with the clients C{alice} and C{bob}, one tunnel each."""
 
     def setUp(self) -> None:
-        """
-        Let them open their tunnels.
-        """
         super().setUp()
         self.service.now = self.now
         self.peers: dict[str, RawPeer] = {}
@@ -36,27 +31,17 @@ class LedgerTestCase(TokenServerTestCase):
             self.ask(self.peers[name], "openTunnel", port=port, name=f"of-{name}")
 
     def visit(self, port: int = 41500) -> Any:
-        """
-        Come as a visitor, and let the client's end be there.
-
-        @return: The visitor.
-        """
         visitor = self.listeners.open_[port].visit()
         self.settle()
         return visitor
 
     def list(self, name: str, kind: str = "") -> list[dict[str, Any]]:
-        """
-        Ask for what somebody may see.
-        """
         entries: list[dict[str, Any]] = self.rpc(name, "listSessions")
         return [entry for entry in entries if kind in ("", entry["kind"])]
 
 
 class ListTests(LedgerTestCase):
-    """
-    C{listSessions}.
-    """
+    """C{listSessions}."""
 
     def test_entries(self) -> None:
         """
@@ -130,9 +115,7 @@ class ListTests(LedgerTestCase):
         )
 
     def test_rates(self) -> None:
-        """
-        Rates are those since the question before.
-        """
+        """Rates are those since the question before."""
         visitor = self.visit()
         visitor.say(bytes(1000))
         self.clock.advance(10)
@@ -148,9 +131,7 @@ class ListTests(LedgerTestCase):
         self.assertEqual(self.list("alice", "visitor")[0]["rateIn"], 0)
 
     def test_owners(self) -> None:
-        """
-        Everybody sees what is theirs; an admin sees all.
-        """
+        """Everybody sees what is theirs; an admin sees all."""
         self.visit(41500)
         self.visit(41600)
         for name in ("alice", "bob"):
@@ -162,37 +143,28 @@ class ListTests(LedgerTestCase):
         self.assertEqual(len(self.rpc("admin", "listTunnels")), 2)
 
     def test_timeLeft(self) -> None:
-        """
-        A tunnel lasts as long as its own time and its owner's.
-        """
+        """A tunnel lasts as long as its own time and its owner's."""
         self.rpc("alice", "openTunnel", via="w3p", ttl=60)
         self.clock.advance(10)
         lefts = sorted(entry["timeLeft"] for entry in self.list("alice", "tunnel"))
         self.assertEqual(lefts, [50.0, 990.0])
 
     def test_withoutSession(self) -> None:
-        """
-        A tunnel whose client is away, or has none, is there as well.
-        """
+        """A tunnel whose client is away, or has none, is there as well."""
         self.peers["alice"].transport.loseConnection()
         self.settle()
         (tunnel,) = self.list("alice")
         self.assertEqual((tunnel["kind"], tunnel["from"]), ("tunnel", ""))
 
     def test_logged(self) -> None:
-        """
-        At the end of each visitor and tunnel there is a line in the log.
-        """
+        """At the end of each visitor and tunnel there is a line in the log."""
         self.service.observer = LoggingServerObserver(self.clock.seconds)
         for tunnel in self.service._quota:
             tunnel.observer = self.service.observer
         lines: list[str] = []
 
         class Log:
-            """Keeps lines."""
-
             def info(self, template: str, **values: Any) -> None:
-                """Keep one."""
                 lines.append(template.format(**values))
 
         self.patch(LoggingServerObserver, "_log", Log())
@@ -210,22 +182,15 @@ class ListTests(LedgerTestCase):
 
 
 class EndTests(LedgerTestCase):
-    """
-    C{closeSession} and C{kick}.
-    """
+    """C{closeSession} and C{kick}."""
 
     def one(self, name: str, kind: str) -> str:
-        """
-        The id of somebody's only thing of a kind.
-        """
         (entry,) = self.list(name, kind)
         identifier: str = entry["id"]
         return identifier
 
     def test_kick(self) -> None:
-        """
-        The owner and an admin send visitors away; others know of none.
-        """
+        """The owner and an admin send visitors away; others know of none."""
         first, second = self.visit(), self.visit()
         ids = sorted(entry["id"] for entry in self.list("alice", "visitor"))
         for refused in (
@@ -243,9 +208,7 @@ class EndTests(LedgerTestCase):
         self.assertIsNotNone(second.broken)
 
     def test_closeClient(self) -> None:
-        """
-        A client's session ends; its tunnels wait for it.
-        """
+        """A client's session ends; its tunnels wait for it."""
         identifier = self.one("alice", "client")
         self.assertEqual(
             self.rpc("bob", "closeSession", id=identifier), "unknown-session"
@@ -257,9 +220,7 @@ class EndTests(LedgerTestCase):
         self.assertEqual(self.notes.named("clientGone"), [("alice", "closed")])
 
     def test_closeTunnel(self) -> None:
-        """
-        A tunnel ends with its visitors; its client stays.
-        """
+        """A tunnel ends with its visitors; its client stays."""
         visitor = self.visit()
         identifier = self.one("alice", "tunnel")
         self.assertEqual(
@@ -270,9 +231,7 @@ class EndTests(LedgerTestCase):
         self.assertEqual([e["kind"] for e in self.list("alice")], ["client"])
 
     def test_unknown(self) -> None:
-        """
-        What does not exist, or is no id, is refused.
-        """
+        """What does not exist, or is no id, is refused."""
         for identifier in ("", "x", "x.1", ".", "c123"):
             for method, name in (("closeSession", "id"), ("kick", "visitor")):
                 self.assertEqual(
@@ -282,9 +241,7 @@ class EndTests(LedgerTestCase):
         self.assertEqual(self.rpc("admin", "closeSession", id=None), "bad-option")
 
     def test_closeTunnelOfOthers(self) -> None:
-        """
-        An admin closes tunnels by their URIs, too.
-        """
+        """An admin closes tunnels by their URIs, too."""
         (entry,) = self.list("alice", "tunnel")
         uri = entry["tunnel"]
         self.assertEqual(self.rpc("bob", "closeTunnel", uri=uri), "unknown-tunnel")
@@ -293,20 +250,14 @@ class EndTests(LedgerTestCase):
 
 
 class RateMeterTests(SynchronousTestCase):
-    """
-    L{RateMeter}.
-    """
-
     def test_forgets(self) -> None:
-        """
-        Nothing is kept of what no longer exists.
-        """
+        """Nothing is kept of what no longer exists."""
         clock = Clock()
         meter = RateMeter(clock.seconds)
         clock.advance(5)
 
         class Subject:
-            """Something."""
+            pass
 
         subject = Subject()
         self.assertEqual(meter.measure(subject, 0.0, 10, 20), (2.0, 4.0))
@@ -315,9 +266,7 @@ class RateMeterTests(SynchronousTestCase):
         self.assertEqual(len(meter._samples), 0)
 
     def test_tooEarly(self) -> None:
-        """
-        In the first second nothing is known yet.
-        """
+        """In the first second nothing is known yet."""
         clock = Clock()
         meter = RateMeter(clock.seconds)
         self.assertEqual(meter.measure(ANONYMOUS_IDENTITY, 0.0, 10, 20), (0.0, 0.0))

@@ -33,24 +33,13 @@ class SpeakingEnd(WaitingEnd):
         self.taken = 0
 
     def join(self, peer: Any, closed: Closed) -> None:
-        """
-        Be joined to whatever it is.
-        """
         self.peer, self._closed = peer, closed
 
     def passTo(self, peer: Any) -> tuple[Any, bool]:
-        """
-        Be joined to something else.
-        """
         before, self.peer = self.peer, peer
         return before, self.paused
 
     def offer(self, amount: int) -> int:
-        """
-        Say something if that is wanted.
-
-        @return: How much was said.
-        """
         if self.paused or self.peer is None:
             return 0
         self.received += amount
@@ -58,33 +47,19 @@ class SpeakingEnd(WaitingEnd):
         return amount
 
     def write(self, data: bytes) -> None:
-        """
-        Count.
-        """
         self.taken += len(data)
 
     def pauseReading(self) -> None:
-        """
-        Say no more.
-        """
         self.paused = True
 
     def resumeReading(self) -> None:
-        """
-        Speak again.
-        """
         self.paused = False
 
 
 class HouseTestCase(ServiceTestCase):
-    """
-    A tunnel whose policy changes.
-    """
+    """A tunnel whose policy changes."""
 
     def setUp(self) -> None:
-        """
-        Have a client's session.
-        """
         super().setUp()
         self.session = Session()
         self.caller = self.callerOf(ALICE.identity)
@@ -92,15 +67,9 @@ class HouseTestCase(ServiceTestCase):
         self.operator = Caller(Identity("root", grant=admin), "server", 9000)
 
     def callerOf(self, identity: Identity) -> Caller:
-        """
-        Somebody on the session.
-        """
         return Caller(identity, "server", 9000, self.session, address="192.0.2.1")
 
     def tunnelWith(self, **options: object) -> Tunnel:
-        """
-        Open a tunnel.
-        """
         uri = self.open(self.caller, **options)
         tunnel: Tunnel = self.successResultOf(self.service.registry.find(uri))
         return tunnel
@@ -108,11 +77,6 @@ class HouseTestCase(ServiceTestCase):
     def come(
         self, tunnel: Tunnel, address: str = "192.0.2.7:5000"
     ) -> tuple[SpeakingEnd, SpeakingEnd]:
-        """
-        Visit a tunnel.
-
-        @return: The visitor's end and the client's.
-        """
         visitor, client = SpeakingEnd(), SpeakingEnd()
         tunnel.visitorArrived(visitor, address)
         if not visitor.refused:
@@ -122,11 +86,6 @@ class HouseTestCase(ServiceTestCase):
     def setPolicy(
         self, tunnel: Tunnel, caller: Caller | None = None, **policy: object
     ) -> dict[str, object]:
-        """
-        Change what is asked.
-
-        @return: What holds then.
-        """
         endDenied = bool(policy.pop("endDenied", False))
         return self.successResultOf(
             self.service.setPolicy(caller or self.caller, tunnel.uri, policy, endDenied)
@@ -134,9 +93,7 @@ class HouseTestCase(ServiceTestCase):
 
 
 class SetPolicyTests(HouseTestCase):
-    """
-    C{setPolicy}.
-    """
+    """C{setPolicy}."""
 
     def test_newVisitors(self) -> None:
         """
@@ -155,9 +112,7 @@ class SetPolicyTests(HouseTestCase):
         self.assertEqual(self.come(tunnel)[0].refused, "")
 
     def test_places(self) -> None:
-        """
-        Those who are here take places of a limit that comes later.
-        """
+        """Those who are here take places of a limit that comes later."""
         tunnel = self.tunnelWith()
         visitor, client = self.come(tunnel)
         self.come(tunnel)
@@ -181,9 +136,7 @@ class SetPolicyTests(HouseTestCase):
         self.assertEqual(len(tunnel.streams), 1)
 
     def test_refused(self) -> None:
-        """
-        What is wrong changes nothing, and says what is wrong.
-        """
+        """What is wrong changes nothing, and says what is wrong."""
         tunnel = self.tunnelWith(maxVisitors=3)
         self.service.house.change(VisitorPolicy(allow=parseNetworks(["10.0.0.0/8"])))
         for policy, needle in (
@@ -198,9 +151,7 @@ class SetPolicyTests(HouseTestCase):
         self.assertEqual(tunnel.policy.total, 3)
 
     def test_owners(self) -> None:
-        """
-        Others may not, nor who has the tunnel's URI alone.
-        """
+        """Others may not, nor who has the tunnel's URI alone."""
         tunnel = self.tunnelWith()
         limited = Caller(ALICE.identity, "server", 9000, limitedTo=tunnel)
         for caller in (BOB, limited):
@@ -243,9 +194,7 @@ class SetPolicyTests(HouseTestCase):
         self.assertEqual(other.policy.rate, 5000)
 
     def test_closed(self) -> None:
-        """
-        Nothing is left of a tunnel that is over.
-        """
+        """Nothing is left of a tunnel that is over."""
         tunnel = self.tunnelWith(idle=5)
         self.come(tunnel)
         self.close(tunnel.uri, self.caller)
@@ -255,14 +204,10 @@ class SetPolicyTests(HouseTestCase):
 
 
 class RunningTests(HouseTestCase):
-    """
-    Streams that run while their limits change.
-    """
+    """Streams that run while their limits change."""
 
     def test_age(self) -> None:
-        """
-        A stream is as old as it is, whenever the limit came.
-        """
+        """A stream is as old as it is, whenever the limit came."""
         tunnel = self.tunnelWith()
         old, _ = self.come(tunnel)
         self.clock.advance(60)
@@ -292,11 +237,6 @@ class RunningTests(HouseTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def passed(self, end: SpeakingEnd, seconds: int) -> int:
-        """
-        Say as much as possible for a while.
-
-        @return: Bytes per second.
-        """
         said = 0
         for _ in range(seconds * 100):
             while amount := end.offer(8192):
@@ -348,9 +288,7 @@ class RunningTests(HouseTestCase):
         self.assertFalse(visitor.paused)
 
     def test_overWhileWaiting(self) -> None:
-        """
-        A stream that ends while it waits leaves no timer behind.
-        """
+        """A stream that ends while it waits leaves no timer behind."""
         tunnel = self.tunnelWith()
         visitor, client = self.come(tunnel)
         self.setPolicy(tunnel, rate=1000)
@@ -383,21 +321,14 @@ class RunningTests(HouseTestCase):
 
 
 class TokenPolicyTests(TokenServerTestCase):
-    """
-    What a token asks of visitors.
-    """
+    """What a token asks of visitors."""
 
     def policyOf(self, number: int = 0) -> dict[str, object]:
-        """
-        What holds for one of the token's tunnels.
-        """
         policy: dict[str, object] = self.rpc("laptop", "listTunnels")[number]["policy"]
         return policy
 
     def test_strictest(self) -> None:
-        """
-        Of what the server, the token and the client ask, the strictest holds.
-        """
+        """Of what the server, the token and the client ask, the strictest holds."""
         self.service.house.policy = VisitorPolicy(total=10, idle=60.0)
         self.makeToken(
             "laptop",
@@ -475,9 +406,7 @@ class TokenPolicyTests(TokenServerTestCase):
         self.assertFalse(two.paused)
 
     def test_rateOfRunning(self) -> None:
-        """
-        A token that gets a rate slows down the streams that run.
-        """
+        """A token that gets a rate slows down the streams that run."""
         self.makeToken("laptop", maxTunnels=5)
         self.plain("laptop")
         visitor = self.listeners.only().visit()

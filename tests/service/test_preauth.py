@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.service.preauth}.
-"""
+"""Tests for L{tristunnel.service.preauth}."""
 
 from __future__ import annotations
 
@@ -27,27 +25,17 @@ def _from(host: str) -> IPv4Address:
 
 
 class GateTests(SynchronousTestCase):
-    """
-    Strangers are counted, and those whose logins fail have to wait.
-    """
+    """Strangers are counted, and those whose logins fail have to wait."""
 
     def setUp(self) -> None:
-        """
-        A gate for three strangers, two from one address.
-        """
         self.clock = Clock()
         self.gate = PreauthLimiter(self.clock.seconds, perAddress=2, total=3)
 
     def refusal(self, host: str) -> TunnelError:
-        """
-        Be turned away.
-        """
         return self.assertRaises(TunnelError, self.gate.enter, _from(host))
 
     def test_perAddress(self) -> None:
-        """
-        One address cannot take all places, and its places come back.
-        """
+        """One address cannot take all places, and its places come back."""
         first = self.gate.enter(_from("10.0.0.1"))
         self.gate.enter(_from("10.0.0.1"))
         self.assertEqual(self.refusal("10.0.0.1").code.name, "limit-reached")
@@ -58,9 +46,7 @@ class GateTests(SynchronousTestCase):
         self.gate.enter(_from("10.0.0.1"))
 
     def test_awaited(self) -> None:
-        """
-        So many more may come from an address as somebody awaits there.
-        """
+        """So many more may come from an address as somebody awaits there."""
         awaited = {"10.0.0.1": 1}
         gate = PreauthLimiter(self.clock.seconds, 2, 5)
         gate.awaited = [lambda source: awaited.get(source, 0)] * 2
@@ -139,9 +125,7 @@ class GateTests(SynchronousTestCase):
         self.assertEqual(self.gate.strangers, 3)
 
     def test_waitersMakeNoRoom(self) -> None:
-        """
-        Nobody has to leave for one who waits with the next request.
-        """
+        """Nobody has to leave for one who waits with the next request."""
         waiter = self.gate.enter(_from("10.0.0.1"))
         waiter.known()
         other = self.gate.enter(_from("10.0.0.2"))
@@ -150,9 +134,7 @@ class GateTests(SynchronousTestCase):
         self.assertRaises(TunnelError, waiter.again)
 
     def test_refusedIsForgotten(self) -> None:
-        """
-        Who is turned away costs no memory, however many addresses it has.
-        """
+        """Who is turned away costs no memory, however many addresses it has."""
         for number in range(3):
             self.gate.enter(_from(f"10.0.0.{number}"))
         for number in range(50):
@@ -160,9 +142,7 @@ class GateTests(SynchronousTestCase):
         self.assertEqual(len(self.gate._strangers), 3)
 
     def test_total(self) -> None:
-        """
-        There is a bound for all together.
-        """
+        """There is a bound for all together."""
         for number in range(3):
             self.gate.enter(_from(f"10.0.0.{number}"))
         self.assertIn("3 connections", self.refusal("10.0.0.9").message)
@@ -204,9 +184,7 @@ class GateTests(SynchronousTestCase):
         self.gate.enter(_from("10.0.0.2"))
 
     def test_localSocketsAreNotPenalized(self) -> None:
-        """
-        A UNIX socket has no address to hold against anybody.
-        """
+        """A UNIX socket has no address to hold against anybody."""
         for _ in range(100):
             stranger = self.gate.enter(UNIXAddress(b"/tmp/x"))
             stranger.failed()
@@ -232,14 +210,10 @@ class GateTests(SynchronousTestCase):
 
 
 class SourceTests(SynchronousTestCase):
-    """
-    What strangers are counted by.
-    """
+    """What strangers are counted by."""
 
     def test_sources(self) -> None:
-        """
-        IPv4 by address, also on a dual-stack socket; IPv6 by network.
-        """
+        """IPv4 by address, also on a dual-stack socket; IPv6 by network."""
         for host, source in (
             ("::ffff:10.0.0.1", "10.0.0.1"),
             ("2001:db8::1", "2001:db8::/64"),

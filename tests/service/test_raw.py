@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.service.raw}.
-"""
+"""Tests for L{tristunnel.service.raw}."""
 
 from __future__ import annotations
 
@@ -19,29 +17,18 @@ _OFFER = {"versions": [1], "streamWindow": 1 << 18, "sessionWindow": 1 << 20}
 
 
 class RawTests(ServiceTestCase):
-    """
-    Tunnels whose client's ends are raw connections.
-    """
+    """Tunnels whose client's ends are raw connections."""
 
     def make(self, caller: Caller = ALICE, **options: object) -> None:
-        """
-        Open a tunnel.
-        """
         self.uri = self.open(caller, **options)
         self.clients = self.visitors.at(self.uri)
         self.port = self.visitors.at(self.address(self.uri, caller))
 
     def assertReason(self, code: str) -> None:
-        """
-        Assert that the tunnel is over, why, and that nothing of it is left.
-        """
         self.assertEqual(self.notes.named("tunnelDestroyed")[0][1], code)
         self.assertNothingLeft()
 
     def part(self, client: WaitingEnd, visitor: WaitingEnd) -> None:
-        """
-        Have a conversation end.
-        """
         client.leave(None)
         visitor.leave(None)
 
@@ -61,9 +48,7 @@ class RawTests(ServiceTestCase):
         self.assertReason("closed")
 
     def test_visitorFirst(self) -> None:
-        """
-        The visitor may come first.
-        """
+        """The visitor may come first."""
         self.make()
         visitor, client = self.port.come(), self.clients.come()
         self.assertIs(client.peer, visitor)
@@ -84,9 +69,7 @@ class RawTests(ServiceTestCase):
         self.assertReason("closed")
 
     def test_secondClientWaiting(self) -> None:
-        """
-        Also a client's connection that comes while another one waits.
-        """
+        """Also a client's connection that comes while another one waits."""
         self.make()
         client = self.clients.come()
         self.assertEqual(self.clients.come().refused, "limit-reached")
@@ -145,9 +128,7 @@ class RawTests(ServiceTestCase):
         self.assertReason("closed")
 
     def test_silent(self) -> None:
-        """
-        Two who have met are joined when either says something.
-        """
+        """Two who have met are joined when either says something."""
         for speaker in (0, 1):
             self.make()
             ends = [self.clients.come(b""), self.port.come(b"")]
@@ -180,9 +161,7 @@ class RawTests(ServiceTestCase):
         self.assertNothingLeft()
 
     def test_openerOnly(self) -> None:
-        """
-        A tunnel can be bound to where it was opened.
-        """
+        """A tunnel can be bound to where it was opened."""
         for here, there, elsewhere in (
             ("192.0.2.7", "192.0.2.7", "192.0.2.8"),
             ("192.0.2.7", "::ffff:192.0.2.7", "[::ffff:192.0.2.8]"),
@@ -232,9 +211,7 @@ class RawTests(ServiceTestCase):
         self.assertNothingLeft()
 
     def test_rawOnly(self) -> None:
-        """
-        What is for raw tunnels is refused elsewhere, and not passed over.
-        """
+        """What is for raw tunnels is refused elsewhere, and not passed over."""
         for option in ({"openerOnly": True}, {"firstLine": True}, {"lookup": "bob"}):
             message = self.assertNotOpened("bad-option", via="w3p", **option)
             self.assertIn(next(iter(option)), message)
@@ -270,9 +247,7 @@ class RawTests(ServiceTestCase):
         self.assertEqual(self.notes.named("tunnelDestroyed")[1][1], "expired")
 
     def test_visitorLeaves(self) -> None:
-        """
-        When a visitor leaves before a client's end came, another may come.
-        """
+        """When a visitor leaves before a client's end came, another may come."""
         self.make()
         self.port.come().leave(None)
         self.assertFalse(self.port.closed)
@@ -280,9 +255,7 @@ class RawTests(ServiceTestCase):
         self.assertIs(self.clients.come().peer, visitor)
 
     def test_visitorWaits(self) -> None:
-        """
-        A visitor waits for a while, and another may come after it.
-        """
+        """A visitor waits for a while, and another may come after it."""
         self.make()
         visitor = self.port.come()
         self.clock.advance(PATIENCE)
@@ -308,9 +281,7 @@ class RawTests(ServiceTestCase):
         self.assertReason("closed")
 
     def test_visitorsOneAfterTheOther(self) -> None:
-        """
-        They need not come at the same time.
-        """
+        """They need not come at the same time."""
         self.make(visitors=3)
         for _ in range(3):
             self.assertEqual(self.notes.named("tunnelDestroyed"), [])
@@ -342,9 +313,7 @@ class RawTests(ServiceTestCase):
         self.assertReason("expired")
 
     def test_claimed(self) -> None:
-        """
-        A client's end that waits keeps it, and so does a conversation.
-        """
+        """A client's end that waits keeps it, and so does a conversation."""
         self.make()
         client = self.clients.come()
         for _ in range(10):
@@ -357,9 +326,7 @@ class RawTests(ServiceTestCase):
         self.assertReason("closed")
 
     def test_notClaimedAgain(self) -> None:
-        """
-        A tunnel for more visitors than come is over, too.
-        """
+        """A tunnel for more visitors than come is over, too."""
         self.make(visitors=5)
         self.part(self.clients.come(), self.port.come())
         self.clock.advance(UNCLAIMED)
@@ -377,9 +344,7 @@ class RawTests(ServiceTestCase):
         self.assertReason("expired")
 
     def test_ttl(self) -> None:
-        """
-        Who says how long a tunnel is to live gets it.
-        """
+        """Who says how long a tunnel is to live gets it."""
         self.make(ttl=10 * UNCLAIMED)
         for _ in range(9):
             self.clock.advance(UNCLAIMED)
@@ -390,9 +355,7 @@ class RawTests(ServiceTestCase):
         self.assertReason("expired")
 
     def test_closed(self) -> None:
-        """
-        Closing a tunnel breaks what goes through it and who waits.
-        """
+        """Closing a tunnel breaks what goes through it and who waits."""
         self.make(visitors=3)
         ends = [self.clients.come(), self.port.come(), self.port.come()]
         self.close(self.uri)
@@ -400,9 +363,7 @@ class RawTests(ServiceTestCase):
         self.assertReason("closed")
 
     def test_connected(self) -> None:
-        """
-        The list tells whether a client's end is there.
-        """
+        """The list tells whether a client's end is there."""
         self.make(visitors=2)
         told = []
         for happens in (self.clients.come, self.port.come, self.port.come):
@@ -414,9 +375,7 @@ class RawTests(ServiceTestCase):
         self.assertFalse(self.list()[1]["connected"])
 
     def test_private(self) -> None:
-        """
-        A private tunnel has no address.
-        """
+        """A private tunnel has no address."""
         uri = self.open(private=True)
         self.assertEqual(self.address(uri), "")
         self.assertEqual(sorted(self.visitors.open_), [8010])
@@ -425,9 +384,7 @@ class RawTests(ServiceTestCase):
 
 
 class OverSessionTests(NetworkTestCase):
-    """
-    The same service over control frames.
-    """
+    """The same service over control frames."""
 
     def test_calls(self) -> None:
         """

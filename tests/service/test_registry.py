@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.service.registry}.
-"""
+"""Tests for L{tristunnel.service.registry}."""
 
 from __future__ import annotations
 
@@ -18,9 +16,6 @@ ANN, BOB = Identity("ann"), Identity("bob")
 
 
 def makeTunnel(number: str, name: str = "", owner: Identity = ANN) -> Tunnel:
-    """
-    Make a tunnel.
-    """
     return Tunnel(
         number,
         owner,
@@ -43,43 +38,25 @@ class Holder:
         self.displacements = 0
 
     def serve(self, stream: Stream) -> None:
-        """
-        Not used here.
-        """
+        pass
 
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
-        """
-        Not used here.
-        """
+        pass
 
     def displaced(self) -> None:
-        """
-        Count.
-        """
         self.displacements += 1
 
 
 class MemoryRegistryTests(SynchronousTestCase):
-    """
-    Tests for L{MemoryRegistry}.
-    """
-
     def setUp(self) -> None:
-        """
-        Make a registry.
-        """
         self.registry = MemoryRegistry()
 
     def test_interface(self) -> None:
-        """
-        It is a registry.
-        """
+        """It is a registry."""
         self.assertTrue(verifyObject(ITunnelRegistry, self.registry))
 
     def test_found(self) -> None:
-        """
-        Tunnels are found by URI and by id, and listed by age.
-        """
+        """Tunnels are found by URI and by id, and listed by age."""
         first, second = makeTunnel("a"), makeTunnel("b", "name")
         for tunnel in (first, second):
             self.assertIsNone(self.successResultOf(self.registry.add(tunnel)))
@@ -88,16 +65,12 @@ class MemoryRegistryTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(self.registry.tunnels()), [first, second])
 
     def test_notFound(self) -> None:
-        """
-        Others are unknown.
-        """
+        """Others are unknown."""
         failure = self.failureResultOf(self.registry.find("b"), TunnelError)
         self.assertEqual(failure.value.code.name, "unknown-tunnel")
 
     def test_nameTaken(self) -> None:
-        """
-        A name belongs to one tunnel at a time; many have none.
-        """
+        """A name belongs to one tunnel at a time; many have none."""
         first, second = makeTunnel("a", "www"), makeTunnel("b", "www")
         self.successResultOf(self.registry.add(first))
         failure = self.failureResultOf(self.registry.add(second), TunnelError)
@@ -110,9 +83,7 @@ class MemoryRegistryTests(SynchronousTestCase):
             self.successResultOf(self.registry.add(makeTunnel(number)))
 
     def test_removed(self) -> None:
-        """
-        A tunnel is forgotten once; that does nothing to a newer one.
-        """
+        """A tunnel is forgotten once; that does nothing to a newer one."""
         first, second = makeTunnel("a", "www"), makeTunnel("a", "www")
         self.successResultOf(self.registry.add(first))
         self.successResultOf(self.registry.remove(first))
@@ -123,14 +94,7 @@ class MemoryRegistryTests(SynchronousTestCase):
 
 
 class LeasesTests(SynchronousTestCase):
-    """
-    Tests for L{Leases}.
-    """
-
     def setUp(self) -> None:
-        """
-        Have a lease with one tunnel.
-        """
         self.clock = Clock()
         self.expired: list[Lease] = []
         self.leases = Leases(self.clock, self.expired.append, seconds=60.0)
@@ -141,9 +105,7 @@ class LeasesTests(SynchronousTestCase):
         self.lease.tunnels.append(self.tunnel)
 
     def test_granted(self) -> None:
-        """
-        Each lease has its own id and secret; the secret is kept nowhere.
-        """
+        """Each lease has its own id and secret; the secret is kept nowhere."""
         other, secret = self.leases.grant(ANN, self.holder)
         self.assertNotEqual(other.id, self.lease.id)
         self.assertNotEqual(secret, self.secret)
@@ -167,16 +129,12 @@ class LeasesTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_claimedTwice(self) -> None:
-        """
-        A session that claims its own lease displaces nobody.
-        """
+        """A session that claims its own lease displaces nobody."""
         self.leases.claim(self.lease.id, self.secret, ANN, self.holder)
         self.assertEqual(self.holder.displacements, 0)
 
     def test_notClaimed(self) -> None:
-        """
-        Without id, secret and identity together nothing happens.
-        """
+        """Without id, secret and identity together nothing happens."""
         _, otherSecret = self.leases.grant(ANN, Holder())
         for number, secret, owner in (
             (self.lease.id, "wrong", ANN),
@@ -198,9 +156,7 @@ class LeasesTests(SynchronousTestCase):
         self.assertEqual(self.holder.displacements, 0)
 
     def test_comesBack(self) -> None:
-        """
-        A lease outlives its session for a while.
-        """
+        """A lease outlives its session for a while."""
         self.leases.holderLost(self.lease, self.holder)
         self.assertIsNone(self.tunnel.clientSide)
         self.clock.advance(59)
@@ -214,9 +170,7 @@ class LeasesTests(SynchronousTestCase):
         self.assertEqual(self.expired, [])
 
     def test_expires(self) -> None:
-        """
-        Nobody comes back: whoever has to close its tunnels is told, once.
-        """
+        """Nobody comes back: whoever has to close its tunnels is told, once."""
         self.leases.holderLost(self.lease, self.holder)
         self.clock.advance(60)
         self.assertEqual(self.expired, [self.lease])
@@ -225,9 +179,7 @@ class LeasesTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_timeBeginsAnew(self) -> None:
-        """
-        Each loss has the whole time.
-        """
+        """Each loss has the whole time."""
         self.leases.holderLost(self.lease, self.holder)
         self.clock.advance(59)
         newer = Holder()
@@ -239,26 +191,20 @@ class LeasesTests(SynchronousTestCase):
         self.assertEqual(self.expired, [self.lease])
 
     def test_lostTwice(self) -> None:
-        """
-        A session that is lost twice is lost once.
-        """
+        """A session that is lost twice is lost once."""
         self.leases.holderLost(self.lease, self.holder)
         self.leases.holderLost(self.lease, self.holder)
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
 
     def test_emptyLease(self) -> None:
-        """
-        A lease without tunnels ends with its session.
-        """
+        """A lease without tunnels ends with its session."""
         self.lease.tunnels.clear()
         self.leases.holderLost(self.lease, self.holder)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertIsNone(self.leases.claim(self.lease.id, self.secret, ANN, Holder()))
 
     def test_released(self) -> None:
-        """
-        A lease that was released cannot be claimed, and does not expire.
-        """
+        """A lease that was released cannot be claimed, and does not expire."""
         self.leases.holderLost(self.lease, self.holder)
         self.leases.release(self.lease)
         self.leases.release(self.lease)
@@ -267,9 +213,7 @@ class LeasesTests(SynchronousTestCase):
         self.assertEqual(self.expired, [])
 
     def test_closed(self) -> None:
-        """
-        At the end all are forgotten, and no timer is left.
-        """
+        """At the end all are forgotten, and no timer is left."""
         self.leases.grant(BOB, Holder())
         self.leases.holderLost(self.lease, self.holder)
         self.leases.close()

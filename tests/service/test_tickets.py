@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.service.tickets}.
-"""
+"""Tests for L{tristunnel.service.tickets}."""
 
 from __future__ import annotations
 
@@ -16,45 +14,31 @@ from tristunnel.service.tickets import LIFETIME, TicketBook, Tickets
 
 
 def use(arrival: Any, offer: dict[str, object]) -> bool:
-    """
-    What a ticket is good for.
-    """
     return True
 
 
 class TicketsTests(SynchronousTestCase):
-    """
-    A ticket is good once, for a while.
-    """
+    """A ticket is good once, for a while."""
 
     def setUp(self) -> None:
-        """
-        Make an office.
-        """
         self.clock = Clock()
         self.tickets = Tickets(self.clock.seconds)
 
     def test_once(self) -> None:
-        """
-        The second one who shows it gets nothing.
-        """
+        """The second one who shows it gets nothing."""
         text = self.tickets.grant(use).text
         self.assertIs(self.tickets.redeem(text), use)
         self.assertIsNone(self.tickets.redeem(text))
         self.assertEqual(len(self.tickets), 0)
 
     def test_expires(self) -> None:
-        """
-        It is void after its time.
-        """
+        """It is void after its time."""
         text = self.tickets.grant(use).text
         self.clock.advance(LIFETIME)
         self.assertIsNone(self.tickets.redeem(text))
 
     def test_forgotten(self) -> None:
-        """
-        What has expired takes no room.
-        """
+        """What has expired takes no room."""
         for _ in range(10):
             self.tickets.grant(use)
         self.clock.advance(LIFETIME + 1)
@@ -62,18 +46,14 @@ class TicketsTests(SynchronousTestCase):
         self.assertEqual(len(self.tickets), 1)
 
     def test_revoked(self) -> None:
-        """
-        Its session can take it back, more than once.
-        """
+        """Its session can take it back, more than once."""
         ticket = self.tickets.grant(use)
         self.tickets.revoke(ticket)
         self.tickets.revoke(ticket)
         self.assertIsNone(self.tickets.redeem(ticket.text))
 
     def test_wrongSecret(self) -> None:
-        """
-        A name alone is worth nothing, and a wrong guess does not spoil it.
-        """
+        """A name alone is worth nothing, and a wrong guess does not spoil it."""
         ticket = self.tickets.grant(use)
         other = self.tickets.grant(use)
         name, _, secret = ticket.text.partition(".")
@@ -84,32 +64,20 @@ class TicketsTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.one_of(st.text(), st.none(), st.integers(), st.lists(st.text())))
     def test_anything(self, text: object) -> None:
-        """
-        Whatever a stranger shows, it is answered.
-        """
+        """Whatever a stranger shows, it is answered."""
         self.assertIsNone(Tickets(Clock().seconds).redeem(text))
 
 
 class TicketBookTests(SynchronousTestCase):
-    """
-    The tickets of one session.
-    """
+    """The tickets of one session."""
 
     def setUp(self) -> None:
-        """
-        Make a book.
-        """
         self.clock = Clock()
         self.tickets = Tickets(self.clock.seconds)
         self.admitted = True
         self.book = TicketBook(self.tickets, lambda arrival: self.admitted)
 
     def shown(self, text: str) -> bool:
-        """
-        Show a ticket.
-
-        @return: Whether it was good for something.
-        """
         found = self.tickets.redeem(text)
         return found is not None and found(None, {})
 
@@ -126,17 +94,13 @@ class TicketBookTests(SynchronousTestCase):
         self.assertEqual((self.book.out("lane"), len(self.tickets)), (0, 0))
 
     def test_expired(self) -> None:
-        """
-        One whose time is over is not out any more.
-        """
+        """One whose time is over is not out any more."""
         self.book.grant("lane", 3, use)
         self.clock.advance(LIFETIME)
         self.assertEqual(self.book.out("lane"), 0)
 
     def test_admits(self) -> None:
-        """
-        A ticket is good for whom the session may have when it is shown.
-        """
+        """A ticket is good for whom the session may have when it is shown."""
         text = self.book.grant("lane", 1, use).text
         self.admitted = False
         self.assertFalse(self.shown(text))

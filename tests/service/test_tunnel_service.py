@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.service.tunnel_service}.
-"""
+"""Tests for L{tristunnel.service.tunnel_service}."""
 
 from __future__ import annotations
 
@@ -42,39 +40,26 @@ class SlowRegistry(MemoryRegistry):
         self.adding: list[Deferred[None]] = []
 
     def add(self, tunnel: Tunnel) -> Deferred[None]:
-        """
-        Take in a tunnel, some day.
-        """
         slow: Deferred[None] = Deferred()
         self.adding.append(slow)
         return slow
 
 
 class Session:
-    """
-    A client's session that keeps what it is told.
-    """
+    """A client's session that keeps what it is told."""
 
     def __init__(self) -> None:
         self.streams: list[Stream] = []
         self.over: list[str] = []
 
     def serve(self, stream: Stream) -> None:
-        """
-        Keep a stream.
-        """
         self.streams.append(stream)
 
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
-        """
-        Keep the reason.
-        """
         self.over.append(reason.code.name)
 
     def displaced(self) -> None:
-        """
-        Not used here.
-        """
+        pass
 
 
 class ServiceTestCase(SynchronousTestCase):
@@ -86,55 +71,30 @@ class ServiceTestCase(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
-        """
-        Make a service.
-        """
         self.clock = Clock()
         self.notes = ServerNotes()
         self.visitors, self.overTLS = Ports(), Ports("tls", 8020)
         self.makeService()
 
     def makeService(self, **options: Any) -> None:
-        """
-        Make the service anew.
-        """
         options.setdefault("registry", MemoryRegistry())
         options.setdefault("listeners", {"tcp": self.visitors, "tls": self.overTLS})
         self.service = TunnelService(self.clock, observer=self.notes, **options)
         self.service.clientPort = (9000, False)
 
     def open(self, caller: Caller = ALICE, **options: object) -> str:
-        """
-        Open a tunnel.
-
-        @return: Its URI.
-        """
         return self.successResultOf(self.service.openTunnel(caller, options))
 
     def address(self, uri: str, caller: Caller = ALICE) -> str:
-        """
-        Ask for a tunnel's address.
-        """
         return self.successResultOf(self.service.getTunnelAddress(caller, uri))
 
     def close(self, uri: str, caller: Caller = ALICE) -> None:
-        """
-        Close a tunnel.
-        """
         self.successResultOf(self.service.closeTunnel(caller, uri))
 
     def list(self, caller: Caller = ALICE) -> list[dict[str, object]]:
-        """
-        Ask for the caller's tunnels.
-        """
         return self.successResultOf(self.service.listTunnels(caller))
 
     def assertRefused(self, code: str, call: Deferred[Any]) -> str:
-        """
-        Assert that a call was refused for a reason.
-
-        @return: The message.
-        """
         error = self.failureResultOf(call, TunnelError).value
         self.assertEqual(error.code.name, code)
         self.assertNotIn("\n", error.message)
@@ -143,20 +103,12 @@ class ServiceTestCase(SynchronousTestCase):
     def assertNotOpened(
         self, code: str, caller: Caller = ALICE, **options: object
     ) -> str:
-        """
-        Assert that a tunnel is refused for a reason, and leaves nothing.
-
-        @return: The message.
-        """
         before = self.left()
         message = self.assertRefused(code, self.service.openTunnel(caller, options))
         self.assertEqual(self.left(), before)
         return message
 
     def left(self) -> tuple[object, ...]:
-        """
-        What is open.
-        """
         return (
             sorted(self.visitors.open_),
             sorted(self.overTLS.open_),
@@ -166,21 +118,14 @@ class ServiceTestCase(SynchronousTestCase):
         )
 
     def assertNothingLeft(self) -> None:
-        """
-        Assert that there are no ports, timers and tunnels left.
-        """
         self.assertEqual(self.left(), ([], [], 0, [], 0))
 
 
 class OpenTests(ServiceTestCase):
-    """
-    Opening and closing tunnels.
-    """
+    """Opening and closing tunnels."""
 
     def test_interface(self) -> None:
-        """
-        It is an L{ITunnelService}.
-        """
+        """It is an L{ITunnelService}."""
         verifyObject(ITunnelService, self.service)
 
     def test_default(self) -> None:
@@ -208,9 +153,7 @@ class OpenTests(ServiceTestCase):
         self.assertEqual(self.open(literal), "tcp://tunnel.example:8012")
 
     def test_port(self) -> None:
-        """
-        The visitors' port can be chosen.
-        """
+        """The visitors' port can be chosen."""
         uri = self.open(port=8012)
         self.assertEqual(self.address(uri), "tcp://server:8012")
         self.assertNotOpened("port-taken", port=8012)
@@ -219,9 +162,7 @@ class OpenTests(ServiceTestCase):
         self.assertNotOpened("bad-option", port="8013")
 
     def test_name(self) -> None:
-        """
-        A name is given once.
-        """
+        """A name is given once."""
         uri = self.open(name="shop")
         self.assertEqual(self.list()[0]["name"], "shop")
         message = self.assertNotOpened("name-taken", BOB, name="shop")
@@ -230,9 +171,7 @@ class OpenTests(ServiceTestCase):
         self.open(BOB, name="shop")
 
     def test_via(self) -> None:
-        """
-        The client's end comes over TCP, TLS or W3P.
-        """
+        """The client's end comes over TCP, TLS or W3P."""
         self.assertEqual(self.open(via="tls"), "tls://server:8020")
         self.assertEqual(self.open(via="tcp"), "tcp://server:8011")
         uri = self.open(via="w3p")
@@ -242,18 +181,14 @@ class OpenTests(ServiceTestCase):
         self.assertNothingLeft()
 
     def test_unknownVia(self) -> None:
-        """
-        An unknown way is refused with those that are known, in a short line.
-        """
+        """An unknown way is refused with those that are known, in a short line."""
         message = self.assertNotOpened("bad-option", via="carrier pigeon" * 10000)
         self.assertIn("tcp, tls, w3p", message)
         self.assertTrue(len(message) < 200)
         self.assertNotOpened("bad-option", via="session")
 
     def test_listener(self) -> None:
-        """
-        Visitors come over TCP or TLS, whatever the client's end does.
-        """
+        """Visitors come over TCP or TLS, whatever the client's end does."""
         self.assertEqual(self.address(self.open(listener="tls")), "tls://server:8020")
         self.assertEqual(
             self.address(self.open(via="tls", listener="tcp")), "tcp://server:8011"
@@ -263,9 +198,7 @@ class OpenTests(ServiceTestCase):
         self.assertTrue(len(message) < 200)
 
     def test_defaultListener(self) -> None:
-        """
-        The first kind of listener is the default.
-        """
+        """The first kind of listener is the default."""
         self.makeService(listeners={"tls": self.overTLS, "tcp": self.visitors})
         uri = self.open()
         self.assertEqual(
@@ -282,23 +215,17 @@ class OpenTests(ServiceTestCase):
         self.assertNotOpened("bad-option", listener="tls")
 
     def test_noClientPort(self) -> None:
-        """
-        A capability needs a port that clients can reach.
-        """
+        """A capability needs a port that clients can reach."""
         self.service.clientPort = (0, False)
         self.assertIn("--port", self.assertNotOpened("bad-option", via="w3p"))
 
     def test_overTLS(self) -> None:
-        """
-        The URI tells that the clients' port speaks TLS.
-        """
+        """The URI tells that the clients' port speaks TLS."""
         self.service.clientPort = (9000, True)
         self.assertTrue(self.open(via="w3p").startswith("w3ps://server:9000/"))
 
     def test_exhausted(self) -> None:
-        """
-        When ports run out, half a tunnel is not left.
-        """
+        """When ports run out, half a tunnel is not left."""
         first, _ = self.open(), self.open()
         self.assertNotOpened("ports-exhausted")
         self.assertNotOpened("ports-exhausted", via="w3p")
@@ -307,18 +234,14 @@ class OpenTests(ServiceTestCase):
         self.assertNotOpened("ports-exhausted")
 
     def test_unknownOption(self) -> None:
-        """
-        An unknown option is named, but not at any length.
-        """
+        """An unknown option is named, but not at any length."""
         options: dict[str, Any] = {"speed" * 100000: 1}
         message = self.assertNotOpened("bad-option", **options)
         self.assertIn("'speedspeed", message)
         self.assertTrue(len(message) < 300)
 
     def test_ttl(self) -> None:
-        """
-        A tunnel ends when its time is over, with the streams that live then.
-        """
+        """A tunnel ends when its time is over, with the streams that live then."""
         uri = self.open(ttl=60)
         client = self.visitors.at(uri).come()
         visitor = self.visitors.at(self.address(uri)).come()
@@ -332,16 +255,12 @@ class OpenTests(ServiceTestCase):
         self.assertNothingLeft()
 
     def test_absurdTTL(self) -> None:
-        """
-        A number that is no time is refused, however many digits it has.
-        """
+        """A number that is no time is refused, however many digits it has."""
         for ttl in (-1, 10**400, -(10**400), 1e300, float("nan"), float("inf")):
             self.assertNotOpened("bad-option", ttl=ttl)
 
     def test_closeEverything(self) -> None:
-        """
-        When the server stops, nothing is left.
-        """
+        """When the server stops, nothing is left."""
         self.open()
         self.open(via="w3p", ttl=5)
         self.successResultOf(
@@ -368,9 +287,7 @@ class OpenTests(ServiceTestCase):
 
 
 class OwnerTests(ServiceTestCase):
-    """
-    What may be done to a tunnel depends on who opened it.
-    """
+    """What may be done to a tunnel depends on who opened it."""
 
     def test_somebodyElses(self) -> None:
         """
@@ -388,9 +305,7 @@ class OwnerTests(ServiceTestCase):
         self.assertEqual(len(self.list(ALICE)), 1)
 
     def test_address(self) -> None:
-        """
-        The address is told to whoever knows the URI, if that cannot be guessed.
-        """
+        """The address is told to whoever knows the URI, if that cannot be guessed."""
         uri = self.open(ALICE, via="w3p")
         self.assertEqual(self.address(uri, BOB), "tcp://server:8010")
         for uri in ("tcp://server:9", "tcp://server:8011", "", "\ud800"):
@@ -447,9 +362,7 @@ class OwnerTests(ServiceTestCase):
         self.assertRefused("unknown-tunnel", self.service.closeTunnel(nobody, uri))
 
     def test_list(self) -> None:
-        """
-        The list counts visitors and bytes, and shows no secret.
-        """
+        """The list counts visitors and bytes, and shows no secret."""
         uri = self.open(via="w3p", name="shop")
         (entry,) = self.list()
         self.assertEqual(
@@ -488,14 +401,10 @@ class OwnerTests(ServiceTestCase):
 
 
 class QuotaTests(ServiceTestCase):
-    """
-    How many tunnels a caller may have.
-    """
+    """How many tunnels a caller may have."""
 
     def test_perCaller(self) -> None:
-        """
-        One caller's tunnels are bounded, whatever happens to them.
-        """
+        """One caller's tunnels are bounded, whatever happens to them."""
         self.makeService(quota=TunnelQuota(1))
         uri = self.open(ALICE)
         self.assertNotOpened("limit-reached", ALICE)
@@ -508,9 +417,7 @@ class QuotaTests(ServiceTestCase):
         self.open(ALICE)
 
     def test_anonymous(self) -> None:
-        """
-        Those of whom nothing is known are told apart by their addresses.
-        """
+        """Those of whom nothing is known are told apart by their addresses."""
         self.makeService(quota=TunnelQuota(1))
         here = Caller(ANONYMOUS_IDENTITY, "server", address="192.0.2.3")
         there = Caller(ANONYMOUS_IDENTITY, "server", address="192.0.2.4")
@@ -519,23 +426,17 @@ class QuotaTests(ServiceTestCase):
         self.open(there)
 
     def test_total(self) -> None:
-        """
-        So are all tunnels together.
-        """
+        """So are all tunnels together."""
         self.makeService(quota=TunnelQuota(0, 1))
         self.open(ALICE)
         self.assertNotOpened("limit-reached", BOB)
 
 
 class LeftAloneTests(ServiceTestCase):
-    """
-    Callers that leave in the middle of a call.
-    """
+    """Callers that leave in the middle of a call."""
 
     def test_whileOpening(self) -> None:
-        """
-        A tunnel that nobody waits for any more is not opened.
-        """
+        """A tunnel that nobody waits for any more is not opened."""
         self.makeService(registry=SlowRegistry())
         opening = self.service.openTunnel(ALICE, {})
         self.assertEqual(sorted(self.visitors.open_), [8010])
@@ -544,9 +445,7 @@ class LeftAloneTests(ServiceTestCase):
         self.assertNothingLeft()
 
     def test_whileClosing(self) -> None:
-        """
-        A tunnel that began to close is closed to the end.
-        """
+        """A tunnel that began to close is closed to the end."""
         uri = self.open()
         slow = self.visitors.slow = []
         closing = self.service.closeTunnel(ALICE, uri)
@@ -580,9 +479,7 @@ class LeftAloneTests(ServiceTestCase):
         self.assertNothingLeft()
 
     def test_closedTwice(self) -> None:
-        """
-        Two who close the same tunnel do not get into each other's way.
-        """
+        """Two who close the same tunnel do not get into each other's way."""
         uri = self.open()
         self.visitors.slow = []
         first = self.service.closeTunnel(ALICE, uri)
@@ -593,9 +490,7 @@ class LeftAloneTests(ServiceTestCase):
 
 
 class NameTests(ServiceTestCase):
-    """
-    URIs and addresses are made of what the server knows.
-    """
+    """URIs and addresses are made of what the server knows."""
 
     @given(
         st.one_of(
@@ -651,20 +546,13 @@ class NameTests(ServiceTestCase):
 
 
 class FailingTests(ServiceTestCase):
-    """
-    Whatever fails, or does not answer, leaves no port open.
-    """
+    """Whatever fails, or does not answer, leaves no port open."""
 
     def fails(self, *arguments: object) -> Any:
-        """
-        Stand for a part of a tunnel that breaks.
-        """
         raise RuntimeError("this part is broken")
 
     def test_dismantling(self) -> None:
-        """
-        A tunnel is taken apart to the end, whichever part of that fails.
-        """
+        """A tunnel is taken apart to the end, whichever part of that fails."""
         for broken in (
             lambda tunnel: patch.object(self.service.registry, "remove", self.fails),
             lambda tunnel: patch.object(
@@ -715,9 +603,7 @@ class FailingTests(ServiceTestCase):
         self.assertEqual(len(self.flushLoggedErrors(TunnelError)), 2)
 
     def test_stop(self) -> None:
-        """
-        The server stops although the registry tells nothing.
-        """
+        """The server stops although the registry tells nothing."""
         self.open()
         with patch.object(self.service.registry, "tunnels", Deferred):
             stopping = Deferred.fromCoroutine(
@@ -729,9 +615,7 @@ class FailingTests(ServiceTestCase):
         self.assertEqual(len(self.flushLoggedErrors(TunnelError)), 1)
 
     def test_neverFound(self) -> None:
-        """
-        A call about a tunnel that the registry does not find is answered.
-        """
+        """A call about a tunnel that the registry does not find is answered."""
         uri = self.open()
         with patch.object(self.service.registry, "find", lambda uri: Deferred()):
             calls: list[Any] = [
@@ -793,14 +677,9 @@ class FailingTests(ServiceTestCase):
 
 
 class SessionTests(ServiceTestCase):
-    """
-    Tunnels that a session opens.
-    """
+    """Tunnels that a session opens."""
 
     def setUp(self) -> None:
-        """
-        Have a session.
-        """
         super().setUp()
         self.session = Session()
         self.lease, self.secret = self.service.leases.grant(
@@ -811,9 +690,7 @@ class SessionTests(ServiceTestCase):
         )
 
     def test_own(self) -> None:
-        """
-        A session serves its tunnel itself, unless it says otherwise.
-        """
+        """A session serves its tunnel itself, unless it says otherwise."""
         uri = self.open(self.caller)
         self.assertRegex(uri, r"\Aw3p://server:9000/[0-9a-f]{16}\Z")
         self.visitors.at(self.address(uri)).come()
