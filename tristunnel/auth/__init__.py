@@ -1,3 +1,1 @@
-"""
-Who may connect: C{twisted.cred} credentials, checkers and the realm.
-"""
+"""Who may connect: C{twisted.cred} credentials, checkers and the realm."""

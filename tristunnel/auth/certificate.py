@@ -1,6 +1,4 @@
-"""
-Who a client is by the certificate that it showed: C{--client-ca}.
-"""
+"""Who a client is by the certificate that it showed: C{--client-ca}."""
 
 from __future__ import annotations
 
@@ -79,9 +77,7 @@ def certificateName(transport: Any) -> str:
 
 @implementer(ICredentialsChecker)
 class CertificateChecker:
-    """
-    Admits clients by their certificates alone.
-    """
+    """Admits clients by their certificates alone."""
 
     credentialInterfaces = (ITunnelCredentials,)
 
@@ -100,9 +96,7 @@ class CertificateChecker:
 
 @implementer(ICheckerFactory, IPlugin)
 class CertificateCheckerFactory:
-    """
-    The C{certificate} type of C{--auth}.
-    """
+    """The C{certificate} type of C{--auth}."""
 
     authType = "certificate"
     argStringFormat = "Nothing"
@@ -117,12 +111,6 @@ another --auth where some clients have no other credentials.
     credentialInterfaces = (ITunnelCredentials,)
 
     def generateChecker(self, argstring: str) -> CertificateChecker:
-        """
-        Make the checker of C{certificate}.
-
-        @param argstring: Must be empty.
-        @raise InvalidAuthArgumentString: If it is not.
-        """
         if argstring.strip():
             raise InvalidAuthArgumentString("certificate takes no argument")
         return CertificateChecker()

@@ -1,6 +1,4 @@
-"""
-Several credentials checkers as one.
-"""
+"""Several credentials checkers as one."""
 
 from __future__ import annotations
 
@@ -27,9 +25,7 @@ from tristunnel.util.log_limiter import LogRateLimiter
 __all__ = ["SUPPORTED_INTERFACES", "CheckerChain"]
 
 SUPPORTED_INTERFACES = (ITunnelCredentials, IUsernamePassword)
-"""
-What a checker may ask for; also right for C{AuthOptionMixin.supportedInterfaces}.
-"""
+"""What a checker may ask for; also right for C{AuthOptionMixin.supportedInterfaces}."""
 
 FAILURES = 5
 """Tracebacks in a minute of a checker that is broken."""
@@ -118,9 +114,7 @@ class CheckerChain:
         raise known or UnauthorizedLogin()
 
     def _failed(self, checker: str, credentials: ITunnelCredentials) -> None:
-        """
-        Log that a checker is broken; anybody can have it asked at any rate.
-        """
+        """Log that a checker is broken; anybody can have it asked at any rate."""
         self._failures.tell(
             (checker,),
             lambda: self._log.failure(

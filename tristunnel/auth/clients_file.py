@@ -1,6 +1,4 @@
-"""
-C{--auth clients:PATH}: a file of ids and secrets.
-"""
+"""C{--auth clients:PATH}: a file of ids and secrets."""
 
 from __future__ import annotations
 
@@ -57,9 +55,6 @@ class ClientsFile:
             ) from None
 
     def __repr__(self) -> str:
-        """
-        Show where the clients come from, not who they are.
-        """
         return f"<{type(self).__name__} {self._path!r}>"
 
     def requestAvatarId(
@@ -81,9 +76,6 @@ class ClientsFile:
 
     @staticmethod
     def _claim(credentials: ITunnelCredentials) -> tuple[bytes, bytes]:
-        """
-        @return: The id and the secret that a client sent.
-        """
         sent = TunnelCredentials(credentials.fields, credentials.peer)
         if set(sent.fields) != {"token"}:
             return sent.username, sent.password
@@ -91,9 +83,6 @@ class ClientsFile:
         return name, secret
 
     def _load(self, status: os.stat_result, data: bytes) -> None:
-        """
-        Put the present content in force and log what is odd about it.
-        """
         self._clients = parseClients(data)
         digests = self._clients.digests
         anybody = sum(digest is None for digest in digests.values())
@@ -108,9 +97,6 @@ class ClientsFile:
         self._logProblems()
 
     def _logProblems(self) -> None:
-        """
-        Log the broken lines, without their text.
-        """
         for problem in self._clients.problems:
             self._log.error(
                 "Clients file {path!r}, line {line}: {reason}; the line is left out",
@@ -129,9 +115,7 @@ class ClientsFile:
 
 @implementer(ICheckerFactory, IPlugin)
 class ClientsFileCheckerFactory:
-    """
-    The C{clients} type of C{--auth}.
-    """
+    """The C{clients} type of C{--auth}."""
 
     authType = "clients"
     argStringFormat = "Path of a file with one ID:SECRET per line"
@@ -156,13 +140,6 @@ content. Replace it by renaming, so that nobody sees half of it.
     credentialInterfaces = (ITunnelCredentials,)
 
     def generateChecker(self, argstring: str) -> ClientsFile:
-        """
-        Make the checker of C{clients:PATH}.
-
-        @param argstring: The path.
-        @raise InvalidAuthArgumentString: when the file cannot be read; says
-            why in one line.
-        """
         if not argstring.strip():
             raise InvalidAuthArgumentString(
                 "clients needs the path of a file: --auth clients:PATH"

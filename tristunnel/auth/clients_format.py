@@ -76,9 +76,6 @@ class ClientList:
 
 
 def _digestOf(secret: bytes) -> bytes | None:
-    """
-    @return: The digest to compare with, or C{None} for a malformed hash.
-    """
     if not secret.startswith(_HASHED):
         return hashlib.sha256(secret).digest()
     digits = secret[len(_HASHED) :]
@@ -88,11 +85,6 @@ def _digestOf(secret: bytes) -> bytes | None:
 
 
 def _readLine(line: bytes, clients: ClientList) -> str | None:
-    """
-    Add the client of one line that is neither blank nor a comment.
-
-    @return: What is wrong with the line, or C{None}.
-    """
     name, colon, secret = line.partition(b":")
     name, secret = name.strip(), secret.strip()
     if not colon:

@@ -1,6 +1,4 @@
-"""
-An embedder's own function as a credentials checker.
-"""
+"""An embedder's own function as a credentials checker."""
 
 from __future__ import annotations
 
@@ -34,9 +32,6 @@ class ConnectionFilterChecker:
     credentialInterfaces = (ITunnelCredentials,)
 
     def __init__(self, connectionFilter: ConnectionFilter) -> None:
-        """
-        @param connectionFilter: See L{ConnectionFilter}.
-        """
         self._connectionFilter = connectionFilter
 
     def requestAvatarId(

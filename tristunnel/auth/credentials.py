@@ -1,6 +1,4 @@
-"""
-What a client says about itself when it connects, as C{twisted.cred} sees it.
-"""
+"""What a client says about itself when it connects, as C{twisted.cred} sees it."""
 
 from __future__ import annotations
 
@@ -32,9 +30,7 @@ class ITunnelCredentials(ICredentials, Interface):
     )
 
     peer: IAddress | None = Attribute(
-        """
-        Where the client connects from, or C{None} where that is not known.
-        """
+        """Where the client connects from, or C{None} where that is not known."""
     )
 
     certificate: str = Attribute(
@@ -85,9 +81,6 @@ class TunnelCredentials:
         peer: IAddress | None = None,
         certificate: str = "",
     ) -> None:
-        """
-        @raise TypeError: when C{fields} is not a mapping.
-        """
         if not isinstance(fields, Mapping):
             raise TypeError(f"credentials are a JSON object, not {type(fields)}")
         own = {key: value for key, value in fields.items() if key != _PROTOCOL_KEY}
@@ -116,9 +109,6 @@ class TunnelCredentials:
         return hmac.compare_digest(self.password, right) and bool(self.password)
 
     def __repr__(self) -> str:
-        """
-        Show the id alone: the other fields may be secrets.
-        """
         name = self.username.decode("utf-8", "backslashreplace")
         if len(name) > _SHOWN:
             name = name[:_SHOWN] + "..."

@@ -1,6 +1,4 @@
-"""
-Reading small files whole and at once, and noticing that they changed.
-"""
+"""Reading small files whole and at once, and noticing that they changed."""
 
 from __future__ import annotations
 
@@ -42,9 +40,6 @@ def signatureOf(status: os.stat_result) -> Signature:
 
 
 def _refuseUnusual(mode: int, size: int) -> None:
-    """
-    @raise OSError: for what cannot be read whole and at once.
-    """
     if not stat.S_ISREG(mode):
         raise OSError("it is not a regular file")
     if size > MAX_FILE_SIZE:
@@ -77,9 +72,7 @@ def readAtOnce(path: str) -> tuple[os.stat_result, bytes]:
 
 
 def reasonOf(error: OSError | ValueError) -> str:
-    """
-    @return: The cause of a failed read, in words and without the path.
-    """
+    """@return: The cause of a failed read, in words and without the path."""
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 

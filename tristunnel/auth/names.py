@@ -1,6 +1,4 @@
-"""
-Which ids can be the name of a client.
-"""
+"""Which ids can be the name of a client."""
 
 from __future__ import annotations
 

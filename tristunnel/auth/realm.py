@@ -1,6 +1,4 @@
-"""
-Who a client is once its credentials were checked.
-"""
+"""Who a client is once its credentials were checked."""
 
 from __future__ import annotations
 
@@ -44,16 +42,12 @@ REFUSALS = 20
 
 
 def _logout() -> None:
-    """
-    Do nothing: an L{Identity} holds nothing that would have to be released.
-    """
+    pass
 
 
 @implementer(IRealm)
 class TunnelRealm:
-    """
-    Makes an L{Identity} of an avatar id.
-    """
+    """Makes an L{Identity} of an avatar id."""
 
     def requestAvatar(
         self, avatarId: bytes | tuple[()], mind: object, *interfaces: type[Interface]
@@ -118,9 +112,7 @@ def _text(data: bytes) -> str:
 
 
 class Authenticator:
-    """
-    The one question that every dialect and page asks: who is this?
-    """
+    """The one question that every dialect and page asks: who is this?"""
 
     _log = Logger()
 
@@ -133,9 +125,7 @@ class Authenticator:
         self._refusals = LogRateLimiter(time.monotonic)
 
     def askAt(self, portal: Portal) -> None:
-        """
-        Ask somewhere else from the next login on.
-        """
+        """Ask somewhere else from the next login on."""
         self._portal = portal
 
     def authenticate(

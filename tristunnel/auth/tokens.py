@@ -1,6 +1,4 @@
-"""
-C{--auth tokens:PATH}: a file of tokens and what each of them permits.
-"""
+"""C{--auth tokens:PATH}: a file of tokens and what each of them permits."""
 
 from __future__ import annotations
 
@@ -41,16 +39,12 @@ _SOONEST = 0.001
 
 
 def defaultTokenFile() -> str:
-    """
-    The file of tokens where nobody names another.
-    """
+    """The file of tokens where nobody names another."""
     return str(defaultStateDirectory() / "tokens")
 
 
 def _tokenOf(credentials: ITunnelCredentials) -> bytes:
-    """
-    The token that a client sent: alone, or as the password of any id.
-    """
+    """The token that a client sent: alone, or as the password of any id."""
     sent = credentials.fields.get("token")
     if isinstance(sent, str):
         return sent.encode("utf-8", "surrogatepass")
@@ -106,9 +100,6 @@ class TokenFile:
             ) from None
 
     def __repr__(self) -> str:
-        """
-        Show where the tokens come from.
-        """
         return f"<{type(self).__name__} {self._path!r}>"
 
     # Logins
@@ -136,9 +127,6 @@ class TokenFile:
         return succeed(GrantedName(token.name.encode(), self._grantOf(token)))
 
     def _grantOf(self, token: Token) -> Grant:
-        """
-        The grant that everybody shares who uses a token.
-        """
         grant = self._grants.get(token.digest)
         if grant is None or grant.ended is not None:
             grant = Grant(
@@ -153,16 +141,12 @@ class TokenFile:
     # For operators
 
     def tokens(self) -> list[Token]:
-        """
-        What the file says of each token, in its order.
-        """
+        """What the file says of each token, in its order."""
         return list(self._tokens.byName.values())
 
     @property
     def path(self) -> str:
-        """
-        The file.
-        """
+        """The file."""
         return str(self._path)
 
     def revoke(self, name: str) -> None:
@@ -188,9 +172,6 @@ class TokenFile:
             self._endMissing()
 
     def _load(self, status: os.stat_result, data: bytes) -> None:
-        """
-        Put the present content in force.
-        """
         self._tokens = parseTokens(data)
         self._changed = self._now()
         self._log.info(
@@ -202,9 +183,6 @@ class TokenFile:
         self._apply()
 
     def _logProblems(self, mode: int) -> None:
-        """
-        Log what is odd about the file, without its text.
-        """
         if mode & (stat.S_IWGRP | stat.S_IWOTH):
             self._log.warn(
                 "Others may write to the token file {path!r}; run: chmod 600 {path}",
@@ -226,9 +204,6 @@ class TokenFile:
             )
 
     def _apply(self) -> None:
-        """
-        Change and end the grants of tokens that are in use.
-        """
         self._missing.clear()
         for digest, grant in list(self._grants.items()):
             token = self._tokens.byDigest.get(digest)
@@ -241,9 +216,6 @@ class TokenFile:
                 grant.change(token.permissions)
 
     def _endMissing(self) -> None:
-        """
-        End the grants of tokens that are no longer in the file.
-        """
         missing, self._missing = self._missing, set()
         for digest in missing:
             grant = self._grants.get(digest)
@@ -253,9 +225,6 @@ class TokenFile:
     # Looking by itself
 
     def _watched(self) -> None:
-        """
-        Somebody wants to be told of a token's end, or does no longer.
-        """
         inUse = any(grant.inUse for grant in list(self._grants.values()))
         if inUse and self._looking is None:
             self._lookLater()
@@ -264,9 +233,7 @@ class TokenFile:
             self._looking = None
 
     def _lookLater(self) -> None:
-        """
-        Look again in a while, or when the next token in use expires.
-        """
+        """Look again in a while, or when the next token in use expires."""
         if self._clock is None:
             # Not before it is needed: a checker is made while options are
             # read, when the reactor may not be chosen yet.
@@ -282,9 +249,6 @@ class TokenFile:
         self._looking = self._clock.callLater(delay, self._look)
 
     def _look(self) -> None:
-        """
-        Look at the file and at the time, as long as a token is in use.
-        """
         self._looking = None
         self.follow()
         for grant in list(self._grants.values()):
@@ -294,9 +258,7 @@ class TokenFile:
 
 @implementer(ICheckerFactory, IPlugin)
 class TokenCheckerFactory:
-    """
-    The C{tokens} type of C{--auth}.
-    """
+    """The C{tokens} type of C{--auth}."""
 
     authType = "tokens"
     argStringFormat = "Path of a file made by: tristunnel token create"
@@ -319,13 +281,6 @@ and tunnels that live on it within a second.
     credentialInterfaces = (ITunnelCredentials,)
 
     def generateChecker(self, argstring: str) -> TokenFile:
-        """
-        Make the checker of C{tokens:PATH}.
-
-        @param argstring: The path; empty for the one in the state directory.
-        @raise InvalidAuthArgumentString: when the file cannot be read; says
-            why in one line.
-        """
         try:
             return TokenFile(argstring.strip() or defaultTokenFile())
         except TunnelError as error:

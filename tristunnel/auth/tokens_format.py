@@ -106,23 +106,17 @@ class TokenList:
 
 
 def newToken() -> str:
-    """
-    Make a token: 256 random bits.
-    """
+    """Make a token: 256 random bits."""
     return PREFIX + secrets.token_urlsafe(32)
 
 
 def digestOf(token: str) -> bytes:
-    """
-    What is kept of a token.
-    """
+    """What is kept of a token."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def tokenNameProblem(name: str) -> str | None:
-    """
-    Say what is wrong with the name of a token.
-    """
+    """Say what is wrong with the name of a token."""
     if _RESERVED.match(name):
         return "the name is reserved; choose another"
     if nameProblem(name) is not None or _NAME.match(name) is None:
@@ -147,9 +141,7 @@ def parseTime(text: str) -> float:
 
 
 def formatTime(seconds: float) -> str:
-    """
-    Write a time as L{parseTime} reads it, to the second.
-    """
+    """Write a time as L{parseTime} reads it, to the second."""
     moment = datetime.fromtimestamp(round(seconds), UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -158,9 +150,6 @@ def formatTime(seconds: float) -> str:
 
 
 def _time(value: object) -> float:
-    """
-    A time.
-    """
     if isinstance(value, str):
         try:
             return parseTime(value)
@@ -170,18 +159,12 @@ def _time(value: object) -> float:
 
 
 def _count(value: object) -> int:
-    """
-    A number of things.
-    """
     if type(value) is int and 0 <= value <= _MAX_COUNT:
         return value
     raise ValueError("takes a whole number, from 0 up")
 
 
 def _rate(value: object) -> int:
-    """
-    Bytes per second.
-    """
     if type(value) is int:
         value = str(value)
     if isinstance(value, str):
@@ -190,9 +173,6 @@ def _rate(value: object) -> int:
 
 
 def _ports(value: object) -> object:
-    """
-    A range of ports.
-    """
     if type(value) is int:
         value = str(value)
     if isinstance(value, str):
@@ -201,18 +181,12 @@ def _ports(value: object) -> object:
 
 
 def _strings(value: object) -> list[str]:
-    """
-    A list of strings.
-    """
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         return value
     raise ValueError("takes a list of strings")
 
 
 def _protocols(value: object) -> frozenset[str]:
-    """
-    Kinds of listener.
-    """
     words = _strings(value)
     if not all(_WORD.match(word) for word in words):
         raise ValueError("takes protocols such as tcp and udp")
@@ -220,9 +194,6 @@ def _protocols(value: object) -> frozenset[str]:
 
 
 def _rights(value: object) -> frozenset[str]:
-    """
-    Some of what there is to be permitted.
-    """
     words = _strings(value)
     if not set(words) <= set(RIGHTS):
         raise ValueError(f"takes some of {', '.join(RIGHTS)}")
@@ -230,9 +201,6 @@ def _rights(value: object) -> frozenset[str]:
 
 
 def _services(value: object) -> tuple[str, ...]:
-    """
-    Patterns of services' names.
-    """
     names = _strings(value)
     if not all(0 < len(name) <= 64 and name.isprintable() for name in names):
         raise ValueError("takes names of services")
@@ -240,16 +208,10 @@ def _services(value: object) -> tuple[str, ...]:
 
 
 def _networks(value: object) -> object:
-    """
-    Networks and addresses.
-    """
     return parseNetworks(_strings(value))
 
 
 def _seconds(value: object) -> float:
-    """
-    A time that a visitor may stay, or be silent.
-    """
     if type(value) in (int, float) and (value == 0 or 1 <= value <= 1e9):  # type: ignore[operator]
         return float(value)  # type: ignore[arg-type]
     raise ValueError("takes seconds, from 1 up, or 0")
@@ -330,9 +292,6 @@ def parseToken(line: str, number: int = 0) -> Token:
 
 
 def _with(key: str, reader: Callable[[object], object], value: object) -> object:
-    """
-    Read a value, and name its key if that fails.
-    """
     try:
         return reader(value)
     except TunnelError as error:
@@ -342,9 +301,6 @@ def _with(key: str, reader: Callable[[object], object], value: object) -> object
 
 
 def _optionalTime(key: str, values: dict[str, object]) -> float | None:
-    """
-    Read a time that need not be there.
-    """
     if values.get(key) is None:
         return None
     _with(key, _time, values[key])
@@ -352,15 +308,10 @@ def _optionalTime(key: str, values: dict[str, object]) -> float | None:
 
 
 class _Twice(ValueError):
-    """
-    A key is there twice, and it is not clear which one counts.
-    """
+    """A key is there twice, and it is not clear which one counts."""
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """
-    Make a dict of an object's members.
-    """
     values = dict(pairs)
     if len(values) < len(pairs):
         raise _Twice("a key is there twice")
@@ -368,16 +319,10 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _shown(text: str) -> str:
-    """
-    A key that somebody wrote, of bounded length and printable.
-    """
     return ascii(text if len(text) <= 40 else text[:40] + "...")
 
 
 def _formatPolicy(policy: VisitorPolicy) -> dict[str, object]:
-    """
-    What a line says of visitors; nothing where nothing is asked of them.
-    """
     values: dict[str, object] = {}
     for key, (attribute, _) in _POLICY.items():
         value = getattr(policy, attribute)
@@ -389,9 +334,7 @@ def _formatPolicy(policy: VisitorPolicy) -> dict[str, object]:
 
 
 def formatToken(token: Token) -> str:
-    """
-    Write one line, without its end.
-    """
+    """Write one line, without its end."""
     permissions = token.permissions
     values: dict[str, object] = {"name": token.name, "sha256": token.digest.hex()}
     if permissions.ports is not None:
@@ -433,11 +376,6 @@ def parseTokens(data: bytes) -> TokenList:
 
 
 def _readLine(line: bytes, tokens: TokenList, number: int) -> str | None:
-    """
-    Add the token of one line.
-
-    @return: What is wrong with the line, or C{None}.
-    """
     if len(line) > _MAX_LINE:
         return "it is too long"
     try:

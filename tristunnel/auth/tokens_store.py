@@ -1,6 +1,4 @@
-"""
-Changing a token file: one writer at a time, and never half a file.
-"""
+"""Changing a token file: one writer at a time, and never half a file."""
 
 from __future__ import annotations
 
@@ -47,15 +45,10 @@ class TokenStore:
         self._now = now
 
     def read(self) -> TokenList:
-        """
-        @raise TunnelError: C{bad-option}, if the file cannot be read.
-        """
+        """@raise TunnelError: C{bad-option}, if the file cannot be read."""
         return parseTokens(self._data())
 
     def _data(self) -> bytes:
-        """
-        The content of the file.
-        """
         try:
             return readAtOnce(self._path)[1]
         except (OSError, ValueError) as error:
@@ -149,9 +142,6 @@ class TokenStore:
             ) from None
 
     def _replace(self, data: bytes) -> None:
-        """
-        Write another file, and give it the name of the old one.
-        """
         directory, name = os.path.split(self._path)
         # Made with mode 0600.
         descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=directory)

@@ -1,6 +1,4 @@
-"""
-What a token is, and what it permits, as people read it.
-"""
+"""What a token is, and what it permits, as people read it."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ def stateOf(token: Token, now: float) -> str:
 
 
 def permitted(permissions: Permissions) -> str:
-    """
-    What a token permits, in a few words.
-    """
+    """What a token permits, in a few words."""
     words = [right for right in RIGHTS if right in permissions.may] or ["nothing"]
     if permissions.ports is not None:
         words.append(f"ports {permissions.ports}")
@@ -49,9 +45,6 @@ def permitted(permissions: Permissions) -> str:
 
 
 def _asked(policy: VisitorPolicy) -> list[str]:
-    """
-    What is asked of visitors, in a few words.
-    """
     words = []
     if policy.allow:
         words.append(f"visitors from {' '.join(map(str, policy.allow))}")

@@ -1,3 +1,1 @@
-"""
-What a tunnel is: its streams, who may visit it, what is asked of visitors.
-"""
+"""What a tunnel is: its streams, who may visit it, what is asked of visitors."""

@@ -19,9 +19,7 @@ __all__ = ["ClientObserver", "Counted", "ServerObserver", "Visit", "severalObser
 
 
 class ServerObserver(VisitorObserver):
-    """
-    Told what happens at a server.
-    """
+    """Told what happens at a server."""
 
     def serverStarted(self, port: str, address: IAddress) -> None:
         """
@@ -31,36 +29,24 @@ class ServerObserver(VisitorObserver):
         """
 
     def clientConnected(self, peer: IAddress, identity: Identity, dialect: str) -> None:
-        """
-        A client was let in.
-        """
+        """A client was let in."""
 
     def clientGone(
         self, peer: IAddress, identity: Identity, reason: TunnelError
     ) -> None:
-        """
-        A client's session is over.
-        """
+        """A client's session is over."""
 
     def authenticationFailed(self, peer: IAddress, reason: TunnelError) -> None:
-        """
-        A client was not let in.
-        """
+        """A client was not let in."""
 
     def tunnelCreated(self, tunnel: Tunnel) -> None:
-        """
-        A tunnel is open for visitors.
-        """
+        """A tunnel is open for visitors."""
 
     def tunnelDestroyed(self, tunnel: Tunnel, reason: TunnelError) -> None:
-        """
-        A tunnel is over.
-        """
+        """A tunnel is over."""
 
     def roundTripMeasured(self, seconds: float) -> None:
-        """
-        A client has answered a ping, so many seconds after it was sent.
-        """
+        """A client has answered a ping, so many seconds after it was sent."""
 
     def requestNoted(self, identity: Identity, text: str, refused: bool) -> None:
         """
@@ -78,34 +64,22 @@ class ServerObserver(VisitorObserver):
 
 
 class ClientObserver:
-    """
-    Told what happens at a client.
-    """
+    """Told what happens at a client."""
 
     def connected(self, peer: IAddress) -> None:
-        """
-        The connection to the server is there.
-        """
+        """The connection to the server is there."""
 
     def credentialsSent(self, peer: IAddress) -> None:
-        """
-        The handshake is under way.
-        """
+        """The handshake is under way."""
 
     def acknowledged(self, dialect: str) -> None:
-        """
-        The server has let this client in.
-        """
+        """The server has let this client in."""
 
     def tunnelReady(self, address: str, target: str) -> None:
-        """
-        Visitors can connect to C{address} now.
-        """
+        """Visitors can connect to C{address} now."""
 
     def tunnelFailed(self, wanted: str, reason: TunnelError) -> None:
-        """
-        The server did not open a tunnel, or closed it.
-        """
+        """The server did not open a tunnel, or closed it."""
 
     def tunnelOpened(self, spec: str, uri: str, address: str, target: str) -> None:
         """
@@ -115,9 +89,7 @@ class ClientObserver:
         """
 
     def tunnelClosed(self, uri: str) -> None:
-        """
-        A tunnel that was open is no more.
-        """
+        """A tunnel that was open is no more."""
 
     def forwardWithdrawn(self, spec: str) -> None:
         """
@@ -128,29 +100,19 @@ class ClientObserver:
         """
 
     def disconnected(self, reason: TunnelError) -> None:
-        """
-        The session is over, or never began.
-        """
+        """The session is over, or never began."""
 
     def reconnectQueued(self, delay: float) -> None:
-        """
-        The next attempt comes after C{delay} seconds.
-        """
+        """The next attempt comes after C{delay} seconds."""
 
     def gaveUp(self, reason: TunnelError) -> None:
-        """
-        No attempt follows: trying again would change nothing.
-        """
+        """No attempt follows: trying again would change nothing."""
 
     def serviceConnected(self, target: str) -> None:
-        """
-        A stream has reached its service.
-        """
+        """A stream has reached its service."""
 
     def serviceFailed(self, target: str, reason: TunnelError) -> None:
-        """
-        A stream did not reach its service.
-        """
+        """A stream did not reach its service."""
 
     def serviceGone(
         self, target: str, received: int, sent: int, reason: TunnelError | None
@@ -163,24 +125,16 @@ class ClientObserver:
         """
 
     def portReady(self, address: str, what: str) -> None:
-        """
-        A port of this machine is open for visitors of what a server offers.
-        """
+        """A port of this machine is open for visitors of what a server offers."""
 
     def visitorRefused(self, target: str, reason: TunnelError) -> None:
-        """
-        A visitor of such a port was turned away.
-        """
+        """A visitor of such a port was turned away."""
 
     def roundTripMeasured(self, seconds: float) -> None:
-        """
-        The way to the server and back took C{seconds}.
-        """
+        """The way to the server and back took C{seconds}."""
 
     def stopped(self) -> None:
-        """
-        The client was told to stop, and has.
-        """
+        """The client was told to stop, and has."""
 
     def visitorConnected(self, visit: Visit) -> None:
         """
@@ -189,9 +143,7 @@ class ClientObserver:
         """
 
     def visitorGone(self, visit: Visit, reason: TunnelError | None) -> None:
-        """
-        The same as C{serviceGone}, with all that is known.
-        """
+        """The same as C{serviceGone}, with all that is known."""
 
 
 _Observer = TypeVar("_Observer", ServerObserver, ClientObserver)
@@ -222,15 +174,11 @@ def severalObservers(kind: type[_Observer], *observers: _Observer) -> _Observer:
 
 
 class Counted(Protocol):
-    """
-    An end that counts.
-    """
+    """An end that counts."""
 
     @property
     def received(self) -> int:
-        """
-        Bytes read so far.
-        """
+        """Bytes read so far."""
 
 
 class Visit:
@@ -282,30 +230,22 @@ class Visit:
 
     @property
     def bytesIn(self) -> int:
-        """
-        Bytes from the visitor.
-        """
+        """Bytes from the visitor."""
         return self._stream.received
 
     @property
     def bytesOut(self) -> int:
-        """
-        Bytes to the visitor.
-        """
+        """Bytes to the visitor."""
         return self._service.received
 
     def ended(self, reason: TunnelError | None) -> None:
-        """
-        One end is over.
-        """
+        """One end is over."""
         self._reason = self._reason or reason
         self._open -= 1
         if not self._open:
             self.over(self._reason)
 
     def over(self, reason: TunnelError | None) -> None:
-        """
-        Both ends are.
-        """
+        """Both ends are."""
         self._observer.serviceGone(self.target, self.bytesOut, self.bytesIn, reason)
         self._observer.visitorGone(self, reason)

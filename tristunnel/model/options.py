@@ -1,6 +1,4 @@
-"""
-The options of C{openTunnel}, checked.
-"""
+"""The options of C{openTunnel}, checked."""
 
 from __future__ import annotations
 
@@ -119,9 +117,6 @@ class TunnelOptions:
         return result
 
     def _check(self) -> None:
-        """
-        Check the values' ranges.
-        """
         for name in ("port", "prefer"):
             if not 0 <= getattr(self, name) <= 65535:
                 raise TunnelError("bad-option", f"option {name} takes 0 to 65535")
@@ -173,9 +168,7 @@ _NAMES = {
 
 
 def _texts(value: object) -> object:
-    """
-    Read a list of strings, which may be one string with commas between.
-    """
+    """Read a list of strings, which may be one string with commas between."""
     if isinstance(value, str):
         value = [part for part in value.split(",") if part.strip()]
     if isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):

@@ -43,9 +43,7 @@ Changed = Callable[[], None]
 
 
 def protocolOf(listener: str) -> str:
-    """
-    What a kind of listener speaks, below TLS.
-    """
+    """What a kind of listener speaks, below TLS."""
     names = {"tls": "tcp", "loopback": "tcp", "wss": "ws"}
     return names.get(listener, listener)
 
@@ -86,9 +84,7 @@ class Permissions:
     policy: VisitorPolicy = field(default_factory=VisitorPolicy)
 
     def checkPort(self, port: int) -> None:
-        """
-        @raise TunnelError: C{port-not-permitted}.
-        """
+        """@raise TunnelError: C{port-not-permitted}."""
         if self.ports is not None and port not in self.ports:
             raise TunnelError(
                 "port-not-permitted",
@@ -112,9 +108,7 @@ class Permissions:
         )
 
     def reaches(self, service: str, owner: str) -> bool:
-        """
-        Whether the named service of an owner is among those to be reached.
-        """
+        """Whether the named service of an owner is among those to be reached."""
         if "access" not in self.may or (self.servicesOf and owner != self.servicesOf):
             return False
         return self.services is None or any(
@@ -164,16 +158,12 @@ class Grant:
 
     @property
     def inUse(self) -> bool:
-        """
-        Whether somebody waits for the end.
-        """
+        """Whether somebody waits for the end."""
         return bool(self._watchers)
 
     @property
     def timeLeft(self) -> float | None:
-        """
-        Seconds until it expires, or C{None} if it does not.
-        """
+        """Seconds until it expires, or C{None} if it does not."""
         left = [
             parent.timeLeft for parent in self._parents if parent.timeLeft is not None
         ]
@@ -201,31 +191,23 @@ class Grant:
             )
 
     def expire(self) -> None:
-        """
-        End it, if its time is over.
-        """
+        """End it, if its time is over."""
         expires = self.permissions.expires
         if expires is not None and expires <= self._now():
             self.end(TunnelError(self._over))
 
     def change(self, permissions: Permissions) -> None:
-        """
-        Permit something else from now on, and tell everybody who follows.
-        """
+        """Permit something else from now on, and tell everybody who follows."""
         self.permissions = permissions
         for changed in list(self._followers):
             changed()
 
     def follow(self, changed: Changed) -> None:
-        """
-        Have C{changed} called whenever something else is permitted.
-        """
+        """Have C{changed} called whenever something else is permitted."""
         self._followers[changed] = None
 
     def unfollow(self, changed: Changed) -> None:
-        """
-        Follow no longer; doing it twice is no error.
-        """
+        """Follow no longer; doing it twice is no error."""
         self._followers.pop(changed, None)
 
     def end(self, reason: TunnelError) -> None:
@@ -242,9 +224,7 @@ class Grant:
         self._unwatched()
 
     def watch(self, ended: Ended) -> None:
-        """
-        Have C{ended} called when the grant is over.
-        """
+        """Have C{ended} called when the grant is over."""
         if not self._watchers:
             for parent in self._parents:
                 parent.watch(self.end)
@@ -252,18 +232,13 @@ class Grant:
         self._whenWatched()
 
     def unwatch(self, ended: Ended) -> None:
-        """
-        Wait no longer; doing it twice is no error.
-        """
+        """Wait no longer; doing it twice is no error."""
         if ended in self._watchers:
             del self._watchers[ended]
             if not self._watchers:
                 self._unwatched()
 
     def _unwatched(self) -> None:
-        """
-        Nobody waits any more.
-        """
         for parent in self._parents:
             parent.unwatch(self.end)
         self._whenWatched()
@@ -280,9 +255,6 @@ class GrantedName(bytes):
     grant: Grant
 
     def __new__(cls, name: bytes, grant: Grant) -> GrantedName:
-        """
-        @param name: The avatar id.
-        """
         made = super().__new__(cls, name)
         made.grant = grant
         return made
@@ -302,9 +274,7 @@ class RefusedWithReason(LoginDenied):
 
 
 class IIdentity(Interface):
-    """
-    The avatar of a client: what the rest of the program may know about it.
-    """
+    """The avatar of a client: what the rest of the program may know about it."""
 
     name: str = Attribute("The verified name, or C{'anonymous'}.")
 

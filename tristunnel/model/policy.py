@@ -1,6 +1,4 @@
-"""
-What is asked of visitors: who may come in, how often, and for how long.
-"""
+"""What is asked of visitors: who may come in, how often, and for how long."""
 
 from __future__ import annotations
 
@@ -109,9 +107,6 @@ class VisitorPolicy:
         )
 
     def _allowedByBoth(self, other: VisitorPolicy) -> tuple[Network, ...]:
-        """
-        What is in a network of either.
-        """
         if not (self.allow and other.allow):
             return self.allow or other.allow
         both = [
@@ -144,23 +139,16 @@ class VisitorPolicy:
 
     @property
     def endsStreams(self) -> bool:
-        """
-        Whether a stream can be over because of its age or its silence.
-        """
+        """Whether a stream can be over because of its age or its silence."""
         return bool(self.idle or self.maxAge)
 
 
 def _stricter(one: _Number, other: _Number) -> _Number:
-    """
-    The smaller one of two limits, where 0 is none.
-    """
+    """The smaller one of two limits, where 0 is none."""
     return min(one, other) if one and other else one or other
 
 
 def _isWithin(inner: Network, outer: Network) -> bool:
-    """
-    Whether one network is part of another.
-    """
     return (
         inner.version == outer.version
         and inner.prefixlen >= outer.prefixlen

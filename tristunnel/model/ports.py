@@ -1,6 +1,4 @@
-"""
-Which ports may be given to visitors.
-"""
+"""Which ports may be given to visitors."""
 
 from __future__ import annotations
 
@@ -51,9 +49,7 @@ class PortRange:
         yield from ports[:start]
 
     def check(self, port: int) -> None:
-        """
-        @raise TunnelError: C{port-not-permitted}.
-        """
+        """@raise TunnelError: C{port-not-permitted}."""
         if port in self:
             return
         cure = f"ask for one of {self}, or for any with 0"

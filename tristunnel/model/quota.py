@@ -97,9 +97,7 @@ class TunnelQuota:
         self._counts[caller] += 1
 
     def forget(self, tunnel: Tunnel) -> None:
-        """
-        A tunnel is over; one that was not counted is no error.
-        """
+        """A tunnel is over; one that was not counted is no error."""
         caller = self._callers.pop(tunnel, None)
         if caller is not None:
             self._counts[caller] -= 1

@@ -1,6 +1,4 @@
-"""
-Raw ends meet: a visitor and a client's connection, one to one.
-"""
+"""Raw ends meet: a visitor and a client's connection, one to one."""
 
 from __future__ import annotations
 
@@ -40,9 +38,7 @@ class WaitingRoom:
 
     @property
     def full(self) -> bool:
-        """
-        Whether nobody else may wait.
-        """
+        """Whether nobody else may wait."""
         return bool(self._total) and self.taken >= self._total
 
 
@@ -85,24 +81,17 @@ class Rendezvous:
 
     @property
     def waitingVisitors(self) -> int:
-        """
-        Visitors without a client's connection.
-        """
+        """Visitors without a client's connection."""
         return len(self._streams)
 
     @property
     def waitingClients(self) -> int:
-        """
-        Clients' connections without a visitor.
-        """
+        """Clients' connections without a visitor."""
         return len(self._clients)
 
     # IClientSide
 
     def serve(self, stream: Stream) -> None:
-        """
-        A visitor came.
-        """
         if self._closed is not None:
             stream.refuse(self._closed)
         elif self._clients:
@@ -117,17 +106,12 @@ class Rendezvous:
             self._visitorWaits(stream)
 
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
-        """
-        Turn everybody away who still waits.
-        """
         self.close(reason)
 
     # The client's connections
 
     def clientArrived(self, client: End) -> None:
-        """
-        A client's connection came.
-        """
+        """A client's connection came."""
         while self._streams and self._streams[0].over:
             # Sent away while it waited.
             self._stopTimer(self._streams.popleft())
@@ -146,36 +130,23 @@ class Rendezvous:
             self._clientWaits(client)
 
     def _connect(self, stream: Stream, client: End) -> None:
-        """
-        Join the two.
-        """
         stream.connect(client)
         self._met(stream)
 
     # Waiting
 
     def _visitorWaits(self, stream: Stream) -> None:
-        """
-        A visitor has to wait.
-        """
         self._count()
         self._startTimer(stream, self._patience, self._visitorLate)
         stream.visitor.whileWaiting(self._forgetter(stream))
 
     def _clientWaits(self, client: End) -> None:
-        """
-        A client's connection has to wait.
-        """
         self._count()
         if self._clientPatience is not None:
             self._startTimer(client, self._clientPatience, self._clientLate)
         client.whileWaiting(lambda reason: self._clientLeft(client, reason))
 
     def _forgetter(self, stream: Stream) -> Closed:
-        """
-        Make what is called when a waiting visitor leaves.
-        """
-
         def left(reason: TunnelError | None) -> None:
             if stream in self._streams:
                 self._streams.remove(stream)
@@ -186,34 +157,22 @@ class Rendezvous:
         return left
 
     def _clientLeft(self, client: End, reason: TunnelError | None) -> None:
-        """
-        A waiting client's connection is gone.
-        """
         if client in self._clients:
             self._clients.remove(client)
             self._count()
             self._stopTimer(client)
 
     def _visitorLate(self, stream: Stream) -> None:
-        """
-        Nobody came for a visitor.
-        """
         self._streams.remove(stream)
         self._count()
         stream.refuse(TunnelError("client-away", "no client's connection came in time"))
 
     def _clientLate(self, client: End) -> None:
-        """
-        Nobody came for a client's connection.
-        """
         self._clients.remove(client)
         self._count()
         client.reset(TunnelError("expired", "no visitor came in time"))
 
     def _count(self) -> None:
-        """
-        Count who waits.
-        """
         waiting = self.waitingVisitors + self.waitingClients
         self._shared.taken += waiting - self._counted
         self._counted = waiting
@@ -221,10 +180,6 @@ class Rendezvous:
     def _startTimer(
         self, waiting: object, seconds: float, late: Callable[..., None]
     ) -> None:
-        """
-        Limit the time that somebody waits.
-        """
-
         def over() -> None:
             del self._timers[waiting]
             late(waiting)
@@ -232,17 +187,12 @@ class Rendezvous:
         self._timers[waiting] = self._reactor.callLater(seconds, over)
 
     def _stopTimer(self, waiting: object) -> None:
-        """
-        Somebody waits no longer.
-        """
         timer = self._timers.pop(waiting, None)
         if timer is not None:
             timer.cancel()
 
     def close(self, reason: TunnelError) -> None:
-        """
-        Turn everybody away, now and from now on.
-        """
+        """Turn everybody away, now and from now on."""
         self._closed = reason
         streams, self._streams = self._streams, deque()
         clients, self._clients = self._clients, deque()

@@ -1,6 +1,4 @@
-"""
-The model: a tunnel, and a visitor's stream through it. No I/O.
-"""
+"""The model: a tunnel, and a visitor's stream through it. No I/O."""
 
 from __future__ import annotations
 
@@ -32,9 +30,7 @@ _log = Logger()
 
 
 class VisitorFilter(Protocol):
-    """
-    Who decides on a tunnel's visitors. A tunnel asks all of its keepers.
-    """
+    """Who decides on a tunnel's visitors. A tunnel asks all of its keepers."""
 
     def enter(self, stream: Stream) -> None:
         """
@@ -66,37 +62,25 @@ class IClientSide(Protocol):
         """
 
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
-        """
-        C{tunnel} is over, and not because this side said so.
-        """
+        """C{tunnel} is over, and not because this side said so."""
 
 
 class IListener(Protocol):
-    """
-    A tunnel's public side, open until it is closed.
-    """
+    """A tunnel's public side, open until it is closed."""
 
     @property
     def address(self) -> tuple[str, str, int]:
-        """
-        The scheme, the interface (empty for all) and the port.
-        """
+        """The scheme, the interface (empty for all) and the port."""
 
     def close(self) -> Awaitable[object]:
-        """
-        Let nobody in any more.
-        """
+        """Let nobody in any more."""
 
 
 class VisitorObserver:
-    """
-    Told of a tunnel's visitors; every method does nothing.
-    """
+    """Told of a tunnel's visitors; every method does nothing."""
 
     def visitorConnected(self, stream: Stream) -> None:
-        """
-        A visitor came.
-        """
+        """A visitor came."""
 
     def visitorRefused(self, stream: Stream, reason: TunnelError) -> None:
         """
@@ -183,16 +167,11 @@ class Tunnel:
     until: float | None = None
 
     def __post_init__(self) -> None:
-        """
-        Note when it was opened.
-        """
         self.opened = self.seconds()
 
     @property
     def publicURI(self) -> str:
-        """
-        The URI without its secret: for logs and lists.
-        """
+        """The URI without its secret: for logs and lists."""
         return self.uri.partition("#")[0]
 
     @property
@@ -205,9 +184,7 @@ class Tunnel:
 
     @property
     def address(self) -> str:
-        """
-        Where visitors connect, as a URI; empty without a listener.
-        """
+        """Where visitors connect, as a URI; empty without a listener."""
         if self.listener is None:
             return ""
         path = getattr(self.listener, "path", "")
@@ -231,9 +208,7 @@ class Tunnel:
         }
 
     def countsNow(self) -> tuple[int, int]:
-        """
-        Bytes from and to visitors, of all streams.
-        """
+        """Bytes from and to visitors, of all streams."""
         return (
             self.bytesIn + sum(stream.bytesIn for stream in self.streams),
             self.bytesOut + sum(stream.bytesOut for stream in self.streams),
@@ -277,24 +252,18 @@ class Tunnel:
         return self.clientSide
 
     def _turnAway(self, stream: Stream, refusal: TunnelError) -> None:
-        """
-        A visitor may not come in. Nobody is told that it came.
-        """
+        """A visitor may not come in. Nobody is told that it came."""
         self.streams.discard(stream)
         self.refusals[refusal.code.name] += 1
         self.observer.visitorRefused(stream, refusal)
         stream.turnAway(refusal)
 
     def _expected(self) -> int:
-        """
-        How many visitors there will have been when those who wait are served.
-        """
+        """How many visitors there will have been when those who wait are served."""
         return self.served + sum(each.client is None for each in self.streams)
 
     def streamOver(self, stream: Stream) -> None:
-        """
-        Count a stream that is over.
-        """
+        """Count a stream that is over."""
         self.streams.discard(stream)
         stream.leaveKeepers()
         self.bytesIn += stream.bytesIn
@@ -309,9 +278,7 @@ class Tunnel:
             self.exhausted(self)
 
     def close(self, reason: TunnelError) -> None:
-        """
-        Break every stream, whatever another one's end raises, and take no more.
-        """
+        """Break every stream, whatever another one's end raises, and take no more."""
         self.closed = reason
         for stream in list(self.streams):
             try:
@@ -356,37 +323,27 @@ class Stream:
 
     @property
     def over(self) -> bool:
-        """
-        Whether both ends are through.
-        """
+        """Whether both ends are through."""
         return self._open == 0
 
     @property
     def bytesIn(self) -> int:
-        """
-        Bytes that the visitor sent.
-        """
+        """Bytes that the visitor sent."""
         return self.visitor.received
 
     @property
     def bytesOut(self) -> int:
-        """
-        Bytes that the client's end sent.
-        """
+        """Bytes that the client's end sent."""
         return 0 if self.client is None else self.client.received
 
     @property
     def id(self) -> str:
-        """
-        Unique and public: the tunnel's id and a number.
-        """
+        """Unique and public: the tunnel's id and a number."""
         return f"{self.tunnel.id}.{self.number}"
 
     @property
     def dropped(self) -> int:
-        """
-        Datagrams that did not go through; 0 for bytes, which always do.
-        """
+        """Datagrams that did not go through; 0 for bytes, which always do."""
         return sum(getattr(end, "dropped", 0) for end in (self.visitor, self.client))
 
     def connect(self, client: EitherEnd) -> None:
@@ -420,18 +377,14 @@ class Stream:
         self._slowed += (throttle.onto(self.client, self.visitor, datagrams),)
 
     def refuse(self, reason: TunnelError) -> None:
-        """
-        Turn the visitor away; there is no client end for it.
-        """
+        """Turn the visitor away; there is no client end for it."""
         if self._open:
             self.visitor.whileWaiting(lambda _: None)
             self.visitor.reset(reason)
             self._endClosed(reason)
 
     def turnAway(self, reason: TunnelError) -> None:
-        """
-        Turn away a visitor that never came in.
-        """
+        """Turn away a visitor that never came in."""
         self._open = 0
         self.reason = reason
         self.leaveKeepers()
@@ -439,17 +392,13 @@ class Stream:
         self.visitor.reset(reason)
 
     def leaveKeepers(self) -> None:
-        """
-        Tell those who have let the visitor in that it is gone.
-        """
+        """Tell those who have let the visitor in that it is gone."""
         keepers, self.keepers = self.keepers, []
         for keeper in keepers:
             keeper.leave(self)
 
     def reset(self, reason: TunnelError) -> None:
-        """
-        Break the stream, wherever it is.
-        """
+        """Break the stream, wherever it is."""
         if self.client is None:
             self.refuse(reason)
         else:
@@ -458,9 +407,6 @@ class Stream:
             self.visitor.reset(reason)
 
     def _endClosed(self, reason: TunnelError | None) -> None:
-        """
-        One end is over; after both, so is the stream.
-        """
         self.reason = self.reason or reason
         self._open -= 1
         if self._open == 0:

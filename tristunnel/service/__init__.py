@@ -1,3 +1,1 @@
-"""
-The tunnel service: who may open what, whose it is, and for how long.
-"""
+"""The tunnel service: who may open what, whose it is, and for how long."""

@@ -194,9 +194,6 @@ class AccessGrants:
         return access, secret
 
     def _forget(self, access: Access) -> None:
-        """
-        A capability is over.
-        """
         if self._grants.pop(access.id, None) is not None:
             self._counts[access.countedAs] -= 1
             if not self._counts[access.countedAs]:
@@ -240,24 +237,17 @@ class AccessGrants:
         return Identity(f"access-{access.id}", grant=grant, issued=True)
 
     def _behind(self, identity: Identity) -> Access | None:
-        """
-        Find the capability that somebody came with.
-        """
         if not identity.issued:
             return None
         return self._grants.get(identity.name.removeprefix("access-"))
 
     def admits(self, identity: Identity, peer: IAddress | None) -> bool:
-        """
-        Whether somebody who is in may come from C{peer} as well.
-        """
+        """Whether somebody who is in may come from C{peer} as well."""
         access = self._behind(identity)
         return access is None or _isFrom(access, peer)
 
     def _find(self, identifier: object, secret: object) -> Access | None:
-        """
-        Find a capability, in time that does not tell how wrong a secret is.
-        """
+        """Find a capability, in time that does not tell how wrong a secret is."""
         if not isinstance(identifier, str) or not isinstance(secret, str):
             return None
         access = self._grants.get(identifier)
@@ -290,23 +280,16 @@ class AccessGrants:
         ]
 
     def revoke(self, access: Access) -> None:
-        """
-        End a capability, and the sessions that live on it.
-        """
+        """End a capability, and the sessions that live on it."""
         access.grant.end(TunnelError("expired", "the access was taken back"))
 
     def close(self) -> None:
-        """
-        End all; the server stops.
-        """
+        """End all; the server stops."""
         for access in list(self._grants.values()):
             access.grant.end(TunnelError("shutting-down"))
 
 
 def _refusal() -> TunnelError:
-    """
-    The answer to everything that is wrong.
-    """
     return TunnelError(
         "auth-refused", "there is no such access, or it is over; ask for a new one"
     )
@@ -315,9 +298,6 @@ def _refusal() -> TunnelError:
 def _network(
     address: str,
 ) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    """
-    Read where a capability may be used from.
-    """
     if not address:
         return None
     try:
@@ -330,9 +310,6 @@ def _network(
 
 
 def _isFrom(access: Access, peer: IAddress | None) -> bool:
-    """
-    Whether a capability may be used from where its user is.
-    """
     if access.network is None:
         return True
     host = str(getattr(peer, "host", ""))

@@ -1,6 +1,4 @@
-"""
-Who asks the tunnel service, for what, and what the service promises.
-"""
+"""Who asks the tunnel service, for what, and what the service promises."""
 
 from __future__ import annotations
 
@@ -58,26 +56,20 @@ class Caller:
 
     @property
     def web(self) -> str:
-        """
-        How WebSockets of this server are reached: C{ws://HOST:PORT}.
-        """
+        """How WebSockets of this server are reached: C{ws://HOST:PORT}."""
         scheme = "wss" if self.secure else "ws"
         return f"{scheme}://{hostAndPort(self.host, self.port)}"
 
     @property
     def countedAs(self) -> str:
-        """
-        Whose tunnels are counted together.
-        """
+        """Whose tunnels are counted together."""
         if self.identity.anonymous:
             return f"address {self.address}"
         return f"client {self.identity.name}"
 
 
 class Listeners(Protocol):
-    """
-    Opens one kind of public side.
-    """
+    """Opens one kind of public side."""
 
     def open(
         self, port: int, prefer: int, arrived: Callable[[End, str], None]
@@ -92,9 +84,7 @@ class Listeners(Protocol):
 
 
 class OpensVia(Protocol):
-    """
-    What a L{Via} needs of the tunnel service.
-    """
+    """What a L{Via} needs of the tunnel service."""
 
     reactor: IReactorTime
     listeners: dict[str, Listeners]
@@ -150,9 +140,7 @@ class ITunnelService(Interface):
         """
 
     def listTunnels(caller: Caller) -> Deferred[list[dict[str, object]]]:
-        """
-        Describe the tunnels that the caller may see.
-        """
+        """Describe the tunnels that the caller may see."""
 
     def setPolicy(
         caller: Caller,

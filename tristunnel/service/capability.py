@@ -27,9 +27,7 @@ client serves it; at most twice as long."""
 def viaCapability(
     service: OpensVia, tunnel: Tunnel, caller: Caller, options: TunnelOptions
 ) -> None:
-    """
-    Make a tunnel that waits for whoever has its URI.
-    """
+    """Make a tunnel that waits for whoever has its URI."""
     port, secure = service.clientPort
     if not port:
         raise TunnelError(

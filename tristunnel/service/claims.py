@@ -29,14 +29,10 @@ are not."""
 
 @runtime_checkable
 class _Waits(Protocol):
-    """
-    A session that can be told that a place is free.
-    """
+    """A session that can be told that a place is free."""
 
     def placeFree(self, port: int, name: str) -> None:
-        """
-        Nobody has that port and that name now.
-        """
+        pass
 
 
 class Claims:
@@ -93,9 +89,7 @@ class Claims:
         raise self._explained(caller, wanted, refusal, rival)
 
     def took(self, tunnel: Tunnel) -> None:
-        """
-        A tunnel is open, and its place is its own.
-        """
+        """A tunnel is open, and its place is its own."""
         places = {"name": tunnel.name} if tunnel.name else {}
         for kind, listener in (
             (tunnel.protocol, tunnel.listener),
@@ -107,11 +101,6 @@ class Claims:
         self._holders.update(dict.fromkeys(places.items(), tunnel))
 
     def _rival(self, wanted: TunnelOptions, code: str) -> Tunnel | None:
-        """
-        Find the tunnel that is where another one is wanted.
-
-        @param code: That of the refusal.
-        """
         port = "" if wanted.private or not wanted.port else str(wanted.port)
         protocol = "udp" if wanted.listener == "udp" else "tcp"
         name = ("name", wanted.name)
@@ -134,9 +123,7 @@ class Claims:
         return rival.owner == identity and not (identity.anonymous or identity.issued)
 
     async def _isLive(self, rival: Tunnel, caller: Caller) -> bool:
-        """
-        Whether somebody serves a tunnel, or may come with its URI to do so.
-        """
+        """Whether somebody serves a tunnel, or may come with its URI to do so."""
         side = rival.clientSide
         if side is None:
             return self._leases.of(rival) is None
@@ -146,9 +133,7 @@ class Claims:
         return isThere is None or await isThere()
 
     async def _displace(self, rival: Tunnel) -> None:
-        """
-        End a tunnel, and the session that does not answer.
-        """
+        """End a tunnel, and the session that does not answer."""
         reason = TunnelError("displaced", "its owner has opened it elsewhere")
         side, lease = rival.clientSide, self._leases.of(rival)
         await self._destroy(rival, reason)
@@ -165,9 +150,6 @@ class Claims:
         refusal: TunnelError,
         rival: Tunnel,
     ) -> TunnelError:
-        """
-        Say what is in the way, and for how long.
-        """
         place, code = f"port {wanted.port}", refusal.code.name
         cure = "choose another, or 0 for any"
         if code == "name-taken":
@@ -199,18 +181,13 @@ class Claims:
         )
 
     def _tellLater(self, caller: Caller, rival: Tunnel) -> None:
-        """
-        Tell a session that can be told when a tunnel's place is free.
-        """
         side: object = caller.clientSide
         waiting = self._waiting.setdefault(rival, WeakKeyDictionary())
         if isinstance(side, _Waits) and len(waiting) < MOST_WAITING:
             waiting[side] = None
 
     def freed(self, tunnel: Tunnel) -> None:
-        """
-        A tunnel has its place no more: tell those who wait for it.
-        """
+        """A tunnel has its place no more: tell those who wait for it."""
         places = self._places.pop(tunnel, {})
         for place in places.items():
             if self._holders.get(place) is tunnel:

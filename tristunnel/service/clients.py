@@ -1,6 +1,4 @@
-"""
-Who is connected: the sessions of all dialects.
-"""
+"""Who is connected: the sessions of all dialects."""
 
 from __future__ import annotations
 
@@ -72,9 +70,7 @@ class ConnectedClients:
         return iter(list(self._clients.values()))
 
     def find(self, identifier: str) -> ConnectedClient | None:
-        """
-        Look a session up.
-        """
+        """Look a session up."""
         return self._clients.get(identifier)
 
     def enter(
@@ -118,9 +114,7 @@ class ConnectedClients:
         return client
 
     def leave(self, client: ConnectedClient) -> None:
-        """
-        A session is over; doing it twice is no error.
-        """
+        """A session is over; doing it twice is no error."""
         if self._clients.pop(client.id, None) is not None:
             grant = client.identity.grant
             if grant is not None:

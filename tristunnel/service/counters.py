@@ -1,6 +1,4 @@
-"""
-Counting what happened since the server started: what metrics are made of.
-"""
+"""Counting what happened since the server started: what metrics are made of."""
 
 from __future__ import annotations
 
@@ -62,16 +60,12 @@ class Buckets:
         self._counts = [0] * (len(bounds) + 1)
 
     def add(self, value: float) -> None:
-        """
-        Count a value.
-        """
+        """Count a value."""
         self.total += value
         self._counts[bisect_left(self._bounds, value)] += 1
 
     def cumulative(self) -> Iterator[tuple[str, float]]:
-        """
-        Each bound as text, and how many values are not above it.
-        """
+        """Each bound as text, and how many values are not above it."""
         count = 0
         bounds = [*(repr(float(bound)) for bound in self._bounds), "+Inf"]
         for bound, more in zip(bounds, self._counts, strict=True):
@@ -115,9 +109,7 @@ class TunnelCounters:
     refusals: Counter[str] = field(default_factory=Counter)
 
     def add(self, tunnel: Tunnel) -> None:
-        """
-        Count a tunnel in, as it is now.
-        """
+        """Count a tunnel in, as it is now."""
         bytesIn, bytesOut = tunnel.countsNow()
         self.visitors += len(tunnel.streams)
         self.visitorsTotal += tunnel.visitorCount
@@ -167,22 +159,16 @@ class Counters(ServerObserver):
 
     @property
     def tunnels(self) -> list[Tunnel]:
-        """
-        The tunnels that are open.
-        """
+        """The tunnels that are open."""
         return list(self._labels)
 
     @property
     def relayed(self) -> int:
-        """
-        Bytes that passed, either way, in all tunnels there ever were.
-        """
+        """Bytes that passed, either way, in all tunnels there ever were."""
         return self._overBytes + sum(sum(each.countsNow()) for each in self._labels)
 
     def kindOf(self, tunnel: Tunnel) -> str:
-        """
-        The kind of listener that a tunnel has, or had.
-        """
+        """The kind of listener that a tunnel has, or had."""
         known = self._labels.get(tunnel)
         return listenerOf(tunnel) if known is None else known[1]
 
@@ -210,35 +196,20 @@ class Counters(ServerObserver):
     # ServerObserver
 
     def clientConnected(self, peer: IAddress, identity: Identity, dialect: str) -> None:
-        """
-        Count a client.
-        """
         self.connected[dialect] += 1
 
     def clientGone(
         self, peer: IAddress, identity: Identity, reason: TunnelError
     ) -> None:
-        """
-        Count the end of a session.
-        """
         self.gone[reason.code.name] += 1
 
     def authenticationFailed(self, peer: IAddress, reason: TunnelError) -> None:
-        """
-        Count a refused login.
-        """
         self.loginsRefused[reason.code.name] += 1
 
     def peerRefused(self, peer: IAddress, reason: TunnelError) -> None:
-        """
-        Count a refused connection.
-        """
         self.peersRefused[reason.code.name] += 1
 
     def tunnelCreated(self, tunnel: Tunnel) -> None:
-        """
-        Count a tunnel, and give it a label.
-        """
         kind = listenerOf(tunnel)
         self.opened[kind] += 1
         label = tunnel.name or tunnel.id
@@ -249,9 +220,6 @@ class Counters(ServerObserver):
         self._labels[tunnel] = (label, kind)
 
     def tunnelDestroyed(self, tunnel: Tunnel, reason: TunnelError) -> None:
-        """
-        Count the end of a tunnel.
-        """
         self.closed[reason.code.name] += 1
         self._overBytes += sum(tunnel.countsNow())
         label, kind = self._labels.pop(tunnel, ("", ""))
@@ -261,9 +229,6 @@ class Counters(ServerObserver):
             self._own -= 1
 
     def visitorGone(self, stream: Stream) -> None:
-        """
-        Count a visitor's life.
-        """
         visits = self._visitsOf(stream.tunnel)
         visits.lives.add(self._seconds() - stream.opened)
         visits.received.add(stream.bytesIn)
@@ -272,9 +237,6 @@ class Counters(ServerObserver):
             self.broken[stream.reason.code.name] += 1
 
     def roundTripMeasured(self, seconds: float) -> None:
-        """
-        Count a round trip.
-        """
         self.trips.add(seconds)
 
     def _visitsOf(self, tunnel: Tunnel) -> Visits:

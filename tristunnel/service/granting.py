@@ -60,9 +60,6 @@ class Granting:
         token: str,
         uses: int,
     ) -> str:
-        """
-        Check that the service is the caller's, and make the URI.
-        """
         service = self._service
         if caller.identity.grant is not None:
             caller.identity.grant.check()
@@ -120,8 +117,5 @@ class Granting:
         raise TunnelError("unknown-session", "there is no such access")
 
     def _of(self, caller: Caller) -> list[Access]:
-        """
-        What the caller may see and take back.
-        """
         owner = None if isAdmin(caller.identity) else caller.identity
         return self._service.access.of(owner)

@@ -1,6 +1,4 @@
-"""
-How late the reactor is.
-"""
+"""How late the reactor is."""
 
 from __future__ import annotations
 
@@ -41,38 +39,26 @@ class ReactorLag:
 
     @property
     def timers(self) -> int:
-        """
-        How many calls the reactor is to make later; what leaks, grows here.
-        """
+        """How many calls the reactor is to make later; what leaks, grows here."""
         return len(self._reactor.getDelayedCalls())
 
     def start(self) -> None:
-        """
-        Begin to measure.
-        """
+        """Begin to measure."""
         if self._call is None:
             self._wait()
 
     def stop(self) -> None:
-        """
-        Measure no more; doing it twice is no error.
-        """
+        """Measure no more; doing it twice is no error."""
         if self._call is not None:
             self._call.cancel()
             self._call = None
 
     def _wait(self) -> None:
-        """
-        Ask to be called.
-        """
         # Not a LoopingCall, which would make up for what was late.
         self._due = self._reactor.seconds() + INTERVAL
         self._call = self._reactor.callLater(INTERVAL, self._look)
 
     def _look(self) -> None:
-        """
-        Compare the time with what it should be.
-        """
         self.last = max(0.0, self._reactor.seconds() - self._due)
         self.seconds.add(self.last)
         self._wait()

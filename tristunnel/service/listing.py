@@ -1,6 +1,4 @@
-"""
-Who is here, since when, from where, and how much passes: C{listSessions}.
-"""
+"""Who is here, since when, from where, and how much passes: C{listSessions}."""
 
 from __future__ import annotations
 
@@ -51,9 +49,6 @@ class Listing:
         return Deferred.fromCoroutine(self._list(caller))
 
     async def _list(self, caller: Caller) -> list[dict[str, object]]:
-        """
-        One entry each; every kind has the same keys, and some of its own.
-        """
         tunnels = [
             tunnel
             for tunnel in await self._service.registry.tunnels()
@@ -77,9 +72,6 @@ class Listing:
         bytesOut: int,
         timeLeft: float | None,
     ) -> dict[str, object]:
-        """
-        What all entries have in common.
-        """
         age = self._service.reactor.seconds() - opened
         rateIn, rateOut = self._service.meter.measure(
             subject, opened, bytesIn, bytesOut
@@ -97,9 +89,6 @@ class Listing:
     def _client(
         self, client: ConnectedClient, tunnels: list[Tunnel]
     ) -> dict[str, object]:
-        """
-        A session.
-        """
         own = [
             tunnel
             for tunnel in tunnels
@@ -126,9 +115,6 @@ class Listing:
         }
 
     def _tunnel(self, tunnel: Tunnel) -> dict[str, object]:
-        """
-        A tunnel.
-        """
         peers = [
             client.peer
             for client in self._service.clients
@@ -150,9 +136,6 @@ class Listing:
         }
 
     def _visitor(self, stream: Stream) -> dict[str, object]:
-        """
-        A visitor.
-        """
         tunnel = stream.tunnel
         return {
             "id": stream.id,
@@ -171,9 +154,6 @@ class Listing:
         }
 
     def _timeLeft(self, tunnel: Tunnel) -> float | None:
-        """
-        Seconds until a tunnel is over at the latest.
-        """
         left = []
         if tunnel.until is not None:
             left.append(max(0.0, tunnel.until - self._service.reactor.seconds()))
@@ -193,9 +173,6 @@ class Listing:
         return Deferred.fromCoroutine(self._close(caller, identifier))
 
     async def _close(self, caller: Caller, identifier: str) -> None:
-        """
-        Find out what it is that is to be ended.
-        """
         client = self._service.clients.find(identifier)
         if client is not None and mayEnd(caller, client):
             reason = TunnelError("closed", "the session was closed on request")
@@ -223,9 +200,6 @@ class Listing:
         return Deferred.fromCoroutine(self._kick(caller, visitor))
 
     async def _kick(self, caller: Caller, visitor: str) -> None:
-        """
-        Find a visitor, and break its stream.
-        """
         tunnel = await self._find(caller, visitor.partition(".")[0])
         for stream in tunnel.streams:
             if stream.id == visitor:
@@ -234,9 +208,6 @@ class Listing:
         raise TunnelError("unknown-session")
 
     async def _find(self, caller: Caller, identifier: str) -> Tunnel:
-        """
-        Find a tunnel that the caller may end.
-        """
         try:
             tunnel: Tunnel = await self._service.find(identifier)
         except TunnelError:

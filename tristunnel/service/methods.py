@@ -1,6 +1,4 @@
-"""
-The remote methods by name: what JSON-RPC, XML-RPC and control frames call.
-"""
+"""The remote methods by name: what JSON-RPC, XML-RPC and control frames call."""
 
 from __future__ import annotations
 
@@ -38,9 +36,7 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
     def openTunnel(
         caller: Caller, options: object = None, /, **named: object
     ) -> Deferred[str]:
-        """
-        Options come by name, or as one object in first place.
-        """
+        """Options come by name, or as one object in first place."""
         if options is not None:
             if not isinstance(options, dict):
                 raise TunnelError(
@@ -50,23 +46,17 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
         return service.openTunnel(caller, named)
 
     def getTunnelAddress(caller: Caller, uri: str) -> Deferred[str]:
-        """
-        The address of a tunnel.
-        """
+        """The address of a tunnel."""
         return service.getTunnelAddress(caller, _uri(uri))
 
     def closeTunnel(caller: Caller, uri: str, finish: object = False) -> Deferred[None]:
-        """
-        The end of a tunnel.
-        """
+        """The end of a tunnel."""
         if not isinstance(finish, bool):
             raise TunnelError("bad-option", "finish takes true or false")
         return service.closeTunnel(caller, _uri(uri), finish)
 
     def listTunnels(caller: Caller) -> Deferred[list[dict[str, object]]]:
-        """
-        The caller's tunnels.
-        """
+        """The caller's tunnels."""
         return service.listTunnels(caller)
 
     def setPolicy(
@@ -75,9 +65,7 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
         policy: object = None,
         endDenied: object = False,
     ) -> Deferred[dict[str, object]]:
-        """
-        What is asked of a tunnel's visitors.
-        """
+        """What is asked of a tunnel's visitors."""
         if not isinstance(policy, dict):
             raise TunnelError(
                 "bad-option",
@@ -100,9 +88,7 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
         return [tunnel.describe() for tunnel in service.nodes]
 
     def reload(caller: Caller) -> Deferred[dict[str, object]]:
-        """
-        The configuration, read again.
-        """
+        """The configuration, read again."""
         here = caller.identity.anonymous and caller.address in _THIS_MACHINE
         if not (isAdmin(caller.identity) or here):
             raise TunnelError(
@@ -117,21 +103,15 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
         return service.reload()
 
     def listSessions(caller: Caller) -> Deferred[list[dict[str, object]]]:
-        """
-        The clients, tunnels and visitors that the caller may see.
-        """
+        """The clients, tunnels and visitors that the caller may see."""
         return listing.listSessions(caller)
 
     def closeSession(caller: Caller, id: str) -> Deferred[None]:
-        """
-        The end of a client's session, a tunnel or a visitor's stream.
-        """
+        """The end of a client's session, a tunnel or a visitor's stream."""
         return listing.closeSession(caller, _text(id, "id"))
 
     def kick(caller: Caller, visitor: str) -> Deferred[None]:
-        """
-        The end of a visitor's stream.
-        """
+        """The end of a visitor's stream."""
         return listing.kick(caller, _text(visitor, "visitor"))
 
     def grantAccess(
@@ -142,9 +122,7 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
         token: str = "",
         uses: int = 0,
     ) -> Deferred[str]:
-        """
-        A capability for a named service.
-        """
+        """A capability for a named service."""
         if type(ttl) not in (int, float) or not abs(ttl) < 1e12:
             raise TunnelError("bad-option", "ttl takes seconds")
         if type(uses) is not int:
@@ -159,15 +137,11 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
         )
 
     def listAccess(caller: Caller) -> list[dict[str, object]]:
-        """
-        The access that the caller has granted.
-        """
+        """The access that the caller has granted."""
         return granting.listAccess(caller)
 
     def revokeAccess(caller: Caller, id: str) -> None:
-        """
-        The end of a capability.
-        """
+        """The end of a capability."""
         granting.revokeAccess(caller, _text(id, "id"))
 
     # The parameter of grantAccess has the name that callers use.
@@ -191,18 +165,12 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
 
 
 def _text(value: object, name: str) -> str:
-    """
-    Check a parameter that is text.
-    """
     if not isinstance(value, str):
         raise TunnelError("bad-option", f"{name} takes a string")
     return value
 
 
 def _uri(value: object) -> str:
-    """
-    Check a parameter that names a tunnel.
-    """
     if not isinstance(value, str):
         raise TunnelError("bad-option", "a tunnel is named by its URI, a string")
     return value

@@ -98,9 +98,7 @@ class VisitorPolicies:
             self.refresh(tunnel)
 
     def refresh(self, tunnel: Tunnel) -> None:
-        """
-        Look again what holds for a tunnel: something has changed.
-        """
+        """Look again what holds for a tunnel: something has changed."""
         asked = self._asked.get(tunnel)
         if asked is not None and tunnel.closed is None:
             policy = self._together(tunnel, asked.owner, asked.operator, False)
@@ -126,9 +124,6 @@ class VisitorPolicies:
     # Enforcing
 
     def _askedOf(self, tunnel: Tunnel) -> _Asked:
-        """
-        What is known of a tunnel; its keepers, if it is new.
-        """
         asked = self._asked.get(tunnel)
         if asked is None:
             door = PolicyFilter(VisitorPolicy(), self._reactor.seconds)
@@ -156,9 +151,6 @@ class VisitorPolicies:
         return policy.combined(operator, strict).combined(owner, strict)
 
     def _enforce(self, tunnel: Tunnel, asked: _Asked, policy: VisitorPolicy) -> None:
-        """
-        Have those keep to a policy who come, and those who are here.
-        """
         tunnel.policy = asked.door.policy = policy
         watched = self._sweep in tunnel.keepers
         if policy.endsStreams and not watched:

@@ -112,9 +112,7 @@ class PendingConnection:
             raise
 
     def failed(self) -> None:
-        """
-        The stranger's login failed.
-        """
+        """The stranger's login failed."""
         self._gate.penalize(self.source)
 
 
@@ -155,9 +153,7 @@ class PreauthLimiter:
 
     @property
     def strangers(self) -> int:
-        """
-        How many are at the door now.
-        """
+        """How many are at the door now."""
         return len(self._passes)
 
     def enter(self, address: IAddress | None) -> PendingConnection:
@@ -205,9 +201,7 @@ class PreauthLimiter:
         self.count(stranger)
 
     def count(self, stranger: PendingConnection) -> None:
-        """
-        Count a stranger, however many there are.
-        """
+        """Count a stranger, however many there are."""
         stranger.waiting = True
         self._passes[stranger] = self._seconds()
         if stranger.source:
@@ -235,16 +229,12 @@ class PreauthLimiter:
         return False
 
     def sourceFor(self, address: IAddress | None) -> str:
-        """
-        What a stranger is counted by; nothing for a proxy.
-        """
+        """What a stranger is counted by; nothing for a proxy."""
         source = sourceOf(address)
         return "" if source and self._speaksForOthers(source) else source
 
     def check(self, address: IAddress | None) -> None:
-        """
-        @raise TunnelError: C{limit-reached}, if an address has to wait.
-        """
+        """@raise TunnelError: C{limit-reached}, if an address has to wait."""
         source = self.sourceFor(address)
         wait = self._until.get(source, 0.0) - self._seconds()
         if wait > PENALTY_FREE:
@@ -256,15 +246,11 @@ class PreauthLimiter:
             )
 
     def loginFailed(self, address: IAddress | None) -> None:
-        """
-        A login from an address failed.
-        """
+        """A login from an address failed."""
         self.penalize(self.sourceFor(address))
 
     def forget(self, stranger: PendingConnection) -> None:
-        """
-        A stranger is none any more.
-        """
+        """A stranger is none any more."""
         del self._passes[stranger]
         source = stranger.source
         if source:
@@ -273,9 +259,7 @@ class PreauthLimiter:
                 del self._strangers[source]
 
     def penalize(self, source: str) -> None:
-        """
-        A login from an address failed.
-        """
+        """A login from an address failed."""
         if not source:
             return
         now = self._seconds()
@@ -340,9 +324,7 @@ def sourceOf(address: IAddress | None) -> str:
 
 
 def sourceOfHost(host: str) -> str:
-    """
-    The same, of an address as text.
-    """
+    """The same, of an address as text."""
     if host.startswith("::ffff:") and "." in host:
         return host[7:]
     if ":" in host:

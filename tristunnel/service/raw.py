@@ -74,16 +74,10 @@ class RawClientSide(Rendezvous):
 
     @property
     def waitingVisitors(self) -> int:
-        """
-        Visitors who were not joined to a client's connection.
-        """
         return super().waitingVisitors + len(self._silent)
 
     @property
     def waitingClients(self) -> int:
-        """
-        Clients' connections that were not joined to a visitor.
-        """
         return super().waitingClients + len(self._silent)
 
     # Who may come to the URI
@@ -109,9 +103,6 @@ class RawClientSide(Rendezvous):
             self._introduces(client)
 
     def _introduces(self, client: Any) -> None:
-        """
-        Look whether the first line is there, and right.
-        """
         line, end, _ = client.early[: _LONGEST_LINE + 1].partition(b"\n")
         if not end and len(line) <= _LONGEST_LINE and not client.ended:
             return
@@ -124,16 +115,10 @@ class RawClientSide(Rendezvous):
         self.clientArrived(client)
 
     def _turnAway(self, client: Any) -> None:
-        """
-        A connection has not said the line.
-        """
         self._forgetStranger(client)
         client.reset(TunnelError("auth-refused", "the first line was not the secret"))
 
     def _forgetStranger(self, client: Any) -> None:
-        """
-        A connection has said the line, or is gone.
-        """
         client.heard = None
         timer = self._strangers.pop(client, None)
         if timer is not None and timer.active():
@@ -160,32 +145,21 @@ class RawClientSide(Rendezvous):
             super().clientArrived(client)
 
     def _isFull(self) -> bool:
-        """
-        Whether as many connections are here as there may be visitors.
-        """
         most = self._tunnel.visitorLimit
         return bool(most) and self._tunnel.served + self.waitingClients >= most
 
     def serve(self, stream: Stream) -> None:
-        """
-        A visitor came.
-        """
         self._forgetRefused()
         super().serve(stream)
 
     def _forgetRefused(self) -> None:
-        """
-        Visitors may have been sent away meanwhile.
-        """
         for client in [c for c, stream in self._silent.items() if stream.over]:
             del self._silent[client]
             self._clients.append(client)
             self._clientWaits(client)
 
     def _clientWaits(self, client: Any) -> None:
-        """
-        A client's connection has to wait, unless it has left without a word.
-        """
+        """A client's connection has to wait, unless it has left without a word."""
         super()._clientWaits(client)
 
         def heard() -> None:
@@ -216,9 +190,6 @@ class RawClientSide(Rendezvous):
         visitor.whileWaiting(lambda reason: self._silentVisitorLeft(client))
 
     def _stirs(self, client: Any) -> None:
-        """
-        One of two who have met said something, or says no more.
-        """
         if _hasLeft(client):
             self._silentClientLeft(client)
             client.reset(TunnelError("closed"))
@@ -228,18 +199,14 @@ class RawClientSide(Rendezvous):
             self._connect(stream, client)
 
     def _silentClientLeft(self, client: End) -> None:
-        """
-        Who came to the URI has left without a word: the visitor waits on.
-        """
+        """Who came to the URI has left without a word: the visitor waits on."""
         stream = self._silent.pop(client, None)
         self._count()
         if stream is not None and not stream.over:
             self.serve(stream)
 
     def _silentVisitorLeft(self, client: End) -> None:
-        """
-        A visitor has left without a word: the client's connection waits on.
-        """
+        """A visitor has left without a word: the client's connection waits on."""
         stream = self._silent.pop(client, None)
         self._count()
         if stream is not None:
@@ -271,9 +238,6 @@ class RawClientSide(Rendezvous):
         )
 
     def close(self, reason: TunnelError) -> None:
-        """
-        Turn everybody away, now and from now on.
-        """
         silent, self._silent = self._silent, {}
         super().close(reason)
         for stream in silent.values():
@@ -299,9 +263,7 @@ def _hasLeft(end: Any) -> bool:
 
 
 def _closedUnread(end: Any) -> bool:
-    """
-    Whether the kernel has the end of a connection that has not sent a byte.
-    """
+    """Whether the kernel has the end of a connection that has not sent a byte."""
     plain = getattr(end, "socket", None)
     if plain is None or end.received:
         return False
@@ -320,9 +282,6 @@ def _via(
     caller: Caller,
     options: TunnelOptions,
 ) -> None:
-    """
-    Open a port for the client's end.
-    """
     listeners = service.listeners.get(scheme)
     if listeners is None:
         raise TunnelError(
@@ -350,16 +309,12 @@ def _via(
 def viaTCP(
     service: OpensVia, tunnel: Tunnel, caller: Caller, options: TunnelOptions
 ) -> None:
-    """
-    The client's ends are TCP connections.
-    """
+    """The client's ends are TCP connections."""
     _via("tcp", service, tunnel, caller, options)
 
 
 def viaTLS(
     service: OpensVia, tunnel: Tunnel, caller: Caller, options: TunnelOptions
 ) -> None:
-    """
-    The client's ends are TLS connections.
-    """
+    """The client's ends are TLS connections."""
     _via("tls", service, tunnel, caller, options)

@@ -1,6 +1,4 @@
-"""
-Which tunnels exist, and who may come back to them.
-"""
+"""Which tunnels exist, and who may come back to them."""
 
 from __future__ import annotations
 
@@ -53,21 +51,15 @@ class ITunnelRegistry(Interface):
         """
 
     def remove(tunnel: Tunnel) -> Deferred[None]:
-        """
-        Forget a tunnel; doing it twice is no error.
-        """
+        """Forget a tunnel; doing it twice is no error."""
 
     def tunnels() -> Deferred[list[Tunnel]]:
-        """
-        All tunnels, oldest first.
-        """
+        """All tunnels, oldest first."""
 
 
 @implementer(ITunnelRegistry)
 class MemoryRegistry:
-    """
-    The registry of a single process.
-    """
+    """The registry of a single process."""
 
     def __init__(self) -> None:
         self._byId: dict[str, Tunnel] = {}
@@ -75,9 +67,6 @@ class MemoryRegistry:
         self._byName: dict[str, Tunnel] = {}
 
     def add(self, tunnel: Tunnel) -> Deferred[None]:
-        """
-        Take in a tunnel.
-        """
         if tunnel.name and tunnel.name in self._byName:
             return fail(
                 TunnelError(
@@ -93,55 +82,36 @@ class MemoryRegistry:
         return succeed(None)
 
     def _entries(self, tunnel: Tunnel) -> list[tuple[dict[str, Tunnel], str]]:
-        """
-        By what a tunnel is found, and where.
-        """
         entries = [(self._byId, tunnel.id), (self._byURI, tunnel.publicURI)]
         return [*entries, (self._byName, tunnel.name)] if tunnel.name else entries
 
     def find(self, uri: str) -> Deferred[Tunnel]:
-        """
-        Look a tunnel up by its URI or its id.
-        """
         tunnel = self._byURI.get(uri.partition("#")[0]) or self._byId.get(uri)
         if tunnel is None:
             return fail(TunnelError("unknown-tunnel"))
         return succeed(tunnel)
 
     def findNamed(self, name: str) -> Deferred[Tunnel]:
-        """
-        Look a tunnel up by its name.
-        """
         tunnel = self._byName.get(name)
         if tunnel is None:
             return fail(TunnelError("unknown-tunnel", f"there is no service {name!r}"))
         return succeed(tunnel)
 
     def remove(self, tunnel: Tunnel) -> Deferred[None]:
-        """
-        Forget a tunnel.
-        """
         for table, key in self._entries(tunnel):
             if table.get(key) is tunnel:
                 del table[key]
         return succeed(None)
 
     def tunnels(self) -> Deferred[list[Tunnel]]:
-        """
-        All tunnels, oldest first.
-        """
         return succeed(list(self._byId.values()))
 
 
 class LeaseHolder(IClientSide, Protocol):
-    """
-    A session that can hold a lease.
-    """
+    """A session that can hold a lease."""
 
     def displaced(self) -> None:
-        """
-        The lease's rightful holder has come back on another connection.
-        """
+        """The lease's rightful holder has come back on another connection."""
 
 
 @dataclass(eq=False)
@@ -228,9 +198,7 @@ class Leases:
         return lease
 
     def holderLost(self, lease: Lease, holder: LeaseHolder) -> None:
-        """
-        A session is over; its tunnels stay for a while.
-        """
+        """A session is over; its tunnels stay for a while."""
         if lease.holder is not holder or self._leases.get(lease.id) is not lease:
             return
         lease.holder = None
@@ -244,24 +212,18 @@ class Leases:
             lease.expiry = self._reactor.callLater(self.seconds, self._expire, lease)
 
     def of(self, tunnel: Tunnel) -> Lease | None:
-        """
-        The lease that keeps a tunnel open, or C{None}.
-        """
+        """The lease that keeps a tunnel open, or C{None}."""
         lease = self._keeping.get(tunnel)
         known = lease is not None and self._leases.get(lease.id) is lease
         return lease if known else None
 
     def keep(self, lease: Lease, tunnel: Tunnel) -> None:
-        """
-        Have a lease keep a tunnel open.
-        """
+        """Have a lease keep a tunnel open."""
         lease.tunnels.append(tunnel)
         self._keeping[tunnel] = lease
 
     def timeLeft(self, tunnel: Tunnel) -> float | None:
-        """
-        Seconds for which a lease without a session keeps a tunnel, or C{None}.
-        """
+        """Seconds for which a lease without a session keeps a tunnel, or C{None}."""
         lease = self.of(tunnel)
         if lease is None or lease.expiry is None or not lease.expiry.active():
             return None
@@ -278,31 +240,21 @@ class Leases:
             self.release(lease)
 
     def release(self, lease: Lease) -> None:
-        """
-        Forget a lease; its tunnels are its last holder's to close.
-        """
+        """Forget a lease; its tunnels are its last holder's to close."""
         self._stopExpiry(lease)
         self._leases.pop(lease.id, None)
 
     def _expire(self, lease: Lease) -> None:
-        """
-        Nobody came back.
-        """
         lease.expiry = None
         self.release(lease)
         self._expired(lease)
 
     def _stopExpiry(self, lease: Lease) -> None:
-        """
-        Let the lease live on.
-        """
         if lease.expiry is not None and lease.expiry.active():
             lease.expiry.cancel()
         lease.expiry = None
 
     def close(self) -> None:
-        """
-        Forget all leases.
-        """
+        """Forget all leases."""
         for lease in list(self._leases.values()):
             self.release(lease)

@@ -24,20 +24,14 @@ __all__ = ["OpensListeners", "TunnelRights", "isAdmin"]
 
 
 class OpensListeners(Protocol):
-    """
-    Opens one kind of public side.
-    """
+    """Opens one kind of public side."""
 
     def open(self, port: int, prefer: int, arrived: Any) -> IListener:
-        """
-        Listen for visitors; raise L{TunnelError} with a refusal.
-        """
+        """Listen for visitors; raise L{TunnelError} with a refusal."""
 
 
 def isAdmin(identity: Identity) -> bool:
-    """
-    Whether somebody may see and end what others have.
-    """
+    """Whether somebody may see and end what others have."""
     grant = identity.grant
     return grant is not None and "admin" in grant.permissions.may
 
@@ -65,9 +59,7 @@ class TunnelRights:
         self._tunnels: dict[Grant, dict[Tunnel, tuple[Ended, Changed]]] = {}
 
     def mayControl(self, identity: Identity, tunnel: Tunnel) -> bool:
-        """
-        Whether somebody may see and end C{tunnel}.
-        """
+        """Whether somebody may see and end C{tunnel}."""
         return identity == tunnel.owner or isAdmin(identity)
 
     # Opening
@@ -75,9 +67,7 @@ class TunnelRights:
     def checkOpen(
         self, identity: Identity, lease: Lease | None, wanted: TunnelOptions
     ) -> None:
-        """
-        @raise TunnelError: Why somebody may not open a tunnel now.
-        """
+        """@raise TunnelError: Why somebody may not open a tunnel now."""
         if lease is not None:
             self.checkServices(len(lease.tunnels))
         grant = identity.grant
@@ -193,9 +183,7 @@ class TunnelRights:
         self._limit(tunnel, grant)
 
     def forget(self, tunnel: Tunnel) -> None:
-        """
-        A tunnel is over; doing it twice is no error.
-        """
+        """A tunnel is over; doing it twice is no error."""
         grant = tunnel.owner.grant
         if grant is None or grant not in self._tunnels:
             return
@@ -209,9 +197,7 @@ class TunnelRights:
             del self._tunnels[grant]
 
     def leave(self, stream: Stream) -> None:
-        """
-        A visitor is gone; L{enter} counts those that are here.
-        """
+        pass
 
     def enter(self, stream: Stream) -> None:
         """
@@ -245,9 +231,7 @@ class TunnelRights:
         self._limit(tunnel, grant)
 
     def _limit(self, tunnel: Tunnel, grant: Grant) -> None:
-        """
-        Have the tunnel's streams share the rate of all that their owner has.
-        """
+        """Have the tunnel's streams share the rate of all that their owner has."""
         rate = grant.permissions.rate or 0
         if grant.throttle is not None:
             grant.throttle.change(rate)

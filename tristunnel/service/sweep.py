@@ -44,9 +44,6 @@ class StreamSweep:
         return len(self._watched)
 
     def enter(self, stream: Stream) -> None:
-        """
-        Watch a stream.
-        """
         now = self._reactor.seconds()
         self._watched[stream] = (0, now)
         self._lookSoon(stream, now)
@@ -63,9 +60,6 @@ class StreamSweep:
         self._lookSoon(stream, now)
 
     def _lookSoon(self, stream: Stream, now: float) -> None:
-        """
-        Look in time for a stream's limits.
-        """
         interval = _interval(stream)
         if self._look is None:
             self._look = self._reactor.callLater(interval, self._sweep)
@@ -73,18 +67,12 @@ class StreamSweep:
             self._look.reset(interval)
 
     def leave(self, stream: Stream) -> None:
-        """
-        A stream is over.
-        """
         self._watched.pop(stream, None)
         if not self._watched and self._look is not None:
             self._look.cancel()
             self._look = None
 
     def _sweep(self) -> None:
-        """
-        Look at all streams.
-        """
         self._look = None
         now = self._reactor.seconds()
         interval = LONGEST
@@ -107,11 +95,6 @@ class StreamSweep:
 
 
 def _interval(stream: Stream) -> float:
-    """
-    How often to look at a stream.
-
-    @return: Seconds.
-    """
     policy = stream.tunnel.policy
     limits = [limit for limit in (policy.idle, policy.maxAge) if limit]
     shortest = min(limits, default=LONGEST)

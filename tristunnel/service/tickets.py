@@ -1,6 +1,4 @@
-"""
-One-time tickets: what proves that a fresh connection belongs to a session.
-"""
+"""One-time tickets: what proves that a fresh connection belongs to a session."""
 
 from __future__ import annotations
 
@@ -44,9 +42,7 @@ class Ticket:
 
     @property
     def text(self) -> str:
-        """
-        As it travels.
-        """
+        """As it travels."""
         return f"{self.name}.{self.secret.decode('ascii')}"
 
 
@@ -68,9 +64,7 @@ class Tickets:
     def grant(
         self, use: Use, gone: Callable[[Ticket], object] = lambda ticket: None
     ) -> Ticket:
-        """
-        Make a ticket. Sessions do so by their L{TicketBook}.
-        """
+        """Make a ticket. Sessions do so by their L{TicketBook}."""
         self.expire()
         ticket = Ticket(
             secrets.token_hex(8),
@@ -83,9 +77,7 @@ class Tickets:
         return ticket
 
     def expire(self) -> None:
-        """
-        Forget those whose time is over.
-        """
+        """Forget those whose time is over."""
         now = self._seconds()
         while self._byName:
             ticket = next(iter(self._byName.values()))
@@ -94,9 +86,7 @@ class Tickets:
             self.revoke(ticket)
 
     def revoke(self, ticket: Ticket) -> None:
-        """
-        Make a ticket void; doing it twice is no error.
-        """
+        """Make a ticket void; doing it twice is no error."""
         if self._byName.pop(ticket.name, None) is not None:
             ticket.gone(ticket)
 
@@ -137,9 +127,7 @@ class TicketBook:
         self._closed = False
 
     def out(self, kind: str) -> int:
-        """
-        How many of a kind have neither been used nor are void.
-        """
+        """How many of a kind have neither been used nor are void."""
         self._tickets.expire()
         return len(self._out.get(kind, ()))
 
@@ -164,15 +152,11 @@ class TicketBook:
         return ticket
 
     def revoke(self, ticket: Ticket) -> None:
-        """
-        Make a ticket void; doing it twice is no error.
-        """
+        """Make a ticket void; doing it twice is no error."""
         self._tickets.revoke(ticket)
 
     def close(self) -> None:
-        """
-        The session is over: so are its tickets.
-        """
+        """The session is over: so are its tickets."""
         self._closed = True
         for out in self._out.values():
             for ticket in list(out):

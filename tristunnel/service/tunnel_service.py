@@ -46,9 +46,7 @@ _T = TypeVar("_T")
 
 
 class _Node(Protocol):
-    """
-    A tunnel between this server and another one.
-    """
+    """A tunnel between this server and another one."""
 
     def describe(self) -> dict[str, object]: ...
 
@@ -58,9 +56,7 @@ class _Node(Protocol):
 def viaSession(
     service: OpensVia, tunnel: Tunnel, caller: Caller, options: TunnelOptions
 ) -> None:
-    """
-    Serve the tunnel by the session that asks for it.
-    """
+    """Serve the tunnel by the session that asks for it."""
     if caller.clientSide is None:
         raise TunnelError(
             "bad-option", "a tunnel by session is opened on the session itself"
@@ -92,9 +88,6 @@ def _checkDatagrams(wanted: TunnelOptions, caller: Caller) -> None:
 
 
 def _isServed(tunnel: Tunnel) -> bool:
-    """
-    Whether a client is there for visitors.
-    """
     side = tunnel.clientSide
     if isinstance(side, Rendezvous) and not side.waitingClients:
         return any(stream.client is not None for stream in tunnel.streams)
@@ -102,9 +95,6 @@ def _isServed(tunnel: Tunnel) -> bool:
 
 
 async def _wait(begin: Callable[[], Awaitable[object] | None]) -> None:
-    """
-    Make a coroutine of a call that may have to be waited for.
-    """
     waiting = begin()
     if waiting is not None:
         await waiting
@@ -188,10 +178,6 @@ class TunnelService:
     def openTunnel(
         self, caller: Caller, options: Mapping[str, object]
     ) -> Deferred[str]:
-        """
-        Open a tunnel.
-        """
-
         async def opened() -> str:
             return (await self.open(caller, options)).uri
 
@@ -216,9 +202,6 @@ class TunnelService:
                 displaces = False
 
     async def _open(self, caller: Caller, wanted: TunnelOptions) -> Tunnel:
-        """
-        Open a tunnel, or hand out again one that the caller's lease has kept.
-        """
         if self._leaving is not None:
             raise self._leaving
         if caller.limitedTo is not None:
@@ -270,9 +253,6 @@ class TunnelService:
     async def _build(
         self, tunnel: Tunnel, caller: Caller, wanted: TunnelOptions
     ) -> None:
-        """
-        Give a tunnel its two sides and its entry.
-        """
         if wanted.listener == "udp":
             tunnel.protocol = "udp"
             _checkDatagrams(wanted, caller)
@@ -321,9 +301,6 @@ class TunnelService:
         return self._inTime(maybeDeferred(self.registry.find, uri))
 
     def _forget(self, tunnel: Tunnel) -> Deferred[None]:
-        """
-        Have the registry forget a tunnel.
-        """
         return self._inTime(maybeDeferred(self.registry.remove, tunnel))
 
     def _inTime(self, asked: Deferred[_T]) -> Deferred[_T]:
@@ -342,9 +319,6 @@ class TunnelService:
         return told.addTimeout(REGISTRY_PATIENCE, self.reactor, late)
 
     def _viaFor(self, wanted: TunnelOptions, caller: Caller) -> Via:
-        """
-        Find who gives the tunnel its client side.
-        """
         name = wanted.via or ("tcp" if caller.clientSide is None else "session")
         via = self.via.get(name)
         if via is None:
@@ -360,9 +334,6 @@ class TunnelService:
         return via
 
     def _listenersFor(self, wanted: TunnelOptions) -> Listeners:
-        """
-        Find who opens the public side; the first kind is the default one.
-        """
         name = wanted.listener or next(iter(self.listeners))
         listeners = self.listeners.get(name)
         if listeners is None:
@@ -374,9 +345,6 @@ class TunnelService:
         return listeners
 
     def getTunnelAddress(self, caller: Caller, uri: str) -> Deferred[str]:
-        """
-        Tell the address where visitors connect.
-        """
         return Deferred.fromCoroutine(self._address(caller, uri))
 
     async def _address(self, caller: Caller, uri: str) -> str:
@@ -397,17 +365,11 @@ class TunnelService:
     def closeTunnel(
         self, caller: Caller, uri: str, finish: bool = False
     ) -> Deferred[None]:
-        """
-        Close a tunnel, to the end, even if the caller does not wait for it.
-        """
         told: Deferred[None] = Deferred()
         Deferred.fromCoroutine(self._close(caller, uri, finish)).chainDeferred(told)
         return told
 
     async def _close(self, caller: Caller, uri: str, finish: bool) -> None:
-        """
-        Close a tunnel, if it is the caller's.
-        """
         tunnel = await self.find(uri)
         if not self.mayControl(caller, tunnel):
             # The same answer as for one that does not exist.
@@ -418,9 +380,7 @@ class TunnelService:
         await self.destroy(tunnel, TunnelError("closed", "its owner closed the tunnel"))
 
     async def _retire(self, tunnel: Tunnel) -> None:
-        """
-        Free a tunnel's port and name; it ends with the last of its visitors.
-        """
+        """Free a tunnel's port and name; it ends with the last of its visitors."""
         tunnel.visitorLimit = max(1, tunnel.served)
         # The last visitor may leave meanwhile, and a port is closed only once.
         listener, tunnel.listener = tunnel.listener, None
@@ -432,15 +392,9 @@ class TunnelService:
         self.claims.freed(tunnel)
 
     def listTunnels(self, caller: Caller) -> Deferred[list[dict[str, object]]]:
-        """
-        Describe the caller's tunnels.
-        """
         return Deferred.fromCoroutine(self._list(caller))
 
     async def _list(self, caller: Caller) -> list[dict[str, object]]:
-        """
-        Describe the caller's tunnels, oldest first.
-        """
         return [
             {
                 "uri": tunnel.publicURI,
@@ -467,9 +421,6 @@ class TunnelService:
         policy: Mapping[str, object],
         endDenied: bool = False,
     ) -> Deferred[dict[str, object]]:
-        """
-        Ask something else of a tunnel's visitors.
-        """
         return Deferred.fromCoroutine(self._setPolicy(caller, uri, policy, endDenied))
 
     async def _setPolicy(
@@ -535,9 +486,7 @@ class TunnelService:
         return tunnel
 
     async def destroy(self, tunnel: Tunnel, reason: TunnelError) -> None:
-        """
-        End a tunnel: its listener, its streams, its entry.
-        """
+        """End a tunnel: its listener, its streams, its entry."""
         if tunnel.closed is not None:
             return
         await self._dismantle(tunnel, reason)
@@ -575,9 +524,6 @@ class TunnelService:
             await each
 
     def _exhausted(self, tunnel: Tunnel) -> None:
-        """
-        All of a tunnel's visitors have come and gone.
-        """
         self.discard([tunnel], TunnelError("closed", "its visitors came and went"))
 
     def keepWhile(
@@ -599,18 +545,13 @@ class TunnelService:
         self._expiries[tunnel] = self.reactor.callLater(seconds, look)
 
     def discard(self, tunnels: list[Tunnel], reason: TunnelError) -> Deferred[None]:
-        """
-        End tunnels of which nobody waits to hear that they are over.
-        """
+        """End tunnels of which nobody waits to hear that they are over."""
         ending = [
             Deferred.fromCoroutine(self.destroy(tunnel, reason)) for tunnel in tunnels
         ]
         return gatherResults(ending).addCallback(lambda _: None)
 
     def _leaseExpired(self, lease: Lease) -> None:
-        """
-        A client did not come back for its tunnels.
-        """
         self.discard(
             list(lease.tunnels),
             TunnelError("expired", "its client did not come back in time"),
@@ -626,24 +567,18 @@ class TunnelService:
         self._quota.limit(perCaller, total)
 
     def servedBy(self, side: IClientSide | None) -> list[Tunnel]:
-        """
-        The tunnels whose visitors a session serves.
-        """
+        """The tunnels whose visitors a session serves."""
         if side is None:
             return []
         return [tunnel for tunnel in self.tunnels if tunnel.clientSide is side]
 
     @property
     def tunnels(self) -> list[Tunnel]:
-        """
-        All tunnels that were opened here; the relay's rooms are not among them.
-        """
+        """All tunnels that were opened here; the relay's rooms are not among them."""
         return list(self._quota)
 
     def streams(self) -> int:
-        """
-        How many visitors have a client's end now.
-        """
+        """How many visitors have a client's end now."""
         return sum(
             stream.client is not None
             for tunnel in self.tunnels
@@ -651,15 +586,11 @@ class TunnelService:
         )
 
     def leave(self, reason: TunnelError) -> None:
-        """
-        Open no more tunnels.
-        """
+        """Open no more tunnels."""
         self._leaving = reason
 
     async def close(self, reason: TunnelError) -> None:
-        """
-        End everything; the server stops.
-        """
+        """End everything; the server stops."""
         self.access.close()
         self.leases.close()
         await self.discard(self.tunnels, reason)

@@ -1,6 +1,4 @@
-"""
-At a tunnel's public side: who comes in, and who is turned away.
-"""
+"""At a tunnel's public side: who comes in, and who is turned away."""
 
 from __future__ import annotations
 
@@ -37,20 +35,12 @@ class PolicyFilter:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def enter(self, stream: Stream) -> None:
-        """
-        Let a visitor in.
-
-        @raise TunnelError: C{not-permitted} or C{limit-reached}.
-        """
         host = hostOfVisitor(stream.visitorAddress)
         self._check(host)
         self._count += 1
         self._inside[host] += 1
 
     def leave(self, stream: Stream) -> None:
-        """
-        A visitor left.
-        """
         host = hostOfVisitor(stream.visitorAddress)
         self._count -= 1
         self._inside[host] -= 1
@@ -58,9 +48,6 @@ class PolicyFilter:
             del self._inside[host]
 
     def _check(self, host: str) -> None:
-        """
-        @raise TunnelError: If the policy keeps a visitor out.
-        """
         policy = self.policy
         self.checkNetwork(host)
         if policy.total and self._count >= policy.total:
@@ -100,9 +87,6 @@ class PolicyFilter:
             raise TunnelError("not-permitted", f"visitors from {host} are not allowed")
 
     def _takeToken(self, host: str, perMinute: int) -> bool:
-        """
-        Take one of the visits that an address has.
-        """
         now = self._seconds()
         tokens, since = self._buckets.pop(host, (float(perMinute), now))
         tokens = min(float(perMinute), tokens + (now - since) * perMinute / 60.0)
@@ -126,20 +110,13 @@ class DescriptorFilter:
         self._reserve = reserve
 
     def enter(self, stream: Stream) -> None:
-        """
-        @raise TunnelError: C{limit-reached}.
-        """
         self._reserve.checkVisitor()
 
     def leave(self, stream: Stream) -> None:
-        """
-        A visitor left; its descriptors are the kernel's to count.
-        """
+        """A visitor left; its descriptors are the kernel's to count."""
 
 
 def hostOfVisitor(address: str) -> str:
-    """
-    The host of C{HOST:PORT}, without brackets.
-    """
+    """The host of C{HOST:PORT}, without brackets."""
     host = address.rpartition(":")[0] or address
     return host.removeprefix("[").removesuffix("]")
