@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from tristunnel.connect.address import Trust, parseConnect
-from tristunnel.dialects.base.client_service import TunnelClientService
+from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.forwards.forward import parseForward
 from tristunnel.model.observer import ClientObserver
 from tristunnel.model.quota import raiseDescriptorLimit

@@ -33,7 +33,7 @@ QUICK = {
         "PATIENCE": 1.0,
         "SILENCE": 3.0,
     },
-    "tristunnel.dialects.base.client_service": {
+    "tristunnel.dialects.framed.client_service": {
         "LONGEST_DELAY": 0.5,
         "FIRST_DELAY": 0.5,
     },

@@ -20,12 +20,13 @@ from tristunnel.auth.certificate import CertificateChecker, certificateName, nam
 from tristunnel.auth.connection_filter import checkingCallable
 from tristunnel.auth.credentials import TunnelCredentials
 from tristunnel.auth.realm import Authenticator, portalFor
+from tristunnel.dialects.framed.dialect import FramedPortProtocol
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import HTTPPortProtocol, rootOf, rpcPages
-from tristunnel.server.detector import FramedPortProtocol, ProtocolDetectorFactory
+from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.server_context import ReloadingCertificate
 

@@ -36,7 +36,7 @@ from tristunnel.connect.address import (
     parseAccessURI,
     parseConnect,
 )
-from tristunnel.dialects.base.client_service import TunnelClientService
+from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Identity
 from tristunnel.service.caller import Caller

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tristunnel.cli import client_tap, server_tap
 from tristunnel.client.dialects import makeClient
 from tristunnel.client.visitor import VisitorService
-from tristunnel.dialects.base.client_service import TunnelClientService
+from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.dialects.relay.client_service import RelayHostService
 from tristunnel.dialects.vtunnel.client_service import VTunnelClientService
 from tristunnel.forwards.forward import parseForward

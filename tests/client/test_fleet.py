@@ -15,7 +15,7 @@ from tests.support.notes import ClientNotes
 from tristunnel.cli import client_tap
 from tristunnel.client.fleet import Clients
 from tristunnel.config.reload import Reload
-from tristunnel.dialects.base.client_service import TunnelClientService
+from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
 
 ONE = '[[client]]\nconnect = "tcp:one:1"\nforward = ["0=h:1"]\n'

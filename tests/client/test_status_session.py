@@ -9,7 +9,7 @@ from typing import Any
 from tests.dialects.base.test_client_service import ClientServiceTestCase
 from tests.dialects.framed.network import MemoryService
 from tristunnel.client.status import ProcessStatus
-from tristunnel.dialects.base.client_service import TunnelClientService
+from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.forwards.forward import Forward
 
 

@@ -11,9 +11,10 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 
 from tests.docs.pages import ROOT
 from tests.support.loopback import LoopbackTestCase, Service, Talk
+from tristunnel.dialects.framed.dialect import FramedPortProtocol
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.listeners.tcp import TCPListeners
-from tristunnel.server.detector import FramedPortProtocol, ProtocolDetectorFactory
+from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.ports import ServerPort
 from tristunnel.server.service import TunnelServerService
 from tristunnel.service.registry import MemoryRegistry

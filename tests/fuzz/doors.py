@@ -23,12 +23,13 @@ from tests.tls.authority import makeAuthority
 from tristunnel.auth.connection_filter import checkingCallable
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.dashboard.operators import Watch
+from tristunnel.dialects.framed.dialect import FramedPortProtocol
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import Health, HTTPPortProtocol, rootOf, rpcPages
-from tristunnel.server.detector import FramedPortProtocol, ProtocolDetectorFactory
+from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.proxied import behindProxy
 from tristunnel.server.websocket_pages import webSocketPages
 from tristunnel.service.preauth import PreauthLimiter
@@ -72,11 +73,7 @@ class Doors:
         pages.update(watch.pages(self.service, callers, self.gate, asked))
         if asked:
             pages.update(rpcPages(self.service, callers))
-            pages.update(
-                webSocketPages(
-                    self.clock, self.service, self.sessions, callers, ["/tunnel"]
-                )
-            )
+            pages.update(webSocketPages(self.sessions, callers, ["/tunnel"]))
         site = LimitedSite(rootOf(pages), reactor=self.clock, admit=callers.admit)
         doors = [HTTPPortProtocol(site)]
         self.factory: Any = ProtocolDetectorFactory(

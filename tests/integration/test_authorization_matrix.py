@@ -23,6 +23,7 @@ from tests.dialects.framed.test_server import OFFER
 from tests.service.test_access import AccessTestCase
 from tests.support.waiting import WaitingEnd
 from tests.websocket.frames import frame, readFrames, upgrade
+from tristunnel.dialects.framed.dialect import FramedPortProtocol
 from tristunnel.errors import TunnelError
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.site import LimitedSite
@@ -30,7 +31,7 @@ from tristunnel.http.tree import HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.model.permissions import ANONYMOUS_IDENTITY, Identity
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.rpc.jsonrpc import Dispatcher
-from tristunnel.server.detector import FramedPortProtocol, ProtocolDetectorFactory
+from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.websocket_pages import webSocketPages
 from tristunnel.service.caller import Caller
 from tristunnel.service.methods import methodsOf
@@ -275,9 +276,7 @@ class DialectTests(MatrixTestCase):
         callers = HTTPCallers(self.authenticator)
         pages = {
             **rpcPages(self.service, callers),
-            **webSocketPages(
-                self.clock, self.service, self.sessions, callers, ["/tunnel"]
-            ),
+            **webSocketPages(self.sessions, callers, ["/tunnel"]),
         }
         site = LimitedSite(rootOf(pages), reactor=self.clock, admit=callers.admit)
         self.doors: list[Any] = [

@@ -22,8 +22,8 @@ from tristunnel.client import visitor as visitors
 from tristunnel.client.visitor import LocalPort, VisitorService, bySession
 from tristunnel.connect.address import ServerAddress, parseConnect
 from tristunnel.dataplane.descriptors import Reserve
-from tristunnel.dialects.base.client_service import TunnelClientService
 from tristunnel.dialects.base.lease import ClientLease
+from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.forwards.forward import parseForward
 
 DATA = os.urandom(1_000_000)

@@ -30,6 +30,7 @@ from tests.rpc.loopback import parsed
 from tests.support.loopback import LoopbackTestCase, Talk
 from tests.tls.authority import makeAuthority
 from tristunnel.auth.realm import Authenticator
+from tristunnel.dialects.framed.dialect import FramedPortProtocol
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.site import LimitedSite
@@ -37,7 +38,7 @@ from tristunnel.http.tree import HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.model.ports import UNPRIVILEGED, PortRange
 from tristunnel.model.quota import raiseDescriptorLimit
-from tristunnel.server.detector import FramedPortProtocol, ProtocolDetectorFactory
+from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.ports import TLSFiles, parsePort
 from tristunnel.server.service import TunnelServerService
 from tristunnel.service.registry import MemoryRegistry

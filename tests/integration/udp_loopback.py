@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 from tests.support.notes import ClientNotes, ServerNotes
 from tristunnel.connect.address import Trust, parseConnect
 from tristunnel.dataplane.datagrams import DatagramSocket
-from tristunnel.dialects.base.client_service import TunnelClientService
+from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.forwards.forward import parseForward
 from tristunnel.listeners.tcp import TCPListeners

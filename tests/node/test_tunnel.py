@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.loopback import LoopbackTestCase, Service
 from tests.support.processes import freePort
-from tristunnel.dialects.base.client_service import TunnelClientService
+from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.model.permissions import Grant, Identity, Permissions

@@ -20,9 +20,10 @@ from twisted.web.server import Site
 
 from tests.dialects.framed.network import NetworkTestCase, RawPeer
 from tests.tls.authority import makeAuthority
+from tristunnel.dialects.framed.dialect import FramedPortProtocol
 from tristunnel.dialects.framed.session import HANDSHAKE_TIMEOUT
 from tristunnel.http.tree import HTTPPortProtocol
-from tristunnel.server.detector import FramedPortProtocol, ProtocolDetectorFactory
+from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.log import LoggingServerObserver
 from tristunnel.tls.server_context import ReloadingCertificate
 

@@ -12,6 +12,7 @@ from tests.config.test_options import FileOptionsTestCase
 from tests.tls.authority import makeAuthority
 from tristunnel.cli import server_tap
 from tristunnel.dataplane.memory import HELD
+from tristunnel.dialects.zlayer.data import ZLayerSessions
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.model.permissions import Identity
@@ -90,13 +91,13 @@ class RunningServerTests(FileOptionsTestCase):
         for kind in ("tcp", "udp"):
             self.assertEqual(str(listeners[kind].ports), "2000-2001")
         (running,) = self.made
-        self.assertIsNone(running._sessions.zlayer.ports)
+        self.assertIsNone(running._sessions.shared(ZLayerSessions).ports)
         self.assertEqual(running._server.grace, 12.0)
         self.assertEqual(tunnels._quota._total, 10)
         # All of it back again.
         self.change("")
         self.assertEqual(tunnels.clients.limit, 1000)
-        self.assertIsNotNone(running._sessions.zlayer.ports)
+        self.assertIsNotNone(running._sessions.shared(ZLayerSessions).ports)
         self.assertEqual(tunnels.house.policy.total, 0)
 
     def test_restart(self) -> None:

@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from tests.support.notes import ServerNotes
 from tristunnel.connect.address import ServerAddress
-from tristunnel.dialects.base.client_service import (
+from tristunnel.dialects.framed.client_service import (
     LONGEST_DELAY,
     TunnelClientService,
     backoff,

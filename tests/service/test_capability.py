@@ -14,7 +14,7 @@ from tests.dialects.framed.network import MemoryService, NetworkTestCase, RawPee
 from tests.support.notes import ClientNotes
 from tristunnel.client.log import LoggingClientObserver
 from tristunnel.connect.address import ServerAddress
-from tristunnel.dialects.base.client_service import TunnelClientService
+from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward
 from tristunnel.model.permissions import Identity

@@ -15,7 +15,9 @@ from tests.dialects.vtunnel.test_vtunnel import FakeConnection as TextConnection
 from tests.dialects.zlayer.rig import CLIENT_ID
 from tests.dialects.zlayer.rig import FakeConnection as BinaryConnection
 from tristunnel.dataplane.probe import PROBE, Probe
+from tristunnel.dialects.base.server import Arrival
 from tristunnel.dialects.vtunnel.server import VTunnelServerSession
+from tristunnel.dialects.zlayer.data import ZLayerSessions
 from tristunnel.dialects.zlayer.server import ZLayerServerSession
 from tristunnel.errors import TunnelError
 from tristunnel.service import claims
@@ -218,13 +220,13 @@ class OwnerTests(ClaimsMixin, TokenServerTestCase):
         probe = Probe(self.clock, lambda: None)
         session: Any
         if dialect == "vtunnel":
-            session = VTunnelServerSession(self.sessions, caller, True)
+            session = VTunnelServerSession(self.sessions, Arrival(caller, True))
             connection: Any = TextConnection()
             session.opened(connection)
             session.textReceived(b'{"type":"listen","port":8080}')
         else:
-            self.sessions.zlayer.ports = None
-            session = ZLayerServerSession(self.sessions, caller, True)
+            self.sessions.shared(ZLayerSessions).ports = None
+            session = ZLayerServerSession(self.sessions, Arrival(caller, True))
             connection = BinaryConnection()
             session.opened(connection)
             session.bytesReceived(encodeMessage(Auth("t", CLIENT_ID)))

@@ -18,13 +18,14 @@ from tests.support.notes import ClientNotes, ServerNotes
 from tests.support.short import shortDirectory
 from tests.tls.authority import makeAuthority
 from tristunnel.connect.address import Trust, parseConnect
-from tristunnel.dialects.base.client_service import TunnelClientService
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.framed.client_direct import Carrier
+from tristunnel.dialects.framed.client_service import TunnelClientService
+from tristunnel.dialects.framed.dialect import FramedPortProtocol
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.forwards.forward import parseForward
 from tristunnel.listeners.tcp import TCPListeners
-from tristunnel.server.detector import FramedPortProtocol, ProtocolDetectorFactory
+from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.ports import TLSFiles, parsePort
 from tristunnel.server.service import TunnelServerService
 from tristunnel.service.registry import MemoryRegistry

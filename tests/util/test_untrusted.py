@@ -16,7 +16,7 @@ from twisted.web.test.requesthelper import DummyRequest
 
 from tristunnel.dashboard.forms import QuestionPage
 from tristunnel.dashboard.render import htmlOf
-from tristunnel.dialects.zlayer.reasons import reasonIn
+from tristunnel.dialects.zlayer.messages import reasonIn
 from tristunnel.errors import CODES, TunnelError
 from tristunnel.rpc.pending import PendingCalls
 from tristunnel.util.hosts import addressText

@@ -18,6 +18,7 @@ from tests.websocket.frames import Frame, readFrames, upgrade
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.connect.address import ServerAddress, parseConnect
 from tristunnel.connect.route import ConnectOptions
+from tristunnel.dialects.framed.dialect import FramedPortProtocol
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.errors import TunnelError
 from tristunnel.http.callers import HTTPCallers
@@ -25,7 +26,7 @@ from tristunnel.http.forwarded import Forwarded
 from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import Health, HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.listeners.tcp import TCPListeners
-from tristunnel.server.detector import FramedPortProtocol, ProtocolDetectorFactory
+from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.ports import parsePort
 from tristunnel.server.service import TunnelServerService
 from tristunnel.server.websocket_pages import webSocketPages
@@ -166,16 +167,7 @@ class WebSocketTestCase(LoopbackTestCase):
         pages = {
             b"health": Health(),
             **rpcPages(self.tunnels, callers),
-            **webSocketPages(
-                self.reactor,
-                self.tunnels,
-                self.sessions,
-                callers,
-                paths,
-                forwarded,
-                timeout,
-                pingInterval,
-            ),
+            **webSocketPages(self.sessions, callers, paths, forwarded, pingInterval),
         }
         self.site = LimitedSite(
             rootOf(pages), reactor=self.reactor, admit=callers.admit

@@ -16,7 +16,7 @@ from twisted.web.server import Request
 from tristunnel.client.log import LoggingClientObserver
 from tristunnel.connect.address import ServerAddress
 from tristunnel.dataplane.dial import HostEndpoint
-from tristunnel.dialects.base.client_service import TunnelClientService
+from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.forwards.forward import Forward
 from tristunnel.http.site import LimitedSite
 from tristunnel.server.service import TunnelServerService

@@ -34,7 +34,7 @@ from tristunnel.dataplane.memory import HELD, defaultMemory
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.framed.datagram_path import ServerPaths
 from tristunnel.dialects.framed.server import TunnelServerFactory
-from tristunnel.dialects.vtunnel.server import LISTENER as LOOPBACK
+from tristunnel.dialects.table import DIALECTS
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.forwarded import Forwarded
@@ -52,7 +52,7 @@ from tristunnel.model.quota import (
 from tristunnel.model.rendezvous import WaitingRoom
 from tristunnel.node.spec import NODE_FIELDS, NodeSpec, nodeText, parseNode
 from tristunnel.node.tunnel import NodeTunnel
-from tristunnel.server.detector import FramedPortProtocol, ProtocolDetectorFactory
+from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.log import LoggingServerObserver
 from tristunnel.server.options import ServerOptions
 from tristunnel.server.ports import ServerPort, TLSFiles, parsePort
@@ -378,8 +378,7 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
     listeners["udp"] = UDPListeners(
         reactor, interface, options.portRange, options["udp-idle"]
     )
-    # Where vtunnel's clients expect their ports.
-    listeners[LOOPBACK] = TCPListeners(
+    listeners["loopback"] = TCPListeners(
         reactor, options["interface"] or "127.0.0.1", options.portRange
     )
     tunnels = TunnelService(
@@ -444,21 +443,18 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
     else:
         pages.update(rpc)
     pages.update(
-        webSocketPages(
-            reactor,
-            tunnels,
-            sessions,
-            callers,
-            options.webSocketPaths,
-            options.forwarded,
-            options["handshake-timeout"],
-        )
+        webSocketPages(sessions, callers, options.webSocketPaths, options.forwarded)
     )
     site = LimitedSite(rootOf(pages), reactor=reactor, admit=callers.admit)
+    protocols = [
+        protocol
+        for dialect in DIALECTS.values()
+        for protocol in dialect.portProtocols(sessions)
+    ]
     doors = {
         proxied: ProtocolDetectorFactory(
             reactor,
-            [FramedPortProtocol(sessions), HTTPPortProtocol(site)],
+            [*protocols, HTTPPortProtocol(site)],
             observer,
             options["handshake-timeout"],
             gate,

@@ -15,9 +15,9 @@ from tristunnel.client.visitor import (
     bySession,
     byWebSocket,
 )
-from tristunnel.dialects.base.client_service import TunnelClientService
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.framed.client_direct import Carrier
+from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.dialects.relay.client_service import RelayHostService
 from tristunnel.dialects.vtunnel.client_service import VTunnelClientService
 from tristunnel.dialects.zlayer.client_service import ZLayerClientService

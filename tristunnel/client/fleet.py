@@ -17,7 +17,7 @@ from tristunnel.client.options import ClientOptions
 from tristunnel.config.keys import keysOf
 from tristunnel.config.policy_options import PolicyOptionsMixin
 from tristunnel.config.reload import Changes, differing
-from tristunnel.dialects.base.client_service import TunnelClientService
+from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.model.observer import ClientObserver
 
 __all__ = ["Clients", "Member"]

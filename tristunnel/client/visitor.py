@@ -19,8 +19,8 @@ from tristunnel.connect.address import ServerAddress
 from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.dataplane.join import join
 from tristunnel.dataplane.sockets import SocketEnd
-from tristunnel.dialects.base.client_service import TunnelClientService
-from tristunnel.dialects.vtunnel.client_service import openWebSocket
+from tristunnel.dialects.base.client import openWebSocket
+from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ClientObserver, Visit
 from tristunnel.util.endpoints import cannotListen, serverEndpoint, whyNoEndpoint

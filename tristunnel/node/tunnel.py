@@ -14,8 +14,8 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from tristunnel.client.visitor import LocalPort, bySession
-from tristunnel.dialects.base.client_service import TunnelClientService, backoff
 from tristunnel.dialects.base.lease import ClientLease
+from tristunnel.dialects.framed.client_service import TunnelClientService, backoff
 from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ClientObserver
 from tristunnel.node.spec import NodeSpec

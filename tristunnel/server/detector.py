@@ -5,7 +5,7 @@ One port for every dialect: the first bytes tell which it is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.interfaces import (
     IAddress,
@@ -13,73 +13,22 @@ from twisted.internet.interfaces import (
     IProtocol,
     IReactorTime,
 )
-from twisted.internet.protocol import Protocol as TwistedProtocol
-from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.python.failure import Failure
 
 from tristunnel.dataplane.kernel import closeNow
 from tristunnel.dataplane.sockets import tuneSocket
-from tristunnel.dialects.base.unauthenticated import whyNotFramed
-from tristunnel.dialects.framed.server import TunnelServerFactory
-from tristunnel.dialects.framed.session import HANDSHAKE_TIMEOUT
+from tristunnel.dialects.base.dialect import PortProtocol
+from tristunnel.dialects.base.unauthenticated import HANDSHAKE_TIMEOUT, whyNotFramed
 from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ServerObserver
 from tristunnel.service.preauth import PendingConnection, PreauthLimiter
 from tristunnel.tls.explanation import whyNoTLS
-from tristunnel.wire.framed import MAGIC
 
-__all__ = [
-    "FramedPortProtocol",
-    "PortProtocol",
-    "ProtocolDetector",
-    "ProtocolDetectorFactory",
-]
+__all__ = ["ProtocolDetector", "ProtocolDetectorFactory"]
 
 
-class PortProtocol(Protocol):
-    """
-    One dialect that a port serves.
-
-    @ivar beginnings: How its connections begin.
-    """
-
-    beginnings: Sequence[bytes]
-
-    def open(
-        self, address: IAddress | None, remaining: float, stranger: PendingConnection
-    ) -> IProtocol | None:
-        """
-        Make the protocol for a connection.
-
-        @param remaining: Seconds that are left of the time in which a peer
-            must have said who it is.
-        @param stranger: Told when that is known, or when a login failed.
-        """
-
-
-class FramedPortProtocol:
-    """
-    The framed protocol.
-
-    @param factory: Makes the sessions.
-    """
-
-    beginnings: Sequence[bytes] = (MAGIC,)
-
-    def __init__(self, factory: TunnelServerFactory) -> None:
-        self._factory = factory
-
-    def open(
-        self, address: IAddress | None, remaining: float, stranger: PendingConnection
-    ) -> IProtocol:
-        """Make a session that has as much time left as its connection."""
-        session = self._factory.buildProtocol(address)
-        session.handshakeTimeout = remaining
-        session.stranger = stranger
-        return session
-
-
-class ProtocolDetector(TwistedProtocol):
+class ProtocolDetector(Protocol):
     """
     Waits for a connection's first bytes and hands it on.
 
@@ -184,7 +133,7 @@ class ProtocolDetector(TwistedProtocol):
             self._observer.peerRefused(self.transport.getPeer(), broken)
 
 
-class _RejectedConnection(TwistedProtocol):
+class _RejectedConnection(Protocol):
     """A connection that nobody has time for."""
 
     transport: Any
@@ -223,7 +172,7 @@ class ProtocolDetectorFactory(ServerFactory):
         self._observer = observer
         self._timeout = timeout
 
-    def buildProtocol(self, addr: IAddress | None) -> TwistedProtocol:
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
         try:
             stranger = self._gate.enter(None if self._proxied else addr)
         except TunnelError as refusal:

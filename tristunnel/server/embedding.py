@@ -12,19 +12,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from tristunnel.connect.websocket import SUBPROTOCOL
-from tristunnel.dialects.framed.server import TunnelServerFactory
-from tristunnel.dialects.zlayer.data import connectionOf
-from tristunnel.dialects.zlayer.data_end import DATA_SUBPROTOCOL
+from tristunnel.dialects.base.server import Arrival, ServerSessions
 from tristunnel.errors import TunnelError
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.model.permissions import ANONYMOUS_IDENTITY
-from tristunnel.server.websocket_dialects import (
-    Arrival,
+from tristunnel.server.websocket_pages import (
     FirstMessage,
-    TunnelPath,
-    dialectsOf,
+    clientsPath,
+    makePage,
+    receiverBelow,
 )
 from tristunnel.service.caller import Caller
 from tristunnel.websocket.connection import PING_INTERVAL
@@ -36,7 +33,7 @@ __all__ = ["TunnelWebSocketFactory", "tunnelResource"]
 
 def tunnelResource(
     reactor: IReactorTime,
-    sessions: TunnelServerFactory,
+    sessions: ServerSessions,
     forwarded: Forwarded | None = None,
     pingInterval: float = PING_INTERVAL,
 ) -> WebSocketPage:
@@ -49,20 +46,7 @@ def tunnelResource(
     @param pingInterval: Seconds between pings, 0 for none.
     """
     callers = HTTPCallers(sessions.authenticator, forwarded)
-    return WebSocketPage(
-        reactor,
-        TunnelPath(
-            reactor,
-            callers,
-            dialectsOf(sessions),
-            sessions.handshakeTimeout,
-            sessions.zlayer.receive,
-        ),
-        (SUBPROTOCOL, DATA_SUBPROTOCOL),
-        pingInterval=pingInterval,
-        forwarded=forwarded,
-        group=sessions.webSockets,
-    )
+    return makePage(sessions, clientsPath(sessions, callers), forwarded, pingInterval)
 
 
 class TunnelWebSocketFactory(PreparedFactory):
@@ -77,7 +61,7 @@ class TunnelWebSocketFactory(PreparedFactory):
     def __init__(
         self,
         reactor: IReactorTime,
-        sessions: TunnelServerFactory,
+        sessions: ServerSessions,
         pingInterval: float = PING_INTERVAL,
     ) -> None:
         super().__init__(reactor)
@@ -92,13 +76,8 @@ class TunnelWebSocketFactory(PreparedFactory):
         connection = _Standing(arrival, self)
         connection.factory = self
         connection.group = self.sessions.webSockets
-        connection.subprotocols = (SUBPROTOCOL, DATA_SUBPROTOCOL)
-        receiver = FirstMessage(
-            self._clock,
-            arrival,
-            dialectsOf(self.sessions),
-            self.sessions.handshakeTimeout,
-        )
+        connection.subprotocols = clientsPath(self.sessions, self.callers).subprotocols
+        receiver = FirstMessage(self.sessions, arrival)
         connection.configure(self._clock, receiver, self._pingInterval)
         return connection
 
@@ -129,12 +108,12 @@ class _Standing(ServerConnection):
         return Deferred.fromCoroutine(self._agree(request))
 
     async def _agree(self, request: Any) -> str | None:
-        data = connectionOf(str(request.path))
-        if data is not None:
-            try:
-                self.receiver = self._embedded.sessions.zlayer.receive(data)
-            except TunnelError as refusal:
-                raise ConnectionDeny(404, refusal.message) from None
+        try:
+            belongs = receiverBelow(self._embedded.sessions, str(request.path))
+        except TunnelError as refusal:
+            raise ConnectionDeny(404, refusal.message) from None
+        if belongs is not None:
+            self.receiver = belongs
             return super().onConnect(request)
         header = request.headers.get("authorization")
         identity = ANONYMOUS_IDENTITY

@@ -17,7 +17,8 @@ from tristunnel.config.keys import keysOf
 from tristunnel.config.policy_options import PolicyOptionsMixin
 from tristunnel.config.reload import Changes, differing
 from tristunnel.dataplane.memory import HELD
-from tristunnel.dialects.framed.server import TunnelServerFactory
+from tristunnel.dialects.base.server import ServerSessions
+from tristunnel.dialects.table import DIALECTS
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import UDPListeners
@@ -79,7 +80,7 @@ class RunningServer:
         self,
         options: ServerOptions,
         tunnels: TunnelService,
-        sessions: TunnelServerFactory,
+        sessions: ServerSessions,
         server: TunnelServerService,
         authenticator: Authenticator,
         forwarded: Forwarded,
@@ -100,8 +101,6 @@ class RunningServer:
         self._tokenFiles = tokenFiles
         self._makeNode = makeNode
         self._nodes = nodes
-        # What zlayer's own server gives out, unless somebody says otherwise.
-        self._zlayerPorts = sessions.zlayer.ports
         self.appliers: dict[frozenset[str], _Applier] = {
             _POLICY: self._policy,
             _TLS: self._certificate,
@@ -122,7 +121,9 @@ class RunningServer:
 
     def describePorts(self, options: ServerOptions) -> None:
         """Give out the ports that options say, from the start on."""
-        self._sessions.zlayer.ports = None if options["ports"] else self._zlayerPorts
+        given = options.portRange if options["ports"] else None
+        for dialect in DIALECTS.values():
+            dialect.portsGiven(self._sessions, given)
 
     async def change(self, old: ServerOptions, new: ServerOptions) -> Changes:
         """

@@ -1,37 +1,41 @@
 """
-All pages of a server that speak WebSocket.
+All pages of a server that speak WebSocket. On those where clients connect, the
+first message tells the dialect.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
-from tristunnel.connect.websocket import SUBPROTOCOL
-from tristunnel.dialects.framed.server import TunnelServerFactory
-from tristunnel.dialects.framed.session import HANDSHAKE_TIMEOUT
-from tristunnel.dialects.relay.channels import (
-    CLIENTS,
-    VISITORS,
-    RelayChannels,
-    WebSocketListeners,
-)
-from tristunnel.dialects.zlayer.data_end import DATA_SUBPROTOCOL
+from tristunnel.dialects.base.dialect import WebSocketPath
+from tristunnel.dialects.base.server import Arrival, ServerSessions
+from tristunnel.dialects.table import DIALECTS
 from tristunnel.errors import TunnelError
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.forwarded import Forwarded
-from tristunnel.server.websocket_dialects import TunnelPath, dialectsOf
-from tristunnel.service.tunnel_service import TunnelService
-from tristunnel.websocket.connection import PING_INTERVAL
-from tristunnel.websocket.end import RELAY_SUBPROTOCOL
-from tristunnel.websocket.page import WebSocketPage
+from tristunnel.model.permissions import ANONYMOUS_IDENTITY
+from tristunnel.websocket.connection import PING_INTERVAL, Connection, Receiver
+from tristunnel.websocket.page import Visit, WebSocketPage
 
-__all__ = ["parsePaths", "webSocketPages"]
+__all__ = [
+    "FirstMessage",
+    "clientsPath",
+    "makePage",
+    "parsePaths",
+    "receiverBelow",
+    "webSocketPages",
+]
 
+MAX_FIRST = 128 * 1024
+"""Bytes of the longest first message, which is held whole although nobody knows
+who sends it: a login, and what a client says behind it at once."""
 
-_TAKEN = ("health", "rpc", "RPC2", "metrics", "dashboard", CLIENTS, VISITORS)
+_TAKEN = ("health", "rpc", "RPC2", "metrics", "dashboard")
 
 
 def parsePaths(paths: Sequence[str]) -> list[str]:
@@ -40,67 +44,161 @@ def parsePaths(paths: Sequence[str]) -> list[str]:
 
     @raise TunnelError: C{bad-option}.
     """
+    taken = {*_TAKEN, *(name for each in DIALECTS.values() for name in each.pageNames)}
     for path in paths:
         inner = path.strip("/")
         if not path.startswith("/") or "//" in path or not path.isprintable():
             raise TunnelError(
                 "bad-option", f"--websocket-path {path!r}: write it as /tunnel"
             )
-        if inner.partition("/")[0] in _TAKEN:
+        if inner.partition("/")[0] in taken:
             raise TunnelError(
                 "bad-option", f"--websocket-path {path!r} is another page's"
             )
     return list(paths)
 
 
+class FirstMessage:
+    """
+    The L{Receiver} of a connection whose dialect is not known yet.
+
+    @param sessions: The server's sessions, of which it will be one.
+    @param arrival: How the client came.
+    """
+
+    def __init__(self, sessions: ServerSessions, arrival: Arrival) -> None:
+        self._sessions = sessions
+        self._arrival = arrival
+        self._late: IDelayedCall | None = None
+
+    def opened(self, connection: Connection) -> None:
+        self._arrival.connection = connection
+        connection.stranger = self._arrival.pending
+        connection.stranger.leave = connection.abort
+        connection.wholeUpTo = MAX_FIRST
+        self._late = self._sessions.reactor.callLater(
+            self._sessions.handshakeTimeout, self._tooLate, connection
+        )
+
+    def _tooLate(self, connection: Connection) -> None:
+        seconds = self._sessions.handshakeTimeout
+        connection.fail(
+            TunnelError("handshake-timeout", f"nothing came for {seconds:g} s")
+        )
+
+    def _handOver(self, message: bytes, isBinary: bool) -> Receiver:
+        connection = self._arrival.connection
+        assert self._late is not None and connection is not None
+        left = self._late.getTime() - self._sessions.reactor.seconds()
+        self._arrival.remaining = max(left, 0.001)
+        self._late.cancel()
+        connection.wholeUpTo = 0
+        dialect = next(
+            each
+            for each in reversed(DIALECTS.values())
+            if each.takesFirst(message, isBinary)
+        )
+        receiver = dialect.receiver(self._sessions, self._arrival)
+        connection.receiver = receiver
+        receiver.opened(connection)
+        return receiver
+
+    def bytesReceived(self, data: bytes) -> None:
+        self._handOver(data, True).bytesReceived(data)
+
+    def textReceived(self, text: bytes) -> None:
+        self._handOver(text, False).textReceived(text)
+
+    def closeReceived(self, reason: TunnelError | None) -> None:
+        """The client leaves without a word."""
+
+    def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
+        # Also when the WebSocket was never open, for a bad header.
+        self._arrival.pending.known()
+        if self._late is not None and self._late.active():
+            self._late.cancel()
+
+
+def receiverBelow(sessions: ServerSessions, path: str) -> Receiver | None:
+    """
+    Find what receives a WebSocket that belongs to a session, whose path is its
+    credential.
+
+    @raise TunnelError: C{unknown-tunnel}.
+    """
+    found = (each.receiverBelow(sessions, path) for each in DIALECTS.values())
+    return next((receiver for receiver in found if receiver is not None), None)
+
+
+def clientsPath(sessions: ServerSessions, callers: HTTPCallers) -> WebSocketPath:
+    """
+    Make the page where clients connect.
+
+    @param callers: Finds out who a request is from. Credentials in it must be good;
+        without any, the client's first message may hold them.
+    """
+
+    async def receive(visit: Visit) -> Receiver:
+        belongs = receiverBelow(sessions, visit.name)
+        if belongs is not None:
+            return belongs
+        vouched = visit.request.getHeader(b"authorization") is not None
+        if vouched:
+            caller = await callers(visit.request)
+        else:
+            caller = callers.describe(visit.request, ANONYMOUS_IDENTITY)
+            if caller.certificate:
+                with suppress(TunnelError):
+                    # It may do, or what the first message holds as well.
+                    caller = await callers(visit.request)
+                    vouched = True
+        # The last thing to do, for only its connection's end undoes it.
+        arrival = Arrival(caller, vouched, callers.newcomer(visit.request))
+        return FirstMessage(sessions, arrival)
+
+    spoken = [name for each in DIALECTS.values() for name in each.subprotocols]
+    return WebSocketPath(receive, spoken)
+
+
 def webSocketPages(
-    reactor: IReactorTime,
-    service: TunnelService,
-    sessions: TunnelServerFactory,
+    sessions: ServerSessions,
     callers: HTTPCallers,
     paths: Sequence[str] = ("tunnel",),
     forwarded: Forwarded | None = None,
-    timeout: float = HANDSHAKE_TIMEOUT,
     pingInterval: float = PING_INTERVAL,
 ) -> dict[bytes, IResource]:
     """
     Make the pages, and have the service offer raw WebSockets as tunnels' ends.
 
     @param paths: Where clients connect.
-    @param timeout: Seconds that a client has to say who it is.
+    @param forwarded: Whom proxies speak for.
     @param pingInterval: Seconds between pings, 0 for none.
     """
-    clients = TunnelPath(
-        reactor, callers, dialectsOf(sessions), timeout, sessions.zlayer.receive
+    clients = makePage(
+        sessions, clientsPath(sessions, callers), forwarded, pingInterval
     )
-    tunnels = WebSocketPage(
-        reactor,
-        clients,
-        (SUBPROTOCOL, DATA_SUBPROTOCOL),
-        pingInterval=pingInterval,
-        forwarded=forwarded,
-        group=sessions.webSockets,
-    )
-    meetings = RelayChannels(service, callers)
-    callers.expect(sessions.zlayer.awaited)
-    callers.expect(meetings.awaited)
-    service.via["ws"] = meetings.via
-    service.listeners.setdefault("ws", WebSocketListeners(meetings))
     pages: dict[bytes, IResource] = {
-        path.strip("/").encode(): tunnels for path in paths
+        path.strip("/").encode(): clients for path in paths
     }
-    for name, receive, anyOrigin in (
-        (CLIENTS, meetings.receiveClient, False),
-        # As with a TCP port, a visitor may be anybody's program.
-        (VISITORS, meetings.receiveVisitor, True),
-    ):
-        pages[name.encode()] = WebSocketPage(
-            reactor,
-            receive,
-            (RELAY_SUBPROTOCOL,),
-            anyOrigin,
-            pingInterval,
-            forwarded,
-            sessions.webSockets,
-        )
+    for dialect in DIALECTS.values():
+        for name, path in dialect.pages(sessions, callers).items():
+            pages[name.encode()] = makePage(sessions, path, forwarded, pingInterval)
     return pages
+
+
+def makePage(
+    sessions: ServerSessions,
+    path: WebSocketPath,
+    forwarded: Forwarded | None,
+    pingInterval: float,
+) -> WebSocketPage:
+    """Make one page, whose connections are among the server's."""
+    return WebSocketPage(
+        sessions.reactor,
+        path.receive,
+        path.subprotocols,
+        path.anyOrigin,
+        pingInterval,
+        forwarded,
+        sessions.webSockets,
+    )

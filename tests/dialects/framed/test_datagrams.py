@@ -14,7 +14,7 @@ from twisted.internet.protocol import Factory, Protocol
 from tests.integration.udp_loopback import Party, UDPTestCase
 from tests.support.notes import ClientNotes
 from tristunnel.connect.address import Trust, parseTunnelURI
-from tristunnel.dialects.base.client_service import TunnelClientService
+from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import parseForward
 from tristunnel.rpc.pending import RemoteError

@@ -14,8 +14,8 @@ from twisted.internet.task import deferLater
 from tests.dialects.framed import test_session_loopback as base
 from tests.support.loopback import LoopbackTestCase, Service, Talk
 from tristunnel.dataplane.sockets import SocketEnd
-from tristunnel.dialects.base import client_service as clientService
 from tristunnel.dialects.framed import client_direct as clientDirect
+from tristunnel.dialects.framed import client_service as clientService
 from tristunnel.dialects.framed import direct as serverDirect
 from tristunnel.dialects.framed.client_direct import Carrier, DirectWays
 from tristunnel.errors import TunnelError

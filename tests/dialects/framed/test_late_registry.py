@@ -16,6 +16,7 @@ from tests.dialects.framed.test_server import call, hello
 from tests.dialects.vtunnel.test_vtunnel import FakeConnection as TextConnection
 from tests.dialects.zlayer.rig import CLIENT_ID
 from tests.dialects.zlayer.rig import FakeConnection as BinaryConnection
+from tristunnel.dialects.base.server import Arrival
 from tristunnel.dialects.vtunnel.server import VTunnelServerSession
 from tristunnel.dialects.zlayer.server import ZLayerServerSession
 from tristunnel.errors import TunnelError
@@ -59,11 +60,11 @@ class LateRegistryTests(NetworkTestCase):
         caller = Caller(Identity("laptop"), "server", 9000)
         session: Any
         if dialect == "vtunnel":
-            session = VTunnelServerSession(self.sessions, caller, True)
+            session = VTunnelServerSession(self.sessions, Arrival(caller, True))
             session.opened(TextConnection())
             session.textReceived(b'{"type":"listen","port":9000}')
         else:
-            session = ZLayerServerSession(self.sessions, caller, True)
+            session = ZLayerServerSession(self.sessions, Arrival(caller, True))
             session.opened(BinaryConnection())
             session.bytesReceived(encodeMessage(Auth("t", CLIENT_ID)))
             session.bytesReceived(encodeMessage(Register("", 0, 80, 30000)))

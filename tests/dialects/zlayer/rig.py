@@ -14,6 +14,7 @@ from tests.integration.udp_loopback import Party
 from tests.support.notes import ClientNotes
 from tests.websocket.rig import Recorder, WebSocketTestCase
 from tristunnel.dialects.zlayer.client_service import ZLayerClientService
+from tristunnel.dialects.zlayer.data import ZLayerSessions
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import parseForward
 from tristunnel.listeners.udp import UDPListeners
@@ -120,7 +121,7 @@ class ZLayerTestCase(WebSocketTestCase):
     async def startServer(self, *args: Any, **named: Any) -> TunnelServerService:
         server = await super().startServer(*args, **named)
         self.tunnels.listeners["udp"] = UDPListeners(self.reactor, "127.0.0.1")
-        self.sessions.zlayer.ports = None
+        self.sessions.shared(ZLayerSessions).ports = None
         return server
 
     async def peer(self, path: str = "", receiver: Recorder | None = None) -> Peer:

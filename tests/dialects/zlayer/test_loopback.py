@@ -19,6 +19,7 @@ from tests.support.processes import Program, freePort, startTristunnel
 from tests.support.waiting import WaitingEnd
 from tests.websocket.rig import Recorder
 from tristunnel.dialects.zlayer.client_service import ZLayerClientService
+from tristunnel.dialects.zlayer.data import ZLayerSessions
 from tristunnel.dialects.zlayer.data_end import DATA_SUBPROTOCOL
 from tristunnel.errors import TunnelError
 from tristunnel.model.ports import PortRange
@@ -162,7 +163,7 @@ class ControlTests(ZLayerTestCase):
         connect = await peer.next(Connect)
         other.say(ConnectFail(connect.connectionId, "ha"))
         await self.register(other, "another")
-        self.assertEqual(len(self.sessions.zlayer), 1)
+        self.assertEqual(len(self.sessions.shared(ZLayerSessions)), 1)
 
     async def test_visitorLeaves(self) -> None:
         """Nobody is waited for who has left."""
@@ -174,7 +175,7 @@ class ControlTests(ZLayerTestCase):
         visitor.abort()
         await visitor.gone()
         await self.told(self.notes, "visitorGone")
-        self.assertEqual(len(self.sessions.zlayer), 0)
+        self.assertEqual(len(self.sessions.shared(ZLayerSessions)), 0)
         await self.assertFailure(
             self._opening(f"{self.path}/data/{connect.connectionId}"), TunnelError
         )
@@ -207,7 +208,7 @@ class ControlTests(ZLayerTestCase):
     async def test_ports(self) -> None:
         """Ports come from zlayer's range; one outside it is refused."""
         await self.startServer()
-        self.sessions.zlayer.ports = PortRange(((30000, 31000),))
+        self.sessions.shared(ZLayerSessions).ports = PortRange(((30000, 31000),))
         peer = await self.loggedIn()
         _, port = await self.register(peer)
         self.assertIn(port, range(30000, 31001))
@@ -226,7 +227,7 @@ class ControlTests(ZLayerTestCase):
         _, port = await self.register(peer)
         peer.say(Register("again", 0, 80, port))
         self.assertIn("[port-taken]", (await peer.next(RegisterFail)).reason)
-        self.sessions.zlayer.ports = PortRange(((port, port),))
+        self.sessions.shared(ZLayerSessions).ports = PortRange(((port, port),))
         peer.say(Register("more", 0, 80, 0))
         refusal = await peer.next(RegisterFail, 2)
         self.assertIn("[ports-exhausted]", refusal.reason)
@@ -467,7 +468,7 @@ class StreamTests(ZLayerTestCase):
         await self.startServer()
         service = Service()
         await self.startClient(f"web=127.0.0.1:{self.offer(service)}")
-        (session,) = self.sessions.zlayer.inUse.values()
+        (session,) = self.sessions.shared(ZLayerSessions).inUse.values()
         session.connection.abort()
         await self.told(self.zSeen, "tunnelReady", 2)
         (tunnel,) = await self.tunnels.registry.tunnels()

@@ -33,6 +33,7 @@ from tests.wire.test_zlayer import messages
 from tristunnel.connect.address import parseConnect
 from tristunnel.connect.route import ConnectOptions
 from tristunnel.dialects.zlayer.client_service import ZLayerClientService
+from tristunnel.dialects.zlayer.data import ZLayerSessions
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import parseForward
 from tristunnel.wire.zlayer import MESSAGES, Message, decodeMessage, encodeMessage
@@ -258,7 +259,7 @@ class RealClientTests(RealTestCase):
         await self.startServer()
         program = await self.begin("web:tcp:80:0", ZL_RECONNECT="50")
         await program.waitForEvent("registered")
-        (session,) = self.sessions.zlayer.inUse.values()
+        (session,) = self.sessions.shared(ZLayerSessions).inUse.values()
         since = len(program.lines)
         session.fail(TunnelError("closed", "by order"))
         lost = await program.waitForEvent("disconnected", since)

@@ -18,10 +18,17 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.dialects.zlayer.rig import CLIENT_ID, FakeConnection
 from tests.support.notes import ServerNotes
 from tests.support.waiting import Ports, WaitingEnd
+from tristunnel.dialects.base.server import Arrival
 from tristunnel.dialects.framed.server import TunnelServerFactory
-from tristunnel.dialects.zlayer.data import PATIENCE, PORTS, WAITING, connectionOf
+from tristunnel.dialects.zlayer.data import (
+    PATIENCE,
+    PORTS,
+    WAITING,
+    ZLayerSessions,
+    connectionOf,
+)
 from tristunnel.dialects.zlayer.life import HEARTBEAT, PROBE, SILENCE
-from tristunnel.dialects.zlayer.reasons import reasonIn
+from tristunnel.dialects.zlayer.messages import reasonIn
 from tristunnel.dialects.zlayer.server import ZLayerServerSession
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Grant, Identity, Permissions
@@ -59,14 +66,14 @@ class MemoryCase(SynchronousTestCase):
             self.clock, MemoryRegistry(), {"tcp": self.ports}, self.notes
         )
         self.factory = TunnelServerFactory(self.clock, self.service)
-        self.factory.zlayer.ports = None
+        self.factory.shared(ZLayerSessions).ports = None
 
     def connect(
         self, identity: Identity | None = None
     ) -> tuple[ZLayerServerSession, FakeConnection]:
         caller = Caller(identity or Identity("anonymous", True), "server", 9000)
         session = ZLayerServerSession(
-            self.factory, caller, identity is not None, now=lambda: 12.5
+            self.factory, Arrival(caller, identity is not None), lambda: 12.5
         )
         connection = FakeConnection()
         session.opened(connection)
@@ -166,9 +173,7 @@ class LoginTests(MemoryCase):
         def connect() -> tuple[ZLayerServerSession, FakeConnection]:
             session = ZLayerServerSession(
                 self.factory,
-                Caller(Identity("anonymous", True), "server"),
-                False,
-                stranger,
+                Arrival(Caller(Identity("anonymous", True), "server"), False, stranger),
             )
             session.opened(FakeConnection())
             return session, session.connection
@@ -212,7 +217,7 @@ class LoginTests(MemoryCase):
         self.say(session, Auth("t", CLIENT_ID))
         self.lose(session)
         self.assertEqual(len(self.service.clients), 0)
-        self.assertEqual(self.factory.zlayer.inUse, {})
+        self.assertEqual(self.factory.shared(ZLayerSessions).inUse, {})
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
@@ -244,21 +249,23 @@ class VisitorTests(MemoryCase):
         self.assertEqual(end.refused, "")
         self.clock.advance(0.1)
         self.assertEqual(end.refused, "service-timeout")
-        self.assertRaises(TunnelError, self.factory.zlayer.receive, str(connection))
+        self.assertRaises(
+            TunnelError, self.factory.shared(ZLayerSessions).receive, str(connection)
+        )
 
     def test_sessionOver(self) -> None:
         """With the session, the waiting is over."""
         end, _ = self.come()
         self.lose(self.session)
         self.assertNotEqual(end.refused, "")
-        self.assertEqual(len(self.factory.zlayer), 0)
+        self.assertEqual(len(self.factory.shared(ZLayerSessions)), 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_race(self) -> None:
         """Of two connections with one id the first that is open gets the visitor."""
         _, connection = self.come()
-        first: Any = self.factory.zlayer.receive(str(connection))
-        second: Any = self.factory.zlayer.receive(str(connection))
+        first: Any = self.factory.shared(ZLayerSessions).receive(str(connection))
+        second: Any = self.factory.shared(ZLayerSessions).receive(str(connection))
         one, other = FakeConnection(), FakeConnection()
         first.opened(one)
         second.opened(other)
@@ -313,7 +320,7 @@ class PermissionTests(MemoryCase):
 
     def test_ports(self) -> None:
         """A token's own ports count, and not zlayer's."""
-        self.factory.zlayer.ports = PORTS
+        self.factory.shared(ZLayerSessions).ports = PORTS
         _, identity = self.grant(ports=PortRange(((8012, 8013),)))
         session, connection = self.login(identity=identity)
         self.say(session, Register("web", 0, 80, 0))
@@ -390,7 +397,7 @@ class MessageTests(MemoryCase):
             decodeMessage(data)
         self.assertEqual(len(self.factory.sessions), 0)
         self.assertEqual(len(self.service.clients), 0)
-        self.assertEqual(self.factory.zlayer.inUse, {})
+        self.assertEqual(self.factory.shared(ZLayerSessions).inUse, {})
 
     def test_names(self) -> None:
         """A name that cannot be one here is left to its client."""

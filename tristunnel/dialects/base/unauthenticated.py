@@ -9,7 +9,10 @@ from typing import Protocol
 from tristunnel.errors import TunnelError
 from tristunnel.wire.first_bytes import describeFirstBytes, looksLikeTLS
 
-__all__ = ["PendingLogin", "whyNotFramed"]
+__all__ = ["HANDSHAKE_TIMEOUT", "PendingLogin", "whyNotFramed"]
+
+HANDSHAKE_TIMEOUT = 10.0
+"""Seconds in which a peer must have said who it is."""
 
 
 class PendingLogin(Protocol):

@@ -16,17 +16,13 @@ from tristunnel.auth.realm import Authenticator
 from tristunnel.dataplane.endings import EndAcknowledgements
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dialects.base.multiplexer import Limits, Multiplexer
-from tristunnel.dialects.base.unauthenticated import whyNotFramed
+from tristunnel.dialects.base.server import ServerSessions
+from tristunnel.dialects.base.unauthenticated import HANDSHAKE_TIMEOUT, whyNotFramed
 from tristunnel.dialects.framed.admission import Admission
 from tristunnel.dialects.framed.datagram_path import ServerPaths
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 from tristunnel.dialects.framed.lanes import ServerExtraConnections
-from tristunnel.dialects.framed.session import (
-    HANDSHAKE_TIMEOUT,
-)
-from tristunnel.dialects.zlayer.data import ZLayerSessions
 from tristunnel.errors import TunnelError
-from tristunnel.model.observer import ServerObserver
 from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.service.access import serviceOf
 from tristunnel.service.caller import Caller
@@ -343,9 +339,9 @@ def laneTickets(caller: Caller, count: int) -> list[str]:
     return session.lanes.grant(count)
 
 
-class TunnelServerFactory(ServerFactory[TunnelServerProtocol]):
+class TunnelServerFactory(ServerSessions, ServerFactory[TunnelServerProtocol]):
     """
-    Makes the sessions of a server.
+    The sessions of a server; makes those that speak the framed protocol.
 
     @param reactor: Tells time.
     @param service: The tunnel service that clients call.
@@ -353,9 +349,6 @@ class TunnelServerFactory(ServerFactory[TunnelServerProtocol]):
     @param limits: What a session may hold.
     @param handshakeTimeout: Seconds that a client has for its handshake.
 
-    @ivar sessions: All connections, admitted or not.
-    @ivar webSockets: All WebSockets, of sessions and others.
-    @ivar zlayer: What those have in common that speak zlayer's dialect.
     @ivar paths: Where datagrams can come past sessions, or C{None}.
     @ivar confirmations: What clients are told of the ends of streams that have
         left their sessions, by whose streams they are.
@@ -371,17 +364,10 @@ class TunnelServerFactory(ServerFactory[TunnelServerProtocol]):
         limits: Limits | None = None,
         handshakeTimeout: float = HANDSHAKE_TIMEOUT,
     ) -> None:
-        self.reactor = reactor
-        self.service = service
-        self.authenticator = authenticator or Authenticator()
-        self.limits = limits or Limits()
-        self.handshakeTimeout = handshakeTimeout
-        self.sessions: set[TunnelServerProtocol] = set()
+        super().__init__(reactor, service, authenticator, limits, handshakeTimeout)
         self.confirmations: WeakKeyDictionary[Lease | Tunnel, EndAcknowledgements] = (
             WeakKeyDictionary()
         )
-        self.webSockets: set[object] = set()
-        self.zlayer = ZLayerSessions(reactor)
         self.paths: ServerPaths | None = None
         self._dispatcher = Dispatcher(
             {
@@ -390,14 +376,6 @@ class TunnelServerFactory(ServerFactory[TunnelServerProtocol]):
                 "laneTickets": laneTickets,
             }.get
         )
-        self._leaving: TunnelError | None = None
-
-    @property
-    def observer(self) -> ServerObserver:
-        """
-        Who is told what happens.
-        """
-        return self.service.observer
 
     def buildProtocol(self, addr: IAddress | None) -> TunnelServerProtocol:
         """
@@ -413,30 +391,13 @@ class TunnelServerFactory(ServerFactory[TunnelServerProtocol]):
             self.handshakeTimeout,
         )
         session.factory = self
-        if self._leaving is not None:
-            session.leave(self._leaving)
-        self.sessions.add(session)
+        self.add(session)
         return session
-
-    def leave(self, reason: TunnelError) -> None:
-        """
-        Take no new visitors and clients.
-        """
-        self._leaving = reason
-        for session in list(self.sessions):
-            session.leave(reason)
-
-    def streams(self) -> int:
-        """
-        How many streams the sessions carry now.
-        """
-        return sum(session.streams() for session in self.sessions)
 
     def close(self, reason: TunnelError) -> None:
         """
         End all sessions.
         """
-        for session in list(self.sessions):
-            session.fail(reason)
+        super().close(reason)
         if self.paths is not None:
             self.paths.close()

@@ -26,6 +26,7 @@ from tristunnel.dataplane.kernel import boundUnsent, sinkFor
 from tristunnel.dataplane.probe import Probe
 from tristunnel.dataplane.sockets import tuneSocket
 from tristunnel.dialects.base.multiplexer import Limits, Multiplexer
+from tristunnel.dialects.base.unauthenticated import HANDSHAKE_TIMEOUT
 from tristunnel.dialects.framed.datagrams import DATAGRAMS, largestDatagram
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer, reasonOf
 from tristunnel.errors import TunnelError
@@ -66,9 +67,6 @@ EXTENSION = "tristunnel"
 
 VERSION = 1
 """The version of the extension that this program speaks."""
-
-HANDSHAKE_TIMEOUT = 10.0
-"""Seconds in which a peer must have said who it is."""
 
 TICK = 5.0
 """Seconds between two looks at the deadlines."""

@@ -14,9 +14,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tristunnel.connect.address import ServerAddress
-from tristunnel.dialects.base.client_service import SETTLED, backoff
+from tristunnel.dialects.base.client import openWebSocket
 from tristunnel.dialects.base.refusals import STEADY, Refusals
-from tristunnel.dialects.vtunnel.client_service import openWebSocket
+from tristunnel.dialects.framed.client_service import SETTLED, backoff
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward
 from tristunnel.forwards.service_connector import ServiceConnector

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from tristunnel.dialects.base.client import ClientSession
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.vtunnel.session import (
     TextLink,
@@ -44,7 +44,7 @@ ASK_AGAIN = 15.0
 """Seconds after which a port that was refused is asked for again."""
 
 
-class VTunnelClientSession(VTunnelSession):
+class VTunnelClientSession(VTunnelSession, ClientSession):
     """
     A session with a vtunnel server.
 
@@ -71,19 +71,18 @@ class VTunnelClientSession(VTunnelSession):
         pingInterval: float = 30.0,
         limits: Limits | None = None,
     ) -> None:
-        super().__init__(reactor, limits)
-        self.leaving: TunnelError | None = None
+        super().__init__(reactor)
+        self.limits = limits or Limits()
         self._forwards = {forward.port: forward for forward in forwards}
         self._observer = observer or ClientObserver()
         self._host = host
         self._pingInterval = pingInterval
         self._connector = ServiceConnector(reactor, self._observer)
-        self._waitingOver: list[Deferred[TunnelError]] = []
-        self._timers: dict[object, IDelayedCall] = {}
         self._answers = False
         self.maybeMute = False
         self.mute = False
         self._heard = self._ponged = False
+        self._silence: IDelayedCall | None = None
         self._kinds = {
             CONNECT: self._connect,
             LISTEN_OK: self._listenOK,
@@ -100,24 +99,6 @@ class VTunnelClientSession(VTunnelSession):
             self.reactor.callLater,
         )
 
-    def whenOver(self) -> Deferred[TunnelError]:
-        """
-        Wait for the end of the session.
-
-        @return: Fires with the reason.
-        """
-        waiting: Deferred[TunnelError] = Deferred()
-        if self.lost is not None:
-            waiting.callback(self.lost)
-        else:
-            self._waitingOver.append(waiting)
-        return waiting
-
-    @property
-    def transport(self) -> Any:
-        """What it goes over."""
-        return self.connection
-
     # Asking
 
     def opened(self, connection: object) -> None:
@@ -126,16 +107,15 @@ class VTunnelClientSession(VTunnelSession):
         self._observer.acknowledged("vtunnel")
         for port in self._forwards:
             self._ask(port)
-        self._later(None, ANSWER_TIME, self._noAnswer)
+        self.later(ANSWER_TIME, self._noAnswer)
         if self._pingInterval > 0:
-            self._later(PONG, 2 * self._pingInterval, self._noPong)
-        self._schedulePing()
+            self._silence = self.later(2 * self._pingInterval, self._noPong)
+            self.later(self._pingInterval, self._ping)
 
     def textReceived(self, text: bytes) -> None:
         self._heard = True
-        timer = self._timers.get(PONG)
-        if timer is not None and timer.active():
-            timer.reset(2 * self._pingInterval)
+        if self._silence is not None and self._silence.active():
+            self._silence.reset(2 * self._pingInterval)
         super().textReceived(text)
 
     def _pong(self, message: Message) -> None:
@@ -153,28 +133,15 @@ class VTunnelClientSession(VTunnelSession):
                 why += "; if it answers no pings, it will not be asked to again"
             self.fail(TunnelError("session-lost", why))
         else:
-            self._later(PONG, 2 * self._pingInterval, self._noPong)
+            self._silence = self.later(2 * self._pingInterval, self._noPong)
 
     def _ask(self, port: int) -> None:
-        self._send(Message(LISTEN, port=port))
-
-    def _send(self, message: Message) -> None:
-        TextLink(self.connection).sendMessage(message)
-
-    def _schedulePing(self) -> None:
-        if self._pingInterval > 0:
-            self._later(PING, self._pingInterval, self._ping)
+        self.send(Message(LISTEN, port=port))
 
     def _ping(self) -> None:
-        self._send(Message(PING))
-        self._schedulePing()
-
-    def _later(self, name: object, seconds: float, then: object, *args: object) -> None:
-        self._timers[name] = self.reactor.callLater(
-            seconds,
-            then,  # type: ignore[arg-type]
-            *args,
-        )
+        # The early server skips it.
+        self.send(Message(PING))
+        self.later(self._pingInterval, self._ping)
 
     def _noAnswer(self) -> None:
         if not self._answers:
@@ -199,7 +166,7 @@ class VTunnelClientSession(VTunnelSession):
             self._observer.tunnelFailed(
                 forward.wanted, TunnelError("port-taken", message.error)
             )
-            self._later(message.port, ASK_AGAIN, self._ask, message.port)
+            self.later(ASK_AGAIN, self._ask, message.port)
 
     def _connect(self, message: Message) -> None:
         if self.multiplexer is not None:
@@ -214,21 +181,3 @@ class VTunnelClientSession(VTunnelSession):
             self._connector.connect(
                 stream, forward.target, endpoint, self.multiplexer.accept
             )
-
-    # The end
-
-    def goAway(self, reason: TunnelError) -> None:
-        """The dialect has no word for it."""
-
-    def close(self) -> None:
-        """Leave."""
-        if self.connection is not None:
-            self.connection.close()
-
-    def sessionOver(self, reason: TunnelError) -> None:
-        for timer in self._timers.values():
-            if timer.active():
-                timer.cancel()
-        waiting, self._waitingOver = self._waitingOver, []
-        for each in waiting:
-            each.callback(reason)

@@ -9,12 +9,13 @@ announced by C{connect}, where W3P has an empty data frame.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
+from tristunnel.dialects.base.messages import MessageSession
 from tristunnel.dialects.base.multiplexer import Limits, Multiplexer
 from tristunnel.dialects.base.plain import PlainClientSide, PlainServerSide
 from tristunnel.errors import TunnelError
@@ -32,8 +33,6 @@ from tristunnel.wire.vtunnel import (
 )
 
 if TYPE_CHECKING:
-    from twisted.python.failure import Failure
-
     from tristunnel.dialects.base.stream import SessionStream
 
 __all__ = ["TextLink", "VTunnelClientSide", "VTunnelServerSide", "VTunnelSession"]
@@ -141,34 +140,25 @@ class VTunnelClientSide(_Messages, PlainClientSide):
         return None
 
 
-class VTunnelSession:
+class VTunnelSession(MessageSession):
     """
-    What both ends of a vtunnel connection share: a
-    L{Receiver<tristunnel.websocket.connection.Receiver>} of messages.
-
-    @param reactor: Tells time.
+    What both ends of a vtunnel connection share: messages, and the streams.
 
     @ivar multiplexer: The streams, once the connection is open.
-    @ivar lost: Why the session is over, or C{None}.
     """
 
-    def __init__(self, reactor: IReactorTime, limits: Limits | None = None) -> None:
-        self.reactor = reactor
-        self.limits = limits or Limits()
-        self.multiplexer: _Messages | None = None
-        self.lost: TunnelError | None = None
-        self.connection: Any = None
-        self._ended = False
-        self._ticking: LoopingCall | None = None
-        self._kinds: dict[str, Callable[[Message], None]] = {}
+    reactor: Any
+    limits: Limits
+    multiplexer: _Messages | None = None
+    _ticking: LoopingCall | None = None
+    _kinds: dict[str, Callable[[Message], None]]
 
+    @abstractmethod
     def makeMultiplexer(self, link: TextLink) -> _Messages:
-        raise NotImplementedError
-
-    # Receiver
+        """Make the streams."""
 
     def opened(self, connection: Any) -> None:
-        self.connection = connection
+        super().opened(connection)
         self.multiplexer = self.makeMultiplexer(TextLink(connection))
         self._kinds.setdefault(DATA, self.multiplexer.messageArrived)
         self._kinds.setdefault(CLOSE, self.multiplexer.messageArrived)
@@ -176,6 +166,11 @@ class VTunnelSession:
         self._ticking = LoopingCall(self.multiplexer.tick)
         self._ticking.clock = self.reactor
         self._ticking.start(TICK, now=False)
+
+    def send(self, message: Message) -> None:
+        """Send a message."""
+        if self.connection is not None:
+            self.connection.sendText(encodeMessage(message))
 
     def bytesReceived(self, data: bytes) -> None:
         reason = TunnelError("protocol-error", "vtunnel speaks in text messages")
@@ -187,6 +182,7 @@ class VTunnelSession:
         except TunnelError as error:
             self.fail(error, BAD_PAYLOAD)
             return
+        # One of an unknown type is skipped, as by vtunnel.
         take = self._kinds.get(message.kind)
         if take is None:
             return
@@ -195,37 +191,13 @@ class VTunnelSession:
         except TunnelError as error:
             self.fail(error)
 
-    def closeReceived(self, reason: TunnelError | None) -> None:
-        """The connection's end follows."""
-
-    def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
-        self._end(reason or TunnelError("session-lost", "the peer has left"))
-
-    def _end(self, reason: TunnelError) -> None:
-        if self._ended:
-            return
-        self._ended = True
-        self.lost = self.lost or reason
+    def sessionOver(self, reason: TunnelError) -> None:
         if self._ticking is not None and self._ticking.running:
             self._ticking.stop()
         if self.multiplexer is not None:
-            self.multiplexer.close(self.lost)
-        self.sessionOver(self.lost)
-
-    def sessionOver(self, reason: TunnelError) -> None:
-        raise NotImplementedError
+            self.multiplexer.close(reason)
+        super().sessionOver(reason)  # type: ignore[safe-super]
 
     def streams(self) -> int:
         """How many visitors there are."""
         return 0 if self.multiplexer is None else len(self.multiplexer.streams)
-
-    def fail(self, reason: TunnelError, code: int = 0) -> None:
-        """
-        End the session because of C{reason}.
-
-        @param code: The close code, if it is another than the reason's.
-        """
-        self.lost = self.lost or reason
-        if self.connection is not None:
-            self.connection.fail(reason, code)
-            self._end(reason)

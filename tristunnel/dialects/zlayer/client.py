@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID, uuid4
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tristunnel.dataplane.descriptors import RESERVE
+from tristunnel.dialects.base.client import ClientSession
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.zlayer.data_end import DataEnd, DataFlow
-from tristunnel.dialects.zlayer.messages import MessageSession
-from tristunnel.dialects.zlayer.reasons import IN_USE, reasonIn
+from tristunnel.dialects.zlayer.messages import IN_USE, ZLayerSession, reasonIn
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.service_connector import ServiceConnector
 from tristunnel.forwards.udp import UDPConnector, UDPService
@@ -27,7 +27,6 @@ from tristunnel.model.observer import ClientObserver
 from tristunnel.util.hosts import hostAndPort
 from tristunnel.util.log_limiter import BoundedLog
 from tristunnel.wire.zlayer import (
-    MAX_MESSAGE,
     TCP,
     UDP,
     Auth,
@@ -43,8 +42,6 @@ from tristunnel.wire.zlayer import (
     Register,
     RegisterFail,
     RegisterOk,
-    decodeMessage,
-    encodeMessage,
 )
 
 if TYPE_CHECKING:
@@ -112,7 +109,7 @@ class _Announced:
         closed(self.failure)
 
 
-class ZLayerClientSession(MessageSession):
+class ZLayerClientSession(ZLayerSession, ClientSession):
     """
     The L{Receiver<tristunnel.websocket.connection.Receiver>} of a control
     connection with a zlayer server.
@@ -125,9 +122,6 @@ class ZLayerClientSession(MessageSession):
     @param host: The server, in tunnels' addresses.
     @param limits: How many visitors there may be.
 
-    @ivar lost: Why the session is over, or C{None}.
-    @ivar leaving: Why the server is about to go, or C{None}.
-    @ivar refused: Whether the server did not let us in.
     """
 
     _log = Logger(namespace="tristunnel.client")
@@ -144,13 +138,9 @@ class ZLayerClientSession(MessageSession):
         host: str = "localhost",
         limits: Limits | None = None,
     ) -> None:
-        self.lost: TunnelError | None = None
-        self.leaving: TunnelError | None = None
-        self.refused = False
+        super().__init__(reactor)
         # What the client service looks at.
         self.multiplexer = self
-        self.connection: Any = None
-        self._reactor = reactor
         self._forwards = list(forwards)
         self._token = token
         self._openData = openData
@@ -168,95 +158,37 @@ class ZLayerClientSession(MessageSession):
         self._openings: set[Deferred[object]] = set()
         self._goingAway: TunnelError | None = None
         self._in = False
-        self._over = False
-        self._timers: set[IDelayedCall] = set()
-        self._waitingOver: list[Deferred[TunnelError]] = []
-        self._take: dict[type[Message], Callable[[Any], None]] = {
+        self._take = {
             RegisterOk: self._registered,
             RegisterFail: self._notRegistered,
             Connect: self._visitor,
-            Heartbeat: lambda message: self._send(HeartbeatAck(message.time)),
+            Heartbeat: lambda message: self.send(HeartbeatAck(message.time)),
             HeartbeatAck: lambda message: None,
             Disconnect: self._disconnected,
         }
 
-    def whenOver(self) -> Deferred[TunnelError]:
-        """
-        Wait for the end of the session.
-
-        @return: Fires with the reason.
-        """
-        waiting: Deferred[TunnelError] = Deferred()
-        if self._over and self.lost is not None:
-            waiting.callback(self.lost)
-        else:
-            self._waitingOver.append(waiting)
-        return waiting
-
-    @property
-    def transport(self) -> Any:
-        """What a client that stops waits for."""
-        return self.connection
-
-    # Receiver
-
     def opened(self, connection: Any) -> None:
-        self.connection = connection
-        connection.wholeUpTo = MAX_MESSAGE
+        super().opened(connection)
         self._observer.connected(connection.peerAddress)
-        self._send(Auth(self._token, uuid4()))
+        self.send(Auth(self._token, uuid4()))
         self._observer.credentialsSent(connection.peerAddress)
-        self._later(AUTH_TIME, self._noAnswer)
+        self.later(AUTH_TIME, self._noAnswer)
 
-    def bytesReceived(self, data: bytes) -> None:
-        if self.lost is not None:
-            return
-        try:
-            message = decodeMessage(data)
-            if not self._in:
-                self._answered(message)
-                return
-            self.take(message)
-        except TunnelError as error:
-            self.fail(error)
-
-    def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
-        self._end(reason or TunnelError("session-lost", "the server has left"))
-
-    def _end(self, reason: TunnelError) -> None:
-        if self._over:
-            return
-        self._over = True
-        self.lost = self.lost or reason
-        timers, self._timers = self._timers, set()
-        for timer in timers:
-            if timer.active():
-                timer.cancel()
+    def sessionOver(self, reason: TunnelError) -> None:
         for opening in list(self._openings):
             opening.cancel()
         visitors, self._visitors = self._visitors, set()
         for end in visitors:
-            end.breakOff(self.lost)
-        waiting, self._waitingOver = self._waitingOver, []
-        for each in waiting:
-            each.callback(self.lost)
-
-    def fail(self, reason: TunnelError, code: int = 0) -> None:
-        """
-        End the session because of C{reason}.
-
-        @param code: The close code, if it is another than the reason's.
-        """
-        self.lost = self.lost or reason
-        if self.connection is not None:
-            self.connection.fail(reason, code)
-        self._end(reason)
+            end.breakOff(reason)
+        super().sessionOver(reason)
 
     # Coming in
 
-    def _later(self, seconds: float, then: Callable[[], None]) -> None:
-        self._timers = {timer for timer in self._timers if timer.active()}
-        self._timers.add(self._reactor.callLater(seconds, then))
+    def take(self, message: Message) -> None:
+        if self._in:
+            super().take(message)
+        else:
+            self._answered(message)
 
     def _noAnswer(self) -> None:
         if not self._in:
@@ -286,10 +218,7 @@ class ZLayerClientSession(MessageSession):
 
     def _register(self, forward: Forward) -> None:
         self._asked.append(forward)
-        self._send(registerOf(forward))
-
-    def _send(self, message: Message) -> None:
-        self.connection.sendWhole(encodeMessage(message))
+        self.send(registerOf(forward))
 
     # What the server says
 
@@ -312,7 +241,7 @@ class ZLayerClientSession(MessageSession):
         refusal = reasonIn(message.reason, "port-taken", "the server says: ")
         self._observer.tunnelFailed(forward.wanted, refusal)
         if not refusal.code.permanent:
-            self._later(ASK_AGAIN, partial(self._register, forward))
+            self.later(ASK_AGAIN, partial(self._register, forward))
 
     def _disconnected(self, message: Disconnect) -> None:
         raise reasonIn(message.reason, "session-lost", "the server says: ")
@@ -321,10 +250,10 @@ class ZLayerClientSession(MessageSession):
         forward = self._services.get(message.serviceId)
         if forward is None or self._goingAway is not None:
             why = "there is no such service" if forward is None else "the client stops"
-            self._send(ConnectFail(message.connectionId, why))
+            self.send(ConnectFail(message.connectionId, why))
         elif self._busy() or RESERVE.isLow:
             why = str(TunnelError("limit-reached", "too many visitors are here"))
-            self._send(ConnectFail(message.connectionId, why))
+            self.send(ConnectFail(message.connectionId, why))
         elif isinstance(forward.endpoint, UDPService):
             self._datagrams(message.connectionId, forward.target, forward.endpoint)
         else:
@@ -343,7 +272,7 @@ class ZLayerClientSession(MessageSession):
     def _refuser(self, connection: UUID) -> Callable[[TunnelError], None]:
         def refuse(reason: TunnelError) -> None:
             if self.lost is None:
-                self._send(ConnectFail(connection, str(reason)[:1000]))
+                self.send(ConnectFail(connection, str(reason)[:1000]))
 
         return refuse
 
@@ -355,7 +284,7 @@ class ZLayerClientSession(MessageSession):
 
         def reached() -> Deferred[SocketEnd]:
             if self.lost is None:
-                self._send(ConnectAck(connection))
+                self.send(ConnectAck(connection))
             end = DataEnd(self._arrived)
             opening: Any = self._open(connection, end)
             opening.addCallbacks(lambda result: end, failed)
@@ -378,7 +307,7 @@ class ZLayerClientSession(MessageSession):
         Reach the visitor, and then the service, of which nobody can tell
         whether it is there.
         """
-        self._send(ConnectAck(connection))
+        self.send(ConnectAck(connection))
 
         def arrived(flow: DataFlow) -> None:
             self._arrived(flow)
@@ -426,10 +355,3 @@ class ZLayerClientSession(MessageSession):
     def goAway(self, reason: TunnelError) -> None:
         """Take no new visitors; there is no word to tell the server."""
         self._goingAway = reason
-
-    def close(self) -> None:
-        """Leave."""
-        self.lost = self.lost or TunnelError("shutting-down", "the client stops")
-        if self.connection is not None:
-            self.connection.close()
-        self._end(self.lost)

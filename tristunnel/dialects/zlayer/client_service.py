@@ -13,8 +13,8 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from tristunnel.connect.address import ServerAddress
 from tristunnel.connect.websocket import WebSocketEndpoint
-from tristunnel.dialects.base.client_service import TunnelClientService
-from tristunnel.dialects.vtunnel.client_service import openWebSocket
+from tristunnel.dialects.base.client import openWebSocket
+from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.dialects.zlayer.client import ZLayerClientSession
 from tristunnel.dialects.zlayer.data_end import DATA_SUBPROTOCOL
 from tristunnel.errors import TunnelError

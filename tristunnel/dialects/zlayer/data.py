@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID, uuid4
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -17,7 +17,6 @@ from tristunnel.errors import TunnelError
 from tristunnel.model.ports import PortRange
 
 if TYPE_CHECKING:
-    from tristunnel.dialects.zlayer.server import ZLayerServerSession
     from tristunnel.model.tunnel import Stream
     from tristunnel.websocket.connection import Receiver
 
@@ -43,12 +42,26 @@ def connectionOf(path: str) -> str | None:
     return name if slash and "/" not in name else None
 
 
+class ZLayerClient(Protocol):
+    """
+    The session of a client whose visitors wait.
+
+    @ivar source: What connections from its address are counted by.
+    """
+
+    @property
+    def source(self) -> str: ...
+
+    def probe(self) -> None:
+        """Have the client show that it lives."""
+
+
 @dataclass(eq=False)
 class _Visitor:
     """Somebody who waits."""
 
     stream: Stream
-    session: ZLayerServerSession
+    session: ZLayerClient
     timer: IDelayedCall
 
 
@@ -66,16 +79,16 @@ class ZLayerSessions:
 
     def __init__(self, reactor: IReactorTime, patience: float = PATIENCE) -> None:
         self.ports: PortRange | None = PORTS
-        self.inUse: dict[bytes, ZLayerServerSession] = {}
+        self.inUse: dict[bytes, ZLayerClient] = {}
         self._reactor = reactor
         self._patience = patience
         self._visitors: dict[UUID, _Visitor] = {}
-        self._waiting: Counter[ZLayerServerSession] = Counter()
+        self._waiting: Counter[ZLayerClient] = Counter()
 
     def __len__(self) -> int:
         return len(self._visitors)
 
-    def expect(self, stream: Stream, session: ZLayerServerSession) -> UUID:
+    def expect(self, stream: Stream, session: ZLayerClient) -> UUID:
         """
         Have a visitor wait.
 
@@ -129,7 +142,7 @@ class ZLayerSessions:
         )
 
     def refuse(
-        self, identifier: UUID, session: ZLayerServerSession, reason: TunnelError
+        self, identifier: UUID, session: ZLayerClient, reason: TunnelError
     ) -> None:
         """
         Turn a visitor away that C{session} cannot serve; somebody else's, or
@@ -139,7 +152,7 @@ class ZLayerSessions:
         if visitor is not None and visitor.session is session:
             self._refuse(identifier, reason)
 
-    def sessionOver(self, session: ZLayerServerSession, reason: TunnelError) -> None:
+    def sessionOver(self, session: ZLayerClient, reason: TunnelError) -> None:
         for identifier, visitor in list(self._visitors.items()):
             if visitor.session is session:
                 self._refuse(identifier, reason)

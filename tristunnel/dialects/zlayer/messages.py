@@ -1,30 +1,68 @@
 """
-What both roles of zlayer's dialect do with messages.
+What both roles of zlayer's dialect do with messages, and with the reasons in them,
+which are text only.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
-from tristunnel.errors import TunnelError
+from tristunnel.dialects.base.messages import MessageSession
+from tristunnel.errors import CODES, TunnelError, printable
 from tristunnel.websocket.codes import UNSUPPORTED
-from tristunnel.wire.zlayer import Message
+from tristunnel.wire.zlayer import MAX_MESSAGE, Message, decodeMessage, encodeMessage
 
-__all__ = ["MessageSession"]
+__all__ = ["IN_USE", "ZLayerSession", "reasonIn", "shorten"]
+
+IN_USE = "Token already in use"
+"""What zlayer's server says of a second client with one token."""
 
 
-class MessageSession:
+def shorten(text: str) -> str:
+    """Make a line of what a peer wrote, for logs and messages."""
+    return printable(" ".join(text.split()), 300)
+
+
+def reasonIn(text: str, code: str, lead: str = "") -> TunnelError:
+    """
+    Make a reason of what a peer says. Ours ends it with its code.
+
+    @param code: The code for other programs' words.
+    @param lead: What to put before those.
+    """
+    text = shorten(text)
+    found = re.search(r" \[([a-z-]+)\]$", text)
+    if found is not None and found[1] in CODES:
+        return TunnelError.said(found[1], text[: found.start()])
+    return TunnelError.said(code, lead + text if text else "")
+
+
+class ZLayerSession(MessageSession):
     """
     A session whose messages are taken by what they are.
 
-    @ivar lost: Why the session is over, or C{None}.
     @cvar peersName: Who sends messages, for people.
     """
 
-    lost: TunnelError | None
     peersName: str
     _take: dict[type[Message], Callable[[Any], None]]
+
+    def opened(self, connection: Any) -> None:
+        super().opened(connection)
+        connection.wholeUpTo = MAX_MESSAGE
+
+    def send(self, message: Message) -> None:
+        """Send a message."""
+        self.connection.sendWhole(encodeMessage(message))
+
+    def bytesReceived(self, data: bytes) -> None:
+        if self.lost is None:
+            try:
+                self.take(decodeMessage(data))
+            except TunnelError as error:
+                self.fail(error)
 
     def take(self, message: Message) -> None:
         """
@@ -46,14 +84,3 @@ class MessageSession:
             TunnelError("protocol-error", "zlayer speaks in binary messages"),
             UNSUPPORTED,
         )
-
-    def closeReceived(self, reason: TunnelError | None) -> None:
-        """The connection's end follows."""
-
-    def fail(self, reason: TunnelError, code: int = 0) -> None:
-        """
-        End the session because of C{reason}.
-
-        @param code: The close code, if it is another than the reason's.
-        """
-        raise NotImplementedError

@@ -10,22 +10,24 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid4
+from typing import Any
+from uuid import uuid4
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
-
+from tristunnel.dialects.base.server import Arrival, ServerSession, ServerSessions
+from tristunnel.dialects.zlayer.data import ZLayerSessions
 from tristunnel.dialects.zlayer.life import SignsOfLife
-from tristunnel.dialects.zlayer.messages import MessageSession
-from tristunnel.dialects.zlayer.reasons import IN_USE, reasonIn, shorten
+from tristunnel.dialects.zlayer.messages import (
+    IN_USE,
+    ZLayerSession,
+    reasonIn,
+    shorten,
+)
 from tristunnel.errors import TunnelError
-from tristunnel.util.hosts import addressText
+from tristunnel.model.permissions import Identity
+from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.websocket.incoming import REQUEST_EFFORT
 from tristunnel.wire.zlayer import (
-    MAX_MESSAGE,
     UDP,
     Auth,
     AuthFail,
@@ -41,109 +43,66 @@ from tristunnel.wire.zlayer import (
     RegisterFail,
     RegisterOk,
     Unregister,
-    decodeMessage,
-    encodeMessage,
 )
-
-if TYPE_CHECKING:
-    from twisted.python.failure import Failure
-
-    from tristunnel.dialects.base.unauthenticated import PendingLogin
-    from tristunnel.dialects.framed.server import TunnelServerFactory
-    from tristunnel.model.permissions import Identity
-    from tristunnel.model.tunnel import Stream, Tunnel
-    from tristunnel.service.caller import Caller
-    from tristunnel.service.clients import ConnectedClient
 
 __all__ = ["ZLayerServerSession"]
 
 _WAITING_REGISTERS = 64
 
 
-class ZLayerServerSession(MessageSession):
+class ZLayerServerSession(ZLayerSession, ServerSession):
     """
-    The L{Receiver<tristunnel.websocket.connection.Receiver>} of one zlayer
-    client's control connection.
+    One zlayer client's control connection.
 
-    @param sessions: The server's sessions, of which this is one.
-    @param caller: Who it is, and how it reached this server.
-    @param vouched: Whether that was checked.
-    @param stranger: Told when it is known who it is, or if its token is not
-        accepted.
     @param now: The time of day, in seconds.
 
-    @ivar lost: Why the session is over, or C{None}.
     @ivar tunnels: The client's services, by their ids.
     """
 
+    dialect = "zlayer"
     carriesDatagrams = True
-    _log = Logger(namespace="tristunnel.server")
-
     peersName = "the client"
 
     def __init__(
         self,
-        sessions: TunnelServerFactory,
-        caller: Caller,
-        vouched: bool,
-        stranger: PendingLogin | None = None,
+        sessions: ServerSessions,
+        arrival: Arrival,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self.lost: TunnelError | None = None
-        self.tunnels: dict[UUID, Tunnel] = {}
-        self.connection: Any = None
-        self._sessions = sessions
-        self._service = sessions.service
-        self._shared = sessions.zlayer
-        self._caller = replace(caller, clientSide=self)
-        self._vouched = vouched
-        self._stranger = stranger
+        super().__init__(sessions, arrival)
+        self._shared = sessions.shared(ZLayerSessions)
         self._now = now
         self._token = b""
-        self._client: ConnectedClient | None = None
-        self._admitting: Deferred[None] | None = None
-        self._early: list[bytes] = []
+        self._asked = False
         self._requests: deque[Message] = deque()
-        self._answering: Deferred[None] | None = None
-        self._leaving: TunnelError | None = None
+        self._answering = False
         self._full = False
         self._life = SignsOfLife(sessions.reactor, self._beat, self.fail)
-        self._take: dict[type[Message], Callable[[Any], None]] = {
+        self._take = {
             Register: self._request,
             Unregister: self._request,
             ConnectAck: lambda message: None,
             ConnectFail: self._connectFailed,
             HeartbeatAck: lambda message: None,
-            Heartbeat: lambda message: self._send(HeartbeatAck(message.time)),
+            Heartbeat: lambda message: self.send(HeartbeatAck(message.time)),
         }
 
-    # Receiver
-
     def opened(self, connection: Any) -> None:
-        self.connection = connection
-        connection.wholeUpTo = MAX_MESSAGE
+        super().opened(connection)
         connection.registerProducer(self)
-        self._sessions.sessions.add(self)  # type: ignore[arg-type]
 
     def bytesReceived(self, data: bytes) -> None:
-        if self.lost is not None:
-            return
         self._life.heard()
-        if self._admitting is not None and self._client is None:
+        if self._asked and self._client is None:
             self._early.append(data)
-            return
-        try:
-            message = decodeMessage(data)
-            if self._client is None:
-                self._login(message)
-                return
-            self.take(message)
-        except TunnelError as error:
-            self.fail(error)
+        else:
+            super().bytesReceived(data)
 
-    def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
-        self.lost = self.lost or reason or TunnelError("session-lost", "it has left")
-        self._over(self.lost)
+    def take(self, message: Message) -> None:
+        if self._client is None:
+            self._login(message)
+        else:
+            super().take(message)
 
     @property
     def source(self) -> str:
@@ -156,79 +115,48 @@ class ZLayerServerSession(MessageSession):
         if not isinstance(message, Auth):
             refusal = TunnelError("protocol-error", "Expected AUTH message")
             self._service.observer.peerRefused(self.connection.peerAddress, refusal)
-            self._turnAway(refusal)
+            self.turnAway(refusal)
             return
-        self.connection.pauseReading()
-        self._admitting = Deferred.fromCoroutine(self._admit(message.token))
-
-    async def _admit(self, token: str) -> None:
-        peer = self.connection.peerAddress
-        try:
-            identity = await self._identify(token)
-            digest = sha256(token.encode()).digest()
-            self._checkUse(digest)
-            if self._leaving is not None:
-                raise self._leaving
-            if self._stranger is not None:
-                self._stranger.known()
-            self._caller = replace(self._caller, identity=identity)
-            self._client = self._service.clients.enter(
-                identity, addressText(peer), "zlayer", self.fail, self
-            )
-        except TunnelError as refusal:
-            if self._stranger is not None and refusal.code.name == "auth-refused":
-                self._stranger.failed()
-            self._service.observer.authenticationFailed(peer, refusal)
-            self._turnAway(refusal)
-        except CancelledError:
-            pass
-        else:
-            self._token = digest
-            self._shared.inUse[digest] = self
-            self._service.observer.clientConnected(peer, identity, "zlayer")
-            self._send(AuthOk(uuid4()))
-            self._life.start()
-            self.connection.resumeReading()
-            early, self._early = self._early, []
-            for data in early:
-                self.bytesReceived(data)
+        self._asked = True
+        self.admit(self._identify(message.token), self.bytesReceived)
 
     async def _identify(self, token: str) -> Identity:
         """
         Find out whose a token is. C{ID:SECRET} is one, too, for checkers that
         ask for both.
+
+        @raise TunnelError: Also C{name-taken}, if another session has the token;
+            that one must show that it lives.
         """
         if not token:
             raise TunnelError("auth-refused", "Token cannot be empty")
-        if self._vouched:
-            return self._caller.identity
         fields: dict[str, object] = {"token": token}
         name, colon, secret = token.partition(":")
         if colon:
             fields.update(id=name, secret=secret)
-        peer = self.connection.peerAddress
-        return await self._sessions.authenticator.authenticate(fields, peer)
-
-    def _checkUse(self, digest: bytes) -> None:
-        """
-        @raise TunnelError: C{name-taken}, if another session has the token;
-            that one must show that it lives.
-        """
-        other = self._shared.inUse.get(digest)
+        identity = await self.authenticate(fields)
+        self._token = sha256(token.encode()).digest()
+        other = self._shared.inUse.get(self._token)
         if other is not None:
             other.probe()
             raise TunnelError("name-taken", IN_USE)
+        return identity
 
-    def _turnAway(self, refusal: TunnelError) -> None:
+    def admitted(self) -> None:
+        self._shared.inUse[self._token] = self
+        self.send(AuthOk(uuid4()))
+        self._life.start()
+
+    def turnAway(self, refusal: TunnelError) -> None:
         self.lost = refusal
         text = refusal.message
         if refusal.code.name not in ("name-taken", "protocol-error"):
             text = str(refusal)
-        self._send(AuthFail(text))
+        self.send(AuthFail(text))
         self.connection.fail(refusal)
 
     def _beat(self) -> None:
-        self._send(Heartbeat(int(self._now() * 1000)))
+        self.send(Heartbeat(int(self._now() * 1000)))
 
     def probe(self) -> None:
         """Have the client show that it lives: somebody else came with its token."""
@@ -243,29 +171,24 @@ class ZLayerServerSession(MessageSession):
         """
         self.connection.effort += REQUEST_EFFORT
         self._requests.append(message)
-        if self._answering is None:
-            answering = self._answering = Deferred.fromCoroutine(self._answer())
-            answering.addErrback(lambda failure: failure.trap(CancelledError))
-            answering.addBoth(self._answered)
-            answering.addErrback(
-                lambda failure: self._log.failure("A request failed", failure)
-            )
+        if not self._answering:
+            self._answering = True
+            self.whileUp(self._answer())
         elif len(self._requests) == _WAITING_REGISTERS:
             self.connection.pauseReading()
 
     async def _answer(self) -> None:
-        while self._requests and self.lost is None:
-            message = self._requests.popleft()
-            if isinstance(message, Register):
-                await self._register(message)
-            elif isinstance(message, Unregister):
-                await self._unregister(message)
-
-    def _answered(self, result: object) -> object:
-        self._answering = None
-        if self.lost is None and self.connection.paused:
-            self.connection.resumeReading()
-        return result
+        try:
+            while self._requests and self.lost is None:
+                message = self._requests.popleft()
+                if isinstance(message, Register):
+                    await self._register(message)
+                elif isinstance(message, Unregister):
+                    await self._unregister(message)
+        finally:
+            self._answering = False
+            if self.lost is None and self.connection.paused:
+                self.connection.resumeReading()
 
     async def _register(self, message: Register) -> None:
         try:
@@ -274,21 +197,15 @@ class ZLayerServerSession(MessageSession):
             self._service.rights.checkServices(len(self.tunnels))
             tunnel = await self._open(message)
         except TunnelError as refusal:
-            peer = addressText(self.connection.peerAddress)
-            self._service.observer.requestNoted(
-                self._caller.identity,
-                f"at {peer} registered {shorten(message.name)} and was refused:"
-                f" {refusal}",
-                True,
-            )
-            self._send(RegisterFail(str(refusal)))
+            self.noteRefusal(f"registered {shorten(message.name)}", refusal)
+            self.send(RegisterFail(str(refusal)))
             return
         if self.lost is not None:
             self._service.discard([tunnel], self.lost)
             return
         service = uuid4()
         self.tunnels[service] = tunnel
-        self._send(RegisterOk(service))
+        self.send(RegisterOk(service))
 
     async def _open(self, message: Register) -> Tunnel:
         name = await self._nameFor(message.name)
@@ -352,9 +269,6 @@ class ZLayerServerSession(MessageSession):
             reasonIn(message.reason, "service-unreachable", "the client says: "),
         )
 
-    def _send(self, message: Message) -> None:
-        self.connection.sendWhole(encodeMessage(message))
-
     # IClientSide
 
     def serve(self, stream: Stream) -> None:
@@ -370,22 +284,7 @@ class ZLayerServerSession(MessageSession):
             except TunnelError as refusal:
                 stream.refuse(refusal)
             else:
-                self._send(Connect(service, connection, stream.visitorAddress))
-
-    def isThere(self) -> Deferred[bool]:
-        probe: Deferred[bool] = self.connection.probe()
-        return probe
-
-    def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
-        """
-        A tunnel is over, for which the dialect has no word; when it was the
-        last one, the session is, too.
-        """
-        for service, mine in list(self.tunnels.items()):
-            if mine is tunnel:
-                del self.tunnels[service]
-                if not self.tunnels and self.lost is None:
-                    self.fail(reason)
+                self.send(Connect(service, connection, stream.visitorAddress))
 
     # IPushProducer, for the connection
 
@@ -408,40 +307,18 @@ class ZLayerServerSession(MessageSession):
             for stream in tunnel.streams
         )
 
-    def leave(self, reason: TunnelError) -> None:
-        """Take no new visitors; those that are here may finish."""
-        self._leaving = reason
-
     def fail(self, reason: TunnelError, code: int = 0) -> None:
-        """
-        End the session because of C{reason}, and say so.
-
-        @param code: The close code, if it is another than the reason's.
-        """
         if self.lost is not None:
             return
-        self.lost = reason
         if self._client is not None:
-            self._send(Disconnect(str(reason)))
+            self.send(Disconnect(str(reason)))
         else:
             self._service.observer.peerRefused(self.connection.peerAddress, reason)
-        self.connection.fail(reason, code)
-        self._over(reason)
+        super().fail(reason, code)
 
-    def _over(self, reason: TunnelError) -> None:
-        self._sessions.sessions.discard(self)
+    def sessionOver(self, reason: TunnelError) -> None:
         self._life.stop()
         if self._shared.inUse.get(self._token) is self:
             del self._shared.inUse[self._token]
-        for pending in (self._admitting, self._answering):
-            if pending is not None:
-                pending.cancel()
         self._shared.sessionOver(self, reason)
-        tunnels, self.tunnels = list(self.tunnels.values()), {}
-        self._service.discard(tunnels, reason)
-        client, self._client = self._client, None
-        if client is not None:
-            self._service.clients.leave(client)
-            self._service.observer.clientGone(
-                self.connection.peerAddress, self._caller.identity, reason
-            )
+        super().sessionOver(reason)

@@ -1,0 +1,230 @@
+"""
+What the program asks of a dialect, at the client and at the server.
+
+All dialects are in L{tristunnel.dialects.table}. Nothing outside of a dialect's own
+folder knows its name: taps, checks, pages and screens ask the object that is found
+there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IProtocol
+
+from tristunnel.connect.address import ServerAddress
+from tristunnel.dialects.base.server import Arrival, ServerSessions
+from tristunnel.errors import TunnelError
+from tristunnel.forwards.forward import Forward
+from tristunnel.http.callers import HTTPCallers
+from tristunnel.model.observer import ClientObserver
+from tristunnel.model.policy import VisitorPolicy
+from tristunnel.model.ports import PortRange
+from tristunnel.service.preauth import PendingConnection
+from tristunnel.websocket.connection import Receiver
+from tristunnel.websocket.page import Visit
+
+__all__ = [
+    "ClientOptions",
+    "Dialect",
+    "GaveUp",
+    "PortProtocol",
+    "Route",
+    "WebSocketPath",
+]
+
+GaveUp = Callable[[TunnelError], None]
+"""Called with the reason when a client makes no more attempts."""
+
+Route = Callable[[Any], Deferred[Any]]
+"""Finds the far end for a local visitor's socket: fires with an
+L{End<tristunnel.interfaces.End>}, or fails with L{TunnelError}."""
+
+
+class ClientOptions(Protocol):
+    """What a dialect may look at of a client's options."""
+
+    server: ServerAddress
+    forwards: list[Forward]
+    policy: VisitorPolicy
+    stateDirectory: Path
+
+    def __getitem__(self, name: str, /) -> Any: ...
+
+
+class PortProtocol(Protocol):
+    """
+    What is served on a port to connections that begin in a certain way.
+
+    @ivar beginnings: How they begin.
+    """
+
+    beginnings: Sequence[bytes]
+
+    def open(
+        self, address: IAddress | None, remaining: float, stranger: PendingConnection
+    ) -> IProtocol | None:
+        """
+        Make the protocol for a connection.
+
+        @param remaining: Seconds that are left of the time in which a peer
+            must have said who it is.
+        @param stranger: Told when that is known, or when a login failed.
+        """
+
+
+@dataclass(frozen=True)
+class WebSocketPath:
+    """
+    A page of the server for WebSockets, for itself and all paths below.
+
+    @ivar receive: Makes what is told of a connection; may raise L{TunnelError}.
+    @ivar subprotocols: What is spoken there.
+    @ivar anyOrigin: Whether web pages from elsewhere may connect.
+    """
+
+    receive: Callable[[Visit], Awaitable[Receiver]]
+    subprotocols: Sequence[str] = ()
+    anyOrigin: bool = False
+
+
+class Dialect:
+    """
+    A way in which clients speak. What a dialect does not have, it leaves out.
+
+    @cvar name: What C{--dialect} calls it.
+    @cvar labels: What people are shown for the words that its sessions say of
+        themselves; the same words, unless they are here.
+    @cvar hasExtension: Whether it has what our own extension brings: C{--tunnel},
+        C{--service}, C{--private} and rules for visitors.
+    @cvar needsURL: Whether its clients connect to a URL only, by WebSocket.
+    @cvar loginInHeaders: Whether credentials go with the WebSocket's request.
+    @cvar carriesDatagrams: Whether it has UDP.
+    @cvar visitsAlone: Whether each of a client's local visitors connects by
+        itself; then C{--listen} goes without C{--service}.
+    @cvar subprotocols: What its WebSockets may name.
+    @cvar pageNames: The first parts of the paths of its own pages.
+    """
+
+    name: ClassVar[str]
+    labels: ClassVar[Mapping[str, str]] = {}
+    hasExtension: ClassVar[bool] = False
+    needsURL: ClassVar[bool] = False
+    loginInHeaders: ClassVar[bool] = False
+    carriesDatagrams: ClassVar[bool] = False
+    visitsAlone: ClassVar[bool] = False
+    subprotocols: ClassVar[Sequence[str]] = ()
+    pageNames: ClassVar[Sequence[str]] = ()
+
+    # At the client
+
+    def checkForwards(self, options: ClientOptions) -> None:
+        """
+        Check what is to be offered, and as whom.
+
+        @raise TunnelError: C{bad-option}, for what the dialect cannot do.
+        """
+
+    def makeClient(
+        self,
+        reactor: Any,
+        options: ClientOptions,
+        observer: ClientObserver,
+        gaveUp: GaveUp,
+    ) -> Any:
+        """
+        Make the service that offers the forwards.
+
+        @return: A service with a C{stopNow}, which waits for nobody any longer.
+        """
+        raise TunnelError("bad-option", f"--dialect {self.name} has no client")
+
+    def makeRoute(
+        self,
+        reactor: Any,
+        options: ClientOptions,
+        observer: ClientObserver,
+        gaveUp: GaveUp,
+    ) -> tuple[Any, Route, str]:
+        """
+        Make what leads local visitors (C{--listen}) to a tunnel.
+
+        @return: The service that has to run for that, or C{None}; what finds a
+            visitor's far end; and what visitors reach, for messages.
+        """
+        raise TunnelError("bad-option", f"--dialect {self.name} has no --listen")
+
+    def adapt(self, client: Any, options: ClientOptions) -> bool:
+        """
+        Have a client connect by other options from now on.
+
+        @param client: What L{makeClient} made.
+        @return: Whether it can; if not, another one takes its place.
+        """
+        return False
+
+    def checkFactory(
+        self,
+        reactor: Any,
+        server: ServerAddress,
+        credentials: Mapping[str, object],
+        quiet: float,
+        extended: bool,
+    ) -> Any:
+        """
+        Make the factory of a session that logs in, for C{--check}, and does
+        nothing else.
+
+        @param quiet: Seconds for which the session shall have no pings.
+        @param extended: Whether to name our extension.
+        @return: C{None}, where the login is part of the WebSocket's request.
+        """
+        return None
+
+    # At the server
+
+    def portProtocols(self, sessions: ServerSessions) -> Sequence[PortProtocol]:
+        """What it has for connections that begin neither with HTTP nor with
+        another dialect's first bytes."""
+        return ()
+
+    def takesFirst(self, message: bytes, isBinary: bool) -> bool:
+        """
+        Whether a WebSocket's first message is one of this dialect.
+        """
+        return False
+
+    def receiver(self, sessions: ServerSessions, arrival: Arrival) -> Receiver:
+        """
+        Make what goes on with a WebSocket whose first message was taken; it is
+        told of the opening first, and then of that message.
+        """
+        raise NotImplementedError(self.name)
+
+    def receiverBelow(self, sessions: ServerSessions, path: str) -> Receiver | None:
+        """
+        Make what receives a WebSocket that belongs to a session, below one of the
+        paths where clients connect.
+
+        @raise TunnelError: C{unknown-tunnel}, if none is expected there.
+        """
+        return None
+
+    def pages(
+        self, sessions: ServerSessions, callers: HTTPCallers
+    ) -> Mapping[str, WebSocketPath]:
+        """
+        Make the pages that the dialect has besides the paths where clients
+        connect, by the names in L{pageNames}; and announce to C{callers} whose
+        connections are awaited.
+        """
+        return {}
+
+    def portsGiven(self, sessions: ServerSessions, ports: PortRange | None) -> None:
+        """
+        Learn which ports the operator gives out; C{None} if nobody said.
+        """

@@ -1,0 +1,63 @@
+"""
+A session that goes over messages of a WebSocket: what both ends of it share.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from twisted.python.failure import Failure
+
+from tristunnel.errors import TunnelError
+
+__all__ = ["MessageSession"]
+
+
+class MessageSession(ABC):
+    """
+    The L{Receiver<tristunnel.websocket.connection.Receiver>} of a session's
+    connection, until the session is over, which it is once.
+
+    @ivar connection: The WebSocket, once it is open.
+    @ivar lost: Why the session is over, or is about to be, or C{None}.
+    """
+
+    def __init__(self) -> None:
+        self.connection: Any = None
+        self.lost: TunnelError | None = None
+        self._ended = False
+
+    def opened(self, connection: Any) -> None:
+        self.connection = connection
+
+    def closeReceived(self, reason: TunnelError | None) -> None:
+        """The connection's end follows."""
+        return
+
+    def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
+        self.end(reason or TunnelError("session-lost", "the peer has left"))
+
+    def fail(self, reason: TunnelError, code: int = 0) -> None:
+        """
+        End the session because of C{reason}, and say so.
+
+        @param code: The close code, if it is another than the reason's.
+        """
+        self.lost = self.lost or reason
+        if self.connection is not None:
+            self.connection.fail(reason, code)
+        self.end(reason)
+
+    def end(self, reason: TunnelError) -> None:
+        """Let go of everything, once."""
+        if not self._ended:
+            self._ended = True
+            self.lost = self.lost or reason
+            self.sessionOver(self.lost)
+
+    @abstractmethod
+    def sessionOver(self, reason: TunnelError) -> None:
+        """
+        End what depends on the session; called once.
+        """

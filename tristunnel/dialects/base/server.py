@@ -1,0 +1,312 @@
+"""
+Clients' sessions at the server, whatever their dialect.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from tristunnel.auth.realm import Authenticator
+from tristunnel.dialects.base.messages import MessageSession
+from tristunnel.dialects.base.multiplexer import Limits
+from tristunnel.dialects.base.unauthenticated import HANDSHAKE_TIMEOUT
+from tristunnel.errors import TunnelError
+from tristunnel.http.callers import uncounted
+from tristunnel.model.observer import ServerObserver
+from tristunnel.model.permissions import Identity
+from tristunnel.model.tunnel import Stream, Tunnel
+from tristunnel.service.caller import Caller
+from tristunnel.service.clients import ConnectedClient
+from tristunnel.service.preauth import PendingConnection
+from tristunnel.service.tunnel_service import TunnelService
+from tristunnel.util.hosts import addressText
+
+if TYPE_CHECKING:
+    from tristunnel.websocket.connection import Connection
+
+__all__ = ["Arrival", "ServerSession", "ServerSessions", "Session"]
+
+Shared = TypeVar("Shared")
+
+
+class Session(Protocol):
+    """What a server asks of its sessions."""
+
+    def streams(self) -> int:
+        """How many visitors there are."""
+
+    def leave(self, reason: TunnelError) -> None:
+        """Take no new visitors; those that are here may finish."""
+
+    def fail(self, reason: TunnelError) -> None:
+        """End because of C{reason}."""
+
+
+class ServerSessions:
+    """
+    The sessions of a server, and what they share.
+
+    @param reactor: Tells time.
+    @param service: The tunnel service that clients call.
+    @param authenticator: Who may connect; everybody, if it is left out.
+    @param limits: What a session may hold.
+    @param handshakeTimeout: Seconds that a client has to say who it is.
+
+    @ivar sessions: All of them, admitted or not.
+    @ivar webSockets: All WebSockets, of sessions and others.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        service: TunnelService,
+        authenticator: Authenticator | None = None,
+        limits: Limits | None = None,
+        handshakeTimeout: float = HANDSHAKE_TIMEOUT,
+    ) -> None:
+        self.reactor: Any = reactor
+        self.service = service
+        self.authenticator = authenticator or Authenticator()
+        self.limits = limits or Limits()
+        self.handshakeTimeout = handshakeTimeout
+        self.sessions: set[Session] = set()
+        self.webSockets: set[object] = set()
+        self._shared: dict[type, Any] = {}
+        self._leaving: TunnelError | None = None
+
+    @property
+    def observer(self) -> ServerObserver:
+        """Who is told what happens."""
+        return self.service.observer
+
+    def shared(self, kind: type[Shared]) -> Shared:
+        """
+        Find what the sessions of one dialect share at this server.
+
+        @param kind: Its class, which is called with the reactor the first time.
+        """
+        if kind not in self._shared:
+            self._shared[kind] = kind(self.reactor)  # type: ignore[call-arg]
+        found: Shared = self._shared[kind]
+        return found
+
+    def add(self, session: Session) -> None:
+        """Take in a session, which learns of it if the server is about to stop."""
+        if self._leaving is not None:
+            session.leave(self._leaving)
+        self.sessions.add(session)
+
+    def streams(self) -> int:
+        """How many streams the sessions carry now."""
+        return sum(session.streams() for session in self.sessions)
+
+    def leave(self, reason: TunnelError) -> None:
+        """Take no new visitors and clients."""
+        self._leaving = reason
+        for session in list(self.sessions):
+            session.leave(reason)
+
+    def close(self, reason: TunnelError) -> None:
+        """End all sessions."""
+        for session in list(self.sessions):
+            session.fail(reason)
+
+
+@dataclass(eq=False)
+class Arrival:
+    """
+    A client that has come by WebSocket and has not spoken yet.
+
+    @ivar caller: Who it is as far as the request told, and by what name and
+        port it reached us.
+    @ivar vouched: Whether the request held credentials, and they were good.
+    @ivar pending: Told when it is known who the client is, or when it has left,
+        and if credentials in its messages are not good.
+    @ivar connection: Its WebSocket, once it is open.
+    @ivar remaining: Seconds left for saying who it is.
+    """
+
+    caller: Caller
+    vouched: bool
+    pending: PendingConnection = field(default_factory=uncounted)
+    connection: Connection | None = None
+    remaining: float = 0.0
+
+
+class ServerSession(MessageSession):
+    """
+    One client's session over a WebSocket.
+
+    ========= ==================================================================
+    state
+    ========= ==================================================================
+    coming    messages are kept, from L{admit} on, until it is known who it is
+    admitted  it is among the service's clients, and its messages are taken
+    leaving   it serves the visitors that it has, and gets no new ones
+    over      L{lost} says why; its tunnels are gone
+    ========= ==================================================================
+
+    @param sessions: The server's sessions, of which this is one.
+    @param arrival: How it came.
+
+    @cvar dialect: How it speaks.
+    @ivar tunnels: The client's tunnels, by what the dialect knows them by.
+    """
+
+    dialect: ClassVar[str]
+    _log = Logger(namespace="tristunnel.server")
+
+    def __init__(self, sessions: ServerSessions, arrival: Arrival) -> None:
+        super().__init__()
+        self.tunnels: dict[Any, Tunnel] = {}
+        self._sessions = sessions
+        self._service = sessions.service
+        self._caller = replace(arrival.caller, clientSide=self)
+        self._vouched = arrival.vouched
+        self._pending = arrival.pending
+        self._client: ConnectedClient | None = None
+        self._leaving: TunnelError | None = None
+        self._early: list[bytes] = []
+        self._work: set[Deferred[Any]] = set()
+
+    def opened(self, connection: Any) -> None:
+        super().opened(connection)
+        self._sessions.add(self)
+
+    # Coming in
+
+    def admit(
+        self, identifying: Coroutine[Any, Any, Identity], take: Callable[[bytes], None]
+    ) -> None:
+        """
+        Let the client in once it is known who it is, and read nothing before.
+
+        @param identifying: Finds that out, or raises L{TunnelError}.
+        @param take: Takes messages that were read already.
+        """
+        self.connection.pauseReading()
+        self.whileUp(self._admit(identifying, take))
+
+    async def _admit(
+        self, identifying: Coroutine[Any, Any, Identity], take: Callable[[bytes], None]
+    ) -> None:
+        peer = self.connection.peerAddress
+        try:
+            identity = await identifying
+            if self._leaving is not None:
+                raise self._leaving
+            self._pending.known()
+            self._caller = replace(self._caller, identity=identity)
+            self._client = self._service.clients.enter(
+                identity, addressText(peer), self.dialect, self.fail, self
+            )
+        except TunnelError as refusal:
+            if refusal.code.name == "auth-refused":
+                self._pending.failed()
+            self._service.observer.authenticationFailed(peer, refusal)
+            self.turnAway(refusal)
+        else:
+            self._service.observer.clientConnected(peer, identity, self.dialect)
+            self.admitted()
+            self.connection.resumeReading()
+            early, self._early = self._early, []
+            for message in early:
+                take(message)
+
+    async def authenticate(self, fields: dict[str, object]) -> Identity:
+        """
+        Find out who the client is: as whom its request came, if that was checked.
+
+        @param fields: What its messages say of that.
+        @raise TunnelError: C{auth-refused}, or why nobody can tell.
+        """
+        if self._vouched:
+            return self._caller.identity
+        return await self._sessions.authenticator.authenticate(
+            fields, self.connection.peerAddress
+        )
+
+    def admitted(self) -> None:
+        """The client is in."""
+
+    def turnAway(self, refusal: TunnelError) -> None:
+        """Do not let the client in, and say why."""
+        self.fail(refusal)
+
+    def whileUp(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that is given up when the session is over."""
+        doing: Deferred[Any] = Deferred.fromCoroutine(work)
+        self._work.add(doing)
+        doing.addBoth(self._done, doing)
+        doing.addErrback(lambda failure: failure.trap(CancelledError))
+        doing.addErrback(lambda f: self._log.failure("A request failed", f))
+
+    def _done(self, result: object, doing: Deferred[Any]) -> object:
+        self._work.discard(doing)
+        return result
+
+    def noteRefusal(self, asked: str, refusal: TunnelError) -> None:
+        """
+        Have the log say what the client was refused: not every client does.
+
+        @param asked: What it did, as C{asked for port 80}.
+        """
+        peer = addressText(self.connection.peerAddress)
+        text = f"at {peer} {asked} and was refused: {refusal}"
+        self._service.observer.requestNoted(self._caller.identity, text, True)
+
+    @abstractmethod
+    def streams(self) -> int:
+        """How many visitors there are."""
+
+    # IClientSide
+
+    @abstractmethod
+    def serve(self, stream: Stream) -> None:
+        """Find a client end for a visitor."""
+
+    def isThere(self) -> Deferred[bool]:
+        """Whether the client still answers."""
+        probe: Deferred[bool] = self.connection.probe()
+        return probe
+
+    def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
+        # No dialect over WebSockets has a word for it; without any tunnel the
+        # session is over, too.
+        for key, mine in list(self.tunnels.items()):
+            if mine is tunnel:
+                del self.tunnels[key]
+        if self.idle and self.lost is None:
+            self.fail(reason)
+
+    @property
+    def idle(self) -> bool:
+        """Whether the client has no tunnel, and none is being opened for it."""
+        return not self.tunnels
+
+    # Going
+
+    def leave(self, reason: TunnelError) -> None:
+        """Take no new visitors; those that are here may finish."""
+        self._leaving = reason
+
+    def sessionOver(self, reason: TunnelError) -> None:
+        """End what depends on this session."""
+        self._sessions.sessions.discard(self)
+        for work in list(self._work):
+            work.cancel()
+        tunnels, self.tunnels = list(self.tunnels.values()), {}
+        self._service.discard(tunnels, reason)
+        client, self._client = self._client, None
+        if client is not None:
+            self._service.clients.leave(client)
+            self._service.observer.clientGone(
+                self.connection.peerAddress, self._caller.identity, reason
+            )

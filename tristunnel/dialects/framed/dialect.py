@@ -1,0 +1,192 @@
+"""
+The framed protocol, as the program asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IProtocol
+
+from tristunnel.connect.address import ServerAddress
+from tristunnel.connect.websocket import SUBPROTOCOL
+from tristunnel.dialects.base.dialect import (
+    ClientOptions,
+    Dialect,
+    GaveUp,
+    PortProtocol,
+    Route,
+)
+from tristunnel.dialects.base.lease import ClientLease
+from tristunnel.dialects.base.server import Arrival, ServerSessions
+from tristunnel.dialects.framed.client import TunnelClientFactory
+from tristunnel.dialects.framed.client_direct import Carrier
+from tristunnel.dialects.framed.client_service import TunnelClientService
+from tristunnel.dialects.framed.server import TunnelServerFactory
+from tristunnel.errors import TunnelError
+from tristunnel.model.observer import ClientObserver
+from tristunnel.service.preauth import PendingConnection
+from tristunnel.websocket.connection import Receiver
+from tristunnel.websocket.stream import ByteStream
+from tristunnel.wire.framed import MAGIC
+
+__all__ = ["FramedDialect", "FramedPortProtocol", "bySession"]
+
+
+def bySession(client: TunnelClientService, service: str) -> Route:
+    """
+    Lead visitors by the client's session, which they share.
+
+    @param service: The name of the tunnel that they visit; empty for a client
+        with a capability, which says it.
+    """
+
+    async def connect() -> object:
+        session = client.session
+        if session is None or session.multiplexer is None:
+            raise TunnelError("client-away", "there is no connection to the server")
+        if not session.extended:
+            raise TunnelError(
+                "not-permitted", "the server is plain W3P and knows no services"
+            )
+        return session.multiplexer.open({"service": service} if service else {})
+
+    return lambda visitor: Deferred.fromCoroutine(connect())
+
+
+def _carrierOf(options: ClientOptions) -> Carrier:
+    # A proxy need not pass on that one direction of a connection is over, so by
+    # itself none is used for single streams.
+    kind = str(options["carrier"])
+    if options.server.way.proxy is not None and kind == "auto":
+        kind = "session"
+    return Carrier(kind, options["spares"], options["sessions"])
+
+
+def _noService(uri: str) -> Any:
+    raise TunnelError("unknown-tunnel")
+
+
+class FramedPortProtocol:
+    """
+    What begins with W3P's magic bytes.
+
+    @param factory: Makes the sessions.
+    """
+
+    beginnings: Sequence[bytes] = (MAGIC,)
+
+    def __init__(self, factory: TunnelServerFactory) -> None:
+        self._factory = factory
+
+    def open(
+        self, address: IAddress | None, remaining: float, stranger: PendingConnection
+    ) -> IProtocol:
+        """Make a session that has as much time left as its connection."""
+        session = self._factory.buildProtocol(address)
+        session.handshakeTimeout = remaining
+        session.stranger = stranger
+        return session
+
+
+class FramedDialect(Dialect):
+    """W3P's protocol, with our extension or without."""
+
+    name = "framed"
+    labels = {"framed": "", "framed-plain": "plain W3P"}  # noqa: RUF012
+    hasExtension = True
+    carriesDatagrams = True
+    subprotocols = (SUBPROTOCOL,)
+
+    def makeClient(
+        self,
+        reactor: Any,
+        options: ClientOptions,
+        observer: ClientObserver,
+        gaveUp: GaveUp,
+    ) -> TunnelClientService:
+        lease = ClientLease()
+        if not (options["tunnel"] or options["listen"]):
+            lease = ClientLease.forClient(
+                options.stateDirectory,
+                options.server.where,
+                [forward.spec for forward in options.forwards],
+                reactor,
+            )
+        client = TunnelClientService(
+            reactor,
+            options.server,
+            options.forwards,
+            options["credentials"],
+            observer,
+            lease,
+            options["grace"],
+            gaveUp,
+            carrier=_carrierOf(options),
+        )
+        client.tunnelOptions = options.policy.describe()
+        return client
+
+    def makeRoute(
+        self,
+        reactor: Any,
+        options: ClientOptions,
+        observer: ClientObserver,
+        gaveUp: GaveUp,
+    ) -> tuple[Any, Route, str]:
+        client = self.makeClient(reactor, options, observer, gaveUp)
+        return client, bySession(client, options["service"]), options["service"]
+
+    def adapt(self, client: Any, options: ClientOptions) -> bool:
+        if not isinstance(client, TunnelClientService):
+            return False
+        client.adapt(
+            options.server,
+            options["credentials"],
+            _carrierOf(options),
+            options["grace"],
+        )
+        return True
+
+    def checkFactory(
+        self,
+        reactor: Any,
+        server: ServerAddress,
+        credentials: Mapping[str, object],
+        quiet: float,
+        extended: bool,
+    ) -> TunnelClientFactory:
+        factory = TunnelClientFactory(
+            reactor,
+            _noService,
+            credentials,
+            ClientObserver(),
+            server.where,
+            server.host,
+            None,
+            None,
+            server.explain,
+        )
+        factory.access = server.access
+        factory.quiet = quiet
+        factory.extended = extended
+        return factory
+
+    def portProtocols(self, sessions: ServerSessions) -> Sequence[PortProtocol]:
+        return [FramedPortProtocol(cast("TunnelServerFactory", sessions))]
+
+    def takesFirst(self, message: bytes, isBinary: bool) -> bool:
+        return isBinary
+
+    def receiver(self, sessions: ServerSessions, arrival: Arrival) -> Receiver:
+        factory = cast("TunnelServerFactory", sessions)
+        address: Any = getattr(arrival.connection, "peerAddress", None)
+        session = factory.buildProtocol(address)
+        session.handshakeTimeout = arrival.remaining
+        session.cameBy = arrival.caller
+        session.stranger = arrival.pending
+        if arrival.vouched:
+            session.vouchedFor = arrival.caller.identity
+        return ByteStream(session)

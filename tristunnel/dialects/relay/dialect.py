@@ -1,0 +1,102 @@
+"""
+The relay of raw WebSockets, as the program asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from tristunnel.connect.address import ServerAddress
+from tristunnel.dialects.base.client import openWebSocket
+from tristunnel.dialects.base.dialect import (
+    ClientOptions,
+    Dialect,
+    GaveUp,
+    Route,
+    WebSocketPath,
+)
+from tristunnel.dialects.base.server import ServerSessions
+from tristunnel.dialects.relay.channels import (
+    CLIENTS,
+    VISITORS,
+    RelayChannels,
+    WebSocketListeners,
+)
+from tristunnel.dialects.relay.client_service import RelayHostService
+from tristunnel.errors import TunnelError
+from tristunnel.http.callers import HTTPCallers
+from tristunnel.model.observer import ClientObserver
+from tristunnel.websocket.end import RELAY_SUBPROTOCOL, WebSocketEnd
+
+__all__ = ["RelayDialect", "byWebSocket"]
+
+
+def byWebSocket(server: ServerAddress) -> Route:
+    """Give each visitor a raw WebSocket of its own."""
+
+    async def connect() -> WebSocketEnd:
+        end = WebSocketEnd()
+        await openWebSocket(server, end, (RELAY_SUBPROTOCOL,))
+        return end
+
+    return lambda visitor: Deferred.fromCoroutine(connect())
+
+
+class RelayDialect(Dialect):
+    """Raw WebSockets, each for one visitor."""
+
+    name = "relay"
+    needsURL = True
+    loginInHeaders = True
+    visitsAlone = True
+    pageNames = (CLIENTS, VISITORS)
+
+    def checkForwards(self, options: ClientOptions) -> None:
+        if len(options.forwards) > 1 - bool(options["listen"]):
+            raise TunnelError(
+                "bad-option",
+                "--dialect relay has one end: --forward =TARGET, or --listen ENDPOINT",
+            )
+
+    def makeClient(
+        self,
+        reactor: Any,
+        options: ClientOptions,
+        observer: ClientObserver,
+        gaveUp: GaveUp,
+    ) -> RelayHostService:
+        return RelayHostService(
+            reactor,
+            options.server,
+            options.forwards[0],
+            observer,
+            options["grace"],
+            gaveUp,
+        )
+
+    def makeRoute(
+        self,
+        reactor: Any,
+        options: ClientOptions,
+        observer: ClientObserver,
+        gaveUp: GaveUp,
+    ) -> tuple[Any, Route, str]:
+        return None, byWebSocket(options.server), options.server.where
+
+    def pages(
+        self, sessions: ServerSessions, callers: HTTPCallers
+    ) -> Mapping[str, WebSocketPath]:
+        service = sessions.service
+        channels = RelayChannels(service, callers)
+        callers.expect(channels.awaited)
+        service.via["ws"] = channels.via
+        service.listeners.setdefault("ws", WebSocketListeners(channels))
+        spoken = (RELAY_SUBPROTOCOL,)
+        return {
+            CLIENTS: WebSocketPath(channels.receiveClient, spoken),
+            # As with a TCP port, a visitor may be anybody's program.
+            VISITORS: WebSocketPath(channels.receiveVisitor, spoken, True),
+        }
