@@ -280,11 +280,10 @@ class ServerSession(MessageSession):
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
         # No dialect over WebSockets has a word for it; without any tunnel the
         # session is over, too.
-        for key, mine in list(self.tunnels.items()):
-            if mine is tunnel:
-                del self.tunnels[key]
-        if self.idle and self.lost is None:
-            self.fail(reason)
+        for key in [key for key, mine in self.tunnels.items() if mine is tunnel]:
+            del self.tunnels[key]
+            if self.idle and self.lost is None:
+                self.fail(reason)
 
     @property
     def idle(self) -> bool:
