@@ -468,6 +468,7 @@ class StreamTests(ZLayerTestCase):
         await self.startServer()
         service = Service()
         await self.startClient(f"web=127.0.0.1:{self.offer(service)}")
+        session: Any
         (session,) = self.sessions.shared(ZLayerSessions).inUse.values()
         session.connection.abort()
         await self.told(self.zSeen, "tunnelReady", 2)

@@ -259,6 +259,7 @@ class RealClientTests(RealTestCase):
         await self.startServer()
         program = await self.begin("web:tcp:80:0", ZL_RECONNECT="50")
         await program.waitForEvent("registered")
+        session: Any
         (session,) = self.sessions.shared(ZLayerSessions).inUse.values()
         since = len(program.lines)
         session.fail(TunnelError("closed", "by order"))

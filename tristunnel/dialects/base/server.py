@@ -76,7 +76,8 @@ class ServerSessions:
         self.authenticator = authenticator or Authenticator()
         self.limits = limits or Limits()
         self.handshakeTimeout = handshakeTimeout
-        self.sessions: set[Session] = set()
+        # Any dialect's L{Session}s; a dialect knows more of its own.
+        self.sessions: set[Any] = set()
         self.webSockets: set[object] = set()
         self._shared: dict[type, Any] = {}
         self._leaving: TunnelError | None = None
