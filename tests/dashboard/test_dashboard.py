@@ -13,16 +13,17 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.dashboard.watched import PEER, Connection, WatchedTestCase
 from tests.service.test_tunnel_service import Session
 from tristunnel.dashboard import live, render, view
-from tristunnel.dashboard.words import age, amount, path
+from tristunnel.dashboard.history import path
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import ANONYMOUS_IDENTITY, Identity
+from tristunnel.util.words import age, amount
 
 HERE = "127.0.0.1:9000"
 """A name for this server that nobody can make lead elsewhere."""
 
 
 class WordsTests(SynchronousTestCase):
-    """L{tristunnel.dashboard.words}."""
+    """L{tristunnel.dashboard.history}."""
 
     def test_amount(self) -> None:
         """Bytes have three digits at the most."""
@@ -65,11 +66,11 @@ class TemplateTests(SynchronousTestCase):
     def test_slots(self) -> None:
         """The rows that the script fills have the fields that the template has."""
         template = render.partOf("page.xml").decode()
-        for name in view.LISTS:
+        for name in view.SLOTS:
             part = re.search(rf't:render="{name}">(.*?)</(?:tbody|ol)>', template, re.S)
             assert part is not None
             slots = set(re.findall(r'<t:slot name="(\w+)"/>', part[1]))
-            self.assertEqual(slots, set(render._slotsOf(name)), name)
+            self.assertEqual(slots, set(view.SLOTS[name].split()), name)
             fields = re.findall(r'data-[fd]="(\w+)"', part[1])
             self.assertLessEqual(set(fields), slots)
 

@@ -14,8 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.test.requesthelper import DummyRequest
 
-from tristunnel.dashboard.forms import QuestionPage
-from tristunnel.dashboard.render import htmlOf
+from tristunnel.dashboard.render import Question, htmlOf
 from tristunnel.dialects.zlayer.messages import reasonIn
 from tristunnel.errors import CODES, TunnelError
 from tristunnel.rpc.pending import PendingCalls
@@ -104,7 +103,7 @@ class ComingInTests(SynchronousTestCase):
         said = "a\x1b[2J\u202eb\x9b"
         request: Any = DummyRequest([])
         page = self.successResultOf(
-            Deferred.fromCoroutine(htmlOf(request, QuestionPage(said, said)))
+            Deferred.fromCoroutine(htmlOf(request, Question(said, said)))
         )
         self.assertEqual(page.count(b"a?[2J?b?"), 3)
         self.assertClean(*page.decode().split("\n"))

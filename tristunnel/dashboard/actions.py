@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tristunnel.dashboard.events import titleOf
-from tristunnel.dashboard.words import plural
 from tristunnel.errors import TunnelError
 from tristunnel.service.granting import Granting
 from tristunnel.service.listing import Listing, mayEnd
 from tristunnel.util.quantities import formatDuration, parseDuration
+from tristunnel.util.words import plural
 
 if TYPE_CHECKING:
     from tristunnel.dashboard.view import Board

@@ -56,18 +56,12 @@ class ServerEvents(RecentEvents, ServerObserver):
     # ServerObserver
 
     def clientConnected(self, peer: IAddress, identity: Identity, dialect: str) -> None:
-        """
-        A client was let in.
-        """
         text = f"Client {identity.name} connected from {addressText(peer)}"
         self._tell("good", identity.name, f"{text} ({dialect})")
 
     def clientGone(
         self, peer: IAddress, identity: Identity, reason: TunnelError
     ) -> None:
-        """
-        A session is over.
-        """
         self._tell(
             "plain",
             identity.name,
@@ -75,9 +69,6 @@ class ServerEvents(RecentEvents, ServerObserver):
         )
 
     def tunnelCreated(self, tunnel: Tunnel) -> None:
-        """
-        A tunnel is open.
-        """
         where = tunnel.address or "no public address"
         name = f" {tunnel.name}" if tunnel.name else ""
         self._tell(
@@ -87,9 +78,6 @@ class ServerEvents(RecentEvents, ServerObserver):
         )
 
     def tunnelDestroyed(self, tunnel: Tunnel, reason: TunnelError) -> None:
-        """
-        A tunnel is over.
-        """
         self._tell(
             "plain",
             tunnel.owner.name,
@@ -97,9 +85,6 @@ class ServerEvents(RecentEvents, ServerObserver):
         )
 
     def visitorRefused(self, stream: Stream, reason: TunnelError) -> None:
-        """
-        A visitor was turned away.
-        """
         tunnel = stream.tunnel
         self._refused(
             tunnel.owner.name,
@@ -110,15 +95,9 @@ class ServerEvents(RecentEvents, ServerObserver):
         )
 
     def authenticationFailed(self, peer: IAddress, reason: TunnelError) -> None:
-        """
-        A client was not let in.
-        """
         text = f"Client at {addressText(peer)} was turned away: {reason}"
         self._refused("", text, "client", reason.code.name)
 
     def peerRefused(self, peer: IAddress, reason: TunnelError) -> None:
-        """
-        A connection was closed before anybody was known.
-        """
         text = f"Connection from {addressText(peer)} closed: {reason}"
         self._refused("", text, "peer", reason.code.name)

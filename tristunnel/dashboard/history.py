@@ -1,11 +1,11 @@
 """
-How much passed lately: what the dashboard's graphs are drawn from.
+How much passed lately, and the lines that are drawn of it.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -14,7 +14,8 @@ from twisted.internet.interfaces import IReactorTime
 if TYPE_CHECKING:
     from tristunnel.model.tunnel import Tunnel
 
-__all__ = ["INTERVAL", "KEPT", "RateHistory", "Series"]
+__all__ = ["INTERVAL", "KEPT", "RateHistory", "Series", "path"]
+
 
 INTERVAL = 2.0
 """Seconds between samples."""
@@ -70,25 +71,57 @@ class RateHistory:
         if passed < INTERVAL * 0.75:
             return
         self._last = now
-        allIn = allOut = 0.0
+        whole = (0.0, 0.0)
         owners: dict[str, tuple[float, float]] = {}
         for tunnel in tunnels:
-            bytesIn, bytesOut = tunnel.countsNow()
-            beforeIn, beforeOut = self._counts.get(tunnel, (0, 0))
-            self._counts[tunnel] = (bytesIn, bytesOut)
-            rateIn = max(0, bytesIn - beforeIn) / passed
-            rateOut = max(0, bytesOut - beforeOut) / passed
-            allIn, allOut = allIn + rateIn, allOut + rateOut
-            ownIn, ownOut = owners.get(tunnel.owner.name, (0.0, 0.0))
-            owners[tunnel.owner.name] = (ownIn + rateIn, ownOut + rateOut)
+            counts, before = tunnel.countsNow(), self._counts.get(tunnel, (0, 0))
+            self._counts[tunnel] = counts
+            rates = (
+                max(0, counts[0] - before[0]) / passed,
+                max(0, counts[1] - before[1]) / passed,
+            )
+            own = owners.get(tunnel.owner.name, (0.0, 0.0))
+            owners[tunnel.owner.name] = (own[0] + rates[0], own[1] + rates[1])
+            whole = (whole[0] + rates[0], whole[1] + rates[1])
             if tunnel not in self._tunnels and len(self._tunnels) < TUNNELS:
                 self._tunnels[tunnel] = deque(maxlen=KEPT)
             if tunnel in self._tunnels:
-                self._tunnels[tunnel].append((rateIn, rateOut))
-        self.total.append((allIn, allOut))
+                self._tunnels[tunnel].append(rates)
+        self.total.append(whole)
         # Who has no tunnel any more is forgotten, and so this is bounded.
         self._owners = {
             name: self._owners.get(name, deque(maxlen=KEPT)) for name in owners
         }
-        for name, rates in owners.items():
-            self._owners[name].append(rates)
+        for name, own in owners.items():
+            self._owners[name].append(own)
+
+
+def path(
+    values: Sequence[float],
+    most: float,
+    width: int,
+    height: int,
+    slots: int,
+    closed: bool = False,
+) -> str:
+    """
+    Draw a line, for the C{d} of an SVG path.
+
+    @param values: Oldest first; the newest is at the right edge.
+    @param most: The value at the top.
+    @param slots: How many values fill the width.
+    @param closed: Whether to enclose the area below it.
+    """
+    values = values[-slots:]
+    if len(values) < 2:
+        return f"M0 {height}H{width}"
+    step = width / (slots - 1)
+    left = width - step * (len(values) - 1)
+
+    def points() -> Iterable[str]:
+        for index, value in enumerate(values):
+            y = height - (min(value / most, 1.0) * (height - 1) if most else 0.0)
+            yield f"{left + index * step:.1f} {y:.1f}"
+
+    line = "M" + "L".join(points())
+    return f"{line}V{height}H{left:.1f}Z" if closed else line

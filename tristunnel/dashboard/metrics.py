@@ -65,9 +65,6 @@ Samples = Mapping[Any, float] | Mapping[Any, Buckets]
 def _valuesOf(
     service: TunnelService, counted: Counters, lag: ReactorLag, limiter: PreauthLimiter
 ) -> dict[str, float | Buckets | Samples]:
-    """
-    Read the value of each of L{METRICS}.
-    """
     dialects = Counter(client.dialect for client in service.clients)
     kinds = Counter(map(counted.kindOf, counted.tunnels))
     tunnels = counted.byLabel().items()
@@ -260,9 +257,6 @@ class MetricsPage(CallerPage):
         self._registry = registry
 
     async def answer(self, request: Request, caller: Caller) -> bytes:
-        """
-        Write what there is, in the format that is asked for.
-        """
         identity = caller.identity
         if identity.grant is not None:
             identity.grant.check()

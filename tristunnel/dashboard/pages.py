@@ -6,6 +6,7 @@ Reading needs no script; acting is a form that is posted, after a question.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
@@ -14,10 +15,12 @@ from twisted.web.server import Request
 from twisted.web.template import Element
 
 from tristunnel.dashboard.actions import DONE, VERBS, Actions, kindOf
-from tristunnel.dashboard.forms import GrantedPage, GrantPage, QuestionPage
 from tristunnel.dashboard.live import Broadcast
 from tristunnel.dashboard.render import (
     DashboardPage,
+    Granted,
+    GrantForm,
+    Question,
     htmlOf,
     partOf,
 )
@@ -25,16 +28,15 @@ from tristunnel.dashboard.view import Board
 from tristunnel.errors import TunnelError
 from tristunnel.http.browsers import Guard
 from tristunnel.http.plain import errorText
-from tristunnel.http.resource import CallerPage
-from tristunnel.util.hosts import hostAndPort
+from tristunnel.http.resource import CallerPage, contentType
 
 if TYPE_CHECKING:
     from tristunnel.http.callers import HTTPCallers
     from tristunnel.service.caller import Caller
 
-__all__ = ["Act", "End", "Events", "Grant", "IndexPage", "Part", "dashboardPages"]
+__all__ = ["dashboardPages"]
 
-_GONE = ("It is gone", "What was to be ended is over already.")
+_GONE = partial(Question, "It is gone", "What was to be ended is over already.")
 
 _POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
@@ -74,21 +76,20 @@ class _HTMLPage(CallerPage):
     def __init__(self, callers: HTTPCallers, board: Board, guard: Guard) -> None:
         super().__init__(callers, guard)
         self.board = board
-        self.deeds = Actions(board)
+        self.actions = Actions(board)
 
     def render_GET(self, request: Request) -> bytes | int:
         _protect(request)
         return super().render_GET(request)
 
-    async def html(self, request: Request, element: Element) -> bytes:
+    async def html(
+        self, request: Request, element: Element, status: int = 200
+    ) -> bytes:
+        """
+        Write a page.
+        """
         page = await htmlOf(request, element)
         request.setHeader(b"Content-Type", b"text/html; charset=utf-8")
-        return page
-
-    async def message(
-        self, request: Request, status: int, title: str, text: str
-    ) -> bytes:
-        page = await self.html(request, QuestionPage(title, text))
         request.setResponseCode(status)
         return page
 
@@ -99,65 +100,46 @@ class IndexPage(_HTMLPage):
     """
 
     async def answer(self, request: Request, caller: Caller) -> bytes:
-        """
-        Show everything.
-        """
-        return await self.html(
-            request,
-            DashboardPage(
-                await self.board.view(caller),
-                hostAndPort(caller.host, caller.port) if caller.port else caller.host,
-                caller.identity.name,
-                DONE.get(_argument(request, b"done"), ""),
-                caller.secure,
-            ),
-        )
+        done = DONE.get(_argument(request, b"done"), "")
+        view = await self.board.view(caller)
+        return await self.html(request, DashboardPage(view, caller, done))
 
 
-class End(_HTMLPage):
+class EndPage(_HTMLPage):
     """
     C{/dashboard/end?id=ID}: asks whether to end something.
     """
 
     async def answer(self, request: Request, caller: Caller) -> bytes:
-        """
-        Ask.
-        """
         identifier = _argument(request, b"id")
-        question = await self.deeds.describe(caller, identifier)
+        question = await self.actions.describe(caller, identifier)
         if question is None:
-            return await self.message(request, 404, *_GONE)
+            return await self.html(request, _GONE(), 404)
         form = {
             "token": self.guard.formToken(request, caller),
             "id": identifier,
             "verb": VERBS[kindOf(identifier)],
         }
-        return await self.html(request, QuestionPage(*question, form))
+        return await self.html(request, Question(*question, form))
 
 
-class Grant(_HTMLPage):
+class GrantPage(_HTMLPage):
     """
     C{/dashboard/grant?id=ID}: asks who may have access to a tunnel, and for how
     long.
     """
 
     async def answer(self, request: Request, caller: Caller) -> bytes:
-        """
-        Ask.
-        """
-        tunnel = await self.deeds.grantable(caller, _argument(request, b"id"))
+        tunnel = await self.actions.grantable(caller, _argument(request, b"id"))
         if tunnel is None:
-            return await self.message(
-                request,
-                404,
-                "No access can be granted",
-                "The tunnel is over already, or it has no name.",
-            )
+            title = "No access can be granted"
+            text = "The tunnel is over already, or it has no name."
+            return await self.html(request, Question(title, text), 404)
         form = self.guard.formToken(request, caller)
-        return await self.html(request, GrantPage(tunnel, form))
+        return await self.html(request, GrantForm(tunnel, form))
 
 
-class Act(_HTMLPage):
+class ActionPage(_HTMLPage):
     """
     C{/dashboard/act}: does something, when our own form was posted.
     """
@@ -171,9 +153,7 @@ class Act(_HTMLPage):
         objection = self.guard.objectionToActing(request)
         if objection is not None:
             return errorText(request, 403, objection)
-        header = (request.getHeader(b"content-type") or b"").decode("latin-1")
-        kind = header.partition(";")[0]
-        if kind.strip().lower() != "application/x-www-form-urlencoded":
+        if contentType(request) != "application/x-www-form-urlencoded":
             return errorText(request, 415, "This takes the dashboard's forms only.")
         return self.serve(request, self._act)
 
@@ -188,23 +168,23 @@ class Act(_HTMLPage):
             given = {}
         fields = {name: values[0].strip() for name, values in given.items()}
         if not self.guard.isGoodToken(request, caller, fields.get("form", "")):
-            return await self.message(
-                request,
-                403,
+            page = Question(
                 "Please ask again",
                 "This form is not, or no longer, good: the server was started anew,"
                 " or the browser keeps no cookies. Nothing was done.",
             )
+            return await self.html(request, page, 403)
         identifier = fields.get("id", "")
         if fields.get("do") == "grant":
             return await self._grant(request, caller, identifier, fields)
         try:
-            await self.deeds.end(caller, identifier)
+            await self.actions.end(caller, identifier)
         except TunnelError as refusal:
             if refusal.code.name == "bad-option":
-                return await self.message(request, 409, "Not done", refusal.message)
+                page = Question("Not done", refusal.message)
+                return await self.html(request, page, 409)
             status = 404 if refusal.code.name == "unknown-session" else 403
-            return await self.message(request, status, *_GONE)
+            return await self.html(request, _GONE(), status)
         request.setResponseCode(303)
         where = f"../?done={kindOf(identifier)}"
         request.setHeader(b"Location", where.encode("ascii"))
@@ -213,36 +193,29 @@ class Act(_HTMLPage):
     async def _grant(
         self, request: Request, caller: Caller, identifier: str, fields: dict[str, str]
     ) -> bytes:
-        tunnel = await self.deeds.grantable(caller, identifier)
+        tunnel = await self.actions.grantable(caller, identifier)
         if tunnel is None:
-            return await self.message(request, 404, *_GONE)
-        wanted = {name: fields.get(name, "") for name in GrantPage.FIELDS}
+            return await self.html(request, _GONE(), 404)
+        wanted = {name: fields.get(name, "") for name in GrantForm.FIELDS}
         try:
-            uri = await self.deeds.grant(caller, tunnel, **wanted)
+            uri = await self.actions.grant(caller, tunnel, **wanted)
         except TunnelError as refusal:
             form = self.guard.formToken(request, caller)
-            page = GrantPage(tunnel, form, wanted, refusal.message)
-            body = await self.html(request, page)
-            request.setResponseCode(400)
-            return body
-        return await self.html(request, GrantedPage(tunnel, uri, wanted["ttl"]))
+            again = GrantForm(tunnel, form, wanted, refusal.message)
+            return await self.html(request, again, 400)
+        return await self.html(request, Granted(tunnel, uri, wanted["ttl"]))
 
 
-class Events(_HTMLPage):
+class EventsPage(_HTMLPage):
     """
     C{/dashboard/events}: a snapshot a second.
     """
 
-    def __init__(
-        self, callers: HTTPCallers, board: Board, guard: Guard, broadcast: Broadcast
-    ) -> None:
+    def __init__(self, callers: HTTPCallers, board: Board, guard: Guard) -> None:
         super().__init__(callers, board, guard)
-        self._broadcast = broadcast
+        self._broadcast = Broadcast(board)
 
     async def answer(self, request: Request, caller: Caller) -> bytes | None:
-        """
-        Begin to send.
-        """
         objection = self.guard.objectionToActing(request)
         if objection is not None:
             return errorText(request, 403, objection)
@@ -252,7 +225,7 @@ class Events(_HTMLPage):
         return None
 
 
-class Part(Resource):
+class _Part(Resource):
     """
     A file of this package; the same for everybody.
 
@@ -281,14 +254,22 @@ def dashboardPages(
     """
     Make the pages, by path.
     """
-    broadcast = Broadcast(board)
-    return {
-        b"": IndexPage(callers, board, guard),
-        b"dashboard/end": End(callers, board, guard),
-        b"dashboard/grant": Grant(callers, board, guard),
-        b"dashboard/act": Act(callers, board, guard),
-        b"dashboard/events": Events(callers, board, guard, broadcast),
-        b"dashboard/style.css": Part("style.css", b"text/css; charset=utf-8"),
-        b"dashboard/live.js": Part("live.js", b"text/javascript; charset=utf-8"),
-        b"dashboard/icon.svg": Part("icon.svg", b"image/svg+xml"),
+    pages: dict[bytes, type[_HTMLPage]] = {
+        b"": IndexPage,
+        b"dashboard/end": EndPage,
+        b"dashboard/grant": GrantPage,
+        b"dashboard/act": ActionPage,
+        b"dashboard/events": EventsPage,
+    }
+    parts = {
+        "style.css": b"text/css; charset=utf-8",
+        "live.js": b"text/javascript; charset=utf-8",
+        "icon.svg": b"image/svg+xml",
+    }
+    found: dict[bytes, IResource] = {
+        path: page(callers, board, guard) for path, page in pages.items()
+    }
+    return found | {
+        b"dashboard/" + name.encode("ascii"): _Part(name, kind)
+        for name, kind in parts.items()
     }

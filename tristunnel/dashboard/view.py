@@ -16,12 +16,12 @@ from urllib.parse import quote
 
 from tristunnel.auth.tokens_words import permitted, stateOf
 from tristunnel.dashboard.events import ServerEvents, titleOf
-from tristunnel.dashboard.history import INTERVAL, KEPT, RateHistory, Series
-from tristunnel.dashboard.words import age, amount, count, path, rate
+from tristunnel.dashboard.history import INTERVAL, KEPT, RateHistory, Series, path
 from tristunnel.service.counters import RateMeter
 from tristunnel.service.listing import mayEnd
 from tristunnel.service.rights import isAdmin
 from tristunnel.util.events import Event
+from tristunnel.util.words import age, amount, count, rate
 
 if TYPE_CHECKING:
     from tristunnel.auth.tokens import TokenFile
@@ -33,20 +33,22 @@ if TYPE_CHECKING:
     from tristunnel.service.counters import Counters
     from tristunnel.service.tunnel_service import TunnelService
 
-__all__ = ["LISTS", "Board", "Row", "View"]
+__all__ = ["SLOTS", "Board", "Row", "View"]
 
 Row = dict[str, str]
 """One line of a table, or one event: text by name; C{id} is always there."""
 
-LISTS = (
-    "tunnels",
-    "clients",
-    "visitors",
-    "access",
-    "tokens",
-    "refusals",
-    "events",
-)
+SLOTS: dict[str, str] = {
+    "tunnels": "id title address owner state visitors visitorsTotal rateIn rateOut"
+    " bytesIn bytesOut age left in out end grant",
+    "clients": "id owner from dialect tunnels bytesIn bytesOut trip age end",
+    "visitors": "id from title state rateIn rateOut bytesIn bytesOut age end",
+    "access": "id service owner to from uses left end",
+    "tokens": "id link name state may sessions end",
+    "refusals": "id who code count",
+    "events": "id time datetime kind text times",
+}
+"""The lists, and what the rows of each consist of."""
 
 SHOWN = 200
 """Tunnels, clients, grants of access and tokens that are shown."""
@@ -67,7 +69,7 @@ class View(TypedDict):
 
     @ivar totals: Single numbers by name.
     @ivar paths: What the great graph is drawn with.
-    @ivar lists: The rows of each of L{LISTS}.
+    @ivar lists: The rows of each of L{SLOTS}.
     @ivar notes: What is to be said about a list, by the list's name.
     """
 
@@ -82,7 +84,7 @@ class Board:
     Looks at a server on behalf of somebody.
 
     @param service: Who is here.
-    @param tally: What was counted.
+    @param counted: What was counted.
     @param events: What happened lately.
     @param history: What passed lately.
     @param asked: Whether callers are asked who they are; if not, everybody
@@ -97,7 +99,7 @@ class Board:
     def __init__(
         self,
         service: TunnelService,
-        tally: Counters,
+        counted: Counters,
         events: ServerEvents,
         history: RateHistory,
         asked: bool,
@@ -105,7 +107,7 @@ class Board:
         tokens: Sequence[TokenFile] = (),
     ) -> None:
         self.service = service
-        self._tally = tally
+        self._counted = counted
         self.events = events
         self._history = history
         self._asked = asked
@@ -146,30 +148,30 @@ class Board:
         events = self.events.latest(EVENTS, None if everything else name)
         grants = service.access.of(None if everything else caller.identity)
         tokens = [token for _, token in self.tokens(caller)]
-        lists = {
-            "tunnels": self._tunnels(tunnels),
-            "clients": self._clients(clients, tunnels),
-            "visitors": self._visitors(streams),
-            "access": [self._access(each) for each in grants[:SHOWN]],
-            "tokens": [self._token(each) for each in tokens[:SHOWN]],
-            "refusals": self._refusals(tunnels, everything),
-            "events": [self._event(event) for event in events],
-        }
         paths, most = _graph(series)
         return {
             "totals": self._totals(tunnels, clients, streams, series, most),
             "paths": paths,
-            "lists": lists,
-            "notes": {
-                "tunnels": _note(len(tunnels), SHOWN, "the ones with most visitors"),
-                "clients": _note(len(clients), SHOWN, "the newest ones"),
-                "visitors": _note(
-                    len(streams), VISITORS, "those that have moved most bytes"
-                ),
-                "access": _note(len(grants), SHOWN, "the oldest ones"),
-                "tokens": _note(len(tokens), SHOWN, "the first ones"),
-                "refusals": "",
-                "events": "",
+            "lists": {
+                "tunnels": self._tunnels(tunnels),
+                "clients": self._clients(clients, tunnels),
+                "visitors": self._visitors(streams),
+                "access": [self._access(each) for each in grants[:SHOWN]],
+                "tokens": [self._token(each) for each in tokens[:SHOWN]],
+                "refusals": self._refusals(tunnels, everything),
+                "events": [_event(event) for event in events],
+            },
+            "notes": dict.fromkeys(SLOTS, "")
+            | {
+                name: f"{count(shown)} of {count(number)} are shown: {which}."
+                for name, number, shown, which in (
+                    ("tunnels", len(tunnels), SHOWN, "the ones with most visitors"),
+                    ("clients", len(clients), SHOWN, "the newest ones"),
+                    ("visitors", len(streams), VISITORS, "those that have moved most"),
+                    ("access", len(grants), SHOWN, "the oldest ones"),
+                    ("tokens", len(tokens), SHOWN, "the first ones"),
+                )
+                if number > shown
             },
         }
 
@@ -180,21 +182,23 @@ class Board:
         streams: Sequence[Stream],
         series: Series,
         most: float,
-    ) -> dict[str, str]:
-        rateIn, rateOut = series[-1] if series else (0.0, 0.0)
+    ) -> Row:
         counts = [tunnel.countsNow() for tunnel in tunnels]
         return {
             "tunnels": count(len(tunnels)),
             "clients": count(len(clients)),
             "visitors": count(len(streams)),
             "visitorsTotal": count(sum(tunnel.visitorCount for tunnel in tunnels)),
-            "rateIn": rate(rateIn),
-            "rateOut": rate(rateOut),
-            "bytesIn": amount(sum(bytesIn for bytesIn, _ in counts)),
-            "bytesOut": amount(sum(bytesOut for _, bytesOut in counts)),
+            **_rates(series[-1] if series else (0.0, 0.0)),
+            **_amounts(
+                sum(each[0] for each in counts), sum(each[1] for each in counts)
+            ),
             "most": rate(most),
-            "up": age(self.service.reactor.seconds() - self._began),
+            "up": self._since(self._began),
         }
+
+    def _since(self, moment: float) -> str:
+        return age(self.service.reactor.seconds() - moment)
 
     def _tunnels(self, tunnels: Sequence[Tunnel]) -> list[Row]:
         shown = nlargest(SHOWN, tunnels, key=lambda tunnel: len(tunnel.streams))
@@ -202,9 +206,7 @@ class Board:
         return [self._tunnel(tunnel) for tunnel in shown]
 
     def _tunnel(self, tunnel: Tunnel) -> Row:
-        bytesIn, bytesOut = tunnel.countsNow()
         series = self._history.of(tunnel)
-        rateIn, rateOut = series[-1] if series else (0.0, 0.0)
         paths, _ = _graph(series, _SMALL)
         title = titleOf(tunnel)
         return {
@@ -215,11 +217,9 @@ class Board:
             "state": "" if tunnel.clientSide is not None else "client away",
             "visitors": count(len(tunnel.streams)),
             "visitorsTotal": count(tunnel.visitorCount),
-            "rateIn": rate(rateIn),
-            "rateOut": rate(rateOut),
-            "bytesIn": amount(bytesIn),
-            "bytesOut": amount(bytesOut),
-            "age": age(self.service.reactor.seconds() - tunnel.opened),
+            **_rates(series[-1] if series else (0.0, 0.0)),
+            **_amounts(*tunnel.countsNow()),
+            "age": self._since(tunnel.opened),
             "left": self._left(tunnel),
             "in": paths["in"],
             "out": paths["out"],
@@ -243,29 +243,28 @@ class Board:
         self, clients: Sequence[ConnectedClient], tunnels: Sequence[Tunnel]
     ) -> list[Row]:
         shown = sorted(clients, key=lambda client: client.opened)[-SHOWN:]
-        served: Counter[int] = Counter()
-        bytesIn: Counter[int] = Counter()
-        bytesOut: Counter[int] = Counter()
+        # Tunnels, bytes in and bytes out by the side that serves them.
+        served: dict[object, tuple[int, int, int]] = {}
         for tunnel in tunnels:
-            side, counts = id(tunnel.clientSide), tunnel.countsNow()
-            served[side] += 1
-            bytesIn[side] += counts[0]
-            bytesOut[side] += counts[1]
-        now = self.service.reactor.seconds()
+            number, bytesIn, bytesOut = served.get(tunnel.clientSide, (0, 0, 0))
+            more = tunnel.countsNow()
+            sums = (number + 1, bytesIn + more[0], bytesOut + more[1])
+            served[tunnel.clientSide] = sums
+        served.pop(None, None)
         return [
             {
                 "id": client.id,
                 "owner": client.identity.name,
                 "from": client.peer,
                 "dialect": client.dialect,
-                "tunnels": count(served[id(client.side)] if client.side else 0),
-                "bytesIn": amount(bytesIn[id(client.side)] if client.side else 0),
-                "bytesOut": amount(bytesOut[id(client.side)] if client.side else 0),
+                "tunnels": count(sums[0]),
+                **_amounts(*sums[1:]),
                 "trip": _trip(client),
-                "age": age(now - client.opened),
+                "age": self._since(client.opened),
                 "end": f"Disconnect client {client.identity.name} at {client.peer}",
             }
             for client in shown
+            for sums in (served.get(client.side, (0, 0, 0)),)
         ]
 
     def _visitors(self, streams: Sequence[Stream]) -> list[Row]:
@@ -277,18 +276,16 @@ class Board:
 
     def _visitor(self, stream: Stream) -> Row:
         bytesIn, bytesOut = stream.bytesIn, stream.bytesOut
-        rateIn, rateOut = self._meter.measure(stream, stream.opened, bytesIn, bytesOut)
+        rates = self._meter.measure(stream, stream.opened, bytesIn, bytesOut)
         title = titleOf(stream.tunnel)
         return {
             "id": stream.id,
             "from": stream.visitorAddress,
             "title": title,
             "state": "" if stream.client is not None else "waiting",
-            "rateIn": rate(rateIn),
-            "rateOut": rate(rateOut),
-            "bytesIn": amount(bytesIn),
-            "bytesOut": amount(bytesOut),
-            "age": age(self.service.reactor.seconds() - stream.opened),
+            **_rates(rates),
+            **_amounts(bytesIn, bytesOut),
+            "age": self._since(stream.opened),
             "end": f"Send visitor {stream.visitorAddress} of {title} away",
         }
 
@@ -296,12 +293,12 @@ class Board:
         counts: Counter[tuple[str, str]] = Counter()
         if everything:
             # Also for tunnels that are over.
-            for totals in self._tally.byLabel().values():
+            for totals in self._counted.byLabel().values():
                 for code, number in totals.refusals.items():
                     counts["Visitor", code] += number
-            for code, number in self._tally.loginsRefused.items():
+            for code, number in self._counted.loginsRefused.items():
                 counts["Client", code] += number
-            for code, number in self._tally.peersRefused.items():
+            for code, number in self._counted.peersRefused.items():
                 counts["Connection", code] += number
         else:
             for tunnel in tunnels:
@@ -311,17 +308,6 @@ class Board:
             {"id": f"{who}.{code}", "who": who, "code": code, "count": count(number)}
             for (who, code), number in counts.most_common()
         ]
-
-    def _event(self, event: Event) -> Row:
-        when = time.gmtime(event.time)
-        return {
-            "id": str(event.number),
-            "time": time.strftime("%H:%M:%S", when),
-            "datetime": time.strftime("%Y-%m-%dT%H:%M:%SZ", when),
-            "kind": event.level,
-            "text": event.line(),
-            "times": f"{count(event.count)} times" if event.count > 1 else "",
-        }
 
     def _access(self, access: Access) -> Row:
         uses = access.usesLeft
@@ -368,10 +354,24 @@ def _trip(client: ConnectedClient) -> str:
     return f"{seconds * 1000:.1f} ms" if seconds else ""
 
 
-def _note(number: int, most: int, which: str) -> str:
-    if number <= most:
-        return ""
-    return f"{count(most)} of {count(number)} are shown: {which}."
+def _rates(rates: tuple[float, float]) -> Row:
+    return {"rateIn": rate(rates[0]), "rateOut": rate(rates[1])}
+
+
+def _amounts(bytesIn: int, bytesOut: int) -> Row:
+    return {"bytesIn": amount(bytesIn), "bytesOut": amount(bytesOut)}
+
+
+def _event(event: Event) -> Row:
+    when = time.gmtime(event.time)
+    return {
+        "id": str(event.number),
+        "time": time.strftime("%H:%M:%S", when),
+        "datetime": time.strftime("%Y-%m-%dT%H:%M:%SZ", when),
+        "kind": event.level,
+        "text": event.line(),
+        "times": f"{count(event.count)} times" if event.count > 1 else "",
+    }
 
 
 def _graph(

@@ -41,9 +41,6 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def _parseAuthority(text: str) -> tuple[str, int | None] | None:
-    """
-    Read a host with an optional port, as in a C{Host} header; C{None} if it is none.
-    """
     match = _AUTHORITY.match(text)
     if match is None:
         return None
@@ -60,10 +57,6 @@ def _canonical(host: str) -> str:
 
 
 def _isLiteral(host: str) -> bool:
-    """
-    Whether a host is an IP address or C{localhost}, which nobody's name server can
-    point elsewhere.
-    """
     if host == "localhost":
         return True
     try:

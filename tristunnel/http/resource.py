@@ -179,9 +179,6 @@ class PostedCalls(Resource):
         )
 
     def _refusal(self, request: Request) -> tuple[int, str] | None:
-        """
-        What is wrong with the outside of a request: the HTTP status and one line.
-        """
         if request.method != b"POST":
             request.setHeader(b"Allow", b"POST")
             return 405, "Calls are made by POST, nothing else."

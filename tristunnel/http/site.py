@@ -120,9 +120,6 @@ class LimitedRequest(Request):
     sender: object = None
 
     def handleContentChunk(self, data: bytes) -> None:
-        """
-        Take in a piece of the body.
-        """
         channel = cast(LimitedChannel, self.channel)
         if channel.refused:
             return
