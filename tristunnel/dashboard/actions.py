@@ -42,9 +42,7 @@ VERBS = {
 
 
 def kindOf(identifier: str) -> str:
-    """
-    What an id is of.
-    """
+    """What an id is of."""
     kind, colon, _ = identifier.partition(":")
     if colon:
         return kind if kind in DONE else "tunnel"

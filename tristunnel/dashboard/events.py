@@ -23,9 +23,7 @@ __all__ = ["ServerEvents", "titleOf"]
 
 
 def titleOf(tunnel: Tunnel) -> str:
-    """
-    What to call a tunnel: its name, or its address, or its id.
-    """
+    """What to call a tunnel: its name, or its address, or its id."""
     return tunnel.name or tunnel.address or tunnel.id
 
 

@@ -48,15 +48,11 @@ class RateHistory:
         self._last = reactor.seconds()
 
     def of(self, tunnel: Tunnel) -> Series:
-        """
-        What passed through a tunnel; empty if it has no graph of its own.
-        """
+        """What passed through a tunnel; empty if it has no graph of its own."""
         return self._tunnels.get(tunnel, deque())
 
     def ofOwner(self, owner: str) -> Series:
-        """
-        What passed through somebody's tunnels.
-        """
+        """What passed through somebody's tunnels."""
         return self._owners.get(owner, deque())
 
     def sample(self, tunnels: Iterable[Tunnel]) -> None:

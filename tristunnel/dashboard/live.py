@@ -56,9 +56,7 @@ class _Listener:
         request.registerProducer(self, True)
 
     def tell(self, snapshot: bytes) -> None:
-        """
-        Send a snapshot, if it says something new and the last one is gone.
-        """
+        """Send a snapshot, if it says something new and the last one is gone."""
         if not self._ready:
             return
         if snapshot != self.sent:
@@ -132,9 +130,7 @@ class Broadcast:
             self._looping.start(EVERY).addErrback(self._failed)
 
     def _left(self, reason: Failure | None, request: Request) -> None:
-        """
-        A page was closed.
-        """
+        """A page was closed."""
         self._listeners.pop(request, None)
         if not self._listeners and self._looping.running:
             self._looping.stop()

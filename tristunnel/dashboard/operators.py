@@ -80,8 +80,6 @@ class Watch:
         return pages
 
     def start(self) -> None:
-        """
-        Begin to measure, once the reactor runs, until it stops.
-        """
+        """Begin to measure, once the reactor runs, until it stops."""
         self._reactor.callWhenRunning(self.lag.start)
         self._reactor.addSystemEventTrigger("before", "shutdown", self.lag.stop)

@@ -85,9 +85,7 @@ class _HTMLPage(CallerPage):
     async def html(
         self, request: Request, element: Element, status: int = 200
     ) -> bytes:
-        """
-        Write a page.
-        """
+        """Write a page."""
         page = await htmlOf(request, element)
         request.setHeader(b"Content-Type", b"text/html; charset=utf-8")
         request.setResponseCode(status)
@@ -95,9 +93,7 @@ class _HTMLPage(CallerPage):
 
 
 class IndexPage(_HTMLPage):
-    """
-    C{/}: the dashboard.
-    """
+    """C{/}: the dashboard."""
 
     async def answer(self, request: Request, caller: Caller) -> bytes:
         done = DONE.get(_argument(request, b"done"), "")
@@ -106,9 +102,7 @@ class IndexPage(_HTMLPage):
 
 
 class EndPage(_HTMLPage):
-    """
-    C{/dashboard/end?id=ID}: asks whether to end something.
-    """
+    """C{/dashboard/end?id=ID}: asks whether to end something."""
 
     async def answer(self, request: Request, caller: Caller) -> bytes:
         identifier = _argument(request, b"id")
@@ -140,9 +134,7 @@ class GrantPage(_HTMLPage):
 
 
 class ActionPage(_HTMLPage):
-    """
-    C{/dashboard/act}: does something, when our own form was posted.
-    """
+    """C{/dashboard/act}: does something, when our own form was posted."""
 
     def render_GET(self, request: Request) -> bytes | int:
         request.setHeader(b"Allow", b"POST")
@@ -207,9 +199,7 @@ class ActionPage(_HTMLPage):
 
 
 class EventsPage(_HTMLPage):
-    """
-    C{/dashboard/events}: a snapshot a second.
-    """
+    """C{/dashboard/events}: a snapshot a second."""
 
     def __init__(self, callers: HTTPCallers, board: Board, guard: Guard) -> None:
         super().__init__(callers, board, guard)
@@ -251,9 +241,7 @@ class _Part(Resource):
 def dashboardPages(
     callers: HTTPCallers, board: Board, guard: Guard
 ) -> dict[bytes, IResource]:
-    """
-    Make the pages, by path.
-    """
+    """Make the pages, by path."""
     pages: dict[bytes, type[_HTMLPage]] = {
         b"": IndexPage,
         b"dashboard/end": EndPage,

@@ -35,16 +35,12 @@ __all__ = ["DashboardPage", "GrantForm", "Granted", "Question", "htmlOf", "partO
 
 
 def partOf(name: str) -> bytes:
-    """
-    Read a file that belongs to this package.
-    """
+    """Read a file that belongs to this package."""
     return files(__package__).joinpath(name).read_bytes()
 
 
 async def htmlOf(request: IRequest, element: Element) -> bytes:
-    """
-    Write an element as a whole page.
-    """
+    """Write an element as a whole page."""
     page: Deferred[bytes] = flattenString(request, element)
     # A name with a mark of direction would turn a page around, too.
     lines = (await page).decode("utf-8").split("\n")

@@ -124,16 +124,12 @@ class Board:
         return not self._asked or isAdmin(caller.identity)
 
     def viewer(self, caller: Caller) -> tuple[str, bool, bool]:
-        """
-        What two callers have in common who see the same.
-        """
+        """What two callers have in common who see the same."""
         identity = caller.identity
         return identity.name, identity.anonymous, self.seesAll(caller)
 
     async def view(self, caller: Caller) -> View:
-        """
-        Say what somebody sees now.
-        """
+        """Say what somebody sees now."""
         service = self.service
         tunnels: list[Tunnel] = [
             tunnel
@@ -228,9 +224,7 @@ class Board:
         }
 
     def _left(self, tunnel: Tunnel) -> str:
-        """
-        How long a tunnel may stay.
-        """
+        """How long a tunnel may stay."""
         left = []
         if tunnel.until is not None:
             left.append(tunnel.until - self.service.reactor.seconds())

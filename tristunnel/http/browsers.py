@@ -170,9 +170,7 @@ class Guard:
         return OriginRule(names).objection(request)
 
     def formToken(self, request: Request, caller: Caller) -> str:
-        """
-        Make the token of a form, and the cookie that belongs to it.
-        """
+        """Make the token of a form, and the cookie that belongs to it."""
         cookie = self._cookie(request)
         if not cookie:
             cookie = secrets.token_urlsafe(24).encode("ascii")
@@ -182,9 +180,7 @@ class Guard:
         return self._sign(cookie, caller)
 
     def isGoodToken(self, request: Request, caller: Caller, token: str) -> bool:
-        """
-        Whether a posted form is one that we made for this caller.
-        """
+        """Whether a posted form is one that we made for this caller."""
         cookie = self._cookie(request)
         good = self._sign(cookie, caller).encode("ascii")
         return bool(cookie) and hmac.compare_digest(good, token.encode("utf-8"))

@@ -30,9 +30,7 @@ __all__ = ["HTTPCallers", "hostOf", "uncounted"]
 
 
 def hostOf(request: Request) -> str:
-    """
-    The name by which the sender of a request knows this server.
-    """
+    """The name by which the sender of a request knows this server."""
     text = (request.getHeader(b"host") or b"").decode("utf-8", "replace")
     host = text if text.endswith("]") else text.rpartition(":")[0] or text
     return hostSaid(host) or str(getattr(request.getHost(), "host", "localhost"))
@@ -53,9 +51,7 @@ def _portOf(request: Request, secure: bool) -> int:
 
 
 def uncounted() -> PendingConnection:
-    """
-    A connection where nobody counts those that have not said who they are.
-    """
+    """A connection where nobody counts those that have not said who they are."""
     return PendingConnection(PreauthLimiter(lambda: 0.0), "")
 
 
@@ -86,9 +82,7 @@ class HTTPCallers:
         return Deferred.fromCoroutine(self._letIn(request, b""))
 
     def admit(self, request: Request) -> Deferred[Caller]:
-        """
-        The same, of a request whose body has not come yet.
-        """
+        """The same, of a request whose body has not come yet."""
         return Deferred.fromCoroutine(self._admit(request))
 
     async def _admit(self, request: Request) -> Caller:
@@ -158,9 +152,7 @@ class HTTPCallers:
         return self._gate.enter(self._forwarded.peer(request))
 
     def describe(self, request: Request, identity: Identity) -> Caller:
-        """
-        Say how C{identity} reached this server.
-        """
+        """Say how C{identity} reached this server."""
         secure = self._forwarded.isSecure(request)
         return Caller(
             identity,

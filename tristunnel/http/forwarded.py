@@ -80,15 +80,11 @@ class Forwarded:
         return any(address in network for network in self._networks)
 
     def speaksFor(self, host: str) -> bool:
-        """
-        Whether an address is that of a trusted proxy.
-        """
+        """Whether an address is that of a trusted proxy."""
         return bool(self._networks) and self._trusts(host)
 
     def isByProxy(self, request: Request) -> bool:
-        """
-        Whether a trusted proxy hands us C{request}.
-        """
+        """Whether a trusted proxy hands us C{request}."""
         if not (self._networks or self._unix):
             return False
         peer: Any = request.getClientAddress()
@@ -123,9 +119,7 @@ class Forwarded:
         return peer
 
     def isSecure(self, request: Request) -> bool:
-        """
-        Whether whoever asks does so over TLS.
-        """
+        """Whether whoever asks does so over TLS."""
         if self.isByProxy(request):
             said = request.getHeader(b"x-forwarded-proto")
             if said is not None:

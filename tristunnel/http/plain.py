@@ -82,9 +82,7 @@ def errorText(request: Request, code: int, message: str) -> bytes:
 
 
 class ErrorText(Resource):
-    """
-    Answers everything with one error.
-    """
+    """Answers everything with one error."""
 
     isLeaf = True
 

@@ -34,9 +34,7 @@ _log = Logger()
 
 
 def contentType(request: Request) -> str:
-    """
-    The content type of a request's body, in lower case, without parameters.
-    """
+    """The content type of a request's body, in lower case, without parameters."""
     header = (request.getHeader(b"content-type") or b"").decode("latin-1")
     return header.partition(";")[0].strip().lower()
 
@@ -111,9 +109,7 @@ class CallerPage(Resource):
         request: Request,
         answer: Callable[[Request, Caller], Awaitable[bytes | None]],
     ) -> int:
-        """
-        Find out who asks, and have C{answer} called.
-        """
+        """Find out who asks, and have C{answer} called."""
 
         async def work() -> bytes | None:
             try:
@@ -165,9 +161,7 @@ class PostedCalls(Resource):
         raise NotImplementedError
 
     def emptyStatus(self, request: Request) -> int:
-        """
-        The HTTP status of an answer without a body.
-        """
+        """The HTTP status of an answer without a body."""
         return NO_CONTENT
 
     def render(self, request: Request) -> bytes | int:

@@ -78,9 +78,7 @@ class _BodyBudget(HeldBytes):
     """
 
     def tell(self, before: int, ended: int) -> None:
-        """
-        Say nothing: a crowd could have it said with each of its bytes.
-        """
+        """Say nothing: a crowd could have it said with each of its bytes."""
 
 
 BODIES = _BodyBudget(UNKNOWN_BODIES)
@@ -88,9 +86,7 @@ BODIES = _BodyBudget(UNKNOWN_BODIES)
 
 
 class _PlainSpoken(Resource):
-    """
-    A resource whose refusal of a method is a line of text, not HTML.
-    """
+    """A resource whose refusal of a method is a line of text, not HTML."""
 
     def __init__(self, resource: IResource) -> None:
         super().__init__()
@@ -345,9 +341,7 @@ class LimitedChannel(HTTPChannel):
         super().connectionLost(reason)
 
     def holdBody(self, size: int) -> None:
-        """
-        Count bytes of a body until its request is answered.
-        """
+        """Count bytes of a body until its request is answered."""
         # Who has said who it is answers for it with --max-memory.
         budget = HELD if self.isKnown else self.site.bodies
         budget.hold(self, size, self._shed)
@@ -364,9 +358,7 @@ class LimitedChannel(HTTPChannel):
             self._refuse(503, "The server has no memory left for this request now.")
 
     def refuseBody(self) -> None:
-        """
-        Answer that the body is too long, and close.
-        """
+        """Answer that the body is too long, and close."""
         self._refuse(413, f"A body may have {self.site.maxBody} bytes, not more.")
 
     def _tooSlow(self) -> None:

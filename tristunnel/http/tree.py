@@ -25,9 +25,7 @@ __all__ = ["HTTPPortProtocol", "Health", "rootOf", "rpcPages"]
 
 
 class Health(Resource):
-    """
-    Says that the server lives, to whoever watches over it.
-    """
+    """Says that the server lives, to whoever watches over it."""
 
     isLeaf = True
 

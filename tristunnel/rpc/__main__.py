@@ -13,9 +13,7 @@ from tristunnel.util.command_line import hideArguments, valuesOf
 
 
 def run() -> None:
-    """
-    Run the command with the arguments of this process, and exit.
-    """
+    """Run the command with the arguments of this process, and exit."""
     hideArguments(valuesOf(sys.argv[1:], "--token", "--user"))
     react(main, sys.argv[1:])
 

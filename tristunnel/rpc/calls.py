@@ -68,16 +68,12 @@ class CallError(Exception):
 
     @classmethod
     def internal(cls) -> CallError:
-        """
-        A failure of ours, of which the caller learns nothing.
-        """
+        """A failure of ours, of which the caller learns nothing."""
         return cls(INTERNAL_ERROR, "Internal error")
 
     @classmethod
     def fromTunnelError(cls, error: TunnelError) -> CallError:
-        """
-        The same refusal, in the form that crosses the wire.
-        """
+        """The same refusal, in the form that crosses the wire."""
         data: dict[str, object] = {"code": error.code.name}
         if error.retryAfter is not None and isfinite(error.retryAfter):
             data["retryAfter"] = error.retryAfter
@@ -85,9 +81,7 @@ class CallError(Exception):
 
 
 def _usage(name: str, parameters: Sequence[Parameter]) -> str:
-    """
-    How a method wants to be called, for example C{getTunnelAddress(uri)}.
-    """
+    """How a method wants to be called, for example C{getTunnelAddress(uri)}."""
     words = []
     for parameter in parameters:
         if parameter.kind is Parameter.VAR_POSITIONAL:

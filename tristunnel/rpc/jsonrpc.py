@@ -62,9 +62,7 @@ class _Response:
 
 
 def _usableId(obj: object) -> bool:
-    """
-    Whether C{obj} may be an id: a string, a number or null.
-    """
+    """Whether C{obj} may be an id: a string, a number or null."""
     if isinstance(obj, int):
         return not isinstance(obj, bool) and obj.bit_length() <= _ID_BITS
     if isinstance(obj, float):

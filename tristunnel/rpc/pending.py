@@ -125,9 +125,7 @@ class PendingCalls:
         return True
 
     def abandon(self, failure: Failure | BaseException) -> None:
-        """
-        No answers will come any more: fail every call that waits for one.
-        """
+        """No answers will come any more: fail every call that waits for one."""
         waiting, self._waiting = self._waiting, {}
         for result in waiting.values():
             result.errback(failure)

@@ -61,9 +61,7 @@ class Parser(ArgumentParser):
         return options
 
     def _left(self, left: Sequence[str]) -> NoReturn:
-        """
-        Say which options there are not, without what was given to them.
-        """
+        """Say which options there are not, without what was given to them."""
         unknown = [w.partition("=")[0] for w in left if w.startswith("-")]
         self.error(
             f"there is no option {' and no '.join(unknown)}"

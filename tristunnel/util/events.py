@@ -46,17 +46,13 @@ class Event:
     count: int = 1
 
     def line(self) -> str:
-        """
-        Say it in one line.
-        """
+        """Say it in one line."""
         if not isinstance(self.text, str):
             self.text = self.text()
         return self.text
 
     def describe(self) -> dict[str, object]:
-        """
-        The event as plain data.
-        """
+        """The event as plain data."""
         return {
             "time": round(self.time, 3),
             "kind": self.kind,

@@ -48,9 +48,7 @@ def defaultStateDirectory() -> Path:
 
 
 def stateVariable() -> str:
-    """
-    The environment variable that L{defaultStateDirectory} goes by, if any.
-    """
+    """The environment variable that L{defaultStateDirectory} goes by, if any."""
     for name in ("STATE_DIRECTORY", "XDG_STATE_HOME"):
         if os.environ.get(name):
             return name

@@ -111,9 +111,7 @@ def hostSaid(text: object) -> str:
 
 
 def hostAndPort(host: str, port: int) -> str:
-    """
-    Write a host and a port as a URI does: an IPv6 address in brackets.
-    """
+    """Write a host and a port as a URI does: an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -132,9 +130,7 @@ def hostHeader(host: str, port: int, usual: int) -> str:
 
 
 def quoteURL(text: str) -> str:
-    """
-    Write a URL's path or query in ASCII, and what is quoted in it as it is.
-    """
+    """Write a URL's path or query in ASCII, and what is quoted in it as it is."""
     return quote(text, safe="/%:@!$&'()*+,;=?~[]|")
 
 

@@ -215,23 +215,17 @@ class Log:
         return self._line(event) or ""
 
     def reopen(self) -> None:
-        """
-        Open the file anew, if somebody has renamed it.
-        """
+        """Open the file anew, if somebody has renamed it."""
         if self._file is not None:
             self._file.reopen()
 
     def turn(self) -> None:
-        """
-        Begin another file; see L{LogFile.turn}.
-        """
+        """Begin another file; see L{LogFile.turn}."""
         if self._file is not None:
             self._file.turn()
 
     def around(self, service: Service) -> Service:
-        """
-        Have C{twistd} use this log for a service.
-        """
+        """Have C{twistd} use this log for a service."""
         return _Logged(service, self) if self._inside else service
 
 

@@ -91,9 +91,7 @@ class Output:
             self._await()
 
     def flush(self) -> None:
-        """
-        Nothing is kept back.
-        """
+        """Nothing is kept back."""
 
     def finish(self, patience: float = PATIENCE) -> None:
         """
@@ -174,9 +172,7 @@ def outputOf(file: IO[str] | None) -> Output | None:
 
 
 def finishOutputs() -> None:
-    """
-    Wait a moment for what was written, as the program ends.
-    """
+    """Wait a moment for what was written, as the program ends."""
     for output in list(_outputs):
         output.finish()
     for file in (sys.__stdout__, sys.__stderr__):
@@ -271,9 +267,7 @@ class LogFile:
             self.rotate()
 
     def rotate(self) -> None:
-        """
-        Put the file aside, and drop the oldest one.
-        """
+        """Put the file aside, and drop the oldest one."""
         if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
             return
         try:

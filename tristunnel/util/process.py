@@ -104,9 +104,7 @@ class Drain:
         return done
 
     def hurry(self) -> None:
-        """
-        Wait no longer.
-        """
+        """Wait no longer."""
         self._until = 0.0
 
     def _look(self, done: Deferred[None]) -> None:

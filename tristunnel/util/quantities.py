@@ -76,9 +76,7 @@ def parseDuration(text: str) -> float:
 
 
 def formatDuration(seconds: float) -> str:
-    """
-    Write a duration in its two largest units, for people.
-    """
+    """Write a duration in its two largest units, for people."""
     left = max(0, round(seconds))
     parts = []
     for unit, size in _SECONDS.items():
@@ -129,9 +127,7 @@ def parseSize(text: str) -> int:
 
 
 def formatRate(rate: float) -> str:
-    """
-    Write a rate for people, so that L{parseRate} reads nearly the same.
-    """
+    """Write a rate for people, so that L{parseRate} reads nearly the same."""
     for prefix in ("G", "M", "k"):
         if rate >= _PREFIXES[prefix]:
             return f"{rate / _PREFIXES[prefix]:.4g}{prefix}B/s"

@@ -19,9 +19,7 @@ _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def amount(size: float) -> str:
-    """
-    A number of bytes: C{1.5 MB}.
-    """
+    """A number of bytes: C{1.5 MB}."""
     unit = 0
     while size >= 999.5 and unit < len(_UNITS) - 1:
         size /= 1000
@@ -31,30 +29,22 @@ def amount(size: float) -> str:
 
 
 def rate(size: float) -> str:
-    """
-    Bytes per second.
-    """
+    """Bytes per second."""
     return f"{amount(size)}/s"
 
 
 def count(number: int) -> str:
-    """
-    A number of things: C{5,000}.
-    """
+    """A number of things: C{5,000}."""
     return f"{number:,}"
 
 
 def plural(number: int, one: str) -> str:
-    """
-    A number of things and their name.
-    """
+    """A number of things and their name."""
     return f"{count(number)} {one}" if number == 1 else f"{count(number)} {one}s"
 
 
 def age(seconds: float) -> str:
-    """
-    A time that has passed, in its two greatest units: C{2 h 5 min}.
-    """
+    """A time that has passed, in its two greatest units: C{2 h 5 min}."""
     whole = max(0, int(seconds))
     days, hours = whole // 86400, whole // 3600 % 24
     minutes, rest = whole // 60 % 60, whole % 60

@@ -53,7 +53,5 @@ def describeFirstBytes(data: bytes) -> str:
 
 
 def looksLikeTLS(data: bytes) -> bool:
-    """
-    Whether C{data} begins a TLS record of a handshake or an alert.
-    """
+    """Whether C{data} begins a TLS record of a handshake or an alert."""
     return data[:2] in (b"\x16\x03", b"\x15\x03")

@@ -60,9 +60,7 @@ _CREDIT = Struct("!Q")
 
 
 class FrameType(IntEnum):
-    """
-    The codes of frames; W3P knows L{DATA}, L{CLOSE} and L{ERROR} only.
-    """
+    """The codes of frames; W3P knows L{DATA}, L{CLOSE} and L{ERROR} only."""
 
     CONTROL = 0x00
     DATA = 0x01
@@ -186,9 +184,7 @@ class HandshakeDecoder:
 
     @property
     def received(self) -> bytes:
-        """
-        What has come so far, for telling what the peer speaks.
-        """
+        """What has come so far, for telling what the peer speaks."""
         return bytes(self._bytes[:64])
 
     def feed(self, data: bytes) -> tuple[dict[str, object], bytes] | None:
@@ -241,40 +237,30 @@ def decodeObject(payload: bytes) -> dict[str, object]:
 
 
 def encodeObject(message: Mapping[str, object]) -> bytes:
-    """
-    Write a JSON object as compactly as W3P does.
-    """
+    """Write a JSON object as compactly as W3P does."""
     text = json.dumps(message, separators=(",", ":"), ensure_ascii=False)
     # A lone surrogate, which a peer's escape can bring in, stays an escape.
     return text.encode(errors="backslashreplace")
 
 
 def encodeHandshake(message: Mapping[str, object]) -> bytes:
-    """
-    Write a side's first message.
-    """
+    """Write a side's first message."""
     body = encodeObject(message)
     return MAGIC + _LENGTH.pack(len(body)) + body
 
 
 def frameHeader(stream: int, kind: int, size: int) -> bytes:
-    """
-    Write the nine bytes before a payload of C{size} bytes.
-    """
+    """Write the nine bytes before a payload of C{size} bytes."""
     return _HEADER.pack(size + 5, stream, kind)
 
 
 def encodeFrame(stream: int, kind: int, payload: bytes = b"") -> bytes:
-    """
-    Write a whole frame.
-    """
+    """Write a whole frame."""
     return _HEADER.pack(len(payload) + 5, stream, kind) + payload
 
 
 def encodeCredit(credit: int) -> bytes:
-    """
-    Write the payload of a window or ping frame, a u64.
-    """
+    """Write the payload of a window or ping frame, a u64."""
     return _CREDIT.pack(credit)
 
 

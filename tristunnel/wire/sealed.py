@@ -43,9 +43,7 @@ class Keys(NamedTuple):
 
 
 def newKeys() -> Keys:
-    """
-    Make the keys of a new path.
-    """
+    """Make the keys of a new path."""
     return Keys(
         secrets.token_bytes(NAME), secrets.token_bytes(32), secrets.token_bytes(32)
     )
@@ -74,9 +72,7 @@ class Sealing:
         self._seen = 0
 
     def seal(self, content: bytes) -> bytes:
-        """
-        Make a packet.
-        """
+        """Make a packet."""
         self._sent += 1
         number = self._sent
         sealed = self._seal(_NONCE.pack(number), content, self._name)

@@ -146,9 +146,7 @@ def decodeMessage(text: bytes) -> Message:
 
 
 def encodeMessage(message: Message) -> bytes:
-    """
-    Write a message as Go does: in this order, and no zeros.
-    """
+    """Write a message as Go does: in this order, and no zeros."""
     fields: dict[str, object] = {"type": message.kind}
     if message.port:
         fields["port"] = message.port
@@ -166,9 +164,7 @@ def encodeMessage(message: Message) -> bytes:
 
 
 def encodeData(stream: int, data: bytes) -> bytes:
-    """
-    Write a data message, of which there are many.
-    """
+    """Write a data message, of which there are many."""
     return b'{"type":"data","stream_id":%d,"data":"%b"}' % (
         stream,
         binascii.b2a_base64(data, newline=False),

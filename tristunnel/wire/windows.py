@@ -57,18 +57,14 @@ class WindowBudget:
         self.free = total
 
     def take(self, amount: int) -> bool:
-        """
-        Set C{amount} bytes aside, if there are as many.
-        """
+        """Set C{amount} bytes aside, if there are as many."""
         if amount > self.free:
             return False
         self.free -= amount
         return True
 
     def give(self, amount: int) -> None:
-        """
-        Put back what was taken.
-        """
+        """Put back what was taken."""
         self.free += amount
 
 
@@ -157,9 +153,7 @@ class ReceiveWindow:
             self._grown += more
 
     def close(self) -> None:
-        """
-        Return what growth took.
-        """
+        """Return what growth took."""
         if self._budget is not None:
             self._budget.give(self._grown)
         self._grown = 0

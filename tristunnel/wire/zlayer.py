@@ -51,9 +51,7 @@ _U8, _U16, _U64 = Struct("!B"), Struct("!H"), Struct("!Q")
 
 
 class _Reader:
-    """
-    Takes values off a payload.
-    """
+    """Takes values off a payload."""
 
     def __init__(self, kind: str, payload: bytes) -> None:
         self._kind = kind
@@ -143,9 +141,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Auth(Message):
-    """
-    A client says who it is.
-    """
+    """A client says who it is."""
 
     code, layout = 0x01, ("text", "uuid")
     token: str
@@ -154,9 +150,7 @@ class Auth(Message):
 
 @dataclass(frozen=True)
 class AuthOk(Message):
-    """
-    The client is let in.
-    """
+    """The client is let in."""
 
     code, layout = 0x02, ("uuid",)
     tunnelId: UUID
@@ -164,9 +158,7 @@ class AuthOk(Message):
 
 @dataclass(frozen=True)
 class AuthFail(Message):
-    """
-    The client is not let in.
-    """
+    """The client is not let in."""
 
     code, layout = 0x03, ("text",)
     reason: str
@@ -189,9 +181,7 @@ class Register(Message):
 
 @dataclass(frozen=True)
 class RegisterOk(Message):
-    """
-    The service is open to visitors.
-    """
+    """The service is open to visitors."""
 
     code, layout = 0x11, ("uuid",)
     serviceId: UUID
@@ -199,9 +189,7 @@ class RegisterOk(Message):
 
 @dataclass(frozen=True)
 class RegisterFail(Message):
-    """
-    The service is not.
-    """
+    """The service is not."""
 
     code, layout = 0x12, ("text",)
     reason: str
@@ -223,9 +211,7 @@ class Connect(Message):
 
 @dataclass(frozen=True)
 class ConnectAck(Message):
-    """
-    The client has reached the service for a visitor.
-    """
+    """The client has reached the service for a visitor."""
 
     code, layout = 0x21, ("uuid",)
     connectionId: UUID
@@ -233,9 +219,7 @@ class ConnectAck(Message):
 
 @dataclass(frozen=True)
 class ConnectFail(Message):
-    """
-    The client has not.
-    """
+    """The client has not."""
 
     code, layout = 0x22, ("uuid", "text")
     connectionId: UUID
@@ -256,9 +240,7 @@ class Heartbeat(Message):
 
 @dataclass(frozen=True)
 class HeartbeatAck(Message):
-    """
-    The answer to it, with the same time.
-    """
+    """The answer to it, with the same time."""
 
     code, layout = 0x31, ("time",)
     time: int
@@ -266,9 +248,7 @@ class HeartbeatAck(Message):
 
 @dataclass(frozen=True)
 class Unregister(Message):
-    """
-    A service is no longer on offer.
-    """
+    """A service is no longer on offer."""
 
     code, layout = 0x40, ("uuid",)
     serviceId: UUID
@@ -276,9 +256,7 @@ class Unregister(Message):
 
 @dataclass(frozen=True)
 class Disconnect(Message):
-    """
-    The server ends the session.
-    """
+    """The server ends the session."""
 
     code, layout = 0x41, ("text",)
     reason: str
