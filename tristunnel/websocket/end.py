@@ -295,6 +295,9 @@ class WebSocketEnd:
             self._connection.pauseReading()
 
     def resumeReading(self) -> None:
+        if self._readPaused and self._waiting is not None:
+            # What the peer said meanwhile is only read from now on.
+            self._waitFor(ANSWER_LINGER)
         self._readPaused = False
         if not (self._over or self._eof):
             self._connection.resumeReading()

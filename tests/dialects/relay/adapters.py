@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import sys
 from typing import Any
 
@@ -93,6 +94,10 @@ async def adapt(
 
     try:
         async with websockets.connect(url) as websocket:
+            # Until it is full nothing else of this program runs, once there are
+            # empty messages to send.
+            kernel = websocket.transport.get_extra_info("socket")
+            kernel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
             await asyncio.gather(
                 toWebSocket(reader, websocket), toTCP(websocket, writer)
             )
