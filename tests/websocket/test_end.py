@@ -240,7 +240,10 @@ class WebSocketEndTests(SynchronousTestCase):
         self.end.pauseReading()
         self.connection.reactor.pump([ANSWER_LINGER] * 30)
         self.assertEqual(["pause"], self.connection.did)
+        self.connection.reactor.advance(ANSWER_LINGER * 0.9)
         self.end.resumeReading()
+        self.connection.reactor.advance(ANSWER_LINGER * 0.9)
+        self.assertEqual(["pause", "resume"], self.connection.did)
         self.connection.reactor.advance(ANSWER_LINGER)
         self.assertEqual(["pause", "resume", "close"], self.connection.did)
 
