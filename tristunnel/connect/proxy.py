@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import base64
 import re
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -35,27 +36,21 @@ PROXY_TIMEOUT = 30.0
 _MAX_HEAD = 64 * 1024
 
 
+@dataclass(frozen=True)
 class Proxy:
     """
     An HTTP proxy.
 
-    @param endpoint: How it is reached.
-    @param where: Its host and port, as messages name it.
-    @param authorization: What C{Proxy-Authorization} says, or empty.
-    @param source: What names it: the option, or a variable.
+    @ivar endpoint: How it is reached.
+    @ivar where: Its host and port, as messages name it.
+    @ivar authorization: What C{Proxy-Authorization} says, or empty.
+    @ivar source: What names it: the option, or a variable.
     """
 
-    def __init__(
-        self,
-        endpoint: IStreamClientEndpoint,
-        where: str,
-        authorization: str = "",
-        source: str = OPTION,
-    ) -> None:
-        self.endpoint = endpoint
-        self.where = where
-        self.authorization = authorization
-        self.source = source
+    endpoint: IStreamClientEndpoint
+    where: str
+    authorization: str = ""
+    source: str = OPTION
 
     def __str__(self) -> str:
         return self.where if self.source == OPTION else f"{self.where} ({self.source})"
@@ -121,19 +116,15 @@ class _Asking(Protocol):
     Asks the proxy, and makes room for the protocol that wanted to connect.
     """
 
-    transport: Any
+    transport: Any = None
 
-    def __init__(
-        self,
-        request: bytes,
-        factory: IProtocolFactory,
-        where: str,
-        result: Deferred[IProtocol],
-    ) -> None:
+    def __init__(self, request: bytes, factory: IProtocolFactory, where: str) -> None:
+        self.done: Deferred[IProtocol] = Deferred(
+            lambda cancelled: self.transport.abortConnection()
+        )
         self._request = request
         self._factory = factory
         self._where = where
-        self._result = result
         self._answer = b""
         self._inner: IProtocol | None = None
 
@@ -150,7 +141,6 @@ class _Asking(Protocol):
         line = head.partition(b"\r\n")[0].decode("latin-1")
         version, _, said = line.partition(" ")
         status = said[:3]
-        said = said[:100]
         if not version.startswith("HTTP/1.") or not status.isdecimal():
             self._refuse("protocol-error", "is no HTTP proxy")
         elif not status.startswith("2"):
@@ -158,19 +148,19 @@ class _Asking(Protocol):
             after = re.search(rb"(?im)^retry-after:([^\r\n]*)", head)
             self._refuse(
                 code,
-                f"answered {said}{_CURES.get(status, '')}",
+                f"answered {said[:100]}{_CURES.get(status, '')}",
                 retryAfter(after[1].decode("latin-1")) if after else None,
             )
         else:
             self._connected(rest)
 
     def _connected(self, rest: bytes) -> None:
-        if self._result.called:
+        if self.done.called:
             self.transport.abortConnection()
             return
         inner = self._factory.buildProtocol(self.transport.getPeer())
         if inner is None:
-            self._result.errback(CancelledError())
+            self.done.errback(CancelledError())
             self.transport.abortConnection()
             return
         self._inner = inner
@@ -178,13 +168,13 @@ class _Asking(Protocol):
         # So that the transport sees what interfaces the protocol provides.
         self.transport.protocol = inner
         inner.makeConnection(self.transport)
-        self._result.callback(inner)
+        self.done.callback(inner)
         if rest:
             inner.dataReceived(rest)
 
     def _refuse(self, code: str, what: str, after: float | None = None) -> None:
-        if not self._result.called:
-            self._result.errback(
+        if not self.done.called:
+            self.done.errback(
                 TunnelError(code, f"the proxy {self._where} {what}", after)
             )
         self.transport.abortConnection()
@@ -192,8 +182,8 @@ class _Asking(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._inner is not None:
             self._inner.connectionLost(reason)
-        elif not self._result.called:
-            self._result.errback(
+        elif not self.done.called:
+            self.done.errback(
                 TunnelError(
                     "session-lost",
                     f"the proxy {self._where} closed the connection without an answer",
@@ -221,7 +211,7 @@ class ProxiedEndpoint:
     ) -> None:
         self._reactor = reactor
         self._proxy = proxy
-        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        where = hostAndPort(host, port)
         lines = [f"CONNECT {where} HTTP/1.1", f"Host: {where}"]
         if proxy.authorization:
             lines.append(f"Proxy-Authorization: {proxy.authorization}")
@@ -229,50 +219,25 @@ class ProxiedEndpoint:
         self._timeout = timeout
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """
-        Have the proxy connect us.
-        """
-        asking: list[_Asking] = []
+        connecting = Deferred.fromCoroutine(self._connect(protocolFactory))
+        return connecting.addTimeout(self._timeout, self._reactor, self._late)
 
-        def cancel(deferred: Deferred[IProtocol]) -> None:
-            connecting.cancel()
-            for each in asking:
-                if each.transport is not None:
-                    each.transport.abortConnection()
-
-        result: Deferred[IProtocol] = Deferred(cancel)
-
-        def make() -> _Asking:
-            asking.append(
-                _Asking(self._request, protocolFactory, str(self._proxy), result)
-            )
-            return asking[-1]
-
-        def failed(failure: Failure) -> None:
-            if not result.called:
-                result.errback(
-                    failure
-                    if failure.check(CancelledError)
-                    else Failure(
-                        TunnelError(
-                            "session-lost",
-                            f"the proxy {self._proxy} was not reached:"
-                            f" {failure.getErrorMessage()}",
-                        )
-                    )
-                )
-
-        factory = Factory.forProtocol(make)
+    async def _connect(self, protocolFactory: IProtocolFactory) -> IProtocol:
+        asking = _Asking(self._request, protocolFactory, str(self._proxy))
+        factory = Factory.forProtocol(lambda: asking)
         factory.noisy = False
-        connecting: Deferred[Any] = self._proxy.endpoint.connect(factory)
-        connecting.addErrback(failed)
-        result.addTimeout(self._timeout, self._reactor, self._late)
-        return result
+        try:
+            await self._proxy.endpoint.connect(factory)
+        except CancelledError:
+            raise
+        except Exception as error:
+            raise TunnelError(
+                "session-lost", f"the proxy {self._proxy} was not reached: {error}"
+            ) from None
+        return await asking.done
 
-    def _late(self, value: object, seconds: float) -> Failure:
-        return Failure(
-            TunnelError(
-                "session-lost",
-                f"the proxy {self._proxy} did not answer within {seconds:g} s",
-            )
+    def _late(self, value: object, seconds: float) -> NoReturn:
+        raise TunnelError(
+            "session-lost",
+            f"the proxy {self._proxy} did not answer within {seconds:g} s",
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from autobahn.twisted.websocket import WebSocketClientFactory
@@ -156,21 +156,16 @@ class _Opening:
     The L{Receiver} of a connection that is not open yet.
     """
 
-    def __init__(
-        self,
-        connection: ClientConnection,
-        receiver: Receiver,
-        result: Deferred[ClientConnection],
-    ) -> None:
+    def __init__(self, connection: ClientConnection, receiver: Receiver) -> None:
+        self.done: Deferred[ClientConnection] = Deferred(lambda _: connection.abort())
         self._connection = connection
         self._receiver = receiver
-        self._result = result
 
     def opened(self, connection: Connection) -> None:
         self._connection.receiver = self._receiver
         self._receiver.opened(connection)
-        if not self._result.called:
-            self._result.callback(self._connection)
+        if not self.done.called:
+            self.done.callback(self._connection)
 
     def bytesReceived(self, data: bytes) -> None:
         """
@@ -185,7 +180,7 @@ class _Opening:
         """
 
     def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
-        if self._result.called:
+        if self.done.called:
             return
         if self._connection.refusal is not None:
             failure = Failure(self._connection.refusal)
@@ -197,7 +192,7 @@ class _Opening:
                     " does it serve HTTP at that port?",
                 )
             )
-        self._result.errback(failure)
+        self.done.errback(failure)
 
 
 @implementer(IStreamClientEndpoint)
@@ -257,48 +252,24 @@ class WebSocketEndpoint:
         @return: Fires when it is open, after C{receiver} was told. Fails with
             L{TunnelError}, or as the connection below fails.
         """
+        opening = Deferred.fromCoroutine(self._open(receiver, subprotocols))
+        return opening.addTimeout(self._timeout, self._reactor, _late)
+
+    async def _open(
+        self, receiver: Receiver, subprotocols: Sequence[str]
+    ) -> ClientConnection:
         connection = ClientConnection()
+        opening = _Opening(connection, receiver)
+        connection.configure(self._reactor, opening, self.pingInterval)
         factory = clientFactory(self._reactor, self.url, self._headers, subprotocols)
         factory.connection = connection
-        late = False
-
-        def cancel(deferred: Deferred[ClientConnection]) -> None:
-            connecting.cancel()
-            if connection.transport is not None:
-                connection.abort()
-            if late:
-                deferred.errback(
-                    TunnelError(
-                        "session-lost",
-                        f"no WebSocket was opened within {self._timeout:g} s",
-                    )
-                )
-
-        result: Deferred[ClientConnection] = Deferred(cancel)
-        connection.configure(
-            self._reactor, _Opening(connection, receiver, result), self.pingInterval
-        )
-
-        def failed(failure: Failure) -> None:
-            if not (result.called or failure.check(CancelledError)):
-                result.errback(failure)
-
-        def tooLate() -> None:
-            nonlocal late
-            late = True
-            result.cancel()
-
-        timer = self._reactor.callLater(self._timeout, tooLate)
-
-        def done(outcome: Any) -> Any:
-            if timer.active():
-                timer.cancel()
-            return outcome
-
-        connecting: Deferred[Any] = self._below.connect(factory)
-        connecting.addErrback(failed)
-        result.addBoth(done)
-        return result
+        try:
+            await self._below.connect(factory)
+        except BaseException:
+            # Why there is no connection says more than that it was lost.
+            opening.done.addErrback(lambda failure: None)
+            raise
+        return await opening.done
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
@@ -312,3 +283,7 @@ class WebSocketEndpoint:
             raise CancelledError()
         await self.open(ByteStream(protocol), [SUBPROTOCOL])
         return protocol
+
+
+def _late(value: object, seconds: float) -> NoReturn:
+    raise TunnelError("session-lost", f"no WebSocket was opened within {seconds:g} s")
