@@ -1,5 +1,5 @@
 """
-Proxies that the environment names: L{tristunnel.connect.environment}, and every
+Proxies that the environment names: L{tristunnel.connect.route}, and every
 program that connects out.
 """
 
@@ -19,8 +19,7 @@ from tests.cli.test_taps_processes import ProcessTestCase
 from tests.support.loopback import Talk
 from tests.support.processes import startProgram
 from tristunnel.connect.address import Trust, parseConnect
-from tristunnel.connect.environment import isExempt, variableFor
-from tristunnel.connect.route import connectOptionsBy
+from tristunnel.connect.route import connectOptionsBy, isExempt, variableFor
 from tristunnel.errors import TunnelError
 
 _CLI = "from tristunnel.cli.main import main; raise SystemExit(main())"

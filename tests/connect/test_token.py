@@ -1,5 +1,5 @@
 """
-Tests for L{tristunnel.connect.token}.
+Tests for L{tristunnel.connect.credentials}.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.cli.client_tap import Options
-from tristunnel.connect.token import givenToken
+from tristunnel.connect.credentials import givenToken
 from tristunnel.errors import TunnelError
 
 

@@ -18,8 +18,7 @@ from tristunnel.auth.clients_file import ClientsFile
 from tristunnel.auth.tokens import TokenFile
 from tristunnel.auth.tokens_store import TokenStore
 from tristunnel.config.file import readConfig
-from tristunnel.connect.credentials import givenCredentials
-from tristunnel.connect.token import givenToken
+from tristunnel.connect.credentials import givenCredentials, givenToken
 from tristunnel.errors import TunnelError
 from tristunnel.tls.pem import loadIdentity
 from tristunnel.util.files import withoutMark

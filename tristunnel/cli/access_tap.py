@@ -17,10 +17,14 @@ from tristunnel.client.visitor import LocalPort, bySession, localEndpoint
 from tristunnel.config.numbers import seconds
 from tristunnel.config.options import CheckedOptions
 from tristunnel.connect.address import ServerAddress, parseAccessURI, parseConnect
-from tristunnel.connect.credentials import CREDENTIALS_VARIABLE, givenCredentials
+from tristunnel.connect.credentials import (
+    CREDENTIALS_VARIABLE,
+    TOKEN_VARIABLE,
+    givenCredentials,
+    givenToken,
+)
 from tristunnel.connect.options import ConnectOptionsMixin, connectOptionsOf, trustOf
 from tristunnel.connect.route import PROXY_VARIABLE
-from tristunnel.connect.token import TOKEN_VARIABLE, givenToken
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.util.command_line import exposedSecrets, hideExposed

@@ -31,11 +31,15 @@ from tristunnel.config.policy_options import PolicyOptionsMixin, policyOf
 from tristunnel.config.reload import Reload
 from tristunnel.config.settings import DEFAULT, Setting, settingsOf, shownSettings
 from tristunnel.connect.address import parseConnect, parseTunnelURI
-from tristunnel.connect.credentials import CREDENTIALS_VARIABLE, givenCredentials
+from tristunnel.connect.credentials import (
+    CREDENTIALS_VARIABLE,
+    TOKEN_VARIABLE,
+    givenCredentials,
+    givenToken,
+)
 from tristunnel.connect.greeting import AUTO, GREETINGS, NEVER
 from tristunnel.connect.options import ConnectOptionsMixin, connectOptionsOf, trustOf
 from tristunnel.connect.route import PROXY_VARIABLE
-from tristunnel.connect.token import TOKEN_VARIABLE, givenToken
 from tristunnel.dialects.framed.client_direct import CARRIERS
 from tristunnel.dialects.framed.direct import MOST_SPARES
 from tristunnel.dialects.framed.lanes import MOST_LANES

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from tristunnel.auth.files import reasonOf
 from tristunnel.cli.call import TLS_ONLY, CallRequest, Target, givesTLS, parseTarget
+from tristunnel.connect.credentials import givenToken
 from tristunnel.connect.route import NONE
-from tristunnel.connect.token import givenToken
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.tls.certificates import parseFingerprint
 from tristunnel.util.endpoints import clearLeftovers

@@ -13,7 +13,7 @@ from typing import Any
 
 from tristunnel.cli.call import addTLSOptions
 from tristunnel.cli.question import DEFAULT_SERVER, Question, lookAt, pageOf
-from tristunnel.connect.token import TOKEN_VARIABLE
+from tristunnel.connect.credentials import TOKEN_VARIABLE
 from tristunnel.errors import TunnelError
 
 __all__ = ["addStatusCommand", "tunnelNamed"]

@@ -1,21 +1,33 @@
 """
-Credentials that nobody else can see.
+Where a client's token and credentials come from, so that nobody else can see
+them.
 """
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
+from typing import TextIO
 
 from tristunnel.auth.files import readAtOnce, reasonOf
 from tristunnel.errors import TunnelError
 from tristunnel.util.files import warnIfOpen
 
-__all__ = ["CREDENTIALS_VARIABLE", "givenCredentials"]
+__all__ = [
+    "CREDENTIALS_VARIABLE",
+    "TOKEN_VARIABLE",
+    "givenCredentials",
+    "givenToken",
+]
 
 CREDENTIALS_VARIABLE = "TRISTUNNEL_CREDENTIALS"
 """The environment variable that may hold credentials, a JSON object."""
+
+TOKEN_VARIABLE = "TRISTUNNEL_TOKEN"
+"""The environment variable that may hold a token."""
 
 
 def givenCredentials(
@@ -31,20 +43,61 @@ def givenCredentials(
     @raise TunnelError: C{bad-option}.
     """
     if path:
+        option = f"--credentials-file {path}"
         try:
-            status, data = readAtOnce(os.path.expanduser(path))
-            text = data.decode("utf-8")
-        except (OSError, ValueError) as error:
-            isText = not isinstance(error, UnicodeDecodeError)
-            why = reasonOf(error) if isText else "it is not UTF-8"
+            text = _contents(path, option).decode("utf-8")
+        except UnicodeDecodeError:
             raise TunnelError(
-                "bad-option", f"--credentials-file {path} cannot be read: {why}"
+                "bad-option", f"{option} cannot be read: it is not UTF-8"
             ) from None
-        warnIfOpen(path, status.st_mode)
-        return _object(text, f"--credentials-file {path}")
+        return _object(text, option)
     variables = os.environ if environment is None else environment
     text = variables.get(CREDENTIALS_VARIABLE, "")
     return _object(text, f"the variable {CREDENTIALS_VARIABLE}") if text else {}
+
+
+def givenToken(
+    path: str,
+    environment: Mapping[str, str] | None = None,
+    stdin: TextIO | None = None,
+    ask: Callable[[str], str] = getpass.getpass,
+) -> str:
+    """
+    Find the token: in a file, at the terminal, or in the environment.
+
+    @param path: C{--token-file}: a file whose first line it is, C{-} to ask
+        on the terminal (or read a line of what is piped in), or empty.
+    @param environment: The environment variables; the process's, if they are
+        left out.
+    @param stdin: The standard input, likewise.
+    @param ask: Asks on the terminal, without an echo.
+    @return: The token; empty if there is none.
+    @raise TunnelError: C{bad-option}, if what was named holds no token.
+    """
+    if not path:
+        variables = os.environ if environment is None else environment
+        token = variables.get(TOKEN_VARIABLE, "").strip()
+        return _checked(token, f"the variable {TOKEN_VARIABLE}") if token else ""
+    if path == "-":
+        stdin = stdin or sys.stdin
+        try:
+            text = ask("Token: ") if stdin.isatty() else stdin.readline()
+        except (EOFError, KeyboardInterrupt):
+            text = ""
+        return _checked(text.strip(), "--token-file -")
+    line = _contents(path, f"--token-file {path}").strip().partition(b"\n")[0].strip()
+    return _checked(line.decode("utf-8", "replace"), f"--token-file {path}")
+
+
+def _contents(path: str, option: str) -> bytes:
+    try:
+        status, data = readAtOnce(os.path.expanduser(path))
+    except (OSError, ValueError) as error:
+        raise TunnelError(
+            "bad-option", f"{option} cannot be read: {reasonOf(error)}"
+        ) from None
+    warnIfOpen(path, status.st_mode)
+    return data
 
 
 def _object(text: str, where: str) -> dict[str, object]:
@@ -60,3 +113,16 @@ def _object(text: str, where: str) -> dict[str, object]:
             "bad-option", f'{where} holds no JSON object such as {{"id": "laptop"}}'
         )
     return value
+
+
+def _checked(token: str, where: str) -> str:
+    """
+    Refuse what cannot be a token, without repeating it.
+    """
+    if not token:
+        raise TunnelError("bad-option", f"{where} holds no token")
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise TunnelError(
+            "bad-option", f"{where}: a token is one word of printable ASCII characters"
+        )
+    return token

@@ -14,9 +14,8 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from tristunnel.client.visitor import localEndpoint
 from tristunnel.config.keys import Key
 from tristunnel.connect.address import ServerAddress, Trust, parseConnect
-from tristunnel.connect.credentials import givenCredentials
+from tristunnel.connect.credentials import givenCredentials, givenToken
 from tristunnel.connect.route import connectOptionsBy
-from tristunnel.connect.token import givenToken
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward, parseForward
 from tristunnel.tls.certificates import parseFingerprint
