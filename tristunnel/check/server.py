@@ -30,7 +30,7 @@ from tristunnel.check.report import (
     warn,
 )
 from tristunnel.dataplane.lookups import resolveWith
-from tristunnel.errors import TunnelError
+from tristunnel.errors import badOption
 from tristunnel.server.ports import ServerPort
 from tristunnel.service.caller import Listeners
 from tristunnel.tls.pem import alternativeNames, certificateNames
@@ -164,8 +164,8 @@ class ServerCheck(Inquiry):
                 self._reactor, self._resolve(self._hostname), "no name server answered"
             )
         except DNSLookupError as error:
-            raise TunnelError(
-                "bad-option", f"{error}: make a DNS entry, or correct --hostname"
+            raise badOption(
+                f"{error}: make a DNS entry, or correct --hostname"
             ) from None
         told = f"{self._hostname} is {', '.join(addresses[:8])}"
         if any(_isOurs(address) for address in addresses):
@@ -204,7 +204,7 @@ class ServerCheck(Inquiry):
         now = self._now()
         told = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
         if now < _BUILT:
-            raise TunnelError("bad-option", f"this machine thinks it is {told}: set it")
+            raise badOption(f"this machine thinks it is {told}: set it")
         return ok(f"it is {told}")
 
     async def _outside(self) -> Finding:

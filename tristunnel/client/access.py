@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from tristunnel.client.visitor import LocalPort, VisitorService
 from tristunnel.dialects.framed.client_service import TunnelClientService
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.util.hosts import addressText
 from tristunnel.util.quantities import formatDuration
 
@@ -166,7 +166,7 @@ class AccessService(VisitorService):
 
     def _closeLater(self, caller: object, id: str) -> None:
         if not isinstance(id, str):
-            raise TunnelError("bad-option", "id takes a string")
+            raise badOption("id takes a string")
         if id not in {entry["id"] for entry in self.describe()}:
             raise TunnelError("unknown-session")
 

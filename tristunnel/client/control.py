@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 
 from tristunnel.auth.realm import Authenticator
 from tristunnel.client.status import VISITORS, ProcessStatus
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.resource import JSONRPCResource
 from tristunnel.http.site import LimitedSite
@@ -132,28 +132,25 @@ def parseControl(reactor: Any, description: str) -> ControlPort:
         if "mode" not in keywords:
             written += ":mode=600"
     elif prefix not in ("tcp", "tcp6"):
-        raise TunnelError(
-            "bad-option",
+        raise badOption(
             f"--rpc {description!r}: write unix:PATH, tcp:PORT:interface=127.0.0.1, or"
-            f" {OFF}",
+            f" {OFF}"
         )
     elif not _isLoopback(keywords.get("interface", "")):
         # Whoever can connect may ask: nobody is asked for a password.
-        raise TunnelError(
-            "bad-option",
+        raise badOption(
             f"--rpc {description!r} would answer other machines; write"
             f" {prefix}:{parts[0] if parts else 'PORT'}:interface="
             + ("127.0.0.1" if prefix == "tcp" else "[::1]")
-            + ", or unix:PATH",
+            + ", or unix:PATH"
         )
     try:
         endpoint = serverEndpoint(reactor, written)
     except Exception as error:
         # Endpoint parsers raise whatever comes to hand.
-        raise TunnelError(
-            "bad-option",
+        raise badOption(
             f"--rpc {description!r} is no endpoint ({whyNoEndpoint(prefix, error)});"
-            " write unix:PATH or tcp:PORT:interface=127.0.0.1",
+            " write unix:PATH or tcp:PORT:interface=127.0.0.1"
         ) from None
     return ControlPort(description, endpoint)
 
@@ -172,9 +169,7 @@ def statusMethods(status: ProcessStatus) -> dict[str, Callable[..., object]]:
 
     def listVisitors(caller: object, limit: int = VISITORS) -> list[dict[str, object]]:
         if type(limit) is not int or not 0 < limit <= _MOST_VISITORS:
-            raise TunnelError(
-                "bad-option", f"limit takes a number from 1 to {_MOST_VISITORS}"
-            )
+            raise badOption(f"limit takes a number from 1 to {_MOST_VISITORS}")
         return status.visitors(limit)
 
     return {

@@ -10,7 +10,7 @@ from typing import Any
 
 from tristunnel.config.keys import FLAG, WHOLE, Key, keysOf
 from tristunnel.config.policy_options import PolicyOptionsMixin, policyOf
-from tristunnel.errors import TunnelError
+from tristunnel.errors import badOption
 from tristunnel.forwards.forward import Forward, parseForward
 
 __all__ = ["FORWARD_FIELDS", "checkForwards", "forwardOf"]
@@ -51,13 +51,11 @@ def _fromTable(reactor: Any, table: Mapping[str, Any]) -> Forward:
     target, name = table.get("to", ""), table.get("name", "")
     port = table.get("port", 0)
     if not target:
-        raise TunnelError(
-            "bad-option", 'a forward needs a target: to = "localhost:3000"'
-        )
+        raise badOption('a forward needs a target: to = "localhost:3000"')
     if port < 0:
-        raise TunnelError("bad-option", f"no port is {port}")
+        raise badOption(f"no port is {port}")
     if name.isdecimal():
-        raise TunnelError("bad-option", f"the name {name!r} would be a port")
+        raise badOption(f"the name {name!r} would be a port")
     kind = "udp/" if table.get("udp") else ""
     forward = parseForward(reactor, f"{kind}{name or port}={target}")
     if name and port:
@@ -76,13 +74,12 @@ def checkForwards(forwards: Iterable[Forward]) -> None:
     taken: set[object] = set()
     for forward in forwards:
         if forward.spec in seen:
-            raise TunnelError("bad-option", f"--forward {forward.spec} is there twice")
+            raise badOption(f"--forward {forward.spec} is there twice")
         seen.add(forward.spec)
         port = (forward.isUDP, forward.port) if forward.port else None
         wants = {port, forward.name} - {None, ""}
         if wants & taken:
-            raise TunnelError(
-                "bad-option",
-                f"two --forward ask for {forward.wanted}; 0= takes any port",
+            raise badOption(
+                f"two --forward ask for {forward.wanted}; 0= takes any port"
             )
         taken |= wants

@@ -21,7 +21,7 @@ from tristunnel.dataplane.join import join
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dialects.base.client import openWebSocket
 from tristunnel.dialects.framed.client_service import TunnelClientService
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.observer import ClientObserver, Visit
 from tristunnel.util.endpoints import cannotListen, serverEndpoint, whyNoEndpoint
 from tristunnel.util.hosts import addressText
@@ -331,8 +331,7 @@ def localEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
         return serverEndpoint(reactor, description)
     except Exception as error:
         # Endpoint parsers raise whatever comes to hand.
-        raise TunnelError(
-            "bad-option",
+        raise badOption(
             f"--listen {description!r} is no endpoint ({whyNoEndpoint(kind, error)});"
-            " write for example tcp:25565:interface=127.0.0.1",
+            " write for example tcp:25565:interface=127.0.0.1"
         ) from None

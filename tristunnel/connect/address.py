@@ -17,7 +17,7 @@ from tristunnel.connect.endpoints import EndpointParts, isKind, noEndpoint
 from tristunnel.connect.greeting import ALWAYS, Greeting
 from tristunnel.connect.route import ConnectOptions
 from tristunnel.connect.websocket import WebSocketEndpoint, WebSocketURL, shownURL
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.tls.client_context import (
     ServerVerification,
 )
@@ -157,10 +157,9 @@ def parseConnect(
     way = way or ConnectOptions()
     if description.startswith(("w3p:", "w3ps:")):
         # Without the URI, which has a secret.
-        raise TunnelError(
-            "bad-option",
+        raise badOption(
             "--connect names a server; write --tunnel for the URI of a tunnel, and"
-            " tunnel-access --access for that of an access",
+            " tunnel-access --access for that of an access"
         )
     description = description.strip()
     kind = description.partition(":")[0].lower()
@@ -169,20 +168,14 @@ def parseConnect(
     ):
         return _overWebSocket(reactor, description, trust, way)
     if way.headers:
-        raise TunnelError(
-            "bad-option", "--header is about WebSockets; write --connect ws://HOST/PATH"
-        )
+        raise badOption("--header is about WebSockets; write --connect ws://HOST/PATH")
     if kind == "ssl":
-        raise TunnelError(
-            "bad-option",
+        raise badOption(
             "--connect ssl: verifies nothing; write tls:HOST:PORT, with --pin or"
-            " --ca for a private certificate",
+            " --ca for a private certificate"
         )
     if trust and kind != "tls":
-        raise TunnelError(
-            "bad-option",
-            f"{_ABOUT_TLS} --connect tls:HOST:PORT",
-        )
+        raise badOption(f"{_ABOUT_TLS} --connect tls:HOST:PORT")
     try:
         if not isKind(description):
             parsePlace(description)
@@ -213,11 +206,10 @@ def _wrong(description: str, error: Exception) -> TunnelError:
     Say what is wrong with C{--connect}; endpoint parsers raise whatever comes to
     hand.
     """
-    return TunnelError(
-        "bad-option",
+    return badOption(
         f"--connect {shownURL(description)!r} is no endpoint"
         f" ({noEndpoint(description, error)}); write tcp:HOST:PORT,"
-        " tls:HOST:PORT, ws://HOST/PATH, wss://HOST/PATH or unix:PATH",
+        " tls:HOST:PORT, ws://HOST/PATH, wss://HOST/PATH or unix:PATH"
     )
 
 
@@ -241,7 +233,7 @@ def _overWebSocket(
         below = wrapClientTLS(creator, below)
         explain = explainer(url.host, creator)
     elif trust:
-        raise TunnelError("bad-option", f"{_ABOUT_TLS} wss://")
+        raise badOption(f"{_ABOUT_TLS} wss://")
     endpoint = WebSocketEndpoint(reactor, url, below, way.headers, way.pingInterval)
     return ServerAddress(
         url.where,
@@ -314,10 +306,9 @@ def _capabilityOf(
         or not path.startswith(prefix)
         or not (host and port and identifier and parts.fragment)
     ):
-        raise TunnelError(
-            "bad-option",
+        raise badOption(
             f"{option} takes the URI that {method} returned,"
-            f" w3p://HOST:PORT/{prefix}ID#SECRET",
+            f" w3p://HOST:PORT/{prefix}ID#SECRET"
         )
     kind = "tls" if parts.scheme == "w3ps" else "tcp"
     # A colon in an IPv6 address would separate arguments.

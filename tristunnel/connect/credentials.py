@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TextIO
 
 from tristunnel.auth.files import readAtOnce, reasonOf
-from tristunnel.errors import TunnelError
+from tristunnel.errors import badOption
 from tristunnel.util.files import warnIfOpen
 
 __all__ = [
@@ -47,9 +47,7 @@ def givenCredentials(
         try:
             text = _contents(path, option).decode("utf-8")
         except UnicodeDecodeError:
-            raise TunnelError(
-                "bad-option", f"{option} cannot be read: it is not UTF-8"
-            ) from None
+            raise badOption(f"{option} cannot be read: it is not UTF-8") from None
         return _object(text, option)
     variables = os.environ if environment is None else environment
     text = variables.get(CREDENTIALS_VARIABLE, "")
@@ -93,9 +91,7 @@ def _contents(path: str, option: str) -> bytes:
     try:
         status, data = readAtOnce(os.path.expanduser(path))
     except (OSError, ValueError) as error:
-        raise TunnelError(
-            "bad-option", f"{option} cannot be read: {reasonOf(error)}"
-        ) from None
+        raise badOption(f"{option} cannot be read: {reasonOf(error)}") from None
     warnIfOpen(path, status.st_mode)
     return data
 
@@ -109,9 +105,7 @@ def _object(text: str, where: str) -> dict[str, object]:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise TunnelError(
-            "bad-option", f'{where} holds no JSON object such as {{"id": "laptop"}}'
-        )
+        raise badOption(f'{where} holds no JSON object such as {{"id": "laptop"}}')
     return value
 
 
@@ -120,9 +114,7 @@ def _checked(token: str, where: str) -> str:
     Refuse what cannot be a token, without repeating it.
     """
     if not token:
-        raise TunnelError("bad-option", f"{where} holds no token")
+        raise badOption(f"{where} holds no token")
     if not token.isascii() or not token.isprintable() or " " in token:
-        raise TunnelError(
-            "bad-option", f"{where}: a token is one word of printable ASCII characters"
-        )
+        raise badOption(f"{where}: a token is one word of printable ASCII characters")
     return token

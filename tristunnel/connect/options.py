@@ -12,7 +12,7 @@ from twisted.python import usage
 from tristunnel.config.numbers import seconds
 from tristunnel.connect.address import Trust
 from tristunnel.connect.route import ConnectOptions, connectOptionsBy, parseHeader
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.tls.certificates import parseFingerprint
 
 __all__ = ["ConnectOptionsMixin", "connectOptionsOf", "trustOf"]
@@ -67,11 +67,9 @@ def trustOf(options: Mapping[str, Any]) -> Trust:
     """
     pins = options.get("pin", ())
     if options["insecure"] and (pins or options["ca"]):
-        raise TunnelError(
-            "bad-option", "--insecure checks nothing: leave out --pin and --ca"
-        )
+        raise badOption("--insecure checks nothing: leave out --pin and --ca")
     if options["private-key"] and not options["certificate"]:
-        raise TunnelError("bad-option", "--private-key goes with --certificate")
+        raise badOption("--private-key goes with --certificate")
     return Trust(
         tuple(pins),
         options["ca"],

@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.dataplane.dial import HostEndpoint
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.util.hosts import hostAndPort
 from tristunnel.util.quantities import retryAfter
 
@@ -70,11 +70,10 @@ def parseProxy(reactor: Any, url: str, source: str = OPTION) -> Proxy:
     kind = {"socks": "a SOCKS proxy", "https": "a proxy that is reached by TLS"}
     for scheme, what in kind.items():
         if url.lower().startswith(scheme):
-            raise TunnelError(
-                "bad-option",
+            raise badOption(
                 f"{source} names {what}, which is not supported yet: name an HTTP"
                 " proxy, --proxy http://HOST:PORT, or connect without one, --proxy"
-                " none",
+                " none"
             )
     try:
         parts = urlsplit(url)
@@ -82,9 +81,7 @@ def parseProxy(reactor: Any, url: str, source: str = OPTION) -> Proxy:
     except ValueError:
         parts, port = urlsplit(""), 0
     if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/"):
-        raise TunnelError(
-            "bad-option", f"{source} takes http://USER:PASSWORD@HOST:PORT, or none"
-        )
+        raise badOption(f"{source} takes http://USER:PASSWORD@HOST:PORT, or none")
     authorization = ""
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
@@ -92,7 +89,7 @@ def parseProxy(reactor: Any, url: str, source: str = OPTION) -> Proxy:
     try:
         endpoint = HostEndpoint(reactor, parts.hostname, port)
     except ValueError as error:
-        raise TunnelError("bad-option", f"{source}: {error}") from None
+        raise badOption(f"{source}: {error}") from None
     return Proxy(endpoint, hostAndPort(parts.hostname, port), authorization, source)
 
 

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from tristunnel.connect.greeting import AUTO
 from tristunnel.connect.proxy import ProxiedEndpoint, Proxy, parseProxy
 from tristunnel.dataplane.dial import HostEndpoint
-from tristunnel.errors import TunnelError
+from tristunnel.errors import badOption
 from tristunnel.util.hosts import hostName
 
 __all__ = [
@@ -145,14 +145,13 @@ def parseHeader(text: str) -> tuple[str, str]:
     name = text[: min(ends)] if ends else ""
     value = text[min(ends) + 1 :].strip() if ends else ""
     if not name or not all((c.isascii() and c.isalnum()) or c in _TOKEN for c in name):
-        raise TunnelError(
-            "bad-option",
-            "--header takes NAME=VALUE, for example 'Authorization=Bearer TOKEN'",
+        raise badOption(
+            "--header takes NAME=VALUE, for example 'Authorization=Bearer TOKEN'"
         )
     if not value.isprintable():
-        raise TunnelError("bad-option", f"--header {name}: the value is not one line")
+        raise badOption(f"--header {name}: the value is not one line")
     if name.lower() in _OURS or name.lower().startswith("sec-websocket"):
-        raise TunnelError("bad-option", f"--header {name} is the program's own to say")
+        raise badOption(f"--header {name} is the program's own to say")
     return name, value
 
 

@@ -22,7 +22,7 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.util.hosts import hostHeader, hostName, portNumber, quoteURL
 from tristunnel.websocket.connection import (
     PING_INTERVAL,
@@ -91,10 +91,9 @@ class WebSocketURL:
             port = parts.netloc.rpartition("@")[2].rpartition("]")[2].partition(":")[2]
             self.port = portNumber(port) if port else usual
         except ValueError as error:
-            raise TunnelError(
-                "bad-option",
+            raise badOption(
                 f"{shownURL(url)!r} is no WebSocket URL ({error}); write"
-                " ws://HOST:PORT/PATH or wss://HOST/PATH",
+                " ws://HOST:PORT/PATH or wss://HOST/PATH"
             ) from None
         self.secure = parts.scheme == "wss"
         self.hostHeader = hostHeader(self.host, self.port, usual)

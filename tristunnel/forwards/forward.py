@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from tristunnel.connect.endpoints import EndpointParts, isKind, noEndpoint
 from tristunnel.dataplane.dial import ServiceEndpoint
-from tristunnel.errors import TunnelError
+from tristunnel.errors import badOption
 from tristunnel.forwards.udp import UDPService
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.tls.client_context import ServerVerification
@@ -97,9 +97,7 @@ def parseForward(reactor: Any, spec: str) -> Forward:
     wanted, equals, target = (part.strip() for part in spec.partition("="))
     # "tcp:h:1" has no "=", but an endpoint's keywords may have one.
     if not equals or ":" in wanted:
-        raise TunnelError(
-            "bad-option", f"--forward {spec!r} {_noTarget(wanted, target)}"
-        )
+        raise badOption(f"--forward {spec!r} {_noTarget(wanted, target)}")
     port, name = 0, ""
     wanted, isUDP = wanted.removeprefix("udp/"), wanted.startswith("udp/")
     if target.lower().startswith("udp:"):
@@ -107,13 +105,12 @@ def parseForward(reactor: Any, spec: str) -> Forward:
     if wanted.isascii() and wanted.isdecimal():
         port = int(wanted[:6])
         if port > 65535:
-            raise TunnelError("bad-option", f"--forward {spec!r}: no port is {port}")
+            raise badOption(f"--forward {spec!r}: no port is {port}")
     elif wanted:
         name = wanted
         if len(name) > 64 or not all(c.isalnum() or c in "-_." for c in name):
-            raise TunnelError(
-                "bad-option",
-                f"--forward {spec!r}: a name has letters, digits, '-', '_' and '.'",
+            raise badOption(
+                f"--forward {spec!r}: a name has letters, digits, '-', '_' and '.'"
             )
     if isUDP:
         return Forward(spec, port, name, f"udp:{target}", _udp(reactor, spec, target))
@@ -180,18 +177,16 @@ def _udp(reactor: Any, spec: str, target: str) -> UDPService:
     try:
         return UDPService(reactor, *parsePlace(target))
     except ValueError as error:
-        raise TunnelError(
-            "bad-option",
+        raise badOption(
             f"--forward {spec!r}: {target!r} is no UDP service ({error}); write"
-            " HOST:PORT, for example udp/5353=localhost:53",
+            " HOST:PORT, for example udp/5353=localhost:53"
         ) from None
 
 
 def _endpoint(reactor: Any, spec: str, target: str) -> IStreamClientEndpoint:
     if target.lower().startswith("ssl:"):
-        raise TunnelError(
-            "bad-option",
-            f"--forward {spec!r}: ssl: verifies nothing; write tls: instead",
+        raise badOption(
+            f"--forward {spec!r}: ssl: verifies nothing; write tls: instead"
         )
     try:
         if not isKind(target):
@@ -209,9 +204,8 @@ def _endpoint(reactor: Any, spec: str, target: str) -> IStreamClientEndpoint:
         return wrapClientTLS(creator, endpoint)
     except Exception as error:
         # Endpoint parsers raise whatever comes to hand.
-        raise TunnelError(
-            "bad-option",
+        raise badOption(
             f"--forward {spec!r}: {target!r} is no target"
             f" ({noEndpoint(target, error)}); write HOST:PORT, tcp:HOST:PORT,"
-            " tls:HOST:PORT or unix:PATH",
+            " tls:HOST:PORT or unix:PATH"
         ) from None

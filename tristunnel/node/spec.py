@@ -16,7 +16,7 @@ from tristunnel.config.keys import Key
 from tristunnel.connect.address import ServerAddress, Trust, parseConnect
 from tristunnel.connect.credentials import givenCredentials, givenToken
 from tristunnel.connect.route import connectOptionsBy
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.forwards.forward import Forward, parseForward
 from tristunnel.tls.certificates import parseFingerprint
 
@@ -58,11 +58,10 @@ class NodeSpec:
 
 
 def _wrong(spec: str, why: str) -> TunnelError:
-    return TunnelError(
-        "bad-option",
+    return badOption(
         f"--node {spec}: {why}; write NAME=ENDPOINT,forward=PORT=TARGET or"
         " NAME=ENDPOINT,listen=ENDPOINT,service=NAME, then what you need of"
-        " token-file=FILE, credentials-file=FILE, pin=SHA256, ca=FILE, proxy=URL",
+        " token-file=FILE, credentials-file=FILE, pin=SHA256, ca=FILE, proxy=URL"
     )
 
 
@@ -86,9 +85,7 @@ def nodeText(table: Mapping[str, Any]) -> str:
     """
     name, connect = table.get("name", ""), table.get("connect", "")
     if not (name and connect):
-        raise TunnelError(
-            "bad-option", 'a node has name = "NAME" and connect = "ENDPOINT"'
-        )
+        raise badOption('a node has name = "NAME" and connect = "ENDPOINT"')
     words = [connect]
     for key, value in table.items():
         if key not in ("name", "connect"):
@@ -136,4 +133,4 @@ def parseNode(reactor: Any, text: str) -> NodeSpec:
             service=setting("service"),
         )
     except TunnelError as error:
-        raise TunnelError("bad-option", f"--node {name}: {error.message}") from None
+        raise badOption(f"--node {name}: {error.message}") from None
