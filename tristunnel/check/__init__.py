@@ -1,3 +1,1 @@
-"""
-C{--check}: what would keep a server or a client from working.
-"""
+"""C{--check}: what would keep a server or a client from working."""

@@ -59,10 +59,7 @@ _LARGEST_HEAD = 16 * 1024
 
 @implementer(IHandshakeListener)
 class _Probe(Protocol):
-    """
-    Waits until a connection is good for something, and may then ask for the
-    time.
-    """
+    """Waits until a connection is good for something, and may then ask for the time."""
 
     transport: Any
 

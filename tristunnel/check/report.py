@@ -256,6 +256,4 @@ class CheckService(Service):
             self._reactor.stop()
 
     def stopNow(self) -> None:
-        """
-        There is nothing to wait for.
-        """
+        """There is nothing to wait for."""

@@ -1,3 +1,1 @@
-"""
-The process beside the service: connect out, come back, reach the service.
-"""
+"""The process beside the service: connect out, come back, reach the service."""

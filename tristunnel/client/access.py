@@ -1,6 +1,4 @@
-"""
-On-demand access: a visitor's session with a time limit.
-"""
+"""On-demand access: a visitor's session with a time limit."""
 
 from __future__ import annotations
 
@@ -84,9 +82,7 @@ class AccessService(VisitorService):
         self.end(TunnelError("expired", f"the {ttl} of access are over"))
 
     def end(self, reason: TunnelError) -> None:
-        """
-        End it now, mid-stream.
-        """
+        """End it now, mid-stream."""
         self._log.info("Access {id} is over: {reason}", id=self.id, reason=reason)
         self._stopTimer()
         self.port.sendAway(reason)
@@ -104,9 +100,7 @@ class AccessService(VisitorService):
     # For whoever asks
 
     def describe(self) -> list[dict[str, object]]:
-        """
-        List the access and its visitors, in the terms of C{listSessions}.
-        """
+        """List the access and its visitors, in the terms of C{listSessions}."""
         port, now = self.port, self._reactor.seconds()
         left = None
         if self._timer is not None:

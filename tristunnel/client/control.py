@@ -75,16 +75,12 @@ class ControlPort:
 
 
 def clientSockets(stateDirectory: Path) -> Path:
-    """
-    Where the sockets of running clients are.
-    """
+    """Where the sockets of running clients are."""
     return stateDirectory / "clients"
 
 
 def accessSockets(stateDirectory: Path) -> Path:
-    """
-    Where the sockets of on-demand access are.
-    """
+    """Where the sockets of on-demand access are."""
     return stateDirectory / "access"
 
 
@@ -163,9 +159,7 @@ def _isLoopback(interface: str) -> bool:
 
 
 def statusMethods(status: ProcessStatus) -> dict[str, Callable[..., object]]:
-    """
-    The calls about what a client does.
-    """
+    """The calls about what a client does."""
 
     def listVisitors(caller: object, limit: int = VISITORS) -> list[dict[str, object]]:
         if type(limit) is not int or not 0 < limit <= _MOST_VISITORS:

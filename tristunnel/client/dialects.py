@@ -1,6 +1,4 @@
-"""
-Which service runs a client, by the dialect it speaks.
-"""
+"""Which service runs a client, by the dialect it speaks."""
 
 from __future__ import annotations
 

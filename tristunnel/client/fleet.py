@@ -1,6 +1,4 @@
-"""
-All clients of a process: one for each server.
-"""
+"""All clients of a process: one for each server."""
 
 from __future__ import annotations
 
@@ -49,9 +47,7 @@ class Member:
 
 
 def _keyOf(options: ClientOptions) -> tuple[object, ...]:
-    """
-    What makes a client this one and no other.
-    """
+    """What makes a client this one and no other."""
     return (
         options["dialect"],
         options.server.where,
@@ -138,18 +134,14 @@ class Clients(MultiService):
         return DeferredList([stopping, leaving])
 
     def stopNow(self) -> None:
-        """
-        Wait for visitors no longer.
-        """
+        """Wait for visitors no longer."""
         for member in (*self.members, *self._leaving):
             member.service.stopNow()
 
     # Changes
 
     async def change(self, old: ClientOptions, new: ClientOptions) -> Changes:
-        """
-        Put other options in force.
-        """
+        """Put other options in force."""
         changes = Changes(restart=sorted(differing(old, new) & new.processWide))
         left = list(self.members)
         begin: list[ClientOptions] = []
@@ -214,9 +206,7 @@ class Clients(MultiService):
 
 
 def _after(stopping: Deferred[Any]) -> Deferred[None]:
-    """
-    Wait for something that has others waiting for it.
-    """
+    """Wait for something that has others waiting for it."""
     done: Deferred[None] = Deferred()
 
     def told(result: object) -> object:

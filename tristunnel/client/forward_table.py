@@ -1,6 +1,4 @@
-"""
-A forward as a table of a configuration file: C{[[forward]]}.
-"""
+"""A forward as a table of a configuration file: C{[[forward]]}."""
 
 from __future__ import annotations
 

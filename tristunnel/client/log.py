@@ -127,9 +127,7 @@ class LoggingClientObserver(ClientObserver):
         self._visits.tell(("visits",), event, self._crowd, VISITS)
 
     def _crowd(self, count: int, seconds: float) -> None:
-        """
-        Write how many more left; a line for each would cost too much.
-        """
+        """Write how many more left; a line for each would cost too much."""
         self._log.debug(
             "{count} more visitors left in {seconds:.0f} s",
             count=count,

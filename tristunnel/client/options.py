@@ -1,6 +1,4 @@
-"""
-What a client is told, whatever command line or file it comes from.
-"""
+"""What a client is told, whatever command line or file it comes from."""
 
 from __future__ import annotations
 

@@ -88,9 +88,7 @@ class Offer:
         return bytesIn, bytesOut
 
     def take(self, other: Offer) -> None:
-        """
-        Keep the counts of an entry that goes.
-        """
+        """Keep the counts of an entry that goes."""
         self.visits.update(other.visits)
         other.visits = {}
         self.visitorsTotal += other.visitorsTotal
@@ -114,9 +112,7 @@ class Offer:
         self.before = now
 
     def describe(self) -> dict[str, object]:
-        """
-        The tunnel as plain data.
-        """
+        """The tunnel as plain data."""
         bytesIn, bytesOut = self.counts()
         return {
             "forward": printable(self.spec),
@@ -162,9 +158,7 @@ class ClientStatus(ClientObserver):
 
     @property
     def offers(self) -> tuple[Offer, ...]:
-        """
-        All tunnels, and the one of visitors whose tunnel is not known.
-        """
+        """All tunnels, and the one of visitors whose tunnel is not known."""
         return (*self._offers.values(), self._stray)
 
     # What the client tells
@@ -301,9 +295,7 @@ class ClientStatus(ClientObserver):
     # What is shown
 
     def describe(self) -> dict[str, object]:
-        """
-        The connection to the server, as plain data.
-        """
+        """The connection to the server, as plain data."""
         now = self._seconds()
         state: str = self._state
         retryIn: float | None = None
@@ -325,9 +317,7 @@ class ClientStatus(ClientObserver):
         }
 
     def tunnels(self) -> list[dict[str, object]]:
-        """
-        The tunnels, as plain data.
-        """
+        """The tunnels, as plain data."""
         return [
             {"server": self._server, **offer.describe()}
             for offer in self._offers.values()
@@ -335,9 +325,7 @@ class ClientStatus(ClientObserver):
 
 
 def _said(reason: TunnelError) -> str:
-    """
-    Shorten a reason, of which many are kept and sent with every status.
-    """
+    """Shorten a reason, of which many are kept and sent with every status."""
     return printable(str(reason))
 
 
@@ -407,26 +395,20 @@ class ProcessStatus:
             self.changed()
 
     def stopping(self) -> None:
-        """
-        The process was told to stop, and waits for its visitors.
-        """
+        """The process was told to stop, and waits for its visitors."""
         self.isStopping = True
         self.changed()
 
     def tell(
         self, kind: str, text: str | Callable[[], str], level: str = "info"
     ) -> None:
-        """
-        Note an event.
-        """
+        """Note an event."""
         same = text if isinstance(text, str) else None
         self.events.add(kind, text, level, same=same)
         self.changed()
 
     def number(self, visit: Visit) -> None:
-        """
-        Give a visit a number of its own.
-        """
+        """Give a visit a number of its own."""
         self._numbers += 1
         self._ids[visit] = self._numbers
 
@@ -436,9 +418,7 @@ class ProcessStatus:
         return [*own, self.former]
 
     def sample(self) -> None:
-        """
-        Measure the rates; to be called about once a second.
-        """
+        """Measure the rates; to be called about once a second."""
         now = self.seconds()
         passed = now - self._sampled
         if passed < 0.5:
@@ -478,9 +458,7 @@ class ProcessStatus:
         }
 
     def tunnels(self) -> list[dict[str, object]]:
-        """
-        The tunnels, as plain data.
-        """
+        """The tunnels, as plain data."""
         return [tunnel for client in self._clients for tunnel in client.tunnels()]
 
     def visitors(self, most: int = VISITORS) -> list[dict[str, object]]:

@@ -45,9 +45,7 @@ L{End<tristunnel.interfaces.End>}, or fails with L{TunnelError}."""
 
 
 def byWebSocket(server: ServerAddress) -> Route:
-    """
-    Each visitor gets a raw WebSocket of its own.
-    """
+    """Each visitor gets a raw WebSocket of its own."""
 
     async def connect() -> WebSocketEnd:
         end = WebSocketEnd()
@@ -97,9 +95,7 @@ class LocalVisit(Visit):
         super().__init__(port.what, far, visitor, info, port.observer)
 
     def reset(self, reason: TunnelError) -> None:
-        """
-        End it now.
-        """
+        """End it now."""
         for end in self._ends:
             end.reset(reason)
 
@@ -228,9 +224,7 @@ class LocalPort(Service):
         return error
 
     def left(self, visit: LocalVisit, reason: TunnelError | None) -> None:
-        """
-        Count a visitor who is gone; called by the visit.
-        """
+        """Count a visitor who is gone; called by the visit."""
         del self.visits[visit.number]
         self.bytesIn += visit.bytesIn
         self.bytesOut += visit.bytesOut
@@ -266,18 +260,14 @@ class LocalPort(Service):
         self.observer.stopped()
 
     def sendAway(self, reason: TunnelError) -> None:
-        """
-        End all visits now.
-        """
+        """End all visits now."""
         for visit in list(self.visits.values()):
             visit.reset(reason)
         for visitor in list(self._waiting):
             visitor.reset(reason)
 
     def stopNow(self) -> None:
-        """
-        Wait for visitors no longer.
-        """
+        """Wait for visitors no longer."""
         if self._drain is not None:
             self._drain.hurry()
 
@@ -310,9 +300,7 @@ class VisitorService(MultiService):
             await self.client.stopService()
 
     def stopNow(self) -> None:
-        """
-        Wait for nobody any longer.
-        """
+        """Wait for nobody any longer."""
         self.port.stopNow()
         if self.client is not None:
             self.client.stopNow()

@@ -1,3 +1,1 @@
-"""
-How a client reaches its server: addresses, proxies, trust, credentials.
-"""
+"""How a client reaches its server: addresses, proxies, trust, credentials."""

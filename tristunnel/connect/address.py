@@ -1,6 +1,4 @@
-"""
-Where a client finds its server: C{--connect}.
-"""
+"""Where a client finds its server: C{--connect}."""
 
 from __future__ import annotations
 
@@ -69,9 +67,7 @@ def _noExplanation(failure: Failure) -> TunnelError | None:
 def explainer(
     host: str, creator: ServerVerification
 ) -> Callable[[Failure], TunnelError | None]:
-    """
-    Make what explains a server's TLS failures.
-    """
+    """Make what explains a server's TLS failures."""
 
     def explain(failure: Failure) -> TunnelError | None:
         why = explainTLSFailure(failure, host, creator)
@@ -137,9 +133,7 @@ class ServerAddress:
         return Greeting(ALWAYS if ours else self.way.greeting)
 
     def notReached(self, failure: Failure) -> TunnelError:
-        """
-        Say why there is no connection to the server.
-        """
+        """Say why there is no connection to the server."""
         return self.explain(failure) or TunnelError(
             "session-lost", f"{self.where} was not reached: {failure.getErrorMessage()}"
         )

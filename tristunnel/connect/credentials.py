@@ -97,9 +97,7 @@ def _contents(path: str, option: str) -> bytes:
 
 
 def _object(text: str, where: str) -> dict[str, object]:
-    """
-    Read a JSON object, without repeating its secrets in a message.
-    """
+    """Read a JSON object, without repeating its secrets in a message."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -110,9 +108,7 @@ def _object(text: str, where: str) -> dict[str, object]:
 
 
 def _checked(token: str, where: str) -> str:
-    """
-    Refuse what cannot be a token, without repeating it.
-    """
+    """Refuse what cannot be a token, without repeating it."""
     if not token:
         raise badOption(f"{where} holds no token")
     if not token.isascii() or not token.isprintable() or " " in token:

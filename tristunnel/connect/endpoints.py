@@ -1,6 +1,4 @@
-"""
-Where a client connects to: the endpoint strings of servers and of services.
-"""
+"""Where a client connects to: the endpoint strings of servers and of services."""
 
 from __future__ import annotations
 
@@ -33,9 +31,7 @@ _TLS = _TCP | {"certificate", "endpoint", "privateKey", "trustRoots"}
 
 @cache
 def _kinds() -> set[str]:
-    """
-    The kinds of client endpoint that are installed; to look takes a while.
-    """
+    """The kinds of client endpoint that are installed; to look takes a while."""
     plugins = getPlugins(IStreamClientEndpointStringParserWithReactor)
     return {"tcp", "unix"} | {plugin.prefix for plugin in plugins}
 
@@ -77,9 +73,7 @@ class EndpointParts:
 
     @property
     def isPlain(self) -> bool:
-        """
-        Whether it is a host and a port, and nothing is said of the way there.
-        """
+        """Whether it is a host and a port, and nothing is said of the way there."""
         return self.kind in _OUR_OWN and not self.keywords.keys() & _WAY
 
     def __getitem__(self, keyword: str) -> str:
@@ -130,9 +124,7 @@ class EndpointParts:
 
 
 def isKind(text: str) -> bool:
-    """
-    Whether what a text begins with is a kind of endpoint, and no host's name.
-    """
+    """Whether what a text begins with is a kind of endpoint, and no host's name."""
     kind = text.partition(":")[0]
     return kind in _kinds() or kind.lower() in (*_OUR_OWN, "unix")
 

@@ -1,6 +1,4 @@
-"""
-The options about the way to a server that every client has.
-"""
+"""The options about the way to a server that every client has."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ __all__ = ["ConnectOptionsMixin", "connectOptionsOf", "trustOf"]
 
 
 class ConnectOptionsMixin:
-    """
-    For C{usage.Options}: how to reach a server, and how to know it.
-    """
+    """For C{usage.Options}: how to reach a server, and how to know it."""
 
     optFlags: ClassVar[Any] = [
         ("insecure", None, "Accept any certificate: anybody can pose as the server."),

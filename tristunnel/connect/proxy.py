@@ -1,6 +1,4 @@
-"""
-Connecting through an HTTP proxy, by its CONNECT method.
-"""
+"""Connecting through an HTTP proxy, by its CONNECT method."""
 
 from __future__ import annotations
 
@@ -109,9 +107,7 @@ _CURES = {
 
 
 class _Asking(Protocol):
-    """
-    Asks the proxy, and makes room for the protocol that wanted to connect.
-    """
+    """Asks the proxy, and makes room for the protocol that wanted to connect."""
 
     transport: Any = None
 

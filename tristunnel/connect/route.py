@@ -85,17 +85,13 @@ class ConnectOptions:
         return replace(self, proxy=parseProxy(reactor, around[variable], variable))
 
     def reach(self, reactor: Any, host: str, port: int) -> IStreamClientEndpoint:
-        """
-        Make the endpoint of a TCP port.
-        """
+        """Make the endpoint of a TCP port."""
         if self.proxy is not None:
             return ProxiedEndpoint(reactor, self.proxy, hostName(host), port)
         return HostEndpoint(reactor, host, port)
 
     def tell(self, where: str) -> None:
-        """
-        Log what the way to a server is, if it is not the direct one.
-        """
+        """Log what the way to a server is, if it is not the direct one."""
         if self.proxy is not None:
             _log.info(
                 "The way to {where} is through the proxy {proxy}",
@@ -210,9 +206,7 @@ def _names(entry: str, host: str, port: int) -> bool:
 
 
 def _bare(host: str) -> str:
-    """
-    A host as it is compared: names of other scripts as the DNS has them.
-    """
+    """A host as it is compared: names of other scripts as the DNS has them."""
     bare = host.lower().removeprefix("[").removesuffix("]").removesuffix(".")
     bare = bare.partition("%")[0]
     try:

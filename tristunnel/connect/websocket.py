@@ -1,6 +1,4 @@
-"""
-Connecting to a WebSocket: C{ws://} and C{wss://} as client endpoints.
-"""
+"""Connecting to a WebSocket: C{ws://} and C{wss://} as client endpoints."""
 
 from __future__ import annotations
 
@@ -50,9 +48,7 @@ USER_AGENT = "tristunnel"
 
 
 def shownURL(url: str) -> str:
-    """
-    Write a URL, which may be wrong, without what may be secret in it.
-    """
+    """Write a URL, which may be wrong, without what may be secret in it."""
     scheme, mark, rest = url.partition("://")
     place = re.split("[?#]", rest, maxsplit=1)[0]
     return scheme + mark + place.rpartition("@")[2]
@@ -126,9 +122,7 @@ def clientFactory(
     headers: Mapping[str, str],
     subprotocols: Sequence[str],
 ) -> _Factory:
-    """
-    Make autobahn's factory for a connection, with its timers off.
-    """
+    """Make autobahn's factory for a connection, with its timers off."""
     factory = _Factory(
         url.text,
         protocols=list(subprotocols),
@@ -151,9 +145,7 @@ def clientFactory(
 
 
 class _Opening:
-    """
-    The L{Receiver} of a connection that is not open yet.
-    """
+    """The L{Receiver} of a connection that is not open yet."""
 
     def __init__(self, connection: ClientConnection, receiver: Receiver) -> None:
         self.done: Deferred[ClientConnection] = Deferred(lambda _: connection.abort())
@@ -167,16 +159,12 @@ class _Opening:
             self.done.callback(self._connection)
 
     def bytesReceived(self, data: bytes) -> None:
-        """
-        Nothing comes before the opening.
-        """
+        """Nothing comes before the opening."""
 
     textReceived = bytesReceived
 
     def closeReceived(self, reason: TunnelError | None) -> None:
-        """
-        Nothing comes before the opening.
-        """
+        """Nothing comes before the opening."""
 
     def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
         if self.done.called:
@@ -271,9 +259,7 @@ class WebSocketEndpoint:
         return await opening.done
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """
-        Connect a protocol by the bytes of a WebSocket's binary messages.
-        """
+        """Connect a protocol by the bytes of a WebSocket's binary messages."""
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
     async def _connect(self, protocolFactory: IProtocolFactory) -> IProtocol:

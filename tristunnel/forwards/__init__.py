@@ -1,3 +1,1 @@
-"""
-What a client offers: forwards, and the connections to their services.
-"""
+"""What a client offers: forwards, and the connections to their services."""

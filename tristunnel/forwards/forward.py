@@ -1,6 +1,4 @@
-"""
-What a client offers: C{[udp/][PORT|NAME]=TARGET}.
-"""
+"""What a client offers: C{[udp/][PORT|NAME]=TARGET}."""
 
 from __future__ import annotations
 
@@ -59,9 +57,7 @@ class Forward:
 
     @property
     def isFixed(self) -> bool:
-        """
-        Whether its tunnel can be told from others.
-        """
+        """Whether its tunnel can be told from others."""
         return bool(self.port or self.name)
 
     def isLike(self, other: Forward) -> bool:
@@ -81,9 +77,7 @@ class Forward:
 
     @property
     def wanted(self) -> str:
-        """
-        What was asked for, for messages.
-        """
+        """What was asked for, for messages."""
         wanted = self.name or (f"port {self.port}" if self.port else "any port")
         return f"UDP {wanted}" if self.isUDP else wanted
 

@@ -1,6 +1,4 @@
-"""
-From a stream to the service that it is for.
-"""
+"""From a stream to the service that it is for."""
 
 from __future__ import annotations
 
@@ -50,20 +48,14 @@ _CODES: tuple[tuple[type[BaseException], str], ...] = (
 
 
 class VisitorStream(End, Protocol):
-    """
-    A visitor's stream within a session.
-    """
+    """A visitor's stream within a session."""
 
     @property
     def over(self) -> bool:
-        """
-        Whether the visitor has left.
-        """
+        """Whether the visitor has left."""
 
     def abandon(self) -> None:
-        """
-        Be over without a word to the peer: another end takes its place.
-        """
+        """Be over without a word to the peer: another end takes its place."""
 
 
 def _refusal(target: str, failure: Failure) -> TunnelError:
@@ -107,9 +99,7 @@ class ServiceConnector:
 
     @property
     def direct(self) -> int:
-        """
-        How many streams have a connection of their own.
-        """
+        """How many streams have a connection of their own."""
         return len(self._direct)
 
     def connect(

@@ -1,6 +1,4 @@
-"""
-From a flow to the UDP service that it is for.
-"""
+"""From a flow to the UDP service that it is for."""
 
 from __future__ import annotations
 
@@ -45,15 +43,11 @@ Place = tuple[int, tuple[str, int]]
 
 
 class VisitorFlow(DatagramEnd, Protocol):
-    """
-    A visitor's flow within a session.
-    """
+    """A visitor's flow within a session."""
 
     @property
     def over(self) -> bool:
-        """
-        Whether it has ended.
-        """
+        """Whether it has ended."""
 
 
 _Flow = TypeVar("_Flow", bound=VisitorFlow)
@@ -85,9 +79,7 @@ class UDPService:
         return resolveWith(self.reactor)(self._host).addCallback(self._found)
 
     def _found(self, addresses: list[str]) -> list[Place]:
-        """
-        Put the one at which nobody listened behind the others.
-        """
+        """Put the one at which nobody listened behind the others."""
         places: list[Place] = [
             (
                 socket.AF_INET6 if ":" in address else socket.AF_INET,
@@ -98,9 +90,7 @@ class UDPService:
         return sorted(places, key=lambda place: place == self._last)
 
     def moveOn(self, place: Place) -> None:
-        """
-        Nobody listens at C{place}: let the others come first from now on.
-        """
+        """Nobody listens at C{place}: let the others come first from now on."""
         self._last = place
 
 
@@ -183,9 +173,7 @@ class ServiceFlow(FlowEnd):
         return True
 
     def send(self, datagram: bytes) -> None:
-        """
-        Send a datagram to the service.
-        """
+        """Send a datagram to the service."""
         self._flows.used(self, self._answered)
         if not (self._answered or len(self._places) < 2):
             self._repeat = [*self._repeat[1 - _REPEATED :], datagram]
@@ -202,9 +190,7 @@ class ServiceFlow(FlowEnd):
         self.passOn(datagram)
 
     def _failed(self, error: OSError) -> None:
-        """
-        The kernel says that a datagram did not arrive.
-        """
+        """The kernel says that a datagram did not arrive."""
         if error.errno in (errno.EMSGSIZE, errno.ENOBUFS, errno.EPERM) or self._over:
             # Of this one datagram only.
             return
@@ -227,9 +213,7 @@ class ServiceFlow(FlowEnd):
             )
 
     def _again(self) -> None:
-        """
-        Say to the next address what the last one did not hear.
-        """
+        """Say to the next address what the last one did not hear."""
         if self._socket is not None:
             self._socket.close()
         try:
@@ -242,9 +226,7 @@ class ServiceFlow(FlowEnd):
             self.send(datagram)
 
     def letGo(self, reason: TunnelError | None) -> None:
-        """
-        Close the socket.
-        """
+        """Close the socket."""
         self._flows.leave(self)
         self._repeat = []
         if self._socket is not None:
@@ -302,9 +284,7 @@ class ServiceFlows:
             (self._talking if flow.talking else self._unsure)[flow] = None
 
     def leave(self, flow: ServiceFlow) -> None:
-        """
-        A flow is over; doing it twice is no error.
-        """
+        """A flow is over; doing it twice is no error."""
         self._unsure.pop(flow, None)
         self._talking.pop(flow, None)
 
@@ -376,9 +356,7 @@ class UDPConnector:
 
 
 class _Visit(Visit):
-    """
-    A visit of which it may turn out in the end that nobody was there.
-    """
+    """A visit of which it may turn out in the end that nobody was there."""
 
     __slots__ = ()
 

@@ -1,3 +1,1 @@
-"""
-Tunnels between servers: a service at one, a port at another.
-"""
+"""Tunnels between servers: a service at one, a port at another."""

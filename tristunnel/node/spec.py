@@ -1,6 +1,4 @@
-"""
-What C{--node} says.
-"""
+"""What C{--node} says."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-A tunnel between this server and another, kept up for as long as this one runs.
-"""
+"""A tunnel between this server and another, kept up for as long as this one runs."""
 
 from __future__ import annotations
 
@@ -150,9 +148,7 @@ class NodeTunnel(Service, ClientObserver):
             await client.stopService()
 
     def stopNow(self) -> None:
-        """
-        Wait for nobody any longer.
-        """
+        """Wait for nobody any longer."""
         for each in (self._port, self._client):
             if each is not None:
                 each.stopNow()
@@ -192,9 +188,7 @@ class NodeTunnel(Service, ClientObserver):
         self.bytesOut += received
 
     def become(self, state: str, reason: TunnelError | None) -> None:
-        """
-        Note a state, and tell of a new one.
-        """
+        """Note a state, and tell of a new one."""
         if state == RECONNECTING and self.state == FAILED and self._retry is not None:
             # The end of the session that was refused.
             return
@@ -214,9 +208,7 @@ class NodeTunnel(Service, ClientObserver):
         )
 
     def describe(self) -> dict[str, object]:
-        """
-        Its entry in C{listNodeTunnels}.
-        """
+        """Its entry in C{listNodeTunnels}."""
         spec, port = self.spec, self._port
         total, count = self.visitorsTotal, self.visitors
         bytesIn, bytesOut = self.bytesIn, self.bytesOut
