@@ -172,7 +172,4 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
 def _end(reactor: Any, reason: TunnelError) -> None:
     """End with an exit status that says how it went: 0 if its time is over."""
     exitWith(0 if reason.code.name in ("expired", "closed") else 1)
-    if reactor.running:
-        reactor.stop()
-    else:
-        reactor.callWhenRunning(reactor.stop)
+    reactor.callWhenRunning(reactor.stop)

@@ -19,7 +19,7 @@ from twisted.python import usage
 from tristunnel.check.client import ClientCheck
 from tristunnel.check.report import CheckService, Finding, Inquiry
 from tristunnel.client.control import OFF, parseControl
-from tristunnel.client.dialects import DIALECTS
+from tristunnel.client.dialects import DIALECTS, VISITING, ClientDialect
 from tristunnel.client.fleet import Clients
 from tristunnel.client.forward_table import FORWARD_FIELDS, checkForwards, forwardOf
 from tristunnel.client.options import ClientOptions
@@ -44,7 +44,6 @@ from tristunnel.dialects.framed.client_direct import CARRIERS
 from tristunnel.dialects.framed.direct import MOST_SPARES
 from tristunnel.dialects.framed.lanes import MOST_LANES
 from tristunnel.dialects.framed.session import MOST_QUIET
-from tristunnel.dialects.zlayer.client_service import tokenOf
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.forwards.forward import DEFAULT_FORWARD, Forward
 from tristunnel.model.policy import VisitorPolicy
@@ -134,6 +133,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         # Which [[client]] of the file this is, of how many; 0 for the whole.
         self.section = 0
         self.count = 0
+        self.dialect: ClientDialect
         self.exposed: dict[str, tuple[str, list[str]]] = {}
 
     def opt_forward(self, spec: str) -> None:
@@ -208,17 +208,6 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
                 settings.pop(name, None)
         return around
 
-    def _client(self, section: int) -> Options:
-        client = type(self)()
-        client.parent = getattr(self, "parent", None)
-        client.file, client.typed = self.file, self.typed
-        client.section = section
-        try:
-            client.parseOptions(self.arguments)
-        except usage.UsageError as error:
-            raise badOption(str(error)) from None
-        return client
-
     @property
     def isInner(self) -> bool:
         return bool(self.section)
@@ -262,21 +251,35 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         told = {name: self[name] for name in self.told if name in self}
         self.exposed = exposedSecrets(told)
         if self.count and not self.section:
-            self.each = [self._client(number + 1) for number in range(self.count)]
+            self.each = [
+                self.another(file=self.file, section=number + 1)
+                for number in range(self.count)
+            ]
             return
         self["tunnel"] = self["tunnel"] or ""
-        if not (self["connect"] or self["tunnel"]):
+        self._checkTogether()
+        self._findIdentity()
+        self._checkDialect(reactor)
+        self._makeServer(reactor)
+        self._makeForwards(reactor)
+
+    def _checkTogether(self) -> None:
+        tunnel = self["tunnel"]
+        if not (self["connect"] or tunnel):
             raise badOption(
                 "which server? give --connect tcp:HOST:PORT or tls:HOST:PORT"
             )
-        if bool(self["tunnel"]) != bool(self["to"]):
+        if bool(tunnel) != bool(self["to"]):
             raise badOption("--tunnel URI and --to TARGET go together")
-        if self["tunnel"] and self["forward"]:
+        if tunnel and self["forward"]:
             raise badOption("--tunnel serves one tunnel: leave out --forward")
-        if self["carrier"] not in CARRIERS:
-            raise badOption(f"--carrier takes one of {', '.join(CARRIERS)}")
+        for name, choices in (("carrier", CARRIERS), ("extension", GREETINGS)):
+            if self[name] not in choices:
+                raise badOption(f"--{name} takes one of {', '.join(choices)}")
         if self["check-idle"] is not None and not self["check"]:
             raise badOption("--check-idle goes with --check")
+
+    def _findIdentity(self) -> None:
         environment = {} if self.count > 1 else os.environ
         self["credentials"] = {
             **givenCredentials(self["credentials-file"], environment),
@@ -285,9 +288,44 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         token = "" if self["tunnel"] else self._token(environment)
         if token and (self["token-file"] or not self["credentials"]):
             self["credentials"]["token"] = token
-        if self["extension"] not in GREETINGS:
-            raise badOption(f"--extension takes one of {', '.join(GREETINGS)}")
-        self._checkDialect(reactor)
+
+    def _token(self, environment: Mapping[str, str]) -> str:
+        path = self["token-file"]
+        if path != "-":
+            return givenToken(path, environment)
+        if path not in self.typed:
+            self.typed[path] = givenToken(path)
+        return self.typed[path]
+
+    def _checkDialect(self, reactor: Any) -> None:
+        if self["listen"]:
+            self.localEndpoint = localEndpoint(reactor, self["listen"])
+            if not self["service"]:
+                self["dialect"] = VISITING
+        name = self["dialect"]
+        if name not in DIALECTS:
+            raise badOption(f"--dialect is one of {', '.join(DIALECTS)}")
+        self.dialect = DIALECTS[name]
+        hasSessions = self.dialect.hasSessions
+        if self["service"] and not (self["listen"] and hasSessions):
+            raise badOption("--service NAME goes with --listen ENDPOINT, by session")
+        offers = hasSessions and not (self["tunnel"] or self["service"])
+        if self["extension"] == NEVER and not offers:
+            raise badOption("--extension never goes with --forward, at a W3P server")
+        if hasSessions:
+            return
+        if self["tunnel"]:
+            raise badOption("--tunnel has a dialect of its own")
+        if "://" not in self["connect"]:
+            raise badOption(
+                "give --service NAME, or a relay: --connect ws://HOST/client"
+                if self["listen"]
+                else f"--dialect {name} needs --connect ws://HOST/PATH or wss://..."
+            )
+        if self["private"]:
+            raise badOption(f"--dialect {name} has no --private")
+
+    def _makeServer(self, reactor: Any) -> None:
         trust = trustOf(self)
         way = connectOptionsOf(reactor, self, self._headers())
         way = replace(way, greeting=self["extension"])
@@ -298,29 +336,32 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
             self["forward"] = [f"0={self['to']}"]
         else:
             self.server = parseConnect(reactor, self["connect"], trust, way)
+
+    def _makeForwards(self, reactor: Any) -> None:
         wanted = self["forward"] or ([] if self["listen"] else [DEFAULT_FORWARD])
         self.forwards = [
             self._forward(reactor, index, each) for index, each in enumerate(wanted)
         ]
         checkForwards(self.forwards)
-        self._checkForwards()
+        for forward in self.forwards:
+            if forward.isUDP and not self.dialect.hasUDP:
+                raise badOption(f"--dialect {self['dialect']} knows no UDP")
+            if forward.private and not forward.name:
+                raise badOption(
+                    "--private tunnels have names: --forward NAME=TARGET, for example"
+                    " db=localhost:5432"
+                )
+        self.dialect.check(self)
         self.policy = policyOf(self)
         policies = (self.policy, *(forward.policy for forward in self.forwards))
-        if any(policy != VisitorPolicy() for policy in policies) and (
-            self["dialect"] != "framed" or self["tunnel"] or self["listen"]
-        ):
+        hasForwards = self.dialect.hasSessions and not (
+            self["tunnel"] or self["listen"]
+        )
+        if any(policy != VisitorPolicy() for policy in policies) and not hasForwards:
             raise badOption(
                 "--allow and other options about visitors go with --forward, and with"
                 " no other dialect"
             )
-
-    def _token(self, environment: Mapping[str, str]) -> str:
-        path = self["token-file"]
-        if path != "-":
-            return givenToken(path, environment)
-        if path not in self.typed:
-            self.typed[path] = givenToken(path)
-        return self.typed[path]
 
     def _forward(self, reactor: Any, index: int, wanted: Any) -> Forward:
         try:
@@ -329,57 +370,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
             setting = self.settings.get("forward")
             if setting is None or setting.file is None:
                 raise
-            place = setting.placeOf(index)
-            raise badOption(f"{place}: {error.message}") from None
-
-    def _checkDialect(self, reactor: Any) -> None:
-        dialect = self["dialect"]
-        if self["listen"]:
-            self.localEndpoint = localEndpoint(reactor, self["listen"])
-            if not self["service"]:
-                dialect = self["dialect"] = "relay"
-        if dialect not in DIALECTS:
-            raise badOption(f"--dialect is one of {', '.join(DIALECTS)}")
-        if self["service"] and (not self["listen"] or dialect != "framed"):
-            raise badOption("--service NAME goes with --listen ENDPOINT, by session")
-        if self["extension"] == NEVER and (
-            dialect != "framed" or self["tunnel"] or self["service"]
-        ):
-            raise badOption("--extension never goes with --forward, at a W3P server")
-        if dialect == "framed":
-            return
-        if self["tunnel"]:
-            raise badOption("--tunnel has a dialect of its own")
-        if "://" not in self["connect"]:
-            raise badOption(
-                "give --service NAME, or a relay: --connect ws://HOST/client"
-                if self["listen"]
-                else f"--dialect {dialect} needs --connect ws://HOST/PATH or wss://..."
-            )
-        if self["private"]:
-            raise badOption(f"--dialect {dialect} has no --private")
-
-    def _checkForwards(self) -> None:
-        dialect = self["dialect"]
-        for forward in self.forwards:
-            if dialect not in ("framed", "zlayer") and forward.isUDP:
-                raise badOption(f"--dialect {dialect} knows no UDP")
-            if dialect == "vtunnel" and not forward.port:
-                raise badOption(
-                    "vtunnel's ports are chosen: --forward PORT=TARGET, for example"
-                    " 9000=localhost:3000"
-                )
-            if forward.private and not forward.name:
-                raise badOption(
-                    "--private tunnels have names: --forward NAME=TARGET, for example"
-                    " db=localhost:5432"
-                )
-        if dialect == "zlayer":
-            tokenOf(self["credentials"])
-        if dialect == "relay" and len(self.forwards) > 1 - bool(self["listen"]):
-            raise badOption(
-                "--dialect relay has one end: --forward =TARGET, or --listen ENDPOINT"
-            )
+            raise badOption(f"{setting.placeOf(index)}: {error.message}") from None
 
     def _headers(self) -> dict[str, str]:
         """
@@ -389,7 +380,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         headers = dict(self.get("header", []))
         named = {name.lower() for name in headers}
         fields = self["credentials"]
-        if self["dialect"] == "framed" or "authorization" in named or not fields:
+        if self.dialect.hasSessions or "authorization" in named or not fields:
             return headers
         if "token" in fields and "id" not in fields:
             headers["Authorization"] = f"Bearer {fields['token']}"
@@ -435,10 +426,7 @@ def _make(
 
     def ended() -> None:
         exitWith(1)
-        if reactor.running:
-            reactor.stop()
-        else:
-            reactor.callWhenRunning(reactor.stop)
+        reactor.callWhenRunning(reactor.stop)
 
     clients = Clients(reactor, options, watch.observer, ended)
     reactor.addSystemEventTrigger(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from tristunnel.client.options import ClientOptions
@@ -18,12 +19,19 @@ from tristunnel.dialects.framed.client_direct import Carrier
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.dialects.relay.client_service import RelayHostService
 from tristunnel.dialects.vtunnel.client_service import VTunnelClientService
-from tristunnel.dialects.zlayer.client_service import ZLayerClientService
+from tristunnel.dialects.zlayer.client_service import ZLayerClientService, tokenOf
 from tristunnel.dialects.zlayer.client_service import backoff as zlayerBackoff
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.observer import ClientObserver
 
-__all__ = ["DIALECTS", "GaveUp", "carrierOf", "makeClient"]
+__all__ = [
+    "DIALECTS",
+    "VISITING",
+    "ClientDialect",
+    "GaveUp",
+    "carrierOf",
+    "makeClient",
+]
 
 GaveUp = Callable[[TunnelError], None]
 """Called with the reason when a client makes no more attempts."""
@@ -38,7 +46,7 @@ def makeClient(
     @return: A service with a C{stopNow}.
     """
     options.server.way.tell(options.server.where)
-    return DIALECTS[options["dialect"]](reactor, options, observer, gaveUp)
+    return DIALECTS[options["dialect"]].make(reactor, options, observer, gaveUp)
 
 
 def _framed(
@@ -149,9 +157,49 @@ def _port(
     return port
 
 
-DIALECTS: dict[str, Callable[[Any, ClientOptions, ClientObserver, GaveUp], Any]] = {
-    "framed": _framed,
-    "vtunnel": _vtunnel,
-    "zlayer": _zlayer,
-    "relay": _relay,
+def _checkVTunnel(options: ClientOptions) -> None:
+    if not all(forward.port for forward in options.forwards):
+        raise badOption(
+            "vtunnel's ports are chosen: --forward PORT=TARGET, for example"
+            " 9000=localhost:3000"
+        )
+
+
+def _checkRelay(options: ClientOptions) -> None:
+    if len(options.forwards) > 1 - bool(options["listen"]):
+        raise badOption(
+            "--dialect relay has one end: --forward =TARGET, or --listen ENDPOINT"
+        )
+
+
+@dataclass(frozen=True)
+class ClientDialect:
+    """
+    A dialect, as clients speak it.
+
+    @ivar make: Makes the service of a client.
+    @ivar hasSessions: Whether it is our own server's, with all that a session has:
+        private tunnels, services, policies. Any other is spoken over a WebSocket,
+        whose request has a header for credentials.
+    @ivar hasUDP: Whether it carries datagrams.
+    @ivar check: Raises L{TunnelError} for options that it has no word for.
+    """
+
+    make: Callable[[Any, ClientOptions, ClientObserver, GaveUp], Any]
+    hasSessions: bool = False
+    hasUDP: bool = False
+    check: Callable[[ClientOptions], object] = bool
+
+
+DIALECTS = {
+    "framed": ClientDialect(_framed, hasSessions=True, hasUDP=True),
+    "vtunnel": ClientDialect(_vtunnel, check=_checkVTunnel),
+    "zlayer": ClientDialect(
+        _zlayer, hasUDP=True, check=lambda options: tokenOf(options["credentials"])
+    ),
+    "relay": ClientDialect(_relay, check=_checkRelay),
 }
+"""By name, as C{--dialect} has it."""
+
+VISITING = "relay"
+"""The dialect of a client that listens, and visits no service by name."""

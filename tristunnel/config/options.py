@@ -167,10 +167,20 @@ class ConfiguredOptions(CheckedOptions):
         """
         if self.file is None:
             raise badOption("there is no file to read again: --config names none")
+        return self.another(_path=self.file.path)
+
+    def another(self, **attributes: object) -> Any:
+        """
+        Read the same command line once more.
+
+        @param attributes: What other options are to know before.
+        @return: Options of the same class.
+        @raise TunnelError: C{bad-option}, if anything is wrong.
+        """
         fresh = type(self)()
         fresh.parent = getattr(self, "parent", None)
         fresh.typed = self.typed
-        fresh._path = self.file.path
+        vars(fresh).update(attributes)
         try:
             fresh.parseOptions(self.arguments)
         except usage.UsageError as error:

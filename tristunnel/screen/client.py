@@ -261,7 +261,7 @@ class ClientWatch:
         """
         # twistd sends sys.stdout to the log; the addresses are for pasting.
         out = None if self.hasScreen else outputOf(sys.__stdout__)
-        connects = options["dialect"] != "relay" or not options["listen"]
+        connects = bool(options["service"]) or not options["listen"]
         status = self.status.follow(options.server.where, connects)
         log = LoggingClientObserver(out, self._reactor.seconds, self._reactor.callLater)
         return severalObservers(ClientObserver, log, status)
