@@ -62,10 +62,11 @@ def tunnelOptionRows() -> Iterator[Row]:
     @return: The options of C{openTunnel}: name, default, and what it says.
     """
     from tristunnel.model.options import TunnelOptions
+    from tristunnel.model.policy import VisitorPolicy
 
-    text = " ".join((TunnelOptions.__doc__ or "").split())
+    text = " ".join(f"{TunnelOptions.__doc__} {VisitorPolicy.__doc__}".split())
     told = dict(re.findall(r"@ivar (\w+): (.*?)(?= @ivar|$)", text))
-    for entry in fields(TunnelOptions):
+    for entry in (*fields(TunnelOptions)[:-1], *fields(VisitorPolicy)):
         shown = json.dumps(entry.default).removesuffix(".0")
         yield (f"``{entry.name}``", f"``{shown}``", _plain(told[entry.name]))
 

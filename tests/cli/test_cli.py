@@ -181,8 +181,8 @@ class TokenCommandTests(SynchronousTestCase):
             VisitorPolicy(
                 parseNetworks(["10.0.0.0/8", "2001:db8::/32"]),
                 parseNetworks(["10.9.0.0/16"]),
-                2,
                 5,
+                2,
                 30,
                 1_000_000,
                 90.0,

@@ -103,7 +103,7 @@ class ClientsTests(FileOptionsTestCase):
         assert isinstance(second, TunnelClientService)
         (forward,) = second.forwards
         assert forward.policy is not None
-        self.assertEqual((forward.target, forward.policy.total), ("h:3", 3))
+        self.assertEqual((forward.target, forward.policy.maxVisitors), ("h:3", 3))
         self.assertIs(clients.members[0].service, first)
         # What is asked of all visitors is asked of those of all forwards.
         answer = self.change(f"rate = '5kB/s'\n{ONE}{TWO}")

@@ -241,9 +241,9 @@ class ClientFileTests(FileOptionsTestCase):
         )
         first, second, third, fourth = options.forwards
         self.assertEqual((first.spec, first.port), ("8080=h:1", 8080))
-        self.assertEqual((first.policy.total, len(first.policy.allow)), (2, 1))
+        self.assertEqual((first.policy.maxVisitors, len(first.policy.allow)), (2, 1))
         self.assertEqual((second.name, second.private), ("db", True))
-        self.assertEqual((second.policy.total, second.policy.allow), (9, ()))
+        self.assertEqual((second.policy.maxVisitors, second.policy.allow), (9, ()))
         self.assertTrue(third.isUDP)
         self.assertEqual((third.port, third.policy.idle), (0, 60))
         self.assertEqual((fourth.port, fourth.name), (9, "both"))

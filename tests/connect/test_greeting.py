@@ -197,7 +197,7 @@ class W3PTests(ClientServiceTestCase):
         is not done.
         """
         self.admits = lambda message: True
-        rules = VisitorPolicy(total=1)
+        rules = VisitorPolicy(maxVisitors=1)
         db = self.forward(name="db")
         for forward, failed, ready in (
             (self.forward(), [], True),

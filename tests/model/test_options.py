@@ -11,8 +11,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.errors import TunnelError
 from tristunnel.model.options import TunnelOptions
+from tristunnel.model.policy import POLICY_OPTIONS
 
-NAMES = st.sampled_from([field.name for field in fields(TunnelOptions)] + ["nonsense"])
+NAMES = st.sampled_from(
+    [*(part.name for part in fields(TunnelOptions)), *POLICY_OPTIONS, "nonsense"]
+)
 VALUES = (
     st.none()
     | st.booleans()
@@ -83,7 +86,8 @@ class TunnelOptionsTests(SynchronousTestCase):
         """Networks come in a list, or in a string with commas between."""
         for value in (["10.0.0.0/8", "::1"], "10.0.0.0/8,::1"):
             options = TunnelOptions.fromMapping({"allow": value})
-            self.assertEqual(options.allow, ("10.0.0.0/8", "::1"))
+            allowed = [str(network) for network in options.policy.allow]
+            self.assertEqual(allowed, ["10.0.0.0/8", "::1/128"])
         self.assertIn("a list of strings", self.refusal(deny=[5]))
         self.assertIn("no address", self.refusal(deny="nowhere"))
 
@@ -109,4 +113,5 @@ class TunnelOptionsTests(SynchronousTestCase):
         else:
             for name, value in options.items():
                 if value is not None and name not in ("allow", "deny", "lookup"):
-                    self.assertEqual(getattr(result, name), value)
+                    whose = result.policy if name in POLICY_OPTIONS else result
+                    self.assertEqual(getattr(whose, name), value)

@@ -31,9 +31,9 @@ _policies = st.builds(
     VisitorPolicy,
     allow=_networks.map(parseNetworks),
     deny=_networks.map(parseNetworks),
-    perAddress=_limits,
-    total=_limits,
-    perMinute=_limits,
+    visitorsPerAddress=_limits,
+    maxVisitors=_limits,
+    visitorRate=_limits,
 )
 
 
@@ -78,14 +78,18 @@ class TightenedTests(SynchronousTestCase):
 
     def test_numbers(self) -> None:
         """The stricter limit holds; 0 is none."""
-        one = VisitorPolicy(perAddress=3, total=0, rate=100, idle=60.0)
-        both = one.combined(VisitorPolicy(perAddress=5, total=7, rate=50, maxAge=9.0))
+        one = VisitorPolicy(visitorsPerAddress=3, maxVisitors=0, rate=100, idle=60.0)
+        both = one.combined(
+            VisitorPolicy(visitorsPerAddress=5, maxVisitors=7, rate=50, maxAge=9.0)
+        )
         self.assertEqual(
             both,
-            VisitorPolicy(perAddress=3, total=7, rate=50, idle=60.0, maxAge=9.0),
+            VisitorPolicy(
+                visitorsPerAddress=3, maxVisitors=7, rate=50, idle=60.0, maxAge=9.0
+            ),
         )
         self.assertTrue(both.endsStreams)
-        self.assertFalse(VisitorPolicy(total=5).endsStreams)
+        self.assertFalse(VisitorPolicy(maxVisitors=5).endsStreams)
 
     def test_nobody(self) -> None:
         """Networks that have nothing in common are a mistake."""
@@ -156,7 +160,7 @@ class DoorkeeperTests(SynchronousTestCase):
 
     def test_concurrency(self) -> None:
         """Places are limited, for an address and in all, and free again after."""
-        keeper = self.keeper(perAddress=1, total=2)
+        keeper = self.keeper(visitorsPerAddress=1, maxVisitors=2)
         first = _stream("192.0.2.1:1")
         keeper.enter(first)
         self.assertEqual(self.refused(keeper, "192.0.2.1:2"), "limit-reached")
@@ -167,7 +171,7 @@ class DoorkeeperTests(SynchronousTestCase):
 
     def test_rate(self) -> None:
         """Visits of an address are limited per minute; others are not touched."""
-        keeper = self.keeper(perMinute=2)
+        keeper = self.keeper(visitorRate=2)
         for _ in range(2):
             stream = _stream("192.0.2.1:1")
             keeper.enter(stream)
@@ -259,7 +263,7 @@ class DoorTests(ServiceTestCase):
         stricter.
         """
         self.service.house.policy = VisitorPolicy(
-            allow=parseNetworks(["10.0.0.0/8"]), total=2
+            allow=parseNetworks(["10.0.0.0/8"]), maxVisitors=2
         )
         tunnel = self.tunnelWith(allow=["10.1.0.0/16"], maxVisitors=100)
         self.assertEqual(self.come(tunnel, "10.2.0.1:1").refused, "not-permitted")

@@ -87,7 +87,7 @@ class RunningServerTests(FileOptionsTestCase):
         self.assertEqual(tunnels.leases.seconds, 7.0)
         listeners: Any = tunnels.listeners
         self.assertEqual(listeners["udp"].idle, 8.0)
-        self.assertEqual(tunnels.house.policy.total, 9)
+        self.assertEqual(tunnels.house.policy.maxVisitors, 9)
         for kind in ("tcp", "udp"):
             self.assertEqual(str(listeners[kind].ports), "2000-2001")
         (running,) = self.made
@@ -98,7 +98,7 @@ class RunningServerTests(FileOptionsTestCase):
         self.change("")
         self.assertEqual(tunnels.clients.limit, 1000)
         self.assertIsNotNone(running._sessions.shared(ZLayerSessions).ports)
-        self.assertEqual(tunnels.house.policy.total, 0)
+        self.assertEqual(tunnels.house.policy.maxVisitors, 0)
 
     def test_restart(self) -> None:
         """What cannot change is named, again and again until it is so."""

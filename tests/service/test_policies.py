@@ -148,7 +148,7 @@ class SetPolicyTests(HouseTestCase):
         ):
             call = self.service.setPolicy(self.caller, tunnel.uri, policy)
             self.assertIn(needle, self.assertRefused("bad-option", call))
-        self.assertEqual(tunnel.policy.total, 3)
+        self.assertEqual(tunnel.policy.maxVisitors, 3)
 
     def test_owners(self) -> None:
         """Others may not, nor who has the tunnel's URI alone."""
@@ -198,8 +198,8 @@ class SetPolicyTests(HouseTestCase):
         tunnel = self.tunnelWith(idle=5)
         self.come(tunnel)
         self.close(tunnel.uri, self.caller)
-        self.service.house.change(VisitorPolicy(total=1))
-        self.assertEqual(tunnel.policy.total, 0)
+        self.service.house.change(VisitorPolicy(maxVisitors=1))
+        self.assertEqual(tunnel.policy.maxVisitors, 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
@@ -329,11 +329,14 @@ class TokenPolicyTests(TokenServerTestCase):
 
     def test_strictest(self) -> None:
         """Of what the server, the token and the client ask, the strictest holds."""
-        self.service.house.policy = VisitorPolicy(total=10, idle=60.0)
+        self.service.house.policy = VisitorPolicy(maxVisitors=10, idle=60.0)
         self.makeToken(
             "laptop",
             policy=VisitorPolicy(
-                deny=parseNetworks(["10.0.0.0/8"]), total=5, perMinute=7, idle=90.0
+                deny=parseNetworks(["10.0.0.0/8"]),
+                maxVisitors=5,
+                visitorRate=7,
+                idle=90.0,
             ),
         )
         peer = self.client("laptop")
@@ -354,7 +357,7 @@ class TokenPolicyTests(TokenServerTestCase):
         What the file says of visitors now is what counts, for open tunnels and
         for those who are here.
         """
-        self.makeToken("laptop", policy=VisitorPolicy(total=1))
+        self.makeToken("laptop", policy=VisitorPolicy(maxVisitors=1))
         peer = self.client("laptop")
         self.ask(peer, "openTunnel")
         port = self.listeners.only()

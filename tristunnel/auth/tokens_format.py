@@ -26,7 +26,7 @@ from tristunnel.auth.clients_format import Problem
 from tristunnel.auth.names import nameProblem
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import RIGHTS, Permissions
-from tristunnel.model.policy import VisitorPolicy, parseNetworks
+from tristunnel.model.policy import POLICY_OPTIONS, VisitorPolicy, parseNetworks
 from tristunnel.model.ports import parsePorts
 from tristunnel.util.quantities import parseRate
 
@@ -230,15 +230,13 @@ _READERS: dict[str, Callable[[object], object]] = {
 
 # What is asked of visitors: how a line calls it, what it is in a policy, and who
 # reads it.
+_BY_KIND = {tuple: _networks, int: _count, float: _seconds}
 _POLICY: dict[str, tuple[str, Callable[[object], object]]] = {
-    "allow": ("allow", _networks),
-    "deny": ("deny", _networks),
-    "visitorsPerTunnel": ("total", _count),
-    "visitorsPerAddress": ("perAddress", _count),
-    "visitorRate": ("perMinute", _count),
-    "ratePerTunnel": ("rate", _rate),
-    "idle": ("idle", _seconds),
-    "maxAge": ("maxAge", _seconds),
+    part.metadata["inTokens"] or name: (
+        name,
+        _rate if name == "rate" else _BY_KIND[type(part.default)],
+    )
+    for name, part in POLICY_OPTIONS.items()
 }
 
 _OTHERS = {"name", "sha256", "created", "revoked"}
@@ -322,17 +320,6 @@ def _shown(text: str) -> str:
     return ascii(text if len(text) <= 40 else text[:40] + "...")
 
 
-def _formatPolicy(policy: VisitorPolicy) -> dict[str, object]:
-    values: dict[str, object] = {}
-    for key, (attribute, _) in _POLICY.items():
-        value = getattr(policy, attribute)
-        if isinstance(value, tuple):
-            value = [str(network) for network in value]
-        if value:
-            values[key] = value
-    return values
-
-
 def formatToken(token: Token) -> str:
     """Write one line, without its end."""
     permissions = token.permissions
@@ -344,7 +331,8 @@ def formatToken(token: Token) -> str:
     for key in ("maxTunnels", "maxVisitors", "rate"):
         if getattr(permissions, key) is not None:
             values[key] = getattr(permissions, key)
-    values.update(_formatPolicy(permissions.policy))
+    asked = permissions.policy.describe()
+    values |= {key: asked[name] for key, (name, _) in _POLICY.items() if name in asked}
     if permissions.expires is not None:
         values["expires"] = formatTime(permissions.expires)
     values["may"] = [right for right in RIGHTS if right in permissions.may]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 from tristunnel.auth.tokens_format import Token
 from tristunnel.model.permissions import RIGHTS, Permissions
-from tristunnel.model.policy import VisitorPolicy
+from tristunnel.model.policy import POLICY_OPTIONS, VisitorPolicy
 from tristunnel.util.quantities import formatDuration, formatRate
 
 __all__ = ["permitted", "stateOf"]
@@ -45,21 +48,21 @@ def permitted(permissions: Permissions) -> str:
 
 
 def _asked(policy: VisitorPolicy) -> list[str]:
-    words = []
-    if policy.allow:
-        words.append(f"visitors from {' '.join(map(str, policy.allow))}")
-    if policy.deny:
-        words.append(f"none from {' '.join(map(str, policy.deny))}")
-    if policy.total:
-        words.append(f"{policy.total} visitors a tunnel")
-    if policy.perAddress:
-        words.append(f"{policy.perAddress} an address")
-    if policy.perMinute:
-        words.append(f"{policy.perMinute} a minute")
-    if policy.rate:
-        words.append(f"{formatRate(policy.rate)} a tunnel")
-    if policy.idle:
-        words.append(f"silent for {formatDuration(policy.idle)}")
-    if policy.maxAge:
-        words.append(f"staying for {formatDuration(policy.maxAge)}")
-    return words
+    return [
+        part.metadata["words"].format(_WORDS.get(name, str)(getattr(policy, name)))
+        for name, part in POLICY_OPTIONS.items()
+        if getattr(policy, name)
+    ]
+
+
+def _joined(networks: Iterable[object]) -> str:
+    return " ".join(map(str, networks))
+
+
+_WORDS: dict[str, Callable[[Any], str]] = {
+    "allow": _joined,
+    "deny": _joined,
+    "rate": formatRate,
+    "idle": formatDuration,
+    "maxAge": formatDuration,
+}

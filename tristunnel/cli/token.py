@@ -134,9 +134,19 @@ _POLICY: dict[str, _Row] = {
         "networks they may come from, as 192.0.2.0/24,2001:db8::/32",
     ),
     "deny": ("deny", _networks, "LIST", "networks they may not come from"),
-    "total": ("visitors-per-tunnel", _count, "N", "visitors of one tunnel at once"),
-    "perAddress": ("visitors-per-address", _count, "N", "the same, from one address"),
-    "perMinute": (
+    "maxVisitors": (
+        "visitors-per-tunnel",
+        _count,
+        "N",
+        "visitors of one tunnel at once",
+    ),
+    "visitorsPerAddress": (
+        "visitors-per-address",
+        _count,
+        "N",
+        "the same, from one address",
+    ),
+    "visitorRate": (
         "visitor-rate",
         _count,
         "N",

@@ -73,8 +73,8 @@ def policyOf(options: Mapping[str, Any]) -> VisitorPolicy:
     return VisitorPolicy(
         networks[0],
         networks[1],
-        options["visitors-per-address"],
         options["max-visitors"],
+        options["visitors-per-address"],
         options["visitor-rate"],
         parseRate(rate) if rate else 0,
         options["idle-timeout"],

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import badOption
 from tristunnel.model.policy import POLICY_OPTIONS, VisitorPolicy, parseNetworks
 
 __all__ = ["TunnelOptions", "policyFrom"]
@@ -34,16 +35,7 @@ class TunnelOptions:
         tunnel was opened.
     @ivar firstLine: Whether a connection to the URI must begin with a line that
         only the URI says.
-    @ivar allow: Networks that visitors may come from; empty for all.
-    @ivar deny: Networks that they may not come from.
-    @ivar maxVisitors: Visitors at once; 0 for any number.
-    @ivar visitorsPerAddress: Visitors of one address at once, likewise.
-    @ivar visitorRate: Visitors of one address per minute, likewise.
-    @ivar rate: Bytes per second that all visitors together may send, and as
-        many that they may receive; 0 for any number.
-    @ivar idle: Seconds without a byte after which a stream is ended; 0 for
-        never.
-    @ivar maxAge: Seconds after which a stream is ended; 0 for never.
+    @ivar policy: What is asked of visitors.
     """
 
     via: str = ""
@@ -58,88 +50,36 @@ class TunnelOptions:
     lookup: tuple[str, ...] = ()
     openerOnly: bool = False
     firstLine: bool = False
-    allow: tuple[str, ...] = ()
-    deny: tuple[str, ...] = ()
-    maxVisitors: int = 0
-    visitorsPerAddress: int = 0
-    visitorRate: int = 0
-    rate: int = 0
-    idle: float = 0.0
-    maxAge: float = 0.0
-
-    @property
-    def policy(self) -> VisitorPolicy:
-        """
-        What is asked of visitors.
-
-        @raise TunnelError: C{bad-option}.
-        """
-        return VisitorPolicy(
-            parseNetworks(self.allow),
-            parseNetworks(self.deny),
-            self.visitorsPerAddress,
-            self.maxVisitors,
-            self.visitorRate,
-            self.rate,
-            self.idle,
-            self.maxAge,
-        )
+    policy: VisitorPolicy = field(default_factory=VisitorPolicy)
 
     @classmethod
     def fromMapping(cls, options: Mapping[str, object]) -> TunnelOptions:
         """
         Check what a caller gave.
 
+        @param options: By name; those of the policy are among them.
         @raise TunnelError: C{bad-option}, naming the option.
         """
-        known = {entry.name: type(entry.default) for entry in fields(cls)}
-        values: dict[str, object] = {}
-        for name, value in options.items():
+        own = [part for part in fields(cls) if part.name != "policy"]
+        known = {part.name: type(part.default) for part in own} | _POLICY
+        for name in options:
             if name not in known:
-                raise TunnelError(
-                    "bad-option",
-                    f"there is no option {name[:64]!r}; there is {', '.join(known)}",
+                raise badOption(
+                    f"there is no option {name[:64]!r}; there is {', '.join(known)}"
                 )
-            if value is None:
-                continue
-            if known[name] is tuple:
-                value = _texts(value)
-            if known[name] is float and type(value) is int:
-                # JSON's integers can be too long for a float.
-                value = float(max(-1, min(value, 2**53)))
-            if type(value) is not known[name]:
-                raise TunnelError(
-                    "bad-option", f"option {name} takes {_NAMES[known[name]]}"
-                )
-            values[name] = value
-        result = cls(**values)  # type: ignore[arg-type]
-        result._check()
-        return result
-
-    def _check(self) -> None:
-        for name in ("port", "prefer"):
-            if not 0 <= getattr(self, name) <= 65535:
-                raise TunnelError("bad-option", f"option {name} takes 0 to 65535")
-        for name in ("visitors", "maxVisitors", "visitorsPerAddress", "visitorRate"):
-            if not 0 <= getattr(self, name) <= 1_000_000:
-                raise TunnelError("bad-option", f"option {name} takes 0 to 1000000")
-        parseNetworks((*self.allow, *self.deny))
-        if not 0 <= self.rate <= 10**15:
-            raise TunnelError("bad-option", "option rate takes bytes per second")
-        for name in ("idle", "maxAge"):
-            if not (getattr(self, name) == 0 or 1 <= getattr(self, name) <= 1e9):
-                raise TunnelError(
-                    "bad-option", f"option {name} takes seconds, from 1 up, or 0"
-                )
-        if not 0 <= self.ttl <= 10 * 365 * 86400:
-            raise TunnelError("bad-option", "option ttl takes seconds, up to 10 years")
-        if len(self.name) > 64 or not all(
-            letter.isalnum() or letter in "-_." for letter in self.name
+        asked = {name: options[name] for name in POLICY_OPTIONS if name in options}
+        values = _read({k: v for k, v in options.items() if k not in asked}, known)
+        name = values.get("name", "")
+        if len(name) > 64 or not all(
+            letter.isalnum() or letter in "-_." for letter in name
         ):
-            raise TunnelError(
-                "bad-option",
-                "a name has at most 64 letters, digits, hyphens, dots, underscores",
+            raise badOption(
+                "a name has at most 64 letters, digits, hyphens, dots, underscores"
             )
+        return cls(**values, policy=policyFrom(asked))
+
+
+_POLICY = {name: type(part.default) for name, part in POLICY_OPTIONS.items()}
 
 
 def policyFrom(options: Mapping[str, object]) -> VisitorPolicy:
@@ -151,20 +91,63 @@ def policyFrom(options: Mapping[str, object]) -> VisitorPolicy:
     """
     for name in options:
         if name not in POLICY_OPTIONS:
-            raise TunnelError(
-                "bad-option",
-                f"a policy has no {name[:64]!r}; it has {', '.join(POLICY_OPTIONS)}",
+            raise badOption(
+                f"a policy has no {name[:64]!r}; it has {', '.join(POLICY_OPTIONS)}"
             )
-    return TunnelOptions.fromMapping(options).policy
+    values = _read(options, _POLICY)
+    for name in ("allow", "deny"):
+        values[name] = parseNetworks(values.get(name, ()))
+    return VisitorPolicy(**values)
 
 
-_NAMES = {
+_KINDS = {
     str: "a string",
     int: "a whole number",
     float: "a number",
     bool: "true or false",
     tuple: "a list of strings",
 }
+
+_PORT = (0, 65535, "0 to 65535")
+_COUNT = (0, 1_000_000, "0 to 1000000")
+_SECONDS = (1, 1e9, "seconds, from 1 up, or 0")
+_RANGES: dict[str, tuple[float, float, str]] = {
+    "port": _PORT,
+    "prefer": _PORT,
+    "visitors": _COUNT,
+    "maxVisitors": _COUNT,
+    "visitorsPerAddress": _COUNT,
+    "visitorRate": _COUNT,
+    "rate": (0, 10**15, "bytes per second"),
+    "idle": _SECONDS,
+    "maxAge": _SECONDS,
+    "ttl": (0, 10 * 365 * 86400, "seconds, up to 10 years"),
+}
+"""Numbers that an option may have besides 0: the least, the greatest, and both in
+words."""
+
+
+def _read(
+    options: Mapping[str, object], known: Mapping[str, type[object]]
+) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in options.items():
+        kind: Any = known[name]
+        if value is None:
+            continue
+        if kind is tuple:
+            value = _texts(value)
+        if kind is float and type(value) is int:
+            # JSON's integers can be too long for a float.
+            value = float(max(-1, min(value, 2**53)))
+        if type(value) is not kind:
+            raise badOption(f"option {name} takes {_KINDS[kind]}")
+        values[name] = value
+    for name in values.keys() & _RANGES.keys():
+        least, most, words = _RANGES[name]
+        if values[name] and not least <= values[name] <= most:
+            raise badOption(f"option {name} takes {words}")
+    return values
 
 
 def _texts(value: object) -> object:

@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from tristunnel.errors import TunnelError
 
 __all__ = ["POLICY_OPTIONS", "Network", "VisitorPolicy", "parseNetworks"]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-_Number = TypeVar("_Number", int, float)
 
 MOST_NETWORKS = 1000
 """Networks that one policy may allow, and as many that it may deny."""
-
-POLICY_OPTIONS = {
-    "allow": "allow",
-    "deny": "deny",
-    "maxVisitors": "total",
-    "visitorsPerAddress": "perAddress",
-    "visitorRate": "perMinute",
-    "rate": "rate",
-    "idle": "idle",
-    "maxAge": "maxAge",
-}
-"""What remote methods call the parts of a policy, and what they are here."""
 
 
 def parseNetworks(texts: Iterable[str]) -> tuple[Network, ...]:
@@ -55,30 +42,40 @@ def parseNetworks(texts: Iterable[str]) -> tuple[Network, ...]:
     return tuple(networks)
 
 
+def _ask(default: Any, words: str, inTokens: str = "") -> Any:
+    told = {"words": words, "inTokens": inTokens}
+    return field(default=default, metadata=told)
+
+
 @dataclass(frozen=True)
 class VisitorPolicy:
     """
     What a tunnel asks of its visitors. 0 is no limit, everywhere.
 
+    Each part is declared here alone: by its name in remote methods, the words in
+    which people read it, and its name in a token file where that is another,
+    since a token's own limits are of all its tunnels together.
+
     @ivar allow: Networks that visitors may come from; empty for all.
     @ivar deny: Networks that they may not come from, whatever C{allow} says.
-    @ivar perAddress: Visitors of one address at once.
-    @ivar total: Visitors at once.
-    @ivar perMinute: Visitors of one address per minute.
-    @ivar rate: Bytes per second from all visitors together, and as many to
-        them.
-    @ivar idle: Seconds without a byte after which a visitor's stream is ended.
-    @ivar maxAge: Seconds after which it is ended in any case.
+    @ivar maxVisitors: Visitors at once; 0 for any number.
+    @ivar visitorsPerAddress: Visitors of one address at once, likewise.
+    @ivar visitorRate: Visitors of one address per minute, likewise.
+    @ivar rate: Bytes per second that all visitors together may send, and as
+        many that they may receive; 0 for any number.
+    @ivar idle: Seconds without a byte after which a stream is ended; 0 for
+        never.
+    @ivar maxAge: Seconds after which a stream is ended; 0 for never.
     """
 
-    allow: tuple[Network, ...] = ()
-    deny: tuple[Network, ...] = ()
-    perAddress: int = 0
-    total: int = 0
-    perMinute: int = 0
-    rate: int = 0
-    idle: float = 0.0
-    maxAge: float = 0.0
+    allow: tuple[Network, ...] = _ask((), "visitors from {}")
+    deny: tuple[Network, ...] = _ask((), "none from {}")
+    maxVisitors: int = _ask(0, "{} visitors a tunnel", "visitorsPerTunnel")
+    visitorsPerAddress: int = _ask(0, "{} an address")
+    visitorRate: int = _ask(0, "{} a minute")
+    rate: int = _ask(0, "{} a tunnel", "ratePerTunnel")
+    idle: float = _ask(0.0, "silent for {}")
+    maxAge: float = _ask(0.0, "staying for {}")
 
     def combined(self, other: VisitorPolicy, strict: bool = True) -> VisitorPolicy:
         """
@@ -95,16 +92,14 @@ class VisitorPolicy:
             if strict:
                 raise
             allow, deny = (), _EVERYWHERE
-        return VisitorPolicy(
-            allow,
-            deny,
-            _stricter(self.perAddress, other.perAddress),
-            _stricter(self.total, other.total),
-            _stricter(self.perMinute, other.perMinute),
-            _stricter(self.rate, other.rate),
-            _stricter(self.idle, other.idle),
-            _stricter(self.maxAge, other.maxAge),
-        )
+        limits = {
+            # The smaller one, where 0 is none.
+            name: min(one, another) if one and another else one or another
+            for name in POLICY_OPTIONS
+            if name not in ("allow", "deny")
+            for one, another in [(getattr(self, name), getattr(other, name))]
+        }
+        return VisitorPolicy(allow, deny, **limits)
 
     def _allowedByBoth(self, other: VisitorPolicy) -> tuple[Network, ...]:
         if not (self.allow and other.allow):
@@ -128,24 +123,17 @@ class VisitorPolicy:
         Say what is asked, in the words of remote methods; nothing where that
         is nothing.
         """
-        words: dict[str, object] = {}
-        for name, attribute in POLICY_OPTIONS.items():
-            value = getattr(self, attribute)
-            if isinstance(value, tuple):
-                value = [str(network) for network in value]
-            if value:
-                words[name] = value
-        return words
+        asked = {name: getattr(self, name) for name in POLICY_OPTIONS}
+        return {
+            name: list(map(str, value)) if isinstance(value, tuple) else value
+            for name, value in asked.items()
+            if value
+        }
 
     @property
     def endsStreams(self) -> bool:
         """Whether a stream can be over because of its age or its silence."""
         return bool(self.idle or self.maxAge)
-
-
-def _stricter(one: _Number, other: _Number) -> _Number:
-    """The smaller one of two limits, where 0 is none."""
-    return min(one, other) if one and other else one or other
 
 
 def _isWithin(inner: Network, outer: Network) -> bool:
@@ -157,3 +145,6 @@ def _isWithin(inner: Network, outer: Network) -> bool:
 
 
 _EVERYWHERE = parseNetworks(["0.0.0.0/0", "::/0"])
+
+POLICY_OPTIONS = {part.name: part for part in fields(VisitorPolicy)}
+"""The parts of a policy by their names."""

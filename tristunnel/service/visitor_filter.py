@@ -50,18 +50,23 @@ class PolicyFilter:
     def _check(self, host: str) -> None:
         policy = self.policy
         self.checkNetwork(host)
-        if policy.total and self._count >= policy.total:
-            raise TunnelError(
-                "limit-reached", f"{policy.total} visitors are here, as many as may be"
-            )
-        if policy.perAddress and self._inside[host] >= policy.perAddress:
-            raise TunnelError(
-                "limit-reached", f"{policy.perAddress} visitors from {host} are here"
-            )
-        if policy.perMinute and not self._takeToken(host, policy.perMinute):
+        if policy.maxVisitors and self._count >= policy.maxVisitors:
             raise TunnelError(
                 "limit-reached",
-                f"more than {policy.perMinute} visitors a minute come from {host}",
+                f"{policy.maxVisitors} visitors are here, as many as may be",
+            )
+        if (
+            policy.visitorsPerAddress
+            and self._inside[host] >= policy.visitorsPerAddress
+        ):
+            raise TunnelError(
+                "limit-reached",
+                f"{policy.visitorsPerAddress} visitors from {host} are here",
+            )
+        if policy.visitorRate and not self._takeToken(host, policy.visitorRate):
+            raise TunnelError(
+                "limit-reached",
+                f"more than {policy.visitorRate} visitors a minute come from {host}",
             )
 
     def checkNetwork(self, host: str) -> None:

@@ -158,7 +158,7 @@ class ChangeTests(ClientServiceTestCase):
         """
         client = self.client(self.forward(name="n"))
         uris = self.uris()
-        policy = VisitorPolicy(parseNetworks(["10.0.0.0/8"]), total=3)
+        policy = VisitorPolicy(parseNetworks(["10.0.0.0/8"]), maxVisitors=3)
         told = self.change(client, replace(self.forward(name="n"), policy=policy))
         self.assertEqual(told, ["forward n=n asks something else of visitors"])
         self.settle()
