@@ -1,6 +1,4 @@
-"""
-C{python -m tristunnel.cli}: the same as C{tristunnel}.
-"""
+"""C{python -m tristunnel.cli}: the same as C{tristunnel}."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-C{tristunnel access}: list what C{twistd tunnel-access} has open, and end it.
-"""
+"""C{tristunnel access}: list what C{twistd tunnel-access} has open, and end it."""
 
 from __future__ import annotations
 

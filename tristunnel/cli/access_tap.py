@@ -1,6 +1,4 @@
-"""
-C{twistd tunnel-access}: the command line of on-demand access.
-"""
+"""C{twistd tunnel-access}: the command line of on-demand access."""
 
 from __future__ import annotations
 
@@ -49,9 +47,7 @@ LONGEST = 30 * 86400.0
 
 
 class Options(ConnectOptionsMixin, CheckedOptions):
-    """
-    The options of C{twistd tunnel-access}.
-    """
+    """The options of C{twistd tunnel-access}."""
 
     synopsis = "--connect ENDPOINT --service NAME [--listen ENDPOINT] [--ttl TIME]"
     longdesc = (
@@ -112,9 +108,7 @@ class Options(ConnectOptionsMixin, CheckedOptions):
 
 
 def makeService(options: Options) -> Service:
-    """
-    Make the client.
-    """
+    """Make the client."""
     from twisted.internet import reactor
 
     checkBeforeFork(

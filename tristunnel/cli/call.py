@@ -216,9 +216,7 @@ def paramsFrom(words: Sequence[str]) -> Params:
 
 
 def addTLSOptions(parser: ArgumentParser) -> None:
-    """
-    Add the options by which a server is known and reached.
-    """
+    """Add the options by which a server is known and reached."""
     add = parser.add_argument
     add("--ca", metavar="FILE", help="PEM file with the only authorities to trust")
     add(
@@ -239,9 +237,7 @@ def addTLSOptions(parser: ArgumentParser) -> None:
 
 
 def givesTLS(options: Namespace) -> bool:
-    """
-    Whether any of the options is given that need C{https:}; L{TLS_ONLY} says so.
-    """
+    """Whether any of the options is given that need C{https:}; L{TLS_ONLY} says so."""
     return bool(options.ca or options.pin or options.insecure)
 
 
@@ -353,9 +349,7 @@ class CallFailed(Exception):
 @implementer(IAgentEndpointFactory)
 @dataclass(frozen=True)
 class _ToTarget:
-    """
-    Connects to one target, whatever the URL says.
-    """
+    """Connects to one target, whatever the URL says."""
 
     reactor: IReactorTime
     target: Target
@@ -371,9 +365,7 @@ class _ToTarget:
 
 
 class _Body(Protocol):
-    """
-    Collects the body of an answer, up to a limit.
-    """
+    """Collects the body of an answer, up to a limit."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []

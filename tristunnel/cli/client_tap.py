@@ -1,6 +1,4 @@
-"""
-C{twistd tunnel-client}: the client's command line.
-"""
+"""C{twistd tunnel-client}: the client's command line."""
 
 from __future__ import annotations
 
@@ -76,9 +74,7 @@ _ONE_SERVER = (
 
 
 class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
-    """
-    The options of C{twistd tunnel-client}.
-    """
+    """The options of C{twistd tunnel-client}."""
 
     synopsis = "--connect ENDPOINT [--forward [PORT|NAME]=TARGET ...]"
     longdesc = (
@@ -147,15 +143,11 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         self["forward"].append(spec)
 
     def table_forward(self, table: Mapping[str, Any]) -> None:
-        """
-        The same, as a table of a file.
-        """
+        """The same, as a table of a file."""
         self["forward"].append(table)
 
     def opt_credentials(self, pair: str) -> None:
-        """
-        KEY=VALUE of the credentials. May be given several times.
-        """
+        """KEY=VALUE of the credentials. May be given several times."""
         key, equals, value = pair.partition("=")
         if not key or not equals:
             raise usage.UsageError(
@@ -392,9 +384,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
 
 
 def makeService(options: Options) -> Service:
-    """
-    Make the client.
-    """
+    """Make the client."""
     from twisted.internet import reactor
 
     ports = []

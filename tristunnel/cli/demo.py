@@ -1,6 +1,4 @@
-"""
-C{twistd tunnel --demo}: everything in one process, for a first look.
-"""
+"""C{twistd tunnel --demo}: everything in one process, for a first look."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-The command C{tristunnel}: what an operator does beside running C{twistd}.
-"""
+"""The command C{tristunnel}: what an operator does beside running C{twistd}."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ __all__ = ["main", "parser"]
 
 
 def parser() -> Parser:
-    """
-    All commands.
-    """
+    """All commands."""
     made = Parser(
         prog="tristunnel",
         description="What goes with the server, twistd tunnel, and the client,"

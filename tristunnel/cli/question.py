@@ -1,6 +1,4 @@
-"""
-Asking running programs what they do.
-"""
+"""Asking running programs what they do."""
 
 from __future__ import annotations
 
@@ -40,9 +38,7 @@ class Question:
     """
 
     def __init__(self, options: Namespace) -> None:
-        """
-        @raise TunnelError: C{bad-option}.
-        """
+        """@raise TunnelError: C{bad-option}."""
         self.isNamed = bool(options.where)
         self._where: str = options.where or DEFAULT_SERVER
         self._directory = Path(options.state_dir or defaultStateDirectory())
@@ -213,9 +209,7 @@ def _server(where: str, sessions: Any) -> dict[str, Any]:
 
 
 def pageOf(status: Mapping[str, Any], hints: Sequence[str]) -> Page:
-    """
-    Make what is shown of a program.
-    """
+    """Make what is shown of a program."""
     from tristunnel.screen.model import clientPage, serverPage
 
     if status["program"] == "client":

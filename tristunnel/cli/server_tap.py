@@ -1,6 +1,4 @@
-"""
-C{twistd tunnel}: the server's command line.
-"""
+"""C{twistd tunnel}: the server's command line."""
 
 from __future__ import annotations
 
@@ -86,9 +84,7 @@ _log = Logger(namespace="tristunnel.server")
 
 
 class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
-    """
-    The options of C{twistd tunnel}.
-    """
+    """The options of C{twistd tunnel}."""
 
     synopsis = "[options]"
     longdesc = (
@@ -170,9 +166,7 @@ class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
         self["node"].append(spec)
 
     def table_node(self, table: Mapping[str, Any]) -> None:
-        """
-        The same, as a table of a file.
-        """
+        """The same, as a table of a file."""
         self["node"].append(nodeText(table))
 
     def opt_port(self, description: str) -> None:
@@ -282,9 +276,7 @@ class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
 
     @property
     def hostnames(self) -> list[str]:
-        """
-        The names that this server may be known by.
-        """
+        """The names that this server may be known by."""
         names = [self["hostname"]] if self["hostname"] else [socket.gethostname()]
         return [*names, "localhost", "127.0.0.1", "::1"]
 
@@ -318,9 +310,7 @@ def _defaultPort() -> str:
 
 
 def makeService(options: Options) -> Service:
-    """
-    Make the server, or the demonstration.
-    """
+    """Make the server, or the demonstration."""
     from twisted.internet import reactor
 
     ports = [*options.serverPorts, *([options.rpcPort] if options.rpcPort else [])]

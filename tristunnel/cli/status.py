@@ -1,6 +1,4 @@
-"""
-C{tristunnel status}: what servers and clients do that run now.
-"""
+"""C{tristunnel status}: what servers and clients do that run now."""
 
 from __future__ import annotations
 

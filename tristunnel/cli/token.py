@@ -1,6 +1,4 @@
-"""
-C{tristunnel token}: make, list, show and revoke tokens.
-"""
+"""C{tristunnel token}: make, list, show and revoke tokens."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-The configuration file: what is in it, and on which line.
-"""
+"""The configuration file: what is in it, and on which line."""
 
 from __future__ import annotations
 
@@ -42,17 +40,13 @@ class ConfigFile:
     private: bool = True
 
     def placeOf(self, path: Path) -> str:
-        """
-        Where a part of it is, as C{tunnel.toml:7}.
-        """
+        """Where a part of it is, as C{tunnel.toml:7}."""
         while path and path not in self.lines:
             path = path[:-1]
         return f"{self.shown}:{self.lines.get(path, 1)}"
 
     def wrong(self, path: Path, why: str) -> TunnelError:
-        """
-        Say what is wrong with a part of it.
-        """
+        """Say what is wrong with a part of it."""
         return badOption(f"{self.placeOf(path)}: {why}")
 
 

@@ -1,6 +1,4 @@
-"""
-The keys that a program's file may have: its options, by the same names.
-"""
+"""The keys that a program's file may have: its options, by the same names."""
 
 from __future__ import annotations
 
@@ -54,9 +52,7 @@ class Key:
 
     @property
     def takes(self) -> str:
-        """
-        What it takes, for messages.
-        """
+        """What it takes, for messages."""
         if not self.many:
             return self.kind
         if self.fields is None:

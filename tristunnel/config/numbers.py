@@ -1,6 +1,4 @@
-"""
-Numbers on a command line: how they are read, and which ones are right.
-"""
+"""Numbers on a command line: how they are read, and which ones are right."""
 
 from __future__ import annotations
 
@@ -54,9 +52,7 @@ class Number:
             ) from None
 
     def check(self, value: float) -> None:
-        """
-        @raise TunnelError: C{bad-option}, if a number is none of the right ones.
-        """
+        """@raise TunnelError: C{bad-option}, if a number is none of the right ones."""
         if not (self.least <= value <= self.most or (self.orZero and value == 0)):
             raise badOption(f"--{self.option} takes {self.takes}")
 

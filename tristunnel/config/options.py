@@ -1,6 +1,4 @@
-"""
-Options that may also come from a file: C{--config}.
-"""
+"""Options that may also come from a file: C{--config}."""
 
 from __future__ import annotations
 
@@ -82,9 +80,7 @@ class CheckedOptions(usage.Options):
             raise usage.UsageError(self.placed(error.message)) from None
 
     def placed(self, message: str) -> str:
-        """
-        Say where a mistake is, in front of a message about it.
-        """
+        """Say where a mistake is, in front of a message about it."""
         return message
 
     def check(self) -> None:
@@ -137,9 +133,7 @@ class ConfiguredOptions(CheckedOptions):
 
     @classmethod
     def configKeys(cls) -> dict[str, Key]:
-        """
-        The keys of the options.
-        """
+        """The keys of the options."""
         keys = dict(_keysOf(cls))
         for name, fields in cls.fields.items():
             keys[name] = Key(name, many=True, default=(), fields=fields)
@@ -274,9 +268,7 @@ class ConfiguredOptions(CheckedOptions):
             sys.exit(0)
 
     def placed(self, message: str) -> str:
-        """
-        Put the line in front of a message about an option that is from a file.
-        """
+        """Put the line in front of a message about an option that is from a file."""
         if self.file is not None and message.startswith(f"{self.file.shown}:"):
             return message
         for name in _OPTION.findall(message):
@@ -314,9 +306,7 @@ class ConfiguredOptions(CheckedOptions):
         )
 
     def warnOfSecrets(self) -> None:
-        """
-        Log them.
-        """
+        """Log them."""
         for name in self.openSecrets():
             shown = "" if self.file is None else self.file.shown
             warnIfOpen(shown, 0o077, f"a secret in {name}")
@@ -328,9 +318,7 @@ class ConfiguredOptions(CheckedOptions):
         return {}
 
     def inForce(self) -> dict[str, Setting]:
-        """
-        What holds for each option.
-        """
+        """What holds for each option."""
         defaults = {
             name: Setting([] if key.many else key.default, DEFAULT)
             for name, key in self.configKeys().items()

@@ -1,6 +1,4 @@
-"""
-The options about visitors that both commands have.
-"""
+"""The options about visitors that both commands have."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ _LONG: Any = {"least": 1.0, "most": 1e9, "orZero": True}
 
 
 class PolicyOptionsMixin:
-    """
-    For C{usage.Options}: what is asked of visitors.
-    """
+    """For C{usage.Options}: what is asked of visitors."""
 
     optParameters: ClassVar[Any] = [
         count(

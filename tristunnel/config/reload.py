@@ -1,6 +1,4 @@
-"""
-Putting a changed file in force while everything runs.
-"""
+"""Putting a changed file in force while everything runs."""
 
 from __future__ import annotations
 
@@ -30,15 +28,11 @@ class Changes:
     restart: list[str] = field(default_factory=list)
 
     def describe(self) -> dict[str, object]:
-        """
-        What C{reload} answers.
-        """
+        """What C{reload} answers."""
         return {"changed": self.applied, "needsRestart": self.restart}
 
     def __str__(self) -> str:
-        """
-        The same for a log.
-        """
+        """The same for a log."""
         told = "; ".join(self.applied) or "nothing has changed"
         if self.restart:
             told += f"; needs a restart: {', '.join(self.restart)}"
@@ -46,9 +40,7 @@ class Changes:
 
 
 def differing(old: ConfiguredOptions, new: ConfiguredOptions) -> set[str]:
-    """
-    Find the options that have another value.
-    """
+    """Find the options that have another value."""
     before, after = old.inForce(), new.inForce()
     return {
         name for name, setting in after.items() if before[name].value != setting.value

@@ -56,9 +56,7 @@ class Setting:
     path: Path = ()
 
     def placeOf(self, *inner: str | int) -> str:
-        """
-        Where a part of it is.
-        """
+        """Where a part of it is."""
         if self.file is None:
             return self.origin
         return self.file.placeOf((*self.path, *inner))
@@ -108,9 +106,7 @@ def redacted(name: str, value: Any) -> Any:
 
 
 def tomlText(text: str) -> str:
-    """
-    Write a string on one line.
-    """
+    """Write a string on one line."""
     # JSON's escapes are all TOML's too; TOML has one control character more,
     # and what is no character at all cannot be printed.
     clean = text.encode("utf-8", "replace").decode("utf-8")
@@ -118,9 +114,7 @@ def tomlText(text: str) -> str:
 
 
 def tomlValue(value: object) -> str:
-    """
-    Write a value on one line.
-    """
+    """Write a value on one line."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):

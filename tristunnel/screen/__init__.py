@@ -1,3 +1,1 @@
-"""
-What a terminal shows of a running client or server.
-"""
+"""What a terminal shows of a running client or server."""

@@ -152,21 +152,15 @@ class ScreenLog:
         self._events = events
 
     def start(self) -> None:
-        """
-        Listen to the log.
-        """
+        """Listen to the log."""
         globalLogPublisher.addObserver(self)
 
     def stop(self) -> None:
-        """
-        Listen no more.
-        """
+        """Listen no more."""
         globalLogPublisher.removeObserver(self)
 
     def __call__(self, event: LogEvent) -> None:
-        """
-        Something was logged.
-        """
+        """Something was logged."""
         level = _LEVELS.get(event.get("log_level", LogLevel.info))
         source = event.get("log_source")
         if level is None or isinstance(source, LoggingClientObserver):
@@ -203,9 +197,7 @@ def farewell(
     out: IO[str] | Output | None,
     err: IO[str] | Output | None,
 ) -> None:
-    """
-    Write what was, and why it is over if that is nobody's wish.
-    """
+    """Write what was, and why it is over if that is nobody's wish."""
     try:
         for each in (*log.tracebacks, *log.fatal):
             print(*(printable(line) for line in each.split("\n")), sep="\n", file=err)
@@ -248,9 +240,7 @@ class ClientWatch:
 
     @property
     def hasScreen(self) -> bool:
-        """
-        Whether the terminal has a screen, and no lines are to be written there.
-        """
+        """Whether the terminal has a screen, and no lines are to be written there."""
         return self._terminal is not None
 
     def observer(self, options: ClientOptions) -> ClientObserver:

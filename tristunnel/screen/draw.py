@@ -1,6 +1,4 @@
-"""
-Drawing a page in so many columns and lines.
-"""
+"""Drawing a page in so many columns and lines."""
 
 from __future__ import annotations
 
@@ -98,9 +96,7 @@ class Pen:
         return lines if self._styled else [line.rstrip() for line in lines]
 
     def middle(self, text: str, width: int) -> str:
-        """
-        Shorten a text in its middle: an address tells most at its ends.
-        """
+        """Shorten a text in its middle: an address tells most at its ends."""
         if cell_len(text) <= width:
             return text
         more = self.signs.more
@@ -110,9 +106,7 @@ class Pen:
 
 
 def natural(page: Page) -> int:
-    """
-    The width in which nothing of a page is left out.
-    """
+    """The width in which nothing of a page is left out."""
     widths = [_factNames(page) + _GAP + cell_len(fact.text) for fact in page.facts]
     for table in page.tables:
         widths.append(2 + sum(_widths(table)) + _GAP * (len(table.columns) - 1))

@@ -311,8 +311,6 @@ def webAddress(address: str) -> str:
 
 
 def qrTargets(status: Mapping[str, Any]) -> list[str]:
-    """
-    The addresses of a client's tunnels that a phone could open.
-    """
+    """The addresses of a client's tunnels that a phone could open."""
     found = [webAddress(str(tunnel["address"])) for tunnel in status["tunnels"]]
     return [address for address in found if address]

@@ -65,9 +65,7 @@ class Screen(Service):
         terminal.gone = self._gone
 
     def changed(self) -> None:
-        """
-        There is something new to be seen.
-        """
+        """There is something new to be seen."""
         self._changed = True
 
     def startService(self) -> None:

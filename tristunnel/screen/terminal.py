@@ -74,9 +74,7 @@ class Terminal:
 
     @property
     def entered(self) -> bool:
-        """
-        Whether the terminal is ours now.
-        """
+        """Whether the terminal is ours now."""
         return self._modes is not None
 
     @property
@@ -92,9 +90,7 @@ class Terminal:
 
     @property
     def size(self) -> tuple[int, int]:
-        """
-        Columns and lines.
-        """
+        """Columns and lines."""
         try:
             columns, lines = os.get_terminal_size(self._fd)
         except OSError:
@@ -126,9 +122,7 @@ class Terminal:
         return True
 
     def leave(self) -> None:
-        """
-        Put the terminal back, also if it was stopped.
-        """
+        """Put the terminal back, also if it was stopped."""
         modes, self._modes = self._modes, None
         if modes is None:
             return
@@ -146,18 +140,14 @@ class Terminal:
             termios.tcsetattr(self._fd, termios.TCSANOW, modes)
 
     def close(self) -> None:
-        """
-        Leave for good.
-        """
+        """Leave for good."""
         self.leave()
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
     def forget(self) -> None:
-        """
-        Draw everything anew: something else has written here.
-        """
+        """Draw everything anew: something else has written here."""
         self._size = (0, 0)
 
     def show(self, lines: Sequence[str], size: tuple[int, int]) -> bool:

@@ -1,6 +1,4 @@
-"""
-Self-signed certificates, and fingerprints by which people recognize them.
-"""
+"""Self-signed certificates, and fingerprints by which people recognize them."""
 
 from __future__ import annotations
 

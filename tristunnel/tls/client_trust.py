@@ -60,9 +60,7 @@ class ClientTrust:
     revocations: Sequence[CertificateRevocationList] = ()
 
     def apply(self, context: SSL.Context) -> None:
-        """
-        Have a server's context ask for it.
-        """
+        """Have a server's context ask for it."""
         if not self.authorities:
             return
         store = context.get_cert_store()

@@ -164,9 +164,7 @@ class CertificateDirectory:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """
-        The names that have a certificate, sorted.
-        """
+        """The names that have a certificate, sorted."""
         return tuple(sorted(self._byName))
 
     def _report(self, problems: Sequence[str]) -> None:

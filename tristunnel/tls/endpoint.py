@@ -1,6 +1,4 @@
-"""
-TLS over any server endpoint.
-"""
+"""TLS over any server endpoint."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-Why TLS with a peer failed, in one line with the cure.
-"""
+"""Why TLS with a peer failed, in one line with the cure."""
 
 from __future__ import annotations
 

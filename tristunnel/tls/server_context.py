@@ -1,6 +1,4 @@
-"""
-A server's certificate from files, followed when they are renewed.
-"""
+"""A server's certificate from files, followed when they are renewed."""
 
 from __future__ import annotations
 
@@ -106,16 +104,12 @@ class ReloadingCertificate:
 
     @property
     def certificate(self) -> Certificate:
-        """
-        The certificate in force, without a look at the disk.
-        """
+        """The certificate in force, without a look at the disk."""
         return self._loaded.current.certificate
 
     @property
     def fingerprint(self) -> str:
-        """
-        The fingerprint of the certificate in force: what clients pin.
-        """
+        """The fingerprint of the certificate in force: what clients pin."""
         return fingerprint(self.certificate)
 
     def serverConnectionForTLS(

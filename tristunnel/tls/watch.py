@@ -1,6 +1,4 @@
-"""
-Noticing that files changed, without asking the disk for each connection.
-"""
+"""Noticing that files changed, without asking the disk for each connection."""
 
 from __future__ import annotations
 
