@@ -30,6 +30,7 @@ from tristunnel.check.report import (
 from tristunnel.check.server import ServerCheck
 from tristunnel.connect.address import Trust, parseConnect
 from tristunnel.connect.route import ConnectOptions
+from tristunnel.dialects.table import DIALECTS
 from tristunnel.errors import TunnelError
 
 
@@ -176,7 +177,7 @@ class ClientCheckTests(TestCase):
         where = "ws://127.0.0.1:1/x"
         for interval, verdict in ((0.0, "WARN"), (25.0, "OK"), (55.0, "WARN")):
             way = ConnectOptions(pingInterval=interval)
-            look = self.look(where, way, dialect="vtunnel")
+            look = self.look(where, way, dialect=DIALECTS["vtunnel"])
             self.assertEqual((await look.look("idle"))[0].verdict, verdict)
 
     async def test_plain(self) -> None:

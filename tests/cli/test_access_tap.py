@@ -29,7 +29,7 @@ from tristunnel.client.control import (
     accessSocket,
     accessSockets,
 )
-from tristunnel.client.visitor import LocalPort, bySession, localEndpoint
+from tristunnel.client.visitor import LocalPort, localEndpoint
 from tristunnel.connect.address import (
     ServerAddress,
     Trust,
@@ -37,6 +37,7 @@ from tristunnel.connect.address import (
     parseConnect,
 )
 from tristunnel.dialects.framed.client_service import TunnelClientService
+from tristunnel.dialects.framed.dialect import bySession
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Identity
 from tristunnel.service.caller import Caller

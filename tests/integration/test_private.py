@@ -19,11 +19,12 @@ from twisted.internet.task import deferLater
 from tests.support.loopback import Service
 from tests.websocket.rig import WebSocketTestCase
 from tristunnel.client import visitor as visitors
-from tristunnel.client.visitor import LocalPort, VisitorService, bySession
+from tristunnel.client.visitor import LocalPort, VisitorService
 from tristunnel.connect.address import ServerAddress, parseConnect
 from tristunnel.dataplane.descriptors import Reserve
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.framed.client_service import TunnelClientService
+from tristunnel.dialects.framed.dialect import bySession
 from tristunnel.forwards.forward import parseForward
 
 DATA = os.urandom(1_000_000)

@@ -42,11 +42,11 @@ from tristunnel.check.silence import MARGIN, Silence, unmeasured
 from tristunnel.connect.address import ServerAddress
 from tristunnel.dataplane.dial import HostEndpoint
 from tristunnel.dataplane.lookups import resolveWith
-from tristunnel.dialects.framed.client import TunnelClientFactory
+from tristunnel.dialects.base.dialect import Dialect
 from tristunnel.dialects.framed.session import PING_INTERVAL
+from tristunnel.dialects.table import DEFAULT, DIALECTS
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward
-from tristunnel.model.observer import ClientObserver
 from tristunnel.util.hosts import addressText
 
 __all__ = ["ClientCheck"]
@@ -120,7 +120,7 @@ class ClientCheck(Inquiry):
         server: ServerAddress,
         forwards: Sequence[Forward] = (),
         credentials: Mapping[str, object] | None = None,
-        dialect: str = "framed",
+        dialect: Dialect = DIALECTS[DEFAULT],
         resolve: Callable[[str], Deferred[list[str]]] | None = None,
         now: Callable[[], float] = time.time,
         silence: float | None = None,
@@ -162,7 +162,8 @@ class ClientCheck(Inquiry):
         super().__init__(looks, slow)
 
     def _silenceWanted(self) -> float:
-        if self._dialect != "framed" or self._server.capability or self._server.access:
+        server = self._server
+        if not self._dialect.logsIn or server.capability or server.access:
             return 0.0
         return PING_INTERVAL + MARGIN if self._silence is None else self._silence
 
@@ -255,8 +256,8 @@ class ClientCheck(Inquiry):
             return skip(
                 "not tried, since that would displace whoever serves this tunnel"
             )
-        if self._dialect != "framed":
-            return skip(f"{self._dialect} shows it with the WebSocket")
+        if not self._dialect.logsIn:
+            return skip(f"{self._dialect.name} shows it with the WebSocket")
         try:
             session = await self._login()
         except TunnelError as error:
@@ -298,25 +299,14 @@ class ClientCheck(Inquiry):
         return session
 
     async def _greet(self, quiet: float) -> Any:
-        factory = TunnelClientFactory(
+        factory = self._dialect.checkFactory(
             self._reactor,
-            self._noService,
+            self._server,
             self._credentials,
-            ClientObserver(),
-            self._server.where,
-            self._server.host,
-            None,
-            None,
-            self._server.explain,
+            quiet,
+            self._greeting.extended,
         )
-        factory.access = self._server.access
-        factory.quiet = quiet
-        factory.extended = self._greeting.extended
         return await self._wait(self._server.endpoint.connect(factory))
-
-    @staticmethod
-    def _noService(uri: str) -> Any:
-        raise TunnelError("unknown-tunnel")
 
     async def _clock(self) -> Finding:
         server = self._server
@@ -347,7 +337,7 @@ class ClientCheck(Inquiry):
         return ok(f"within {abs(skew) + 1:.0f} s of the server's")
 
     async def _idle(self) -> Finding:
-        if self._dialect != "framed":
+        if not self._dialect.logsIn:
             return unmeasured(self._server.way.pingInterval)
         wanted = self._silenceWanted()
         if not wanted:

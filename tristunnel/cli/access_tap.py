@@ -11,7 +11,7 @@ from twisted.application.service import MultiService, Service
 from tristunnel.client.access import AccessService
 from tristunnel.client.control import ClientControl, accessSocket
 from tristunnel.client.log import LoggingClientObserver
-from tristunnel.client.visitor import LocalPort, bySession, localEndpoint
+from tristunnel.client.visitor import LocalPort, localEndpoint
 from tristunnel.config.numbers import seconds
 from tristunnel.config.options import CheckedOptions
 from tristunnel.connect.address import ServerAddress, parseAccessURI, parseConnect
@@ -24,6 +24,7 @@ from tristunnel.connect.credentials import (
 from tristunnel.connect.options import ConnectOptionsMixin, connectOptionsOf, trustOf
 from tristunnel.connect.route import PROXY_VARIABLE
 from tristunnel.dialects.framed.client_service import TunnelClientService
+from tristunnel.dialects.framed.dialect import bySession
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.util.command_line import exposedSecrets, hideExposed
 from tristunnel.util.endpoints import checkBeforeFork

@@ -17,7 +17,6 @@ from twisted.python import usage
 from tristunnel.check.client import ClientCheck
 from tristunnel.check.report import CheckService, Finding, Inquiry
 from tristunnel.client.control import OFF, parseControl
-from tristunnel.client.dialects import DIALECTS, VISITING, ClientDialect
 from tristunnel.client.fleet import Clients
 from tristunnel.client.forward_table import FORWARD_FIELDS, checkForwards, forwardOf
 from tristunnel.client.options import ClientOptions
@@ -38,10 +37,13 @@ from tristunnel.connect.credentials import (
 from tristunnel.connect.greeting import AUTO, GREETINGS, NEVER
 from tristunnel.connect.options import ConnectOptionsMixin, connectOptionsOf, trustOf
 from tristunnel.connect.route import PROXY_VARIABLE
+from tristunnel.dialects.base.dialect import Dialect
 from tristunnel.dialects.framed.client_direct import CARRIERS
 from tristunnel.dialects.framed.direct import MOST_SPARES
 from tristunnel.dialects.framed.lanes import MOST_LANES
 from tristunnel.dialects.framed.session import MOST_QUIET
+from tristunnel.dialects.table import DEFAULT as DIALECT
+from tristunnel.dialects.table import DIALECTS
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.forwards.forward import DEFAULT_FORWARD, Forward
 from tristunnel.model.policy import VisitorPolicy
@@ -94,7 +96,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         ("connect", None, None, "tcp:HOST:PORT, tls:..., ws://HOST/PATH, unix:PATH."),
         ("tunnel", None, None, "Serve the tunnel of this URI, without credentials."),
         ("to", None, None, "With --tunnel: the service, HOST:PORT or an endpoint."),
-        ("dialect", None, "framed", "framed, vtunnel, zlayer or relay."),
+        ("dialect", None, DIALECT, f"How it speaks: {', '.join(DIALECTS)}."),
         ("listen", None, None, "Visit: a local endpoint, tcp:PORT:interface=ADDRESS."),
         ("service", None, None, "With --listen: the name of the tunnel to visit."),
         ("state-dir", None, None, "Where this client keeps what it must remember."),
@@ -129,7 +131,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         # Which [[client]] of the file this is, of how many; 0 for the whole.
         self.section = 0
         self.count = 0
-        self.dialect: ClientDialect
+        self.dialect: Dialect
         self.exposed: dict[str, tuple[str, list[str]]] = {}
 
     def opt_forward(self, spec: str) -> None:
@@ -293,22 +295,24 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         if self["listen"]:
             self.localEndpoint = localEndpoint(reactor, self["listen"])
             if not self["service"]:
-                self["dialect"] = VISITING
+                self["dialect"] = next(
+                    name for name, each in DIALECTS.items() if each.visitsAlone
+                )
         name = self["dialect"]
         if name not in DIALECTS:
             raise badOption(f"--dialect is one of {', '.join(DIALECTS)}")
         self.dialect = DIALECTS[name]
-        hasSessions = self.dialect.hasSessions
-        if self["service"] and not (self["listen"] and hasSessions):
+        hasExtension = self.dialect.hasExtension
+        if self["service"] and not (self["listen"] and hasExtension):
             raise badOption("--service NAME goes with --listen ENDPOINT, by session")
-        offers = hasSessions and not (self["tunnel"] or self["service"])
+        offers = hasExtension and not (self["tunnel"] or self["service"])
         if self["extension"] == NEVER and not offers:
             raise badOption("--extension never goes with --forward, at a W3P server")
-        if hasSessions:
+        if hasExtension:
             return
         if self["tunnel"]:
             raise badOption("--tunnel has a dialect of its own")
-        if "://" not in self["connect"]:
+        if self.dialect.needsURL and "://" not in self["connect"]:
             raise badOption(
                 "give --service NAME, or a relay: --connect ws://HOST/client"
                 if self["listen"]
@@ -336,17 +340,17 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         ]
         checkForwards(self.forwards)
         for forward in self.forwards:
-            if forward.isUDP and not self.dialect.hasUDP:
+            if forward.isUDP and not self.dialect.carriesDatagrams:
                 raise badOption(f"--dialect {self['dialect']} knows no UDP")
             if forward.private and not forward.name:
                 raise badOption(
                     "--private tunnels have names: --forward NAME=TARGET, for example"
                     " db=localhost:5432"
                 )
-        self.dialect.check(self)
+        self.dialect.checkForwards(self)
         self.policy = policyOf(self)
         policies = (self.policy, *(forward.policy for forward in self.forwards))
-        hasForwards = self.dialect.hasSessions and not (
+        hasForwards = self.dialect.hasExtension and not (
             self["tunnel"] or self["listen"]
         )
         if any(policy != VisitorPolicy() for policy in policies) and not hasForwards:
@@ -372,7 +376,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         headers = dict(self.get("header", []))
         named = {name.lower() for name in headers}
         fields = self["credentials"]
-        if self.dialect.hasSessions or "authorization" in named or not fields:
+        if "authorization" in named or not (fields and self.dialect.loginInHeaders):
             return headers
         if "token" in fields and "id" not in fields:
             headers["Authorization"] = f"Bearer {fields['token']}"
@@ -437,7 +441,7 @@ class _Checks(Inquiry):
                 each.server,
                 each.forwards,
                 each["credentials"],
-                each["dialect"],
+                DIALECTS[each["dialect"]],
                 silence=options["check-idle"],
             )
             for each in options.each

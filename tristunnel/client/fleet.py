@@ -10,12 +10,12 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 
-from tristunnel.client.dialects import carrierOf, makeClient
+from tristunnel.client.dialects import makeClient
 from tristunnel.client.options import ClientOptions
 from tristunnel.config.keys import keysOf
 from tristunnel.config.policy_options import PolicyOptionsMixin
 from tristunnel.config.reload import Changes, differing
-from tristunnel.dialects.framed.client_service import TunnelClientService
+from tristunnel.dialects.table import DIALECTS
 from tristunnel.model.observer import ClientObserver
 
 __all__ = ["Clients", "Member"]
@@ -113,7 +113,8 @@ class Clients(MultiService):
         """
         if member in self.members:
             self.members.remove(member)
-        if successor is None and isinstance(member.service, TunnelClientService):
+        dialect = DIALECTS[member.options["dialect"]]
+        if successor is None and dialect.adapts(member.service):
             member.service.forGood = True
         stopping = maybeDeferred(member.service.disownServiceParent)
         self._leaving[member] = stopping
@@ -176,7 +177,8 @@ class Clients(MultiService):
         if not (different or identity or member.over):
             member.options = options
             return []
-        if member.over or type(service) is not TunnelClientService:
+        dialect = DIALECTS[options["dialect"]]
+        if member.over or not dialect.adapts(service):
             self._end(member, options)
             return [f"{member.name} started anew, when its visitors have left"]
         told = [f"{member.name}: {name}" for name in sorted(different & _AT_ONCE)]
@@ -185,12 +187,7 @@ class Clients(MultiService):
             # The files say something else by now.
             others.append("credentials")
         if others or told:
-            service.adapt(
-                options.server,
-                options["credentials"],
-                carrierOf(options),
-                options["grace"],
-            )
+            dialect.adapt(service, options)
         if others:
             told.append(
                 f"{member.name}: {', '.join(others)}, from its next connection on"

@@ -12,6 +12,7 @@ from typing import IO
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
+from tristunnel.dialects.table import labelOf
 from tristunnel.errors import TunnelError, printable
 from tristunnel.model.observer import ClientObserver
 from tristunnel.util.hosts import addressText
@@ -54,13 +55,14 @@ class LoggingClientObserver(ClientObserver):
         self._bounded(self._log.debug, "Connected to {peer}", peer=addressText(peer))
 
     def acknowledged(self, dialect: str) -> None:
-        if dialect == "framed":
+        spoken = labelOf(dialect)
+        if not spoken:
             self._bounded(self._log.info, "The server has let this client in")
         else:
             self._bounded(
                 self._log.info,
                 "The server has let this client in; it speaks {dialect}",
-                dialect="plain W3P" if dialect == "framed-plain" else dialect,
+                dialect=spoken,
             )
 
     def tunnelReady(self, address: str, target: str) -> None:

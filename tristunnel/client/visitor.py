@@ -15,65 +15,23 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from tristunnel.connect.address import ServerAddress
 from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.dataplane.join import join
 from tristunnel.dataplane.sockets import SocketEnd
-from tristunnel.dialects.base.client import openWebSocket
-from tristunnel.dialects.framed.client_service import TunnelClientService
+from tristunnel.dialects.base.dialect import Route
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.observer import ClientObserver, Visit
 from tristunnel.util.endpoints import cannotListen, serverEndpoint, whyNoEndpoint
 from tristunnel.util.hosts import addressText
 from tristunnel.util.log_limiter import BoundedLog
 from tristunnel.util.process import FAREWELL, GRACE, Drain
-from tristunnel.websocket.end import RELAY_SUBPROTOCOL, WebSocketEnd
 
 __all__ = [
     "LocalPort",
     "LocalVisit",
-    "Route",
     "VisitorService",
-    "bySession",
-    "byWebSocket",
     "localEndpoint",
 ]
-
-Route = Callable[[SocketEnd], Deferred[Any]]
-"""Finds the far end for a local visitor: fires with an
-L{End<tristunnel.interfaces.End>}, or fails with L{TunnelError}."""
-
-
-def byWebSocket(server: ServerAddress) -> Route:
-    """Each visitor gets a raw WebSocket of its own."""
-
-    async def connect() -> WebSocketEnd:
-        end = WebSocketEnd()
-        await openWebSocket(server, end, (RELAY_SUBPROTOCOL,))
-        return end
-
-    return lambda visitor: Deferred.fromCoroutine(connect())
-
-
-def bySession(client: TunnelClientService, service: str) -> Route:
-    """
-    Visitors share the client's session.
-
-    @param service: The name of the tunnel that they visit; empty for a client
-        with a capability, which says it.
-    """
-
-    async def connect() -> object:
-        session = client.session
-        if session is None or session.multiplexer is None:
-            raise TunnelError("client-away", "there is no connection to the server")
-        if not session.extended:
-            raise TunnelError(
-                "not-permitted", "the server is plain W3P and knows no services"
-            )
-        return session.multiplexer.open({"service": service} if service else {})
-
-    return lambda visitor: Deferred.fromCoroutine(connect())
 
 
 class LocalVisit(Visit):

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from tristunnel.dialects.table import labelOf
 from tristunnel.errors import printable
 from tristunnel.util.words import age, amount, count, rate
 
@@ -112,8 +113,6 @@ _STATES = {
 
 _MOODS = {"warn": WARY, "error": BAD}
 
-_DIALECTS = {"framed": "", "framed-plain": "plain W3P"}
-
 
 def clientPage(status: Mapping[str, Any], hints: Sequence[str] = ()) -> Page:
     """
@@ -192,8 +191,7 @@ def _trip(server: Mapping[str, Any], before: str = "") -> str:
 
 def _server(server: Mapping[str, Any]) -> str:
     where = printable(server["server"])
-    dialect = server["dialect"]
-    dialect = _DIALECTS.get(dialect, printable(dialect))
+    dialect = printable(labelOf(server["dialect"]))
     return f"{where} ({dialect})" if dialect else where
 
 

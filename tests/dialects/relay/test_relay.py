@@ -18,8 +18,9 @@ from tests.server.test_websocket_dialects import basic
 from tests.support.loopback import Service
 from tests.websocket.frames import CLOSE, TEXT, closePayload, frame
 from tests.websocket.rig import WebSocketTestCase
-from tristunnel.client.visitor import LocalPort, byWebSocket
+from tristunnel.client.visitor import LocalPort
 from tristunnel.dialects.relay.client_service import RelayHostService, visitorsURL
+from tristunnel.dialects.relay.dialect import byWebSocket
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import parseForward
 from tristunnel.model.permissions import ANONYMOUS_IDENTITY

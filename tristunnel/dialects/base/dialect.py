@@ -103,6 +103,7 @@ class Dialect:
         C{--service}, C{--private} and rules for visitors.
     @cvar needsURL: Whether its clients connect to a URL only, by WebSocket.
     @cvar loginInHeaders: Whether credentials go with the WebSocket's request.
+    @cvar logsIn: Whether C{--check} can log in, by L{checkFactory}.
     @cvar carriesDatagrams: Whether it has UDP.
     @cvar visitsAlone: Whether each of a client's local visitors connects by
         itself; then C{--listen} goes without C{--service}.
@@ -115,6 +116,7 @@ class Dialect:
     hasExtension: ClassVar[bool] = False
     needsURL: ClassVar[bool] = False
     loginInHeaders: ClassVar[bool] = False
+    logsIn: ClassVar[bool] = False
     carriesDatagrams: ClassVar[bool] = False
     visitsAlone: ClassVar[bool] = False
     subprotocols: ClassVar[Sequence[str]] = ()
@@ -158,14 +160,16 @@ class Dialect:
         """
         raise TunnelError("bad-option", f"--dialect {self.name} has no --listen")
 
-    def adapt(self, client: Any, options: ClientOptions) -> bool:
+    def adapts(self, client: Any) -> bool:
         """
-        Have a client connect by other options from now on.
-
-        @param client: What L{makeClient} made.
-        @return: Whether it can; if not, another one takes its place.
+        Whether what L{makeClient} has made goes on with other options: then it has
+        C{changeForwards}, C{moveLease} and C{forGood}. If not, another one takes
+        its place.
         """
         return False
+
+    def adapt(self, client: Any, options: ClientOptions) -> None:
+        """Have a client connect by other options from now on."""
 
     def checkFactory(
         self,
@@ -181,9 +185,10 @@ class Dialect:
 
         @param quiet: Seconds for which the session shall have no pings.
         @param extended: Whether to name our extension.
-        @return: C{None}, where the login is part of the WebSocket's request.
+        @return: A factory of protocols with C{whenReady}, C{close}, C{unanswered},
+            C{extended} and C{quiet}; asked for only if L{logsIn}.
         """
-        return None
+        raise NotImplementedError(self.name)
 
     # At the server
 

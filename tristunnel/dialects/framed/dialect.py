@@ -97,6 +97,7 @@ class FramedDialect(Dialect):
     name = "framed"
     labels = {"framed": "", "framed-plain": "plain W3P"}  # noqa: RUF012
     hasExtension = True
+    logsIn = True
     carriesDatagrams = True
     subprotocols = (SUBPROTOCOL,)
 
@@ -139,16 +140,16 @@ class FramedDialect(Dialect):
         client = self.makeClient(reactor, options, observer, gaveUp)
         return client, bySession(client, options["service"]), options["service"]
 
-    def adapt(self, client: Any, options: ClientOptions) -> bool:
-        if not isinstance(client, TunnelClientService):
-            return False
+    def adapts(self, client: Any) -> bool:
+        return isinstance(client, TunnelClientService)
+
+    def adapt(self, client: Any, options: ClientOptions) -> None:
         client.adapt(
             options.server,
             options["credentials"],
             _carrierOf(options),
             options["grace"],
         )
-        return True
 
     def checkFactory(
         self,
