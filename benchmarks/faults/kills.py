@@ -21,7 +21,7 @@ from benchmarks.faults.programs import Programs
 from benchmarks.faults.proof import Options, Row
 from benchmarks.faults.traffic import Counters, Service, Visitors, download
 from benchmarks.processes import Failed, Room, freePort
-from tristunnel.auth.tokens_format import parseTokens
+from tristunnel.auth.tokens_format import TokenList
 
 __all__ = ["prove"]
 
@@ -133,7 +133,7 @@ class _House:
                 json.loads(path.read_bytes() or b"{}")
             except ValueError as error:
                 wrong.append(f"{path.name}: {error}")
-        if parseTokens(self.tokens.read_bytes()).problemCount:
+        if TokenList.parse(self.tokens.read_bytes()).problemCount:
             wrong.append("tokens")
         return wrong
 
@@ -230,7 +230,7 @@ def _killToken(options: Options, chance: random.Random, house: _House) -> Iterat
         time.sleep(chance.uniform(0.6, 1.2) * took)
         child.kill()
         child.wait()
-        tokens = parseTokens(house.tokens.read_bytes())
+        tokens = TokenList.parse(house.tokens.read_bytes())
         problems += tokens.problemCount or not known <= set(tokens.byName)
         made += name in tokens.byName
         known = set(tokens.byName)

@@ -17,7 +17,7 @@ from tests.dialects.framed.network import RawPeer
 from tests.dialects.framed.test_server import ServerTestCase, call, hello
 from tests.tls.authority import makeAuthority
 from tristunnel.auth.certificate import CertificateChecker, certificateName, nameIn
-from tristunnel.auth.connection_filter import checkingCallable
+from tristunnel.auth.checkers import checkingCallable
 from tristunnel.auth.credentials import TunnelCredentials
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.dialects.framed.dialect import FramedPortProtocol

@@ -25,12 +25,9 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 import tristunnel
-from tristunnel.auth.clients_file import (
-    MAX_FILE_SIZE,
-    ClientsFile,
-    ClientsFileCheckerFactory,
-)
+from tristunnel.auth.clients_file import ClientsFile, ClientsFileCheckerFactory
 from tristunnel.auth.credentials import TunnelCredentials
+from tristunnel.auth.files import MAX_FILE_SIZE
 from tristunnel.errors import TunnelError
 
 

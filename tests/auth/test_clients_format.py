@@ -1,4 +1,4 @@
-"""Tests for L{tristunnel.auth.clients_format}."""
+"""Tests for the lines of L{tristunnel.auth.clients_file}."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tristunnel.auth.clients_format import Problem, parseClients
+from tristunnel.auth.clients_file import ClientList
+from tristunnel.auth.files import Problem
 
 HASH = hashlib.sha256(b"hashed").hexdigest()
 
@@ -25,7 +26,7 @@ class ParseClientsTests(SynchronousTestCase):
         Comments and blank lines say nothing, and white space around the parts
         does not count.
         """
-        clients = parseClients(
+        clients = ClientList.parse(
             f"# comment\n\n  a : one \r\n #x:y\nb:t:w#o\nc:sha256:{HASH}\n"
             f"d: sha256:{HASH.upper()}\n e : * \nf\u00e9:\u00e9".encode()
         )
@@ -46,7 +47,7 @@ class ParseClientsTests(SynchronousTestCase):
         unknown ids and the hash itself.
         """
         empty = hashlib.sha256(b"").hexdigest()
-        clients = parseClients(
+        clients = ClientList.parse(
             f"a:one\nb:two\nc:sha256:{HASH}\nd:sha256:{empty}\n".encode()
         )
         for name, secret in (
@@ -65,7 +66,7 @@ class ParseClientsTests(SynchronousTestCase):
 
     def test_anybody(self) -> None:
         """An id that is marked so admits whoever claims it, with any secret."""
-        clients = parseClients(b"a:*\nb:**\nc:sha256:*\n")
+        clients = ClientList.parse(b"a:*\nb:**\nc:sha256:*\n")
         self.assertTrue(clients.admits(b"a", b""))
         self.assertTrue(clients.admits(b"a", b"x"))
         self.assertFalse(clients.admits(b"b", b""))
@@ -80,7 +81,7 @@ class ParseClientsTests(SynchronousTestCase):
         line is reported without its text.
         """
         for line in (name, f"{name}{between}{secret}"):
-            clients = parseClients(f"{line}\nother:one\n".encode())
+            clients = ClientList.parse(f"{line}\nother:one\n".encode())
             self.assertEqual(set(clients.digests), {b"other"})
             (problem,) = clients.problems
             self.assertEqual(problem.line, 1)
@@ -97,7 +98,7 @@ class ParseClientsTests(SynchronousTestCase):
         Broken lines are reported by number, without their text, and the good
         lines stay.
         """
-        clients = parseClients(
+        clients = ClientList.parse(
             b":s\n\na:\nb:sha256:12\n\xff:s\nc\x07:s\nd:s\nd:t\n%s:s\n" % (b"x" * 257)
         )
         self.assertEqual(set(clients.digests), {b"d"})
@@ -118,13 +119,13 @@ class ParseClientsTests(SynchronousTestCase):
 
     def test_manyProblems(self) -> None:
         """Only so many problems are kept, and all are counted."""
-        clients = parseClients(b":\n" * 1000)
+        clients = ClientList.parse(b":\n" * 1000)
         self.assertEqual(len(clients.problems), 20)
         self.assertEqual(clients.problemCount, 1000)
 
     def test_repr(self) -> None:
         """The digests are not shown."""
-        self.assertNotIn("digests", repr(parseClients(b"a:one\n")))
+        self.assertNotIn("digests", repr(ClientList.parse(b"a:one\n")))
 
     @settings(deadline=None, max_examples=100)
     @given(st.text() | st.binary())
@@ -135,7 +136,7 @@ class ParseClientsTests(SynchronousTestCase):
         """
         if isinstance(content, str):
             content = content.encode("utf-8", "surrogatepass")
-        clients = parseClients(content)
+        clients = ClientList.parse(content)
         self.assertFalse(clients.admits(b"", b""))
 
     @settings(deadline=None, max_examples=100)
@@ -157,7 +158,7 @@ class ParseClientsTests(SynchronousTestCase):
             if hashed:
                 stored = "sha256:" + hashlib.sha256(secret.encode()).hexdigest()
             lines += [f"{name}:{stored}", *junk]
-        clients = parseClients("\n".join(lines).encode())
+        clients = ClientList.parse("\n".join(lines).encode())
         self.assertEqual(set(clients.digests), {name.encode() for name in secrets})
         for name, secret in secrets.items():
             self.assertTrue(clients.admits(name.encode(), secret.encode()))

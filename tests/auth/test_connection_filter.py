@@ -1,4 +1,4 @@
-"""Tests for L{tristunnel.auth.connection_filter}."""
+"""Tests for L{ConnectionFilterChecker}."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from tristunnel.auth.connection_filter import ConnectionFilter, checkingCallable
+from tristunnel.auth.checkers import ConnectionFilter, checkingCallable
 from tristunnel.auth.credentials import TunnelCredentials
 
 

@@ -1,4 +1,4 @@
-"""Tests for L{tristunnel.auth.realm} and L{tristunnel.auth.checker_chain}."""
+"""Tests for L{tristunnel.auth.realm} and L{tristunnel.auth.checkers}."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import Interface, implementer
 from zope.interface.verify import verifyObject
 
-from tristunnel.auth.checker_chain import FAILURES, CheckerChain
+from tristunnel.auth.checkers import FAILURES, CheckerChain, checkingCallable
 from tristunnel.auth.clients_file import ClientsFile
-from tristunnel.auth.connection_filter import checkingCallable
 from tristunnel.auth.credentials import ITunnelCredentials, TunnelCredentials
 from tristunnel.auth.realm import REFUSALS, Authenticator, TunnelRealm, portalFor
 from tristunnel.errors import TunnelError

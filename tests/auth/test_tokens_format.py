@@ -12,13 +12,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from tristunnel.auth.tokens_format import (
     PREFIX,
     Token,
+    TokenList,
     digestOf,
     formatTime,
     formatToken,
     newToken,
     parseTime,
     parseToken,
-    parseTokens,
     tokenNameProblem,
 )
 from tristunnel.model.permissions import RIGHTS, Permissions
@@ -248,7 +248,7 @@ class FileTests(SynchronousTestCase):
     def test_found(self) -> None:
         """A token is found by itself, not by its hash or the empty one."""
         line = json.dumps({"name": "a", "sha256": digestOf("secret").hex()})
-        found = parseTokens(line.encode())
+        found = TokenList.parse(line.encode())
         token = found.find(b"secret")
         assert token is not None
         self.assertEqual(token.name, "a")
@@ -258,7 +258,7 @@ class FileTests(SynchronousTestCase):
 
     def test_nobody(self) -> None:
         """An empty file has no token, not even one whose hash is all zeros."""
-        self.assertIsNone(parseTokens(b"").find(b""))
+        self.assertIsNone(TokenList.parse(b"").find(b""))
 
     def test_lines(self) -> None:
         """
@@ -279,7 +279,7 @@ class FileTests(SynchronousTestCase):
                 "  " + other,
             ]
         )
-        found = parseTokens(data.encode() + b"\n\xff{}")
+        found = TokenList.parse(data.encode() + b"\n\xff{}")
         self.assertEqual(list(found.byName), ["laptop", "other"])
         self.assertEqual(found.byName["other"].line, 8)
         self.assertEqual(
@@ -303,7 +303,7 @@ class FileTests(SynchronousTestCase):
             else part.replace(b"\n", b"")
             for part in parts
         ]
-        found = parseTokens(b"\n".join(lines))
+        found = TokenList.parse(b"\n".join(lines))
         wanted: dict[str, Token] = {}
         for part in parts:
             digests = {each.digest for each in wanted.values()}

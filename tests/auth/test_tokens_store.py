@@ -1,4 +1,4 @@
-"""Tests for L{tristunnel.auth.tokens_store}."""
+"""Tests for L{TokenStore}."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 import tristunnel
+from tristunnel.auth.tokens import TokenStore
 from tristunnel.auth.tokens_format import PREFIX, digestOf
-from tristunnel.auth.tokens_store import TokenStore
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Permissions
 
 _WRITER = """
 import sys
 from tristunnel.model.permissions import Permissions
-from tristunnel.auth.tokens_store import TokenStore
+from tristunnel.auth.tokens import TokenStore
 
 path, name, count = sys.argv[1:]
 store = TokenStore(path)

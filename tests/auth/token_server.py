@@ -11,8 +11,7 @@ from twisted.internet.defer import Deferred
 from tests.dialects.framed.network import RawPeer
 from tests.dialects.framed.test_server import OFFER, ServerTestCase, call
 from tristunnel.auth.realm import Authenticator, portalFor
-from tristunnel.auth.tokens import TokenFile
-from tristunnel.auth.tokens_store import TokenStore
+from tristunnel.auth.tokens import TokenFile, TokenStore
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.model.permissions import Identity, Permissions
 from tristunnel.rpc.jsonrpc import Dispatcher

@@ -13,8 +13,7 @@ from urllib.parse import quote
 
 from tests.dashboard.test_dashboard import HERE, DashboardTestCase
 from tests.service.test_tunnel_service import Session
-from tristunnel.auth.tokens import TokenFile
-from tristunnel.auth.tokens_store import TokenStore
+from tristunnel.auth.tokens import TokenFile, TokenStore
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Permissions
 

@@ -24,7 +24,7 @@ from twisted.trial.unittest import TestCase
 from tests.dashboard.browser import Browser, chromium
 from tests.dashboard.pictures import smallPNG
 from tests.support.processes import Program, startTristunnel
-from tristunnel.auth.tokens_store import TokenStore
+from tristunnel.auth.tokens import TokenStore
 from tristunnel.model.permissions import Permissions
 
 reactor: Any = _reactor

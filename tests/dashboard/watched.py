@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from tests.rpc.loopback import parsed
 from tests.service.test_tunnel_service import ServiceTestCase
-from tristunnel.auth.connection_filter import checkingCallable
+from tristunnel.auth.checkers import checkingCallable
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.dashboard.operators import Watch
 from tristunnel.http.callers import HTTPCallers

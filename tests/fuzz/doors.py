@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from tests.fuzz.broken import Broken
 from tests.tls.authority import makeAuthority
-from tristunnel.auth.connection_filter import checkingCallable
+from tristunnel.auth.checkers import checkingCallable
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.dashboard.operators import Watch
 from tristunnel.dialects.framed.dialect import FramedPortProtocol

@@ -14,7 +14,7 @@ from twisted.internet.testing import StringTransport
 
 from tests.rpc.loopback import parsed
 from tests.service.test_tunnel_service import ServiceTestCase
-from tristunnel.auth.connection_filter import checkingCallable
+from tristunnel.auth.checkers import checkingCallable
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.site import LimitedSite

@@ -15,8 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.tls.authority import makeAuthority
 from tristunnel.auth.clients_file import ClientsFile
-from tristunnel.auth.tokens import TokenFile
-from tristunnel.auth.tokens_store import TokenStore
+from tristunnel.auth.tokens import TokenFile, TokenStore
 from tristunnel.config.file import readConfig
 from tristunnel.connect.credentials import givenCredentials, givenToken
 from tristunnel.errors import TunnelError

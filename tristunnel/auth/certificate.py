@@ -20,8 +20,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from tristunnel.auth.credentials import ITunnelCredentials
-from tristunnel.auth.names import nameProblem
+from tristunnel.auth.credentials import ITunnelCredentials, nameProblem
 
 __all__ = [
     "CertificateChecker",

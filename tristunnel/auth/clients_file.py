@@ -1,8 +1,25 @@
-"""C{--auth clients:PATH}: a file of ids and secrets."""
+"""
+C{--auth clients:PATH}: a file of ids and secrets.
+
+One client per line::
+
+    # a comment
+    laptop:correct horse battery staple
+    camera:sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+    guest:*
+
+An id holds no colon; a secret may. The last line admits whoever claims to be
+C{guest}. That takes a mark of its own, since a line without a colon is more
+often an id and a secret with something else in between.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
+import re
+from dataclasses import dataclass, field
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.error import UnauthorizedLogin
@@ -12,13 +29,83 @@ from twisted.logger import Logger
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from tristunnel.auth.clients_format import ClientList, parseClients
-from tristunnel.auth.credentials import ITunnelCredentials, TunnelCredentials
-from tristunnel.auth.files import MAX_FILE_SIZE, FollowedFile, reasonOf
+from tristunnel.auth.credentials import (
+    ITunnelCredentials,
+    TunnelCredentials,
+    nameProblem,
+)
+from tristunnel.auth.files import FollowedFile, Lines
 from tristunnel.errors import TunnelError
 from tristunnel.util.files import warnIfOpen
 
-__all__ = ["MAX_FILE_SIZE", "ClientsFile", "ClientsFileCheckerFactory"]
+__all__ = ["ClientList", "ClientsFile", "ClientsFileCheckerFactory"]
+
+_ANYBODY = b"*"
+_HASHED = b"sha256:"
+_HEX_DIGEST = re.compile(rb"[0-9a-fA-F]{64}\Z")
+_NOBODY = hashlib.sha256(b"").digest()
+
+
+@dataclass
+class ClientList(Lines):
+    """
+    What a clients file says.
+
+    @ivar digests: The SHA-256 of each secret by its id; C{None} for an id that
+        needs no secret.
+    """
+
+    digests: dict[bytes, bytes | None] = field(default_factory=dict, repr=False)
+
+    def admits(self, name: bytes, secret: bytes) -> bool:
+        """
+        Check an id and a secret, in time that tells neither which ids exist
+        nor how much of a secret is right.
+        """
+        # Digests have one length, so the comparison hides the secret's, too.
+        digest = self.digests.get(name, _NOBODY)
+        given = hashlib.sha256(secret).digest()
+        matches = hmac.compare_digest(given, _NOBODY if digest is None else digest)
+        if digest is None:
+            return True
+        # Only an empty secret matches the stand-in for unknown ids.
+        return matches and bool(secret)
+
+    def readLine(self, line: bytes, number: int) -> str | None:
+        name, colon, secret = line.partition(b":")
+        name, secret = name.strip(), secret.strip()
+        if not colon:
+            return (
+                "there is no colon after the id; write ID:SECRET, or ID:* for an id"
+                " that anybody may claim"
+            )
+        try:
+            problem = nameProblem(name.decode("utf-8"))
+        except UnicodeDecodeError:
+            problem = "the id is not UTF-8"
+        if problem is not None:
+            return problem
+        if name in self.digests:
+            return "the id is on an earlier line, which stays in force"
+        if not secret:
+            return "there is no secret after the colon"
+        if secret == _ANYBODY:
+            self.digests[name] = None
+            return None
+        digest = _digestOf(secret)
+        if digest is None:
+            return "sha256: is not followed by 64 hexadecimal digits"
+        self.digests[name] = digest
+        return None
+
+
+def _digestOf(secret: bytes) -> bytes | None:
+    if not secret.startswith(_HASHED):
+        return hashlib.sha256(secret).digest()
+    digits = secret[len(_HASHED) :]
+    if _HEX_DIGEST.match(digits) is None:
+        return None
+    return bytes.fromhex(digits.decode("ascii"))
 
 
 @implementer(ICredentialsChecker)
@@ -30,7 +117,6 @@ class ClientsFile:
     it in one step (write another file, then rename), since a login in the
     middle of a change sees half of it.
 
-    @see: L{tristunnel.auth.clients_format} for what is in the file.
     """
 
     credentialInterfaces = (ITunnelCredentials,)
@@ -42,17 +128,11 @@ class ClientsFile:
             is current now, wherever a daemon goes later.
         @raise TunnelError: C{bad-option} when the file cannot be read.
         """
-        self._file = FollowedFile(path, "clients file", self._log, self._load)
+        cure = "give the path of a readable file with one ID:SECRET per line"
+        self._file = FollowedFile(path, "clients file", cure, self._log, self._load)
         self._path = self._file.path
         self._clients = ClientList()
-        try:
-            self._file.read()
-        except (OSError, ValueError) as error:
-            raise TunnelError(
-                "bad-option",
-                f"cannot read the clients file {self._path!r}: {reasonOf(error)};"
-                " give the path of a readable file with one ID:SECRET per line",
-            ) from None
+        self._file.begin()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._path!r}>"
@@ -83,7 +163,7 @@ class ClientsFile:
         return name, secret
 
     def _load(self, status: os.stat_result, data: bytes) -> None:
-        self._clients = parseClients(data)
+        self._clients = ClientList.parse(data)
         digests = self._clients.digests
         anybody = sum(digest is None for digest in digests.values())
         (self._log.warn if anybody else self._log.info)(
@@ -94,23 +174,7 @@ class ClientsFile:
         )
         if any(self._clients.digests.values()):
             warnIfOpen(self._path, status.st_mode, "secrets")
-        self._logProblems()
-
-    def _logProblems(self) -> None:
-        for problem in self._clients.problems:
-            self._log.error(
-                "Clients file {path!r}, line {line}: {reason}; the line is left out",
-                path=self._path,
-                line=problem.line,
-                reason=problem.reason,
-            )
-        more = self._clients.problemCount - len(self._clients.problems)
-        if more > 0:
-            self._log.error(
-                "Clients file {path!r}: {count} more lines are broken and left out",
-                path=self._path,
-                count=more,
-            )
+        self._file.logProblems(self._clients)
 
 
 @implementer(ICheckerFactory, IPlugin)

@@ -10,7 +10,10 @@ from twisted.cred.credentials import ICredentials, IUsernamePassword
 from twisted.internet.interfaces import IAddress
 from zope.interface import Attribute, Interface, implementer
 
-__all__ = ["ITunnelCredentials", "TunnelCredentials"]
+__all__ = ["MAX_NAME", "ITunnelCredentials", "TunnelCredentials", "nameProblem"]
+
+MAX_NAME = 256
+"""The longest name, in characters."""
 
 _PROTOCOL_KEY = "tristunnel"
 _SHOWN = 64
@@ -113,3 +116,18 @@ class TunnelCredentials:
         if len(name) > _SHOWN:
             name = name[:_SHOWN] + "..."
         return f"<{type(self).__name__} id={name!r}>"
+
+
+def nameProblem(name: str) -> str | None:
+    """
+    Say what is wrong with a name, which ends up in logs and on pages.
+
+    @return: The reason without the name itself, or C{None} for a good name.
+    """
+    if not name:
+        return "the id is empty"
+    if len(name) > MAX_NAME:
+        return f"the id is longer than {MAX_NAME} characters"
+    if not name.isprintable():
+        return "the id has characters that cannot be printed"
+    return None

@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Self
 
 from twisted.logger import Logger
 
+from tristunnel.errors import badOption
 from tristunnel.util.files import withoutMark
 
 __all__ = [
     "MAX_FILE_SIZE",
     "FollowedFile",
+    "Lines",
+    "Problem",
     "Signature",
     "readAtOnce",
     "reasonOf",
@@ -21,6 +26,8 @@ __all__ = [
 
 MAX_FILE_SIZE = 16 * 1024 * 1024
 """The largest file that is read, in bytes."""
+
+_MAX_PROBLEMS = 20
 
 Signature = tuple[int, int, int, int, int]
 
@@ -76,6 +83,58 @@ def reasonOf(error: OSError | ValueError) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
+@dataclass(frozen=True)
+class Problem:
+    """
+    A line that was left out.
+
+    @ivar line: Its number, counted from 1.
+    @ivar reason: What is wrong with it, without its text, which may be secret.
+    """
+
+    line: int
+    reason: str
+
+
+@dataclass
+class Lines:
+    """
+    What a file says in lines; blank ones and comments do not count.
+
+    @ivar problems: The first lines that are broken; at most 20 are kept.
+    @ivar problemCount: How many lines are broken.
+    """
+
+    problems: list[Problem] = field(default_factory=list)
+    problemCount: int = 0
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """
+        Read the content of a file. This never fails: broken lines are left out
+        and reported.
+        """
+        lines = cls()
+        for number, line in enumerate(data.split(b"\n"), 1):
+            line = line.strip()
+            if not line or line.startswith(b"#"):
+                continue
+            problem = lines.readLine(line, number)
+            if problem is not None:
+                lines.problemCount += 1
+                if len(lines.problems) < _MAX_PROBLEMS:
+                    lines.problems.append(Problem(number, problem))
+        return lines
+
+    def readLine(self, line: bytes, number: int) -> str | None:
+        """
+        Take in one line; for subclasses.
+
+        @return: What is wrong with it, or C{None}.
+        """
+        raise NotImplementedError
+
+
 class FollowedFile:
     """
     A file that is read again whenever it is not the one that was read.
@@ -83,6 +142,7 @@ class FollowedFile:
     @param path: The file. A relative path counts from the directory that is
         current now, wherever a daemon goes later.
     @param kind: What it is, for the log, such as C{"clients file"}.
+    @param cure: What to do if it cannot be read at first; C{{path}} is its path.
     @param log: Whose log that is.
     @param load: Called with what the file is, and its content.
 
@@ -93,26 +153,56 @@ class FollowedFile:
         self,
         path: str | os.PathLike[str],
         kind: str,
+        cure: str,
         log: Logger,
         load: Callable[[os.stat_result, bytes], None],
     ) -> None:
         self.path = os.path.abspath(path)
         self._kind = kind
+        self._cure = cure
         self._log = log
         self._load = load
         self._signature: Signature | None = None
         self._trouble: str | None = None
 
-    def read(self) -> None:
+    def begin(self) -> None:
         """
-        Put the present content in force.
+        Put the present content in force for the first time.
 
-        @raise OSError: when the file cannot be read.
-        @raise ValueError: when there can be no such path.
+        @raise TunnelError: C{bad-option} when the file cannot be read.
         """
+        try:
+            self._read()
+        except (OSError, ValueError) as error:
+            raise badOption(
+                f"cannot read the {self._kind} {self.path!r}: {reasonOf(error)};"
+                f" {self._cure.format(path=self.path)}"
+            ) from None
+
+    def _read(self) -> None:
         status, data = readAtOnce(self.path)
         self._signature = signatureOf(status)
         self._load(status, data)
+
+    def logProblems(self, lines: Lines) -> None:
+        """Log which lines are broken, without their text."""
+        kind = self._kind.capitalize()
+        for problem in lines.problems:
+            self._log.error(
+                "{kind} {path!r}, line {line}: {reason}; the line is left out",
+                kind=kind,
+                path=self.path,
+                line=problem.line,
+                reason=problem.reason,
+            )
+        more = lines.problemCount - len(lines.problems)
+        if more > 0:
+            self._log.error(
+                "{kind} {path!r}: {count} more lines are broken and left out",
+                kind=kind,
+                path=self.path,
+                count=more,
+            )
 
     def follow(self) -> None:
         """
@@ -121,7 +211,7 @@ class FollowedFile:
         """
         try:
             if signatureOf(os.stat(self.path)) != self._signature:
-                self.read()
+                self._read()
             trouble = None
         except (OSError, ValueError) as error:
             trouble = reasonOf(error)

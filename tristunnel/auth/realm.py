@@ -18,9 +18,8 @@ from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
-from tristunnel.auth.checker_chain import CheckerChain
-from tristunnel.auth.credentials import TunnelCredentials
-from tristunnel.auth.names import nameProblem
+from tristunnel.auth.checkers import CheckerChain
+from tristunnel.auth.credentials import TunnelCredentials, nameProblem
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import (
     ANONYMOUS_IDENTITY,

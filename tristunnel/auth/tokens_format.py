@@ -18,17 +18,18 @@ import hmac
 import json
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
-from tristunnel.auth.clients_format import Problem
-from tristunnel.auth.names import nameProblem
+from tristunnel.auth.credentials import nameProblem
+from tristunnel.auth.files import Lines
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import RIGHTS, Permissions
 from tristunnel.model.policy import POLICY_OPTIONS, VisitorPolicy, parseNetworks
 from tristunnel.model.ports import parsePorts
-from tristunnel.util.quantities import parseRate
+from tristunnel.util.quantities import formatDuration, formatRate, parseRate
 
 __all__ = [
     "PREFIX",
@@ -40,7 +41,8 @@ __all__ = [
     "newToken",
     "parseTime",
     "parseToken",
-    "parseTokens",
+    "permitted",
+    "stateOf",
     "tokenNameProblem",
 ]
 
@@ -52,7 +54,6 @@ _WORD = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,63}\Z")
 _RESERVED = re.compile(r"(anonymous|tunnel-.*|access-.*)\Z")
 _NOBODY = bytes(32)
-_MAX_PROBLEMS = 20
 _MAX_LINE = 64 * 1024
 _MAX_COUNT = 10**9
 
@@ -79,20 +80,16 @@ class Token:
 
 
 @dataclass
-class TokenList:
+class TokenList(Lines):
     """
     What a token file says.
 
     @ivar byName: The tokens by their names, in the order of the file.
     @ivar byDigest: The same by their digests.
-    @ivar problems: The first lines that are broken; at most 20 are kept.
-    @ivar problemCount: How many lines are broken.
     """
 
     byName: dict[str, Token] = field(default_factory=dict)
     byDigest: dict[bytes, Token] = field(default_factory=dict, repr=False)
-    problems: list[Problem] = field(default_factory=list)
-    problemCount: int = 0
 
     def find(self, token: bytes) -> Token | None:
         """
@@ -103,6 +100,23 @@ class TokenList:
         found = self.byDigest.get(digest)
         wanted = _NOBODY if found is None else found.digest
         return found if hmac.compare_digest(digest, wanted) else None
+
+    def readLine(self, line: bytes, number: int) -> str | None:
+        if len(line) > _MAX_LINE:
+            return "it is too long"
+        try:
+            token = parseToken(line.decode("utf-8"), number)
+        except UnicodeDecodeError:
+            return "it is not UTF-8"
+        except ValueError as error:
+            return str(error)
+        if token.name in self.byName:
+            return "the name is on an earlier line, which stays in force"
+        if token.digest in self.byDigest:
+            return "the sha256 is on an earlier line, which stays in force"
+        self.byName[token.name] = token
+        self.byDigest[token.digest] = token
+        return None
 
 
 def newToken() -> str:
@@ -345,37 +359,56 @@ def formatToken(token: Token) -> str:
     return json.dumps(values)
 
 
-def parseTokens(data: bytes) -> TokenList:
+def stateOf(token: Token, now: float) -> str:
     """
-    Read the content of a token file. This never fails: broken lines are left
-    out and reported.
+    Whether a token is good, in a word or two.
+
+    @param now: Seconds since the epoch.
     """
-    tokens = TokenList()
-    for number, line in enumerate(data.split(b"\n"), 1):
-        line = line.strip()
-        if not line or line.startswith(b"#"):
-            continue
-        problem = _readLine(line, tokens, number)
-        if problem is not None:
-            tokens.problemCount += 1
-            if len(tokens.problems) < _MAX_PROBLEMS:
-                tokens.problems.append(Problem(number, problem))
-    return tokens
+    expires = token.permissions.expires
+    if token.revoked is not None:
+        return "revoked"
+    if expires is None:
+        return "valid"
+    left = expires - now
+    return f"valid for {formatDuration(left)}" if left > 0 else "expired"
 
 
-def _readLine(line: bytes, tokens: TokenList, number: int) -> str | None:
-    if len(line) > _MAX_LINE:
-        return "it is too long"
-    try:
-        token = parseToken(line.decode("utf-8"), number)
-    except UnicodeDecodeError:
-        return "it is not UTF-8"
-    except ValueError as error:
-        return str(error)
-    if token.name in tokens.byName:
-        return "the name is on an earlier line, which stays in force"
-    if token.digest in tokens.byDigest:
-        return "the sha256 is on an earlier line, which stays in force"
-    tokens.byName[token.name] = token
-    tokens.byDigest[token.digest] = token
-    return None
+def permitted(permissions: Permissions) -> str:
+    """What a token permits, in a few words."""
+    words = [right for right in RIGHTS if right in permissions.may] or ["nothing"]
+    if permissions.ports is not None:
+        words.append(f"ports {permissions.ports}")
+    if permissions.protocols is not None:
+        words.append("/".join(sorted(permissions.protocols)) or "no protocol")
+    if permissions.maxTunnels is not None:
+        words.append(f"{permissions.maxTunnels} tunnels")
+    if permissions.maxVisitors is not None:
+        words.append(f"{permissions.maxVisitors} visitors")
+    if permissions.rate is not None:
+        words.append(formatRate(permissions.rate))
+    words.extend(_asked(permissions.policy))
+    if permissions.services is not None:
+        words.append(f"services {' '.join(permissions.services)}")
+    return ", ".join(words)
+
+
+def _asked(policy: VisitorPolicy) -> list[str]:
+    return [
+        part.metadata["words"].format(_WORDS.get(name, str)(getattr(policy, name)))
+        for name, part in POLICY_OPTIONS.items()
+        if getattr(policy, name)
+    ]
+
+
+def _joined(networks: Iterable[object]) -> str:
+    return " ".join(map(str, networks))
+
+
+_WORDS: dict[str, Callable[[Any], str]] = {
+    "allow": _joined,
+    "deny": _joined,
+    "rate": formatRate,
+    "idle": formatDuration,
+    "maxAge": formatDuration,
+}

@@ -15,7 +15,7 @@ from twisted.cred import strcred
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 
-from tristunnel.auth.checker_chain import SUPPORTED_INTERFACES
+from tristunnel.auth.checkers import SUPPORTED_INTERFACES
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.auth.tokens import TokenFile
 from tristunnel.check.report import CheckService

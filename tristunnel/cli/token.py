@@ -9,7 +9,7 @@ from collections.abc import Callable
 from time import time as now
 from typing import Any, TypeVar
 
-from tristunnel.auth.tokens import defaultTokenFile
+from tristunnel.auth.tokens import TokenStore, defaultTokenFile
 from tristunnel.auth.tokens_format import (
     Token,
     TokenList,
@@ -17,9 +17,9 @@ from tristunnel.auth.tokens_format import (
     formatToken,
     parseTime,
     parseToken,
+    permitted,
+    stateOf,
 )
-from tristunnel.auth.tokens_store import TokenStore
-from tristunnel.auth.tokens_words import permitted, stateOf
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.permissions import RIGHTS, Permissions
 from tristunnel.model.policy import VisitorPolicy, parseNetworks

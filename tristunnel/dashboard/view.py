@@ -14,7 +14,7 @@ from heapq import nlargest
 from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import quote
 
-from tristunnel.auth.tokens_words import permitted, stateOf
+from tristunnel.auth.tokens_format import permitted, stateOf
 from tristunnel.dashboard.events import ServerEvents, titleOf
 from tristunnel.dashboard.history import INTERVAL, KEPT, RateHistory, Series, path
 from tristunnel.service.counters import RateMeter

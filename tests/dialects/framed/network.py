@@ -29,7 +29,7 @@ from zope.interface import implementer
 from tests.support.notes import ServerNotes
 from tests.tls.authority import makeAuthority
 from tests.tls.files import FileTestCase
-from tristunnel.auth.connection_filter import ConnectionFilter, checkingCallable
+from tristunnel.auth.checkers import ConnectionFilter, checkingCallable
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.errors import TunnelError

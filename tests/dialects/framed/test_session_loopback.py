@@ -18,7 +18,7 @@ from twisted.internet.task import deferLater
 from tests.support.loopback import LoopbackTestCase, Service, Talk
 from tests.support.processes import freePort
 from tests.support.short import shortDirectory
-from tristunnel.auth.connection_filter import checkingCallable
+from tristunnel.auth.checkers import checkingCallable
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.dialects.framed.client_direct import Carrier
 
