@@ -12,7 +12,7 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.cli import client_tap, server_tap
-from tristunnel.client.dialects import makeClient
+from tristunnel.client.fleet import makeClient
 from tristunnel.client.visitor import VisitorService
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.dialects.relay.client_service import RelayHostService

@@ -18,8 +18,12 @@ from tristunnel.check.client import ClientCheck
 from tristunnel.check.report import CheckService, Finding, Inquiry
 from tristunnel.client.control import OFF, parseControl
 from tristunnel.client.fleet import Clients
-from tristunnel.client.forward_table import FORWARD_FIELDS, checkForwards, forwardOf
-from tristunnel.client.options import ClientOptions
+from tristunnel.client.options import (
+    FORWARD_FIELDS,
+    ClientOptions,
+    checkForwards,
+    forwardOf,
+)
 from tristunnel.client.visitor import localEndpoint
 from tristunnel.config.file import ConfigFile
 from tristunnel.config.keys import Key, valuesIn

@@ -10,15 +10,16 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 
-from tristunnel.client.dialects import makeClient
 from tristunnel.client.options import ClientOptions
+from tristunnel.client.visitor import LocalPort, VisitorService
 from tristunnel.config.keys import keysOf
 from tristunnel.config.policy_options import PolicyOptionsMixin
 from tristunnel.config.reload import Changes, differing
+from tristunnel.dialects.base.dialect import GaveUp
 from tristunnel.dialects.table import DIALECTS
 from tristunnel.model.observer import ClientObserver
 
-__all__ = ["Clients", "Member"]
+__all__ = ["Clients", "Member", "makeClient"]
 
 _OF_FORWARDS = {"forward", "private", "to", *keysOf(PolicyOptionsMixin)}
 """Options that are about what is offered, and not about the server."""
@@ -55,6 +56,32 @@ def _keyOf(options: ClientOptions) -> tuple[object, ...]:
         options["listen"],
         options["service"],
     )
+
+
+def makeClient(
+    reactor: Any, options: ClientOptions, observer: ClientObserver, gaveUp: GaveUp
+) -> Any:
+    """
+    Make the service of a client.
+
+    @return: A service with a C{stopNow}.
+    """
+    options.server.way.tell(options.server.where)
+    dialect = DIALECTS[options["dialect"]]
+    if not options["listen"]:
+        return dialect.makeClient(reactor, options, observer, gaveUp)
+    client, route, what = dialect.makeRoute(reactor, options, observer, gaveUp)
+    port = LocalPort(
+        reactor,
+        options.localEndpoint,
+        options["listen"],
+        route,
+        what,
+        options["grace"],
+        gaveUp,
+    )
+    port.observer = observer
+    return VisitorService(client, port)
 
 
 class Clients(MultiService):
