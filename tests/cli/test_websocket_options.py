@@ -11,7 +11,7 @@ from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from tristunnel.cli import client_tap, server_tap
+from tristunnel.cli import client_tap, server_tap, serving
 from tristunnel.client.fleet import makeClient
 from tristunnel.client.visitor import VisitorService
 from tristunnel.dialects.framed.client_service import TunnelClientService
@@ -173,9 +173,9 @@ class ServerTests(SynchronousTestCase):
         globalLogPublisher.addObserver(note)
         self.addCleanup(globalLogPublisher.removeObserver, note)
         for fast, count in ((True, 0), (False, 1)):
-            self.patch(server_tap, "USES_NVX", fast)
+            self.patch(serving, "USES_NVX", fast)
             events.clear()
-            server_tap._warnIfSlow()
+            serving._warnIfSlow()
             slow = [
                 event
                 for event in events

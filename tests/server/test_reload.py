@@ -10,7 +10,8 @@ from twisted.internet.testing import MemoryReactorClock
 
 from tests.config.test_options import FileOptionsTestCase
 from tests.tls.authority import makeAuthority
-from tristunnel.cli import server_tap
+from tristunnel.cli import server_tap, serving
+from tristunnel.cli.serving import Serving
 from tristunnel.dataplane.memory import HELD
 from tristunnel.dialects.zlayer.data import ZLayerSessions
 from tristunnel.errors import TunnelError
@@ -43,13 +44,13 @@ class RunningServerTests(FileOptionsTestCase):
                 case.made.append(self)
                 case.tunnels = arguments[1]
 
-        self.patch(server_tap, "RunningServer", Noted)
+        self.patch(serving, "RunningServer", Noted)
 
     def start(self, text: str) -> Any:
         clock = MemoryReactorClock()
         clock.running = True
         options = self.read(text)
-        return server_tap._make(clock, options, Log(options))
+        return Serving(clock, options, Log(options))
 
     def change(self, text: str) -> dict[str, Any]:
         self.file(text)
@@ -91,13 +92,13 @@ class RunningServerTests(FileOptionsTestCase):
         for kind in ("tcp", "udp"):
             self.assertEqual(str(listeners[kind].ports), "2000-2001")
         (running,) = self.made
-        self.assertIsNone(running._sessions.shared(ZLayerSessions).ports)
-        self.assertEqual(running._server.grace, 12.0)
+        self.assertIsNone(running.sessions.shared(ZLayerSessions).ports)
+        self.assertEqual(running.server.grace, 12.0)
         self.assertEqual(tunnels._quota._total, 10)
         # All of it back again.
         self.change("")
         self.assertEqual(tunnels.clients.limit, 1000)
-        self.assertIsNotNone(running._sessions.shared(ZLayerSessions).ports)
+        self.assertIsNotNone(running.sessions.shared(ZLayerSessions).ports)
         self.assertEqual(tunnels.house.policy.maxVisitors, 0)
 
     def test_restart(self) -> None:
@@ -116,7 +117,7 @@ class RunningServerTests(FileOptionsTestCase):
         one, two = self.write("one", b"a:1\n"), self.write("two", b"b:2\n")
         self.start(f"auth = ['clients:{one}']")
         (running,) = self.made
-        authenticator, (first,) = running._authenticator, running._checkers
+        authenticator, (first,) = running.options.authenticator, running._checkers
 
         def admits(name: str, secret: str) -> bool:
             answer = authenticator.authenticate({"id": name, "secret": secret})
@@ -150,7 +151,7 @@ class RunningServerTests(FileOptionsTestCase):
         text = f"port = ['tcp:1']\ncertificate = {one}\nvisitor-certificate = {one}"
         self.start(text)
         (running,) = self.made
-        (port,) = running._ports
+        (port,) = running.options.serverPorts
         assert port.creator is not None and running.visitorsTLS is not None
         before = (port.creator.creator, running.visitorsTLS.creator)
         answer = self.change(text.replace("one.pem", "two.pem"))
@@ -169,9 +170,9 @@ class RunningServerTests(FileOptionsTestCase):
         """Proxies that are believed."""
         self.start("")
         (running,) = self.made
-        self.assertFalse(running._forwarded.speaksFor("10.0.0.1"))
+        self.assertFalse(running.options.forwarded.speaksFor("10.0.0.1"))
         self.change("trusted-proxy = ['10.0.0.0/8']")
-        self.assertTrue(running._forwarded.speaksFor("10.0.0.1"))
+        self.assertTrue(running.options.forwarded.speaksFor("10.0.0.1"))
 
     def test_nodes(self) -> None:
         """Nodes come and go; one whose words are the same is not touched."""
@@ -183,16 +184,16 @@ class RunningServerTests(FileOptionsTestCase):
             )
 
         self.start(node("a", 1) + node("b", 1))
-        a, b = self.made[0].running
+        a, b = self.made[0].nodes
         self.change(node("a", 1) + node("b", 2) + node("c", 1))
-        names = [each.spec.name for each in self.made[0].running]
+        names = [each.spec.name for each in self.made[0].nodes]
         self.assertEqual(names, ["a", "b", "c"])
-        self.assertIs(self.made[0].running[0], a)
-        self.assertIsNot(self.made[0].running[1], b)
+        self.assertIs(self.made[0].nodes[0], a)
+        self.assertIsNot(self.made[0].nodes[1], b)
         self.assertIsNone(b.parent)
-        self.assertTrue(all(each.parent is not None for each in self.made[0].running))
+        self.assertTrue(all(each.parent is not None for each in self.made[0].nodes))
         self.change("")
-        self.assertEqual(self.made[0].running, [])
+        self.assertEqual(self.made[0].nodes, [])
         self.assertIsNone(a.parent)
 
     def test_method(self) -> None:

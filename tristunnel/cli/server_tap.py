@@ -9,78 +9,47 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from autobahn.websocket import USES_NVX
-from twisted.application.service import MultiService, Service
+from twisted.application.service import Service
 from twisted.cred import strcred
-from twisted.logger import Logger
-from twisted.web.resource import IResource
 
 from tristunnel.auth.checkers import SUPPORTED_INTERFACES
 from tristunnel.auth.realm import Authenticator, portalFor
-from tristunnel.auth.tokens import TokenFile
 from tristunnel.check.report import CheckService
 from tristunnel.check.server import ServerCheck
-from tristunnel.cli.demo import makeDemo
+from tristunnel.cli.serving import Serving
 from tristunnel.config.keys import Key
 from tristunnel.config.numbers import count, seconds
 from tristunnel.config.policy_options import PolicyOptionsMixin, policyOf
-from tristunnel.config.reload import Reload
 from tristunnel.config.settings import DEFAULT, Setting
-from tristunnel.dashboard.operators import Watch
-from tristunnel.dataplane.descriptors import RESERVE
-from tristunnel.dataplane.memory import HELD, defaultMemory
-from tristunnel.dialects.base.lease import ClientLease
-from tristunnel.dialects.framed.datagram_path import ServerPaths
-from tristunnel.dialects.framed.server import TunnelServerFactory
-from tristunnel.dialects.table import DIALECTS
-from tristunnel.errors import TunnelError, badOption
-from tristunnel.http.callers import HTTPCallers
+from tristunnel.dataplane.memory import defaultMemory
+from tristunnel.errors import badOption
 from tristunnel.http.forwarded import Forwarded
-from tristunnel.http.site import LimitedSite
-from tristunnel.http.tree import Health, HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.listeners.tcp import TCPListeners
-from tristunnel.listeners.udp import IDLE, UDPListeners
+from tristunnel.listeners.udp import IDLE
 from tristunnel.model.ports import parsePorts
 from tristunnel.model.quota import (
     PER_CALLER,
-    TunnelQuota,
-    defaultTotal,
     raiseDescriptorLimit,
 )
-from tristunnel.model.rendezvous import WaitingRoom
-from tristunnel.node.spec import NODE_FIELDS, NodeSpec, nodeText, parseNode
-from tristunnel.node.tunnel import NodeTunnel
-from tristunnel.server.detector import ProtocolDetectorFactory
-from tristunnel.server.log import LoggingServerObserver
+from tristunnel.node.spec import NODE_FIELDS, nodeText, parseNode
 from tristunnel.server.options import ServerOptions
 from tristunnel.server.ports import ServerPort, TLSFiles, parsePort
-from tristunnel.server.reload import RunningServer
-from tristunnel.server.service import TunnelServerService
-from tristunnel.server.websocket_pages import parsePaths, webSocketPages
-from tristunnel.service.caller import Listeners
+from tristunnel.server.websocket_pages import parsePaths
 from tristunnel.service.clients import CLIENTS, SERVICES
-from tristunnel.service.preauth import ACCEPT_RATE, TOTAL, PreauthLimiter
-from tristunnel.service.registry import MemoryRegistry
-from tristunnel.service.tunnel_service import TunnelService
+from tristunnel.service.preauth import ACCEPT_RATE
 from tristunnel.tls.pem import loadCertificates
-from tristunnel.tls.server_context import CreatorInForce, ReloadingCertificate
+from tristunnel.tls.server_context import ReloadingCertificate
 from tristunnel.util.endpoints import checkBeforeFork
 from tristunnel.util.files import defaultStateDirectory, stateVariable
-from tristunnel.util.hosts import hostAndPort
 from tristunnel.util.logs import Log, checkFormat
 from tristunnel.util.process import (
     GRACE,
-    ReloadSignalService,
-    exitWith,
-    hurryOnSecondSignal,
     tuneCollector,
     useMonotonicTime,
 )
 from tristunnel.util.quantities import parseSize
 
 __all__ = ["Options", "makeService"]
-
-_log = Logger(namespace="tristunnel.server")
 
 
 class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
@@ -202,22 +171,19 @@ class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
         for key, other in (
             ("private-key", "certificate"),
             ("visitor-key", "visitor-certificate"),
+            ("client-crl", "client-ca"),
         ):
             if self[key] and not self[other]:
                 raise badOption(f"--{key} goes with --{other}")
         self.stateDirectory = Path(self["state-dir"] or defaultStateDirectory())
         if self["ports"]:
             self.portRange = parsePorts(self["ports"])
-        if self["visitor-certificate"]:
-            self.visitorCertificate = ReloadingCertificate(
-                self["visitor-certificate"], self["visitor-key"] or None
-            )
+        self.visitorCertificate = self._certificateIn(
+            "visitor-certificate", "visitor-key"
+        )
+        self.certificate = self._certificateIn("certificate", "private-key")
         if self.get("credCheckers"):
             self.authenticator = Authenticator(portalFor(self["credCheckers"]))
-        if self["certificate"]:
-            self.certificate = ReloadingCertificate(
-                self["certificate"], self["private-key"] or None
-            )
         self.nodes = [parseNode(reactor, spec) for spec in self["node"]]
         if len({node.name for node in self.nodes}) < len(self.nodes):
             raise badOption("two --node have the same name")
@@ -225,60 +191,52 @@ class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
         self.forwarded = Forwarded(self["trusted-proxy"])
         self.policy = policyOf(self)
         self.memory = defaultMemory()
-        if self["max-memory"]:
-            size = self["max-memory"]
+        if size := self["max-memory"]:
             self.memory = 0 if size == "0" else parseSize(size)
-        if self["client-crl"] and not self["client-ca"]:
-            raise badOption("--client-crl goes with --client-ca")
-        files = TLSFiles(
-            self["certificate"],
-            self["private-key"],
-            self["client-ca"],
-            self["client-crl"],
-        )
+        self._makePorts(reactor)
+
+    def _certificateIn(self, file: str, key: str) -> ReloadingCertificate | None:
+        if not self[file]:
+            return None
+        return ReloadingCertificate(self[file], self[key] or None)
+
+    def _makePorts(self, reactor: Any) -> None:
+        authority, revoked = self["client-ca"], self["client-crl"]
         default = "tcp:0:interface=127.0.0.1" if self["demo"] else _defaultPort()
         descriptions = self["port"] or [default]
-        if files.clientCA and not files.certificate:
-            for description in descriptions:
-                if not description.startswith(("ssl:", "tls:")):
-                    raise badOption(
-                        f"--client-ca needs TLS: give --certificate for {description}"
-                    )
-        if self["rpc"]:
-            self.rpcPort = parsePort(
+        for description in (
+            descriptions if authority and not self["certificate"] else ()
+        ):
+            if not description.startswith(("ssl:", "tls:")):
+                raise badOption(
+                    f"--client-ca needs TLS: give --certificate for {description}"
+                )
+
+        def port(
+            description: str, option: str, certificate: str = "", key: str = ""
+        ) -> ServerPort:
+            return parsePort(
                 reactor,
-                self["rpc"],
+                description,
                 # Who is asked for a certificate at one port is so at all of them.
-                TLSFiles(clientCA=files.clientCA, clientCRL=files.clientCRL),
+                TLSFiles(certificate, key, authority, revoked),
                 self.stateDirectory,
                 self.hostnames,
-                "--rpc",
+                option,
                 self.forwarded.speaksFor,
             )
+
+        if self["rpc"]:
+            self.rpcPort = port(self["rpc"], "--rpc")
             asked = self.rpcPort.secure or self.get("credCheckers")
-            if files.clientCA and not asked:
+            if authority and not asked:
                 raise badOption(
                     f"--rpc {self['rpc']} would ask nobody who they are, since"
                     " --client-ca guards TLS alone: give --auth, or write --rpc"
                     " ssl:PORT"
                 )
-        self.serverPorts = [
-            parsePort(
-                reactor,
-                description,
-                files,
-                self.stateDirectory,
-                self.hostnames,
-                trusts=self.forwarded.speaksFor,
-            )
-            for description in descriptions
-        ]
-
-    @property
-    def hostnames(self) -> list[str]:
-        """The names that this server may be known by."""
-        names = [self["hostname"]] if self["hostname"] else [socket.gethostname()]
-        return [*names, "localhost", "127.0.0.1", "::1"]
+        files = self["certificate"], self["private-key"]
+        self.serverPorts = [port(each, "--port", *files) for each in descriptions]
 
 
 def _checkInterface(interface: str) -> None:
@@ -326,191 +284,15 @@ def makeService(options: Options) -> Service:
         ],
         options.stateDirectory if options["state-dir"] else None,
     )
-    log = Log(options)
-    return log.around(_make(reactor, options, log))
-
-
-def _make(reactor: Any, options: Options, log: Log) -> Service:
     useMonotonicTime(reactor)
     raiseDescriptorLimit()
     tuneCollector()
-    HELD.most = options.memory
+    log = Log(options)
     options.warnOfSecrets()
-    if options["check"]:
-        return _check(reactor, options)
-    watch = Watch(reactor, LoggingServerObserver(reactor.seconds, reactor.callLater))
-    observer = watch.observer
-    interface = options["interface"] or ("127.0.0.1" if options["demo"] else "")
-    listeners: dict[str, Listeners] = {
-        "tcp": TCPListeners(reactor, interface, options.portRange)
-    }
-    visitorsTLS = clientsTLS = None
-    if options.visitorCertificate is not None:
-        visitorsTLS = CreatorInForce(options.visitorCertificate)
-        overTLS = TCPListeners(reactor, interface, options.portRange, visitorsTLS)
-        # The first one is what visitors get unless the client says otherwise.
-        listeners = {"tls": overTLS, **listeners}
-    elif options.certificate is not None:
-        clientsTLS = CreatorInForce(options.certificate)
-        listeners["tls"] = TCPListeners(
-            reactor, interface, options.portRange, clientsTLS
-        )
-    # TLS that is not up yet is no tunnel's visitor, and costs as much.
-    handshakes = max(64, min(TOTAL, RESERVE.size))
-    for each in listeners.values():
-        if isinstance(each, TCPListeners):
-            each.handshakes = PreauthLimiter(
-                reactor.seconds,
-                handshakes // 2,
-                handshakes,
-                options.forwarded.speaksFor,
-            )
-    listeners["udp"] = UDPListeners(
-        reactor, interface, options.portRange, options["udp-idle"]
+    make = (
+        _check(reactor, options) if options["check"] else Serving(reactor, options, log)
     )
-    listeners["loopback"] = TCPListeners(
-        reactor, options["interface"] or "127.0.0.1", options.portRange
-    )
-    tunnels = TunnelService(
-        reactor,
-        MemoryRegistry(),
-        listeners,
-        observer,
-        options["hostname"],
-        options["lease"],
-        TunnelQuota(
-            options["max-tunnels-per-caller"], options["max-tunnels"] or defaultTotal()
-        ),
-        WaitingRoom(defaultTotal()),
-    )
-    tunnels.house.policy = options.policy
-    tunnels.clients.limit = options["max-clients"]
-    tunnels.clients.ramp.rate = options["accept-rate"]
-    tunnels.rights.services = options["max-services"]
-    sessions = TunnelServerFactory(
-        reactor,
-        tunnels,
-        options.authenticator,
-        handshakeTimeout=options["handshake-timeout"],
-    )
-    if options["direct-udp"]:
-        sessions.paths = ServerPaths(reactor)
-    places = min(TOTAL, max(16, RESERVE.size // 4))
-    trusts = options.forwarded.speaksFor
-    gate = PreauthLimiter(reactor.seconds, total=places, speaksForOthers=trusts)
-    callers = HTTPCallers(options.authenticator, options.forwarded, gate)
-    hostnames = options.hostnames if options["hostname"] else None
-    checkers = options.get("credCheckers") or ()
-    tokenFiles = [each for each in checkers if isinstance(each, TokenFile)]
-    rpc = {
-        **rpcPages(tunnels, callers, hostnames),
-        **watch.pages(
-            tunnels,
-            callers,
-            gate,
-            bool(checkers),
-            hostnames,
-            not options["no-dashboard"],
-            tokenFiles,
-        ),
-    }
-    pages: dict[bytes, IResource] = {b"health": Health()}
-    ports: list[tuple[ServerPort, Any]] = []
-    if options.rpcPort is not None:
-        elsewhere = LimitedSite(
-            rootOf({**pages, **rpc}), reactor=reactor, admit=callers.admit
-        )
-        # A gate of its own: strangers at the other ports do not fill it.
-        operators = ProtocolDetectorFactory(
-            reactor,
-            [HTTPPortProtocol(elsewhere)],
-            observer,
-            options["handshake-timeout"],
-            PreauthLimiter(reactor.seconds, total=places, speaksForOthers=trusts),
-            options.rpcPort.proxied,
-        )
-        ports.append((options.rpcPort, operators))
-    else:
-        pages.update(rpc)
-    pages.update(
-        webSocketPages(sessions, callers, options.webSocketPaths, options.forwarded)
-    )
-    site = LimitedSite(rootOf(pages), reactor=reactor, admit=callers.admit)
-    protocols = [
-        protocol
-        for dialect in DIALECTS.values()
-        for protocol in dialect.portProtocols(sessions)
-    ]
-    doors = {
-        proxied: ProtocolDetectorFactory(
-            reactor,
-            [*protocols, HTTPPortProtocol(site)],
-            observer,
-            options["handshake-timeout"],
-            gate,
-            proxied,
-        )
-        for proxied in (False, True)
-    }
-    server = TunnelServerService(
-        reactor,
-        [*((port, doors[port.proxied]) for port in options.serverPorts), *ports],
-        sessions,
-        tunnels,
-        options["grace"],
-        lambda reason: _cannotStart(reactor, reason),
-    )
-    nodes = [_node(reactor, options, spec) for spec in options.nodes]
-    tunnels.nodes = nodes
-
-    def hurry() -> None:
-        server.hurry()
-        for node in tunnels.nodes:
-            node.stopNow()
-
-    reactor.addSystemEventTrigger(
-        "before", "shutdown", hurryOnSecondSignal, reactor, hurry
-    )
-    watch.start()
-    reactor.callWhenRunning(_announce, options, server)
-    together = MultiService()
-    server.setServiceParent(together)
-    running = RunningServer(
-        options,
-        tunnels,
-        sessions,
-        server,
-        options.authenticator,
-        options.forwarded,
-        tokenFiles,
-        lambda options, spec: _node(reactor, options, spec),
-        together,
-    )
-    running.running = nodes
-    running.visitorsTLS, running.clientsTLS = visitorsTLS, clientsTLS
-    running.describePorts(options)
-    reload = Reload(options, running.change)
-    tunnels.reload = reload.reload
-    ReloadSignalService(reactor, log, reload.reloadLater).setServiceParent(together)
-    for node in nodes:
-        node.setServiceParent(together)
-    if options["demo"]:
-        makeDemo(reactor, server).setServiceParent(together)
-    return together
-
-
-def _node(reactor: Any, options: ServerOptions, spec: NodeSpec) -> NodeTunnel:
-    directory = options.stateDirectory / "nodes"
-    forward = "" if spec.forward is None else spec.forward.spec
-
-    def lease() -> ClientLease:
-        if not forward:
-            return ClientLease()
-        return ClientLease.forClient(
-            directory, spec.server.where, [spec.name, forward], reactor
-        )
-
-    return NodeTunnel(reactor, spec, lease, options["grace"])
+    return log.around(make)
 
 
 def _check(reactor: Any, options: Options) -> Service:
@@ -538,39 +320,3 @@ def _check(reactor: Any, options: Options) -> Service:
         options.memory,
     )
     return CheckService(reactor, look, sys.__stdout__)
-
-
-def _cannotStart(reactor: Any, reason: TunnelError) -> None:
-    _log.critical("Cannot start: {reason}", reason=reason)
-    exitWith(1)
-    reactor.callWhenRunning(reactor.stop)
-
-
-def _warnIfSlow() -> None:
-    if not USES_NVX:
-        _log.warn(
-            "autobahn runs without its C code: WebSockets will be slow; install its"
-            " wheel, and leave AUTOBAHN_USE_NVX unset"
-        )
-
-
-def _announce(options: Options, server: TunnelServerService) -> None:
-    for port in options.serverPorts:
-        if port.fingerprint and port.description in server.numbers:
-            _log.info(
-                "{path} is a self-signed certificate; its SHA-256 fingerprint is"
-                " {fingerprint}",
-                path=port.certificatePath,
-                fingerprint=port.fingerprint,
-            )
-            _log.info(
-                "Clients pin it: twistd -n --pidfile= tunnel-client --connect {connect}"
-                " --pin {fingerprint}",
-                connect="tls:"
-                + hostAndPort(options.hostnames[0], server.numbers[port.description]),
-                fingerprint=port.fingerprint,
-            )
-    _warnIfSlow()
-    asked = options.get("credCheckers") or options["client-ca"]
-    if not asked and not options["demo"]:
-        _log.warn("ANYBODY MAY CONNECT AND OPEN TUNNELS: no --auth was given")

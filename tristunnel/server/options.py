@@ -4,6 +4,7 @@ What a server is told, whatever command line or file it comes from.
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 from tristunnel.auth.realm import Authenticator
@@ -57,3 +58,9 @@ class ServerOptions(ConfiguredOptions):
         What holds for an option, for a log, without its secrets.
         """
         return tomlValue(redacted(name, self.inForce()[name].value))
+
+    @property
+    def hostnames(self) -> list[str]:
+        """The names that this server may be known by."""
+        names = [self["hostname"]] if self["hostname"] else [socket.gethostname()]
+        return [*names, "localhost", "127.0.0.1", "::1"]

@@ -5,13 +5,14 @@ Putting other options in force at a server that runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from tristunnel.auth.realm import Authenticator, portalFor
+from tristunnel.auth.realm import portalFor
 from tristunnel.auth.tokens import TokenFile
 from tristunnel.config.keys import keysOf
 from tristunnel.config.policy_options import PolicyOptionsMixin
@@ -19,7 +20,6 @@ from tristunnel.config.reload import Changes, differing
 from tristunnel.dataplane.memory import HELD
 from tristunnel.dialects.base.server import ServerSessions
 from tristunnel.dialects.table import DIALECTS
-from tristunnel.http.forwarded import Forwarded
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import UDPListeners
 from tristunnel.model.quota import defaultTotal
@@ -56,51 +56,39 @@ _VISITORS_TLS = frozenset(("visitor-certificate", "visitor-key"))
 _Applier = Callable[[ServerOptions, ServerOptions], object]
 
 
+@dataclass(eq=False)
 class RunningServer:
     """
     The parts of a server whose options may change.
 
-    @param options: Those it was started with.
-    @param tunnels: The clients' tunnels.
-    @param sessions: The clients' sessions.
-    @param server: What listens.
-    @param authenticator: Says who a client is.
-    @param forwarded: Whom proxies speak for.
-    @param tokenFiles: The files of tokens, for those who revoke some.
-    @param makeNode: Makes a tunnel with another server.
-    @param nodes: Runs those tunnels.
-
+    @ivar options: Those it was started with, with its ports, and those who say who
+        a client is and whom proxies speak for.
+    @ivar tunnels: The clients' tunnels.
+    @ivar sessions: The clients' sessions.
+    @ivar server: What listens.
+    @ivar tokenFiles: The files of tokens, for those who revoke some.
+    @ivar makeNode: Makes a tunnel with another server.
+    @ivar parent: Runs those tunnels.
+    @ivar nodes: Them.
     @ivar visitorsTLS: The certificate that visitors see, if it is their own.
     @ivar clientsTLS: The one that they see if it is the clients'.
     """
 
     _log = Logger(namespace="tristunnel.config")
 
-    def __init__(
-        self,
-        options: ServerOptions,
-        tunnels: TunnelService,
-        sessions: ServerSessions,
-        server: TunnelServerService,
-        authenticator: Authenticator,
-        forwarded: Forwarded,
-        tokenFiles: list[TokenFile],
-        makeNode: Callable[[ServerOptions, NodeSpec], NodeTunnel],
-        nodes: MultiService,
-    ) -> None:
-        self.visitorsTLS: CreatorInForce | None = None
-        self.clientsTLS: CreatorInForce | None = None
-        self.running: list[NodeTunnel] = []
-        self._ports = list(options.serverPorts)
-        self._checkers = list(options.get("credCheckers") or ())
-        self._tunnels = tunnels
-        self._sessions = sessions
-        self._server = server
-        self._authenticator = authenticator
-        self._forwarded = forwarded
-        self._tokenFiles = tokenFiles
-        self._makeNode = makeNode
-        self._nodes = nodes
+    options: ServerOptions
+    tunnels: TunnelService
+    sessions: ServerSessions
+    server: TunnelServerService
+    tokenFiles: list[TokenFile]
+    makeNode: Callable[[ServerOptions, NodeSpec], NodeTunnel]
+    parent: MultiService
+    nodes: list[NodeTunnel]
+    visitorsTLS: CreatorInForce | None = None
+    clientsTLS: CreatorInForce | None = None
+
+    def __post_init__(self) -> None:
+        self._checkers = list(self.options.get("credCheckers") or ())
         self.appliers: dict[frozenset[str], _Applier] = {
             _POLICY: self._policy,
             _TLS: self._certificate,
@@ -118,12 +106,16 @@ class RunningServer:
             frozenset(("trusted-proxy",)): self._trustedProxies,
             frozenset(("node",)): self._changeNodes,
         }
-
-    def describePorts(self, options: ServerOptions) -> None:
-        """Give out the ports that options say, from the start on."""
-        given = options.portRange if options["ports"] else None
-        for dialect in DIALECTS.values():
-            dialect.portsGiven(self._sessions, given)
+        # What the parts were made without.
+        for apply in (
+            self._policy,
+            self._maxClients,
+            self._maxServices,
+            self._acceptRate,
+            self._maxMemory,
+            self._givePorts,
+        ):
+            apply(self.options, self.options)
 
     async def change(self, old: ServerOptions, new: ServerOptions) -> Changes:
         """
@@ -149,21 +141,21 @@ class RunningServer:
     # What visitors are asked, and how many there may be
 
     def _policy(self, old: ServerOptions, new: ServerOptions) -> None:
-        self._tunnels.house.change(new.policy)
+        self.tunnels.house.change(new.policy)
 
     def _quota(self, old: ServerOptions, new: ServerOptions) -> None:
-        self._tunnels.limit(
+        self.tunnels.limit(
             new["max-tunnels-per-caller"], new["max-tunnels"] or defaultTotal()
         )
 
     def _maxClients(self, old: ServerOptions, new: ServerOptions) -> None:
-        self._tunnels.clients.limit = new["max-clients"]
+        self.tunnels.clients.limit = new["max-clients"]
 
     def _maxServices(self, old: ServerOptions, new: ServerOptions) -> None:
-        self._tunnels.rights.services = new["max-services"]
+        self.tunnels.rights.services = new["max-services"]
 
     def _acceptRate(self, old: ServerOptions, new: ServerOptions) -> None:
-        self._tunnels.clients.ramp.rate = new["accept-rate"]
+        self.tunnels.clients.ramp.rate = new["accept-rate"]
 
     def _maxMemory(self, old: ServerOptions, new: ServerOptions) -> None:
         HELD.most = new.memory
@@ -171,23 +163,28 @@ class RunningServer:
     # Time
 
     def _grace(self, old: ServerOptions, new: ServerOptions) -> None:
-        self._server.grace = new["grace"]
+        self.server.grace = new["grace"]
 
     def _lease(self, old: ServerOptions, new: ServerOptions) -> None:
-        self._tunnels.leases.seconds = new["lease"]
+        self.tunnels.leases.seconds = new["lease"]
 
     def _udpIdle(self, old: ServerOptions, new: ServerOptions) -> None:
-        for listeners in self._tunnels.listeners.values():
+        for listeners in self.tunnels.listeners.values():
             if isinstance(listeners, UDPListeners):
                 listeners.idle = new["udp-idle"]
 
     # Ports
 
     def _portRange(self, old: ServerOptions, new: ServerOptions) -> None:
-        for listeners in self._tunnels.listeners.values():
+        for listeners in self.tunnels.listeners.values():
             if isinstance(listeners, TCPListeners | UDPListeners):
                 listeners.ports = new.portRange
-        self.describePorts(new)
+        self._givePorts(old, new)
+
+    def _givePorts(self, old: ServerOptions, new: ServerOptions) -> None:
+        given = new.portRange if new["ports"] else None
+        for dialect in DIALECTS.values():
+            dialect.portsGiven(self.sessions, given)
 
     # Who is who
 
@@ -208,12 +205,12 @@ class RunningServer:
         self._checkers = [
             known.get(spec, checker) for spec, checker in zip(after, made, strict=False)
         ]
-        self._authenticator.askAt(portalFor(self._checkers))
-        self._tokenFiles[:] = [c for c in self._checkers if isinstance(c, TokenFile)]
+        self.options.authenticator.askAt(portalFor(self._checkers))
+        self.tokenFiles[:] = [c for c in self._checkers if isinstance(c, TokenFile)]
         return True
 
     def _trustedProxies(self, old: ServerOptions, new: ServerOptions) -> None:
-        self._forwarded.trust(new["trusted-proxy"])
+        self.options.forwarded.trust(new["trusted-proxy"])
 
     # Certificates
 
@@ -227,7 +224,7 @@ class RunningServer:
         if bool(old["certificate"]) != bool(new["certificate"]):
             return False
         fresh = {port.description: port.creator for port in new.serverPorts}
-        for port in self._ports:
+        for port in self.options.serverPorts:
             creator = fresh.get(port.description)
             if port.creator is not None and creator is not None:
                 port.creator.creator = creator.creator
@@ -245,20 +242,20 @@ class RunningServer:
 
     def _changeNodes(self, old: ServerOptions, new: ServerOptions) -> None:
         wanted = dict(zip(new["node"], new.nodes, strict=True))
-        running = dict(zip(old["node"], self.running, strict=True))
+        running = dict(zip(old["node"], self.nodes, strict=True))
         stopping: dict[str, Deferred[Any]] = {}
         for text, node in running.items():
             if text not in wanted:
                 node.forGood = True
                 stopping[node.spec.name] = self._stopNode(node)
         fresh: list[NodeTunnel] = []
-        self._tunnels.nodes = self.running = []
+        self.tunnels.nodes = self.nodes = []
         for text, spec in wanted.items():
             node = running.get(text)
             if node is None:
-                node = self._makeNode(new, spec)
+                node = self.makeNode(new, spec)
                 fresh.append(node)
-            self.running.append(node)
+            self.nodes.append(node)
         for node in fresh:
             before = stopping.get(node.spec.name)
             if before is None:
@@ -274,8 +271,8 @@ class RunningServer:
         return stopping
 
     def _startNode(self, result: object, node: NodeTunnel) -> None:
-        if node in self.running:
-            node.setServiceParent(self._nodes)
+        if node in self.nodes:
+            node.setServiceParent(self.parent)
 
 
 async def _disown(node: NodeTunnel) -> None:

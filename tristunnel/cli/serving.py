@@ -1,0 +1,296 @@
+"""A server, put together from what its command line says."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any
+
+from autobahn.websocket import USES_NVX
+from twisted.application.service import MultiService
+from twisted.logger import Logger
+from twisted.web.resource import IResource
+
+from tristunnel.auth.tokens import TokenFile
+from tristunnel.cli.demo import makeDemo
+from tristunnel.config.reload import Reload
+from tristunnel.dashboard.operators import Watch
+from tristunnel.dataplane.descriptors import RESERVE
+from tristunnel.dialects.base.lease import ClientLease
+from tristunnel.dialects.framed.datagram_path import ServerPaths
+from tristunnel.dialects.framed.server import TunnelServerFactory
+from tristunnel.dialects.table import DIALECTS
+from tristunnel.errors import TunnelError
+from tristunnel.http.callers import HTTPCallers
+from tristunnel.http.site import LimitedSite
+from tristunnel.http.tree import Health, HTTPPortProtocol, rootOf, rpcPages
+from tristunnel.listeners.tcp import TCPListeners
+from tristunnel.listeners.udp import UDPListeners
+from tristunnel.model.quota import (
+    TunnelQuota,
+    defaultTotal,
+)
+from tristunnel.model.rendezvous import WaitingRoom
+from tristunnel.node.spec import NodeSpec
+from tristunnel.node.tunnel import NodeTunnel
+from tristunnel.server.detector import ProtocolDetectorFactory
+from tristunnel.server.log import LoggingServerObserver
+from tristunnel.server.options import ServerOptions
+from tristunnel.server.ports import ServerPort
+from tristunnel.server.reload import RunningServer
+from tristunnel.server.service import TunnelServerService
+from tristunnel.server.websocket_pages import webSocketPages
+from tristunnel.service.caller import Listeners
+from tristunnel.service.preauth import TOTAL, PreauthLimiter
+from tristunnel.service.registry import MemoryRegistry
+from tristunnel.service.tunnel_service import TunnelService
+from tristunnel.tls.server_context import CreatorInForce
+from tristunnel.util.hosts import hostAndPort
+from tristunnel.util.logs import Log
+from tristunnel.util.process import (
+    ReloadSignalService,
+    exitWith,
+    hurryOnSecondSignal,
+)
+
+__all__ = ["Serving"]
+
+_log = Logger(namespace="tristunnel.server")
+
+
+class Serving(MultiService):
+    """
+    A server with its ports, and all that goes with them.
+
+    @param reactor: Tells time, and listens.
+    @param options: What it was told.
+    @param log: Opened anew for whoever turns log files over.
+    """
+
+    def __init__(self, reactor: Any, options: ServerOptions, log: Log) -> None:
+        super().__init__()
+        self._reactor, self._options = reactor, options
+        self._visitorsTLS: CreatorInForce | None = None
+        self._clientsTLS: CreatorInForce | None = None
+        checkers = options.get("credCheckers") or ()
+        self._tokenFiles = [each for each in checkers if isinstance(each, TokenFile)]
+        observer = LoggingServerObserver(reactor.seconds, reactor.callLater)
+        self._watch = Watch(reactor, observer)
+        self._tunnels = self._makeTunnels()
+        self._sessions = TunnelServerFactory(
+            reactor,
+            self._tunnels,
+            options.authenticator,
+            handshakeTimeout=options["handshake-timeout"],
+        )
+        if options["direct-udp"]:
+            self._sessions.paths = ServerPaths(reactor)
+        self._server = TunnelServerService(
+            reactor,
+            self._makePorts(),
+            self._sessions,
+            self._tunnels,
+            options["grace"],
+            self._cannotStart,
+        )
+        self._server.setServiceParent(self)
+        self._tunnels.nodes = nodes = [
+            self._makeNode(options, spec) for spec in options.nodes
+        ]
+        running = RunningServer(
+            options,
+            self._tunnels,
+            self._sessions,
+            self._server,
+            self._tokenFiles,
+            self._makeNode,
+            self,
+            nodes,
+            self._visitorsTLS,
+            self._clientsTLS,
+        )
+        reload = Reload(options, running.change)
+        self._tunnels.reload = reload.reload
+        ReloadSignalService(reactor, log, reload.reloadLater).setServiceParent(self)
+        for node in nodes:
+            node.setServiceParent(self)
+        if options["demo"]:
+            makeDemo(reactor, self._server).setServiceParent(self)
+        reactor.addSystemEventTrigger(
+            "before", "shutdown", hurryOnSecondSignal, reactor, self._hurry
+        )
+        self._watch.start()
+        reactor.callWhenRunning(self._announce)
+
+    def _makeTunnels(self) -> TunnelService:
+        options = self._options
+        total = defaultTotal()
+        return TunnelService(
+            self._reactor,
+            MemoryRegistry(),
+            self._makeListeners(),
+            self._watch.observer,
+            options["hostname"],
+            options["lease"],
+            TunnelQuota(
+                options["max-tunnels-per-caller"], options["max-tunnels"] or total
+            ),
+            WaitingRoom(total),
+        )
+
+    def _makeListeners(self) -> dict[str, Listeners]:
+        reactor, options = self._reactor, self._options
+        here = "127.0.0.1"
+        interface = options["interface"] or (here if options["demo"] else "")
+        # TLS that is not up yet is no tunnel's visitor, and costs as much.
+        handshakes = max(64, min(TOTAL, RESERVE.size))
+
+        def tcp(creator: CreatorInForce | None = None) -> TCPListeners:
+            made = TCPListeners(reactor, interface, options.portRange, creator)
+            made.handshakes = PreauthLimiter(
+                reactor.seconds,
+                handshakes // 2,
+                handshakes,
+                options.forwarded.speaksFor,
+            )
+            return made
+
+        listeners: dict[str, Listeners] = {"tcp": tcp()}
+        if options.visitorCertificate is not None:
+            self._visitorsTLS = CreatorInForce(options.visitorCertificate)
+            # The first one is what visitors get unless the client says otherwise.
+            listeners = {"tls": tcp(self._visitorsTLS), **listeners}
+        elif options.certificate is not None:
+            self._clientsTLS = CreatorInForce(options.certificate)
+            listeners["tls"] = tcp(self._clientsTLS)
+        listeners["udp"] = UDPListeners(
+            reactor, interface, options.portRange, options["udp-idle"]
+        )
+        listeners["loopback"] = TCPListeners(
+            reactor, options["interface"] or here, options.portRange
+        )
+        return listeners
+
+    def _makePorts(self) -> list[tuple[ServerPort, Any]]:
+        options, sessions = self._options, self._sessions
+        limiter = self._makeLimiter()
+        callers = HTTPCallers(options.authenticator, options.forwarded, limiter)
+        pages: dict[bytes, IResource] = {b"health": Health()}
+        calls = self._makePages(callers, limiter)
+        ports: list[tuple[ServerPort, Any]] = []
+        if options.rpcPort is not None:
+            site = [self._site({**pages, **calls}, callers)]
+            # A limiter of its own: whoever crowds the other ports does not fill it.
+            detector = self._detector(site, self._makeLimiter(), options.rpcPort)
+            ports.append((options.rpcPort, detector))
+        else:
+            pages.update(calls)
+        pages.update(
+            webSocketPages(sessions, callers, options.webSocketPaths, options.forwarded)
+        )
+        protocols = [
+            *chain.from_iterable(
+                each.portProtocols(sessions) for each in DIALECTS.values()
+            ),
+            self._site(pages, callers),
+        ]
+        for port in reversed(options.serverPorts):
+            ports.insert(0, (port, self._detector(protocols, limiter, port)))
+        return ports
+
+    def _makeLimiter(self) -> PreauthLimiter:
+        return PreauthLimiter(
+            self._reactor.seconds,
+            total=min(TOTAL, max(16, RESERVE.size // 4)),
+            speaksForOthers=self._options.forwarded.speaksFor,
+        )
+
+    def _makePages(
+        self, callers: HTTPCallers, limiter: PreauthLimiter
+    ) -> dict[bytes, IResource]:
+        options = self._options
+        names = options.hostnames if options["hostname"] else None
+        watched = self._watch.pages(
+            self._tunnels,
+            callers,
+            limiter,
+            bool(options.get("credCheckers")),
+            names,
+            not options["no-dashboard"],
+            self._tokenFiles,
+        )
+        return {**rpcPages(self._tunnels, callers, names), **watched}
+
+    def _site(
+        self, pages: dict[bytes, IResource], callers: HTTPCallers
+    ) -> HTTPPortProtocol:
+        root = rootOf(pages)
+        return HTTPPortProtocol(
+            LimitedSite(root, reactor=self._reactor, admit=callers.admit)
+        )
+
+    def _detector(
+        self, protocols: list[Any], limiter: PreauthLimiter, port: ServerPort
+    ) -> ProtocolDetectorFactory:
+        return ProtocolDetectorFactory(
+            self._reactor,
+            protocols,
+            self._watch.observer,
+            self._options["handshake-timeout"],
+            limiter,
+            port.proxied,
+        )
+
+    def _makeNode(self, options: ServerOptions, spec: NodeSpec) -> NodeTunnel:
+        directory = options.stateDirectory / "nodes"
+        forward = "" if spec.forward is None else spec.forward.spec
+
+        def lease() -> ClientLease:
+            if not forward:
+                return ClientLease()
+            return ClientLease.forClient(
+                directory, spec.server.where, [spec.name, forward], self._reactor
+            )
+
+        return NodeTunnel(self._reactor, spec, lease, options["grace"])
+
+    def _hurry(self) -> None:
+        self._server.hurry()
+        for node in self._tunnels.nodes:
+            node.stopNow()
+
+    def _cannotStart(self, reason: TunnelError) -> None:
+        """End with one line and an exit status that says so."""
+        _log.critical("Cannot start: {reason}", reason=reason)
+        exitWith(1)
+        self._reactor.callWhenRunning(self._reactor.stop)
+
+    def _announce(self) -> None:
+        """Say what an operator must know from the start."""
+        options, numbers = self._options, self._server.numbers
+        for port in options.serverPorts:
+            if port.fingerprint and port.description in numbers:
+                _log.info(
+                    "{path} is a self-signed certificate; its SHA-256 fingerprint is"
+                    " {fingerprint}",
+                    path=port.certificatePath,
+                    fingerprint=port.fingerprint,
+                )
+                where = hostAndPort(options.hostnames[0], numbers[port.description])
+                _log.info(
+                    "Clients pin it: twistd -n --pidfile= tunnel-client --connect"
+                    " tls:{where} --pin {fingerprint}",
+                    where=where,
+                    fingerprint=port.fingerprint,
+                )
+        _warnIfSlow()
+        asked = options.get("credCheckers") or options["client-ca"]
+        if not asked and not options["demo"]:
+            _log.warn("ANYBODY MAY CONNECT AND OPEN TUNNELS: no --auth was given")
+
+
+def _warnIfSlow() -> None:
+    if not USES_NVX:
+        _log.warn(
+            "autobahn runs without its C code: WebSockets will be slow; install its"
+            " wheel, and leave AUTOBAHN_USE_NVX unset"
+        )
