@@ -69,10 +69,7 @@ class OptionTests(SynchronousTestCase):
 
     def test_capability(self) -> None:
         """A capability says which server and service, also from the environment."""
-        for options in (
-            self.parse("--access", URI),
-            self.parse(TRISTUNNEL_ACCESS=URI),
-        ):
+        for options in (self.parse("--access", URI), self.parse(TRISTUNNEL_ACCESS=URI)):
             self.assertEqual(options.server.host, "server")
             self.assertEqual(options.server.access, {"id": "0011", "secret": "secret"})
             self.assertEqual(options.ttl, 3600.0)
@@ -229,10 +226,7 @@ class AccessTests(AccessCase):
         client: Any = TunnelClientService(clock, self._nowhere(), [])
         port: Any = LocalPort(clock, self._nobody(), "x", bySession(client, ""), "x")
         access = AccessService(clock, client, port, "y", 60.0, ends.append)
-        with (
-            patch.object(client, "startService"),
-            patch.object(port, "startService"),
-        ):
+        with patch.object(client, "startService"), patch.object(port, "startService"):
             access.startService()
         self.assertEqual(access.describe()[0]["timeLeft"], 60.0)
         clock.advance(59.9)
@@ -370,10 +364,7 @@ class ProcessTests(TestCase):
 
         def start(name: str, *options: str) -> Any:
             program = startTristunnel(
-                reactor,
-                name,
-                [*options, "--state-dir", str(directory)],
-                directory,
+                reactor, name, [*options, "--state-dir", str(directory)], directory
             )
             self.addCleanup(program.stop)
             return program

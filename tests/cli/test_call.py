@@ -294,8 +294,7 @@ class CommandTests(StrangeSiteTestCase):
             ("", "foobar: Method not found [-32601]\n", 1),
         )
         self.assertEqual(
-            await self.run_(self.url + "/error", "x"),
-            ("", "x: a?[1mb?c [5]\n", 1),
+            await self.run_(self.url + "/error", "x"), ("", "x: a?[1mb?c [5]\n", 1)
         )
 
     async def test_strangers(self) -> None:

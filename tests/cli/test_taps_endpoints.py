@@ -264,8 +264,7 @@ class EndpointTests(LoopbackTestCase):
         while not self.seen.named("tunnelReady"):
             await deferLater(self.reactor, 0.01)
         self.assertEqual(
-            self.seen.named("tunnelReady"),
-            [(f"tcp://127.0.0.1:{port}", "localhost:1")],
+            self.seen.named("tunnelReady"), [(f"tcp://127.0.0.1:{port}", "localhost:1")]
         )
 
     async def test_outsideTheRange(self) -> None:

@@ -295,8 +295,7 @@ class FarewellTests(SynchronousTestCase):
         """What there was."""
         farewell(clientStatus(), self.log, self.out, self.err)
         self.assertEqual(
-            self.out.getvalue(),
-            "1,292 visitors in 2 h 5 min, 3.1 MB down, 4.0 GB up\n",
+            self.out.getvalue(), "1,292 visitors in 2 h 5 min, 3.1 MB down, 4.0 GB up\n"
         )
         self.assertEqual(self.err.getvalue(), "")
 

@@ -16,10 +16,7 @@ from tests.tls.authority import Authority, certificateOf, makeAuthority
 from tests.tls.files import FileTestCase, replace
 from tests.tls.handshake import Meeting
 from tristunnel.tls.certificates import fingerprint, parseFingerprint, selfSigned
-from tristunnel.tls.client_context import (
-    CertificateRefused,
-    ServerVerification,
-)
+from tristunnel.tls.client_context import CertificateRefused, ServerVerification
 from tristunnel.tls.explanation import explainTLSFailure
 from tristunnel.tls.server_context import ReloadingCertificate
 

@@ -53,10 +53,7 @@ class ReloadingCertificateTests(FileTestCase):
         """
         meeting = Meeting(server, ServerVerification("any", insecure=True))
         self.assertEqual(meeting.client.received, b"welcome")
-        names = {
-            certificateOf(self.old): b"old",
-            certificateOf(self.new): b"new",
-        }
+        names = {certificateOf(self.old): b"old", certificateOf(self.new): b"new"}
         assert meeting.seen is not None
         return names[meeting.seen]
 

@@ -27,10 +27,7 @@ from tristunnel.http.forwarded import Forwarded
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import IDLE
 from tristunnel.model.ports import parsePorts
-from tristunnel.model.quota import (
-    PER_CALLER,
-    raiseDescriptorLimit,
-)
+from tristunnel.model.quota import PER_CALLER, raiseDescriptorLimit
 from tristunnel.node.spec import NODE_FIELDS, nodeText, parseNode
 from tristunnel.server.options import ServerOptions
 from tristunnel.server.ports import ServerPort, TLSFiles, parsePort
@@ -42,11 +39,7 @@ from tristunnel.tls.server_context import ReloadingCertificate
 from tristunnel.util.endpoints import checkBeforeFork
 from tristunnel.util.files import defaultStateDirectory, stateVariable
 from tristunnel.util.logs import Log, checkFormat
-from tristunnel.util.process import (
-    GRACE,
-    tuneCollector,
-    useMonotonicTime,
-)
+from tristunnel.util.process import GRACE, tuneCollector, useMonotonicTime
 from tristunnel.util.quantities import parseSize
 
 __all__ = ["Options", "makeService"]

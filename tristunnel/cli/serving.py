@@ -25,10 +25,7 @@ from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import Health, HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import UDPListeners
-from tristunnel.model.quota import (
-    TunnelQuota,
-    defaultTotal,
-)
+from tristunnel.model.quota import TunnelQuota, defaultTotal
 from tristunnel.model.rendezvous import WaitingRoom
 from tristunnel.node.spec import NodeSpec
 from tristunnel.node.tunnel import NodeTunnel
@@ -46,11 +43,7 @@ from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.tls.server_context import CreatorInForce
 from tristunnel.util.hosts import hostAndPort
 from tristunnel.util.logs import Log
-from tristunnel.util.process import (
-    ReloadSignalService,
-    exitWith,
-    hurryOnSecondSignal,
-)
+from tristunnel.util.process import ReloadSignalService, exitWith, hurryOnSecondSignal
 
 __all__ = ["Serving"]
 

@@ -113,10 +113,10 @@ class ConfiguredOptions(CheckedOptions):
     """
 
     optFlags: ClassVar[Any] = [
-        ("print-config", None, "Show what is in force, where it comes from, and end."),
+        ("print-config", None, "Show what is in force, where it comes from, and end.")
     ]
     optParameters: ClassVar[Any] = [
-        ("config", None, None, "TOML file with any of these; SIGHUP reads it again."),
+        ("config", None, None, "TOML file with any of these; SIGHUP reads it again.")
     ]
     variables: ClassVar[Mapping[str, str]] = {}
     fields: ClassVar[Mapping[str, Mapping[str, Key]]] = {}

@@ -21,12 +21,7 @@ from twisted.logger import (
 )
 from zope.interface import implementer
 
-from tristunnel.client.control import (
-    OFF,
-    ClientControl,
-    clientSocket,
-    statusMethods,
-)
+from tristunnel.client.control import OFF, ClientControl, clientSocket, statusMethods
 from tristunnel.client.log import LoggingClientObserver
 from tristunnel.client.options import ClientOptions
 from tristunnel.client.status import ProcessStatus, statusTicks

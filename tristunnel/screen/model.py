@@ -162,11 +162,7 @@ def clientPage(status: Mapping[str, Any], hints: Sequence[str] = ()) -> Page:
     if "where" in status:
         title += f", client {status['pid']}"
     return Page(
-        title,
-        facts,
-        [table],
-        [_event(event) for event in status["events"]],
-        hints,
+        title, facts, [table], [_event(event) for event in status["events"]], hints
     )
 
 

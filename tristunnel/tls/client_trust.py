@@ -11,11 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cryptography.x509 import (
-    Certificate,
-    CertificateRevocationList,
-    load_pem_x509_crl,
-)
+from cryptography.x509 import Certificate, CertificateRevocationList, load_pem_x509_crl
 from OpenSSL import SSL
 from OpenSSL.crypto import X509, X509StoreFlags
 from twisted.logger import Logger

@@ -17,10 +17,7 @@ from tristunnel.errors import badOption
 from tristunnel.tls.certificates import fingerprint
 from tristunnel.tls.client_trust import loadClientTrust
 from tristunnel.tls.contexts import serverContext
-from tristunnel.tls.pem import (
-    isExpired,
-    loadIdentity,
-)
+from tristunnel.tls.pem import isExpired, loadIdentity
 from tristunnel.tls.watch import Reloading
 from tristunnel.util.files import PathLike, pathText
 
