@@ -250,11 +250,6 @@ class CommandTests(StrangeSiteTestCase):
     """The command as a process."""
 
     async def run_(self, *words: str, **environment: str) -> tuple[str, str, int]:
-        """
-        Run the command.
-
-        @return: Standard output, standard error output, and the exit status.
-        """
         root = Path(tristunnel.__file__).parent.parent
         env = {
             **os.environ,

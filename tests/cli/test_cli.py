@@ -118,11 +118,6 @@ class TokenCommandTests(SynchronousTestCase):
         self.patch(sys, "stderr", self.err)
 
     def run_(self, *words: str) -> tuple[int, str, str]:
-        """
-        Run a command on the file.
-
-        @return: The exit status, the output, the errors.
-        """
         for stream in (self.out, self.err):
             stream.seek(0)
             stream.truncate()

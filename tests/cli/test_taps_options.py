@@ -43,13 +43,6 @@ class OptionsTestCase(FileTestCase):
         return options
 
     def wrong(self, line: str, *words: str) -> str:
-        """
-        Expect that a command line is refused.
-
-        @param line: It, with blanks between the arguments.
-        @param words: What the message must hold.
-        @return: The message.
-        """
         error = self.assertRaises(usage.UsageError, self.parse, *line.split())
         message = str(error)
         self.assertNotIn("\n", message)

@@ -22,15 +22,8 @@ PIECE = 4096
 
 
 class Flow(Protocol):
-    """
-    A visitor who sends without end to a service that sends everything back, and
-    compares.
-
-    @ivar seed: Makes its bytes others than those of the rest.
-    @ivar sent: Bytes sent.
-    @ivar received: Bytes that came back, all of them right.
-    @ivar over: Whether it has ended.
-    """
+    """A visitor who sends without end to a service that sends everything back, and
+    compares."""
 
     transport: Any
 

@@ -52,11 +52,6 @@ def server(**more: Any) -> dict[str, Any]:
 
 
 def clientStatus(**more: Any) -> dict[str, Any]:
-    """
-    Make a client.
-
-    @param more: What is different.
-    """
     web = tunnel(
         "tcp://tunnel.example.com:30001",
         "localhost:8080",

@@ -17,11 +17,6 @@ _DIRECTORY = Path(__file__).with_name("golden")
 
 
 def assertGolden(case: TestCase, name: str, lines: Sequence[str]) -> None:
-    """
-    Check that a screen is what its file has.
-
-    @param name: The file's, without its suffix.
-    """
     path = _DIRECTORY / f"{name}.txt"
     text = "".join(f"{line}\n" for line in lines)
     if os.environ.get("TRISTUNNEL_GOLDEN"):

@@ -26,17 +26,7 @@ _ENTER, _LEAVE = "\x1b[?1049h", "\x1b[?1049l"
 
 
 class Typist(ProcessProtocol):
-    """
-    Sits at the terminal of a process.
-
-    @param near: The process's end of the terminal, to look at; it is closed
-        when the process has ended.
-
-    @ivar seen: What the process wrote, with its codes.
-    @ivar before: The terminal's modes before.
-    @ivar after: And after.
-    @ivar ended: Fires with how it ended.
-    """
+    """Sits at the terminal of a process."""
 
     def __init__(self, near: int) -> None:
         self.seen = ""
@@ -101,11 +91,6 @@ class ScreenProcessTests(TestCase):
         termios.tcsetwinsize(self.near, (24, 80))
 
     def start(self, *options: str, connect: str, twistd: Sequence[str] = ()) -> Typist:
-        """
-        Start a client at the terminal.
-
-        @param twistd: Options of C{twistd}.
-        """
         typist = Typist(self.near)
         name = os.ttyname(self.near)
         words = ["-n", "--pidfile=", *twistd, "tunnel-client", "--connect", connect]

@@ -33,13 +33,7 @@ from tristunnel.util.events import RecentEvents
 
 
 class FakeTerminal:
-    """
-    A terminal in memory.
-
-    @ivar pictures: What was drawn.
-    @ivar ready: Whether it takes anything.
-    @ivar foreground: Whether it may be taken.
-    """
+    """A terminal in memory."""
 
     encoding = "utf-8"
 

@@ -16,13 +16,7 @@ __all__ = ["FileTestCase", "replace"]
 
 
 def replace(path: Path, data: bytes) -> Path:
-    """
-    Put a file into place all at once, as programs that renew certificates do.
-
-    @param path: The file.
-    @param data: What will be in it.
-    @return: The same path.
-    """
+    """Put a file into place all at once, as programs that renew certificates do."""
     temporary = path.with_name(path.name + ".new")
     temporary.write_bytes(data)
     temporary.chmod(0o600)
@@ -31,35 +25,19 @@ def replace(path: Path, data: bytes) -> Path:
 
 
 class FileTestCase(SynchronousTestCase):
-    """
-    A test with a directory of its own.
-
-    @ivar directory: The directory.
-    """
+    """A test with a directory of its own."""
 
     def setUp(self) -> None:
         self.directory = Path(self.mktemp()).absolute()
         self.directory.mkdir(parents=True)
 
     def write(self, name: str, *parts: bytes) -> Path:
-        """
-        Write a file, and the directories above it.
-
-        @param name: Its path below the test's directory.
-        @param parts: What will be in it.
-        @return: Its path.
-        """
         path = self.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return replace(path, b"".join(parts))
 
     @contextmanager
     def refused(self, *words: str) -> Iterator[None]:
-        """
-        Expect a C{bad-option} error of one line.
-
-        @param words: What must be in the line.
-        """
         with self.assertRaises(TunnelError) as context:
             yield
         error = context.exception
@@ -70,11 +48,6 @@ class FileTestCase(SynchronousTestCase):
 
     @contextmanager
     def problems(self) -> Iterator[list[str]]:
-        """
-        Collect what is logged as a warning or worse.
-
-        @return: The lines, complete when the block is left.
-        """
         lines: list[str] = []
         with capturedLogs() as events:
             yield lines

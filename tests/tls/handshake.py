@@ -22,14 +22,7 @@ __all__ = ["End", "Meeting"]
 
 @implementer(IHandshakeListener)
 class End(Protocol):
-    """
-    The application at one end.
-
-    @ivar greeting: What it says as soon as it is allowed to.
-    @ivar agreed: Whether the handshake was completed.
-    @ivar received: What the other end said.
-    @ivar lost: Why the connection ended, or C{None}.
-    """
+    """The application at one end."""
 
     def __init__(self, greeting: bytes) -> None:
         self.greeting = greeting
@@ -45,44 +38,20 @@ class End(Protocol):
         self.agreed = True
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Keep what the other end said.
-
-        @param data: The bytes.
-        """
         self.received += data
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        Keep why the connection ended.
-
-        @param reason: Why.
-        """
         self.lost = reason
 
 
 class Meeting:
-    """
-    A client and a server that met over TLS, as far as they got.
-
-    @ivar client: The client's application, which says C{b"credentials"}.
-    @ivar server: The server's application, which says C{b"welcome"}.
-    @ivar seen: The certificate that the client got, if the handshake was
-        completed.
-    @ivar chainLength: How many certificates the client got.
-    """
+    """A client and a server that met over TLS, as far as they got."""
 
     def __init__(
         self,
         server: IOpenSSLServerConnectionCreator | None,
         client: IOpenSSLClientConnectionCreator,
     ) -> None:
-        """
-        Let them meet.
-
-        @param server: The server's TLS; C{None} for a server that speaks none.
-        @param client: The client's TLS.
-        """
         clock = Clock()
         address = IPv4Address("TCP", "127.0.0.1", 0)
         self.client = End(b"credentials")

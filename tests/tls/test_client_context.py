@@ -30,13 +30,6 @@ class ClientTestCase(FileTestCase):
         self.trusted = self.authority.write(self.directory / "ca.pem")
 
     def server(self, *names: str, **options: Any) -> ReloadingCertificate:
-        """
-        Make a server with a certificate of the authority.
-
-        @param names: The names in the certificate.
-        @param options: Its validity.
-        @return: The server's TLS.
-        """
         return self.serverOf(self.authority, *names, **options)
 
     def serverOf(
@@ -46,15 +39,6 @@ class ClientTestCase(FileTestCase):
         common: str = "nobody",
         **options: datetime,
     ) -> ReloadingCertificate:
-        """
-        Make a server with a certificate of any authority.
-
-        @param authority: The authority.
-        @param names: The names in the certificate.
-        @param common: Its common name, where there are none.
-        @param options: Its validity.
-        @return: The server's TLS.
-        """
         pem, key = authority.issue(
             names,
             notAfter=options.get("notAfter"),
@@ -64,12 +48,6 @@ class ClientTestCase(FileTestCase):
         return ReloadingCertificate(self.write("server.pem", pem, key))
 
     def accepts(self, server: ReloadingCertificate, client: ServerVerification) -> None:
-        """
-        Expect that a client accepts a server.
-
-        @param server: The server's TLS.
-        @param client: The client's TLS.
-        """
         meeting = Meeting(server, client)
         self.assertIsNone(meeting.client.lost)
         self.assertEqual(meeting.client.received, b"welcome")
@@ -80,14 +58,7 @@ class ClientTestCase(FileTestCase):
     def refuses(
         self, server: ReloadingCertificate, client: ServerVerification, *words: str
     ) -> CertificateRefused:
-        """
-        Expect that a client refuses a server, before it tells it anything.
-
-        @param server: The server's TLS.
-        @param client: The client's TLS.
-        @param words: What must be in the explanation.
-        @return: The refusal.
-        """
+        """Expect that a client refuses a server, before it tells it anything."""
         meeting = Meeting(server, client)
         self.assertFalse(meeting.client.agreed)
         self.assertEqual(meeting.server.received, b"")
@@ -364,13 +335,6 @@ class ExplainTLSFailureTests(ClientTestCase):
     def explain(
         self, server: ReloadingCertificate | None, client: ServerVerification
     ) -> str:
-        """
-        Let a client fail.
-
-        @param server: The server's TLS, or C{None}.
-        @param client: The client's TLS.
-        @return: The explanation.
-        """
         meeting = Meeting(server, client)
         self.assertNotEqual(meeting.client.received, b"welcome")
         assert meeting.client.lost is not None

@@ -48,11 +48,6 @@ class RevocationTests(FileTestCase):
     def meet(
         self, server: IOpenSSLServerConnectionCreator, pems: tuple[bytes, bytes]
     ) -> str:
-        """
-        Connect with a certificate.
-
-        @return: What the server would log; empty if it lets the client in.
-        """
         client = ServerVerification(
             "localhost", insecure=True, certificate=self.write("client.pem", *pems)
         )

@@ -33,26 +33,13 @@ class CertificateDirectoryTests(FileTestCase):
         self.live = self.directory / "live"
 
     def issue(self, name: str, *names: str) -> Certificate:
-        """
-        Issue a certificate and put it into a file with its key.
-
-        @param name: The file below C{live}.
-        @param names: What the certificate is for.
-        @return: The certificate.
-        """
         pem, key = self.authority.issue(names)
         self.write(f"live/{name}", key, pem)
         return certificateOf(pem)
 
     def certbot(self, name: str, *names: str) -> Certificate:
-        """
-        Issue a certificate and lay it out as certbot does: links to numbered
-        files, and the chain in files of its own.
-
-        @param name: The directory below C{live}.
-        @param names: What the certificate is for.
-        @return: The certificate.
-        """
+        """Issue a certificate and lay it out as certbot does: links to numbered files,
+        and the chain in files of its own."""
         intermediate = self.authority.intermediate()
         full, key = intermediate.issue(names)
         leaf = full.removesuffix(intermediate.chain)
@@ -72,22 +59,9 @@ class CertificateDirectoryTests(FileTestCase):
         return certificateOf(leaf)
 
     def serve(self, clientCA: Path | None = None) -> CertificateDirectory:
-        """
-        Serve the directory.
-
-        @param clientCA: The authorities of clients.
-        @return: The server's TLS.
-        """
         return CertificateDirectory(self.live, clientCA, seconds=self.clock.seconds)
 
     def shown(self, server: CertificateDirectory, name: str) -> Certificate | None:
-        """
-        Connect to a server.
-
-        @param server: Its TLS.
-        @param name: The name to ask for.
-        @return: The certificate that it showed.
-        """
         return Meeting(server, ServerVerification(name, insecure=True)).seen
 
     def test_interface(self) -> None:

@@ -38,11 +38,6 @@ _TIMEOUT = 10
 
 class Telling(Protocol):
     def dataReceived(self, data: bytes) -> None:
-        """
-        Answer and hang up.
-
-        @param data: What the client said.
-        """
         assert self.transport is not None
         peer = self.transport.getPeer()
         host = getattr(peer, "host", "nobody").encode("ascii")
@@ -51,12 +46,7 @@ class Telling(Protocol):
 
 
 class Asking(Protocol):
-    """
-    A client that says something and listens.
-
-    @ivar done: Fires with what the server said, or fails with the reason of
-        the end when it said nothing.
-    """
+    """A client that says something and listens."""
 
     def __init__(self) -> None:
         self.done: Deferred[bytes] = Deferred()
@@ -67,19 +57,9 @@ class Asking(Protocol):
         self.transport.write(b"hello")
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Listen.
-
-        @param data: What the server says.
-        """
         self.received += data
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        Report.
-
-        @param reason: Why the connection ended.
-        """
         if self.received:
             self.done.callback(self.received)
         else:
@@ -90,11 +70,6 @@ class _Announced(ProtocolWrapper):
     """Sends a PROXY header in front of everything, as a balancer does."""
 
     def makeConnection(self, transport: object) -> None:
-        """
-        Send the header first.
-
-        @param transport: The connection to the server.
-        """
         transport.write(b"PROXY TCP4 192.0.2.7 192.0.2.8 1234 443\r\n")  # type: ignore[attr-defined]
         super().makeConnection(transport)
 
@@ -105,12 +80,6 @@ class _Balancer:
         self._endpoint = endpoint
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """
-        Connect.
-
-        @param protocolFactory: What is behind the balancer.
-        @return: Fires with the connected protocol.
-        """
         wrapping = WrappingFactory(protocolFactory)
         wrapping.protocol = _Announced
         return self._endpoint.connect(wrapping)
@@ -137,14 +106,6 @@ class TLSOverEndpointTests(TestCase):
         connector: Callable[[int], IStreamClientEndpoint],
         client: ServerVerification | None = None,
     ) -> bytes:
-        """
-        Run a server and connect to it.
-
-        @param serverEndpoint: Where it listens.
-        @param connector: Makes the client's endpoint, given the port.
-        @param client: The client's TLS.
-        @return: What the server said.
-        """
         port = await serverEndpoint.listen(Factory.forProtocol(Telling))
         try:
             endpoint = wrapClientTLS(
@@ -158,12 +119,6 @@ class TLSOverEndpointTests(TestCase):
             await maybeDeferred(port.stopListening)
 
     def tcp(self, port: int) -> IStreamClientEndpoint:
-        """
-        Connect over TCP.
-
-        @param port: The port.
-        @return: The endpoint.
-        """
         return TCP4ClientEndpoint(self.reactor, "127.0.0.1", port)
 
     def listening(self) -> IStreamServerEndpoint:
@@ -195,13 +150,6 @@ class TLSOverEndpointTests(TestCase):
     async def explained(
         self, serverEndpoint: IStreamServerEndpoint, client: ServerVerification
     ) -> str:
-        """
-        Fail to connect.
-
-        @param serverEndpoint: Where the server listens.
-        @param client: The client's TLS.
-        @return: The explanation.
-        """
         try:
             said = await self.ask(serverEndpoint, self.tcp, client)
         except Exception:

@@ -45,12 +45,6 @@ class ReloadingCertificateTests(FileTestCase):
         )
 
     def shown(self, server: ReloadingCertificate) -> bytes:
-        """
-        Connect to a server.
-
-        @param server: Its TLS.
-        @return: Which certificate it showed: C{b"old"} or C{b"new"}.
-        """
         meeting = Meeting(server, ServerVerification("any", insecure=True))
         self.assertEqual(meeting.client.received, b"welcome")
         names = {certificateOf(self.old): b"old", certificateOf(self.new): b"new"}
@@ -235,12 +229,6 @@ class ClientCertificateTests(FileTestCase):
         )
 
     def meet(self, *pems: bytes) -> Meeting:
-        """
-        Connect to the server.
-
-        @param pems: The client's certificate and key, if it has any.
-        @return: What came of it.
-        """
         certificate = self.write("client.pem", *pems) if pems else None
         return Meeting(
             self.server,
@@ -306,14 +294,6 @@ class PolicyTests(FileTestCase):
         self.server = ReloadingCertificate(selfSigned(self.directory, ["localhost"]))
 
     def agree(self, version: int, ciphers: bytes = b"ALL:@SECLEVEL=0") -> str:
-        """
-        Shake hands in memory with a client of a certain kind.
-
-        @param version: The newest TLS version that the client knows.
-        @param ciphers: The cipher suites that it knows.
-        @return: The version and the cipher suite that were agreed on.
-        @raise SSL.Error: When there is nothing in common.
-        """
         context = SSL.Context(SSL.TLS_METHOD)
         context.set_min_proto_version(SSL.TLS1_VERSION)
         context.set_max_proto_version(version)
