@@ -52,8 +52,6 @@ MAX_CONTROL = 256 * 1024
 MAX_DATAGRAM = 65_507
 """Most payload bytes of a datagram frame: what UDP over IPv4 can carry."""
 
-MAX_STREAM_ID = 0xFFFFFFFF
-
 _LENGTH = Struct("!I")
 _HEADER = Struct("!IIB")
 _CREDIT = Struct("!Q")

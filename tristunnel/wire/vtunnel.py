@@ -12,10 +12,10 @@ for zero, and skips members and types that it does not know; so does this.
 from __future__ import annotations
 
 import binascii
-import json
 from typing import NamedTuple
 
 from tristunnel.errors import TunnelError
+from tristunnel.wire.framed import decodeObject, encodeObject
 
 __all__ = [
     "CLOSE",
@@ -118,13 +118,7 @@ def decodeMessage(text: bytes) -> Message:
         message = _plainData(text)
         if message is not None:
             return message
-    try:
-        # RecursionError: a few kilobytes of "[" are enough for it.
-        fields = json.loads(text)
-    except (ValueError, RecursionError):
-        raise TunnelError("protocol-error", "the message is not JSON") from None
-    if not isinstance(fields, dict):
-        raise TunnelError("protocol-error", "the message is no JSON object")
+    fields = decodeObject(text)
     kind = _text(fields, "type")
     if not kind:
         raise TunnelError("protocol-error", "the message has no type")
@@ -147,20 +141,16 @@ def decodeMessage(text: bytes) -> Message:
 
 def encodeMessage(message: Message) -> bytes:
     """Write a message as Go does: in this order, and no zeros."""
-    fields: dict[str, object] = {"type": message.kind}
-    if message.port:
-        fields["port"] = message.port
-    if message.stream:
-        fields["stream_id"] = message.stream
-    if message.data:
-        encoded = binascii.b2a_base64(message.data, newline=False)
-        fields["data"] = encoded.decode("ascii")
-    if message.error:
-        fields["error"] = message.error
-    if message.target:
-        fields["local_addr"] = message.target
-    text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
-    return text.encode("utf-8", "replace")
+    fields: dict[str, object] = {
+        "type": message.kind,
+        "port": message.port,
+        "stream_id": message.stream,
+        "data": binascii.b2a_base64(message.data, newline=False).decode("ascii"),
+        "error": message.error,
+        "local_addr": message.target,
+    }
+    # As Go does: what is zero is left out.
+    return encodeObject({name: value for name, value in fields.items() if value})
 
 
 def encodeData(stream: int, data: bytes) -> bytes:

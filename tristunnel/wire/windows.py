@@ -8,12 +8,15 @@ announcement then does no harm, and either side can be audited at any moment.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 __all__ = ["UNLIMITED", "ReceiveWindow", "SendWindow", "WindowBudget"]
 
 UNLIMITED = 1 << 62
 """The credit of a peer that knows no credit."""
 
 
+@dataclass(slots=True, eq=False)
 class SendWindow:
     """
     The credit that the peer has given us.
@@ -22,11 +25,8 @@ class SendWindow:
     @ivar sent: Total bytes sent.
     """
 
-    __slots__ = ("limit", "sent")
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.sent = 0
+    limit: int
+    sent: int = 0
 
     @property
     def available(self) -> int:
@@ -44,17 +44,15 @@ class SendWindow:
         return True
 
 
+@dataclass(slots=True, eq=False)
 class WindowBudget:
     """
     What all windows of a session may grow by together.
 
-    @param total: Bytes, over and above each window's first size.
+    @ivar free: Bytes that are left, over and above each window's first size.
     """
 
-    __slots__ = ("free",)
-
-    def __init__(self, total: int) -> None:
-        self.free = total
+    free: int
 
     def take(self, amount: int) -> bool:
         """Set C{amount} bytes aside, if there are as many."""
@@ -68,6 +66,7 @@ class WindowBudget:
         self.free += amount
 
 
+@dataclass(slots=True, eq=False)
 class ReceiveWindow:
     """
     The credit that we have given the peer.
@@ -87,34 +86,18 @@ class ReceiveWindow:
     @ivar drained: Total bytes that the reader took.
     """
 
-    __slots__ = (
-        "_budget",
-        "_grown",
-        "_largest",
-        "_renewed",
-        "_share",
-        "drained",
-        "limit",
-        "received",
-        "size",
-    )
+    size: int
+    largest: int = 0
+    budget: WindowBudget | None = None
+    share: int = 2
+    limit: int = field(init=False)
+    received: int = field(default=0, init=False)
+    drained: int = field(default=0, init=False)
+    _grown: int = field(default=0, init=False)
+    _renewed: float = field(default=0.0, init=False)
 
-    def __init__(
-        self,
-        size: int,
-        largest: int = 0,
-        budget: WindowBudget | None = None,
-        share: int = 2,
-    ) -> None:
-        self.size = size
-        self.limit = size
-        self.received = 0
-        self.drained = 0
-        self._largest = largest
-        self._budget = budget
-        self._share = share
-        self._grown = 0
-        self._renewed = 0.0
+    def __post_init__(self) -> None:
+        self.limit = self.size
 
     @property
     def waiting(self) -> int:
@@ -138,7 +121,7 @@ class ReceiveWindow:
         @return: The credit to announce, when enough of it is used up.
         """
         self.drained += amount
-        if self.limit - self.drained > self.size - -(-self.size // self._share):
+        if self.limit - self.drained > self.size - -(-self.size // self.share):
             return None
         if now - self._renewed < 2 * roundTrip:
             self._grow()
@@ -147,13 +130,13 @@ class ReceiveWindow:
         return self.limit
 
     def _grow(self) -> None:
-        more = min(self.size, self._largest - self.size)
-        if more > 0 and self._budget is not None and self._budget.take(more):
+        more = min(self.size, self.largest - self.size)
+        if more > 0 and self.budget is not None and self.budget.take(more):
             self.size += more
             self._grown += more
 
     def close(self) -> None:
         """Return what growth took."""
-        if self._budget is not None:
-            self._budget.give(self._grown)
+        if self.budget is not None:
+            self.budget.give(self._grown)
         self._grown = 0

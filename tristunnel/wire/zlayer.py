@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from struct import Struct
-from typing import ClassVar
+from typing import ClassVar, TypeVar, dataclass_transform
 from uuid import UUID
 
 from tristunnel.errors import TunnelError
@@ -139,32 +139,46 @@ class Message:
     layout: ClassVar[tuple[str, ...]]
 
 
-@dataclass(frozen=True)
+MESSAGES: dict[int, type[Message]] = {}
+"""Every kind of message, by its type on the wire."""
+
+_M = TypeVar("_M", bound=Message)
+
+
+@dataclass_transform(frozen_default=True)
+def _message(code: int, *layout: str) -> Callable[[type[_M]], type[_M]]:
+    def register(kind: type[_M]) -> type[_M]:
+        kind.code, kind.layout = code, layout
+        made = dataclass(frozen=True)(kind)
+        MESSAGES[code] = made
+        return made
+
+    return register
+
+
+@_message(0x01, "text", "uuid")
 class Auth(Message):
     """A client says who it is."""
 
-    code, layout = 0x01, ("text", "uuid")
     token: str
     clientId: UUID
 
 
-@dataclass(frozen=True)
+@_message(0x02, "uuid")
 class AuthOk(Message):
     """The client is let in."""
 
-    code, layout = 0x02, ("uuid",)
     tunnelId: UUID
 
 
-@dataclass(frozen=True)
+@_message(0x03, "text")
 class AuthFail(Message):
     """The client is not let in."""
 
-    code, layout = 0x03, ("text",)
     reason: str
 
 
-@dataclass(frozen=True)
+@_message(0x10, "name", "protocol", "port", "port")
 class Register(Message):
     """
     A client offers a service.
@@ -172,30 +186,27 @@ class Register(Message):
     @ivar remotePort: The port for visitors; 0 for any.
     """
 
-    code, layout = 0x10, ("name", "protocol", "port", "port")
     name: str
     protocol: int
     localPort: int
     remotePort: int
 
 
-@dataclass(frozen=True)
+@_message(0x11, "uuid")
 class RegisterOk(Message):
     """The service is open to visitors."""
 
-    code, layout = 0x11, ("uuid",)
     serviceId: UUID
 
 
-@dataclass(frozen=True)
+@_message(0x12, "text")
 class RegisterFail(Message):
     """The service is not."""
 
-    code, layout = 0x12, ("text",)
     reason: str
 
 
-@dataclass(frozen=True)
+@_message(0x20, "uuid", "uuid", "text")
 class Connect(Message):
     """
     A visitor came.
@@ -203,30 +214,27 @@ class Connect(Message):
     @ivar visitor: Its address, C{ip:port}.
     """
 
-    code, layout = 0x20, ("uuid", "uuid", "text")
     serviceId: UUID
     connectionId: UUID
     visitor: str
 
 
-@dataclass(frozen=True)
+@_message(0x21, "uuid")
 class ConnectAck(Message):
     """The client has reached the service for a visitor."""
 
-    code, layout = 0x21, ("uuid",)
     connectionId: UUID
 
 
-@dataclass(frozen=True)
+@_message(0x22, "uuid", "text")
 class ConnectFail(Message):
     """The client has not."""
 
-    code, layout = 0x22, ("uuid", "text")
     connectionId: UUID
     reason: str
 
 
-@dataclass(frozen=True)
+@_message(0x30, "time")
 class Heartbeat(Message):
     """
     A sign of life.
@@ -234,53 +242,28 @@ class Heartbeat(Message):
     @ivar time: Milliseconds since the epoch.
     """
 
-    code, layout = 0x30, ("time",)
     time: int
 
 
-@dataclass(frozen=True)
+@_message(0x31, "time")
 class HeartbeatAck(Message):
     """The answer to it, with the same time."""
 
-    code, layout = 0x31, ("time",)
     time: int
 
 
-@dataclass(frozen=True)
+@_message(0x40, "uuid")
 class Unregister(Message):
     """A service is no longer on offer."""
 
-    code, layout = 0x40, ("uuid",)
     serviceId: UUID
 
 
-@dataclass(frozen=True)
+@_message(0x41, "text")
 class Disconnect(Message):
     """The server ends the session."""
 
-    code, layout = 0x41, ("text",)
     reason: str
-
-
-MESSAGES: dict[int, type[Message]] = {
-    kind.code: kind
-    for kind in (
-        Auth,
-        AuthOk,
-        AuthFail,
-        Register,
-        RegisterOk,
-        RegisterFail,
-        Connect,
-        ConnectAck,
-        ConnectFail,
-        Heartbeat,
-        HeartbeatAck,
-        Unregister,
-        Disconnect,
-    )
-}
-"""Every kind of message, by its type on the wire."""
 
 
 def encodeMessage(message: Message) -> bytes:
