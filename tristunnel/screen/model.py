@@ -124,45 +124,35 @@ def clientPage(status: Mapping[str, Any], hints: Sequence[str] = ()) -> Page:
     servers = status["servers"]
     facts = []
     for server in servers:
+        mood, text = _state(server)
         if servers[1:]:
-            mood, text = _state(server)
             facts.append(Fact(_server(server), f"{text}{_trip(server, ', ')}", mood))
-        else:
-            mood, text = _state(server)
-            facts += [Fact("State", text, mood), Fact("Server", _server(server))]
-            if server["roundTrip"] is not None:
-                facts.append(Fact("Round trip", _trip(server)))
+            continue
+        facts += [Fact("State", text, mood), Fact("Server", _server(server))]
+        if server["roundTrip"] is not None:
+            facts.append(Fact("Round trip", _trip(server)))
     facts.append(Fact("Visitors", _visitors(status)))
     # What comes from the visitors goes down to the service.
     facts += _traffic(status, "down", "up")
     rows = []
     for tunnel in status["tunnels"]:
         mood = GOOD if tunnel["ready"] else BAD if tunnel["reason"] else WARY
-        rows.append(
-            (
-                mood,
-                (
-                    printable(tunnel["address"]) or "no address",
-                    printable(tunnel["target"]),
-                    count(tunnel["visitors"]),
-                    count(tunnel["visitorsTotal"]),
-                    rate(tunnel["rateIn"]),
-                    rate(tunnel["rateOut"]),
-                ),
-            )
-        )
-    table = Table(
-        "Tunnels",
-        ("Address", "Service", "Now", "In all", "Down", "Up"),
-        rows,
-        2,
-        "no tunnel yet",
-    )
+        address = printable(tunnel["address"]) or "no address"
+        rows.append((mood, (address, printable(tunnel["target"]), *_numbers(tunnel))))
+    columns = ("Address", "Service", "Now", "In all", "Down", "Up")
+    table = Table("Tunnels", columns, rows, 2, "no tunnel yet")
     title = f"tristunnel {printable(status['version'])}"
     if "where" in status:
         title += f", client {status['pid']}"
     return Page(
         title, facts, [table], [_event(event) for event in status["events"]], hints
+    )
+
+
+def _numbers(tunnel: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        *(count(int(tunnel[key])) for key in ("visitors", "visitorsTotal")),
+        *(rate(float(tunnel[key])) for key in ("rateIn", "rateOut")),
     )
 
 
@@ -226,54 +216,33 @@ def serverPage(status: Mapping[str, Any], hints: Sequence[str] = ()) -> Page:
         sums of their numbers, and C{where} it was asked.
     @param hints: What can be done here.
     """
-    tunnels, clients = status["tunnels"], status["clients"]
-    offered = Table(
-        "Tunnels",
-        ("Address", "Client", "Now", "In all", "In", "Out"),
-        [
-            (
-                GOOD if tunnel["from"] else WARY,
-                (
-                    printable(
-                        str(tunnel["address"] or f"service {tunnel.get('name', '')}")
-                    ),
-                    _owner(tunnel),
-                    count(int(tunnel["visitors"])),
-                    count(int(tunnel["visitorsTotal"])),
-                    rate(float(tunnel["rateIn"])),
-                    rate(float(tunnel["rateOut"])),
-                ),
-            )
-            for tunnel in tunnels
-        ],
-        2,
-        "no tunnel is open",
-    )
-    here = Table(
-        "Clients",
-        ("From", "Who", "Dialect", "Tunnels", "Here for"),
-        [
-            (
-                GOOD,
-                (
-                    printable(str(client["from"])),
-                    printable(str(client["owner"])) or "anybody",
-                    printable(str(client["dialect"])),
-                    count(len(client["tunnels"])),
-                    age(float(client["seconds"])),
-                ),
-            )
-            for client in clients
-        ],
-        3,
-        "no client is here",
-    )
+    offered = []
+    for tunnel in status["tunnels"]:
+        mood = GOOD if tunnel["from"] else WARY
+        address = str(tunnel["address"] or f"service {tunnel.get('name', '')}")
+        offered.append((mood, (printable(address), _owner(tunnel), *_numbers(tunnel))))
+    here = []
+    for client in status["clients"]:
+        cells = (
+            printable(str(client["from"])),
+            printable(str(client["owner"])) or "anybody",
+            printable(str(client["dialect"])),
+            count(len(client["tunnels"])),
+            age(float(client["seconds"])),
+        )
+        here.append((GOOD, cells))
+    tunnels = ("Address", "Client", "Now", "In all", "In", "Out")
+    clients = ("From", "Who", "Dialect", "Tunnels", "Here for")
+    tables = [
+        Table("Tunnels", tunnels, offered, 2, "no tunnel is open"),
+        Table("Clients", clients, here, 3, "no client is here"),
+    ]
     facts = [
         Fact("Server", printable(status["where"])),
         Fact("Visitors", _visitors(status)),
         *_traffic(status, "in", "out"),
     ]
-    return Page("tristunnel server", facts, [offered, here], None, hints)
+    return Page("tristunnel server", facts, tables, None, hints)
 
 
 def _owner(tunnel: Mapping[str, Any]) -> str:
