@@ -19,123 +19,15 @@ Closed = Callable[[TunnelError | None], None]
 """Told once that an end is over: C{None} after an orderly end."""
 
 
-class End(Protocol):
-    """
-    One end of a stream: a socket, or a stream within a session.
-
-    Two ends are joined to each other. What an end reads from its world it
-    passes to its peer with L{write}; the end of what it reads with L{finish};
-    a break with L{reset}. When it holds too much that its world does not take,
-    it tells its peer to L{pauseReading} and later to L{resumeReading}.
-
-    A C{typing.Protocol} and not an C{Interface}, since ends are never adapted
-    and these calls are made for every chunk.
-
-    @ivar received: Bytes read from this end's world so far.
-    """
-
-    received: int
-
-    def join(self, peer: End, closed: Closed) -> None:
-        """
-        Begin to pass bytes to C{peer}.
-
-        @param closed: Called once, when this end is entirely over.
-        """
-
-    def passTo(self, peer: End) -> tuple[End | None, bool]:
-        """
-        Pass bytes to something that stands for the peer from now on.
-
-        @return: The peer until now, and whether it has this end paused.
-        """
-
-    def whileWaiting(self, left: Closed) -> None:
-        """
-        Have C{left} called if this end is over before it is joined.
-        """
-
-    def write(self, data: bytes) -> None:
-        """
-        Send bytes to this end's world.
-        """
-
-    def finish(self) -> None:
-        """
-        No more bytes follow in this direction; the other one goes on.
-        """
-
-    def reset(self, reason: TunnelError) -> None:
-        """
-        Break off both directions now and drop what is held.
-        """
-
-    def pauseReading(self) -> None:
-        """
-        Stop reading from this end's world.
-        """
-
-    def resumeReading(self) -> None:
-        """
-        Read from this end's world again.
-        """
-
-
-class DatagramEnd(Protocol):
-    """
-    One end of a flow, which carries datagrams: a UDP socket, or a flow within
-    a session.
-
-    There is no backpressure and no half-close: a datagram goes now, waits in a
-    short queue, or is dropped and counted; the end of one side is the end of
-    both.
-
-    @ivar received: Bytes of datagrams that came from this end's world so far.
-    @ivar dropped: Datagrams that this end neither sent nor passed on.
-    """
-
-    received: int
-    dropped: int
-
-    def join(self, peer: DatagramEnd, closed: Closed) -> None:
-        """
-        Begin to pass datagrams to C{peer}.
-
-        @param closed: Called once, when this end is over.
-        """
-
-    def passTo(self, peer: DatagramEnd) -> tuple[DatagramEnd | None, bool]:
-        """
-        Pass datagrams to something that stands for the peer from now on.
-
-        @return: The peer until now, and whether it has this end paused.
-        """
-
-    def whileWaiting(self, left: Closed) -> None:
-        """
-        Have C{left} called if this end is over before it is joined.
-        """
-
-    def send(self, datagram: bytes) -> None:
-        """
-        Send a datagram to this end's world, or drop it; never raises.
-        """
-
-    def finish(self) -> None:
-        """
-        The flow is over.
-        """
-
-    def reset(self, reason: TunnelError) -> None:
-        """
-        The flow is over because of C{reason}.
-        """
-
-
 class EitherEnd(Protocol):
     """
     What an L{End} and a L{DatagramEnd} have in common: enough to join two of
     a kind, to count and to break them.
+
+    A C{typing.Protocol} and not an C{Interface}, since ends are never adapted
+    and these calls are made for every chunk.
+
+    @ivar received: Bytes read from this end's transport so far.
     """
 
     received: int
@@ -143,6 +35,8 @@ class EitherEnd(Protocol):
     def join(self, peer: Any, closed: Closed) -> None:
         """
         Begin to pass what comes to C{peer}, an end of the same kind.
+
+        @param closed: Called once, when this end is entirely over.
         """
 
     def passTo(self, peer: Any) -> tuple[Any | None, bool]:
@@ -153,11 +47,51 @@ class EitherEnd(Protocol):
         """
 
     def whileWaiting(self, left: Closed) -> None:
-        """
-        Have C{left} called if this end is over before it is joined.
-        """
+        """Have C{left} called if this end is over before it is joined."""
 
     def reset(self, reason: TunnelError) -> None:
-        """
-        Break off and drop what is held.
-        """
+        """Break off both directions now and drop what is held."""
+
+
+class End(EitherEnd, Protocol):
+    """
+    One end of a stream: a socket, or a stream within a session.
+
+    Two ends are joined to each other. What an end reads from its transport it
+    passes to its peer with L{write}; the end of what it reads with L{finish};
+    a break with L{reset}. When it holds too much that its transport does not
+    take, it tells its peer to L{pauseReading} and later to L{resumeReading}.
+    """
+
+    def write(self, data: bytes) -> None:
+        """Send bytes by this end's transport."""
+
+    def finish(self) -> None:
+        """No more bytes follow in this direction; the other one goes on."""
+
+    def pauseReading(self) -> None:
+        """Stop reading from this end's transport."""
+
+    def resumeReading(self) -> None:
+        """Read from this end's transport again."""
+
+
+class DatagramEnd(EitherEnd, Protocol):
+    """
+    One end of a flow, which carries datagrams: a UDP socket, or a flow within
+    a session.
+
+    There is no backpressure and no half-close: a datagram goes now, waits in a
+    short queue, or is dropped and counted; the end of one side is the end of
+    both.
+
+    @ivar dropped: Datagrams that this end neither sent nor passed on.
+    """
+
+    dropped: int
+
+    def send(self, datagram: bytes) -> None:
+        """Send a datagram by this end's transport, or drop it; never raises."""
+
+    def finish(self) -> None:
+        """The flow is over."""
