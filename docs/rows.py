@@ -110,8 +110,7 @@ def metricRows() -> Iterator[Row]:
     from twisted.internet.task import Clock
 
     from tristunnel.dashboard.metrics import ServerCollector, available
-    from tristunnel.service.counters import Counters
-    from tristunnel.service.lag import ReactorLag
+    from tristunnel.service.counters import Counters, ReactorLag
     from tristunnel.service.preauth import PreauthLimiter
     from tristunnel.service.registry import MemoryRegistry
     from tristunnel.service.tunnel_service import TunnelService

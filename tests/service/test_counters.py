@@ -1,4 +1,4 @@
-"""Tests for L{tristunnel.service.counters} and L{tristunnel.service.lag}."""
+"""Tests for L{tristunnel.service.counters}."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.service.test_tunnel_service import ServiceTestCase
-from tristunnel.service.counters import OTHER, Buckets, Counters
-from tristunnel.service.lag import INTERVAL, ReactorLag
+from tristunnel.service.counters import INTERVAL, OTHER, Buckets, Counters, ReactorLag
 
 
 class BucketsTests(SynchronousTestCase):

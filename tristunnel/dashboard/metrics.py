@@ -51,8 +51,7 @@ if TYPE_CHECKING:
     from tristunnel.http.browsers import Guard
     from tristunnel.http.callers import HTTPCallers
     from tristunnel.service.caller import Caller
-    from tristunnel.service.counters import Counters
-    from tristunnel.service.lag import ReactorLag
+    from tristunnel.service.counters import Counters, ReactorLag
     from tristunnel.service.preauth import PreauthLimiter
     from tristunnel.service.tunnel_service import TunnelService
 

@@ -16,8 +16,7 @@ from tristunnel.dashboard.pages import dashboardPages
 from tristunnel.dashboard.view import Board
 from tristunnel.http.browsers import Guard
 from tristunnel.model.observer import ServerObserver, severalObservers
-from tristunnel.service.counters import Counters
-from tristunnel.service.lag import ReactorLag
+from tristunnel.service.counters import Counters, ReactorLag
 
 if TYPE_CHECKING:
     from tristunnel.auth.tokens import TokenFile

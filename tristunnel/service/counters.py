@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 
 from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ServerObserver
@@ -16,11 +16,13 @@ from tristunnel.model.permissions import Identity
 from tristunnel.model.tunnel import Stream, Tunnel
 
 __all__ = [
+    "INTERVAL",
     "LABELS",
     "OTHER",
     "Buckets",
     "Counters",
     "RateMeter",
+    "ReactorLag",
     "TunnelCounters",
     "Visits",
     "listenerOf",
@@ -32,6 +34,10 @@ LABELS = 100
 OTHER = "other"
 """How those are called that are counted together."""
 
+INTERVAL = 1.0
+"""Seconds from one look to the next."""
+
+_LAGS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 _SECONDS = (0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 1800.0, 3600.0, 86400.0)
 _TRIPS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _BYTES = (1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10)
@@ -290,3 +296,52 @@ class RateMeter:
             rateOut = max(0, bytesOut - beforeOut) / passed
             self._samples[subject] = (now, bytesIn, bytesOut, rateIn, rateOut)
         return rateIn, rateOut
+
+
+class ReactorLag:
+    """
+    Measures by how much calls come later than they were asked for: what every
+    visitor waits for in addition, when the process has too much to do.
+
+    @param reactor: The one that is measured.
+
+    @ivar seconds: What was measured.
+    @ivar last: The last measure, in seconds.
+    @ivar tick: Called with each look: for what is to be done once a second
+        anyway.
+    """
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self.seconds = Buckets(_LAGS)
+        self.last = 0.0
+        self.tick: Callable[[], object] = lambda: None
+        self._reactor = reactor
+        self._due = 0.0
+        self._call: IDelayedCall | None = None
+
+    @property
+    def timers(self) -> int:
+        """How many calls the reactor is to make later; what leaks, grows here."""
+        return len(self._reactor.getDelayedCalls())
+
+    def start(self) -> None:
+        """Begin to measure."""
+        if self._call is None:
+            self._wait()
+
+    def stop(self) -> None:
+        """Measure no more; doing it twice is no error."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _wait(self) -> None:
+        # Not a LoopingCall, which would make up for what was late.
+        self._due = self._reactor.seconds() + INTERVAL
+        self._call = self._reactor.callLater(INTERVAL, self._look)
+
+    def _look(self) -> None:
+        self.last = max(0.0, self._reactor.seconds() - self._due)
+        self.seconds.add(self.last)
+        self._wait()
+        self.tick()
