@@ -19,8 +19,9 @@ from twisted.python.reflect import qual
 from zope.interface import implementer
 
 from tristunnel.auth.credentials import ITunnelCredentials
-from tristunnel.errors import TunnelError
+from tristunnel.errors import badOption
 from tristunnel.model.permissions import RefusedWithReason
+from tristunnel.util.deferreds import returnsDeferred
 from tristunnel.util.log_limiter import LogRateLimiter
 
 __all__ = [
@@ -81,16 +82,16 @@ class CheckerChain:
         self._checkers = [_withBytes(checker) for checker in checkers]
         for checker in self._checkers:
             if not set(SUPPORTED_INTERFACES) & set(checker.credentialInterfaces):
-                raise TunnelError(
-                    "bad-option",
+                raise badOption(
                     f"the checker {qual(type(checker))} cannot check clients of a"
                     " tunnel; use one for names and passwords, such as clients:"
-                    " or file:",
+                    " or file:"
                 )
 
-    def requestAvatarId(
+    @returnsDeferred
+    async def requestAvatarId(
         self, credentials: ITunnelCredentials
-    ) -> Deferred[bytes | tuple[()]]:
+    ) -> bytes | tuple[()]:
         """
         Ask the checkers, one after the other.
 
@@ -99,9 +100,6 @@ class CheckerChain:
             L{RefusedWithReason} of a checker that knows the secret. A checker
             that breaks is logged and counts as a no.
         """
-        return Deferred.fromCoroutine(self._ask(credentials))
-
-    async def _ask(self, credentials: ITunnelCredentials) -> bytes | tuple[()]:
         known: RefusedWithReason | None = None
         for checker in self._checkers:
             wanted = checker.credentialInterfaces
@@ -161,9 +159,10 @@ class ConnectionFilterChecker:
     def __init__(self, connectionFilter: ConnectionFilter) -> None:
         self._connectionFilter = connectionFilter
 
-    def requestAvatarId(
+    @returnsDeferred
+    async def requestAvatarId(
         self, credentials: ITunnelCredentials
-    ) -> Deferred[bytes | tuple[()]]:
+    ) -> bytes | tuple[()]:
         """
         Ask the function.
 
@@ -171,9 +170,6 @@ class ConnectionFilterChecker:
             C{UnauthorizedLogin} for a no, with what the function raised, or
             with C{TypeError} when its answer is neither yes nor no.
         """
-        return Deferred.fromCoroutine(self._ask(credentials))
-
-    async def _ask(self, credentials: ITunnelCredentials) -> bytes | tuple[()]:
         answer = await maybeDeferred(self._connectionFilter, credentials.fields)
         if answer is True:
             # Every ITunnelCredentials of ours is a username as well.

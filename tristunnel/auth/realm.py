@@ -28,6 +28,7 @@ from tristunnel.model.permissions import (
     IIdentity,
     RefusedWithReason,
 )
+from tristunnel.util.deferreds import returnsDeferred
 from tristunnel.util.log_limiter import LogRateLimiter
 
 __all__ = [
@@ -127,12 +128,13 @@ class Authenticator:
         """Ask somewhere else from the next login on."""
         self._portal = portal
 
-    def authenticate(
+    @returnsDeferred
+    async def authenticate(
         self,
         fields: Mapping[str, object],
         peer: IAddress | None = None,
         certificate: str = "",
-    ) -> Deferred[Identity]:
+    ) -> Identity:
         """
         Check what a client sent in its handshake.
 
@@ -147,35 +149,6 @@ class Authenticator:
             does), or C{token-expired} or C{token-revoked} for whoever has the
             token; cancelling it fails with C{CancelledError}.
         """
-        return Deferred.fromCoroutine(self._authenticate(fields, peer, certificate))
-
-    def authenticateBasic(
-        self, user: bytes, password: bytes, peer: IAddress | None = None
-    ) -> Deferred[Identity]:
-        """
-        Check a name and a password of HTTP's Basic scheme.
-
-        @param user: The part before the colon.
-        @param password: The part after it.
-        @return: See L{authenticate}.
-        """
-        fields = {"id": _text(user), "secret": _text(password)}
-        return self.authenticate(fields, peer)
-
-    def authenticateBearer(
-        self, token: str, peer: IAddress | None = None
-    ) -> Deferred[Identity]:
-        """
-        Check a token of HTTP's Bearer scheme.
-
-        @param token: What follows the word C{Bearer}.
-        @return: See L{authenticate}.
-        """
-        return self.authenticate({"token": token}, peer)
-
-    async def _authenticate(
-        self, fields: Mapping[str, object], peer: IAddress | None, certificate: str
-    ) -> Identity:
         if self._portal is None:
             return Identity(certificate) if certificate else ANONYMOUS_IDENTITY
         credentials: TunnelCredentials | None = None
@@ -202,6 +175,30 @@ class Authenticator:
         except Exception:
             self._refused(self._log.failure, credentials, peer, "checking failed")
         raise TunnelError("auth-refused", "the server did not accept these credentials")
+
+    def authenticateBasic(
+        self, user: bytes, password: bytes, peer: IAddress | None = None
+    ) -> Deferred[Identity]:
+        """
+        Check a name and a password of HTTP's Basic scheme.
+
+        @param user: The part before the colon.
+        @param password: The part after it.
+        @return: See L{authenticate}.
+        """
+        fields = {"id": _text(user), "secret": _text(password)}
+        return self.authenticate(fields, peer)
+
+    def authenticateBearer(
+        self, token: str, peer: IAddress | None = None
+    ) -> Deferred[Identity]:
+        """
+        Check a token of HTTP's Bearer scheme.
+
+        @param token: What follows the word C{Bearer}.
+        @return: See L{authenticate}.
+        """
+        return self.authenticate({"token": token}, peer)
 
     def _refused(
         self, log: Callable[..., None], credentials: object, peer: object, why: str

@@ -31,7 +31,7 @@ from tristunnel.auth.tokens_format import (
     newToken,
     tokenNameProblem,
 )
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.permissions import (
     Grant,
     GrantedName,
@@ -93,9 +93,7 @@ class TokenStore:
         try:
             return readAtOnce(self._path)[1]
         except (OSError, ValueError) as error:
-            raise TunnelError(
-                "bad-option", f"cannot read {self._path!r}: {reasonOf(error)}"
-            ) from None
+            raise badOption(f"cannot read {self._path!r}: {reasonOf(error)}") from None
 
     def create(self, name: str, permissions: Permissions) -> str:
         """
@@ -107,7 +105,7 @@ class TokenStore:
         """
         problem = tokenNameProblem(name)
         if problem is not None:
-            raise TunnelError("bad-option", problem)
+            raise badOption(problem)
         secret = newToken()
         made = Token(name, digestOf(secret), permissions, created=self._now())
         with self._locked(make=True):
@@ -139,7 +137,7 @@ class TokenStore:
             lines = data.split(b"\n")
             token = TokenList.parse(data).byName.get(name)
             if token is None:
-                raise TunnelError("bad-option", f"there is no token {name!r}")
+                raise badOption(f"there is no token {name!r}")
             if token.revoked is None:
                 token = replace(token, revoked=self._now())
                 lines[token.line - 1] = formatToken(token).encode()
@@ -160,8 +158,8 @@ class TokenStore:
                 os.makedirs(directory, mode=0o700, exist_ok=True)
             descriptor = os.open(directory, os.O_RDONLY)
         except OSError as error:
-            raise TunnelError(
-                "bad-option", f"cannot use directory {directory!r}: {error.strerror}"
+            raise badOption(
+                f"cannot use directory {directory!r}: {error.strerror}"
             ) from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -178,9 +176,7 @@ class TokenStore:
         try:
             self._replace(b"\n".join(lines).rstrip(b"\n") + b"\n")
         except OSError as error:
-            raise TunnelError(
-                "bad-option", f"cannot write {self._path!r}: {error.strerror}"
-            ) from None
+            raise badOption(f"cannot write {self._path!r}: {error.strerror}") from None
 
     def _replace(self, data: bytes) -> None:
         directory, name = os.path.split(self._path)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 
 __all__ = ["POLICY_OPTIONS", "Network", "VisitorPolicy", "parseNetworks"]
 
@@ -28,9 +28,8 @@ def parseNetworks(texts: Iterable[str]) -> tuple[Network, ...]:
         try:
             network = ipaddress.ip_network(text.strip(), strict=False)
         except ValueError:
-            raise TunnelError(
-                "bad-option",
-                f"{text[:64]!r} is no address or network; write for example 10.0.0.0/8",
+            raise badOption(
+                f"{text[:64]!r} is no address or network; write for example 10.0.0.0/8"
             ) from None
         mapped = network.version == 6 and network.network_address.ipv4_mapped
         if mapped and network.prefixlen >= 96:
@@ -38,7 +37,7 @@ def parseNetworks(texts: Iterable[str]) -> tuple[Network, ...]:
             network = ipaddress.IPv4Network((mapped, network.prefixlen - 96))
         networks.append(network)
     if len(networks) > MOST_NETWORKS:
-        raise TunnelError("bad-option", f"{MOST_NETWORKS} networks are enough")
+        raise badOption(f"{MOST_NETWORKS} networks are enough")
     return tuple(networks)
 
 
@@ -111,10 +110,9 @@ class VisitorPolicy:
             if _isWithin(one, another) or _isWithin(another, one)
         ]
         if not both:
-            raise TunnelError(
-                "bad-option",
+            raise badOption(
                 "none of the networks in allow is one that this server lets in;"
-                f" it lets in {', '.join(map(str, self.allow[:10]))}",
+                f" it lets in {', '.join(map(str, self.allow[:10]))}"
             )
         return tuple(dict.fromkeys(both))
 

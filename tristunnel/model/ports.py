@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 
 _T = TypeVar("_T")
 
@@ -122,9 +122,8 @@ def parsePorts(text: str) -> PortRange:
         except ValueError:
             span = (0, 0)
         if not 1 <= span[0] <= span[1] <= 65535:
-            raise TunnelError(
-                "bad-option",
-                f"{part.strip()!r} is no port range; write for example 30000-31000",
+            raise badOption(
+                f"{part.strip()!r} is no port range; write for example 30000-31000"
             )
         spans.append(span)
     return PortRange(tuple(spans))

@@ -7,18 +7,17 @@ visitor's side needs to reach the service until the time is over.
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.permissions import Grant, Identity, Permissions
+from tristunnel.util.secret import isSecret, newSecret
 
 __all__ = [
     "LONGEST_ACCESS",
@@ -144,12 +143,11 @@ class AccessGrants:
         @raise TunnelError: C{bad-option} or C{limit-reached}.
         """
         if not 0 < ttl <= LONGEST_ACCESS:
-            raise TunnelError(
-                "bad-option",
-                f"ttl takes seconds, more than 0 and up to {LONGEST_ACCESS:.0f}",
+            raise badOption(
+                f"ttl takes seconds, more than 0 and up to {LONGEST_ACCESS:.0f}"
             )
         if not 0 <= uses <= 1_000_000:
-            raise TunnelError("bad-option", "uses takes 0 to 1000000")
+            raise badOption("uses takes 0 to 1000000")
         if len(self._grants) >= _MOST:
             raise TunnelError("limit-reached", f"{_MOST} grants of access are open")
         countedAs = countedAs or owner.name
@@ -165,10 +163,10 @@ class AccessGrants:
             services=(service,),
             servicesOf=(serviceOwner or owner).name,
         )
-        secret = secrets.token_urlsafe(24)
+        secret, kept = newSecret()
         access = Access(
             secrets.token_hex(8),
-            sha256(secret.encode()).digest(),
+            kept,
             service,
             owner,
             _network(address),
@@ -251,9 +249,9 @@ class AccessGrants:
         if not isinstance(identifier, str) or not isinstance(secret, str):
             return None
         access = self._grants.get(identifier)
-        given = sha256(secret.encode("utf-8", "surrogatepass")).digest()
-        wanted = bytes(32) if access is None else access.secretHash
-        return access if hmac.compare_digest(given, wanted) else None
+        return (
+            access if isSecret(secret, access.secretHash if access else None) else None
+        )
 
     def timeLeft(self, whose: Identity | Access) -> float | None:
         """
@@ -303,9 +301,8 @@ def _network(
     try:
         return ipaddress.ip_network(address.strip(), strict=False)
     except ValueError:
-        raise TunnelError(
-            "bad-option",
-            "address takes an IP address or a network such as 192.0.2.0/24",
+        raise badOption(
+            "address takes an IP address or a network such as 192.0.2.0/24"
         ) from None
 
 

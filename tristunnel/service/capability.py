@@ -6,16 +6,13 @@ A control plane opens them, and hands the URI to the machine that fills them.
 
 from __future__ import annotations
 
-import hmac
-import secrets
-from hashlib import sha256
-
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.options import TunnelOptions
 from tristunnel.model.tunnel import Tunnel
 from tristunnel.service.caller import Caller, OpensVia
 from tristunnel.service.registry import ITunnelRegistry
 from tristunnel.util.hosts import hostAndPort
+from tristunnel.util.secret import isSecret, newSecret
 
 __all__ = ["UNCLAIMED", "claimTunnel", "viaCapability"]
 
@@ -30,11 +27,8 @@ def viaCapability(
     """Make a tunnel that waits for whoever has its URI."""
     port, secure = service.clientPort
     if not port:
-        raise TunnelError(
-            "bad-option", "via 'w3p' needs a TCP --port that clients can reach"
-        )
-    secret = secrets.token_urlsafe(24)
-    tunnel.secretHash = sha256(secret.encode()).digest()
+        raise badOption("via 'w3p' needs a TCP --port that clients can reach")
+    secret, tunnel.secretHash = newSecret()
     tunnel.visitorLimit = options.visitors
     scheme = "w3ps" if secure else "w3p"
     where = hostAndPort(tunnel.hostname, port)
@@ -58,9 +52,7 @@ async def claimTunnel(registry: ITunnelRegistry, claim: dict[str, object]) -> Tu
             tunnel = await registry.find(identifier)
         except TunnelError:
             tunnel = None
-        given = sha256(secret.encode("utf-8", "surrogatepass")).digest()
-        wanted = bytes(32) if tunnel is None else tunnel.secretHash or bytes(32)
-        if not hmac.compare_digest(given, wanted):
+        if not isSecret(secret, tunnel.secretHash if tunnel else None):
             tunnel = None
     if tunnel is None:
         raise TunnelError(

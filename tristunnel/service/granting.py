@@ -5,14 +5,13 @@ C{revokeAccess}.
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
-
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.tunnel import Tunnel
 from tristunnel.service.access import Access
 from tristunnel.service.caller import Caller
 from tristunnel.service.rights import isAdmin
 from tristunnel.service.tunnel_service import TunnelService
+from tristunnel.util.deferreds import returnsDeferred
 from tristunnel.util.hosts import hostAndPort
 
 __all__ = ["Granting"]
@@ -28,7 +27,8 @@ class Granting:
     def __init__(self, service: TunnelService) -> None:
         self._service = service
 
-    def grantAccess(
+    @returnsDeferred
+    async def grantAccess(
         self,
         caller: Caller,
         service: str,
@@ -36,7 +36,7 @@ class Granting:
         address: str = "",
         token: str = "",
         uses: int = 0,
-    ) -> Deferred[str]:
+    ) -> str:
         """
         Grant access to a named service of the caller's for a limited time.
 
@@ -47,33 +47,18 @@ class Granting:
         @return: The capability, a URI.
         @raise TunnelError: C{unknown-tunnel}, also for somebody else's.
         """
-        return Deferred.fromCoroutine(
-            self._grantAccess(caller, service, ttl, address, token, uses)
-        )
-
-    async def _grantAccess(
-        self,
-        caller: Caller,
-        name: str,
-        ttl: float,
-        address: str,
-        token: str,
-        uses: int,
-    ) -> str:
-        service = self._service
+        tunnels = self._service
         if caller.identity.grant is not None:
             caller.identity.grant.check()
-        tunnel: Tunnel = await service.registry.findNamed(name)
-        if caller.limitedTo is not None or not service.mayControl(caller, tunnel):
-            raise TunnelError("unknown-tunnel", f"there is no service {name[:64]!r}")
-        port, secure = service.clientPort
+        tunnel: Tunnel = await tunnels.registry.findNamed(service)
+        if caller.limitedTo is not None or not tunnels.mayControl(caller, tunnel):
+            raise TunnelError("unknown-tunnel", f"there is no service {service[:64]!r}")
+        port, secure = tunnels.clientPort
         if not port:
-            raise TunnelError(
-                "bad-option", "access needs a TCP --port that visitors can reach"
-            )
-        access, secret = service.access.issue(
+            raise badOption("access needs a TCP --port that visitors can reach")
+        access, secret = tunnels.access.issue(
             caller.identity,
-            name,
+            service,
             ttl,
             address,
             token,
@@ -82,7 +67,7 @@ class Granting:
             caller.countedAs,
         )
         scheme = "w3ps" if secure else "w3p"
-        where = hostAndPort(service.hostname or caller.host, port)
+        where = hostAndPort(tunnels.hostname or caller.host, port)
         return f"{scheme}://{where}/access/{access.id}#{secret}"
 
     def listAccess(self, caller: Caller) -> list[dict[str, object]]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
-
 from tristunnel.errors import TunnelError
 from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.service.caller import Caller
 from tristunnel.service.clients import ConnectedClient
 from tristunnel.service.rights import isAdmin
 from tristunnel.service.tunnel_service import TunnelService
+from tristunnel.util.deferreds import returnsDeferred
 
 __all__ = ["Listing", "mayEnd"]
 
@@ -41,14 +40,12 @@ class Listing:
 
     # Listing
 
-    def listSessions(self, caller: Caller) -> Deferred[list[dict[str, object]]]:
+    @returnsDeferred
+    async def listSessions(self, caller: Caller) -> list[dict[str, object]]:
         """
         Describe the clients, tunnels and visitors that the caller may see:
         its own, or all for an admin.
         """
-        return Deferred.fromCoroutine(self._list(caller))
-
-    async def _list(self, caller: Caller) -> list[dict[str, object]]:
         tunnels = [
             tunnel
             for tunnel in await self._service.registry.tunnels()
@@ -164,15 +161,13 @@ class Listing:
 
     # Ending
 
-    def closeSession(self, caller: Caller, identifier: str) -> Deferred[None]:
+    @returnsDeferred
+    async def closeSession(self, caller: Caller, identifier: str) -> None:
         """
         End a client's session, a tunnel or a visitor's stream.
 
         @raise TunnelError: C{unknown-session}, also for somebody else's.
         """
-        return Deferred.fromCoroutine(self._close(caller, identifier))
-
-    async def _close(self, caller: Caller, identifier: str) -> None:
         client = self._service.clients.find(identifier)
         if client is not None and mayEnd(caller, client):
             reason = TunnelError("closed", "the session was closed on request")
@@ -183,23 +178,21 @@ class Listing:
             client.end(reason)
             return
         if "." in identifier:
-            await self._kick(caller, identifier)
+            await self.kick(caller, identifier)
             return
         tunnel = await self._find(caller, identifier)
         await self._service.destroy(
             tunnel, TunnelError("closed", "the tunnel was closed on request")
         )
 
-    def kick(self, caller: Caller, visitor: str) -> Deferred[None]:
+    @returnsDeferred
+    async def kick(self, caller: Caller, visitor: str) -> None:
         """
         Break a visitor's stream.
 
         @param visitor: Its id.
         @raise TunnelError: C{unknown-session}, also for somebody else's.
         """
-        return Deferred.fromCoroutine(self._kick(caller, visitor))
-
-    async def _kick(self, caller: Caller, visitor: str) -> None:
         tunnel = await self._find(caller, visitor.partition(".")[0])
         for stream in tunnel.streams:
             if stream.id == visitor:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.service.caller import Caller
 from tristunnel.service.granting import Granting
 from tristunnel.service.listing import Listing
@@ -39,9 +39,7 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
         """Options come by name, or as one object in first place."""
         if options is not None:
             if not isinstance(options, dict):
-                raise TunnelError(
-                    "bad-option", "openTunnel takes its options by name, in an object"
-                )
+                raise badOption("openTunnel takes its options by name, in an object")
             named = {**options, **named}
         return service.openTunnel(caller, named)
 
@@ -52,7 +50,7 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
     def closeTunnel(caller: Caller, uri: str, finish: object = False) -> Deferred[None]:
         """The end of a tunnel."""
         if not isinstance(finish, bool):
-            raise TunnelError("bad-option", "finish takes true or false")
+            raise badOption("finish takes true or false")
         return service.closeTunnel(caller, _uri(uri), finish)
 
     def listTunnels(caller: Caller) -> Deferred[list[dict[str, object]]]:
@@ -67,12 +65,11 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
     ) -> Deferred[dict[str, object]]:
         """What is asked of a tunnel's visitors."""
         if not isinstance(policy, dict):
-            raise TunnelError(
-                "bad-option",
-                'policy takes an object, such as {"maxVisitors": 5}; {} asks nothing',
+            raise badOption(
+                'policy takes an object, such as {"maxVisitors": 5}; {} asks nothing'
             )
         if not isinstance(endDenied, bool):
-            raise TunnelError("bad-option", "endDenied takes true or false")
+            raise badOption("endDenied takes true or false")
         return service.setPolicy(caller, _uri(uri), policy, endDenied)
 
     def listNodeTunnels(caller: Caller) -> list[dict[str, object]]:
@@ -97,9 +94,7 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
                 " or for this machine where nobody is asked for a token",
             )
         if service.reload is None:
-            raise TunnelError(
-                "bad-option", "there is no file to read again: --config names none"
-            )
+            raise badOption("there is no file to read again: --config names none")
         return service.reload()
 
     def listSessions(caller: Caller) -> Deferred[list[dict[str, object]]]:
@@ -124,9 +119,9 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
     ) -> Deferred[str]:
         """A capability for a named service."""
         if type(ttl) not in (int, float) or not abs(ttl) < 1e12:
-            raise TunnelError("bad-option", "ttl takes seconds")
+            raise badOption("ttl takes seconds")
         if type(uses) is not int:
-            raise TunnelError("bad-option", "uses takes a whole number")
+            raise badOption("uses takes a whole number")
         return grant(
             caller,
             _text(service, "service"),
@@ -166,11 +161,11 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
 
 def _text(value: object, name: str) -> str:
     if not isinstance(value, str):
-        raise TunnelError("bad-option", f"{name} takes a string")
+        raise badOption(f"{name} takes a string")
     return value
 
 
 def _uri(value: object) -> str:
     if not isinstance(value, str):
-        raise TunnelError("bad-option", "a tunnel is named by its URI, a string")
+        raise badOption("a tunnel is named by its URI, a string")
     return value

@@ -14,7 +14,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.interfaces import End
 from tristunnel.model.options import TunnelOptions
 from tristunnel.model.rendezvous import Rendezvous
@@ -284,15 +284,12 @@ def _via(
 ) -> None:
     listeners = service.listeners.get(scheme)
     if listeners is None:
-        raise TunnelError(
-            "bad-option",
-            f"via {scheme!r} needs a certificate: start the server with --certificate",
+        raise badOption(
+            f"via {scheme!r} needs a certificate: start the server with --certificate"
         )
     tunnel.visitorLimit = options.visitors or 1
     if options.openerOnly and not caller.address:
-        raise TunnelError(
-            "bad-option", "option openerOnly needs an opener with an IP address"
-        )
+        raise badOption("option openerOnly needs an opener with an IP address")
     tunnel.lookup = options.lookup
     secret = secrets.token_urlsafe(24) if options.firstLine else ""
     tunnel.clientSide = side = RawClientSide(

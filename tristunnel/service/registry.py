@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hmac
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
@@ -17,6 +15,7 @@ from zope.interface import Interface, implementer
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Identity
 from tristunnel.model.tunnel import IClientSide, Tunnel
+from tristunnel.util.secret import isSecret, newSecret
 
 __all__ = ["ITunnelRegistry", "Lease", "LeaseHolder", "Leases", "MemoryRegistry"]
 
@@ -161,10 +160,8 @@ class Leases:
 
         @return: The lease and its secret, which is kept nowhere else.
         """
-        secret = secrets.token_urlsafe(24)
-        lease = Lease(
-            secrets.token_hex(8), sha256(secret.encode()).digest(), owner, holder
-        )
+        secret, kept = newSecret()
+        lease = Lease(secrets.token_hex(8), kept, owner, holder)
         self._leases[lease.id] = lease
         return lease, secret
 
@@ -181,11 +178,8 @@ class Leases:
         if not isinstance(leaseId, str) or not isinstance(secret, str):
             return None
         lease = self._leases.get(leaseId)
-        given = sha256(secret.encode("utf-8", "surrogatepass")).digest()
-        wanted = bytes(32) if lease is None else lease.secretHash
-        if not hmac.compare_digest(given, wanted) or lease is None:
-            return None
-        if lease.owner.name != owner.name:
+        known = isSecret(secret, lease.secretHash if lease else None)
+        if not known or lease is None or lease.owner.name != owner.name:
             return None
         self._stopExpiry(lease)
         # Some may have been closed while the client was away.

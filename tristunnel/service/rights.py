@@ -8,7 +8,7 @@ what the server offers to everybody, but is never an admin.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -17,17 +17,11 @@ from tristunnel.errors import TunnelError
 from tristunnel.model.options import TunnelOptions
 from tristunnel.model.permissions import Changed, Ended, Grant, Identity, protocolOf
 from tristunnel.model.tunnel import IListener, Stream, Tunnel
+from tristunnel.service.caller import Listeners
 from tristunnel.service.clients import SERVICES
 from tristunnel.service.registry import Lease
 
-__all__ = ["OpensListeners", "TunnelRights", "isAdmin"]
-
-
-class OpensListeners(Protocol):
-    """Opens one kind of public side."""
-
-    def open(self, port: int, prefer: int, arrived: Any) -> IListener:
-        """Listen for visitors; raise L{TunnelError} with a refusal."""
+__all__ = ["TunnelRights", "isAdmin"]
 
 
 def isAdmin(identity: Identity) -> bool:
@@ -108,7 +102,7 @@ class TunnelRights:
         self,
         identity: Identity,
         kind: str,
-        listeners: OpensListeners,
+        listeners: Listeners,
         port: int,
         prefer: int,
         arrived: Any,

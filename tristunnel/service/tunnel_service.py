@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.options import TunnelOptions, policyFrom
 from tristunnel.model.quota import TunnelQuota
@@ -35,6 +35,7 @@ from tristunnel.service.raw import viaTCP, viaTLS
 from tristunnel.service.registry import ITunnelRegistry, Lease, Leases
 from tristunnel.service.rights import TunnelRights
 from tristunnel.service.tickets import Tickets
+from tristunnel.util.deferreds import returnsDeferred
 from tristunnel.util.hosts import hostAndPort
 
 __all__ = ["REGISTRY_PATIENCE", "TunnelService"]
@@ -58,9 +59,7 @@ def viaSession(
 ) -> None:
     """Serve the tunnel by the session that asks for it."""
     if caller.clientSide is None:
-        raise TunnelError(
-            "bad-option", "a tunnel by session is opened on the session itself"
-        )
+        raise badOption("a tunnel by session is opened on the session itself")
     tunnel.clientSide = caller.clientSide
     tunnel.visitorLimit = options.visitors
     port = caller.port or service.clientPort[0]
@@ -76,15 +75,12 @@ def _checkDatagrams(wanted: TunnelOptions, caller: Caller) -> None:
     side = caller.clientSide
     via = wanted.via or ("tcp" if side is None else "session")
     if via not in ("session", "w3p"):
-        raise TunnelError(
-            "bad-option",
+        raise badOption(
             f"a tunnel via {via[:64]!r} carries no UDP: open it on a session"
-            " (tunnel-client --forward udp/PORT=HOST:PORT), or via 'w3p'",
+            " (tunnel-client --forward udp/PORT=HOST:PORT), or via 'w3p'"
         )
     if via == "session" and not getattr(side, "carriesDatagrams", False):
-        raise TunnelError(
-            "bad-option", "this client's protocol carries no UDP; update the client"
-        )
+        raise badOption("this client's protocol carries no UDP; update the client")
 
 
 def _isServed(tunnel: Tunnel) -> bool:
@@ -175,13 +171,9 @@ class TunnelService:
 
     # ITunnelService
 
-    def openTunnel(
-        self, caller: Caller, options: Mapping[str, object]
-    ) -> Deferred[str]:
-        async def opened() -> str:
-            return (await self.open(caller, options)).uri
-
-        return Deferred.fromCoroutine(opened())
+    @returnsDeferred
+    async def openTunnel(self, caller: Caller, options: Mapping[str, object]) -> str:
+        return (await self.open(caller, options)).uri
 
     async def open(
         self, caller: Caller, options: Mapping[str, object], displaces: bool = True
@@ -322,32 +314,26 @@ class TunnelService:
         name = wanted.via or ("tcp" if caller.clientSide is None else "session")
         via = self.via.get(name)
         if via is None:
-            raise TunnelError(
-                "bad-option",
-                f"via {name[:64]!r} is not known here; there is {', '.join(self.via)}",
+            raise badOption(
+                f"via {name[:64]!r} is not known here; there is {', '.join(self.via)}"
             )
         for option in ("lookup", "openerOnly", "firstLine"):
             if getattr(wanted, option) and name not in ("tcp", "tls"):
-                raise TunnelError(
-                    "bad-option", f"option {option} is for tunnels via 'tcp' or 'tls'"
-                )
+                raise badOption(f"option {option} is for tunnels via 'tcp' or 'tls'")
         return via
 
     def _listenersFor(self, wanted: TunnelOptions) -> Listeners:
         name = wanted.listener or next(iter(self.listeners))
         listeners = self.listeners.get(name)
         if listeners is None:
-            raise TunnelError(
-                "bad-option",
+            raise badOption(
                 f"listener {name[:64]!r} is not known here; there is"
-                f" {', '.join(self.listeners)}",
+                f" {', '.join(self.listeners)}"
             )
         return listeners
 
-    def getTunnelAddress(self, caller: Caller, uri: str) -> Deferred[str]:
-        return Deferred.fromCoroutine(self._address(caller, uri))
-
-    async def _address(self, caller: Caller, uri: str) -> str:
+    @returnsDeferred
+    async def getTunnelAddress(self, caller: Caller, uri: str) -> str:
         """
         Look up the address, which is for whoever knows the URI; if anybody could
         know that, it is the owner's, and theirs whom the owner has named.
@@ -391,10 +377,8 @@ class TunnelService:
         await self.enter(tunnel)
         self.claims.freed(tunnel)
 
-    def listTunnels(self, caller: Caller) -> Deferred[list[dict[str, object]]]:
-        return Deferred.fromCoroutine(self._list(caller))
-
-    async def _list(self, caller: Caller) -> list[dict[str, object]]:
+    @returnsDeferred
+    async def listTunnels(self, caller: Caller) -> list[dict[str, object]]:
         return [
             {
                 "uri": tunnel.publicURI,
@@ -405,8 +389,8 @@ class TunnelService:
                 "visitors": len(tunnel.streams),
                 "visitorsTotal": tunnel.visitorCount,
                 "refusals": dict(tunnel.refusals),
-                "bytesIn": tunnel.bytesIn + sum(s.bytesIn for s in tunnel.streams),
-                "bytesOut": tunnel.bytesOut + sum(s.bytesOut for s in tunnel.streams),
+                "bytesIn": tunnel.countsNow()[0],
+                "bytesOut": tunnel.countsNow()[1],
                 "policy": tunnel.policy.describe(),
                 **tunnel.datagramCounts(),
             }
@@ -414,17 +398,13 @@ class TunnelService:
             if self.mayControl(caller, tunnel)
         ]
 
-    def setPolicy(
+    @returnsDeferred
+    async def setPolicy(
         self,
         caller: Caller,
         uri: str,
         policy: Mapping[str, object],
         endDenied: bool = False,
-    ) -> Deferred[dict[str, object]]:
-        return Deferred.fromCoroutine(self._setPolicy(caller, uri, policy, endDenied))
-
-    async def _setPolicy(
-        self, caller: Caller, uri: str, policy: Mapping[str, object], endDenied: bool
     ) -> dict[str, object]:
         """
         Ask it, if the tunnel is the caller's; what an operator asks holds beside
