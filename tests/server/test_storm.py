@@ -22,11 +22,8 @@ from zope.interface import implementer
 
 from tests.support.notes import ServerNotes
 from tristunnel.connect.address import ServerAddress
-from tristunnel.dialects.framed.client_service import (
-    LONGEST_DELAY,
-    TunnelClientService,
-    backoff,
-)
+from tristunnel.dialects.base.client import LONGEST_DELAY, backoff
+from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.errors import TunnelError
 from tristunnel.service.preauth import LONGEST_WAIT, AcceptRateLimiter

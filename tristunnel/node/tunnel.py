@@ -12,8 +12,9 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from tristunnel.client.visitor import LocalPort
+from tristunnel.dialects.base.client import backoff
 from tristunnel.dialects.base.lease import ClientLease
-from tristunnel.dialects.framed.client_service import TunnelClientService, backoff
+from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.dialects.framed.dialect import bySession
 from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ClientObserver

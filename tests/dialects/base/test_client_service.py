@@ -14,14 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.dialects.framed.network import MemoryServer, MemoryService, NetworkTestCase
 from tests.support.notes import ClientNotes
 from tristunnel.connect.address import ServerAddress
+from tristunnel.dialects.base.client import FIRST_DELAY, LONGEST_DELAY, backoff
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.base.refusals import STEADY
-from tristunnel.dialects.framed.client_service import (
-    FIRST_DELAY,
-    LONGEST_DELAY,
-    TunnelClientService,
-    backoff,
-)
+from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward
 from tristunnel.tls.client_context import ServerVerification

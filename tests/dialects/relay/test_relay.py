@@ -344,7 +344,7 @@ class AdapterTestCase(WebSocketTestCase):
         host = RelayHostService(
             self.reactor,
             self.server(path),
-            parseForward(self.reactor, f"=127.0.0.1:{self.offer(service)}"),
+            [parseForward(self.reactor, f"=127.0.0.1:{self.offer(service)}")],
             self.seen,
             0.0,
             delay=lambda failures, hint: 0.05,
@@ -406,7 +406,7 @@ class AdapterTests(AdapterTestCase):
         await self.startServer()
         service = Service()
         host = await self.host(service)
-        host._forward = parseForward(self.reactor, "=127.0.0.1:1")
+        host._forwards = [parseForward(self.reactor, "=127.0.0.1:1")]
         port = self.listen()
         for _ in range(2):
             visitor = await self.visit(port)

@@ -23,8 +23,8 @@ from tests.vectors import readVectors
 from tests.websocket.frames import CLOSE, TEXT, closePayload, frame
 from tests.websocket.rig import RawPeer, WebSocketTestCase
 from tristunnel.connect.address import ServerAddress
+from tristunnel.dialects.base import client as baseClient
 from tristunnel.dialects.base.plain import HOLD, LINGER, STALL
-from tristunnel.dialects.vtunnel import client_service
 from tristunnel.dialects.vtunnel.client import ANSWER_TIME, VTunnelClientSession
 from tristunnel.dialects.vtunnel.client_service import VTunnelClientService
 from tristunnel.dialects.vtunnel.session import TextLink, VTunnelServerSide
@@ -317,7 +317,7 @@ class MuteTests(SynchronousTestCase):
         async def openWebSocket(server: object, session: Any) -> None:
             session.opened(FakeConnection())
 
-        self.patch(client_service, "openWebSocket", openWebSocket)
+        self.patch(baseClient, "openWebSocket", openWebSocket)
         endpoint: Any = _NowhereEndpoint()
         endpoint.pingInterval = 30.0
         client = VTunnelClientService(

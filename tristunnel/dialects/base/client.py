@@ -1,24 +1,60 @@
 """
-Sessions over WebSockets at the client, whatever their dialect.
+The client as a service, and its sessions over WebSockets, whatever their dialect.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
+from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tristunnel.connect.address import ServerAddress
 from tristunnel.connect.websocket import WebSocketEndpoint
 from tristunnel.dialects.base.messages import MessageSession
+from tristunnel.dialects.base.refusals import STEADY, Refusals
 from tristunnel.errors import TunnelError
+from tristunnel.forwards.forward import Forward
+from tristunnel.model.observer import ClientObserver
+from tristunnel.util.process import FAREWELL, GRACE, Drain
 from tristunnel.websocket.connection import Receiver
 from tristunnel.websocket.roles import ClientConnection
 
-__all__ = ["ClientSession", "openWebSocket"]
+__all__ = [
+    "SETTLED",
+    "ClientService",
+    "ClientSession",
+    "WebSocketClientService",
+    "backoff",
+    "openWebSocket",
+]
+
+
+class _Session(Protocol):
+    """What a client asks of its session before it leaves."""
+
+    @property
+    def multiplexer(self) -> object: ...
+
+    @property
+    def transport(self) -> Any: ...
+
+    def goAway(self, reason: TunnelError) -> None: ...
+
+    def streams(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
+ASession = TypeVar("ASession", bound=_Session)
+AClientSession = TypeVar("AClientSession", bound="ClientSession")
 
 
 async def openWebSocket(
@@ -85,6 +121,15 @@ class ClientSession(MessageSession):
         self._timers.add(timer)
         return timer
 
+    @property
+    @abstractmethod
+    def multiplexer(self) -> object:
+        """What the visitors are in; C{None} before there can be any."""
+
+    @abstractmethod
+    def streams(self) -> int:
+        """How many visitors there are."""
+
     def goAway(self, reason: TunnelError) -> None:
         """Take no new visitors; there need be no word to tell the server."""
 
@@ -102,3 +147,215 @@ class ClientSession(MessageSession):
         waiting, self._waitingOver = self._waitingOver, []
         for each in waiting:
             each.callback(reason)
+
+
+FIRST_DELAY = 1.0
+"""Seconds: the most that is waited before the first new attempt."""
+
+LONGEST_DELAY = 60.0
+"""Seconds: what that most grows to, doubling."""
+
+SETTLED = 10.0
+"""Seconds after which a session counts as a success."""
+
+
+def backoff(failures: int, retryAfter: float | None = None) -> float:
+    """
+    How long to wait before the next attempt.
+
+    The whole delay is random, and only after the bound was applied: a
+    thousand clients that lost the same server must not come back together. At
+    the longest interval, after L{STEADY} failures, half of it is.
+
+    @param failures: Attempts that failed so far, from 0.
+    @param retryAfter: What the server asked for, in seconds.
+    @return: Seconds.
+    """
+    bound = min(FIRST_DELAY * 2.0 ** min(failures, 30), LONGEST_DELAY)
+    least = bound / 2 if failures >= STEADY else 0.05
+    return (retryAfter or 0.0) + random.uniform(least, bound)
+
+
+class ClientService(Service, ABC, Generic[ASession]):
+    """
+    Stays connected to a server, and comes back to it.
+
+    @param reactor: Tells time.
+    @param server: Where to connect.
+    @param forwards: What to offer.
+    @param credentials: What says who we are.
+    @param observer: Told what happens.
+    @param grace: Seconds that visitors get to finish when the service stops.
+    @param gaveUp: Called with the reason when no attempt follows.
+    @param delay: Makes the delay of failures and the server's hint.
+
+    @ivar session: The session that is up now, or C{None}.
+    """
+
+    _log = Logger(namespace="tristunnel.client")
+
+    def __init__(
+        self,
+        reactor: Any,
+        server: ServerAddress,
+        forwards: Sequence[Forward],
+        credentials: Mapping[str, object] | None = None,
+        observer: ClientObserver | None = None,
+        grace: float = GRACE,
+        gaveUp: Callable[[TunnelError], None] = lambda reason: None,
+        delay: Callable[[int, float | None], float] = backoff,
+    ) -> None:
+        self.session: ASession | None = None
+        self.observer = observer or ClientObserver()
+        self._reactor = reactor
+        self._server = server
+        self._forwards = list(forwards)
+        self._credentials = dict(credentials or {})
+        self._grace = grace
+        self._gaveUp = gaveUp
+        self._delay = delay
+        self._refusals = Refusals()
+        self._failures = 0
+        self._work: Deferred[None] | None = None
+        self._drain: Drain | None = None
+        self._attempt: IDelayedCall | None = None
+
+    @property
+    def forwards(self) -> Sequence[Forward]:
+        """What is offered now."""
+        return tuple(self._forwards)
+
+    def startService(self) -> None:
+        """
+        Begin to connect.
+        """
+        super().startService()
+        self._work = Deferred.fromCoroutine(self._stayConnected())
+        self._work.addErrback(self._broken)
+
+    def _broken(self, failure: Failure) -> None:
+        """
+        Nothing but being stopped ends the work.
+        """
+        if not failure.check(CancelledError):
+            self._log.failure("The client failed", failure)
+            self._end(TunnelError("internal", "the client failed; its log says why"))
+
+    async def _stayConnected(self) -> None:
+        """
+        Connect, again and again.
+        """
+        while self.running:
+            began = self._reactor.seconds()
+            reason, refused = await self._oneSession()
+            if not self.running:
+                return
+            judged = self._refusals.judge(reason, self._server, refused)
+            self.observer.disconnected(judged or reason)
+            if judged is None:
+                self._end(reason)
+                return
+            if (final := self.whyFinal(reason)) is not None:
+                self._end(final)
+                return
+            if not refused and self._reactor.seconds() - began > SETTLED:
+                self._failures = 0
+            if judged is not reason:
+                delay = self._delay(STEADY, reason.retryAfter)
+            elif reason.retryAfter is None:
+                delay = self._delay(self._failures, None)
+                self._failures += 1
+            else:
+                # A server that says when is well, and knows better.
+                delay = self._delay(0, reason.retryAfter)
+            self.observer.reconnectQueued(delay)
+            if not self.running:
+                return
+            await self._pause(delay)
+
+    def _pause(self, delay: float) -> Deferred[None]:
+        """
+        Wait before the next attempt.
+        """
+        waiting: Deferred[None] = Deferred(lambda cancelled: attempt.cancel())
+        attempt = self._reactor.callLater(delay, waiting.callback, None)
+        self._attempt = attempt
+        return waiting
+
+    def _end(self, reason: TunnelError) -> None:
+        """
+        Make no more attempts.
+        """
+        self.observer.gaveUp(reason)
+        self._gaveUp(reason)
+
+    @abstractmethod
+    async def _oneSession(self) -> tuple[TunnelError, bool]:
+        """
+        Connect, serve, and wait for the end.
+
+        @return: Why it ended, and whether the server turned us away.
+        """
+
+    def whyFinal(self, reason: TunnelError) -> TunnelError | None:
+        """
+        Say why no attempt follows the end of a session, whoever has said it;
+        C{None} if one does.
+        """
+        return None
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        # An observer may have asked for this, in the midst of our work.
+        await deferLater(self._reactor, 0)
+        session, work = self.session, self._work
+        if session is not None and session.multiplexer is not None:
+            session.goAway(TunnelError("shutting-down", "the client stops"))
+            self._drain = Drain(self._reactor, session.streams, self._grace)
+            await self._drain.wait()
+            self.sayGoodbye(session)
+            session.close()
+            transport: Any = session.transport
+            # Only a WebSocket's close has to be waited for.
+            await Drain(
+                self._reactor,
+                lambda: int(not getattr(transport, "gone", True)),
+                FAREWELL,
+            ).wait()
+        elif work is not None:
+            work.cancel()
+
+    def sayGoodbye(self, session: ASession) -> None:
+        """Say what the server should know before we leave."""
+
+    def stopNow(self) -> None:
+        """Do not wait for visitors any longer."""
+        if self._drain is not None:
+            self._drain.hurry()
+
+
+class WebSocketClientService(ClientService[AClientSession]):
+    """Has its sessions over WebSockets, one after the other."""
+
+    @abstractmethod
+    def makeSession(self) -> AClientSession:
+        """Make what receives the messages of the next session."""
+
+    async def _oneSession(self) -> tuple[TunnelError, bool]:
+        session = self.makeSession()
+        try:
+            await openWebSocket(self._server, session)
+        except TunnelError as refusal:
+            return refusal, True
+        self.session = session
+        try:
+            return await session.whenOver(), session.refused
+        finally:
+            self.session = None
+
+    async def _stop(self) -> None:
+        await super()._stop()
+        self.observer.stopped()

@@ -31,6 +31,14 @@ class MessageSession(ABC):
     def opened(self, connection: Any) -> None:
         self.connection = connection
 
+    @abstractmethod
+    def bytesReceived(self, data: bytes) -> None:
+        """A piece of a binary message came."""
+
+    @abstractmethod
+    def textReceived(self, text: bytes) -> None:
+        """A text message came."""
+
     def closeReceived(self, reason: TunnelError | None) -> None:
         """The connection's end follows."""
         return

@@ -4,22 +4,20 @@ The client as a service: connect, open the forwards, and come back.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock
-from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tristunnel.connect.address import ServerAddress
 from tristunnel.dataplane.endings import EndAcknowledgements
+from tristunnel.dialects.base.client import ClientService, backoff
 from tristunnel.dialects.base.lease import ClientLease
-from tristunnel.dialects.base.refusals import STEADY, Refusals
 from tristunnel.dialects.framed.client import TunnelClientFactory, TunnelClientProtocol
 from tristunnel.dialects.framed.client_direct import Carrier
 from tristunnel.dialects.framed.session import EXTENSION
@@ -29,38 +27,12 @@ from tristunnel.forwards.udp import UDPService
 from tristunnel.model.observer import ClientObserver
 from tristunnel.rpc.pending import RemoteError
 from tristunnel.util.hosts import hostAndPort
-from tristunnel.util.process import FAREWELL, GRACE, Drain
+from tristunnel.util.process import GRACE
 
-__all__ = ["TunnelClientService", "backoff"]
-
-FIRST_DELAY = 1.0
-"""Seconds: the most that is waited before the first new attempt."""
-
-LONGEST_DELAY = 60.0
-"""Seconds: what that most grows to, doubling."""
-
-SETTLED = 10.0
-"""Seconds after which a session counts as a success."""
+__all__ = ["TunnelClientService"]
 
 
-def backoff(failures: int, retryAfter: float | None = None) -> float:
-    """
-    How long to wait before the next attempt.
-
-    The whole delay is random, and only after the bound was applied: a
-    thousand clients that lost the same server must not come back together. At
-    the longest interval, after L{STEADY} failures, half of it is.
-
-    @param failures: Attempts that failed so far, from 0.
-    @param retryAfter: What the server asked for, in seconds.
-    @return: Seconds.
-    """
-    bound = min(FIRST_DELAY * 2.0 ** min(failures, 30), LONGEST_DELAY)
-    least = bound / 2 if failures >= STEADY else 0.05
-    return (retryAfter or 0.0) + random.uniform(least, bound)
-
-
-class TunnelClientService(Service):
+class TunnelClientService(ClientService["TunnelClientProtocol"]):
     """
     A client of a tunnel server.
 
@@ -97,26 +69,17 @@ class TunnelClientService(Service):
         delay: Callable[[int, float | None], float] = backoff,
         carrier: Carrier | None = None,
     ) -> None:
-        self.session: TunnelClientProtocol | None = None
+        super().__init__(
+            reactor, server, forwards, credentials, observer, grace, gaveUp, delay
+        )
         self.tunnelOptions: dict[str, object] = {}
-        self.observer = observer or ClientObserver()
-        self._reactor = reactor
-        self._server = server
-        self._forwards = list(forwards)
-        self._credentials = dict(credentials or {})
         self.forGood = False
         self._lease = lease or ClientLease()
-        self._grace = grace
-        self._gaveUp = gaveUp
-        self._delay = delay
         self._carrier = carrier or Carrier("session" if server.way.proxy else "auto")
         self._confirmations = EndAcknowledgements(reactor)
         self._greeting = server.greeting()
         if self._lease.id:
             self._greeting.answered(extended=True)
-        self._work: Deferred[None] | None = None
-        self._drain: Drain | None = None
-        self._attempt: IDelayedCall | None = None
         # Of this session: forwards that need nothing more, by their text.
         self._settled: set[str] = set()
         # Those of them whose tunnels' addresses were told.
@@ -128,87 +91,17 @@ class TunnelClientService(Service):
         # Why a session whose tunnels were all refused is of no use.
         self._turnedAway: TunnelError | None = None
 
-    @property
-    def forwards(self) -> Sequence[Forward]:
-        """
-        What is offered now.
-        """
-        return tuple(self._forwards)
-
-    def startService(self) -> None:
-        """
-        Begin to connect.
-        """
-        super().startService()
-        self._work = Deferred.fromCoroutine(self._stayConnected())
-        self._work.addErrback(self._broken)
-
-    def _broken(self, failure: Failure) -> None:
-        """
-        Nothing but being stopped ends the work.
-        """
-        if not failure.check(CancelledError):
-            self._log.failure("The client failed", failure)
-            self._end(TunnelError("internal", "the client failed; its log says why"))
-
-    async def _stayConnected(self) -> None:
-        """
-        Connect, again and again.
-        """
-        failures, refusals = 0, Refusals()
-        while self.running:
-            began = self._reactor.seconds()
-            reason, refused = await self._oneSession()
-            if not self.running:
-                return
-            judged = refusals.judge(reason, self._server, refused)
-            self.observer.disconnected(judged or reason)
-            if judged is None:
-                self._end(reason)
-                return
-            if reason.code.name == "expired" and self._server.access:
-                # The server would refuse us from now on.
-                self._end(reason)
-                return
-            if reason.code.name == "displaced" and self._server.capability:
-                # To come back would only displace that one in turn.
-                self._end(
-                    TunnelError("displaced", "another client serves this tunnel now")
-                )
-                return
-            if reason.code.name == "displaced":
-                # Somebody runs with a copy of our lease: let it.
-                self._lease.id = self._lease.secret = ""
-            if not refused and self._reactor.seconds() - began > SETTLED:
-                failures = 0
-            if judged is not reason:
-                delay = self._delay(STEADY, reason.retryAfter)
-            elif reason.retryAfter is None:
-                delay = self._delay(failures, None)
-                failures += 1
-            else:
-                # A server that says when is well, and knows better.
-                delay = self._delay(0, reason.retryAfter)
-            self.observer.reconnectQueued(delay)
-            if not self.running:
-                return
-            await self._pause(delay)
-
-    def _pause(self, delay: float) -> Deferred[None]:
-        """
-        Wait before the next attempt.
-        """
-        waiting: Deferred[None] = Deferred(lambda cancelled: attempt.cancel())
-        attempt = self._reactor.callLater(delay, waiting.callback, None)
-        self._attempt = attempt
-        return waiting
-
-    def _end(self, reason: TunnelError) -> None:
-        """
-        Make no more attempts.
-        """
-        self.observer.gaveUp(reason)
-        self._gaveUp(reason)
+    def whyFinal(self, reason: TunnelError) -> TunnelError | None:
+        if reason.code.name == "expired" and self._server.access:
+            # The server would refuse us from now on.
+            return reason
+        if reason.code.name == "displaced" and self._server.capability:
+            # To come back would only displace that one in turn.
+            return TunnelError("displaced", "another client serves this tunnel now")
+        if reason.code.name == "displaced":
+            # Somebody runs with a copy of our lease: let it.
+            self._lease.id = self._lease.secret = ""
+        return None
 
     async def _oneSession(self) -> tuple[TunnelError, bool]:
         """
@@ -641,51 +534,17 @@ class TunnelClientService(Service):
 
     # Stopping
 
-    def stopService(self) -> Deferred[None]:
-        """
-        Take no new visitors, let streams finish, then leave.
-        """
-        super().stopService()
-        return Deferred.fromCoroutine(self._stop())
-
-    async def _stop(self) -> None:
-        """
-        Drain and close.
-        """
-        # An observer may have asked for this, in the midst of our work.
-        await deferLater(self._reactor, 0)
-        session, work = self.session, self._work
-        if session is not None and session.multiplexer is not None:
-            session.goAway(TunnelError("shutting-down", "the client stops"))
-            self._drain = Drain(self._reactor, session.streams, self._grace)
-            await self._drain.wait()
-            if self.forGood or not self._lease.isKept:
-                self._sayGoodbye(session)
-            session.close()
-            transport: Any = session.transport
-            # Only a WebSocket's close has to be waited for.
-            await Drain(
-                self._reactor,
-                lambda: int(not getattr(transport, "gone", True)),
-                FAREWELL,
-            ).wait()
-        elif work is not None:
-            work.cancel()
-        self._confirmations.close()
-        self._lease.close()
-        self.observer.stopped()
-
-    def _sayGoodbye(self, session: TunnelClientProtocol) -> None:
+    def sayGoodbye(self, session: TunnelClientProtocol) -> None:
         """
         Give up ports and names that nobody will come back to. What is still under
         way to visitors gets there.
         """
-        for uri in self._lease.uris.values():
-            session.notify("closeTunnel", uri=uri, finish=True)
+        if self.forGood or not self._lease.isKept:
+            for uri in self._lease.uris.values():
+                session.notify("closeTunnel", uri=uri, finish=True)
 
-    def stopNow(self) -> None:
-        """
-        Do not wait for streams any longer.
-        """
-        if self._drain is not None:
-            self._drain.hurry()
+    async def _stop(self) -> None:
+        await super()._stop()
+        self._confirmations.close()
+        self._lease.close()
+        self.observer.stopped()

@@ -71,7 +71,7 @@ class RelayDialect(Dialect):
         return RelayHostService(
             reactor,
             options.server,
-            options.forwards[0],
+            options.forwards,
             observer,
             options["grace"],
             gaveUp,

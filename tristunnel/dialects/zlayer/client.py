@@ -128,6 +128,10 @@ class ZLayerClientSession(ZLayerSession, ClientSession):
 
     peersName = "the server"
 
+    @property
+    def multiplexer(self) -> object:
+        return self
+
     def __init__(
         self,
         reactor: IReactorTime,
@@ -139,8 +143,6 @@ class ZLayerClientSession(ZLayerSession, ClientSession):
         limits: Limits | None = None,
     ) -> None:
         super().__init__(reactor)
-        # What the client service looks at.
-        self.multiplexer = self
         self._forwards = list(forwards)
         self._token = token
         self._openData = openData

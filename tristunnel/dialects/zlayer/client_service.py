@@ -13,8 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from tristunnel.connect.address import ServerAddress
 from tristunnel.connect.websocket import WebSocketEndpoint
-from tristunnel.dialects.base.client import openWebSocket
-from tristunnel.dialects.framed.client_service import TunnelClientService
+from tristunnel.dialects.base.client import WebSocketClientService, openWebSocket
 from tristunnel.dialects.zlayer.client import ZLayerClientSession
 from tristunnel.dialects.zlayer.data_end import DATA_SUBPROTOCOL
 from tristunnel.errors import TunnelError
@@ -64,28 +63,18 @@ def tokenOf(credentials: Mapping[str, object]) -> str:
     return token
 
 
-class ZLayerClientService(TunnelClientService):
-    """Stays connected to a zlayer server, as C{TunnelClientService} does to ours."""
+class ZLayerClientService(WebSocketClientService[ZLayerClientSession]):
+    """Stays connected to a zlayer server."""
 
-    async def _oneSession(self) -> tuple[TunnelError, bool]:
-        server = self._server
-        session = ZLayerClientSession(
+    def makeSession(self) -> ZLayerClientSession:
+        return ZLayerClientSession(
             self._reactor,
             self._forwards,
             tokenOf(self._credentials),
             self._openData,
             self.observer,
-            server.host,
+            self._server.host,
         )
-        try:
-            await openWebSocket(server, session)
-        except TunnelError as refusal:
-            return refusal, True
-        self.session = session  # type: ignore[assignment]
-        try:
-            return await session.whenOver(), session.refused
-        finally:
-            self.session = None
 
     def _openData(self, connection: UUID, receiver: Receiver) -> Deferred[object]:
         return Deferred.fromCoroutine(self._data(connection, receiver))
