@@ -1,4 +1,4 @@
-"""Lines of TOML, L{tristunnel.config.positions}."""
+"""Lines of TOML, L{tristunnel.config.file}."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tristunnel.config.positions import Path, linesOf
+from tristunnel.config.file import Path, linesOf
 
 
 def pathsIn(value: Any, path: Path = ()) -> set[Path]:

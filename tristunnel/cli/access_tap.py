@@ -97,13 +97,13 @@ class Options(ConnectOptionsMixin, CheckedOptions):
             self.credentials["token"] = token
         trust = trustOf(self)
         self["proxy"] = self["proxy"] or os.environ.get(PROXY_VARIABLE, "")
-        way = connectOptionsOf(reactor, self, dict(self.get("header", [])))
+        route = connectOptionsOf(reactor, self, dict(self.get("header", [])))
         if self["access"]:
             self.server = parseAccessURI(
-                reactor, self["access"], trust, self["connect"], way
+                reactor, self["access"], trust, self["connect"], route
             )
         else:
-            self.server = parseConnect(reactor, self["connect"], trust, way)
+            self.server = parseConnect(reactor, self["connect"], trust, route)
         self.endpoint = localEndpoint(reactor, self["listen"])
         self.stateDirectory = Path(self["state-dir"] or defaultStateDirectory())
 

@@ -327,15 +327,15 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
 
     def _makeServer(self, reactor: Any) -> None:
         trust = trustOf(self)
-        way = connectOptionsOf(reactor, self, self._headers())
-        way = replace(way, greeting=self["extension"])
+        route = connectOptionsOf(reactor, self, self._headers())
+        route = replace(route, greeting=self["extension"])
         if self["tunnel"]:
             self.server = parseTunnelURI(
-                reactor, self["tunnel"], trust, self["connect"] or "", way
+                reactor, self["tunnel"], trust, self["connect"] or "", route
             )
             self["forward"] = [f"0={self['to']}"]
         else:
-            self.server = parseConnect(reactor, self["connect"], trust, way)
+            self.server = parseConnect(reactor, self["connect"], trust, route)
 
     def _makeForwards(self, reactor: Any) -> None:
         wanted = self["forward"] or ([] if self["listen"] else [DEFAULT_FORWARD])

@@ -11,8 +11,7 @@ from typing import Any
 
 from twisted.python import reflect
 
-from tristunnel.config.file import ConfigFile
-from tristunnel.config.positions import Path
+from tristunnel.config.file import ConfigFile, Path
 from tristunnel.config.settings import redacted, tomlText
 
 __all__ = ["COMMANDS", "FLAG", "NUMBER", "TEXT", "WHOLE", "Key", "keysOf", "valuesIn"]

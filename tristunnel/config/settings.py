@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tristunnel.config.file import ConfigFile
-from tristunnel.config.positions import Path
+from tristunnel.config.file import ConfigFile, Path
 from tristunnel.errors import printable
 from tristunnel.util.command_line import SECRET_HEADERS
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -201,8 +201,33 @@ class CertificateDirectory:
             for path, file in self._files.items()
             for certificate in file.certificates
         ]
-        entries: dict[str, _Entry] = {}
         known = {each.fingerprint: each for each in self._entries}
+        entries = self._matched(pool, known, problems)
+        self._retain(entries, problems)
+        if not entries:
+            return
+        for each in entries.values():
+            if each.fingerprint not in known and isExpired(each.identity.certificate):
+                problems.append(
+                    f"The certificate in {min(each.paths)} expired on "
+                    f"{each.identity.certificate.not_valid_after_utc.date()}: renew "
+                    f"it."
+                )
+        self._entries = sorted(entries.values(), key=self._precedence)
+        self._byName = {}
+        for each in self._entries:
+            for name in certificateNames(each.identity.certificate):
+                other = self._byName.get(name)
+                if other is None or each.newness() > other.newness():
+                    self._byName[name] = each
+
+    def _matched(
+        self,
+        pool: Sequence[tuple[str, Certificate]],
+        known: Mapping[str, _Entry],
+        problems: list[str],
+    ) -> dict[str, _Entry]:
+        entries: dict[str, _Entry] = {}
         for keyPath, file in self._files.items():
             for key in file.keys:
                 fitting = [each for each in pool if samePublicKey(each[1], key)]
@@ -221,23 +246,7 @@ class CertificateDirectory:
                         )
                     except TunnelError as error:
                         problems.append(error.message)
-        self._retain(entries, problems)
-        if not entries:
-            return
-        for each in entries.values():
-            if each.fingerprint not in known and isExpired(each.identity.certificate):
-                problems.append(
-                    f"The certificate in {min(each.paths)} expired on "
-                    f"{each.identity.certificate.not_valid_after_utc.date()}: renew "
-                    f"it."
-                )
-        self._entries = sorted(entries.values(), key=self._precedence)
-        self._byName = {}
-        for each in self._entries:
-            for name in certificateNames(each.identity.certificate):
-                other = self._byName.get(name)
-                if other is None or each.newness() > other.newness():
-                    self._byName[name] = each
+        return entries
 
     def _entry(
         self,
