@@ -1,4 +1,4 @@
-"""Tests for L{tristunnel.tls.client_trust}: clients' certificates, and lists of those
+"""Tests for L{tristunnel.tls.contexts}: clients' certificates, and lists of those
 that were revoked."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tests.tls.authority import makeAuthority
 from tests.tls.files import FileTestCase, replace
 from tests.tls.handshake import Meeting
 from tristunnel.tls.client_context import ServerVerification
-from tristunnel.tls.client_trust import loadRevocations
+from tristunnel.tls.contexts import loadRevocations
 from tristunnel.tls.directory import CertificateDirectory
 from tristunnel.tls.explanation import explainTLSFailure, whyNoTLS
 from tristunnel.tls.server_context import ReloadingCertificate

@@ -26,8 +26,7 @@ from zope.interface import implementer
 
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.tls.certificates import fingerprint
-from tristunnel.tls.client_trust import loadClientTrust
-from tristunnel.tls.contexts import serverContext
+from tristunnel.tls.contexts import loadClientTrust, serverContext
 from tristunnel.tls.pem import (
     CERTIFICATE_SUFFIXES,
     Identity,

@@ -15,8 +15,7 @@ from zope.interface import implementer
 
 from tristunnel.errors import badOption
 from tristunnel.tls.certificates import fingerprint
-from tristunnel.tls.client_trust import loadClientTrust
-from tristunnel.tls.contexts import serverContext
+from tristunnel.tls.contexts import loadClientTrust, serverContext
 from tristunnel.tls.pem import isExpired, loadIdentity
 from tristunnel.tls.watch import Reloading
 from tristunnel.util.files import PathLike, pathText
