@@ -6,11 +6,11 @@ on a machine can read there.
 from __future__ import annotations
 
 import ctypes
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from twisted.logger import Logger
 
@@ -37,31 +37,17 @@ class Parser(ArgumentParser):
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> Any:
-        """
-        Read a command line.
-
-        @raise SystemExit: With 2, if it is wrong.
-        """
-        options, left = self.parse_known_args(args, namespace)
-        if left:
-            self._left(left)
-        return options
+        return self._whole(*self.parse_known_args(args, namespace))
 
     def parse_intermixed_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> Any:
-        """
-        Read a command line with options behind and between the rest.
+        return self._whole(*self.parse_known_intermixed_args(args, namespace))
 
-        @raise SystemExit: With 2, if it is wrong.
-        """
-        options, left = self.parse_known_intermixed_args(args, namespace)
-        if left:
-            self._left(left)
-        return options
-
-    def _left(self, left: Sequence[str]) -> NoReturn:
-        """Say which options there are not, without what was given to them."""
+    def _whole(self, options: Namespace, left: Sequence[str]) -> Namespace:
+        if not left:
+            return options
+        # Which options there are not, without what was given to them.
         unknown = [w.partition("=")[0] for w in left if w.startswith("-")]
         self.error(
             f"there is no option {' and no '.join(unknown)}"
@@ -140,38 +126,29 @@ def exposedSecrets(options: Mapping[str, Any]) -> dict[str, tuple[str, list[str]
 
     @return: For each option, what to do instead, and the secrets.
     """
-    exposed: dict[str, tuple[str, list[str]]] = {}
-    for name in ("tunnel", "access"):
-        secret = (options.get(name) or "").partition("#")[2]
-        if secret:
-            variable = f"TRISTUNNEL_{name.upper()}"
-            exposed[f"--{name}"] = (f"set the variable {variable} instead", [secret])
-    place, _, query = (options.get("connect") or "").partition("://")[2].partition("?")
-    inURL = [place.partition("/")[0].rpartition("@")[0]]
-    inURL.append(query if "token=" in query else "")
-    if any(inURL):
-        exposed["--connect"] = (
-            "use --credentials-file or --token-file instead",
-            [word for word in inURL if word],
-        )
-    credentials = options.get("credentials") or {}
-    values = [value for key, value in credentials.items() if key != "id"]
-    if values:
-        exposed["--credentials"] = (
-            "use --credentials-file or --token-file instead",
-            values,
-        )
-    login = (options.get("proxy") or "").partition("://")[2].rpartition("@")[0]
-    if login:
-        exposed["--proxy"] = ("set the variable TRISTUNNEL_PROXY instead", [login])
-    headers = [
-        value
-        for name, value in options.get("header", ())
-        if name.lower() in SECRET_HEADERS
-    ]
-    if headers:
-        exposed["--header"] = (
-            "use --credentials-file or --token-file instead",
-            headers,
-        )
-    return exposed
+    variable = "set the variable TRISTUNNEL_{} instead"
+    file = "use --credentials-file or --token-file instead"
+
+    def after(option: str, mark: str) -> str:
+        return (options.get(option) or "").partition(mark)[2]
+
+    place, _, query = after("connect", "://").partition("?")
+    login = place.partition("/")[0].rpartition("@")[0]
+    credentials = (options.get("credentials") or {}).items()
+    headers = options.get("header", ())
+    found: dict[str, tuple[str, list[str]]] = {
+        "tunnel": (variable.format("TUNNEL"), [after("tunnel", "#")]),
+        "access": (variable.format("ACCESS"), [after("access", "#")]),
+        "connect": (file, [login, query if "token=" in query else ""]),
+        "credentials": (file, [text for key, text in credentials if key != "id"]),
+        "proxy": (variable.format("PROXY"), [after("proxy", "://").rpartition("@")[0]]),
+        "header": (
+            file,
+            [text for name, text in headers if name.lower() in SECRET_HEADERS],
+        ),
+    }
+    return {
+        f"--{option}": (cure, given)
+        for option, (cure, secrets) in found.items()
+        if (given := [secret for secret in secrets if secret])
+    }

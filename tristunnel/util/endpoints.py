@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -156,17 +157,15 @@ def clearLeftovers(path: str) -> None:
             os.unlink(path)
             return
     with suppress(OSError):
-        if not os.path.lexists(path) and os.readlink(_lockOf(path)) == str(os.getpid()):
+        if not os.path.lexists(path) and os.readlink(f"{path}.lock") == str(
+            os.getpid()
+        ):
             # We hold no lock yet, so it is that of a former life.
             _unlock(path)
 
 
-def _lockOf(path: str) -> str:
-    return f"{path}.lock"
-
-
 def _unlock(path: str) -> None:
-    lock = _lockOf(path)
+    lock = f"{path}.lock"
     if os.path.islink(lock):
         os.unlink(lock)
 
@@ -182,22 +181,22 @@ def _isDeaf(path: str) -> bool:
 
 
 @implementer(IStreamServerEndpoint)
+@dataclass(frozen=True)
 class ClearedEndpoint:
     """
     A UNIX socket's endpoint that is not stopped by what is left of an earlier
     one.
 
-    @param endpoint: Listens.
-    @param path: The socket's path.
+    @ivar endpoint: Listens.
+    @ivar path: The socket's path.
     """
 
-    def __init__(self, endpoint: IStreamServerEndpoint, path: str) -> None:
-        self._endpoint = endpoint
-        self._path = path
+    endpoint: IStreamServerEndpoint
+    path: str
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        clearLeftovers(self._path)
-        listening: Deferred[IListeningPort] = self._endpoint.listen(factory)
+        clearLeftovers(self.path)
+        listening: Deferred[IListeningPort] = self.endpoint.listen(factory)
         return listening
 
 

@@ -34,17 +34,8 @@ _PLAIN = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
 _RATE = re.compile(
     r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?([kKMG]i?)?(B|bit)?(?:/s)?", re.ASCII
 )
-_PREFIXES = {
-    "": 1,
-    "k": 1000,
-    "K": 1000,
-    "M": 1000**2,
-    "G": 1000**3,
-    "ki": 1024,
-    "Ki": 1024,
-    "Mi": 1024**2,
-    "Gi": 1024**3,
-}
+_PREFIXES = dict(zip("kKMG", (10**3, 10**3, 10**6, 10**9), strict=True))
+_PREFIXES |= {"": 1, "ki": 2**10, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 
 def parseDuration(text: str) -> float:
@@ -95,16 +86,12 @@ def parseRate(text: str) -> int:
     @raise TunnelError: C{bad-option}.
     """
     match = _RATE.fullmatch(text.strip())
-    rate = 0
-    if match is not None:
-        bits = float(match[1]) * _PREFIXES[match[2] or ""]
-        rate = round(bits / 8 if match[3] == "bit" else bits)
-    if not 1 <= rate <= _FASTEST:
-        raise TunnelError(
-            "bad-option",
-            f"{_shown(text)} is no rate; write for example 500kB/s, 10MB/s or 80Mbit/s",
-        )
-    return rate
+    bits = _bytesIn(match)
+    rate = round(bits / 8 if match is not None and match[3] == "bit" else bits)
+    return _within(
+        rate,
+        f"{_shown(text)} is no rate; write for example 500kB/s, 10MB/s or 80Mbit/s",
+    )
 
 
 def parseSize(text: str) -> int:
@@ -115,15 +102,21 @@ def parseSize(text: str) -> int:
     @raise TunnelError: C{bad-option}.
     """
     match = _RATE.fullmatch(text.strip())
-    size = 0
-    if match is not None and match[3] != "bit" and not match[0].endswith("/s"):
-        size = int(float(match[1]) * _PREFIXES[match[2] or ""])
-    if not 1 <= size <= _FASTEST:
-        raise TunnelError(
-            "bad-option",
-            f"{_shown(text)} is no size; write for example 512MiB or 2GB",
-        )
-    return size
+    isSize = match is not None and match[3] != "bit" and not match[0].endswith("/s")
+    return _within(
+        int(_bytesIn(match)) if isSize else 0,
+        f"{_shown(text)} is no size; write for example 512MiB or 2GB",
+    )
+
+
+def _bytesIn(match: re.Match[str] | None) -> float:
+    return 0.0 if match is None else float(match[1]) * _PREFIXES[match[2] or ""]
+
+
+def _within(number: int, wrong: str) -> int:
+    if not 1 <= number <= _FASTEST:
+        raise TunnelError("bad-option", wrong)
+    return number
 
 
 def formatRate(rate: float) -> str:
