@@ -15,6 +15,7 @@ from twisted.python import usage
 from tests.tls.authority import makeAuthority
 from tests.tls.files import FileTestCase
 from tristunnel.cli import client_tap, server_tap
+from tristunnel.listeners.udp import IDLE
 from tristunnel.tls.certificates import fingerprintOfFile
 
 _PIN = "ab" * 32
@@ -181,11 +182,14 @@ class ServerOptionsTests(OptionsTestCase):
 
     def test_seconds(self) -> None:
         """Times are numbers of seconds."""
-        for option in ("--grace", "--lease", "--handshake-timeout"):
+        for option in ("--grace", "--lease", "--handshake-timeout", "--udp-idle"):
             for wrong in ("-1", "nan", "inf", "1e9"):
                 self.wrong(f"{option} {wrong}", option, "seconds")
+            self.wrong(f"{option} soon", option, "a number")
         self.wrong("--handshake-timeout 0", "more than 0")
-        self.assertRaises(usage.UsageError, self.parse, "--grace", "soon")
+        self.wrong("--udp-idle 0", "from 0.1 up")
+        self.assertEqual(self.parse()["udp-idle"], IDLE)
+        self.assertEqual(self.parse("--udp-idle", "5")["udp-idle"], 5.0)
 
     def test_auth(self) -> None:
         """A checker is named as other Twisted programs have it."""
@@ -321,6 +325,16 @@ class ClientOptionsTests(OptionsTestCase):
                 (8083, "", "tls:[::1]:80"),
             ],
         )
+
+    def test_udpForward(self) -> None:
+        """A UDP service is offered, also for a tunnel that is given by its URI."""
+        for line in (
+            "--connect tcp:h:9000 --forward udp/5353=localhost:53",
+            "--tunnel w3p://h:9000/id#secret --to udp:localhost:53",
+        ):
+            (forward,) = self.parse(*line.split()).forwards
+            self.assertTrue(forward.isUDP)
+            self.assertEqual(forward.target, "udp:localhost:53")
 
     def test_wrongForwards(self) -> None:
         """A mistyped service is refused."""

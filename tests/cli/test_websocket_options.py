@@ -9,8 +9,8 @@ from typing import Any, cast
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from twisted.python.usage import UsageError
-from twisted.trial.unittest import SynchronousTestCase
 
+from tests.cli.test_taps_options import OptionsTestCase
 from tristunnel.cli import client_tap, server_tap, serving
 from tristunnel.client.fleet import makeClient
 from tristunnel.client.visitor import VisitorService
@@ -21,105 +21,70 @@ from tristunnel.forwards.forward import parseForward
 from tristunnel.model.observer import ClientObserver
 
 
-class ClientTests(SynchronousTestCase):
+class ClientTests(OptionsTestCase):
     """C{twistd tunnel-client}."""
 
-    def setUp(self) -> None:
-        self.state = self.mktemp()
-        self.patch(os, "environ", {})
+    tap = client_tap
 
-    def parse(self, *arguments: str) -> Any:
-        options = client_tap.Options()
-        options.parseOptions([*arguments, "--state-dir", self.state])
-        return options
-
-    def make(self, *arguments: str) -> Any:
-        options = self.parse(*arguments)
+    def make(self, line: str) -> Any:
+        options = self.parse(*line.split())
         return makeClient(
             MemoryReactorClock(), options, ClientObserver(), lambda reason: None
         )
 
-    def assertWrong(self, words: str, *arguments: str) -> None:
-        error = self.assertRaises(UsageError, self.parse, *arguments)
-        self.assertIn(words, str(error))
-
     def test_dialects(self) -> None:
         """Each dialect has a service of its own."""
-        ws = ("--connect", "ws://h:1/host")
-        for kind, arguments in (
+        ws = "--connect ws://h:1/host"
+        for kind, line in (
             (TunnelClientService, ws),
-            (TunnelClientService, ("--connect", "wss://h/tunnel", "--insecure")),
-            (
-                VTunnelClientService,
-                (*ws, "--dialect", "vtunnel", "--forward", "9000=localhost:3000"),
-            ),
-            (
-                RelayHostService,
-                (*ws, "--dialect", "relay", "--forward", "=localhost:25565"),
-            ),
-            (VisitorService, (*ws, "--listen", "tcp:25565:interface=127.0.0.1")),
-            (
-                VisitorService,
-                ("--connect", "tcp:h:1", "--listen", "5432", "--service", "db"),
-            ),
+            (TunnelClientService, "--connect wss://h/tunnel --insecure"),
+            (VTunnelClientService, f"{ws} --dialect vtunnel --forward 9=localhost:3"),
+            (RelayHostService, f"{ws} --dialect relay --forward =localhost:25565"),
+            (VisitorService, f"{ws} --listen tcp:25565:interface=127.0.0.1"),
+            (VisitorService, "--connect tcp:h:1 --listen 5432 --service db"),
         ):
-            service = self.make(*arguments)
+            service = self.make(line)
             self.assertIs(kind, type(service))
             service.lease = None
 
     def test_wrong(self) -> None:
         """What does not go together is refused with what would."""
-        ws = ("--connect", "ws://h:1/tunnel")
-        for words, arguments in (
-            ("is one of framed, vtunnel", (*ws, "--dialect", "x")),
-            ("ws://", ("--connect", "tcp:h:1", "--dialect", "vtunnel")),
-            ("--service NAME", ("--connect", "tcp:h:1", "--listen", "5432")),
-            ("goes with --listen", (*ws, "--service", "db")),
-            ("9000=localhost:3000", (*ws, "--dialect", "vtunnel")),
-            (
-                "UDP",
-                (*ws, "--dialect", "vtunnel", "--forward", "udp/5353=localhost:53"),
-            ),
-            (
-                "one end",
-                (
-                    *ws,
-                    *("--dialect", "relay"),
-                    *("--forward", "=a:1", "--forward", "=b:1"),
-                ),
-            ),
-            ("NAME=TARGET", (*ws, "--private", "--forward", "80=localhost:80")),
-            ("is no endpoint", (*ws, "--listen", "nonsense:1")),
-            ("--header is about", ("--connect", "tcp:h:1", "--header", "A=b")),
-            ("wss://", (*ws, "--insecure")),
-            ("no WebSocket URL", ("--connect", "http://h/tunnel")),
-            ("no WebSocket URL", ("--connect", "ws://")),
-            ("no WebSocket URL", ("--connect", "ws://h:99999/")),
-            ("--proxy names a SOCKS", (*ws, "--proxy", "socks://h:1")),
-            ("--proxy takes", (*ws, "--proxy", "ftp://h:1")),
-            ("--ping-interval", (*ws, "--ping-interval", "-1")),
-            ("--header takes", (*ws, "--header", "A")),
+        ws = "--connect ws://h:1/tunnel"
+        for words, line in (
+            ("is one of framed, vtunnel", f"{ws} --dialect x"),
+            ("ws://", "--connect tcp:h:1 --dialect vtunnel"),
+            ("--service NAME", "--connect tcp:h:1 --listen 5432"),
+            ("goes with --listen", f"{ws} --service db"),
+            ("9000=localhost:3000", f"{ws} --dialect vtunnel"),
+            ("UDP", f"{ws} --dialect vtunnel --forward udp/5353=localhost:53"),
+            ("one end", f"{ws} --dialect relay --forward =a:1 --forward =b:1"),
+            ("NAME=TARGET", f"{ws} --private --forward 80=localhost:80"),
+            ("is no endpoint", f"{ws} --listen nonsense:1"),
+            ("--header is about", "--connect tcp:h:1 --header A=b"),
+            ("wss://", f"{ws} --insecure"),
+            ("no WebSocket URL", "--connect http://h/tunnel"),
+            ("no WebSocket URL", "--connect ws://"),
+            ("no WebSocket URL", "--connect ws://h:99999/"),
+            ("--proxy names a SOCKS", f"{ws} --proxy socks://h:1"),
+            ("--proxy takes", f"{ws} --proxy ftp://h:1"),
+            ("--ping-interval", f"{ws} --ping-interval -1"),
+            ("--header takes", f"{ws} --header A"),
         ):
-            self.assertWrong(words, *arguments)
+            self.wrong(line, words)
 
     def test_credentials(self) -> None:
         """Dialects without a handshake say credentials in a header; the framed one does
         not need to."""
-        base = ("--connect", "ws://h/host", "--forward", "9=localhost:1")
-        user = ("--credentials", "id=me", "--credentials", "secret=x")
-        for expected, arguments in (
+        base = "--connect ws://h/host --forward 9=localhost:1"
+        other = "--dialect vtunnel"
+        user = "--credentials id=me --credentials secret=x"
+        for expected, line in (
             ({}, user),
-            ({"Authorization": "Basic bWU6eA=="}, ("--dialect", "vtunnel", *user)),
-            (
-                {"Authorization": "Bearer t"},
-                ("--dialect", "vtunnel", "--credentials", "token=t"),
-            ),
-            (
-                {"authorization": "mine"},
-                ("--dialect", "vtunnel", *user, "--header", "authorization=mine"),
-            ),
+            ({"Authorization": "Basic bWU6eA=="}, f"{other} {user}"),
+            ({"Authorization": "Bearer t"}, f"{other} --credentials token=t"),
+            ({"authorization": "mine"}, f"{other} {user} --header authorization=mine"),
         ):
-            options = self.parse(*base, *arguments)
+            options = self.parse(*f"{base} {line}".split())
             self.assertEqual(expected, options.server.endpoint._headers)
 
     def test_tlsTarget(self) -> None:
@@ -133,13 +98,10 @@ class ClientTests(SynchronousTestCase):
         self.assertEqual("tls://host.example:443", forward.target)
 
 
-class ServerTests(SynchronousTestCase):
+class ServerTests(OptionsTestCase):
     """C{twistd tunnel}."""
 
-    def parse(self, *arguments: str) -> Any:
-        options = server_tap.Options()
-        options.parseOptions([*arguments, "--state-dir", self.mktemp()])
-        return options
+    tap = server_tap
 
     def test_port(self) -> None:
         """A platform's port is taken unless another is given."""
