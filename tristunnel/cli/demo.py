@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
-from twisted.application.service import MultiService, Service
+from twisted.application.service import MultiService
 from twisted.internet.endpoints import TCP4ServerEndpoint
-from twisted.internet.interfaces import IListeningPort
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from tristunnel.client.log import LoggingClientObserver
-from tristunnel.connect.address import ServerAddress
-from tristunnel.dataplane.dial import HostEndpoint
+from tristunnel.connect.address import Trust, parseConnect
 from tristunnel.dialects.framed.client_service import TunnelClientService
-from tristunnel.forwards.forward import Forward
+from tristunnel.forwards.forward import parseForward
 from tristunnel.http.site import LimitedSite
 from tristunnel.server.service import TunnelServerService
 from tristunnel.util.output import outputOf
 
-__all__ = ["makeDemo"]
+__all__ = ["Demo"]
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>tristunnel</title>
@@ -47,14 +46,9 @@ class _Page(Resource):
         request.setHeader(b"content-type", b"text/html; charset=utf-8")
         public = request.getHeader(b"host") or b""
         here = request.getHost()
-        return _PAGE.format(
-            public="".join(
-                c
-                for c in public.decode("ascii", "replace")
-                if c.isalnum() or c in ".:-"
-            ),
-            service=f"127.0.0.1:{here.port}",
-        ).encode()
+        harmless = re.sub("[^A-Za-z0-9.:-]", "", public.decode("ascii", "replace"))
+        service = f"127.0.0.1:{here.port}"
+        return _PAGE.format(public=harmless, service=service).encode()
 
 
 class _DemoObserver(LoggingClientObserver):
@@ -63,46 +57,37 @@ class _DemoObserver(LoggingClientObserver):
         super().tunnelReady(page, target)
 
 
-class _Demo(MultiService):
+class Demo(MultiService):
+    """
+    What the demonstration has beside a server: a sample page, and a client that
+    offers it.
+
+    @param reactor: Listens and connects.
+    @param server: The server, which starts first.
+    """
+
     def __init__(self, reactor: Any, server: TunnelServerService) -> None:
         super().__init__()
         self._reactor = reactor
         self._server = server
-        self._page: IListeningPort | None = None
+        self._page: Any = None
 
     def startService(self) -> None:
         super().startService()
         if self._server.listening:
-            # Twisted's own Site would log requests, dated by the reactor's clock:
-            # 1970.
             site = LimitedSite(_Page(), reactor=self._reactor)
+            # Twisted's own would log requests, dated by the reactor's clock: 1970.
             site.noisy = False
-            opening = TCP4ServerEndpoint(
-                self._reactor, 0, interface="127.0.0.1"
-            ).listen(site)
-            opening.addCallback(self._offer)
+            endpoint = TCP4ServerEndpoint(self._reactor, 0, interface="127.0.0.1")
+            endpoint.listen(site).addCallback(self._offer)
 
-    def _offer(self, page: IListeningPort) -> None:
+    def _offer(self, page: Any) -> None:
         self._page = page
-        at: Any = page.getHost()
-        service = at.port
-        at = self._server.listening[0].getHost()
-        port = at.port
-        forward = Forward(
-            "demo",
-            0,
-            "",
-            f"127.0.0.1:{service}",
-            HostEndpoint(self._reactor, "127.0.0.1", service),
-        )
+        at: Any = self._server.listening[0].getHost()
         client = TunnelClientService(
             self._reactor,
-            ServerAddress(
-                f"tcp:127.0.0.1:{port}",
-                "localhost",
-                HostEndpoint(self._reactor, "127.0.0.1", port),
-            ),
-            [forward],
+            parseConnect(self._reactor, f"tcp:127.0.0.1:{at.port}", Trust()),
+            [parseForward(self._reactor, f"0=127.0.0.1:{page.getHost().port}")],
             observer=_DemoObserver(outputOf(sys.__stdout__)),
             grace=0.0,
         )
@@ -114,12 +99,3 @@ class _Demo(MultiService):
             page, self._page = self._page, None
             stopping.addCallback(lambda _: page.stopListening())
         return stopping
-
-
-def makeDemo(reactor: Any, server: TunnelServerService) -> Service:
-    """
-    Make what the demonstration has beside a server.
-
-    @param server: The server, which starts first.
-    """
-    return _Demo(reactor, server)

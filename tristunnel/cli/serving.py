@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.web.resource import IResource
 
 from tristunnel.auth.tokens import TokenFile
-from tristunnel.cli.demo import makeDemo
+from tristunnel.cli.demo import Demo
 from tristunnel.config.reload import Reload
 from tristunnel.dashboard.operators import Watch
 from tristunnel.dataplane.descriptors import RESERVE
@@ -107,7 +107,7 @@ class Serving(MultiService):
         for node in nodes:
             node.setServiceParent(self)
         if options["demo"]:
-            makeDemo(reactor, self._server).setServiceParent(self)
+            Demo(reactor, self._server).setServiceParent(self)
         reactor.addSystemEventTrigger(
             "before", "shutdown", hurryOnSecondSignal, reactor, self._hurry
         )
