@@ -190,7 +190,7 @@ class ClientCheckTests(TestCase):
     async def test_capability(self) -> None:
         """Who serves a tunnel now is not displaced."""
         look = self.look()
-        look._server = replace(look._server, capability={"id": "a", "secret": "b"})
+        look.server = replace(look.server, capability={"id": "a", "secret": "b"})
         self.assertEqual((await look.look("credential"))[0].verdict, "SKIP")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -99,6 +100,7 @@ class _Probe(Protocol):
         self._answer()
 
 
+@dataclass(eq=False, repr=False)
 class ClientCheck(Inquiry):
     """
     Looks at everything between a client and its services' visitors.
@@ -114,29 +116,21 @@ class ClientCheck(Inquiry):
         little longer than sessions ever are silent, 0 for not at all.
     """
 
-    def __init__(
-        self,
-        reactor: Any,
-        server: ServerAddress,
-        forwards: Sequence[Forward] = (),
-        credentials: Mapping[str, object] | None = None,
-        dialect: Dialect = DIALECTS[DEFAULT],
-        resolve: Callable[[str], Deferred[list[str]]] | None = None,
-        now: Callable[[], float] = time.time,
-        silence: float | None = None,
-    ) -> None:
-        self._silence = silence
-        self._reactor = reactor
-        self._server = server
-        self._forwards = list(forwards)
-        self._credentials = dict(credentials or {})
-        self._dialect = dialect
-        self._resolve = resolve or resolveWith(reactor)
-        self._now = now
-        self._greeting = server.greeting()
+    reactor: Any
+    server: ServerAddress
+    forwards: Sequence[Forward] = ()
+    credentials: Mapping[str, object] = field(default_factory=dict)
+    dialect: Dialect = DIALECTS[DEFAULT]
+    resolve: Callable[[str], Deferred[list[str]]] | None = None
+    now: Callable[[], float] = time.time
+    silence: float | None = None
+
+    def __post_init__(self) -> None:
+        self._resolve = self.resolve or resolveWith(self.reactor)
+        self._greeting = self.server.greeting()
         # Where the first connection goes.
-        proxy = server.way.proxy
-        self._host, self._port = server.host, server.port
+        proxy = self.server.way.proxy
+        self._host, self._port = self.server.host, self.server.port
         if proxy is not None:
             host, _, port = proxy.where.rpartition(":")
             self._host, self._port = host, int(port)
@@ -152,9 +146,9 @@ class ClientCheck(Inquiry):
             # Last, since it takes so long.
             ("idle!", self._idle),
         ]
-        if proxy is None and not server.way.exempt:
+        if proxy is None and not self.server.way.exempt:
             looks.remove(("proxy!", self._proxy))
-        if not server.isWebSocket:
+        if not self.server.isWebSocket:
             looks.remove(("websocket!", self._webSocket))
         slow = {}
         if wait := self._silenceWanted():
@@ -162,22 +156,22 @@ class ClientCheck(Inquiry):
         super().__init__(looks, slow)
 
     def _silenceWanted(self) -> float:
-        server = self._server
-        if not self._dialect.logsIn or server.capability or server.access:
+        server = self.server
+        if not self.dialect.logsIn or server.capability or server.access:
             return 0.0
-        return PING_INTERVAL + MARGIN if self._silence is None else self._silence
+        return PING_INTERVAL + MARGIN if self.silence is None else self.silence
 
     # The looks
 
     async def _name(self) -> Finding:
         host = self._host
         if not host:
-            return skip(f"{self._server.where} has none")
+            return skip(f"{self.server.where} has none")
         if isIPAddress(host) or isIPv6Address(host):
             return ok(f"{host} is an address")
         try:
             addresses = await inTime(
-                self._reactor, self._resolve(host), f"{host} was not found"
+                self.reactor, self._resolve(host), f"{host} was not found"
             )
         except DNSLookupError as error:
             raise TunnelError(
@@ -188,10 +182,10 @@ class ClientCheck(Inquiry):
 
     async def _route(self) -> Finding:
         if not self._port:
-            return skip(f"{self._server.where} is no TCP port")
+            return skip(f"{self.server.where} is no TCP port")
         where = f"{self._host} port {self._port}"
-        began = self._reactor.seconds()
-        endpoint = HostEndpoint(self._reactor, self._host, self._port, 10.0)
+        began = self.reactor.seconds()
+        endpoint = HostEndpoint(self.reactor, self._host, self._port, 10.0)
         try:
             probe = await self._connect(endpoint)
         except ConnectionRefusedError:
@@ -206,22 +200,22 @@ class ClientCheck(Inquiry):
         except ConnectError as error:
             why = f"was not reached: {error}"
         else:
-            passed = self._reactor.seconds() - began
+            passed = self.reactor.seconds() - began
             peer = addressText(probe.transport.getPeer())
             probe.transport.abortConnection()
             return ok(f"{peer} answers in {passed * 1000:.0f} ms")
         raise TunnelError("session-lost", f"{where} {why}")
 
     async def _proxy(self) -> Finding:
-        server = self._server
+        server = self.server
         if server.way.proxy is None:
             return ok(f"not that of {server.way.exempt}, as NO_PROXY says")
-        endpoint = server.way.reach(self._reactor, server.host, server.port)
+        endpoint = server.way.reach(self.reactor, server.host, server.port)
         (await self._connect(endpoint)).transport.abortConnection()
         return ok(f"{server.way.proxy} connects to {server.host}")
 
     async def _tls(self) -> Iterable[Finding] | Finding:
-        server = self._server
+        server = self.server
         if server.verification is None or server.link is None:
             if server.host in ("localhost", "127.0.0.1", "::1", ""):
                 return ok("not needed on this machine")
@@ -243,21 +237,21 @@ class ClientCheck(Inquiry):
             )
             judged = ok(f"{server.host} is itself ({version}, {cipher})")
         pinned = bool(server.trust.pins)
-        ends = certificateFinding(certificate, "the server's", pinned, self._now)
+        ends = certificateFinding(certificate, "the server's", pinned, self.now)
         return [judged, ends]
 
     async def _webSocket(self) -> Finding:
-        probe = await self._connect(self._server.endpoint)
+        probe = await self._connect(self.server.endpoint)
         probe.transport.loseConnection()
-        return ok(f"{self._server.where} opens one")
+        return ok(f"{self.server.where} opens one")
 
     async def _credential(self) -> Finding:
-        if self._server.capability:
+        if self.server.capability:
             return skip(
                 "not tried, since that would displace whoever serves this tunnel"
             )
-        if not self._dialect.logsIn:
-            return skip(f"{self._dialect.name} shows it with the WebSocket")
+        if not self.dialect.logsIn:
+            return skip(f"{self.dialect.name} shows it with the WebSocket")
         try:
             session = await self._login()
         except TunnelError as error:
@@ -277,7 +271,7 @@ class ClientCheck(Inquiry):
                 " each start is in vain"
             )
         spoken = "framed" if session.extended else "plain W3P"
-        name = self._credentials.get("id")
+        name = self.credentials.get("id")
         as_ = f" as {name}" if isinstance(name, str) and name else ""
         return ok(f"the server lets us in{as_} ({spoken})")
 
@@ -290,7 +284,7 @@ class ClientCheck(Inquiry):
         """
         session = await self._greet(quiet)
         try:
-            await inTime(self._reactor, session.whenReady(), "no answer came")
+            await inTime(self.reactor, session.whenReady(), "no answer came")
         except TunnelError:
             session.close()
             if session.unanswered and self._greeting.unanswered():
@@ -299,24 +293,24 @@ class ClientCheck(Inquiry):
         return session
 
     async def _greet(self, quiet: float) -> Any:
-        factory = self._dialect.checkFactory(
-            self._reactor,
-            self._server,
-            self._credentials,
+        factory = self.dialect.checkFactory(
+            self.reactor,
+            self.server,
+            self.credentials,
             quiet,
             self._greeting.extended,
         )
-        return await self._wait(self._server.endpoint.connect(factory))
+        return await self._wait(self.server.endpoint.connect(factory))
 
     async def _clock(self) -> Finding:
-        server = self._server
+        server = self.server
         link = server.link or server.endpoint
         host = server.host.partition("%")[0].removesuffix(".") or "localhost"
         request = f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
         probe = await self._connect(link, request.encode("ascii", "replace"))
-        head = await inTime(self._reactor, probe.head, "no HTTP answer came")
+        head = await inTime(self.reactor, probe.head, "no HTTP answer came")
         probe.transport.abortConnection()
-        here = self._now()
+        here = self.now()
         dates = [
             line.partition(b":")[2].strip().decode("latin-1")
             for line in head.split(b"\r\n")
@@ -337,12 +331,12 @@ class ClientCheck(Inquiry):
         return ok(f"within {abs(skew) + 1:.0f} s of the server's")
 
     async def _idle(self) -> Finding:
-        if not self._dialect.logsIn:
-            return unmeasured(self._server.way.pingInterval)
+        if not self.dialect.logsIn:
+            return unmeasured(self.server.way.pingInterval)
         wanted = self._silenceWanted()
         if not wanted:
             why = (
-                "--check-idle 0" if self._silence == 0 else "the URI is for one session"
+                "--check-idle 0" if self.silence == 0 else "the URI is for one session"
             )
             return skip(f"not measured ({why})")
         session = await self._login(wanted)
@@ -352,13 +346,13 @@ class ClientCheck(Inquiry):
                     "this server has no sessions without pings, so how long one may be"
                     " silent cannot be measured"
                 )
-            silence = Silence(self._reactor, session)
+            silence = Silence(self.reactor, session)
             return (await silence.hold()).judge(PING_INTERVAL)
         finally:
             session.close()
 
     async def _services(self) -> Iterable[Finding]:
-        return [await self._service(forward) for forward in self._forwards]
+        return [await self._service(forward) for forward in self.forwards]
 
     async def _service(self, forward: Forward) -> Finding:
         if forward.isUDP:
@@ -389,8 +383,8 @@ class ClientCheck(Inquiry):
 
     async def _wait(self, waiting: Deferred[Any]) -> Any:
         try:
-            return await inTime(self._reactor, waiting, "no connection was made")
+            return await inTime(self.reactor, waiting, "no connection was made")
         except (TunnelError, ConnectError, DNSLookupError):
             raise
         except Exception:
-            raise self._server.notReached(Failure()) from None
+            raise self.server.notReached(Failure()) from None

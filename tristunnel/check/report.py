@@ -108,7 +108,7 @@ class Inquiry:
         slow: Mapping[str, str] | None = None,
     ) -> None:
         self._looks = looks
-        self._slow = dict(slow or {})
+        self._slow = slow or {}
 
     async def run(self, told: Callable[[Finding], None]) -> bool:
         """
@@ -193,6 +193,7 @@ def certificateFinding(
     return verdict(f"{told}, {judged}", "certificate")
 
 
+@dataclass(eq=False, repr=False)
 class CheckService(Service):
     """
     Looks at everything, writes what it has found, and ends the program: with
@@ -206,25 +207,20 @@ class CheckService(Service):
 
     _log = Logger()
 
-    def __init__(
-        self,
-        reactor: Any,
-        inquiry: Inquiry,
-        output: IO[str] | None,
-        leave: Callable[[int], None] = exitWith,
-    ) -> None:
-        self._reactor = reactor
-        self._inquiry = inquiry
-        self._output = output
-        self._leave = leave
+    reactor: Any
+    inquiry: Inquiry
+    output: IO[str] | None
+    leave: Callable[[int], None] = exitWith
+
+    def __post_init__(self) -> None:
         self._looking: Deferred[Any] | None = None
 
     def startService(self) -> None:
         super().startService()
-        self._reactor.callWhenRunning(self._begin)
+        self.reactor.callWhenRunning(self._begin)
 
     def _begin(self) -> None:
-        self._looking = Deferred.fromCoroutine(self._inquiry.run(self._tell))
+        self._looking = Deferred.fromCoroutine(self.inquiry.run(self._tell))
         self._looking.addErrback(self._failed)
         self._looking.addCallback(self._over)
 
@@ -237,13 +233,13 @@ class CheckService(Service):
         looking, self._looking = self._looking, None
         if looking is not None and not looking.called:
             self._tell(skip("stopped before it was finished", "check"))
-            self._output = None
+            self.output = None
             looking.cancel()
 
     def _tell(self, finding: Finding) -> None:
-        if self._output is not None:
-            self._output.write(f"{finding}\n")
-            self._output.flush()
+        if self.output is not None:
+            self.output.write(f"{finding}\n")
+            self.output.flush()
 
     def _failed(self, failure: Any) -> bool:
         if not failure.check(CancelledError):
@@ -251,9 +247,9 @@ class CheckService(Service):
         return False
 
     def _over(self, good: bool) -> None:
-        self._leave(0 if good else 1)
+        self.leave(0 if good else 1)
         if self.running:
-            self._reactor.stop()
+            self.reactor.stop()
 
     def stopNow(self) -> None:
         """There is nothing to wait for."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
 from typing import Any
@@ -46,6 +47,7 @@ _BUILT = 1_760_000_000
 """A time, in seconds since the epoch, that is over on every clock."""
 
 
+@dataclass(eq=False, repr=False)
 class ServerCheck(Inquiry):
     """
     Looks at everything that a server needs.
@@ -62,19 +64,18 @@ class ServerCheck(Inquiry):
     @param now: The time of day.
     """
 
-    def __init__(
-        self,
-        reactor: Any,
-        ports: Sequence[ServerPort],
-        listeners: Listeners | None,
-        certificates: Sequence[tuple[str, Certificate]] = (),
-        hostname: str = "",
-        stateDirectory: Path | None = None,
-        checkers: int = 1,
-        memory: int = 0,
-        resolve: Callable[[str], Deferred[list[str]]] | None = None,
-        now: Callable[[], float] = time.time,
-    ) -> None:
+    reactor: Any
+    ports: Sequence[ServerPort]
+    listeners: Listeners | None
+    certificates: Sequence[tuple[str, Certificate]] = ()
+    hostname: str = ""
+    stateDirectory: Path | None = None
+    checkers: int = 1
+    memory: int = 0
+    resolve: Callable[[str], Deferred[list[str]]] | None = None
+    now: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
         super().__init__(
             [
                 ("port", self._clientPorts),
@@ -89,19 +90,10 @@ class ServerCheck(Inquiry):
                 ("outside", self._outside),
             ]
         )
-        self._reactor = reactor
-        self._ports = list(ports)
-        self._listeners = listeners
-        self._shown = list(certificates)
-        self._hostname = hostname
-        self._stateDirectory = stateDirectory
-        self._checkers = checkers
-        self._bytes = memory
-        self._resolve = resolve or resolveWith(reactor)
-        self._now = now
+        self._resolve = self.resolve or resolveWith(self.reactor)
 
     async def _clientPorts(self) -> Iterable[Finding]:
-        return [await self._port(port) for port in self._ports]
+        return [await self._port(port) for port in self.ports]
 
     async def _port(self, port: ServerPort) -> Finding:
         what = f"{port.option} {port.description}"
@@ -121,53 +113,53 @@ class ServerCheck(Inquiry):
         return ok(f"{what} is free ({where})")
 
     async def _visitors(self) -> Finding:
-        if self._listeners is None:
+        if self.listeners is None:
             return skip("there are none")
-        listener: Any = self._listeners.open(0, 0, lambda end, address: None)
+        listener: Any = self.listeners.open(0, 0, lambda end, address: None)
         number = listener.address[2]
         await listener.close()
         return ok(f"a port can be opened ({number} was)")
 
     async def _certificates(self) -> Iterable[Finding] | Finding:
-        if not self._shown:
+        if not self.certificates:
             return warn(
                 "no TLS: what clients and visitors say can be read on the way; give"
                 " --certificate, or --port ssl:9000 and have clients pin it"
             )
         found = []
-        for option, certificate in self._shown:
+        for option, certificate in self.certificates:
             what = f"that of {option}"
-            found.append(certificateFinding(certificate, what, now=self._now))
+            found.append(certificateFinding(certificate, what, now=self.now))
             names = certificateNames(certificate)
             if names and not alternativeNames(certificate):
                 found.append(
                     warn(
                         f"{what} has a name only in its common name ({names[0]}), which"
                         " clients no longer look at: issue it anew with"
-                        f" subjectAltName=DNS:{self._hostname or names[0]}"
+                        f" subjectAltName=DNS:{self.hostname or names[0]}"
                     )
                 )
-            elif self._hostname and self._hostname not in names:
+            elif self.hostname and self.hostname not in names:
                 found.append(
                     warn(
                         f"{what} is for {', '.join(names[:5]) or 'no name'},"
-                        f" not for --hostname {self._hostname}"
+                        f" not for --hostname {self.hostname}"
                     )
                 )
         return found
 
     async def _name(self) -> Finding:
-        if not self._hostname:
+        if not self.hostname:
             return skip("without --hostname, addresses say what a client used")
         try:
             addresses = await inTime(
-                self._reactor, self._resolve(self._hostname), "no name server answered"
+                self.reactor, self._resolve(self.hostname), "no name server answered"
             )
         except DNSLookupError as error:
             raise badOption(
                 f"{error}: make a DNS entry, or correct --hostname"
             ) from None
-        told = f"{self._hostname} is {', '.join(addresses[:8])}"
+        told = f"{self.hostname} is {', '.join(addresses[:8])}"
         if any(_isOurs(address) for address in addresses):
             return ok(told)
         return warn(
@@ -176,12 +168,12 @@ class ServerCheck(Inquiry):
         )
 
     async def _auth(self) -> Finding:
-        if self._checkers:
+        if self.checkers:
             return ok("clients are asked who they are")
         return warn("anybody may open tunnels: give --auth tokens:FILE or clients:FILE")
 
     async def _state(self) -> Finding:
-        directory = self._stateDirectory
+        directory = self.stateDirectory
         if directory is None:
             return skip("there is nothing to remember")
         checkWritable(directory)
@@ -196,12 +188,12 @@ class ServerCheck(Inquiry):
         )
 
     async def _memory(self) -> Finding:
-        if self._bytes:
-            return ok(f"{self._bytes >> 20} MiB may be held for slow readers")
+        if self.memory:
+            return ok(f"{self.memory >> 20} MiB may be held for slow readers")
         return warn("slow readers may fill it: leave out --max-memory 0")
 
     async def _clock(self) -> Finding:
-        now = self._now()
+        now = self.now()
         told = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
         if now < _BUILT:
             raise badOption(f"this machine thinks it is {told}: set it")

@@ -173,6 +173,7 @@ def statusMethods(status: ProcessStatus) -> dict[str, Callable[..., object]]:
     }
 
 
+@dataclass(eq=False, repr=False)
 class ClientControl(Service):
     """
     Answers calls.
@@ -187,34 +188,29 @@ class ClientControl(Service):
 
     _log = Logger(namespace="tristunnel.client")
 
-    def __init__(
-        self,
-        reactor: Any,
-        port: ControlPort,
-        methods: Mapping[str, Callable[..., object]],
-        failed: Callable[[TunnelError], None] = lambda reason: None,
-    ) -> None:
-        self._methods = methods
-        self._reactor = reactor
-        self._port = port
-        self._failed = failed
+    reactor: Any
+    port: ControlPort
+    methods: Mapping[str, Callable[..., object]]
+    failed: Callable[[TunnelError], None] = lambda reason: None
+
+    def __post_init__(self) -> None:
         self._listening: IListeningPort | None = None
 
     def startService(self) -> None:
         super().startService()
         page = JSONRPCResource(
-            Dispatcher(self._methods.get),
+            Dispatcher(self.methods.get),
             HTTPCallers(Authenticator()),
             hostnames=_HOSTNAMES,
         )
-        site = LimitedSite(rootOf({b"rpc": page}), reactor=self._reactor)
+        site = LimitedSite(rootOf({b"rpc": page}), reactor=self.reactor)
         site.noisy = False
         try:
-            if (path := self._port.path) is not None:
+            if (path := self.port.path) is not None:
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 os.chmod(path.parent, 0o700)
             with _forNobodyElse():
-                opening = maybeDeferred(self._port.endpoint.listen, site)
+                opening = maybeDeferred(self.port.endpoint.listen, site)
         except OSError as error:
             self._notOpened(Failure(error))
             return
@@ -229,16 +225,16 @@ class ClientControl(Service):
     def _notOpened(self, failure: Failure) -> None:
         error = getattr(failure.value, "socketError", failure.value)
         why = getattr(error, "strerror", None) or str(error)
-        if self._port.path is None:
-            reason = cannotListen(f"--rpc {self._port.description}", failure)
+        if self.port.path is None:
+            reason = cannotListen(f"--rpc {self.port.description}", failure)
             self._log.critical("Cannot start: {reason}", reason=reason)
-            self._failed(reason)
+            self.failed(reason)
             return
         self._log.info(
             "{where} cannot be opened ({why}): {without}",
-            where=self._port.description,
+            where=self.port.description,
             why=why,
-            without=self._port.without,
+            without=self.port.without,
         )
 
     def stopService(self) -> Deferred[object]:

@@ -6,6 +6,7 @@ has no port of its own.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.application.service import MultiService, Service
@@ -62,6 +63,7 @@ class LocalVisit(Visit):
         super().over(reason)
 
 
+@dataclass(eq=False, repr=False)
 class LocalPort(Service):
     """
     Listens for visitors on this machine.
@@ -85,39 +87,30 @@ class LocalPort(Service):
 
     _log = Logger(namespace="tristunnel.client")
 
-    def __init__(
-        self,
-        reactor: Any,
-        endpoint: IStreamServerEndpoint,
-        description: str,
-        route: Route,
-        what: str,
-        grace: float = GRACE,
-        failed: Callable[[TunnelError], None] = lambda reason: None,
-        logs: bool = False,
-    ) -> None:
+    reactor: Any
+    endpoint: IStreamServerEndpoint
+    description: str
+    route: Route
+    what: str
+    grace: float = GRACE
+    failed: Callable[[TunnelError], None] = lambda reason: None
+    logs: bool = False
+
+    def __post_init__(self) -> None:
         self.listening: IListeningPort | None = None
-        self.what = what
         self.observer = ClientObserver()
         self.visits: dict[int, LocalVisit] = {}
         self.total = self.bytesIn = self.bytesOut = 0
-        self._reactor = reactor
-        self._endpoint = endpoint
-        self._description = description
-        self._route = route
-        self._grace = grace
-        self._failed = failed
-        self._logs = logs
-        self._bounded = BoundedLog(reactor.seconds, reactor.callLater)
+        self._bounded = BoundedLog(self.reactor.seconds, self.reactor.callLater)
         # Those who wait for their far end.
         self._waiting: set[SocketEnd] = set()
         self._drain: Drain | None = None
 
     def startService(self) -> None:
         super().startService()
-        factory = Factory.forProtocol(lambda: SocketEnd(self._reactor, self._arrived))
+        factory = Factory.forProtocol(lambda: SocketEnd(self.reactor, self._arrived))
         factory.noisy = False
-        opening = maybeDeferred(self._endpoint.listen, factory)
+        opening = maybeDeferred(self.endpoint.listen, factory)
         opening.addCallbacks(self._opened, self._notOpened)
 
     def _opened(self, listening: IListeningPort) -> None:
@@ -127,13 +120,13 @@ class LocalPort(Service):
         self.observer.portReady(here, self.what)
 
     def _notOpened(self, failure: Failure) -> None:
-        reason = cannotListen(f"--listen {self._description}", failure)
+        reason = cannotListen(f"--listen {self.description}", failure)
         self._log.critical("Cannot start: {reason}", reason=reason)
-        self._failed(reason)
+        self.failed(reason)
 
     def _find(self, visitor: SocketEnd) -> Deferred[Any]:
         RESERVE.checkVisitor()
-        return self._route(visitor)
+        return self.route(visitor)
 
     def _arrived(self, visitor: SocketEnd) -> None:
         self._waiting.add(visitor)
@@ -149,7 +142,7 @@ class LocalPort(Service):
                 return
             self._waiting.discard(visitor)
             self.total += 1
-            now = self._reactor.seconds()
+            now = self.reactor.seconds()
             visit = LocalVisit(self, self.total, now, visitor, far)
             self.visits[visit.number] = visit
             # It is over with both ends: a WebSocket's close takes a round trip.
@@ -186,14 +179,14 @@ class LocalPort(Service):
         del self.visits[visit.number]
         self.bytesIn += visit.bytesIn
         self.bytesOut += visit.bytesOut
-        if self._logs:
+        if self.logs:
             self._bounded(
                 self._log.info,
                 "Visitor {number} from {origin} left after {seconds:.3f} s, {bytesIn}"
                 " bytes to the service, {bytesOut} bytes from it{why}",
                 number=visit.number,
                 origin=visit.visitor,
-                seconds=self._reactor.seconds() - visit.since,
+                seconds=self.reactor.seconds() - visit.since,
                 bytesIn=visit.bytesIn,
                 bytesOut=visit.bytesOut,
                 why=f": {reason}" if reason else "",
@@ -211,10 +204,10 @@ class LocalPort(Service):
         def here() -> int:
             return len(self._waiting) + len(self.visits)
 
-        self._drain = Drain(self._reactor, here, self._grace)
+        self._drain = Drain(self.reactor, here, self.grace)
         await self._drain.wait()
         self.sendAway(TunnelError("shutting-down", "the client stops"))
-        await Drain(self._reactor, here, FAREWELL).wait()
+        await Drain(self.reactor, here, FAREWELL).wait()
         self.observer.stopped()
 
     def sendAway(self, reason: TunnelError) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -82,6 +83,7 @@ def _allowHalfClose(end: SocketEnd) -> None:
         alsoProvides(between, IHalfCloseableProtocol)
 
 
+@dataclass(eq=False, repr=False)
 class ServiceConnector:
     """
     Connects streams to services.
@@ -92,9 +94,10 @@ class ServiceConnector:
 
     _log = Logger()
 
-    def __init__(self, reactor: IReactorTime, observer: ClientObserver) -> None:
-        self._reactor = reactor
-        self._observer = observer
+    reactor: IReactorTime
+    observer: ClientObserver
+
+    def __post_init__(self) -> None:
         self._direct: set[_Visit] = set()
 
     @property
@@ -138,7 +141,7 @@ class ServiceConnector:
         def passBytes(world: VisitorStream | SocketEnd, end: SocketEnd) -> None:
             if world is stream:
                 accept(stream)
-            over = _Visit(target, end, world, info, self._observer)
+            over = _Visit(target, end, world, info, self.observer)
             if isinstance(world, SocketEnd):
                 over.among = self._direct
                 self._direct.add(over)
@@ -171,7 +174,7 @@ class ServiceConnector:
             if failure.check(CancelledError) and stream.over:
                 return
             refusal = _refusal(target, failure)
-            self._observer.serviceFailed(target, refusal)
+            self.observer.serviceFailed(target, refusal)
             (refuse or stream.reset)(refusal)
 
         def reached(end: SocketEnd) -> None:
@@ -185,13 +188,13 @@ class ServiceConnector:
                 "service-unreachable", f"{target} was not reached over TLS: {why}"
             )
             if not stream.over:
-                self._observer.serviceFailed(target, refusal)
+                self.observer.serviceFailed(target, refusal)
                 (refuse or stream.reset)(refusal)
 
         try:
             RESERVE.checkVisitor()
         except TunnelError as refusal:
-            self._observer.serviceFailed(target, refusal)
+            self.observer.serviceFailed(target, refusal)
             (refuse or stream.reset)(refusal)
             return
 
@@ -203,14 +206,14 @@ class ServiceConnector:
         def left(reason: TunnelError | None) -> None:
             connecting.cancel()
 
-        factory = Factory.forProtocol(lambda: SocketEnd(self._reactor, arrived))
+        factory = Factory.forProtocol(lambda: SocketEnd(self.reactor, arrived))
         factory.noisy = False
         connecting: Deferred[Any] = endpoint.connect(factory)
         # One that waits for a name takes its descriptor later.
         RESERVE.expected += 1
         connecting.addBoth(settled)
         if not getattr(endpoint, "limitsTime", False):
-            connecting.addTimeout(CONNECT_TIMEOUT, self._reactor)
+            connecting.addTimeout(CONNECT_TIMEOUT, self.reactor)
         connecting.addCallbacks(reached, failed)
         connecting.addErrback(
             lambda failure: self._log.failure("A service's failure failed", failure)

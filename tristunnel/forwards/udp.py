@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -293,6 +294,7 @@ FLOWS = ServiceFlows()
 """The flows of this process; they are the process's, as descriptors are."""
 
 
+@dataclass(eq=False, repr=False)
 class UDPConnector:
     """
     Connects flows to services.
@@ -302,8 +304,7 @@ class UDPConnector:
 
     _log = Logger()
 
-    def __init__(self, observer: ClientObserver) -> None:
-        self._observer = observer
+    observer: ClientObserver
 
     def connect(
         self,
@@ -330,7 +331,7 @@ class UDPConnector:
                 refuse(refusal)
                 return
             accept(flow)
-            over = _Visit(target, end, flow, info, self._observer)
+            over = _Visit(target, end, flow, info, self.observer)
             flow.join(end, over.ended)
             end.join(flow, over.ended)
 
@@ -345,7 +346,7 @@ class UDPConnector:
                 )
 
         def refuse(refusal: TunnelError) -> None:
-            self._observer.serviceFailed(target, refusal)
+            self.observer.serviceFailed(target, refusal)
             flow.reset(refusal)
 
         def failed(failure: Failure) -> None:

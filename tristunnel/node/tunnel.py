@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.application.service import Service
@@ -31,6 +32,7 @@ RETRY = 300.0
 other side's operator may have mended it, and nobody would tell us."""
 
 
+@dataclass(eq=False, repr=False)
 class NodeTunnel(Service, ClientObserver):
     """
     One tunnel: a service at one server, a port at the other. It observes its own
@@ -55,27 +57,20 @@ class NodeTunnel(Service, ClientObserver):
 
     _log = Logger(namespace="tristunnel.node")
 
-    def __init__(
-        self,
-        reactor: Any,
-        spec: NodeSpec,
-        lease: Callable[[], ClientLease] = ClientLease,
-        grace: float = GRACE,
-        delay: Callable[[int, float | None], float] = backoff,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        self.spec = spec
+    reactor: Any
+    spec: NodeSpec
+    lease: Callable[[], ClientLease] = ClientLease
+    grace: float = GRACE
+    delay: Callable[[int, float | None], float] = backoff
+    now: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
         self.forGood = False
         self.state = RECONNECTING
         self.reason: TunnelError | None = None
         self.connects = 0
         self.visitors = self.visitorsTotal = self.bytesIn = self.bytesOut = 0
-        self._reactor = reactor
-        self._lease = lease
-        self._grace = grace
-        self._delay = delay
-        self._now = now
-        self._since = reactor.seconds()
+        self._since = self.reactor.seconds()
         self._address = ""
         self._client: TunnelClientService | None = None
         self._port: LocalPort | None = None
@@ -83,19 +78,19 @@ class NodeTunnel(Service, ClientObserver):
 
     def startService(self) -> None:
         super().startService()
-        self._since = self._reactor.seconds()
+        self._since = self.reactor.seconds()
         self.spec.server.way.tell(self.spec.server.where)
         self._connect()
         if self.spec.endpoint is not None:
             self._port = LocalPort(
-                self._reactor,
+                self.reactor,
                 self.spec.endpoint,
                 self.spec.listen,
                 lambda visitor: bySession(self._theClient(), self.spec.service)(
                     visitor
                 ),
                 f"{self.spec.service} at {self.spec.server.where}",
-                self._grace,
+                self.grace,
                 lambda reason: self.become(FAILED, reason),
                 logs=True,
             )
@@ -105,15 +100,15 @@ class NodeTunnel(Service, ClientObserver):
         self._retry = None
         spec = self.spec
         self._client = TunnelClientService(
-            self._reactor,
+            self.reactor,
             spec.server,
             [] if spec.forward is None else [spec.forward],
             spec.credentials,
             self,
-            self._lease(),
-            self._grace,
+            self.lease(),
+            self.grace,
             self._gaveUp,
-            self._delay,
+            self.delay,
         )
         self._client.startService()
 
@@ -123,7 +118,7 @@ class NodeTunnel(Service, ClientObserver):
 
     def _gaveUp(self, reason: TunnelError) -> None:
         if self.running:
-            self._retry = self._reactor.callLater(RETRY, self._again)
+            self._retry = self.reactor.callLater(RETRY, self._again)
 
     def _again(self) -> None:
         previous = self._theClient()
@@ -199,7 +194,7 @@ class NodeTunnel(Service, ClientObserver):
         if not changed:
             return
         self.state = state
-        self._since = self._reactor.seconds()
+        self._since = self.reactor.seconds()
         level = self._log.info if state == CONNECTED else self._log.warn
         level(
             "Node tunnel {name} to {server} is {state}{why}",
@@ -229,7 +224,7 @@ class NodeTunnel(Service, ClientObserver):
             "remote": there,
             "state": self.state,
             "reason": "" if self.reason is None else str(self.reason),
-            "since": round(self._now() - (self._reactor.seconds() - self._since), 3),
+            "since": round(self.now() - (self.reactor.seconds() - self._since), 3),
             "connects": self.connects,
             "visitors": count,
             "visitorsTotal": total,
