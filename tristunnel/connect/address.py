@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -55,6 +56,26 @@ class Trust:
 
     def __bool__(self) -> bool:
         return bool(self.pins or self.ca or self.insecure or self.certificate)
+
+    def verification(
+        self, host: str, said: Mapping[str, str] = MappingProxyType({})
+    ) -> ServerVerification:
+        """
+        Make what verifies a server.
+
+        @param said: What its endpoint string says, by keyword; we have the last
+            word.
+        """
+        # A key goes with its certificate.
+        key = self.privateKey if self.certificate else said.get("privateKey")
+        return ServerVerification(
+            host,
+            trustRoots=self.ca or said.get("trustRoots") or None,
+            pins=self.pins,
+            insecure=self.insecure,
+            certificate=self.certificate or said.get("certificate") or None,
+            privateKey=key or None,
+        )
 
 
 _ABOUT_TLS = "--pin, --ca, --insecure and --certificate are about TLS; write"
@@ -216,14 +237,7 @@ def _overWebSocket(
     explain: Callable[[Failure], TunnelError | None] = _noExplanation
     creator: ServerVerification | None = None
     if url.secure:
-        creator = ServerVerification(
-            url.host,
-            trustRoots=trust.ca or None,
-            pins=trust.pins,
-            insecure=trust.insecure,
-            certificate=trust.certificate or None,
-            privateKey=trust.privateKey or None,
-        )
+        creator = trust.verification(url.host)
         below = wrapClientTLS(creator, below)
         explain = explainer(url.host, creator)
     elif trust:
@@ -313,15 +327,7 @@ def _capabilityOf(
 def _overTLS(
     address: ServerAddress, parts: EndpointParts, trust: Trust
 ) -> ServerAddress:
-    creator = ServerVerification(
-        address.host,
-        trustRoots=trust.ca or parts["trustRoots"] or None,
-        pins=trust.pins,
-        insecure=trust.insecure,
-        certificate=trust.certificate or parts["certificate"] or None,
-        privateKey=(trust.privateKey if trust.certificate else parts["privateKey"])
-        or None,
-    )
+    creator = trust.verification(address.host, parts.keywords)
     endpoint = wrapClientTLS(creator, address.endpoint)
     return replace(
         address,

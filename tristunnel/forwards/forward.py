@@ -10,12 +10,12 @@ from typing import Any
 from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from tristunnel.connect.address import Trust
 from tristunnel.connect.endpoints import EndpointParts, isKind, noEndpoint
 from tristunnel.dataplane.dial import ServiceEndpoint
 from tristunnel.errors import badOption
 from tristunnel.forwards.udp import UDPService
 from tristunnel.model.policy import VisitorPolicy
-from tristunnel.tls.client_context import ServerVerification
 from tristunnel.util.hosts import parsePlace
 
 __all__ = ["DEFAULT_FORWARD", "Forward", "matched", "parseForward"]
@@ -189,13 +189,8 @@ def _endpoint(reactor: Any, spec: str, target: str) -> IStreamClientEndpoint:
         endpoint = parts.endpoint(reactor, ServiceEndpoint)
         if parts.kind != "tls":
             return endpoint
-        creator = ServerVerification(
-            parts.host,
-            trustRoots=parts["trustRoots"] or None,
-            certificate=parts["certificate"] or None,
-            privateKey=parts["privateKey"] or None,
-        )
-        return wrapClientTLS(creator, endpoint)
+        verification = Trust().verification(parts.host, parts.keywords)
+        return wrapClientTLS(verification, endpoint)
     except Exception as error:
         # Endpoint parsers raise whatever comes to hand.
         raise badOption(

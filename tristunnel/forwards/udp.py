@@ -51,6 +51,19 @@ class VisitorFlow(DatagramEnd, Protocol):
         """Whether it has ended."""
 
 
+def notReached(target: str, error: Exception) -> TunnelError:
+    """
+    Say why a service was not reached.
+
+    @param target: The service, as messages name it.
+    @param error: What was raised; a L{TunnelError} says it already.
+    """
+    if isinstance(error, TunnelError):
+        return error
+    why = getattr(error, "strerror", None) or str(error)
+    return TunnelError("service-unreachable", f"{target} was not reached: {why}")
+
+
 _Flow = TypeVar("_Flow", bound=VisitorFlow)
 
 
@@ -162,10 +175,7 @@ class ServiceFlow(FlowEnd):
                         "limit-reached", "the client has no descriptor left"
                     ) from None
                 if not self._nextPlace():
-                    raise TunnelError(
-                        "service-unreachable",
-                        f"{self._target} was not reached: {error.strerror}",
-                    ) from None
+                    raise notReached(self._target, error) from None
 
     def _nextPlace(self) -> bool:
         if len(self._places) < 2:
@@ -202,16 +212,11 @@ class ServiceFlow(FlowEnd):
                 TunnelError(
                     "service-refused",
                     f"nothing listens at {self._target} (UDP); start the service, or"
-                    " mend --forward",
+                    " fix --forward",
                 )
             )
         else:
-            self.worldOver(
-                TunnelError(
-                    "service-unreachable",
-                    f"{self._target} was not reached: {error.strerror}",
-                )
-            )
+            self.worldOver(notReached(self._target, error))
 
     def _again(self) -> None:
         """Say to the next address what the last one did not hear."""
@@ -321,39 +326,39 @@ class UDPConnector:
         @param accept: Called when the way to the service is known.
         @param info: What the server said of the visitor.
         """
-
-        def found(places: list[Place]) -> None:
-            if flow.over:
-                return
-            try:
-                end = ServiceFlow(service, target, places)
-            except TunnelError as refusal:
-                refuse(refusal)
-                return
-            accept(flow)
-            over = _Visit(target, end, flow, info, self.observer)
-            flow.join(end, over.ended)
-            end.join(flow, over.ended)
-
-        def unknown(failure: Failure) -> None:
-            failure.trap(DNSLookupError)
-            if not flow.over:
-                refuse(
-                    TunnelError(
-                        "service-unreachable",
-                        f"{target} was not reached: {failure.getErrorMessage()}",
-                    )
-                )
-
-        def refuse(refusal: TunnelError) -> None:
-            self.observer.serviceFailed(target, refusal)
-            flow.reset(refusal)
+        connecting = Deferred.fromCoroutine(
+            self._connect(flow, target, service, accept, info)
+        )
 
         def failed(failure: Failure) -> None:
             self._log.failure("A flow was not connected", failure)
             flow.reset(TunnelError("internal"))
 
-        service.whereIs().addCallbacks(found, unknown).addErrback(failed)
+        connecting.addErrback(failed)
+
+    async def _connect(
+        self,
+        flow: _Flow,
+        target: str,
+        service: UDPService,
+        accept: Callable[[_Flow], None],
+        info: Mapping[str, object],
+    ) -> None:
+        try:
+            places = await service.whereIs()
+            if flow.over:
+                return
+            end = ServiceFlow(service, target, places)
+        except (DNSLookupError, TunnelError) as error:
+            refusal = notReached(target, error)
+            if not flow.over:
+                self.observer.serviceFailed(target, refusal)
+                flow.reset(refusal)
+            return
+        accept(flow)
+        visit = _Visit(target, end, flow, info, self.observer)
+        flow.join(end, visit.ended)
+        end.join(flow, visit.ended)
 
 
 class _Visit(Visit):
