@@ -8,7 +8,9 @@ place that knows all of them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 
 __all__ = [
     "CODES",
@@ -154,6 +156,28 @@ class TunnelError(Exception):
         error = cls(code, message, retryAfter)
         error.stated = True
         return error
+
+    @classmethod
+    def fromDict(cls, fields: Mapping[str, object], default: str) -> TunnelError:
+        """
+        Read what L{asDict} has made at the other side.
+
+        @param fields: Anything at all is tolerated in it.
+        @param default: The code where it has none that is known.
+        """
+        code, text = fields.get("code"), fields.get("message")
+        return cls.said(
+            code if isinstance(code, str) and code in CODES else default,
+            text[:500] if isinstance(text, str) else "",
+            boundedHint(fields.get("retryAfter")),
+        )
+
+    def asDict(self) -> dict[str, object]:
+        """The error for the other side: C{code}, C{message} and C{retryAfter}."""
+        fields: dict[str, object] = {"code": self.code.name, "message": self.message}
+        if self.retryAfter is not None and isfinite(self.retryAfter):
+            fields["retryAfter"] = self.retryAfter
+        return fields
 
     def __str__(self) -> str:
         return f"{self.message} [{self.code.name}]"

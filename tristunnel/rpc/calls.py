@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from inspect import Parameter, signature
-from math import isfinite
 
 from twisted.internet.defer import CancelledError, maybeDeferred
 from twisted.logger import Logger
@@ -74,9 +73,8 @@ class CallError(Exception):
     @classmethod
     def fromTunnelError(cls, error: TunnelError) -> CallError:
         """The same refusal, in the form that crosses the wire."""
-        data: dict[str, object] = {"code": error.code.name}
-        if error.retryAfter is not None and isfinite(error.retryAfter):
-            data["retryAfter"] = error.retryAfter
+        data = error.asDict()
+        del data["message"]
         return cls(error.code.number, error.message, data)
 
 

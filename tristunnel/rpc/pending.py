@@ -48,9 +48,9 @@ def errorFrom(error: object) -> TunnelError | RemoteError:
         return RemoteError(-32603, "The answer is not JSON-RPC 2.0")
     data = error.get("data")
     if isinstance(data, dict):
-        code, retryAfter = data.get("code"), boundedHint(data.get("retryAfter"))
+        code = data.get("code")
         if isinstance(code, str) and code in CODES:
-            return TunnelError.said(code, message, retryAfter)
+            return TunnelError.said(code, message, boundedHint(data.get("retryAfter")))
     return RemoteError(number, message, data)
 
 

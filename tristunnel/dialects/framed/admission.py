@@ -239,13 +239,7 @@ class Admission(FramedProtocol):
         if self.stranger is not None and refusal.code.name == "auth-refused":
             self.stranger.failed()
         if extended:
-            reason: dict[str, object] = {
-                "code": refusal.code.name,
-                "message": refusal.message,
-            }
-            if refusal.retryAfter is not None:
-                reason["retryAfter"] = refusal.retryAfter
-            self.sendHandshake({EXTENSION: {"refused": reason}})
+            self.sendHandshake({EXTENSION: {"refused": refusal.asDict()}})
         self.close()
 
     def _admitExtended(self, identity: Identity, offer: dict[str, object]) -> None:

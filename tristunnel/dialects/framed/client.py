@@ -28,7 +28,7 @@ from tristunnel.dialects.base.plain import PlainClientSide
 from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.dialects.framed.client_direct import Carrier, DirectWays, Spares
 from tristunnel.dialects.framed.datagram_path import PATH, clientPath
-from tristunnel.dialects.framed.extended import ExtendedMultiplexer, reasonOf
+from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 from tristunnel.dialects.framed.lanes import ClientExtraConnections
 from tristunnel.dialects.framed.session import (
     EXTENSION,
@@ -217,7 +217,7 @@ class TunnelClientProtocol(FramedProtocol):
         if isinstance(answer, dict):
             refused = answer.get("refused")
             if isinstance(refused, dict):
-                raise reasonOf(refused, "internal")
+                raise TunnelError.fromDict(refused, "internal")
             self._establishExtended(answer)
         else:
             self._establishPlain(message)
@@ -455,7 +455,7 @@ class TunnelClientProtocol(FramedProtocol):
         The server has closed one of our tunnels.
         """
         if self.tunnelClosed is not None:
-            reason = reasonOf({"code": code, "message": message}, "closed")
+            reason = TunnelError.fromDict({"code": code, "message": message}, "closed")
             self.tunnelClosed(uri, reason)
 
     def _available(self, caller: object, port: int = 0, name: str = "") -> None:

@@ -132,8 +132,6 @@ class DatagramFlows:
     The flows of a session, at either side.
 
     @param multiplexer: The session's streams; datagrams take turns with them.
-    @param reasonOf: Makes a reason of what a peer's frame says, and of the
-        code that it stands for where it says none.
 
     @ivar largest: The largest datagram that the peer takes, in bytes; 0 if it
         takes none.
@@ -147,11 +145,7 @@ class DatagramFlows:
 
     _log = Logger()
 
-    def __init__(
-        self,
-        multiplexer: ExtendedMultiplexer,
-        reasonOf: Callable[[dict[str, object], str], TunnelError],
-    ) -> None:
+    def __init__(self, multiplexer: ExtendedMultiplexer) -> None:
         self.largest = 0
         self.flows: dict[int, SessionFlow] = {}
         self.dropped = 0
@@ -159,7 +153,6 @@ class DatagramFlows:
         self.opened: Callable[[SessionFlow, dict[str, object]], None] = _refuse
         self.path: UDPPath | None = None
         self._multiplexer = multiplexer
-        self._reasonOf = reasonOf
         self._waiting: deque[SessionFlow] = deque()
         self._told = 0
 
@@ -371,7 +364,7 @@ class DatagramFlows:
         """
         The peer refuses a flow.
         """
-        reason = self._reasonOf(decodeObject(payload), "service-refused")
+        reason = TunnelError.fromDict(decodeObject(payload), "service-refused")
         flow.guarded(flow.worldOver, reason)
 
     def _close(self, flow: SessionFlow, payload: bytes) -> None:
@@ -385,7 +378,7 @@ class DatagramFlows:
         The peer breaks a flow.
         """
         message = decodeObject(payload) if payload else {}
-        flow.guarded(flow.worldOver, self._reasonOf(message, "reset"))
+        flow.guarded(flow.worldOver, TunnelError.fromDict(message, "reset"))
 
     # The session's life
 

@@ -14,7 +14,7 @@ from typing import Any
 from tristunnel.dialects.base.multiplexer import FRAME_SHARED, Limits, Multiplexer, Sink
 from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.dialects.framed.datagrams import DatagramFlows, SessionFlow
-from tristunnel.errors import CODES, TunnelError, boundedHint
+from tristunnel.errors import TunnelError
 from tristunnel.wire.framed import (
     FrameType,
     decodeCredit,
@@ -24,7 +24,7 @@ from tristunnel.wire.framed import (
 )
 from tristunnel.wire.windows import ReceiveWindow, SendWindow, WindowBudget
 
-__all__ = ["OPEN_TIMEOUT", "STALL", "STALLS", "ExtendedMultiplexer", "reasonOf"]
+__all__ = ["OPEN_TIMEOUT", "STALL", "STALLS", "ExtendedMultiplexer"]
 
 OPEN_TIMEOUT = 30.0
 """Seconds in which the peer must accept or refuse a stream."""
@@ -40,21 +40,6 @@ STALLS: Counter[str] = Counter({"stream": 0, "session": 0})
 no credit for them, until it came. Counted when it comes, which is rare."""
 
 _CREDIT = 8
-
-
-def reasonOf(message: dict[str, object], default: str) -> TunnelError:
-    """
-    Read the reason in an error, refused or goaway frame.
-
-    @param message: An object with C{code} and C{message}.
-    @param default: The code where it has none that is known.
-    """
-    code, text = message.get("code"), message.get("message")
-    return TunnelError.said(
-        code if isinstance(code, str) and code in CODES else default,
-        text[:500] if isinstance(text, str) else "",
-        boundedHint(message.get("retryAfter")),
-    )
 
 
 class ExtendedMultiplexer(Multiplexer):
@@ -106,7 +91,7 @@ class ExtendedMultiplexer(Multiplexer):
             FrameType.OPENED: self._openedByPeer,
             FrameType.REFUSED: self._refused,
         }
-        self.datagrams = DatagramFlows(self, reasonOf)
+        self.datagrams = DatagramFlows(self)
         self._frames.update(self.datagrams.frames(self._frames))
 
     # Opening
@@ -234,7 +219,9 @@ class ExtendedMultiplexer(Multiplexer):
         if stream is None:
             self.lateFrames += 1
         else:
-            stream.broken(reasonOf(decodeObject(payload), "service-refused"))
+            stream.broken(
+                TunnelError.fromDict(decodeObject(payload), "service-refused")
+            )
 
     # Bytes and credit
 
@@ -333,7 +320,7 @@ class ExtendedMultiplexer(Multiplexer):
             self.lateFrames += 1
         else:
             message = decodeObject(payload) if payload else {}
-            stream.broken(reasonOf(message, "reset"))
+            stream.broken(TunnelError.fromDict(message, "reset"))
 
     def sendEnd(self, stream: SessionStream) -> None:
         """
@@ -355,7 +342,7 @@ class ExtendedMultiplexer(Multiplexer):
         """
         Send a frame whose payload is a code and a message.
         """
-        payload = encodeObject({"code": reason.code.name, "message": reason.message})
+        payload = encodeObject(reason.asDict())
         self.sendFrame(streamId, kind, payload)
 
     def streamOver(self, stream: SessionStream, held: int) -> None:

@@ -26,7 +26,6 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from tristunnel.dialects.base.multiplexer import Limits
-from tristunnel.dialects.framed.extended import reasonOf
 from tristunnel.dialects.framed.session import EXTENSION, FramedProtocol, extensionOffer
 from tristunnel.errors import TunnelError
 
@@ -159,7 +158,9 @@ class ExtraConnection(FramedProtocol):
         answer = message.get(EXTENSION)
         if not isinstance(answer, dict) or answer.get("accepted") is not True:
             refused = answer.get("refused") if isinstance(answer, dict) else None
-            raise reasonOf(refused if isinstance(refused, dict) else {}, "expired")
+            raise TunnelError.fromDict(
+                refused if isinstance(refused, dict) else {}, "expired"
+            )
         self.establish(self.extendedMultiplexer(answer, False, self._opened))
 
     def sessionOver(self, reason: TunnelError) -> None:

@@ -28,7 +28,7 @@ from tristunnel.dataplane.sockets import tuneSocket
 from tristunnel.dialects.base.multiplexer import Limits, Multiplexer
 from tristunnel.dialects.base.unauthenticated import HANDSHAKE_TIMEOUT
 from tristunnel.dialects.framed.datagrams import DATAGRAMS, largestDatagram
-from tristunnel.dialects.framed.extended import ExtendedMultiplexer, reasonOf
+from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 from tristunnel.errors import TunnelError
 from tristunnel.rpc.jsonrpc import Dispatcher, errorResponse
 from tristunnel.rpc.pending import PendingCalls
@@ -468,19 +468,15 @@ class FramedProtocol(Protocol):
         Tell an extended peer that no new streams come, and why.
         """
         if self.extended and self.multiplexer is not None:
-            message: dict[str, object] = {
-                "code": reason.code.name,
-                "message": reason.message,
-            }
-            if reason.retryAfter is not None:
-                message["retryAfter"] = reason.retryAfter
-            self.multiplexer.sendFrame(0, FrameType.GOAWAY, encodeObject(message))
+            self.multiplexer.sendFrame(
+                0, FrameType.GOAWAY, encodeObject(reason.asDict())
+            )
 
     def _goaway(self, streamId: int, payload: bytes) -> None:
         """
         The peer is about to leave.
         """
-        self.peerLeaves(reasonOf(decodeObject(payload), "shutting-down"))
+        self.peerLeaves(TunnelError.fromDict(decodeObject(payload), "shutting-down"))
 
     def peerLeaves(self, reason: TunnelError) -> None:
         """

@@ -242,12 +242,10 @@ class ServerSpare(SpareConnection):
         if kind == FrameType.OPENED:
             opened(self.becomeStream(self._ending))
         elif kind == FrameType.REFUSED:
-            from tristunnel.dialects.framed.extended import reasonOf
-
             self._over = True
             self._closing = WriteDeadline(self._reactor, self.transport, CLOSE_TIMEOUT)
             self._closing.close()
-            opened(reasonOf(decodeObject(payload), "service-refused"))
+            opened(TunnelError.fromDict(decodeObject(payload), "service-refused"))
 
 
 class ClientSpare(SpareConnection):
@@ -287,7 +285,7 @@ class ClientSpare(SpareConnection):
             encodeFrame(
                 0,
                 FrameType.REFUSED,
-                encodeObject({"code": reason.code.name, "message": reason.message}),
+                encodeObject(reason.asDict()),
             )
         )
         end.closeBoth()
