@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -87,6 +87,14 @@ class _Entry:
     @property
     def isExpired(self) -> bool:
         return isExpired(self.identity.certificate)
+
+    @property
+    def expiry(self) -> str:
+        certificate = self.identity.certificate
+        return (
+            f"The certificate in {min(self.paths)} expired on"
+            f" {certificate.not_valid_after_utc.date()}"
+        )
 
     def newness(self) -> tuple[bool, datetime]:
         """Greater, the better: valid now, and then issued last."""
@@ -187,11 +195,7 @@ class CertificateDirectory:
             except TunnelError as error:
                 problems.append(error.message)
                 # What was in it stays in use until the file is right again.
-                files[path] = (
-                    _File(look)
-                    if known is None
-                    else _File(look, known.certificates, known.keys)
-                )
+                files[path] = replace(known or _File(look), signature=look)
         self._files = files
 
     def _pair(self, problems: list[str]) -> None:
@@ -206,12 +210,8 @@ class CertificateDirectory:
         if not entries:
             return
         for each in entries.values():
-            if each.fingerprint not in known and isExpired(each.identity.certificate):
-                problems.append(
-                    f"The certificate in {min(each.paths)} expired on "
-                    f"{each.identity.certificate.not_valid_after_utc.date()}: renew "
-                    f"it."
-                )
+            if each.fingerprint not in known and each.isExpired:
+                problems.append(f"{each.expiry}: renew it.")
         self._entries = sorted(entries.values(), key=self._precedence)
         self._byName = {}
         for each in self._entries:
@@ -267,8 +267,10 @@ class CertificateDirectory:
         ):
             return known
         identity = Identity(certificate, key, chain)
-        context = serverContext(identity, min(paths), self._usedTrust, self._choose)
-        return _Entry(identity, context, paths, keyPath)
+        return _Entry(identity, self._contextOf(identity, paths), paths, keyPath)
+
+    def _contextOf(self, identity: Identity, paths: frozenset[str]) -> SSL.Context:
+        return serverContext(identity, min(paths), self._usedTrust, self._choose)
 
     def _retain(self, entries: dict[str, _Entry], problems: list[str]) -> None:
         """
@@ -294,9 +296,8 @@ class CertificateDirectory:
             for each in successors:
                 del entries[each.fingerprint]
                 problems.append(
-                    f"The certificate in {min(each.paths)} expired on "
-                    f"{each.identity.certificate.not_valid_after_utc.date()}; the one "
-                    f"from before stays in use: put a valid one there."
+                    f"{each.expiry}; the one from before stays in use: put a valid one"
+                    " there."
                 )
             entries[old.fingerprint] = old
 
@@ -335,12 +336,7 @@ class CertificateDirectory:
             self._usedTrust = trust
             # None of the contexts there are knows the new ones.
             self._entries = [
-                _Entry(
-                    each.identity,
-                    serverContext(each.identity, min(each.paths), trust, self._choose),
-                    each.paths,
-                    each.keyPath,
-                )
+                replace(each, context=self._contextOf(each.identity, each.paths))
                 for each in self._entries
             ]
         before = {each.fingerprint for each in self._entries}
@@ -358,14 +354,12 @@ class CertificateDirectory:
 
     def _lookup(self, name: str) -> _Entry:
         name = name.lower().removesuffix(".")
-        found = self._byName.get(name)
-        if found is None and "." in name:
-            found = self._byName.get("*." + name.partition(".")[2])
-        return self._entries[0] if found is None else found
+        wildcard = f"*.{name.partition('.')[2]}"
+        found = self._byName.get(name) or self._byName.get(wildcard)
+        return found or self._entries[0]
 
     def _choose(self, connection: SSL.Connection) -> None:
-        name = connection.get_servername()
-        if name:
+        if name := connection.get_servername():
             entry = self._lookup(name.decode("ascii", "replace"))
             connection.set_context(entry.context)
 
@@ -378,33 +372,29 @@ class CertificateDirectory:
 
 def _findFiles(directory: str) -> Iterator[tuple[str, Signature]]:
     """Find what may hold certificates or keys; no directory is looked at twice."""
-    visited: set[tuple[int, int]] = set()
-    pending: list[tuple[int, str]] = [(0, directory)]
+
+    def failed(error: OSError) -> None:
+        if error.filename == directory:
+            raise error
+
+    visited: set[Signature] = set()
     count = 0
-    while pending:
-        depth, here = pending.pop()
-        try:
-            found = os.stat(here)
-            names = sorted(os.listdir(here))
-        except OSError:
-            if depth == 0:
-                raise
+    for here, below, names in os.walk(directory, onerror=failed, followlinks=True):
+        found = signature(here)
+        if found in visited:
+            below.clear()
             continue
-        if (found.st_dev, found.st_ino) in visited:
-            continue
-        visited.add((found.st_dev, found.st_ino))
-        below = []
-        for name in names:
-            path = os.path.join(here, name)
-            isDirectory = os.path.isdir(path)
-            if os.path.splitext(name)[1].lower() in _SUFFIXES and not isDirectory:
+        visited.add(found)
+        below.sort()
+        if here[len(directory) :].count(os.sep) >= _MAXIMUM_DEPTH:
+            below.clear()
+        for name in sorted(names):
+            if os.path.splitext(name)[1].lower() in _SUFFIXES:
                 count += 1
                 if count > _MAXIMUM_FILES:
                     return
+                path = os.path.join(here, name)
                 yield path, signature(path)
-            elif depth < _MAXIMUM_DEPTH and isDirectory:
-                below.append((depth + 1, path))
-        pending.extend(reversed(below))
 
 
 def _issued(issuer: Certificate, certificate: Certificate) -> bool:
