@@ -124,10 +124,7 @@ class StatusTests(SynchronousTestCase):
         first, second = self.visit("b", 10, 100), self.visit("b", 1, 2)
         self.visit("a")
         self.leave(first)
-        self.assertEqual(
-            [self.tunnel(i)["visitors"] for i in (0, 1)],
-            [1, 1],
-        )
+        self.assertEqual([self.tunnel(i)["visitors"] for i in (0, 1)], [1, 1])
         found = self.tunnel(1)
         self.assertEqual(found["visitorsTotal"], 2)
         self.assertEqual((found["bytesIn"], found["bytesOut"]), (11, 102))

@@ -98,9 +98,7 @@ class ProxyTests(FramedTestCase):
         server = parseConnect(self.reactor, where, self.trust, ConnectOptions(proxy))
         # A proxy need not pass on that one direction is over.
         await self.startFramed(
-            server,
-            f"0=127.0.0.1:{self.offer(service)}",
-            carrier=Carrier("session"),
+            server, f"0=127.0.0.1:{self.offer(service)}", carrier=Carrier("session")
         )
         await self.exchange(self.lastPort(), service)
 

@@ -24,13 +24,7 @@ class GivenTokenTests(SynchronousTestCase):
     """Where the token comes from."""
 
     def refused(self, path: str, environment: dict[str, str], **options: object) -> str:
-        error = self.assertRaises(
-            TunnelError,
-            givenToken,
-            path,
-            environment,
-            **options,
-        )
+        error = self.assertRaises(TunnelError, givenToken, path, environment, **options)
         self.assertEqual(error.code.name, "bad-option")
         self.assertNotIn("\n", error.message)
         return str(error.message)

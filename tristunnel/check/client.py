@@ -21,10 +21,7 @@ from twisted.internet.error import (
     NoRouteError,
 )
 from twisted.internet.error import TimeoutError as ConnectTimeout
-from twisted.internet.interfaces import (
-    IHandshakeListener,
-    INegotiated,
-)
+from twisted.internet.interfaces import IHandshakeListener, INegotiated
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -294,11 +291,7 @@ class ClientCheck(Inquiry):
 
     async def _greet(self, quiet: float) -> Any:
         factory = self.dialect.checkFactory(
-            self.reactor,
-            self.server,
-            self.credentials,
-            quiet,
-            self._greeting.extended,
+            self.reactor, self.server, self.credentials, quiet, self._greeting.extended
         )
         return await self._wait(self.server.endpoint.connect(factory))
 

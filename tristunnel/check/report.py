@@ -103,9 +103,7 @@ class Inquiry:
     _log = Logger()
 
     def __init__(
-        self,
-        looks: Sequence[tuple[str, Look]],
-        slow: Mapping[str, str] | None = None,
+        self, looks: Sequence[tuple[str, Look]], slow: Mapping[str, str] | None = None
     ) -> None:
         self._looks = looks
         self._slow = slow or {}

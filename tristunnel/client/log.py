@@ -92,10 +92,7 @@ class LoggingClientObserver(ClientObserver):
 
     def disconnected(self, reason: TunnelError) -> None:
         self._bounded(
-            self._log.warn,
-            "Not connected: {reason}",
-            reason.code.name,
-            reason=reason,
+            self._log.warn, "Not connected: {reason}", reason.code.name, reason=reason
         )
 
     def reconnectQueued(self, delay: float) -> None:

@@ -27,12 +27,7 @@ from tristunnel.util.hosts import addressText
 from tristunnel.util.log_limiter import BoundedLog
 from tristunnel.util.process import FAREWELL, GRACE, Drain
 
-__all__ = [
-    "LocalPort",
-    "LocalVisit",
-    "VisitorService",
-    "localEndpoint",
-]
+__all__ = ["LocalPort", "LocalVisit", "VisitorService", "localEndpoint"]
 
 
 class LocalVisit(Visit):

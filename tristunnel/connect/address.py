@@ -17,9 +17,7 @@ from tristunnel.connect.greeting import ALWAYS, Greeting
 from tristunnel.connect.route import ConnectOptions
 from tristunnel.connect.websocket import WebSocketEndpoint, WebSocketURL, shownURL
 from tristunnel.errors import TunnelError, badOption
-from tristunnel.tls.client_context import (
-    ServerVerification,
-)
+from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.explanation import explainTLSFailure
 from tristunnel.util.hosts import hostAndPort, parsePlace
 

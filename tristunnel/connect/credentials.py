@@ -16,12 +16,7 @@ from tristunnel.auth.files import readAtOnce, reasonOf
 from tristunnel.errors import badOption
 from tristunnel.util.files import warnIfOpen
 
-__all__ = [
-    "CREDENTIALS_VARIABLE",
-    "TOKEN_VARIABLE",
-    "givenCredentials",
-    "givenToken",
-]
+__all__ = ["CREDENTIALS_VARIABLE", "TOKEN_VARIABLE", "givenCredentials", "givenToken"]
 
 CREDENTIALS_VARIABLE = "TRISTUNNEL_CREDENTIALS"
 """The environment variable that may hold credentials, a JSON object."""

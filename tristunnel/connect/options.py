@@ -20,7 +20,7 @@ class ConnectOptionsMixin:
     """For C{usage.Options}: how to reach a server, and how to know it."""
 
     optFlags: ClassVar[Any] = [
-        ("insecure", None, "Accept any certificate: anybody can pose as the server."),
+        ("insecure", None, "Accept any certificate: anybody can pose as the server.")
     ]
     optParameters: ClassVar[Any] = [
         ("ca", None, "", "PEM file or directory: authorities to trust instead."),

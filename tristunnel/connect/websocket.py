@@ -22,11 +22,7 @@ from zope.interface import implementer
 
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.util.hosts import hostHeader, hostName, portNumber, quoteURL
-from tristunnel.websocket.connection import (
-    PING_INTERVAL,
-    Connection,
-    Receiver,
-)
+from tristunnel.websocket.connection import PING_INTERVAL, Connection, Receiver
 from tristunnel.websocket.roles import ClientConnection
 from tristunnel.websocket.stream import ByteStream
 
