@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.loopback import LoopbackTestCase
 from tristunnel.check.client import ClientCheck
 from tristunnel.check.report import Finding
-from tristunnel.check.silence import Silence, unmeasured
+from tristunnel.check.silence import holdSilence, unmeasured
 from tristunnel.connect.address import Trust, parseConnect
 from tristunnel.errors import TunnelError
 from tristunnel.rpc.pending import RemoteError
@@ -38,24 +38,25 @@ class _Session:
 
 
 class SilenceTests(SynchronousTestCase):
-    """L{Silence}, with sessions that say something every 20 seconds."""
+    """L{holdSilence}, with sessions that say something every 20 seconds."""
 
-    def hold(
+    def judged(
         self,
+        verdict: str,
+        words: str,
         seconds: float,
         ends: float | None = None,
         answer: Deferred[Any] | None = None,
-    ) -> Silence:
+    ) -> None:
         """
-        Hold a session.
+        Hold a session, and check what is said of it.
 
         @param ends: After how many seconds it is over.
         @param answer: To what is asked afterwards.
         """
         clock = Clock()
         session = _Session(seconds, succeed([]) if answer is None else answer)
-        silence = Silence(clock, session)
-        held = Deferred.fromCoroutine(silence.hold())
+        held = Deferred.fromCoroutine(holdSilence(clock, session, 20.0))
         if ends is not None:
             clock.advance(ends)
             session.over.callback(TunnelError("session-lost"))
@@ -65,25 +66,19 @@ class SilenceTests(SynchronousTestCase):
             clock.advance(1)
             self.assertEqual(session.asked, ["listTunnels"])
             clock.advance(60)
-        self.successResultOf(held)
+        held.addErrback(lambda failure: Finding("FAIL", failure.value.message))
+        finding = self.successResultOf(held)
         self.assertEqual(clock.getDelayedCalls(), [])
-        return silence
+        self.assertEqual(finding.verdict, verdict, finding)
+        self.assertIn(words, finding.message)
 
     def test_cancelled(self) -> None:
         """A check that is stopped meanwhile leaves nothing, not even in the log."""
-        clock = Clock()
-        held = Deferred.fromCoroutine(Silence(clock, _Session(9, succeed([]))).hold())
+        clock, session = Clock(), _Session(9, succeed([]))
+        held = Deferred.fromCoroutine(holdSilence(clock, session, 20.0))
         held.cancel()
         self.failureResultOf(held, CancelledError)
         self.assertEqual(clock.getDelayedCalls(), [])
-
-    def judged(self, verdict: str, words: str, *args: Any, **more: Any) -> None:
-        try:
-            finding = self.hold(*args, **more).judge(20.0)
-        except TunnelError as error:
-            finding = Finding("FAIL", error.message)
-        self.assertEqual(finding.verdict, verdict, finding)
-        self.assertIn(words, finding.message)
 
     def test_alive(self) -> None:
         """

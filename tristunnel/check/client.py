@@ -36,7 +36,7 @@ from tristunnel.check.report import (
     skip,
     warn,
 )
-from tristunnel.check.silence import MARGIN, Silence, unmeasured
+from tristunnel.check.silence import MARGIN, holdSilence, unmeasured
 from tristunnel.connect.address import ServerAddress
 from tristunnel.dataplane.dial import HostEndpoint
 from tristunnel.dataplane.lookups import resolveWith
@@ -339,8 +339,7 @@ class ClientCheck(Inquiry):
                     "this server has no sessions without pings, so how long one may be"
                     " silent cannot be measured"
                 )
-            silence = Silence(self.reactor, session)
-            return (await silence.hold()).judge(PING_INTERVAL)
+            return await holdSilence(self.reactor, session, PING_INTERVAL)
         finally:
             session.close()
 

@@ -15,7 +15,7 @@ from tristunnel.dialects.framed.session import MOST_QUIET
 from tristunnel.errors import TunnelError
 from tristunnel.rpc.pending import RemoteError
 
-__all__ = ["MARGIN", "Silence", "unmeasured"]
+__all__ = ["MARGIN", "holdSilence", "unmeasured"]
 
 COMMON_IDLE = 60.0
 """Seconds after which nginx and Amazon's load balancers end a connection that
@@ -29,96 +29,77 @@ _GONE = ("session-lost", "handshake-timeout")
 """What becomes of a call when nobody is there any more."""
 
 
-class Silence:
+async def holdSilence(reactor: Any, session: Any, interval: float) -> Finding:
     """
-    A session without pings.
+    Have a session be silent, then ask it something, and judge what came of it.
 
     @param reactor: Tells time.
-    @param session: The session; its C{quiet} is for how long.
-
-    @ivar ended: After how many seconds the session was over, or C{None}.
-    @ivar forgotten: Whether it was over without anybody saying so.
+    @param session: A session without pings; its C{quiet} is for how many seconds.
+    @param interval: Seconds for which sessions are silent at the most.
+    @raise TunnelError: If sessions would be ended.
     """
-
-    def __init__(self, reactor: Any, session: Any) -> None:
-        self.seconds: float = session.quiet
-        self.ended: float | None = None
-        self.forgotten = False
-        self._reactor = reactor
-        self._session = session
-
-    async def hold(self) -> Silence:
-        """
-        Say nothing for as long, and then ask something.
-
-        @return: This object, when what has happened is known.
-        """
-        began = self._reactor.seconds()
-        passed: Deferred[None] = Deferred()
-        timer = self._reactor.callLater(self.seconds, passed.callback, None)
-        over = self._session.whenOver()
-        # Errors are those of a wait that is cancelled, and then all there is.
-        first = await DeferredList(
-            [over, passed], fireOnOneCallback=True, consumeErrors=True
-        )
-        if timer.active():
-            timer.cancel()
-            if isinstance(first, list):
-                raise CancelledError()
-            self.ended = self._reactor.seconds() - began
-            return self
+    seconds: float = session.quiet
+    ended, forgotten = None, False
+    began = reactor.seconds()
+    passed: Deferred[None] = Deferred()
+    timer = reactor.callLater(seconds, passed.callback, None)
+    # Errors are those of a wait that is cancelled, and then all there is.
+    first = await DeferredList(
+        [session.whenOver(), passed], fireOnOneCallback=True, consumeErrors=True
+    )
+    if timer.active():
+        timer.cancel()
+        if isinstance(first, list):
+            raise CancelledError()
+        ended = reactor.seconds() - began
+    else:
         try:
             # Any answer is good, also a refusal.
             with suppress(RemoteError):
-                await inTime(
-                    self._reactor, self._session.call("listTunnels"), "no answer came"
-                )
+                await inTime(reactor, session.call("listTunnels"), "no answer came")
         except TunnelError as error:
-            self.forgotten = error.code.name in _GONE
-        return self
+            forgotten = error.code.name in _GONE
+    return _judge(seconds, interval, ended, forgotten)
 
-    def judge(self, interval: float) -> Finding:
-        """
-        Say what that means.
 
-        @param interval: Seconds for which sessions are silent at the most.
-        @raise TunnelError: If sessions would be ended.
-        """
-        long, enough = f"{self.seconds:g} s of silence", interval + MARGIN
-        signs = f"sessions say something every {interval:g} s"
-        cure = (
-            f"raise that limit to 60 s or more, above {interval:g} s in any case:"
-            " proxy_read_timeout and proxy_send_timeout in nginx, timeout tunnel in"
-            " HAProxy, the idle timeout of a load balancer"
+def _judge(
+    seconds: float, interval: float, ended: float | None, forgotten: bool
+) -> Finding:
+    """
+    @param ended: After how many seconds the session was over, or C{None}.
+    @param forgotten: Whether it was over without anybody saying so.
+    """
+    long, enough = f"{seconds:g} s of silence", interval + MARGIN
+    signs = f"sessions say something every {interval:g} s"
+    cure = (
+        f"raise that limit to 60 s or more, above {interval:g} s in any case:"
+        " proxy_read_timeout and proxy_send_timeout in nginx, timeout tunnel in"
+        " HAProxy, the idle timeout of a load balancer"
+    )
+    if ended is not None:
+        told = f"something on the way ends a session after {ended:.0f} s of silence"
+        if ended <= interval:
+            why = f"{told}, and {signs} at the most: {cure}"
+            raise TunnelError("session-lost", why)
+        return ok(f"{told}; {signs}, which is enough")
+    if forgotten:
+        told = f"something on the way forgets a session within {long}"
+        if seconds <= enough:
+            why = f"{told}, as NAT and firewalls do: {cure}"
+            raise TunnelError("session-lost", why)
+        return warn(
+            f"{told}; {signs}, which is enough if --check-idle {enough:g} says so"
         )
-        if self.ended is not None:
-            told = f"something on the way ends a session after {self.ended:.0f} s of"
-            told += " silence"
-            if self.ended <= interval:
-                raise TunnelError(
-                    "session-lost", f"{told}, and {signs} at the most: {cure}"
-                )
-            return ok(f"{told}; {signs}, which is enough")
-        if self.forgotten:
-            told = f"something on the way forgets a session within {long}"
-            if self.seconds <= enough:
-                raise TunnelError(
-                    "session-lost", f"{told}, as NAT and firewalls do: {cure}"
-                )
-            return warn(
-                f"{told}; {signs}, which is enough if --check-idle {enough:g} says so"
-            )
-        if self.seconds < interval:
-            return warn(
-                f"a session outlived {long}, but they may be silent for {interval:g} s:"
-                f" look for longer with --check-idle {enough:g}"
-            )
-        longer = min(4 * self.seconds, MOST_QUIET)
-        more = f"; to look for longer: --check-idle {longer:g}"
-        return ok(
-            f"a session outlived {long}, and {signs}"
-            + (more if longer > self.seconds else "")
+    if seconds < interval:
+        return warn(
+            f"a session outlived {long}, but they may be silent for {interval:g} s:"
+            f" look for longer with --check-idle {enough:g}"
         )
+    longer = min(4 * seconds, MOST_QUIET)
+    more = f"; to look for longer: --check-idle {longer:g}"
+    return ok(
+        f"a session outlived {long}, and {signs}" + (more if longer > seconds else "")
+    )
 
 
 def unmeasured(interval: float) -> Finding:

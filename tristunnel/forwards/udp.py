@@ -326,39 +326,29 @@ class UDPConnector:
         @param accept: Called when the way to the service is known.
         @param info: What the server said of the visitor.
         """
-        connecting = Deferred.fromCoroutine(
-            self._connect(flow, target, service, accept, info)
-        )
+
+        async def connect() -> None:
+            try:
+                places = await service.whereIs()
+                if flow.over:
+                    return
+                end = ServiceFlow(service, target, places)
+            except (DNSLookupError, TunnelError) as error:
+                refusal = notReached(target, error)
+                if not flow.over:
+                    self.observer.serviceFailed(target, refusal)
+                    flow.reset(refusal)
+                return
+            accept(flow)
+            visit = _Visit(target, end, flow, info, self.observer)
+            flow.join(end, visit.ended)
+            end.join(flow, visit.ended)
 
         def failed(failure: Failure) -> None:
             self._log.failure("A flow was not connected", failure)
             flow.reset(TunnelError("internal"))
 
-        connecting.addErrback(failed)
-
-    async def _connect(
-        self,
-        flow: _Flow,
-        target: str,
-        service: UDPService,
-        accept: Callable[[_Flow], None],
-        info: Mapping[str, object],
-    ) -> None:
-        try:
-            places = await service.whereIs()
-            if flow.over:
-                return
-            end = ServiceFlow(service, target, places)
-        except (DNSLookupError, TunnelError) as error:
-            refusal = notReached(target, error)
-            if not flow.over:
-                self.observer.serviceFailed(target, refusal)
-                flow.reset(refusal)
-            return
-        accept(flow)
-        visit = _Visit(target, end, flow, info, self.observer)
-        flow.join(end, visit.ended)
-        end.join(flow, visit.ended)
+        Deferred.fromCoroutine(connect()).addErrback(failed)
 
 
 class _Visit(Visit):
