@@ -1,7 +1,7 @@
 """
 A listener of one's own: ports for visitors from this machine only.
 
-C{docs/extending.rst} goes through it. C{HereListeners} is one entry in the table
+C{docs/extending.rst} goes through it. C{HereListeners} is one line in the table
 of listeners; C{openTunnel} then takes its key as C{listener}.
 """
 
@@ -18,6 +18,8 @@ from twisted.internet.protocol import ServerFactory
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
+from tristunnel.listeners.table import ListenerSettings
+from tristunnel.model.options import TunnelOptions
 
 
 class Visitors(ServerFactory):
@@ -63,20 +65,21 @@ class HereListeners:
     Opens ports; what the server asks for each tunnel.
     """
 
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
+    def __init__(self, settings: ListenerSettings) -> None:
+        self._reactor = settings.reactor
 
     def open(
-        self, port: int, prefer: int, arrived: Callable[[End, str], None]
+        self, options: TunnelOptions, arrived: Callable[[End, str], None]
     ) -> HereListener:
         """
         Listen for visitors.
 
-        @param port: The one to listen on; 0 for any.
-        @param prefer: With C{port} 0, the one to take if it is free.
+        @param options: All that was asked of the tunnel. C{port} is the one to
+            listen on, 0 for any; C{prefer}, then the one to take if it is free.
         @param arrived: Called with each visitor's end and address.
         @raise TunnelError: C{port-taken}.
         """
+        port, prefer = options.port, options.prefer
         factory = Visitors(self._reactor, arrived)
         for number in [port] if port or not prefer else [prefer, 0]:
             try:

@@ -4,16 +4,26 @@ The dialect and the listener that C{docs/extending.rst} goes through.
 
 from __future__ import annotations
 
+import ast
 import sys
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
 
+import tristunnel
 from tests.docs.pages import ROOT
 from tests.support.loopback import LoopbackTestCase, Service, Talk
-from tristunnel.dialects.framed.dialect import FramedPortProtocol
+from tristunnel.cli.client_tap import Options
+from tristunnel.client.fleet import makeClient
 from tristunnel.dialects.framed.server import TunnelServerFactory
-from tristunnel.listeners.tcp import TCPListeners
+from tristunnel.dialects.table import DIALECTS, portProtocols
+from tristunnel.listeners.table import LISTENERS, ListenerSettings
+from tristunnel.model.ports import UNPRIVILEGED
 from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.ports import ServerPort
 from tristunnel.server.service import TunnelServerService
@@ -23,42 +33,64 @@ from tristunnel.service.tunnel_service import TunnelService
 _EXAMPLES = ROOT / "examples"
 
 
+class NameTests(SynchronousTestCase):
+    """No file but a dialect's own knows its name."""
+
+    def test_names(self) -> None:
+        """
+        Outside of the dialects, the name of one is in no string of the program: what
+        is asked of a dialect is asked of its entry in the table.
+        """
+        package = Path(tristunnel.__file__).parent
+        found = [
+            f"{path.relative_to(package)}:{node.lineno} {node.value!r}"
+            for path in package.rglob("*.py")
+            if path.relative_to(package).parts[0] != "dialects"
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Constant) and node.value in DIALECTS
+        ]
+        self.assertEqual(found, [])
+
+
 class ExtendingTests(LoopbackTestCase):
     """
-    A server with a dialect and a listener of one's own.
+    A server and a client with a dialect and a listener of one's own, which are one
+    line in a table each, and nothing else.
     """
 
     if not _EXAMPLES.is_dir():
         skip = "the examples are not installed"
 
     def setUp(self) -> None:
-        """
-        Start a server that has both.
-        """
         super().setUp()
         sys.path.insert(0, str(_EXAMPLES))
         self.addCleanup(sys.path.remove, str(_EXAMPLES))
-        from dialect import OneDoor
+        from dialect import OneDialect
         from listener import HereListeners
 
-        listeners: Any = {
-            "tcp": TCPListeners(self.reactor, "127.0.0.1"),
-            "here": HereListeners(self.reactor),
-        }
+        for table, line in (
+            (DIALECTS, {"one": OneDialect()}),
+            (LISTENERS, {"here": HereListeners}),
+        ):
+            patched: Any = patch.dict(table, line)
+            patched.start()
+            self.addCleanup(patched.stop)
+        here = "127.0.0.1"
+        settings = ListenerSettings(
+            self.reactor, here, here, UNPRIVILEGED, 60.0, None, lambda: None
+        )
+        made = {name: make(settings) for name, make in LISTENERS.items()}
+        listeners = {name: each for name, each in made.items() if each is not None}
         self.tunnels = TunnelService(
-            self.reactor, MemoryRegistry(), listeners, self.notes, "127.0.0.1"
+            self.reactor, MemoryRegistry(), listeners, self.notes, here
         )
         self.sessions = TunnelServerFactory(self.reactor, self.tunnels)
-        doors = ProtocolDetectorFactory(
-            self.reactor,
-            [FramedPortProtocol(self.sessions), OneDoor(self.tunnels)],
-            self.notes,
+        detector = ProtocolDetectorFactory(
+            self.reactor, portProtocols(self.sessions), self.notes
         )
-        port = ServerPort(
-            "tcp:0", TCP4ServerEndpoint(self.reactor, 0, interface="127.0.0.1")
-        )
+        port = ServerPort("tcp:0", TCP4ServerEndpoint(self.reactor, 0, interface=here))
         server = TunnelServerService(
-            self.reactor, [(port, doors)], self.sessions, self.tunnels, 0.2
+            self.reactor, [(port, detector)], self.sessions, self.tunnels, 0.2
         )
         server.startService()
         self.addCleanup(self._stop, server)
@@ -142,27 +174,12 @@ class ExtendingTests(LoopbackTestCase):
         await self.leave(visitor)
         self.assertEqual(await self.tunnels.registry.tunnels(), [])
 
-    async def test_withSession(self) -> None:
-        """
-        A client that speaks the framed protocol has its tunnel at the other
-        listener.
-        """
-        service = Service(b"hello")
-        self.beginClient(f"0=127.0.0.1:{self.offer(service)}")
-        self.client.tunnelOptions = {"listener": "here"}
-        await self.startClientAgain()
-        ((address, _),) = self.seen.named("tunnelReady")
-        visitor = await self.visit(int(address.rpartition(":")[2]))
-        await visitor.has(5)
-        self.assertEqual(bytes(visitor.data), b"hello")
-        visitor.abort()
-
-    async def startClientAgain(self) -> None:
+    async def ready(self) -> str:
         """
         Wait until the client has its tunnel.
-        """
-        from twisted.internet.defer import Deferred
 
+        @return: The tunnel's address.
+        """
         ready: Deferred[None] = Deferred()
 
         def told(event: tuple[Any, ...]) -> None:
@@ -172,3 +189,45 @@ class ExtendingTests(LoopbackTestCase):
         self.seen.listeners.append(told)
         told(())
         await ready
+        address: str = self.seen.named("tunnelReady")[0][0]
+        return address
+
+    async def test_client(self) -> None:
+        """
+        The client's command line knows the dialect, and what it cannot do; and it
+        brings a visitor to the service.
+        """
+        options = Options()
+        service = Service(b"hello")
+        words = ["--dialect", "one", "--connect", f"tcp:127.0.0.1:{self.serverPort}"]
+        forward = ["--forward", f"0=127.0.0.1:{self.offer(service)}", "--grace", "0"]
+        options.parseOptions([*words, *forward])
+        client = makeClient(self.reactor, options, self.seen, lambda reason: None)
+        client.startService()
+        self.addCleanup(client.stopService)
+        address = await self.ready()
+        visitor = await self.visit(int(address.rpartition(":")[2]))
+        await visitor.has(5)
+        self.assertEqual(bytes(visitor.data), b"hello")
+        visitor.close()
+        await visitor.gone()
+        for more in (["--forward", "0=localhost:1"], ["--private"]):
+            error = self.assertRaises(
+                UsageError, Options().parseOptions, [*words, *forward, *more]
+            )
+            self.assertIn("--dialect one", str(error))
+
+    async def test_withSession(self) -> None:
+        """
+        A client that speaks the framed protocol has its tunnel at the other
+        listener.
+        """
+        service = Service(b"hello")
+        self.beginClient(f"0=127.0.0.1:{self.offer(service)}")
+        self.client.tunnelOptions = {"listener": "here"}
+        self.client.startService()
+        address = await self.ready()
+        visitor = await self.visit(int(address.rpartition(":")[2]))
+        await visitor.has(5)
+        self.assertEqual(bytes(visitor.data), b"hello")
+        visitor.abort()

@@ -25,6 +25,7 @@ from tests.tls.handshake import Meeting
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
 from tristunnel.listeners.tcp import TCPListeners
+from tristunnel.model.options import TunnelOptions
 from tristunnel.model.ports import UNPRIVILEGED, PortRange
 from tristunnel.service.preauth import PATIENCE, PreauthLimiter
 from tristunnel.tls.client_context import ServerVerification
@@ -85,7 +86,8 @@ class TCPListenersTests(SynchronousTestCase):
         listeners = TCPListeners(self.reactor, interface, ports)
         listeners.bindV6 = self.bindV6
         return listeners.open(
-            port, prefer, lambda end, address: self.arrived.append((end, address))
+            TunnelOptions(port=port, prefer=prefer),
+            lambda end, address: self.arrived.append((end, address)),
         )
 
     def refused(self, code: str, *words: str, **options: Any) -> None:
@@ -219,7 +221,7 @@ class VisitorsOverTLSTests(FileTestCase):
         reactor = MemoryReactorClock()
         arrived: list[object] = []
         listener = TCPListeners(reactor, creator=creator).open(
-            8080, 0, lambda end, address: arrived.append(end)
+            TunnelOptions(port=8080), lambda end, address: arrived.append(end)
         )
         self.assertEqual(listener.address[0], "tls")
         protocol: Any = reactor.tcpServers[0][1].buildProtocol(
@@ -256,7 +258,9 @@ class HandshakeTests(FileTestCase):
         self.arrived: list[End] = []
         listeners = TCPListeners(self.reactor, creator=self.creator)
         listeners.handshakes = self.gate = PreauthLimiter(self.reactor.seconds, 2, 3)
-        listeners.open(8080, 0, lambda end, address: self.arrived.append(end))
+        listeners.open(
+            TunnelOptions(port=8080), lambda end, address: self.arrived.append(end)
+        )
         self.factory: Any = self.reactor.tcpServers[0][1]
 
     def come(self, host: str = "192.0.2.1") -> FakeTransport:
@@ -328,14 +332,17 @@ class RealPortTests(TestCase):
         from twisted.internet import reactor
 
         listeners = TCPListeners(reactor, "127.0.0.1")
-        first = listeners.open(0, 0, lambda end, address: None)
+        first = listeners.open(TunnelOptions(), lambda end, address: None)
         port = first.address[2]
         error = self.assertRaises(
-            TunnelError, listeners.open, port, 0, lambda end, address: None
+            TunnelError,
+            listeners.open,
+            TunnelOptions(port=port),
+            lambda end, address: None,
         )
         self.assertEqual(error.code.name, "port-taken")
         await Deferred.fromCoroutine(self.close(first))
-        second = listeners.open(port, 0, lambda end, address: None)
+        second = listeners.open(TunnelOptions(port=port), lambda end, address: None)
         await self.close(second)
 
     async def test_bothFamilies(self) -> None:
@@ -345,7 +352,9 @@ class RealPortTests(TestCase):
         from twisted.internet import reactor
 
         came: list[str] = []
-        listener = TCPListeners(reactor).open(0, 0, lambda end, who: came.append(who))
+        listener = TCPListeners(reactor).open(
+            TunnelOptions(), lambda end, who: came.append(who)
+        )
         port = listener.address[2]
         for host in ("127.0.0.1", "::1"):
             try:

@@ -17,6 +17,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.listeners import udp
 from tristunnel.listeners.udp import HOLD, UDPFlow, UDPListener, UDPListeners
 from tristunnel.model.observer import ServerObserver
+from tristunnel.model.options import TunnelOptions
 from tristunnel.model.permissions import Identity
 from tristunnel.model.ports import PortRange
 from tristunnel.model.tunnel import Stream, Tunnel
@@ -229,7 +230,9 @@ class ListenerTests(SynchronousTestCase):
         """
         listeners = UDPListeners(self.clock, "", PortRange(((4000, 4001),)))
         for wanted, prefer in ((4001, 0), (0, 4000), (0, 4001), (0, 0)):
-            listener = listeners.open(wanted, prefer, self._arrived)
+            listener = listeners.open(
+                TunnelOptions(port=wanted, prefer=prefer), self._arrived
+            )
             self.assertEqual(listener.address[2], 4001)
         for ports, wanted, code in (
             (((4000, 4001),), 4000, "port-taken"),
@@ -238,7 +241,7 @@ class ListenerTests(SynchronousTestCase):
         ):
             listeners = UDPListeners(self.clock, "", PortRange(ports))
             error = self.assertRaises(
-                TunnelError, listeners.open, wanted, 0, self._arrived
+                TunnelError, listeners.open, TunnelOptions(port=wanted), self._arrived
             )
             self.assertEqual(error.code.name, code)
 

@@ -17,6 +17,7 @@ from tests.dialects.framed.test_server import call, hello
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import UDPListeners
+from tristunnel.model.options import TunnelOptions
 from tristunnel.server.ports import ServerPort
 from tristunnel.server.service import RETRY_AFTER, TunnelServerService
 from tristunnel.wire.framed import FrameType, decodeObject
@@ -113,7 +114,10 @@ class TunnelServerServiceTests(NetworkTestCase):
             self.assertEqual(udp.own, {9000} if direct else set())
             for listeners in (tcp, self.service.listeners["tls"]):
                 refusal = self.assertRaises(
-                    TunnelError, listeners.open, 9000, 0, lambda end, address: None
+                    TunnelError,
+                    listeners.open,
+                    TunnelOptions(port=9000),
+                    lambda end, address: None,
                 )
                 self.assertEqual(refusal.code.name, "port-taken")
 

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, succeed
 from tests.support.ends import SilentEnd
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed, End
+from tristunnel.model.options import TunnelOptions
 
 __all__ = ["Port", "Ports", "WaitingEnd"]
 
@@ -161,10 +162,11 @@ class Ports:
         self.slow: list[Deferred[None]] | None = None
         self._numbers = range(first, first + 4)
 
-    def open(self, port: int, prefer: int, arrived: Callable[[End, str], None]) -> Port:
+    def open(self, options: TunnelOptions, arrived: Callable[[End, str], None]) -> Port:
         """
         Listen.
         """
+        port = options.port
         free = [number for number in self._numbers if number not in self.open_]
         if port in self.open_:
             raise TunnelError("port-taken")

@@ -22,6 +22,7 @@ from tristunnel.dialects.framed.client import TunnelClientFactory, TunnelClientP
 from tristunnel.dialects.framed.server import TunnelServerFactory, TunnelServerProtocol
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed, End
+from tristunnel.model.options import TunnelOptions
 from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.wire.framed import MAGIC, FrameType, encodeFrame, encodeHandshake
@@ -78,12 +79,12 @@ class _Listeners:
     """
 
     def open(
-        self, port: int, prefer: int, arrived: Callable[[End, str], None]
+        self, options: TunnelOptions, arrived: Callable[[End, str], None]
     ) -> _Listener:
         """
         Pretend to listen.
         """
-        return _Listener(port or prefer or 30000)
+        return _Listener(options.port or options.prefer or 30000)
 
 
 class _End:

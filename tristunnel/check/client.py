@@ -267,7 +267,7 @@ class ClientCheck(Inquiry):
                 " if it is W3P's, give --extension never, or the first attempt after"
                 " each start is in vain"
             )
-        spoken = "framed" if session.extended else "plain W3P"
+        spoken = self.dialect.name if session.extended else "plain W3P"
         name = self.credentials.get("id")
         as_ = f" as {name}" if isinstance(name, str) and name else ""
         return ok(f"the server lets us in{as_} ({spoken})")

@@ -32,6 +32,7 @@ from tristunnel.check.report import (
 )
 from tristunnel.dataplane.lookups import resolveWith
 from tristunnel.errors import badOption
+from tristunnel.model.options import TunnelOptions
 from tristunnel.server.ports import ServerPort
 from tristunnel.service.caller import Listeners
 from tristunnel.tls.pem import alternativeNames, certificateNames
@@ -115,7 +116,7 @@ class ServerCheck(Inquiry):
     async def _visitors(self) -> Finding:
         if self.listeners is None:
             return skip("there are none")
-        listener: Any = self.listeners.open(0, 0, lambda end, address: None)
+        listener: Any = self.listeners.open(TunnelOptions(), lambda end, address: None)
         number = listener.address[2]
         await listener.close()
         return ok(f"a port can be opened ({number} was)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import Any
 
 from autobahn.websocket import USES_NVX
@@ -18,13 +17,12 @@ from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.framed.datagram_path import ServerPaths
 from tristunnel.dialects.framed.server import TunnelServerFactory
-from tristunnel.dialects.table import DIALECTS
+from tristunnel.dialects.table import portProtocols
 from tristunnel.errors import TunnelError
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import Health, HTTPPortProtocol, rootOf, rpcPages
-from tristunnel.listeners.tcp import TCPListeners
-from tristunnel.listeners.udp import UDPListeners
+from tristunnel.listeners.table import LISTENERS, ListenerSettings
 from tristunnel.model.quota import TunnelQuota, defaultTotal
 from tristunnel.model.rendezvous import WaitingRoom
 from tristunnel.node.spec import NodeSpec
@@ -133,35 +131,34 @@ class Serving(MultiService):
     def _makeListeners(self) -> dict[str, Listeners]:
         reactor, options = self._reactor, self._options
         here = "127.0.0.1"
-        interface = options["interface"] or (here if options["demo"] else "")
         # TLS that is not up yet is no tunnel's visitor, and costs as much.
         handshakes = max(64, min(TOTAL, RESERVE.size))
-
-        def tcp(creator: CreatorInForce | None = None) -> TCPListeners:
-            made = TCPListeners(reactor, interface, options.portRange, creator)
-            made.handshakes = PreauthLimiter(
+        if options.visitorCertificate is not None:
+            self._visitorsTLS = CreatorInForce(options.visitorCertificate)
+        elif options.certificate is not None:
+            self._clientsTLS = CreatorInForce(options.certificate)
+        settings = ListenerSettings(
+            reactor,
+            options["interface"] or (here if options["demo"] else ""),
+            options["interface"] or here,
+            options.portRange,
+            options["udp-idle"],
+            self._visitorsTLS or self._clientsTLS,
+            lambda: PreauthLimiter(
                 reactor.seconds,
                 handshakes // 2,
                 handshakes,
                 options.forwarded.speaksFor,
-            )
-            return made
-
-        listeners: dict[str, Listeners] = {"tcp": tcp()}
-        if options.visitorCertificate is not None:
-            self._visitorsTLS = CreatorInForce(options.visitorCertificate)
-            # The first one is what visitors get unless the client says otherwise.
-            listeners = {"tls": tcp(self._visitorsTLS), **listeners}
-        elif options.certificate is not None:
-            self._clientsTLS = CreatorInForce(options.certificate)
-            listeners["tls"] = tcp(self._clientsTLS)
-        listeners["udp"] = UDPListeners(
-            reactor, interface, options.portRange, options["udp-idle"]
+            ),
         )
-        listeners["loopback"] = TCPListeners(
-            reactor, options["interface"] or here, options.portRange
-        )
-        return listeners
+        made = {name: make(settings) for name, make in LISTENERS.items()}
+        # The first one is what visitors get unless the client says otherwise.
+        first = "tcp" if self._visitorsTLS is None else "tls"
+        return {
+            name: listeners
+            for name, listeners in ({first: made[first]} | made).items()
+            if listeners is not None
+        }
 
     def _makePorts(self) -> list[tuple[ServerPort, Any]]:
         options, sessions = self._options, self._sessions
@@ -180,12 +177,7 @@ class Serving(MultiService):
         pages.update(
             webSocketPages(sessions, callers, options.webSocketPaths, options.forwarded)
         )
-        protocols = [
-            *chain.from_iterable(
-                each.portProtocols(sessions) for each in DIALECTS.values()
-            ),
-            self._site(pages, callers),
-        ]
+        protocols = [*portProtocols(sessions), self._site(pages, callers)]
         for port in reversed(options.serverPorts):
             ports.insert(0, (port, self._detector(protocols, limiter, port)))
         return ports

@@ -4,13 +4,16 @@ All dialects. A new one is a folder, or a file, and one line here.
 
 from __future__ import annotations
 
-from tristunnel.dialects.base.dialect import Dialect
+from collections.abc import Sequence
+
+from tristunnel.dialects.base.dialect import Dialect, PortProtocol
+from tristunnel.dialects.base.server import ServerSessions
 from tristunnel.dialects.framed.dialect import FramedDialect
 from tristunnel.dialects.relay.dialect import RelayDialect
 from tristunnel.dialects.vtunnel.dialect import VTunnelDialect
 from tristunnel.dialects.zlayer.dialect import ZLayerDialect
 
-__all__ = ["DEFAULT", "DIALECTS", "labelOf"]
+__all__ = ["DEFAULT", "DIALECTS", "labelOf", "portProtocols"]
 
 DIALECTS: dict[str, Dialect] = {
     dialect.name: dialect
@@ -37,3 +40,12 @@ def labelOf(spoken: str) -> str:
         if spoken in dialect.labels:
             return dialect.labels[spoken]
     return spoken
+
+
+def portProtocols(sessions: ServerSessions) -> Sequence[PortProtocol]:
+    """What a port serves, beside HTTP, by the first bytes of a connection."""
+    return [
+        protocol
+        for dialect in DIALECTS.values()
+        for protocol in dialect.portProtocols(sessions)
+    ]

@@ -27,6 +27,7 @@ from tristunnel.dataplane.kernel import closeNow
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
+from tristunnel.model.options import TunnelOptions
 from tristunnel.model.ports import UNPRIVILEGED, PortRange
 from tristunnel.util.hosts import addressText
 
@@ -228,14 +229,13 @@ class TCPListeners:
         self._creator = creator
 
     def open(
-        self, port: int, prefer: int, arrived: Callable[[End, str], None]
+        self, options: TunnelOptions, arrived: Callable[[End, str], None]
     ) -> TCPListener:
         """
         Listen for visitors.
 
-        @param port: The one to listen on; 0 for any.
-        @param prefer: With C{port} 0, the one to take if it is free; 0 for
-            none.
+        @param options: All that was asked of the tunnel; here its C{port} and
+            C{prefer} count.
         @param arrived: Called with each visitor's end and address.
         @raise TunnelError: C{port-taken}, C{port-not-permitted} or
             C{ports-exhausted}.
@@ -248,7 +248,10 @@ class TCPListeners:
             factory = _TLSFactory(self._creator, False, factory)
             factory.noisy = False
         return self.ports.choose(
-            port, prefer, partial(self._listen, scheme, factory), self.own
+            options.port,
+            options.prefer,
+            partial(self._listen, scheme, factory),
+            self.own,
         )
 
     def _listen(self, scheme: str, factory: Any, port: int) -> TCPListener:

@@ -15,6 +15,7 @@ from twisted.internet.defer import succeed
 
 from tristunnel.dataplane.datagrams import DatagramSocket, FlowEnd, replyFrom
 from tristunnel.errors import TunnelError
+from tristunnel.model.options import TunnelOptions
 from tristunnel.model.ports import UNPRIVILEGED, PortRange
 from tristunnel.util.hosts import hostAndPort
 from tristunnel.wire.framed import MAX_DATAGRAM
@@ -297,20 +298,20 @@ class UDPListeners:
         self._most = most
 
     def open(
-        self, port: int, prefer: int, arrived: Callable[[Any, str], None]
+        self, options: TunnelOptions, arrived: Callable[[Any, str], None]
     ) -> UDPListener:
         """
         Listen for visitors.
 
-        @param port: The one to listen on; 0 for any.
-        @param prefer: With C{port} 0, the one to take if it is free; 0 for
-            none.
+        @param options: All that was asked of the tunnel; here its C{port} and
+            C{prefer} count.
         @param arrived: Called with each visitor's end and address.
         @raise TunnelError: C{port-taken}, C{port-not-permitted} or
             C{ports-exhausted}.
         """
         listener = UDPListener(self._reactor, arrived, self.idle, self._most)
-        self.ports.choose(port, prefer, partial(self._listen, listener), self.own)
+        listen = partial(self._listen, listener)
+        self.ports.choose(options.port, options.prefer, listen, self.own)
         return listener
 
     def _listen(self, listener: UDPListener, port: int) -> None:

@@ -72,13 +72,15 @@ class Listeners(Protocol):
     """Opens one kind of public side."""
 
     def open(
-        self, port: int, prefer: int, arrived: Callable[[End, str], None]
+        self, options: TunnelOptions, arrived: Callable[[End, str], None]
     ) -> IListener:
         """
         Listen for visitors.
 
-        @param port: The one to listen on, 0 for any.
-        @param prefer: With C{port} 0, the one to take if it is free.
+        @param options: All that was asked of the tunnel: C{port}, the one to
+            listen on, 0 for any; C{prefer}, then the one to take if it is free;
+            and others, such as C{name}.
+        @param arrived: Called with each visitor's end and address.
         @raise TunnelError: With the reason of a refusal.
         """
 

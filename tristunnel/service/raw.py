@@ -295,7 +295,7 @@ def _via(
     tunnel.clientSide = side = RawClientSide(
         service, tunnel, caller.address if options.openerOnly else "", secret
     )
-    tunnel.clientListener = listeners.open(0, 0, side.connectionArrived)
+    tunnel.clientListener = listeners.open(TunnelOptions(), side.connectionArrived)
     if not options.ttl:
         service.keepWhile(tunnel, UNCLAIMED, side.served)
     port = tunnel.clientListener.address[2]

@@ -8,6 +8,7 @@ what the server offers to everybody, but is never an admin.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -103,8 +104,7 @@ class TunnelRights:
         identity: Identity,
         kind: str,
         listeners: Listeners,
-        port: int,
-        prefer: int,
+        options: TunnelOptions,
         arrived: Any,
     ) -> IListener:
         """
@@ -115,25 +115,26 @@ class TunnelRights:
         """
         grant = identity.grant
         if grant is None:
-            return listeners.open(port, prefer, arrived)
+            return listeners.open(options, arrived)
         grant.permissions.checkListener(kind)
         ports = grant.permissions.ports
         if protocolOf(kind) == "ws":
             # Its visitors come to the clients' port.
-            ports, port = None, 0
-        if port or ports is None:
-            if port:
-                grant.permissions.checkPort(port)
-            return listeners.open(port, prefer, arrived)
+            ports, options = None, replace(options, port=0)
+        if options.port or ports is None:
+            if options.port:
+                grant.permissions.checkPort(options.port)
+            return listeners.open(options, arrived)
         refusal = TunnelError(
             "ports-exhausted", f"all ports of this token ({ports}) are taken"
         )
         candidates = list(ports.shuffled())
-        if prefer in ports:
-            candidates.insert(0, prefer)
+        if options.prefer in ports:
+            candidates.insert(0, options.prefer)
         for candidate in candidates:
             try:
-                return listeners.open(candidate, 0, arrived)
+                wanted = replace(options, port=candidate, prefer=0)
+                return listeners.open(wanted, arrived)
             except TunnelError as error:
                 if error.code.name not in ("port-taken", "port-not-permitted"):
                     raise

@@ -260,8 +260,7 @@ class TunnelService:
                 caller.identity,
                 wanted.listener or next(iter(self.listeners)),
                 self._listenersFor(wanted),
-                wanted.port,
-                wanted.prefer,
+                wanted,
                 tunnel.visitorArrived,
             )
 

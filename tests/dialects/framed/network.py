@@ -34,6 +34,7 @@ from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed, End
+from tristunnel.model.options import TunnelOptions
 from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.tls.client_context import ServerVerification
@@ -252,11 +253,12 @@ class MemoryListeners:
         self._next = 41000
 
     def open(
-        self, port: int, prefer: int, arrived: Callable[[End, str], None]
+        self, options: TunnelOptions, arrived: Callable[[End, str], None]
     ) -> MemoryListener:
         """
         Listen.
         """
+        port = options.port
         if self.exhausted:
             raise TunnelError("ports-exhausted")
         if port in self.forbidden:
@@ -264,7 +266,7 @@ class MemoryListeners:
         if port in self.taken or port in self.open_:
             raise TunnelError("port-taken")
         if not port:
-            port = prefer
+            port = options.prefer
         if not port or port in self.taken or port in self.open_:
             self._next += 1
             port = self._next

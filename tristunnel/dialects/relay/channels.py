@@ -293,15 +293,15 @@ class WebSocketListeners:
         self._meetings = meetings
 
     def open(
-        self, port: int, prefer: int, arrived: Callable[[End, str], None]
+        self, options: TunnelOptions, arrived: Callable[[End, str], None]
     ) -> _Place:
         """
         Let visitors in.
 
-        @param port: Must be 0, as the port is the server's own.
+        @param options: The port must be 0, as the port is the server's own.
         @raise TunnelError: C{bad-option}.
         """
-        if port:
+        if options.port:
             raise TunnelError(
                 "bad-option", "listener 'ws' has a path and no port; leave port out"
             )

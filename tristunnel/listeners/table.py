@@ -1,0 +1,60 @@
+"""
+All listeners. A new one is a file and one line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tristunnel.listeners.tcp import TCPListeners
+from tristunnel.listeners.udp import UDPListeners
+from tristunnel.model.ports import PortRange
+
+__all__ = ["LISTENERS", "ListenerSettings"]
+
+
+@dataclass(frozen=True)
+class ListenerSettings:
+    """
+    What a server's listeners are made of.
+
+    @ivar reactor: Listens and tells time.
+    @ivar interface: The address that ports are opened on; empty for all.
+    @ivar localInterface: The one for those who expect the loopback interface.
+    @ivar ports: Which ports may be opened.
+    @ivar udpIdle: Seconds until a silent UDP visitor is gone.
+    @ivar creator: Makes TLS connections for visitors, or C{None}.
+    @ivar makeLimiter: Makes what counts TLS handshakes that are not over.
+    """
+
+    reactor: Any
+    interface: str
+    localInterface: str
+    ports: PortRange
+    udpIdle: float
+    creator: Any
+    makeLimiter: Callable[[], Any]
+
+
+def _tcp(settings: ListenerSettings, creator: Any = None) -> TCPListeners:
+    made = TCPListeners(settings.reactor, settings.interface, settings.ports, creator)
+    made.handshakes = settings.makeLimiter()
+    return made
+
+
+LISTENERS: dict[str, Callable[[ListenerSettings], Any]] = {
+    "tcp": _tcp,
+    "tls": lambda settings: (
+        None if settings.creator is None else _tcp(settings, settings.creator)
+    ),
+    "udp": lambda settings: UDPListeners(
+        settings.reactor, settings.interface, settings.ports, settings.udpIdle
+    ),
+    "loopback": lambda settings: TCPListeners(
+        settings.reactor, settings.localInterface, settings.ports
+    ),
+}
+"""What opens tunnels' public sides, by what C{openTunnel} calls it; C{None} where
+this server has none."""
