@@ -25,8 +25,9 @@ from tristunnel.connect.address import (
 )
 from tristunnel.dialects.framed.datagram_path import ServerPaths
 from tristunnel.errors import TunnelError
-from tristunnel.http.xmlrpc import _BadCall, _parse
+from tristunnel.http.xmlrpc import _parse
 from tristunnel.model.options import TunnelOptions
+from tristunnel.rpc.calls import CallError
 from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.rpc.strictjson import BadJSON, decode
 from tristunnel.service.capability import claimTunnel
@@ -113,7 +114,7 @@ def xmlRPC(data: bytes) -> bool:
     """
     try:
         _parse(data)
-    except _BadCall:
+    except CallError:
         return False
     return True
 

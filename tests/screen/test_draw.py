@@ -86,7 +86,8 @@ class ClientTests(SynchronousTestCase):
                 )
             ),
         ):
-            assertGolden(self, name, self.draw(*size, **status))
+            options: dict[str, Any] = status
+            assertGolden(self, name, self.draw(*size, **options))
         page = clientPage(clientStatus())
         assertGolden(self, "file", drawPage(PLAIN, page, natural(page)))
         ascii_ = drawPage(Pen("ANSI_X3.4-1968", False), page, 80, 24)
