@@ -78,7 +78,7 @@ class WatchedTestCase(ServiceTestCase):
         self.service.observer = self.watch.observer
         self.gate = PreauthLimiter(self.clock.seconds)
         portal = portalFor([checkingCallable(known)]) if asked else None
-        self.callers = HTTPCallers(Authenticator(portal), gate=self.gate)
+        self.callers = HTTPCallers(Authenticator(portal), limiter=self.gate)
         pages = self.watch.pages(
             self.service, self.callers, self.gate, asked, names, **options
         )
@@ -95,7 +95,7 @@ class WatchedTestCase(ServiceTestCase):
         grant = Grant(Permissions(may=frozenset(may)))
         identify = self.callers.identify
 
-        def granted(header: bytes, peer: Any) -> Any:
+        def granted(header: bytes, peer: Any, certificate: str = "") -> Any:
             def add(identity: Identity) -> Identity:
                 return Identity(identity.name, grant=grant)
 

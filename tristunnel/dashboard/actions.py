@@ -19,33 +19,24 @@ if TYPE_CHECKING:
     from tristunnel.model.tunnel import Tunnel
     from tristunnel.service.caller import Caller
 
-__all__ = ["DONE", "VERBS", "Actions", "kindOf"]
+__all__ = ["KINDS", "Actions", "kindOf"]
 
-DONE = {
-    "tunnel": "The tunnel is closed.",
-    "client": "The client is disconnected.",
-    "visitor": "The visitor was sent away.",
-    "access": "The access was taken back.",
-    "token": "The token is revoked.",
+KINDS = {
+    "tunnel": ("Close the tunnel", "The tunnel is closed."),
+    "client": ("Disconnect the client", "The client is disconnected."),
+    "visitor": ("Send the visitor away", "The visitor was sent away."),
+    "access": ("Take the access back", "The access was taken back."),
+    "token": ("Revoke the token", "The token is revoked."),
 }
-"""What is said after something was done; nothing else can be put on the page by
-a link to it."""
-
-VERBS = {
-    "tunnel": "Close the tunnel",
-    "client": "Disconnect the client",
-    "visitor": "Send the visitor away",
-    "access": "Take the access back",
-    "token": "Revoke the token",
-}
-"""What is on the button."""
+"""What is on the button, and what is said afterwards; nothing else can be put on the
+page by a link to it."""
 
 
 def kindOf(identifier: str) -> str:
     """What an id is of."""
     kind, colon, _ = identifier.partition(":")
     if colon:
-        return kind if kind in DONE else "tunnel"
+        return kind if kind in KINDS else "tunnel"
     if "." in identifier:
         return "visitor"
     return (

@@ -14,7 +14,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
 from twisted.web.template import Element
 
-from tristunnel.dashboard.actions import DONE, VERBS, Actions, kindOf
+from tristunnel.dashboard.actions import KINDS, Actions, kindOf
 from tristunnel.dashboard.live import Broadcast
 from tristunnel.dashboard.render import (
     DashboardPage,
@@ -96,7 +96,7 @@ class IndexPage(_HTMLPage):
     """C{/}: the dashboard."""
 
     async def answer(self, request: Request, caller: Caller) -> bytes:
-        done = DONE.get(_argument(request, b"done"), "")
+        done = KINDS.get(_argument(request, b"done"), ("", ""))[1]
         view = await self.board.view(caller)
         return await self.html(request, DashboardPage(view, caller, done))
 
@@ -112,7 +112,7 @@ class EndPage(_HTMLPage):
         form = {
             "token": self.guard.formToken(request, caller),
             "id": identifier,
-            "verb": VERBS[kindOf(identifier)],
+            "verb": KINDS[kindOf(identifier)][0],
         }
         return await self.html(request, Question(*question, form))
 

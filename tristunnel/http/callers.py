@@ -61,16 +61,16 @@ class HTTPCallers:
 
     @param authenticator: Checks what the C{Authorization} header says.
     @param forwarded: Whom proxies speak for.
-    @param gate: Makes those wait whose logins fail.
+    @param limiter: Makes those wait whose logins fail.
     """
 
     def __init__(
         self,
         authenticator: Authenticator,
         forwarded: Forwarded | None = None,
-        gate: PreauthLimiter | None = None,
+        limiter: PreauthLimiter | None = None,
     ) -> None:
-        self._gate = gate
+        self._limiter = limiter
         self._authenticator = authenticator
         self._forwarded = forwarded or Forwarded()
 
@@ -117,14 +117,16 @@ class HTTPCallers:
         if not header and token:
             header = b"Bearer " + token
         peer = self._forwarded.peer(request)
-        if self._gate is not None:
-            self._gate.check(peer)
+        if self._limiter is not None:
+            self._limiter.check(peer)
         try:
-            identity = await self._identify(request, header)
+            identity = await self.identify(
+                header, peer, "" if header else self._certificateOf(request)
+            )
         except TunnelError as refusal:
             wrong = bool(header) and refusal.code.name == "auth-refused"
-            if self._gate is not None and wrong:
-                self._gate.loginFailed(peer)
+            if self._limiter is not None and wrong:
+                self._limiter.loginFailed(peer)
             raise
         return self.describe(request, identity)
 
@@ -134,8 +136,8 @@ class HTTPCallers:
 
         @param awaited: Tells how many may come at once from an address.
         """
-        if self._gate is not None:
-            self._gate.awaited.append(awaited)
+        if self._limiter is not None:
+            self._limiter.awaited.append(awaited)
 
     def newcomer(self, request: Request) -> PendingConnection:
         """
@@ -147,9 +149,9 @@ class HTTPCallers:
             address has to wait since its logins failed.
         """
         requestKnown(request, False)
-        if self._gate is None:
+        if self._limiter is None:
             return uncounted()
-        return self._gate.enter(self._forwarded.peer(request))
+        return self._limiter.enter(self._forwarded.peer(request))
 
     def describe(self, request: Request, identity: Identity) -> Caller:
         """Say how C{identity} reached this server."""
@@ -172,19 +174,14 @@ class HTTPCallers:
             return ""
         return certificateName(getattr(request.channel, "transport", None))
 
-    def _identify(self, request: Request, header: bytes) -> Deferred[Identity]:
-        peer = self._forwarded.peer(request)
-        if not header:
-            return self._authenticator.authenticate(
-                {}, peer, self._certificateOf(request)
-            )
-        return self.identify(header, peer)
-
-    def identify(self, header: bytes, peer: IAddress | None) -> Deferred[Identity]:
+    def identify(
+        self, header: bytes, peer: IAddress | None, certificate: str = ""
+    ) -> Deferred[Identity]:
         """
         Find out who an C{Authorization} header is from.
 
         @param header: Its value; empty if there is none.
+        @param certificate: The name in the certificate that was shown; empty for none.
         @return: The identity.
         @raise TunnelError: C{auth-refused}, also by the Deferred.
         """
@@ -199,4 +196,4 @@ class HTTPCallers:
                 raise TunnelError("auth-refused") from None
             user, _, password = pair.partition(b":")
             return self._authenticator.authenticateBasic(user, password, peer)
-        return self._authenticator.authenticate({}, peer)
+        return self._authenticator.authenticate({}, peer, certificate)

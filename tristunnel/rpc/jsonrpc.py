@@ -50,15 +50,8 @@ class _Request:
     wantsAnswer: bool
 
 
-@dataclass(frozen=True)
-class _Response:
-    """
-    An answer, both as an object and as the JSON of it, since whether a result
-    has a JSON form is only known when it has been made.
-    """
-
-    value: dict[str, object]
-    text: str
+Response = dict[str, object]
+"""An answer that is known to have a JSON form."""
 
 
 def _usableId(obj: object) -> bool:
@@ -96,21 +89,20 @@ def _parseRequest(obj: object) -> _Request:
     return _Request(method, params, ident, "id" in obj)
 
 
-def _errorResponse(ident: object, error: CallError) -> _Response:
+def _errorResponse(ident: object, error: CallError) -> Response:
     member: dict[str, object] = {"code": error.number, "message": error.message}
     if error.data is not None:
         member["data"] = error.data
-    value: dict[str, object] = {"jsonrpc": "2.0", "id": ident, "error": member}
-    return _Response(value, encode(value))
+    return {"jsonrpc": "2.0", "id": ident, "error": member}
 
 
-def errorResponse(ident: object, error: TunnelError) -> dict[str, object]:
+def errorResponse(ident: object, error: TunnelError) -> Response:
     """
     The answer to a call that cannot be given its result.
 
     @param ident: The call's id.
     """
-    return _errorResponse(ident, CallError.fromTunnelError(error)).value
+    return _errorResponse(ident, CallError.fromTunnelError(error))
 
 
 class Dispatcher:
@@ -120,6 +112,10 @@ class Dispatcher:
     It never fails: whatever comes in, what goes out is JSON-RPC 2.0 or nothing.
     To cancel a Deferred of its is to cancel the calls that still run.
 
+    @param lookup: Finds the method of a name. A method takes the caller and then the
+        parameters; it may raise C{TunnelError}, whose code and message the caller
+        sees. Other exceptions are logged, and the caller learns nothing of them.
+
     @ivar maxBatch: How many requests a batch may have.
     @ivar maxDepth: How many arrays and objects may be nested in each other.
     """
@@ -127,18 +123,8 @@ class Dispatcher:
     _log = Logger()
 
     def __init__(
-        self,
-        lookup: Lookup,
-        *,
-        maxBatch: int = MAX_BATCH,
-        maxDepth: int = MAX_DEPTH,
+        self, lookup: Lookup, *, maxBatch: int = MAX_BATCH, maxDepth: int = MAX_DEPTH
     ) -> None:
-        """
-        @param lookup: Finds the method of a name. A method takes the caller
-            and then the parameters; it may raise C{TunnelError}, whose code
-            and message the caller sees. Other exceptions are logged, and the
-            caller learns nothing of them.
-        """
         self._lookup = lookup
         self.maxBatch = maxBatch
         self.maxDepth = maxDepth
@@ -171,47 +157,34 @@ class Dispatcher:
         except BadJSON as bad:
             message = f"Parse error: {bad.detail}" if bad.detail else "Parse error"
             error = CallError(PARSE_ERROR, message)
-            return _errorResponse(None, error).text.encode("ascii")
+            return encode(_errorResponse(None, error)).encode("ascii")
         answer = await self._answer(caller, obj)
-        if answer is None:
-            return None
-        if isinstance(answer, _Response):
-            return answer.text.encode("ascii")
-        text = ", ".join(response.text for response in answer)
-        return f"[{text}]".encode("ascii")
+        return None if answer is None else encode(answer).encode("ascii")
 
     async def _dispatchObject(self, caller: object, obj: object) -> object | None:
         if not depthWithin(obj, self.maxDepth):
             error = CallError(PARSE_ERROR, "Parse error: nested too deeply")
-            return _errorResponse(None, error).value
-        answer = await self._answer(caller, obj)
-        if isinstance(answer, list):
-            return [response.value for response in answer]
-        return None if answer is None else answer.value
+            return _errorResponse(None, error)
+        return await self._answer(caller, obj)
 
     async def _answer(
         self, caller: object, obj: object
-    ) -> _Response | list[_Response] | None:
+    ) -> Response | list[Response] | None:
         if not isinstance(obj, list):
             return await self._answerOne(caller, obj)
         if not obj:
             return _errorResponse(None, CallError(INVALID_REQUEST, "Invalid Request"))
         if len(obj) > self.maxBatch:
-            return _errorResponse(
-                None,
-                CallError(
-                    INVALID_REQUEST,
-                    f"Invalid Request: a batch may have {self.maxBatch} requests,"
-                    f" not {len(obj)}",
-                ),
-            )
+            why = f"a batch may have {self.maxBatch} requests, not {len(obj)}"
+            error = CallError(INVALID_REQUEST, f"Invalid Request: {why}")
+            return _errorResponse(None, error)
         # All are begun before any is awaited: they run at the same time.
         answers = await gatherResults(
             [Deferred.fromCoroutine(self._answerOne(caller, one)) for one in obj]
         )
         return [answer for answer in answers if answer is not None] or None
 
-    async def _answerOne(self, caller: object, obj: object) -> _Response | None:
+    async def _answerOne(self, caller: object, obj: object) -> Response | None:
         """
         Answer one request.
 
@@ -228,9 +201,10 @@ class Dispatcher:
             return _errorResponse(request.ident, error) if request.wantsAnswer else None
         if not request.wantsAnswer:
             return None
-        value = {"jsonrpc": "2.0", "id": request.ident, "result": result}
+        value: Response = {"jsonrpc": "2.0", "id": request.ident, "result": result}
         try:
-            return _Response(value, encode(value))
+            encode(value)
+            return value
         except ValueError:
             self._log.failure(
                 "The result of {method} has no JSON form", method=request.method
