@@ -137,7 +137,7 @@ class EndpointTests(LoopbackTestCase):
 
     async def test_renewed(self) -> None:
         """A certificate that was renewed on disk is shown without a restart."""
-        self.patch(watch, "LOOK_INTERVAL", 0.0)
+        self.patch(watch, "CHECK_INTERVAL", 0.0)
         first, second = makeAuthority("first"), makeAuthority("second")
         self.files = TLSFiles(str(self.certificate(first)))
         await self.startServer()

@@ -38,7 +38,7 @@ from tristunnel.tls.pem import (
     readFile,
     samePublicKey,
 )
-from tristunnel.tls.watch import LOOK_INTERVAL, Reloading, Signature, signature
+from tristunnel.tls.watch import CHECK_INTERVAL, Reloading, Signature, signature
 from tristunnel.util.files import PathLike, pathText, warnIfOpen
 
 __all__ = ["CertificateDirectory"]
@@ -150,7 +150,7 @@ class CertificateDirectory:
             seconds,
         )
         self._usedTrust = self._trust.current
-        self._lastLook = seconds()
+        self._lastCheck = seconds()
         problems: list[str] = []
         try:
             self._readFiles(dict(_findFiles(str(self._directory))), problems)
@@ -180,22 +180,22 @@ class CertificateDirectory:
 
     def _readFiles(self, found: dict[str, Signature], problems: list[str]) -> None:
         files: dict[str, _File] = {}
-        for path, look in found.items():
+        for path, sign in found.items():
             known = self._files.get(path)
-            if known is not None and known.signature == look:
+            if known is not None and known.signature == sign:
                 files[path] = known
                 continue
             try:
                 data = readFile(path)
                 files[path] = file = _File(
-                    look, certificatesIn(path, data), keysIn(path, data)
+                    sign, certificatesIn(path, data), keysIn(path, data)
                 )
                 if file.keys:
                     warnIfOpen(path, os.stat(path).st_mode & 0o007, "a private key")
             except TunnelError as error:
                 problems.append(error.message)
                 # What was in it stays in use until the file is right again.
-                files[path] = replace(known or _File(look), signature=look)
+                files[path] = replace(known or _File(sign), signature=sign)
         self._files = files
 
     def _pair(self, problems: list[str]) -> None:
@@ -310,9 +310,9 @@ class CertificateDirectory:
 
     def _refresh(self) -> None:
         trust = self._trust.get()
-        if self._seconds() - self._lastLook < LOOK_INTERVAL:
+        if self._seconds() - self._lastCheck < CHECK_INTERVAL:
             return
-        self._lastLook = self._seconds()
+        self._lastCheck = self._seconds()
         try:
             found = dict(_findFiles(str(self._directory)))
         except OSError:

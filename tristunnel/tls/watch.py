@@ -11,10 +11,10 @@ from twisted.logger import Logger
 from tristunnel.errors import TunnelError
 from tristunnel.util.files import PathLike, pathText
 
-__all__ = ["LOOK_INTERVAL", "Reloading", "Signature", "signature"]
+__all__ = ["CHECK_INTERVAL", "Reloading", "Signature", "signature"]
 
-LOOK_INTERVAL = 1.0
-"""The seconds that must pass between two looks at the disk."""
+CHECK_INTERVAL = 1.0
+"""The seconds that must pass between two checks of the disk."""
 
 Signature = tuple[int, int, int, int] | None
 """What changes when a file does; C{None} for a file that is not there."""
@@ -73,26 +73,26 @@ class Reloading(Generic[_T]):
         self._paths = tuple(dict.fromkeys(pathText(path) for path in paths))
         self._load = load
         self._seconds = seconds
-        # Look first, load later: a change in between is then seen next time.
-        self._signatures = self._look()
+        # Check first, load later: a change in between is then seen next time.
+        self._signatures = self._check()
         self.current = load()
 
-    def _look(self) -> tuple[Signature, ...]:
-        self._lastLook = self._seconds()
+    def _check(self) -> tuple[Signature, ...]:
+        self._lastCheck = self._seconds()
         return tuple(signature(each) for path in self._paths for each in _below(path))
 
     def get(self) -> _T:
         """
         Give what the files hold now, as far as they can be used.
 
-        The disk is asked at most once per L{LOOK_INTERVAL}. A file that became
+        The disk is asked at most once per L{CHECK_INTERVAL}. A file that became
         unusable is logged once, and what was there before stays.
 
         @return: The newest thing that could be loaded.
         """
-        if self._seconds() - self._lastLook < LOOK_INTERVAL:
+        if self._seconds() - self._lastCheck < CHECK_INTERVAL:
             return self.current
-        signatures = self._look()
+        signatures = self._check()
         if signatures == self._signatures:
             return self.current
         self._signatures = signatures
