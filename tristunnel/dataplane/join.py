@@ -12,7 +12,15 @@ from tristunnel.dataplane.sockets import SocketEnd
 if TYPE_CHECKING:
     from tristunnel.interfaces import Closed, EitherEnd
 
-__all__ = ["join"]
+__all__ = ["ANSWER_LINGER", "LINGER", "join"]
+
+LINGER = 10.0
+"""Seconds of silence after which a visitor's end-of-file is passed on to an end that
+cannot end one direction alone, although the visitor still awaited an answer."""
+
+ANSWER_LINGER = 0.25
+"""The same, once the answer has begun. Most visitors leave on its last byte, and
+those who sent their end in the midst of it have it come without such gaps."""
 
 
 def join(one: EitherEnd, other: EitherEnd, closed: Closed) -> None:

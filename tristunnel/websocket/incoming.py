@@ -4,15 +4,13 @@ What a WebSocket's peer sends, and may not send.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tristunnel.errors import TunnelError
 from tristunnel.websocket.codes import BAD_PAYLOAD, PROTOCOL_ERROR, TOO_BIG
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
-
-    from tristunnel.websocket.connection import Connection
 
 __all__ = ["MAX_BINARY", "MAX_TEXT", "REQUEST_EFFORT", "Incoming", "Receiver"]
 
@@ -33,8 +31,13 @@ REQUEST_EFFORT = 50
 class Receiver(Protocol):
     """What is told of a connection."""
 
-    def opened(self, connection: Connection) -> None:
-        """Messages may pass."""
+    def opened(self, connection: Any) -> None:
+        """
+        Messages may pass.
+
+        @param connection: The
+            L{Connection<tristunnel.websocket.connection.Connection>}.
+        """
 
     def bytesReceived(self, data: bytes) -> None:
         """A piece of a binary message came; empty if the message was."""
@@ -87,7 +90,6 @@ class Incoming:
 
         @param code: The close code, if it is another than the reason's.
         """
-        raise NotImplementedError
 
     def onMessageBegin(self, isBinary: bool) -> None:
         self._binary = isBinary

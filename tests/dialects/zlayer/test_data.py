@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.dialects.framed.memory import RecordingEnd
 from tests.dialects.zlayer.rig import FakeConnection
-from tristunnel.dialects.base.plain import ANSWER_LINGER, LINGER
+from tristunnel.dataplane.join import ANSWER_LINGER, LINGER
 from tristunnel.dialects.zlayer.data_end import (
     DATA_SUBPROTOCOL,
     HELD_BYTES,

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import ref
 
+from tristunnel.dataplane.join import ANSWER_LINGER, LINGER
 from tristunnel.dialects.base.multiplexer import Limits, Multiplexer, Sink
 from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.errors import TunnelError
@@ -61,14 +62,6 @@ STALL = 10.0
 ALONE = 60.0
 """Seconds that a service may stand still although nobody is known to wait: the
 server has no other way to tell of new visitors."""
-
-LINGER = 10.0
-"""Seconds of silence after which a visitor's end-of-file is passed on,
-although it still awaited an answer."""
-
-ANSWER_LINGER = 0.25
-"""The same, once the answer has begun. Most visitors leave on its last byte, and
-those who sent their end in the midst of it have it come without such gaps."""
 
 LEAVE = 120.0
 """Seconds in which a local end must be over after its stream was closed: the

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.dataplane.datagrams import FlowEnd
-from tristunnel.dialects.base.plain import LINGER
+from tristunnel.dataplane.join import LINGER
 from tristunnel.errors import TunnelError
 from tristunnel.websocket.codes import UNSUPPORTED
 from tristunnel.websocket.end import WebSocketEnd
