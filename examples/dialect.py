@@ -25,14 +25,12 @@ from tristunnel.dialects.base.client import ClientService
 from tristunnel.dialects.base.dialect import (
     ClientOptions,
     Dialect,
-    GaveUp,
     PortProtocol,
 )
 from tristunnel.dialects.base.server import ServerSessions
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.service_connector import ServiceConnector
 from tristunnel.interfaces import Closed, End
-from tristunnel.model.observer import ClientObserver
 from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.service.caller import Caller
 from tristunnel.service.preauth import PendingConnection
@@ -326,27 +324,11 @@ class OneDialect(Dialect):
     """
 
     name = "one"
+    client = OneClientService
 
     def checkForwards(self, options: ClientOptions) -> None:
         if len(options.forwards) != 1:
             raise TunnelError("bad-option", "--dialect one has one --forward")
-
-    def makeClient(
-        self,
-        reactor: Any,
-        options: ClientOptions,
-        observer: ClientObserver,
-        gaveUp: GaveUp,
-    ) -> OneClientService:
-        return OneClientService(
-            reactor,
-            options.server,
-            options.forwards,
-            options["credentials"],
-            observer,
-            options["grace"],
-            gaveUp,
-        )
 
     def portProtocols(self, sessions: ServerSessions) -> Sequence[PortProtocol]:
         return [OnePort(sessions)]

@@ -16,7 +16,7 @@ from tristunnel.client.fleet import makeClient
 from tristunnel.client.visitor import VisitorService
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.dialects.relay.client_service import RelayHostService
-from tristunnel.dialects.vtunnel.client_service import VTunnelClientService
+from tristunnel.dialects.vtunnel.client import VTunnelClientService
 from tristunnel.forwards.forward import parseForward
 from tristunnel.model.observer import ClientObserver
 

@@ -345,8 +345,8 @@ class AdapterTestCase(WebSocketTestCase):
             self.reactor,
             self.server(path),
             [parseForward(self.reactor, f"=127.0.0.1:{self.offer(service)}")],
-            self.seen,
-            0.0,
+            observer=self.seen,
+            grace=0.0,
             delay=lambda failures, hint: 0.05,
         )
         host.startService()

@@ -25,8 +25,11 @@ from tests.websocket.rig import RawPeer, WebSocketTestCase
 from tristunnel.connect.address import ServerAddress
 from tristunnel.dialects.base import client as baseClient
 from tristunnel.dialects.base.plain import HOLD, LINGER, STALL
-from tristunnel.dialects.vtunnel.client import ANSWER_TIME, VTunnelClientSession
-from tristunnel.dialects.vtunnel.client_service import VTunnelClientService
+from tristunnel.dialects.vtunnel.client import (
+    ANSWER_TIME,
+    VTunnelClientService,
+    VTunnelClientSession,
+)
 from tristunnel.dialects.vtunnel.session import TextLink, VTunnelServerSide
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward, parseForward

@@ -187,12 +187,14 @@ class ClientService(Service, ABC, Generic[ASession]):
     @param observer: Told what happens.
     @param grace: Seconds that visitors get to finish when the service stops.
     @param gaveUp: Called with the reason when no attempt follows.
-    @param delay: Makes the delay of failures and the server's hint.
+    @param delay: Makes the delay of failures and the server's hint; by default
+        it is L{backoff}.
 
     @ivar session: The session that is up now, or C{None}.
     """
 
     _log = Logger(namespace="tristunnel.client")
+    backoff = staticmethod(backoff)
 
     def __init__(
         self,
@@ -203,7 +205,7 @@ class ClientService(Service, ABC, Generic[ASession]):
         observer: ClientObserver | None = None,
         grace: float = GRACE,
         gaveUp: Callable[[TunnelError], None] = lambda reason: None,
-        delay: Callable[[int, float | None], float] = backoff,
+        delay: Callable[[int, float | None], float] | None = None,
     ) -> None:
         self.session: ASession | None = None
         self.observer = observer or ClientObserver()
@@ -213,7 +215,7 @@ class ClientService(Service, ABC, Generic[ASession]):
         self._credentials = dict(credentials or {})
         self._grace = grace
         self._gaveUp = gaveUp
-        self._delay = delay
+        self._delay = delay or self.backoff
         self._refusals = Refusals()
         self._failures = 0
         self._work: Deferred[None] | None = None

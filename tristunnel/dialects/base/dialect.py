@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocol
 
 from tristunnel.connect.address import ServerAddress
+from tristunnel.dialects.base.client import ClientService
 from tristunnel.dialects.base.server import Arrival, ServerSessions
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward
@@ -99,6 +100,7 @@ class Dialect:
     @cvar name: What C{--dialect} calls it.
     @cvar labels: What people are shown for the words that its sessions say of
         themselves; the same words, unless they are here.
+    @cvar client: The class of its clients' services, which L{makeClient} makes.
     @cvar hasExtension: Whether it has what our own extension brings: C{--tunnel},
         C{--service}, C{--private} and rules for visitors.
     @cvar needsURL: Whether its clients connect to a URL only, by WebSocket.
@@ -113,6 +115,7 @@ class Dialect:
 
     name: ClassVar[str]
     labels: ClassVar[Mapping[str, str]] = {}
+    client: ClassVar[type[ClientService[Any]]]
     hasExtension: ClassVar[bool] = False
     needsURL: ClassVar[bool] = False
     loginInHeaders: ClassVar[bool] = False
@@ -143,7 +146,15 @@ class Dialect:
 
         @return: A service with a C{stopNow}, which waits for nobody any longer.
         """
-        raise TunnelError("bad-option", f"--dialect {self.name} has no client")
+        return self.client(
+            reactor,
+            options.server,
+            options.forwards,
+            options["credentials"],
+            observer,
+            options["grace"],
+            gaveUp,
+        )
 
     def makeRoute(
         self,

@@ -4,24 +4,19 @@ The host's side of a relay: raw WebSockets, each for one visitor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from tristunnel.connect.address import ServerAddress
 from tristunnel.dialects.base.client import (
     SETTLED,
     ClientService,
-    backoff,
     openWebSocket,
 )
 from tristunnel.errors import TunnelError
-from tristunnel.forwards.forward import Forward
 from tristunnel.forwards.service_connector import ServiceConnector
-from tristunnel.model.observer import ClientObserver
-from tristunnel.util.process import FAREWELL, GRACE, Drain
+from tristunnel.util.process import FAREWELL, Drain
 from tristunnel.websocket.end import RELAY_SUBPROTOCOL, WebSocketEnd
 
 __all__ = ["RelayHostService", "visitorsURL"]
@@ -64,24 +59,11 @@ class RelayHostService(ClientService[Any]):
     connected, and another connection takes its place at the relay. Other
     relays do not tell: with those there is one connection at a time, and the
     service is connected at once, lest one that speaks first is never heard.
-
-    @param forwards: The service.
     """
 
-    def __init__(
-        self,
-        reactor: Any,
-        server: ServerAddress,
-        forwards: Sequence[Forward],
-        observer: ClientObserver | None = None,
-        grace: float = GRACE,
-        gaveUp: Callable[[TunnelError], None] = lambda reason: None,
-        delay: Callable[[int, float | None], float] = backoff,
-    ) -> None:
-        super().__init__(
-            reactor, server, forwards, None, observer, grace, gaveUp, delay
-        )
-        self._connector = ServiceConnector(reactor, self.observer)
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._connector = ServiceConnector(self._reactor, self.observer)
         self._ends: set[_HostEnd] = set()
         self._waiting: _HostEnd | None = None
 

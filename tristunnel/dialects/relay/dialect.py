@@ -49,6 +49,7 @@ class RelayDialect(Dialect):
     """Raw WebSockets, each for one visitor."""
 
     name = "relay"
+    client = RelayHostService
     needsURL = True
     loginInHeaders = True
     visitsAlone = True
@@ -60,22 +61,6 @@ class RelayDialect(Dialect):
                 "bad-option",
                 "--dialect relay has one end: --forward =TARGET, or --listen ENDPOINT",
             )
-
-    def makeClient(
-        self,
-        reactor: Any,
-        options: ClientOptions,
-        observer: ClientObserver,
-        gaveUp: GaveUp,
-    ) -> RelayHostService:
-        return RelayHostService(
-            reactor,
-            options.server,
-            options.forwards,
-            observer,
-            options["grace"],
-            gaveUp,
-        )
 
     def makeRoute(
         self,

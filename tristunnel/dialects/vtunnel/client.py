@@ -1,5 +1,5 @@
 """
-vtunnel's dialect at the client: a session with a vtunnel server.
+vtunnel's dialect at the client: its service, and a session with a vtunnel server.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from tristunnel.dialects.base.client import ClientSession
+from tristunnel.dialects.base.client import ClientSession, WebSocketClientService
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.vtunnel.session import (
     TextLink,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tristunnel.dialects.base.stream import SessionStream
     from tristunnel.forwards.forward import Forward
 
-__all__ = ["VTunnelClientSession"]
+__all__ = ["VTunnelClientService", "VTunnelClientSession"]
 
 ANSWER_TIME = 2.0
 """Seconds after which a server that does not answer requests is taken for an
@@ -181,3 +181,27 @@ class VTunnelClientSession(VTunnelSession, ClientSession):
             self._connector.connect(
                 stream, forward.target, endpoint, self.multiplexer.accept
             )
+
+
+class VTunnelClientService(WebSocketClientService[VTunnelClientSession]):
+    """Stays connected to a vtunnel server."""
+
+    _mute = False
+
+    def makeSession(self) -> VTunnelClientSession:
+        endpoint: Any = self._server.endpoint
+        session = VTunnelClientSession(
+            self._reactor,
+            self._forwards,
+            self.observer,
+            self._server.host,
+            getattr(endpoint, "pingInterval", 0.0),
+        )
+        session.maybeMute = self._mute
+        self._last = session
+        return session
+
+    async def _oneSession(self) -> tuple[TunnelError, bool]:
+        ended = await super()._oneSession()
+        self._mute = self._mute or self._last.mute
+        return ended

@@ -66,6 +66,8 @@ def tokenOf(credentials: Mapping[str, object]) -> str:
 class ZLayerClientService(WebSocketClientService[ZLayerClientSession]):
     """Stays connected to a zlayer server."""
 
+    backoff = staticmethod(backoff)
+
     def makeSession(self) -> ZLayerClientSession:
         return ZLayerClientSession(
             self._reactor,

@@ -5,25 +5,21 @@ zlayer's dialect, as the program asks for it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from tristunnel.dialects.base.dialect import (
     ClientOptions,
     Dialect,
-    GaveUp,
     WebSocketPath,
 )
 from tristunnel.dialects.base.server import Arrival, ServerSessions
 from tristunnel.dialects.zlayer.client_service import (
     ZLayerClientService,
-    backoff,
     tokenOf,
 )
 from tristunnel.dialects.zlayer.data import PORTS, ZLayerSessions, connectionOf
 from tristunnel.dialects.zlayer.data_end import DATA_SUBPROTOCOL
 from tristunnel.dialects.zlayer.server import ZLayerServerSession
 from tristunnel.http.callers import HTTPCallers
-from tristunnel.model.observer import ClientObserver
 from tristunnel.model.ports import PortRange
 from tristunnel.websocket.connection import Receiver
 from tristunnel.wire.zlayer import MESSAGES
@@ -35,6 +31,7 @@ class ZLayerDialect(Dialect):
     """zlayer's binary messages, and a WebSocket for each visitor."""
 
     name = "zlayer"
+    client = ZLayerClientService
     needsURL = True
     loginInHeaders = True
     carriesDatagrams = True
@@ -42,24 +39,6 @@ class ZLayerDialect(Dialect):
 
     def checkForwards(self, options: ClientOptions) -> None:
         tokenOf(options["credentials"])
-
-    def makeClient(
-        self,
-        reactor: Any,
-        options: ClientOptions,
-        observer: ClientObserver,
-        gaveUp: GaveUp,
-    ) -> ZLayerClientService:
-        return ZLayerClientService(
-            reactor,
-            options.server,
-            options.forwards,
-            options["credentials"],
-            observer,
-            grace=options["grace"],
-            gaveUp=gaveUp,
-            delay=backoff,
-        )
 
     def takesFirst(self, message: bytes, isBinary: bool) -> bool:
         return isBinary and bool(message) and message[0] in MESSAGES
