@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
@@ -38,6 +38,7 @@ CONNECT_TIMEOUT = 10.0
 """Seconds in which a service must accept a connection."""
 
 _NOTHING: Mapping[str, object] = {}
+
 
 _CODES: tuple[tuple[type[BaseException], str], ...] = (
     (ConnectionRefusedError, "service-refused"),
@@ -90,20 +91,15 @@ class ServiceConnector:
 
     @param reactor: Tells time.
     @param observer: Told how it went.
+
+    @ivar direct: Visits whose streams have a connection of their own.
     """
 
-    _log = Logger()
+    log: ClassVar[Logger] = Logger()
 
     reactor: IReactorTime
     observer: ClientObserver
-
-    def __post_init__(self) -> None:
-        self._direct: set[_Visit] = set()
-
-    @property
-    def direct(self) -> int:
-        """How many streams have a connection of their own."""
-        return len(self._direct)
+    direct: set[_Visit] = field(default_factory=set, init=False)
 
     def connect(
         self,
@@ -125,101 +121,122 @@ class ServiceConnector:
         @param elsewhere: Makes another end that may take the stream's place.
         @param info: What the server said of the visitor.
         """
+        refuse = refuse or stream.reset
+        _Attempt(self, stream, target, accept, refuse, elsewhere, info).begin(endpoint)
 
-        shown: list[SocketEnd] = []
 
-        def arrived(end: SocketEnd) -> None:
-            shown.append(end)
-            _allowHalfClose(end)
-            if stream.over:
-                end.reset(TunnelError("reset", "the visitor has left"))
-            elif elsewhere is None:
-                passBytes(stream, end)
-            else:
-                leave(end, elsewhere())
+@dataclass(eq=False, repr=False, slots=True)
+class _Attempt:
+    """
+    A stream that waits for its service.
 
-        def passBytes(world: VisitorStream | SocketEnd, end: SocketEnd) -> None:
-            if world is stream:
-                accept(stream)
-            over = _Visit(target, end, world, info, self.observer)
-            if isinstance(world, SocketEnd):
-                over.among = self._direct
-                self._direct.add(over)
-            join(world, end, over.ended)
+    @ivar shown: The service's end, once it is good for bytes: after TCP's
+        handshake, or that of TLS.
+    """
 
-        def leave(end: SocketEnd, dialling: Deferred[SocketEnd]) -> None:
-            def left(reason: TunnelError | None) -> None:
-                end.reset(reason or TunnelError("reset", "the visitor has left"))
-                dialling.cancel()
+    connector: ServiceConnector
+    stream: VisitorStream | SocketEnd
+    target: str
+    accept: Callable[[Any], None]
+    refuse: Callable[[TunnelError], None]
+    elsewhere: Callable[[], Deferred[SocketEnd]] | None
+    info: Mapping[str, object]
+    shown: SocketEnd | None = None
 
-            def connected(direct: SocketEnd) -> None:
-                if stream.over:
-                    direct.reset(TunnelError("reset", "the visitor has left"))
-                else:
-                    if not isinstance(stream, SocketEnd):
-                        stream.abandon()
-                    passBytes(direct, end)
-
-            def blocked(failure: Failure) -> None:
-                if not stream.over:
-                    passBytes(stream, end)
-
-            stream.whileWaiting(left)
-            dialling.addCallbacks(connected, blocked)
-            dialling.addErrback(
-                lambda failure: self._log.failure("A direct stream failed", failure)
-            )
-
-        def failed(failure: Failure) -> None:
-            if failure.check(CancelledError) and stream.over:
-                return
-            refusal = _refusal(target, failure)
-            self.observer.serviceFailed(target, refusal)
-            (refuse or stream.reset)(refusal)
-
-        def reached(end: SocketEnd) -> None:
-            # Over TLS the handshake is still to come, and may fail.
-            if end not in shown:
-                end.whileWaiting(notShown)
-
-        def notShown(reason: TunnelError | None) -> None:
-            why = "it closed the connection" if reason is None else reason.message
-            refusal = TunnelError(
-                "service-unreachable", f"{target} was not reached over TLS: {why}"
-            )
-            if not stream.over:
-                self.observer.serviceFailed(target, refusal)
-                (refuse or stream.reset)(refusal)
-
+    def begin(self, endpoint: IStreamClientEndpoint) -> None:
+        reactor, log, stream = self.connector.reactor, self.connector.log, self.stream
         try:
             RESERVE.checkVisitor()
         except TunnelError as refusal:
-            self.observer.serviceFailed(target, refusal)
-            (refuse or stream.reset)(refusal)
+            self._fail(refusal)
             return
-
-        def settled(result: Any) -> Any:
-            RESERVE.expected -= 1
-            return result
-
-        # A visitor that leaves now must not leave a connection attempt behind.
-        def left(reason: TunnelError | None) -> None:
-            connecting.cancel()
-
-        factory = Factory.forProtocol(lambda: SocketEnd(self.reactor, arrived))
+        factory = Factory.forProtocol(lambda: SocketEnd(reactor, self._arrived))
         factory.noisy = False
         connecting: Deferred[Any] = endpoint.connect(factory)
         # One that waits for a name takes its descriptor later.
         RESERVE.expected += 1
-        connecting.addBoth(settled)
+        connecting.addBoth(_settled)
         if not getattr(endpoint, "limitsTime", False):
-            connecting.addTimeout(CONNECT_TIMEOUT, self.reactor)
-        connecting.addCallbacks(reached, failed)
-        connecting.addErrback(
-            lambda failure: self._log.failure("A service's failure failed", failure)
-        )
+            connecting.addTimeout(CONNECT_TIMEOUT, reactor)
+        connecting.addCallbacks(self._reached, self._failed)
+        connecting.addErrback(lambda f: log.failure("A service's failure failed", f))
         if not stream.over and not connecting.called:
-            stream.whileWaiting(left)
+            # A visitor that leaves now must not leave an attempt behind.
+            stream.whileWaiting(lambda reason: connecting.cancel())
+
+    def _arrived(self, end: SocketEnd) -> None:
+        self.shown = end
+        _allowHalfClose(end)
+        if self.stream.over:
+            end.reset(_left())
+        elif self.elsewhere is None:
+            self._passBytes(self.stream, end)
+        else:
+            self._leave(end, self.elsewhere())
+
+    def _passBytes(self, remote: VisitorStream | SocketEnd, end: SocketEnd) -> None:
+        if remote is self.stream:
+            self.accept(remote)
+        visit = _Visit(self.target, end, remote, self.info, self.connector.observer)
+        if isinstance(remote, SocketEnd):
+            visit.among = self.connector.direct
+            visit.among.add(visit)
+        join(remote, end, visit.ended)
+
+    def _leave(self, end: SocketEnd, dialling: Deferred[SocketEnd]) -> None:
+        stream, log = self.stream, self.connector.log
+
+        def left(reason: TunnelError | None) -> None:
+            end.reset(reason or _left())
+            dialling.cancel()
+
+        def connected(direct: SocketEnd) -> None:
+            if stream.over:
+                direct.reset(_left())
+                return
+            if not isinstance(stream, SocketEnd):
+                stream.abandon()
+            self._passBytes(direct, end)
+
+        def blocked(failure: Failure) -> None:
+            if not stream.over:
+                self._passBytes(stream, end)
+
+        stream.whileWaiting(left)
+        dialling.addCallbacks(connected, blocked)
+        dialling.addErrback(lambda f: log.failure("A direct stream failed", f))
+
+    def _reached(self, end: SocketEnd) -> None:
+        # Over TLS the handshake is still to come, and may fail.
+        if end is not self.shown:
+            end.whileWaiting(self._notShown)
+
+    def _notShown(self, reason: TunnelError | None) -> None:
+        why = "it closed the connection" if reason is None else reason.message
+        if not self.stream.over:
+            self._fail(
+                TunnelError(
+                    "service-unreachable",
+                    f"{self.target} was not reached over TLS: {why}",
+                )
+            )
+
+    def _failed(self, failure: Failure) -> None:
+        if not (failure.check(CancelledError) and self.stream.over):
+            self._fail(_refusal(self.target, failure))
+
+    def _fail(self, refusal: TunnelError) -> None:
+        self.connector.observer.serviceFailed(self.target, refusal)
+        self.refuse(refusal)
+
+
+def _left() -> TunnelError:
+    return TunnelError("reset", "the visitor has left")
+
+
+def _settled(result: Any) -> Any:
+    RESERVE.expected -= 1
+    return result
 
 
 class _Visit(Visit):

@@ -414,7 +414,7 @@ class TunnelClientProtocol(FramedProtocol):
         """
         within = 0 if self.multiplexer is None else len(self.multiplexer.streams)
         beside = 0 if self._lanes is None else self._lanes.streams()
-        return within + beside + self._connector.direct
+        return within + beside + len(self._connector.direct)
 
     def _flowOpened(self, flow: SessionFlow, info: dict[str, object]) -> None:
         """
