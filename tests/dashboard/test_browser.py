@@ -188,8 +188,7 @@ class BrowserTests(TestCase):
 
         await browser.follow(f"{tunnels} a.end")
         self.assertEqual(
-            await browser.evaluate("document.title"),
-            "Close tunnel shop? - tristunnel",
+            await browser.evaluate("document.title"), "Close tunnel shop? - tristunnel"
         )
         await browser.follow("button.danger")
         await browser.until(

@@ -36,11 +36,7 @@ class MetricsTestCase(WatchedTestCase):
         session = Session()
         session.multiplexer = _Multiplexer()  # type: ignore[attr-defined]
         self.service.clients.enter(
-            identity,
-            "192.0.2.1:1",
-            "framed",
-            lambda reason: None,
-            session,
+            identity, "192.0.2.1:1", "framed", lambda reason: None, session
         )
         observer = self.watch.observer
         observer.clientConnected(PEER, identity, "framed")
@@ -139,9 +135,7 @@ class PageTests(MetricsTestCase):
         self.assertTrue(headers["content-type"].startswith("text/plain; version="))
         self.assertEqual(headers["cache-control"], "no-store")
         _, headers, body = self.ask(
-            "/metrics",
-            "Accept: application/openmetrics-text; version=1.0.0",
-            host=HERE,
+            "/metrics", "Accept: application/openmetrics-text; version=1.0.0", host=HERE
         )
         self.assertIn("application/openmetrics-text", headers["content-type"])
         self.assertTrue(body.endswith("# EOF\n"))

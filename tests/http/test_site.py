@@ -42,12 +42,7 @@ class MemoryTestCase(SynchronousTestCase):
         root = Resource()
         root.putChild(b"length", Length())
         self.site = LimitedSite(
-            root,
-            reactor=self.clock,
-            maxBody=1000,
-            idle=60,
-            requestTime=30,
-            linger=2,
+            root, reactor=self.clock, maxBody=1000, idle=60, requestTime=30, linger=2
         )
         self.visit()
 

@@ -371,8 +371,7 @@ class AuthTests(SiteTestCase):
             error = self.as_(self.BOB, method, uri)["error"]
             self.assertEqual(error["data"]["code"], "unknown-tunnel")
         self.assertEqual(
-            self.as_(self.ALICE, "getTunnelAddress", uri)["result"],
-            "tcp://server:8011",
+            self.as_(self.ALICE, "getTunnelAddress", uri)["result"], "tcp://server:8011"
         )
         (entry,) = self.as_(self.ALICE, "listTunnels")["result"]
         self.assertEqual(entry["owner"], "alice")

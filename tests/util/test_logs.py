@@ -10,13 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from twisted.application.service import Application, IService, Service
 from twisted.internet import reactor as _reactor
-from twisted.logger import (
-    FileLogObserver,
-    ILogObserver,
-    LogEvent,
-    Logger,
-    LogLevel,
-)
+from twisted.logger import FileLogObserver, ILogObserver, LogEvent, Logger, LogLevel
 from twisted.python import usage
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase

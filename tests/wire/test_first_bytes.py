@@ -6,11 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tristunnel.wire.first_bytes import (
-    HTTP_METHODS,
-    describeFirstBytes,
-    looksLikeTLS,
-)
+from tristunnel.wire.first_bytes import HTTP_METHODS, describeFirstBytes, looksLikeTLS
 
 
 class FirstBytesTests(SynchronousTestCase):

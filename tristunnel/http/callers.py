@@ -19,11 +19,7 @@ from tristunnel.http.forwarded import Forwarded
 from tristunnel.http.site import LimitedChannel, requestKnown
 from tristunnel.model.permissions import Identity
 from tristunnel.service.caller import Caller
-from tristunnel.service.preauth import (
-    PendingConnection,
-    PreauthLimiter,
-    sourceOf,
-)
+from tristunnel.service.preauth import PendingConnection, PreauthLimiter, sourceOf
 from tristunnel.util.hosts import hostSaid
 
 __all__ = ["HTTPCallers", "hostOf", "uncounted"]

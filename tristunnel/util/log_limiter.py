@@ -9,10 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-__all__ = [
-    "BoundedLog",
-    "LogRateLimiter",
-]
+__all__ = ["BoundedLog", "LogRateLimiter"]
 
 INTERVAL = 60.0
 """Seconds between summaries."""

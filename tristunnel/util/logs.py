@@ -20,13 +20,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from twisted.application.service import MultiService, Service
-from twisted.logger import (
-    ILogObserver,
-    LogEvent,
-    LogLevel,
-    eventAsText,
-    formatEvent,
-)
+from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, formatEvent
 from twisted.python.components import Componentized
 from zope.interface import implementer
 
@@ -34,13 +28,7 @@ from tristunnel.errors import TunnelError, printable
 from tristunnel.util.log_limiter import LogRateLimiter
 from tristunnel.util.output import LogFile, Output, outputOf
 
-__all__ = [
-    "FORMATS",
-    "Log",
-    "checkFormat",
-    "jsonLine",
-    "textLine",
-]
+__all__ = ["FORMATS", "Log", "checkFormat", "jsonLine", "textLine"]
 
 FORMATS = ("text", "json")
 

@@ -6,14 +6,7 @@ from __future__ import annotations
 
 from tristunnel.errors import printable
 
-__all__ = [
-    "age",
-    "amount",
-    "count",
-    "plural",
-    "printableIn",
-    "rate",
-]
+__all__ = ["age", "amount", "count", "plural", "printableIn", "rate"]
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
