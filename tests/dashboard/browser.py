@@ -42,12 +42,7 @@ def chromium() -> str | None:
 
 
 class Browser(ProcessProtocol):
-    """
-    A browser with one page.
-
-    @ivar complaints: What the page's console was told, and errors.
-    @ivar requested: The addresses that it asked for.
-    """
+    """A browser with one page; what it complained of, and what it requested."""
 
     def __init__(self) -> None:
         self.complaints: list[str] = []
@@ -62,11 +57,6 @@ class Browser(ProcessProtocol):
 
     @classmethod
     async def start(cls, reactor: IReactorProcess, directory: Path) -> Browser:
-        """
-        Start it and open an empty page.
-
-        @param directory: An empty directory.
-        """
         self = cls()
         path = chromium()
         assert path is not None
@@ -89,11 +79,6 @@ class Browser(ProcessProtocol):
     # The pipe
 
     def call(self, method: str, /, **params: Any) -> Deferred[Any]:
-        """
-        Tell the browser something.
-
-        @return: Its answer.
-        """
         self._number += 1
         message = {"id": self._number, "method": method, "params": params}
         if self._session is not None:
@@ -155,11 +140,6 @@ class Browser(ProcessProtocol):
         )
 
     async def evaluate(self, script: str) -> Any:
-        """
-        Run JavaScript.
-
-        @return: Its value.
-        """
         done = await self.call(
             "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
         )
@@ -168,11 +148,7 @@ class Browser(ProcessProtocol):
         return done["result"].get("value")
 
     def until(self, condition: str) -> Deferred[Any]:
-        """
-        Wait until the page is such that C{condition} is true.
-
-        @param condition: JavaScript.
-        """
+        """Wait until C{condition}, in JavaScript, is true."""
         return Deferred.fromCoroutine(
             self.evaluate(
                 f"""new Promise(done => {{

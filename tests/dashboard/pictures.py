@@ -36,11 +36,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def _rows(data: bytes, width: int, depth: int) -> Iterator[bytes]:
-    """
-    Undo the filters of a picture's rows.
-
-    @param depth: Bytes of a pixel.
-    """
+    """Undo the filters of a picture's rows."""
     stride = width * depth
     before = bytearray(stride)
     for start in range(0, len(data), stride + 1):
@@ -90,11 +86,7 @@ def _distance(one: bytes, other: bytes) -> int:
 
 
 def smallPNG(data: bytes) -> bytes:
-    """
-    Write a PNG file anew, with a palette.
-
-    @param data: One with 8 bits a channel, in RGB or RGBA, not interlaced.
-    """
+    """Write a PNG file of 8 bits a channel anew, with a palette."""
     parts = list(_chunks(data))
     width, height, bits, colours = struct.unpack_from(">IIBB", dict(parts)[b"IHDR"])
     assert bits == 8 and colours in (2, 6), (bits, colours)

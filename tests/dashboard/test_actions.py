@@ -33,11 +33,6 @@ class GrantTests(DashboardTestCase):
         self.login = self.basic("alice")
 
     def form(self, *headers: str) -> tuple[str, dict[str, str]]:
-        """
-        Ask for the form.
-
-        @return: The cookie and the hidden fields.
-        """
         status, answer, body = self.ask(
             f"/dashboard/grant?id={self.tunnelId()}", *headers, host=HERE
         )
@@ -98,10 +93,7 @@ class GrantTests(DashboardTestCase):
         )
 
     def test_wrong(self) -> None:
-        """
-        What is wrong is said, what was right is still in the form, and nothing
-        is granted.
-        """
+        """What is wrong is said, what was right stays, and nothing is granted."""
         for wanted, needle in (
             ({"ttl": "for ever"}, "duration"),
             ({"ttl": "60d"}, "ttl takes seconds"),
@@ -119,10 +111,7 @@ class GrantTests(DashboardTestCase):
         self.assertEqual(len(self.service.access), 0)
 
     def test_notTheirs(self) -> None:
-        """
-        Nobody grants what is somebody else's, or has no name; and no form of
-        another site does.
-        """
+        """Nobody grants somebody else's, nor does a form of another site."""
         cookie, fields = self.form(self.login)
         headers = [f"Cookie: {cookie}", self.login]
         for number in (1, 2):
@@ -176,10 +165,7 @@ class TokenTests(DashboardTestCase):
             self.assertIn(text, page)
 
     def test_revoked(self) -> None:
-        """
-        A token is revoked in the file, after a question, and what lives on it
-        ends.
-        """
+        """A token is revoked in the file, and what lives on it ends."""
         self.promote("admin")
         ended: list[str] = []
         grant = self.file._grantOf(self.file.tokens()[1])

@@ -42,11 +42,7 @@ class Talkative(Protocol):
 
 
 class Visitor(Protocol):
-    """
-    Says something, and goes on as long as it is answered.
-
-    @ivar gone: Fires when the connection is gone.
-    """
+    """Says something, and goes on as long as it is answered."""
 
     def __init__(self) -> None:
         self.gone: Deferred[None] = Deferred()
@@ -65,13 +61,7 @@ class Visitor(Protocol):
 
 
 class PendingLogin(Protocol):
-    """
-    Says what nobody understands.
-
-    @param words: What it says.
-
-    @ivar gone: Fires when the connection is gone.
-    """
+    """Says what nobody understands."""
 
     def __init__(self, words: bytes) -> None:
         self.gone: Deferred[None] = Deferred()
@@ -128,11 +118,6 @@ class BrowserTests(TestCase):
         return program
 
     async def startClient(self) -> int:
-        """
-        Start a client.
-
-        @return: The port for its visitors.
-        """
         echo = reactor.listenTCP(
             0, Factory.forProtocol(Talkative), interface="127.0.0.1"
         )
@@ -161,10 +146,7 @@ class BrowserTests(TestCase):
             self.assertRegex(url, rf"^http://([^/@]*@)?127\.0\.0\.1:{self.port}/")
 
     async def test_day(self) -> None:
-        """
-        Log in, see a tunnel and a visitor appear, send the visitor away, close
-        the tunnel, and see them go; all without a reload.
-        """
+        """Log in, see a tunnel and a visitor come and go, without a reload."""
         browser = self.browser
         await self.logIn()
         tunnels, visitors = "[data-list=tunnels] tr", "[data-list=visitors] tr"
@@ -198,10 +180,7 @@ class BrowserTests(TestCase):
         self.checkQuiet()
 
     async def test_operator(self) -> None:
-        """
-        An operator grants access to somebody's tunnel by the keyboard alone,
-        sees it in the list, takes it back, and revokes a token.
-        """
+        """An operator grants, takes back and revokes by the keyboard alone."""
         browser = self.browser
         port = await self.startClient()
         await self.logIn("operator", self.operator)
@@ -313,10 +292,7 @@ class BrowserTests(TestCase):
             await visitor.gone
 
     async def test_keyboard(self) -> None:
-        """
-        What can be clicked can be reached with the keyboard, and keeps the
-        focus while the page changes.
-        """
+        """What can be clicked can be reached with the keyboard, and keeps the focus."""
         browser = self.browser
         await self.startClient()
         await self.logIn()

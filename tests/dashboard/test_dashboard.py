@@ -75,10 +75,7 @@ class TemplateTests(SynchronousTestCase):
             self.assertLessEqual(set(fields), slots)
 
     def test_selfContained(self) -> None:
-        """
-        Nothing is fetched from elsewhere, and nothing that the policy forbids
-        is on the pages.
-        """
+        """Nothing is fetched from elsewhere, nor does the policy forbid any of it."""
         for name in ("page.xml", "question.xml", "style.css", "live.js"):
             text = render.partOf(name).decode()
             text = text.replace("http://twistedmatrix.com/ns/twisted.web.template", "")
@@ -95,11 +92,6 @@ class DashboardTestCase(WatchedTestCase):
         return unescape(body)
 
     def enter(self, name: str = "") -> Any:
-        """
-        Let a client in.
-
-        @return: The client, and the codes with which it was ended.
-        """
         identity = Identity(name) if name else ANONYMOUS_IDENTITY
         ended: list[str] = []
         client = self.service.clients.enter(
@@ -116,11 +108,6 @@ class DashboardTestCase(WatchedTestCase):
         return self.watch.tally.tunnels[number].id
 
     def question(self, identifier: str, *headers: str) -> tuple[str, dict[str, str]]:
-        """
-        Ask for the page with the button.
-
-        @return: The cookie, and the form's fields.
-        """
         status, answer, body = self.ask(
             f"/dashboard/end?id={identifier}", *headers, host=HERE
         )
@@ -247,10 +234,7 @@ class ReadingTests(DashboardTestCase):
         self.assertEqual(self.ask("/metrics", host=HERE)[0], 200)
 
     def test_rebinding(self) -> None:
-        """
-        A page of another name that was made to lead here reads nothing, where
-        nobody is asked who they are.
-        """
+        """A page of another name that was made to lead here reads nothing."""
         for host in ("evil.example", "evil.example:9000"):
             for where in ("/", "/metrics", "/dashboard/events", "/dashboard/end?id=x"):
                 status, _, body = self.ask(where, host=host)
@@ -304,10 +288,7 @@ class ActingTests(DashboardTestCase):
         self.assertEqual(status, 404)
 
     def test_forged(self) -> None:
-        """
-        A form is not taken without its cookie, with another one, with another
-        token, or after the server was started anew.
-        """
+        """A form is taken with its own cookie and token only, by its own server."""
         self.open(self.owner())
         cookie, fields = self.question(self.tunnelId())
         for form, *headers in (
@@ -452,10 +433,7 @@ class LiveTests(DashboardTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_shared(self) -> None:
-        """
-        However many pages are open, a snapshot is made once a second, and
-        none when there is no page.
-        """
+        """A snapshot is made once a second for all pages, and none for none."""
         views: list[object] = []
         make = view.Board.view
 

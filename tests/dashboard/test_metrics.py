@@ -149,10 +149,7 @@ class PageTests(MetricsTestCase):
         self.assertEqual(labels, {"one", "other"})
 
     def test_boundedHistograms(self) -> None:
-        """
-        Visits of a name go on with the next tunnel of that name; of tunnels
-        without a name, and of names that are too many, they are together.
-        """
+        """Visits count by the tunnel's name, and together where it has none."""
         self.watch.tally._most = 2
         for name in ("one", "one", "", "two", ""):
             uri = self.open(self.owner(), name=name)
@@ -224,9 +221,6 @@ class DocumentationTests(MetricsTestCase):
     """What is written about the metrics."""
 
     def names(self) -> set[str]:
-        """
-        @return: The names of all our metrics, as they are asked for.
-        """
         self.fill()
         found = re.findall(r"^# TYPE (tristunnel_\w+)", self.scrape(), re.M)
         return set(found)

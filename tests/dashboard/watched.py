@@ -40,11 +40,7 @@ def known(fields: Any) -> bool:
 
 
 class Connection:
-    """
-    A browser's connection.
-
-    @param site: The server.
-    """
+    """A browser's connection."""
 
     def __init__(self, site: Any) -> None:
         self.channel = site.buildProtocol(PEER)
@@ -61,12 +57,7 @@ class Connection:
 
 
 class WatchedTestCase(ServiceTestCase):
-    """
-    A site without a network.
-
-    @ivar watch: What counts.
-    @ivar asked: Whether callers are asked who they are.
-    """
+    """A site without a network."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -116,11 +107,6 @@ class WatchedTestCase(ServiceTestCase):
         host: str = "server:9000",
         body: bytes = b"",
     ) -> tuple[int, dict[str, str], str]:
-        """
-        Send a request on a connection of its own.
-
-        @return: Status, headers and body.
-        """
         connection = Connection(self.site)
         connection.channel.dataReceived(
             self.request(path, *headers, method=method, host=host, body=body)
@@ -147,11 +133,6 @@ class WatchedTestCase(ServiceTestCase):
         return "\r\n".join([*lines, "", ""]).encode() + body
 
     def visit(self, port: int = 8011, sent: int = 0) -> Any:
-        """
-        Come as a visitor.
-
-        @param sent: Bytes that it sends.
-        """
         end = self.visitors.open_[port].come()
         end.received = sent
         return end

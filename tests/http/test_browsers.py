@@ -62,10 +62,7 @@ class OriginRuleTests(SynchronousTestCase):
             )
 
     def test_rebinding(self) -> None:
-        """
-        A page whose name was made to lead here may not call, though its origin
-        is what the browser takes us for.
-        """
+        """A page whose name was made to lead here may not call."""
         headers = {"Host": "evil.example:9000", "Origin": "http://evil.example:9000"}
         self.assertIsNotNone(objection(headers))
         self.assertIsNotNone(objection(headers, ["tunnel.example"]))

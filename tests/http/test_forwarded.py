@@ -13,11 +13,6 @@ from tristunnel.http.forwarded import Forwarded
 
 
 def request(peer: Any, said: str = "", proto: str = "") -> Any:
-    """
-    Make a request.
-
-    @param peer: An IPv4 address, or C{None} for a UNIX socket.
-    """
     made: Any = DummyRequest([b""])
     made.isSecure = lambda: False
     made.client = UNIXAddress("") if peer is None else IPv4Address("TCP", peer, 4321)

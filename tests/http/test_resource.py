@@ -85,10 +85,7 @@ class JSONRPCResourceTests(LoopbackTestCase):
         self.assertEqual(self.published.callers, [])
 
     async def test_garbage(self) -> None:
-        """
-        A body that is no JSON is a parse error with status 200, as JSON-RPC's
-        errors are.
-        """
+        """A body that is no JSON is a parse error with status 200."""
         status, _, body = await self.exchange(post(b"\xff"))
         self.assertEqual((status, json.loads(body)["error"]["code"]), (200, -32700))
 
@@ -107,10 +104,7 @@ class JSONRPCResourceTests(LoopbackTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     async def test_leavesForGood(self) -> None:
-        """
-        When the caller leaves and the call cannot be cancelled, its late result
-        is dropped quietly.
-        """
+        """The late result of a call that cannot be cancelled is dropped quietly."""
         late: Deferred[object] = Deferred()
         called: Deferred[None] = Deferred()
 

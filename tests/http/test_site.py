@@ -79,10 +79,7 @@ class LimitTests(MemoryTestCase):
         self.assertEqual(self.answer()[2], b"1000 bytes")
 
     def test_announced(self) -> None:
-        """
-        A body that is announced to be too long is refused before it comes; what
-        still comes is dropped, and the connection closed in a while.
-        """
+        """A body announced as too long is refused, dropped, and soon cut off."""
         self.send(self.HEAD + b"Content-Length: 1001\r\n\r\n")
         status, headers, body = self.answer()
         self.assertEqual((status, headers["connection"]), (413, "close"))
@@ -106,10 +103,7 @@ class LimitTests(MemoryTestCase):
         self.assertEqual(self.answer()[0], 413)
 
     def test_absurd(self) -> None:
-        """
-        A length that is no number any more is refused like a long one, wherever
-        the header stands.
-        """
+        """A length that is no number any more is refused like a long one."""
         absurd = b"Content-Length: " + b"9" * 5000 + b"\r\n"
         for rest in (b"\r\n", b"X: y\r\n\r\nbody"):
             self.visit()
@@ -118,10 +112,7 @@ class LimitTests(MemoryTestCase):
             self.assertEqual(self.transport.value().count(b"HTTP/1.1"), 1)
 
     def test_longName(self) -> None:
-        """
-        A header whose name is too long is refused: such names would be kept for
-        ever.
-        """
+        """A header's name that would be kept for ever is refused if it is long."""
         kept = _nameEncoder._canonicalHeaderCache
         for size, status in ((256, 200), (257, 400), (10_000, 400)):
             self.visit()
@@ -191,11 +182,7 @@ class TimeTests(MemoryTestCase):
 
 
 class Counted:
-    """
-    Counts one connection, as a L{tristunnel.http.site.Waiting}.
-
-    @ivar full: Whether there is no room for it to wait again.
-    """
+    """Counts one connection, for which there may be no room to wait again."""
 
     waiting = True
     full = False
@@ -262,10 +249,7 @@ class UnreadTests(MemoryTestCase):
         self.taken = taken
 
     def test_pipelined(self) -> None:
-        """
-        An answer that is not taken keeps the next requests waiting, also those
-        that were read along with it; and in the end all of them are answered.
-        """
+        """An answer not taken keeps the next requests waiting, and none is lost."""
         self.send(self.GET * 200)
         self.assertLess(len(self.transport.value()), 65536 + 20_000)
         self.assertEqual(self.transport.producerState, "paused")
@@ -278,10 +262,7 @@ class UnreadTests(MemoryTestCase):
         self.assertFalse(self.transport.disconnecting)
 
     def test_unreadStream(self) -> None:
-        """
-        What is pipelined behind an answer that goes on and is not taken is not
-        gathered without end.
-        """
+        """What is pipelined behind an unread answer is not gathered without end."""
         self.send(b"GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
         self.transport.write(b"x" * 70_000)
         self.send(b"y" * 40_000)
@@ -301,11 +282,7 @@ class UnreadTests(MemoryTestCase):
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_last(self) -> None:
-        """
-        Whose last answer is not taken is counted until it is gone, and not
-        waited for longer than others; that a transport was not full makes no
-        difference.
-        """
+        """Whose last answer is not taken is counted, and waited for no longer."""
         self.channel.connectionLost(Failure(ConnectionDone()))
         for full in (False, True):
             for last in self.LAST:
@@ -320,10 +297,7 @@ class UnreadTests(MemoryTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_known(self) -> None:
-        """
-        Whoever has said who it is, is not counted for its last answer, and may
-        take it slowly.
-        """
+        """Whoever is known is not counted for its last answer, and may be slow."""
         self.send(self.LAST[0].replace(b"/page", b"/known"))
         self.assertFalse(self.stranger.waiting)
         self.assertTrue(self.channel.isKnown)
@@ -353,10 +327,7 @@ class SenderTests(MemoryTestCase):
     )
 
     def test_refused(self) -> None:
-        """
-        A wrong sender is refused without any of the body, and what still comes is
-        dropped.
-        """
+        """A wrong sender is refused without any of the body."""
         for error, status, header in (
             (TunnelError("auth-refused"), 401, "www-authenticate"),
             (TunnelError("limit-reached", "wait", 20.0), 429, "retry-after"),
@@ -392,10 +363,7 @@ class SenderTests(MemoryTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_budget(self) -> None:
-        """
-        Those whom nobody knows have a bound for the bodies of all of them: some
-        have to go, and what they had is given back.
-        """
+        """The bodies of those whom nobody knows have a bound together."""
         self.asked.callback(None)
         visits = []
         for _ in range(20):
@@ -455,10 +423,7 @@ class RealTests(LoopbackTestCase):
     linger = 0.1
 
     async def test_refusalArrives(self) -> None:
-        """
-        A client that sends all of a body that is too long can read why it was
-        refused, though nobody reads the body.
-        """
+        """A client that sends all of too long a body can read the refusal."""
         status, _, _ = await self.exchange(post(call("echo").ljust(2**20)))
         self.assertEqual(status, 200)
         status, _, _ = await self.exchange(post(b"x" * (4 * 2**20)))

@@ -1,4 +1,4 @@
-"""Tests for L{tristunnel.web}: the pages of a server, in memory."""
+"""Tests for L{tristunnel.http.tree}: the pages of a server, in memory."""
 
 from __future__ import annotations
 
@@ -34,11 +34,7 @@ def known(fields: Any) -> bool:
 
 
 class SiteTestCase(ServiceTestCase):
-    """
-    A site without a network.
-
-    @ivar path: Where calls are posted.
-    """
+    """A site without a network."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -53,11 +49,6 @@ class SiteTestCase(ServiceTestCase):
         self.site = LimitedSite(rootOf(pages), reactor=self.clock, admit=callers.admit)
 
     def send(self, data: bytes, peer: Any = PEER) -> tuple[int, dict[str, str], bytes]:
-        """
-        Send bytes on a connection of their own.
-
-        @return: Status, headers and body.
-        """
         channel: Any = self.site.buildProtocol(peer)
         transport = StringTransport(hostAddress=self.here, peerAddress=peer)
         channel.makeConnection(transport)
@@ -85,11 +76,6 @@ class SiteTestCase(ServiceTestCase):
     def call(
         self, method: str, params: object = (), *headers: str, **how: Any
     ) -> dict[str, Any]:
-        """
-        Call a method.
-
-        @return: The answer, without what it always has.
-        """
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         status, _, body = self.post(json.dumps(request).encode(), *headers, **how)
         self.assertEqual(status, 200, body)
@@ -178,10 +164,7 @@ class CallTests(SiteTestCase):
         self.closeAll()
 
     def test_batch(self) -> None:
-        """
-        A batch opens as many tunnels as there are ports, and every refusal is
-        in its place.
-        """
+        """A batch opens what there are ports for, each refusal in its place."""
         one = {"jsonrpc": "2.0", "method": "openTunnel", "params": {"via": "w3p"}}
         batch = [{**one, "id": number} for number in range(6)]
         _, _, body = self.post(json.dumps(batch).encode())
@@ -238,10 +221,7 @@ class HostTests(SiteTestCase):
             self.assertNamed(expected, host)
 
     def test_noHeader(self) -> None:
-        """
-        Without one, it is the address that the connection came to: behind a
-        proxy, the one that the PROXY header says.
-        """
+        """Without one, it is the address that the connection came to."""
         self.assertNamed("[2001:db8::1]", None)
         self.assertNamed("[2001:db8::1]", "")
         self.here = IPv4Address("TCP", "198.51.100.1", 9000)
@@ -334,10 +314,7 @@ class AuthTests(SiteTestCase):
         return self.call(method, params, f"Authorization: {who}")
 
     def test_refused(self) -> None:
-        """
-        Without credentials, or with wrong ones, the answer is 401, which says
-        what is wanted; what was called is not even looked at.
-        """
+        """Without good credentials the answer is 401, whatever was called."""
         wrong = base64.b64encode(b"alice:wrong").decode()
         for headers in (
             [],

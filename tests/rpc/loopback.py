@@ -116,13 +116,7 @@ def call(method: str, params: str = "[]") -> bytes:
 
 
 class LoopbackTestCase(TestCase):
-    """
-    A site with C{/rpc} and C{/RPC2} on the loopback interface.
-
-    @ivar published: The methods that can be called.
-    @ivar port: The TCP port of the site.
-    @ivar demanded: The C{Authorization} header that a call needs, if any.
-    """
+    """A site with C{/rpc} and C{/RPC2} on the loopback interface."""
 
     timeout = 60
     demanded: str | None = None
@@ -153,22 +147,12 @@ class LoopbackTestCase(TestCase):
         ).port
 
     async def listen(self, endpoint: IStreamServerEndpoint) -> Any:
-        """
-        Listen at an endpoint until the test is over.
-
-        @return: Its address.
-        """
         port = await endpoint.listen(self.site)
         self.addCleanup(self.site.whenQuiet)
         self.addCleanup(port.stopListening)
         return port.getHost()
 
     async def listenTLS(self, creator: IOpenSSLServerConnectionCreator) -> int:
-        """
-        Listen with TLS, too.
-
-        @return: The port.
-        """
         plain = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
         return int((await self.listen(wrapServerTLS(creator, plain))).port)
 
@@ -189,11 +173,6 @@ class LoopbackTestCase(TestCase):
         return client
 
     async def exchange(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
-        """
-        Send a request that has the server close afterwards.
-
-        @return: Status, headers with names in lower case, body.
-        """
         client = await self.connect()
         head, _, body = request.partition(b"\r\n\r\n")
         assert client.transport is not None
@@ -202,11 +181,7 @@ class LoopbackTestCase(TestCase):
 
 
 def parsed(answer: bytes) -> tuple[int, dict[str, str], bytes]:
-    """
-    Take an HTTP answer apart.
-
-    @return: Status, headers with names in lower case, body.
-    """
+    """Take an HTTP answer apart: status, headers in lower case, body."""
     head, _, body = answer.partition(b"\r\n\r\n")
     status, *lines = head.decode("latin-1").split("\r\n")
     headers: dict[str, str] = {}

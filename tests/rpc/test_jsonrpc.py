@@ -19,12 +19,7 @@ from tristunnel.rpc.jsonrpc import MAX_BATCH, Dispatcher
 
 
 class Published:
-    """
-    Methods to call.
-
-    @ivar callers: Who called, in order.
-    @ivar pending: What L{wait} returned.
-    """
+    """Methods to call."""
 
     def __init__(self) -> None:
         self.callers: list[object] = []
@@ -445,10 +440,7 @@ class ErrorTests(DispatcherTestCase):
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_cancelledByItself(self) -> None:
-        """
-        A method that was cancelled is an internal error, and no line in the log:
-        any caller can leave, at any rate.
-        """
+        """A method that was cancelled is an internal error, and no line in the log."""
         observer = EventLoggingObserver.createWithCleanup(
             self,  # type: ignore[arg-type]
             globalLogPublisher,

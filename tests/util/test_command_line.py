@@ -24,10 +24,7 @@ class HideTests(SynchronousTestCase):
     """Secrets on the command line."""
 
     def test_hidden(self) -> None:
-        """
-        They are overwritten where others see them; the program still has
-        them, and what is no secret stays.
-        """
+        """They are overwritten for others, and nothing else is."""
         root = str(Path(tristunnel.__file__).parent.parent)
         arguments = ["w3p://host/id#s3cret", "s3cret", "schl\u00fcssel", ""]
         done = subprocess.run(

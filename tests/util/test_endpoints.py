@@ -111,10 +111,7 @@ class WhyNoEndpointTests(SynchronousTestCase):
     """Tests for L{whyNoEndpoint}."""
 
     def test_kinds(self) -> None:
-        """
-        A kind that nobody knows is named; for those of Tor, so is what brings
-        them.
-        """
+        """A kind that nobody knows is named, and what brings those of Tor."""
         for kind, words in (
             ("bogus", "there is no kind 'bogus'"),
             ("tor", "tor: comes with txtorcon: pip install txtorcon"),
@@ -135,11 +132,7 @@ class LeftoverTests(TestCase):
         self.lock = Path(f"{self.path}.lock")
 
     def leave(self, owner: int | None) -> None:
-        """
-        Leave what a program leaves that is killed.
-
-        @param owner: Its number, or C{None} for no lock.
-        """
+        """Leave what a killed program leaves."""
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(str(self.path))
         if owner is not None:
@@ -239,11 +232,7 @@ class BeforeForkTests(TestCase):
         self.addCleanup(restore)
 
     def refused(self, tap: Any, *words: str) -> str:
-        """
-        Expect that a command ends before it leaves its terminal.
-
-        @return: What it says; its exit status is 1 then.
-        """
+        """Expect that a command ends before it leaves its terminal."""
         options = tap.Options()
         options.parent = BACKGROUND
         options.parseOptions(list(words))
@@ -289,10 +278,7 @@ class BeforeForkTests(TestCase):
             await port.stopListening()
 
     def test_foreground(self) -> None:
-        """
-        Whoever stays in the foreground is told when it happens, and C{twist} has
-        no background.
-        """
+        """Whoever stays in the foreground is told when it happens."""
         endpoint = serverFromString(self.reactor, self.taken)
         for outer in (None, {}, {"nodaemon": 1}, {"nodaemon": 0, "debug": True}):
             self.assertFalse(inBackground(outer))

@@ -89,11 +89,6 @@ class ReadableTests(SynchronousTestCase):
     """Secrets that others on the machine can read."""
 
     def told(self, read: Callable[[str], object], text: str, mode: int) -> str:
-        """
-        Read a file.
-
-        @return: What was said of who can read it.
-        """
         path = Path(self.mktemp()).absolute()
         path.write_text(text)
         path.chmod(mode)

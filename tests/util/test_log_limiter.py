@@ -45,10 +45,7 @@ class RepetitionTests(SynchronousTestCase):
             )
 
     def test_first(self) -> None:
-        """
-        The first ones are told at once, each kind for itself; more of them
-        once a minute.
-        """
+        """The first ones of each kind are told at once, more once a minute."""
         self.tell("a", 5, 2)
         self.tell("b")
         self.assertEqual(self.lines, ["a", "a", "b"])
@@ -92,11 +89,6 @@ class LogTests(SynchronousTestCase):
         self.log = LoggingServerObserver(self.clock.seconds, self.clock.callLater)
 
     def lines(self, work: Any) -> list[str]:
-        """
-        Do something, and wait for a minute.
-
-        @return: What was logged.
-        """
         with capturedLogs() as events:
             work()
             self.clock.advance(INTERVAL)
@@ -119,10 +111,7 @@ class LogTests(SynchronousTestCase):
         self.assertIn("from 192.0.2.1:5 closed", lines[0])
 
     def test_clients(self) -> None:
-        """
-        A client that comes and goes, opens and closes, or asks for what it does
-        not get, has so many lines a minute, whatever they are about.
-        """
+        """What a client does again and again has so many lines a minute."""
         reason = TunnelError("closed")
         owner = Identity("laptop")
 
@@ -187,11 +176,6 @@ class ClientLogTests(SynchronousTestCase):
         self.log = LoggingClientObserver(None, self.clock.seconds, self.clock.callLater)
 
     def lines(self, *events: Callable[[int], None]) -> list[str]:
-        """
-        Have everything happen a thousand times in a minute.
-
-        @return: What was logged.
-        """
         with capturedLogs() as logged:
             for number in range(1000):
                 for event in events:

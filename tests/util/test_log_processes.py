@@ -113,10 +113,7 @@ class FileTests(ProcessTestCase):
             await self.stop()
 
     async def test_newsyslog(self) -> None:
-        """
-        It counts from 0, makes the next file itself, and writes a line there
-        before it sends its signal.
-        """
+        """It makes the next file itself, and writes a line there first."""
         for kind in _FORMATS:
             await self.begin(kind)
             for name in ("HUP", "USR1"):

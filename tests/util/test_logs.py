@@ -29,11 +29,6 @@ class LineTests(SynchronousTestCase):
     """What a line has."""
 
     def line(self, log: Any) -> dict[str, Any]:
-        """
-        Log something.
-
-        @return: What is written.
-        """
         out = StringIO()
         log(Logger("name.space", observer=FileLogObserver(out, jsonLine)))
         text = out.getvalue()
@@ -142,10 +137,7 @@ class OptionTests(SynchronousTestCase):
         return Log(options)
 
     def test_application(self) -> None:
-        """
-        C{twistd} finds the log in the application, unless there is no C{twistd}
-        or it was told of another one.
-        """
+        """C{twistd} finds the log in the application, where it is to."""
         for twistd, found in (
             ({"nodaemon": True}, True),
             ({"nodaemon": True, "logger": print}, False),
@@ -195,10 +187,7 @@ class HostileTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(hostile, hostile, hostile)
     def test_anybody(self, said: str, name: str, message: str) -> None:
-        """
-        Whatever an event holds, a line holds nothing that is not printable, and
-        only tracebacks have more than one.
-        """
+        """Whatever an event holds, what is written is printable."""
         event: LogEvent = {
             "log_format": "{said} from {peer} {error}",
             "log_level": LogLevel.info,

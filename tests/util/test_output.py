@@ -49,10 +49,7 @@ class PipeTests(SynchronousTestCase):
         self.assertEqual(text.split(), [b"%d" % number for number in range(50)])
 
     def test_nobodyReads(self) -> None:
-        """
-        Writing goes on, what is held is bounded, and the reader that comes back
-        learns how much it has missed.
-        """
+        """Writing goes on within a bound, and the reader learns what it missed."""
         count = 5000
         for _ in range(count):
             self.output.write(LINE)
@@ -84,10 +81,7 @@ class PipeTests(SynchronousTestCase):
         reading.join()
 
     def test_nonBlocking(self) -> None:
-        """
-        Somebody else may have made it non-blocking, for it is shared: nothing is
-        lost for that.
-        """
+        """Nothing is lost when somebody else has made it non-blocking."""
         os.set_blocking(self.writer, False)
         output = Output(self.writer, most=1 << 20)
         for _ in range(3000):
@@ -173,10 +167,7 @@ class LogFileTests(SynchronousTestCase):
         self.assertEqual(self.found(), {"log": "one\ntwo\n"})
 
     def test_long(self) -> None:
-        """
-        A long file is put aside, and the number of those is bounded, also of
-        those that an earlier version left.
-        """
+        """A long file is put aside, and the number of those is bounded."""
         for number in (4, 77):
             (self.directory / f"log.{number}").write_text("old")
         (self.directory / "log.gz").write_text("somebody's")
@@ -187,10 +178,7 @@ class LogFileTests(SynchronousTestCase):
         self.assertEqual(rows, {**expected, "log.gz": "so"})
 
     def test_renamed(self) -> None:
-        """
-        A file that was renamed is opened anew, whether or not somebody made the
-        next one; one that was not stays.
-        """
+        """A file that was renamed is opened anew; one that was not stays."""
         self.file.write("one\n")
         self.assertFalse(self.file.reopen())
         self.path.rename(self.directory / "log.old")
@@ -254,10 +242,7 @@ class LogFileTests(SynchronousTestCase):
         self.assertEqual(self.found(), {"log": "two\n"})
 
     def test_stuck(self) -> None:
-        """
-        Where the file cannot be put aside it grows on, and not every line says
-        so.
-        """
+        """Where the file cannot be put aside it grows on, and is told of once."""
         stuck = patch("os.rename", side_effect=OSError(13, "No"))
         with capturedLogs() as logged, stuck:
             for number in range(5):

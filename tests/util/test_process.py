@@ -43,10 +43,7 @@ class MonotonicTimeTests(SynchronousTestCase):
         self.assertIs(self.reactor().seconds, timeOfDay)
 
     def test_seconds(self) -> None:
-        """
-        The reactor counts by the clock that is not stepped, for calls that are
-        made from now on too.
-        """
+        """The reactor counts by the clock that is not stepped, from now on too."""
         reactor = self.reactor()
         useMonotonicTime(reactor)
         self.assertIs(reactor.seconds, time.monotonic)

@@ -76,10 +76,7 @@ class FrameDecoderTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(FRAMES, SIZES)
     def test_chunks(self, frames: list[Frame], sizes: list[int]) -> None:
-        """
-        Fed in any pieces, it finds the same frames as fed whole: those that
-        were written.
-        """
+        """Fed in any pieces, it finds the frames that were written."""
         data = b"".join(encodeFrame(*frame) for frame in frames)
         whole = FrameDecoder().feed(data)
         decoder = FrameDecoder()
@@ -133,10 +130,7 @@ class FrameDecoderTests(SynchronousTestCase):
             self.assertEqual(caught.exception.code.name, "protocol-error")
 
     def test_lengthTooLarge(self) -> None:
-        """
-        Too large a length is refused as soon as the head is there, whether
-        that is a data frame's 4 GiB or another's few hundred kilobytes.
-        """
+        """Too large a length is refused as soon as the head is there."""
         for length, kind, bound in (
             (0xFFFFFFFF, FrameType.DATA, MAX_FRAME),
             (MAX_FRAME + 1, FrameType.DATA, MAX_FRAME),
@@ -150,10 +144,7 @@ class FrameDecoderTests(SynchronousTestCase):
             self.assertIn(str(bound), str(caught.exception))
 
     def test_largest(self) -> None:
-        """
-        A data frame of exactly the largest length passes, and one beyond what
-        was set does not.
-        """
+        """A data frame of the largest length passes, and no longer one."""
         data = encodeFrame(1, FrameType.DATA, bytes(MAX_FRAME - 5))
         (frame,) = FrameDecoder().feed(data)
         self.assertEqual(len(frame.payload), MAX_FRAME - 5)
@@ -167,10 +158,7 @@ class FrameDecoderTests(SynchronousTestCase):
         )
 
     def test_recorded(self) -> None:
-        """
-        The frames of a real W3P exchange, decoded and encoded again, are the
-        recorded bytes, however they are cut.
-        """
+        """The frames of a real W3P exchange are read and written as recorded."""
         for side in ("client", "server"):
             data = b"".join(
                 bytes.fromhex(line["hex"])
@@ -218,10 +206,7 @@ class HandshakeDecoderTests(SynchronousTestCase):
     @settings(deadline=None, max_examples=300)
     @given(st.booleans(), st.lists(st.binary(max_size=40), max_size=10))
     def test_garbage(self, magic: bool, chunks: list[bytes]) -> None:
-        """
-        Random bytes are a C{protocol-error}, or not enough, and no more of
-        them is kept than a handshake may have.
-        """
+        """Random bytes are an error, or not enough, and few of them are kept."""
         decoder = HandshakeDecoder(maxLength=100)
         if magic:
             decoder.feed(MAGIC)
@@ -295,10 +280,7 @@ class ObjectTests(SynchronousTestCase):
         )
 
     def test_loneSurrogate(self) -> None:
-        """
-        Text that UTF-8 cannot hold, which JSON's escapes can bring in, can be
-        sent back: as the same escapes.
-        """
+        """Text that UTF-8 cannot hold is sent back as the escapes that it came in."""
         message = decodeObject(b'{"id":"\\ud800"}')
         self.assertEqual(encodeObject(message), b'{"id":"\\ud800"}')
 
@@ -314,10 +296,7 @@ class ObjectTests(SynchronousTestCase):
             self.assertIsInstance(message, dict)
 
     def test_wrong(self) -> None:
-        """
-        Deep nesting, huge numbers, wrong encodings and other JSON values are
-        errors that say so in one line.
-        """
+        """What is no object is an error that says so in one line."""
         for payload in (
             b"",
             b"[]",

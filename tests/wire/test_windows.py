@@ -15,10 +15,7 @@ class SendWindowTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.lists(st.integers(0, 1000), max_size=20))
     def test_anyOrder(self, limits: list[int]) -> None:
-        """
-        Announcements may come late, twice and in any order: the largest one
-        counts.
-        """
+        """Announcements may come late, twice and in any order."""
         window = SendWindow(100)
         window.sent = 40
         for limit in limits + limits[::-1]:
@@ -49,11 +46,7 @@ class ReceiveWindowTests(SynchronousTestCase):
     def test_conversation(
         self, size: int, largest: int, total: int, steps: list[tuple[str, int]]
     ) -> None:
-        """
-        A sender that keeps to its credit is never found to have overdrawn it,
-        whatever is delayed; a reader never has more waiting than the window's
-        size; growth stays within its bounds and comes back on closing.
-        """
+        """Who keeps to its credit never overdraws it, and windows keep their bounds."""
         budget = WindowBudget(total)
         window = ReceiveWindow(size, largest, budget)
         sender = SendWindow(size)
@@ -85,10 +78,7 @@ class ReceiveWindowTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.integers(1, 1000), st.integers(1, 1000))
     def test_neverStuck(self, size: int, step: int) -> None:
-        """
-        A reader that takes everything always gives new credit in time, down
-        to a window of a single byte.
-        """
+        """A reader that takes everything always gives new credit in time."""
         window, sender = ReceiveWindow(size), SendWindow(size)
         for _ in range(100):
             amount = min(step, sender.available)
@@ -106,10 +96,7 @@ class ReceiveWindowTests(SynchronousTestCase):
         self.assertFalse(window.receive(1))
 
     def test_announcedAtHalf(self) -> None:
-        """
-        Credit is announced when half of it is used up, and counts from the
-        beginning.
-        """
+        """Credit is announced when half of it is used up."""
         window = ReceiveWindow(100)
         window.receive(80)
         self.assertIsNone(window.drain(49, 5.0, 0.0))

@@ -57,10 +57,7 @@ class VectorTests(SynchronousTestCase):
     """The bytes computed by hand from the layout."""
 
     def test_allKinds(self) -> None:
-        """
-        Each message is written and read as the vectors say, and none is
-        missing there.
-        """
+        """Each message is written and read as the vectors say."""
         seen = set()
         for line in VECTORS.read_text().splitlines():
             vector = json.loads(line)
