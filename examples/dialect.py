@@ -237,9 +237,9 @@ class OnePort:
         self._sessions = sessions
 
     def open(
-        self, address: IAddress | None, remaining: float, stranger: PendingConnection
+        self, address: IAddress | None, remaining: float, pending: PendingConnection
     ) -> OneSession:
-        return OneSession(self._sessions, stranger)
+        return OneSession(self._sessions, pending)
 
 
 # The client

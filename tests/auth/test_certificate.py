@@ -163,7 +163,7 @@ class MutualTests(ServerTestCase):
         name is that of the login.
         """
         self.serve(checkingCallable(lambda fields: fields.get("id") == "laptop"))
-        self.come({**hello(), "id": "stranger"})
+        self.come({**hello(), "id": "pending"})
         self.assertEqual(self.notes.named("authenticationFailed"), [("auth-refused",)])
         self.come(hello())
         self.assertEqual(self.notes.named("clientConnected"), [("laptop", "framed")])

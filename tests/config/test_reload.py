@@ -21,7 +21,7 @@ class ReloadTests(FileOptionsTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.applied: list[tuple[Any, Any]] = []
-        self.gate: Deferred[None] | None = None
+        self.limiter: Deferred[None] | None = None
         self.events: list[Any] = []
         note = cast(ILogObserver, self.events.append)
         globalLogPublisher.addObserver(note)
@@ -29,8 +29,8 @@ class ReloadTests(FileOptionsTestCase):
 
     async def apply(self, old: Any, new: Any) -> Changes:
         self.applied.append((old["lease"], new["lease"]))
-        if self.gate is not None:
-            await self.gate
+        if self.limiter is not None:
+            await self.limiter
         return Changes([f"lease = {new['lease']:g}"], ["port"])
 
     def test_good(self) -> None:
@@ -77,15 +77,15 @@ class ReloadTests(FileOptionsTestCase):
 
     def test_oneAfterTheOther(self) -> None:
         """Who asks while it is being done waits, and sees what is the case then."""
-        self.gate = Deferred()
+        self.limiter = Deferred()
         reload = Reload(self.read("lease = 1"), self.apply)
         self.file("lease = 2")
         first, second = reload.reload(), reload.reload()
         self.assertNoResult(first)
         self.assertEqual(self.applied, [(1.0, 2.0)])
         self.file("lease = 3")
-        gate, self.gate = self.gate, None
-        gate.callback(None)
+        limiter, self.limiter = self.limiter, None
+        limiter.callback(None)
         self.successResultOf(first)
         self.successResultOf(second)
         self.assertEqual(self.applied, [(1.0, 2.0), (2.0, 3.0)])

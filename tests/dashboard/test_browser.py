@@ -262,10 +262,10 @@ class BrowserTests(TestCase):
         if not os.environ.get("TRISTUNNEL_SCREENSHOTS"):
             return
         for probe in (b"ssh-2.0\r\n", b"\x16\x03\x01"):
-            stranger = await connectProtocol(
+            pending = await connectProtocol(
                 HostnameEndpoint(reactor, "127.0.0.1", self.port), PendingLogin(probe)
             )
-            await stranger.gone
+            await pending.gone
         visitors: list[Any] = []
         turns = count()
 

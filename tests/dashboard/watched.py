@@ -67,11 +67,11 @@ class WatchedTestCase(ServiceTestCase):
         self.asked = asked
         self.watch = Watch(self.clock, self.notes)
         self.service.observer = self.watch.observer
-        self.gate = PreauthLimiter(self.clock.seconds)
+        self.limiter = PreauthLimiter(self.clock.seconds)
         portal = portalFor([checkingCallable(known)]) if asked else None
-        self.callers = HTTPCallers(Authenticator(portal), limiter=self.gate)
+        self.callers = HTTPCallers(Authenticator(portal), limiter=self.limiter)
         pages = self.watch.pages(
-            self.service, self.callers, self.gate, asked, names, **options
+            self.service, self.callers, self.limiter, asked, names, **options
         )
         self.site = LimitedSite(
             rootOf(pages), reactor=self.clock, admit=self.callers.admit

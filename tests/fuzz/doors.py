@@ -64,13 +64,13 @@ class Doors:
         authenticator = Authenticator(portalFor([checker])) if asked else None
         self.service = TunnelService(self.clock, MemoryRegistry(), {}, watch.observer)
         self.sessions = TunnelServerFactory(self.clock, self.service, authenticator)
-        self.gate = PreauthLimiter(self.clock.seconds)
+        self.limiter = PreauthLimiter(self.clock.seconds)
         # Every stranger comes by a proxy that is trusted.
         callers = HTTPCallers(
-            self.sessions.authenticator, Forwarded(["10.0.0.0/8"]), self.gate
+            self.sessions.authenticator, Forwarded(["10.0.0.0/8"]), self.limiter
         )
         pages: dict[bytes, Any] = {b"health": Health()}
-        pages.update(watch.pages(self.service, callers, self.gate, asked))
+        pages.update(watch.pages(self.service, callers, self.limiter, asked))
         if asked:
             pages.update(rpcPages(self.service, callers))
             pages.update(webSocketPages(self.sessions, callers, ["/tunnel"]))
@@ -80,7 +80,7 @@ class Doors:
             self.clock,
             [FramedPortProtocol(self.sessions), *doors] if asked else doors,
             watch.observer,
-            gate=self.gate,
+            limiter=self.limiter,
             proxied=wrap is proxied,
         )
         if wrap is not None:
@@ -88,7 +88,7 @@ class Doors:
         self._observer = cast(Any, self._note)
         globalLogPublisher.addObserver(self._observer)
         self._address = 0
-        names = ("sessions", "strangers", "clients", "tunnels")
+        names = ("sessions", "unauthenticated", "clients", "tunnels")
         self._left = {**dict.fromkeys(names, 0), "timers": 2}
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ class Doors:
             raise Broken(f"logged: {errors[0].get('log_failure') or errors[0]}")
         left = {
             "sessions": len(self.sessions.sessions),
-            "strangers": self.gate.strangers,
+            "unauthenticated": self.limiter.unauthenticated,
             "clients": len(self.service.clients),
             "tunnels": len(self._tally.tunnels),
             "timers": len(self.clock.getDelayedCalls()),

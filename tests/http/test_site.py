@@ -228,7 +228,7 @@ class UnreadTests(MemoryTestCase):
 
     def visit(self) -> None:
         super().visit()
-        self.channel.pending = self.stranger = Counted()
+        self.channel.pending = self.pending = Counted()
         write, full = self.transport.write, False
 
         def count(data: bytes) -> None:
@@ -287,10 +287,10 @@ class UnreadTests(MemoryTestCase):
         for full in (False, True):
             for last in self.LAST:
                 self.visit()
-                self.stranger.full = full
+                self.pending.full = full
                 self.send(last)
                 self.assertTrue(self.transport.disconnecting)
-                self.assertTrue(self.stranger.waiting)
+                self.assertTrue(self.pending.waiting)
                 self.clock.advance(30)
                 self.assertTrue(self.transport.disconnected)
                 self.channel.connectionLost(Failure(ConnectionDone()))
@@ -299,7 +299,7 @@ class UnreadTests(MemoryTestCase):
     def test_known(self) -> None:
         """Whoever is known is not counted for its last answer, and may be slow."""
         self.send(self.LAST[0].replace(b"/page", b"/known"))
-        self.assertFalse(self.stranger.waiting)
+        self.assertFalse(self.pending.waiting)
         self.assertTrue(self.channel.isKnown)
 
     def test_tooLong(self) -> None:

@@ -30,7 +30,7 @@ class SplicedTests(LoopbackTestCase):
         """
         self.service = Service()
         await self.startServer()
-        self.tunnels.house.policy = policy
+        self.tunnels.policies.policy = policy
         (self.port,) = await self.startClient(f"0=127.0.0.1:{self.offer(self.service)}")
         visitor, serving = await self.pair(self.port, self.service)
         serving.say(bytes(4_000_000))
@@ -104,7 +104,7 @@ class SplicedTests(LoopbackTestCase):
         """
         visitor, serving = await self.busyPair(VisitorPolicy())
         (tunnel,) = self.tunnels._quota
-        self.tunnels.house.apply(tunnel, VisitorPolicy(rate=8_000_000))
+        self.tunnels.policies.setByOwner(tunnel, VisitorPolicy(rate=8_000_000))
         began = self.reactor.seconds()
         serving.say(bytes(4_000_000))
         visitor.say(b"x" * 4_000_000)
@@ -113,10 +113,10 @@ class SplicedTests(LoopbackTestCase):
         self.assertGreater(self.reactor.seconds() - began, 0.3)
 
         # At this rate it would take a minute.
-        self.tunnels.house.apply(tunnel, VisitorPolicy(rate=100_000))
+        self.tunnels.policies.setByOwner(tunnel, VisitorPolicy(rate=100_000))
         serving.say(b"y" * 6_000_000)
         await visitor.has(8_000_001)
-        self.tunnels.house.apply(tunnel, VisitorPolicy())
+        self.tunnels.policies.setByOwner(tunnel, VisitorPolicy())
         await visitor.has(14_000_000)
         self.assertEqual(visitor.data[8_000_000:], b"y" * 6_000_000)
 
@@ -127,7 +127,7 @@ class SplicedTests(LoopbackTestCase):
         """
         visitor, serving = await self.busyPair(VisitorPolicy())
         (tunnel,) = self.tunnels._quota
-        self.tunnels.house.apply(
+        self.tunnels.policies.setByOwner(
             tunnel, VisitorPolicy(deny=parseNetworks(["127.0.0.0/8"]))
         )
         before = len(self.service.talks)
@@ -141,7 +141,7 @@ class SplicedTests(LoopbackTestCase):
         self.assertEqual(len(self.service.talks), before)
         serving.say(b"still")
         await visitor.has(4_000_005)
-        self.assertEqual(self.tunnels.house.endDenied(tunnel), 1)
+        self.assertEqual(self.tunnels.policies.endDenied(tunnel), 1)
         await visitor.gone()
         await serving.gone()
 

@@ -257,7 +257,7 @@ class HandshakeTests(FileTestCase):
         self.reactor = MemoryReactorClock()
         self.arrived: list[End] = []
         listeners = TCPListeners(self.reactor, creator=self.creator)
-        listeners.handshakes = self.gate = PreauthLimiter(self.reactor.seconds, 2, 3)
+        listeners.handshakes = self.limiter = PreauthLimiter(self.reactor.seconds, 2, 3)
         listeners.open(
             TunnelOptions(port=8080), lambda end, address: self.arrived.append(end)
         )
@@ -282,9 +282,9 @@ class HandshakeTests(FileTestCase):
         self.assertTrue(self.come().disconnecting)
         self.come("192.0.2.2")
         self.assertTrue(self.come("192.0.2.3").disconnecting)
-        self.assertEqual(self.gate.strangers, 3)
+        self.assertEqual(self.limiter.unauthenticated, 3)
         first.protocol.connectionLost(Failure(ConnectionDone()))
-        self.assertEqual(self.gate.strangers, 2)
+        self.assertEqual(self.limiter.unauthenticated, 2)
         self.assertFalse(self.come("192.0.2.3").disconnecting)
 
     def test_makesRoom(self) -> None:
@@ -308,7 +308,7 @@ class HandshakeTests(FileTestCase):
             trustRoots=self.authority.write(self.directory / "ca.pem"),
         )
         wrapped = TLSMemoryBIOFactory(client, True, Factory.forProtocol(Protocol))
-        self.assertEqual(self.gate.strangers, 1)
+        self.assertEqual(self.limiter.unauthenticated, 1)
         pump = connect(
             protocol,
             FakeTransport(protocol, True),
@@ -317,7 +317,7 @@ class HandshakeTests(FileTestCase):
         )
         pump.flush()
         self.assertEqual(len(self.arrived), 1)
-        self.assertEqual(self.gate.strangers, 0)
+        self.assertEqual(self.limiter.unauthenticated, 0)
 
 
 class RealPortTests(TestCase):

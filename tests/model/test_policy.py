@@ -262,7 +262,7 @@ class DoorTests(ServiceTestCase):
         The server's own rules hold for all tunnels; a tunnel's can only be
         stricter.
         """
-        self.service.house.policy = VisitorPolicy(
+        self.service.policies.policy = VisitorPolicy(
             allow=parseNetworks(["10.0.0.0/8"]), maxVisitors=2
         )
         tunnel = self.tunnelWith(allow=["10.1.0.0/16"], maxVisitors=100)
@@ -358,7 +358,7 @@ class DoorTests(ServiceTestCase):
         """The last descriptors are not for visitors."""
         following = 10
         reserve = Reserve(lambda: 100, lambda: following)
-        self.service.house = VisitorPolicies(self.clock, reserve)
+        self.service.policies = VisitorPolicies(self.clock, reserve)
         tunnel = self.tunnelWith()
         self.assertEqual(self.come(tunnel).refused, "")
         following = 75
@@ -434,7 +434,7 @@ class DatagramTests(SynchronousTestCase):
         )
         listener = UDPListener(clock, tunnel.visitorArrived, most=10)
         tunnel.listener = listener
-        VisitorPolicies(clock).apply(
+        VisitorPolicies(clock).setByOwner(
             tunnel, VisitorPolicy(deny=parseNetworks(["10.0.0.0/8"]))
         )
         listener.datagramArrived(b"hello", ("192.0.2.1", 5), None)

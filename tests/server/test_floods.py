@@ -35,13 +35,13 @@ class CrowdTests(WebSocketTestCase):
     served meanwhile, and in the end nothing is left.
     """
 
-    strangers = (40, 60)
+    unauthenticated = (40, 60)
 
-    async def until(self, strangers: int) -> None:
+    async def until(self, unauthenticated: int) -> None:
         done: Deferred[None] = Deferred()
 
         def look() -> None:
-            if self.gate.strangers <= strangers:
+            if self.limiter.unauthenticated <= unauthenticated:
                 done.callback(None)
             else:
                 self.reactor.callLater(0.01, look)
@@ -68,7 +68,7 @@ class CrowdTests(WebSocketTestCase):
         first = await self.visit(port)
         for what, words in HARM.items():
             came = await self.crowd(words)
-            self.assertLessEqual(self.gate.strangers, 40, what)
+            self.assertLessEqual(self.limiter.unauthenticated, 40, what)
             visitor = await self.visit(port)
             await visitor.has(5)
             visitor.close()

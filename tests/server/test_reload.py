@@ -83,12 +83,12 @@ class RunningServerTests(FileOptionsTestCase):
         tunnels = self.tunnels
         self.assertEqual(tunnels.clients.limit, 3)
         self.assertEqual(tunnels.rights.services, 4)
-        self.assertEqual(tunnels.clients.ramp.rate, 5.0)
+        self.assertEqual(tunnels.clients.acceptLimiter.rate, 5.0)
         self.assertEqual(HELD.most, 6_000_000)
         self.assertEqual(tunnels.leases.seconds, 7.0)
         listeners: Any = tunnels.listeners
         self.assertEqual(listeners["udp"].idle, 8.0)
-        self.assertEqual(tunnels.house.policy.maxVisitors, 9)
+        self.assertEqual(tunnels.policies.policy.maxVisitors, 9)
         for kind in ("tcp", "udp"):
             self.assertEqual(str(listeners[kind].ports), "2000-2001")
         (running,) = self.made
@@ -99,7 +99,7 @@ class RunningServerTests(FileOptionsTestCase):
         self.change("")
         self.assertEqual(tunnels.clients.limit, 1000)
         self.assertIsNotNone(running.sessions.shared(ZLayerSessions).ports)
-        self.assertEqual(tunnels.house.policy.maxVisitors, 0)
+        self.assertEqual(tunnels.policies.policy.maxVisitors, 0)
 
     def test_restart(self) -> None:
         """What cannot change is named, again and again until it is so."""

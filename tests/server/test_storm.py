@@ -40,11 +40,11 @@ class RampTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.ramp = AcceptRateLimiter(self.clock.seconds, 10)
+        self.acceptLimiter = AcceptRateLimiter(self.clock.seconds, 10)
 
     def hint(self) -> float:
         try:
-            self.ramp.check()
+            self.acceptLimiter.check()
         except TunnelError as refusal:
             self.assertEqual(refusal.code.name, "limit-reached")
             self.assertFalse(refusal.code.permanent)
@@ -70,7 +70,7 @@ class RampTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         """Without a rate all may come."""
-        self.ramp.rate = 0
+        self.acceptLimiter.rate = 0
         self.assertEqual({self.hint() for _ in range(1000)}, {0.0})
 
 
@@ -199,7 +199,7 @@ class StormTests(SynchronousTestCase):
         self.notes = ServerNotes()
         self.service = TunnelService(self.clock, MemoryRegistry(), {}, self.notes)
         self.service.clients.limit = 0
-        self.service.clients.ramp.rate = RATE
+        self.service.clients.acceptLimiter.rate = RATE
         self.place.factory = TunnelServerFactory(self.clock, self.service)
 
     def crash(self) -> None:

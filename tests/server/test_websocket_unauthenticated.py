@@ -30,11 +30,11 @@ class StrangerTestCase(WebSocketTestCase):
 
     users = MappingProxyType({"laptop": "secret"})
 
-    async def setsOn(self, strangers: int) -> None:
+    async def setsOn(self, unauthenticated: int) -> None:
         done: Deferred[None] = Deferred()
 
         def look() -> None:
-            if self.gate.strangers == strangers:
+            if self.limiter.unauthenticated == unauthenticated:
                 done.callback(None)
             else:
                 self.reactor.callLater(0.01, look)
@@ -74,7 +74,7 @@ class WebSocketStrangerTests(StrangerTestCase):
         await self.setsOn(0)
         peer.abort()
         await peer.gone()
-        self.assertEqual(self.gate.strangers, 0)
+        self.assertEqual(self.limiter.unauthenticated, 0)
 
     async def test_vtunnel(self) -> None:
         """So it is in text messages."""
@@ -84,7 +84,7 @@ class WebSocketStrangerTests(StrangerTestCase):
         await self.setsOn(1)
         peer.say(frame(TEXT, b'{"type":"ping"}'))
         await peer.hasFrames(1)
-        self.assertEqual(self.gate.strangers, 0)
+        self.assertEqual(self.limiter.unauthenticated, 0)
 
     async def test_penalty(self) -> None:
         """
@@ -107,7 +107,7 @@ class WebSocketStrangerTests(StrangerTestCase):
         There is no WebSocket for one more than may be at the door, and there
         is when one of them has left.
         """
-        self.strangers = (3, 3)
+        self.unauthenticated = (3, 3)
         await self.startServer()
         first = await self.raw()
         await self.raw()
@@ -122,7 +122,7 @@ class WebSocketStrangerTests(StrangerTestCase):
 
     async def test_behindProxy(self) -> None:
         """A proxy's clients are counted by their own addresses."""
-        self.strangers = (2, 100)
+        self.unauthenticated = (2, 100)
         await self.startServer(trusted=["127.0.0.1"])
         for last, status in ((1, "101"), (1, "101"), (1, "429"), (2, "101")):
             address = f"192.0.2.{last}"
@@ -148,7 +148,7 @@ class HTTPStrangerTests(StrangerTestCase):
         await self.setsOn(1)
         peer.say(_GET[-2:])
         await peer.until(lambda it: it.data.endswith(b"ok\n"))
-        self.assertEqual(self.gate.strangers, 1)
+        self.assertEqual(self.limiter.unauthenticated, 1)
         peer.abort()
         await self.setsOn(0)
 
@@ -169,7 +169,7 @@ class HTTPStrangerTests(StrangerTestCase):
         Connections that are kept for a next request never take more than half
         of the places: the others are closed after their answer.
         """
-        self.strangers = (8, 8)
+        self.unauthenticated = (8, 8)
         await self.startServer()
         peers = [await self.visit(self.serverPort) for _ in range(6)]
         for peer in peers:
@@ -188,7 +188,7 @@ class HTTPStrangerTests(StrangerTestCase):
         peer = await self.visit(self.serverPort)
         peer.say(_GET * 3)
         await peer.until(lambda it: it.data.count(b"ok\n") == 3)
-        self.assertEqual(self.gate.strangers, 1)
+        self.assertEqual(self.limiter.unauthenticated, 1)
 
 
 class DescriptorTests(StrangerTestCase):

@@ -138,7 +138,7 @@ class SetPolicyTests(HouseTestCase):
     def test_refused(self) -> None:
         """What is wrong changes nothing, and says what is wrong."""
         tunnel = self.tunnelWith(maxVisitors=3)
-        self.service.house.change(VisitorPolicy(allow=parseNetworks(["10.0.0.0/8"])))
+        self.service.policies.change(VisitorPolicy(allow=parseNetworks(["10.0.0.0/8"])))
         for policy, needle in (
             ({"port": 5}, "a policy has no 'port'; it has allow, deny"),
             ({"deny": "everybody"}, "everybody"),
@@ -181,7 +181,7 @@ class SetPolicyTests(HouseTestCase):
         one = self.tunnelWith(allow="192.0.2.0/24")
         other = self.tunnelWith(rate=5000)
         visitor, _ = self.come(one)
-        self.service.house.change(
+        self.service.policies.change(
             VisitorPolicy(allow=parseNetworks(["10.0.0.0/8"]), rate=3000)
         )
         self.assertEqual(self.come(one)[0].refused, "not-permitted")
@@ -189,7 +189,7 @@ class SetPolicyTests(HouseTestCase):
         self.assertEqual(self.come(other, "10.0.0.1:1")[0].refused, "")
         self.assertEqual(other.policy.rate, 3000)
         self.assertEqual(visitor.refused, "")
-        self.service.house.change(VisitorPolicy())
+        self.service.policies.change(VisitorPolicy())
         self.assertEqual(self.come(one)[0].refused, "")
         self.assertEqual(other.policy.rate, 5000)
 
@@ -198,7 +198,7 @@ class SetPolicyTests(HouseTestCase):
         tunnel = self.tunnelWith(idle=5)
         self.come(tunnel)
         self.close(tunnel.uri, self.caller)
-        self.service.house.change(VisitorPolicy(maxVisitors=1))
+        self.service.policies.change(VisitorPolicy(maxVisitors=1))
         self.assertEqual(tunnel.policy.maxVisitors, 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -329,7 +329,7 @@ class TokenPolicyTests(TokenServerTestCase):
 
     def test_strictest(self) -> None:
         """Of what the server, the token and the client ask, the strictest holds."""
-        self.service.house.policy = VisitorPolicy(maxVisitors=10, idle=60.0)
+        self.service.policies.policy = VisitorPolicy(maxVisitors=10, idle=60.0)
         self.makeToken(
             "laptop",
             policy=VisitorPolicy(
@@ -379,7 +379,9 @@ class TokenPolicyTests(TokenServerTestCase):
         Networks of the token that the server does not let in: nobody comes in,
         and that is no error of whoever opens a tunnel.
         """
-        self.service.house.policy = VisitorPolicy(allow=parseNetworks(["10.0.0.0/8"]))
+        self.service.policies.policy = VisitorPolicy(
+            allow=parseNetworks(["10.0.0.0/8"])
+        )
         allow = parseNetworks(["192.0.2.0/24"])
         self.makeToken("laptop", policy=VisitorPolicy(allow=allow))
         peer = self.client("laptop")

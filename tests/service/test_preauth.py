@@ -29,80 +29,80 @@ class GateTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.gate = PreauthLimiter(self.clock.seconds, perAddress=2, total=3)
+        self.limiter = PreauthLimiter(self.clock.seconds, perAddress=2, total=3)
 
     def refusal(self, host: str) -> TunnelError:
-        return self.assertRaises(TunnelError, self.gate.enter, _from(host))
+        return self.assertRaises(TunnelError, self.limiter.enter, _from(host))
 
     def test_perAddress(self) -> None:
         """One address cannot take all places, and its places come back."""
-        first = self.gate.enter(_from("10.0.0.1"))
-        self.gate.enter(_from("10.0.0.1"))
+        first = self.limiter.enter(_from("10.0.0.1"))
+        self.limiter.enter(_from("10.0.0.1"))
         self.assertEqual(self.refusal("10.0.0.1").code.name, "limit-reached")
-        self.gate.enter(_from("10.0.0.2"))
+        self.limiter.enter(_from("10.0.0.2"))
         first.known()
         first.known()
-        self.assertEqual(self.gate.strangers, 2)
-        self.gate.enter(_from("10.0.0.1"))
+        self.assertEqual(self.limiter.unauthenticated, 2)
+        self.limiter.enter(_from("10.0.0.1"))
 
     def test_awaited(self) -> None:
         """So many more may come from an address as somebody awaits there."""
         awaited = {"10.0.0.1": 1}
-        gate = PreauthLimiter(self.clock.seconds, 2, 5)
-        gate.awaited = [lambda source: awaited.get(source, 0)] * 2
+        limiter = PreauthLimiter(self.clock.seconds, 2, 5)
+        limiter.awaited = [lambda source: awaited.get(source, 0)] * 2
         for _ in range(4):
-            gate.enter(_from("10.0.0.1"))
-        self.assertRaises(TunnelError, gate.enter, _from("10.0.0.1"))
+            limiter.enter(_from("10.0.0.1"))
+        self.assertRaises(TunnelError, limiter.enter, _from("10.0.0.1"))
         awaited.clear()
-        self.assertRaises(TunnelError, gate.enter, _from("10.0.0.1"))
-        gate.enter(_from("10.0.0.2"))
+        self.assertRaises(TunnelError, limiter.enter, _from("10.0.0.1"))
+        limiter.enter(_from("10.0.0.2"))
         # The bound for all stays.
         awaited["10.0.0.1"] = 100
-        self.assertRaises(TunnelError, gate.enter, _from("10.0.0.1"))
+        self.assertRaises(TunnelError, limiter.enter, _from("10.0.0.1"))
 
     def test_again(self) -> None:
         """
         Who was known and waits once more counts once more, and may take half
         of the places.
         """
-        first = self.gate.enter(_from("10.0.0.1"))
+        first = self.limiter.enter(_from("10.0.0.1"))
         first.known()
         first.again()
         first.again()
-        self.assertEqual(self.gate.strangers, 1)
-        other = self.gate.enter(_from("10.0.0.2"))
+        self.assertEqual(self.limiter.unauthenticated, 1)
+        other = self.limiter.enter(_from("10.0.0.2"))
         other.known()
         self.assertRaises(TunnelError, other.again)
         first.known()
         other.again()
-        self.assertEqual(self.gate.strangers, 1)
+        self.assertEqual(self.limiter.unauthenticated, 1)
         other.known()
-        self.assertEqual(self.gate.strangers, 0)
+        self.assertEqual(self.limiter.unauthenticated, 0)
 
     def test_againWithoutRoom(self) -> None:
         """
         Who was never known and finds no place to wait for more is counted until
         it leaves, and is in the way of others until then.
         """
-        first, other = (self.gate.enter(_from("10.0.0.1")) for _ in range(2))
+        first, other = (self.limiter.enter(_from("10.0.0.1")) for _ in range(2))
         self.assertRaises(TunnelError, first.again)
         self.assertTrue(first.waiting)
         self.refusal("10.0.0.1")
         first.known()
         other.known()
-        self.assertEqual(self.gate.strangers, 0)
+        self.assertEqual(self.limiter.unauthenticated, 0)
 
     def test_proxy(self) -> None:
         """
         A proxy's connections are many people's: there is no bound for them but
         the one for all, and nobody has to wait for another's failures.
         """
-        gate = PreauthLimiter(self.clock.seconds, 1, 3, {"10.0.0.1"}.__contains__)
+        limiter = PreauthLimiter(self.clock.seconds, 1, 3, {"10.0.0.1"}.__contains__)
         for _ in range(3):
-            gate.enter(_from("10.0.0.1")).failed()
-        gate.loginFailed(_from("10.0.0.1"))
-        self.assertRaises(TunnelError, gate.enter, _from("10.0.0.1"))
-        gate.check(_from("10.0.0.1"))
+            limiter.enter(_from("10.0.0.1")).failed()
+        limiter.loginFailed(_from("10.0.0.1"))
+        self.assertRaises(TunnelError, limiter.enter, _from("10.0.0.1"))
+        limiter.check(_from("10.0.0.1"))
 
     def test_makesRoom(self) -> None:
         """
@@ -111,24 +111,24 @@ class GateTests(SynchronousTestCase):
         """
         left: list[int] = []
         for number in range(3):
-            stranger = self.gate.enter(_from(f"10.0.0.{number}"))
-            stranger.leave = partial(left.append, number)
+            pending = self.limiter.enter(_from(f"10.0.0.{number}"))
+            pending.leave = partial(left.append, number)
             self.clock.advance(PATIENCE / 2)
-        self.gate.enter(_from("10.0.1.1"))
+        self.limiter.enter(_from("10.0.1.1"))
         self.assertEqual(left, [0])
-        self.assertEqual(self.gate.strangers, 3)
+        self.assertEqual(self.limiter.unauthenticated, 3)
         self.refusal("10.0.1.2")
         self.clock.advance(1 / ROOMS)
-        self.gate.enter(_from("10.0.1.2"))
+        self.limiter.enter(_from("10.0.1.2"))
         self.assertEqual(left, [0, 1])
         self.clock.advance(1 / ROOMS)
-        self.assertEqual(self.gate.strangers, 3)
+        self.assertEqual(self.limiter.unauthenticated, 3)
 
     def test_waitersMakeNoRoom(self) -> None:
         """Nobody has to leave for one who waits with the next request."""
-        waiter = self.gate.enter(_from("10.0.0.1"))
+        waiter = self.limiter.enter(_from("10.0.0.1"))
         waiter.known()
-        other = self.gate.enter(_from("10.0.0.2"))
+        other = self.limiter.enter(_from("10.0.0.2"))
         other.leave = self.fail
         self.clock.advance(PATIENCE)
         self.assertRaises(TunnelError, waiter.again)
@@ -136,15 +136,15 @@ class GateTests(SynchronousTestCase):
     def test_refusedIsForgotten(self) -> None:
         """Who is turned away costs no memory, however many addresses it has."""
         for number in range(3):
-            self.gate.enter(_from(f"10.0.0.{number}"))
+            self.limiter.enter(_from(f"10.0.0.{number}"))
         for number in range(50):
             self.refusal(f"10.0.1.{number}")
-        self.assertEqual(len(self.gate._strangers), 3)
+        self.assertEqual(len(self.limiter._pending), 3)
 
     def test_total(self) -> None:
         """There is a bound for all together."""
         for number in range(3):
-            self.gate.enter(_from(f"10.0.0.{number}"))
+            self.limiter.enter(_from(f"10.0.0.{number}"))
         self.assertIn("3 connections", self.refusal("10.0.0.9").message)
 
     def test_penalty(self) -> None:
@@ -154,14 +154,14 @@ class GateTests(SynchronousTestCase):
         """
         failures = int(PENALTY_FREE / PENALTY) + 1
         for _ in range(failures):
-            stranger = self.gate.enter(_from("10.0.0.1"))
-            stranger.failed()
-            stranger.known()
+            pending = self.limiter.enter(_from("10.0.0.1"))
+            pending.failed()
+            pending.known()
         refusal = self.refusal("10.0.0.1")
         self.assertEqual(refusal.retryAfter, PENALTY)
-        self.gate.enter(_from("10.0.0.2"))
+        self.limiter.enter(_from("10.0.0.2"))
         self.clock.advance(PENALTY)
-        self.gate.enter(_from("10.0.0.1"))
+        self.limiter.enter(_from("10.0.0.1"))
 
     def test_penaltyWithManyAddresses(self) -> None:
         """
@@ -172,41 +172,41 @@ class GateTests(SynchronousTestCase):
         failures = int(PENALTY_FREE / PENALTY) + 1
         for host in ("10.0.0.1", "10.0.0.2"):
             for _ in range(failures):
-                self.gate.loginFailed(_from(host))
+                self.limiter.loginFailed(_from(host))
         for number in range(REMEMBERED - 2):
-            self.gate.penalize(str(number))
+            self.limiter.penalize(str(number))
         # The first one fails again, so the second is the oldest now.
-        self.gate.loginFailed(_from("10.0.0.1"))
+        self.limiter.loginFailed(_from("10.0.0.1"))
         for _ in range(failures):
-            self.gate.loginFailed(_from("10.0.0.3"))
+            self.limiter.loginFailed(_from("10.0.0.3"))
         for host in ("10.0.0.1", "10.0.0.3"):
             self.assertEqual(self.refusal(host).code.name, "limit-reached")
-        self.gate.enter(_from("10.0.0.2"))
+        self.limiter.enter(_from("10.0.0.2"))
 
     def test_localSocketsAreNotPenalized(self) -> None:
         """A UNIX socket has no address to hold against anybody."""
         for _ in range(100):
-            stranger = self.gate.enter(UNIXAddress(b"/tmp/x"))
-            stranger.failed()
-            stranger.known()
-        self.assertEqual(self.gate.strangers, 0)
+            pending = self.limiter.enter(UNIXAddress(b"/tmp/x"))
+            pending.failed()
+            pending.known()
+        self.assertEqual(self.limiter.unauthenticated, 0)
 
     def test_behindBalancer(self) -> None:
         """
         A stranger whose address is known later is counted by that, and only
         once.
         """
-        first = self.gate.enter(None)
+        first = self.limiter.enter(None)
         first.comesFrom(_from("10.0.0.1"))
-        self.gate.enter(None).comesFrom(_from("10.0.0.1"))
-        self.assertEqual(self.gate.strangers, 2)
-        third = self.gate.enter(None)
+        self.limiter.enter(None).comesFrom(_from("10.0.0.1"))
+        self.assertEqual(self.limiter.unauthenticated, 2)
+        third = self.limiter.enter(None)
         error = self.assertRaises(TunnelError, third.comesFrom, _from("10.0.0.1"))
         self.assertEqual(error.code.name, "limit-reached")
         third.known()
         first.known()
-        self.assertEqual(self.gate.strangers, 1)
-        self.gate.enter(None).comesFrom(_from("10.0.0.1"))
+        self.assertEqual(self.limiter.unauthenticated, 1)
+        self.limiter.enter(None).comesFrom(_from("10.0.0.1"))
 
 
 class SourceTests(SynchronousTestCase):

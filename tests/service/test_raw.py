@@ -10,7 +10,7 @@ from tests.support.waiting import WaitingEnd
 from tristunnel.errors import TunnelError
 from tristunnel.model.rendezvous import PATIENCE
 from tristunnel.service.caller import Caller
-from tristunnel.service.raw import INTRODUCTION, STRANGERS, UNCLAIMED
+from tristunnel.service.raw import INTRODUCTION, UNCLAIMED, UNPROVEN
 from tristunnel.wire.framed import Frame, FrameType, decodeObject, encodeObject
 
 _OFFER = {"versions": [1], "streamWindow": 1 << 18, "sessionWindow": 1 << 20}
@@ -190,7 +190,7 @@ class RawTests(ServiceTestCase):
         scanner = self.clients.come(good)
         scanner.finishSending()
         self.assertIsNone(scanner.peer)
-        slow = [self.clients.come(b"") for _ in range(STRANGERS + 1)]
+        slow = [self.clients.come(b"") for _ in range(UNPROVEN + 1)]
         self.assertEqual(slow[0].refused, "auth-refused")
         self.clock.advance(INTRODUCTION)
         self.assertTrue(all(end.refused for end in slow))

@@ -126,7 +126,7 @@ class WebSocketTestCase(LoopbackTestCase):
     """
 
     users: Mapping[str, str] = {}
-    strangers = (PER_ADDRESS, TOTAL)
+    unauthenticated = (PER_ADDRESS, TOTAL)
 
     async def startServer(  # type: ignore[override]
         self,
@@ -160,10 +160,12 @@ class WebSocketTestCase(LoopbackTestCase):
             self.reactor, self.tunnels, authenticator, handshakeTimeout=timeout
         )
         forwarded = Forwarded(trusted)
-        self.gate = PreauthLimiter(
-            self.reactor.seconds, *self.strangers, speaksForOthers=forwarded.speaksFor
+        self.limiter = PreauthLimiter(
+            self.reactor.seconds,
+            *self.unauthenticated,
+            speaksForOthers=forwarded.speaksFor,
         )
-        callers = HTTPCallers(authenticator, forwarded, self.gate)
+        callers = HTTPCallers(authenticator, forwarded, self.limiter)
         pages = {
             b"health": Health(),
             **rpcPages(self.tunnels, callers),
@@ -176,7 +178,7 @@ class WebSocketTestCase(LoopbackTestCase):
             self.reactor,
             [FramedPortProtocol(self.sessions), HTTPPortProtocol(self.site)],
             self.notes,
-            gate=self.gate,
+            limiter=self.limiter,
         )
         where = parsePort(
             self.reactor,

@@ -167,14 +167,14 @@ class SendingTests(ConnectionTestCase):
         Who has not said who it is gets less time to agree to a close, and has
         left when the connection is gone.
         """
-        gate = PreauthLimiter(self.clock.seconds)
-        self.connection.stranger = stranger = gate.enter(None)
+        limiter = PreauthLimiter(self.clock.seconds)
+        self.connection.pending = pending = limiter.enter(None)
         self.connection.close()
         self.clock.advance(STRANGERS_CLOSE_TIME)
         self.assertTrue(self.transport.aborted)
         self.connection.connectionLost(Failure(ConnectionDone()))
-        self.assertFalse(stranger.waiting)
-        self.assertEqual(gate.strangers, 0)
+        self.assertFalse(pending.waiting)
+        self.assertEqual(limiter.unauthenticated, 0)
 
     def test_consent(self) -> None:
         """When the peer agrees to a close, the connection is closed, in order."""

@@ -112,7 +112,7 @@ def _valuesOf(
         "streams_broken": counted.broken,
         "logins_refused": counted.loginsRefused,
         "connections_refused": counted.peersRefused,
-        "unauthenticated_connections": limiter.strangers,
+        "unauthenticated_connections": limiter.unauthenticated,
         "session_round_trip_seconds": counted.trips,
         "session_last_round_trip_seconds": {
             "shortest": min(trips),

@@ -52,7 +52,7 @@ class Watch:
         self,
         service: TunnelService,
         callers: HTTPCallers,
-        gate: PreauthLimiter,
+        limiter: PreauthLimiter,
         asked: bool,
         names: Collection[str] | None = None,
         dashboard: bool = True,
@@ -67,7 +67,7 @@ class Watch:
         @param tokens: The tokens that are taken, for admins to revoke.
         """
         guard = Guard(asked, names)
-        metrics = metricsPage(callers, service, self.tally, self.lag, gate, guard)
+        metrics = metricsPage(callers, service, self.tally, self.lag, limiter, guard)
         pages = {b"metrics": metrics}
         if dashboard:
             history = RateHistory(self._reactor)

@@ -84,13 +84,13 @@ class HTTPPortProtocol:
         self._site = site
 
     def open(
-        self, address: IAddress | None, remaining: float, stranger: PendingConnection
+        self, address: IAddress | None, remaining: float, pending: PendingConnection
     ) -> IProtocol | None:
         # Whoever has asked for nothing yet, or for nothing more, is unauthenticated;
         # the site has time limits of its own.
         protocol: Any = self._site.buildProtocol(address)
         if isinstance(protocol, LimitedChannel):
-            protocol.pending = stranger
+            protocol.pending = pending
         else:
-            stranger.known()
+            pending.known()
         return cast("IProtocol | None", protocol)

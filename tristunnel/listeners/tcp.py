@@ -91,11 +91,11 @@ class _VisitorFactory(ServerFactory[SocketEnd]):
         self,
         reactor: IReactorTime,
         arrived: Callable[[End, str], None],
-        gate: Handshakes | None = None,
+        limiter: Handshakes | None = None,
     ) -> None:
         self._reactor = reactor
         self._arrived = arrived
-        self._gate = gate
+        self._limiter = limiter
 
     def buildProtocol(self, addr: IAddress | None) -> SocketEnd:
         """
@@ -107,29 +107,29 @@ class _VisitorFactory(ServerFactory[SocketEnd]):
             # Those who wait for TLS, and raw clients, are not asked at a
             # tunnel's door.
             return cast(SocketEnd, RejectedConnection())
-        if self._gate is not None:
-            return self._counted(self._gate, addr)
+        if self._limiter is not None:
+            return self._counted(self._limiter, addr)
         return SocketEnd(
             self._reactor, lambda end: self._arrived(end, addressText(addr))
         )
 
-    def _counted(self, gate: Handshakes, addr: IAddress | None) -> SocketEnd:
+    def _counted(self, limiter: Handshakes, addr: IAddress | None) -> SocketEnd:
         """
         Make an end that is counted until TLS is up: before that, it is not yet
         any tunnel's visitor.
         """
         try:
-            stranger = gate.enter(addr)
+            pending = limiter.enter(addr)
         except TunnelError:
             return cast(SocketEnd, RejectedConnection())
 
         def begun(end: SocketEnd) -> None:
-            stranger.known()
+            pending.known()
             self._arrived(end, addressText(addr))
 
         made = SocketEnd(self._reactor, begun)
-        made.whileWaiting(lambda reason: stranger.known())
-        stranger.leave = lambda: made.transport.abortConnection()
+        made.whileWaiting(lambda reason: pending.known())
+        pending.leave = lambda: made.transport.abortConnection()
         return made
 
 
@@ -240,8 +240,8 @@ class TCPListeners:
         @raise TunnelError: C{port-taken}, C{port-not-permitted} or
             C{ports-exhausted}.
         """
-        gate = None if self._creator is None else self.handshakes
-        factory: Any = _VisitorFactory(self._reactor, arrived, gate)
+        limiter = None if self._creator is None else self.handshakes
+        factory: Any = _VisitorFactory(self._reactor, arrived, limiter)
         scheme = "tcp"
         if self._creator is not None:
             scheme = "tls"

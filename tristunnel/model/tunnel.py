@@ -30,7 +30,7 @@ _log = Logger()
 
 
 class VisitorFilter(Protocol):
-    """Who decides on a tunnel's visitors. A tunnel asks all of its keepers."""
+    """Who decides on a tunnel's visitors. A tunnel asks all of its filters."""
 
     def enter(self, stream: Stream) -> None:
         """
@@ -41,7 +41,7 @@ class VisitorFilter(Protocol):
 
     def leave(self, stream: Stream) -> None:
         """
-        A visitor that this keeper has let in is gone, or was turned away by
+        A visitor that this filter has let in is gone, or was turned away by
         another one.
         """
 
@@ -119,8 +119,8 @@ class Tunnel:
     @ivar visitorCount: Visitors so far.
     @ivar served: Visitors who reached a client's end.
     @ivar exhausted: Called when the last visitor has left.
-    @ivar keepers: Who decides on visitors; all must agree.
-    @ivar policy: What is asked of visitors; L{keepers} apply it.
+    @ivar filters: Who decides on visitors; all must agree.
+    @ivar policy: What is asked of visitors; L{filters} apply it.
     @ivar refusals: How many visitors were turned away at the door, by the
         code of the reason.
     @ivar throttle: Slows its streams down and others of its owner's, or
@@ -158,7 +158,7 @@ class Tunnel:
     streams: set[Stream] = field(default_factory=set)
     closed: TunnelError | None = None
     exhausted: Callable[[Tunnel], None] = lambda tunnel: None
-    keepers: list[VisitorFilter] = field(default_factory=list)
+    filters: list[VisitorFilter] = field(default_factory=list)
     policy: VisitorPolicy = field(default_factory=VisitorPolicy)
     refusals: Counter[str] = field(default_factory=Counter)
     throttle: Throttle | None = None
@@ -242,9 +242,9 @@ class Tunnel:
         """
         if self.closed is not None:
             raise self.closed
-        for keeper in self.keepers:
-            keeper.enter(stream)
-            stream.keepers.append(keeper)
+        for each in self.filters:
+            each.enter(stream)
+            stream.filters.append(each)
         if self.visitorLimit and self._expected() > self.visitorLimit:
             raise TunnelError("limit-reached", "the tunnel's visitors came")
         if self.clientSide is None:
@@ -265,7 +265,7 @@ class Tunnel:
     def streamOver(self, stream: Stream) -> None:
         """Count a stream that is over."""
         self.streams.discard(stream)
-        stream.leaveKeepers()
+        stream.leaveFilters()
         self.bytesIn += stream.bytesIn
         self.bytesOut += stream.bytesOut
         self.dropped += stream.dropped
@@ -297,7 +297,7 @@ class Stream:
     @ivar visitorAddress: Where the visitor came from.
     @ivar opened: When, in seconds of the tunnel's clock.
     @ivar number: Which of the tunnel's visitors it is, from 1.
-    @ivar keepers: Who has let it in.
+    @ivar filters: Who has let it in.
     @ivar reason: Why it broke, or C{None}.
     """
 
@@ -315,7 +315,7 @@ class Stream:
         self.visitorAddress = printable(visitorAddress)
         self.opened = opened
         self.number = number
-        self.keepers: list[VisitorFilter] = []
+        self.filters: list[VisitorFilter] = []
         self.reason: TunnelError | None = None
         self._throttles: tuple[Throttle, ...] = ()
         self._slowed: tuple[Callable[[], None], ...] = ()
@@ -387,15 +387,15 @@ class Stream:
         """Turn away a visitor that never came in."""
         self._open = 0
         self.reason = reason
-        self.leaveKeepers()
+        self.leaveFilters()
         self.visitor.whileWaiting(lambda _: None)
         self.visitor.reset(reason)
 
-    def leaveKeepers(self) -> None:
+    def leaveFilters(self) -> None:
         """Tell those who have let the visitor in that it is gone."""
-        keepers, self.keepers = self.keepers, []
-        for keeper in keepers:
-            keeper.leave(self)
+        filters, self.filters = self.filters, []
+        for each in filters:
+            each.leave(self)
 
     def reset(self, reason: TunnelError) -> None:
         """Break the stream, wherever it is."""

@@ -44,7 +44,7 @@ class ProtocolDetector(Protocol):
         observer: ServerObserver,
         address: IAddress | None,
         timeout: float,
-        stranger: PendingConnection,
+        pending: PendingConnection,
         proxied: bool = False,
     ) -> None:
         self._proxied = proxied
@@ -53,14 +53,14 @@ class ProtocolDetector(Protocol):
         self._observer = observer
         self._address = address
         self._timeout = timeout
-        self._stranger = stranger
+        self._pending = pending
         self._began = b""
         self._inner: IProtocol | None = None
         self._deadline: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
         tuneSocket(self.transport)
-        self._stranger.leave = self._makeRoom
+        self._pending.leave = self._makeRoom
         self._deadline = self._reactor.callLater(self._timeout, self._late)
 
     def dataReceived(self, data: bytes) -> None:
@@ -68,7 +68,7 @@ class ProtocolDetector(Protocol):
             # The PROXY header is read now, and tells who it is.
             self._proxied = False
             try:
-                self._stranger.comesFrom(self.transport.getPeer())
+                self._pending.comesFrom(self.transport.getPeer())
             except TunnelError as refusal:
                 self._refuse(refusal)
                 return
@@ -88,7 +88,7 @@ class ProtocolDetector(Protocol):
         if self._deadline is not None:
             remaining = self._deadline.getTime() - self._reactor.seconds()
         self._stopDeadline()
-        inner = door.open(self._address, max(remaining, 0.0), self._stranger)
+        inner = door.open(self._address, max(remaining, 0.0), self._pending)
         if inner is None:
             self.transport.abortConnection()
             return
@@ -125,7 +125,7 @@ class ProtocolDetector(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._stopDeadline()
-        self._stranger.known()
+        self._pending.known()
         if self._inner is not None:
             self._inner.connectionLost(reason)
             self._inner = None
@@ -150,7 +150,7 @@ class ProtocolDetectorFactory(ServerFactory):
     @param doors: What is served, in this order.
     @param observer: Told of peers that are turned away.
     @param timeout: Seconds in which a peer must have said who it is.
-    @param gate: Counts those who have not.
+    @param limiter: Counts those who have not.
     @param proxied: Whether a balancer's address is seen before the peer's own.
     """
 
@@ -162,11 +162,11 @@ class ProtocolDetectorFactory(ServerFactory):
         doors: Sequence[PortProtocol],
         observer: ServerObserver,
         timeout: float = HANDSHAKE_TIMEOUT,
-        gate: PreauthLimiter | None = None,
+        limiter: PreauthLimiter | None = None,
         proxied: bool = False,
     ) -> None:
         self._proxied = proxied
-        self._gate = gate or PreauthLimiter(reactor.seconds)
+        self._limiter = limiter or PreauthLimiter(reactor.seconds)
         self._reactor = reactor
         self._doors = list(doors)
         self._observer = observer
@@ -174,7 +174,7 @@ class ProtocolDetectorFactory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         try:
-            stranger = self._gate.enter(None if self._proxied else addr)
+            pending = self._limiter.enter(None if self._proxied else addr)
         except TunnelError as refusal:
             if addr is not None:
                 self._observer.peerRefused(addr, refusal)
@@ -186,6 +186,6 @@ class ProtocolDetectorFactory(ServerFactory):
             self._observer,
             addr,
             self._timeout,
-            stranger,
+            pending,
             self._proxied,
         )

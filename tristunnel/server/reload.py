@@ -141,7 +141,7 @@ class RunningServer:
     # What visitors are asked, and how many there may be
 
     def _policy(self, old: ServerOptions, new: ServerOptions) -> None:
-        self.tunnels.house.change(new.policy)
+        self.tunnels.policies.change(new.policy)
 
     def _quota(self, old: ServerOptions, new: ServerOptions) -> None:
         self.tunnels.limit(
@@ -155,7 +155,7 @@ class RunningServer:
         self.tunnels.rights.services = new["max-services"]
 
     def _acceptRate(self, old: ServerOptions, new: ServerOptions) -> None:
-        self.tunnels.clients.ramp.rate = new["accept-rate"]
+        self.tunnels.clients.acceptLimiter.rate = new["accept-rate"]
 
     def _maxMemory(self, old: ServerOptions, new: ServerOptions) -> None:
         HELD.most = new.memory

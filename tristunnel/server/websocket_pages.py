@@ -73,8 +73,8 @@ class FirstMessage:
 
     def opened(self, connection: Connection) -> None:
         self._arrival.connection = connection
-        connection.stranger = self._arrival.pending
-        connection.stranger.leave = connection.abort
+        connection.pending = self._arrival.pending
+        connection.pending.leave = connection.abort
         connection.wholeUpTo = MAX_FIRST
         self._late = self._sessions.reactor.callLater(
             self._sessions.handshakeTimeout, self._tooLate, connection

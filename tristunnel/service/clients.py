@@ -59,7 +59,7 @@ class ConnectedClients:
 
     def __init__(self, seconds: Callable[[], float], limit: int = CLIENTS) -> None:
         self.limit = limit
-        self.ramp = AcceptRateLimiter(seconds, 0)
+        self.acceptLimiter = AcceptRateLimiter(seconds, 0)
         self._seconds = seconds
         self._clients: dict[str, ConnectedClient] = {}
 
@@ -98,7 +98,7 @@ class ConnectedClients:
                 RETRY_AFTER,
             )
         RESERVE.checkSession()
-        self.ramp.check()
+        self.acceptLimiter.check()
         client = ConnectedClient(
             "c" + secrets.token_hex(6),
             identity,

@@ -63,7 +63,7 @@ class VisitorPolicies:
 
     # Asking
 
-    def apply(self, tunnel: Tunnel, wanted: VisitorPolicy) -> None:
+    def setByOwner(self, tunnel: Tunnel, wanted: VisitorPolicy) -> None:
         """
         Ask what a tunnel's owner wants, in place of what it wanted before.
 
@@ -75,7 +75,7 @@ class VisitorPolicies:
         asked.owner = wanted
         self._enforce(tunnel, asked, policy)
 
-    def demand(self, tunnel: Tunnel, wanted: VisitorPolicy) -> None:
+    def setByOperator(self, tunnel: Tunnel, wanted: VisitorPolicy) -> None:
         """
         Ask what an operator wants of somebody else's tunnel, in place of what
         any operator wanted before.
@@ -128,8 +128,8 @@ class VisitorPolicies:
         if asked is None:
             door = PolicyFilter(VisitorPolicy(), self._reactor.seconds)
             asked = self._asked[tunnel] = _Asked(door)
-            tunnel.keepers.append(self._descriptors)
-            tunnel.keepers.append(door)
+            tunnel.filters.append(self._descriptors)
+            tunnel.filters.append(door)
         return asked
 
     def _together(
@@ -152,11 +152,11 @@ class VisitorPolicies:
 
     def _enforce(self, tunnel: Tunnel, asked: _Asked, policy: VisitorPolicy) -> None:
         tunnel.policy = asked.door.policy = policy
-        watched = self._sweep in tunnel.keepers
+        watched = self._sweep in tunnel.filters
         if policy.endsStreams and not watched:
-            tunnel.keepers.append(self._sweep)
+            tunnel.filters.append(self._sweep)
         elif watched and not policy.endsStreams:
-            tunnel.keepers.remove(self._sweep)
+            tunnel.filters.remove(self._sweep)
         if policy.endsStreams:
             for stream in tunnel.streams:
                 self._sweep.watch(stream)

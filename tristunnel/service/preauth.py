@@ -1,9 +1,9 @@
 """
-How many strangers may be at the door.
+How many connections may be unauthenticated.
 
 Whoever has not said who it is costs a descriptor and a little memory, and
-guesses at secrets. So strangers are counted, per address and in all, and an
-address whose logins fail has to wait, longer each time: OpenSSH's
+guesses at secrets. So such connections are counted, per address and in all, and
+an address whose logins fail has to wait, longer each time: OpenSSH's
 C{MaxStartups} and C{PerSourcePenalties}.
 """
 
@@ -20,10 +20,10 @@ from tristunnel.errors import TunnelError
 __all__ = ["ACCEPT_RATE", "AcceptRateLimiter", "PendingConnection", "PreauthLimiter"]
 
 PER_ADDRESS = 64
-"""Strangers from one address at once."""
+"""Unauthenticated connections from one address at once."""
 
 TOTAL = 1024
-"""Strangers at once."""
+"""Unauthenticated connections at once."""
 
 PENALTY = 5.0
 """Seconds that a failed login costs its address."""
@@ -38,16 +38,15 @@ ACCEPT_RATE = 100.0
 """Clients that are let in per second, on average."""
 
 PATIENCE = 2.0
-"""Seconds after which a stranger may have to leave for another."""
+"""Seconds after which an unauthenticated connection may be closed for another."""
 
 ROOMS = 50.0
-"""Strangers who have to leave for others in a second, at the most: each who is
-let in costs more than one who is turned away, and a crowd sends the next one at
-once."""
+"""Unauthenticated connections that are closed for others in a second, at the most:
+each that is let in costs more than one that is refused, and a crowd sends the next
+one at once."""
 
 COME_BACK = 5.0
-"""Seconds after which somebody is told to come back for whom there is no room
-at the door."""
+"""Seconds after which somebody is told to come back for whom there is no room."""
 
 LONGEST_WAIT = 60.0
 """Seconds after which a client is told to come back, at the most."""
@@ -58,71 +57,70 @@ REMEMBERED = 65536
 
 class PendingConnection:
     """
-    One stranger at the door.
+    One unauthenticated connection.
 
-    @param gate: Whose door it is.
-    @param source: The stranger's address, or empty for a local socket.
+    @param limiter: Counts it.
+    @param source: Its address, or empty for a local socket.
 
     @ivar waiting: Whether it is still one.
     @ivar leave: Ends its connection, to make room for somebody else; C{None} if
         that cannot be done.
     """
 
-    __slots__ = ("_gate", "leave", "source", "waiting")
+    __slots__ = ("_limiter", "leave", "source", "waiting")
 
-    def __init__(self, gate: PreauthLimiter, source: str) -> None:
-        self._gate = gate
+    def __init__(self, limiter: PreauthLimiter, source: str) -> None:
+        self._limiter = limiter
         self.source = source
         self.waiting = False
         self.leave: Callable[[], object] | None = None
 
     def known(self) -> None:
         """
-        The stranger has said who it is, or has left; doing it twice is no
-        error.
+        Its peer has said who it is, or has left; doing it twice is no error.
         """
         if self.waiting:
             self.waiting = False
-            self._gate.forget(self)
+            self._limiter.forget(self)
 
     def comesFrom(self, address: IAddress | None) -> None:
         """
-        It is known only now, behind a balancer, where the stranger comes from.
+        It is known only now, behind a balancer, where it comes from.
 
         @raise TunnelError: C{limit-reached}, as from L{PreauthLimiter.enter}.
         """
         self.known()
-        self.source = self._gate.sourceFor(address)
-        self._gate.check(address)
-        self._gate.admit(self)
+        self.source = self._limiter.sourceFor(address)
+        self._limiter.check(address)
+        self._limiter.admit(self)
 
     def again(self) -> None:
         """
         Whoever was known for one request waits with the next one: from now on
-        it is a stranger again, but one that has to make room first.
+        it is unauthenticated again, but the first to make room.
 
         @raise TunnelError: C{limit-reached}, if half of the places are taken; it
             is counted nevertheless, until its connection is closed.
         """
         self.known()
         try:
-            self._gate.admit(self, again=True)
+            self._limiter.admit(self, again=True)
         except TunnelError:
-            self._gate.count(self)
+            self._limiter.count(self)
             raise
 
     def failed(self) -> None:
-        """The stranger's login failed."""
-        self._gate.penalize(self.source)
+        """A login on it failed."""
+        self._limiter.penalize(self.source)
 
 
 class PreauthLimiter:
     """
-    Counts strangers.
+    Counts unauthenticated connections.
 
     @param seconds: The clock.
-    @param perAddress: Strangers from one address at once.
-    @param total: Strangers at once.
+    @param perAddress: Those from one address at once.
+    @param total: Those at once.
     @param speaksForOthers: Whether an address is a proxy's, whose connections
         are many people's: it has no bound of its own and is never made to wait.
 
@@ -142,9 +140,9 @@ class PreauthLimiter:
         self._seconds = seconds
         self._perAddress = perAddress
         self._total = total
-        self._strangers: Counter[str] = Counter()
+        self._bySource: Counter[str] = Counter()
         # Since when each is here, the oldest first.
-        self._passes: dict[PendingConnection, float] = {}
+        self._pending: dict[PendingConnection, float] = {}
         self._nextRoom = 0.0
         # Until when each address has to wait, the latest to fail last; what is
         # over means nothing.
@@ -152,26 +150,26 @@ class PreauthLimiter:
         self.awaited: list[Callable[[str], int]] = []
 
     @property
-    def strangers(self) -> int:
-        """How many are at the door now."""
-        return len(self._passes)
+    def unauthenticated(self) -> int:
+        """How many there are now."""
+        return len(self._pending)
 
     def enter(self, address: IAddress | None) -> PendingConnection:
         """
-        Let a stranger come to the door.
+        Count a new connection.
 
         @raise TunnelError: C{limit-reached}, if there are too many or the
             address has to wait.
         """
         self.check(address)
-        stranger = PendingConnection(self, self.sourceFor(address))
-        self.admit(stranger)
-        return stranger
+        pending = PendingConnection(self, self.sourceFor(address))
+        self.admit(pending)
+        return pending
 
-    def admit(self, stranger: PendingConnection, again: bool = False) -> None:
+    def admit(self, pending: PendingConnection, again: bool = False) -> None:
         """
-        Count a stranger. If there are too many, one that has been here for long
-        has to leave.
+        Count a connection. If there are too many, one that has been here for long
+        is closed.
 
         @param again: Whether it was known before, and only waits. Such may take
             half of the places, and nobody has to leave for them.
@@ -179,9 +177,9 @@ class PreauthLimiter:
         """
         share = 2 if again else 1
         most, total = self._perAddress // share, self._total // share
-        source = stranger.source
+        source = pending.source
         # Not by indexing, which would remember everybody who was refused.
-        here = self._strangers.get(source, 0) if source else 0
+        here = self._bySource.get(source, 0) if source else 0
         if (
             source
             and here >= most
@@ -192,24 +190,24 @@ class PreauthLimiter:
                 f"{most} connections from {source} have not said who they are",
                 COME_BACK,
             )
-        if len(self._passes) >= total and (again or not self._makeRoom()):
+        if len(self._pending) >= total and (again or not self._makeRoom()):
             raise TunnelError(
                 "limit-reached",
                 f"{total} connections have not said who they are",
                 COME_BACK,
             )
-        self.count(stranger)
+        self.count(pending)
 
-    def count(self, stranger: PendingConnection) -> None:
-        """Count a stranger, however many there are."""
-        stranger.waiting = True
-        self._passes[stranger] = self._seconds()
-        if stranger.source:
-            self._strangers[stranger.source] += 1
+    def count(self, pending: PendingConnection) -> None:
+        """Count a connection, however many there are."""
+        pending.waiting = True
+        self._pending[pending] = self._seconds()
+        if pending.source:
+            self._bySource[pending.source] += 1
 
     def _makeRoom(self) -> bool:
         """
-        Have the stranger leave that is here for the longest time, if that is
+        Close the one that is here for the longest time, if that is
         longer than a login takes, and now and then only.
 
         @return: Whether there was one.
@@ -218,18 +216,18 @@ class PreauthLimiter:
         if now < self._nextRoom:
             return False
         latest = now - PATIENCE
-        for stranger, since in self._passes.items():
+        for pending, since in self._pending.items():
             if since > latest:
                 break
-            if stranger.leave is not None:
+            if pending.leave is not None:
                 self._nextRoom = now + 1 / ROOMS
-                stranger.known()
-                stranger.leave()
+                pending.known()
+                pending.leave()
                 return True
         return False
 
     def sourceFor(self, address: IAddress | None) -> str:
-        """What a stranger is counted by; nothing for a proxy."""
+        """What a connection is counted by; nothing for a proxy."""
         source = sourceOf(address)
         return "" if source and self._speaksForOthers(source) else source
 
@@ -249,14 +247,14 @@ class PreauthLimiter:
         """A login from an address failed."""
         self.penalize(self.sourceFor(address))
 
-    def forget(self, stranger: PendingConnection) -> None:
-        """A stranger is none any more."""
-        del self._passes[stranger]
-        source = stranger.source
+    def forget(self, pending: PendingConnection) -> None:
+        """A connection is unauthenticated no more."""
+        del self._pending[pending]
+        source = pending.source
         if source:
-            self._strangers[source] -= 1
-            if not self._strangers[source]:
-                del self._strangers[source]
+            self._bySource[source] -= 1
+            if not self._bySource[source]:
+                del self._bySource[source]
 
     def penalize(self, source: str) -> None:
         """A login from an address failed."""
@@ -317,7 +315,7 @@ class AcceptRateLimiter:
 
 def sourceOf(address: IAddress | None) -> str:
     """
-    What strangers are counted by: an IPv4 address, an IPv6 network of 64 bits
+    What connections are counted by: an IPv4 address, an IPv6 network of 64 bits
     (which one machine can have all to itself), or nothing for a local socket.
     """
     return sourceOfHost(str(getattr(address, "host", "") or ""))

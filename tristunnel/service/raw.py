@@ -34,7 +34,7 @@ client's end is there; at most twice as long."""
 INTRODUCTION = 10.0
 """Seconds in which a connection must have said its first line, if it needs one."""
 
-STRANGERS = 16
+UNPROVEN = 16
 """Connections of a tunnel that have not said it; the oldest makes room."""
 
 _LONGEST_LINE = 128
@@ -51,7 +51,7 @@ class RawClientSide(Rendezvous):
 
     @param service: Ends the tunnel when its client's end has left.
     @param tunnel: The tunnel.
-    @param source: What connections must be counted by, as strangers are; empty
+    @param source: What connections must be counted by, as in L{sourceOfHost}; empty
         for any.
     @param secret: What they must begin with, in a line; empty for nothing.
     """
@@ -68,7 +68,7 @@ class RawClientSide(Rendezvous):
         self._tunnel = tunnel
         self._source = source
         self._secretHash = sha256(secret.encode()).digest() if secret else b""
-        self._strangers: dict[Any, IDelayedCall] = {}
+        self._pending: dict[Any, IDelayedCall] = {}
         # Met, but not joined: by the client's end.
         self._silent: dict[End, Stream] = {}
 
@@ -93,13 +93,13 @@ class RawClientSide(Rendezvous):
         elif not self._secretHash:
             self.clientArrived(client)
         else:
-            if len(self._strangers) >= STRANGERS:
-                self._turnAway(next(iter(self._strangers)))
-            self._strangers[client] = self._reactor.callLater(
+            if len(self._pending) >= UNPROVEN:
+                self._turnAway(next(iter(self._pending)))
+            self._pending[client] = self._reactor.callLater(
                 INTRODUCTION, self._turnAway, client
             )
             client.heard = partial(self._introduces, client)
-            client.whileWaiting(lambda reason: self._forgetStranger(client))
+            client.whileWaiting(lambda reason: self._forgetPending(client))
             self._introduces(client)
 
     def _introduces(self, client: Any) -> None:
@@ -110,17 +110,17 @@ class RawClientSide(Rendezvous):
         if not end or not hmac.compare_digest(given, self._secretHash):
             self._turnAway(client)
             return
-        self._forgetStranger(client)
+        self._forgetPending(client)
         client.skipEarly(len(line) + 1)
         self.clientArrived(client)
 
     def _turnAway(self, client: Any) -> None:
-        self._forgetStranger(client)
+        self._forgetPending(client)
         client.reset(TunnelError("auth-refused", "the first line was not the secret"))
 
-    def _forgetStranger(self, client: Any) -> None:
+    def _forgetPending(self, client: Any) -> None:
         client.heard = None
-        timer = self._strangers.pop(client, None)
+        timer = self._pending.pop(client, None)
         if timer is not None and timer.active():
             timer.cancel()
 
@@ -242,7 +242,7 @@ class RawClientSide(Rendezvous):
         super().close(reason)
         for stream in silent.values():
             stream.refuse(reason)
-        for client in (*silent, *self._strangers):
+        for client in (*silent, *self._pending):
             client.reset(reason)
 
 

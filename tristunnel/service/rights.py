@@ -152,8 +152,8 @@ class TunnelRights:
 
         @param discard: Ends it when its owner's grant does.
         """
-        if self not in tunnel.keepers:
-            tunnel.keepers.append(self)
+        if self not in tunnel.filters:
+            tunnel.filters.append(self)
         grant = tunnel.owner.grant
         if grant is None:
             return

@@ -56,7 +56,7 @@ class StreamSweep:
         now = self._reactor.seconds()
         if stream not in self._watched:
             self._watched[stream] = (stream.bytesIn + stream.bytesOut, now)
-            stream.keepers.append(self)
+            stream.filters.append(self)
         self._lookSoon(stream, now)
 
     def _lookSoon(self, stream: Stream, now: float) -> None:

@@ -158,9 +158,9 @@ class TunnelService:
         self._leaving: TunnelError | None = None
         self._expiries: dict[Tunnel, IDelayedCall] = {}
         self.clients = ConnectedClients(reactor.seconds)
-        self.house = VisitorPolicies(reactor)
+        self.policies = VisitorPolicies(reactor)
         self.rights = TunnelRights(
-            reactor, changed=lambda tunnel: self.house.refresh(tunnel)
+            reactor, changed=lambda tunnel: self.policies.refresh(tunnel)
         )
         self.access = AccessGrants(reactor)
         self.claims = Claims(self.leases, self.clients, self.destroy)
@@ -204,7 +204,7 @@ class TunnelService:
             for tunnel in caller.lease.tunnels:
                 if tunnel.uri == wanted.resume:
                     # What is asked of visitors may have changed meanwhile.
-                    self.house.apply(tunnel, wanted.policy)
+                    self.policies.setByOwner(tunnel, wanted.policy)
                     return tunnel
         self.rights.checkOpen(caller.identity, caller.lease, wanted)
         tunnel = Tunnel(
@@ -218,7 +218,7 @@ class TunnelService:
             web=caller.web,
         )
         tunnel.exhausted = self._exhausted
-        self.house.apply(tunnel, wanted.policy)
+        self.policies.setByOwner(tunnel, wanted.policy)
         self._quota.count(tunnel, caller.countedAs)
         try:
             await self._build(tunnel, caller, wanted)
@@ -417,10 +417,10 @@ class TunnelService:
             # The same answer as for one that does not exist.
             raise TunnelError("unknown-tunnel")
         if caller.identity == tunnel.owner:
-            self.house.apply(tunnel, wanted)
+            self.policies.setByOwner(tunnel, wanted)
         else:
-            self.house.demand(tunnel, wanted)
-        ended = self.house.endDenied(tunnel) if endDenied else 0
+            self.policies.setByOperator(tunnel, wanted)
+        ended = self.policies.endDenied(tunnel) if endDenied else 0
         self.observer.requestNoted(
             caller.identity,
             f"changed what is asked of visitors of {tunnel.publicURI}:"

@@ -119,7 +119,7 @@ class Connection(Incoming):
 
     log = _Quiet()
     group: set[object] | None = None
-    stranger: PendingConnection | None = None
+    pending: PendingConnection | None = None
     transport: Any
 
     # Autobahn's.
@@ -273,7 +273,7 @@ class Connection(Incoming):
 
     @property
     def _closeTime(self) -> float:
-        isStranger = self.stranger is not None and self.stranger.waiting
+        isStranger = self.pending is not None and self.pending.waiting
         return STRANGERS_CLOSE_TIME if isStranger or not self._isOpen else CLOSE_TIME
 
     def leave(self) -> None:
@@ -421,8 +421,8 @@ class Connection(Incoming):
         self.probe.close()
         if self.group is not None:
             self.group.discard(self)
-        if self.stranger is not None:
-            self.stranger.known()
+        if self.pending is not None:
+            self.pending.known()
         self._held = []
         for timer in (self._flushing, self._pinging, self._closing, self._resting):
             if timer is not None and timer.active():

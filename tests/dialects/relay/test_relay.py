@@ -73,14 +73,14 @@ class RoomTests(WebSocketTestCase):
         Visitors of a room that has a host are awaited, however many come at once
         from one address.
         """
-        self.strangers = (2, 1000)
+        self.unauthenticated = (2, 1000)
         await self.startServer()
         host = await self.open("/host")
         guests = await gatherResults(
             [Deferred.fromCoroutine(self.open("/client")) for _ in range(50)]
         )
         guests[0].connection.sendBytes(b"x")
-        self.assertEqual(self.gate.strangers, 0)
+        self.assertEqual(self.limiter.unauthenticated, 0)
         for guest in guests[1:]:
             guest.connection.abort()
         await host.until(lambda it: it.data == b"x")

@@ -106,7 +106,7 @@ class ControlTests(ZLayerTestCase):
         The data connections of visitors who come at once are awaited, and no
         connections of strangers.
         """
-        self.strangers = (2, 1000)
+        self.unauthenticated = (2, 1000)
         await self.startServer()
         peer = await self.loggedIn()
         _, port = await self.register(peer)

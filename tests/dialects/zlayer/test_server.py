@@ -163,9 +163,9 @@ class LoginTests(MemoryCase):
 
     def test_failed(self) -> None:
         """A wrong token counts as a failed login, a used one does not."""
-        gate = PreauthLimiter(self.clock.seconds, total=1)
+        limiter = PreauthLimiter(self.clock.seconds, total=1)
         address = IPv4Address("TCP", "192.0.2.1", 1)
-        stranger = gate.enter(address)
+        pending = limiter.enter(address)
 
         async def refuse(*args: object) -> Identity:
             raise TunnelError("auth-refused")
@@ -173,7 +173,7 @@ class LoginTests(MemoryCase):
         def connect() -> tuple[ZLayerServerSession, FakeConnection]:
             session = ZLayerServerSession(
                 self.factory,
-                Arrival(Caller(Identity("anonymous", True), "server"), False, stranger),
+                Arrival(Caller(Identity("anonymous", True), "server"), False, pending),
             )
             session.opened(FakeConnection())
             return session, session.connection
@@ -181,13 +181,13 @@ class LoginTests(MemoryCase):
         self.login()
         session, connection = connect()
         self.say(session, Auth("t", CLIENT_ID))
-        self.assertEqual(gate._until, {})
+        self.assertEqual(limiter._until, {})
         self.patch(self.factory.authenticator, "authenticate", refuse)
         for _ in range(int(PENALTY_FREE / PENALTY) + 1):
-            gate.check(address)
+            limiter.check(address)
             session, connection = connect()
             self.say(session, Auth("t", CLIENT_ID))
-        self.assertRaises(TunnelError, gate.check, address)
+        self.assertRaises(TunnelError, limiter.check, address)
         (fail,) = connection.messages()
         assert isinstance(fail, AuthFail)
         self.assertIn("[auth-refused]", fail.reason)

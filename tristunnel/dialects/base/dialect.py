@@ -67,7 +67,7 @@ class PortProtocol(Protocol):
     beginnings: Sequence[bytes]
 
     def open(
-        self, address: IAddress | None, remaining: float, stranger: PendingConnection
+        self, address: IAddress | None, remaining: float, pending: PendingConnection
     ) -> IProtocol | None:
         """
         Make the protocol for a connection.

@@ -65,7 +65,7 @@ class Admission(FramedProtocol):
     @ivar stranger: Told when the client is known, or when its login failed.
     """
 
-    stranger: PendingLogin | None = None
+    pending: PendingLogin | None = None
 
     def __init__(
         self,
@@ -120,8 +120,8 @@ class Admission(FramedProtocol):
         use = self._service.tickets.redeem(offer["ticket"])
         if use is None or not use(self, offer):
             self._refuse(TunnelError("expired", "the ticket is not valid"), True)
-        elif self.stranger is not None:
-            self.stranger.known()
+        elif self.pending is not None:
+            self.pending.known()
 
     def admits(self, arrival: Admission) -> bool:
         """
@@ -191,8 +191,8 @@ class Admission(FramedProtocol):
                 self.identity = self.vouchedFor
             else:
                 self.identity = await self._authenticate(message)
-            if self.stranger is not None:
-                self.stranger.known()
+            if self.pending is not None:
+                self.pending.known()
             if self._leaving is not None:
                 raise self._leaving
             self._client = self._service.clients.enter(
@@ -236,8 +236,8 @@ class Admission(FramedProtocol):
         Turn the client away; an extended one is told why.
         """
         self.lost = refusal
-        if self.stranger is not None and refusal.code.name == "auth-refused":
-            self.stranger.failed()
+        if self.pending is not None and refusal.code.name == "auth-refused":
+            self.pending.failed()
         if extended:
             self.sendHandshake({EXTENSION: {"refused": refusal.asDict()}})
         self.close()

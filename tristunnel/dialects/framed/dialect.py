@@ -82,12 +82,12 @@ class FramedPortProtocol:
         self._factory = factory
 
     def open(
-        self, address: IAddress | None, remaining: float, stranger: PendingConnection
+        self, address: IAddress | None, remaining: float, pending: PendingConnection
     ) -> IProtocol:
         """Make a session that has as much time left as its connection."""
         session = self._factory.buildProtocol(address)
         session.handshakeTimeout = remaining
-        session.stranger = stranger
+        session.pending = pending
         return session
 
 
@@ -187,7 +187,7 @@ class FramedDialect(Dialect):
         session = factory.buildProtocol(address)
         session.handshakeTimeout = arrival.remaining
         session.cameBy = arrival.caller
-        session.stranger = arrival.pending
+        session.pending = arrival.pending
         if arrival.vouched:
             session.vouchedFor = arrival.caller.identity
         return ByteStream(session)

@@ -214,8 +214,8 @@ class RelayChannels:
             room.tunnel.hostname, room.tunnel.web = caller.host, caller.web
             self._service.rights.opened(room.tunnel, self._service.discard)
             # Whoever waits came when the room was nobody's.
-            self._service.house.refresh(room.tunnel)
-            self._service.house.endDenied(room.tunnel)
+            self._service.policies.refresh(room.tunnel)
+            self._service.policies.endDenied(room.tunnel)
         elif room.tunnel.owner != caller.identity:
             raise TunnelError("not-permitted", "the room is another client's")
         room.enter()
@@ -272,7 +272,7 @@ class RelayChannels:
             web=caller.web,
             listener=_Place(f"/{VISITORS}{path}", lambda: None),
         )
-        service.house.apply(tunnel, VisitorPolicy())
+        service.policies.setByOwner(tunnel, VisitorPolicy())
         self._rooms[name] = room
         service.enter(tunnel).addErrback(
             lambda failure: self._log.failure("A room is in no list", failure)
