@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.check.report} and what looks with it.
-"""
+"""Tests for L{tristunnel.check.report} and what looks with it."""
 
 from __future__ import annotations
 
@@ -88,10 +86,8 @@ class InquiryTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_interrupted(self) -> None:
-        """
-        A check that is stopped says so, and takes what its own end does to
-        connections for nothing else.
-        """
+        """A check that is stopped says so, and takes what its own end does to
+        connections for nothing else."""
         closing: Deferred[Finding] = Deferred(
             lambda it: it.errback(TunnelError("session-lost", "the connection ended"))
         )

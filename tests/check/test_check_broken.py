@@ -130,10 +130,8 @@ class BrokenTests(TestCase):
         return self.listen(TLSMemoryBIOFactory(creator, False, _answering(b"")))
 
     async def test_tls(self) -> None:
-        """
-        A certificate that is too old, for another name, or of nobody we trust;
-        and a port without TLS.
-        """
+        """A certificate that is too old, for another name, or of nobody we trust; and a
+        port without TLS."""
         past = datetime.now(UTC) - timedelta(days=1)
         expired = self.tlsPort("localhost", until=past)
         await self.wrong("tls", f"tls:localhost:{expired}", "expired", "renew it")
@@ -156,10 +154,8 @@ class BrokenTests(TestCase):
         await self.wrong("tls", f"tls:localhost:{plain}", "write tcp:")
 
     async def test_webSocket(self) -> None:
-        """
-        A path that is none, a proxy that hands no upgrade on, one that reaches
-        nobody, and a server that is none of HTTP.
-        """
+        """A path that is none, a proxy that hands no upgrade on, one that reaches
+        nobody, and a server that is none of HTTP."""
         for status, cure in (
             (404, "check the path"),
             (401, "give it credentials"),

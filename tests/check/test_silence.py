@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.check.silence}, and for sessions that are silent.
-"""
+"""Tests for L{tristunnel.check.silence}, and for sessions that are silent."""
 
 from __future__ import annotations
 
@@ -81,10 +79,8 @@ class SilenceTests(SynchronousTestCase):
         self.assertEqual(clock.getDelayedCalls(), [])
 
     def test_alive(self) -> None:
-        """
-        A session that outlives more than sessions ever do is fine; it is said
-        how to look for longer.
-        """
+        """A session that outlives more than sessions ever do is fine; it is said how to
+        look for longer."""
         self.judged("OK", "--check-idle 100", 25.0)
         self.judged("OK", "outlived 900 s", 900.0)
         self.judged("WARN", "--check-idle 25", 10.0)

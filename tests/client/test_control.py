@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.client.control}.
-"""
+"""Tests for L{tristunnel.client.control}."""
 
 from __future__ import annotations
 
@@ -62,10 +60,8 @@ class ParseTests(SynchronousTestCase):
             )
 
     def test_open(self) -> None:
-        """
-        A port that others reach is refused, with what to write: nobody would be
-        asked for a password.
-        """
+        """A port that others reach is refused, with what to write: nobody would be
+        asked for a password."""
         for description in (
             "tcp:9001",
             "tcp:9001:interface=0.0.0.0",
@@ -84,31 +80,28 @@ class ParseTests(SynchronousTestCase):
 class DocumentationTests(SynchronousTestCase):
     """The calls and their documentation."""
 
-    def test_methods(self) -> None:
-        """Every call of a client has an entry in the reference."""
+    def setUp(self) -> None:
         docs = Path(__file__).resolve().parents[2] / "docs" / "reference.rst"
         if not docs.exists():
             raise SkipTest("there is no documentation beside these tests")
         text = docs.read_text("utf-8").partition("Methods of a client\n")[2]
-        section = text.partition("Options of openTunnel\n")[0]
-        found = re.findall(r"^``(\w+)\(.*\)``$", section, re.M)
+        self.section = text.partition("Options of openTunnel\n")[0]
+
+    def test_methods(self) -> None:
+        """Every call of a client has an entry in the reference."""
+        found = re.findall(r"^``(\w+)\(.*\)``$", self.section, re.M)
         methods = statusMethods(ProcessStatus(Clock().seconds))
         self.assertEqual(found, [*methods, "reload"])
 
     def test_names(self) -> None:
         """What they answer is there, too."""
-        docs = Path(__file__).resolve().parents[2] / "docs" / "reference.rst"
-        if not docs.exists():
-            raise SkipTest("there is no documentation beside these tests")
-        text = docs.read_text("utf-8").partition("Methods of a client\n")[2]
-        section = text.partition("Options of openTunnel\n")[0]
         status = ProcessStatus(Clock().seconds)
         client = status.follow("tcp:h:1")
         client.tunnelReady("tcp://h:2", "web")
         found: Any = status.describe()
         names = [*found, *found["servers"][0], *found["tunnels"][0]]
         for name in (*names, *found["events"][0]):
-            self.assertIn(f"``{name}``", section)
+            self.assertIn(f"``{name}``", self.section)
 
 
 class _Asking(Protocol):
@@ -152,10 +145,8 @@ class ControlTests(TestCase):
         return await ask(self.reactor, parseCommand([where, *words], {}))
 
     async def test_ownSocket(self) -> None:
-        """
-        Without being told, a client answers at a socket that is its user's
-        alone, which goes when the client does.
-        """
+        """Without being told, a client answers at a socket that is its user's alone,
+        which goes when the client does."""
         before = os.umask(0)
         self.addCleanup(os.umask, before)
         port = clientSocket(self.reactor, self.directory)
@@ -185,15 +176,11 @@ class ControlTests(TestCase):
         port = clientSocket(self.reactor, self.directory)
         self.start(port)
         for limit in ("0", "-1", "10001", "true", "1.5", "many"):
+            asking = self.ask(port.description, "listVisitors", f"limit={limit}")
             error = await self.assertFailure(
-                self._call(port, f"limit={limit}"), TunnelError
+                Deferred.fromCoroutine(asking), TunnelError
             )
             self.assertEqual(error.code.name, "bad-option")
-
-    def _call(self, port: ControlPort, *words: str) -> Any:
-        return Deferred.fromCoroutine(
-            self.ask(port.description, "listVisitors", *words)
-        )
 
     def test_noDirectory(self) -> None:
         """Without a place for its own socket a client works all the same."""
@@ -234,10 +221,8 @@ class ControlTests(TestCase):
         return (await asking.answer).partition(b"\r\n")[0]
 
     async def test_pages(self) -> None:
-        """
-        A web page of somebody else's cannot ask through a browser on this
-        machine, neither by its own name for us nor across sites.
-        """
+        """A web page of somebody else's cannot ask through a browser on this machine,
+        neither by its own name for us nor across sites."""
         opened = parseControl(self.reactor, "tcp:0:interface=127.0.0.1")
         control = self.start(opened)
         listening: Any = control._listening

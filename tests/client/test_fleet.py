@@ -63,10 +63,8 @@ class ClientsTests(FileOptionsTestCase):
         return [member.options.server.where for member in clients.members]
 
     def test_comeAndGo(self) -> None:
-        """
-        A client whose table is gone stops, a new one starts, and one that stays
-        is the same.
-        """
+        """A client whose table is gone stops, a new one starts, and one that stays is
+        the same."""
         clients = self.start(ONE + TWO)
         first, second = clients.members
         answer = self.change(TWO + RELAY)
@@ -112,10 +110,8 @@ class ClientsTests(FileOptionsTestCase):
         self.assertEqual(forward.policy.rate, 5000)
 
     def test_connection(self) -> None:
-        """
-        Credentials, and the way to the server, count from the next connection
-        on, and the running one goes on.
-        """
+        """Credentials, and the way to the server, count from the next connection on,
+        and the running one goes on."""
         token = self.write("token", b"first")
         text = f"{ONE}token-file = '{token}'\n"
         clients = self.start(text.replace('forward = ["0=h:1"]\n', ""))
@@ -139,10 +135,8 @@ class ClientsTests(FileOptionsTestCase):
         self.assertIs(clients.members[0], member)
 
     def test_otherDialects(self) -> None:
-        """
-        A client of another dialect starts anew when anything of it changes; the
-        others do not.
-        """
+        """A client of another dialect starts anew when anything of it changes; the
+        others do not."""
         clients = self.start(ONE + RELAY)
         first, relay = (each.service for each in clients.members)
         answer = self.change(ONE + RELAY.replace("h:3", "h:4"))
@@ -162,10 +156,8 @@ class ClientsTests(FileOptionsTestCase):
         self.assertEqual(answer, {"changed": [], "needsRestart": ["log-format", "rpc"]})
 
     def test_gaveUp(self) -> None:
-        """
-        One client that gives up does not end the others, and begins again when
-        the file is read again; the process ends with the last one.
-        """
+        """One client that gives up does not end the others, and begins again when the
+        file is read again; the process ends with the last one."""
         clients = self.start(ONE + TWO)
         first, second = clients.members
         first.service._gaveUp(TunnelError("auth-refused"))

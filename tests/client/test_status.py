@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.client.status} and L{tristunnel.client.events}.
-"""
+"""Tests for L{tristunnel.client.status}."""
 
 from __future__ import annotations
 
@@ -64,10 +62,8 @@ class StatusTests(SynchronousTestCase):
         return [event.line() for event in self.whole.events.latest(100)]
 
     def test_life(self) -> None:
-        """
-        Connecting, online, waiting, connecting again, online again, and given
-        up at last.
-        """
+        """Connecting, online, waiting, connecting again, online again, and given up at
+        last."""
         self.assertEqual(self.server()["state"], "connecting")
         self.online()
         self.clock.advance(5)
@@ -93,10 +89,8 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(found["reason"], "who are you? [auth-refused]")
 
     def test_stopping(self) -> None:
-        """
-        The end of the process shows as such, and the clients stay to be seen;
-        why one gave up is not forgotten.
-        """
+        """The end of the process shows as such, and the clients stay to be seen; why
+        one gave up is not forgotten."""
         self.online()
         other = self.whole.follow("tcp:other:1")
         other.gaveUp(TunnelError("bad-pin", "wrong one"))
@@ -106,10 +100,8 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual([each["state"] for each in servers], ["stopping", "stopped"])
 
     def test_roundTrip(self) -> None:
-        """
-        The round trip is known while the client is connected, once it was
-        measured.
-        """
+        """The round trip is known while the client is connected, once it was
+        measured."""
         self.assertIsNone(self.server()["roundTrip"])
         self.online()
         self.assertIsNone(self.server()["roundTrip"])
@@ -135,10 +127,8 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(self.whole.describe()["visitors"], 1)
 
     def test_unknownTunnel(self) -> None:
-        """
-        Where a dialect does not say which tunnel a visitor came by, the service
-        tells; one of no tunnel at all counts in all.
-        """
+        """Where a dialect does not say which tunnel a visitor came by, the service
+        tells; one of no tunnel at all counts in all."""
         self.online()
         self.visit()
         self.assertEqual(self.tunnel(0)["visitors"], 1)
@@ -190,10 +180,8 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual((self.tunnel()["ready"], self.tunnel()["reason"]), (True, ""))
 
     def test_withdrawn(self) -> None:
-        """
-        A forward that is offered no longer is not shown; what its visitors
-        moved still counts, also that of those who leave later.
-        """
+        """A forward that is offered no longer is not shown; what its visitors moved
+        still counts, also that of those who leave later."""
         self.online()
         stays = self.visit("a", 1, 1)
         self.leave(self.visit("a", 5, 5))
@@ -292,10 +280,8 @@ class StatusTests(SynchronousTestCase):
         self.assertTrue(self.tunnel()["ready"])
 
     def test_localPort(self) -> None:
-        """
-        A port of this machine shows; where each visitor connects by itself, it
-        is all there is to be online.
-        """
+        """A port of this machine shows; where each visitor connects by itself, it is
+        all there is to be online."""
         visiting = self.whole.follow("ws://relay.example", connects=False)
         visiting.portReady("127.0.0.1:2222", "relay")
         visiting.visitorRefused("relay", TunnelError("client-away"))

@@ -1,6 +1,4 @@
-"""
-What L{tristunnel.client.status} knows of a real client, with our own server.
-"""
+"""What L{tristunnel.client.status} knows of a real client, with our own server."""
 
 from __future__ import annotations
 
@@ -29,10 +27,8 @@ class SessionTests(ClientServiceTestCase):
         ]
 
     def test_visitors(self) -> None:
-        """
-        Each visitor counts for the tunnel it came by, though both lead to the
-        same service, and is known by its address.
-        """
+        """Each visitor counts for the tunnel it came by, though both lead to the same
+        service, and is known by its address."""
         self.client(self.forward(41001), self.forward(41002))
         for port in (41001, 41002, 41002):
             self.listeners.open_[port].visit(f"192.0.2.7:{port}").say(b"question")
@@ -99,10 +95,8 @@ class SessionTests(ClientServiceTestCase):
         self.assertTrue(self.status.tunnels()[0]["ready"])
 
     def test_changed(self) -> None:
-        """
-        A forward that leads elsewhere keeps its address; one that is gone is
-        not shown.
-        """
+        """A forward that leads elsewhere keeps its address; one that is gone is not
+        shown."""
         client: TunnelClientService = self.client(
             self.forward(41001), self.forward(41002)
         )

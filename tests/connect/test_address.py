@@ -54,10 +54,8 @@ class NamesTests(SynchronousTestCase):
         return [*hosts, str(port)], transport.value().decode("latin-1").split("\r\n")
 
     def test_webSocket(self) -> None:
-        """
-        C{Host} has brackets around IPv6 and never the usual port; names are
-        asked for in ASCII.
-        """
+        """C{Host} has brackets around IPv6 and never the usual port; names are asked
+        for in ASCII."""
         for url, where, host, path in (
             ("ws://[::1]:9000/tunnel", ["::1", "9000"], "[::1]:9000", "/tunnel"),
             ("ws://[::1]", ["::1", "80"], "[::1]", "/"),

@@ -31,10 +31,8 @@ class VariableTests(SynchronousTestCase):
     """Which variable counts."""
 
     def test_kinds(self) -> None:
-        """
-        Each kind of connection has its own, and all have C{ALL_PROXY}. What any
-        HTTP client can set in a CGI program's environment is passed over.
-        """
+        """Each kind of connection has its own, and all have C{ALL_PROXY}. What any HTTP
+        client can set in a CGI program's environment is passed over."""
         secure, plain = {"HTTPS_PROXY", "https_proxy"}, {"http_proxy"}
         both = {"ALL_PROXY", "all_proxy"}
         every = (*secure, *plain, *both, "HTTP_PROXY", "WS_PROXY", "NO_PROXY")
@@ -53,10 +51,8 @@ class VariableTests(SynchronousTestCase):
                 self.assertEqual(told, expected, f"{where} {name}")
 
     def test_order(self) -> None:
-        """
-        The kind's own variable counts more than that of all, an empty one not at
-        all, and C{--proxy} more than any.
-        """
+        """The kind's own variable counts more than that of all, an empty one not at
+        all, and C{--proxy} more than any."""
         around = {"ALL_PROXY": "http://all:1", "https_proxy": "", "HTTPS_PROXY": "h:2"}
         self.assertEqual(variableFor("wss", around), "HTTPS_PROXY")
         self.assertEqual(variableFor("tcp", around), "ALL_PROXY")
@@ -81,10 +77,8 @@ class VariableTests(SynchronousTestCase):
         self.assertEqual(server.way.exempt, "ALL_PROXY")
 
     def test_notSupported(self) -> None:
-        """
-        A proxy that cannot be used is named, with the way out and without its
-        password.
-        """
+        """A proxy that cannot be used is named, with the way out and without its
+        password."""
         for name, url, word in (
             ("ALL_PROXY", "socks5h://u:pw@proxy:1080", "a SOCKS proxy"),
             ("all_proxy", "SOCKS4://u:pw@proxy:1080", "a SOCKS proxy"),
@@ -229,10 +223,8 @@ class ProgramTests(ProcessTestCase):
             await program.kill()
 
     async def test_none(self) -> None:
-        """
-        C{none} and C{NO_PROXY} keep each from it: what is nowhere is not found
-        there.
-        """
+        """C{none} and C{NO_PROXY} keep each from it: what is nowhere is not found
+        there."""
         dead = "http://127.0.0.1:1"
         around = {n: dead for n in ("HTTPS_PROXY", "http_proxy", "ALL_PROXY")}
         exempt, option = {"NO_PROXY": "127.0.0.0/8"}, ("--proxy", "none")

@@ -28,9 +28,7 @@ Filter = Callable[[dict[str, object]], bool]
 
 
 class W3P(Protocol):
-    """
-    A W3P server's connection, which refuses by closing.
-    """
+    """A W3P server's connection, which refuses by closing."""
 
     transport: Any
 
@@ -51,14 +49,10 @@ class W3P(Protocol):
 
 
 class GreetingTests(SynchronousTestCase):
-    """
-    L{Greeting} alone.
-    """
+    """L{Greeting} alone."""
 
     def test_kinds(self) -> None:
-        """
-        Only one kind ever changes.
-        """
+        """Only one kind ever changes."""
         for kind, extended, changes in (
             (AUTO, True, True),
             (ALWAYS, True, False),
@@ -70,9 +64,7 @@ class GreetingTests(SynchronousTestCase):
             self.assertEqual(greeting.extended, extended and not changes)
 
     def test_once(self) -> None:
-        """
-        What made no difference is not tried again.
-        """
+        """What made no difference is not tried again."""
         greeting = Greeting()
         self.assertTrue(greeting.unanswered())
         for _ in range(3):
@@ -80,9 +72,7 @@ class GreetingTests(SynchronousTestCase):
             self.assertTrue(greeting.extended)
 
     def test_stays(self) -> None:
-        """
-        What was answered goes on.
-        """
+        """What was answered goes on."""
         greeting = Greeting()
         greeting.unanswered()
         greeting.answered(extended=False)
@@ -91,19 +81,15 @@ class GreetingTests(SynchronousTestCase):
             self.assertFalse(greeting.extended)
 
     def test_ours(self) -> None:
-        """
-        A server that has answered with the extension is greeted with it for ever;
-        one that has passed it over may think better of that.
-        """
+        """A server that has answered with the extension is greeted with it for ever;
+        one that has passed it over may think better of that."""
         for extended in (True, False):
             greeting = Greeting()
             greeting.answered(extended)
             self.assertEqual(greeting.unanswered(), not extended)
 
     def test_servers(self) -> None:
-        """
-        W3P has neither WebSockets nor tunnels with URIs.
-        """
+        """W3P has neither WebSockets nor tunnels with URIs."""
         server = ServerAddress("tcp:h:1", "h", MemoryServer(lambda factory: None))
         self.assertTrue(server.greeting().unanswered())
         for other in (
@@ -115,9 +101,7 @@ class GreetingTests(SynchronousTestCase):
 
 
 class W3PTests(ClientServiceTestCase):
-    """
-    A client at W3P servers.
-    """
+    """A client at W3P servers."""
 
     CREDENTIALS: ClassVar[dict[str, object]] = {"id": "laptop"}
 
@@ -145,10 +129,8 @@ class W3PTests(ClientServiceTestCase):
         return ["tristunnel" in message for message in self.handshakes]
 
     def test_strict(self) -> None:
-        """
-        A strict filter lets the client in at the second attempt, and from then on
-        at the first.
-        """
+        """A strict filter lets the client in at the second attempt, and from then on at
+        the first."""
         self.start()
         self.advance(3)
         self.assertEqual(self.keyed(), [True, False])
@@ -161,18 +143,14 @@ class W3PTests(ClientServiceTestCase):
         self.assertEqual(self.keyed(), [True, False, False])
 
     def test_refused(self) -> None:
-        """
-        Where the credentials are wrong, one attempt goes without the key.
-        """
+        """Where the credentials are wrong, one attempt goes without the key."""
         self.admits = lambda message: False
         self.start()
         self.advance(15)
         self.assertEqual(self.keyed(), [True, False, True, True, True, True])
 
     def test_lease(self) -> None:
-        """
-        A client that has a server's lease knows that it is ours.
-        """
+        """A client that has a server's lease knows that it is ours."""
         lease = ClientLease()
         lease.id, lease.secret = "lease", "secret"
         self.start(lease=lease)
@@ -180,9 +158,8 @@ class W3PTests(ClientServiceTestCase):
         self.assertEqual(self.keyed(), [True, True, True])
 
     def test_notReached(self) -> None:
-        """
-        A server that is away, or closes before it was greeted, has refused nothing.
-        """
+        """A server that is away, or closes before it was greeted, has refused
+        nothing."""
         self.way.away = True
         self.start()
         self.advance(3)
@@ -192,10 +169,8 @@ class W3PTests(ClientServiceTestCase):
         self.assertEqual(self.keyed(), [True])
 
     def test_notHad(self) -> None:
-        """
-        What a W3P server did not do is said; what it would do to the wrong people
-        is not done.
-        """
+        """What a W3P server did not do is said; what it would do to the wrong people is
+        not done."""
         self.admits = lambda message: True
         rules = VisitorPolicy(maxVisitors=1)
         db = self.forward(name="db")
@@ -221,9 +196,7 @@ class W3PTests(ClientServiceTestCase):
             self.stop(client)
 
     def test_check(self) -> None:
-        """
-        C{--check} finds out, too.
-        """
+        """C{--check} finds out, too."""
         server = ServerAddress("tcp:server.example:9000", "server.example", self.way)
         check = ClientCheck(self.clock, server, credentials=self.CREDENTIALS)
         found = self.judge(check)

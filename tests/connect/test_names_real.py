@@ -57,10 +57,8 @@ class RealNamesTests(TestCase):
         self.assertEqual(seen["visits"], ["old", *["new"] * 3, *["newer"] * 3])
 
     async def test_itself(self) -> None:
-        """
-        Nobody gets own bytes back from a service that is down, and it can start
-        again.
-        """
+        """Nobody gets own bytes back from a service that is down, and it can start
+        again."""
         seen = await self.see("itself")
         self.assertNotIn("ping", seen["said"])
         self.assertEqual(seen["back"], "back")

@@ -1,6 +1,4 @@
-"""
-Tests of L{tristunnel.connect.proxy} and of the ways through it.
-"""
+"""Tests of L{tristunnel.connect.proxy} and of the ways through it."""
 
 from __future__ import annotations
 
@@ -107,6 +105,10 @@ class ProxyTests(FramedTestCase):
         self.proxy = _Proxy(self.reactor)
         self.proxyPort = self.offer(self.proxy)
 
+    async def failure(self, endpoint: Any) -> TunnelError:
+        opening: Deferred[Any] = connectProtocol(endpoint, Talk())
+        return await self.assertFailure(opening, TunnelError)
+
     async def test_everyTransport(self) -> None:
         """The framed protocol by TCP or TLS, and by WebSocket."""
         await self.startAll()
@@ -136,16 +138,13 @@ class ProxyTests(FramedTestCase):
         ):
             self.proxy.answer = answer
             endpoint = ProxiedEndpoint(self.reactor, proxy, "far.example", 1)
-            opening: Deferred[Any] = connectProtocol(endpoint, Talk())
-            error = await self.assertFailure(opening, TunnelError)
+            error = await self.failure(endpoint)
             self.assertEqual(code, error.code.name)
             self.assertIn(words, error.message)
 
     async def test_refusedLater(self) -> None:
-        """
-        Whatever stands between answers for a while, a client that was in comes
-        back: by WebSocket or not, over TLS or not.
-        """
+        """Whatever stands between answers for a while, a client that was in comes back:
+        by WebSocket or not, over TLS or not."""
         await self.startAll()
         proxy = parseProxy(self.reactor, f"http://127.0.0.1:{self.proxyPort}")
         kind = "tls" if self.tls else "tcp"
@@ -196,28 +195,24 @@ class ProxyTests(FramedTestCase):
                     self.reactor, f"ws://127.0.0.1:{self.proxyPort}/", Trust()
                 ).endpoint,
             ):
-                opening: Deferred[Any] = connectProtocol(endpoint, Talk())
-                error = await self.assertFailure(opening, TunnelError)
+                error = await self.failure(endpoint)
                 self.assertEqual(error.retryAfter, hint, error)
                 self.assertFalse(error.stated)
 
     async def test_nobody(self) -> None:
         """A proxy that is not there, or goes away, is named."""
         await self.startAll()
-        for url in ("http://127.0.0.1:1",):
-            proxy = parseProxy(self.reactor, url)
-            endpoint = ProxiedEndpoint(self.reactor, proxy, "far.example", 1)
-            opening: Deferred[Any] = connectProtocol(endpoint, Talk())
-            error = await self.assertFailure(opening, TunnelError)
-            self.assertIn("the proxy 127.0.0.1:1 was not reached", error.message)
+        proxy = parseProxy(self.reactor, "http://127.0.0.1:1")
+        endpoint = ProxiedEndpoint(self.reactor, proxy, "far.example", 1)
+        error = await self.failure(endpoint)
+        self.assertIn("the proxy 127.0.0.1:1 was not reached", error.message)
 
     async def test_silent(self) -> None:
         """A proxy that does not answer is given up."""
         await self.startAll()
         proxy = parseProxy(self.reactor, f"http://127.0.0.1:{self.offer(Service())}")
         endpoint = ProxiedEndpoint(self.reactor, proxy, "far.example", 1, 0.05)
-        opening: Deferred[Any] = connectProtocol(endpoint, Talk())
-        error = await self.assertFailure(opening, TunnelError)
+        error = await self.failure(endpoint)
         self.assertIn("did not answer", error.message)
 
 

@@ -1,6 +1,4 @@
-"""
-Tests for L{tristunnel.connect.credentials}.
-"""
+"""Tests for L{tristunnel.connect.credentials}."""
 
 from __future__ import annotations
 
@@ -85,10 +83,8 @@ class OptionsTests(SynchronousTestCase):
         return found
 
     def test_sent(self) -> None:
-        """
-        The token is sent as C{token}; other credentials come before the
-        variable's, and with the file's.
-        """
+        """The token is sent as C{token}; other credentials come before the variable's,
+        and with the file's."""
         self.assertEqual(self.credentials(), {})
         variable = {"TRISTUNNEL_TOKEN": "tst_variable"}
         self.assertEqual(self.credentials(**variable), {"token": "tst_variable"})

@@ -1,6 +1,4 @@
-"""
-The client's side: forwards, lookups, and sockets towards services.
-"""
+"""The client's side: forwards, lookups, and sockets towards services."""
 
 from __future__ import annotations
 
@@ -118,10 +116,8 @@ class SocketTests(SynchronousTestCase):
     """A service's socket."""
 
     def test_itself(self) -> None:
-        """
-        A socket that was given the port that it is to reach would hear itself:
-        nobody is there.
-        """
+        """A socket that was given the port that it is to reach would hear itself:
+        nobody is there."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
             bound.bind(("127.0.0.1", 0))
             here = bound.getsockname()
@@ -217,10 +213,8 @@ class ConnectorTests(SynchronousTestCase):
         self.assertEqual(FakeSocket.made, [])
 
     def test_nextAddress(self) -> None:
-        """
-        Where nobody listens at the first address, the second one hears
-        everything; later flows go there at once.
-        """
+        """Where nobody listens at the first address, the second one hears everything;
+        later flows go there at once."""
         self.clock.answerBoth()
         FakeSocket.made[0].failed(OSError(111, "Connection refused"))
         first, second = FakeSocket.made
@@ -256,11 +250,9 @@ class ConnectorTests(SynchronousTestCase):
         self.assertEqual(self.visitor.closings, ["limit-reached"] * 2)
 
     def test_crowd(self) -> None:
-        """
-        Flows have half of what there is for visitors, and no more. Made-up
-        visitors make room for new ones; those stay who went on when they were
-        answered, until there is nobody else.
-        """
+        """Flows have half of what there is for visitors, and no more. Made-up visitors
+        make room for new ones; those stay who went on when they were answered, until
+        there is nobody else."""
         flows = udp.ServiceFlows(Reserve(lambda: 40, lambda: 3))
         self.patch(udp, "FLOWS", flows)
         self.clock.answerBoth()
@@ -295,10 +287,8 @@ class ConnectorTests(SynchronousTestCase):
         self.assertEqual(len(flows), 0)
 
     def test_low(self) -> None:
-        """
-        Where others have used the descriptors up, a flow takes another's place,
-        and none of the reserve.
-        """
+        """Where others have used the descriptors up, a flow takes another's place, and
+        none of the reserve."""
         used = 0
         self.patch(udp, "FLOWS", udp.ServiceFlows(Reserve(lambda: 40, lambda: used)))
         self.clock.answerBoth()

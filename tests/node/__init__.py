@@ -1,3 +1,1 @@
-"""
-Tunnels between servers.
-"""
+"""Tunnels between servers."""

@@ -157,11 +157,9 @@ class NamespaceTests(TestCase):
             await deferLater(self.reactor, 0.1)
 
     async def test_cut(self) -> None:
-        """
-        While the cable is cut, both tunnels say so; when it is mended, they are
-        as before. Visitors within the session are gone, and one that has a
-        connection of its own goes on. The client at A notices nothing.
-        """
+        """While the cable is cut, both tunnels say so; when it is mended, they are as
+        before. Visitors within the session are gone, and one that has a connection of
+        its own goes on. The client at A notices nothing."""
         echo = self.run_("c", "echo", "-u", "-c", _ECHO)
         await echo.says("echo is ready")
         a = self.twistd(

@@ -1,6 +1,4 @@
-"""
-C{--node}.
-"""
+"""C{--node}."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-Two servers over the loopback interface.
-"""
+"""Two servers over the loopback interface."""
 
 from __future__ import annotations
 
@@ -150,10 +148,8 @@ class NodeTests(LoopbackTestCase):
         await arrival.has(5)
 
     async def test_portTaken(self) -> None:
-        """
-        A port that the other server does not have makes it failed; it is had
-        once that is over.
-        """
+        """A port that the other server does not have makes it failed; it is had once
+        that is over."""
         await self.startServer()
         taken = self.reactor.listenTCP(0, Service(), interface="127.0.0.1")
         port = taken.getHost().port
@@ -173,10 +169,8 @@ class NodeTests(LoopbackTestCase):
         self.assertIn("[port-taken]", str(tunnel.describe()["reason"]))
 
     async def test_refused(self) -> None:
-        """
-        A server that does not let us in makes it failed, and is asked again
-        after a while.
-        """
+        """A server that does not let us in makes it failed, and is asked again after a
+        while."""
         await self.startServer()
 
         async def refuse(*args: object) -> Identity:
