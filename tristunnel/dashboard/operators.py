@@ -72,7 +72,7 @@ class Watch:
         if dashboard:
             history = RateHistory(self._reactor)
             board = Board(
-                service, self.tally, self._events, history, asked, tokens=tokens
+                service, self.tally, self._events, history, asked, files=tokens
             )
             pages.update(dashboardPages(callers, board, guard))
             self.lag.tick = lambda: history.sample(self.tally.tunnels)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from heapq import nlargest
 from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import quote
@@ -79,49 +80,39 @@ class View(TypedDict):
     notes: dict[str, str]
 
 
+@dataclass(eq=False)
 class Board:
     """
     Looks at a server on behalf of somebody.
 
-    @param service: Who is here.
-    @param counted: What was counted.
-    @param events: What happened lately.
-    @param history: What passed lately.
-    @param asked: Whether callers are asked who they are; if not, everybody
-        sees everything.
-    @param now: The time of day.
-    @param tokens: The tokens that are taken.
-
     @ivar service: Who is here.
+    @ivar counted: What was counted.
     @ivar events: What happened lately.
+    @ivar history: What passed lately.
+    @ivar asked: Whether callers are asked who they are; if not, everybody
+        sees everything.
+    @ivar now: The time of day.
+    @ivar files: The tokens that are taken.
     """
 
-    def __init__(
-        self,
-        service: TunnelService,
-        counted: Counters,
-        events: ServerEvents,
-        history: RateHistory,
-        asked: bool,
-        now: Callable[[], float] = time.time,
-        tokens: Sequence[TokenFile] = (),
-    ) -> None:
-        self.service = service
-        self._counted = counted
-        self.events = events
-        self._history = history
-        self._asked = asked
-        self._now = now
-        self._files = tokens
-        self._meter = RateMeter(service.reactor.seconds)
-        self._began = service.reactor.seconds()
+    service: TunnelService
+    counted: Counters
+    events: ServerEvents
+    history: RateHistory
+    asked: bool
+    now: Callable[[], float] = time.time
+    files: Sequence[TokenFile] = ()
+
+    def __post_init__(self) -> None:
+        self._meter = RateMeter(self.service.reactor.seconds)
+        self._began = self.service.reactor.seconds()
 
     def seesAll(self, caller: Caller) -> bool:
         """
         Whether somebody may see what is nobody's in particular, such as
         refused strangers.
         """
-        return not self._asked or isAdmin(caller.identity)
+        return not self.asked or isAdmin(caller.identity)
 
     def viewer(self, caller: Caller) -> tuple[str, bool, bool]:
         """What two callers have in common who see the same."""
@@ -140,7 +131,7 @@ class Board:
         streams = [stream for tunnel in tunnels for stream in tunnel.streams]
         everything = self.seesAll(caller)
         name = caller.identity.name
-        series = self._history.total if everything else self._history.ofOwner(name)
+        series = self.history.total if everything else self.history.ofOwner(name)
         events = self.events.latest(EVENTS, None if everything else name)
         grants = service.access.of(None if everything else caller.identity)
         tokens = [token for _, token in self.tokens(caller)]
@@ -202,7 +193,7 @@ class Board:
         return [self._tunnel(tunnel) for tunnel in shown]
 
     def _tunnel(self, tunnel: Tunnel) -> Row:
-        series = self._history.of(tunnel)
+        series = self.history.of(tunnel)
         paths, _ = _graph(series, _SMALL)
         title = titleOf(tunnel)
         return {
@@ -287,12 +278,12 @@ class Board:
         counts: Counter[tuple[str, str]] = Counter()
         if everything:
             # Also for tunnels that are over.
-            for totals in self._counted.byLabel().values():
+            for totals in self.counted.byLabel().values():
                 for code, number in totals.refusals.items():
                     counts["Visitor", code] += number
-            for code, number in self._counted.loginsRefused.items():
+            for code, number in self.counted.loginsRefused.items():
                 counts["Client", code] += number
-            for code, number in self._counted.peersRefused.items():
+            for code, number in self.counted.peersRefused.items():
                 counts["Connection", code] += number
         else:
             for tunnel in tunnels:
@@ -323,7 +314,7 @@ class Board:
         """
         if not isAdmin(caller.identity):
             return []
-        pairs = [(file, token) for file in self._files for token in file.tokens()]
+        pairs = [(file, token) for file in self.files for token in file.tokens()]
         return sorted(pairs, key=lambda pair: pair[1].revoked is not None)
 
     def _token(self, token: Token) -> Row:
@@ -335,7 +326,7 @@ class Board:
             "id": f"token:{token.name}",
             "link": quote(f"token:{token.name}", safe=""),
             "name": token.name,
-            "state": stateOf(token, self._now()),
+            "state": stateOf(token, self.now()),
             "may": permitted(token.permissions),
             "sessions": count(sessions),
             "end": f"Revoke the token of {token.name}" if good else "",

@@ -20,6 +20,7 @@ from tristunnel.http.site import LimitedChannel, requestKnown
 from tristunnel.model.permissions import Identity
 from tristunnel.service.caller import Caller
 from tristunnel.service.preauth import PendingConnection, PreauthLimiter, sourceOf
+from tristunnel.util.deferreds import returnsDeferred
 from tristunnel.util.hosts import hostSaid
 
 __all__ = ["HTTPCallers", "hostOf", "uncounted"]
@@ -70,28 +71,26 @@ class HTTPCallers:
         self._authenticator = authenticator
         self._forwarded = forwarded or Forwarded()
 
-    def __call__(self, request: Request) -> Deferred[Caller]:
+    @returnsDeferred
+    async def __call__(self, request: Request, token: bytes = b"") -> Caller:
         """
-        @return: The caller.
+        Find out who sent a request.
+
+        @param token: What counts where it has no header; empty for nothing.
         @raise TunnelError: C{auth-refused}, by the Deferred.
         """
-        return Deferred.fromCoroutine(self._letIn(request, b""))
-
-    def admit(self, request: Request) -> Deferred[Caller]:
-        """The same, of a request whose body has not come yet."""
-        return Deferred.fromCoroutine(self._admit(request))
-
-    async def _admit(self, request: Request) -> Caller:
-        caller = await self._callerOf(request, b"")
-        if isinstance(request.channel, LimitedChannel):
-            request.channel.isKnown = not caller.identity.anonymous
-        return caller
-
-    async def _letIn(self, request: Request, token: bytes) -> Caller:
         caller = getattr(request, "sender", None)
         if not isinstance(caller, Caller):
             caller = await self._callerOf(request, token)
         requestKnown(request, not caller.identity.anonymous)
+        return caller
+
+    @returnsDeferred
+    async def admit(self, request: Request) -> Caller:
+        """The same, of a request whose body has not come yet."""
+        caller = await self._callerOf(request)
+        if isinstance(request.channel, LimitedChannel):
+            request.channel.isKnown = not caller.identity.anonymous
         return caller
 
     def withQuery(self, request: Request) -> Deferred[Caller]:
@@ -99,16 +98,9 @@ class HTTPCallers:
         The same, for programs that can give a URL and no header: without an
         C{Authorization} header, C{?token=} in the URL is a bearer's token.
         """
-        arguments = request.args or {}
-        token = arguments.get(b"token", [b""])[-1]
-        return Deferred.fromCoroutine(self._letIn(request, token))
+        return self(request, (request.args or {}).get(b"token", [b""])[-1])
 
-    async def _callerOf(self, request: Request, token: bytes) -> Caller:
-        """
-        Check the credentials of a request.
-
-        @param token: What counts where it has no header; empty for nothing.
-        """
+    async def _callerOf(self, request: Request, token: bytes = b"") -> Caller:
         header = (request.getHeader(b"authorization") or b"").strip()
         if not header and token:
             header = b"Bearer " + token

@@ -26,6 +26,7 @@ from tristunnel.rpc.calls import (
 )
 from tristunnel.rpc.pending import PendingCalls, RemoteError
 from tristunnel.rpc.strictjson import MAX_DEPTH, BadJSON, decode, depthWithin, encode
+from tristunnel.util.deferreds import returnsDeferred
 
 __all__ = ["MAX_BATCH", "Dispatcher", "PendingCalls", "RemoteError"]
 
@@ -129,7 +130,8 @@ class Dispatcher:
         self.maxBatch = maxBatch
         self.maxDepth = maxDepth
 
-    def dispatch(self, caller: object, payload: bytes | str) -> Deferred[bytes | None]:
+    @returnsDeferred
+    async def dispatch(self, caller: object, payload: bytes | str) -> bytes | None:
         """
         Answer the text of a request or of a batch.
 
@@ -138,20 +140,6 @@ class Dispatcher:
         @return: The text of the answer, in ASCII, or C{None} if there is
             nothing to answer.
         """
-        return Deferred.fromCoroutine(self._dispatch(caller, payload))
-
-    def dispatchObject(self, caller: object, obj: object) -> Deferred[object | None]:
-        """
-        Answer a request or a batch that is parsed already.
-
-        @param caller: Who asks; handed to the methods as it is.
-        @param obj: As it came from a JSON parser.
-        @return: The answer, which has a JSON form, or C{None} if there is
-            nothing to answer.
-        """
-        return Deferred.fromCoroutine(self._dispatchObject(caller, obj))
-
-    async def _dispatch(self, caller: object, payload: bytes | str) -> bytes | None:
         try:
             obj = decode(payload, maxDepth=self.maxDepth)
         except BadJSON as bad:
@@ -161,7 +149,16 @@ class Dispatcher:
         answer = await self._answer(caller, obj)
         return None if answer is None else encode(answer).encode("ascii")
 
-    async def _dispatchObject(self, caller: object, obj: object) -> object | None:
+    @returnsDeferred
+    async def dispatchObject(self, caller: object, obj: object) -> object | None:
+        """
+        Answer a request or a batch that is parsed already.
+
+        @param caller: Who asks; handed to the methods as it is.
+        @param obj: As it came from a JSON parser.
+        @return: The answer, which has a JSON form, or C{None} if there is
+            nothing to answer.
+        """
         if not depthWithin(obj, self.maxDepth):
             error = CallError(PARSE_ERROR, "Parse error: nested too deeply")
             return _errorResponse(None, error)
