@@ -249,9 +249,9 @@ class LimitTests(TokenServerTestCase):
         self.makeToken("web", protocols=frozenset({"ws"}))
         self.makeToken("dns", protocols=frozenset({"udp"}))
         rights = self.service.rights
-        rights.checkRoom(self.identity("web"))
-        self.assertRaises(TunnelError, rights.checkRoom, self.identity("dns"))
-        self.assertRaises(TunnelError, rights.checkRoom, self.identity("admin"))
+        rights.checkChannel(self.identity("web"))
+        self.assertRaises(TunnelError, rights.checkChannel, self.identity("dns"))
+        self.assertRaises(TunnelError, rights.checkChannel, self.identity("admin"))
 
     def test_maxVisitors(self) -> None:
         """

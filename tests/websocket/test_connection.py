@@ -41,7 +41,7 @@ from tristunnel.websocket.connection import (
     MAX_BINARY,
     MAX_TEXT,
     MESSAGE,
-    STRANGERS_CLOSE_TIME,
+    PREAUTH_CLOSE_TIME,
 )
 from tristunnel.websocket.incoming import REQUEST_EFFORT
 from tristunnel.websocket.page import PreparedFactory
@@ -170,7 +170,7 @@ class SendingTests(ConnectionTestCase):
         limiter = PreauthLimiter(self.clock.seconds)
         self.connection.pending = pending = limiter.enter(None)
         self.connection.close()
-        self.clock.advance(STRANGERS_CLOSE_TIME)
+        self.clock.advance(PREAUTH_CLOSE_TIME)
         self.assertTrue(self.transport.aborted)
         self.connection.connectionLost(Failure(ConnectionDone()))
         self.assertFalse(pending.waiting)

@@ -32,7 +32,7 @@ class ProtocolDetector(Protocol):
     """
     Waits for a connection's first bytes and hands it on.
 
-    @param doors: What is served here.
+    @param protocols: What is served here.
     """
 
     transport: Any
@@ -40,7 +40,7 @@ class ProtocolDetector(Protocol):
     def __init__(
         self,
         reactor: IReactorTime,
-        doors: Sequence[PortProtocol],
+        protocols: Sequence[PortProtocol],
         observer: ServerObserver,
         address: IAddress | None,
         timeout: float,
@@ -49,7 +49,7 @@ class ProtocolDetector(Protocol):
     ) -> None:
         self._proxied = proxied
         self._reactor = reactor
-        self._doors = doors
+        self._protocols = protocols
         self._observer = observer
         self._address = address
         self._timeout = timeout
@@ -74,21 +74,21 @@ class ProtocolDetector(Protocol):
                 return
         self._began += data
         possible = False
-        for door in self._doors:
-            for beginning in door.beginnings:
+        for protocol in self._protocols:
+            for beginning in protocol.beginnings:
                 if self._began.startswith(beginning):
-                    self._handOver(door)
+                    self._handOver(protocol)
                     return
                 possible = possible or beginning.startswith(self._began)
         if not possible:
             self._refuse(whyNotFramed(self._began))
 
-    def _handOver(self, door: PortProtocol) -> None:
+    def _handOver(self, protocol: PortProtocol) -> None:
         remaining = self._timeout
         if self._deadline is not None:
             remaining = self._deadline.getTime() - self._reactor.seconds()
         self._stopDeadline()
-        inner = door.open(self._address, max(remaining, 0.0), self._pending)
+        inner = protocol.open(self._address, max(remaining, 0.0), self._pending)
         if inner is None:
             self.transport.abortConnection()
             return
@@ -144,10 +144,10 @@ class _RejectedConnection(Protocol):
 
 class ProtocolDetectorFactory(ServerFactory):
     """
-    Opens doors on a port.
+    Serves several protocols on a port.
 
     @param reactor: Tells time.
-    @param doors: What is served, in this order.
+    @param protocols: What is served, in this order.
     @param observer: Told of peers that are turned away.
     @param timeout: Seconds in which a peer must have said who it is.
     @param limiter: Counts those who have not.
@@ -159,7 +159,7 @@ class ProtocolDetectorFactory(ServerFactory):
     def __init__(
         self,
         reactor: IReactorTime,
-        doors: Sequence[PortProtocol],
+        protocols: Sequence[PortProtocol],
         observer: ServerObserver,
         timeout: float = HANDSHAKE_TIMEOUT,
         limiter: PreauthLimiter | None = None,
@@ -168,7 +168,7 @@ class ProtocolDetectorFactory(ServerFactory):
         self._proxied = proxied
         self._limiter = limiter or PreauthLimiter(reactor.seconds)
         self._reactor = reactor
-        self._doors = list(doors)
+        self._protocols = list(protocols)
         self._observer = observer
         self._timeout = timeout
 
@@ -182,7 +182,7 @@ class ProtocolDetectorFactory(ServerFactory):
             return _RejectedConnection()
         return ProtocolDetector(
             self._reactor,
-            self._doors,
+            self._protocols,
             self._observer,
             addr,
             self._timeout,

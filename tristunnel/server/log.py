@@ -39,8 +39,8 @@ VISITS_INTERVAL = 10.0
 
 class LoggingServerObserver(ServerObserver):
     """
-    Writes to the log. What strangers, visitors and clients can have it write is
-    bounded: what comes too often is summed up.
+    Writes to the log. What unauthenticated peers, visitors and clients can have it
+    write is bounded: what comes too often is summed up.
 
     @param seconds: The clock of streams.
     @param callLater: Has summaries written in time.

@@ -90,7 +90,7 @@ class TunnelRights:
                 " the server with a greater --max-services",
             )
 
-    def checkRoom(self, identity: Identity) -> None:
+    def checkChannel(self, identity: Identity) -> None:
         """
         @raise TunnelError: Why somebody may not have a room for raw
             WebSockets, which is a tunnel as well.

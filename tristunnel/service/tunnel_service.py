@@ -553,7 +553,7 @@ class TunnelService:
 
     @property
     def tunnels(self) -> list[Tunnel]:
-        """All tunnels that were opened here; the relay's rooms are not among them."""
+        """All tunnels that were opened here, without the relay's channels."""
         return list(self._quota)
 
     def streams(self) -> int:
@@ -573,10 +573,10 @@ class TunnelService:
         self.access.close()
         self.leases.close()
         await self.discard(self.tunnels, reason)
-        # Rooms are in the registry only.
+        # Channels are in the registry only.
         try:
-            rooms = await self._inTime(self.registry.tunnels())
+            channels = await self._inTime(self.registry.tunnels())
         except Exception:
             self._log.failure("The registry does not say which tunnels are left")
         else:
-            await self.discard(rooms, reason)
+            await self.discard(channels, reason)

@@ -48,7 +48,7 @@ __all__ = [
     "MAX_BINARY",
     "MAX_TEXT",
     "PING_INTERVAL",
-    "STRANGERS_CLOSE_TIME",
+    "PREAUTH_CLOSE_TIME",
     "Connection",
     "Receiver",
 ]
@@ -79,7 +79,7 @@ CLOSE_TIME = 120.0
 """Seconds that a peer gets to take what was written before our close frame
 and to answer it."""
 
-STRANGERS_CLOSE_TIME = 10.0
+PREAUTH_CLOSE_TIME = 10.0
 """The same for one that has not said who it is."""
 
 LINGER = 1.0
@@ -109,7 +109,7 @@ class Connection(Incoming):
     @ivar paused: Whether the receiver wants to read no more for now.
     @ivar answers: Whether the peer takes what it asks for, once it is open.
     @ivar probe: Finds out whether the peer still answers.
-    @ivar stranger: Told when the connection is gone, or C{None}.
+    @ivar pending: Told when the connection is gone, or C{None}.
     @ivar group: All connections of whoever made this one, to wait for them.
     @ivar wholeUpTo: Bytes of the longest binary message that is accepted and
         handed on in one piece; 0 to hand on pieces of longer ones as they
@@ -273,8 +273,8 @@ class Connection(Incoming):
 
     @property
     def _closeTime(self) -> float:
-        isStranger = self.pending is not None and self.pending.waiting
-        return STRANGERS_CLOSE_TIME if isStranger or not self._isOpen else CLOSE_TIME
+        isPending = self.pending is not None and self.pending.waiting
+        return PREAUTH_CLOSE_TIME if isPending or not self._isOpen else CLOSE_TIME
 
     def leave(self) -> None:
         """

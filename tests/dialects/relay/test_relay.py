@@ -1,5 +1,5 @@
 """
-Raw WebSockets: rooms, tunnels whose ends they are, and the relay's two sides
+Raw WebSockets: channels, tunnels whose ends they are, and the relay's two sides
 as commands.
 """
 
@@ -31,7 +31,7 @@ DATA = os.urandom(2_000_000)
 
 
 class RoomTests(WebSocketTestCase):
-    """C{/host} and C{/client}, and rooms below."""
+    """C{/host} and C{/client}, and channels below."""
 
     async def test_pair(self) -> None:
         """
@@ -60,9 +60,9 @@ class RoomTests(WebSocketTestCase):
         """
         await self.startServer()
         hosts = [await self.open("/host") for _ in range(3)]
-        guests = [await self.open("/client") for _ in range(4)]
-        for number, guest in enumerate(guests):
-            guest.connection.sendBytes(b"%d" % number)
+        visitors = [await self.open("/client") for _ in range(4)]
+        for number, visiting in enumerate(visitors):
+            visiting.connection.sendBytes(b"%d" % number)
         hosts.append(await self.open("/host"))
         for number, host in enumerate(hosts):
             await host.until(lambda it: it.data)
@@ -70,32 +70,32 @@ class RoomTests(WebSocketTestCase):
 
     async def test_crowd(self) -> None:
         """
-        Visitors of a room that has a host are awaited, however many come at once
+        Visitors of a channel that has a host are awaited, however many come at once
         from one address.
         """
         self.unauthenticated = (2, 1000)
         await self.startServer()
         host = await self.open("/host")
-        guests = await gatherResults(
+        visitors = await gatherResults(
             [Deferred.fromCoroutine(self.open("/client")) for _ in range(50)]
         )
-        guests[0].connection.sendBytes(b"x")
+        visitors[0].connection.sendBytes(b"x")
         self.assertEqual(self.limiter.unauthenticated, 0)
-        for guest in guests[1:]:
-            guest.connection.abort()
+        for each in visitors[1:]:
+            each.connection.abort()
         await host.until(lambda it: it.data == b"x")
 
-    async def test_rooms(self) -> None:
+    async def test_channels(self) -> None:
         """Rooms are apart."""
         await self.startServer()
         a, b = await self.open("/host/a"), await self.open("/host/b")
-        guest = await self.open("/client/b")
-        guest.connection.sendBytes(b"for b")
+        visiting = await self.open("/client/b")
+        visiting.connection.sendBytes(b"for b")
         await b.until(lambda it: it.data == b"for b")
         self.assertEqual(b"", bytes(a.data))
 
     async def test_badName(self) -> None:
-        """A room's name is short and plain."""
+        """A channel's name is short and plain."""
         await self.startServer()
         for name in ("a" * 65, "a%20b", "a/b"):
             peer = await self.raw(f"/host/{name}")
@@ -107,17 +107,17 @@ class RoomTests(WebSocketTestCase):
         gone = await self.open("/host")
         gone.connection.close()
         await gone.gone()
-        host, guest = await self.open("/host"), await self.open("/client")
-        guest.connection.sendBytes(b"hello")
+        host, visiting = await self.open("/host"), await self.open("/client")
+        visiting.connection.sendBytes(b"hello")
         await host.until(lambda it: it.data == b"hello")
 
     async def test_cut(self) -> None:
         """When one side is cut off, the other learns that it was no orderly end."""
         await self.startServer()
-        host, guest = await self.open("/host"), await self.open("/client")
-        guest.connection.sendBytes(b"x")
+        host, visiting = await self.open("/host"), await self.open("/client")
+        visiting.connection.sendBytes(b"x")
         await host.until(lambda it: it.data)
-        guest.connection.abort()
+        visiting.connection.abort()
         await host.gone()
         self.assertEqual("reset", host.reason)
 
@@ -162,7 +162,7 @@ class OwnerTests(WebSocketTestCase):
     users = MappingProxyType({"one": "1", "two": "2"})
 
     async def test_hosts(self) -> None:
-        """A room is its first host's; others may visit it and not host it."""
+        """A channel is its first host's; others may visit it and not host it."""
         await self.startServer()
         one = {"Authorization": basic("one", "1")}
         two = {"Authorization": basic("two", "2")}
@@ -170,19 +170,19 @@ class OwnerTests(WebSocketTestCase):
         peer = await self.raw("/host/room", **two)
         self.assertIn("403", peer.head)
         await self.open("/host/other", two)
-        guest = await self.open("/client/room", two)
-        guest.connection.sendBytes(b"hello")
+        visiting = await self.open("/client/room", two)
+        visiting.connection.sendBytes(b"hello")
         await host.until(lambda it: it.data == b"hello")
 
-    async def test_guestFirst(self) -> None:
-        """A visitor who comes first does not own the room."""
+    async def test_visitingFirst(self) -> None:
+        """A visitor who comes first does not own the channel."""
         await self.startServer()
         two = {"Authorization": basic("two", "2")}
         one = {"Authorization": basic("one", "1")}
-        guest = await self.open("/client/room", two)
+        visiting = await self.open("/client/room", two)
         host = await self.open("/host/room", one)
         host.connection.sendBytes(b"hello")
-        await guest.until(lambda it: it.data == b"hello")
+        await visiting.until(lambda it: it.data == b"hello")
         (tunnel,) = await self.tunnels.registry.tunnels()
         self.assertEqual("one", tunnel.owner.name)
 
@@ -195,8 +195,8 @@ class OwnerTests(WebSocketTestCase):
         caller = Caller(ANONYMOUS_IDENTITY, "localhost", self.serverPort)
         uri = await self.tunnels.openTunnel(caller, {"via": "ws", "listener": "ws"})
         address = await self.tunnels.getTunnelAddress(caller, uri)
-        host, guest = await self.open(uri), await self.open(address)
-        guest.connection.sendBytes(b"hello")
+        host, visiting = await self.open(uri), await self.open(address)
+        visiting.connection.sendBytes(b"hello")
         await host.until(lambda it: it.data == b"hello")
 
 
@@ -220,11 +220,11 @@ class MixedTests(WebSocketTestCase):
         self.assertTrue(address.startswith(f"ws://localhost:{self.serverPort}/client/"))
         client = await self.visit(int(uri.rpartition(":")[2]))
         client.say(b"banner")
-        guest = await self.open(address)
-        await guest.until(lambda it: it.data == b"banner")
-        guest.connection.sendBytes(DATA)
+        visiting = await self.open(address)
+        await visiting.until(lambda it: it.data == b"banner")
+        visiting.connection.sendBytes(DATA)
         await client.has(len(DATA))
-        guest.connection.close()
+        visiting.connection.close()
         await client.ended()
         self.assertTrue(bytes(client.data) == DATA)
 
@@ -272,7 +272,7 @@ class MixedTests(WebSocketTestCase):
         await host.gone()
         self.assertEqual("closed", host.reason)
         self.serverPort = int(uri.split(":")[2].partition("/")[0])
-        # The names are rooms now, where nobody is.
+        # The names are channels now, where nobody is.
         await self.open(address)
         self.assertEqual(1, len(await self.tunnels.registry.tunnels()))
 
@@ -291,8 +291,8 @@ class MixedTests(WebSocketTestCase):
         """A visitor that stops reading holds the sender, not our memory."""
         await self.startServer()
         uri, address = await self.openTunnel(via="ws", listener="ws")
-        host, guest = await self.open(uri), await self.open(address)
-        guest.connection.pauseReading()
+        host, visiting = await self.open(uri), await self.open(address)
+        visiting.connection.pauseReading()
         flood = _Flood(host.connection, 200_000_000)
         host.connection.registerProducer(flood)
         flood.resumeProducing()
@@ -302,8 +302,8 @@ class MixedTests(WebSocketTestCase):
             await deferLater(self.reactor, 0.2)
         # What the kernel takes on two loopback connections, and a little more.
         self.assertLess(flood.sent, 40_000_000)
-        guest.connection.resumeReading()
-        await guest.until(lambda it: len(it.data) > 50_000_000)
+        visiting.connection.resumeReading()
+        await visiting.until(lambda it: len(it.data) > 50_000_000)
         host.connection.unregisterProducer()
         flood.stopProducing()
 

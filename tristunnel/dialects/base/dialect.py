@@ -74,7 +74,7 @@ class PortProtocol(Protocol):
 
         @param remaining: Seconds that are left of the time in which a peer
             must have said who it is.
-        @param stranger: Told when that is known, or when a login failed.
+        @param pending: Told when that is known, or when a login failed.
         """
 
 

@@ -1,8 +1,8 @@
 """
-Raw WebSockets: tunnels whose ends they are, and the rooms of a relay.
+Raw WebSockets: tunnels whose ends they are, and the channels of a relay.
 
 C{/host/...} is where clients' ends come, C{/client/...} where visitors do. A
-name below is a tunnel's own, part of its URI or address, or a room's. A room
+name below is a tunnel's own, part of its URI or address, or a channel's. A channel
 is a tunnel too: made by whoever comes first, and over when everybody has left.
 """
 
@@ -45,13 +45,13 @@ VISITORS = "client"
 """The page of visitors, likewise."""
 
 PATIENCE = 600.0
-"""Seconds that a visitor waits in a room for a host."""
+"""Seconds that a visitor waits in a channel for a host."""
 
 WAITING = 256
-"""Visitors, or hosts, that may wait in a room."""
+"""Visitors, or hosts, that may wait in a channel."""
 
-MOST_ROOMS = 1024
-"""Rooms at once."""
+MOST_CHANNELS = 1024
+"""Channels at once."""
 
 
 class _Place:
@@ -76,7 +76,7 @@ class _Place:
         return succeed(None)
 
 
-class _Guest(WebSocketEnd):
+class _ChannelPeer(WebSocketEnd):
     """An end whose leaving is noticed, and which ends with its owner's token."""
 
     def __init__(
@@ -86,7 +86,7 @@ class _Guest(WebSocketEnd):
         identity: Identity,
     ) -> None:
         super().__init__(arrived, announces=True)
-        self._leftRoom = left
+        self._left = left
         self._grant = identity.grant
 
     def opened(self, connection: Connection) -> None:
@@ -98,16 +98,16 @@ class _Guest(WebSocketEnd):
         super().connectionLost(reason, failure)
         if self._grant is not None:
             self._grant.unwatch(self.shed)
-        self._leftRoom()
+        self._left()
 
 
 class _Channel(Rendezvous):
     """
     Where hosts and visitors wait for each other.
 
-    @ivar tunnel: The room as a tunnel.
+    @ivar tunnel: The channel as a tunnel.
     @ivar claimed: Whether it is known whose it is.
-    @ivar guests: Connections that are in it.
+    @ivar peers: Connections that are in it.
     """
 
     tunnel: Tunnel
@@ -117,7 +117,7 @@ class _Channel(Rendezvous):
     ) -> None:
         super().__init__(service.reactor, PATIENCE, waiting=WAITING)
         self.claimed = claimed
-        self.guests = 0
+        self.peers = 0
         self._service = service
         self._forget = forget
 
@@ -126,14 +126,14 @@ class _Channel(Rendezvous):
         super().tunnelClosed(tunnel, reason)
 
     def enter(self) -> None:
-        self.guests += 1
+        self.peers += 1
 
     def leave(self) -> None:
-        self.guests -= 1
-        if not self.guests:
+        self.peers -= 1
+        if not self.peers:
             self._forget()
             self._service.discard(
-                [self.tunnel], TunnelError("closed", "everybody has left the room")
+                [self.tunnel], TunnelError("closed", "everybody has left the channel")
             )
 
 
@@ -152,16 +152,16 @@ class RelayChannels:
         self._callers = callers
         self._clients: dict[str, Callable[[End], None]] = {}
         self._visitors: dict[str, Callable[[End, str], None]] = {}
-        self._rooms: dict[str, _Channel] = {}
+        self._channels: dict[str, _Channel] = {}
 
     def awaited(self, source: str) -> int:
         """
-        For how many connections at once there is room, wherever they come from.
-        However many rooms there are, that one address could keep the places of all
+        For how many connections at once there is a place, wherever they come from.
+        However many channels there are, that one address could keep the places of all
         others is not wanted.
         """
         known = self._clients or self._visitors
-        if known or any(room.claimed for room in self._rooms.values()):
+        if known or any(channel.claimed for channel in self._channels.values()):
             return WAITING
         return 0
 
@@ -203,23 +203,23 @@ class RelayChannels:
         if arrived is not None:
             return WebSocketEnd(arrived, announces=True)
         caller = await self._callers.withQuery(visit.request)
-        known = self._rooms.get(visit.name)
+        known = self._channels.get(visit.name)
         if known is None or not known.claimed:
-            self._service.rights.checkRoom(caller.identity)
-        room = self._room(visit.name, caller, True)
-        if room is not known or not room.claimed:
-            room.claimed = True
-            room.tunnel.owner = caller.identity
+            self._service.rights.checkChannel(caller.identity)
+        channel = self._channel(visit.name, caller, True)
+        if channel is not known or not channel.claimed:
+            channel.claimed = True
+            channel.tunnel.owner = caller.identity
             # Whoever came first may have called this server by any name.
-            room.tunnel.hostname, room.tunnel.web = caller.host, caller.web
-            self._service.rights.opened(room.tunnel, self._service.discard)
-            # Whoever waits came when the room was nobody's.
-            self._service.policies.refresh(room.tunnel)
-            self._service.policies.endDenied(room.tunnel)
-        elif room.tunnel.owner != caller.identity:
-            raise TunnelError("not-permitted", "the room is another client's")
-        room.enter()
-        return _Guest(room.clientArrived, room.leave, caller.identity)
+            channel.tunnel.hostname, channel.tunnel.web = caller.host, caller.web
+            self._service.rights.opened(channel.tunnel, self._service.discard)
+            # Whoever waits came when the channel was nobody's.
+            self._service.policies.refresh(channel.tunnel)
+            self._service.policies.endDenied(channel.tunnel)
+        elif channel.tunnel.owner != caller.identity:
+            raise TunnelError("not-permitted", "the channel is another client's")
+        channel.enter()
+        return _ChannelPeer(channel.clientArrived, channel.leave, caller.identity)
 
     async def receiveVisitor(self, visit: Visit) -> Receiver:
         """
@@ -233,38 +233,38 @@ class RelayChannels:
             toTunnel = arrived
             return WebSocketEnd(lambda end: toTunnel(end, address), announces=True)
         caller = await self._callers.withQuery(visit.request)
-        room = self._room(visit.name, caller, False)
-        room.enter()
-        return _Guest(
-            lambda end: room.tunnel.visitorArrived(end, address),
-            room.leave,
+        channel = self._channel(visit.name, caller, False)
+        channel.enter()
+        return _ChannelPeer(
+            lambda end: channel.tunnel.visitorArrived(end, address),
+            channel.leave,
             caller.identity,
         )
 
-    def _room(self, name: str, caller: Caller, claimed: bool) -> _Channel:
+    def _channel(self, name: str, caller: Caller, claimed: bool) -> _Channel:
         """
-        Find a room, or make it.
+        Find a channel, or make it.
 
         @raise TunnelError: C{unknown-tunnel} if the name is none,
             C{limit-reached}.
         """
-        room = self._rooms.get(name)
-        if room is not None:
-            return room
+        channel = self._channels.get(name)
+        if channel is not None:
+            return channel
         if len(name) > 64 or not all(c.isalnum() or c in "-_." for c in name):
             raise TunnelError(
                 "unknown-tunnel",
-                "a room's name has at most 64 letters, digits, '-', '_' and '.'",
+                "a channel's name has at most 64 letters, digits, '-', '_' and '.'",
             )
-        if len(self._rooms) >= MOST_ROOMS:
-            raise TunnelError("limit-reached", "there are too many rooms")
+        if len(self._channels) >= MOST_CHANNELS:
+            raise TunnelError("limit-reached", "there are too many channels")
         service = self._service
-        room = _Channel(service, lambda: self._rooms.pop(name, None), claimed)
+        channel = _Channel(service, lambda: self._channels.pop(name, None), claimed)
         path = f"/{quote(name)}" if name else ""
-        room.tunnel = tunnel = Tunnel(
+        channel.tunnel = tunnel = Tunnel(
             id=secrets.token_hex(8),
             owner=caller.identity,
-            clientSide=room,
+            clientSide=channel,
             observer=service.observer,
             seconds=service.reactor.seconds,
             uri=f"{caller.web}/{CLIENTS}{path}",
@@ -273,12 +273,12 @@ class RelayChannels:
             listener=_Place(f"/{VISITORS}{path}", lambda: None),
         )
         service.policies.setByOwner(tunnel, VisitorPolicy())
-        self._rooms[name] = room
+        self._channels[name] = channel
         service.enter(tunnel).addErrback(
-            lambda failure: self._log.failure("A room is in no list", failure)
+            lambda failure: self._log.failure("A channel is in no list", failure)
         )
         service.observer.tunnelCreated(tunnel)
-        return room
+        return channel
 
 
 class WebSocketListeners:
@@ -286,11 +286,11 @@ class WebSocketListeners:
     Opens paths for visitors, as
     L{Listeners<tristunnel.service.caller.Listeners>} opens ports.
 
-    @param meetings: Where they are.
+    @param channels: Where they are.
     """
 
-    def __init__(self, meetings: RelayChannels) -> None:
-        self._meetings = meetings
+    def __init__(self, channels: RelayChannels) -> None:
+        self._channels = channels
 
     def open(
         self, options: TunnelOptions, arrived: Callable[[End, str], None]
@@ -305,4 +305,4 @@ class WebSocketListeners:
             raise TunnelError(
                 "bad-option", "listener 'ws' has a path and no port; leave port out"
             )
-        return self._meetings.listen(arrived)
+        return self._channels.listen(arrived)
