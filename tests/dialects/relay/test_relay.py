@@ -86,7 +86,7 @@ class RoomTests(WebSocketTestCase):
         await host.until(lambda it: it.data == b"x")
 
     async def test_channels(self) -> None:
-        """Rooms are apart."""
+        """Channels are apart."""
         await self.startServer()
         a, b = await self.open("/host/a"), await self.open("/host/b")
         visiting = await self.open("/client/b")
