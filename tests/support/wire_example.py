@@ -299,6 +299,7 @@ def wireExample() -> str:
     """
     with (
         patch("tristunnel.service.registry.secrets", _Secrets()),
+        patch("tristunnel.util.secret.secrets", _Secrets()),
         patch("tristunnel.service.tunnel_service.secrets", _Secrets()),
         patch("tristunnel.dialects.framed.session.secrets", _Secrets()),
     ):
