@@ -133,10 +133,8 @@ class MutualTests(ServerTestCase):
         return [tunnel["owner"] for tunnel in answer["result"]]
 
     def test_name(self) -> None:
-        """
-        Without C{--auth} the certificate says who a client is, whatever it
-        claims; others can neither see nor close what it has.
-        """
+        """Without C{--auth} the certificate says who a client is, whatever it claims;
+        others can neither see nor close what it has."""
         self.serve()
         alice = self.come(hello(), call(1, "openTunnel"))
         uri = self.answers(alice)[1]["result"]
@@ -158,10 +156,8 @@ class MutualTests(ServerTestCase):
         self.assertEqual(self.notes.named("clientConnected"), [])
 
     def test_both(self) -> None:
-        """
-        With another C{--auth} the certificate alone is not enough, and the
-        name is that of the login.
-        """
+        """With another C{--auth} the certificate alone is not enough, and the name is
+        that of the login."""
         self.serve(checkingCallable(lambda fields: fields.get("id") == "laptop"))
         self.come({**hello(), "id": "pending"})
         self.assertEqual(self.notes.named("authenticationFailed"), [("auth-refused",)])

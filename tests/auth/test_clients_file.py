@@ -146,10 +146,8 @@ class ClientsFileTests(SynchronousTestCase):
         self.assertEqual(lines, [])
 
     def test_brokenLines(self) -> None:
-        """
-        Broken lines are logged once per change, by number and without their
-        text; the good lines are in force.
-        """
+        """Broken lines are logged once per change, by number and without their text;
+        the good lines are in force."""
         self.path.write_text("a:one\n:s3cr3t\n")
         with loggedLines() as lines:
             checker = ClientsFile(self.path)
@@ -173,10 +171,8 @@ class ClientsFileTests(SynchronousTestCase):
         self.assertIn("80 more lines are broken", lines[-1])
 
     def test_anybody(self) -> None:
-        """
-        How many ids anybody may claim is logged, and what has no colon lets
-        nobody in and is in no log line.
-        """
+        """How many ids anybody may claim is logged, and what has no colon lets nobody
+        in and is in no log line."""
         self.path.write_text("a:*\nlaptop w0rd\nw0rd\n")
         with loggedLines() as lines:
             checker = ClientsFile(self.path)
@@ -189,10 +185,8 @@ class ClientsFileTests(SynchronousTestCase):
         self.assertNotIn("w0rd", "".join(lines))
 
     def test_vanishes(self) -> None:
-        """
-        A file that vanishes leaves its content in force, is logged once per
-        disappearance, and is read when it is back.
-        """
+        """A file that vanishes leaves its content in force, is logged once per
+        disappearance, and is read when it is back."""
         checker = ClientsFile(self.path)
         with loggedLines() as lines:
             self.path.unlink()
@@ -208,10 +202,8 @@ class ClientsFileTests(SynchronousTestCase):
         self.assertEqual(len(lines), 2)
 
     def test_becomesUnusable(self) -> None:
-        """
-        A file that grows too large, or becomes something else, leaves its last
-        content in force.
-        """
+        """A file that grows too large, or becomes something else, leaves its last
+        content in force."""
         checker = ClientsFile(self.path)
         with loggedLines() as lines:
             os.truncate(self.path, MAX_FILE_SIZE + 1)
@@ -247,10 +239,8 @@ class ClientsFileTests(SynchronousTestCase):
             self.path.touch()
 
     def test_unreadableAtStart(self) -> None:
-        """
-        A file that cannot be read at the start is C{bad-option}, in one line
-        with the path.
-        """
+        """A file that cannot be read at the start is C{bad-option}, in one line with
+        the path."""
         large = self.mktemp()
         Path(large).touch()
         os.truncate(large, MAX_FILE_SIZE + 1)

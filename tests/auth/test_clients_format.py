@@ -22,10 +22,8 @@ words = st.text(
 
 class ParseClientsTests(SynchronousTestCase):
     def test_lines(self) -> None:
-        """
-        Comments and blank lines say nothing, and white space around the parts
-        does not count.
-        """
+        """Comments and blank lines say nothing, and white space around the parts does
+        not count."""
         clients = ClientList.parse(
             f"# comment\n\n  a : one \r\n #x:y\nb:t:w#o\nc:sha256:{HASH}\n"
             f"d: sha256:{HASH.upper()}\n e : * \nf\u00e9:\u00e9".encode()
@@ -42,10 +40,8 @@ class ParseClientsTests(SynchronousTestCase):
         self.assertTrue(clients.admits(b"e", b""))
 
     def test_refusals(self) -> None:
-        """
-        Wrong, absent and somebody else's secrets are refused, and so are
-        unknown ids and the hash itself.
-        """
+        """Wrong, absent and somebody else's secrets are refused, and so are unknown ids
+        and the hash itself."""
         empty = hashlib.sha256(b"").hexdigest()
         clients = ClientList.parse(
             f"a:one\nb:two\nc:sha256:{HASH}\nd:sha256:{empty}\n".encode()
@@ -76,10 +72,8 @@ class ParseClientsTests(SynchronousTestCase):
     @settings(deadline=None, max_examples=100)
     @given(words, st.sampled_from([*" \t=,;|/*", "", " *", "\t*"]), words)
     def test_noColon(self, name: str, between: str, secret: str) -> None:
-        """
-        Without a colon nobody is admitted, whatever is in its place, and the
-        line is reported without its text.
-        """
+        """Without a colon nobody is admitted, whatever is in its place, and the line is
+        reported without its text."""
         for line in (name, f"{name}{between}{secret}"):
             clients = ClientList.parse(f"{line}\nother:one\n".encode())
             self.assertEqual(set(clients.digests), {b"other"})
@@ -94,10 +88,8 @@ class ParseClientsTests(SynchronousTestCase):
                 self.assertFalse(clients.admits(claimed.encode(), b""))
 
     def test_problems(self) -> None:
-        """
-        Broken lines are reported by number, without their text, and the good
-        lines stay.
-        """
+        """Broken lines are reported by number, without their text, and the good lines
+        stay."""
         clients = ClientList.parse(
             b":s\n\na:\nb:sha256:12\n\xff:s\nc\x07:s\nd:s\nd:t\n%s:s\n" % (b"x" * 257)
         )
@@ -130,10 +122,8 @@ class ParseClientsTests(SynchronousTestCase):
     @settings(deadline=None, max_examples=100)
     @given(st.text() | st.binary())
     def test_anything(self, content: str | bytes) -> None:
-        """
-        Any content is read without an exception, and nobody who says nothing
-        is let in by it.
-        """
+        """Any content is read without an exception, and nobody who says nothing is let
+        in by it."""
         if isinstance(content, str):
             content = content.encode("utf-8", "surrogatepass")
         clients = ClientList.parse(content)

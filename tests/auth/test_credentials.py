@@ -44,10 +44,8 @@ class TunnelCredentialsTests(SynchronousTestCase):
                 TunnelCredentials(sent)  # type: ignore[arg-type]
 
     def test_username(self) -> None:
-        """
-        The username is the id in UTF-8; what cannot be a name is as good as
-        absent.
-        """
+        """The username is the id in UTF-8; what cannot be a name is as good as
+        absent."""
         for value, expected in (
             ("caf\u00e9", "caf\u00e9".encode()),
             (7, b"7"),
@@ -62,10 +60,8 @@ class TunnelCredentialsTests(SynchronousTestCase):
         self.assertEqual(TunnelCredentials({}).username, b"")
 
     def test_password(self) -> None:
-        """
-        The password is the first of C{secret}, C{password} and C{token} that
-        says something.
-        """
+        """The password is the first of C{secret}, C{password} and C{token} that says
+        something."""
         fields = {"secret": "s", "password": "p", "token": "t"}
         self.assertEqual(TunnelCredentials(fields).password, b"s")
         fields["secret"] = ""

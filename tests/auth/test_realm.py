@@ -224,10 +224,8 @@ class AuthenticatorTests(SynchronousTestCase):
             self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_flood(self) -> None:
-        """
-        However many are refused, and however often a checker fails for them,
-        the log has a few lines of it.
-        """
+        """However many are refused, and however often a checker fails for them, the log
+        has a few lines of it."""
         for answer in (UnauthorizedLogin(), ZeroDivisionError()):
             for portal in (
                 portalFor([FixedChecker(answer)]),
@@ -325,10 +323,8 @@ class AuthenticatorTests(SynchronousTestCase):
         self.assertAdmitted(answer, "a")
 
     def test_cancel(self) -> None:
-        """
-        Cancelling reaches the checker, asks no other one, and is no refusal,
-        so that a time limit can be told from it.
-        """
+        """Cancelling reaches the checker, asks no other one, and is no refusal, so that
+        a time limit can be told from it."""
         pending: Deferred[bytes] = Deferred()
         last = FixedChecker(b"last")
         authenticator = Authenticator(portalFor([FixedChecker(pending), last]))

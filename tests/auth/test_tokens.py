@@ -60,10 +60,7 @@ class LoginTests(TokenServerTestCase):
         return getattr(results[0], "value", results[0])
 
     def test_token(self) -> None:
-        """
-        The token says who it is, wherever it is; an id beside it says
-        nothing.
-        """
+        """The token says who it is, wherever it is; an id beside it says nothing."""
         token = self.tokens["admin"]
         for fields in (
             {"token": token},
@@ -84,10 +81,8 @@ class LoginTests(TokenServerTestCase):
         self.assertIsInstance(self.login(), UnauthorizedLogin)
 
     def test_doors(self) -> None:
-        """
-        A token is good in a plain and an extended handshake and for RPC, and
-        everywhere it is the same client.
-        """
+        """A token is good in a plain and an extended handshake and for RPC, and
+        everywhere it is the same client."""
         self.makeToken("laptop")
         self.plain("laptop")
         self.client("laptop")
@@ -98,10 +93,8 @@ class LoginTests(TokenServerTestCase):
         self.assertEqual(len(self.rpc("laptop", "listTunnels")), 1)
 
     def test_expired(self) -> None:
-        """
-        An expired token is refused with its own code, by an extended
-        handshake and by RPC; a plain client's connection is closed.
-        """
+        """An expired token is refused with its own code, by an extended handshake and
+        by RPC; a plain client's connection is closed."""
         self.makeToken("old", expires=NOW - 1)
         self.assertEqual(self.refusal(self.client("old")), "token-expired")
         peer = self.plain("old")
@@ -116,10 +109,8 @@ class LoginTests(TokenServerTestCase):
         self.assertTrue(error.code.permanent)
 
     def test_revoked(self) -> None:
-        """
-        So is a revoked one; one that was never there is not told apart from
-        any other wrong one.
-        """
+        """So is a revoked one; one that was never there is not told apart from any
+        other wrong one."""
         self.makeToken("old")
         self.revoke("old")
         self.assertEqual(self.refusal(self.client("old")), "token-revoked")
@@ -127,10 +118,8 @@ class LoginTests(TokenServerTestCase):
         self.assertEqual(self.refusal(self.client("never")), "auth-refused")
 
     def test_clientLimit(self) -> None:
-        """
-        No more clients than the server takes are let in, and those that are
-        not are told when to come back.
-        """
+        """No more clients than the server takes are let in, and those that are not are
+        told when to come back."""
         self.makeToken("laptop")
         self.service.clients.limit = 2
         self.client("admin")
@@ -155,10 +144,8 @@ class LimitTests(TokenServerTestCase):
         self.settle()
 
     def test_ports(self) -> None:
-        """
-        A port beside the token's is refused; any port is one of them, the
-        preferred one if it can be had.
-        """
+        """A port beside the token's is refused; any port is one of them, the preferred
+        one if it can be had."""
         self.makeToken("laptop", ports=parsePorts("41500-41501"))
         self.assertRefused("port-not-permitted", "laptop", port=41502)
         peer = self.client("laptop")
@@ -177,10 +164,7 @@ class LimitTests(TokenServerTestCase):
         self.assertRefused("port-not-permitted", "laptop", port=80)
 
     def test_plainPort(self) -> None:
-        """
-        A plain client gets a port of its token, or none and a closed
-        connection.
-        """
+        """A plain client gets a port of its token, or none and a closed connection."""
         self.makeToken("laptop", ports=parsePorts("41500"))
         self.assertEqual(self.plain("laptop").handshake, {"port": 41500})
         peer = self.plain("laptop")
@@ -191,10 +175,8 @@ class LimitTests(TokenServerTestCase):
         )
 
     def test_protocols(self) -> None:
-        """
-        A listener of another protocol is refused; TLS is TCP; a private
-        tunnel has none.
-        """
+        """A listener of another protocol is refused; TLS is TCP; a private tunnel has
+        none."""
         self.makeToken("dns", protocols=frozenset({"udp"}))
         self.makeToken("web", protocols=frozenset({"tcp"}))
         self.service.listeners["tls"] = self.listeners
@@ -229,10 +211,8 @@ class LimitTests(TokenServerTestCase):
         self.assertIn("w3p:", self.ask(self.client("laptop"), "openTunnel"))
 
     def test_defaults(self) -> None:
-        """
-        Unless it is told otherwise, a server takes a thousand clients, with
-        fifty tunnels each.
-        """
+        """Unless it is told otherwise, a server takes a thousand clients, with fifty
+        tunnels each."""
         self.assertEqual(self.service.clients.limit, 1000)
         self.assertEqual(self.service.rights.services, 50)
         options = Options()
@@ -254,10 +234,8 @@ class LimitTests(TokenServerTestCase):
         self.assertRaises(TunnelError, rights.checkChannel, self.identity("admin"))
 
     def test_maxVisitors(self) -> None:
-        """
-        Visitors are counted over all of a token's tunnels; those beyond are
-        turned away until one leaves.
-        """
+        """Visitors are counted over all of a token's tunnels; those beyond are turned
+        away until one leaves."""
         self.makeToken("laptop", maxVisitors=2)
         peer = self.client("laptop")
         self.ask(peer, "openTunnel")
@@ -326,10 +304,8 @@ class EndTests(TokenServerTestCase):
         return str(reasons[0])
 
     def test_revokedWhileStreamsFlow(self) -> None:
-        """
-        Revocation ends a hundred streams, their tunnel and their session
-        within a second, and nobody else's.
-        """
+        """Revocation ends a hundred streams, their tunnel and their session within a
+        second, and nobody else's."""
         self.makeToken("laptop")
         self.makeToken("other")
         other = self.client("other")
@@ -387,10 +363,8 @@ class EndTests(TokenServerTestCase):
         self.assertEqual(self.rpc("admin", "listTunnels"), [])
 
     def test_revokedWhileOpening(self) -> None:
-        """
-        A tunnel that was still being made when its token was revoked is not
-        there afterwards.
-        """
+        """A tunnel that was still being made when its token was revoked is not there
+        afterwards."""
         self.makeToken("laptop")
         adding: list[Deferred[None]] = []
         add = self.service.registry.add
@@ -409,10 +383,8 @@ class EndTests(TokenServerTestCase):
         self.assertEqual(self.rpc("admin", "listTunnels"), [])
 
     def test_leaseDoesNotSurvive(self) -> None:
-        """
-        A new token of the same name finds nothing of the revoked one's
-        tunnels in its lease.
-        """
+        """A new token of the same name finds nothing of the revoked one's tunnels in
+        its lease."""
         self.makeToken("laptop")
         peer = self.client("laptop")
         lease = peer.handshake["tristunnel"]["lease"]
@@ -465,10 +437,8 @@ class EndTests(TokenServerTestCase):
         self.assertIsNone(peer.lost)
 
     def test_lineGone(self) -> None:
-        """
-        A token whose line is gone or broken is over once the file has settled;
-        an editor that empties the file first does no harm.
-        """
+        """A token whose line is gone or broken is over once the file has settled; an
+        editor that empties the file first does no harm."""
         self.makeToken("laptop")
         peer = self.client("laptop")
         text = self.path.read_text()
@@ -520,10 +490,8 @@ class FileTests(SynchronousTestCase):
         return isinstance(results[0], bytes)
 
     def test_brokenLine(self) -> None:
-        """
-        A broken line leaves the others in force, and the log has its number
-        and not its text.
-        """
+        """A broken line leaves the others in force, and the log has its number and not
+        its text."""
         checker = TokenFile(self.path, Clock())
         with loggedLines("TokenFile") as lines:
             self.append('\n# a comment\n{"name": "secretive"\n')
@@ -574,10 +542,8 @@ class FileTests(SynchronousTestCase):
             self.assertNotIn("\n", error.message)
 
     def test_factory(self) -> None:
-        """
-        C{--auth tokens:PATH} makes the checker, and C{--auth tokens} that of
-        the state directory.
-        """
+        """C{--auth tokens:PATH} makes the checker, and C{--auth tokens} that of the
+        state directory."""
         factory = TokenCheckerFactory()
         verifyObject(ICheckerFactory, factory)
         verifyObject(IPlugin, factory)
@@ -648,10 +614,8 @@ class GrantTests(SynchronousTestCase):
         self.assertEqual(self.grant.timeLeft, 0.0)
 
     def test_parents(self) -> None:
-        """
-        A grant ends with any of its parents, and waits for them only while
-        somebody waits for it.
-        """
+        """A grant ends with any of its parents, and waits for them only while somebody
+        waits for it."""
         other = self.make(expires=None)
         child = self.make(expires=None, parents=[self.grant, other])
         self.assertEqual(child.timeLeft, 10.0)

@@ -261,10 +261,8 @@ class FileTests(SynchronousTestCase):
         self.assertIsNone(TokenList.parse(b"").find(b""))
 
     def test_lines(self) -> None:
-        """
-        Broken lines are left out with their numbers; of two lines with one
-        name or hash the first counts.
-        """
+        """Broken lines are left out with their numbers; of two lines with one name or
+        hash the first counts."""
         good = json.dumps(GOOD)
         other = json.dumps({"name": "other", "sha256": "cd" * 32})
         data = "\n".join(

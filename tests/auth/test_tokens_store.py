@@ -39,10 +39,8 @@ class TokenStoreTests(SynchronousTestCase):
         return stat.S_IMODE(self.path.stat().st_mode)
 
     def test_created(self) -> None:
-        """
-        The file is made for its owner alone, has the hash and not the token,
-        and is all that is left behind.
-        """
+        """The file is made for its owner alone, has the hash and not the token, and is
+        all that is left behind."""
         token = self.store.create("laptop", Permissions(maxTunnels=5))
         self.assertTrue(token.startswith(PREFIX))
         text = self.path.read_text()
@@ -56,10 +54,7 @@ class TokenStoreTests(SynchronousTestCase):
         self.assertEqual(found.created, 1_900_000_000.0)
 
     def test_revoked(self) -> None:
-        """
-        A revoked token stays in the file as such, until its name is given
-        again.
-        """
+        """A revoked token stays in the file as such, until its name is given again."""
         self.store.create("laptop", Permissions())
         self.store.create("other", Permissions())
         first = self.store.revoke("laptop")
@@ -96,10 +91,8 @@ class TokenStoreTests(SynchronousTestCase):
         self.assertTrue(data.endswith(b"}\n"))
 
     def test_mode(self) -> None:
-        """
-        A file that others could change no longer can be; a group that may
-        read it still may.
-        """
+        """A file that others could change no longer can be; a group that may read it
+        still may."""
         self.store.create("one", Permissions())
         self.path.chmod(0o666)
         self.store.create("two", Permissions())
@@ -157,10 +150,8 @@ class TokenStoreTests(SynchronousTestCase):
         self.assertEqual(list(self.path.parent.iterdir()), [self.path])
 
     def test_concurrent(self) -> None:
-        """
-        Several programs that change the file at once lose nothing, and
-        whoever reads it meanwhile never sees a broken line.
-        """
+        """Several programs that change the file at once lose nothing, and whoever reads
+        it meanwhile never sees a broken line."""
         root = Path(tristunnel.__file__).parent.parent
         self.path.parent.mkdir(parents=True)
         path = str(self.path.absolute())

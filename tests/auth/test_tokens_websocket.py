@@ -102,10 +102,8 @@ class TokenWebSocketTests(WebSocketTestCase):
         await visitor.gone()
 
     async def test_roomPolicy(self) -> None:
-        """
-        What a token asks of visitors holds for its room, also for one who came
-        before the room was anybody's.
-        """
+        """What a token asks of visitors holds for its room, also for one who came
+        before the room was anybody's."""
         await self.start(policy=VisitorPolicy(deny=parseNetworks(["127.0.0.0/8"])))
         other = self.store.create("visitor", Permissions())
         self.checker.follow()
@@ -124,10 +122,8 @@ class TokenWebSocketTests(WebSocketTestCase):
         self.assertIn("403", await self.notConnected("/host/den"))
 
     async def test_guestIsRevoked(self) -> None:
-        """
-        A revoked token ends a visitor of a room as well, and a token may come
-        in the URL, for programs that can give no header.
-        """
+        """A revoked token ends a visitor of a room as well, and a token may come in the
+        URL, for programs that can give no header."""
         await self.start()
         other = self.store.create("visitor", Permissions())
         self.checker.follow()

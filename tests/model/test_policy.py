@@ -41,10 +41,8 @@ class NetworkTests(SynchronousTestCase):
     """Networks as people write them."""
 
     def test_read(self) -> None:
-        """
-        Addresses and networks of both families; host bits do not matter. IPv4
-        within IPv6 is IPv4.
-        """
+        """Addresses and networks of both families; host bits do not matter. IPv4 within
+        IPv6 is IPv4."""
         read = parseNetworks(
             ["10.1.2.3/8", "192.0.2.7", " 2001:db8::/32 ", "::ffff:10.0.0.0/104"]
         )
@@ -100,10 +98,7 @@ class TightenedTests(SynchronousTestCase):
 
     @given(_policies, _policies, st.ip_addresses().map(str) | st.just("10.9.1.1"))
     def test_both(self, one: VisitorPolicy, other: VisitorPolicy, host: str) -> None:
-        """
-        Whom the tightened policy lets in, both let in; and the other way
-        round.
-        """
+        """Whom the tightened policy lets in, both let in; and the other way round."""
         try:
             both = one.combined(other)
         except TunnelError:
@@ -223,10 +218,8 @@ class DoorTests(ServiceTestCase):
         return self.list(self.caller)[0]["refusals"]
 
     def test_refused(self) -> None:
-        """
-        A visitor who may not come in is reset, counted by the reason and
-        observed; nobody hears that it came.
-        """
+        """A visitor who may not come in is reset, counted by the reason and observed;
+        nobody hears that it came."""
         tunnel = self.tunnelWith(deny="192.0.2.0/24", visitorRate=1)
         self.assertEqual(self.come(tunnel).refused, "not-permitted")
         self.assertEqual(self.come(tunnel, "198.51.100.1:1").refused, "")
@@ -241,10 +234,7 @@ class DoorTests(ServiceTestCase):
         self.assertEqual(tunnel.visitorCount, 1)
 
     def test_places(self) -> None:
-        """
-        A place is free again when its visitor has left, whoever turned it
-        away.
-        """
+        """A place is free again when its visitor has left, whoever turned it away."""
         tunnel = self.tunnelWith(maxVisitors=1)
         first = self.come(tunnel)
         self.assertEqual(self.come(tunnel).refused, "limit-reached")
@@ -258,10 +248,8 @@ class DoorTests(ServiceTestCase):
         self.assertEqual(self.come(tunnel).refused, "")
 
     def test_operator(self) -> None:
-        """
-        The server's own rules hold for all tunnels; a tunnel's can only be
-        stricter.
-        """
+        """The server's own rules hold for all tunnels; a tunnel's can only be
+        stricter."""
         self.service.policies.policy = VisitorPolicy(
             allow=parseNetworks(["10.0.0.0/8"]), maxVisitors=2
         )
@@ -287,10 +275,8 @@ class DoorTests(ServiceTestCase):
             self.assertIn(needle, message)
 
     def test_idle(self) -> None:
-        """
-        A stream through which nothing passes is over after a while; one that
-        carries bytes, either way, is not.
-        """
+        """A stream through which nothing passes is over after a while; one that carries
+        bytes, either way, is not."""
         tunnel = self.tunnelWith(idle=80)
         silent = self.come(tunnel)
         self.serve()
@@ -375,10 +361,8 @@ class FairnessTests(SynchronousTestCase):
     """One rate, several streams."""
 
     def test_fair(self) -> None:
-        """
-        Streams that share a rate get equal parts of it, and together no more
-        than there is.
-        """
+        """Streams that share a rate get equal parts of it, and together no more than
+        there is."""
         clock = Clock()
         throttle = Throttle(clock, 1_000_000)
         streams = []
@@ -422,10 +406,7 @@ class DatagramTests(SynchronousTestCase):
     """Visitors over UDP, whose addresses anybody can make up."""
 
     def test_flood(self) -> None:
-        """
-        However many are turned away, they take no place of one that was let
-        in.
-        """
+        """However many are turned away, they take no place of one that was let in."""
         clock = Clock()
         notes = ServerNotes()
         session = Session()

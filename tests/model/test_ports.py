@@ -32,10 +32,8 @@ class PortRangeTests(SynchronousTestCase):
             self.assertEqual(parsePorts(text).spans, spans)
 
     def test_own(self) -> None:
-        """
-        What the server has for itself is given to nobody, however it is asked
-        for.
-        """
+        """What the server has for itself is given to nobody, however it is asked
+        for."""
         ports = PortRange(((4000, 4001),))
 
         def choose(port: int, prefer: int) -> int:
@@ -94,10 +92,8 @@ class PortRangeTests(SynchronousTestCase):
         self.assertIn("30000-31000,8080", caught.exception.message)
 
     def test_privileged(self) -> None:
-        """
-        Where the operator said nothing of ports, the cure for a privileged
-        one is the operator's.
-        """
+        """Where the operator said nothing of ports, the cure for a privileged one is
+        the operator's."""
         with self.assertRaises(TunnelError) as caught:
             UNPRIVILEGED.check(443)
         self.assertIn("--ports", caught.exception.message)

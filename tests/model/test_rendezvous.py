@@ -49,10 +49,8 @@ class RendezvousTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_sentAway(self) -> None:
-        """
-        A visitor who was sent away while it waited takes nobody's connection,
-        and is gone once.
-        """
+        """A visitor who was sent away while it waited takes nobody's connection, and is
+        gone once."""
         kicked, patient = self.visit(), self.visit()
         for stream in list(self.tunnel.streams):
             if stream.visitor is kicked:
@@ -116,10 +114,8 @@ class RendezvousTests(SynchronousTestCase):
         self.assertJoined(clients[0], self.visit())
 
     def test_sharedRoom(self) -> None:
-        """
-        Several meeting places can have a waiting room in common, which is as
-        full as all of them.
-        """
+        """Several meeting places can have a waiting room in common, which is as full as
+        all of them."""
         shared = WaitingRoom(2)
         places = [Rendezvous(self.clock, 60, 5, shared=shared) for _ in range(2)]
         self.make(places[0])
@@ -207,10 +203,8 @@ class RendezvousTests(SynchronousTestCase):
         self.assertNobodyWaits()
 
     def test_tunnelClosesFirst(self) -> None:
-        """
-        A tunnel that closes takes its waiting visitors along, and leaves
-        nothing behind in the meeting place.
-        """
+        """A tunnel that closes takes its waiting visitors along, and leaves nothing
+        behind in the meeting place."""
         visitor = self.visit()
         self.tunnel.close(TunnelError("expired"))
         self.side.tunnelClosed(self.tunnel, TunnelError("expired"))

@@ -98,10 +98,8 @@ class TunnelTests(SynchronousTestCase):
             self.assertEqual(self.tunnel.address, address)
 
     def test_served(self) -> None:
-        """
-        A visitor is joined to a client's end; the stream is over when both
-        ends are, and counted.
-        """
+        """A visitor is joined to a client's end; the stream is over when both ends are,
+        and counted."""
         self.clock.advance(5)
         self.tunnel.visitorArrived(self.visitor, "192.0.2.7:5000")
         (stream,) = self.side.streams
@@ -153,10 +151,8 @@ class TunnelTests(SynchronousTestCase):
         self.assertEqual(len(self.observer.events), 2)
 
     def test_visitorLimit(self) -> None:
-        """
-        A tunnel for some visitors takes so many, those that were turned away
-        not counted, and is exhausted when the last of them has left.
-        """
+        """A tunnel for some visitors takes so many, those that were turned away not
+        counted, and is exhausted when the last of them has left."""
         exhausted: list[Tunnel] = []
         self.tunnel.visitorLimit = 2
         self.tunnel.exhausted = exhausted.append
@@ -182,10 +178,8 @@ class TunnelTests(SynchronousTestCase):
         self.assertEqual(self.tunnel.publicURI, "tunnel://host:5/id")
 
     def test_clientAway(self) -> None:
-        """
-        While the client is away visitors are turned away at the door: they
-        are counted by the reason, and nobody is told that they came.
-        """
+        """While the client is away visitors are turned away at the door: they are
+        counted by the reason, and nobody is told that they came."""
         self.tunnel.clientSide = None
         self.tunnel.visitorArrived(self.visitor, "")
         self.assertEqual(self.visitor.calls, ["client-away"])

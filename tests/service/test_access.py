@@ -91,10 +91,8 @@ class CapabilityTests(AccessTestCase):
         self.assertEqual(len(visitors), 4)
 
     def test_nothingElse(self) -> None:
-        """
-        It opens no tunnels, reaches no other service, sees and ends nothing,
-        and grants nothing.
-        """
+        """It opens no tunnels, reaches no other service, sees and ends nothing, and
+        grants nothing."""
         self.ask(self.alice, "openTunnel", name="ssh", private=True)
         self.ask(self.alice, "openTunnel", name="web")
         peer = self.use(self.grant())
@@ -107,10 +105,8 @@ class CapabilityTests(AccessTestCase):
         self.assertEqual(self.ask(peer, "grantAccess", service="db"), "unknown-tunnel")
 
     def test_endsMidStream(self) -> None:
-        """
-        When the time is over, streams break and the session ends; afterwards
-        the URI is worth nothing.
-        """
+        """When the time is over, streams break and the session ends; afterwards the URI
+        is worth nothing."""
         uri = self.grant(40)
         peer = self.use(uri)
         self.assertEqual(self.reach(peer), "opened")
@@ -135,20 +131,16 @@ class CapabilityTests(AccessTestCase):
         self.assertEqual(self.refusal(self.use(uri)), "auth-refused")
 
     def test_twice(self) -> None:
-        """
-        One for a single use is refused the second time, also while the first
-        session is still there.
-        """
+        """One for a single use is refused the second time, also while the first session
+        is still there."""
         uri = self.grant(uses=1)
         first = self.use(uri)
         self.assertEqual(self.refusal(self.use(uri)), "auth-refused")
         self.assertEqual(self.reach(first), "opened")
 
     def test_fromElsewhere(self) -> None:
-        """
-        One for an address or a network is good from there and nowhere else,
-        and a use from elsewhere uses nothing up.
-        """
+        """One for an address or a network is good from there and nowhere else, and a
+        use from elsewhere uses nothing up."""
         uri = self.grant(address="192.0.2.0/24", uses=1)
         self.assertEqual(self.refusal(self.use(uri)), "auth-refused")
         (access,) = self.rpc("alice", "listAccess")
@@ -212,10 +204,8 @@ class CapabilityTests(AccessTestCase):
         self.assertEqual(self.refusal(self.use(uri)), "auth-refused")
 
     def test_listed(self) -> None:
-        """
-        The owner of the service sees the sessions on it, with the time that
-        is left, and ends them.
-        """
+        """The owner of the service sees the sessions on it, with the time that is left,
+        and ends them."""
         peer = self.use(self.grant(60))
         self.clock.advance(10)
         (client,) = [
@@ -245,10 +235,8 @@ class GrantingTests(AccessTestCase):
         self.assertEqual(self.reach(self.use(uri)), "opened")
 
     def test_otherOwner(self) -> None:
-        """
-        A service of the same name that is somebody else's is not what was
-        granted.
-        """
+        """A service of the same name that is somebody else's is not what was
+        granted."""
         peer = self.use(self.grant())
         self.ask(
             self.alice,
@@ -301,19 +289,15 @@ class TokenAccessTests(AccessTestCase):
     """Named services, reached with a token."""
 
     def test_own(self) -> None:
-        """
-        One's own services are reached from another session of the same
-        token; those of others are not.
-        """
+        """One's own services are reached from another session of the same token; those
+        of others are not."""
         self.assertEqual(self.reach(self.client("alice")), "opened")
         self.assertEqual(self.reach(self.client("bob")), "unknown-tunnel")
         self.assertEqual(self.reach(self.client("admin")), "opened")
 
     def test_right(self) -> None:
-        """
-        With the right, others' services of the given names are reached, until
-        the file says something else.
-        """
+        """With the right, others' services of the given names are reached, until the
+        file says something else."""
         self.makeToken("all", may=frozenset({"access"}))
         self.makeToken("some", may=frozenset({"access"}), services=("d*",))
         self.makeToken("none", may=frozenset({"access"}), services=("ssh",))
@@ -475,10 +459,8 @@ class AccessGrantsTests(SynchronousTestCase):
         self.assertNotIn(secret, repr(access))
 
     def test_perOwner(self) -> None:
-        """
-        One owner cannot use up what there is for all; what is over does not
-        count, however it came to an end.
-        """
+        """One owner cannot use up what there is for all; what is over does not count,
+        however it came to an end."""
         for countedAs in ("", "address 192.0.2.1"):
             for number in range(PER_OWNER):
                 access, _ = self.access.issue(

@@ -27,10 +27,8 @@ PLANE = Caller(Identity("control-plane"), "server.example", 9000)
 
 
 class CapabilityTests(NetworkTestCase):
-    """
-    A control plane opens tunnels on a server that asks everybody who they are,
-    and clients without credentials fill them.
-    """
+    """A control plane opens tunnels on a server that asks everybody who they are, and
+    clients without credentials fill them."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -104,10 +102,7 @@ class CapabilityTests(NetworkTestCase):
         self.assertEqual(self.web.visits[0].data, b"request")
 
     def test_wrongSecret(self) -> None:
-        """
-        A client with a wrong secret is refused, gives up and does not try
-        again.
-        """
+        """A client with a wrong secret is refused, gives up and does not try again."""
         self.client(self.open()[:-1] + "!")
         self.assertEqual(self.seen.events[-1], ("gaveUp", "auth-refused"))
         self.assertEqual(len(self.gaveUp), 1)
@@ -115,10 +110,8 @@ class CapabilityTests(NetworkTestCase):
         self.assertEqual(len(self.seen.named("connected")), 1)
 
     def test_wrongClaims(self) -> None:
-        """
-        Neither does anything else open a tunnel: another's secret, a tunnel
-        without a secret, no text at all.
-        """
+        """Neither does anything else open a tunnel: another's secret, a tunnel without
+        a secret, no text at all."""
         uri, other = self.open(), self.open()
         session = Caller(Identity("laptop"), "server.example", 9000, clientSide=_NOBODY)
         plain = self.successResultOf(self.service.openTunnel(session, {}))
@@ -138,10 +131,8 @@ class CapabilityTests(NetworkTestCase):
         self.assertNotIn("refused", self.peer(uri).handshake["tristunnel"])
 
     def test_displaced(self) -> None:
-        """
-        A second client with the same URI takes the first one's place; the
-        first one does not fight for it.
-        """
+        """A second client with the same URI takes the first one's place; the first one
+        does not fight for it."""
         uri = self.open()
         first, second = ClientNotes(), ClientNotes()
         self.client(uri, first)
@@ -166,10 +157,8 @@ class CapabilityTests(NetworkTestCase):
         self.assertEqual(visitor.taken, b"hello")
 
     def test_closed(self) -> None:
-        """
-        When the tunnel is closed, its client learns that. It gives up where
-        nobody else can have said so.
-        """
+        """When the tunnel is closed, its client learns that. It gives up where nobody
+        else can have said so."""
         uri = self.open()
         client = self.client(uri)
         if self.tls:
@@ -200,10 +189,8 @@ class CapabilityTests(NetworkTestCase):
         self.assertTrue(listener.closed)
 
     def test_limits(self) -> None:
-        """
-        It is good for its own tunnel: another cannot be opened, asked for,
-        closed or seen through it.
-        """
+        """It is good for its own tunnel: another cannot be opened, asked for, closed or
+        seen through it."""
         uri, other = self.open(), self.open()
         client = self.client(uri)
         session = client.session

@@ -75,10 +75,8 @@ class OwnerTests(ClaimsMixin, TokenServerTestCase):
         return {"id": lease["id"], "secret": lease["secret"]}
 
     def test_away(self) -> None:
-        """
-        An owner without its lease has its place at once when no client of its
-        is there; the other one, when it comes back, is told who has it.
-        """
+        """An owner without its lease has its place at once when no client of its is
+        there; the other one, when it comes back, is told who has it."""
         for place in PLACES:
             first = self.come()
             old = self.asks(first, place)["result"]
@@ -108,10 +106,8 @@ class OwnerTests(ClaimsMixin, TokenServerTestCase):
             self.cut(fresh)
 
     def test_live(self) -> None:
-        """
-        A client that answers keeps what it has, however often another one with
-        the same token asks; the refusal says where it is.
-        """
+        """A client that answers keeps what it has, however often another one with the
+        same token asks; the refusal says where it is."""
         holder, other = self.come(), self.come()
         self.asks(holder, PLACES[0])
         for _ in range(3):
@@ -158,10 +154,8 @@ class OwnerTests(ClaimsMixin, TokenServerTestCase):
         self.assertEqual(self.notes.named("tunnelDestroyed"), [])
 
     def test_byURI(self) -> None:
-        """
-        A tunnel that waits for whoever has its URI is not displaced; the
-        refusal names it.
-        """
+        """A tunnel that waits for whoever has its URI is not displaced; the refusal
+        names it."""
         uri = self.rpc("alice", "openTunnel", via="w3p", port=8080)
         error = self.asks(self.come(), PLACES[0])["error"]
         self.assertIn(uri.partition("#")[0], error["message"])
@@ -169,10 +163,8 @@ class OwnerTests(ClaimsMixin, TokenServerTestCase):
         self.rpc("alice", "closeTunnel", uri=uri)
 
     def test_others(self) -> None:
-        """
-        Somebody else waits for the lease, or for the client, is told which,
-        and is told at once when the place is free.
-        """
+        """Somebody else waits for the lease, or for the client, is told which, and is
+        told at once when the place is free."""
         for place in PLACES:
             holder, waiting = self.come(), self.come("bob")
             self.asks(holder, place)
@@ -236,10 +228,8 @@ class OwnerTests(ClaimsMixin, TokenServerTestCase):
         return session, probe
 
     def test_dialects(self) -> None:
-        """
-        The same holds for sessions of other dialects: one that answers keeps
-        the port, one that does not is ended; and they get it likewise.
-        """
+        """The same holds for sessions of other dialects: one that answers keeps the
+        port, one that does not is ended; and they get it likewise."""
         for dialect in ("vtunnel", "zlayer"):
             session, probe = self.session(dialect)
             fresh = self.come()
@@ -262,10 +252,8 @@ class AnonymousTests(ClaimsMixin):
     """Where nobody logs in, everybody has the same name."""
 
     def test_lease(self) -> None:
-        """
-        The lease's secret decides: nobody is displaced, and who waits is told
-        for how long.
-        """
+        """The lease's secret decides: nobody is displaced, and who waits is told for
+        how long."""
         for place in PLACES:
             holder = self.extended(datagrams=65507)
             self.asks(holder, place)
@@ -290,10 +278,8 @@ class FinishTests(ClaimsMixin):
     """C{closeTunnel} with C{finish}."""
 
     def test_finish(self) -> None:
-        """
-        The place is free at once, for whoever waits too; visitors stay until
-        they leave.
-        """
+        """The place is free at once, for whoever waits too; visitors stay until they
+        leave."""
         holder, waiting = self.extended(), self.extended()
         place: dict[str, object] = {"port": 8080, "name": "db"}
         uri = self.asks(holder, place)["result"]

@@ -11,10 +11,8 @@ from tristunnel.service.counters import INTERVAL, OTHER, Buckets, Counters, Reac
 
 class BucketsTests(SynchronousTestCase):
     def test_bounds(self) -> None:
-        """
-        A value is counted in the bucket whose bound it does not pass, and in
-        all above.
-        """
+        """A value is counted in the bucket whose bound it does not pass, and in all
+        above."""
         buckets = Buckets((1.0, 10.0))
         for value in (0, 1, 2, 10, 11):
             buckets.add(value)
@@ -53,10 +51,8 @@ class TallyTests(ServiceTestCase):
         self.service.observer = self.tally
 
     def test_bounded(self) -> None:
-        """
-        So many tunnels are told apart; the others are counted together, and
-        their sum does not fall when one of them is over.
-        """
+        """So many tunnels are told apart; the others are counted together, and their
+        sum does not fall when one of them is over."""
         first = self.open(name="first")
         second = self.open(name="second")
         for port, sent in ((8011, 5), (8013, 7)):

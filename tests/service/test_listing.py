@@ -44,10 +44,8 @@ class ListTests(LedgerTestCase):
     """C{listSessions}."""
 
     def test_entries(self) -> None:
-        """
-        There is an entry for each client, tunnel and visitor: since when, from
-        where, how many bytes each way, how fast and for how long.
-        """
+        """There is an entry for each client, tunnel and visitor: since when, from
+        where, how many bytes each way, how fast and for how long."""
         self.clock.advance(20)
         visitor = self.visit()
         visitor.say(b"hello")

@@ -96,10 +96,7 @@ class SetPolicyTests(HouseTestCase):
     """C{setPolicy}."""
 
     def test_newVisitors(self) -> None:
-        """
-        Those who come are judged by what was said last; those who are here
-        stay.
-        """
+        """Those who come are judged by what was said last; those who are here stay."""
         tunnel = self.tunnelWith(deny="10.0.0.0/8")
         visitor, _ = self.come(tunnel)
         answer = self.setPolicy(tunnel, deny=["192.0.2.0/24"], maxVisitors=5)
@@ -123,10 +120,8 @@ class SetPolicyTests(HouseTestCase):
         self.assertEqual(self.come(tunnel)[0].refused, "")
 
     def test_endDenied(self) -> None:
-        """
-        Those who could not come in any more are ended if that is wanted, and
-        the others go on.
-        """
+        """Those who could not come in any more are ended if that is wanted, and the
+        others go on."""
         tunnel = self.tunnelWith()
         here, _ = self.come(tunnel)
         there, client = self.come(tunnel, "[2001:db8::1]:7")
@@ -162,10 +157,8 @@ class SetPolicyTests(HouseTestCase):
         self.assertEqual(tunnel.policy, VisitorPolicy())
 
     def test_operator(self) -> None:
-        """
-        What an operator asks holds beside what the owner does, and the owner
-        cannot take it back; nor can the operator ask less than the owner.
-        """
+        """What an operator asks holds beside what the owner does, and the owner cannot
+        take it back; nor can the operator ask less than the owner."""
         tunnel = self.tunnelWith(maxVisitors=9)
         answer = self.setPolicy(tunnel, self.operator, maxVisitors=5, deny="10.0.0.1")
         self.assertEqual(answer, {"deny": ["10.0.0.1/32"], "maxVisitors": 5})
@@ -174,10 +167,8 @@ class SetPolicyTests(HouseTestCase):
         self.assertEqual(self.setPolicy(tunnel, self.operator), {})
 
     def test_server(self) -> None:
-        """
-        When the server asks something else, that holds for all tunnels; one
-        that lets in nobody who may still come lets in nobody.
-        """
+        """When the server asks something else, that holds for all tunnels; one that
+        lets in nobody who may still come lets in nobody."""
         one = self.tunnelWith(allow="192.0.2.0/24")
         other = self.tunnelWith(rate=5000)
         visitor, _ = self.come(one)
@@ -220,10 +211,8 @@ class RunningTests(HouseTestCase):
         self.assertEqual(young.refused, "")
 
     def test_idle(self) -> None:
-        """
-        Silence counts from when the limit came, and a shorter limit is looked
-        at sooner.
-        """
+        """Silence counts from when the limit came, and a shorter limit is looked at
+        sooner."""
         tunnel = self.tunnelWith()
         visitor, client = self.come(tunnel)
         client.received = 1000
@@ -247,10 +236,8 @@ class RunningTests(HouseTestCase):
         return said // seconds
 
     def test_rate(self) -> None:
-        """
-        A stream that runs without a limit gets one, another one, and none
-        again; the other direction does not wait for it.
-        """
+        """A stream that runs without a limit gets one, another one, and none again; the
+        other direction does not wait for it."""
         tunnel = self.tunnelWith()
         visitor, client = self.come(tunnel)
         self.assertGreater(self.passed(visitor, 1), 10_000_000)
@@ -273,10 +260,8 @@ class RunningTests(HouseTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_pausedMeanwhile(self) -> None:
-        """
-        A source that its peer has paused stays paused, and goes on when the
-        peer says so.
-        """
+        """A source that its peer has paused stays paused, and goes on when the peer
+        says so."""
         tunnel = self.tunnelWith()
         visitor, client = self.come(tunnel)
         visitor.pauseReading()
@@ -299,10 +284,8 @@ class RunningTests(HouseTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_both(self) -> None:
-        """
-        A token's limit that comes to a stream which has its tunnel's already:
-        the slower one counts, and both may go again.
-        """
+        """A token's limit that comes to a stream which has its tunnel's already: the
+        slower one counts, and both may go again."""
         grant = Grant(Permissions())
         self.caller = self.callerOf(Identity("alice", grant=grant))
         tunnel = self.tunnelWith(rate=100_000)
@@ -353,10 +336,8 @@ class TokenPolicyTests(TokenServerTestCase):
         )
 
     def test_changed(self) -> None:
-        """
-        What the file says of visitors now is what counts, for open tunnels and
-        for those who are here.
-        """
+        """What the file says of visitors now is what counts, for open tunnels and for
+        those who are here."""
         self.makeToken("laptop", policy=VisitorPolicy(maxVisitors=1))
         peer = self.client("laptop")
         self.ask(peer, "openTunnel")
@@ -375,10 +356,8 @@ class TokenPolicyTests(TokenServerTestCase):
         self.assertEqual(visitor.broken.code.name, "expired")
 
     def test_nobodyLeft(self) -> None:
-        """
-        Networks of the token that the server does not let in: nobody comes in,
-        and that is no error of whoever opens a tunnel.
-        """
+        """Networks of the token that the server does not let in: nobody comes in, and
+        that is no error of whoever opens a tunnel."""
         self.service.policies.policy = VisitorPolicy(
             allow=parseNetworks(["10.0.0.0/8"])
         )
@@ -391,10 +370,8 @@ class TokenPolicyTests(TokenServerTestCase):
         self.assertEqual(late.broken.code.name, "not-permitted")
 
     def test_rateIsShared(self) -> None:
-        """
-        A token's rate is one for all of its tunnels, of all of its sessions;
-        another token has its own.
-        """
+        """A token's rate is one for all of its tunnels, of all of its sessions; another
+        token has its own."""
         self.makeToken("laptop", rate=100_000)
         self.makeToken("other", rate=100_000)
         for name in ("laptop", "laptop", "other"):

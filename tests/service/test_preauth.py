@@ -61,10 +61,8 @@ class GateTests(SynchronousTestCase):
         self.assertRaises(TunnelError, limiter.enter, _from("10.0.0.1"))
 
     def test_again(self) -> None:
-        """
-        Who was known and waits once more counts once more, and may take half
-        of the places.
-        """
+        """Who was known and waits once more counts once more, and may take half of the
+        places."""
         first = self.limiter.enter(_from("10.0.0.1"))
         first.known()
         first.again()
@@ -80,10 +78,8 @@ class GateTests(SynchronousTestCase):
         self.assertEqual(self.limiter.unauthenticated, 0)
 
     def test_againWithoutRoom(self) -> None:
-        """
-        Who was never known and finds no place to wait for more is counted until
-        it leaves, and is in the way of others until then.
-        """
+        """Who was never known and finds no place to wait for more is counted until it
+        leaves, and is in the way of others until then."""
         first, other = (self.limiter.enter(_from("10.0.0.1")) for _ in range(2))
         self.assertRaises(TunnelError, first.again)
         self.assertTrue(first.waiting)
@@ -93,10 +89,8 @@ class GateTests(SynchronousTestCase):
         self.assertEqual(self.limiter.unauthenticated, 0)
 
     def test_proxy(self) -> None:
-        """
-        A proxy's connections are many people's: there is no bound for them but
-        the one for all, and nobody has to wait for another's failures.
-        """
+        """A proxy's connections are many people's: there is no bound for them but the
+        one for all, and nobody has to wait for another's failures."""
         limiter = PreauthLimiter(self.clock.seconds, 1, 3, {"10.0.0.1"}.__contains__)
         for _ in range(3):
             limiter.enter(_from("10.0.0.1")).failed()
@@ -105,10 +99,8 @@ class GateTests(SynchronousTestCase):
         limiter.check(_from("10.0.0.1"))
 
     def test_makesRoom(self) -> None:
-        """
-        When all places are taken, the one who has been at the door for longest
-        has to leave for somebody new, unless that is not long yet.
-        """
+        """When all places are taken, the one who has been at the door for longest has
+        to leave for somebody new, unless that is not long yet."""
         left: list[int] = []
         for number in range(3):
             pending = self.limiter.enter(_from(f"10.0.0.{number}"))
@@ -148,10 +140,8 @@ class GateTests(SynchronousTestCase):
         self.assertIn("3 connections", self.refusal("10.0.0.9").message)
 
     def test_penalty(self) -> None:
-        """
-        Failed logins add up to a wait that ends by itself, for that address
-        alone.
-        """
+        """Failed logins add up to a wait that ends by itself, for that address
+        alone."""
         failures = int(PENALTY_FREE / PENALTY) + 1
         for _ in range(failures):
             pending = self.limiter.enter(_from("10.0.0.1"))
@@ -164,11 +154,9 @@ class GateTests(SynchronousTestCase):
         self.limiter.enter(_from("10.0.0.1"))
 
     def test_penaltyWithManyAddresses(self) -> None:
-        """
-        Failed logins from more addresses than are remembered do not end the
-        counting: who guesses next has to wait as well, and the oldest penalty
-        is the one that is forgotten.
-        """
+        """Failed logins from more addresses than are remembered do not end the
+        counting: who guesses next has to wait as well, and the oldest penalty is the
+        one that is forgotten."""
         failures = int(PENALTY_FREE / PENALTY) + 1
         for host in ("10.0.0.1", "10.0.0.2"):
             for _ in range(failures):
@@ -192,10 +180,7 @@ class GateTests(SynchronousTestCase):
         self.assertEqual(self.limiter.unauthenticated, 0)
 
     def test_behindBalancer(self) -> None:
-        """
-        A stranger whose address is known later is counted by that, and only
-        once.
-        """
+        """A stranger whose address is known later is counted by that, and only once."""
         first = self.limiter.enter(None)
         first.comesFrom(_from("10.0.0.1"))
         self.limiter.enter(None).comesFrom(_from("10.0.0.1"))

@@ -33,10 +33,8 @@ class RawTests(ServiceTestCase):
         visitor.leave(None)
 
     def test_one(self) -> None:
-        """
-        A tunnel is for one visitor unless its caller says otherwise, and is
-        over when that one's conversation is.
-        """
+        """A tunnel is for one visitor unless its caller says otherwise, and is over
+        when that one's conversation is."""
         self.make()
         client, visitor = self.clients.come(), self.port.come()
         self.assertIs(client.peer, visitor)
@@ -54,10 +52,8 @@ class RawTests(ServiceTestCase):
         self.assertIs(client.peer, visitor)
 
     def test_oneOnly(self) -> None:
-        """
-        A second one is turned away, on either side, while the first waits and
-        while it talks.
-        """
+        """A second one is turned away, on either side, while the first waits and while
+        it talks."""
         self.make()
         visitor = self.port.come()
         self.assertEqual(self.port.come().refused, "limit-reached")
@@ -76,10 +72,8 @@ class RawTests(ServiceTestCase):
         self.assertIs(self.port.come().peer, client)
 
     def test_scanner(self) -> None:
-        """
-        Whoever connects to the URI and leaves without a word, in whatever way,
-        ends nothing and takes no place, with a visitor there and without one.
-        """
+        """Whoever connects to the URI and leaves without a word, in whatever way, ends
+        nothing and takes no place, with a visitor there and without one."""
 
         def closes(end: WaitingEnd) -> None:
             end.finishSending()
@@ -106,11 +100,9 @@ class RawTests(ServiceTestCase):
         self.assertNothingLeft()
 
     def test_scannedAddress(self) -> None:
-        """
-        A visitor who is reset before anything was said leaves the client's
+        """A visitor who is reset before anything was said leaves the client's
         connection to the next one. One that says that it will send nothing is a
-        visitor; if nothing came of it, the tunnel is good for another.
-        """
+        visitor; if nothing came of it, the tunnel is good for another."""
         self.make()
         client = self.clients.come(b"")
         for _ in range(3):
@@ -139,10 +131,8 @@ class RawTests(ServiceTestCase):
         self.assertNothingLeft()
 
     def test_silentKicked(self) -> None:
-        """
-        A visitor that is sent away, and a tunnel that is closed, before
-        anything was said, leave nothing behind.
-        """
+        """A visitor that is sent away, and a tunnel that is closed, before anything was
+        said, leave nothing behind."""
         self.make()
         client, visitor = self.clients.come(b""), self.port.come(b"")
         tunnel = self.successResultOf(self.service.registry.find(self.uri))
@@ -176,10 +166,8 @@ class RawTests(ServiceTestCase):
         self.assertNotOpened("bad-option", replace(ALICE, address=""), openerOnly=True)
 
     def test_firstLine(self) -> None:
-        """
-        A tunnel can be for whoever says the secret of its URI in a first line,
-        in pieces of any size. The visitor does not see that.
-        """
+        """A tunnel can be for whoever says the secret of its URI in a first line, in
+        pieces of any size. The visitor does not see that."""
         self.make(firstLine=True)
         public, _, secret = self.uri.partition("#")
         self.assertEqual(self.list()[0]["uri"], public)
@@ -217,19 +205,15 @@ class RawTests(ServiceTestCase):
             self.assertIn(next(iter(option)), message)
 
     def test_clientLeaves(self) -> None:
-        """
-        When the client's end has said something and breaks before the visitor
-        came, the tunnel is over.
-        """
+        """When the client's end has said something and breaks before the visitor came,
+        the tunnel is over."""
         self.make()
         self.clients.come().leave(TunnelError("reset"))
         self.assertReason("closed")
 
     def test_clientLeavesBytes(self) -> None:
-        """
-        Not if it has left bytes for the visitor, in good order; but it is not
-        waited for without end.
-        """
+        """Not if it has left bytes for the visitor, in good order; but it is not waited
+        for without end."""
         self.make()
         client = self.clients.come()
         client.received = 5
@@ -264,10 +248,8 @@ class RawTests(ServiceTestCase):
         self.assertIs(self.clients.come().peer, visitor)
 
     def test_visitors(self) -> None:
-        """
-        A tunnel for several visitors gives each a connection of its own, and
-        is over after the last one.
-        """
+        """A tunnel for several visitors gives each a connection of its own, and is over
+        after the last one."""
         self.make(visitors=3)
         clients = [self.clients.come() for _ in range(2)]
         visitors = [self.port.come() for _ in range(3)]
@@ -290,10 +272,8 @@ class RawTests(ServiceTestCase):
         self.assertReason("closed")
 
     def test_severalClientLeaves(self) -> None:
-        """
-        In a tunnel for several visitors, one end that leaves makes room for
-        another.
-        """
+        """In a tunnel for several visitors, one end that leaves makes room for
+        another."""
         self.make(visitors=2)
         self.clients.come().leave(TunnelError("reset"))
         clients = [self.clients.come(), self.clients.come()]
@@ -301,10 +281,8 @@ class RawTests(ServiceTestCase):
         self.assertEqual([c.peer for c in clients], visitors)
 
     def test_unclaimed(self) -> None:
-        """
-        A tunnel to whose URI nobody connects is over in a while; its last
-        visitors are told.
-        """
+        """A tunnel to whose URI nobody connects is over in a while; its last visitors
+        are told."""
         self.make()
         self.clock.advance(UNCLAIMED - 1)
         visitor = self.port.come()
@@ -333,10 +311,8 @@ class RawTests(ServiceTestCase):
         self.assertReason("expired")
 
     def test_halfGone(self) -> None:
-        """
-        A client's end that has sent all it had to send waits for its visitor
-        no longer than that: it may have left long ago.
-        """
+        """A client's end that has sent all it had to send waits for its visitor no
+        longer than that: it may have left long ago."""
         self.make()
         client = self.clients.come()
         client.ended = True
@@ -387,10 +363,8 @@ class OverSessionTests(NetworkTestCase):
     """The same service over control frames."""
 
     def test_calls(self) -> None:
-        """
-        A session opens tunnels for itself, and raw ones for anybody, which
-        stay when it ends.
-        """
+        """A session opens tunnels for itself, and raw ones for anybody, which stay when
+        it ends."""
         peer = self.dial({"tristunnel": {**_OFFER, "host": "2001:db8::1"}})
         for number, (method, params) in enumerate(
             (

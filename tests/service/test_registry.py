@@ -113,10 +113,8 @@ class LeasesTests(SynchronousTestCase):
         self.assertGreaterEqual(len(self.secret), 32)
 
     def test_displaced(self) -> None:
-        """
-        The rightful holder takes its tunnels over at once, from a session
-        that still seems to live.
-        """
+        """The rightful holder takes its tunnels over at once, from a session that still
+        seems to live."""
         newer = Holder()
         self.assertIs(
             self.leases.claim(self.lease.id, self.secret, ANN, newer), self.lease

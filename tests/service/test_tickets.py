@@ -82,10 +82,8 @@ class TicketBookTests(SynchronousTestCase):
         return found is not None and found(None, {})
 
     def test_bounded(self) -> None:
-        """
-        There are so many of a kind; the oldest make room, and other kinds are
-        not touched.
-        """
+        """There are so many of a kind; the oldest make room, and other kinds are not
+        touched."""
         other = self.book.grant("other", 1, use)
         made = [self.book.grant("lane", 3, use) for _ in range(10)]
         self.assertEqual((self.book.out("lane"), len(self.tickets)), (3, 4))
@@ -106,10 +104,8 @@ class TicketBookTests(SynchronousTestCase):
         self.assertFalse(self.shown(text))
 
     def test_closed(self) -> None:
-        """
-        With its session every ticket is void, also one that is just shown,
-        and there are no more.
-        """
+        """With its session every ticket is void, also one that is just shown, and there
+        are no more."""
         first, second = (self.book.grant(kind, 1, use) for kind in "ab")
         shown = self.tickets.redeem(first.text)
         self.book.close()

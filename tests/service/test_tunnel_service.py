@@ -129,10 +129,8 @@ class OpenTests(ServiceTestCase):
         verifyObject(ITunnelService, self.service)
 
     def test_default(self) -> None:
-        """
-        A tunnel has a URI for the client and an address for visitors, both by
-        the name that the caller used.
-        """
+        """A tunnel has a URI for the client and an address for visitors, both by the
+        name that the caller used."""
         uri = self.open()
         self.assertEqual(uri, "tcp://server:8010")
         self.assertEqual(self.address(uri), "tcp://server:8011")
@@ -140,10 +138,8 @@ class OpenTests(ServiceTestCase):
         self.assertNothingLeft()
 
     def test_hostname(self) -> None:
-        """
-        A name that was configured goes before the one that the caller used;
-        an IPv6 address has brackets.
-        """
+        """A name that was configured goes before the one that the caller used; an IPv6
+        address has brackets."""
         literal = Caller(Identity("alice"), "2001:db8::1")
         self.assertEqual(self.open(literal), "tcp://[2001:db8::1]:8010")
         self.assertEqual(
@@ -206,10 +202,8 @@ class OpenTests(ServiceTestCase):
         )
 
     def test_noCertificate(self) -> None:
-        """
-        Without a certificate there is no TLS on either side; the line says
-        what to do.
-        """
+        """Without a certificate there is no TLS on either side; the line says what to
+        do."""
         self.makeService(listeners={"tcp": self.visitors})
         self.assertIn("--certificate", self.assertNotOpened("bad-option", via="tls"))
         self.assertNotOpened("bad-option", listener="tls")
@@ -269,10 +263,8 @@ class OpenTests(ServiceTestCase):
         self.assertNothingLeft()
 
     def test_leaving(self) -> None:
-        """
-        A server that is about to stop opens no tunnels, but tells of those
-        that there are, and how many visitors they have.
-        """
+        """A server that is about to stop opens no tunnels, but tells of those that
+        there are, and how many visitors they have."""
         uri = self.open(visitors=2)
         port = self.visitors.at(self.address(uri))
         self.visitors.at(uri).come()
@@ -290,10 +282,8 @@ class OwnerTests(ServiceTestCase):
     """What may be done to a tunnel depends on who opened it."""
 
     def test_somebodyElses(self) -> None:
-        """
-        Somebody else's tunnel cannot be closed and is not listed; the refusal
-        is the same as for one that does not exist.
-        """
+        """Somebody else's tunnel cannot be closed and is not listed; the refusal is the
+        same as for one that does not exist."""
         uri = self.open(ALICE)
         theirs = self.service.closeTunnel(BOB, uri)
         nobodys = self.service.closeTunnel(BOB, "tcp://server:9")
@@ -314,11 +304,9 @@ class OwnerTests(ServiceTestCase):
             )
 
     def test_lookup(self) -> None:
-        """
-        Where the URI is no more than a port, only its owner hears the address,
-        by whatever it is asked for, and whom the owner has named. To others
-        there is no such tunnel.
-        """
+        """Where the URI is no more than a port, only its owner hears the address, by
+        whatever it is asked for, and whom the owner has named. To others there is no
+        such tunnel."""
         carol = Caller(Identity("carol"), "server")
         for via in ("tcp", "tls"):
             for lookup, allowed in (
@@ -346,10 +334,8 @@ class OwnerTests(ServiceTestCase):
                 self.close(uri)
 
     def test_anonymous(self) -> None:
-        """
-        Where nobody is asked, everybody is the same; but a client with that
-        name is somebody else.
-        """
+        """Where nobody is asked, everybody is the same; but a client with that name is
+        somebody else."""
         nobody = Caller(ANONYMOUS_IDENTITY, "server", address="192.0.2.3")
         other = Caller(ANONYMOUS_IDENTITY, "server", address="192.0.2.4")
         named = Caller(Identity("anonymous"), "server")
@@ -383,10 +369,8 @@ class OwnerTests(ServiceTestCase):
         self.assertNotIn(uri.partition("#")[2], repr(entry))
 
     def test_limitedTo(self) -> None:
-        """
-        Who came with a tunnel's URI only may ask for that tunnel's address,
-        and do nothing else.
-        """
+        """Who came with a tunnel's URI only may ask for that tunnel's address, and do
+        nothing else."""
         uri, other = self.open(via="w3p"), self.open(via="w3p")
         tunnel = self.successResultOf(self.service.registry.find(uri))
         holder = Caller(Identity(f"tunnel-{tunnel.id}"), "server", limitedTo=tunnel)
@@ -459,10 +443,8 @@ class LeftAloneTests(ServiceTestCase):
         self.assertEqual(self.notes.named("tunnelDestroyed")[0][1], "closed")
 
     def test_finishedMeanwhile(self) -> None:
-        """
-        The last visitor of a tunnel that is to finish may leave while its port
-        is being closed, which is done once.
-        """
+        """The last visitor of a tunnel that is to finish may leave while its port is
+        being closed, which is done once."""
         uri = self.open(ALICE, visitors=5)
         client = self.visitors.at(uri).come()
         visitor = self.visitors.at(self.address(uri)).come()
@@ -500,10 +482,8 @@ class NameTests(ServiceTestCase):
         )
     )
     def test_host(self, host: str) -> None:
-        """
-        Whatever a caller calls the server, its tunnel's URI is one place, and
-        another tunnel's is another.
-        """
+        """Whatever a caller calls the server, its tunnel's URI is one place, and
+        another tunnel's is another."""
         self.makeService()
         victim = self.open(Caller(Identity("bob"), "server"), via="w3p", private=True)
         where = Caller(Identity("alice"), host)
@@ -518,10 +498,8 @@ class NameTests(ServiceTestCase):
         self.assertEqual(other.owner.name, "bob")
 
     def test_secondEntry(self) -> None:
-        """
-        A tunnel under another one's URI is refused, and takes nothing of it
-        along when it goes.
-        """
+        """A tunnel under another one's URI is refused, and takes nothing of it along
+        when it goes."""
         uri = self.open(name="shop")
         registry = self.service.registry
         first = self.successResultOf(registry.find(uri))
@@ -585,10 +563,8 @@ class FailingTests(ServiceTestCase):
             self.visitors.open_.clear()
 
     def test_neverForgotten(self) -> None:
-        """
-        A registry that does not answer keeps no port open, neither of the
-        tunnel nor of those that end with it, and nobody waits for ever.
-        """
+        """A registry that does not answer keeps no port open, neither of the tunnel nor
+        of those that end with it, and nobody waits for ever."""
         registry = self.service.registry
         for uri in (self.open(), self.open()):
             self.assertTrue(uri)
@@ -630,10 +606,8 @@ class FailingTests(ServiceTestCase):
         self.close(uri)
 
     def test_neverTakenIn(self) -> None:
-        """
-        A registry that does not take a tunnel in keeps no port open either; what
-        it takes in too late it has to forget.
-        """
+        """A registry that does not take a tunnel in keeps no port open either; what it
+        takes in too late it has to forget."""
         registry = SlowRegistry()
         self.makeService(registry=registry)
         opening = self.service.openTunnel(ALICE, {})
@@ -652,10 +626,8 @@ class FailingTests(ServiceTestCase):
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_leftWhileOpening(self) -> None:
-        """
-        A session that is lost while its tunnel is taken in gets none: neither
-        where its lease ends with it, nor where that keeps other tunnels.
-        """
+        """A session that is lost while its tunnel is taken in gets none: neither where
+        its lease ends with it, nor where that keeps other tunnels."""
         for others in (0, 1):
             registry = SlowRegistry()
             self.makeService(registry=registry)
@@ -700,11 +672,9 @@ class SessionTests(ServiceTestCase):
         self.assertEqual(self.session.over, ["closed"])
 
     def test_others(self) -> None:
-        """
-        A raw tunnel or a capability that a session asks for is not served by
-        the session, nor does it end with it, nor does the session get hold of
-        it when it comes back.
-        """
+        """A raw tunnel or a capability that a session asks for is not served by the
+        session, nor does it end with it, nor does the session get hold of it when it
+        comes back."""
         self.open(self.caller)
         raw, capability = (self.open(self.caller, via=via) for via in ("tcp", "w3p"))
         self.assertEqual(len(self.lease.tunnels), 1)

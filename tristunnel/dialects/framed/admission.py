@@ -62,7 +62,7 @@ class Admission(FramedProtocol):
     @ivar lanes: Its further connections, if it asked for some.
     @ivar tickets: What lets more connections be part of the session.
     @ivar laneOver: Told of the end, if it is one of them.
-    @ivar stranger: Told when the client is known, or when its login failed.
+    @ivar pending: Told when the client is known, or when its login failed.
     """
 
     pending: PendingLogin | None = None
