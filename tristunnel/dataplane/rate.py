@@ -63,6 +63,17 @@ class TokenBucket:
         self._left = min(self._left + earned, float(self.atOnce)) - amount
         return max(0.0, -self._left / rate)
 
+    def take(self) -> bool:
+        """
+        Take one, for what is refused and not delayed.
+
+        @return: Whether there was one.
+        """
+        self.charge(0)
+        taken = self._left >= 1 or not self._rate
+        self._left -= taken
+        return taken
+
     def change(self, rate: float, burst: int) -> None:
         """
         Let so many bytes a second pass from now on. What was overdrawn at the

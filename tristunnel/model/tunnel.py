@@ -287,6 +287,7 @@ class Tunnel:
                 _log.failure("A visitor's end failed as its tunnel was closed")
 
 
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Stream:
     """
     One visitor's conversation: two byte directions, each with its own end.
@@ -301,25 +302,21 @@ class Stream:
     @ivar reason: Why it broke, or C{None}.
     """
 
-    def __init__(
-        self,
-        tunnel: Tunnel,
-        visitor: EitherEnd,
-        visitorAddress: str,
-        opened: float,
-        number: int = 0,
-    ) -> None:
-        self.tunnel = tunnel
-        self.visitor = visitor
-        self.client: EitherEnd | None = None
-        self.visitorAddress = printable(visitorAddress)
-        self.opened = opened
-        self.number = number
-        self.filters: list[VisitorFilter] = []
-        self.reason: TunnelError | None = None
-        self._throttles: tuple[Throttle, ...] = ()
-        self._slowed: tuple[Callable[[], None], ...] = ()
-        self._open = 1
+    tunnel: Tunnel
+    visitor: EitherEnd
+    visitorAddress: str
+    opened: float
+    number: int = 0
+    client: EitherEnd | None = field(default=None, init=False)
+    filters: list[VisitorFilter] = field(default_factory=list, init=False)
+    reason: TunnelError | None = field(default=None, init=False)
+    _throttles: tuple[Throttle, ...] = field(default=(), init=False)
+    _slowed: tuple[Callable[[], None], ...] = field(default=(), init=False)
+    # Ends that are not over; one while it is not connected.
+    _open: int = field(default=1, init=False)
+
+    def __post_init__(self) -> None:
+        self.visitorAddress = printable(self.visitorAddress)
 
     @property
     def over(self) -> bool:

@@ -15,10 +15,10 @@ from tristunnel.dataplane.throttle import Throttle
 from tristunnel.errors import TunnelError
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.model.tunnel import Tunnel
-from tristunnel.service.sweep import StreamSweep
 from tristunnel.service.visitor_filter import (
     DescriptorFilter,
     PolicyFilter,
+    StreamSweep,
     hostOfVisitor,
 )
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IAddress
 
+from tristunnel.dataplane.rate import TokenBucket
 from tristunnel.errors import TunnelError
 
 __all__ = ["ACCEPT_RATE", "AcceptRateLimiter", "PendingConnection", "PreauthLimiter"]
@@ -282,8 +283,8 @@ class AcceptRateLimiter:
     def __init__(self, seconds: Callable[[], float], rate: float = ACCEPT_RATE) -> None:
         self.rate = rate
         self._seconds = seconds
-        self._left = 0.0
-        self._last = seconds() - 1
+        self._bucket = TokenBucket(rate, seconds, max(int(rate), 1))
+        self._bucketRate = rate
         # When the next one who has to wait may come.
         self._next = 0.0
 
@@ -295,13 +296,12 @@ class AcceptRateLimiter:
         """
         if not self.rate:
             return
-        now = self._seconds()
-        most = max(self.rate, 1.0)
-        self._left = min(self._left + (now - self._last) * self.rate, most)
-        self._last = now
-        if self._left >= 1:
-            self._left -= 1
+        if self.rate != self._bucketRate:
+            self._bucketRate = self.rate
+            self._bucket.change(self.rate, max(int(self.rate), 1))
+        if self._bucket.take():
             return
+        now = self._seconds()
         self._next = max(self._next, now) + 1 / self.rate
         if self._next > now + LONGEST_WAIT:
             # Most of those who were told to come will not.
