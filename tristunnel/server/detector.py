@@ -32,28 +32,23 @@ class ProtocolDetector(Protocol):
     """
     Waits for a connection's first bytes and hands it on.
 
-    @param protocols: What is served here.
+    @param parent: What is served here, and how long that may take.
+    @param address: Where the connection comes from, or the balancer before it.
+    @param pending: Counts it among those that have not said who they are.
     """
 
     transport: Any
 
     def __init__(
         self,
-        reactor: IReactorTime,
-        protocols: Sequence[PortProtocol],
-        observer: ServerObserver,
+        parent: ProtocolDetectorFactory,
         address: IAddress | None,
-        timeout: float,
         pending: PendingConnection,
-        proxied: bool = False,
     ) -> None:
-        self._proxied = proxied
-        self._reactor = reactor
-        self._protocols = protocols
-        self._observer = observer
+        self._parent = parent
         self._address = address
-        self._timeout = timeout
         self._pending = pending
+        self._proxied = parent.proxied
         self._began = b""
         self._inner: IProtocol | None = None
         self._deadline: IDelayedCall | None = None
@@ -61,7 +56,9 @@ class ProtocolDetector(Protocol):
     def connectionMade(self) -> None:
         tuneSocket(self.transport)
         self._pending.leave = self._makeRoom
-        self._deadline = self._reactor.callLater(self._timeout, self._late)
+        self._deadline = self._parent.reactor.callLater(
+            self._parent.timeout, self._late
+        )
 
     def dataReceived(self, data: bytes) -> None:
         if self._proxied:
@@ -74,7 +71,7 @@ class ProtocolDetector(Protocol):
                 return
         self._began += data
         possible = False
-        for protocol in self._protocols:
+        for protocol in self._parent.protocols:
             for beginning in protocol.beginnings:
                 if self._began.startswith(beginning):
                     self._handOver(protocol)
@@ -84,9 +81,9 @@ class ProtocolDetector(Protocol):
             self._refuse(whyNotFramed(self._began))
 
     def _handOver(self, protocol: PortProtocol) -> None:
-        remaining = self._timeout
+        remaining = self._parent.timeout
         if self._deadline is not None:
-            remaining = self._deadline.getTime() - self._reactor.seconds()
+            remaining = self._deadline.getTime() - self._parent.reactor.seconds()
         self._stopDeadline()
         inner = protocol.open(self._address, max(remaining, 0.0), self._pending)
         if inner is None:
@@ -102,9 +99,11 @@ class ProtocolDetector(Protocol):
     def _late(self) -> None:
         self._deadline = None
         said = f"only {self._began!r}" if self._began else "nothing"
+        seconds = self._parent.timeout
         self._refuse(
             TunnelError(
-                "handshake-timeout", f"the peer said {said} for {self._timeout:g} s"
+                "handshake-timeout",
+                f"the peer said {said} for {seconds:g} s",
             )
         )
 
@@ -115,7 +114,7 @@ class ProtocolDetector(Protocol):
 
     def _refuse(self, reason: TunnelError) -> None:
         self._stopDeadline()
-        self._observer.peerRefused(self.transport.getPeer(), reason)
+        self._parent.observer.peerRefused(self.transport.getPeer(), reason)
         self.transport.abortConnection()
 
     def _stopDeadline(self) -> None:
@@ -130,7 +129,7 @@ class ProtocolDetector(Protocol):
             self._inner.connectionLost(reason)
             self._inner = None
         elif (broken := whyNoTLS(reason)) is not None:
-            self._observer.peerRefused(self.transport.getPeer(), broken)
+            self._parent.observer.peerRefused(self.transport.getPeer(), broken)
 
 
 class _RejectedConnection(Protocol):
@@ -165,27 +164,19 @@ class ProtocolDetectorFactory(ServerFactory):
         limiter: PreauthLimiter | None = None,
         proxied: bool = False,
     ) -> None:
-        self._proxied = proxied
+        self.proxied = proxied
         self._limiter = limiter or PreauthLimiter(reactor.seconds)
-        self._reactor = reactor
-        self._protocols = list(protocols)
-        self._observer = observer
-        self._timeout = timeout
+        self.reactor = reactor
+        self.protocols = list(protocols)
+        self.observer = observer
+        self.timeout = timeout
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         try:
-            pending = self._limiter.enter(None if self._proxied else addr)
+            pending = self._limiter.enter(None if self.proxied else addr)
         except TunnelError as refusal:
             if addr is not None:
-                self._observer.peerRefused(addr, refusal)
+                self.observer.peerRefused(addr, refusal)
             # Not None: Twisted's TLS and PROXY layers would wrap that.
             return _RejectedConnection()
-        return ProtocolDetector(
-            self._reactor,
-            self._protocols,
-            self._observer,
-            addr,
-            self._timeout,
-            pending,
-            self._proxied,
-        )
+        return ProtocolDetector(self, addr, pending)
