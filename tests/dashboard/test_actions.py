@@ -223,7 +223,7 @@ class CrowdTests(DashboardTestCase):
         self.open(replace(self.owner(), clientSide=Session()))
         sizes: list[Any] = []
         for most in (100, 5000):
-            (tunnel,) = self.watch.tally.tunnels
+            (tunnel,) = self.watch.counters.tunnels
             for number in range(len(tunnel.streams), most):
                 self.visit(8010, number)
             sizes.append(len(self.page()))

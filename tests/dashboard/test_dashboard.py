@@ -105,7 +105,7 @@ class DashboardTestCase(WatchedTestCase):
         return client, ended
 
     def tunnelId(self, number: int = 0) -> str:
-        return self.watch.tally.tunnels[number].id
+        return self.watch.counters.tunnels[number].id
 
     def question(self, identifier: str, *headers: str) -> tuple[str, dict[str, str]]:
         status, answer, body = self.ask(
@@ -256,7 +256,7 @@ class ActingTests(DashboardTestCase):
         self.assertIn("Close tunnel shop?", page)
         status, headers, _ = self.end(self.tunnelId())
         self.assertEqual((status, headers["location"]), (303, "../?done=tunnel"))
-        self.assertEqual(self.watch.tally.tunnels, [])
+        self.assertEqual(self.watch.counters.tunnels, [])
         self.assertIn("The tunnel is closed.", self.page(path="/?done=tunnel"))
 
     def test_visitor(self) -> None:
@@ -303,7 +303,7 @@ class ActingTests(DashboardTestCase):
             status, _, body = self.post(form, *headers)
             self.assertEqual(status, 403)
             self.assertIn("Nothing was done", body)
-        self.assertEqual(len(self.watch.tally.tunnels), 1)
+        self.assertEqual(len(self.watch.counters.tunnels), 1)
 
     def test_crossSite(self) -> None:
         """A page of another site can post nothing, even if it knew it all."""
@@ -320,7 +320,7 @@ class ActingTests(DashboardTestCase):
                 fields, f"Cookie: {cookie}", *headers, host=str(host)
             )
             self.assertEqual(status, 403)
-        self.assertEqual(len(self.watch.tally.tunnels), 1)
+        self.assertEqual(len(self.watch.counters.tunnels), 1)
 
     def test_byLink(self) -> None:
         """Nothing is ended by a link, or by any other kind of body."""
@@ -372,9 +372,9 @@ class AuthTests(DashboardTestCase):
         self.assertEqual(status, 404)
         status, _, _ = self.post(fields, f"Cookie: {cookie}", self.basic("bob"))
         self.assertEqual(status, 403)
-        self.assertEqual(len(self.watch.tally.tunnels), 2)
+        self.assertEqual(len(self.watch.counters.tunnels), 2)
         self.assertEqual(self.end(self.tunnelId(), self.basic("alice"))[0], 303)
-        self.assertEqual(len(self.watch.tally.tunnels), 1)
+        self.assertEqual(len(self.watch.counters.tunnels), 1)
 
     def test_admin(self) -> None:
         """An admin sees and ends everything."""

@@ -47,7 +47,7 @@ class MetricsTestCase(WatchedTestCase):
         self.open(self.owner(), name="shop", visitors=9)
         self.visit(sent=1000)
         self.visit(sent=30).leave(TunnelError("reset"))
-        (tunnel,) = self.watch.tally.tunnels
+        (tunnel,) = self.watch.counters.tunnels
         tunnel.refusals["limit-reached"] += 1
         self.clock.advance(3)
         self.close(self.open(self.owner()), self.owner())
@@ -142,7 +142,7 @@ class PageTests(MetricsTestCase):
 
     def test_bounded(self) -> None:
         """However many tunnels there are, the number of series has a bound."""
-        self.watch.tally._most = 1
+        self.watch.counters._most = 1
         for name in ("one", "two"):
             self.open(self.owner(), name=name)
         labels = set(re.findall(r'tunnel="([^"]*)"', self.scrape()))
@@ -150,11 +150,11 @@ class PageTests(MetricsTestCase):
 
     def test_boundedHistograms(self) -> None:
         """Visits count by the tunnel's name, and together where it has none."""
-        self.watch.tally._most = 2
+        self.watch.counters._most = 2
         for name in ("one", "one", "", "two", ""):
             uri = self.open(self.owner(), name=name)
             self.visit().leave(None)
-            if self.watch.tally.tunnels:
+            if self.watch.counters.tunnels:
                 self.close(uri, self.owner())
         page = self.scrape()
         counts = dict(
@@ -172,7 +172,7 @@ class PageTests(MetricsTestCase):
             lines = self.scrape().splitlines()
             self.assertIn('tristunnel_relayed_bytes_total{by="copy"} 500.0', lines)
             self.assertIn('tristunnel_relayed_bytes_total{by="splice"} 400.0', lines)
-            if self.watch.tally.tunnels:
+            if self.watch.counters.tunnels:
                 self.close(uri, self.owner())
 
     def test_noLibrary(self) -> None:

@@ -14,7 +14,7 @@ from tests.rpc.loopback import parsed
 from tests.service.test_tunnel_service import ServiceTestCase
 from tristunnel.auth.checkers import checkingCallable
 from tristunnel.auth.realm import Authenticator, portalFor
-from tristunnel.dashboard.operators import Watch
+from tristunnel.dashboard.pages import Watch
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import rootOf

@@ -22,7 +22,7 @@ from tests.fuzz.broken import Broken
 from tests.tls.authority import makeAuthority
 from tristunnel.auth.checkers import checkingCallable
 from tristunnel.auth.realm import Authenticator, portalFor
-from tristunnel.dashboard.operators import Watch
+from tristunnel.dashboard.pages import Watch
 from tristunnel.dialects.framed.dialect import FramedPortProtocol
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.http.callers import HTTPCallers
@@ -59,7 +59,7 @@ class Doors:
         self.clock = Clock()
         self.errors: list[LogEvent] = []
         watch = Watch(self.clock)
-        self._tally = watch.tally
+        self._tally = watch.counters
         checker = checkingCallable(lambda f: False)
         authenticator = Authenticator(portalFor([checker])) if asked else None
         self.service = TunnelService(self.clock, MemoryRegistry(), {}, watch.observer)

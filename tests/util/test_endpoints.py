@@ -20,7 +20,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.util.endpoints import (
     ClearedEndpoint,
     checkBeforeFork,
-    clearLeftovers,
+    clearStaleSocket,
     inBackground,
     serverEndpoint,
     splitEndpoint,
@@ -192,9 +192,9 @@ class LeftoverTests(TestCase):
         """A file that is no socket is nobody's leftover, nor is what has no file."""
         self.path.write_text("dear diary")
         self.lock.symlink_to(str(os.getpid()))
-        clearLeftovers(str(self.path))
-        clearLeftovers("")
-        clearLeftovers("\0abstract")
+        clearStaleSocket(str(self.path))
+        clearStaleSocket("")
+        clearStaleSocket("\0abstract")
         self.assertEqual(self.path.read_text(), "dear diary")
         self.assertTrue(self.lock.is_symlink())
 

@@ -37,7 +37,7 @@ class RepetitionTests(SynchronousTestCase):
     def tell(self, kind: str = "a", count: int = 1, freely: int = 1) -> None:
         """Tell of events."""
         for _ in range(count):
-            self.quiet.tell(
+            self.quiet.log(
                 (kind,),
                 lambda: self.lines.append(kind),
                 lambda kept, seconds: self.lines.append(f"{kept} {kind} {seconds:g}"),

@@ -120,7 +120,7 @@ class CheckerChain:
 
     def _failed(self, checker: str, credentials: ITunnelCredentials) -> None:
         """Log that a checker is broken; anybody can have it asked at any rate."""
-        self._failures.tell(
+        self._failures.log(
             (checker,),
             lambda: self._log.failure(
                 "The checker {checker} failed for {credentials!r}; that counts"

@@ -207,7 +207,7 @@ class Authenticator:
         Log why a client is not let in, which it does not learn itself; of many,
         the first ones.
         """
-        self._refusals.tell(
+        self._refusals.log(
             (log.__name__,),
             lambda: log(
                 "Refused {credentials!r} from {peer}: {reason}",

@@ -15,7 +15,7 @@ from tristunnel.connect.credentials import givenToken
 from tristunnel.connect.route import NONE
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.tls.certificates import parseFingerprint
-from tristunnel.util.endpoints import clearLeftovers
+from tristunnel.util.endpoints import clearStaleSocket
 from tristunnel.util.files import defaultStateDirectory
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Question:
 
         found = []
         for path in sorted(clientSockets(self._directory).glob("*.sock")):
-            clearLeftovers(str(path))
+            clearStaleSocket(str(path))
             if path.exists():
                 where = f"unix:{path}"
                 found.append((where, parseTarget(where)))

@@ -12,7 +12,7 @@ from twisted.web.resource import IResource
 from tristunnel.auth.tokens import TokenFile
 from tristunnel.cli.demo import Demo
 from tristunnel.config.reload import Reload
-from tristunnel.dashboard.operators import Watch
+from tristunnel.dashboard.pages import Watch
 from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.framed.datagram_path import ServerPaths

@@ -123,7 +123,7 @@ class LoggingClientObserver(ClientObserver):
                 why=f": {reason}" if reason else "",
             )
 
-        self._visits.tell(("visits",), event, self._crowd, VISITS)
+        self._visits.log(("visits",), event, self._crowd, VISITS)
 
     def _crowd(self, count: int, seconds: float) -> None:
         """Write how many more left; a line for each would cost too much."""

@@ -55,7 +55,7 @@ class _Listener:
         self._ready = True
         request.registerProducer(self, True)
 
-    def tell(self, snapshot: bytes) -> None:
+    def send(self, snapshot: bytes) -> None:
         """Send a snapshot, if it says something new and the last one is gone."""
         if not self._ready:
             return
@@ -158,4 +158,4 @@ class Broadcast:
                 view = await self._board.view(listener.caller)
                 snapshots[viewer] = json.dumps(view, separators=(",", ":")).encode()
             if request in self._listeners:
-                listener.tell(snapshots[viewer])
+                listener.send(snapshots[viewer])

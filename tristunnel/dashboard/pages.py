@@ -1,13 +1,14 @@
 """
-The dashboard's addresses.
+What a server shows to those who run it: the dashboard's addresses, and metrics.
 
 Reading needs no script; acting is a form that is posted, after a question.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from twisted.web.resource import IResource, Resource
@@ -15,7 +16,10 @@ from twisted.web.server import Request
 from twisted.web.template import Element
 
 from tristunnel.dashboard.actions import KINDS, Actions, kindOf
+from tristunnel.dashboard.events import ServerEvents
+from tristunnel.dashboard.history import RateHistory
 from tristunnel.dashboard.live import Broadcast
+from tristunnel.dashboard.metrics import metricsPage
 from tristunnel.dashboard.render import (
     DashboardPage,
     Granted,
@@ -29,12 +33,21 @@ from tristunnel.errors import TunnelError
 from tristunnel.http.browsers import Guard
 from tristunnel.http.plain import errorText
 from tristunnel.http.resource import CallerPage, contentType
+from tristunnel.model.observer import ServerObserver, severalObservers
+from tristunnel.service.counters import Counters, ReactorLag
 
 if TYPE_CHECKING:
+    from tristunnel.auth.tokens import TokenFile
     from tristunnel.http.callers import HTTPCallers
     from tristunnel.service.caller import Caller
+    from tristunnel.service.preauth import PreauthLimiter
+    from tristunnel.service.tunnel_service import TunnelService
 
-__all__ = ["dashboardPages"]
+__all__ = [
+    "Watch",
+    "dashboardPages",
+]
+
 
 _GONE = partial(Question, "It is gone", "What was to be ended is over already.")
 
@@ -261,3 +274,60 @@ def dashboardPages(
         b"dashboard/" + name.encode("ascii"): _Part(name, kind)
         for name, kind in parts.items()
     }
+
+
+class Watch:
+    """
+    Counts what happens at a server, and makes pages of it.
+
+    @param reactor: Tells time.
+    @param observers: Who else is told what happens.
+
+    @ivar observer: To be told what happens.
+    @ivar counters: What was counted.
+    @ivar lag: How late the reactor is, and the beat of the graphs.
+    """
+
+    def __init__(self, reactor: Any, *observers: ServerObserver) -> None:
+        self.counters = Counters(reactor.seconds)
+        self.lag = ReactorLag(reactor)
+        self._reactor = reactor
+        self._events = ServerEvents()
+        self.observer = severalObservers(
+            ServerObserver, *observers, self.counters, self._events
+        )
+
+    def pages(
+        self,
+        service: TunnelService,
+        callers: HTTPCallers,
+        limiter: PreauthLimiter,
+        asked: bool,
+        names: Collection[str] | None = None,
+        dashboard: bool = True,
+        tokens: Sequence[TokenFile] = (),
+    ) -> dict[bytes, IResource]:
+        """
+        Make the pages, by path.
+
+        @param asked: Whether callers are asked who they are.
+        @param names: The names of this server, or C{None} if nobody said.
+        @param dashboard: Whether there is a dashboard.
+        @param tokens: The tokens that are taken, for admins to revoke.
+        """
+        guard = Guard(asked, names)
+        metrics = metricsPage(callers, service, self.counters, self.lag, limiter, guard)
+        pages = {b"metrics": metrics}
+        if dashboard:
+            history = RateHistory(self._reactor)
+            board = Board(
+                service, self.counters, self._events, history, asked, files=tokens
+            )
+            pages.update(dashboardPages(callers, board, guard))
+            self.lag.tick = lambda: history.sample(self.counters.tunnels)
+        return pages
+
+    def start(self) -> None:
+        """Begin to measure, once the reactor runs, until it stops."""
+        self._reactor.callWhenRunning(self.lag.start)
+        self._reactor.addSystemEventTrigger("before", "shutdown", self.lag.stop)

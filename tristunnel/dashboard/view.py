@@ -110,7 +110,7 @@ class Board:
     def seesAll(self, caller: Caller) -> bool:
         """
         Whether somebody may see what is nobody's in particular, such as
-        refused strangers.
+        refused connections.
         """
         return not self.asked or isAdmin(caller.identity)
 

@@ -265,7 +265,7 @@ class LimitedChannel(HTTPChannel):
         # The next one may begin, if there is room for one more that waits, and once
         # most of the answer was taken.
         self._answering = False
-        self._letGoOfBody()
+        self._releaseBody()
         if self.pending is not None and (self.persistent or not self.isKnown):
             try:
                 self.pending.again()
@@ -335,7 +335,7 @@ class LimitedChannel(HTTPChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._stopClock()
         self._stopWriting()
-        self._letGoOfBody()
+        self._releaseBody()
         if self._asking is not None:
             self._asking.cancel()
         super().connectionLost(reason)
@@ -344,13 +344,13 @@ class LimitedChannel(HTTPChannel):
         """Count bytes of a body until its request is answered."""
         # Who has said who it is answers for it with --max-memory.
         budget = HELD if self.isKnown else self.site.bodies
-        budget.hold(self, size, self._shed)
+        budget.hold(self, size, self._evicted)
 
-    def _letGoOfBody(self) -> None:
+    def _releaseBody(self) -> None:
         HELD.letGo(self)
         self.site.bodies.letGo(self)
 
-    def _shed(self, reason: TunnelError) -> None:
+    def _evicted(self, reason: TunnelError) -> None:
         if self._answering:
             transport: Any = self.transport
             transport.abortConnection()
@@ -372,7 +372,7 @@ class LimitedChannel(HTTPChannel):
             return
         self.refused = True
         self._stopClock()
-        self._letGoOfBody()
+        self._releaseBody()
         for request in self.requests:
             # It would be kept for as long as the visitor goes on.
             request.content = None

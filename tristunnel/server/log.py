@@ -85,9 +85,9 @@ class LoggingServerObserver(ServerObserver):
                 seconds=seconds,
             )
 
-        self._ofClients.tell(
+        self._ofClients.log(
             (client.name,),
-            lambda: self._ofAll.tell((), write, ofAll, ALL_LINES),
+            lambda: self._ofAll.log((), write, ofAll, ALL_LINES),
             summary,
             LINES,
         )
@@ -169,10 +169,10 @@ class LoggingServerObserver(ServerObserver):
             )
 
         kind = ("visitor", stream.tunnel.id, reason.code.name)
-        self._refusals.tell(kind, event, summary)
+        self._refusals.log(kind, event, summary)
 
     def visitorGone(self, stream: Stream) -> None:
-        self._visits.tell(
+        self._visits.log(
             ("visits",), lambda: self._wholeLife(stream), self._crowd, VISITS
         )
 
@@ -216,4 +216,4 @@ class LoggingServerObserver(ServerObserver):
                 reason=reason,
             )
 
-        self._refusals.tell((line, reason.code.name), event, summary, FREELY)
+        self._refusals.log((line, reason.code.name), event, summary, FREELY)

@@ -122,7 +122,7 @@ class _HeaderFirstFactory(WrappingFactory):
         return None
 
     def tell(self, peer: IAddress | None, why: str) -> None:
-        self._told.tell(
+        self._told.log(
             (why,),
             lambda: self._log.warn(
                 "Connection from {peer} closed: the port is behind haproxy:, and {why}",

@@ -38,7 +38,7 @@ __all__ = [
     "cannotListen",
     "checkBeforeFork",
     "checkWritable",
-    "clearLeftovers",
+    "clearStaleSocket",
     "inBackground",
     "serverEndpoint",
     "splitEndpoint",
@@ -141,7 +141,7 @@ def whyNoEndpoint(prefix: str, error: Exception) -> str:
 _ASK_TIME = 1.0
 
 
-def clearLeftovers(path: str) -> None:
+def clearStaleSocket(path: str) -> None:
     """
     Remove a socket, and its lock, if nobody listens there.
 
@@ -195,7 +195,7 @@ class ClearedEndpoint:
     path: str
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        clearLeftovers(self.path)
+        clearStaleSocket(self.path)
         listening: Deferred[IListeningPort] = self.endpoint.listen(factory)
         return listening
 

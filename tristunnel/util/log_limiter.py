@@ -69,7 +69,7 @@ class LogRateLimiter:
     def __len__(self) -> int:
         return len(self._kinds)
 
-    def tell(
+    def log(
         self,
         kind: tuple[str, ...],
         event: Callable[[], None],
@@ -77,10 +77,10 @@ class LogRateLimiter:
         freely: int = 1,
     ) -> None:
         """
-        Tell of an event, or count it.
+        Log an event, or count it.
 
         @param kind: What it is a repetition of.
-        @param event: Tells of it.
+        @param event: Logs it.
         @param summary: Tells of those that were counted: called with how many
             there were, and in how many seconds.
         @param freely: How many are told in an interval.
@@ -159,7 +159,7 @@ class BoundedLog:
 
         def event(text: str, **more: object) -> None:
             writing = partial(write, text, **fields, **more)
-            self._all.tell((), writing, rest, ALL)
+            self._all.log((), writing, rest, ALL)
 
         def summary(more: int, passed: float) -> None:
             lead = "{more} more in {passed:.0f} s, the last one: "
@@ -169,4 +169,4 @@ class BoundedLog:
             lead = "{more} more lines in {passed:.0f} s, the last one: "
             write(lead + text, more=more, passed=passed, **fields)
 
-        self._kinds.tell((text, *kind), partial(event, text), summary, FREELY)
+        self._kinds.log((text, *kind), partial(event, text), summary, FREELY)

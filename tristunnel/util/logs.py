@@ -190,7 +190,7 @@ class Log:
             self._write(self._line({**told, "line": text}) or "", event)
 
         kind = (str(event.get("log_namespace")), text, str(failed))
-        self._quiet.tell(kind, write, summary, FAILURES if failed else LINES)
+        self._quiet.log(kind, write, summary, FAILURES if failed else LINES)
 
     def _dropped(self, count: int) -> str:
         event: LogEvent = {

@@ -100,18 +100,18 @@ class Drain:
         @return: Fires when the wait is over.
         """
         done: Deferred[None] = Deferred()
-        self._look(done)
+        self._check(done)
         return done
 
     def hurry(self) -> None:
         """Wait no longer."""
         self._until = 0.0
 
-    def _look(self, done: Deferred[None]) -> None:
+    def _check(self, done: Deferred[None]) -> None:
         if not self._left() or self._reactor.seconds() >= self._until:
             done.callback(None)
         else:
-            self._reactor.callLater(self._INTERVAL, self._look, done)
+            self._reactor.callLater(self._INTERVAL, self._check, done)
 
 
 def hurryOnSecondSignal(reactor: Any, hurry: Callable[[], None]) -> None:
