@@ -143,23 +143,23 @@ class Clients(MultiService):
         dialect = DIALECTS[member.options["dialect"]]
         if successor is None and dialect.adapts(member.service):
             member.service.forGood = True
+        left = self._leaving[member] = Deferred()
         stopping = maybeDeferred(member.service.disownServiceParent)
-        self._leaving[member] = stopping
         stopping.addErrback(
             lambda failure: self._log.failure("A client did not stop", failure)
         )
 
         def stopped(result: object) -> None:
-            self._leaving.pop(member, None)
+            del self._leaving[member]
             if successor is not None and self.running:
                 self._begin(successor)
+            left.callback(None)
 
         stopping.addCallback(stopped)
 
     def stopService(self) -> Deferred[Any]:
         stopping: Any = super().stopService()
-        leaving = DeferredList([_after(each) for each in self._leaving.values()])
-        return DeferredList([stopping, leaving])
+        return DeferredList([stopping, *self._leaving.values()])
 
     def stopNow(self) -> None:
         """Wait for visitors no longer."""
@@ -227,15 +227,3 @@ class Clients(MultiService):
             service.moveLease(options.stateDirectory)
         member.options = options
         return told
-
-
-def _after(stopping: Deferred[Any]) -> Deferred[None]:
-    """Wait for something that has others waiting for it."""
-    done: Deferred[None] = Deferred()
-
-    def told(result: object) -> object:
-        done.callback(None)
-        return result
-
-    stopping.addBoth(told)
-    return done

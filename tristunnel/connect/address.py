@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -24,7 +24,6 @@ from tristunnel.util.hosts import hostAndPort, parsePlace
 __all__ = [
     "ServerAddress",
     "Trust",
-    "explainer",
     "parseAccessURI",
     "parseConnect",
     "parseTunnelURI",
@@ -79,26 +78,6 @@ class Trust:
 _ABOUT_TLS = "--pin, --ca, --insecure and --certificate are about TLS; write"
 
 
-def _noExplanation(failure: Failure) -> TunnelError | None:
-    return None
-
-
-def explainer(
-    host: str, creator: ServerVerification
-) -> Callable[[Failure], TunnelError | None]:
-    """Make what explains a server's TLS failures."""
-
-    def explain(failure: Failure) -> TunnelError | None:
-        why = explainTLSFailure(failure, host, creator)
-        if why is None:
-            return None
-        refusal = creator.refusal
-        pinned = refusal is not None and refusal.kind == "pin"
-        return TunnelError("bad-pin" if pinned else "session-lost", why)
-
-    return explain
-
-
 @dataclass(frozen=True)
 class ServerAddress:
     """
@@ -107,7 +86,6 @@ class ServerAddress:
     @ivar where: As messages name it.
     @ivar host: The name by which we know it; empty for a UNIX socket.
     @ivar endpoint: How to connect.
-    @ivar explain: Says why TLS failed, or C{None} if it is not that.
     @ivar port: Its TCP port; 0 if it has none, or nobody knows.
     @ivar link: How to connect without a WebSocket, where that is different.
     @ivar verification: Judges its certificate, where there is TLS.
@@ -122,7 +100,6 @@ class ServerAddress:
     where: str
     host: str
     endpoint: IStreamClientEndpoint
-    explain: Callable[[Failure], TunnelError | None] = _noExplanation
     capability: Mapping[str, object] | None = None
     access: Mapping[str, object] | None = None
     port: int = 0
@@ -150,6 +127,17 @@ class ServerAddress:
         """
         ours = self.isWebSocket or self.capability or self.access
         return Greeting(ALWAYS if ours else self.way.greeting)
+
+    def explain(self, failure: Failure) -> TunnelError | None:
+        """Say why TLS failed, if it is that."""
+        judge = self.verification
+        if judge is None:
+            return None
+        why = explainTLSFailure(failure, self.host, judge)
+        if why is None:
+            return None
+        pinned = judge.refusal is not None and judge.refusal.kind == "pin"
+        return TunnelError("bad-pin" if pinned else "session-lost", why)
 
     def notReached(self, failure: Failure) -> TunnelError:
         """Say why there is no connection to the server."""
@@ -232,12 +220,10 @@ def _overWebSocket(
     url = WebSocketURL(description)
     way = way.towards(reactor, "wss" if url.secure else "ws", url.host, url.port)
     below = way.reach(reactor, url.host, url.port)
-    explain: Callable[[Failure], TunnelError | None] = _noExplanation
     creator: ServerVerification | None = None
     if url.secure:
         creator = trust.verification(url.host)
         below = wrapClientTLS(creator, below)
-        explain = explainer(url.host, creator)
     elif trust:
         raise badOption(f"{_ABOUT_TLS} wss://")
     endpoint = WebSocketEndpoint(reactor, url, below, way.headers, way.pingInterval)
@@ -245,7 +231,6 @@ def _overWebSocket(
         url.where,
         url.host,
         endpoint,
-        explain,
         port=url.port,
         link=below,
         verification=creator,
@@ -331,7 +316,6 @@ def _overTLS(
         address,
         where=f"tls:{hostAndPort(address.host, address.port)}",
         endpoint=endpoint,
-        explain=explainer(address.host, creator),
         link=endpoint,
         verification=creator,
         trust=trust,

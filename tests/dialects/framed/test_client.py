@@ -18,7 +18,7 @@ from tests.dialects.framed.network import (
 )
 from tests.support.notes import ClientNotes
 from tests.vectors import readVectors
-from tristunnel.connect.address import explainer
+from tristunnel.connect.address import ServerAddress
 from tristunnel.dialects.framed.client import TunnelClientFactory, TunnelClientProtocol
 from tristunnel.dialects.framed.datagram_path import PATH
 from tristunnel.dialects.framed.session import DEADLINE, HANDSHAKE_TIMEOUT
@@ -496,7 +496,11 @@ class UnevenTLSTests(ClientTestCase):
         Connect a client with TLS to a server without.
         """
         _, verification = self.contexts()
-        factory = self.factory(explain=explainer("server.example", verification))
+        nowhere: Any = None
+        address = ServerAddress(
+            "server", "server.example", nowhere, verification=verification
+        )
+        factory = self.factory(explain=address.explain)
         over: Any = TLSMemoryBIOFactory(verification, True, factory, self.clock)
         top = over.buildProtocol(SERVER)
         client: TunnelClientProtocol = top.wrappedProtocol

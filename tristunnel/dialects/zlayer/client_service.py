@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from tristunnel.connect.address import ServerAddress
 from tristunnel.connect.websocket import WebSocketEndpoint
 from tristunnel.dialects.base.client import WebSocketClientService, openWebSocket
 from tristunnel.dialects.zlayer.client import ZLayerClientSession
@@ -86,10 +86,9 @@ class ZLayerClientService(WebSocketClientService[ZLayerClientSession]):
         if not isinstance(endpoint, WebSocketEndpoint):
             raise CancelledError()
         path = f"data/{connection}"
-        where = ServerAddress(
-            f"{self._server.where}/{path}",
-            self._server.host,
-            endpoint.below(path),
-            self._server.explain,
+        where = replace(
+            self._server,
+            where=f"{self._server.where}/{path}",
+            endpoint=endpoint.below(path),
         )
         return await openWebSocket(where, receiver, (DATA_SUBPROTOCOL,))
