@@ -54,7 +54,7 @@ class SilenceTests(SynchronousTestCase):
         """
         clock = Clock()
         session = _Session(seconds, succeed([]) if answer is None else answer)
-        held = Deferred.fromCoroutine(holdSilence(clock, session, 20.0))
+        held: Any = Deferred.fromCoroutine(holdSilence(clock, session, 20.0))
         if ends is not None:
             clock.advance(ends)
             session.over.callback(TunnelError("session-lost"))
@@ -73,7 +73,7 @@ class SilenceTests(SynchronousTestCase):
     def test_cancelled(self) -> None:
         """A check that is stopped meanwhile leaves nothing, not even in the log."""
         clock, session = Clock(), _Session(9, succeed([]))
-        held = Deferred.fromCoroutine(holdSilence(clock, session, 20.0))
+        held: Any = Deferred.fromCoroutine(holdSilence(clock, session, 20.0))
         held.cancel()
         self.failureResultOf(held, CancelledError)
         self.assertEqual(clock.getDelayedCalls(), [])

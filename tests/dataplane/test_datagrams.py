@@ -197,9 +197,7 @@ class FlowTests(SynchronousTestCase):
         """
         A side that offers nothing refuses.
         """
-        self.both.client.datagrams.opened = DatagramFlows(
-            self.both.client, lambda message, code: TunnelError(code)
-        ).opened
+        self.both.client.datagrams.opened = DatagramFlows(self.both.client).opened
         _, visitor = self.both.open()
         self.pair.carry(self.pair.server)
         self.assertEqual(

@@ -30,7 +30,6 @@ from tristunnel.dialects.framed.extended import (
     PAUSE,
     STALL,
     ExtendedMultiplexer,
-    reasonOf,
 )
 from tristunnel.errors import TunnelError
 from tristunnel.wire.framed import (
@@ -528,14 +527,14 @@ class LifeTests(OneSideTests):
 
 class ReasonTests(SynchronousTestCase):
     """
-    Tests for L{reasonOf}.
+    Tests for L{TunnelError.fromDict}.
     """
 
     def test_known(self) -> None:
         """
         Code, message and hint are taken over.
         """
-        reason = reasonOf(
+        reason = TunnelError.fromDict(
             {"code": "port-taken", "message": "no", "retryAfter": 5}, "reset"
         )
         self.assertEqual(
@@ -553,7 +552,7 @@ class ReasonTests(SynchronousTestCase):
             {"code": ["reset"], "retryAfter": -1},
             {"retryAfter": float("nan")},
         ):
-            reason = reasonOf(dict(message), "reset")
+            reason = TunnelError.fromDict(dict(message), "reset")
             self.assertEqual(reason.code.name, "reset")
             self.assertEqual(reason.message, reason.code.meaning)
             self.assertIsNone(reason.retryAfter)
@@ -563,7 +562,7 @@ class ReasonTests(SynchronousTestCase):
         A hint too large for any clock is bounded, not an error of ours.
         """
         for hint in (10**400, float("inf"), 10**9):
-            reason = reasonOf({"retryAfter": hint}, "reset")
+            reason = TunnelError.fromDict({"retryAfter": hint}, "reset")
             assert reason.retryAfter is not None
             self.assertLessEqual(reason.retryAfter, 24 * 3600)
 
@@ -571,7 +570,7 @@ class ReasonTests(SynchronousTestCase):
         """
         A message is of bounded length.
         """
-        reason = reasonOf({"message": "x" * 100_000}, "reset")
+        reason = TunnelError.fromDict({"message": "x" * 100_000}, "reset")
         self.assertLessEqual(len(reason.message), 500)
 
 
