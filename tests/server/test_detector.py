@@ -52,18 +52,14 @@ class WrongBytesTests(NetworkTestCase):
         return peer
 
     def refusals(self) -> list[tuple[Any, ...]]:
-        """
-        What the server told of peers that it turned away; it may have told
-        nothing else.
-        """
+        """What the server told of peers that it turned away; it may have told nothing
+        else."""
         self.assertEqual({event[0] for event in self.notes.events}, {"peerRefused"})
         return self.notes.named("peerRefused")
 
     def wrong(self, *words: str, says: bytes, code: str = "protocol-error") -> RawPeer:
-        """
-        Expect that a peer which says C{says} is cut off at once, with one
-        line that has all of C{words}.
-        """
+        """Expect that a peer which says C{says} is cut off at once, with one line that
+        has all of C{words}."""
         self.notes.events.clear()
         peer = self.peer()
         peer.say(says)
@@ -181,10 +177,8 @@ class WrongBytesTests(NetworkTestCase):
     )
     @given(st.binary(min_size=1, max_size=40))
     def test_randomBytes(self, data: bytes) -> None:
-        """
-        Whatever comes, the connection ends within the handshake timeout with
-        no more than one line.
-        """
+        """Whatever comes, the connection ends within the handshake timeout with no more
+        than one line."""
         if data.startswith((b"W", *HTTPPortProtocol.beginnings)):
             return
         self.notes.events.clear()

@@ -30,10 +30,8 @@ HARM = {
 
 
 class CrowdTests(WebSocketTestCase):
-    """
-    There is never more than a part of the crowd inside; a tunnel's visitors are
-    served meanwhile, and in the end nothing is left.
-    """
+    """There is never more than a part of the crowd inside; a tunnel's visitors are
+    served meanwhile, and in the end nothing is left."""
 
     unauthenticated = (40, 60)
 

@@ -81,10 +81,8 @@ class ProxiedTests(FileTestCase):
             self.assertEqual((inner.data, inner.peers), (b"hello", {"192.0.2.9"}))
 
     def test_believed(self) -> None:
-        """
-        Who could be anybody is turned away before it has said a byte; this
-        machine's own are believed, and whoever is trusted now.
-        """
+        """Who could be anybody is turned away before it has said a byte; this machine's
+        own are believed, and whoever is trusted now."""
         for peer, believed in (
             (IPv4Address("TCP", "127.0.0.1", 1), True),
             (IPv4Address("TCP", "127.9.9.9", 1), True),

@@ -110,10 +110,8 @@ class RunningServerTests(FileOptionsTestCase):
         self.assertEqual(answer["needsRestart"], ["hostname", "log-format", "port"])
 
     def test_auth(self) -> None:
-        """
-        Another file of clients counts for the next login; a list that stays is
-        the same one. From nobody asked to somebody asked is a restart.
-        """
+        """Another file of clients counts for the next login; a list that stays is the
+        same one. From nobody asked to somebody asked is a restart."""
         one, two = self.write("one", b"a:1\n"), self.write("two", b"b:2\n")
         self.start(f"auth = ['clients:{one}']")
         (running,) = self.made
@@ -139,10 +137,8 @@ class RunningServerTests(FileOptionsTestCase):
         self.assertEqual((admits("x", "y"), admits("b", "2")), (False, True))
 
     def test_certificates(self) -> None:
-        """
-        Other certificates are shown to new connections; to speak TLS at all, or
-        not any more, takes a restart.
-        """
+        """Other certificates are shown to new connections; to speak TLS at all, or not
+        any more, takes a restart."""
         authority = makeAuthority()
         for name in ("one", "two"):
             certificate, key = authority.issue([name])
@@ -197,10 +193,8 @@ class RunningServerTests(FileOptionsTestCase):
         self.assertIsNone(a.parent)
 
     def test_method(self) -> None:
-        """
-        C{reload} is for those who may admin, and for this machine where nobody
-        is asked who they are; without a file it says so.
-        """
+        """C{reload} is for those who may admin, and for this machine where nobody is
+        asked who they are; without a file it says so."""
         self.start("lease = 1")
         reload = methodsOf(self.tunnels)["reload"]
         self.file("lease = 2")

@@ -96,11 +96,9 @@ class TunnelServerServiceTests(NetworkTestCase):
         self.assertEqual(self.failures, [])
 
     def test_claimsItsOwn(self) -> None:
-        """
-        What the server needs is its own from the start: the UDP port for direct
-        paths is open before anybody can ask for it, and no owner gets a number
-        where clients come in, whatever the protocol and the address.
-        """
+        """What the server needs is its own from the start: the UDP port for direct
+        paths is open before anybody can ask for it, and no owner gets a number where
+        clients come in, whatever the protocol and the address."""
         for direct in (False, True):
             claimed: list[int] = []
             self.service.clientPort = (0, False)

@@ -53,10 +53,8 @@ class RampTests(SynchronousTestCase):
         return 0.0
 
     def test_rate(self) -> None:
-        """
-        A second's worth comes in at once, then as many as the rate says; each
-        of the others has a time of its own.
-        """
+        """A second's worth comes in at once, then as many as the rate says; each of the
+        others has a time of its own."""
         hints = [self.hint() for _ in range(30)]
         self.assertEqual(hints[:10], [0.0] * 10)
         self.assertEqual(hints[10:13], [1.1, 1.2, 1.3])
@@ -184,10 +182,8 @@ class _Place:
 
 
 class StormTests(SynchronousTestCase):
-    """
-    A server that was gone has all of its clients back soon, without being run
-    over.
-    """
+    """A server that was gone has all of its clients back soon, without being run
+    over."""
 
     def setUp(self) -> None:
         self.clock = ManyClock()
@@ -228,10 +224,8 @@ class StormTests(SynchronousTestCase):
         return self.clock.seconds() - began
 
     def test_storm(self) -> None:
-        """
-        Nearly everybody is back as fast as the server lets them in, and all
-        within the longest delay of a client; nobody who is back is lost again.
-        """
+        """Nearly everybody is back as fast as the server lets them in, and all within
+        the longest delay of a client; nobody who is back is lost again."""
         self.startServer()
         clients = []
         for _ in range(CLIENTS):
@@ -254,10 +248,8 @@ class StormTests(SynchronousTestCase):
         self.assertEqual(len(self.service.clients), CLIENTS)
 
     def test_spread(self) -> None:
-        """
-        Without a word from the server clients spread over all of the time that
-        they may wait.
-        """
+        """Without a word from the server clients spread over all of the time that they
+        may wait."""
         delays = [backoff(10) for _ in range(6000)]
         seconds = Counter(int(delay) for delay in delays)
         self.assertEqual(set(seconds), set(range(60)))

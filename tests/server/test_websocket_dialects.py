@@ -95,10 +95,8 @@ class FramedTests(FramedTestCase):
     """The framed protocol over C{ws:}."""
 
     async def test_bothWays(self) -> None:
-        """
-        Everything passes, half-close included, and big writes both ways do
-        not stand in each other's way.
-        """
+        """Everything passes, half-close included, and big writes both ways do not stand
+        in each other's way."""
         await self.startServer()
         service = Service()
         await self.startFramed(
@@ -250,10 +248,8 @@ class CredentialTests(FramedTestCase):
         self.assertIn(b"[auth-refused]", peer.frames[0].payload)
 
     async def test_answer(self) -> None:
-        """
-        Whoever shows wrong credentials gets no WebSocket, but an answer that
-        says what is wanted; so does a relay's peer without any.
-        """
+        """Whoever shows wrong credentials gets no WebSocket, but an answer that says
+        what is wanted; so does a relay's peer without any."""
         await self.startServer()
         for path, headers in (
             ("/tunnel", {"Authorization": basic("laptop", "no")}),
@@ -277,10 +273,8 @@ class OpeningTests(WebSocketTestCase):
         await peer.until(lambda it: b"ws:" in it.data)
 
     async def test_foreignPage(self) -> None:
-        """
-        A page from elsewhere may not open tunnels in its reader's name; but
-        visit it may, as it may any public port.
-        """
+        """A page from elsewhere may not open tunnels in its reader's name; but visit it
+        may, as it may any public port."""
         await self.startServer()
         for path, status in (("/tunnel", "403"), ("/host", "403"), ("/client", "101")):
             peer = await self.raw(path, Origin="https://elsewhere.example")
@@ -345,17 +339,13 @@ class OpeningTests(WebSocketTestCase):
 
 
 class SiteTests(WebSocketTestCase):
-    """
-    Under a C{twisted.web} site, whose HTTP channel is still the transport's
-    producer when autobahn takes over.
-    """
+    """Under a C{twisted.web} site, whose HTTP channel is still the transport's producer
+    when autobahn takes over."""
 
     async def test_twoBusyPeers(self) -> None:
-        """
-        A peer that sends much before it reads is read from all the same: with
-        the HTTP channel as its producer, a transport with a full send buffer
-        would not read, and two busy peers wait for each other for ever.
-        """
+        """A peer that sends much before it reads is read from all the same: with the
+        HTTP channel as its producer, a transport with a full send buffer would not
+        read, and two busy peers wait for each other for ever."""
         await self.startServer()
         host = await self.open("/host")
         guest = await self.open("/client")
@@ -374,10 +364,8 @@ class SiteTests(WebSocketTestCase):
         )
 
     async def test_producerSlot(self) -> None:
-        """
-        Our producer is the transport's, and hands on what it is told; and the
-        kernel says what the peer has taken.
-        """
+        """Our producer is the transport's, and hands on what it is told; and the kernel
+        says what the peer has taken."""
         server = await self.startServer()
         peer = await self.raw()
         peer.say(frame(TEXT, b'{"type":"ping"}'))
@@ -404,10 +392,8 @@ class OnePortTests(FramedTestCase):
     """Everything on one port at the same moment."""
 
     async def test_allAtOnce(self) -> None:
-        """
-        A framed TCP client, a framed WebSocket client, a vtunnel client, a
-        relay pair and an RPC call, each with traffic.
-        """
+        """A framed TCP client, a framed WebSocket client, a vtunnel client, a relay
+        pair and an RPC call, each with traffic."""
         await self.startServer()
         byTCP, byWS, byV = Service(), Service(), Service()
         address = parseConnect(

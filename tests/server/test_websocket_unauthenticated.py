@@ -87,10 +87,8 @@ class WebSocketStrangerTests(StrangerTestCase):
         self.assertEqual(self.limiter.unauthenticated, 0)
 
     async def test_penalty(self) -> None:
-        """
-        Wrong logins in messages count as those over TCP do: after some of them
-        there is no WebSocket any more for that address.
-        """
+        """Wrong logins in messages count as those over TCP do: after some of them there
+        is no WebSocket any more for that address."""
         await self.startServer()
         for _ in range(_FAILURES):
             peer = await self.raw()
@@ -103,10 +101,8 @@ class WebSocketStrangerTests(StrangerTestCase):
         await self.setsOn(0)
 
     async def test_tooMany(self) -> None:
-        """
-        There is no WebSocket for one more than may be at the door, and there
-        is when one of them has left.
-        """
+        """There is no WebSocket for one more than may be at the door, and there is when
+        one of them has left."""
         self.unauthenticated = (3, 3)
         await self.startServer()
         first = await self.raw()
@@ -138,10 +134,8 @@ class HTTPStrangerTests(StrangerTestCase):
     """Connections that ask for nothing, or for nothing more."""
 
     async def test_dribbled(self) -> None:
-        """
-        Who sends half a request is a stranger until the rest has come, and
-        while it waits with the next one.
-        """
+        """Who sends half a request is a stranger until the rest has come, and while it
+        waits with the next one."""
         await self.startServer()
         peer = await self.visit(self.serverPort)
         peer.say(_GET[:-2])
@@ -165,10 +159,8 @@ class HTTPStrangerTests(StrangerTestCase):
         await self.setsOn(0)
 
     async def test_idle(self) -> None:
-        """
-        Connections that are kept for a next request never take more than half
-        of the places: the others are closed after their answer.
-        """
+        """Connections that are kept for a next request never take more than half of the
+        places: the others are closed after their answer."""
         self.unauthenticated = (8, 8)
         await self.startServer()
         peers = [await self.visit(self.serverPort) for _ in range(6)]
@@ -197,10 +189,8 @@ class DescriptorTests(StrangerTestCase):
     users = MappingProxyType({})
 
     async def test_reserve(self) -> None:
-        """
-        Neither end of a relay opens then, and it says so before the WebSocket
-        does.
-        """
+        """Neither end of a relay opens then, and it says so before the WebSocket
+        does."""
         await self.startServer()
         short = _Short()
         self.patch(meetings, "RESERVE", short)

@@ -197,10 +197,8 @@ class WebSocketTestCase(LoopbackTestCase):
         return server
 
     async def _settle(self) -> None:
-        """
-        Wait for the connections of a stopped server to end: a WebSocket's
-        close takes a round trip.
-        """
+        """Wait for the connections of a stopped server to end: a WebSocket's close
+        takes a round trip."""
         await self._leaveAll()
         while any(
             isinstance(each, TCPConnection) for each in self.reactor.getReaders()

@@ -100,10 +100,8 @@ class ConnectionTestCase(SynchronousTestCase):
         return readFrames(self.transport.value())
 
     def assertClosed(self, code: int, words: str) -> None:
-        """
-        Check that the connection was closed with a code and a reason, that
-        nothing is heard any more, and that it ends by the clock.
-        """
+        """Check that the connection was closed with a code and a reason, that nothing
+        is heard any more, and that it ends by the clock."""
         close = self.sent()[-1]
         self.assertEqual(CLOSE, close.opcode)
         self.assertEqual(code, struct.unpack("!H", close.payload[:2])[0])
@@ -163,10 +161,8 @@ class SendingTests(ConnectionTestCase):
         self.assertTrue(self.transport.aborted)
 
     def test_strangersClose(self) -> None:
-        """
-        Who has not said who it is gets less time to agree to a close, and has
-        left when the connection is gone.
-        """
+        """Who has not said who it is gets less time to agree to a close, and has left
+        when the connection is gone."""
         limiter = PreauthLimiter(self.clock.seconds)
         self.connection.pending = pending = limiter.enter(None)
         self.connection.close()
@@ -207,10 +203,8 @@ class ReceivingTests(ConnectionTestCase):
         self.assertEqual([b""], self.receiver.messages)
 
     def test_fragmentsAndPings(self) -> None:
-        """
-        A message in fragments, with pings in between, is whole, and the pings
-        are answered.
-        """
+        """A message in fragments, with pings in between, is whole, and the pings are
+        answered."""
         self.come(
             frame(TEXT, b"a\xc3", fin=False),
             frame(PING, b"1"),
@@ -347,10 +341,8 @@ class MistakeTests(ConnectionTestCase):
 
 
 class LivenessTests(ConnectionTestCase):
-    """
-    Pings, and peers that are gone; all by the clock that was given, which
-    autobahn's own timers are not.
-    """
+    """Pings, and peers that are gone; all by the clock that was given, which autobahn's
+    own timers are not."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -415,10 +407,8 @@ class AnswerTests(ConnectionTestCase):
     """A peer that asks and takes no answers."""
 
     def test_latestPing(self) -> None:
-        """
-        Of the pings that came while nothing was taken, the latest is answered,
-        and what the others would have cost is not kept.
-        """
+        """Of the pings that came while nothing was taken, the latest is answered, and
+        what the others would have cost is not kept."""
         self.transport.producer.pauseProducing()
         self.come(*[frame(PING, b"%d" % number) for number in range(50)])
         self.assertEqual([], self.sent())
@@ -427,10 +417,8 @@ class AnswerTests(ConnectionTestCase):
         self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_takesNothing(self) -> None:
-        """
-        Who takes no answer for as long as that may last is cut off, and whoever
-        has to do with it learns why.
-        """
+        """Who takes no answer for as long as that may last is cut off, and whoever has
+        to do with it learns why."""
         self.transport.producer.pauseProducing()
         self.come(frame(PING, b"1"))
         self.clock.pump([LOOK] * int(TAKE_TIME / LOOK))
@@ -450,10 +438,8 @@ class AnswerTests(ConnectionTestCase):
         self.assertTrue(self.transport.aborted)
 
     def test_messages(self) -> None:
-        """
-        A peer for which many answers wait is read no further until it has
-        taken them, whatever else has reading paused.
-        """
+        """A peer for which many answers wait is read no further until it has taken
+        them, whatever else has reading paused."""
         self.transport.producer.pauseProducing()
         for _ in range(MOST_WAITING // 100):
             self.connection.sendText(b"x" * 40)
@@ -465,10 +451,8 @@ class AnswerTests(ConnectionTestCase):
         self.assertEqual("producing", self.transport.producerState)
 
     def test_closing(self) -> None:
-        """
-        A connection that is closed has no producer, with which its transport
-        would never be.
-        """
+        """A connection that is closed has no producer, with which its transport would
+        never be."""
         for close in (
             lambda: self.connection.close(),
             lambda: self.connection.fail(TunnelError("closed")),
@@ -509,10 +493,8 @@ class SmallFrameTests(ConnectionTestCase):
             self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_turns(self) -> None:
-        """
-        What is left of one read waits until others had their turn; what a
-        message costs its receiver counts.
-        """
+        """What is left of one read waits until others had their turn; what a message
+        costs its receiver counts."""
         self.come(frame(BINARY) * 101)
         self.come(frame(BINARY) * 2000)
         self.assertEqual(101 + FEW // 6, len(self.receiver.messages))
@@ -558,10 +540,8 @@ class ProducerTests(ConnectionTestCase):
         self.assertIs(connection.answers, transport.producer)
 
     def test_handedOn(self) -> None:
-        """
-        Whoever sends more than answers is told when the transport holds enough,
-        also if that was before it came.
-        """
+        """Whoever sends more than answers is told when the transport holds enough, also
+        if that was before it came."""
         told: list[str] = []
 
         class Producer:

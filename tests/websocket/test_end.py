@@ -105,10 +105,8 @@ class WebSocketEndTests(SynchronousTestCase):
         self.assertEqual(["pause", "resume"], self.connection.did)
 
     def test_pausedSource(self) -> None:
-        """
-        When the far side closes while the peer is paused, the peer is resumed:
-        paused for ever, it would never see its own end.
-        """
+        """When the far side closes while the peer is paused, the peer is resumed:
+        paused for ever, it would never see its own end."""
         self.join()
         self.end.pauseProducing()
         self.end.closeReceived(None)
@@ -117,10 +115,8 @@ class WebSocketEndTests(SynchronousTestCase):
         self.assertEqual([None], self.closed)
 
     def test_discards(self) -> None:
-        """
-        To a far side that has left nothing is sent; a peer that goes on and on
-        is broken, one that soon ends is not.
-        """
+        """To a far side that has left nothing is sent; a peer that goes on and on is
+        broken, one that soon ends is not."""
         self.join()
         self.connection.canSend = False
         self.end.closeReceived(None)
@@ -130,10 +126,8 @@ class WebSocketEndTests(SynchronousTestCase):
         self.assertIn("reset", self.peer.told)
 
     def test_finish(self) -> None:
-        """
-        The end of one direction closes the connection; what still comes is
-        passed on.
-        """
+        """The end of one direction closes the connection; what still comes is passed
+        on."""
         self.join()
         self.end.write(b"last")
         self.end.finish()
@@ -184,10 +178,8 @@ class WebSocketEndTests(SynchronousTestCase):
         self.assertEqual(["protocol-error"], self.peer.told)
 
     def test_empties(self) -> None:
-        """
-        Some empty messages in a row are the end of what a plain peer sends; it
-        is read no further, and gets what the other end still has for it.
-        """
+        """Some empty messages in a row are the end of what a plain peer sends; it is
+        read no further, and gets what the other end still has for it."""
         self.join()
         for _ in range(2):
             for _ in range(EMPTIES - 1):
@@ -204,19 +196,15 @@ class WebSocketEndTests(SynchronousTestCase):
         self.assertEqual(["pause", b"rest", "close"], self.connection.did)
 
     def test_emptiesEarly(self) -> None:
-        """
-        Nobody is joined to a peer that has nothing to say any more: it may come
-        again.
-        """
+        """Nobody is joined to a peer that has nothing to say any more: it may come
+        again."""
         for _ in range(EMPTIES):
             self.end.bytesReceived(b"")
         self.assertEqual(["pause", "leave"], self.connection.did)
 
     def test_waitsForTheAnswer(self) -> None:
-        """
-        When a visitor has said its last in that way, and may listen, its host is
-        not closed before it has answered.
-        """
+        """When a visitor has said its last in that way, and may listen, its host is not
+        closed before it has answered."""
         for asked, seconds in ((True, LINGER), (False, ANSWER_LINGER)):
             self.setUp()
             self.join()

@@ -55,10 +55,8 @@ class CloseTests(SynchronousTestCase):
         self.stream.opened(connection)
 
     def test_peerCloses(self) -> None:
-        """
-        The protocol knows when the peer has closed, even if the connection itself
-        ends later or never; and it is told once.
-        """
+        """The protocol knows when the peer has closed, even if the connection itself
+        ends later or never; and it is told once."""
         self.stream.bytesReceived(b"last words")
         self.stream.closeReceived(None)
         self.assertEqual(self.speaker.heard, [b"last words", ConnectionDone])
@@ -72,10 +70,8 @@ class CloseTests(SynchronousTestCase):
         self.assertEqual(self.speaker.heard, [ConnectionLost])
 
     def test_weClose(self) -> None:
-        """
-        The peer's consent to our own close is not the end yet: what waits for
-        that would no longer be watched.
-        """
+        """The peer's consent to our own close is not the end yet: what waits for that
+        would no longer be watched."""
         self.stream.loseConnection()
         self.stream.closeReceived(None)
         self.assertEqual(self.speaker.heard, [])

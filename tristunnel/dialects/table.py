@@ -17,12 +17,7 @@ __all__ = ["DEFAULT", "DIALECTS", "labelOf", "portProtocols"]
 
 DIALECTS: dict[str, Dialect] = {
     dialect.name: dialect
-    for dialect in (
-        FramedDialect(),
-        VTunnelDialect(),
-        ZLayerDialect(),
-        RelayDialect(),
-    )
+    for dialect in (FramedDialect(), VTunnelDialect(), ZLayerDialect(), RelayDialect())
 }
 """The first one is what is spoken where nothing is said. A WebSocket's first message
 is shown to the last one first, so that the first two take what nobody else knows."""

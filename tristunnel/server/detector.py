@@ -7,12 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.interfaces import (
-    IAddress,
-    IDelayedCall,
-    IProtocol,
-    IReactorTime,
-)
+from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol, IReactorTime
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.python.failure import Failure
 
@@ -101,10 +96,7 @@ class ProtocolDetector(Protocol):
         said = f"only {self._began!r}" if self._began else "nothing"
         seconds = self._parent.timeout
         self._refuse(
-            TunnelError(
-                "handshake-timeout",
-                f"the peer said {said} for {seconds:g} s",
-            )
+            TunnelError("handshake-timeout", f"the peer said {said} for {seconds:g} s")
         )
 
     def _makeRoom(self) -> None:

@@ -163,8 +163,7 @@ class _HeaderFirstEndpoint:
 
 
 def behindProxy(
-    endpoint: IStreamServerEndpoint,
-    trusts: Callable[[str], bool] = lambda host: False,
+    endpoint: IStreamServerEndpoint, trusts: Callable[[str], bool] = lambda host: False
 ) -> IStreamServerEndpoint:
     """
     Expect a PROXY header, of version 1 or 2, before everything else. Whoever

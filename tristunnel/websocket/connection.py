@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from autobahn.websocket.protocol import WebSocketProtocol
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import (
-    IDelayedCall,
-    IReactorTime,
-)
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
@@ -26,17 +23,8 @@ from tristunnel.dataplane.probe import Probe
 from tristunnel.dataplane.rate import TokenBucket
 from tristunnel.dataplane.sockets import tuneSocket
 from tristunnel.errors import TunnelError
-from tristunnel.websocket.codes import (
-    NORMAL,
-    closeOf,
-    reasonOfClose,
-)
-from tristunnel.websocket.incoming import (
-    MAX_BINARY,
-    MAX_TEXT,
-    Incoming,
-    Receiver,
-)
+from tristunnel.websocket.codes import NORMAL, closeOf, reasonOfClose
+from tristunnel.websocket.incoming import MAX_BINARY, MAX_TEXT, Incoming, Receiver
 
 if TYPE_CHECKING:
     from tristunnel.service.preauth import PendingConnection

@@ -22,10 +22,7 @@ from tristunnel.http.browsers import OriginRule
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.http.plain import errorText, refusalText
 from tristunnel.http.site import requestKnown
-from tristunnel.websocket.connection import (
-    PING_INTERVAL,
-    Receiver,
-)
+from tristunnel.websocket.connection import PING_INTERVAL, Receiver
 from tristunnel.websocket.roles import ServerConnection
 
 __all__ = ["PreparedFactory", "Visit", "WebSocketPage"]

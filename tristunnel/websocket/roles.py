@@ -8,10 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autobahn.twisted.websocket import (
-    WebSocketClientProtocol,
-    WebSocketServerProtocol,
-)
+from autobahn.twisted.websocket import WebSocketClientProtocol, WebSocketServerProtocol
 from twisted.internet.interfaces import IHandshakeListener, INegotiated
 from zope.interface import implementer
 

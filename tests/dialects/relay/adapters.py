@@ -70,10 +70,8 @@ async def serveRelay() -> None:
 
 
 async def toWebSocket(reader: asyncio.StreamReader, websocket: Any) -> None:
-    """
-    Pass bytes from TCP to the relay, without a look at what they are: a socket
-    whose other side has closed reads as empty, again and again.
-    """
+    """Pass bytes from TCP to the relay, without a look at what they are: a socket whose
+    other side has closed reads as empty, again and again."""
     while True:
         await websocket.send(await reader.read(4096))
 

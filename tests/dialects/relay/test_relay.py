@@ -34,10 +34,8 @@ class RoomTests(WebSocketTestCase):
     """C{/host} and C{/client}, and channels below."""
 
     async def test_pair(self) -> None:
-        """
-        One of each is joined, whoever comes first, byte for byte, and a close
-        of either is one of the other.
-        """
+        """One of each is joined, whoever comes first, byte for byte, and a close of
+        either is one of the other."""
         await self.startServer()
         for first, second in (("/host", "/client"), ("/client", "/host")):
             one = await self.open(first)
@@ -54,10 +52,8 @@ class RoomTests(WebSocketTestCase):
             await deferLater(self.reactor, 0.01)
 
     async def test_inOrder(self) -> None:
-        """
-        Several visitors meet as many host connections, in order; one more
-        waits for the next.
-        """
+        """Several visitors meet as many host connections, in order; one more waits for
+        the next."""
         await self.startServer()
         hosts = [await self.open("/host") for _ in range(3)]
         visitors = [await self.open("/client") for _ in range(4)]
@@ -69,10 +65,8 @@ class RoomTests(WebSocketTestCase):
             self.assertEqual(b"%d" % number, bytes(host.data))
 
     async def test_crowd(self) -> None:
-        """
-        Visitors of a channel that has a host are awaited, however many come at once
-        from one address.
-        """
+        """Visitors of a channel that has a host are awaited, however many come at once
+        from one address."""
         self.unauthenticated = (2, 1000)
         await self.startServer()
         host = await self.open("/host")
@@ -145,10 +139,8 @@ class RoomTests(WebSocketTestCase):
         self.assertEqual([], doesNot.messages)
 
     async def test_stop(self) -> None:
-        """
-        A server that stops says so to those who wait, and does not leave
-        before it was heard.
-        """
+        """A server that stops says so to those who wait, and does not leave before it
+        was heard."""
         server = await self.startServer()
         host = await self.open("/host")
         await server.stopService()
@@ -187,10 +179,8 @@ class OwnerTests(WebSocketTestCase):
         self.assertEqual("one", tunnel.owner.name)
 
     async def test_tunnelsURI(self) -> None:
-        """
-        A tunnel's URI and address are all that is needed to meet there, so
-        that a browser can, which sends no such header.
-        """
+        """A tunnel's URI and address are all that is needed to meet there, so that a
+        browser can, which sends no such header."""
         await self.startServer()
         caller = Caller(ANONYMOUS_IDENTITY, "localhost", self.serverPort)
         uri = await self.tunnels.openTunnel(caller, {"via": "ws", "listener": "ws"})
@@ -246,10 +236,8 @@ class MixedTests(WebSocketTestCase):
             await deferLater(self.reactor, 0.01)
 
     async def test_halfClose(self) -> None:
-        """
-        A TCP end that sends no more closes the WebSocket at the other end;
-        what that had sent before it learned of it still arrives.
-        """
+        """A TCP end that sends no more closes the WebSocket at the other end; what that
+        had sent before it learned of it still arrives."""
         await self.startServer()
         uri, address = await self.openTunnel(via="ws")
         host = await self.open(uri)
@@ -374,10 +362,8 @@ class AdapterTests(AdapterTestCase):
     """Both sides of a relay as our client has them."""
 
     async def test_both(self) -> None:
-        """
-        One visitor after another, and several at a time, reach the service;
-        it is connected to when a visitor is there, not before.
-        """
+        """One visitor after another, and several at a time, reach the service; it is
+        connected to when a visitor is there, not before."""
         await self.startServer()
         service = Service(b"banner")
         await self.host(service, "/host/game")
@@ -399,10 +385,8 @@ class AdapterTests(AdapterTestCase):
             await visitor.ended()
 
     async def test_noService(self) -> None:
-        """
-        A service that is not there is told to the visitor by a reset, and the
-        host goes on waiting.
-        """
+        """A service that is not there is told to the visitor by a reset, and the host
+        goes on waiting."""
         await self.startServer()
         service = Service()
         host = await self.host(service)

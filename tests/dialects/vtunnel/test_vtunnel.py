@@ -150,10 +150,8 @@ class ServerSideTests(SynchronousTestCase):
         self.assertLessEqual(max(sizes), MAX_DATA)
 
     def test_halfClosedVisitor(self) -> None:
-        """
-        A visitor that sends no more but awaits an answer gets it: there is
-        only one close, and it ends both directions.
-        """
+        """A visitor that sends no more but awaits an answer gets it: there is only one
+        close, and it ends both directions."""
         end = self.open()
         assert end.stream is not None
         end.stream.write(b"question")
@@ -166,10 +164,8 @@ class ServerSideTests(SynchronousTestCase):
         self.assertEqual(["close"], [m.kind for m in self.connection.messages()])
 
     def test_noCredit(self) -> None:
-        """
-        A visitor that does not read holds the session, not our memory; while
-        others wait, it is broken off after a while.
-        """
+        """A visitor that does not read holds the session, not our memory; while others
+        wait, it is broken off after a while."""
         slow, other = self.open(), self.open()
         assert slow.stream is not None
         slow.stream.pauseReading()
@@ -228,10 +224,8 @@ class ClientSideTests(SynchronousTestCase):
         )
 
     def test_mute(self) -> None:
-        """
-        A server that says nothing for two pings is dead, unless it was so the last
-        time, too: an early one answers none.
-        """
+        """A server that says nothing for two pings is dead, unless it was so the last
+        time, too: an early one answers none."""
         self.session.maybeMute = True
         self.reactor.pump([1.0] * 300)
         self.assertIsNone(self.session.lost)
@@ -359,18 +353,15 @@ class RecordedTests(WebSocketTestCase):
         return fields
 
     async def test_server(self) -> None:
-        """
-        We are the server: what we say is what the real one said, except the
-        answer to C{listen}, which the early client skips.
-        """
+        """We are the server: what we say is what the real one said, except the answer
+        to C{listen}, which the early client skips."""
         await self.startServer(paths=("/",))
         peer = await self.raw("/")
         listen, data, close = self.said["client"]
         peer.say(frame(TEXT, listen))
         await peer.hasFrames(1)
         self.assertEqual(
-            {"type": "listen_ok", "port": self.port},
-            self.other(peer.frames[0].payload),
+            {"type": "listen_ok", "port": self.port}, self.other(peer.frames[0].payload)
         )
         visitor = await self.visit(self.port)
         visitor.say(self.request)
@@ -525,10 +516,8 @@ class BothTests(WebSocketTestCase):
         self.assertTrue(data == bytes(visitor.data))
 
     async def test_taken(self) -> None:
-        """
-        A port that is taken is refused: in the log, in the answer of later
-        programs, and when nothing else is served, by a close.
-        """
+        """A port that is taken is refused: in the log, in the answer of later programs,
+        and when nothing else is served, by a close."""
         await self.startServer()
         port = self.offer(Service())
         peer = await self.raw()
@@ -561,10 +550,8 @@ class BothTests(WebSocketTestCase):
         )
 
     async def test_garbageLater(self) -> None:
-        """
-        Garbage within a session ends it with a reason, and the session's
-        ports with it; another client's are as they were.
-        """
+        """Garbage within a session ends it with a reason, and the session's ports with
+        it; another client's are as they were."""
         await self.startServer()
         service = Service(b"hello")
         other = await startVTunnel(self, service)
@@ -587,10 +574,8 @@ class BothTests(WebSocketTestCase):
         await visitor.has(5)
 
     async def test_rpcCloses(self) -> None:
-        """
-        When the last tunnel of a session is closed by a call, so is the
-        session: the dialect cannot say it otherwise.
-        """
+        """When the last tunnel of a session is closed by a call, so is the session: the
+        dialect cannot say it otherwise."""
         await self.startServer()
         peer = await self.raw()
         peer.say(frame(TEXT, b'{"type":"listen","port":%d}' % freePort()))

@@ -177,8 +177,7 @@ class SessionTests(ClientCase):
         """A heartbeat is answered with its own time."""
         self.hear(Heartbeat(0x0102030405060708))
         self.assertEqual(
-            self.connection.written,
-            [bytes.fromhex("31 00000008 0102030405060708")],
+            self.connection.written, [bytes.fromhex("31 00000008 0102030405060708")]
         )
 
     def test_disconnect(self) -> None:
@@ -213,10 +212,8 @@ class SessionTests(ClientCase):
         )
 
     def test_visitor(self) -> None:
-        """
-        The service is reached first, then the server hears of it, and the data
-        connection is opened.
-        """
+        """The service is reached first, then the server hears of it, and the data
+        connection is opened."""
         self.register()
         visitor = uuid4()
         self.hear(Connect(self.ids[0], visitor, "192.0.2.1:1"))

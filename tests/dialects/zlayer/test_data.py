@@ -47,10 +47,8 @@ class DataEndTests(SynchronousTestCase):
         return end, connection, peer
 
     def test_directionsEndApart(self) -> None:
-        """
-        Between our own ends an empty message ends one direction, and the
-        WebSocket closes after both.
-        """
+        """Between our own ends an empty message ends one direction, and the WebSocket
+        closes after both."""
         end, connection, peer = self.make(DATA_SUBPROTOCOL)
         end.finish()
         end.finish()

@@ -64,10 +64,8 @@ class ControlTests(ZLayerTestCase):
         self.assertEqual(peer.messages[0][:5], bytes.fromhex("02 00000010"))
 
     async def test_register(self) -> None:
-        """
-        A service gets a port and its name; visitors are announced with their
-        address.
-        """
+        """A service gets a port and its name; visitors are announced with their
+        address."""
         await self.startServer()
         peer = await self.loggedIn()
         service, port = await self.register(peer, "ssh")
@@ -80,10 +78,8 @@ class ControlTests(ZLayerTestCase):
         self.assertEqual(tunnel.address.rpartition(":")[2], str(port))
 
     async def test_data(self) -> None:
-        """
-        The data connection of a visitor carries its bytes, those that came
-        before it too; its close ends the visitor's connection.
-        """
+        """The data connection of a visitor carries its bytes, those that came before it
+        too; its close ends the visitor's connection."""
         await self.startServer()
         peer = await self.loggedIn()
         _, port = await self.register(peer)
@@ -102,10 +98,8 @@ class ControlTests(ZLayerTestCase):
         self.assertEqual(visitor.data, b"answer")
 
     async def test_crowd(self) -> None:
-        """
-        The data connections of visitors who come at once are awaited, and no
-        connections of strangers.
-        """
+        """The data connections of visitors who come at once are awaited, and no
+        connections of strangers."""
         self.unauthenticated = (2, 1000)
         await self.startServer()
         peer = await self.loggedIn()
@@ -140,10 +134,8 @@ class ControlTests(ZLayerTestCase):
         return endpoint.open(Recorder())
 
     async def test_connectFail(self) -> None:
-        """
-        A visitor whose service is not reached is turned away, and the log has
-        the client's reason.
-        """
+        """A visitor whose service is not reached is turned away, and the log has the
+        client's reason."""
         await self.startServer()
         peer = await self.loggedIn()
         _, port = await self.register(peer)
@@ -192,10 +184,8 @@ class ControlTests(ZLayerTestCase):
         self.assertEqual(names, ["another"])
 
     async def test_sameName(self) -> None:
-        """
-        Two clients may have a service of the same name; the first one's has
-        it for the whole server.
-        """
+        """Two clients may have a service of the same name; the first one's has it for
+        the whole server."""
         await self.startServer()
         first, second = await self.loggedIn("a"), await self.loggedIn("b")
         _, port = await self.register(first, "ssh")
@@ -218,10 +208,8 @@ class ControlTests(ZLayerTestCase):
         self.assertIn("[port-not-permitted]", refusal.reason)
 
     async def test_portTaken(self) -> None:
-        """
-        An asked-for port is given or refused; with all of them taken, so is
-        any other.
-        """
+        """An asked-for port is given or refused; with all of them taken, so is any
+        other."""
         await self.startServer()
         peer = await self.loggedIn()
         _, port = await self.register(peer)
@@ -282,10 +270,8 @@ class ControlTests(ZLayerTestCase):
         await peer.gone()
 
     async def test_badMessage(self) -> None:
-        """
-        A message that cannot be read ends the session, with a reason; its
-        ports are free again.
-        """
+        """A message that cannot be read ends the session, with a reason; its ports are
+        free again."""
         await self.startServer()
         for data in (b"\x99\0\0\0\0", b"\x10\0\0\0\x05\x01\xff\0\0\0", b"\x30", b""):
             peer = await self.loggedIn()
@@ -461,10 +447,8 @@ class StreamTests(ZLayerTestCase):
         await visitor.gone()
 
     async def test_controlLost(self) -> None:
-        """
-        When the control connection is lost, the client comes back and has its
-        services again.
-        """
+        """When the control connection is lost, the client comes back and has its
+        services again."""
         await self.startServer()
         service = Service()
         await self.startClient(f"web=127.0.0.1:{self.offer(service)}")
@@ -511,10 +495,8 @@ class EmbeddedTests(ZLayerTestCase):
     """A WebSocket factory of its own, in somebody else's program."""
 
     async def test_factory(self) -> None:
-        """
-        It takes control connections and data connections, and refuses those of
-        nobody.
-        """
+        """It takes control connections and data connections, and refuses those of
+        nobody."""
         await self.startServer()
         factory = TunnelWebSocketFactory(self.reactor, self.sessions, 0.0)
         port = self.reactor.listenTCP(0, factory, interface="127.0.0.1")
@@ -538,10 +520,8 @@ class ProcessTests(ZLayerTestCase):
     """The programs."""
 
     async def test_both(self) -> None:
-        """
-        Server and client speak it, and a port of zlayer's range leads to the
-        service.
-        """
+        """Server and client speak it, and a port of zlayer's range leads to the
+        service."""
 
         def start(name: str, *options: str, **environment: str) -> Program:
             program = startTristunnel(
@@ -624,10 +604,8 @@ class DatagramTests(ZLayerTestCase):
         self.assertIsInstance(connect.connectionId, UUID)
 
     async def test_flood(self) -> None:
-        """
-        What the way does not take is dropped and counted, not kept; a stream
-        goes on meanwhile.
-        """
+        """What the way does not take is dropped and counted, not kept; a stream goes on
+        meanwhile."""
         await self.startServer()
         heard = self.party(Party.service)
         service = Service()

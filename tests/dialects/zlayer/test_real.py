@@ -100,10 +100,8 @@ class CodecTests(SynchronousTestCase):
     @settings(deadline=None, max_examples=500)
     @given(messages, st.data())
     def test_broken(self, message: Message, data: st.DataObject) -> None:
-        """
-        What it cannot read, we cannot read either; only what has bytes too
-        many is more to it than to us.
-        """
+        """What it cannot read, we cannot read either; only what has bytes too many is
+        more to it than to us."""
         whole = bytearray(encodeMessage(message))
         at = data.draw(st.integers(0, len(whole) - 1))
         whole[at] = data.draw(st.integers(0, 255))
@@ -166,10 +164,8 @@ class RealClientTests(RealTestCase):
             self.assertEqual(visitor.data, b"%danswer" % number)
 
     async def test_visitorFinishes(self) -> None:
-        """
-        A visitor that sends its last byte before the answer comes has it all
-        the same.
-        """
+        """A visitor that sends its last byte before the answer comes has it all the
+        same."""
         await self.startServer()
         service = Service()
         program = await self.begin(f"web:tcp:{self.offer(service)}:0")
@@ -235,10 +231,8 @@ class RealClientTests(RealTestCase):
         self.assertEqual(gone[2], "service-unreachable")
 
     async def test_tokenInUse(self) -> None:
-        """
-        A second one with the same token is refused, and gets in when the
-        first is gone.
-        """
+        """A second one with the same token is refused, and gets in when the first is
+        gone."""
         await self.startServer()
         first = await self.begin()
         second = self.start(

@@ -129,10 +129,8 @@ class LifeTests(MemoryCase):
         )
 
     def test_probe(self) -> None:
-        """
-        Who has a token that comes again must show that it lives, and is
-        dropped if it does not.
-        """
+        """Who has a token that comes again must show that it lives, and is dropped if
+        it does not."""
         first, connection = self.login()
         self.clock.advance(1)
         _, second = self.connect()
@@ -351,10 +349,8 @@ class PermissionTests(MemoryCase):
         self.assertFalse(grant.inUse)
 
     def test_endsInRegister(self) -> None:
-        """
-        A token that turns out to be over while a service is registered ends
-        the session in order.
-        """
+        """A token that turns out to be over while a service is registered ends the
+        session in order."""
         grant, identity = self.grant(expires=1.0)
         session, connection = self.login(identity=identity)
         grant.change(Permissions(expires=-1.0))

@@ -168,11 +168,7 @@ class RelayChannels:
     # Tunnels
 
     def via(
-        self,
-        service: OpensVia,
-        tunnel: Tunnel,
-        caller: Caller,
-        options: TunnelOptions,
+        self, service: OpensVia, tunnel: Tunnel, caller: Caller, options: TunnelOptions
     ) -> None:
         """
         Have the tunnel's client ends be WebSockets; who has the URI may

@@ -9,11 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from tristunnel.dialects.base.client import (
-    SETTLED,
-    ClientService,
-    openWebSocket,
-)
+from tristunnel.dialects.base.client import SETTLED, ClientService, openWebSocket
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.service_connector import ServiceConnector
 from tristunnel.util.process import FAREWELL, Drain

@@ -19,14 +19,7 @@ from tristunnel.dialects.vtunnel.session import (
 from tristunnel.errors import TunnelError
 from tristunnel.model.tunnel import Stream
 from tristunnel.websocket.incoming import REQUEST_EFFORT
-from tristunnel.wire.vtunnel import (
-    LISTEN,
-    LISTEN_ERR,
-    LISTEN_OK,
-    PING,
-    PONG,
-    Message,
-)
+from tristunnel.wire.vtunnel import LISTEN, LISTEN_ERR, LISTEN_OK, PING, PONG, Message
 
 __all__ = ["LISTENER", "VTunnelServerSession"]
 

@@ -313,12 +313,7 @@ class ZLayerClientSession(ZLayerSession, ClientSession):
 
         def arrived(flow: DataFlow) -> None:
             self._arrived(flow)
-            self._udpConnector.connect(
-                flow,
-                target,
-                service,
-                lambda flow: None,
-            )
+            self._udpConnector.connect(flow, target, service, lambda flow: None)
 
         opening = self._open(connection, DataFlow(arrived))
         opening.addErrback(self._dataFailed)

@@ -6,16 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tristunnel.dialects.base.dialect import (
-    ClientOptions,
-    Dialect,
-    WebSocketPath,
-)
+from tristunnel.dialects.base.dialect import ClientOptions, Dialect, WebSocketPath
 from tristunnel.dialects.base.server import Arrival, ServerSessions
-from tristunnel.dialects.zlayer.client_service import (
-    ZLayerClientService,
-    tokenOf,
-)
+from tristunnel.dialects.zlayer.client_service import ZLayerClientService, tokenOf
 from tristunnel.dialects.zlayer.data import PORTS, ZLayerSessions, connectionOf
 from tristunnel.dialects.zlayer.data_end import DATA_SUBPROTOCOL
 from tristunnel.dialects.zlayer.server import ZLayerServerSession

@@ -74,8 +74,7 @@ class ZLayerSession(MessageSession):
         take = self._take.get(type(message))
         if take is None:
             raise TunnelError(
-                "protocol-error",
-                f"{type(message).__name__} is not {self.peersName}'s",
+                "protocol-error", f"{type(message).__name__} is not {self.peersName}'s"
             )
         take(message)
 

@@ -17,12 +17,7 @@ from uuid import uuid4
 from tristunnel.dialects.base.server import Arrival, ServerSession, ServerSessions
 from tristunnel.dialects.zlayer.data import ZLayerSessions
 from tristunnel.dialects.zlayer.life import SignsOfLife
-from tristunnel.dialects.zlayer.messages import (
-    IN_USE,
-    ZLayerSession,
-    reasonIn,
-    shorten,
-)
+from tristunnel.dialects.zlayer.messages import IN_USE, ZLayerSession, reasonIn, shorten
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Identity
 from tristunnel.model.tunnel import Stream, Tunnel
