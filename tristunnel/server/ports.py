@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.interfaces import IStreamServerEndpoint
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import badOption
 from tristunnel.server.proxied import behindProxy
 from tristunnel.tls.certificates import selfSigned
 from tristunnel.tls.directory import CertificateDirectory
@@ -164,11 +164,10 @@ def _plain(
         endpoint = serverEndpoint(reactor, written)
     except Exception as error:
         # Endpoint parsers raise whatever comes to hand.
-        raise TunnelError(
-            "bad-option",
+        raise badOption(
             f"{option} {description!r} is no endpoint"
             f" ({whyNoEndpoint(prefix, error)}); write for example tcp:9000,"
-            " ssl:9000 or unix:/run/tunnel.sock",
+            " ssl:9000 or unix:/run/tunnel.sock"
         ) from None
     return endpoint
 
@@ -215,7 +214,5 @@ def _ssl(
 
 def _number(option: str, description: str, text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
-        raise TunnelError(
-            "bad-option", f"{option} {description!r}: {text!r} is no port number"
-        )
+        raise badOption(f"{option} {description!r}: {text!r} is no port number")
     return int(text)

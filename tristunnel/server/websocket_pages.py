@@ -15,7 +15,7 @@ from twisted.web.resource import IResource
 from tristunnel.dialects.base.dialect import WebSocketPath
 from tristunnel.dialects.base.server import Arrival, ServerSessions
 from tristunnel.dialects.table import DIALECTS
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.model.permissions import ANONYMOUS_IDENTITY
@@ -48,13 +48,9 @@ def parsePaths(paths: Sequence[str]) -> list[str]:
     for path in paths:
         inner = path.strip("/")
         if not path.startswith("/") or "//" in path or not path.isprintable():
-            raise TunnelError(
-                "bad-option", f"--websocket-path {path!r}: write it as /tunnel"
-            )
+            raise badOption(f"--websocket-path {path!r}: write it as /tunnel")
         if inner.partition("/")[0] in taken:
-            raise TunnelError(
-                "bad-option", f"--websocket-path {path!r} is another page's"
-            )
+            raise badOption(f"--websocket-path {path!r} is another page's")
     return list(paths)
 
 

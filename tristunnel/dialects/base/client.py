@@ -20,7 +20,7 @@ from tristunnel.connect.address import ServerAddress
 from tristunnel.connect.websocket import WebSocketEndpoint
 from tristunnel.dialects.base.messages import MessageSession
 from tristunnel.dialects.base.refusals import STEADY, Refusals
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.forwards.forward import Forward
 from tristunnel.model.observer import ClientObserver
 from tristunnel.util.process import FAREWELL, GRACE, Drain
@@ -67,7 +67,7 @@ async def openWebSocket(
     """
     endpoint = server.endpoint
     if not isinstance(endpoint, WebSocketEndpoint):
-        raise TunnelError("bad-option", f"{server.where} is no WebSocket URL")
+        raise badOption(f"{server.where} is no WebSocket URL")
     try:
         return await endpoint.open(receiver, subprotocols)
     except (CancelledError, TunnelError):

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IAddress, IProtocol
 from tristunnel.connect.address import ServerAddress
 from tristunnel.dialects.base.client import ClientService
 from tristunnel.dialects.base.server import Arrival, ServerSessions
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.forwards.forward import Forward
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.model.observer import ClientObserver
@@ -169,7 +169,7 @@ class Dialect:
         @return: The service that has to run for that, or C{None}; what finds a
             visitor's far end; and what visitors reach, for messages.
         """
-        raise TunnelError("bad-option", f"--dialect {self.name} has no --listen")
+        raise badOption(f"--dialect {self.name} has no --listen")
 
     def adapts(self, client: Any) -> bool:
         """

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tristunnel.dataplane.descriptors import RESERVE
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.interfaces import End
 from tristunnel.model.permissions import Identity
@@ -298,7 +298,5 @@ class WebSocketListeners:
         @raise TunnelError: C{bad-option}.
         """
         if options.port:
-            raise TunnelError(
-                "bad-option", "listener 'ws' has a path and no port; leave port out"
-            )
+            raise badOption("listener 'ws' has a path and no port; leave port out")
         return self._channels.listen(arrived)

@@ -26,7 +26,7 @@ from tristunnel.dialects.relay.channels import (
     WebSocketListeners,
 )
 from tristunnel.dialects.relay.client_service import RelayHostService
-from tristunnel.errors import TunnelError
+from tristunnel.errors import badOption
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.model.observer import ClientObserver
 from tristunnel.websocket.end import RELAY_SUBPROTOCOL, WebSocketEnd
@@ -57,9 +57,8 @@ class RelayDialect(Dialect):
 
     def checkForwards(self, options: ClientOptions) -> None:
         if len(options.forwards) > 1 - bool(options["listen"]):
-            raise TunnelError(
-                "bad-option",
-                "--dialect relay has one end: --forward =TARGET, or --listen ENDPOINT",
+            raise badOption(
+                "--dialect relay has one end: --forward =TARGET, or --listen ENDPOINT"
             )
 
     def makeRoute(

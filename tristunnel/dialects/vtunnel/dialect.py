@@ -8,7 +8,7 @@ from tristunnel.dialects.base.dialect import ClientOptions, Dialect
 from tristunnel.dialects.base.server import Arrival, ServerSessions
 from tristunnel.dialects.vtunnel.client import VTunnelClientService
 from tristunnel.dialects.vtunnel.server import VTunnelServerSession
-from tristunnel.errors import TunnelError
+from tristunnel.errors import badOption
 
 __all__ = ["VTunnelDialect"]
 
@@ -23,10 +23,9 @@ class VTunnelDialect(Dialect):
 
     def checkForwards(self, options: ClientOptions) -> None:
         if not all(forward.port for forward in options.forwards):
-            raise TunnelError(
-                "bad-option",
+            raise badOption(
                 "vtunnel's ports are chosen: --forward PORT=TARGET, for example"
-                " 9000=localhost:3000",
+                " 9000=localhost:3000"
             )
 
     def takesFirst(self, message: bytes, isBinary: bool) -> bool:

@@ -16,7 +16,7 @@ from tristunnel.dialects.vtunnel.session import (
     VTunnelServerSide,
     VTunnelSession,
 )
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.tunnel import Stream
 from tristunnel.websocket.incoming import REQUEST_EFFORT
 from tristunnel.wire.vtunnel import LISTEN, LISTEN_ERR, LISTEN_OK, PING, PONG, Message
@@ -94,7 +94,7 @@ class VTunnelServerSession(VTunnelSession, ServerSession):
             options["listener"] = LISTENER
         try:
             if not port:
-                raise TunnelError("bad-option", "the request names no port")
+                raise badOption("the request names no port")
             if self._leaving is not None:
                 raise self._leaving
             served = len(self.tunnels) + len(self._opening) - 1

@@ -16,7 +16,7 @@ from tristunnel.connect.websocket import WebSocketEndpoint
 from tristunnel.dialects.base.client import WebSocketClientService, openWebSocket
 from tristunnel.dialects.zlayer.client import ZLayerClientSession
 from tristunnel.dialects.zlayer.data_end import DATA_SUBPROTOCOL
-from tristunnel.errors import TunnelError
+from tristunnel.errors import badOption
 from tristunnel.websocket.connection import Receiver
 
 __all__ = ["ZLayerClientService", "backoff", "tokenOf"]
@@ -53,13 +53,12 @@ def tokenOf(credentials: Mapping[str, object]) -> str:
     if not token and secret:
         token = f"{credentials.get('id', '')}:{secret}"
     if not token:
-        raise TunnelError(
-            "bad-option",
+        raise badOption(
             "zlayer's clients have a token: give --token-file FILE, or set"
-            " TRISTUNNEL_TOKEN",
+            " TRISTUNNEL_TOKEN"
         )
     if len(token.encode()) > 4096:
-        raise TunnelError("bad-option", "a token has at most 4096 bytes")
+        raise badOption("a token has at most 4096 bytes")
     return token
 
 
