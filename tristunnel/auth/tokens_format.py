@@ -18,7 +18,7 @@ import hmac
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -240,6 +240,8 @@ _READERS: dict[str, Callable[[object], object]] = {
     "expires": _time,
     "may": _rights,
     "services": _services,
+    "created": _time,
+    "revoked": _time,
 }
 
 # What is asked of visitors: how a line calls it, what it is in a policy, and who
@@ -253,7 +255,7 @@ _POLICY: dict[str, tuple[str, Callable[[object], object]]] = {
     for name, part in POLICY_OPTIONS.items()
 }
 
-_OTHERS = {"name", "sha256", "created", "revoked"}
+_OTHERS = {"name", "sha256"}
 
 
 def parseToken(line: str, number: int = 0) -> Token:
@@ -282,41 +284,28 @@ def parseToken(line: str, number: int = 0) -> Token:
         raise ValueError(problem)
     if not isinstance(digits, str) or _HEX_DIGEST.match(digits) is None:
         raise ValueError("sha256 is not 64 hexadecimal digits")
-    read: dict[str, object] = {}
-    for key, reader in _READERS.items():
-        if values.get(key) is not None:
-            read[key] = _with(key, reader, values[key])
-    read["policy"] = VisitorPolicy(
-        **{
-            attribute: _with(key, reader, values[key])
-            for key, (attribute, reader) in _POLICY.items()
-            if values.get(key) is not None
-        }  # type: ignore[arg-type]
-    )
-    return Token(
-        name,
-        bytes.fromhex(digits),
-        Permissions(**read),  # type: ignore[arg-type]
-        _optionalTime("created", values),
-        _optionalTime("revoked", values),
-        number,
-    )
+    read = _read(values, _READERS)
+    asked = _read(values, {key: reader for key, (_, reader) in _POLICY.items()})
+    policy = VisitorPolicy(**{_POLICY[key][0]: asked[key] for key in asked})
+    dates = {key: read.pop(key) for key in ("created", "revoked") if key in read}
+    permissions = Permissions(**read, policy=policy)
+    return Token(name, bytes.fromhex(digits), permissions, line=number, **dates)
 
 
-def _with(key: str, reader: Callable[[object], object], value: object) -> object:
-    try:
-        return reader(value)
-    except TunnelError as error:
-        raise ValueError(f"{key}: {error.message}") from None
-    except ValueError as error:
-        raise ValueError(f"{key} {error}") from None
-
-
-def _optionalTime(key: str, values: dict[str, object]) -> float | None:
-    if values.get(key) is None:
-        return None
-    _with(key, _time, values[key])
-    return _time(values[key])
+def _read(
+    values: dict[str, object], readers: Mapping[str, Callable[[object], object]]
+) -> dict[str, Any]:
+    read: dict[str, Any] = {}
+    for key, reader in readers.items():
+        if values.get(key) is None:
+            continue
+        try:
+            read[key] = reader(values[key])
+        except TunnelError as error:
+            raise ValueError(f"{key}: {error.message}") from None
+        except ValueError as error:
+            raise ValueError(f"{key} {error}") from None
+    return read
 
 
 class _Twice(ValueError):
@@ -334,28 +323,33 @@ def _shown(text: str) -> str:
     return ascii(text if len(text) <= 40 else text[:40] + "...")
 
 
+def _same(value: object) -> object:
+    return value
+
+
+_WRITERS: dict[str, Callable[[Any], object]] = {
+    "ports": str,
+    "protocols": sorted,
+    "expires": formatTime,
+    "may": lambda may: [right for right in RIGHTS if right in may],
+    "created": formatTime,
+    "revoked": formatTime,
+}
+
+
 def formatToken(token: Token) -> str:
     """Write one line, without its end."""
-    permissions = token.permissions
+    asked = token.permissions.policy.describe()
+    given = {
+        **vars(token.permissions),
+        **{key: asked.get(name) for key, (name, _) in _POLICY.items()},
+        "created": token.created,
+        "revoked": token.revoked,
+    }
     values: dict[str, object] = {"name": token.name, "sha256": token.digest.hex()}
-    if permissions.ports is not None:
-        values["ports"] = str(permissions.ports)
-    if permissions.protocols is not None:
-        values["protocols"] = sorted(permissions.protocols)
-    for key in ("maxTunnels", "maxVisitors", "rate"):
-        if getattr(permissions, key) is not None:
-            values[key] = getattr(permissions, key)
-    asked = permissions.policy.describe()
-    values |= {key: asked[name] for key, (name, _) in _POLICY.items() if name in asked}
-    if permissions.expires is not None:
-        values["expires"] = formatTime(permissions.expires)
-    values["may"] = [right for right in RIGHTS if right in permissions.may]
-    if permissions.services is not None:
-        values["services"] = list(permissions.services)
-    if token.created is not None:
-        values["created"] = formatTime(token.created)
-    if token.revoked is not None:
-        values["revoked"] = formatTime(token.revoked)
+    for key in (*_READERS, *_POLICY):
+        if given[key] is not None:
+            values[key] = _WRITERS.get(key, _same)(given[key])
     return json.dumps(values)
 
 
