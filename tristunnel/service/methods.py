@@ -30,34 +30,41 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
     @return: Functions of a L{Caller<tristunnel.service.caller.Caller>} and the
         call's own parameters, by name.
     """
+    methods = _Methods(service)
+    return {name: getattr(methods, name) for name in vars(_Methods) if name[0] != "_"}
 
-    listing, granting = Listing(service), Granting(service)
+
+class _Methods:
+    def __init__(self, service: TunnelService) -> None:
+        self._service = service
+        self._listing, self._granting = Listing(service), Granting(service)
 
     def openTunnel(
-        caller: Caller, options: object = None, /, **named: object
+        self, caller: Caller, options: object = None, /, **named: object
     ) -> Deferred[str]:
         """Options come by name, or as one object in first place."""
         if options is not None:
             if not isinstance(options, dict):
                 raise badOption("openTunnel takes its options by name, in an object")
             named = {**options, **named}
-        return service.openTunnel(caller, named)
+        return self._service.openTunnel(caller, named)
 
-    def getTunnelAddress(caller: Caller, uri: str) -> Deferred[str]:
+    def getTunnelAddress(self, caller: Caller, uri: str) -> Deferred[str]:
         """The address of a tunnel."""
-        return service.getTunnelAddress(caller, _uri(uri))
+        return self._service.getTunnelAddress(caller, _uri(uri))
 
-    def closeTunnel(caller: Caller, uri: str, finish: object = False) -> Deferred[None]:
+    def closeTunnel(
+        self, caller: Caller, uri: str, finish: object = False
+    ) -> Deferred[None]:
         """The end of a tunnel."""
-        if not isinstance(finish, bool):
-            raise badOption("finish takes true or false")
-        return service.closeTunnel(caller, _uri(uri), finish)
+        return self._service.closeTunnel(caller, _uri(uri), _flag(finish, "finish"))
 
-    def listTunnels(caller: Caller) -> Deferred[list[dict[str, object]]]:
+    def listTunnels(self, caller: Caller) -> Deferred[list[dict[str, object]]]:
         """The caller's tunnels."""
-        return service.listTunnels(caller)
+        return self._service.listTunnels(caller)
 
     def setPolicy(
+        self,
         caller: Caller,
         uri: str,
         policy: object = None,
@@ -68,11 +75,10 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
             raise badOption(
                 'policy takes an object, such as {"maxVisitors": 5}; {} asks nothing'
             )
-        if not isinstance(endDenied, bool):
-            raise badOption("endDenied takes true or false")
-        return service.setPolicy(caller, _uri(uri), policy, endDenied)
+        ending = _flag(endDenied, "endDenied")
+        return self._service.setPolicy(caller, _uri(uri), policy, ending)
 
-    def listNodeTunnels(caller: Caller) -> list[dict[str, object]]:
+    def listNodeTunnels(self, caller: Caller) -> list[dict[str, object]]:
         """
         The tunnels between this server and others, for an admin; for anybody,
         where nobody is asked who they are.
@@ -82,9 +88,9 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
                 "not-permitted",
                 "the server's own tunnels are shown to those whose token may admin",
             )
-        return [tunnel.describe() for tunnel in service.nodes]
+        return [tunnel.describe() for tunnel in self._service.nodes]
 
-    def reload(caller: Caller) -> Deferred[dict[str, object]]:
+    def reload(self, caller: Caller) -> Deferred[dict[str, object]]:
         """The configuration, read again."""
         here = caller.identity.anonymous and caller.address in _THIS_MACHINE
         if not (isAdmin(caller.identity) or here):
@@ -93,23 +99,24 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
                 "the configuration is loaded again for those whose token may admin,"
                 " or for this machine where nobody is asked for a token",
             )
-        if service.reload is None:
+        if self._service.reload is None:
             raise badOption("there is no file to read again: --config names none")
-        return service.reload()
+        return self._service.reload()
 
-    def listSessions(caller: Caller) -> Deferred[list[dict[str, object]]]:
+    def listSessions(self, caller: Caller) -> Deferred[list[dict[str, object]]]:
         """The clients, tunnels and visitors that the caller may see."""
-        return listing.listSessions(caller)
+        return self._listing.listSessions(caller)
 
-    def closeSession(caller: Caller, id: str) -> Deferred[None]:
+    def closeSession(self, caller: Caller, id: str) -> Deferred[None]:
         """The end of a client's session, a tunnel or a visitor's stream."""
-        return listing.closeSession(caller, _text(id, "id"))
+        return self._listing.closeSession(caller, _text(id, "id"))
 
-    def kick(caller: Caller, visitor: str) -> Deferred[None]:
+    def kick(self, caller: Caller, visitor: str) -> Deferred[None]:
         """The end of a visitor's stream."""
-        return listing.kick(caller, _text(visitor, "visitor"))
+        return self._listing.kick(caller, _text(visitor, "visitor"))
 
     def grantAccess(
+        self,
         caller: Caller,
         service: str,
         ttl: float = ACCESS_TTL,
@@ -122,7 +129,7 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
             raise badOption("ttl takes seconds")
         if type(uses) is not int:
             raise badOption("uses takes a whole number")
-        return grant(
+        return self._granting.grantAccess(
             caller,
             _text(service, "service"),
             float(ttl),
@@ -131,32 +138,19 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
             uses,
         )
 
-    def listAccess(caller: Caller) -> list[dict[str, object]]:
+    def listAccess(self, caller: Caller) -> list[dict[str, object]]:
         """The access that the caller has granted."""
-        return granting.listAccess(caller)
+        return self._granting.listAccess(caller)
 
-    def revokeAccess(caller: Caller, id: str) -> None:
+    def revokeAccess(self, caller: Caller, id: str) -> None:
         """The end of a capability."""
-        granting.revokeAccess(caller, _text(id, "id"))
+        self._granting.revokeAccess(caller, _text(id, "id"))
 
-    # The parameter of grantAccess has the name that callers use.
-    grant = granting.grantAccess
 
-    return {
-        "openTunnel": openTunnel,
-        "getTunnelAddress": getTunnelAddress,
-        "closeTunnel": closeTunnel,
-        "listTunnels": listTunnels,
-        "setPolicy": setPolicy,
-        "listNodeTunnels": listNodeTunnels,
-        "reload": reload,
-        "listSessions": listSessions,
-        "closeSession": closeSession,
-        "kick": kick,
-        "grantAccess": grantAccess,
-        "listAccess": listAccess,
-        "revokeAccess": revokeAccess,
-    }
+def _flag(value: object, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise badOption(f"{name} takes true or false")
+    return value
 
 
 def _text(value: object, name: str) -> str:
