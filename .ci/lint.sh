@@ -14,6 +14,7 @@ check() {
 check ruff check
 check ruff format --check
 check mypy
+check lint-imports --no-cache
 check towncrier build --draft
 check sphinx-build -q -W -n -b html docs "$work/docs"
 check sphinx-build -q -W -n -b man docs "$work/man"
