@@ -16,39 +16,13 @@ from tristunnel.dashboard import live, render, view
 from tristunnel.dashboard.history import path
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import ANONYMOUS_IDENTITY, Identity
-from tristunnel.util.words import age, amount
 
 HERE = "127.0.0.1:9000"
 """A name for this server that nobody can make lead elsewhere."""
 
 
-class WordsTests(SynchronousTestCase):
+class PathTests(SynchronousTestCase):
     """L{tristunnel.dashboard.history}."""
-
-    def test_amount(self) -> None:
-        """Bytes have three digits at the most."""
-        for size, text in (
-            (0, "0 B"),
-            (999, "999 B"),
-            (1000, "1.0 kB"),
-            (99_949, "99.9 kB"),
-            (99_950, "100 kB"),
-            (999_499, "999 kB"),
-            (999_500, "1.0 MB"),
-            (1e18, "1000 PB"),
-        ):
-            self.assertEqual(amount(size), text)
-
-    def test_age(self) -> None:
-        """A time has its two greatest units."""
-        for seconds, text in (
-            (-1, "0 s"),
-            (59.9, "59 s"),
-            (61, "1 min 1 s"),
-            (3660, "1 h 1 min"),
-            (90000, "1 d 1 h"),
-        ):
-            self.assertEqual(age(seconds), text)
 
     def test_path(self) -> None:
         """The newest value is at the right edge, the greatest at the top."""

@@ -468,20 +468,3 @@ class HostileTests(SiteTestCase):
             error = self.call("getTunnelAddress", {"uri": "x", name: 1})["error"]
             self.assertEqual(error["code"], -32602, name)
         self.assertNothingLeft()
-
-    def test_long(self) -> None:
-        """A body that is announced as too long is refused before it comes."""
-        head = (
-            b"POST /rpc HTTP/1.1\r\nHost: server\r\nContent-Type: application/json\r\n"
-        )
-        status, _, _ = self.send(head + b"Content-Length: 1048577\r\n\r\n")
-        self.assertEqual(status, 413)
-        status, _, _ = self.post(b" " * 1048574 + b"{}")
-        self.assertEqual(status, 200)
-
-    def test_longBatch(self) -> None:
-        """A batch of too many calls is refused as one."""
-        one = {"jsonrpc": "2.0", "id": 1, "method": "openTunnel"}
-        _, _, body = self.post(json.dumps([one] * 101).encode())
-        self.assertEqual(json.loads(body)["error"]["code"], -32600)
-        self.assertNothingLeft()

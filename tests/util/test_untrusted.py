@@ -5,6 +5,7 @@ cursor, begins a line or turns one around.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from hypothesis import given, settings
@@ -67,6 +68,15 @@ class ComingInTests(SynchronousTestCase):
         ):
             if error is not None:
                 self.assertClean(str(error), error.message, *map(str, error.args))
+
+    @settings(deadline=None)
+    @given(st.dictionaries(st.sampled_from(["code", "message", "retryAfter"]), values))
+    def test_dicts(self, fields: dict[str, object]) -> None:
+        """What a frame gives as a reason, and that it comes back as it was written."""
+        error = TunnelError.fromDict(fields, "reset")
+        self.assertClean(error.message)
+        again = TunnelError.fromDict(json.loads(json.dumps(error.asDict())), "closed")
+        self.assertEqual(again.asDict(), error.asDict())
 
     @settings(deadline=None)
     @given(values)
