@@ -305,7 +305,7 @@ class OpeningTests(WebSocketTestCase):
         for kind, data, code, words in (
             (TEXT, b"hello", 1007, b"not JSON"),
             (TEXT, b'{"type":7}', 1007, b"no string"),
-            (TEXT, b"[1]", 1007, b"no JSON object"),
+            (TEXT, b"[1]", 1007, b"not an object"),
         ):
             peer = await self.raw()
             peer.say(frame(kind, data))

@@ -33,17 +33,9 @@ from tests.websocket.rig import Recorder
 from tristunnel.dataplane.answers import LOOK, MOST_WAITING, TAKE_TIME
 from tristunnel.errors import TunnelError
 from tristunnel.service.preauth import PreauthLimiter
-from tristunnel.websocket.connection import (
-    CLOSE_TIME,
-    FEW,
-    GATHER,
-    LINGER,
-    MAX_BINARY,
-    MAX_TEXT,
-    MESSAGE,
-    PREAUTH_CLOSE_TIME,
-)
-from tristunnel.websocket.incoming import REQUEST_EFFORT
+from tristunnel.websocket.connection import CLOSE_TIME, LINGER, PREAUTH_CLOSE_TIME
+from tristunnel.websocket.incoming import FEW, MAX_BINARY, MAX_TEXT, REQUEST_EFFORT
+from tristunnel.websocket.outgoing import GATHER, MESSAGE
 from tristunnel.websocket.page import PreparedFactory
 from tristunnel.websocket.roles import ServerConnection
 

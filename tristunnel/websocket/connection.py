@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from autobahn.websocket.protocol import WebSocketProtocol
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
@@ -20,18 +19,17 @@ from twisted.python.failure import Failure
 from tristunnel.dataplane.answers import Answers, Holds
 from tristunnel.dataplane.kernel import boundUnsent
 from tristunnel.dataplane.probe import Probe
-from tristunnel.dataplane.rate import TokenBucket
 from tristunnel.dataplane.sockets import tuneSocket
 from tristunnel.errors import TunnelError
 from tristunnel.websocket.codes import NORMAL, closeOf, reasonOfClose
 from tristunnel.websocket.incoming import MAX_BINARY, MAX_TEXT, Incoming, Receiver
+from tristunnel.websocket.outgoing import Outgoing
 
 if TYPE_CHECKING:
     from tristunnel.service.preauth import PendingConnection
 
 __all__ = [
     "CLOSE_TIME",
-    "GATHER",
     "LINGER",
     "MAX_BINARY",
     "MAX_TEXT",
@@ -47,21 +45,6 @@ connection off."""
 
 SILENCE = 3
 """Ping intervals of silence after which a peer is taken for dead."""
-
-GATHER = 64 * 1024
-"""Bytes that are gathered into one message within a turn of the reactor."""
-
-MESSAGE = 256 * 1024
-"""Bytes of the longest message we send: common libraries refuse 1 MiB."""
-
-SMALL_FRAMES = 5000
-"""Frames a second of less than L{SMALL} bytes that are read from a peer."""
-
-MANY = 100
-"""Such frames in one read after which bytes are read in smaller portions."""
-
-FEW = 4096
-"""Bytes of such a portion."""
 
 CLOSE_TIME = 120.0
 """Seconds that a peer gets to take what was written before our close frame
@@ -87,7 +70,7 @@ class _Quiet:
     info = warn = error = debug
 
 
-class Connection(Incoming):
+class Connection(Incoming, Outgoing):
     """
     What both roles share; mixed into autobahn's classes.
 
@@ -111,16 +94,13 @@ class Connection(Incoming):
     transport: Any
 
     # Autobahn's.
-    state: int
     remoteCloseCode: int | None
     remoteCloseReason: str | None
-    sendMessage: Any
     sendCloseFrame: Any
     sendPing: Any
     sendPong: Any
     _connectionMade: Any
     _connectionLost: Any
-    _dataReceived: Any
 
     def configure(
         self,
@@ -139,18 +119,13 @@ class Connection(Incoming):
         self.peerAddress: Any = None
         self.answers: Answers | None = None
         self._holds = Holds(self._stopReading, self._readAgain)
-        self._unread = b""
-        self._small = TokenBucket(SMALL_FRAMES, reactor.seconds, SMALL_FRAMES)
-        self._resting: IDelayedCall | None = None
-        self._held: list[bytes] = []
-        self._heldSize = 0
-        self._flushing: IDelayedCall | None = None
         self._pinging: IDelayedCall | None = None
         self._closing: IDelayedCall | None = None
         self._heard = reactor.seconds()
         self.probe = Probe(reactor, lambda: self.sendPing() if self.canSend else None)
         self._quietUntil = float("-inf")
         self.beginIncoming()
+        self.beginOutgoing()
         self._isOpen = False
         self._lost = False
         self._closeSeen = False
@@ -164,66 +139,6 @@ class Connection(Incoming):
     def gone(self) -> bool:
         """Whether the connection is over."""
         return self._lost
-
-    @property
-    def canSend(self) -> bool:
-        """Whether what is written has a chance to arrive."""
-        return self._isOpen and self.state == WebSocketProtocol.STATE_OPEN
-
-    def sendBytes(self, data: bytes) -> None:
-        """Send bytes, in one message with others of this turn of the reactor."""
-        if not self.canSend:
-            return
-        self._held.append(data)
-        self._heldSize += len(data)
-        if self._heldSize >= GATHER:
-            self.flush()
-        elif self._flushing is None:
-            self._flushing = self.reactor.callLater(0, self.flush)
-
-    def sendWhole(self, data: bytes) -> None:
-        """Send a binary message, after what was gathered."""
-        self.flush()
-        self._answer(data, True)
-
-    def sendEmpty(self) -> None:
-        """Send a binary message without bytes."""
-        self.sendWhole(b"")
-
-    def sendText(self, text: bytes) -> None:
-        """Send a text message."""
-        self._answer(text, False)
-
-    def _answer(self, message: bytes, isBinary: bool) -> None:
-        if self.canSend:
-            if self.answers is not None:
-                self.answers.wrote(len(message))
-            self.sendMessage(message, isBinary)
-
-    def flush(self) -> None:
-        """Send what was gathered."""
-        if self._flushing is not None:
-            if self._flushing.active():
-                self._flushing.cancel()
-            self._flushing = None
-        if not self._held:
-            return
-        data = self._held[0] if len(self._held) == 1 else b"".join(self._held)
-        self._held = []
-        self._heldSize = 0
-        for start in range(0, len(data), MESSAGE):
-            if self.canSend:
-                self.sendMessage(data[start : start + MESSAGE], True)
-
-    def registerProducer(self, producer: Any, streaming: bool = True) -> None:
-        """Have C{producer} paused while the transport holds enough."""
-        if self.answers is not None:
-            self.answers.passTo(producer)
-
-    def unregisterProducer(self) -> None:
-        """Forget the producer."""
-        if self.answers is not None:
-            self.answers.passTo(None)
 
     @property
     def paused(self) -> bool:
@@ -300,14 +215,6 @@ class Connection(Incoming):
         if not self._lost:
             self.transport.abortConnection()
 
-    def _stopAnswers(self) -> None:
-        """
-        Nothing follows our close: a transport with a producer would never be
-        closed.
-        """
-        if self.answers is not None:
-            self.answers.stop()
-
     def _stalled(self, reason: TunnelError) -> None:
         self._ownReason = self._ownReason or reason
         self.abort()
@@ -351,34 +258,6 @@ class Connection(Incoming):
             self._unread += data
         elif not self._blind:
             self._take(data)
-
-    def _take(self, data: bytes) -> None:
-        """
-        Let the parser have bytes. Frames that cost more to read than they carry
-        are rationed, so that nobody has to wait for a peer that sends nothing
-        else.
-        """
-        start, step = 0, FEW if self._wasSmall else len(data)
-        while start < len(data) and not self._blind:
-            self.effort = 0
-            self._dataReceived(data[start : start + step])
-            start += step
-            small = self.effort
-            self._wasSmall = small > MANY
-            wait = self._small.charge(small) if small else 0.0
-            if wait or (self._wasSmall and start < len(data)):
-                # Others have their turn in between.
-                self._unread = data[start:]
-                self._holds.hold("rate")
-                self._resting = self.reactor.callLater(wait, self._rested)
-                return
-
-    def _rested(self) -> None:
-        self._resting = None
-        data, self._unread = self._unread, b""
-        self._take(data)
-        if self._resting is None:
-            self._holds.release("rate")
 
     def onPing(self, payload: bytes) -> None:
         """A ping came."""

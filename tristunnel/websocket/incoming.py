@@ -6,6 +6,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from twisted.internet.interfaces import IDelayedCall
+
+from tristunnel.dataplane.answers import Holds
+from tristunnel.dataplane.rate import TokenBucket
 from tristunnel.errors import TunnelError
 from tristunnel.websocket.codes import BAD_PAYLOAD, PROTOCOL_ERROR, TOO_BIG
 
@@ -23,6 +27,15 @@ MAX_TEXT = 1024 * 1024
 
 SMALL = 64
 """Bytes of payload with which a frame costs less to read than it carries."""
+
+SMALL_FRAMES = 5000
+"""Frames a second of less than L{SMALL} bytes that are read from a peer."""
+
+MANY = 100
+"""Such frames in one read after which bytes are read in smaller portions."""
+
+FEW = 4096
+"""Bytes of such a portion."""
 
 REQUEST_EFFORT = 50
 """What a request for a port costs, in such frames."""
@@ -70,8 +83,13 @@ class Incoming:
         receiver may add what a message costs more than that.
     """
 
+    reactor: Any
     receiver: Receiver
     wholeUpTo: int
+    _holds: Holds
+
+    # Autobahn's.
+    _dataReceived: Any
 
     def beginIncoming(self) -> None:
         """Begin with nothing."""
@@ -83,6 +101,9 @@ class Incoming:
         self._gathered = bytearray()
         self.effort = 0
         self._wasSmall = False
+        self._unread = b""
+        self._small = TokenBucket(SMALL_FRAMES, self.reactor.seconds, SMALL_FRAMES)
+        self._resting: IDelayedCall | None = None
 
     def fail(self, reason: TunnelError, code: int = 0) -> None:
         """
@@ -90,6 +111,34 @@ class Incoming:
 
         @param code: The close code, if it is another than the reason's.
         """
+
+    def _take(self, data: bytes) -> None:
+        """
+        Let the parser have bytes. Frames that cost more to read than they carry
+        are rationed, so that nobody has to wait for a peer that sends nothing
+        else.
+        """
+        start, step = 0, FEW if self._wasSmall else len(data)
+        while start < len(data) and not self._blind:
+            self.effort = 0
+            self._dataReceived(data[start : start + step])
+            start += step
+            small = self.effort
+            self._wasSmall = small > MANY
+            wait = self._small.charge(small) if small else 0.0
+            if wait or (self._wasSmall and start < len(data)):
+                # Others have their turn in between.
+                self._unread = data[start:]
+                self._holds.hold("rate")
+                self._resting = self.reactor.callLater(wait, self._rested)
+                return
+
+    def _rested(self) -> None:
+        self._resting = None
+        data, self._unread = self._unread, b""
+        self._take(data)
+        if self._resting is None:
+            self._holds.release("rate")
 
     def onMessageBegin(self, isBinary: bool) -> None:
         self._binary = isBinary
