@@ -138,10 +138,10 @@ class ClientCheckTests(TestCase):
         self.port = port.getHost().port
 
     def look(
-        self, connect: str = "", way: ConnectOptions | None = None, **more: Any
+        self, connect: str = "", route: ConnectOptions | None = None, **more: Any
     ) -> Any:
         connect = connect or f"tcp:127.0.0.1:{self.port}"
-        server = parseConnect(self.reactor, connect, Trust(), way)
+        server = parseConnect(self.reactor, connect, Trust(), route)
         return ClientCheck(self.reactor, server, **more)
 
     async def failure(self, waiting: Any) -> str:
@@ -172,8 +172,8 @@ class ClientCheckTests(TestCase):
         """Signs of life that are too rare for what is in between are told."""
         where = "ws://127.0.0.1:1/x"
         for interval, verdict in ((0.0, "WARN"), (25.0, "OK"), (55.0, "WARN")):
-            way = ConnectOptions(pingInterval=interval)
-            look = self.look(where, way, dialect=DIALECTS["vtunnel"])
+            route = ConnectOptions(pingInterval=interval)
+            look = self.look(where, route, dialect=DIALECTS["vtunnel"])
             self.assertEqual((await look.look("idle"))[0].verdict, verdict)
 
     async def test_plain(self) -> None:

@@ -76,13 +76,13 @@ class BrokenTests(TestCase):
         return number
 
     async def wrong(
-        self, look: str, connect: str, *words: str, way: Any = None, **more: Any
+        self, look: str, connect: str, *words: str, route: Any = None, **more: Any
     ) -> None:
         ca = str(self.authority.write(self.directory / "ca.pem"))
         trust = more.pop("trust", None) or Trust(
             ca=ca if connect.startswith(("tls", "wss")) else ""
         )
-        server = parseConnect(self.reactor, connect, trust, way)
+        server = parseConnect(self.reactor, connect, trust, route)
         check = ClientCheck(self.reactor, server, **more)
         looking = Deferred.fromCoroutine(check.look(look))
         error = await self.assertFailure(looking, TunnelError)
@@ -119,8 +119,8 @@ class BrokenTests(TestCase):
         ):
             port = self.listen(_answering(f"HTTP/1.1 {status}\r\n\r\n".encode()))
             proxy = parseProxy(self.reactor, f"http://127.0.0.1:{port}")
-            way = ConnectOptions(proxy)
-            await self.wrong("proxy", "tcp:far.example:9000", status, cure, way=way)
+            route = ConnectOptions(proxy)
+            await self.wrong("proxy", "tcp:far.example:9000", status, cure, route=route)
 
     def tlsPort(self, *names: str, until: datetime | None = None) -> int:
         pem, key = self.authority.issue(names, notAfter=until)

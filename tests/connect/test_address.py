@@ -38,9 +38,9 @@ class NamesTests(SynchronousTestCase):
 
     def head(self, where: str, proxy: str = "") -> tuple[list[str], list[str]]:
         reactor: Any = NotingReactor()
-        way = ConnectOptions(parseProxy(reactor, proxy) if proxy else None)
+        route = ConnectOptions(parseProxy(reactor, proxy) if proxy else None)
         server = parseConnect(
-            reactor, where, Trust(insecure=where.startswith(("tls:", "wss:"))), way
+            reactor, where, Trust(insecure=where.startswith(("tls:", "wss:"))), route
         )
         factory = Factory.forProtocol(Protocol)
         factory.noisy = False

@@ -44,8 +44,8 @@ class VariableTests(SynchronousTestCase):
             ("unix:/run/tunnel", set()),
         ):
             for name in every:
-                way = connectOptionsBy(None, "", environment={name: PROXY})
-                found = parseConnect(None, where, Trust(), way).way.proxy
+                route = connectOptionsBy(None, "", environment={name: PROXY})
+                found = parseConnect(None, where, Trust(), route).route.proxy
                 told = "" if found is None else str(found)
                 expected = f"proxy.example:3128 ({name})" if name in names else ""
                 self.assertEqual(told, expected, f"{where} {name}")
@@ -57,12 +57,12 @@ class VariableTests(SynchronousTestCase):
         self.assertEqual(variableFor("wss", around), "HTTPS_PROXY")
         self.assertEqual(variableFor("tcp", around), "ALL_PROXY")
         for option, told in (("http://line:3", "line:3"), ("none", "None")):
-            way = connectOptionsBy(None, option, environment=around)
-            server = parseConnect(None, "tls:far.example:9000", Trust(), way)
-            self.assertEqual(str(server.way.proxy), told)
-        way = connectOptionsBy(None, "", environment=around)
-        server = parseConnect(None, "tls:far.example:9000", Trust(), way)
-        self.assertEqual(str(server.way.proxy), "h:2 (HTTPS_PROXY)")
+            route = connectOptionsBy(None, option, environment=around)
+            server = parseConnect(None, "tls:far.example:9000", Trust(), route)
+            self.assertEqual(str(server.route.proxy), told)
+        route = connectOptionsBy(None, "", environment=around)
+        server = parseConnect(None, "tls:far.example:9000", Trust(), route)
+        self.assertEqual(str(server.route.proxy), "h:2 (HTTPS_PROXY)")
 
     def test_exempt(self) -> None:
         """C{NO_PROXY} keeps servers from it, and that is told."""
@@ -73,8 +73,8 @@ class VariableTests(SynchronousTestCase):
             Trust(),
             connectOptionsBy(None, "", environment=around),
         )
-        self.assertIsNone(server.way.proxy)
-        self.assertEqual(server.way.exempt, "ALL_PROXY")
+        self.assertIsNone(server.route.proxy)
+        self.assertEqual(server.route.exempt, "ALL_PROXY")
 
     def test_notSupported(self) -> None:
         """A proxy that cannot be used is named, with the way out and without its
@@ -86,9 +86,9 @@ class VariableTests(SynchronousTestCase):
             ("HTTPS_PROXY", "ftp://u:pw@proxy:443", "http://USER"),
             ("HTTPS_PROXY", "u:pw@proxy:x", "http://USER"),
         ):
-            way = connectOptionsBy(None, "", environment={name: url})
+            route = connectOptionsBy(None, "", environment={name: url})
             error = self.assertRaises(
-                TunnelError, parseConnect, None, "tls:far.example:1", Trust(), way
+                TunnelError, parseConnect, None, "tls:far.example:1", Trust(), route
             )
             for part in (name, word, "none"):
                 self.assertIn(part, error.message)

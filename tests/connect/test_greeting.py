@@ -202,9 +202,9 @@ class W3PTests(ClientServiceTestCase):
         found = self.judge(check)
         self.assertEqual(found.verdict, "WARN")
         self.assertIn("--extension never", found.message)
-        way = ConnectOptions(greeting=NEVER)
+        route = ConnectOptions(greeting=NEVER)
         server = ServerAddress(
-            "tcp:server.example:9000", "server.example", self.way, way=way
+            "tcp:server.example:9000", "server.example", self.way, route=route
         )
         check = ClientCheck(self.clock, server, credentials=self.CREDENTIALS)
         found = self.judge(check)

@@ -173,8 +173,8 @@ class SecureTests(FramedTests):
     async def test_notTrusted(self) -> None:
         """A server that cannot show who it is gets no request, and no headers."""
         await self.startServer()
-        way = ConnectOptions(None, {"Authorization": "Bearer secret"}, 0.0)
-        server = parseConnect(self.reactor, self.url("/tunnel"), Trust(), way)
+        route = ConnectOptions(None, {"Authorization": "Bearer secret"}, 0.0)
+        server = parseConnect(self.reactor, self.url("/tunnel"), Trust(), route)
         client = TunnelClientService(
             self.reactor, server, [], None, self.seen, delay=lambda f, h: 60.0
         )

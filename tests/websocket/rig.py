@@ -212,9 +212,9 @@ class WebSocketTestCase(LoopbackTestCase):
     def server(
         self, path: str, headers: Mapping[str, str] | None = None
     ) -> ServerAddress:
-        way = ConnectOptions(None, headers or {}, 0.0)
+        route = ConnectOptions(None, headers or {}, 0.0)
         where = path if "://" in path else self.url(path)
-        return parseConnect(self.reactor, where, self.trust, way)
+        return parseConnect(self.reactor, where, self.trust, route)
 
     async def open(
         self,

@@ -126,7 +126,7 @@ class ClientCheck(Inquiry):
         self._resolve = self.resolve or resolveWith(self.reactor)
         self._greeting = self.server.greeting()
         # Where the first connection goes.
-        proxy = self.server.way.proxy
+        proxy = self.server.route.proxy
         self._host, self._port = self.server.host, self.server.port
         if proxy is not None:
             host, _, port = proxy.where.rpartition(":")
@@ -143,7 +143,7 @@ class ClientCheck(Inquiry):
             # Last, since it takes so long.
             ("idle!", self._idle),
         ]
-        if proxy is None and not self.server.way.exempt:
+        if proxy is None and not self.server.route.exempt:
             looks.remove(("proxy!", self._proxy))
         if not self.server.isWebSocket:
             looks.remove(("websocket!", self._webSocket))
@@ -205,11 +205,11 @@ class ClientCheck(Inquiry):
 
     async def _proxy(self) -> Finding:
         server = self.server
-        if server.way.proxy is None:
-            return ok(f"not that of {server.way.exempt}, as NO_PROXY says")
-        endpoint = server.way.reach(self.reactor, server.host, server.port)
+        if server.route.proxy is None:
+            return ok(f"not that of {server.route.exempt}, as NO_PROXY says")
+        endpoint = server.route.reach(self.reactor, server.host, server.port)
         (await self._connect(endpoint)).transport.abortConnection()
-        return ok(f"{server.way.proxy} connects to {server.host}")
+        return ok(f"{server.route.proxy} connects to {server.host}")
 
     async def _tls(self) -> Iterable[Finding] | Finding:
         server = self.server
@@ -325,7 +325,7 @@ class ClientCheck(Inquiry):
 
     async def _idle(self) -> Finding:
         if not self.dialect.logsIn:
-            return unmeasured(self.server.way.pingInterval)
+            return unmeasured(self.server.route.pingInterval)
         wanted = self._silenceWanted()
         if not wanted:
             why = (

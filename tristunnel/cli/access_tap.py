@@ -123,7 +123,7 @@ def makeService(options: Options) -> Service:
 def _make(reactor: Any, options: Options, log: Log) -> Service:
     useMonotonicTime(reactor)
     hideExposed(options.exposed)
-    options.server.way.tell(options.server.where)
+    options.server.route.log(options.server.where)
     access: AccessService
     client = TunnelClientService(
         reactor,

@@ -66,7 +66,7 @@ def makeClient(
 
     @return: A service with a C{stopNow}.
     """
-    options.server.way.tell(options.server.where)
+    options.server.route.log(options.server.where)
     dialect = DIALECTS[options["dialect"]]
     if not options["listen"]:
         return dialect.makeClient(reactor, options, observer, gaveUp)

@@ -90,7 +90,7 @@ class ServerAddress:
     @ivar link: How to connect without a WebSocket, where that is different.
     @ivar verification: Judges its certificate, where there is TLS.
     @ivar trust: Which server is the right one.
-    @ivar way: What lies between.
+    @ivar route: What lies between.
     @ivar capability: C{id} and C{secret} of the one tunnel to serve, if it was
         named by a URI.
     @ivar access: C{id} and C{secret} of access to the one service to visit, if
@@ -106,7 +106,7 @@ class ServerAddress:
     link: IStreamClientEndpoint | None = None
     verification: ServerVerification | None = None
     trust: Trust = field(default_factory=Trust)
-    way: ConnectOptions = field(default_factory=ConnectOptions)
+    route: ConnectOptions = field(default_factory=ConnectOptions)
 
     @property
     def isWebSocket(self) -> bool:
@@ -126,7 +126,7 @@ class ServerAddress:
         needs the extension.
         """
         ours = self.isWebSocket or self.capability or self.access
-        return Greeting(ALWAYS if ours else self.way.greeting)
+        return Greeting(ALWAYS if ours else self.route.greeting)
 
     def explain(self, failure: Failure) -> TunnelError | None:
         """Say why TLS failed, if it is that."""
@@ -147,15 +147,15 @@ class ServerAddress:
 
 
 def parseConnect(
-    reactor: Any, description: str, trust: Trust, way: ConnectOptions | None = None
+    reactor: Any, description: str, trust: Trust, route: ConnectOptions | None = None
 ) -> ServerAddress:
     """
     Read C{--connect}.
 
-    @param way: How to get there.
+    @param route: How to get there.
     @raise TunnelError: C{bad-option}, with the cause and the cure.
     """
-    way = way or ConnectOptions()
+    route = route or ConnectOptions()
     if description.startswith(("w3p:", "w3ps:")):
         # Without the URI, which has a secret.
         raise badOption(
@@ -167,8 +167,8 @@ def parseConnect(
     if kind in ("ws", "wss") or (
         "://" in description and kind not in ("tcp", "tls", "unix")
     ):
-        return _overWebSocket(reactor, description, trust, way)
-    if way.headers:
+        return _overWebSocket(reactor, description, trust, route)
+    if route.headers:
         raise badOption("--header is about WebSockets; write --connect ws://HOST/PATH")
     if kind == "ssl":
         raise badOption(
@@ -188,17 +188,19 @@ def parseConnect(
     except Exception as error:
         raise _wrong(description, error) from None
     if parts.port and not parts["endpoint"]:
-        way = way.towards(reactor, parts.kind, parts.host, parts.port)
+        route = route.towards(reactor, parts.kind, parts.host, parts.port)
     try:
-        if way.proxy is not None and not parts.isPlain:
+        if route.proxy is not None and not parts.isPlain:
             raise ValueError(
-                f"{way.proxy.source} connects to tcp:HOST:PORT and the like only;"
+                f"{route.proxy.source} connects to tcp:HOST:PORT and the like only;"
                 " --proxy none goes without"
             )
-        endpoint = parts.endpoint(reactor, way.reach)
+        endpoint = parts.endpoint(reactor, route.reach)
     except Exception as error:
         raise _wrong(description, error) from None
-    address = ServerAddress(parts.text, parts.host, endpoint, port=parts.port, way=way)
+    address = ServerAddress(
+        parts.text, parts.host, endpoint, port=parts.port, route=route
+    )
     return _overTLS(address, parts, trust) if parts.kind == "tls" else address
 
 
@@ -215,18 +217,18 @@ def _wrong(description: str, error: Exception) -> TunnelError:
 
 
 def _overWebSocket(
-    reactor: Any, description: str, trust: Trust, way: ConnectOptions
+    reactor: Any, description: str, trust: Trust, route: ConnectOptions
 ) -> ServerAddress:
     url = WebSocketURL(description)
-    way = way.towards(reactor, "wss" if url.secure else "ws", url.host, url.port)
-    below = way.reach(reactor, url.host, url.port)
+    route = route.towards(reactor, "wss" if url.secure else "ws", url.host, url.port)
+    below = route.reach(reactor, url.host, url.port)
     creator: ServerVerification | None = None
     if url.secure:
         creator = trust.verification(url.host)
         below = wrapClientTLS(creator, below)
     elif trust:
         raise badOption(f"{_ABOUT_TLS} wss://")
-    endpoint = WebSocketEndpoint(reactor, url, below, way.headers, way.pingInterval)
+    endpoint = WebSocketEndpoint(reactor, url, below, route.headers, route.pingInterval)
     return ServerAddress(
         url.where,
         url.host,
@@ -235,7 +237,7 @@ def _overWebSocket(
         link=below,
         verification=creator,
         trust=trust,
-        way=way,
+        route=route,
     )
 
 
@@ -244,17 +246,17 @@ def parseTunnelURI(
     uri: str,
     trust: Trust,
     connect: str = "",
-    way: ConnectOptions | None = None,
+    route: ConnectOptions | None = None,
 ) -> ServerAddress:
     """
     Read C{--tunnel}: C{w3p://HOST:PORT/ID#SECRET}, or C{w3ps:} over TLS.
 
     @param connect: Another place of the server than the URI says, or empty.
-    @param way: How to get there.
+    @param route: How to get there.
     @raise TunnelError: C{bad-option}, without the secret.
     """
     default, capability = _capabilityOf(uri, "--tunnel", "openTunnel", "")
-    address = parseConnect(reactor, connect or default, trust, way)
+    address = parseConnect(reactor, connect or default, trust, route)
     return replace(address, capability=capability)
 
 
@@ -263,7 +265,7 @@ def parseAccessURI(
     uri: str,
     trust: Trust,
     connect: str = "",
-    way: ConnectOptions | None = None,
+    route: ConnectOptions | None = None,
 ) -> ServerAddress:
     """
     Read C{--access}: C{w3p://HOST:PORT/access/ID#SECRET}, or C{w3ps:} over
@@ -272,7 +274,7 @@ def parseAccessURI(
     @raise TunnelError: C{bad-option}, without the secret.
     """
     default, access = _capabilityOf(uri, "--access", "grantAccess", "access/")
-    address = parseConnect(reactor, connect or default, trust, way)
+    address = parseConnect(reactor, connect or default, trust, route)
     return replace(address, access=access)
 
 

@@ -90,7 +90,7 @@ class ConnectOptions:
             return ProxiedEndpoint(reactor, self.proxy, hostName(host), port)
         return HostEndpoint(reactor, host, port)
 
-    def tell(self, where: str) -> None:
+    def log(self, where: str) -> None:
         """Log what the way to a server is, if it is not the direct one."""
         if self.proxy is not None:
             _log.info(

@@ -79,7 +79,7 @@ class NodeTunnel(Service, ClientObserver):
     def startService(self) -> None:
         super().startService()
         self._since = self.reactor.seconds()
-        self.spec.server.way.tell(self.spec.server.where)
+        self.spec.server.route.log(self.spec.server.where)
         self._connect()
         if self.spec.endpoint is not None:
             self._port = LocalPort(

@@ -75,7 +75,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         self.tunnelOptions: dict[str, object] = {}
         self.forGood = False
         self._lease = lease or ClientLease()
-        self._carrier = carrier or Carrier("session" if server.way.proxy else "auto")
+        self._carrier = carrier or Carrier("session" if server.route.proxy else "auto")
         self._confirmations = EndAcknowledgements(reactor)
         self._greeting = server.greeting()
         if self._lease.id:
@@ -123,7 +123,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         factory.carrier, factory.endpoint = self._carrier, self._server.endpoint
         factory.confirmations = self._confirmations
         factory.access = self._server.access
-        factory.proxied = self._server.way.proxy is not None
+        factory.proxied = self._server.route.proxy is not None
         factory.extended = self._greeting.extended
         session: TunnelClientProtocol | None = None
         try:

@@ -60,7 +60,7 @@ def _carrierOf(options: ClientOptions) -> Carrier:
     # A proxy need not pass on that one direction of a connection is over, so by
     # itself none is used for single streams.
     kind = str(options["carrier"])
-    if options.server.way.proxy is not None and kind == "auto":
+    if options.server.route.proxy is not None and kind == "auto":
         kind = "session"
     return Carrier(kind, options["spares"], options["sessions"])
 
