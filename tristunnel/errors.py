@@ -20,6 +20,7 @@ __all__ = [
     "badOption",
     "boundedHint",
     "printable",
+    "protocolError",
 ]
 
 LONGEST_HINT = 600.0
@@ -191,3 +192,13 @@ def badOption(message: str) -> TunnelError:
     @return: C{bad-option}, to be raised.
     """
     return TunnelError("bad-option", message)
+
+
+def protocolError(message: str) -> TunnelError:
+    """
+    The error for bytes that no honest peer sends.
+
+    @param message: One line with what is wrong with them.
+    @return: C{protocol-error}, to be raised.
+    """
+    return TunnelError("protocol-error", message)

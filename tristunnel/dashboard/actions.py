@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tristunnel.dashboard.events import titleOf
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.service.granting import Granting
 from tristunnel.service.listing import Listing, mayEnd
 from tristunnel.util.quantities import formatDuration, parseDuration
@@ -144,7 +144,7 @@ class Actions:
         """
         seconds = parseDuration(ttl)
         if uses and not (uses.isascii() and uses.isdecimal() and len(uses) < 9):
-            raise TunnelError("bad-option", "how often takes a number, or nothing")
+            raise badOption("how often takes a number, or nothing")
         uri: str = await Granting(self._service).grantAccess(
             caller, tunnel.name, seconds, address, token, int(uses or 0)
         )

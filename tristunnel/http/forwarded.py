@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.web.server import Request
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import badOption
 
 __all__ = ["Forwarded", "parseTrustedProxies"]
 
@@ -37,10 +37,9 @@ def parseTrustedProxies(
         try:
             networks.append(ip_network(text, strict=False))
         except ValueError:
-            raise TunnelError(
-                "bad-option",
+            raise badOption(
                 f"--trusted-proxy {text!r} is no address; write 127.0.0.1,"
-                " 10.0.0.0/8 or unix",
+                " 10.0.0.0/8 or unix"
             ) from None
     return networks, unix
 

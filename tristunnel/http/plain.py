@@ -82,15 +82,16 @@ def errorText(request: Request, code: int, message: str) -> bytes:
 
 
 class ErrorText(Resource):
-    """Answers everything with one error."""
+    """
+    Answers everything with one error.
+
+    @param code: The HTTP status.
+    @param message: One line for people.
+    """
 
     isLeaf = True
 
     def __init__(self, code: int, message: str) -> None:
-        """
-        @param code: The HTTP status.
-        @param message: One line for people.
-        """
         super().__init__()
         self._code = code
         self._message = message

@@ -64,6 +64,11 @@ def _usableId(obj: object) -> bool:
     return obj is None or isinstance(obj, str)
 
 
+def _invalid(why: str = "") -> CallError:
+    text = f"Invalid Request: {why}" if why else "Invalid Request"
+    return CallError(INVALID_REQUEST, text)
+
+
 def _parseRequest(obj: object) -> _Request:
     """
     Check a request object.
@@ -71,22 +76,18 @@ def _parseRequest(obj: object) -> _Request:
     @raise CallError: INVALID_REQUEST.
     """
     if not isinstance(obj, dict) or "jsonrpc" not in obj:
-        raise CallError(INVALID_REQUEST, "Invalid Request")
+        raise _invalid()
     if obj["jsonrpc"] != "2.0":
-        raise CallError(INVALID_REQUEST, 'Invalid Request: "jsonrpc" must be "2.0"')
+        raise _invalid('"jsonrpc" must be "2.0"')
     method = obj.get("method")
     if not isinstance(method, str):
-        raise CallError(INVALID_REQUEST, "Invalid Request")
+        raise _invalid()
     ident = obj.get("id")
     if not _usableId(ident):
-        raise CallError(
-            INVALID_REQUEST, 'Invalid Request: "id" must be a string, number or null'
-        )
+        raise _invalid('"id" must be a string, number or null')
     params = obj.get("params", [])
     if not isinstance(params, (list, dict)):
-        raise CallError(
-            INVALID_REQUEST, 'Invalid Request: "params" must be an array or an object'
-        )
+        raise _invalid('"params" must be an array or an object')
     return _Request(method, params, ident, "id" in obj)
 
 
@@ -170,10 +171,10 @@ class Dispatcher:
         if not isinstance(obj, list):
             return await self._answerOne(caller, obj)
         if not obj:
-            return _errorResponse(None, CallError(INVALID_REQUEST, "Invalid Request"))
+            return _errorResponse(None, _invalid())
         if len(obj) > self.maxBatch:
             why = f"a batch may have {self.maxBatch} requests, not {len(obj)}"
-            error = CallError(INVALID_REQUEST, f"Invalid Request: {why}")
+            error = _invalid(why)
             return _errorResponse(None, error)
         # All are begun before any is awaited: they run at the same time.
         answers = await gatherResults(

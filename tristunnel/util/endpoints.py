@@ -31,7 +31,7 @@ from twisted.internet.tcp import Port
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 
 __all__ = [
     "ClearedEndpoint",
@@ -114,10 +114,8 @@ def unknownKeywords(option: str, keywords: dict[str, str], known: set[str]) -> N
     """
     unknown = sorted(set(keywords) - known)
     if unknown:
-        raise TunnelError(
-            "bad-option",
-            f"{option}: {unknown[0]}= is not known; there is"
-            f" {', '.join(sorted(known))}",
+        raise badOption(
+            f"{option}: {unknown[0]}= is not known; there is {', '.join(sorted(known))}"
         )
 
 
@@ -295,10 +293,9 @@ def checkWritable(directory: Path) -> None:
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
-        raise TunnelError(
-            "bad-option",
+        raise badOption(
             f"{directory} cannot be written to ({error.strerror}): give --state-dir, or"
-            " let this user write there",
+            " let this user write there"
         ) from None
 
 

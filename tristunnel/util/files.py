@@ -11,7 +11,7 @@ from pathlib import Path
 from twisted.logger import Logger
 from twisted.python.filepath import FilePath
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import badOption
 
 __all__ = [
     "PathLike",
@@ -42,9 +42,7 @@ def defaultStateDirectory() -> Path:
     try:
         return Path.home() / ".local" / "state" / "tristunnel"
     except RuntimeError:
-        raise TunnelError(
-            "bad-option", "this user has no home directory: give --state-dir"
-        ) from None
+        raise badOption("this user has no home directory: give --state-dir") from None
 
 
 def stateVariable() -> str:

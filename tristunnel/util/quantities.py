@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 
-from tristunnel.errors import TunnelError, boundedHint
+from tristunnel.errors import badOption, boundedHint
 
 __all__ = [
     "LONGEST",
@@ -58,10 +58,9 @@ def parseDuration(text: str) -> float:
         total += float(part[1]) * _SECONDS[part[2]]
         position = part.end()
     if not 0 < total <= LONGEST:
-        raise TunnelError(
-            "bad-option",
+        raise badOption(
             f"{_shown(text)} is no duration; write for example 45s, 90m, 12h, 30d or"
-            " 1h30m, up to 100 years",
+            " 1h30m, up to 100 years"
         )
     return total
 
@@ -115,7 +114,7 @@ def _bytesIn(match: re.Match[str] | None) -> float:
 
 def _within(number: int, wrong: str) -> int:
     if not 1 <= number <= _FASTEST:
-        raise TunnelError("bad-option", wrong)
+        raise badOption(wrong)
     return number
 
 

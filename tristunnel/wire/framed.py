@@ -16,7 +16,7 @@ from enum import IntEnum
 from struct import Struct
 from typing import NamedTuple
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import protocolError
 
 __all__ = [
     "MAGIC",
@@ -157,15 +157,12 @@ class FrameDecoder:
 
     def _checkLength(self, length: int, kind: int) -> None:
         if length < 5:
-            raise TunnelError(
-                "protocol-error", f"a frame of {length} bytes is shorter than its head"
-            )
+            raise protocolError(f"a frame of {length} bytes is shorter than its head")
         bound = self._maxFrame if kind == _DATA else MAX_CONTROL + 5
         if length > bound:
-            raise TunnelError(
-                "protocol-error",
+            raise protocolError(
                 f"a frame of {length} bytes (type 0x{kind:02x}) is longer than"
-                f" the {bound} accepted here",
+                f" the {bound} accepted here"
             )
 
 
@@ -196,17 +193,14 @@ class HandshakeDecoder:
         buffer += data
         start = len(MAGIC)
         if buffer[:start] != MAGIC[: len(buffer)]:
-            raise TunnelError(
-                "protocol-error", "the first bytes are not the framed protocol's"
-            )
+            raise protocolError("the first bytes are not the framed protocol's")
         if len(buffer) < start + _LENGTH.size:
             return None
         (length,) = _LENGTH.unpack_from(buffer, start)
         if length > self._maxLength:
-            raise TunnelError(
-                "protocol-error",
+            raise protocolError(
                 f"a handshake of {length} bytes is longer than the"
-                f" {self._maxLength} accepted here",
+                f" {self._maxLength} accepted here"
             )
         start += _LENGTH.size
         if len(buffer) < start + length:
@@ -225,11 +219,10 @@ def decodeObject(payload: bytes) -> dict[str, object]:
         # RecursionError: a few kilobytes of "[" are enough for it.
         message = json.loads(payload)
     except (ValueError, RecursionError):
-        raise TunnelError("protocol-error", "the message is not JSON") from None
+        raise protocolError("the message is not JSON") from None
     if not isinstance(message, dict):
-        raise TunnelError(
-            "protocol-error",
-            f"the message is a JSON {type(message).__name__}, not an object",
+        raise protocolError(
+            f"the message is a JSON {type(message).__name__}, not an object"
         )
     return message
 
@@ -269,6 +262,6 @@ def decodeCredit(payload: bytes) -> int:
     @raise TunnelError: C{protocol-error} if it is not eight bytes.
     """
     if len(payload) != _CREDIT.size:
-        raise TunnelError("protocol-error", f"a u64 was due, {len(payload)} bytes came")
+        raise protocolError(f"a u64 was due, {len(payload)} bytes came")
     (credit,) = _CREDIT.unpack(payload)
     return int(credit)

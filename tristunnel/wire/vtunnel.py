@@ -14,7 +14,7 @@ from __future__ import annotations
 import binascii
 from typing import NamedTuple
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import protocolError
 from tristunnel.wire.framed import decodeObject, encodeObject
 
 __all__ = [
@@ -76,7 +76,7 @@ def _number(fields: dict[str, object], name: str, most: int) -> int:
     if value is None:
         return 0
     if type(value) is not int or not 0 <= value <= most:
-        raise TunnelError("protocol-error", f"{name} is no number from 0 to {most}")
+        raise protocolError(f"{name} is no number from 0 to {most}")
     return value
 
 
@@ -85,7 +85,7 @@ def _text(fields: dict[str, object], name: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise TunnelError("protocol-error", f"{name} is no string")
+        raise protocolError(f"{name} is no string")
     return value
 
 
@@ -121,14 +121,14 @@ def decodeMessage(text: bytes) -> Message:
     fields = decodeObject(text)
     kind = _text(fields, "type")
     if not kind:
-        raise TunnelError("protocol-error", "the message has no type")
+        raise protocolError("the message has no type")
     try:
         # Only what the standard alphabet writes, as Go's decoder has it, which
         # skips line ends.
         encoded = _text(fields, "data").replace("\r", "").replace("\n", "")
         data = binascii.a2b_base64(encoded, strict_mode=True) if encoded else b""
     except ValueError:
-        raise TunnelError("protocol-error", "data is not base64") from None
+        raise protocolError("data is not base64") from None
     return Message(
         kind,
         _number(fields, "port", 65535),

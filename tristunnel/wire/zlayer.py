@@ -15,7 +15,7 @@ from struct import Struct
 from typing import ClassVar, TypeVar, dataclass_transform
 from uuid import UUID
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, protocolError
 
 __all__ = [
     "MAX_MESSAGE",
@@ -66,7 +66,7 @@ class _Reader:
         """
         data = self._payload[self._offset : self._offset + size]
         if len(data) < size:
-            raise TunnelError("protocol-error", f"{self._kind} is cut short")
+            raise protocolError(f"{self._kind} is cut short")
         self._offset += size
         return data
 
@@ -80,9 +80,7 @@ class _Reader:
         """
         left = len(self._payload) - self._offset
         if left:
-            raise TunnelError(
-                "protocol-error", f"{self._kind} has {left} bytes too many"
-            )
+            raise protocolError(f"{self._kind} has {left} bytes too many")
 
 
 def _text(length: Struct) -> tuple[Callable[..., bytes], Callable[..., object]]:
@@ -100,7 +98,7 @@ def _text(length: Struct) -> tuple[Callable[..., bytes], Callable[..., object]]:
         try:
             return data.decode()
         except UnicodeDecodeError:
-            raise TunnelError("protocol-error", "a string is not UTF-8") from None
+            raise protocolError("a string is not UTF-8") from None
 
     return write, read
 
@@ -112,7 +110,7 @@ def _number(layout: Struct) -> tuple[Callable[..., bytes], Callable[..., object]
 def _readProtocol(reader: _Reader) -> int:
     value = reader.number(_U8)
     if value not in (TCP, UDP):
-        raise TunnelError("protocol-error", f"there is no protocol {value}")
+        raise protocolError(f"there is no protocol {value}")
     return value
 
 
@@ -288,20 +286,16 @@ def decodeMessage(data: bytes) -> Message:
     @raise TunnelError: C{protocol-error}, with what is wrong.
     """
     if len(data) > MAX_MESSAGE:
-        raise TunnelError(
-            "protocol-error", f"{len(data)} bytes are more than {MAX_MESSAGE}"
-        )
+        raise protocolError(f"{len(data)} bytes are more than {MAX_MESSAGE}")
     if len(data) < _HEAD.size:
-        raise TunnelError("protocol-error", "the message is shorter than its head")
+        raise protocolError("the message is shorter than its head")
     code, length = _HEAD.unpack_from(data)
     kind = MESSAGES.get(code)
     if kind is None:
-        raise TunnelError("protocol-error", f"there is no message type 0x{code:02x}")
+        raise protocolError(f"there is no message type 0x{code:02x}")
     if length != len(data) - _HEAD.size:
-        raise TunnelError(
-            "protocol-error",
-            f"{kind.__name__} announces {length} bytes and has"
-            f" {len(data) - _HEAD.size}",
+        raise protocolError(
+            f"{kind.__name__} announces {length} bytes and has {len(data) - _HEAD.size}"
         )
     reader = _Reader(kind.__name__, data[_HEAD.size :])
     message = kind(*(_CODECS[codec][1](reader) for codec in kind.layout))
