@@ -1,14 +1,18 @@
 """
-WebSocket frames written and read by hand (RFC 6455, 5.2).
+WebSocket frames written and read by hand (RFC 6455, 5.2), and a connection without
+any.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from tristunnel.errors import TunnelError
 
 __all__ = ["BINARY", "CLOSE", "CONTINUE", "PING", "PONG", "TEXT", "Frame", "frame"]
-__all__ += ["closePayload", "readFrames", "upgrade"]
+__all__ += ["RecordingConnection", "closePayload", "readFrames", "upgrade"]
 
 CONTINUE, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
@@ -101,3 +105,55 @@ def upgrade(path: str = "/tunnel", **headers: str) -> bytes:
         *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items()),
     ]
     return "\r\n".join([*lines, "", ""]).encode()
+
+
+class RecordingConnection:
+    """
+    A connection that keeps what is written.
+
+    @ivar failed: Why it was closed, or C{None}.
+    @ivar paused: Whether reading is.
+    """
+
+    decode: Callable[[bytes], Any]
+    peerAddress = None
+    chosen = ""
+
+    def __init__(self) -> None:
+        self.effort = 0
+        self.written: list[bytes] = []
+        self.failed: TunnelError | None = None
+        self.paused = False
+        self.closed = False
+        self.producer: Any = None
+        self.wholeUpTo = 0
+        self.canSend = True
+
+    def sendWhole(self, data: bytes) -> None:
+        self.written.append(data)
+
+    sendBytes = sendText = sendWhole
+
+    def sendEmpty(self) -> None:
+        self.sendWhole(b"")
+
+    def registerProducer(self, producer: object) -> None:
+        self.producer = producer
+
+    def pauseReading(self) -> None:
+        self.paused = True
+
+    def resumeReading(self) -> None:
+        self.paused = False
+
+    def close(self) -> None:
+        self.closed = True
+        self.canSend = False
+
+    def fail(self, reason: TunnelError, code: int = 0) -> None:
+        self.failed = self.failed or reason
+        self.canSend = False
+
+    def messages(self) -> list[Any]:
+        written, self.written = self.written, []
+        return [self.decode(data) for data in written]

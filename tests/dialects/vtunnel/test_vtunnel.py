@@ -20,7 +20,13 @@ from tests.support.loopback import Service, Talk
 from tests.support.notes import ClientNotes
 from tests.support.processes import freePort
 from tests.vectors import readVectors
-from tests.websocket.frames import CLOSE, TEXT, closePayload, frame
+from tests.websocket.frames import (
+    CLOSE,
+    TEXT,
+    RecordingConnection,
+    closePayload,
+    frame,
+)
 from tests.websocket.rig import RawPeer, WebSocketTestCase
 from tristunnel.connect.address import ServerAddress
 from tristunnel.dialects.base import client as baseClient
@@ -67,45 +73,10 @@ async def startVTunnel(test: Any, *services: Service, pingInterval: float = 0.0)
     return port
 
 
-class FakeConnection:
-    """
-    A connection that keeps what is written.
+class FakeConnection(RecordingConnection):
+    """One whose messages are vtunnel's."""
 
-    @ivar texts: Messages.
-    @ivar failed: Why it was closed, or C{None}.
-    """
-
-    peerAddress = None
-
-    def __init__(self) -> None:
-        self.effort = 0
-        self.texts: list[bytes] = []
-        self.failed: TunnelError | None = None
-        self.reading = True
-        self.producer: Any = None
-        self.closed = False
-
-    def sendText(self, text: bytes) -> None:
-        self.texts.append(text)
-
-    def registerProducer(self, producer: object) -> None:
-        self.producer = producer
-
-    def pauseReading(self) -> None:
-        self.reading = False
-
-    def resumeReading(self) -> None:
-        self.reading = True
-
-    def fail(self, reason: TunnelError, code: int = 0) -> None:
-        self.failed = reason
-
-    def close(self) -> None:
-        self.closed = True
-
-    def messages(self) -> list[Any]:
-        texts, self.texts = self.texts, []
-        return [decodeMessage(text) for text in texts]
+    decode = staticmethod(decodeMessage)
 
 
 class ServerSideTests(SynchronousTestCase):
@@ -171,13 +142,13 @@ class ServerSideTests(SynchronousTestCase):
         slow.stream.pauseReading()
         piece = "eHh4" * 10_000
         sent = 0
-        while self.connection.reading:
+        while not self.connection.paused:
             self.come(type="data", stream_id=1, data=piece)
             sent += 30_000
         self.assertLess(sent, HOLD + 60_000)
         self.clock.advance(STALL)
         self.side.tick()
-        self.assertTrue(self.connection.reading)
+        self.assertFalse(self.connection.paused)
         assert slow.broken is not None
         self.assertEqual("stalled", slow.broken.code.name)
         self.come(type="data", stream_id=2, data="YQ==")

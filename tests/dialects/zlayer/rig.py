@@ -12,10 +12,10 @@ from twisted.internet.defer import Deferred
 
 from tests.integration.udp_loopback import Party
 from tests.support.notes import ClientNotes
+from tests.websocket.frames import RecordingConnection
 from tests.websocket.rig import Recorder, WebSocketTestCase
 from tristunnel.dialects.zlayer.client_service import ZLayerClientService
 from tristunnel.dialects.zlayer.data import ZLayerSessions
-from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import parseForward
 from tristunnel.listeners.udp import UDPListeners
 from tristunnel.server.service import TunnelServerService
@@ -35,55 +35,10 @@ __all__ = ["CLIENT_ID", "FakeConnection", "Peer", "ZLayerTestCase"]
 CLIENT_ID = UUID(int=0x0123456789ABCDEF0123456789ABCDEF)
 
 
-class FakeConnection:
-    """
-    A connection that keeps what is written.
+class FakeConnection(RecordingConnection):
+    """One whose messages are zlayer's."""
 
-    @ivar failed: Why it was closed, or C{None}.
-    @ivar paused: Whether reading is.
-    """
-
-    peerAddress = None
-    chosen = ""
-
-    def __init__(self) -> None:
-        self.effort = 0
-        self.written: list[bytes] = []
-        self.failed: TunnelError | None = None
-        self.paused = False
-        self.closed = False
-        self.producer: Any = None
-        self.wholeUpTo = 0
-        self.canSend = True
-
-    def sendWhole(self, data: bytes) -> None:
-        self.written.append(data)
-
-    sendBytes = sendWhole
-
-    def sendEmpty(self) -> None:
-        self.sendWhole(b"")
-
-    def registerProducer(self, producer: object) -> None:
-        self.producer = producer
-
-    def pauseReading(self) -> None:
-        self.paused = True
-
-    def resumeReading(self) -> None:
-        self.paused = False
-
-    def close(self) -> None:
-        self.closed = True
-        self.canSend = False
-
-    def fail(self, reason: TunnelError, code: int = 0) -> None:
-        self.failed = self.failed or reason
-        self.canSend = False
-
-    def messages(self) -> list[Message]:
-        written, self.written = self.written, []
-        return [decodeMessage(data) for data in written]
+    decode = staticmethod(decodeMessage)
 
 
 class Peer(Recorder):
