@@ -38,7 +38,7 @@ class AccessService(VisitorService):
         and its own parameters.
     """
 
-    _log = Logger(namespace="tristunnel.service.access")
+    _log = Logger(namespace="tristunnel.client")
 
     def __init__(
         self,
