@@ -17,6 +17,7 @@ from tristunnel.errors import badOption
 from tristunnel.forwards.udp import UDPService
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.util.hosts import parsePlace
+from tristunnel.util.words import isName
 
 __all__ = ["DEFAULT_FORWARD", "Forward", "matched", "parseForward"]
 
@@ -102,7 +103,7 @@ def parseForward(reactor: Any, spec: str) -> Forward:
             raise badOption(f"--forward {spec!r}: no port is {port}")
     elif wanted:
         name = wanted
-        if len(name) > 64 or not all(c.isalnum() or c in "-_." for c in name):
+        if not isName(name):
             raise badOption(
                 f"--forward {spec!r}: a name has letters, digits, '-', '_' and '.'"
             )

@@ -8,6 +8,7 @@ from typing import Any
 
 from tristunnel.errors import badOption
 from tristunnel.model.policy import POLICY_OPTIONS, VisitorPolicy, parseNetworks
+from tristunnel.util.words import isName
 
 __all__ = ["TunnelOptions", "policyFrom"]
 
@@ -70,9 +71,7 @@ class TunnelOptions:
         asked = {name: options[name] for name in POLICY_OPTIONS if name in options}
         values = _read({k: v for k, v in options.items() if k not in asked}, known)
         name = values.get("name", "")
-        if len(name) > 64 or not all(
-            letter.isalnum() or letter in "-_." for letter in name
-        ):
+        if not isName(name):
             raise badOption(
                 "a name has at most 64 letters, digits, hyphens, dots, underscores"
             )

@@ -17,6 +17,7 @@ from tristunnel.connect.route import connectOptionsBy
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.forwards.forward import Forward, parseForward
 from tristunnel.tls.certificates import parseFingerprint
+from tristunnel.util.words import isName
 
 __all__ = ["NODE_FIELDS", "NodeSpec", "nodeText", "parseNode"]
 
@@ -99,7 +100,7 @@ def parseNode(reactor: Any, text: str) -> NodeSpec:
     @raise TunnelError: C{bad-option}, with the cause and the cure.
     """
     name, _, rest = text.partition("=")
-    if not name or len(name) > 64 or not all(c.isalnum() or c in "-_." for c in name):
+    if not (name and isName(name)):
         raise _wrong(name[:64] or "?", "it begins with a name")
     connect, *words = (word.replace("\\,", ",") for word in re.split(r"(?<!\\),", rest))
     found = _settings(name, words)

@@ -6,9 +6,17 @@ from __future__ import annotations
 
 from tristunnel.errors import printable
 
-__all__ = ["age", "amount", "count", "plural", "printableIn", "rate"]
+__all__ = ["age", "amount", "count", "isName", "plural", "printableIn", "rate"]
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+def isName(text: str) -> bool:
+    """
+    Whether a text can name a tunnel, a channel or a node: at most 64 letters,
+    digits, C{-}, C{_} and C{.}.
+    """
+    return len(text) <= 64 and all(c.isalnum() or c in "-_." for c in text)
 
 
 def amount(size: float) -> str:

@@ -27,6 +27,7 @@ from tristunnel.model.rendezvous import Rendezvous
 from tristunnel.model.tunnel import Tunnel
 from tristunnel.service.raw import UNCLAIMED, RawClientSide
 from tristunnel.util.hosts import addressText
+from tristunnel.util.words import isName
 from tristunnel.websocket.connection import Connection, Receiver
 from tristunnel.websocket.end import WebSocketEnd
 from tristunnel.websocket.page import Visit
@@ -247,7 +248,7 @@ class RelayChannels:
         channel = self._channels.get(name)
         if channel is not None:
             return channel
-        if len(name) > 64 or not all(c.isalnum() or c in "-_." for c in name):
+        if not isName(name):
             raise TunnelError(
                 "unknown-tunnel",
                 "a channel's name has at most 64 letters, digits, '-', '_' and '.'",

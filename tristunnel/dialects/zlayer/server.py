@@ -21,6 +21,7 @@ from tristunnel.dialects.zlayer.messages import IN_USE, ZLayerSession, reasonIn,
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Identity
 from tristunnel.model.tunnel import Stream, Tunnel
+from tristunnel.util.words import isName
 from tristunnel.websocket.incoming import REQUEST_EFFORT
 from tristunnel.wire.zlayer import (
     UDP,
@@ -242,7 +243,7 @@ class ZLayerServerSession(ZLayerSession, ServerSession):
         two clients may have the same: the second one's is reached by its port
         only, and so is one that cannot be a name here.
         """
-        if len(name) > 64 or not all(c.isalnum() or c in "-_." for c in name):
+        if not isName(name):
             return ""
         try:
             await self._service.registry.findNamed(name)
