@@ -22,8 +22,6 @@ HERE = "127.0.0.1:9000"
 
 
 class PathTests(SynchronousTestCase):
-    """L{tristunnel.dashboard.history}."""
-
     def test_path(self) -> None:
         """The newest value is at the right edge, the greatest at the top."""
         self.assertEqual(path([], 0, 10, 5, 3), "M0 5H10")

@@ -23,8 +23,6 @@ def objection(
 
 
 class OriginRuleTests(SynchronousTestCase):
-    """Tests for L{OriginRule}."""
-
     def test_programs(self) -> None:
         """A program, which sends no Origin, may use any name for the server."""
         for host in ("server:9000", "127.0.0.1", "[::1]:9000", "a_b.example."):

@@ -15,8 +15,6 @@ from tristunnel.rpc.jsonrpc import Dispatcher
 
 
 class JSONRPCResourceTests(LoopbackTestCase):
-    """Tests for L{JSONRPCResource}."""
-
     async def test_call(self) -> None:
         """A call is answered with JSON on one line."""
         status, headers, body = await self.exchange(post(call("subtract", "[42, 23]")))

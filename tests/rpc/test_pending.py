@@ -12,8 +12,6 @@ from tristunnel.rpc.pending import PendingCalls, RemoteError, errorFrom
 
 
 class PendingCallsTests(SynchronousTestCase):
-    """Tests for L{PendingCalls}."""
-
     def test_requests(self) -> None:
         """Requests have ids of their own, and parameters if there are any."""
         pending = PendingCalls()

@@ -23,8 +23,6 @@ VALUES = st.recursive(
 
 
 class DecodeTests(SynchronousTestCase):
-    """Tests for L{decode}."""
-
     def test_ordinary(self) -> None:
         """JSON is parsed, whether it comes as text or as UTF-8."""
         expected = {"a": [1, 2.5, "ü", None, True]}
@@ -82,8 +80,6 @@ class DecodeTests(SynchronousTestCase):
 
 
 class EncodeTests(SynchronousTestCase):
-    """Tests for L{encode}."""
-
     def test_refused(self) -> None:
         """What has no JSON form is a C{ValueError}."""
         circle: list[object] = []

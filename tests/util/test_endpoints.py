@@ -32,8 +32,6 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
 class SplitEndpointTests(SynchronousTestCase):
-    """Tests for L{splitEndpoint}."""
-
     def test_examples(self) -> None:
         """Prefix, positional parts and keywords are told apart."""
         for text, parts in (
@@ -90,8 +88,6 @@ class SplitEndpointTests(SynchronousTestCase):
 
 
 class UnknownKeywordsTests(SynchronousTestCase):
-    """Tests for L{unknownKeywords}."""
-
     def test_known(self) -> None:
         """Known keywords pass."""
         unknownKeywords("--port", {"a": "1"}, {"a", "b"})
@@ -108,8 +104,6 @@ class UnknownKeywordsTests(SynchronousTestCase):
 
 
 class WhyNoEndpointTests(SynchronousTestCase):
-    """Tests for L{whyNoEndpoint}."""
-
     def test_kinds(self) -> None:
         """A kind that nobody knows is named, and what brings those of Tor."""
         for kind, words in (

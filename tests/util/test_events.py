@@ -11,8 +11,6 @@ from tristunnel.util.events import KEPT, RecentEvents
 
 
 class EventTests(SynchronousTestCase):
-    """L{RecentEvents}."""
-
     def setUp(self) -> None:
         self.clock = Clock()
         self.events = RecentEvents(self.clock.seconds)

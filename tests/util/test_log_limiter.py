@@ -27,8 +27,6 @@ PEER = IPv4Address("TCP", "192.0.2.1", 5)
 
 
 class RepetitionTests(SynchronousTestCase):
-    """L{LogRateLimiter}."""
-
     def setUp(self) -> None:
         self.clock = Clock()
         self.lines: list[str] = []

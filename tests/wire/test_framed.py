@@ -82,8 +82,6 @@ def problem(feed: Callable[[bytes], object], data: bytes) -> str:
 
 
 class FrameDecoderTests(SynchronousTestCase):
-    """Tests for L{FrameDecoder}."""
-
     @settings(deadline=None)
     @given(FRAMES, SIZES)
     def test_chunks(self, frames: list[Frame], sizes: list[int]) -> None:
@@ -193,8 +191,6 @@ class FrameDecoderTests(SynchronousTestCase):
 
 
 class HandshakeDecoderTests(SynchronousTestCase):
-    """Tests for L{HandshakeDecoder}."""
-
     @settings(deadline=None)
     @given(OBJECTS, st.binary(max_size=40), SIZES)
     def test_chunks(

@@ -10,8 +10,6 @@ from tristunnel.wire.windows import ReceiveWindow, SendWindow, WindowBudget
 
 
 class SendWindowTests(SynchronousTestCase):
-    """Tests for L{SendWindow}."""
-
     @settings(deadline=None)
     @given(st.lists(st.integers(0, 1000), max_size=20))
     def test_anyOrder(self, limits: list[int]) -> None:
