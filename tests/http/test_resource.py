@@ -215,12 +215,9 @@ class OwnLimitTests(LoopbackTestCase):
     def root(self) -> Resource:
         root = Resource()
         dispatcher = Dispatcher(self.published.lookup)
-        root.putChild(
-            b"rpc",
-            JSONRPCResource(
-                dispatcher, self.callerFor, maxBody=100, hostnames=["tunnel.example"]
-            ),
-        )
+        page = JSONRPCResource(dispatcher, self.callerFor, ["tunnel.example"])
+        page.maxBody = 100
+        root.putChild(b"rpc", page)
         return root
 
     async def test_maxBody(self) -> None:

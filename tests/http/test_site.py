@@ -41,9 +41,8 @@ class MemoryTestCase(SynchronousTestCase):
         self.clock = Clock()
         root = Resource()
         root.putChild(b"length", Length())
-        self.site = LimitedSite(
-            root, reactor=self.clock, maxBody=1000, idle=60, requestTime=30, linger=2
-        )
+        self.site = LimitedSite(root, reactor=self.clock)
+        self.site.maxBody, self.site.requestTime = 1000, 30
         self.visit()
 
     def visit(self) -> None:

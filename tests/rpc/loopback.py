@@ -139,9 +139,8 @@ class LoopbackTestCase(TestCase):
 
     async def setUp(self) -> None:  # type: ignore[override]
         self.published = Published()
-        self.site = WatchedSite(
-            self.root(), reactor=reactor, maxBody=2**20, linger=self.linger
-        )
+        self.site = WatchedSite(self.root(), reactor=reactor)
+        self.site.linger = self.linger
         self.port = (
             await self.listen(TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1"))
         ).port

@@ -129,7 +129,8 @@ class PostedCalls(Resource):
 
     @param callerFor: Finds out who sent a request.
     @param hostnames: The names of this server, see L{OriginRule}.
-    @param maxBody: Bytes that a body may have. A
+
+    @ivar maxBody: Bytes that a body may have. A
         L{LimitedSite<tristunnel.http.site.LimitedSite>} refuses a longer one before
         it is read.
 
@@ -140,17 +141,14 @@ class PostedCalls(Resource):
     isLeaf = True
     contentTypes: ClassVar[tuple[str, ...]]
     answerType: ClassVar[str]
+    maxBody = MAX_BODY
 
     def __init__(
-        self,
-        callerFor: CallerFor,
-        hostnames: Collection[str] | None = None,
-        maxBody: int = MAX_BODY,
+        self, callerFor: CallerFor, hostnames: Collection[str] | None = None
     ) -> None:
         super().__init__()
         self._callerFor = callerFor
         self._originRule = OriginRule(hostnames)
-        self._maxBody = maxBody
 
     async def answer(self, caller: object, body: bytes) -> bytes | None:
         """
@@ -182,8 +180,8 @@ class PostedCalls(Resource):
         if contentType(request) not in self.contentTypes:
             return 415, f"The Content-Type must be {self.contentTypes[0]}."
         content = request.content
-        if content is not None and content.seek(0, 2) > self._maxBody:
-            return 413, f"A body may have {self._maxBody} bytes, not more."
+        if content is not None and content.seek(0, 2) > self.maxBody:
+            return 413, f"A body may have {self.maxBody} bytes, not more."
         return None
 
     async def _serve(self, request: Request) -> bytes:
@@ -214,7 +212,7 @@ class JSONRPCResource(PostedCalls):
     L{OriginRule} is asked first.
 
     @param dispatcher: Answers the calls.
-    @param callerFor: As for L{PostedCalls}, and so are C{hostnames} and C{maxBody}.
+    @param callerFor: As for L{PostedCalls}, and so is C{hostnames}.
     """
 
     contentTypes = (
@@ -230,9 +228,8 @@ class JSONRPCResource(PostedCalls):
         dispatcher: Dispatcher,
         callerFor: CallerFor,
         hostnames: Collection[str] | None = None,
-        maxBody: int = MAX_BODY,
     ) -> None:
-        super().__init__(callerFor, hostnames, maxBody)
+        super().__init__(callerFor, hostnames)
         self._dispatcher = dispatcher
 
     def emptyStatus(self, request: Request) -> int:

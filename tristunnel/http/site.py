@@ -417,7 +417,7 @@ class LimitedSite(Site):
 
     @param resource: The root.
     @param reactor: The clock.
-    @param idle: Seconds that a connection may be silent.
+    @param admit: As the attribute.
 
     @ivar maxBody: Bytes that a body may have.
     @ivar requestTime: Seconds that a request may take to come.
@@ -430,32 +430,23 @@ class LimitedSite(Site):
 
     protocol = LimitedChannel  # type: ignore[assignment]
     displayTracebacks = False
+    maxBody = MAX_BODY
+    requestTime = REQUEST_TIME
+    linger = LINGER
+    answerTime = ANSWER_TIME
+    bodies = BODIES
 
     def __init__(
-        self,
-        resource: IResource,
-        *,
-        reactor: IReactorTime,
-        maxBody: int = MAX_BODY,
-        idle: float = IDLE,
-        requestTime: float = REQUEST_TIME,
-        linger: float = LINGER,
-        answerTime: float = ANSWER_TIME,
-        admit: Admit | None = None,
+        self, resource: IResource, *, reactor: IReactorTime, admit: Admit | None = None
     ) -> None:
         super().__init__(
             resource,
             requestFactory=LimitedRequest,
             parsePOSTFormSubmission=False,
             reactor=reactor,
-            timeout=idle,
+            timeout=IDLE,
         )
-        self.maxBody = maxBody
-        self.requestTime = requestTime
-        self.linger = linger
-        self.answerTime = answerTime
         self.admit = admit
-        self.bodies = BODIES
 
     def getContentFile(self, length: int | None) -> BytesIO:
         return BytesIO()
