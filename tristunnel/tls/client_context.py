@@ -98,6 +98,9 @@ class ServerVerification:
 
     _log = Logger()
 
+    onSockets = True
+    """Whether TLS can be made on the C{connection} of whoever asks."""
+
     def __init__(
         self,
         hostname: str,
@@ -184,7 +187,12 @@ class ServerVerification:
     ) -> SSL.Connection:
         self.attempts += 1
         self.refusal = None
-        connection = SSL.Connection(self._context.get())
+        # Of the type: a layer of Twisted's would ask the transport below it.
+        below = None
+        if getattr(type(tlsProtocol), "takesTLS", False):
+            below = tlsProtocol.connection
+        connection = SSL.Connection(self._context.get(), below)
+        connection.set_connect_state()
         if isinstance(self._host, str):
             # Addresses are not allowed there.
             connection.set_tlsext_host_name(self._host.encode("ascii"))

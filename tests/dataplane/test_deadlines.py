@@ -1,0 +1,88 @@
+"""
+Tests for L{tristunnel.dataplane.deadlines}.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tristunnel.dataplane.deadlines import Deadlines
+
+
+class DeadlinesTests(SynchronousTestCase):
+    """
+    One timer for many deadlines.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.deadlines = Deadlines(self.clock)
+        self.late: list[str] = []
+
+    def test_calledOnceNotEarly(self) -> None:
+        """
+        What is not cancelled is called once, not before its time and at most two
+        looks after it.
+        """
+        self.clock.advance(0.7)
+        self.deadlines.add(10.0, lambda: self.late.append("late"))
+        self.clock.pump([1.0] * 9)
+        self.assertEqual([], self.late)
+        self.clock.pump([1.0] * 4)
+        self.assertEqual(["late"], self.late)
+        self.clock.pump([1.0] * 10)
+        self.assertEqual(["late"], self.late)
+
+    def test_oneTimer(self) -> None:
+        """
+        A thousand deadlines are one delayed call, and none when all are
+        cancelled.
+        """
+        keys = [self.deadlines.add(at, self.fail) for at in range(1000)]
+        self.assertEqual(1, len(self.clock.getDelayedCalls()))
+        for key in [*keys, *keys]:
+            self.deadlines.cancel(key)
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_failingNeighbour(self) -> None:
+        """
+        What one raises is logged, and the others are called.
+        """
+
+        def fail() -> None:
+            raise ZeroDivisionError
+
+        self.deadlines.add(1.0, fail)
+        self.deadlines.add(1.0, lambda: self.late.append("late"))
+        self.clock.pump([1.0] * 3)
+        self.assertEqual(["late"], self.late)
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+    def test_cancelledByNeighbour(self) -> None:
+        """
+        One that is called may cancel another one of the same second.
+        """
+        keys = [
+            self.deadlines.add(
+                1.0, lambda at=at: (self.late.append("x"), cancel(keys[1 - at]))
+            )
+            for at in range(2)
+        ]
+        cancel = self.deadlines.cancel
+        self.clock.pump([1.0] * 3)
+        self.assertEqual(["x"], self.late)
+
+    def test_addedWhileLooking(self) -> None:
+        """
+        A deadline may set the next one.
+        """
+
+        def again() -> None:
+            self.late.append("once")
+            self.deadlines.add(1.0, lambda: self.late.append("twice"))
+
+        self.deadlines.add(1.0, again)
+        self.clock.pump([1.0] * 6)
+        self.assertEqual(["once", "twice"], self.late)
+        self.assertEqual([], self.clock.getDelayedCalls())

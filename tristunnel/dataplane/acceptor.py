@@ -1,0 +1,241 @@
+"""
+Accepting connections in batches.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from socket import (
+    AF_INET,
+    AF_INET6,
+    IPPROTO_IPV6,
+    IPV6_V6ONLY,
+    SO_REUSEADDR,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    socket,
+)
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tristunnel.dataplane.poller import IN, Poller
+from tristunnel.dataplane.transport import addressOf
+from tristunnel.dataplane.tuning import tuneSocket
+
+__all__ = ["BACKLOG", "BATCH", "PAUSE", "Acceptor", "listeningSocket"]
+
+BACKLOG = 4096
+"""Connections that may wait to be accepted; the kernel may allow fewer."""
+
+BATCH = 64
+"""Connections that one port takes in one turn."""
+
+PAUSE = 0.1
+"""Seconds for which a port is left alone when the kernel has no room for another
+connection: it would report the waiting ones without end."""
+
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_GONE = (errno.ECONNABORTED, errno.EPERM, errno.EINTR, errno.EPROTO)
+
+
+class _Spare:
+    """
+    A descriptor that is kept to be given up when there is no other, so that a
+    connection can be taken and closed: left alone it would wait for somebody
+    else's end.
+    """
+
+    def __init__(self) -> None:
+        self._number = -1
+
+    def turnAway(self, accept: Callable[[], tuple[socket, Any]]) -> bool:
+        """
+        Close the next connection that waits.
+
+        @return: Whether there is a descriptor to do so.
+        """
+        if self._number < 0:
+            return False
+        os.close(self._number)
+        self._number = -1
+        try:
+            made, _ = accept()
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        else:
+            made.close()
+            return True
+        finally:
+            self.keep()
+
+    def keep(self) -> None:
+        """
+        Have a descriptor, if there is one.
+        """
+        if self._number < 0:
+            with suppress(OSError):
+                self._number = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+
+_SPARE = _Spare()
+
+
+@implementer(IListeningPort)
+class Acceptor:
+    """
+    A listening socket in the poller.
+
+    Options of the listening socket are what the kernel gives each connection, so
+    that none of them costs a call per connection.
+
+    @param poller: Where it waits.
+    @param listening: The socket, which listens already; closed by this object.
+    @param accepted: Called with each connection, which does not block, and with
+        what the kernel says of its peer.
+
+    @ivar whenStopped: Called once when it listens no more; may return a Deferred.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        poller: Poller,
+        listening: socket,
+        accepted: Callable[[socket, Any], None],
+    ) -> None:
+        self.connection = listening
+        self._poller = poller
+        self._accepted = accepted
+        self._number = -1
+        self._pause: Any = None
+        self.whenStopped: Callable[[], Any] | None = None
+        listening.setblocking(False)
+        tuneSocket(listening)
+
+    def startListening(self) -> None:
+        """
+        Begin to accept.
+
+        @raise OSError: If the kernel has no room to watch it.
+        """
+        number = self.connection.fileno()
+        self._poller.add(number, self, IN)
+        self._number = number
+        _SPARE.keep()
+
+    def stopListening(self) -> Deferred[None]:
+        """
+        Accept no more, and close the socket.
+        """
+        number, self._number = self._number, -1
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        elif number >= 0:
+            self._poller.remove(number)
+        self._poller.close(self.connection)
+        whenStopped, self.whenStopped = self.whenStopped, None
+        return succeed(None) if whenStopped is None else maybeDeferred(whenStopped)
+
+    def getHost(self) -> IAddress:
+        """
+        Where it listens.
+        """
+        return addressOf(self.connection.family, self.connection.getsockname())
+
+    # Handler
+
+    def ready(self, events: int) -> None:
+        """
+        Connections wait.
+        """
+        accept, accepted = self.connection.accept, self._accepted
+        for _ in range(BATCH):
+            try:
+                made, peer = accept()
+            except BlockingIOError:
+                return
+            except OSError as problem:
+                if problem.errno in _GONE:
+                    continue
+                if problem.errno not in _NO_ROOM:
+                    raise
+                if not _SPARE.turnAway(accept):
+                    self._rest()
+                    return
+                continue
+            made.setblocking(False)
+            try:
+                accepted(made, peer)
+            except Exception:
+                self._log.failure("A connection could not be taken in")
+                self._poller.close(made)
+            if self._number < 0:
+                return
+
+    def _rest(self) -> None:
+        """
+        Wait until a descriptor may be free.
+        """
+        self._poller.remove(self._number)
+        self._pause = self._poller.reactor.callLater(PAUSE, self._goOn)
+
+    def _goOn(self) -> None:
+        """
+        Try again.
+        """
+        self._pause = None
+        try:
+            self._poller.add(self._number, self, IN)
+        except OSError:
+            self._pause = self._poller.reactor.callLater(PAUSE, self._goOn)
+
+    def more(self) -> None:
+        """
+        Never asked for.
+        """
+
+    def flush(self) -> None:
+        """
+        Nothing is gathered here.
+        """
+
+    def broken(self, reason: Failure) -> None:
+        """
+        The port itself is broken; connections that exist go on.
+        """
+        self.stopListening()
+
+
+def listeningSocket(interface: str, port: int, backlog: int = BACKLOG) -> socket:
+    """
+    Listen on a TCP port.
+
+    @param interface: An address; C{"0.0.0.0"} and C{"::"} are all of one family,
+        and none of the other.
+    @raise OSError: If the port cannot be had.
+    """
+    family = AF_INET6 if ":" in interface else AF_INET
+    made = socket(family, SOCK_STREAM)
+    try:
+        made.setblocking(False)
+        if family == AF_INET6:
+            made.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 1)
+        made.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+        made.bind((interface, port))
+        made.listen(backlog)
+    except OSError:
+        made.close()
+        raise
+    return made

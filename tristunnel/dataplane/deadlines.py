@@ -1,0 +1,97 @@
+"""
+Deadlines of many connections, by one timer.
+
+A reactor keeps each delayed call in a heap and an object of its own, which for
+connections that live for a millisecond costs more than their bytes. Here a
+deadline is an entry in the bucket of its second, and one call a second looks at
+the bucket that is due. So a deadline may be late by a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+__all__ = ["Deadlines", "deadlinesOf"]
+
+GRAIN = 1.0
+"""Seconds between two looks."""
+
+Key = tuple[int, int]
+
+
+class Deadlines:
+    """
+    What is to happen if it is not cancelled before.
+
+    @param reactor: Tells time.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
+        self._buckets: dict[int, dict[int, Callable[[], object]]] = {}
+        self._last = 0
+        self._timer: IDelayedCall | None = None
+
+    def add(self, seconds: float, late: Callable[[], object]) -> Key:
+        """
+        Have C{late} called after a time, or up to a second later.
+
+        @return: What L{cancel} takes.
+        """
+        self._last += 1
+        bucket = int((self._reactor.seconds() + seconds) / GRAIN) + 1
+        self._buckets.setdefault(bucket, {})[self._last] = late
+        if self._timer is None:
+            self._timer = self._reactor.callLater(GRAIN, self._look)
+        return bucket, self._last
+
+    def cancel(self, key: Key) -> None:
+        """
+        It is done in time; doing it twice is no error.
+        """
+        bucket = self._buckets.get(key[0])
+        if bucket is not None and bucket.pop(key[1], None) is not None and not bucket:
+            del self._buckets[key[0]]
+            if not self._buckets and self._timer is not None:
+                # Nothing is left behind by a program that ends.
+                self._timer.cancel()
+                self._timer = None
+
+    def _look(self) -> None:
+        """
+        Call what is late.
+        """
+        self._timer = None
+        now = self._reactor.seconds() / GRAIN
+        for at in sorted(at for at in self._buckets if at <= now):
+            # One that is called may cancel its neighbours.
+            bucket = self._buckets[at]
+            while bucket:
+                _, late = bucket.popitem()
+                try:
+                    late()
+                except Exception:
+                    self._log.failure("What was to follow a deadline failed")
+            self._buckets.pop(at, None)
+        if self._buckets and self._timer is None:
+            self._timer = self._reactor.callLater(GRAIN, self._look)
+
+
+_DEADLINES: WeakKeyDictionary[Any, Deadlines] = WeakKeyDictionary()
+
+
+def deadlinesOf(reactor: Any) -> Deadlines:
+    """
+    Find a reactor's deadlines.
+    """
+    found = _DEADLINES.get(reactor)
+    if found is None:
+        found = _DEADLINES[reactor] = Deadlines(reactor)
+    return found

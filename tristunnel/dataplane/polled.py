@@ -1,0 +1,637 @@
+"""
+A non-blocking stream socket in the L{Poller<tristunnel.dataplane.poller.Poller>},
+with or without TLS on the socket itself.
+
+States of the two directions:
+
+=========== ============================ ===================================
+reading     left when                    what the kernel is asked for
+=========== ============================ ===================================
+open        end of file, or an error     IN, unless held
+held        nobody holds it any more     nothing; an error is reported anyway
+ended       never                        nothing
+=========== ============================ ===================================
+
+=========== ============================ ===================================
+writing     left when                    what the kernel is asked for
+=========== ============================ ===================================
+open        L{PolledSocket.endWriting}   OUT, while something waits
+ending      all that waited is sent      OUT
+ended       never                        nothing
+=========== ============================ ===================================
+
+When both directions have ended, or one meets an error, the socket is closed and
+L{PolledSocket.lost} is called, once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from socket import SHUT_WR, SO_ERROR, SO_LINGER, SOL_SOCKET, socket
+from struct import pack
+
+from OpenSSL import SSL
+from twisted.internet.error import (
+    ConnectionAborted,
+    ConnectionDone,
+    ConnectionLost,
+)
+from twisted.python.failure import Failure
+
+from tristunnel.dataplane.poller import ERRORS, IN, OUT, Poller
+
+__all__ = ["READ", "PolledSocket"]
+
+READ = 64 * 1024
+"""Most bytes that one socket is read for in one turn."""
+
+RECORD = 16 * 1024
+"""Bytes of the longest TLS record: what OpenSSL takes or gives at once."""
+
+PIECES = 64
+"""Pieces that are handed to the kernel in one call."""
+
+_HANGUP: int = getattr(select, "EPOLLHUP", 16)
+_RESET_AT_CLOSE = pack("ii", 1, 0)
+_WANT = (SSL.WantReadError, SSL.WantWriteError)
+
+
+class PolledSocket:
+    """
+    One connection. Subclasses say what becomes of its bytes by overriding
+    L{bytesReceived}, L{readEnded}, L{drained}, L{handshakeDone} and L{lost}.
+
+    @param poller: Where it waits.
+    @param connection: The socket; it is closed by this object, and no other.
+    @param tls: TLS over that same socket, before its handshake; C{None} for
+        plain bytes.
+
+    @ivar poller: The same.
+    @ivar unsent: Bytes that the kernel has not taken yet.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_kernelFull",
+        "_number",
+        "_out",
+        "_parked",
+        "_queued",
+        "_readDone",
+        "_readHeld",
+        "_recv",
+        "_send",
+        "_shaken",
+        "_tls",
+        "_writeDone",
+        "_writeEnding",
+        "connection",
+        "poller",
+        "unsent",
+    )
+
+    def __init__(
+        self, poller: Poller, connection: socket, tls: SSL.Connection | None = None
+    ) -> None:
+        self.poller = poller
+        self.connection = connection
+        self.unsent = 0
+        self._tls = tls
+        self._recv = connection.recv
+        self._send = connection.send
+        self._number = -1
+        self._asked = 0
+        self._out: deque[bytes | memoryview] = deque()
+        self._readHeld = False
+        self._readDone = False
+        self._kernelFull = False
+        self._writeEnding = False
+        self._writeDone = False
+        self._parked = False
+        self._queued = False
+        self._shaken = tls is None
+
+    # For subclasses
+
+    def bytesReceived(self, data: bytes) -> None:
+        """
+        Bytes came.
+        """
+
+    def readEnded(self) -> None:
+        """
+        The other side sends no more; writing goes on.
+        """
+
+    def drained(self) -> None:
+        """
+        All that was written is with the kernel.
+        """
+
+    def handshakeDone(self) -> None:
+        """
+        TLS is up.
+        """
+
+    def lost(self, reason: Failure) -> None:
+        """
+        The connection is gone.
+
+        @param reason: C{ConnectionDone} after an orderly end of both directions,
+            C{ConnectionAborted} after L{abort}, or what went wrong.
+        """
+
+    # Life
+
+    @property
+    def isOpen(self) -> bool:
+        """
+        Whether the socket is in the poller.
+        """
+        return self._number >= 0
+
+    def start(self) -> None:
+        """
+        Begin to read; with TLS, to shake hands.
+
+        @raise OSError: If the kernel has no room to watch it.
+        """
+        number = self.connection.fileno()
+        asked = IN if not self._readHeld else 0
+        self.poller.add(number, self, asked)
+        self._number, self._asked = number, asked
+        if self._tls is not None:
+            self._shake(self._tls)
+
+    def _ask(self) -> None:
+        """
+        Have the kernel report just what can be used now.
+        """
+        number = self._number
+        if number < 0:
+            return
+        asked = 0
+        if not (self._readHeld or self._readDone):
+            asked = IN
+        if self._kernelFull:
+            asked |= OUT
+        if not self._shaken:
+            # A handshake reads, whoever holds the bytes that come after it.
+            asked |= IN
+        if self._parked:
+            self._parked = False
+            self.poller.add(number, self, asked)
+        elif asked != self._asked:
+            self.poller.change(number, asked)
+        self._asked = asked
+
+    # Handler
+
+    def ready(self, events: int) -> None:
+        """
+        The kernel reports events.
+        """
+        tls = self._tls
+        if not self._shaken and tls is not None:
+            self._shake(tls)
+            return
+        if events & OUT:
+            self._drain()
+        if self._asked & IN:
+            # A hang-up alone means that nobody read when the kernel was asked:
+            # there may be bytes before the end.
+            if events & (IN | ERRORS) and self._number >= 0:
+                if tls is None:
+                    self._read()
+                else:
+                    self._readTLS(tls)
+        elif events & ERRORS and self._number >= 0:
+            self._troubled(events)
+
+    def _troubled(self, events: int) -> None:
+        """
+        The connection is broken, or over on both sides, while nobody reads it.
+        """
+        problem = self.connection.getsockopt(SOL_SOCKET, SO_ERROR)
+        if problem or not events & _HANGUP:
+            self._fail(_lost(OSError(problem or errno.EIO, os.strerror(problem))))
+        elif self._readDone:
+            self._finishBoth()
+        else:
+            # What it sent still waits to be read, and the kernel would report
+            # the hang-up without end.
+            self.poller.remove(self._number)
+            self._parked = True
+
+    def more(self) -> None:
+        """
+        OpenSSL holds bytes that the kernel has nothing to report for.
+        """
+        if self._number >= 0 and not (self._readHeld or self._readDone):
+            tls = self._tls
+            if tls is None:
+                self._read()
+            elif self._shaken:
+                self._readTLS(tls)
+
+    def flush(self) -> None:
+        """
+        Send what waits; the turn ends.
+        """
+        self._queued = False
+        if self._number >= 0:
+            self._drain()
+
+    def broken(self, reason: Failure) -> None:
+        """
+        End the connection because of an exception.
+        """
+        self._fail(reason)
+
+    # Reading
+
+    def hold(self) -> None:
+        """
+        Read no more for now.
+        """
+        if not self._readHeld:
+            self._readHeld = True
+            self._ask()
+
+    def resume(self) -> None:
+        """
+        Read again.
+        """
+        if self._readHeld:
+            self._readHeld = False
+            self._ask()
+            tls = self._tls
+            if (
+                tls is not None
+                and self._shaken
+                and not self._readDone
+                and tls.pending()
+            ):
+                # The kernel knows nothing of them.
+                self.poller.again(self)
+
+    def _read(self) -> None:
+        """
+        Take what the kernel has.
+        """
+        try:
+            data = self._recv(READ)
+        except BlockingIOError:
+            return
+        except OSError as problem:
+            self._fail(_lost(problem))
+            return
+        if data:
+            self.bytesReceived(data)
+        else:
+            self._readOver()
+
+    def _readTLS(self, tls: SSL.Connection) -> None:
+        """
+        Take what OpenSSL has, up to one turn's share.
+        """
+        pieces: list[bytes] = []
+        size = 0
+        reason: Failure | None = None
+        over = False
+        while size < READ:
+            try:
+                piece = tls.recv(RECORD)
+            except _WANT:
+                break
+            except SSL.ZeroReturnError:
+                over = True
+                break
+            except SSL.Error as problem:
+                reason = _tlsLost(problem)
+                break
+            pieces.append(piece)
+            size += len(piece)
+        else:
+            if tls.pending():
+                self.poller.again(self)
+        if pieces:
+            self.bytesReceived(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if self._number < 0:
+            return
+        if reason is not None:
+            self._fail(reason)
+        elif over:
+            self._readOver()
+
+    def _readOver(self) -> None:
+        """
+        The other side has said that it sends no more.
+        """
+        self._readDone = True
+        self._ask()
+        self.readEnded()
+        if self._writeDone:
+            self._finishBoth()
+
+    # Writing
+
+    def write(self, data: bytes) -> None:
+        """
+        Send bytes: at once, if nothing waits and the kernel has room.
+        """
+        if self._number < 0 or self._writeEnding or not data:
+            return
+        if self._out or self._tls is not None:
+            self._append(data)
+            return
+        try:
+            sent = self._send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as problem:
+            self._fail(_lost(problem))
+            return
+        if sent < len(data):
+            rest = memoryview(data)[sent:]
+            self._out.append(rest)
+            self.unsent = len(rest)
+            self._kernelFull = True
+            self._ask()
+
+    def gather(self, pieces: Sequence[bytes]) -> None:
+        """
+        Send pieces together with all others of this turn.
+        """
+        if self._number < 0 or self._writeEnding:
+            return
+        # The kernel could not tell an empty piece from having no room.
+        self._out.extend(filter(None, pieces))
+        self.unsent += sum(map(len, pieces))
+        self._flushSoon()
+
+    def _flushSoon(self) -> None:
+        """
+        Send what waits when the turn ends, unless the kernel is full.
+        """
+        if not (self._kernelFull or self._queued):
+            self._queued = True
+            self.poller.flushLater(self)
+
+    def _append(self, data: bytes) -> None:
+        """
+        Send bytes after what waits, when the turn ends.
+        """
+        self.gather((data,))
+
+    def _drain(self) -> None:
+        """
+        Hand the kernel what waits.
+        """
+        tls = self._tls
+        out = self._out
+        if not self._shaken:
+            return
+        try:
+            if tls is None:
+                self._drainPlain(out)
+            else:
+                self._drainTLS(tls, out)
+        except (BlockingIOError, *_WANT):
+            self._kernelFull = True
+            self._ask()
+            return
+        except SSL.Error as problem:
+            self._fail(_tlsLost(problem))
+            return
+        except OSError as problem:
+            self._fail(_lost(problem))
+            return
+        if self._kernelFull:
+            self._kernelFull = False
+            self._ask()
+        if self._writeEnding:
+            self._endNow()
+        else:
+            self.drained()
+
+    def _drainPlain(self, out: deque[bytes | memoryview]) -> None:
+        """
+        Send until nothing waits.
+
+        @raise BlockingIOError: If the kernel takes no more.
+        """
+        while out:
+            if len(out) == 1:
+                sent = self._send(out[0])
+            else:
+                sent = self.connection.sendmsg(_first(out))
+            self._sent(sent)
+
+    def _drainTLS(self, tls: SSL.Connection, out: deque[bytes | memoryview]) -> None:
+        """
+        Encrypt and send until nothing waits. Pieces are joined to whole records:
+        each costs 22 bytes and a call.
+        """
+        while out:
+            piece = out[0]
+            if len(out) > 1 and len(piece) < RECORD:
+                piece = self._joined(out)
+            self._sent(tls.send(piece[:RECORD] if len(piece) > RECORD else piece))
+
+    @staticmethod
+    def _joined(out: deque[bytes | memoryview]) -> bytes | memoryview:
+        """
+        Join the first pieces to what one record takes, or a little more.
+        """
+        pieces: list[bytes | memoryview] = []
+        size = 0
+        while out and size < RECORD:
+            piece = out.popleft()
+            pieces.append(piece)
+            size += len(piece)
+        joined = memoryview(b"".join(pieces))
+        if size > RECORD:
+            out.appendleft(joined[RECORD:])
+            joined = joined[:RECORD]
+        out.appendleft(joined)
+        return joined
+
+    def _sent(self, count: int) -> None:
+        """
+        Forget what was sent.
+        """
+        self.unsent -= count
+        out = self._out
+        while count:
+            piece = out[0]
+            if len(piece) > count:
+                out[0] = memoryview(piece)[count:]
+                return
+            count -= len(piece)
+            out.popleft()
+
+    def endWriting(self) -> None:
+        """
+        Send no more after what waits.
+        """
+        if self._writeEnding or self._number < 0:
+            return
+        self._writeEnding = True
+        if not self._out and self._shaken:
+            self._endNow()
+
+    def _endNow(self) -> None:
+        """
+        Tell the other side that no more comes.
+        """
+        if self._writeDone:
+            return
+        self._writeDone = True
+        if self._readDone:
+            self._finishBoth()
+            return
+        tls = self._tls
+        try:
+            if tls is not None:
+                with suppress(*_WANT, SSL.Error):
+                    tls.shutdown()
+            else:
+                self.connection.shutdown(SHUT_WR)
+        except OSError:
+            # It broke meanwhile; reading will tell.
+            return
+        self.writeEnded()
+
+    def writeEnded(self) -> None:
+        """
+        The other side has been told that we send no more.
+        """
+
+    # The end
+
+    def abort(self) -> None:
+        """
+        Break the connection, so that the other side sees a reset.
+        """
+        if self._number < 0:
+            return
+        with suppress(OSError):
+            self.connection.setsockopt(SOL_SOCKET, SO_LINGER, _RESET_AT_CLOSE)
+        self._fail(Failure(ConnectionAborted()))
+
+    def _finishBoth(self) -> None:
+        """
+        Both directions are over.
+        """
+        tls = self._tls
+        if tls is not None and self._shaken:
+            with suppress(*_WANT, SSL.Error):
+                tls.shutdown()
+        self._fail(Failure(ConnectionDone()))
+
+    def _fail(self, reason: Failure) -> None:
+        """
+        Close the socket, and say why; doing it twice is no error.
+        """
+        number = self._number
+        if number < 0:
+            return
+        self._number = -1
+        if not self._parked:
+            self.poller.remove(number)
+        self._out.clear()
+        self.unsent = 0
+        self.poller.close(self.connection)
+        self.lost(reason)
+
+    def giveAway(self) -> socket:
+        """
+        Let somebody else have the socket, such as another process: it is watched
+        no more, and nothing is closed. L{lost} is not called.
+
+        @raise ValueError: With TLS, or while bytes wait to be sent.
+        """
+        if self._tls is not None or self._out:
+            raise ValueError("only an idle plain socket can be given away")
+        number, self._number = self._number, -1
+        if number >= 0 and not self._parked:
+            self.poller.remove(number)
+        return self.connection
+
+    def takeOver(self, other: PolledSocket) -> None:
+        """
+        Be the owner of another one's socket, with what it has yet to send.
+        """
+        for name in PolledSocket.__slots__:
+            setattr(self, name, getattr(other, name))
+        other._number, other._out = -1, deque()
+        if self._number >= 0 and not self._parked:
+            self.poller.replace(self._number, self)
+        if self._queued:
+            # The other one has asked for this.
+            self.poller.flushLater(self)
+
+    # TLS
+
+    def _shake(self, tls: SSL.Connection) -> None:
+        """
+        Go on with the handshake.
+        """
+        try:
+            tls.do_handshake()
+        except SSL.WantReadError:
+            return
+        except SSL.WantWriteError:
+            self.poller.change(self._number, IN | OUT)
+            self._asked = IN | OUT
+            return
+        except SSL.Error as problem:
+            self._fail(_tlsLost(problem))
+            return
+        self._shaken = True
+        self._ask()
+        self.handshakeDone()
+        if self._number < 0:
+            return
+        if self._out:
+            self._drain()
+        elif self._writeEnding:
+            self._endNow()
+        # The first bytes may have come with the handshake's last ones.
+        if self._number >= 0 and not self._readHeld:
+            self.poller.again(self)
+
+
+def _first(out: deque[bytes | memoryview]) -> list[bytes | memoryview]:
+    """
+    The first pieces, as many as are handed over at once.
+    """
+    if len(out) <= PIECES:
+        return list(out)
+    return [out[index] for index in range(PIECES)]
+
+
+def _lost(problem: OSError) -> Failure:
+    """
+    Say it in Twisted's way.
+    """
+    return Failure(ConnectionLost(problem.strerror or str(problem)))
+
+
+def _tlsLost(problem: SSL.Error) -> Failure:
+    """
+    Say why TLS broke: an end without TLS's own goodbye is a lost connection, as
+    it may have been cut by somebody.
+    """
+    if isinstance(problem, SSL.SysCallError):
+        number = problem.args[0] if problem.args else -1
+        if isinstance(number, int) and number > 0:
+            return _lost(OSError(number, os.strerror(number)))
+        return Failure(ConnectionLost("the connection ended without TLS's goodbye"))
+    return Failure(problem)

@@ -1,0 +1,287 @@
+"""
+All sockets of the data plane in one nested epoll instance.
+
+A reactor looks up, guards and logs each event by itself, which for a request of
+a hundred bytes costs more than to receive and to send it. Here the kernel's
+answer is one list, and the reactor sees one descriptor. Three rules keep a
+turn sound:
+
+* A descriptor is closed when the turn ends, never inside of it: the kernel may
+  give the number of a closed one to the next connection at once, and the turn's
+  list may still hold an event for the old one.
+* A socket that was removed gets no event, also if the list holds one.
+* What one socket's code raises ends that socket, is logged once, and touches no
+  other.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from contextlib import suppress
+from socket import socket
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.posixbase import PosixReactorBase
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+__all__ = ["ERRORS", "IN", "OUT", "Handler", "Poller", "pollerOf"]
+
+IN: int = getattr(select, "EPOLLIN", 1)
+OUT: int = getattr(select, "EPOLLOUT", 4)
+ERRORS: int = getattr(select, "EPOLLERR", 8) | getattr(select, "EPOLLHUP", 16)
+
+MOST_EVENTS = 256
+"""Sockets that are served in one turn; the kernel begins with the next ones in
+the following turn."""
+
+
+class Handler(Protocol):
+    """
+    A socket's owner.
+    """
+
+    def ready(self, events: int) -> None:
+        """
+        The kernel reports events.
+
+        @param events: Any of L{IN}, L{OUT} and L{ERRORS}.
+        """
+
+    def more(self) -> None:
+        """
+        What was left for the next turn is due.
+        """
+
+    def flush(self) -> None:
+        """
+        The turn ends: send what was gathered in it.
+        """
+
+    def broken(self, reason: Failure) -> None:
+        """
+        Something that the owner ran raised an exception; the connection has to
+        go. Must not raise.
+        """
+
+
+@implementer(IReadDescriptor)
+class Poller:
+    """
+    A nested epoll instance, which to the reactor is one descriptor. While no
+    socket is in it, it has no descriptor at all.
+
+    @param reactor: One that takes descriptors, and tells time.
+    @param makePoll: Makes an epoll instance.
+
+    @ivar reactor: The same.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        makePoll: Callable[[], Any] = lambda: select.epoll(),
+    ) -> None:
+        self.reactor = reactor
+        self._makePoll = makePoll
+        self._poll: Any = None
+        self._handlers: dict[int, Handler] = {}
+        self._inTurn = False
+        self._flushing: list[Handler] = []
+        self._closing: list[socket] = []
+        self._later: list[Handler] = []
+        self._laterCall: Any = None
+
+    def __len__(self) -> int:
+        return len(self._handlers)
+
+    # Sockets
+
+    def add(self, number: int, handler: Handler, events: int) -> None:
+        """
+        Watch a descriptor.
+
+        @raise OSError: If the kernel has no room for it; nothing has changed.
+        """
+        if self._poll is None:
+            self._poll = self._makePoll()
+        if not self._inTurn:
+            # Again, as a reactor can be told to forget everybody.
+            self.reactor.addReader(self)
+        try:
+            self._poll.register(number, events)
+        except OSError:
+            self._dropIfEmpty()
+            raise
+        self._handlers[number] = handler
+
+    def change(self, number: int, events: int) -> None:
+        """
+        Watch a descriptor for other events; C{0} still reports L{ERRORS}.
+        """
+        self._poll.modify(number, events)
+
+    def remove(self, number: int) -> None:
+        """
+        Watch a descriptor no more.
+        """
+        if self._handlers.pop(number, None) is not None:
+            # The kernel forgets a descriptor that somebody has closed.
+            with suppress(OSError):
+                self._poll.unregister(number)
+            if not self._inTurn:
+                self._dropIfEmpty()
+
+    def replace(self, number: int, handler: Handler) -> None:
+        """
+        Give a descriptor that is watched another owner.
+        """
+        self._handlers[number] = handler
+
+    def close(self, connection: socket) -> None:
+        """
+        Close a socket that was removed, at the latest when the turn ends.
+        """
+        if self._inTurn:
+            self._closing.append(connection)
+        else:
+            connection.close()
+
+    def _dropIfEmpty(self) -> None:
+        """
+        Let go of the descriptor if nobody needs it.
+        """
+        if self._poll is not None and not self._handlers:
+            self.reactor.removeReader(self)
+            self._poll.close()
+            self._poll = None
+
+    # Turns
+
+    def flushLater(self, handler: Handler) -> None:
+        """
+        Have C{handler.flush} called when this turn ends; outside of one, in the
+        reactor's next iteration. To be asked for once until that.
+        """
+        self._flushing.append(handler)
+        if not self._inTurn:
+            self._schedule()
+
+    def again(self, handler: Handler) -> None:
+        """
+        Have C{handler.more} called in the next turn, though the kernel may have
+        nothing to report: bytes wait that were read already.
+        """
+        self._later.append(handler)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        """
+        Have a turn, whether or not the kernel asks for one.
+        """
+        if self._laterCall is None:
+            self._laterCall = self.reactor.callLater(0, self._turnByTimer)
+
+    def _turnByTimer(self) -> None:
+        """
+        A turn without events.
+        """
+        self._laterCall = None
+        self._turn(())
+
+    def doRead(self) -> None:
+        """
+        The kernel has something to report.
+        """
+        self._turn(self._poll.poll(0, MOST_EVENTS))
+
+    def _turn(self, events: Any) -> None:
+        """
+        Serve the sockets that are ready.
+        """
+        self._inTurn = True
+        find = self._handlers.get
+        for number, event in events:
+            handler = find(number)
+            if handler is not None:
+                try:
+                    handler.ready(event)
+                except Exception:
+                    self._broken(handler)
+        if self._later:
+            later, self._later = self._later, []
+            for handler in later:
+                try:
+                    handler.more()
+                except Exception:
+                    self._broken(handler)
+        while self._flushing:
+            flushing, self._flushing = self._flushing, []
+            for handler in flushing:
+                try:
+                    handler.flush()
+                except Exception:
+                    self._broken(handler)
+        self._inTurn = False
+        if self._closing:
+            closing, self._closing = self._closing, []
+            for connection in closing:
+                connection.close()
+        self._dropIfEmpty()
+
+    def _broken(self, handler: Handler) -> None:
+        """
+        End a socket whose code raised.
+        """
+        failure = Failure()
+        self._log.failure("A connection is broken by an error in its code", failure)
+        handler.broken(failure)
+
+    # IReadDescriptor
+
+    def fileno(self) -> int:
+        """
+        The instance's own descriptor.
+        """
+        return -1 if self._poll is None else int(self._poll.fileno())
+
+    def logPrefix(self) -> str:
+        """
+        As what it appears in logs.
+        """
+        return "tristunnel"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The reactor ends, or gives up on the instance: so must all its sockets.
+        """
+        for handler in list(self._handlers.values()):
+            handler.broken(reason)
+        self._dropIfEmpty()
+
+
+_POLLERS: WeakKeyDictionary[Any, Poller] = WeakKeyDictionary()
+
+
+def pollerOf(reactor: Any) -> Poller | None:
+    """
+    Find a reactor's instance.
+
+    @return: C{None} where there can be none: without epoll, or with a reactor
+        that does not wait for descriptors itself, such as one in memory.
+    """
+    found: Poller | None = getattr(reactor, "poller", None)
+    if found is not None:
+        return found
+    found = _POLLERS.get(reactor)
+    if found is None:
+        if not hasattr(select, "epoll") or not isinstance(reactor, PosixReactorBase):
+            return None
+        found = _POLLERS[reactor] = Poller(reactor)
+    return found

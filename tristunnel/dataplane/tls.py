@@ -1,0 +1,190 @@
+"""
+TLS over endpoints: on the socket itself where that is ours, by Twisted's memory
+buffers everywhere else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import wrapClientTLS
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IOpenSSLClientConnectionCreator,
+    IOpenSSLServerConnectionCreator,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+    IStreamServerEndpoint,
+)
+from twisted.internet.protocol import Factory, Protocol
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
+
+from tristunnel.dataplane.transport import SocketTransport
+from tristunnel.tls.on_socket import serverTLS
+
+__all__ = ["tlsOverClientEndpoint", "tlsOverEndpoint"]
+
+
+class _Beginning(Protocol):
+    """
+    Puts TLS over a connection as soon as that is there, and has nothing to do
+    with it any more then.
+
+    @ivar inner: Who is served.
+    """
+
+    def __init__(self, factory: _Factory, inner: IProtocol) -> None:
+        self.inner: Any = inner
+        self.factory: Any = factory
+
+    def makeConnection(self, transport: Any) -> None:
+        """
+        Begin TLS.
+        """
+        if isinstance(transport, SocketTransport):
+            transport.factory = self.factory
+            tls = self.factory.onSocket(transport)
+            transport.startTLS(tls, self.inner)
+        else:
+            below: Any = self.factory.inMemory.protocol(
+                self.factory.inMemory, self.inner
+            )
+            self.dataReceived = below.dataReceived  # type: ignore[method-assign]
+            self.connectionLost = below.connectionLost  # type: ignore[method-assign]
+            below.makeConnection(transport)
+
+
+class _Factory(Factory[Protocol]):
+    """
+    Makes connections with TLS.
+
+    @param creator: Makes TLS.
+    @param isClient: Whether this side begins the handshake.
+    @param wrappedFactory: Makes who is served.
+    """
+
+    noisy = False
+
+    def __init__(
+        self, creator: Any, isClient: bool, wrappedFactory: IProtocolFactory
+    ) -> None:
+        self.wrappedFactory: Any = wrappedFactory
+        self._creator = creator
+        self._isClient = isClient
+        self.inMemory = TLSMemoryBIOFactory(creator, isClient, wrappedFactory)
+
+    def doStart(self) -> None:
+        """
+        Start whoever is served.
+        """
+        self.wrappedFactory.doStart()
+
+    def doStop(self) -> None:
+        """
+        Stop it.
+        """
+        self.wrappedFactory.doStop()
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """
+        Begin, unless the connection is to be closed at once.
+        """
+        inner: Any = self.wrappedFactory.buildProtocol(addr)
+        if inner is None or getattr(inner, "isRejection", False):
+            return inner
+        return _Beginning(self, inner)
+
+    def onSocket(self, transport: SocketTransport) -> SSL.Connection:
+        """
+        Make TLS on a socket.
+        """
+        if not self._isClient:
+            return serverTLS(self._creator, transport.connection, transport)
+        made: SSL.Connection = self._creator.clientConnectionForTLS(transport)
+        return made
+
+
+@implementer(IStreamServerEndpoint)
+class _TLSServerEndpoint:
+    """
+    An endpoint with TLS over it.
+    """
+
+    def __init__(
+        self, creator: IOpenSSLServerConnectionCreator, below: IStreamServerEndpoint
+    ) -> None:
+        self._creator = creator
+        self._below = below
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """
+        Listen.
+        """
+        made: Deferred[IListeningPort] = self._below.listen(
+            _Factory(self._creator, False, protocolFactory)
+        )
+        return made
+
+
+@implementer(IStreamClientEndpoint)
+class _TLSClientEndpoint:
+    """
+    An endpoint with TLS over it.
+    """
+
+    def __init__(
+        self, creator: IOpenSSLClientConnectionCreator, below: IStreamClientEndpoint
+    ) -> None:
+        self._creator = creator
+        self._below = below
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        Connect.
+
+        @return: Fires when the connection is there and TLS has begun; an
+            C{IHandshakeListener} is told when it is up.
+        """
+        connecting: Deferred[Any] = self._below.connect(
+            _Factory(self._creator, True, protocolFactory)
+        )
+        return connecting.addCallback(lambda beginning: beginning.inner)
+
+
+def tlsOverEndpoint(
+    creator: IOpenSSLServerConnectionCreator, endpoint: IStreamServerEndpoint
+) -> IStreamServerEndpoint:
+    """
+    Put TLS over an endpoint: TCP, UNIX socket, systemd, or PROXY protocol.
+
+    With C{haproxy:} the header is expected in front of TLS, in clear text,
+    which is what balancers send.
+
+    @param creator: Makes the TLS connections, for example a
+        L{ReloadingCertificate
+        <tristunnel.tls.server_context.ReloadingCertificate>}.
+    @param endpoint: Where to listen.
+    @return: An endpoint whose factories speak in clear text.
+    """
+    return _TLSServerEndpoint(creator, endpoint)
+
+
+def tlsOverClientEndpoint(
+    creator: IOpenSSLClientConnectionCreator, endpoint: IStreamClientEndpoint
+) -> IStreamClientEndpoint:
+    """
+    Put TLS over a client's endpoint.
+
+    @param creator: Makes the TLS connection. One of ours,
+        L{ServerVerification<tristunnel.tls.client_context.ServerVerification>},
+        may have it on the socket; any other has it in memory.
+    @param endpoint: What to connect to.
+    """
+    if not getattr(creator, "onSockets", False):
+        return wrapClientTLS(creator, endpoint)
+    return _TLSClientEndpoint(creator, endpoint)

@@ -1,0 +1,409 @@
+"""
+An ordinary Twisted C{Protocol} on a
+L{PolledSocket<tristunnel.dataplane.polled.PolledSocket>}: HTTP, autobahn, a
+session, or an embedding program's own.
+"""
+
+from __future__ import annotations
+
+import socket as socketModule
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from socket import IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET, TCP_NODELAY, socket
+from typing import Any
+
+from OpenSSL import SSL
+from OpenSSL.crypto import X509
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import (
+    IAddress,
+    IConsumer,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    INegotiated,
+    IProtocol,
+    IProtocolFactory,
+    ISSLTransport,
+    ITCPTransport,
+)
+from twisted.python.failure import Failure
+from zope.interface import alsoProvides, implementer
+
+from tristunnel.dataplane.polled import PolledSocket
+from tristunnel.dataplane.poller import Poller
+
+__all__ = ["FULL", "SocketTransport", "addressOf"]
+
+FULL = 64 * 1024
+"""Bytes that wait to be sent when a producer is told to pause: Twisted's own
+figure."""
+
+
+def addressOf(family: int, name: Any) -> IAddress:
+    """
+    Make Twisted's address of the kernel's.
+
+    @param name: What C{accept}, C{getpeername} or C{getsockname} returned.
+    """
+    if family == socketModule.AF_INET:
+        return IPv4Address("TCP", name[0], name[1])
+    if family == socketModule.AF_INET6:
+        return IPv6Address("TCP", *name)
+    return UNIXAddress(name or None)
+
+
+@implementer(ITCPTransport, IConsumer)
+class SocketTransport(PolledSocket):
+    """
+    A transport. With TLS it provides C{ISSLTransport} and C{INegotiated}, too,
+    and tells an C{IHandshakeListener} when the handshake is over.
+
+    A half-close is passed on to an C{IHalfCloseableProtocol}; any other
+    protocol's connection ends with the other side's, as in Twisted.
+
+    @param peer: The other side's address; C{None} to ask the kernel.
+
+    @ivar protocol: Who is served.
+    @ivar disconnecting: Whether the connection is to end after what waits.
+    @ivar producer: Who is paused when too much waits, or C{None}.
+    @ivar factory: What made the protocol, for the choice by ALPN.
+    @ivar whenLost: Told of the end after the protocol.
+    """
+
+    takesTLS = True
+    """Whether TLS may be made on the socket C{connection}."""
+
+    def __init__(
+        self,
+        poller: Poller,
+        connection: socket,
+        protocol: IProtocol,
+        tls: SSL.Connection | None = None,
+        peer: IAddress | None = None,
+    ) -> None:
+        super().__init__(poller, connection, tls)
+        self.protocol: Any = protocol
+        self.reactor = poller.reactor
+        self.factory: IProtocolFactory | None = None
+        self.disconnecting = False
+        self.connected = True
+        self._peer = peer
+        self._host: IAddress | None = None
+        self.producer: Any = None
+        self._streaming = False
+        self._paused = False
+        self.whenLost: Callable[[Failure], None] | None = None
+        if tls is not None:
+            self._speakTLS(tls)
+
+    def _speakTLS(self, tls: SSL.Connection) -> None:
+        """
+        Be a transport with TLS.
+        """
+        self._tls = tls
+        self._shaken = False
+        tls.set_app_data(self)
+        alsoProvides(self, ISSLTransport, INegotiated)
+
+    def startTLS(self, tls: SSL.Connection, protocol: IProtocol) -> None:
+        """
+        Put TLS over the connection, before anything was read or written.
+
+        @param tls: TLS over the same socket, before its handshake.
+        @param protocol: Who is served from now on.
+        """
+        self.protocol = protocol
+        self._speakTLS(tls)
+        protocol.makeConnection(self)
+        if self.isOpen:
+            self._shake(tls)
+
+    def retire(self) -> None:
+        """
+        Somebody else owns the socket from now on; the protocol is told nothing.
+        """
+        self.connected = False
+        self.disconnecting = True
+        self.producer = None
+
+    def begin(self) -> None:
+        """
+        Show the protocol its transport, and begin to read.
+        """
+        try:
+            self.start()
+        except OSError as problem:
+            self.protocol.makeConnection(self)
+            self.poller.close(self.connection)
+            self.lost(Failure(problem))
+        else:
+            self.protocol.makeConnection(self)
+
+    # PolledSocket
+
+    def bytesReceived(self, data: bytes) -> None:
+        """
+        Bytes came.
+        """
+        self.protocol.dataReceived(data)
+
+    def readEnded(self) -> None:
+        """
+        The other side sends no more.
+        """
+        half = IHalfCloseableProtocol(self.protocol, None)
+        if half is None or self._tls is not None:
+            self._finishBoth()
+        else:
+            half.readConnectionLost()
+
+    def writeEnded(self) -> None:
+        """
+        The other side knows that we send no more.
+        """
+        if not self.disconnecting:
+            half = IHalfCloseableProtocol(self.protocol, None)
+            if half is not None:
+                half.writeConnectionLost()
+
+    def drained(self) -> None:
+        """
+        A producer that was told to pause may go on.
+        """
+        producer = self.producer
+        if producer is not None and (self._paused or not self._streaming):
+            self._paused = False
+            producer.resumeProducing()
+
+    def handshakeDone(self) -> None:
+        """
+        TLS is up.
+        """
+        listener = IHandshakeListener(self.protocol, None)
+        if listener is not None:
+            listener.handshakeCompleted()
+
+    def lost(self, reason: Failure) -> None:
+        """
+        The connection is gone.
+        """
+        self.connected = False
+        producer, self.producer = self.producer, None
+        if producer is not None:
+            producer.stopProducing()
+        self.protocol.connectionLost(reason)
+        if self.whenLost is not None:
+            self.whenLost(reason)
+
+    # ITransport
+
+    def write(self, data: bytes) -> None:
+        """
+        Send bytes, together with what else is written in this turn.
+        """
+        self.writeSequence((data,))
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """
+        Send several pieces. As with Twisted's, that is possible until a close
+        comes to pass.
+        """
+        if self._writeDone or not self.connected:
+            return
+        if self._writeEnding and not self.disconnecting:
+            return
+        pieces = [each for each in data if each]
+        self._out.extend(pieces)
+        self.unsent += sum(map(len, pieces))
+        self._flushSoon()
+        if self.unsent > FULL and self._streaming and not self._paused:
+            self._paused = True
+            self.producer.pauseProducing()
+
+    def loseConnection(self) -> None:
+        """
+        End the connection after what waits, unless a producer still writes.
+        """
+        if self.connected and not self.disconnecting:
+            self.disconnecting = True
+            if self.producer is None:
+                self._closeAfterWrites()
+
+    def _closeAfterWrites(self) -> None:
+        """
+        Close both directions when nothing waits any more.
+        """
+        self._readHeld = True
+        self._writeEnding = True
+        self._ask()
+        if self._shaken:
+            self._flushSoon()
+
+    def _endNow(self) -> None:
+        """
+        All is sent that was written.
+        """
+        if self.disconnecting:
+            self._finishBoth()
+        else:
+            super()._endNow()
+
+    def loseWriteConnection(self) -> None:
+        """
+        Send no more after what waits; with TLS, that ends both directions.
+        """
+        if self._tls is not None:
+            self.loseConnection()
+        elif self.connected:
+            # Not before this call has returned: it may end the connection.
+            self._writeEnding = True
+            self._flushSoon()
+
+    def abortConnection(self) -> None:
+        """
+        Break the connection. The protocol is told in the reactor's next
+        iteration, as in Twisted: it may be the one that calls.
+        """
+        if self.connected:
+            self.disconnecting = self._writeDone = True
+            self.hold()
+            self._out.clear()
+            self.unsent = 0
+            self.reactor.callLater(0, self.abort)
+
+    def getPeer(self) -> Any:
+        """
+        The other side's address.
+        """
+        if self._peer is None:
+            self._peer = self._address("getpeername")
+        return self._peer
+
+    def getHost(self) -> Any:
+        """
+        This side's address.
+        """
+        if self._host is None:
+            self._host = self._address("getsockname")
+        return self._host
+
+    def _address(self, which: str) -> IAddress:
+        """
+        Ask the kernel.
+        """
+        family = self.connection.family
+        try:
+            return addressOf(family, getattr(self.connection, which)())
+        except OSError:
+            empty: Any = "" if family == socketModule.AF_UNIX else ("0.0.0.0", 0)
+            if family == socketModule.AF_INET6:
+                empty = ("::", 0)
+            return addressOf(family, empty)
+
+    # IPushProducer
+
+    def pauseProducing(self) -> None:
+        """
+        Read no more.
+        """
+        self.hold()
+
+    def resumeProducing(self) -> None:
+        """
+        Read again.
+        """
+        if self.connected and not self.disconnecting:
+            self.resume()
+
+    def stopProducing(self) -> None:
+        """
+        End the connection.
+        """
+        self.loseConnection()
+
+    # IConsumer
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """
+        Have C{producer} paused when too much waits.
+
+        @raise RuntimeError: If there is another one.
+        """
+        if self.producer is not None:
+            raise RuntimeError("a producer is registered already")
+        if not self.connected:
+            producer.stopProducing()
+            return
+        self.producer, self._streaming = producer, streaming
+        self._paused = False
+        if not streaming:
+            producer.resumeProducing()
+
+    def unregisterProducer(self) -> None:
+        """
+        Nobody is to be paused any more; a close that waited for it goes on.
+        """
+        self.producer = None
+        self._streaming = False
+        if self.connected and self.disconnecting:
+            self._closeAfterWrites()
+
+    # ITCPTransport
+
+    def getTcpNoDelay(self) -> bool:
+        """
+        Whether small pieces are sent at once.
+        """
+        return self._option(IPPROTO_TCP, TCP_NODELAY)
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """
+        Send small pieces at once, or not.
+        """
+        self._setOption(IPPROTO_TCP, TCP_NODELAY, enabled)
+
+    def getTcpKeepAlive(self) -> bool:
+        """
+        Whether the kernel looks after a silent peer.
+        """
+        return self._option(SOL_SOCKET, SO_KEEPALIVE)
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        """
+        Have the kernel look after a silent peer, or not.
+        """
+        self._setOption(SOL_SOCKET, SO_KEEPALIVE, enabled)
+
+    def _option(self, level: int, name: int) -> bool:
+        """
+        Read a socket option.
+        """
+        return bool(self.connection.getsockopt(level, name))
+
+    def _setOption(self, level: int, name: int, value: bool) -> None:
+        """
+        Set a socket option, where the socket has it: UNIX sockets do not.
+        """
+        with suppress(OSError):
+            self.connection.setsockopt(level, name, value)
+
+    def getHandle(self) -> socket:
+        """
+        The socket.
+        """
+        return self.connection
+
+    # ISSLTransport, INegotiated
+
+    def getPeerCertificate(self) -> X509 | None:
+        """
+        The certificate that the other side has shown, if there is TLS.
+        """
+        return None if self._tls is None else self._tls.get_peer_certificate()
+
+    @property
+    def negotiatedProtocol(self) -> bytes | None:
+        """
+        What ALPN has chosen, if anything.
+        """
+        return (self._tls and self._tls.get_alpn_proto_negotiated()) or None

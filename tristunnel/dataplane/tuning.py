@@ -1,0 +1,123 @@
+"""
+What the kernel is told about sockets.
+
+A listening TCP socket hands its options down to the connections it accepts, so
+that what is set once on it costs nothing per connection.
+"""
+
+from __future__ import annotations
+
+import socket as socketModule
+import sys
+from array import array
+from contextlib import suppress
+from socket import (
+    IPPROTO_TCP,
+    SO_KEEPALIVE,
+    SO_LINGER,
+    SOL_SOCKET,
+    TCP_NODELAY,
+    socket,
+)
+from struct import error, pack, unpack_from
+
+try:
+    from fcntl import ioctl
+    from termios import TIOCOUTQ
+except ImportError:  # pragma: no cover - Windows
+    ioctl = None  # type: ignore[assignment]
+
+__all__ = [
+    "TCP_NOTSENT_LOWAT",
+    "UNSENT",
+    "boundUnsent",
+    "bytesTaken",
+    "bytesUntaken",
+    "resetIfKilled",
+    "tuneSocket",
+]
+
+TCP_NOTSENT_LOWAT = 0x201 if sys.platform == "darwin" else 25
+"""An option of TCP sockets that Python does not name everywhere."""
+
+UNSENT = 256 * 1024
+"""Bytes of a session that the kernel may hold and not have sent yet."""
+
+_ACKNOWLEDGED, _INFO_SIZE = 120, 128
+"""Where Linux's C{tcp_info} has C{tcpi_bytes_acked}, and its end."""
+
+_PROBES = [
+    (getattr(socketModule, name), value)
+    for name, value in (
+        # Seconds of silence, seconds between questions, and how many of them:
+        # a silent peer is noticed after two minutes, not after two hours.
+        ("TCP_KEEPIDLE", 60),
+        ("TCP_KEEPINTVL", 15),
+        ("TCP_KEEPCNT", 4),
+    )
+    if hasattr(socketModule, name)
+]
+
+_AT_ONCE, _IN_ORDER = pack("ii", 1, 0), pack("ii", 0, 0)
+
+
+def tuneSocket(connection: socket) -> None:
+    """
+    Send small pieces at once, and notice a dead peer.
+    """
+    # A UNIX socket has none of these, and a system may lack some.
+    with suppress(OSError):
+        connection.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        connection.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
+        for option, value in _PROBES:
+            connection.setsockopt(IPPROTO_TCP, option, value)
+
+
+def resetIfKilled(connection: socket, reset: bool = True) -> None:
+    """
+    Choose what the far side sees if this process is killed: the kernel closes a
+    dead process's connections in good order, so that half of a file would look
+    like a whole one.
+
+    @param reset: C{True} for a reset, until all is sent; C{False} for an end. With
+        C{True} an orderly close would lose what is under way.
+    """
+    with suppress(OSError):
+        connection.setsockopt(SOL_SOCKET, SO_LINGER, _AT_ONCE if reset else _IN_ORDER)
+
+
+def boundUnsent(connection: socket, most: int = UNSENT) -> None:
+    """
+    Keep the kernel from queueing much for a connection beyond what is under way:
+    what waits there can be overtaken by nothing.
+    """
+    # Not TCP, or neither Linux nor macOS.
+    with suppress(OSError):
+        connection.setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, most)
+
+
+def bytesTaken(connection: socket) -> int | None:
+    """
+    How many bytes the kernel of the far side has taken so far.
+
+    @return: C{None} where that is not known: only Linux tells.
+    """
+    with suppress(OSError, error, AttributeError):
+        info = connection.getsockopt(IPPROTO_TCP, socketModule.TCP_INFO, _INFO_SIZE)
+        return int(unpack_from("Q", info, _ACKNOWLEDGED)[0])
+    return None
+
+
+def bytesUntaken(connection: socket) -> int:
+    """
+    How many bytes the kernel holds that the far side has not taken: a reader that
+    takes less than that is seen only there.
+
+    @return: 0 where that is not known.
+    """
+    amount = array("i", [0])
+    if ioctl is not None:
+        # A connection that is gone has no descriptor.
+        with suppress(OSError, ValueError):
+            ioctl(connection.fileno(), TIOCOUTQ, amount)
+    return amount[0]
