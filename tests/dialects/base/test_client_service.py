@@ -407,6 +407,28 @@ class ClientServiceTests(ClientServiceTestCase):
         self.settle()
         self.assertEqual(self.web.visits[0].data, b"hello")
 
+    def test_comesBack(self) -> None:
+        """
+        While the port of a server that was there refuses, it is tried several
+        times a second; after ten seconds at growing intervals.
+        """
+        self.client()
+        self.way.away = True
+        self.wires[-1].cut()
+        self.advance(3)
+        before = self.way.attempts
+        self.clock.pump([0.05] * 60)
+        tried = self.way.attempts - before
+        self.assertTrue(9 <= tried <= 21, tried)
+        self.way.away = False
+        self.clock.pump([0.05] * 7)
+        self.settle()
+        self.assertEqual(len(self.seen.named("tunnelReady")), 2)
+        self.way.away = True
+        self.wires[-1].cut()
+        self.clock.pump([0.05] * 400)
+        self.assertGreater(len(self.delays), 3)
+
     def test_settled(self) -> None:
         """
         A session that lasted makes the next delay short again.

@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -155,6 +156,13 @@ FIRST_DELAY = 1.0
 LONGEST_DELAY = 60.0
 """Seconds: what that most grows to, doubling."""
 
+RETRY = 0.3
+"""Seconds, at the most, between attempts while a server's port refuses that was
+there just now: it is probably being started again."""
+
+RETRYING = 10.0
+"""Seconds after a session for which that goes on."""
+
 SETTLED = 10.0
 """Seconds after which a session counts as a success."""
 
@@ -247,6 +255,7 @@ class ClientService(Service, ABC, Generic[ASession]):
         """
         Connect, again and again.
         """
+        since = float("-inf")
         while self.running:
             began = self._reactor.seconds()
             reason, refused = await self._oneSession()
@@ -260,10 +269,19 @@ class ClientService(Service, ABC, Generic[ASession]):
             if (final := self.whyFinal(reason)) is not None:
                 self._end(final)
                 return
-            if not refused and self._reactor.seconds() - began > SETTLED:
-                self._failures = 0
+            now = self._reactor.seconds()
+            if not refused:
+                since = now
+                if now - began > SETTLED:
+                    self._failures = 0
             if judged is not reason:
                 delay = self._delay(STEADY, reason.retryAfter)
+            elif reason.retryAfter is None and (
+                now - since <= RETRYING
+                and refused
+                and isinstance(reason.__cause__, ConnectionRefusedError)
+            ):
+                delay = RETRY * random.uniform(0.5, 1.0)
             elif reason.retryAfter is None:
                 delay = self._delay(self._failures, None)
                 self._failures += 1
