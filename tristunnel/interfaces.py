@@ -26,11 +26,11 @@ class EitherEnd(Protocol):
 
     A C{typing.Protocol} and not an C{Interface}, since ends are never adapted
     and these calls are made for every chunk.
-
-    @ivar received: Bytes read from this end's transport so far.
     """
 
-    received: int
+    @property
+    def received(self) -> int:
+        """Bytes read from this end's transport so far."""
 
     def join(self, peer: Any, closed: Closed) -> None:
         """

@@ -90,14 +90,15 @@ _PASSING = ("hang", "hang up", "hang down", "delay")
 _NOTICED = ("reset", "fin", "reset one", "fin one", *_PASSING)
 
 KINDS = (
-    Kind("session/tcp"),
-    Kind("session/tls", "tls"),
+    Kind("session/tcp", options=("--carrier=session",)),
+    Kind("session/tls", "tls", ("--carrier=session",)),
     Kind("session/ws", "ws"),
     Kind("session/wss", "wss"),
     Kind("lanes/tcp", "tcp", ("--carrier=session", "--sessions=3")),
     Kind("direct/tcp", "tcp", ("--carrier=direct",)),
     Kind("direct/tls", "tls", ("--carrier=direct",)),
-    Kind("spares/tcp", "tcp", ("--carrier=direct", "--spares=8")),
+    Kind("auto/tcp"),
+    Kind("auto/tls", "tls"),
     Kind("session/tcp to tls", listener="tls"),
     Kind("direct/tcp to tls", options=("--carrier=direct",), listener="tls"),
     Kind("session/tcp to ws", listener="ws"),

@@ -27,12 +27,7 @@ QUICK = {
         "PING_INTERVAL": 1.0,
         "TICK": 0.25,
     },
-    "tristunnel.dialects.framed.direct": {"REST": 1.0},
-    "tristunnel.dialects.framed.client_direct": {
-        "BLOCKED": 1.0,
-        "PATIENCE": 1.0,
-        "SILENCE": 3.0,
-    },
+    "tristunnel.dialects.framed.moves": {"BLOCKED": 1.0, "PATIENCE": 1.0},
     "tristunnel.dialects.framed.client_service": {
         "LONGEST_DELAY": 0.5,
         "FIRST_DELAY": 0.5,

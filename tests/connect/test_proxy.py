@@ -14,7 +14,7 @@ from tests.support.loopback import Service, Talk
 from tristunnel.connect.address import Trust, parseConnect
 from tristunnel.connect.proxy import ProxiedEndpoint, parseProxy
 from tristunnel.connect.route import ConnectOptions, parseHeader
-from tristunnel.dialects.framed.client_direct import Carrier
+from tristunnel.dialects.framed.moves import Carrier
 from tristunnel.errors import LONGEST_HINT, TunnelError
 
 

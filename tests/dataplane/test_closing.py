@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.tls.authority import makeAuthority
 from tristunnel.dataplane import closing
 from tristunnel.dataplane.closing import SLOWEST, WriteDeadline
-from tristunnel.dataplane.kernel import unsent
+from tristunnel.dataplane.stock import unsent
 
 
 class DeadlineTests(SynchronousTestCase):

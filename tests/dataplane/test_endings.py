@@ -7,13 +7,10 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import INegotiated
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import directlyProvides
 
+from tests.dataplane.kernel import FakeKernel, FakeReactor, FakeTLS
 from tests.dialects.framed.network import Talker
 from tristunnel.dataplane.endings import (
     ALONE,
@@ -24,44 +21,38 @@ from tristunnel.dataplane.endings import (
     SENT,
     SOON,
     TICK,
-    DirectEnd,
     EndAcknowledgements,
+    MovedEnd,
     StreamEnd,
 )
+from tristunnel.dataplane.poller import Poller
 from tristunnel.errors import TunnelError
 
 NAME = b"k" * KEY
 
 
-class _Transport(StringTransport):
+class _Stream:
     """
-    A connection that can end in one direction.
-
-    @ivar aborted: Whether it was reset.
-    @ivar halfClosed: Whether we have ended our direction.
+    What the stream is within its session.
     """
 
-    aborted = False
-    halfClosed = False
+    def __init__(self, visitor: Talker) -> None:
+        self._visitor = visitor
 
-    def loseWriteConnection(self) -> None:
-        """End our direction."""
-        self.halfClosed = True
+    @property
+    def passed(self) -> int:
+        return self._visitor.received
 
-    def abortConnection(self) -> None:
-        """Reset it."""
-        self.aborted = True
+    def pauseSource(self) -> None:
+        self._visitor.pauseReading()
 
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        """It has no socket."""
-
-    def setTcpKeepAlive(self, enabled: bool) -> None:
-        """It has no socket."""
+    def resumeSource(self) -> None:
+        self._visitor.resumeReading()
 
 
 class EndingTestCase(SynchronousTestCase):
     """
-    A test of one end of a direct stream, with the session and the world on its
+    A test of one end of a stream that has moved, with the session and the world on its
     other side played by the test.
 
     @cvar secure: Whether the connection is TLS.
@@ -74,7 +65,9 @@ class EndingTestCase(SynchronousTestCase):
         """
         Make an end.
         """
-        self.clock = Clock()
+        self.clock = FakeReactor()
+        self.kernel = FakeKernel()
+        self.poller = Poller(self.clock, self.kernel)
         self.told: list[tuple[int, int]] = []
         self.confirmations = EndAcknowledgements(self.clock)
         self.send = self._send
@@ -90,15 +83,24 @@ class EndingTestCase(SynchronousTestCase):
         self.assertEqual(payload[:KEY], NAME)
         self.told.append((payload[KEY], int.from_bytes(payload[KEY + 1 :], "big")))
 
-    def begin(self, ending: StreamEnd | None) -> Any:
+    def begin(self, ending: StreamEnd) -> MovedEnd:
         """
         Make the end, and join it to a visitor.
         """
-        self.transport = _Transport()
+        self.socket: Any = self.kernel.socket()
+        tls: Any = None
         if self.secure:
-            directlyProvides(self.transport, INegotiated)
-        end = DirectEnd(self.clock, lambda end: None, ending)
-        end.takeOver(self.transport)
+            tls = FakeTLS(self.socket)
+            tls.shaken = True
+        end = MovedEnd(
+            self.poller,
+            self.socket,
+            lambda end: None,
+            tls,
+            ending,
+            _Stream(self.visitor),
+        )
+        end.begin()
         end.join(self.visitor, self.closings.append)
         self.visitor.join(end, lambda reason: None)
         return end
@@ -114,7 +116,33 @@ class EndingTestCase(SynchronousTestCase):
         """
         Have the connection end.
         """
-        self.end.connectionLost(Failure(error))
+        if isinstance(error, ConnectionDone):
+            self.eof()
+            self.end._finishBoth()
+        else:
+            self.end._fail(Failure(error))
+
+    def come(self, data: bytes) -> None:
+        """
+        Have bytes come.
+        """
+        self.socket.incoming += data
+        self.turn()
+
+    def eof(self) -> None:
+        """
+        Have the connection's own end come.
+        """
+        self.socket.peerEnded = True
+        self.turn()
+
+    def turn(self) -> None:
+        """
+        Do what the reactor does in one iteration.
+        """
+        for reader in list(self.clock.readers):
+            reader.doRead()
+        self.clock.advance(0)
 
     def advance(self, seconds: float) -> None:
         """
@@ -139,10 +167,10 @@ class PlainTests(EndingTestCase):
         """
         An end of which was told is an end, whichever comes first.
         """
-        self.end.dataReceived(b"hello")
+        self.come(b"hello")
         self.hear(ENDED, 5)
         self.assertFalse(self.visitor.finished)
-        self.end.readConnectionLost()
+        self.eof()
         self.assertTrue(self.visitor.finished)
         self.visitor.say(b"bye")
         self.visitor.end()
@@ -159,8 +187,8 @@ class PlainTests(EndingTestCase):
         """
         for gone in (False, True):
             with self.subTest(gone=gone):
-                self.end.dataReceived(b"hello")
-                self.end.readConnectionLost()
+                self.come(b"hello")
+                self.eof()
                 if gone:
                     self.visitor.end()
                     self.lose(ConnectionDone())
@@ -178,15 +206,15 @@ class PlainTests(EndingTestCase):
         An end that comes too early is a break, at both sides.
         """
         for toldFirst in (False, True):
-            self.end.dataReceived(b"hell")
+            self.come(b"hell")
             if toldFirst:
                 self.hear(ENDED, 5)
-            self.end.readConnectionLost()
+            self.eof()
             if not toldFirst:
                 self.hear(ENDED, 5)
             self.assertFalse(self.visitor.finished)
             self.assertIn("4 of 5 bytes", self.broken)
-            self.assertTrue(self.transport.aborted)
+            self.assertTrue(self.socket.wasReset)
             self.assertEqual(self.told, [(BROKEN, 0)])
             self.setUp()
 
@@ -195,8 +223,8 @@ class PlainTests(EndingTestCase):
         An end of which nobody tells is a break after L{DEADLINE}.
         """
         for gone in (False, True):
-            self.end.dataReceived(b"hello")
-            self.end.readConnectionLost()
+            self.come(b"hello")
+            self.eof()
             if gone:
                 self.lose(ConnectionDone())
             self.advance(DEADLINE)
@@ -214,7 +242,7 @@ class PlainTests(EndingTestCase):
         """
         self.hear(BROKEN)
         self.assertEqual(self.broken, "the far side broke it")
-        self.assertTrue(self.transport.aborted)
+        self.assertTrue(self.socket.wasReset)
         self.assertEqual(self.told, [])
 
     def test_reset(self) -> None:
@@ -227,14 +255,14 @@ class PlainTests(EndingTestCase):
         self.setUp()
         self.visitor.crash()
         self.assertEqual(self.told, [(BROKEN, 0)])
-        self.assertTrue(self.transport.aborted)
+        self.assertTrue(self.socket.wasReset)
 
     def test_blackHole(self) -> None:
         """
         When bytes that were sent do not come for L{DEADLINE}, the stream is
         broken; but not while the visitor reads nothing, nor before.
         """
-        self.end.dataReceived(b"hello")
+        self.come(b"hello")
         self.hear(SENT, 6)
         self.advance(DEADLINE)
         self.assertEqual(self.broken, "")
@@ -251,7 +279,7 @@ class PlainTests(EndingTestCase):
         """
         A stream through which nothing was sent may be silent for ever.
         """
-        self.end.dataReceived(b"hello")
+        self.come(b"hello")
         self.hear(SENT, 5)
         self.advance(100 * DEADLINE)
         self.assertEqual(self.broken, "")
@@ -261,12 +289,12 @@ class PlainTests(EndingTestCase):
         Bytes that were just sent may be under way, however long it was silent
         before.
         """
-        self.end.dataReceived(b"hello")
+        self.come(b"hello")
         self.advance(10 * DEADLINE)
         self.hear(SENT, 6)
         self.advance(SOON)
         self.assertEqual(self.broken, "")
-        self.end.dataReceived(b"!")
+        self.come(b"!")
         self.advance(10 * DEADLINE)
         self.assertEqual(self.broken, "")
 
@@ -318,7 +346,7 @@ class PlainTests(EndingTestCase):
         self.confirmations.down(self.send)
         for _ in range(10):
             self.advance(ALONE - TICK)
-            self.end.dataReceived(b"x")
+            self.come(b"x")
         self.assertEqual(self.broken, "")
         self.advance(ALONE + 3 * TICK)
         self.assertIn("gone", self.broken)
@@ -328,21 +356,12 @@ class PlainTests(EndingTestCase):
         If all has come that was told of, and only the connection's own end is
         lost, it is an end.
         """
-        self.end.dataReceived(b"hello")
+        self.come(b"hello")
         self.hear(ENDED, 5)
         self.assertFalse(self.visitor.finished)
         self.advance(SOON + 2 * TICK)
         self.assertTrue(self.visitor.finished)
         self.assertEqual(self.broken, "")
-
-    def test_untold(self) -> None:
-        """
-        With a peer that tells nothing, ends are taken as they come.
-        """
-        end = self.begin(None)
-        end.dataReceived(b"hello")
-        end.readConnectionLost()
-        self.assertTrue(self.visitor.finished)
 
     def test_unknown(self) -> None:
         """
@@ -385,19 +404,21 @@ class SecureTests(EndingTestCase):
 
     def test_halfClose(self) -> None:
         """
-        A direction ends when as many bytes have come as were told of, and the
-        other one goes on.
+        A direction ends when as many bytes have come as were told of, also if
+        TLS does not say so, and the other one goes on.
         """
         self.visitor.say(b"question")
         self.visitor.end()
+        self.turn()
         self.assertEqual(self.told, [(ENDED, 8)])
-        self.assertFalse(self.transport.disconnecting)
-        self.end.dataReceived(b"ans")
+        self.assertTrue(self.socket.weEnded)
+        self.come(b"ans")
         self.hear(ENDED, 6)
         self.assertFalse(self.visitor.finished)
-        self.end.dataReceived(b"wer")
+        self.come(b"wer")
+        self.advance(SOON + 2 * TICK)
         self.assertTrue(self.visitor.finished)
-        self.assertTrue(self.transport.disconnecting)
+        self.assertFalse(self.socket.wasReset)
         self.lose(ConnectionDone())
         self.assertEqual(self.closings, [None])
         self.assertEqual(self.broken, "")
@@ -406,20 +427,22 @@ class SecureTests(EndingTestCase):
         """
         The service may say its last word first.
         """
-        self.end.dataReceived(b"greeting")
+        self.come(b"greeting")
         self.hear(ENDED, 8)
+        self.eof()
         self.assertTrue(self.visitor.finished)
-        self.assertFalse(self.transport.disconnecting)
+        self.assertFalse(self.socket.closed)
         self.visitor.say(b"more")
         self.visitor.end()
-        self.assertEqual(self.transport.value(), b"more")
-        self.assertTrue(self.transport.disconnecting)
+        self.turn()
+        self.assertEqual(self.socket.outgoing, b"more")
+        self.assertTrue(self.socket.closed)
 
     def test_cut(self) -> None:
         """
         A connection that ends too early is a break, in good order or not.
         """
-        self.end.dataReceived(b"hell")
+        self.come(b"hell")
         self.lose(ConnectionDone())
         self.assertFalse(self.visitor.finished)
         self.hear(ENDED, 5)
@@ -427,10 +450,16 @@ class SecureTests(EndingTestCase):
 
     def test_goodbyeIsLost(self) -> None:
         """
-        A connection whose last goodbye never comes is cut in the end.
+        A connection whose last goodbye never comes is closed in the end; if
+        the far side has not taken all, that is a break.
         """
-        self.hear(ENDED, 0)
-        self.visitor.end()
-        self.advance(DEADLINE + 2 * TICK)
-        self.assertTrue(self.transport.aborted)
-        self.assertEqual(self.broken, "")
+        for taken in (True, False):
+            if not taken:
+                self.setUp()
+                self.socket.room = 0
+                self.visitor.say(b"more")
+            self.hear(ENDED, 0)
+            self.visitor.end()
+            self.advance(DEADLINE + 2 * TICK)
+            self.assertTrue(self.socket.closed)
+            self.assertEqual(self.broken == "", taken)

@@ -27,20 +27,27 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.ssl import Certificate, optionsForClientTLS
 from twisted.internet.task import deferLater
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from tests.support.short import shortDirectory
+from tests.support.stock import StockReactor
 from tests.tls.authority import Authority, makeAuthority
+from tristunnel.dataplane.reactor import polledReactor
 from tristunnel.dataplane.sockets import SocketEnd
+from tristunnel.dataplane.tls import tlsOverEndpoint
+from tristunnel.dataplane.transport_end import EndFactory, TransportEnd
+from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.permissions import Identity
 from tristunnel.model.tunnel import Stream, Tunnel
+from tristunnel.tls.server_context import ReloadingCertificate
+
+AnyEnd = SocketEnd | TransportEnd
 
 reactor: Any = _reactor
 
@@ -180,7 +187,7 @@ class Watching(ServerObserver):
 
 class Meeting:
     """
-    Connections to L{SocketEnd}s, one visitor's and one service's, that a
+    Connections to our ends, one visitor's and one service's, that a
     tunnel joins.
 
     @ivar kinds: C{"tcp"}, C{"unix"} or C{"tls"} for the visitor and for the
@@ -189,11 +196,14 @@ class Meeting:
 
     authority: ClassVar[Authority | None] = None
 
-    def __init__(self, case: TestCase, visitor: str, service: str) -> None:
+    def __init__(
+        self, case: TestCase, visitor: str, service: str, reactor: Any
+    ) -> None:
+        self._reactor = reactor
         self.kinds = (visitor, service)
         self.visitor, self.service = Far(), Far()
-        self.visitorEnd: SocketEnd | None = None
-        self.serviceEnd: SocketEnd | None = None
+        self.visitorEnd: AnyEnd | None = None
+        self.serviceEnd: AnyEnd | None = None
         self.observer = Watching()
         self.tunnel = Tunnel(
             "id", Identity("ann"), self, self.observer, reactor.seconds
@@ -216,11 +226,11 @@ class Meeting:
         Not used here.
         """
 
-    def _visitorArrived(self, end: SocketEnd) -> None:
+    def _visitorArrived(self, end: AnyEnd) -> None:
         self.visitorEnd = end
         self.tunnel.visitorArrived(end, "visitor")
 
-    def _serviceArrived(self, end: SocketEnd) -> None:
+    def _serviceArrived(self, end: AnyEnd) -> None:
         self.serviceEnd = end
         self._join()
 
@@ -250,29 +260,27 @@ class Meeting:
         )
 
     async def listen(
-        self, kind: str, arrived: Callable[[SocketEnd], None]
+        self, kind: str, arrived: Callable[[AnyEnd], None]
     ) -> IStreamClientEndpoint:
         """
-        Listen with L{SocketEnd}s.
+        Listen with ends of ours.
 
         @return: Where to connect.
         """
-        factory: Any = Factory.forProtocol(lambda: SocketEnd(reactor, arrived))
-        factory.noisy = False
+        factory: Any = EndFactory(self._reactor, arrived)
         server: IStreamServerEndpoint = TCP4ServerEndpoint(
-            reactor, 0, interface="127.0.0.1"
+            self._reactor, 0, interface="127.0.0.1"
         )
         path = ""
         if kind == "unix":
             path = str(shortDirectory(self._case) / "s")
-            server = UNIXServerEndpoint(reactor, path)
+            server = UNIXServerEndpoint(self._reactor, path)
         elif kind == "tls":
             if Meeting.authority is None:
                 Meeting.authority = makeAuthority()
-            certificate, key = Meeting.authority.issue(["localhost"])
-            options = PrivateCertificate.loadPEM(certificate + key).options()
-            factory = TLSMemoryBIOFactory(options, False, factory)
-            factory.noisy = False
+            pem = shortDirectory(self._case) / "server.pem"
+            pem.write_bytes(b"".join(Meeting.authority.issue(["localhost"])))
+            server = tlsOverEndpoint(ReloadingCertificate(pem), server)
         port = await server.listen(factory)
         self._case.addCleanup(port.stopListening)
         if kind == "unix":
@@ -333,9 +341,12 @@ class Meeting:
 class LoopbackCase(TestCase):
     """
     Common to tests with two connections.
+
+    @cvar stock: Whether the ends are on transports of Twisted's.
     """
 
     timeout = 30
+    stock = False
 
     async def meet(self, visitor: str = "tcp", service: str = "tcp") -> Meeting:
         """
@@ -349,7 +360,8 @@ class LoopbackCase(TestCase):
         """
         Make a meeting whose connections are closed at the end in any case.
         """
-        meeting = Meeting(self, visitor, service)
+        below: Any = StockReactor(reactor) if self.stock else polledReactor(reactor)
+        meeting = Meeting(self, visitor, service, below)
         self.addCleanup(self._clean, meeting)
         return meeting
 
@@ -363,8 +375,8 @@ class LoopbackCase(TestCase):
                 if far.connected and far.lost is None:
                     far.transport.abortConnection()
             for end in (meeting.visitorEnd, meeting.serviceEnd):
-                if end is not None and end.connected and not end._over:
-                    end.transport.abortConnection()
+                if end is not None:
+                    end.reset(TunnelError("reset"))
             await meeting.turns(5)
 
         return Deferred.fromCoroutine(clean())
@@ -578,6 +590,38 @@ class TLSToTLSTests(OrdersMixin, LoopbackCase):
     serviceKind = "tls"
 
 
+class StockTCPToTCPTests(TCPToTCPTests):
+    """
+    TCP over Twisted's transports.
+    """
+
+    stock = True
+
+
+class StockTCPToUNIXTests(TCPToUNIXTests):
+    """
+    UNIX sockets, too.
+    """
+
+    stock = True
+
+
+class StockTLSToTCPTests(TLSToTCPTests):
+    """
+    TLS in Twisted's memory.
+    """
+
+    stock = True
+
+
+class StockTCPToTLSTests(TCPToTLSTests):
+    """
+    The other way round.
+    """
+
+    stock = True
+
+
 class BreakTests(LoopbackCase):
     """
     Tests of connections that break.
@@ -662,6 +706,10 @@ class BreakTests(LoopbackCase):
         meeting = await self.meet("tls", "tcp")
         meeting.visitor.transport.loseConnection()
         await meeting.until(lambda: meeting.service.eof)
+        if not self.stock:
+            # On the socket, TLS's goodbye is the end of one direction only.
+            self.assertIsNone(meeting.visitor.lost)
+            meeting.visitor.transport.abortConnection()
         await meeting.until(lambda: meeting.visitor.lost is not None)
         meeting.service.transport.write(message(0))
         await meeting.over()
@@ -684,3 +732,11 @@ class BreakTests(LoopbackCase):
         self.assertFalse(meeting.service.orderly)
         assert stream.reason is not None
         self.assertEqual(stream.reason.code.name, "reset")
+
+
+class StockBreakTests(BreakTests):
+    """
+    The same over Twisted's transports.
+    """
+
+    stock = True

@@ -6,7 +6,8 @@ joined ends between them.
 from __future__ import annotations
 
 import os
-from socket import SO_RCVBUF, SO_SNDBUF, SOL_SOCKET
+from socket import SO_LINGER, SO_RCVBUF, SO_SNDBUF, SOL_SOCKET
+from struct import pack
 from typing import Any
 
 from twisted.internet import reactor as _reactor
@@ -25,14 +26,16 @@ from tests.support.loopback import Talk
 from tests.support.short import shortDirectory
 from tristunnel.dataplane import join as joining
 from tristunnel.dataplane.join import join
-from tristunnel.dataplane.kernel import closeNow
 from tristunnel.dataplane.pipes import PIPES, canSplice
 from tristunnel.dataplane.rate import TokenBucket
+from tristunnel.dataplane.reactor import polledReactor
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dataplane.splice import Splice
+from tristunnel.dataplane.transport_end import EndFactory
 from tristunnel.errors import TunnelError
 
 reactor: Any = _reactor
+ours: Any = polledReactor(reactor)
 
 SIZE = 24 * 1024 * 1024
 """Bytes that no buffers on the way hold at once."""
@@ -64,6 +67,16 @@ class _Rule:
         return 0.001 if len(self.charges) % 20 == 0 else 0.0
 
 
+def closeNow(talk: Talk) -> None:
+    """
+    Break a connection before the reactor's next turn.
+    """
+    handle = talk.transport.getHandle()
+    handle.setsockopt(SOL_SOCKET, SO_LINGER, pack("ii", 1, 0))
+    talk.abort()
+    handle.close()
+
+
 def descriptors() -> int:
     """
     How many descriptors this process has.
@@ -76,7 +89,7 @@ class Spliced(TestCase):
     Two programs, C{one} and C{other}, whose connections are joined.
 
     @ivar ends: The ends that are joined.
-    @ivar spliced: How many directions began to splice.
+    @ivar moving: Directions that were spliced.
     """
 
     timeout = 8
@@ -89,27 +102,26 @@ class Spliced(TestCase):
         Connect both programs and join their ends.
         """
         arrivals: DeferredQueue[SocketEnd] = DeferredQueue()
-        factory: Any = Factory.forProtocol(lambda: SocketEnd(reactor, arrivals.put))
-        factory.noisy = False
+        factory = EndFactory(ours, arrivals.put)
         self.ends: list[SocketEnd] = []
         self.talks: list[Talk] = []
         self.over: list[TunnelError | None] = []
         self.allOver: Deferred[None] = Deferred()
-        self.spliced = 0
-        begin = Splice.begin
+        self.moving: set[Splice] = set()
+        move = Splice.move
 
-        def count(splice: Splice) -> None:
-            self.spliced += 1
-            begin(splice)
+        def note(splice: Splice) -> None:
+            self.moving.add(splice)
+            move(splice)
 
-        self.patch(Splice, "begin", count)
+        self.patch(Splice, "move", note)
         for endpoint in self.places(factory):
             talk = await connectProtocol(endpoint, Talk())
             # Else the kernel may take everything for somebody who does not read.
             talk.transport.getHandle().setsockopt(SOL_SOCKET, SO_RCVBUF, 256 * 1024)
             self.talks.append(talk)
             end = await arrivals.get()
-            end.transport.getHandle().setsockopt(SOL_SOCKET, SO_SNDBUF, 256 * 1024)
+            end.connection.setsockopt(SOL_SOCKET, SO_SNDBUF, 256 * 1024)
             self.ends.append(end)
         self.one, self.other = self.talks
         self.prepare()
@@ -120,7 +132,7 @@ class Spliced(TestCase):
         """
         Listen, and say where.
         """
-        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        port = ours.listenTCP(0, factory, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         return [TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)] * 2
 
@@ -157,7 +169,7 @@ class Spliced(TestCase):
         self.one.say(pattern(SIZE, 1))
         await self.other.has(SIZE // 4)
         self.other.transport.pauseProducing()
-        splice = self.ends[0]._splice
+        splice = self.ends[0].splice
         while splice is None or not splice.blocked:
             await deferLater(reactor, 0.01)
 
@@ -185,7 +197,7 @@ class BytesTests(Spliced):
         await self.one.has(SIZE)
         self.assertTrue(self.other.data == there and self.one.data == back)
         self.assertEqual([end.received for end in self.ends], [SIZE, SIZE])
-        self.assertGreaterEqual(self.spliced, 1)
+        self.assertGreaterEqual(len(self.moving), 1)
 
     async def test_small(self) -> None:
         """
@@ -196,7 +208,7 @@ class BytesTests(Spliced):
             self.one.say(b"question")
             await self.other.has(8)
             self.other.data.clear()
-        self.assertEqual(self.spliced, 0)
+        self.assertEqual(len(self.moving), 0)
 
     async def test_halfClose(self) -> None:
         """
@@ -230,12 +242,12 @@ class BytesTests(Spliced):
 
     async def test_earlyFirst(self) -> None:
         """
-        What an end read before it was joined, and what its transport still
-        holds for its world, go first.
+        What an end read before it was joined, and what is still to be sent to
+        its other side, go first.
         """
 
         def prepare() -> None:
-            self.ends[1].transport.write(b"greeting:")
+            self.ends[1]._transmit(b"greeting:")
 
         self.prepare = prepare  # type: ignore[method-assign]
         await self.meet()
@@ -267,7 +279,7 @@ class BytesTests(Spliced):
         await self.one.has(SIZE)
         self.assertTrue(self.other.data == pattern(SIZE, 1))
         self.assertTrue(self.one.data == pattern(SIZE, 2))
-        self.assertEqual(self.spliced, 0)
+        self.assertEqual(len(self.moving), 0)
 
 
 class UNIXTests(BytesTests):
@@ -280,7 +292,7 @@ class UNIXTests(BytesTests):
         Listen on a path.
         """
         path = str(shortDirectory(self) / "s")
-        port = reactor.listenUNIX(path, factory)
+        port = ours.listenUNIX(path, factory)
         self.addCleanup(port.stopListening)
         return [UNIXClientEndpoint(reactor, path)] * 2
 
@@ -341,7 +353,7 @@ class BreakTests(Spliced):
         it, the other side must not take it for an end.
         """
         await self.meet()
-        closeNow(self.other.transport)
+        closeNow(self.other)
         self.ends[1].write(b"late")
         await self.checkBroken(self.one)
         self.assertFalse(self.one.eof)
@@ -352,12 +364,12 @@ class BreakTests(Spliced):
         """
         await self.meet()
         self.one.say(pattern(SIZE, 1))
-        splice = self.ends[0]._splice
+        splice = self.ends[0].splice
         assert splice is not None
         while not splice.begun or splice.blocked:
             await deferLater(reactor, 0)
-        closeNow(self.other.transport)
-        self.assertIsNone(splice.doRead())
+        closeNow(self.other)
+        splice.move()
         await self.checkBroken(self.one)
         self.assertFalse(self.one.eof)
 
@@ -375,7 +387,6 @@ class BreakTests(Spliced):
         await self.checkBroken(self.other)
         await self.one.gone()
         PIPES.clear()
-        # An aborted transport closes its socket in the reactor's next turn.
         await deferLater(reactor, 0)
         await deferLater(reactor, 0)
         self.assertLessEqual(descriptors(), after)
@@ -412,7 +423,7 @@ class RuleTests(Spliced):
         self.assertTrue(self.other.data == pattern(SIZE, 1))
         self.assertEqual(sum(rule.charges), SIZE)
         self.assertLessEqual(max(rule.charges), rule.atOnce)
-        self.assertEqual(self.spliced, 1)
+        self.assertEqual(len(self.moving), 1)
 
 
 class RateTests(TestCase):

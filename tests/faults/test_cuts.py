@@ -17,7 +17,7 @@ from tests.faults.load import Listing, Service, SocketCarrier, Tale, Visitor
 from tests.faults.way import Leg, Link
 from tests.support.loopback import LoopbackTestCase
 from tristunnel.dataplane import endings
-from tristunnel.dialects.framed.client_direct import Carrier
+from tristunnel.dialects.framed.moves import Carrier
 
 MOMENTS = 10
 SEED = 20
@@ -53,7 +53,7 @@ class SessionTests(LoopbackTestCase):
             if self.tls
             else "tcp:0:interface=127.0.0.1"
         )
-        self.way = Link(self.reactor, self.serverPort)
+        self.way = Link(self.outside, self.serverPort)
         self.addCleanup(self.way.stop)
         scheme, host = ("tls", "localhost") if self.tls else ("tcp", "127.0.0.1")
         (self.port,) = await self.startClient(
@@ -68,7 +68,7 @@ class SessionTests(LoopbackTestCase):
         tale = self.ledger.begin(kind, size)
         carrier = SocketCarrier()
         carrier.talk = Visitor(self.ledger, carrier, tale)
-        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.port)
+        endpoint = TCP4ClientEndpoint(self.outside, "127.0.0.1", self.port)
         try:
             await connectProtocol(endpoint, carrier)
         except ConnectError as error:
@@ -168,12 +168,12 @@ class TLSDirectTests(SessionTests):
     carrier = Carrier("direct")
 
 
-class SpareTests(SessionTests):
+class BusyTests(SessionTests):
     """
-    On connections that were dialled ahead.
+    Which move in the middle.
     """
 
-    carrier = Carrier("direct", 4)
+    carrier = Carrier()
 
 
 class LanesTests(SessionTests):
@@ -181,4 +181,4 @@ class LanesTests(SessionTests):
     In sessions of several connections.
     """
 
-    carrier = Carrier("session", 0, 3)
+    carrier = Carrier("session", 3)

@@ -15,7 +15,7 @@ from tests.faults.load import Listing, Service, SocketCarrier, Tale, Visitor
 from tests.support.loopback import LoopbackTestCase
 from tristunnel.dialects.base.plain import HOLD, PlainServerSide
 from tristunnel.dialects.framed import client as clientSession
-from tristunnel.dialects.framed.client_direct import Carrier
+from tristunnel.dialects.framed.moves import Carrier
 
 WORKING = 10
 ANSWERS = 50
@@ -51,7 +51,7 @@ class SessionTests(LoopbackTestCase):
         tale = self.ledger.begin(kind, size)
         carrier.talk = Visitor(self.ledger, carrier, tale, False)
         self.addCleanup(self._leave, carrier)
-        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.port)
+        endpoint = TCP4ClientEndpoint(self.outside, "127.0.0.1", self.port)
         await connectProtocol(endpoint, carrier)
         return tale
 

@@ -13,7 +13,7 @@ from twisted.internet.task import LoopingCall
 
 from tests.support.loopback import LoopbackTestCase, Service, Talk
 from tristunnel.dataplane.splice import Splice
-from tristunnel.dialects.framed.client_direct import Carrier
+from tristunnel.dialects.framed.moves import Carrier
 from tristunnel.model.policy import VisitorPolicy, parseNetworks
 
 
@@ -57,13 +57,13 @@ class SplicedTests(LoopbackTestCase):
         A stream ends at its age, both ends of it, though it is busy.
         """
         begun: list[Splice] = []
-        original = Splice.begin
+        original = Splice.move
 
         def begin(splice: Splice) -> None:
             begun.append(splice)
             original(splice)
 
-        self.patch(Splice, "begin", begin)
+        self.patch(Splice, "move", begin)
         reason = self.reason()
         visitor, serving = await self.busyPair(VisitorPolicy(maxAge=1.0))
         self.assertEqual(bool(begun), self.carrier.kind == "direct")

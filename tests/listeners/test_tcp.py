@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from twisted.test.iosim import FakeTransport, connect
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.support.stock import StockReactor
 from tests.tls.authority import makeAuthority
 from tests.tls.files import FileTestCase
 from tests.tls.handshake import Meeting
@@ -65,8 +66,9 @@ class TCPListenersTests(SynchronousTestCase):
         self.onV6: list[int] = []
         self.failingV6: dict[int, int] = {}
 
-    def bindV6(self, port: int) -> socket.socket:
+    def bind(self, interface: str, port: int) -> socket.socket:
         """Pretend to listen on IPv6, or fail."""
+        self.assertEqual(interface, "::")
         number = self.failingV6.pop(port, None)
         if number is not None:
             raise OSError(number, "no")
@@ -84,7 +86,7 @@ class TCPListenersTests(SynchronousTestCase):
         Open a port.
         """
         listeners = TCPListeners(self.reactor, interface, ports)
-        listeners.bindV6 = self.bindV6
+        listeners.bind = self.bind
         return listeners.open(
             TunnelOptions(port=port, prefer=prefer),
             lambda end, address: self.arrived.append((end, address)),
@@ -325,13 +327,19 @@ class RealPortTests(TestCase):
     A real port.
     """
 
+    timeout = 10
+    stock = False
+
+    def setUp(self) -> None:
+        from twisted.internet import reactor
+
+        self.reactor: Any = StockReactor(reactor) if self.stock else reactor
+
     async def test_closed(self) -> None:
         """
         It is free again when it is closed.
         """
-        from twisted.internet import reactor
-
-        listeners = TCPListeners(reactor, "127.0.0.1")
+        listeners = TCPListeners(self.reactor, "127.0.0.1")
         first = listeners.open(TunnelOptions(), lambda end, address: None)
         port = first.address[2]
         error = self.assertRaises(
@@ -349,12 +357,13 @@ class RealPortTests(TestCase):
         """
         Visitors come over IPv4 and IPv6, and each by its own address.
         """
-        from twisted.internet import reactor
-
         came: list[str] = []
-        listener = TCPListeners(reactor).open(
-            TunnelOptions(), lambda end, who: came.append(who)
-        )
+
+        def arrived(end: End, who: str) -> None:
+            came.append(who)
+            end.reset(TunnelError("reset"))
+
+        listener = TCPListeners(self.reactor).open(TunnelOptions(), arrived)
         port = listener.address[2]
         for host in ("127.0.0.1", "::1"):
             try:
@@ -365,7 +374,7 @@ class RealPortTests(TestCase):
                 continue
             mine = visitor.getsockname()[1]
             while not came:
-                await deferLater(reactor, 0)
+                await deferLater(self.reactor, 0)
             text = f"[{host}]:{mine}" if ":" in host else f"{host}:{mine}"
             self.assertEqual(came.pop(), text)
             visitor.close()
@@ -374,3 +383,11 @@ class RealPortTests(TestCase):
     async def close(self, listener: Any) -> None:
         """Close a port."""
         await listener.close()
+
+
+class RealStockPortTests(RealPortTests):
+    """
+    A real port of Twisted's.
+    """
+
+    stock = True

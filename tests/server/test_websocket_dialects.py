@@ -21,9 +21,9 @@ from tests.websocket.frames import BINARY, CLOSE, TEXT, closePayload, frame
 from tests.websocket.rig import RawPeer, WebSocketTestCase
 from tristunnel.connect.address import ServerAddress, Trust, parseConnect
 from tristunnel.connect.route import ConnectOptions
-from tristunnel.dataplane.kernel import bytesTaken
-from tristunnel.dialects.framed.client_direct import Carrier
+from tristunnel.dataplane.stock import bytesTaken
 from tristunnel.dialects.framed.client_service import TunnelClientService
+from tristunnel.dialects.framed.moves import Carrier
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import parseForward
 from tristunnel.websocket.page import PreparedFactory

@@ -16,12 +16,14 @@ from zope.interface import implementer
 
 from tests.support.notes import ClientNotes, ServerNotes
 from tests.support.short import shortDirectory
+from tests.support.stock import StockReactor
 from tests.tls.authority import makeAuthority
 from tristunnel.connect.address import Trust, parseConnect
+from tristunnel.dataplane.reactor import ourReactor
 from tristunnel.dialects.base.lease import ClientLease
-from tristunnel.dialects.framed.client_direct import Carrier
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.dialects.framed.dialect import FramedPortProtocol
+from tristunnel.dialects.framed.moves import Carrier
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.forwards.forward import parseForward
 from tristunnel.listeners.tcp import TCPListeners
@@ -178,6 +180,10 @@ class LoopbackTestCase(TestCase):
 
     @cvar tls: Whether clients reach the server over TLS.
     @cvar carrier: How streams travel.
+    @cvar stock: Whether server and client run over Twisted's own transports, as
+        where there is no epoll.
+    @ivar outside: The reactor of visitors and services, whose sockets are
+        Twisted's.
     @ivar notes: What the server tells.
     @ivar seen: What the clients tell.
     @ivar tunnels: The server's tunnel service.
@@ -185,13 +191,15 @@ class LoopbackTestCase(TestCase):
 
     tls = False
     carrier = Carrier()
+    stock = False
     timeout = 20
 
     def setUp(self) -> None:
         """Make places and notebooks."""
         from twisted.internet import reactor
 
-        self.reactor: Any = reactor
+        self.outside: Any = reactor
+        self.reactor: Any = StockReactor(reactor) if self.stock else ourReactor()
         self.directory = shortDirectory(self)
         self.notes = ServerNotes()
         self.seen = ClientNotes()
@@ -327,7 +335,7 @@ class LoopbackTestCase(TestCase):
 
         @return: Its port.
         """
-        port = self.reactor.listenTCP(0, service, interface="127.0.0.1")
+        port = self.outside.listenTCP(0, service, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         self.addCleanup(self._endAll, service)
         number: int = port.getHost().port
@@ -354,7 +362,7 @@ class LoopbackTestCase(TestCase):
         """
         Come as a visitor.
         """
-        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", port)
+        endpoint = TCP4ClientEndpoint(self.outside, "127.0.0.1", port)
         talk: Talk = await connectProtocol(endpoint, Talk())
         self._talks.append(talk)
         return talk

@@ -1,4 +1,4 @@
-"""Tests for L{tristunnel.tls.endpoint}, over real sockets."""
+"""Tests for L{tristunnel.dataplane.tls}, over real sockets."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
+from tristunnel.dataplane.tls import tlsOverEndpoint
 from tristunnel.tls.certificates import parseFingerprint, selfSigned
 from tristunnel.tls.client_context import ServerVerification
-from tristunnel.tls.endpoint import tlsOverEndpoint
 from tristunnel.tls.explanation import explainTLSFailure
 from tristunnel.tls.server_context import ReloadingCertificate
 

@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.ends import SilentEnd
+from tristunnel.dataplane.connection_end import EARLY
 from tristunnel.dataplane.join import ANSWER_LINGER, LINGER
-from tristunnel.dataplane.sockets import EARLY
 from tristunnel.dialects.zlayer.data_end import DataEnd
 from tristunnel.errors import TunnelError
 from tristunnel.websocket.end import EMPTIES, RELAY_SUBPROTOCOL, WebSocketEnd

@@ -23,6 +23,7 @@ from tristunnel.connect.credentials import (
 )
 from tristunnel.connect.options import ConnectOptionsMixin, connectOptionsOf, trustOf
 from tristunnel.connect.route import PROXY_VARIABLE
+from tristunnel.dataplane.reactor import ourReactor
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.dialects.framed.dialect import bySession
 from tristunnel.errors import TunnelError, badOption
@@ -79,7 +80,7 @@ class Options(ConnectOptionsMixin, CheckedOptions):
         self.stateDirectory = Path()
 
     def check(self) -> None:
-        from twisted.internet import reactor
+        reactor = ourReactor()
 
         self.exposed = exposedSecrets(self)
         self["access"] = self["access"] or os.environ.get(ACCESS_VARIABLE, "")
@@ -110,7 +111,7 @@ class Options(ConnectOptionsMixin, CheckedOptions):
 
 def makeService(options: Options) -> Service:
     """Make the client."""
-    from twisted.internet import reactor
+    reactor = ourReactor()
 
     checkBeforeFork(
         getattr(options, "parent", None),

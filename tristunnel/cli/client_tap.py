@@ -41,10 +41,10 @@ from tristunnel.connect.credentials import (
 from tristunnel.connect.greeting import AUTO, GREETINGS, NEVER
 from tristunnel.connect.options import ConnectOptionsMixin, connectOptionsOf, trustOf
 from tristunnel.connect.route import PROXY_VARIABLE
+from tristunnel.dataplane.reactor import ourReactor
 from tristunnel.dialects.base.dialect import Dialect
-from tristunnel.dialects.framed.client_direct import CARRIERS
-from tristunnel.dialects.framed.direct import MOST_SPARES
 from tristunnel.dialects.framed.lanes import MOST_LANES
+from tristunnel.dialects.framed.moves import CARRIERS
 from tristunnel.dialects.framed.session import MOST_QUIET
 from tristunnel.dialects.table import DEFAULT as DIALECT
 from tristunnel.dialects.table import DIALECTS
@@ -116,9 +116,6 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         ("extension", None, AUTO, "Name it to the server: auto, always or never."),
         ("carrier", None, "auto", "How visitors travel: session, direct, or auto."),
         count("sessions", 1, "Connections that share the visitors.", 1, MOST_LANES + 1),
-        count(
-            "spares", 0, "Connections to dial ahead of direct visitors.", 0, MOST_SPARES
-        ),
         seconds("grace", GRACE, "Seconds for streams to finish at a stop."),
     ]
 
@@ -240,7 +237,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
     # Checking
 
     def check(self) -> None:
-        from twisted.internet import reactor
+        reactor = ourReactor()
 
         checkFormat(self["log-format"])
         self.stateDirectory = Path(self["state-dir"] or defaultStateDirectory())
@@ -393,7 +390,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
 
 def makeService(options: Options) -> Service:
     """Make the client."""
-    from twisted.internet import reactor
+    reactor = ourReactor()
 
     ports = []
     if options.localEndpoint is not None:

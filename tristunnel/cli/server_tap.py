@@ -22,6 +22,7 @@ from tristunnel.config.numbers import count, seconds
 from tristunnel.config.policy_options import PolicyOptionsMixin, policyOf
 from tristunnel.config.settings import DEFAULT, Setting
 from tristunnel.dataplane.memory import defaultMemory
+from tristunnel.dataplane.reactor import ourReactor
 from tristunnel.errors import badOption
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.listeners.tcp import TCPListeners
@@ -155,7 +156,7 @@ class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
         }
 
     def check(self) -> None:
-        from twisted.internet import reactor
+        reactor = ourReactor()
 
         if not self["handshake-timeout"]:
             raise badOption("--handshake-timeout takes more than 0")
@@ -262,7 +263,7 @@ def _defaultPort() -> str:
 
 def makeService(options: Options) -> Service:
     """Make the server, or the demonstration."""
-    from twisted.internet import reactor
+    reactor = ourReactor()
 
     ports = [*options.serverPorts, *([options.rpcPort] if options.rpcPort else [])]
     checkBeforeFork(

@@ -12,13 +12,13 @@ from typing import Any
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
-from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.dataplane.join import join
 from tristunnel.dataplane.sockets import SocketEnd
+from tristunnel.dataplane.transport_end import EndFactory
 from tristunnel.dialects.base.dialect import Route
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.observer import ClientObserver, Visit
@@ -45,7 +45,7 @@ class LocalVisit(Visit):
     ) -> None:
         self._port, self.number, self.since = port, number, since
         self._ends = far, visitor
-        info = {"visitor": addressText(visitor.transport.getPeer())}
+        info = {"visitor": addressText(visitor.peerAddress)}
         super().__init__(port.what, far, visitor, info, port.observer)
 
     def reset(self, reason: TunnelError) -> None:
@@ -103,8 +103,7 @@ class LocalPort(Service):
 
     def startService(self) -> None:
         super().startService()
-        factory = Factory.forProtocol(lambda: SocketEnd(self.reactor, self._arrived))
-        factory.noisy = False
+        factory = EndFactory(self.reactor, self._arrived)
         opening = maybeDeferred(self.endpoint.listen, factory)
         opening.addCallbacks(self._opened, self._notOpened)
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
-from twisted.internet.endpoints import quoteStringArgument, wrapClientTLS
+from twisted.internet.endpoints import quoteStringArgument
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
@@ -16,6 +16,7 @@ from tristunnel.connect.endpoints import EndpointParts, isKind, noEndpoint
 from tristunnel.connect.greeting import ALWAYS, Greeting
 from tristunnel.connect.route import ConnectOptions
 from tristunnel.connect.websocket import WebSocketEndpoint, WebSocketURL, shownURL
+from tristunnel.dataplane.tls import tlsOverClientEndpoint
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.explanation import explainTLSFailure
@@ -225,7 +226,7 @@ def _overWebSocket(
     creator: ServerVerification | None = None
     if url.secure:
         creator = trust.verification(url.host)
-        below = wrapClientTLS(creator, below)
+        below = tlsOverClientEndpoint(creator, below)
     elif trust:
         raise badOption(f"{_ABOUT_TLS} wss://")
     endpoint = WebSocketEndpoint(reactor, url, below, route.headers, route.pingInterval)
@@ -313,7 +314,7 @@ def _overTLS(
     address: ServerAddress, parts: EndpointParts, trust: Trust
 ) -> ServerAddress:
     creator = trust.verification(address.host, parts.keywords)
-    endpoint = wrapClientTLS(creator, address.endpoint)
+    endpoint = tlsOverClientEndpoint(creator, address.endpoint)
     return replace(
         address,
         where=f"tls:{hostAndPort(address.host, address.port)}",

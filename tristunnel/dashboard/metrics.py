@@ -22,7 +22,7 @@ from twisted.web.server import Request
 from tristunnel import __version__
 from tristunnel.dataplane.memory import HELD
 from tristunnel.dataplane.pipes import PIPES
-from tristunnel.dataplane.sockets import SocketEnd
+from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.dialects.framed.extended import STALLS
 from tristunnel.errors import TunnelError
 from tristunnel.http.plain import ErrorText
@@ -146,9 +146,9 @@ def _valuesOf(
 def _wayOf(visitor: Any, client: Any) -> str:
     if client is None:
         return "waiting"
-    if not (isinstance(visitor, SocketEnd) and isinstance(client, SocketEnd)):
+    if isinstance(client, SessionStream) and not client.hasMoved:
         return "session"
-    return "splice" if visitor.splices or client.splices else "copy"
+    return "splice" if getattr(visitor, "splices", False) else "copy"
 
 
 METRICS = """\

@@ -15,7 +15,7 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from zope.interface import implementer
 
-from tristunnel.dataplane.kernel import bytesTaken
+from tristunnel.dataplane.stock import bytesTaken
 from tristunnel.errors import TunnelError
 
 __all__ = ["MOST_WAITING", "TAKE_TIME", "Answers", "Holds"]

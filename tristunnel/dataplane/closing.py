@@ -13,7 +13,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from tristunnel.dataplane.kernel import unsent
+from tristunnel.dataplane.stock import unsent
 
 __all__ = ["SLOWEST", "WriteDeadline"]
 

@@ -28,7 +28,8 @@ from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tristunnel.dataplane.lookups import isAddress, lookUp
+from tristunnel.dataplane.lookups import isAddress, known, lookUp
+from tristunnel.dataplane.tuning import resetIfKilled, tuneSocket
 from tristunnel.util.hosts import hostName
 
 __all__ = ["TIMEOUT", "HostEndpoint", "ServiceEndpoint", "dial"]
@@ -145,7 +146,13 @@ def dial(
     @param bindAddress: Where the connection is to come from.
     @return: Fires with the protocol once it is connected.
     """
-    if bindAddress is None and _isHere(host) and IReactorSocket.providedBy(reactor):
+    polled = hasattr(reactor, "poller")
+    if (
+        bindAddress is None
+        and not polled
+        and _isHere(host)
+        and IReactorSocket.providedBy(reactor)
+    ):
         try:
             here = _connected(host, port)
         except OSError:
@@ -375,3 +382,24 @@ class ServiceEndpoint(HostEndpoint):
     def __init__(self, reactor: Any, host: str, port: int) -> None:
         super().__init__(reactor, host, port, TIMEOUT)
         self.limitsTime = self._isAddress
+
+    def connectNow(self) -> socket | None:
+        """
+        Connect to a service of this machine, which is there at once.
+
+        @return: A connection that does not block; C{None} if it is elsewhere,
+            refuses or takes its time: then L{connect} will do, or say why not.
+        """
+        for address in [self._host] if self._isAddress else known(self._host):
+            if not _isHere(address):
+                return None
+            try:
+                made = _connected(address, self._port)
+            except OSError:
+                # No descriptor; connect() knows what to say.
+                return None
+            if made is not None:
+                tuneSocket(made)
+                resetIfKilled(made)
+                return made
+        return None

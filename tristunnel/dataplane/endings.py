@@ -12,15 +12,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from socket import socket
 from struct import Struct
-from typing import Any
+from typing import Any, Protocol
 
+from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
+from tristunnel.dataplane.connection_end import SENDING
+from tristunnel.dataplane.poller import Poller
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.errors import TunnelError
 
@@ -29,8 +32,8 @@ __all__ = [
     "ENDED",
     "KEY",
     "SENT",
-    "DirectEnd",
     "EndAcknowledgements",
+    "MovedEnd",
     "StreamEnd",
 ]
 
@@ -57,6 +60,28 @@ which what was told is told again."""
 
 _REMEMBERED = 1024
 _FRAME = Struct(f"!{KEY}sBQ")
+
+
+class MovingStream(Protocol):
+    """
+    What a stream is within its session.
+    """
+
+    @property
+    def passed(self) -> int:
+        """
+        Bytes given to its connection to send.
+        """
+
+    def pauseSource(self) -> None:
+        """
+        Have no more given.
+        """
+
+    def resumeSource(self) -> None:
+        """
+        Have more given.
+        """
 
 
 class EndAcknowledgements:
@@ -192,11 +217,11 @@ class StreamEnd:
         self.total: int | None = None
         self.broken = False
         self._confirmations = confirmations
-        self._end: DirectEnd | None = None
+        self._end: MovedEnd | None = None
         self._told = self._due = self._seen = 0
         self._dueSince = self._movedAt = now
 
-    def attach(self, end: DirectEnd) -> None:
+    def attach(self, end: MovedEnd) -> None:
         """
         The stream's connection is there.
         """
@@ -258,7 +283,7 @@ class StreamEnd:
         if end.through:
             if now - self._movedAt > DEADLINE:
                 # The kernel, or TLS, waits for a goodbye.
-                end.transport.abortConnection()
+                end.giveUp()
             return
         if end.received != self._seen or end.waitsForOthers:
             self._seen, self._movedAt = end.received, now
@@ -282,51 +307,41 @@ class StreamEnd:
             end.cut("the other side is gone")
 
 
-class DirectEnd(SocketEnd):
+class MovedEnd(SocketEnd):
     """
-    The end of a stream on a connection between client and server.
+    The end of a stream on the connection that it has moved to.
 
-    @param ending: What is told of its ends; C{None} with a peer that tells
-        nothing, whose ends are taken as they come.
+    @param ending: What is told of the stream's ends.
+    @param stream: What the stream is within the session.
     """
+
+    __slots__ = ("_ending", "_lost", "endedAt", "stream")
 
     ENDING = 16
     """Another reason why reading is held: the connection's end was read."""
 
     def __init__(
         self,
-        reactor: Any,
-        arrived: Callable[[SocketEnd], None],
-        ending: StreamEnd | None = None,
+        poller: Poller,
+        connection: socket,
+        arrived: Callable[[Any], None],
+        tls: SSL.Connection | None,
+        ending: StreamEnd,
+        stream: MovingStream,
     ) -> None:
-        super().__init__(reactor, arrived)
+        super().__init__(poller, connection, arrived, tls)
+        self.stream = stream
         self.endedAt: float | None = None
         self._ending = ending
-        self._gone = False
-
-    def takeOver(self, transport: Any) -> None:
-        """
-        Be the end of a connection that another protocol began.
-        """
-        super().takeOver(transport)
-        if self._ending is not None:
-            self._ending.attach(self)
-            self.told()
-
-    def trust(self) -> None:
-        """
-        Take the connection's end as it comes, from now on.
-        """
-        if self._ending is not None:
-            self._ending.forget()
-            self._ending = None
+        self._lost = False
+        ending.attach(self)
 
     @property
     def passed(self) -> int:
         """
         How many bytes were given to us to send.
         """
-        return 0 if self._peer is None else self._peer.received
+        return self.stream.passed
 
     @property
     def through(self) -> bool:
@@ -340,21 +355,21 @@ class DirectEnd(SocketEnd):
         """
         Whether we do not want to read now, or have no more to read.
         """
-        return bool(self._held & ~self.ENDING) or self._eof
+        return bool(self._held & ~self.ENDING) or self._eof or self._peer is None
 
     def told(self) -> None:
         """
         The far side has told something of the stream.
         """
         ending = self._ending
-        if ending is None or self._over:
+        if self._over:
             return
         if ending.broken:
             self._break(TunnelError("reset", "the far side broke it"))
         elif ending.total is not None and not self._eof:
             if self.received == ending.total:
-                # A plain connection's own end follows, behind what a pipe holds.
-                if not self._canHalfClose or self.endedAt is not None:
+                # The connection's own end follows, behind what a pipe holds.
+                if self.endedAt is not None:
                     self.passEnd()
             elif self.received > ending.total or self.endedAt is not None:
                 self.cut(f"{self.received} of {ending.total} bytes came through")
@@ -364,13 +379,19 @@ class DirectEnd(SocketEnd):
         This direction is over, as it should be.
         """
         self.endedAt = None
-        if self._held and not self._canHalfClose and not self._gone:
-            # Nothing more is to come but the goodbye.
-            self.transport.resumeProducing()
-        super().readConnectionLost()
-        if self._gone:
+        self._noMoreComes()
+        if self._lost:
             self._over = True
             self._tellClosed()
+
+    def giveUp(self) -> None:
+        """
+        Wait for the far side's goodbye no longer.
+        """
+        if self.unsent:
+            self.abort()
+        else:
+            self._finishBoth()
 
     def cut(self, why: str) -> None:
         """
@@ -387,94 +408,93 @@ class DirectEnd(SocketEnd):
         if peer is not None:
             peer.reset(reason)
 
-    # The connection
+    # SocketEnd
 
-    def dataReceived(self, data: bytes) -> None:
+    def bytesReceived(self, data: bytes) -> None:
         """
         Pass on what came, and the end behind it.
         """
-        super().dataReceived(data)
-        if self._ending is not None and self._ending.total is not None:
+        super().bytesReceived(data)
+        if self._ending.total is not None:
             self.told()
 
-    def readConnectionLost(self) -> None:
+    def counted(self, amount: int) -> None:
+        """
+        Count bytes that were read, however they went on.
+        """
+        super().counted(amount)
+        if self._ending.total is not None:
+            self.told()
+
+    def readEnded(self) -> None:
         """
         The connection was closed in this direction, by whomsoever.
         """
-        if self._ending is None:
-            super().readConnectionLost()
-        elif self.endedAt is None and not self._eof:
+        if self.endedAt is None and not self._eof:
             self.hold(self.ENDING)
             self.endedAt = self._reactor.seconds()
             self.told()
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
+    def lost(self, reason: Failure) -> None:
         """
         The connection is over.
         """
-        ending = self._ending
-        if ending is None or self._over:
-            super().connectionLost(reason)
+        if self._over:
+            super().lost(reason)
         elif self._eof or not reason.check(ConnectionDone):
-            if not (self._eof and self._finished):
-                ending.tell(BROKEN)
-            super().connectionLost(reason)
+            if not self.through:
+                self._ending.tell(BROKEN)
+            super().lost(reason)
         else:
-            self._gone = True
-            self._stopTimer()
+            self._lost = True
+            self._inTime()
+            self._stopTimers()
             self._endSplices()
             if self.endedAt is None:
                 self.endedAt = self._reactor.seconds()
             self.told()
 
-    def closeBoth(self) -> None:
+    def _fills(self) -> None:
         """
-        Close the connection, both of whose directions are over.
+        Much waits to be sent: whoever sends has to wait, which is not always
+        whom we send to.
         """
-        if not self._gone:
-            super().closeBoth()
+        if not (self._full or self._over):
+            self._full = True
+            self.stream.pauseSource()
+            if not self._over:
+                self.memory.hold(self, SENDING, self.shed)
+
+    def _emptied(self) -> None:
+        """
+        Nothing waits any more.
+        """
+        if self._full:
+            self._full = False
+            self.memory.release(self, SENDING)
+            self.stream.resumeSource()
 
     # End
 
     def finish(self) -> None:
         """
-        Send no more, and say how much it was. Over TLS the connection stays, for
-        the other direction.
+        Send no more, and say how much it was.
         """
-        ending = self._ending
-        if ending is None:
+        if not (self._over or self._finished):
+            self._ending.tell(ENDED, self.passed)
             super().finish()
-        elif not (self._over or self._finished):
-            ending.tell(ENDED, self.passed)
-            if self._gone:
-                self._finished = True
-            elif self._canHalfClose:
-                super().finish()
-            else:
-                self._finished = True
-                self.transport.unregisterProducer()
-                if self._eof:
-                    self.closeBoth()
 
     def reset(self, reason: TunnelError) -> None:
         """
         Break the connection, and say so.
         """
-        ending = self._ending
-        if ending is not None and not (self._over or ending.broken):
-            ending.tell(BROKEN)
-        if not self._gone or self._over:
-            super().reset(reason)
-            return
-        self._over = True
-        self.memory.letGo(self)
-        self._reason = reason
-        self._tellClosed()
+        if not (self._over or self._ending.broken):
+            self._ending.tell(BROKEN)
+        super().reset(reason)
 
     def _tellClosed(self) -> None:
         """
         Let whoever waits for the end of this end know.
         """
-        if self._ending is not None:
-            self._ending.forget()
+        self._ending.forget()
         super()._tellClosed()

@@ -4,13 +4,10 @@ Joining the two ends of a stream.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tristunnel.dataplane.pipes import canSplice
 from tristunnel.dataplane.sockets import SocketEnd
-
-if TYPE_CHECKING:
-    from tristunnel.interfaces import Closed, EitherEnd
+from tristunnel.dataplane.splice import spliceBoth
+from tristunnel.interfaces import Closed, EitherEnd
 
 __all__ = ["ANSWER_LINGER", "LINGER", "join"]
 
@@ -34,11 +31,10 @@ def join(one: EitherEnd, other: EitherEnd, closed: Closed) -> None:
     if (
         isinstance(one, SocketEnd)
         and isinstance(other, SocketEnd)
-        and one.socket is not None
-        and other.socket is not None
+        and one.isPlain
+        and other.isPlain
         and canSplice()
     ):
-        one.spliceTo(other)
-        other.spliceTo(one)
+        spliceBoth(one, other)
     one.join(other, closed)
     other.join(one, closed)

@@ -35,6 +35,7 @@ __all__ = [
     "Answer",
     "NoAddress",
     "isAddress",
+    "known",
     "lookUp",
     "resolveWith",
 ]
@@ -96,7 +97,7 @@ def _fromFile(name: str, version: tuple[int, ...]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _here(host: str) -> list[str]:
+def known(host: str) -> list[str]:
     """
     Find a name without a name server.
     """
@@ -269,7 +270,7 @@ def lookUp(reactor: Any, host: str, again: bool = False) -> Deferred[Answer]:
     """
     if isAddress(host):
         return succeed(Answer([host], True))
-    if here := _here(host):
+    if here := known(host):
         return succeed(Answer(here, True))
     if reactor not in _OF:
         # A strong reference would keep every key.

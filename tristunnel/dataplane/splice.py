@@ -5,20 +5,14 @@ Moving bytes from one socket to another without taking them out of the kernel.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
-from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
 
-from tristunnel.dataplane.kernel import holdsNothing
 from tristunnel.dataplane.pipes import PIPES, Pipe, PipePool, canSplice
-from tristunnel.errors import TunnelError
+from tristunnel.dataplane.sockets import SocketEnd
 
-if TYPE_CHECKING:
-    from socket import socket
-
-    from tristunnel.dataplane.sockets import SocketEnd
-
-__all__ = ["TURN", "Splice"]
+__all__ = ["TURN", "Splice", "spliceBoth"]
 
 TURN = 1024 * 1024
 """Bytes that one direction of a stream may move before others get their turn,
@@ -33,34 +27,18 @@ class Splice:
     """
     One direction of a stream between two plain sockets, while it is busy.
 
-    It takes the place of the reading side's C{doRead}, so that the reactor's
-    and the transport's own bookkeeping (pausing, half-close, loss) goes on as
-    ever; what it returns means what it means for any C{doRead}. A slow
-    reader leaves bytes in the pipe: then the source is held, and C{doWrite}
-    of the sink's transport is ours until the pipe is empty.
+    A pipe is held only while bytes are in it: during one turn, or for as long as
+    the reader is slow. Bytes that wait in the sink go first, by copying.
 
-    Bytes that either transport holds go first, by copying.
-
-    @param source: Whose world is read.
-    @param sink: Whose world is written.
+    @param source: What is read.
+    @param sink: What is written.
     @param pipes: Where pipes come from.
 
-    @ivar begun: Whether it took the place of C{doRead}.
-    @ivar blocked: Whether the sink's world has yet to take bytes.
+    @ivar begun: Whether the source reads by it.
+    @ivar blocked: Whether the sink has yet to take what is in the pipe.
     """
 
-    __slots__ = (
-        "_from",
-        "_pipe",
-        "_pipes",
-        "_sinkLost",
-        "_to",
-        "_why",
-        "begun",
-        "blocked",
-        "sink",
-        "source",
-    )
+    __slots__ = ("_ended", "_pipe", "_pipes", "begun", "blocked", "sink", "source")
 
     def __init__(
         self, source: SocketEnd, sink: SocketEnd, pipes: PipePool = PIPES
@@ -69,151 +47,113 @@ class Splice:
         self.sink = sink
         self.begun = False
         self.blocked = False
-        self._from: socket | None = source.socket
-        self._to: socket | None = sink.socket
+        self._ended = False
         self._pipes = pipes
         self._pipe: Pipe | None = None
-        self._why: Exception | None = None
-        self._sinkLost = False
-
-    def begin(self) -> None:
-        """
-        Read by splicing from now on.
-        """
-        self.begun = True
-        self.source.transport.doRead = self.doRead
 
     def end(self) -> None:
         """
-        Let the transports do their own work again; what is in the pipe is
-        lost. Doing it twice is no error.
+        Move no more; what is in the pipe is lost. Doing it twice is no error.
         """
-        _restore(self.source.transport, "doRead")
-        self._unblock()
-        if self._pipe is not None:
-            self._pipes.give(self._pipe)
-            self._pipe = None
+        self._ended = True
+        self.blocked = False
+        self._giveBack()
 
-    def _unblock(self) -> None:
+    def _giveBack(self) -> None:
         """
-        Let the sink's transport write for itself again.
+        Let others have the pipe.
         """
-        if self.blocked:
-            self.blocked = False
-            _restore(self.sink.transport, "doWrite")
+        pipe, self._pipe = self._pipe, None
+        if pipe is not None:
+            self._pipes.give(pipe)
 
-    # In the place of the transports' methods
-
-    def doRead(self) -> Exception | None:
+    def move(self) -> None:
         """
-        The source has bytes, or its end.
-
-        @return: What the reactor makes of it, as for any C{doRead}.
+        Move what the source has, but no more than is one's turn.
         """
-        why = self._why
-        if why is not None:
-            return why
-        source = self.source.transport
-        pipe = self._pipes.take() if holdsNothing(self.sink.transport) else None
+        pipe = self._pipes.take()
         if pipe is None:
-            copied: Exception | None = type(source).doRead(source)
-            return copied
+            # None is free, or allowed: copy.
+            self.begun = False
+            return
         self._pipe = pipe
-        moved, why = self._move(pipe)
+        splice, flags = os.splice, _FLAGS
+        source, sink = self.source.connection.fileno(), self.sink.connection.fileno()
+        moved, most = 0, self.source.allowance(TURN)
+        over = False
+        problem: OSError | None = None
+        while moved < most and not pipe.held:
+            try:
+                count = splice(
+                    source, pipe.into, min(pipe.size, most - moved), flags=flags
+                )
+            except BlockingIOError:
+                break
+            except OSError as met:
+                problem = met
+                break
+            if not count:
+                over = True
+                break
+            moved += count
+            pipe.held = count
+            if not self._empty(pipe, sink):
+                break
         self._pipes.moved += moved
-        if self._sinkLost:
-            self.sink.shed(TunnelError("reset", "the connection was lost"))
-            return None
+        if self._ended:
+            return
         if pipe.held:
             self.blocked = True
             self.source.hold(self.source.PIPE)
-            sink = self.sink.transport
-            sink.doWrite = self.doWrite
-            sink.startWriting()
+            self.sink.waitForRoom()
         else:
-            self._pipe = None
-            self._pipes.give(pipe)
-        self.source.counted(moved)
-        return why
+            self._giveBack()
+        if moved:
+            self.source.counted(moved)
+        if problem is not None:
+            # A socket tells of a reset only once.
+            self.source.brokenBy(_lost(problem))
+        elif over:
+            self.source.sourceEnded()
 
-    def doWrite(self) -> Exception | None:
+    def _empty(self, pipe: Pipe, sink: int) -> bool:
+        """
+        Hand the sink what is in the pipe.
+
+        @return: Whether all of it was taken.
+        """
+        try:
+            while pipe.held:
+                pipe.held -= os.splice(pipe.out, sink, pipe.held, flags=_FLAGS)
+        except BlockingIOError:
+            return False
+        except OSError as problem:
+            self.sink.brokenBy(_lost(problem))
+            return False
+        return True
+
+    def push(self) -> None:
         """
         The sink takes bytes again.
-
-        @return: What the reactor makes of it, as for any C{doWrite}.
         """
         pipe = self._pipe
-        if pipe is None or self._to is None:
-            self._unblock()
-            return None
-        try:
-            pipe.held -= os.splice(pipe.out, self._to.fileno(), pipe.held, flags=_FLAGS)
-        except BlockingIOError:
-            return None
-        except OSError:
-            return CONNECTION_LOST
-        moved = 0
-        if not pipe.held and self.source.heldOnlyBy(self.source.PIPE):
-            # As long as more is there, the reactor need not change whom it
-            # asks. An end or an error waits for the source's next turn; it is
-            # kept, since a socket tells of a reset only once.
-            moved, self._why = self._move(pipe)
-            self._pipes.moved += moved
-            if self._sinkLost:
-                return CONNECTION_LOST
-        if not pipe.held:
-            self._pipe = None
-            self._pipes.give(pipe)
-            self._unblock()
-            sink: Any = self.sink.transport
-            sink.stopWriting()
+        if pipe is not None and self._empty(pipe, self.sink.connection.fileno()):
+            self.blocked = False
+            self._giveBack()
+            self.sink.hasRoom()
             self.source.release(self.source.PIPE)
-            if sink.disconnecting or sink._writeDisconnecting:
-                sink.startWriting()
-        self.source.counted(moved)
-        return None
-
-    def _move(self, pipe: Pipe) -> tuple[int, Exception | None]:
-        """
-        Move what is there, but no more than is one's turn.
-
-        @return: How many bytes were read, and the end if it was met.
-        """
-        if self._from is None or self._to is None:
-            return 0, None
-        splice, flags = os.splice, _FLAGS
-        source, sink = self._from.fileno(), self._to.fileno()
-        moved, most = 0, self.source.allowance(TURN)
-        while moved < most:
-            try:
-                wanted = min(pipe.size, most - moved)
-                count = splice(source, pipe.into, wanted, flags=flags)
-            except BlockingIOError:
-                break
-            except OSError:
-                return moved, CONNECTION_LOST
-            if not count:
-                return moved, CONNECTION_DONE
-            moved += count
-            pipe.held = count
-            try:
-                while pipe.held:
-                    pipe.held -= splice(pipe.out, sink, pipe.held, flags=flags)
-            except BlockingIOError:
-                break
-            except OSError:
-                # Its socket tells of a reset only once; after that it would
-                # look to its transport like an orderly end.
-                self._sinkLost = True
-                break
-        return moved, None
 
 
-def _restore(transport: Any, name: str) -> None:
+def _lost(problem: OSError) -> Failure:
     """
-    Have C{transport} use its class's method again; an aborted one has put its
-    own in place.
+    Say it in Twisted's way.
     """
-    method = getattr(transport, "__dict__", {}).get(name)
-    if isinstance(getattr(method, "__self__", None), Splice):
-        delattr(transport, name)
+    return Failure(ConnectionLost(problem.strerror or str(problem)))
+
+
+def spliceBoth(one: SocketEnd, other: SocketEnd) -> None:
+    """
+    Have both directions of a stream moved by the kernel, once they are busy.
+    """
+    for source, sink in ((one, other), (other, one)):
+        source.splice = sink.spliceToUs = Splice(source, sink)

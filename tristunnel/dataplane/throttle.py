@@ -16,7 +16,6 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from tristunnel.dataplane.memory import HELD
 from tristunnel.dataplane.rate import TokenBucket
-from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed, EitherEnd
 
@@ -92,9 +91,9 @@ class Throttle:
         @param visitor: Likewise.
         @return: To be called when the stream is over.
         """
-        if isinstance(client, SocketEnd) and client.mayGoByKernel:
+        if getattr(client, "mayGoByKernel", False):
             for end, rate in ((visitor, self._rates[0]), (client, self._rates[1])):
-                if isinstance(end, SocketEnd):
+                if hasattr(end, "obey"):
                     end.obey(rate)
                     self._slowed.add(end)
             return lambda: None

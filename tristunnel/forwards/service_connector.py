@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -15,19 +15,18 @@ from twisted.internet.error import (
 )
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import (
-    IHalfCloseableProtocol,
-    INegotiated,
     IReactorTime,
     IStreamClientEndpoint,
 )
-from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import alsoProvides
 
 from tristunnel.dataplane.descriptors import RESERVE
+from tristunnel.dataplane.dial import ServiceEndpoint
 from tristunnel.dataplane.join import join
+from tristunnel.dataplane.poller import pollerOf
 from tristunnel.dataplane.sockets import SocketEnd
+from tristunnel.dataplane.transport_end import Arriving, EndFactory, TransportEnd
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
 from tristunnel.model.observer import ClientObserver, Visit
@@ -36,6 +35,8 @@ __all__ = ["CONNECT_TIMEOUT", "ServiceConnector", "VisitorStream"]
 
 CONNECT_TIMEOUT = 10.0
 """Seconds in which a service must accept a connection."""
+
+_AnyEnd = SocketEnd | TransportEnd
 
 _NOTHING: Mapping[str, object] = {}
 
@@ -70,20 +71,6 @@ def _refusal(target: str, failure: Failure) -> TunnelError:
     return TunnelError(code, f"{target} was not reached: {failure.getErrorMessage()}")
 
 
-def _allowHalfClose(end: SocketEnd) -> None:
-    """
-    Have C{end} told when only the reading direction is over.
-
-    Twisted's client endpoints put a protocol of their own in between, which
-    takes on just the last one of the interfaces that ours provides.
-    """
-    between = getattr(end.transport, "protocol", None)
-    if hasattr(between, "readConnectionLost") and not INegotiated.providedBy(
-        end.transport
-    ):
-        alsoProvides(between, IHalfCloseableProtocol)
-
-
 @dataclass(eq=False, repr=False)
 class ServiceConnector:
     """
@@ -99,7 +86,6 @@ class ServiceConnector:
 
     reactor: IReactorTime
     observer: ClientObserver
-    direct: set[_Visit] = field(default_factory=set, init=False)
 
     def connect(
         self,
@@ -141,7 +127,7 @@ class _Attempt:
     refuse: Callable[[TunnelError], None]
     elsewhere: Callable[[], Deferred[SocketEnd]] | None
     info: Mapping[str, object]
-    shown: SocketEnd | None = None
+    shown: _AnyEnd | None = None
 
     def begin(self, endpoint: IStreamClientEndpoint) -> None:
         reactor, log, stream = self.connector.reactor, self.connector.log, self.stream
@@ -150,8 +136,17 @@ class _Attempt:
         except TunnelError as refusal:
             self._fail(refusal)
             return
-        factory = Factory.forProtocol(lambda: SocketEnd(reactor, self._arrived))
-        factory.noisy = False
+        poller = pollerOf(reactor)
+        if poller is not None and isinstance(endpoint, ServiceEndpoint):
+            made = endpoint.connectNow()
+            if made is not None:
+                try:
+                    SocketEnd(poller, made, self._arrived).begin()
+                except OSError as problem:
+                    made.close()
+                    self._failed(Failure(problem))
+                return
+        factory = EndFactory(reactor, self._arrived)
         connecting: Deferred[Any] = endpoint.connect(factory)
         # One that waits for a name takes its descriptor later.
         RESERVE.expected += 1
@@ -164,9 +159,8 @@ class _Attempt:
             # A visitor that leaves now must not leave an attempt behind.
             stream.whileWaiting(lambda reason: connecting.cancel())
 
-    def _arrived(self, end: SocketEnd) -> None:
+    def _arrived(self, end: _AnyEnd) -> None:
         self.shown = end
-        _allowHalfClose(end)
         if self.stream.over:
             end.reset(_left())
         elif self.elsewhere is None:
@@ -174,16 +168,13 @@ class _Attempt:
         else:
             self._leave(end, self.elsewhere())
 
-    def _passBytes(self, remote: VisitorStream | SocketEnd, end: SocketEnd) -> None:
+    def _passBytes(self, remote: VisitorStream | SocketEnd, end: _AnyEnd) -> None:
         if remote is self.stream:
             self.accept(remote)
-        visit = _Visit(self.target, end, remote, self.info, self.connector.observer)
-        if isinstance(remote, SocketEnd):
-            visit.among = self.connector.direct
-            visit.among.add(visit)
+        visit = Visit(self.target, end, remote, self.info, self.connector.observer)
         join(remote, end, visit.ended)
 
-    def _leave(self, end: SocketEnd, dialling: Deferred[SocketEnd]) -> None:
+    def _leave(self, end: _AnyEnd, dialling: Deferred[SocketEnd]) -> None:
         stream, log = self.stream, self.connector.log
 
         def left(reason: TunnelError | None) -> None:
@@ -206,9 +197,10 @@ class _Attempt:
         dialling.addCallbacks(connected, blocked)
         dialling.addErrback(lambda f: log.failure("A direct stream failed", f))
 
-    def _reached(self, end: SocketEnd) -> None:
+    def _reached(self, arriving: Arriving) -> None:
         # Over TLS the handshake is still to come, and may fail.
-        if end is not self.shown:
+        end = arriving.end
+        if end is not None and end is not self.shown:
             end.whileWaiting(self._notShown)
 
     def _notShown(self, reason: TunnelError | None) -> None:
@@ -237,22 +229,3 @@ def _left() -> TunnelError:
 def _settled(result: Any) -> Any:
     RESERVE.expected -= 1
     return result
-
-
-class _Visit(Visit):
-    """
-    A visit that may be among those with a connection of their own.
-
-    @ivar among: Where it is then.
-    """
-
-    __slots__ = ("among",)
-
-    def __init__(self, *arguments: Any) -> None:
-        self.among: set[_Visit] | None = None
-        super().__init__(*arguments)
-
-    def over(self, reason: TunnelError | None) -> None:
-        if self.among is not None:
-            self.among.discard(self)
-        super().over(reason)

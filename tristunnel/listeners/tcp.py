@@ -11,45 +11,37 @@ from functools import partial
 from typing import Any, cast
 from typing import Protocol as Structure
 
+from OpenSSL import SSL
 from twisted.internet.defer import gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
     IOpenSSLServerConnectionCreator,
-    IReactorTime,
 )
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from tristunnel.dataplane.acceptor import BACKLOG, Acceptor, listeningSocket
 from tristunnel.dataplane.descriptors import RESERVE
-from tristunnel.dataplane.kernel import closeNow
+from tristunnel.dataplane.poller import Poller, pollerOf
 from tristunnel.dataplane.sockets import SocketEnd
+from tristunnel.dataplane.transport import addressOf
+from tristunnel.dataplane.transport_end import TransportEnd
+from tristunnel.dataplane.tuning import resetIfKilled
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
 from tristunnel.model.options import TunnelOptions
 from tristunnel.model.ports import UNPRIVILEGED, PortRange
-from tristunnel.util.hosts import addressText
+from tristunnel.tls.on_socket import serverTLS
+from tristunnel.util.hosts import addressText, hostAndPort
 
 __all__ = ["TCPListener", "TCPListeners"]
-
-BACKLOG = 4096
-"""Connections that may wait to be accepted; the kernel may allow fewer."""
 
 _WITHOUT_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 """What a machine says that has no IPv6."""
 
-
-class RejectedConnection(Protocol):
-    """
-    A connection that nobody has a descriptor for.
-    """
-
-    def connectionMade(self) -> None:
-        """
-        Close it.
-        """
-        closeNow(self.transport)
+Arrived = Callable[[End, str], None]
 
 
 class Handshake(Structure):
@@ -80,56 +72,131 @@ class Handshakes(Structure):
         """
 
 
-class _VisitorFactory(ServerFactory[SocketEnd]):
+class _Visitors:
     """
-    Makes an end of each visitor's connection.
+    Makes ends of the connections that an L{Acceptor} accepts.
+
+    @param arrived: Told of each end when its bytes may pass.
+    @param creator: Makes their TLS, or C{None}.
+    @param handshakes: Counts those whose TLS is not up yet.
+    """
+
+    def __init__(
+        self,
+        poller: Poller,
+        arrived: Arrived,
+        creator: IOpenSSLServerConnectionCreator | None,
+        handshakes: Handshakes | None,
+    ) -> None:
+        self._poller = poller
+        self._arrived = arrived
+        self._creator = creator
+        self._handshakes = handshakes
+        # What a creator of Twisted's kind asks its protocol for.
+        self.factory: Any = self
+        self.wrappedFactory = None
+
+    def accepted(self, connection: socket.socket, peer: Any) -> None:
+        """
+        A visitor has connected.
+        """
+        try:
+            RESERVE.checkSession()
+            if self._creator is None:
+                text = hostAndPort(peer[0], peer[1])
+                SocketEnd(
+                    self._poller, connection, lambda end: self._arrived(end, text)
+                ).begin()
+            else:
+                self._shake(self._creator, connection, peer)
+        except (TunnelError, OSError):
+            # Those who wait for TLS, and raw clients, are not asked at a tunnel's
+            # door. The listening socket's options make this a reset.
+            self._poller.close(connection)
+
+    def _shake(
+        self,
+        creator: IOpenSSLServerConnectionCreator,
+        connection: socket.socket,
+        peer: Any,
+    ) -> None:
+        """
+        Begin TLS. Before that is up, it is not yet any tunnel's visitor, but is
+        counted as somebody of whom nothing is known.
+        """
+        address = addressOf(connection.family, peer)
+        counted = None
+        if self._handshakes is not None:
+            counted = self._handshakes.enter(address)
+        tls: SSL.Connection = serverTLS(creator, connection, self)
+
+        def begun(end: SocketEnd) -> None:
+            if counted is not None:
+                counted.known()
+            self._arrived(end, addressText(address))
+
+        end = SocketEnd(self._poller, connection, begun, tls)
+        if counted is not None:
+            end.whileWaiting(lambda reason: counted.known())
+            counted.leave = end.abort
+        try:
+            end.begin()
+        except OSError:
+            if counted is not None:
+                counted.known()
+            raise
+
+
+class _RejectedConnection(Protocol):
+    """
+    A connection that nobody has a descriptor for.
+    """
+
+    transport: Any
+
+    def connectionMade(self) -> None:
+        """
+        Close it.
+        """
+        self.transport.abortConnection()
+
+
+class _VisitorFactory(ServerFactory[TransportEnd]):
+    """
+    Makes ends of the connections that a Twisted port accepts, where there is no
+    epoll.
     """
 
     noisy = False
 
     def __init__(
-        self,
-        reactor: IReactorTime,
-        arrived: Callable[[End, str], None],
-        limiter: Handshakes | None = None,
+        self, reactor: Any, arrived: Arrived, handshakes: Handshakes | None
     ) -> None:
         self._reactor = reactor
         self._arrived = arrived
-        self._limiter = limiter
+        self._handshakes = handshakes
 
-    def buildProtocol(self, addr: IAddress | None) -> SocketEnd:
+    def buildProtocol(self, addr: IAddress | None) -> TransportEnd:
         """
         Announce the visitor once its bytes may pass.
         """
         try:
             RESERVE.checkSession()
+            counted = None
+            if self._handshakes is not None:
+                counted = self._handshakes.enter(addr)
         except TunnelError:
-            # Those who wait for TLS, and raw clients, are not asked at a
-            # tunnel's door.
-            return cast(SocketEnd, RejectedConnection())
-        if self._limiter is not None:
-            return self._counted(self._limiter, addr)
-        return SocketEnd(
-            self._reactor, lambda end: self._arrived(end, addressText(addr))
-        )
+            return cast(TransportEnd, _RejectedConnection())
 
-    def _counted(self, limiter: Handshakes, addr: IAddress | None) -> SocketEnd:
-        """
-        Make an end that is counted until TLS is up: before that, it is not yet
-        any tunnel's visitor.
-        """
-        try:
-            pending = limiter.enter(addr)
-        except TunnelError:
-            return cast(SocketEnd, RejectedConnection())
-
-        def begun(end: SocketEnd) -> None:
-            pending.known()
+        def begun(end: End) -> None:
+            if counted is not None:
+                counted.known()
             self._arrived(end, addressText(addr))
 
-        made = SocketEnd(self._reactor, begun)
-        made.whileWaiting(lambda reason: pending.known())
-        pending.leave = lambda: made.transport.abortConnection()
+        made = TransportEnd(self._reactor, begun)
+        if counted is not None:
+            made.whileWaiting(lambda reason: counted.known())
+            counted.leave = lambda: made.transport.abortConnection()
         return made
 
 
@@ -144,11 +211,9 @@ class _TLSFactory(TLSMemoryBIOFactory):
         Begin TLS, if there is room for the visitor.
         """
         inner: Any = self.wrappedFactory.buildProtocol(addr)
-        return (
-            inner
-            if isinstance(inner, RejectedConnection)
-            else self.protocol(self, inner)
-        )
+        if isinstance(inner, _RejectedConnection):
+            return inner
+        return self.protocol(self, inner)
 
 
 class TCPListener:
@@ -179,23 +244,6 @@ class TCPListener:
         )
 
 
-def _boundV6(port: int) -> socket.socket:
-    """
-    Make a socket that listens on all IPv6 addresses and on no other.
-    """
-    made = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
-    try:
-        made.setblocking(False)
-        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(("::", port))
-        made.listen(BACKLOG)
-    except OSError:
-        made.close()
-        raise
-    return made
-
-
 class TCPListeners:
     """
     Opens TCP ports for visitors.
@@ -209,10 +257,10 @@ class TCPListeners:
     @ivar own: Those of them that the server has for itself.
     @ivar handshakes: Counts the visitors whose TLS is not up yet; C{None} for
         any number.
-    @cvar bindV6: Makes a socket that listens on a port, for IPv6 alone.
+    @cvar bind: Makes a listening socket of an interface and a port.
     """
 
-    bindV6 = staticmethod(_boundV6)
+    bind = staticmethod(listeningSocket)
 
     def __init__(
         self,
@@ -240,75 +288,91 @@ class TCPListeners:
         @raise TunnelError: C{port-taken}, C{port-not-permitted} or
             C{ports-exhausted}.
         """
-        limiter = None if self._creator is None else self.handshakes
-        factory: Any = _VisitorFactory(self._reactor, arrived, limiter)
-        scheme = "tcp"
-        if self._creator is not None:
-            scheme = "tls"
-            factory = _TLSFactory(self._creator, False, factory)
-            factory.noisy = False
+        handshakes = None if self._creator is None else self.handshakes
+        poller = pollerOf(self._reactor)
+        listen: Callable[[str, int], IListeningPort]
+        if poller is not None:
+            visitors = _Visitors(poller, arrived, self._creator, handshakes)
+            listen = partial(self._listenOurselves, poller, visitors)
+        else:
+            factory: Any = _VisitorFactory(self._reactor, arrived, handshakes)
+            if self._creator is not None:
+                factory = _TLSFactory(self._creator, False, factory)
+                factory.noisy = False
+            listen = partial(self._haveListened, factory)
         return self.ports.choose(
-            options.port,
-            options.prefer,
-            partial(self._listen, scheme, factory),
-            self.own,
+            options.port, options.prefer, partial(self._listen, listen), self.own
         )
 
-    def _listen(self, scheme: str, factory: Any, port: int) -> TCPListener:
+    def _listen(
+        self, listen: Callable[[str, int], IListeningPort], port: int
+    ) -> TCPListener:
         """
-        Listen on one port; where all interfaces are meant, on IPv4 and IPv6.
-        Each has a socket of its own: of an IPv4 visitor on one for both,
-        Twisted has the C library write the address.
+        Listen on one port; where all interfaces are meant, on IPv4 and IPv6. Each
+        has a socket of its own, so that a visitor's address is always of its own
+        family.
         """
-        ports = [self._listenOn(self._interface or "0.0.0.0", factory, port)]
+        try:
+            ports = [listen(self._interface or "0.0.0.0", port)]
+        except OSError as error:
+            raise self._refusal(port, error) from None
         if not self._interface:
-            number = int(ports[0].getHost().port)
+            here: Any = ports[0].getHost()
             try:
-                ports += self._listenOnV6(factory, number)
+                ports.append(listen("::", int(here.port)))
             except OSError as error:
-                ports[0].stopListening()
-                if not port and error.errno == errno.EADDRINUSE:
-                    # What the kernel found is free for IPv4 only.
-                    return self._listen(scheme, factory, port)
-                refused = CannotListenError("::", number, error)
-                raise self._refusal(number, refused, error.errno) from None
+                if error.errno not in _WITHOUT_IPV6:
+                    ports[0].stopListening()
+                    if not port and error.errno == errno.EADDRINUSE:
+                        # What the kernel found is free for IPv4 only.
+                        return self._listen(listen, port)
+                    raise self._refusal(int(here.port), error) from None
+        scheme = "tcp" if self._creator is None else "tls"
         return TCPListener(scheme, self._interface, ports)
 
-    def _listenOn(self, interface: str, factory: Any, port: int) -> Any:
+    def _listenOurselves(
+        self, poller: Poller, visitors: _Visitors, interface: str, port: int
+    ) -> Acceptor:
         """
-        Listen on one address.
+        Listen in the poller.
+
+        @raise OSError: If the port cannot be had.
         """
+        bound = self.bind(interface, port)
+        resetIfKilled(bound)
+        made = Acceptor(poller, bound, visitors.accepted)
+        try:
+            made.startListening()
+        except OSError:
+            bound.close()
+            raise
+        return made
+
+    def _haveListened(self, factory: Any, interface: str, port: int) -> Any:
+        """
+        Let the reactor listen.
+
+        @raise OSError: If the port cannot be had.
+        """
+        if interface == "::":
+            # The reactor would take IPv4 along.
+            with self.bind(interface, port) as bound:
+                return self._reactor.adoptStreamPort(
+                    bound.fileno(), socket.AF_INET6, factory
+                )
         try:
             return self._reactor.listenTCP(
                 port, factory, backlog=BACKLOG, interface=interface
             )
         except CannotListenError as error:
             number = getattr(error.socketError, "errno", None)
-            raise self._refusal(port, error, number) from None
+            raise OSError(number or 0, str(error.socketError)) from None
 
-    def _listenOnV6(self, factory: Any, port: int) -> list[Any]:
-        """
-        Listen on all of the machine's IPv6 addresses, if it has IPv6.
-
-        @raise OSError: If the port cannot be had.
-        """
-        try:
-            bound = self.bindV6(port)
-        except OSError as error:
-            if error.errno in _WITHOUT_IPV6:
-                return []
-            raise
-        # The reactor takes a copy of the descriptor.
-        with bound:
-            number = bound.fileno()
-            return [self._reactor.adoptStreamPort(number, socket.AF_INET6, factory)]
-
-    def _refusal(
-        self, port: int, error: CannotListenError, number: int | None
-    ) -> TunnelError:
+    def _refusal(self, port: int, error: OSError) -> TunnelError:
         """
         Say why a port cannot be had.
         """
+        number = error.errno
         if number == errno.EADDRINUSE:
             return TunnelError(
                 "port-taken",
@@ -322,4 +386,4 @@ class TCPListeners:
             )
         if number in (errno.EMFILE, errno.ENFILE):
             return TunnelError("limit-reached", "the server has no descriptor left")
-        return TunnelError("port-not-permitted", f"port {port}: {error.socketError}")
+        return TunnelError("port-not-permitted", f"port {port}: {error.strerror}")

@@ -11,8 +11,7 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol, IReac
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.python.failure import Failure
 
-from tristunnel.dataplane.kernel import closeNow
-from tristunnel.dataplane.sockets import tuneSocket
+from tristunnel.dataplane.stock import tuneSocket
 from tristunnel.dialects.base.dialect import PortProtocol
 from tristunnel.dialects.base.unauthenticated import HANDSHAKE_TIMEOUT, whyNotFramed
 from tristunnel.errors import TunnelError
@@ -127,10 +126,13 @@ class ProtocolDetector(Protocol):
 class _RejectedConnection(Protocol):
     """A connection that nobody has time for."""
 
+    isRejection = True
+    """No TLS is begun for it."""
+
     transport: Any
 
     def connectionMade(self) -> None:
-        closeNow(self.transport)
+        self.transport.abortConnection()
 
 
 class ProtocolDetectorFactory(ServerFactory):

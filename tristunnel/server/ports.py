@@ -12,11 +12,11 @@ from typing import Any
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.interfaces import IStreamServerEndpoint
 
+from tristunnel.dataplane.tls import tlsOverEndpoint
 from tristunnel.errors import badOption
 from tristunnel.server.proxied import behindProxy
 from tristunnel.tls.certificates import selfSigned
 from tristunnel.tls.directory import CertificateDirectory
-from tristunnel.tls.endpoint import tlsOverEndpoint
 from tristunnel.tls.server_context import CreatorInForce, ReloadingCertificate
 from tristunnel.util.endpoints import (
     serverEndpoint,
@@ -125,7 +125,7 @@ def parsePort(
             keywords.get("interface", "::"),
         )
         creator = CreatorInForce(CertificateDirectory(directory, *clients))
-        endpoint = tlsOverEndpoint(creator, below, reactor)
+        endpoint = tlsOverEndpoint(creator, below)
         return ServerPort(
             description, endpoint, option=option, secure=True, creator=creator
         )
@@ -135,7 +135,7 @@ def parsePort(
     creator = CreatorInForce(
         ReloadingCertificate(files.certificate, files.privateKey or None, *clients)
     )
-    endpoint = tlsOverEndpoint(creator, endpoint, reactor)
+    endpoint = tlsOverEndpoint(creator, endpoint)
     return ServerPort(
         description, endpoint, option=option, secure=True, creator=creator
     )
@@ -203,7 +203,7 @@ def _ssl(
     creator = CreatorInForce(shown)
     return ServerPort(
         description,
-        tlsOverEndpoint(creator, below, reactor),
+        tlsOverEndpoint(creator, below),
         shown.fingerprint if own else "",
         own,
         option,

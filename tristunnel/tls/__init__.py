@@ -14,5 +14,5 @@ Certificates, keys and the TLS connections made with them.
       refused.
     - L{tristunnel.tls.explanation} turns a failed handshake into a sentence, at
       either end.
-    - L{tristunnel.tls.endpoint} puts TLS over any server endpoint.
+    - L{tristunnel.dataplane.tls} puts TLS over any server endpoint.
 """

@@ -17,9 +17,8 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from tristunnel.dataplane.answers import Answers, Holds
-from tristunnel.dataplane.kernel import boundUnsent
 from tristunnel.dataplane.probe import Probe
-from tristunnel.dataplane.sockets import tuneSocket
+from tristunnel.dataplane.stock import boundUnsent, tuneSocket
 from tristunnel.errors import TunnelError
 from tristunnel.websocket.codes import NORMAL, closeOf, reasonOfClose
 from tristunnel.websocket.incoming import MAX_BINARY, MAX_TEXT, Incoming, Receiver

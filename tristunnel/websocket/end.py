@@ -12,9 +12,9 @@ from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from tristunnel.dataplane.connection_end import EARLY, SENDING
 from tristunnel.dataplane.join import ANSWER_LINGER, LINGER
 from tristunnel.dataplane.memory import HELD
-from tristunnel.dataplane.sockets import EARLY, SENDING
 from tristunnel.errors import TunnelError
 from tristunnel.websocket.codes import UNSUPPORTED
 from tristunnel.websocket.connection import Connection

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IProtocol, IPushProducer, ITransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tristunnel.dataplane.kernel import bytesTaken
+from tristunnel.dataplane.stock import bytesTaken
 from tristunnel.errors import TunnelError
 from tristunnel.websocket.codes import UNSUPPORTED
 from tristunnel.websocket.connection import Connection

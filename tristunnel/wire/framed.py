@@ -68,6 +68,8 @@ class FrameType(IntEnum):
     WINDOW = 0x05
     DATAGRAM = 0x06
     ENDING = 0x07
+    MOVE = 0x08
+    MOVED = 0x09
     OPEN = 0x20
     OPENED = 0x21
     REFUSED = 0x22

@@ -14,8 +14,8 @@ from tests.dialects.base.test_client_service import ClientServiceTestCase
 from tests.dialects.framed.network import MemoryService
 from tests.tls.files import FileTestCase
 from tristunnel.dialects.base.lease import ClientLease
-from tristunnel.dialects.framed.client_direct import Carrier
 from tristunnel.dialects.framed.client_service import TunnelClientService
+from tristunnel.dialects.framed.moves import Carrier
 from tristunnel.forwards.forward import Forward, matched
 from tristunnel.model.policy import VisitorPolicy, parseNetworks
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.dialects.framed import test_direct as beside
 from tests.dialects.framed import test_many as many
+from tests.dialects.framed import test_moves as beside
 from tests.dialects.framed import test_session_loopback as base
 from tests.support.loopback import Service
-from tristunnel.dialects.framed.client_direct import Carrier
 from tristunnel.dialects.framed.lanes import MOST_LANES
+from tristunnel.dialects.framed.moves import Carrier
 from tristunnel.errors import TunnelError
 from tristunnel.rpc.pending import RemoteError
 

@@ -14,20 +14,19 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Factory, connectionDone
-from twisted.internet.task import deferLater
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.python.failure import Failure
 
-from tests.dialects.framed.test_direct import CarrierTestCase
+from tests.dialects.framed.test_moves import CarrierTestCase
 from tests.support.loopback import Talk
 from tests.websocket.rig import WebSocketTestCase
 from tristunnel.dataplane import join as joining
 from tristunnel.dataplane.pipes import PIPES, canSplice
-from tristunnel.dialects.framed import client_direct as clientDirect
-from tristunnel.dialects.framed.client_direct import Carrier
+from tristunnel.dialects.framed.moves import Carrier
 
 LONG = bool(os.environ.get("TRISTUNNEL_LONG"))
 
-STREAMS = 10_000 if LONG else 150
+STREAMS = 10_000 if LONG else 100
 """Streams of each mode."""
 
 AT_ONCE = 40
@@ -131,9 +130,9 @@ class Side(Talk):
         """
         self.plan = plan
         self._chance = random.Random(f"{plan.number} {self._name}")
-        self._rest()
         mine, theirs = plan.said(self._name), plan.said(self._other)
         way, active = plan.facts["way"], plan.facts["closer"] == self._name
+        self._rest()
         if way == "abort":
             await self._break(active, mine, theirs)
             return
@@ -218,6 +217,7 @@ class ManyTests(CarrierTestCase):
 
     @cvar halves: Whether this mode can end one direction alone.
     @cvar tellsBreaks: Whether it tells a break from an end.
+    @cvar moves: Whether any stream is to move at any moment.
     @cvar splices: Whether bytes are expected to go through pipes.
     @ivar served: The services' parts.
     @ivar unknown: Streams that were broken before they said anything.
@@ -226,6 +226,7 @@ class ManyTests(CarrierTestCase):
     carrier = Carrier("session")
     halves = True
     tellsBreaks = True
+    moves = False
     splices = False
     timeout = 1200 if LONG else 60
 
@@ -236,11 +237,15 @@ class ManyTests(CarrierTestCase):
         self.served: list[Deferred[None]] = []
         self.sides: set[Side] = set()
         self.unknown = 0
+        self.chance = random.Random(8)
         service: Factory[Any] = Factory.forProtocol(lambda: self.side("service"))
         service.noisy = False
         port = await self.tunnel(service)
-        await self.steady()
         before, moved = len(os.listdir("/proc/self/fd")), PIPES.moved
+        if self.moves:
+            mover = LoopingCall(self.moveSome)
+            mover.start(0.002)
+            self.addCleanup(mover.stop)
         for first in range(0, STREAMS, AT_ONCE):
             numbers = range(first, min(first + AT_ONCE, STREAMS))
             await gatherResults(
@@ -259,10 +264,13 @@ class ManyTests(CarrierTestCase):
         if self.splices and canSplice() and LONG:
             self.assertGreater(PIPES.moved, moved)
 
-    async def steady(self) -> None:
+    def moveSome(self) -> None:
         """
-        Wait until everything that stays is there.
+        Let streams move that have not proved anything.
         """
+        for stream in list(self.session.multiplexer.streams.values()):
+            if self.chance.random() < 0.2:
+                self.session.moves.offer(stream)
 
     def side(self, name: str) -> Side:
         """
@@ -276,7 +284,7 @@ class ManyTests(CarrierTestCase):
         """
         Be the visitor of one stream.
         """
-        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", port)
+        endpoint = TCP4ClientEndpoint(self.outside, "127.0.0.1", port)
         visitor: Side = await connectProtocol(endpoint, self.side("visitor"))
         visitor.say(number.to_bytes(_HEAD, "big"))
         await visitor.play(Plan(number, self.halves))
@@ -306,17 +314,36 @@ class ManyWebSocketTests(ManyTests, WebSocketTestCase):
         )
 
 
-class ManyAutoTests(ManyTests):
+class ManyBusyTests(ManyTests):
     """
-    Streams that leave the session when the server thinks that it pays.
+    Streams that leave the session when they prove busy.
     """
 
     carrier = Carrier()
 
 
+class ManyMovingTests(ManyTests):
+    """
+    Streams that leave the session at any moment.
+    """
+
+    carrier = Carrier()
+    moves = True
+    splices = True
+
+
+class ManyMovingTLSTests(ManyMovingTests):
+    """
+    The same over TLS.
+    """
+
+    tls = True
+    splices = False
+
+
 class ManyDirectTests(ManyTests):
     """
-    Streams on connections of their own.
+    Streams that leave the session as soon as they can.
     """
 
     carrier = Carrier("direct")
@@ -338,37 +365,29 @@ class ManyCopiedTests(ManyDirectTests):
         self.patch(joining, "canSplice", lambda: False)
 
 
-class ManySpareTests(ManyTests):
+class ManyDirectTLSTests(ManyDirectTests):
     """
-    Streams on spare connections, which are pinged all the time.
-    """
-
-    carrier = Carrier("direct", 4)
-    splices = True
-
-    def setUp(self) -> None:
-        """
-        Ping more often.
-        """
-        super().setUp()
-        self.patch(clientDirect, "PING", 0.01)
-
-    async def steady(self) -> None:
-        """
-        Wait for the spares, which are descriptors too.
-        """
-        await self.turn(lambda: self.session.direct.spares == 4)
-
-
-class ManyDirectTLSTests(ManyTests):
-    """
-    Streams on connections of their own over TLS, where a direction cannot end
-    alone.
+    The same over TLS.
     """
 
-    carrier = Carrier("direct")
     tls = True
-    halves = False
+    splices = False
+
+
+class ManyStockTests(ManyTests):
+    """
+    Streams over Twisted's own transports.
+    """
+
+    stock = True
+
+
+class ManyStockTLSTests(ManyStockTests):
+    """
+    And over TLS in Twisted's memory.
+    """
+
+    tls = True
 
 
 class ManyLaneTests(ManyTests):

@@ -20,7 +20,7 @@ from tests.support.processes import freePort
 from tests.support.short import shortDirectory
 from tristunnel.auth.checkers import checkingCallable
 from tristunnel.auth.realm import Authenticator, portalFor
-from tristunnel.dialects.framed.client_direct import Carrier
+from tristunnel.dialects.framed.moves import Carrier
 
 _MANY = int(os.environ.get("TRISTUNNEL_VISITORS", "200"))
 """Idle visitors; 2,000 for the whole truth."""
@@ -218,7 +218,7 @@ class StreamTests(LoopbackTestCase):
         """
         service = Service(b"hello from a socket")
         path = str(shortDirectory(self) / "s")
-        listening = self.reactor.listenUNIX(path, service)
+        listening = self.outside.listenUNIX(path, service)
         self.addCleanup(listening.stopListening)
         self.addCleanup(self._endAll, service)
         await self.startServer()
@@ -238,18 +238,42 @@ class StreamTLSTests(StreamTests):
 
 class StreamInSessionTests(StreamTests):
     """
-    The same within the session, where it would have a connection of its own.
+    The same where streams stay in the session.
     """
 
     carrier = Carrier("session")
 
 
-class StreamOnSpareTests(StreamTests):
+class StreamMovingTests(StreamTests):
     """
-    The same on connections that were dialled ahead.
+    The same where streams leave the session as soon as they can.
     """
 
-    carrier = Carrier("direct", spares=2)
+    carrier = Carrier("direct")
+
+
+class StreamMovingTLSTests(StreamMovingTests):
+    """
+    And over TLS.
+    """
+
+    tls = True
+
+
+class StreamStockTests(StreamTests):
+    """
+    The same over Twisted's own transports.
+    """
+
+    stock = True
+
+
+class StreamStockTLSTests(StreamStockTests):
+    """
+    And over TLS in Twisted's memory.
+    """
+
+    tls = True
 
 
 class _Echo(Protocol):

@@ -237,6 +237,8 @@ class Multiplexer:
                 ready.append(stream)
                 return True
         stream.queued = False
+        if stream.moves:
+            stream.switch()
         if stream.finishing and not stream.finished:
             self.sendEnd(stream)
         return True
@@ -251,14 +253,6 @@ class Multiplexer:
         Send a data frame.
         """
         self._sink.writeSequence((frameHeader(streamId, _DATA, len(data)), data))
-
-    def flush(self) -> None:
-        """
-        Hand over what the connection gathers, since it will be closed.
-        """
-        flush = getattr(self._sink, "flush", None)
-        if flush is not None:
-            flush()
 
     def sendFrame(self, streamId: int, kind: int, payload: bytes = b"") -> None:
         """
@@ -282,6 +276,29 @@ class Multiplexer:
         raise NotImplementedError
 
     # What the streams say
+
+    def now(self) -> float:
+        """
+        The time, in seconds.
+        """
+        return self._seconds()
+
+    def provedBusy(self, stream: SessionStream) -> None:
+        """
+        So many bytes come and go that the stream had better have a connection of
+        its own.
+        """
+
+    def sendMoved(self, stream: SessionStream, offset: int) -> None:
+        """
+        Say that C{stream} sends by its own connection after so many bytes.
+        """
+
+    def streamMoved(self, stream: SessionStream) -> None:
+        """
+        C{stream} needs the session no more.
+        """
+        self.streamOver(stream, 0)
 
     def drained(self, stream: SessionStream, amount: int) -> None:
         """

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
+from tristunnel.dataplane.endings import MovedEnd
 from tristunnel.dataplane.memory import HELD
+from tristunnel.dataplane.pipes import canSplice
+from tristunnel.dataplane.rate import RateLimiter
+from tristunnel.dataplane.sockets import SocketEnd
+from tristunnel.dataplane.splice import spliceBoth
 from tristunnel.errors import TunnelError
 from tristunnel.wire.windows import ReceiveWindow, SendWindow
 
@@ -19,10 +24,13 @@ if TYPE_CHECKING:
     from tristunnel.dialects.base.multiplexer import Multiplexer
     from tristunnel.interfaces import Closed, End
 
-__all__ = ["SOURCE_HIGH", "SOURCE_LOW", "Guarded", "SessionStream"]
+__all__ = ["BUSY", "SOURCE_HIGH", "SOURCE_LOW", "Guarded", "SessionStream"]
 
 SOURCE_HIGH = 64 * 1024
 """Bytes held for sending at which the stream's source is paused."""
+
+BUSY = 1024 * 1024
+"""Bytes in a second with which a stream proves busy."""
 
 SOURCE_LOW = 16 * 1024
 """Bytes held for sending at which it is resumed."""
@@ -100,15 +108,23 @@ class SessionStream(Guarded):
     memory = HELD
 
     __slots__ = (
+        "__weakref__",
+        "_busySince",
         "_closed",
         "_discarded",
+        "_elsewhere",
+        "_follows",
         "_incoming",
+        "_movedAt",
         "_multiplexer",
         "_offset",
         "_outgoingSize",
         "_over",
         "_peer",
         "_readPaused",
+        "_receivedHere",
+        "_recent",
+        "_sentBefore",
         "_sourcePaused",
         "answered",
         "eof",
@@ -118,7 +134,6 @@ class SessionStream(Guarded):
         "outgoing",
         "queued",
         "receiveWindow",
-        "received",
         "sendWindow",
         "since",
         "stalledSince",
@@ -134,7 +149,7 @@ class SessionStream(Guarded):
         since: float,
     ) -> None:
         self.id = streamId
-        self.received = 0
+        self._receivedHere = 0
         self.sendWindow = sendWindow
         self.receiveWindow = receiveWindow
         self.outgoing: deque[bytes] = deque()
@@ -156,6 +171,12 @@ class SessionStream(Guarded):
         self._readPaused = False
         self._sourcePaused = False
         self._over = False
+        self._recent = 0
+        self._busySince = since
+        self._elsewhere: MovedEnd | None = None
+        self._sentBefore = -1
+        self._movedAt = -1
+        self._follows = False
 
     def __repr__(self) -> str:
         return f"<SessionStream {self.id}>"
@@ -195,6 +216,9 @@ class SessionStream(Guarded):
         """
         Send bytes to the far side, as credit allows.
         """
+        if self._sentBefore >= 0 and self._elsewhere is not None:
+            self._elsewhere.write(data)
+            return
         if self._over or self.finished:
             self._discard(len(data))
             return
@@ -225,6 +249,10 @@ class SessionStream(Guarded):
         """
         if not (self._over or self.finishing):
             self.finishing = True
+            if self._sentBefore >= 0 and self._elsewhere is not None:
+                self.finished = True
+                self._elsewhere.finish()
+                return
             self._multiplexer.wantsToSend(self)
 
     def reset(self, reason: TunnelError) -> None:
@@ -232,21 +260,29 @@ class SessionStream(Guarded):
         Break the stream and tell the far side why.
         """
         if not self._over:
-            self._multiplexer.sendReset(self, reason)
+            moved = self._elsewhere
+            if not self.hasMoved:
+                self._multiplexer.sendReset(self, reason)
             self._end(reason)
+            if moved is not None:
+                moved.reset(reason)
 
     def pauseReading(self) -> None:
         """
         Hold what comes; the credit runs out by itself.
         """
         self._readPaused = True
+        if self._follows and self._elsewhere is not None:
+            self._elsewhere.pauseReading()
 
     def resumeReading(self) -> None:
         """
         Hand on what was held, and what comes.
         """
         self._readPaused = False
-        if self._incoming:
+        if self._follows and self._elsewhere is not None:
+            self._elsewhere.resumeReading()
+        elif self._incoming:
             self._deliver()
 
     def passTo(self, peer: End) -> tuple[End | None, bool]:
@@ -256,6 +292,8 @@ class SessionStream(Guarded):
         @return: The peer until now, and whether it has this end paused.
         """
         before, self._peer = self._peer, peer
+        if self._follows and self._elsewhere is not None:
+            return self._elsewhere.passTo(peer)
         return before, self._readPaused
 
     def whileWaiting(self, left: Closed) -> None:
@@ -279,6 +317,191 @@ class SessionStream(Guarded):
             self._closed = self.whenAnswered = None
             self._end(None)
 
+    # Moving to a connection of its own
+
+    @property
+    def received(self) -> int:
+        """
+        Bytes that came from the far side, by whichever connection.
+        """
+        moved = self._elsewhere
+        return self._receivedHere + (0 if moved is None else moved.received)
+
+    @property
+    def passed(self) -> int:
+        """
+        Bytes that the local end gave to the connection it has moved to.
+        """
+        if self._sentBefore < 0 or self._peer is None:
+            return 0
+        return self._peer.received - self._sentBefore
+
+    @property
+    def moves(self) -> bool:
+        """
+        Whether there is a connection that it moves to, or has moved to.
+        """
+        return self._elsewhere is not None
+
+    @property
+    def hasMoved(self) -> bool:
+        """
+        Whether neither direction needs the session any more.
+        """
+        return (
+            self._elsewhere is not None
+            and (self._sentBefore >= 0 or self.finished)
+            and (self._follows or self.eof)
+        )
+
+    @property
+    def mayGoByKernel(self) -> bool:
+        """
+        Whether bytes go on within the kernel.
+        """
+        return self._elsewhere is not None and self._elsewhere.mayGoByKernel
+
+    def obey(self, rule: RateLimiter) -> None:
+        """
+        Let a rate slow down what goes by the kernel.
+        """
+        if self._elsewhere is not None:
+            self._elsewhere.obey(rule)
+
+    def obeyAgain(self) -> None:
+        """
+        The rate has changed.
+        """
+        if self._elsewhere is not None:
+            self._elsewhere.obeyAgain()
+
+    def _proveBusy(self) -> None:
+        """
+        Say so if this many bytes came and went within a second.
+        """
+        now = self._multiplexer.now()
+        if now - self._busySince <= 1.0 and self._elsewhere is None:
+            self._multiplexer.provedBusy(self)
+        self._recent, self._busySince = 0, now
+
+    def moveTo(self, elsewhere: MovedEnd) -> None:
+        """
+        Go on by a connection of its own: each direction as soon as nothing of it
+        waits here.
+        """
+        self._elsewhere = elsewhere
+        elsewhere.whileWaiting(self._elsewhereOver)
+        if self.finished:
+            # Our end was sent in the session; the connection ends with it.
+            elsewhere.finish()
+        self.switch()
+        self._follow()
+
+    def switch(self) -> None:
+        """
+        Send by the new connection from now on, if all that came before is sent.
+        """
+        moved = self._elsewhere
+        if moved is None or self._sentBefore >= 0 or self._over:
+            return
+        if self.outgoing or self.finished:
+            return
+        self._sentBefore = self.sendWindow.sent
+        self._multiplexer.sendMoved(self, self._sentBefore)
+        if self.finishing:
+            self.finished = True
+            moved.finish()
+        self._settle()
+
+    def movedArrived(self, offset: int) -> None:
+        """
+        The far side sends by the new connection from now on.
+
+        @raise TunnelError: C{protocol-error}, if that is not where we are.
+        """
+        if offset != self._receivedHere or self._movedAt >= 0 or self.eof:
+            raise TunnelError(
+                "protocol-error",
+                f"stream {self.id} moved at {offset}, and {self._receivedHere} bytes"
+                " had come",
+            )
+        self._movedAt = offset
+        self._follow()
+
+    def moveFailed(self, reason: TunnelError) -> None:
+        """
+        There is no connection to move to. If the far side has changed over
+        already, the stream is broken.
+        """
+        if self._movedAt >= 0 and self._elsewhere is None and not self._over:
+            peer = self._peer
+            self.reset(reason)
+            if peer is not None:
+                peer.reset(reason)
+
+    def _follow(self) -> None:
+        """
+        Read from the new connection, once all that came before is handed on.
+        """
+        moved, peer = self._elsewhere, self._peer
+        if self._movedAt < 0 or self._follows or self._over:
+            return
+        if moved is None or peer is None or self._incoming:
+            return
+        self._follows = True
+        if self._readPaused:
+            moved.pauseReading()
+        moved.join(peer, self._elsewhereOver)
+        self._settle()
+
+    def _settle(self) -> None:
+        """
+        Leave the session if nothing is left to do there, and have the kernel move
+        the bytes if nothing but sockets is at both ends.
+        """
+        moved, peer = self._elsewhere, self._peer
+        if moved is None or self._over or not self.hasMoved:
+            return
+        self._multiplexer.streamMoved(self)
+        if isinstance(peer, SocketEnd) and peer.sendsTo(self):
+            peer.passTo(moved)
+            if peer.isPlain and moved.isPlain and canSplice():
+                spliceBoth(peer, moved)
+
+    def _elsewhereOver(self, reason: TunnelError | None) -> None:
+        """
+        The new connection is gone.
+        """
+        if self._over:
+            return
+        if self._sentBefore < 0 and self._movedAt < 0:
+            # Nothing has changed over: the session goes on as if there had been
+            # none.
+            self._elsewhere = None
+            return
+        peer, followed = self._peer, self._follows
+        if reason is None and not self.hasMoved:
+            reason = TunnelError("session-lost", "the stream's connection was cut")
+        if reason is not None and not self.hasMoved:
+            self._multiplexer.sendReset(self, reason)
+        self._end(reason)
+        if reason is not None and peer is not None and not followed:
+            self.guarded(peer.reset, reason)
+
+    def pauseSource(self) -> None:
+        """
+        Have the local end read no more.
+        """
+        if self._peer is not None:
+            self._peer.pauseReading()
+
+    def resumeSource(self) -> None:
+        """
+        Have the local end read on.
+        """
+        if self._peer is not None:
+            self._peer.resumeReading()
+
     # For the multiplexer
 
     def take(self, limit: int) -> bytes:
@@ -298,6 +521,9 @@ class SessionStream(Guarded):
             self._offset = offset + limit
             data = data[offset : offset + limit]
         self._outgoingSize -= len(data)
+        self._recent += len(data)
+        if self._recent >= BUSY:
+            self._proveBusy()
         if self._sourcePaused and self._outgoingSize <= SOURCE_LOW:
             self._sourcePaused = False
             self.memory.release(self, SOURCE_HIGH)
@@ -311,7 +537,11 @@ class SessionStream(Guarded):
         """
         Bytes came from the far side; credit was checked.
         """
-        self.received += len(data)
+        size = len(data)
+        self._receivedHere += size
+        self._recent += size
+        if self._recent >= BUSY:
+            self._proveBusy()
         if self._readPaused or self._peer is None or self._incoming:
             self._incoming.append(data)
             self.memory.hold(self, len(data), self._shed)
@@ -352,8 +582,10 @@ class SessionStream(Guarded):
         The far side, or the session, broke the stream.
         """
         if not self._over:
-            peer = self._peer
+            peer, moved = self._peer, self._elsewhere
             self._end(reason)
+            if moved is not None:
+                moved.reset(reason)
             if peer is not None:
                 self.guarded(peer.reset, reason)
 
@@ -379,6 +611,7 @@ class SessionStream(Guarded):
             self._multiplexer.drained(self, len(data))
         if hadSome and not incoming:
             self._multiplexer.emptied(self)
+            self._follow()
         if self.eof and not incoming and not self._over:
             self.guarded(peer.finish)
             self.checkOver()
@@ -395,6 +628,10 @@ class SessionStream(Guarded):
         """
         Let go of everything.
         """
+        moved = self._elsewhere
+        if moved is not None and not (moved.over or self.hasMoved):
+            # It was to move, and is over before.
+            moved.reset(reason or TunnelError("closed"))
         self._over = True
         self.memory.letGo(self)
         held = sum(map(len, self._incoming))

@@ -14,14 +14,14 @@ from twisted.internet.interfaces import IAddress, INegotiated, IReactorTime
 from tristunnel.auth.certificate import certificateName
 from tristunnel.auth.realm import Authenticator
 from tristunnel.dataplane.endings import EndAcknowledgements
-from tristunnel.dataplane.kernel import canHandOver
+from tristunnel.dataplane.transport import SocketTransport
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.base.plain import PlainServerSide
 from tristunnel.dialects.base.unauthenticated import PendingLogin
 from tristunnel.dialects.framed.datagram_path import PATH, describePath
-from tristunnel.dialects.framed.direct import DirectStreams
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 from tristunnel.dialects.framed.lanes import ServerExtraConnections
+from tristunnel.dialects.framed.moves import ServerMoves
 from tristunnel.dialects.framed.session import (
     EXTENSION,
     HANDSHAKE_TIMEOUT,
@@ -58,7 +58,8 @@ class Admission(FramedProtocol):
 
     @ivar identity: Who the client is, once that is known.
     @ivar lease: What keeps its tunnels beyond this connection.
-    @ivar direct: What lets streams leave the session, where both sides can.
+    @ivar moves: What lets streams move to connections of their own, where both
+        sides can.
     @ivar lanes: Its further connections, if it asked for some.
     @ivar tickets: What lets more connections be part of the session.
     @ivar laneOver: Told of the end, if it is one of them.
@@ -80,7 +81,7 @@ class Admission(FramedProtocol):
         super().__init__(reactor, limits, dispatcher, handshakeTimeout)
         self.identity: Identity | None = None
         self.lease: Lease | None = None
-        self.direct: DirectStreams | None = None
+        self.moves: ServerMoves | None = None
         self._confirmations: EndAcknowledgements | None = None
         self._toldOfEnds = self._sendEnding
         self.lanes: ServerExtraConnections | None = None
@@ -259,14 +260,11 @@ class Admission(FramedProtocol):
         else:
             self._claim(self._tunnel)
             answer["tunnels"] = [self._tunnel.publicURI]
-        if offer.get("direct") in ("auto", "always") and canHandOver(self.transport):
-            answer["direct"] = True
-            self.direct = DirectStreams(
-                self.reactor,
-                self.tickets,
-                multiplexer,
-                offer["direct"] == "always",
-                self._confirmEnds(offer, multiplexer, answer),
+        ends = self._confirmEnds(offer, multiplexer)
+        if ends is not None:
+            answer["move"] = True
+            self.moves = ServerMoves(
+                self.tickets, multiplexer, offer["move"] == "at-once", ends
             )
         answer.update(self._openPath(offer, multiplexer))
         quiet = quietTime(offer)
@@ -299,21 +297,17 @@ class Admission(FramedProtocol):
         return {PATH: describePath(port, keys)}
 
     def _confirmEnds(
-        self,
-        offer: dict[str, object],
-        multiplexer: ExtendedMultiplexer,
-        answer: dict[str, object],
+        self, offer: dict[str, object], multiplexer: ExtendedMultiplexer
     ) -> EndAcknowledgements | None:
         """
-        Tell and be told of the ends of streams that leave the session, with a
-        client that can do so.
-
-        @param answer: What the client is answered.
+        Tell and be told of the ends of streams that move to connections of their
+        own, if the client wants that and this one is a socket of ours.
         """
         whose = self.lease or self._tunnel
-        if offer.get("endings") is not True or whose is None:
+        if offer.get("move") not in ("busy", "at-once") or whose is None:
             return None
-        answer["endings"] = True
+        if not isinstance(self.transport, SocketTransport):
+            return None
         self._confirmations = self.confirmationsOf(whose)
         multiplexer.handle(FrameType.ENDING, self._confirmations.arrived)
         return self._confirmations

@@ -5,7 +5,6 @@ The framed protocol at the client: a session with a server.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -21,15 +20,15 @@ from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tristunnel.dataplane.endings import KEY, EndAcknowledgements, StreamEnd
-from tristunnel.dataplane.sockets import SocketEnd
+from tristunnel.dataplane.endings import EndAcknowledgements
+from tristunnel.dataplane.transport import SocketTransport
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.base.plain import PlainClientSide
 from tristunnel.dialects.base.stream import SessionStream
-from tristunnel.dialects.framed.client_direct import Carrier, DirectWays, Spares
 from tristunnel.dialects.framed.datagram_path import PATH, clientPath
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 from tristunnel.dialects.framed.lanes import ClientExtraConnections
+from tristunnel.dialects.framed.moves import Carrier, ClientMoves
 from tristunnel.dialects.framed.session import (
     EXTENSION,
     HANDSHAKE_TIMEOUT,
@@ -39,7 +38,6 @@ from tristunnel.dialects.framed.session import (
     extensionOffer,
     quietTime,
 )
-from tristunnel.dialects.framed.spare import OPENED_FRAME, ClientSpare
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.service_connector import ServiceConnector
 from tristunnel.forwards.udp import UDPConnector, UDPService
@@ -101,8 +99,7 @@ class TunnelClientProtocol(FramedProtocol):
         self._observer = factory.observer
         self._connector = ServiceConnector(factory.reactor, factory.observer)
         self._udpConnector = UDPConnector(factory.observer)
-        self._ways: DirectWays | None = None
-        self._spares: Spares | None = None
+        self._moves: ClientMoves | None = None
         self._lanes: ClientExtraConnections | None = None
         self._confirmations: EndAcknowledgements | None = None
         self._sendEnding: Callable[[bytes], None] = lambda payload: None
@@ -176,11 +173,9 @@ class TunnelClientProtocol(FramedProtocol):
         peer = self.transport.getPeer()
         if isinstance(peer, (IPv4Address, IPv6Address)) and not factory.proxied:
             offer[PATH] = True
-        if self._wantsDirect():
-            offer["direct"] = (
-                "always" if factory.carrier.kind == "direct" else factory.carrier.kind
-            )
-            offer["endings"] = True
+        if self._mayMove:
+            at = "at-once" if factory.carrier.kind == "direct" else "busy"
+            offer["move"] = at
         if factory.capability:
             offer["tunnel"] = dict(factory.capability)
         elif factory.access:
@@ -191,15 +186,6 @@ class TunnelClientProtocol(FramedProtocol):
             offer[QUIET] = factory.quiet
         self.sendHandshake({**factory.credentials, EXTENSION: offer})
         self._observer.credentialsSent(self.transport.getPeer())
-
-    def _wantsDirect(self) -> bool:
-        """
-        Whether streams should leave the session.
-        """
-        factory = self.factory
-        return factory.endpoint is not None and factory.carrier.wantsDirect(
-            self.transport
-        )
 
     def dataReceived(self, data: bytes) -> None:
         """
@@ -241,6 +227,7 @@ class TunnelClientProtocol(FramedProtocol):
         tunnels = answer.get("tunnels")
         if isinstance(tunnels, list):
             self.tunnels = [uri for uri in tunnels if isinstance(uri, str)]
+        factory = self.factory
         multiplexer = self.extendedMultiplexer(answer, False, self._opened)
         flows = multiplexer.datagrams
         flows.opened = self._flowOpened
@@ -251,18 +238,21 @@ class TunnelClientProtocol(FramedProtocol):
             lambda: bool(flows.flows),
             flows.pathArrived,
         )
-        if answer.get("direct") is True and self._wantsDirect():
-            self._goDirect()
-            if answer.get("endings") is True:
-                self._confirmEnds(multiplexer)
+        endpoint = factory.endpoint
+        if answer.get("move") is True and self._mayMove and endpoint is not None:
+            self._moves = ClientMoves(
+                factory.reactor,
+                endpoint,
+                self.transport.getPeer(),
+                multiplexer,
+                self._confirmEnds(multiplexer),
+            )
         self.establish(multiplexer)
         if self.factory.quiet:
             self.quiet = quietTime(answer)
             self.stayQuiet(self.quiet)
         if self._confirmations is not None:
             self._confirmations.up(self._sendEnding)
-        if self._spares is not None:
-            self._spares.start()
         if self.factory.carrier.sessions > 1 and self.factory.endpoint is not None:
             self._lanes = ClientExtraConnections(
                 self.reactor,
@@ -274,28 +264,22 @@ class TunnelClientProtocol(FramedProtocol):
             )
             self._lanes.start()
 
-    def _goDirect(self) -> None:
+    @property
+    def _mayMove(self) -> bool:
         """
-        Let streams have connections of their own.
+        Whether streams may have connections of their own: not if the user says no,
+        nor where nobody knows how to make another one, nor in memory.
         """
         factory = self.factory
-        if factory.endpoint is None:
-            return
-        self._ways = DirectWays(
-            factory.reactor, factory.endpoint, self.transport.getPeer()
+        return (
+            factory.carrier.kind != "session"
+            and factory.endpoint is not None
+            and isinstance(self.transport, SocketTransport)
         )
-        if factory.carrier.spares:
-            self._spares = Spares(
-                factory.reactor,
-                self._ways,
-                factory.carrier.spares,
-                lambda count: self.call("spareTickets", count=count),
-                self._spareUsed,
-            )
 
-    def _confirmEnds(self, multiplexer: ExtendedMultiplexer) -> None:
+    def _confirmEnds(self, multiplexer: ExtendedMultiplexer) -> EndAcknowledgements:
         """
-        Tell and be told of the ends of streams that have left the session.
+        Tell and be told of the ends of streams that have moved.
         """
 
         def send(payload: bytes) -> None:
@@ -306,21 +290,7 @@ class TunnelClientProtocol(FramedProtocol):
             confirmations = EndAcknowledgements(self.reactor)
         multiplexer.handle(FrameType.ENDING, confirmations.arrived)
         self._confirmations, self._sendEnding = confirmations, send
-
-    def _endingOf(self, info: dict[str, object]) -> StreamEnd | None:
-        """
-        Be told of the ends of a stream that leaves the session.
-
-        @param info: What the server says of it.
-        """
-        key = info.get("key")
-        if self._confirmations is None or not isinstance(key, str):
-            return None
-        try:
-            name = bytes.fromhex(key)
-        except ValueError:
-            return None
-        return self._confirmations.expect(name) if len(name) == KEY else None
+        return confirmations
 
     def _establishPlain(self, message: dict[str, object]) -> None:
         """
@@ -362,49 +332,11 @@ class TunnelClientProtocol(FramedProtocol):
             return
         if self.multiplexer is None:
             return
-        ticket, elsewhere = info.get("ticket"), None
-        if self._ways is not None and isinstance(ticket, str) and not self._ways.busy:
-            elsewhere = partial(self._dial, self._ways, ticket, info)
         self._connector.connect(
             stream,
             target,
             endpoint,
             SessionStream.accept,
-            elsewhere=elsewhere,
-            info=info,
-        )
-
-    def _dial(
-        self, ways: DirectWays, ticket: str, info: dict[str, object]
-    ) -> Deferred[SocketEnd]:
-        """
-        Make the connection of a stream that leaves the session.
-        """
-        return ways.dial(ticket, self._endingOf(info))
-
-    def _spareUsed(self, spare: ClientSpare, info: dict[str, object]) -> None:
-        """
-        A visitor came on a spare connection.
-        """
-        uri, end = info.get("tunnel"), spare.becomeStream(self._endingOf(info))
-        refuse = partial(spare.refuse, end)
-        try:
-            if self._goingAway is not None:
-                raise self._goingAway
-            target, endpoint = self.factory.serviceFor(
-                uri if isinstance(uri, str) else ""
-            )
-            if isinstance(endpoint, UDPService):
-                raise TunnelError("service-refused", f"{target} is a UDP service")
-        except TunnelError as refusal:
-            refuse(refusal)
-            return
-        self._connector.connect(
-            end,
-            target,
-            endpoint,
-            lambda end: end.write(OPENED_FRAME),
-            refuse,
             info=info,
         )
 
@@ -414,7 +346,8 @@ class TunnelClientProtocol(FramedProtocol):
         """
         within = 0 if self.multiplexer is None else len(self.multiplexer.streams)
         beside = 0 if self._lanes is None else self._lanes.streams()
-        return within + beside + len(self._connector.direct)
+        moved = 0 if self._confirmations is None else len(self._confirmations)
+        return within + beside + moved
 
     def _flowOpened(self, flow: SessionFlow, info: dict[str, object]) -> None:
         """
@@ -543,8 +476,8 @@ class TunnelClientProtocol(FramedProtocol):
         """
         if self._confirmations is not None:
             self._confirmations.down(self._sendEnding)
-        if self._spares is not None:
-            self._spares.stop()
+        if self._moves is not None:
+            self._moves.stop()
         if self._lanes is not None:
             self._lanes.stop()
         waitingReady, self._waitingReady = self._waitingReady, []

@@ -19,7 +19,7 @@ from tristunnel.dataplane.endings import EndAcknowledgements
 from tristunnel.dialects.base.client import ClientService, backoff
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.framed.client import TunnelClientFactory, TunnelClientProtocol
-from tristunnel.dialects.framed.client_direct import Carrier
+from tristunnel.dialects.framed.moves import Carrier
 from tristunnel.dialects.framed.session import EXTENSION
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward, matched

@@ -22,8 +22,8 @@ from tristunnel.dialects.base.dialect import (
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.base.server import Arrival, ServerSessions
 from tristunnel.dialects.framed.client import TunnelClientFactory
-from tristunnel.dialects.framed.client_direct import Carrier
 from tristunnel.dialects.framed.client_service import TunnelClientService
+from tristunnel.dialects.framed.moves import Carrier
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ClientObserver
@@ -62,7 +62,7 @@ def _carrierOf(options: ClientOptions) -> Carrier:
     kind = str(options["carrier"])
     if options.server.route.proxy is not None and kind == "auto":
         kind = "session"
-    return Carrier(kind, options["spares"], options["sessions"])
+    return Carrier(kind, options["sessions"])
 
 
 def _noService(uri: str) -> Any:

@@ -90,7 +90,14 @@ class ExtendedMultiplexer(Multiplexer):
             FrameType.OPEN: self._open,
             FrameType.OPENED: self._openedByPeer,
             FrameType.REFUSED: self._refused,
+            FrameType.MOVE: self._askedToMove,
+            FrameType.MOVED: self._moved,
         }
+        self.whenBusy: Callable[[SessionStream], None] | None = None
+        self.whenAskedToMove: (
+            Callable[[SessionStream, dict[str, object]], None] | None
+        ) = None
+        self.whenMoved: Callable[[SessionStream], None] = lambda stream: None
         self.datagrams = DatagramFlows(self)
         self._frames.update(self.datagrams.frames(self._frames))
 
@@ -349,10 +356,48 @@ class ExtendedMultiplexer(Multiplexer):
         """
         Forget C{stream} and free the session's credit that it held.
         """
+        if self.streams.get(stream.id) is not stream:
+            # It has left the session before it was over.
+            return
         super().streamOver(stream, held)
         stream.receiveWindow.close()
         if held:
             self._drainSession(held)
+
+    # Streams that move
+
+    def provedBusy(self, stream: SessionStream) -> None:
+        """
+        A stream had better have a connection of its own.
+        """
+        if self.whenBusy is not None:
+            self.whenBusy(stream)
+
+    def sendMoved(self, stream: SessionStream, offset: int) -> None:
+        """
+        Say that C{stream} sends by its own connection after so many bytes.
+        """
+        self.sendFrame(stream.id, FrameType.MOVED, encodeCredit(offset))
+
+    def _askedToMove(self, streamId: int, payload: bytes) -> None:
+        """
+        The peer lets a stream have a connection of its own.
+        """
+        stream = self.streams.get(streamId)
+        if stream is not None and self.whenAskedToMove is not None:
+            self.whenAskedToMove(stream, decodeObject(payload))
+
+    def _moved(self, streamId: int, payload: bytes) -> None:
+        """
+        The peer sends a stream's bytes by its own connection from now on.
+        """
+        stream = self.streams.get(streamId)
+        if stream is None:
+            self.lateFrames += 1
+        else:
+            stream.movedArrived(decodeCredit(payload))
+            if not stream.moves:
+                self.whenMoved(stream)
 
     # Datagrams take turns with streams
 

@@ -14,9 +14,9 @@ from twisted.python.failure import Failure
 
 from tristunnel.auth.realm import Authenticator
 from tristunnel.dataplane.endings import EndAcknowledgements
-from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dialects.base.multiplexer import Limits, Multiplexer
 from tristunnel.dialects.base.server import ServerSessions
+from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.dialects.base.unauthenticated import HANDSHAKE_TIMEOUT, whyNotFramed
 from tristunnel.dialects.framed.admission import Admission
 from tristunnel.dialects.framed.datagram_path import ServerPaths
@@ -88,10 +88,11 @@ class TunnelServerProtocol(Admission):
         end: EitherEnd
         try:
             if stream.tunnel.protocol != "udp":
-                if self.direct is not None:
-                    self.direct.serve(stream, info)
-                    return
-                end = self.streamsOf(self.multiplexer).open(info)
+                opened = self.streamsOf(self.multiplexer).open(info)
+                stream.connect(opened)
+                if self.moves is not None and self.moves.atOnce:
+                    self.moves.offer(opened)
+                return
             elif isinstance(self.multiplexer, ExtendedMultiplexer):
                 end = self.multiplexer.openFlow(info)
             else:
@@ -184,18 +185,10 @@ class TunnelServerProtocol(Admission):
         within = 0 if self.multiplexer is None else len(self.multiplexer.streams)
         tunnels = [] if self.lease is None else self.lease.tunnels
         return within + sum(
-            isinstance(stream.client, SocketEnd)
+            isinstance(stream.client, SessionStream) and stream.client.hasMoved
             for tunnel in tunnels
             for stream in tunnel.streams
         )
-
-    def _tick(self) -> None:
-        """
-        Look at the deadlines.
-        """
-        super()._tick()
-        if self.direct is not None:
-            self.direct.tick()
 
     def displaced(self) -> None:
         """
@@ -262,8 +255,6 @@ class TunnelServerProtocol(Admission):
         if self._confirmations is not None:
             self._confirmations.down(self._toldOfEnds)
         self.tickets.close()
-        if self.direct is not None:
-            self.direct.close()
         if self.lanes is not None:
             self.lanes.close(reason)
         self.laneOver(self)
@@ -306,20 +297,6 @@ class TunnelServerProtocol(Admission):
             self.multiplexer, ExtendedMultiplexer
         ):
             self._observer.roundTripMeasured(self.multiplexer.roundTrip)
-
-
-def spareTickets(caller: Caller, count: int) -> list[str]:
-    """
-    Give a client tickets for connections that it dials ahead.
-
-    @param count: How many it would like.
-    @raise TunnelError: C{not-permitted} without a session that may have them.
-    """
-    session = caller.clientSide
-    direct = session.direct if isinstance(session, TunnelServerProtocol) else None
-    if direct is None or type(count) is not int or count < 1:
-        raise TunnelError("not-permitted", "this session has no direct streams")
-    return direct.grantSpares(count)
 
 
 def laneTickets(caller: Caller, count: int) -> list[str]:
@@ -372,7 +349,6 @@ class TunnelServerFactory(ServerSessions, ServerFactory[TunnelServerProtocol]):
         self._dispatcher = Dispatcher(
             {
                 **methodsOf(service),
-                "spareTickets": spareTickets,
                 "laneTickets": laneTickets,
             }.get
         )
@@ -399,5 +375,7 @@ class TunnelServerFactory(ServerSessions, ServerFactory[TunnelServerProtocol]):
         End all sessions.
         """
         super().close(reason)
+        for each in list(self.confirmations.values()):
+            each.close()
         if self.paths is not None:
             self.paths.close()

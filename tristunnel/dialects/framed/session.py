@@ -22,9 +22,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tristunnel.dataplane.answers import Answers
-from tristunnel.dataplane.kernel import boundUnsent, sinkFor
 from tristunnel.dataplane.probe import Probe
-from tristunnel.dataplane.sockets import tuneSocket
+from tristunnel.dataplane.stock import boundUnsent, tuneSocket
 from tristunnel.dialects.base.multiplexer import Limits, Multiplexer
 from tristunnel.dialects.base.unauthenticated import HANDSHAKE_TIMEOUT
 from tristunnel.dialects.framed.datagrams import DATAGRAMS, largestDatagram
@@ -288,7 +287,7 @@ class FramedProtocol(Protocol):
         @raise TunnelError: C{protocol-error}.
         """
         multiplexer = ExtendedMultiplexer(
-            sinkFor(self.transport),
+            self.transport,
             self.reactor.seconds,
             opened,
             self.limits,
@@ -507,8 +506,6 @@ class FramedProtocol(Protocol):
         """
         if self._ended or self.transport is None:
             return
-        if self.multiplexer is not None:
-            self.multiplexer.flush()
         if self._answers is None:
             self.transport.unregisterProducer()
         else:

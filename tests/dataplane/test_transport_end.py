@@ -1,6 +1,6 @@
 """
-Tests for L{tristunnel.dataplane.sockets} in memory; those that need real sockets
-are in L{tests.dataplane.test_sockets_loopback}.
+Tests for L{tristunnel.dataplane.transport_end} in memory; those that need real
+sockets are in L{tests.dataplane.test_sockets_loopback}.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from zope.interface import alsoProvides
 from zope.interface.verify import verifyObject
 
 from tests.support.ends import SilentEnd
-from tristunnel.dataplane.sockets import (
+from tristunnel.dataplane.connection_end import (
+    CLOSE_TIMEOUT,
     EARLY,
-    TLS_CLOSE_TIMEOUT,
     TLS_HANDSHAKE_TIMEOUT,
-    SocketEnd,
 )
+from tristunnel.dataplane.transport_end import TransportEnd
 from tristunnel.errors import TunnelError
 
 DONE = Failure(ConnectionDone())
@@ -119,9 +119,9 @@ class Peer(SilentEnd):
         self.events.append("resume")
 
 
-class SocketEndTests(SynchronousTestCase):
+class TransportEndTests(SynchronousTestCase):
     """
-    Tests for L{SocketEnd}.
+    Tests for L{TransportEnd}.
     """
 
     def setUp(self) -> None:
@@ -129,11 +129,11 @@ class SocketEndTests(SynchronousTestCase):
         Make an end whose connection is there.
         """
         self.clock = Clock()
-        self.arrivals: list[SocketEnd] = []
+        self.arrivals: list[TransportEnd] = []
         self.closings: list[TunnelError | None] = []
         self.peer = Peer()
         self.transport = MemoryTransport()
-        self.end = SocketEnd(self.clock, self.arrivals.append)
+        self.end = TransportEnd(self.clock, self.arrivals.append)
         self.end.makeConnection(self.transport)
 
     def useTLS(self) -> None:
@@ -143,7 +143,7 @@ class SocketEndTests(SynchronousTestCase):
         self.arrivals.clear()
         self.transport = MemoryTransport()
         alsoProvides(self.transport, INegotiated)
-        self.end = SocketEnd(self.clock, self.arrivals.append)
+        self.end = TransportEnd(self.clock, self.arrivals.append)
         self.end.makeConnection(self.transport)
 
     def join(self) -> None:
@@ -370,7 +370,7 @@ class SocketEndTests(SynchronousTestCase):
         self.end.write(b"last")
         self.end.finish()
         self.assertEqual(self.transport.calls, ["close"])
-        self.clock.advance(TLS_CLOSE_TIMEOUT)
+        self.clock.advance(CLOSE_TIMEOUT)
         self.assertEqual(self.transport.calls, ["close", "abort"])
 
     def test_tlsFinished(self) -> None:

@@ -1,5 +1,5 @@
 """
-Tests for L{tristunnel.dataplane.transports}: services that are stock endpoints of
+Tests for L{tristunnel.dataplane.stock}: services that are stock endpoints of
 Twisted, with transports that promise little.
 """
 
@@ -23,8 +23,8 @@ from zope.interface import implementer
 
 from tests.dialects.framed.memory import Pair, RecordingEnd, extendedPair
 from tristunnel.dataplane.descriptors import Reserve
-from tristunnel.dataplane.sockets import SocketEnd
-from tristunnel.dataplane.transports import MOST_UNASKED, completed
+from tristunnel.dataplane.stock import MOST_UNASKED, completed
+from tristunnel.dataplane.transport_end import TransportEnd
 from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.errors import TunnelError
 from tristunnel.forwards import service_connector as local
@@ -199,7 +199,7 @@ class BareTests(SynchronousTestCase):
         """
         A transport that lacks nothing stays itself.
         """
-        transport = SocketEnd(Clock(), lambda end: None)
+        transport = TransportEnd(Clock(), lambda end: None)
         whole = FakeTransport(transport, False)
         self.assertIs(completed(whole), whole)
 
@@ -279,9 +279,9 @@ class StandardIOTests(TestCase):
             reading, feed = os.pipe()
             result, writing = os.pipe()
             lost: Deferred[None] = Deferred()
-            shown: list[SocketEnd] = []
+            shown: list[TransportEnd] = []
 
-            class End(SocketEnd):
+            class End(TransportEnd):
                 def connectionLost(self, reason: Any = None) -> None:
                     super().connectionLost(reason)
                     lost.callback(None)  # noqa: B023

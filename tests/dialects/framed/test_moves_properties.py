@@ -1,0 +1,239 @@
+"""
+A stream that moves in the middle, L{SessionStream.moveTo
+<tristunnel.dialects.base.stream.SessionStream.moveTo>}, against a model: whatever
+happens in whichever order, each side has a prefix of what the other one said, is
+told of an end only after the last byte, and of a break at both sides.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.dataplane.kernel import FakeKernel, FakeReactor
+from tests.dialects.framed.memory import RecordingEnd, Side, extendedPair
+from tristunnel.dataplane.endings import (
+    ALONE,
+    DEADLINE,
+    KEY,
+    TICK,
+    EndAcknowledgements,
+    MovedEnd,
+)
+from tristunnel.dataplane.poller import Poller
+from tristunnel.dialects.base.multiplexer import Limits
+from tristunnel.wire.framed import FrameType
+
+LONG = bool(os.environ.get("TRISTUNNEL_LONG"))
+
+sides = st.sampled_from(["server", "client"])
+
+
+class Moving(RuleBasedStateMachine):
+    """
+    One stream, its session, and the connection that it moves to.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moved: dict[str, MovedEnd] = {}
+        self.crashed = False
+        self.wasCut = False
+
+    @initialize(window=st.sampled_from([2**10, 2**16]), room=st.sampled_from([7, 3000]))
+    def open(self, window: int, room: int) -> None:
+        """
+        Open the stream.
+        """
+        limits = Limits(streamWindow=window)
+        self.pair = extendedPair(limits, limits)
+        self.reactor = FakeReactor()
+        self.kernel = FakeKernel()
+        self.poller = Poller(self.reactor, self.kernel)
+        self.sockets: dict[str, Any] = dict(
+            zip(("server", "client"), self.kernel.pair(room), strict=True)
+        )
+        self.ends: dict[str, RecordingEnd] = {"server": self.pair.server.open()}
+        self.pair.settle()
+        ((_, self.ends["client"]),) = self.pair.client.ends.items()
+        self.told = {}
+        for name in ("server", "client"):
+            self._acknowledge(name)
+
+    def _acknowledge(self, name: str) -> None:
+        acknowledgements = self.told[name] = EndAcknowledgements(self.reactor)
+        multiplexer: Any = self.side(name).multiplexer
+        multiplexer.handle(FrameType.ENDING, acknowledgements.arrived)
+        acknowledgements.up(
+            lambda payload: multiplexer.sendFrame(0, FrameType.ENDING, payload)
+        )
+
+    def side(self, name: str) -> Side:
+        return self.pair.server if name == "server" else self.pair.client
+
+    def other(self, name: str) -> str:
+        return "client" if name == "server" else "server"
+
+    def stream(self, name: str) -> Any:
+        return self.ends[name].stream
+
+    # What happens
+
+    @rule(name=sides, size=st.integers(1, 5000))
+    def say(self, name: str, size: int) -> None:
+        end = self.ends[name]
+        if not (end.ended or end.paused or end.broken):
+            start = len(end.said)
+            end.say(bytes((start + i) * 31 >> 3 & 255 for i in range(size)))
+
+    @rule(name=sides)
+    def end(self, name: str) -> None:
+        end = self.ends[name]
+        if not (end.ended or end.broken):
+            end.end()
+
+    @rule(name=sides, paused=st.booleans())
+    def read(self, name: str, paused: bool) -> None:
+        if paused:
+            self.stream(name).pauseReading()
+        else:
+            self.stream(name).resumeReading()
+
+    @rule(name=sides, amount=st.sampled_from([1, 20, 1000, None]))
+    def carry(self, name: str, amount: int | None) -> None:
+        self.pair.carry(self.side(name), amount)
+
+    @rule()
+    def turn(self) -> None:
+        for reader in list(self.reactor.readers):
+            reader.doRead()
+        self.reactor.advance(0)
+
+    @precondition(lambda self: len(self.moved) < 2)
+    @rule()
+    def move(self) -> None:
+        """
+        The server lets the stream have the connection, and the client does.
+        """
+        name = "client" if self.moved else "server"
+        if self.stream(name).over or self.wasCut:
+            return
+        end = MovedEnd(
+            self.poller,
+            self.sockets[name],
+            lambda end: None,
+            None,
+            self.told[name].expect(bytes(KEY)),
+            self.stream(name),
+        )
+        self.moved[name] = end
+        end.begin()
+        self.stream(name).moveTo(end)
+
+    @precondition(lambda self: self.moved and not self.wasCut)
+    @rule()
+    def cut(self) -> None:
+        """
+        Something on the way breaks the connection.
+        """
+        self.wasCut = True
+        for each in self.sockets.values():
+            each.cut()
+
+    @rule(name=sides)
+    def crash(self, name: str) -> None:
+        end = self.ends[name]
+        if not (end.broken or self.stream(name).over):
+            self.crashed = True
+            end.crash()
+
+    # What must be
+
+    @invariant()
+    def prefixes(self) -> None:
+        for name, end in getattr(self, "ends", {}).items():
+            said = self.ends[self.other(name)].said
+            assert said.startswith(end.taken)
+            if end.finishes:
+                assert end.finishes == 1 and end.taken == said
+                assert self.ends[self.other(name)].ended
+
+    def teardown(self) -> None:
+        """
+        In the end all has come, or both know that it will not.
+        """
+        if not hasattr(self, "ends"):
+            return
+        for name in self.ends:
+            self.read(name, False)
+        self.settle()
+        for _ in range(round((DEADLINE + ALONE) / TICK)):
+            self.reactor.advance(TICK)
+            self.settle()
+        self.prefixes()
+        broken = {name for name, end in self.ends.items() if end.broken}
+        if not (self.crashed or self.wasCut):
+            assert not broken, broken
+        for name, end in self.ends.items():
+            other = self.ends[self.other(name)]
+            whole = end.taken == other.said and bool(end.finishes) == other.ended
+            assert whole or end.broken or end.reset_, (name, self.wasCut)
+        if self.wasCut and not self.crashed and broken:
+            # Of a stream that has not changed over, nothing is lost.
+            assert self.hasChanged()
+        for each in self.told.values():
+            each.close()
+
+    def hasChanged(self) -> bool:
+        return any(
+            self.stream(name)._sentBefore >= 0 or self.stream(name)._movedAt >= 0
+            for name in self.ends
+        )
+
+    def settle(self) -> None:
+        """
+        Let everything happen that can.
+        """
+        before: Any = None
+        while before != (before := self.progress()) or self.pair.server.sink.held:
+            self.pair.settle()
+            for _ in range(50):
+                self.turn()
+            self.pair.settle()
+
+    def progress(self) -> Any:
+        return [
+            (len(end.taken), end.finishes, end.broken is None)
+            for end in self.ends.values()
+        ]
+
+
+class MovingTests(SynchronousTestCase):
+    """
+    The model.
+    """
+
+    def test_anyOrder(self) -> None:
+        """
+        Whatever happens, in whichever order.
+        """
+        run_state_machine_as_test(
+            Moving,
+            settings=settings(
+                max_examples=1000 if LONG else 60,
+                stateful_step_count=40,
+                deadline=None,
+            ),
+        )

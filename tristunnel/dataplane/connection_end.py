@@ -1,0 +1,459 @@
+"""
+What all ends of streams that are connections have in common, whatever carries
+their bytes: a socket of our own, a Twisted transport, a WebSocket.
+
+======== ===================================== ===================================
+state    of what this end reads                of what it is given to send
+======== ===================================== ===================================
+early    kept, up to L{EARLY}, until a peer
+         is there
+open     goes to the peer                      goes out
+held     is not read: L{ConnectionEnd.hold}
+ended    C{peer.finish} was called, once       the far side was told, once
+over     nothing more is called                a reset comes back to the peer
+======== ===================================== ===================================
+
+C{over} is reached at once by a reset from either side, and otherwise when the
+carrier says that the connection is gone. C{closed} is called then, exactly once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
+
+from tristunnel.dataplane.memory import HELD
+from tristunnel.dataplane.rate import CombinedRateLimiter, RateLimiter
+from tristunnel.errors import TunnelError
+from tristunnel.interfaces import Closed, End
+
+__all__ = [
+    "CLOSE_TIMEOUT",
+    "EARLY",
+    "END_FIELDS",
+    "SENDING",
+    "TLS_HANDSHAKE_TIMEOUT",
+    "ConnectionEnd",
+]
+
+TLS_HANDSHAKE_TIMEOUT = 10.0
+"""Seconds in which a TLS peer must have said hello."""
+
+CLOSE_TIMEOUT = 120.0
+"""Seconds in which the peer of a connection that we close must take some of what
+is left, or answer our close over TLS: some never do."""
+
+EARLY = 64 * 1024
+"""Bytes read from an end that is not joined yet, before reading pauses."""
+
+SENDING = 128 * 1024
+"""Bytes, about, that wait in a carrier when the peer is told to pause."""
+
+END_FIELDS = (
+    "_arrived",
+    "_closed",
+    "_early",
+    "_eof",
+    "_finished",
+    "_full",
+    "_held",
+    "_over",
+    "_peer",
+    "_reason",
+    "_reactor",
+    "_rule",
+    "_ruleTimer",
+    "heard",
+    "received",
+)
+"""The names in C{__slots__} of whoever inherits from L{ConnectionEnd}, which has
+none, so that it can stand beside another base that has some."""
+
+
+class ConnectionEnd(ABC):
+    """
+    An L{End<tristunnel.interfaces.End>} that is a connection.
+
+    @ivar received: Bytes read so far.
+    @ivar heard: Called when something comes before this end is joined, or the
+        other side ends what it sends.
+    @cvar memory: Counts what is held for peers that stand still.
+    """
+
+    if not TYPE_CHECKING:
+        # The fields have their slots in whoever inherits, see END_FIELDS.
+        __slots__ = ()
+
+    memory = HELD
+
+    PEER, RULE, PIPE, UNJOINED = 1, 2, 4, 8
+    """Why reading is held: the peer asked for it, a rate limiter did, a pipe is
+    full, there is no peer yet."""
+
+    received: int
+    heard: Callable[[], None] | None
+    _reactor: Any
+    _arrived: Callable[[Any], None]
+    _peer: End | None
+    _closed: Closed | None
+    _early: list[bytes] | None
+    _eof: bool
+    _held: int
+    _full: bool
+    _finished: bool
+    _over: bool
+    _reason: TunnelError | None
+    _rule: RateLimiter | None
+    _ruleTimer: IDelayedCall | None
+
+    def _prepare(self, reactor: Any, arrived: Callable[[Any], None]) -> None:
+        """
+        Set all fields.
+
+        @param reactor: Tells time.
+        @param arrived: Called once with this end when bytes may pass.
+        """
+        self.received = 0
+        self.heard = None
+        self._reactor = reactor
+        self._arrived = arrived
+        self._peer = self._closed = self._early = None
+        self._eof = self._full = self._finished = self._over = False
+        self._held = 0
+        self._reason = None
+        self._rule = None
+        self._ruleTimer = None
+
+    # The carrier
+
+    @abstractmethod
+    def _stopReading(self) -> None:
+        """
+        Read no more for now.
+        """
+
+    @abstractmethod
+    def _goOnReading(self) -> None:
+        """
+        Read again.
+        """
+
+    @abstractmethod
+    def _transmit(self, data: bytes) -> None:
+        """
+        Send bytes, or keep them until they can be sent.
+        """
+
+    @abstractmethod
+    def _endTransmission(self) -> None:
+        """
+        Send no more after what is kept; where one direction cannot end by
+        itself, end both.
+        """
+
+    @abstractmethod
+    def _cutOff(self) -> None:
+        """
+        Break the connection, so that the far side sees it; L{_gone} may follow,
+        and means nothing then.
+        """
+
+    # What the carrier tells
+
+    def _bytesCame(self, data: bytes) -> None:
+        """
+        Pass on what was read.
+        """
+        peer = self._peer
+        if peer is None:
+            # Reading goes on for a while, so that an end that leaves again is
+            # noticed.
+            self.received += len(data)
+            if self._early is None:
+                self._early = []
+            self._early.append(data)
+            self.memory.hold(self, len(data), self.shed)
+            if self.received > EARLY:
+                self.hold(self.UNJOINED)
+            if self.heard is not None:
+                self.heard()
+            return
+        peer.write(data)
+        if self._rule is None:
+            self.received += len(data)
+        else:
+            self.counted(len(data))
+
+    def _noMoreComes(self) -> None:
+        """
+        The far side has ended its direction.
+        """
+        if not (self._eof or self._over):
+            self._eof = True
+            if self._peer is not None:
+                self._peer.finish()
+            elif self.heard is not None:
+                self.heard()
+
+    def _fills(self) -> None:
+        """
+        More than L{SENDING} bytes wait to be sent.
+        """
+        if not (self._full or self._over):
+            self._full = True
+            if self._peer is not None:
+                self._peer.pauseReading()
+            if not self._over:
+                self.memory.hold(self, SENDING, self.shed)
+
+    def _emptied(self) -> None:
+        """
+        Nothing waits to be sent any more.
+        """
+        if self._full:
+            self._full = False
+            self.memory.release(self, SENDING)
+            if self._peer is not None:
+                self._peer.resumeReading()
+
+    def _gone(self, reason: Failure | None) -> None:
+        """
+        The connection is no more.
+
+        @param reason: C{ConnectionDone}, or C{None}, after an orderly end.
+        """
+        self._stopTimers()
+        self.memory.letGo(self)
+        if self._over:
+            return
+        self._over = True
+        if reason is not None and not reason.check(ConnectionDone):
+            self._reason = TunnelError("reset", reason.getErrorMessage())
+        if self._peer is None:
+            self._tellClosed()
+        else:
+            self._tellPeer(self._peer)
+
+    def _tellPeer(self, peer: End) -> None:
+        """
+        Let the other end know that this one is over.
+        """
+        if self._reason is not None:
+            peer.reset(self._reason)
+        elif not self._eof:
+            self._eof = True
+            peer.finish()
+        self._tellClosed()
+
+    def _tellClosed(self) -> None:
+        """
+        Let whoever waits for the end of this end know.
+        """
+        closed, self._closed = self._closed, None
+        if closed is not None:
+            closed(self._reason)
+
+    # End
+
+    @property
+    def over(self) -> bool:
+        """
+        Whether the connection is gone.
+        """
+        return self._over
+
+    @property
+    def ended(self) -> bool:
+        """
+        Whether the far side sends no more.
+        """
+        return self._eof or self._over
+
+    def whileWaiting(self, left: Closed) -> None:
+        """
+        Have C{left} called if this end is over before it is joined.
+        """
+        if self._peer is None:
+            self._closed = left
+
+    @property
+    def early(self) -> bytes:
+        """
+        What came before this end is joined.
+        """
+        return b"".join(self._early or ())
+
+    def skipEarly(self, count: int) -> None:
+        """
+        Pass so many bytes of it to nobody.
+        """
+        self._early = [self.early[count:]]
+        self.received -= count
+
+    def join(self, peer: End, closed: Closed) -> None:
+        """
+        Begin to pass bytes to C{peer}.
+        """
+        self._peer = peer
+        self._closed = closed
+        early, self._early = self._early, None
+        if early is not None:
+            self.memory.letGo(self)
+            for data in early:
+                peer.write(data)
+        if self._eof:
+            peer.finish()
+        if self._over:
+            self._tellPeer(peer)
+        else:
+            self.release(self.UNJOINED)
+
+    def passTo(self, peer: End) -> tuple[End | None, bool]:
+        """
+        Pass bytes to what stands for the peer from now on.
+
+        @return: The peer until now, and whether it has this end paused.
+        """
+        before, self._peer = self._peer, peer
+        return before, bool(self._held & self.PEER)
+
+    def write(self, data: bytes) -> None:
+        """
+        Send bytes; to a connection that is gone, a reset comes back.
+        """
+        if not self._over:
+            self._transmit(data)
+        elif self._peer is not None:
+            self._peer.reset(TunnelError("reset", "the connection is gone"))
+
+    def finish(self) -> None:
+        """
+        Send no more.
+        """
+        if not (self._over or self._finished):
+            self._finished = True
+            self._endTransmission()
+
+    def reset(self, reason: TunnelError) -> None:
+        """
+        Break the connection, so that the far side sees a reset.
+        """
+        if self._over:
+            return
+        self._over = True
+        self._reason = reason
+        self._stopTimers()
+        self.memory.letGo(self)
+        self._early = None
+        self._cutOff()
+        self._tellClosed()
+
+    def shed(self, reason: TunnelError) -> None:
+        """
+        Be broken, and the peer with it.
+        """
+        peer = self._peer
+        self.reset(reason)
+        if peer is not None:
+            peer.reset(reason)
+
+    def pauseReading(self) -> None:
+        """
+        Read no more for now.
+        """
+        self.hold(self.PEER)
+
+    def resumeReading(self) -> None:
+        """
+        Read again.
+        """
+        self.release(self.PEER)
+
+    # What reading is held by
+
+    def hold(self, why: int) -> None:
+        """
+        Read no more.
+
+        @param why: One of L{PEER}, L{RULE}, L{PIPE} and L{UNJOINED}.
+        """
+        if not (self._held or self._over or self._eof):
+            self._stopReading()
+        self._held |= why
+
+    def release(self, why: int) -> None:
+        """
+        Read again if nothing else speaks against it; not after the end, which
+        would then be seen twice.
+        """
+        if self._held & why:
+            self._held &= ~why
+            if not (self._held or self._over or self._eof):
+                self._goOnReading()
+
+    def heldOnlyBy(self, why: int) -> bool:
+        """
+        Whether there is no other reason to hold reading.
+        """
+        return self._held == why and not (self._over or self._eof)
+
+    # Counts and rates
+
+    def obey(self, rule: RateLimiter) -> None:
+        """
+        Let C{rule} slow this end's reading down, beside those that do.
+        """
+        self._rule = (
+            rule if self._rule is None else CombinedRateLimiter(self._rule, rule)
+        )
+
+    def obeyAgain(self) -> None:
+        """
+        A rate has changed: read on until it says how long to wait.
+        """
+        self._stopRuleTimer()
+        self.release(self.RULE)
+
+    def allowance(self, most: int) -> int:
+        """
+        How many bytes may be read before L{counted} is called.
+        """
+        return most if self._rule is None else min(most, self._rule.atOnce)
+
+    def counted(self, amount: int) -> None:
+        """
+        Count bytes that were read, however they went on.
+        """
+        self.received += amount
+        if self._rule is not None:
+            delay = self._rule.charge(amount)
+            if delay > 0 and not self._over:
+                self.hold(self.RULE)
+                self._stopRuleTimer()
+                self._ruleTimer = self._reactor.callLater(delay, self._ruleOver)
+
+    def _ruleOver(self) -> None:
+        """
+        The rate lets us read again.
+        """
+        self._ruleTimer = None
+        self.release(self.RULE)
+
+    def _stopRuleTimer(self) -> None:
+        """
+        Forget the rate's delay.
+        """
+        if self._ruleTimer is not None:
+            self._ruleTimer.cancel()
+            self._ruleTimer = None
+
+    def _stopTimers(self) -> None:
+        """
+        Wait for nothing any more.
+        """
+        self._stopRuleTimer()

@@ -1,0 +1,296 @@
+"""
+A stream's end on a transport of Twisted's, of whatever kind: a child process, an
+SSH channel, an endpoint of another package, any connection where there is no
+epoll.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    INegotiated,
+    IPushProducer,
+    ITransport,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import alsoProvides, implementer
+
+from tristunnel.dataplane.closing import WriteDeadline
+from tristunnel.dataplane.connection_end import (
+    CLOSE_TIMEOUT,
+    TLS_HANDSHAKE_TIMEOUT,
+    ConnectionEnd,
+)
+from tristunnel.dataplane.sockets import SocketEnd
+from tristunnel.dataplane.stock import (
+    MOST_UNASKED,
+    canHalfClose,
+    canPause,
+    completed,
+    tuneSocket,
+)
+from tristunnel.dataplane.transport import SocketTransport
+from tristunnel.errors import TunnelError
+from tristunnel.interfaces import Closed, End
+
+__all__ = ["Arriving", "EndFactory", "TransportEnd"]
+
+
+@implementer(IPushProducer, IHalfCloseableProtocol, IHandshakeListener)
+class TransportEnd(ConnectionEnd, Protocol):
+    """
+    The L{End<tristunnel.interfaces.End>} of a stream that is a Twisted transport.
+
+    @param reactor: Tells time.
+    @param arrived: Called once with this end when bytes may pass: after the
+        TLS handshake where there is one.
+    """
+
+    transport: Any
+
+    def __init__(self, reactor: Any, arrived: Callable[[Any], None]) -> None:
+        self._prepare(reactor, arrived)
+        self._canHalfClose = False
+        self._unasked = 0
+        self._timer: IDelayedCall | WriteDeadline | None = None
+
+    # IProtocol
+
+    def makeConnection(self, transport: ITransport) -> None:
+        """
+        Begin with a transport of any kind.
+        """
+        super().makeConnection(completed(transport))
+
+    def connectionMade(self) -> None:
+        """
+        The connection is there; TLS may still have to begin.
+        """
+        tuneSocket(self.transport)
+        if INegotiated.providedBy(self.transport):
+            self._timer = self._reactor.callLater(
+                TLS_HANDSHAKE_TIMEOUT, self.transport.abortConnection
+            )
+        else:
+            self._canHalfClose = canHalfClose(self.transport)
+            self._arrived(self)
+
+    def handshakeCompleted(self) -> None:
+        """
+        TLS is up.
+        """
+        self._stopTimers()
+        self._arrived(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Pass on what came, also while reading is held: where the transport knows
+        no pause, it goes on coming.
+        """
+        self._bytesCame(data)
+        if self._held and not canPause(self.transport):
+            self._unasked += len(data)
+            if self._unasked > MOST_UNASKED:
+                self.shed(TunnelError("stalled", "it cannot be paused"))
+
+    def readConnectionLost(self) -> None:
+        """
+        The far side sends no more.
+        """
+        self._noMoreComes()
+        if self._finished:
+            self._closeBoth()
+
+    def writeConnectionLost(self) -> None:
+        """
+        Our end of what we send is on its way.
+        """
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        The connection is gone.
+        """
+        self._gone(reason)
+
+    # ConnectionEnd
+
+    @property
+    def peerAddress(self) -> IAddress:
+        """
+        Where the far side is.
+        """
+        address: IAddress = self.transport.getPeer()
+        return address
+
+    def join(self, peer: End, closed: Closed) -> None:
+        """
+        Begin to pass bytes to C{peer}.
+        """
+        # After the peer's end a producer would keep the transport from closing.
+        if not (self._over or self._finished):
+            self.transport.registerProducer(self, True)
+        super().join(peer, closed)
+
+    def _stopReading(self) -> None:
+        """
+        Read no more for now.
+        """
+        self.transport.pauseProducing()
+
+    def _goOnReading(self) -> None:
+        """
+        Read again.
+        """
+        self._unasked = 0
+        self.transport.resumeProducing()
+
+    def _transmit(self, data: bytes) -> None:
+        """
+        Send bytes.
+        """
+        self.transport.write(data)
+
+    def _endTransmission(self) -> None:
+        """
+        Send no more. TLS in Twisted cannot say so for one direction, so there it
+        ends both, after all that was written.
+        """
+        self.transport.unregisterProducer()
+        if self._canHalfClose and not self._eof:
+            self.transport.loseWriteConnection()
+        else:
+            self._closeBoth()
+
+    def _closeBoth(self) -> None:
+        """
+        Close the connection, both of whose directions are over.
+        """
+        if not self._over:
+            self._stopTimers()
+            self._timer = closing = WriteDeadline(
+                self._reactor, self.transport, CLOSE_TIMEOUT, patient=True
+            )
+            closing.close()
+
+    def _cutOff(self) -> None:
+        """
+        Break the connection.
+        """
+        self.transport.abortConnection()
+
+    def _stopTimers(self) -> None:
+        """
+        Wait for nothing any more.
+        """
+        super()._stopTimers()
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    # IPushProducer, for the transport
+
+    def pauseProducing(self) -> None:
+        """
+        The transport holds enough.
+        """
+        self._fills()
+
+    def resumeProducing(self) -> None:
+        """
+        The transport has sent all it held.
+        """
+        self._emptied()
+
+    def stopProducing(self) -> None:
+        """
+        The transport is gone; L{connectionLost} tells the peer.
+        """
+
+
+@implementer(IHalfCloseableProtocol, IHandshakeListener)
+class Arriving(Protocol):
+    """
+    Makes an end of whatever connection an endpoint has.
+
+    @ivar end: The end, once the connection is there.
+    """
+
+    def __init__(self, reactor: Any, arrived: Callable[[Any], None]) -> None:
+        self.end: SocketEnd | TransportEnd | None = None
+        self._reactor = reactor
+        self._arrived = arrived
+
+    def makeConnection(self, transport: Any) -> None:
+        """
+        The connection is there.
+        """
+        if isinstance(transport, SocketTransport):
+            self.end = SocketEnd.of(transport, self._show)
+            return
+        self.end = made = TransportEnd(self._reactor, self._arrived)
+        self.dataReceived = made.dataReceived  # type: ignore[method-assign]
+        self.connectionLost = made.connectionLost  # type: ignore[method-assign]
+        below = getattr(transport, "protocol", None)
+        if below is self:
+            transport.protocol = made
+        elif hasattr(below, "readConnectionLost") and not INegotiated.providedBy(
+            transport
+        ):
+            # An endpoint's own protocol is in between, which passes on only the
+            # calls of interfaces that it finds here.
+            alsoProvides(below, IHalfCloseableProtocol)
+        made.makeConnection(transport)
+
+    def _show(self, end: SocketEnd) -> None:
+        """
+        Show the end: perhaps before C{of} has returned it.
+        """
+        self.end = end
+        self._arrived(end)
+
+    def readConnectionLost(self) -> None:
+        """
+        The far side sends no more.
+        """
+        if isinstance(self.end, TransportEnd):
+            self.end.readConnectionLost()
+
+    def writeConnectionLost(self) -> None:
+        """
+        Our end is on its way.
+        """
+
+    def handshakeCompleted(self) -> None:
+        """
+        TLS is up.
+        """
+        if isinstance(self.end, TransportEnd):
+            self.end.handshakeCompleted()
+
+
+class EndFactory(Factory[Arriving]):
+    """
+    Makes ends of the connections of any endpoint.
+
+    @param reactor: Tells time.
+    @param arrived: Called with each end when its bytes may pass.
+    """
+
+    noisy = False
+
+    def __init__(self, reactor: Any, arrived: Callable[[Any], None]) -> None:
+        self._reactor = reactor
+        self._arrived = arrived
+
+    def buildProtocol(self, addr: IAddress | None) -> Arriving:
+        """
+        Make one.
+        """
+        return Arriving(self._reactor, self._arrived)
