@@ -15,7 +15,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.protocol import ServerFactory
 
-from tristunnel.dataplane.sockets import SocketEnd
+from tristunnel.dataplane.transport_end import Arriving
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
 from tristunnel.listeners.table import ListenerSettings
@@ -33,10 +33,10 @@ class Visitors(ServerFactory):
         self._reactor = reactor
         self._arrived = arrived
 
-    def buildProtocol(self, addr: IAddress | None) -> SocketEnd:
+    def buildProtocol(self, addr: IAddress | None) -> Arriving:
         """Announce the visitor as soon as its bytes may pass."""
         where = f"{getattr(addr, 'host', '')}:{getattr(addr, 'port', 0)}"
-        return SocketEnd(self._reactor, lambda end: self._arrived(end, where))
+        return Arriving(self._reactor, lambda end: self._arrived(end, where))
 
 
 class HereListener:
