@@ -13,7 +13,6 @@ from unittest.mock import patch
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock, deferLater
-from twisted.internet.threads import deferToThread
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -21,7 +20,7 @@ from tests.support.loopback import LoopbackTestCase, Service
 from tests.support.processes import startTristunnel
 from tests.support.short import shortDirectory
 from tristunnel.cli.access_tap import Options
-from tristunnel.cli.main import main
+from tristunnel.cli.main import parser
 from tristunnel.client.access import AccessService
 from tristunnel.client.control import (
     ClientControl,
@@ -287,16 +286,12 @@ class AccessTests(AccessCase):
 class ControlTests(AccessCase):
     """C{tristunnel access}."""
 
-    async def command(self, *arguments: str) -> tuple[int, str]:
-        output = StringIO()
-        state = ["--state-dir", str(self.directory)]
-
-        def run() -> int:
-            with redirect_stdout(output):
-                return main(["access", *arguments, *state])
-
-        status = await deferToThread(run)
-        return status, output.getvalue()
+    async def command(self, *arguments: str) -> str:
+        state = ("--state-dir", str(self.directory))
+        options = parser().parse_args(["access", *arguments, *state])
+        with redirect_stdout(StringIO()) as output:
+            await options.run(self.reactor, options)
+        return output.getvalue()
 
     def startControl(self, port: ControlPort, access: AccessService) -> None:
         control = ClientControl(self.reactor, port, access.methods)
@@ -318,29 +313,25 @@ class ControlTests(AccessCase):
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(os.path.relpath(stale))
         visitor, _ = await self.pair(port, service)
-        status, listed = await self.command("list")
-        self.assertEqual(status, 0)
+        listed = await self.command("list")
         first, second = listed.splitlines()
         self.assertIn(f"{access.id}  127.0.0.1:{port} to ssh at tcp:", first)
         self.assertIn("left, 1 visitors", first)
         self.assertIn(f"  {access.id}.1  from 127.0.0.1:", second)
         self.assertFalse(stale.exists())
-        _, listed = await self.command("list", "--json")
+        listed = await self.command("list", "--json")
         self.assertEqual(json.loads(listed.splitlines()[1])["kind"], "visitor")
-        status, _ = await self.command("end", f"{access.id}.1")
-        self.assertEqual(status, 0)
+        await self.command("end", f"{access.id}.1")
         await visitor.gone()
-        with patch("sys.stderr", StringIO()) as errors:
-            for wrong in (f"{access.id}.1", "a11"):
-                status, _ = await self.command("end", wrong)
-                self.assertEqual(status, 1)
-        self.assertEqual(len(errors.getvalue().splitlines()), 2)
-        status, _ = await self.command("end", access.id)
+        for wrong in (f"{access.id}.1", "a11"):
+            with self.assertRaises(TunnelError):
+                await self.command("end", wrong)
+        await self.command("end", access.id)
         self.assertEqual([end.code.name for end in self.ends], ["closed"])
 
     async def test_nothing(self) -> None:
         """Where nothing is open, nothing is listed."""
-        self.assertEqual(await self.command("list"), (0, ""))
+        self.assertEqual(await self.command("list"), "")
 
     async def test_longPath(self) -> None:
         """Where no socket can be, access works without."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import socket
 from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import suppress
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
+from tristunnel.cli.call import CallFailed, CallRequest, ask, parseTarget
+from tristunnel.cli.question import liveSockets
 from tristunnel.client.control import accessSockets
+from tristunnel.connect.route import NONE
 from tristunnel.errors import TunnelError
+from tristunnel.rpc.pending import RemoteError
 from tristunnel.util.files import defaultStateDirectory
 from tristunnel.util.quantities import formatDuration
 from tristunnel.util.words import printableIn
@@ -42,57 +42,24 @@ def addAccessCommands(commands: Any) -> None:
         )
 
 
-class _ToSocket(HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=_PATIENCE)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(_PATIENCE)
-        self.sock.connect(str(self._path))
-
-
-def _call(path: Path, method: str, **parameters: str) -> Any:
-    call = {"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}
-    connection = _ToSocket(path)
+async def _call(reactor: Any, path: Path, method: str, **parameters: str) -> Any:
+    target = parseTarget(f"unix:{path}")
+    request = CallRequest(target, method, parameters, timeout=_PATIENCE, proxy=NONE)
     try:
-        connection.request(
-            "POST", "/rpc", json.dumps(call), {"Content-Type": "application/json"}
-        )
-        answer = json.loads(connection.getresponse().read())
-        if "error" in answer:
-            error = answer["error"]
-            raise TunnelError(error["data"]["code"], error["message"])
-        return printableIn(answer["result"])
-    except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
-        raise TunnelError(
-            "session-lost", f"{path} does not answer: {error or type(error).__name__}"
-        ) from None
-    finally:
-        connection.close()
+        return printableIn(await ask(reactor, request))
+    except (CallFailed, RemoteError) as error:
+        raise TunnelError("session-lost", f"{path} does not answer: {error}") from None
 
 
-def _sockets(options: Namespace) -> Iterator[Path]:
-    """Find the programs that run. What one left behind that was killed, goes."""
-    directory = accessSockets(Path(options.state_dir or defaultStateDirectory()))
-    for path in sorted(directory.glob("*.sock")):
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(_PATIENCE)
-            try:
-                probe.connect(str(path))
-            except ConnectionRefusedError:
-                with suppress(OSError):
-                    path.unlink()
-                continue
-            except OSError:
-                continue
-        yield path
+def _sockets(options: Namespace) -> list[Path]:
+    return liveSockets(
+        accessSockets(Path(options.state_dir or defaultStateDirectory()))
+    )
 
 
-def _list(options: Namespace) -> None:
+async def _list(reactor: Any, options: Namespace) -> None:
     for path in _sockets(options):
-        for entry in _call(path, "listSessions"):
+        for entry in await _call(reactor, path, "listSessions"):
             if options.json:
                 print(json.dumps(entry))
                 continue
@@ -109,10 +76,10 @@ def _list(options: Namespace) -> None:
             )
 
 
-def _end(options: Namespace) -> None:
+async def _end(reactor: Any, options: Namespace) -> None:
     own = options.id.partition(".")[0]
     for path in _sockets(options):
         if path.stem == own:
-            _call(path, "closeSession", id=options.id)
+            await _call(reactor, path, "closeSession", id=options.id)
             return
     raise TunnelError("unknown-session", f"there is no access {options.id[:64]!r}")

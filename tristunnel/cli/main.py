@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
+from inspect import iscoroutinefunction
+from typing import Any
 
 from tristunnel import __version__
 from tristunnel.cli.access import addAccessCommands
@@ -42,7 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = parser().parse_args(arguments)
     try:
-        options.run(options)
+        if iscoroutinefunction(options.run):
+            _await(options)
+        else:
+            options.run(options)
     except TunnelError as error:
         print(f"tristunnel: {error.message}", file=sys.stderr)
         return 1
@@ -51,3 +57,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     return 0
+
+
+def _await(options: Namespace) -> None:
+    """Run a command that connects somewhere."""
+    from twisted.internet import reactor
+    from twisted.internet.task import react
+
+    problems: list[TunnelError | BrokenPipeError] = []
+
+    async def command(reactor: Any) -> None:
+        try:
+            await options.run(reactor, options)
+        except (TunnelError, BrokenPipeError) as error:
+            problems.append(error)
+
+    try:
+        react(command, [], _reactor=reactor)
+    except SystemExit as error:
+        if error.code:
+            raise
+    if problems:
+        raise problems[0]

@@ -21,7 +21,7 @@ from tristunnel.util.files import defaultStateDirectory
 if TYPE_CHECKING:
     from tristunnel.screen.model import Page
 
-__all__ = ["DEFAULT_SERVER", "Question", "lookAt", "pageOf"]
+__all__ = ["DEFAULT_SERVER", "Question", "liveSockets", "lookAt", "pageOf"]
 
 DEFAULT_SERVER = "http://localhost:9000"
 """Which server is asked if nobody names one, and no client runs."""
@@ -79,12 +79,8 @@ class Question:
             return [named]
         from tristunnel.client.control import clientSockets
 
-        found = []
-        for path in sorted(clientSockets(self._directory).glob("*.sock")):
-            clearStaleSocket(str(path))
-            if path.exists():
-                where = f"unix:{path}"
-                found.append((where, parseTarget(where)))
+        paths = liveSockets(clientSockets(self._directory))
+        found = [(f"unix:{path}", parseTarget(f"unix:{path}")) for path in paths]
         return found or [named]
 
     def request(self, target: Target, method: str) -> CallRequest:
@@ -95,6 +91,14 @@ class Question:
         @param method: What to call, without parameters.
         """
         return replace(self._call, target=target, method=method)
+
+
+def liveSockets(directory: Path) -> list[Path]:
+    """Find the sockets of programs that run; what a killed one left behind, goes."""
+    paths = sorted(directory.glob("*.sock"))
+    for path in paths:
+        clearStaleSocket(str(path))
+    return [path for path in paths if path.exists()]
 
 
 def _checkSocket(path: str) -> None:

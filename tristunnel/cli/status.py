@@ -120,29 +120,12 @@ def tunnelNamed(found: Sequence[Mapping[str, Any]], name: str) -> str:
     )
 
 
-def _run(options: Namespace) -> None:
-    from twisted.internet import reactor
-    from twisted.internet.task import react
-
+async def _run(reactor: Any, options: Namespace) -> None:
     question = Question(options)
-    problems: list[TunnelError | BrokenPipeError] = []
-
-    async def main(reactor: Any) -> None:
-        try:
-            if options.watch:
-                await _watch(reactor, question, options)
-            else:
-                _show(await lookAt(reactor, question), options)
-        except (TunnelError, BrokenPipeError) as error:
-            problems.append(error)
-
-    try:
-        react(main, [], _reactor=reactor)
-    except SystemExit as error:
-        if error.code:
-            raise
-    if problems:
-        raise problems[0]
+    if options.watch:
+        await _watch(reactor, question, options)
+    else:
+        _show(await lookAt(reactor, question), options)
 
 
 def _show(found: Sequence[Mapping[str, Any]], options: Namespace) -> None:
