@@ -43,7 +43,8 @@ def optionRows(program: str) -> Iterator[Row]:
         for name, _, *rest in kind.__dict__.get("optParameters", ()):
             default = rest[0] if rest else None
             shown = "" if default in (None, "") else f"``{default}``"
-            described[name] = (shown, rest[1])
+            takes = getattr(rest[2], "takes", "") if rest[2:] else ""
+            described[name] = (shown, f"{rest[1]} Takes {takes}." if takes else rest[1])
         for name, method in kind.__dict__.items():
             if name.startswith("opt_") and inspect.isfunction(method):
                 text = " ".join((inspect.getdoc(method) or "").split())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from tristunnel.config.numbers import checkNumbers, count, seconds
@@ -13,24 +14,20 @@ from tristunnel.util.quantities import parseRate
 __all__ = ["PolicyOptionsMixin", "policyOf"]
 
 
-_MOST: Any = {"most": 1_000_000}
-_LONG: Any = {"least": 1.0, "most": 1e9, "orZero": True}
+_limit = partial(count, most=1_000_000)
+_time = partial(seconds, least=1.0, most=1e9, orZero=True)
 
 
 class PolicyOptionsMixin:
     """For C{usage.Options}: what is asked of visitors."""
 
     optParameters: ClassVar[Any] = [
-        count(
-            "max-visitors", 0, "Visitors of a tunnel at once; 0: any number.", **_MOST
-        ),
-        count("visitors-per-address", 0, "The same, of one address.", **_MOST),
-        count(
-            "visitor-rate", 0, "Visitors of one address per minute; 0: any.", **_MOST
-        ),
+        _limit("max-visitors", 0, "Visitors of a tunnel at once; 0: any number."),
+        _limit("visitors-per-address", 0, "The same, of one address."),
+        _limit("visitor-rate", 0, "Visitors of one address per minute; 0: any."),
         ("rate", None, "", "A tunnel's bytes per second, each way: 10MB/s."),
-        seconds("idle-timeout", 0.0, "Seconds until a silent visitor goes.", **_LONG),
-        seconds("max-stream-age", 0.0, "Seconds until any visitor goes.", **_LONG),
+        _time("idle-timeout", 0.0, "Seconds until a silent visitor goes."),
+        _time("max-stream-age", 0.0, "Seconds until any visitor goes."),
     ]
 
     def opt_allow(self, network: str) -> None:
