@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, FileBodyProducer, ResponseDone
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgentEndpointFactory, IResponse
+from twisted.web.iweb import IAgent, IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
 from tristunnel import __version__
@@ -415,6 +415,25 @@ def _explain(
     return f"There was no answer that could be understood from {where}: {value}"
 
 
+async def _exchange(
+    agent: IAgent, request: CallRequest, body: object
+) -> tuple[IResponse, bytes]:
+    headers = Headers(
+        {"Content-Type": ["application/json"], "Host": [request.target.authority]}
+    )
+    if request.authorization is not None:
+        headers.addRawHeader("Authorization", request.authorization)
+    response = await agent.request(
+        b"POST",
+        request.target.url.encode("ascii"),
+        headers,
+        FileBodyProducer(BytesIO(encode(body).encode("ascii"))),
+    )
+    answer = _Body()
+    response.deliverBody(answer)
+    return response, await answer.complete
+
+
 async def ask(reactor: IReactorTime, request: CallRequest) -> object:
     """
     Make a call.
@@ -438,30 +457,14 @@ async def ask(reactor: IReactorTime, request: CallRequest) -> object:
     if not target.socketPath:
         route = route.towards(reactor, target.scheme, target.host, target.port)
     agent = Agent.usingEndpointFactory(reactor, _ToTarget(reactor, target, tls, route))
-    headers = Headers(
-        {"Content-Type": ["application/json"], "Host": [target.authority]}
-    )
-    if request.authorization is not None:
-        headers.addRawHeader("Authorization", request.authorization)
     pending = PendingCalls()
     body, result = pending.call(request.method, request.params)
-
-    async def exchange() -> tuple[IResponse, bytes]:
-        response = await agent.request(
-            b"POST",
-            request.target.url.encode("ascii"),
-            headers,
-            FileBodyProducer(BytesIO(encode(body).encode("ascii"))),
-        )
-        answer = _Body()
-        response.deliverBody(answer)
-        return response, await answer.complete
 
     def late(_: object, seconds: float) -> NoReturn:
         # Whatever the cancelled exchange made of it.
         raise CallFailed(f"No answer within {seconds:g} seconds.")
 
-    exchanging = Deferred.fromCoroutine(exchange())
+    exchanging = Deferred.fromCoroutine(_exchange(agent, request, body))
     try:
         response, text = await exchanging.addTimeout(request.timeout, reactor, late)
     except CallFailed:
