@@ -199,7 +199,7 @@ class Dialect:
         @return: A factory of protocols with C{whenReady}, C{close}, C{unanswered},
             C{extended} and C{quiet}; asked for only if L{logsIn}.
         """
-        raise NotImplementedError(self.name)
+        raise badOption(f"--dialect {self.name} logs in with the WebSocket")
 
     # At the server
 
@@ -219,7 +219,7 @@ class Dialect:
         Make what goes on with a WebSocket whose first message was taken; it is
         told of the opening first, and then of that message.
         """
-        raise NotImplementedError(self.name)
+        raise TunnelError("protocol-error", f"{self.name} goes over no WebSocket")
 
     def receiverBelow(self, sessions: ServerSessions, path: str) -> Receiver | None:
         """

@@ -79,7 +79,7 @@ class ServerSessions:
         # Any dialect's L{Session}s; a dialect knows more of its own.
         self.sessions: set[Any] = set()
         self.webSockets: set[object] = set()
-        self._shared: dict[type, Any] = {}
+        self._shared: dict[object, Any] = {}
         self._leaving: TunnelError | None = None
 
     @property
@@ -87,14 +87,14 @@ class ServerSessions:
         """Who is told what happens."""
         return self.service.observer
 
-    def shared(self, kind: type[Shared]) -> Shared:
+    def shared(self, kind: Callable[[Any], Shared]) -> Shared:
         """
         Find what the sessions of one dialect share at this server.
 
         @param kind: Its class, which is called with the reactor the first time.
         """
         if kind not in self._shared:
-            self._shared[kind] = kind(self.reactor)  # type: ignore[call-arg]
+            self._shared[kind] = kind(self.reactor)
         found: Shared = self._shared[kind]
         return found
 

@@ -281,7 +281,7 @@ class ZLayerClientSession(ZLayerSession, ClientSession):
     def _bytes(
         self, connection: UUID, target: str, endpoint: IStreamClientEndpoint
     ) -> None:
-        announced = _Announced(self._refuser(connection))
+        announced: Any = _Announced(self._refuser(connection))
         self._announced.add(announced)
 
         def reached() -> Deferred[SocketEnd]:
@@ -297,11 +297,7 @@ class ZLayerClientSession(ZLayerSession, ClientSession):
             return failure
 
         self._connector.connect(
-            announced,  # type: ignore[arg-type]
-            target,
-            endpoint,
-            lambda stream: None,
-            elsewhere=reached,
+            announced, target, endpoint, lambda stream: None, elsewhere=reached
         )
 
     def _datagrams(self, connection: UUID, target: str, service: UDPService) -> None:
