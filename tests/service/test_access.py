@@ -145,7 +145,8 @@ class CapabilityTests(AccessTestCase):
         self.assertEqual(self.refusal(self.use(uri)), "auth-refused")
         (access,) = self.rpc("alice", "listAccess")
         self.assertEqual((access["address"], access["usesLeft"]), ("192.0.2.0/24", 1))
-        self.assertIsNone(self.use(self.grant(address="203.0.113.5")).lost)
+        for here in ("203.0.113.5", "::ffff:203.0.113.5", "::ffff:203.0.113.0/120"):
+            self.assertIsNone(self.use(self.grant(address=here)).lost)
 
     def test_token(self) -> None:
         """One for a token is good with that token only, and no longer than it."""

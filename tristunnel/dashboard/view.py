@@ -301,7 +301,7 @@ class Board:
             "service": access.service,
             "owner": access.owner.name,
             "to": access.token or "whoever has the address",
-            "from": "" if access.network is None else f"from {access.network}",
+            "from": f"from {access.address}" if access.address else "",
             "uses": "any number" if uses is None else count(uses),
             "left": age(max(0.0, access.until - self.service.reactor.seconds())),
             "end": f"Take access to {access.service} back",

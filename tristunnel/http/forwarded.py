@@ -13,6 +13,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.web.server import Request
 
 from tristunnel.errors import badOption
+from tristunnel.util.hosts import addressOf
 
 __all__ = ["Forwarded", "parseTrustedProxies"]
 
@@ -71,12 +72,8 @@ class Forwarded:
         """
         if host is None:
             return self._unix
-        try:
-            address: Any = ip_address(host.partition("%")[0])
-        except ValueError:
-            return False
-        address = getattr(address, "ipv4_mapped", None) or address
-        return any(address in network for network in self._networks)
+        address = addressOf(host)
+        return address is not None and any(address in each for each in self._networks)
 
     def speaksFor(self, host: str) -> bool:
         """Whether an address is that of a trusted proxy."""

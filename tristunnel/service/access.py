@@ -7,7 +7,6 @@ visitor's side needs to reach the service until the time is over.
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,6 +16,8 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.permissions import Grant, Identity, Permissions
+from tristunnel.model.policy import Network, parseNetworks
+from tristunnel.util.hosts import addressOf
 from tristunnel.util.secret import isSecret, newSecret
 
 __all__ = [
@@ -77,7 +78,7 @@ class Access:
     @ivar secretHash: SHA-256 of the URI's secret.
     @ivar service: What it is for.
     @ivar owner: Who granted it.
-    @ivar network: Where it may be used from; C{None} for everywhere.
+    @ivar networks: Where it may be used from; empty for everywhere.
     @ivar token: The name of the token without which it is void; empty for
         none.
     @ivar usesLeft: Sessions that may still begin with it; C{None} for any
@@ -91,13 +92,18 @@ class Access:
     secretHash: bytes = field(repr=False)
     service: str
     owner: Identity
-    network: ipaddress.IPv4Network | ipaddress.IPv6Network | None
+    networks: tuple[Network, ...]
     token: str
     usesLeft: int | None
     until: float
     grant: Grant
     countedAs: str
     timer: IDelayedCall | None = None
+
+    @property
+    def address(self) -> str:
+        """Where it may be used from, as text; empty for everywhere."""
+        return " ".join(map(str, self.networks))
 
 
 class AccessGrants:
@@ -169,7 +175,7 @@ class AccessGrants:
             kept,
             service,
             owner,
-            _network(address),
+            _networks(address),
             token,
             uses or None,
             self._reactor.seconds() + ttl,
@@ -293,26 +299,19 @@ def _refusal() -> TunnelError:
     )
 
 
-def _network(
-    address: str,
-) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+def _networks(address: str) -> tuple[Network, ...]:
     if not address:
-        return None
+        return ()
     try:
-        return ipaddress.ip_network(address.strip(), strict=False)
-    except ValueError:
+        return parseNetworks([address])
+    except TunnelError:
         raise badOption(
             "address takes an IP address or a network such as 192.0.2.0/24"
         ) from None
 
 
 def _isFrom(access: Access, peer: IAddress | None) -> bool:
-    if access.network is None:
+    if not access.networks:
         return True
-    host = str(getattr(peer, "host", ""))
-    if host.startswith("::ffff:") and "." in host:
-        host = host[7:]
-    try:
-        return ipaddress.ip_address(host.partition("%")[0]) in access.network
-    except ValueError:
-        return False
+    address = addressOf(str(getattr(peer, "host", "")))
+    return address is not None and any(address in each for each in access.networks)

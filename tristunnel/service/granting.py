@@ -81,7 +81,7 @@ class Granting:
                 "id": access.id,
                 "service": access.service,
                 "owner": access.owner.name,
-                "address": "" if access.network is None else str(access.network),
+                "address": access.address,
                 "token": access.token,
                 "usesLeft": access.usesLeft,
                 "timeLeft": grants.timeLeft(access),

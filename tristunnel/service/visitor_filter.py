@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 
@@ -13,6 +12,7 @@ from tristunnel.dataplane.rate import TokenBucket
 from tristunnel.errors import TunnelError
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.model.tunnel import Stream
+from tristunnel.util.hosts import addressOf
 
 __all__ = ["DescriptorFilter", "PolicyFilter", "StreamSweep", "hostOfVisitor"]
 
@@ -91,14 +91,9 @@ class PolicyFilter:
         policy = self.policy
         if not (policy.allow or policy.deny):
             return
-        try:
-            address = ipaddress.ip_address(host.partition("%")[0])
-        except ValueError:
-            raise TunnelError(
-                "not-permitted", "the visitor's address is not known"
-            ) from None
-        if address.version == 6 and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
+        address = addressOf(host)
+        if address is None:
+            raise TunnelError("not-permitted", "the visitor's address is not known")
         if any(address in network for network in policy.deny):
             raise TunnelError("not-permitted", f"visitors from {host} are denied")
         if policy.allow and not any(address in network for network in policy.allow):

@@ -162,6 +162,19 @@ def parsePlace(text: str) -> tuple[str, int]:
     return hostName(host), portNumber(port)
 
 
+def addressOf(host: str) -> IPv4Address | IPv6Address | None:
+    """
+    Read an IP address, whatever its zone.
+
+    @return: C{None} if it is none; of IPv4 on a dual-stack socket, that of IPv4.
+    """
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
 def addressText(address: object) -> str:
     """
     Write an address as C{HOST:PORT}, and one of IPv4 on a dual-stack socket
