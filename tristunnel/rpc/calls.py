@@ -57,9 +57,7 @@ class CallError(Exception):
         C{None}.
     """
 
-    def __init__(
-        self, number: int, message: str, data: dict[str, object] | None = None
-    ) -> None:
+    def __init__(self, number: int, message: str, data: object = None) -> None:
         self.number = number
         self.message = message
         self.data = data

@@ -11,25 +11,17 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from tristunnel.errors import CODES, TunnelError, boundedHint
+from tristunnel.rpc.calls import CallError
 from tristunnel.util.words import printableIn
 
 __all__ = ["PendingCalls", "RemoteError", "errorFrom"]
 
 
-class RemoteError(Exception):
+class RemoteError(CallError):
     """
-    The other side answered with an error that is none of ours.
-
-    @ivar number: Its JSON-RPC number, for example -32601.
-    @ivar message: One line, as the other side wrote it.
-    @ivar data: What else it sent, or C{None}.
+    The other side answered with an error that is none of ours: with its number, for
+    example -32601, one line as it wrote it, and what else it sent.
     """
-
-    def __init__(self, number: int, message: str, data: object = None) -> None:
-        self.number = number
-        self.message = message
-        self.data = data
-        super().__init__(message)
 
     def __str__(self) -> str:
         return f"{self.message} [{self.number}]"
