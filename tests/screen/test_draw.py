@@ -92,7 +92,9 @@ class ClientTests(SynchronousTestCase):
         assertGolden(self, "file", drawPage(PLAIN, page, natural(page)))
         ascii_ = drawPage(Pen("ANSI_X3.4-1968", False), page, 80, 24)
         assertGolden(self, "ascii", ascii_)
-        self.assertTrue("".join(ascii_).isascii())
+        pen = coloured(None, "ANSI_X3.4-1968")
+        for width in (40, 80):
+            self.assertTrue("".join(drawPage(pen, page, width, 24)).isascii())
 
     def test_bounds(self) -> None:
         """No size makes it larger than the terminal, or fail."""
