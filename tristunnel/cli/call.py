@@ -9,7 +9,6 @@ import os
 import re
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -39,7 +38,7 @@ from tristunnel.tls.certificates import parseFingerprint
 from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.explanation import explainTLSFailure
 from tristunnel.util.command_line import Parser
-from tristunnel.util.hosts import hostHeader, hostName, portNumber, quoteURL
+from tristunnel.util.hosts import basicLogin, hostHeader, hostName, portNumber, quoteURL
 
 __all__ = [
     "TLS_ONLY",
@@ -274,7 +273,7 @@ def _authorization(options: Namespace, environment: Mapping[str, str]) -> str | 
             raise ValueError("--token and --user exclude each other")
         if ":" not in options.user:
             raise ValueError("--user takes ID:SECRET")
-        return "Basic " + b64encode(options.user.encode("utf-8")).decode("ascii")
+        return basicLogin(options.user)
     token: str = options.token or environment.get("TRISTUNNEL_TOKEN", "").strip()
     if not token:
         return None

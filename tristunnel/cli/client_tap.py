@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import chain
@@ -56,6 +55,7 @@ from tristunnel.screen.client import ClientWatch
 from tristunnel.util.command_line import exposedSecrets, hideExposed
 from tristunnel.util.endpoints import checkBeforeFork
 from tristunnel.util.files import defaultStateDirectory, stateVariable
+from tristunnel.util.hosts import basicLogin
 from tristunnel.util.logs import Log, checkFormat
 from tristunnel.util.process import (
     GRACE,
@@ -383,8 +383,8 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
             headers["Authorization"] = f"Bearer {fields['token']}"
         else:
             secret = fields.get("secret") or fields.get("password") or ""
-            pair = f"{fields.get('id', '')}:{secret}".encode()
-            headers["Authorization"] = f"Basic {b64encode(pair).decode('ascii')}"
+            pair = f"{fields.get('id', '')}:{secret}"
+            headers["Authorization"] = basicLogin(pair)
         return headers
 
 

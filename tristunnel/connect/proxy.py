@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -21,7 +20,7 @@ from zope.interface import implementer
 
 from tristunnel.dataplane.dial import HostEndpoint
 from tristunnel.errors import TunnelError, badOption
-from tristunnel.util.hosts import hostAndPort
+from tristunnel.util.hosts import basicLogin, hostAndPort
 from tristunnel.util.quantities import retryAfter
 
 __all__ = ["ProxiedEndpoint", "Proxy", "parseProxy"]
@@ -83,7 +82,7 @@ def parseProxy(reactor: Any, url: str, source: str = OPTION) -> Proxy:
     authorization = ""
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        authorization = "Basic " + base64.b64encode(pair.encode()).decode("ascii")
+        authorization = basicLogin(pair)
     try:
         endpoint = HostEndpoint(reactor, parts.hostname, port)
     except ValueError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -21,7 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.errors import TunnelError, badOption
-from tristunnel.util.hosts import hostHeader, hostName, portNumber, quoteURL
+from tristunnel.util.hosts import basicLogin, hostHeader, hostName, portNumber, quoteURL
 from tristunnel.websocket.connection import PING_INTERVAL, Connection, Receiver
 from tristunnel.websocket.roles import ClientConnection
 from tristunnel.websocket.stream import ByteStream
@@ -96,8 +95,7 @@ class WebSocketURL:
         self.headers: dict[str, str] = {}
         if parts.username is not None:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            credentials = base64.b64encode(pair.encode()).decode("ascii")
-            self.headers["Authorization"] = f"Basic {credentials}"
+            self.headers["Authorization"] = basicLogin(pair)
 
 
 class _Factory(WebSocketClientFactory):

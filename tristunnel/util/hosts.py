@@ -6,6 +6,7 @@ certificates and C{Host} headers have them.
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ from tristunnel.errors import printable
 
 __all__ = [
     "addressText",
+    "basicLogin",
     "hostAndPort",
     "hostHeader",
     "hostName",
@@ -191,3 +193,12 @@ def addressText(address: object) -> str:
     if host.startswith("::ffff:") and "." in host:
         host = host[7:]
     return printable(hostAndPort(host, port))
+
+
+def basicLogin(pair: str) -> str:
+    """
+    Write what C{Authorization} says of a name and a password (RFC 7617).
+
+    @param pair: Both, with a colon between.
+    """
+    return f"Basic {b64encode(pair.encode()).decode('ascii')}"
