@@ -506,26 +506,6 @@ class FileTests(SynchronousTestCase):
             ],
         )
 
-    def test_manyBrokenLines(self) -> None:
-        """Of very many broken lines the first are named."""
-        self.append("x\n" * 1000)
-        with loggedLines("TokenFile") as lines:
-            TokenFile(self.path, Clock())
-        self.assertEqual(len(lines), 21)
-        self.assertIn("980 more lines are broken", lines[-1])
-
-    def test_unreadable(self) -> None:
-        """A file that vanishes leaves what it said in force, and is missed once."""
-        checker = TokenFile(self.path, Clock())
-        moved = self.path.rename(f"{self.path}.moved")
-        with loggedLines("TokenFile") as lines:
-            self.assertTrue(self.admits(checker, self.token))
-            self.assertTrue(self.admits(checker, self.token))
-        self.assertEqual(len(lines), 1)
-        self.assertIn("No such file", lines[0])
-        moved.rename(self.path)
-        self.assertTrue(self.admits(checker, self.token))
-
     def test_writableByOthers(self) -> None:
         """A file that others may change is warned of."""
         self.path.chmod(0o666)
