@@ -13,10 +13,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.auth.token_server import TokenServerTestCase
 from tests.dialects.framed.network import CLIENT, RawPeer
 from tests.dialects.framed.test_server import OFFER
+from tests.support.notes import ClientNotes
+from tristunnel.connect.address import ServerAddress
+from tristunnel.dialects.base.refusals import STEADY
+from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.dialects.framed.lanes import MOST_LANES
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Grant, Identity, Permissions
 from tristunnel.service.access import PER_OWNER, AccessGrants, isCapability, mayReach
+from tristunnel.tls.client_context import ServerVerification
 from tristunnel.wire.framed import (
     Frame,
     FrameType,
@@ -390,6 +395,39 @@ class LaneTokenTests(LaneMixin, TokenAccessTests):
         holder = self.dial({"tristunnel": {**OFFER, "tunnel": claim}})
         self.assertEqual(self.reach(holder, "web"), "unknown-tunnel")
         self.ask(self.alice, "closeTunnel", uri=uri)
+
+    def test_clientOfOver(self) -> None:
+        """A client whose access is over ends if its server has said so, by verified
+        TLS. Anybody on the way can say it else: it comes again, but seldom."""
+        for isVerified in (True, False):
+            uri = self.grant(ttl=30)
+            identifier, _, secret = uri.rpartition("/")[2].partition("#")
+            notes, gaveUp = ClientNotes(), list[TunnelError]()
+            client = TunnelClientService(
+                self.clock,
+                ServerAddress(
+                    "tcp:server:9000",
+                    "server",
+                    self.endpoint(),
+                    access={"id": identifier, "secret": secret},
+                    verification=ServerVerification("server") if isVerified else None,
+                ),
+                [],
+                observer=notes,
+                gaveUp=gaveUp.append,
+                delay=lambda failures, hint: 3600.0 + failures,
+            )
+            client.startService()
+            self.settle()
+            self.advance(31)
+            code, message = notes.named("disconnected")[-1]
+            self.assertEqual(code, "expired")
+            self.assertEqual("longest interval" in message, not isVerified)
+            waits = [] if isVerified else [(3600.0 + STEADY,)]
+            self.assertEqual(notes.named("reconnectQueued"), waits)
+            self.assertEqual(len(gaveUp), int(isVerified))
+            client.stopService()
+            self.settle()
 
     def test_fromElsewhere(self) -> None:
         """A ticket takes nobody in from where its session may not come from."""

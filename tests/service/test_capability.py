@@ -14,6 +14,7 @@ from tests.dialects.framed.network import MemoryService, NetworkTestCase, RawPee
 from tests.support.notes import ClientNotes
 from tristunnel.client.log import LoggingClientObserver
 from tristunnel.connect.address import ServerAddress
+from tristunnel.dialects.base.refusals import STEADY
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import Forward
@@ -48,7 +49,11 @@ class CapabilityTests(NetworkTestCase):
         return {"id": public.rpartition("/")[2], "secret": secret}
 
     def client(
-        self, uri: str, observer: Any = None, retry: float = 3.0
+        self,
+        uri: str,
+        observer: Any = None,
+        retry: float = 3.0,
+        isVerified: bool = False,
     ) -> TunnelClientService:
         client = TunnelClientService(
             self.clock,
@@ -57,11 +62,12 @@ class CapabilityTests(NetworkTestCase):
                 "server.example",
                 self.endpoint(),
                 capability=self.claimOf(uri),
+                verification=ServerVerification("s") if isVerified else None,
             ),
             [Forward("0=web", 0, "", "web", self.web)],
             observer=observer or self.seen,
             gaveUp=self.gaveUp.append,
-            delay=lambda failures, hint: retry,
+            delay=lambda failures, hint: 60.0 if failures == STEADY else retry,
         )
         client.startService()
         self.settle()
@@ -135,7 +141,7 @@ class CapabilityTests(NetworkTestCase):
         does not fight for it."""
         uri = self.open()
         first, second = ClientNotes(), ClientNotes()
-        self.client(uri, first)
+        self.client(uri, first, isVerified=True)
         self.client(uri, second)
         self.assertEqual(first.events[-1], ("gaveUp", "displaced"))
         self.advance(200, 20)
@@ -144,6 +150,24 @@ class CapabilityTests(NetworkTestCase):
         visitor = self.listeners.only().visit()
         self.settle()
         self.assertEqual(visitor.taken, b"hello")
+
+    def test_displacedUnverified(self) -> None:
+        """Over plain TCP anybody on the way can say so: the first client says what it
+        heard, and comes again, but seldom."""
+        uri = self.open()
+        first = ClientNotes()
+        self.client(uri, first)
+        second = self.client(uri)
+        code, message = first.named("disconnected")[-1]
+        self.assertEqual(code, "displaced")
+        self.assertRegex(message, "another client serves this tunnel.*longest interval")
+        self.advance(50, 10)
+        self.assertEqual(len(first.named("connected")), 1)
+        second.stopService()
+        self.settle()
+        self.advance(20, 10)
+        self.assertEqual(len(first.named("connected")), 2)
+        self.assertEqual(self.gaveUp, [])
 
     def test_comesBack(self) -> None:
         """A client whose connection breaks comes back to its tunnel."""

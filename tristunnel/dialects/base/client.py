@@ -261,13 +261,14 @@ class ClientService(Service, ABC, Generic[ASession]):
             reason, refused = await self._oneSession()
             if not self.running:
                 return
-            judged = self._refusals.judge(reason, self._server, refused)
+            final = self.whyFinal(reason)
+            reason = final or reason
+            judged = self._refusals.judge(
+                reason, self._server, refused, final is not None
+            )
             self.observer.disconnected(judged or reason)
             if judged is None:
                 self._end(reason)
-                return
-            if (final := self.whyFinal(reason)) is not None:
-                self._end(final)
                 return
             now = self._reactor.seconds()
             if not refused:
@@ -319,8 +320,8 @@ class ClientService(Service, ABC, Generic[ASession]):
 
     def whyFinal(self, reason: TunnelError) -> TunnelError | None:
         """
-        Say why no attempt follows the end of a session, whoever has said it;
-        C{None} if one does.
+        Say why another attempt would change nothing about the end of a session
+        that was let in; C{None} if it may.
         """
         return None
 

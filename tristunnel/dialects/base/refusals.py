@@ -33,7 +33,11 @@ class Refusals:
         self._isFirst = False
 
     def judge(
-        self, reason: TunnelError, server: ServerAddress, refused: bool = True
+        self,
+        reason: TunnelError,
+        server: ServerAddress,
+        refused: bool = True,
+        final: bool = False,
     ) -> TunnelError | None:
         """
         Judge the end of an attempt.
@@ -41,12 +45,13 @@ class Refusals:
         @param reason: Why it ended.
         @param server: Where it led.
         @param refused: Whether we were not let in.
+        @param final: Whether it is final whatever its code, if the server said it.
         @return: C{None} if there is no other attempt. C{reason}, if the next one
             comes as after any failure. Else the next one comes at the longest
             interval, and this is the reason in words that say so.
         """
-        isFirst, self._isFirst = self._isFirst, False
-        if not (refused and reason.code.permanent):
+        isFirst, self._isFirst = self._isFirst and refused, False
+        if not (final or (refused and reason.code.permanent)):
             return reason
         if isFirst or (reason.stated and server.isVerified):
             return None

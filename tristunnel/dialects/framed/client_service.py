@@ -97,7 +97,8 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             return reason
         if reason.code.name == "displaced" and self._server.capability:
             # To come back would only displace that one in turn.
-            return TunnelError("displaced", "another client serves this tunnel now")
+            reason.message = "another client serves this tunnel now"
+            return reason
         if reason.code.name == "displaced":
             # Somebody runs with a copy of our lease: let it.
             self._lease.id = self._lease.secret = ""
@@ -370,6 +371,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         """
         Tell that visitors can come.
         """
+        self._refusals.passed()
         shown = address or f"service {forward.name}"
         self._addresses[forward.spec] = address
         self.observer.tunnelOpened(forward.spec, uri, shown, forward.target)
