@@ -4,10 +4,12 @@ Tests for L{tristunnel.dataplane.deadlines}.
 
 from __future__ import annotations
 
+from functools import partial
+
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tristunnel.dataplane.deadlines import Deadlines
+from tristunnel.dataplane.deadlines import Deadlines, Key
 
 
 class DeadlinesTests(SynchronousTestCase):
@@ -63,13 +65,13 @@ class DeadlinesTests(SynchronousTestCase):
         """
         One that is called may cancel another one of the same second.
         """
-        keys = [
-            self.deadlines.add(
-                1.0, lambda at=at: (self.late.append("x"), cancel(keys[1 - at]))
-            )
-            for at in range(2)
-        ]
-        cancel = self.deadlines.cancel
+        keys: list[Key] = []
+
+        def late(at: int) -> None:
+            self.late.append("x")
+            self.deadlines.cancel(keys[1 - at])
+
+        keys += [self.deadlines.add(1.0, partial(late, at)) for at in range(2)]
         self.clock.pump([1.0] * 3)
         self.assertEqual(["x"], self.late)
 

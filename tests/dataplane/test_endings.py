@@ -92,9 +92,10 @@ class EndingTestCase(SynchronousTestCase):
         if self.secure:
             tls = FakeTLS(self.socket)
             tls.shaken = True
+        connection: Any = self.socket
         end = MovedEnd(
             self.poller,
-            self.socket,
+            connection,
             lambda end: None,
             tls,
             ending,

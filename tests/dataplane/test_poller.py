@@ -175,10 +175,12 @@ class PolledSocketTests(PolledTestCase):
         made, connection = self.make()
         calls: list[bytes] = []
         send = connection.send
-        connection.sendmsg = lambda pieces: (  # type: ignore[method-assign]
-            calls.append(b"".join(pieces)),
-            send(b"".join(pieces)),
-        )[1]
+
+        def sendmsg(pieces: list[bytes | memoryview]) -> int:
+            calls.append(b"".join(pieces))
+            return send(calls[-1])
+
+        self.patch(connection, "sendmsg", sendmsg)
         made.gather([b"a", b"b"])
         made.gather([b"c"])
         self.assertEqual(b"", connection.outgoing)

@@ -98,6 +98,8 @@ class TransportCases:
     server = "tcp:0:interface=127.0.0.1"
     kind: type[Recorder] = Recorder
     ours = True
+    addCleanup: Any
+    assertEqual: Any
 
     def reactor(self) -> Any:
         """
@@ -321,13 +323,13 @@ class TLSTests(FileTestCase, TestCase):
 
         listening = polledReactor(reactor) if serverOurs else reactor
         below = serverFromString(listening, "tcp:0:interface=127.0.0.1")
-        port = await tlsOverEndpoint(self.creator, below).listen(Made())
+        port: Any = await tlsOverEndpoint(self.creator, below).listen(Made())
         self.addCleanup(port.stopListening)
         factory = Factory.forProtocol(TLSRecorder)
         factory.noisy = False
         dialling = polledReactor(reactor) if clientOurs else reactor
         creator = ServerVerification("localhost", trustRoots=self.trust)
-        client = await tlsOverClientEndpoint(
+        client: Any = await tlsOverClientEndpoint(
             creator,
             clientFromString(dialling, f"tcp:127.0.0.1:{port.getHost().port}"),
         ).connect(factory)

@@ -102,7 +102,7 @@ class Spliced(TestCase):
         Connect both programs and join their ends.
         """
         arrivals: DeferredQueue[SocketEnd] = DeferredQueue()
-        factory = EndFactory(ours, arrivals.put)
+        factory: Any = EndFactory(ours, arrivals.put)
         self.ends: list[SocketEnd] = []
         self.talks: list[Talk] = []
         self.over: list[TunnelError | None] = []

@@ -86,7 +86,7 @@ class TCPListenersTests(SynchronousTestCase):
         Open a port.
         """
         listeners = TCPListeners(self.reactor, interface, ports)
-        listeners.bind = self.bind
+        self.patch(listeners, "bind", self.bind)
         return listeners.open(
             TunnelOptions(port=port, prefer=prefer),
             lambda end, address: self.arrived.append((end, address)),

@@ -82,12 +82,6 @@ class CarrierTestCase(LoopbackTestCase):
         while not condition():
             await deferLater(self.reactor, 0.005)
 
-
-class MoveTests(CarrierTestCase):
-    """
-    How a stream moves.
-    """
-
     async def exchange(self, visitor: Talk, talk: Talk, size: int = MUCH) -> None:
         """
         Say much in both directions, and check it.
@@ -100,6 +94,12 @@ class MoveTests(CarrierTestCase):
         await visitor.has(back + size)
         self.assertTrue(talk.data[there:] == pattern(size, 1))
         self.assertTrue(visitor.data[back:] == pattern(size, 2))
+
+
+class MoveTests(CarrierTestCase):
+    """
+    How a stream moves.
+    """
 
     async def test_ownConnection(self) -> None:
         """
@@ -314,10 +314,10 @@ class MoveTLSTests(MoveTests):
         )
         way.target = impostor.getHost().port
         visitor, talk = await self.pair(port, service)
-        await MoveTests.exchange(self, visitor, talk)
+        await self.exchange(visitor, talk)
         moving = self.client.session._moves
         await self.turn(lambda: moving._blockedUntil > 0)
-        await MoveTests.exchange(self, visitor, talk)
+        await self.exchange(visitor, talk)
         self.assertEqual(bytes(heard), b"")
         self.assertFalse(self.newest.moves)
 
@@ -326,8 +326,6 @@ class SecondConnectionTests(CarrierTestCase):
     """
     A second connection that will not do.
     """
-
-    exchange = MoveTests.exchange
 
     async def begin(self) -> None:
         """

@@ -68,7 +68,7 @@ class Moving(RuleBasedStateMachine):
         self.ends: dict[str, RecordingEnd] = {"server": self.pair.server.open()}
         self.pair.settle()
         ((_, self.ends["client"]),) = self.pair.client.ends.items()
-        self.told = {}
+        self.told: dict[str, EndAcknowledgements] = {}
         for name in ("server", "client"):
             self._acknowledge(name)
 
