@@ -151,9 +151,7 @@ class TunnelError(Exception):
     def said(
         cls, code: str, message: str = "", retryAfter: float | None = None
     ) -> TunnelError:
-        """
-        Make one that the other side L{stated}.
-        """
+        """Make one that the other side L{stated}."""
         error = cls(code, message, retryAfter)
         error.stated = True
         return error

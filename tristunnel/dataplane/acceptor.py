@@ -79,9 +79,7 @@ class _Spare:
             self.keep()
 
     def keep(self) -> None:
-        """
-        Have a descriptor, if there is one.
-        """
+        """Have a descriptor, if there is one."""
         if self._number < 0:
             with suppress(OSError):
                 self._number = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -135,9 +133,7 @@ class Acceptor:
         _SPARE.keep()
 
     def stopListening(self) -> Deferred[None]:
-        """
-        Accept no more, and close the socket.
-        """
+        """Accept no more, and close the socket."""
         number, self._number = self._number, -1
         if self._pause is not None:
             self._pause.cancel()
@@ -149,17 +145,13 @@ class Acceptor:
         return succeed(None) if whenStopped is None else maybeDeferred(whenStopped)
 
     def getHost(self) -> IAddress:
-        """
-        Where it listens.
-        """
+        """Where it listens."""
         return addressOf(self.connection.family, self.connection.getsockname())
 
     # Handler
 
     def ready(self, events: int) -> None:
-        """
-        Connections wait.
-        """
+        """Connections wait."""
         accept, accepted = self.connection.accept, self._accepted
         for _ in range(BATCH):
             try:
@@ -185,16 +177,12 @@ class Acceptor:
                 return
 
     def _rest(self) -> None:
-        """
-        Wait until a descriptor may be free.
-        """
+        """Wait until a descriptor may be free."""
         self._poller.remove(self._number)
         self._pause = self._poller.reactor.callLater(PAUSE, self._goOn)
 
     def _goOn(self) -> None:
-        """
-        Try again.
-        """
+        """Try again."""
         self._pause = None
         try:
             self._poller.add(self._number, self, IN)
@@ -202,19 +190,13 @@ class Acceptor:
             self._pause = self._poller.reactor.callLater(PAUSE, self._goOn)
 
     def more(self) -> None:
-        """
-        Never asked for.
-        """
+        """Never asked for."""
 
     def flush(self) -> None:
-        """
-        Nothing is gathered here.
-        """
+        """Nothing is gathered here."""
 
     def broken(self, reason: Failure) -> None:
-        """
-        The port itself is broken; connections that exist go on.
-        """
+        """The port itself is broken; connections that exist go on."""
         self.stopListening()
 
 

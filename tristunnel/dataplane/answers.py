@@ -59,18 +59,14 @@ class Holds:
         return bool(self._reasons)
 
     def hold(self, reason: str) -> None:
-        """
-        Do not read, for one reason more.
-        """
+        """Do not read, for one reason more."""
         first = not self._reasons
         self._reasons.add(reason)
         if first:
             self._pause()
 
     def release(self, reason: str) -> None:
-        """
-        Read again, unless there is another reason not to.
-        """
+        """Read again, unless there is another reason not to."""
         if reason in self._reasons:
             self._reasons.remove(reason)
             if not self._reasons:
@@ -116,15 +112,11 @@ class Answers:
 
     @property
     def room(self) -> bool:
-        """
-        Whether another answer may be written.
-        """
+        """Whether another answer may be written."""
         return self.waiting <= MOST_WAITING
 
     def wrote(self, size: int) -> None:
-        """
-        An answer of so many bytes is about to be written.
-        """
+        """An answer of so many bytes is about to be written."""
         if self.full:
             self.waiting += size + OVERHEAD
             if not self.room:
@@ -143,9 +135,7 @@ class Answers:
             send()
 
     def passTo(self, inner: Any) -> None:
-        """
-        Hand on what the transport says to another producer, or to none.
-        """
+        """Hand on what the transport says to another producer, or to none."""
         self._inner = inner
         if inner is not None and self.full:
             inner.pauseProducing()
@@ -163,18 +153,14 @@ class Answers:
             self._goOn()
 
     def _watch(self) -> None:
-        """
-        See to it that the peer takes something in time.
-        """
+        """See to it that the peer takes something in time."""
         if self._timer is None and self._transport is not None:
             self._mark = bytesTaken(self._transport)
             self._since = self._reactor.seconds()
             self._timer = self._reactor.callLater(LOOK, self._look)
 
     def _look(self) -> None:
-        """
-        Cut the peer off, unless it only reads slowly.
-        """
+        """Cut the peer off, unless it only reads slowly."""
         taken, now = bytesTaken(self._transport), self._reactor.seconds()
         if taken != self._mark:
             self._mark, self._since = taken, now
@@ -187,9 +173,7 @@ class Answers:
         )
 
     def _goOn(self) -> None:
-        """
-        Nothing waits.
-        """
+        """Nothing waits."""
         self.full = False
         self.waiting = 0
         if self._timer is not None:
@@ -200,17 +184,13 @@ class Answers:
     # IPushProducer, for the transport
 
     def pauseProducing(self) -> None:
-        """
-        The transport holds enough.
-        """
+        """The transport holds enough."""
         self.full = True
         if self._inner is not None:
             self._inner.pauseProducing()
 
     def resumeProducing(self) -> None:
-        """
-        The transport has sent all it held.
-        """
+        """The transport has sent all it held."""
         self._goOn()
         send, self._latest = self._latest, None
         if send is not None:
@@ -220,9 +200,7 @@ class Answers:
             self._inner.resumeProducing()
 
     def stopProducing(self) -> None:
-        """
-        The connection is gone.
-        """
+        """The connection is gone."""
         if self._inner is not None:
             self._inner.stopProducing()
         if self._timer is not None:

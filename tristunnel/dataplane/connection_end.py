@@ -133,21 +133,15 @@ class ConnectionEnd(ABC):
 
     @abstractmethod
     def _stopReading(self) -> None:
-        """
-        Read no more for now.
-        """
+        """Read no more for now."""
 
     @abstractmethod
     def _goOnReading(self) -> None:
-        """
-        Read again.
-        """
+        """Read again."""
 
     @abstractmethod
     def _transmit(self, data: bytes) -> None:
-        """
-        Send bytes, or keep them until they can be sent.
-        """
+        """Send bytes, or keep them until they can be sent."""
 
     @abstractmethod
     def _endTransmission(self) -> None:
@@ -166,9 +160,7 @@ class ConnectionEnd(ABC):
     # What the carrier tells
 
     def _bytesCame(self, data: bytes) -> None:
-        """
-        Pass on what was read.
-        """
+        """Pass on what was read."""
         peer = self._peer
         if peer is None:
             # Reading goes on for a while, so that an end that leaves again is
@@ -190,9 +182,7 @@ class ConnectionEnd(ABC):
             self.counted(len(data))
 
     def _noMoreComes(self) -> None:
-        """
-        The far side has ended its direction.
-        """
+        """The far side has ended its direction."""
         if not (self._eof or self._over):
             self._eof = True
             if self._peer is not None:
@@ -201,9 +191,7 @@ class ConnectionEnd(ABC):
                 self.heard()
 
     def _fills(self) -> None:
-        """
-        More than L{SENDING} bytes wait to be sent.
-        """
+        """More than L{SENDING} bytes wait to be sent."""
         if not (self._full or self._over):
             self._full = True
             if self._peer is not None:
@@ -212,9 +200,7 @@ class ConnectionEnd(ABC):
                 self.memory.hold(self, SENDING, self.shed)
 
     def _emptied(self) -> None:
-        """
-        Nothing waits to be sent any more.
-        """
+        """Nothing waits to be sent any more."""
         if self._full:
             self._full = False
             self.memory.release(self, SENDING)
@@ -240,9 +226,7 @@ class ConnectionEnd(ABC):
             self._tellPeer(self._peer)
 
     def _tellPeer(self, peer: End) -> None:
-        """
-        Let the other end know that this one is over.
-        """
+        """Let the other end know that this one is over."""
         if self._reason is not None:
             peer.reset(self._reason)
         elif not self._eof:
@@ -251,9 +235,7 @@ class ConnectionEnd(ABC):
         self._tellClosed()
 
     def _tellClosed(self) -> None:
-        """
-        Let whoever waits for the end of this end know.
-        """
+        """Let whoever waits for the end of this end know."""
         closed, self._closed = self._closed, None
         if closed is not None:
             closed(self._reason)
@@ -262,43 +244,31 @@ class ConnectionEnd(ABC):
 
     @property
     def over(self) -> bool:
-        """
-        Whether the connection is gone.
-        """
+        """Whether the connection is gone."""
         return self._over
 
     @property
     def ended(self) -> bool:
-        """
-        Whether the far side sends no more.
-        """
+        """Whether the far side sends no more."""
         return self._eof or self._over
 
     def whileWaiting(self, left: Closed) -> None:
-        """
-        Have C{left} called if this end is over before it is joined.
-        """
+        """Have C{left} called if this end is over before it is joined."""
         if self._peer is None:
             self._closed = left
 
     @property
     def early(self) -> bytes:
-        """
-        What came before this end is joined.
-        """
+        """What came before this end is joined."""
         return b"".join(self._early or ())
 
     def skipEarly(self, count: int) -> None:
-        """
-        Pass so many bytes of it to nobody.
-        """
+        """Pass so many bytes of it to nobody."""
         self._early = [self.early[count:]]
         self.received -= count
 
     def join(self, peer: End, closed: Closed) -> None:
-        """
-        Begin to pass bytes to C{peer}.
-        """
+        """Begin to pass bytes to C{peer}."""
         self._peer = peer
         self._closed = closed
         early, self._early = self._early, None
@@ -323,26 +293,20 @@ class ConnectionEnd(ABC):
         return before, bool(self._held & self.PEER)
 
     def write(self, data: bytes) -> None:
-        """
-        Send bytes; to a connection that is gone, a reset comes back.
-        """
+        """Send bytes; to a connection that is gone, a reset comes back."""
         if not self._over:
             self._transmit(data)
         elif self._peer is not None:
             self._peer.reset(TunnelError("reset", "the connection is gone"))
 
     def finish(self) -> None:
-        """
-        Send no more.
-        """
+        """Send no more."""
         if not (self._over or self._finished):
             self._finished = True
             self._endTransmission()
 
     def reset(self, reason: TunnelError) -> None:
-        """
-        Break the connection, so that the far side sees a reset.
-        """
+        """Break the connection, so that the far side sees a reset."""
         if self._over:
             return
         self._over = True
@@ -354,24 +318,18 @@ class ConnectionEnd(ABC):
         self._tellClosed()
 
     def shed(self, reason: TunnelError) -> None:
-        """
-        Be broken, and the peer with it.
-        """
+        """Be broken, and the peer with it."""
         peer = self._peer
         self.reset(reason)
         if peer is not None:
             peer.reset(reason)
 
     def pauseReading(self) -> None:
-        """
-        Read no more for now.
-        """
+        """Read no more for now."""
         self.hold(self.PEER)
 
     def resumeReading(self) -> None:
-        """
-        Read again.
-        """
+        """Read again."""
         self.release(self.PEER)
 
     # What reading is held by
@@ -397,38 +355,28 @@ class ConnectionEnd(ABC):
                 self._goOnReading()
 
     def heldOnlyBy(self, why: int) -> bool:
-        """
-        Whether there is no other reason to hold reading.
-        """
+        """Whether there is no other reason to hold reading."""
         return self._held == why and not (self._over or self._eof)
 
     # Counts and rates
 
     def obey(self, rule: RateLimiter) -> None:
-        """
-        Let C{rule} slow this end's reading down, beside those that do.
-        """
+        """Let C{rule} slow this end's reading down, beside those that do."""
         self._rule = (
             rule if self._rule is None else CombinedRateLimiter(self._rule, rule)
         )
 
     def obeyAgain(self) -> None:
-        """
-        A rate has changed: read on until it says how long to wait.
-        """
+        """A rate has changed: read on until it says how long to wait."""
         self._stopRuleTimer()
         self.release(self.RULE)
 
     def allowance(self, most: int) -> int:
-        """
-        How many bytes may be read before L{counted} is called.
-        """
+        """How many bytes may be read before L{counted} is called."""
         return most if self._rule is None else min(most, self._rule.atOnce)
 
     def counted(self, amount: int) -> None:
-        """
-        Count bytes that were read, however they went on.
-        """
+        """Count bytes that were read, however they went on."""
         self.received += amount
         if self._rule is not None:
             delay = self._rule.charge(amount)
@@ -438,22 +386,16 @@ class ConnectionEnd(ABC):
                 self._ruleTimer = self._reactor.callLater(delay, self._ruleOver)
 
     def _ruleOver(self) -> None:
-        """
-        The rate lets us read again.
-        """
+        """The rate lets us read again."""
         self._ruleTimer = None
         self.release(self.RULE)
 
     def _stopRuleTimer(self) -> None:
-        """
-        Forget the rate's delay.
-        """
+        """Forget the rate's delay."""
         if self._ruleTimer is not None:
             self._ruleTimer.cancel()
             self._ruleTimer = None
 
     def _stopTimers(self) -> None:
-        """
-        Wait for nothing any more.
-        """
+        """Wait for nothing any more."""
         self._stopRuleTimer()

@@ -96,15 +96,11 @@ class FlowEnd:
 
     @property
     def over(self) -> bool:
-        """
-        Whether it has ended.
-        """
+        """Whether it has ended."""
         return self._over
 
     def join(self, peer: DatagramEnd, closed: Closed) -> None:
-        """
-        Begin to pass datagrams to C{peer}.
-        """
+        """Begin to pass datagrams to C{peer}."""
         if self._over:
             peer.finish()
             closed(None)
@@ -126,16 +122,12 @@ class FlowEnd:
         return before, False
 
     def whileWaiting(self, left: Closed) -> None:
-        """
-        Have C{left} called if this end is over before it is joined.
-        """
+        """Have C{left} called if this end is over before it is joined."""
         if self._peer is None:
             self._closed = left
 
     def passOn(self, datagram: bytes) -> None:
-        """
-        A datagram came from this end's world.
-        """
+        """A datagram came from this end's world."""
         size = len(datagram)
         self.received += size
         if self._peer is not None:
@@ -151,27 +143,19 @@ class FlowEnd:
             self._earlyBytes += size
 
     def send(self, datagram: bytes) -> None:
-        """
-        Send a datagram to this end's world, or drop it.
-        """
+        """Send a datagram to this end's world, or drop it."""
         raise NotImplementedError
 
     def finish(self) -> None:
-        """
-        End in order.
-        """
+        """End in order."""
         self._end(None)
 
     def reset(self, reason: TunnelError) -> None:
-        """
-        End because of C{reason}.
-        """
+        """End because of C{reason}."""
         self._end(reason)
 
     def worldOver(self, reason: TunnelError | None) -> None:
-        """
-        This end's world is over: so is the flow.
-        """
+        """This end's world is over: so is the flow."""
         peer = self._peer
         if self._end(reason) and peer is not None:
             if reason is None:
@@ -197,9 +181,7 @@ class FlowEnd:
         return True
 
     def letGo(self, reason: TunnelError | None) -> None:
-        """
-        Called once, when the flow is over.
-        """
+        """Called once, when the flow is over."""
 
 
 @implementer(IReadDescriptor)
@@ -302,9 +284,7 @@ class DatagramSocket:
 
     @property
     def address(self) -> Any:
-        """
-        The local address.
-        """
+        """The local address."""
         return None if self._socket is None else self._socket.getsockname()
 
     def send(self, datagram: bytes, address: Any = None, local: Any = None) -> bool:
@@ -332,9 +312,7 @@ class DatagramSocket:
         return True
 
     def close(self) -> None:
-        """
-        Close the socket.
-        """
+        """Close the socket."""
         skt, self._socket = self._socket, None
         if skt is not None:
             self._reactor.removeReader(self)
@@ -343,15 +321,11 @@ class DatagramSocket:
     # IReadDescriptor
 
     def fileno(self) -> int:
-        """
-        The socket's number.
-        """
+        """The socket's number."""
         return -1 if self._socket is None else self._socket.fileno()
 
     def doRead(self) -> None:
-        """
-        Read what is there, for a while.
-        """
+        """Read what is there, for a while."""
         for _ in range(BURST):
             skt, local = self._socket, None
             if skt is None:
@@ -384,7 +358,5 @@ class DatagramSocket:
             self._failed(OSError(number, os.strerror(number)))
 
     def logPrefix(self) -> str:
-        """
-        How the reactor names it.
-        """
+        """How the reactor names it."""
         return "UDP"

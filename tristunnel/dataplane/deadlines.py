@@ -53,9 +53,7 @@ class Deadlines:
         return bucket, self._last
 
     def cancel(self, key: Key) -> None:
-        """
-        It is done in time; doing it twice is no error.
-        """
+        """It is done in time; doing it twice is no error."""
         bucket = self._buckets.get(key[0])
         if bucket is not None and bucket.pop(key[1], None) is not None and not bucket:
             del self._buckets[key[0]]
@@ -65,9 +63,7 @@ class Deadlines:
                 self._timer = None
 
     def _look(self) -> None:
-        """
-        Call what is late.
-        """
+        """Call what is late."""
         self._timer = None
         now = self._reactor.seconds() / GRAIN
         for at in sorted(at for at in self._buckets if at <= now):
@@ -88,9 +84,7 @@ _DEADLINES: WeakKeyDictionary[Any, Deadlines] = WeakKeyDictionary()
 
 
 def deadlinesOf(reactor: Any) -> Deadlines:
-    """
-    Find a reactor's deadlines.
-    """
+    """Find a reactor's deadlines."""
     found = _DEADLINES.get(reactor)
     if found is None:
         found = _DEADLINES[reactor] = Deadlines(reactor)

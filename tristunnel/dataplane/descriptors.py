@@ -35,9 +35,7 @@ back."""
 
 
 def _limit() -> int:
-    """
-    How many descriptors this process may have; 0 for any number.
-    """
+    """How many descriptors this process may have; 0 for any number."""
     soft, _ = getrlimit(RLIMIT_NOFILE)
     return 0 if soft == RLIM_INFINITY else soft
 
@@ -87,23 +85,17 @@ class Reserve:
 
     @property
     def size(self) -> int:
-        """
-        How many descriptors are kept from visitors.
-        """
+        """How many descriptors are kept from visitors."""
         return min(self._limit() // SHARE, MOST)
 
     @property
     def forVisitors(self) -> int:
-        """
-        How many descriptors visitors may have; 0 for any number.
-        """
+        """How many descriptors visitors may have; 0 for any number."""
         return self._limit() - self.size
 
     @property
     def isLow(self) -> bool:
-        """
-        Whether what is left is not for visitors.
-        """
+        """Whether what is left is not for visitors."""
         return self._isUsed(self.size)
 
     def checkVisitor(self) -> None:
@@ -121,9 +113,7 @@ class Reserve:
         self._check(self.size // 2)
 
     def _isUsed(self, kept: int) -> bool:
-        """
-        Whether no more are left than C{kept}.
-        """
+        """Whether no more are left than C{kept}."""
         limit = self._limit()
         return bool(limit) and self._following() + self.expected >= limit - kept
 

@@ -42,9 +42,7 @@ NEXT_ADDRESS = 0.3
 
 
 def _isHere(host: str) -> bool:
-    """
-    Whether an address is this machine's own, always.
-    """
+    """Whether an address is this machine's own, always."""
     return host == "::1" or (host.startswith("127.") and isIPAddress(host))
 
 
@@ -83,9 +81,7 @@ class _Dial(ClientFactory):
         self._factory = factory
 
     def _cancel(self, connected: Deferred[IProtocol]) -> None:
-        """
-        Nobody wants the connection any more.
-        """
+        """Nobody wants the connection any more."""
         if self.connector is not None:
             self.connector.stopConnecting()
 
@@ -118,15 +114,11 @@ class _Dial(ClientFactory):
         return protocol
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        """
-        There is no connection.
-        """
+        """There is no connection."""
         self._failed(reason)
 
     def _failed(self, reason: Failure) -> None:
-        """
-        Tell who waits.
-        """
+        """Tell who waits."""
         if not self.connected.called:
             self.connected.errback(reason)
 
@@ -168,9 +160,7 @@ def dial(
 def _adopted(
     reactor: Any, connection: socket, factory: IProtocolFactory
 ) -> Deferred[IProtocol]:
-    """
-    Give the reactor a connection that is there.
-    """
+    """Give the reactor a connection that is there."""
     adopting = _Adopting(factory)
     # The reactor takes a copy of the descriptor.
     with connection:
@@ -187,9 +177,7 @@ def _adopted(
 
 
 class _Adopting(Factory[Protocol]):
-    """
-    Hands out another factory's protocol, and remembers it.
-    """
+    """Hands out another factory's protocol, and remembers it."""
 
     noisy = False
     protocol: Any = None
@@ -198,9 +186,7 @@ class _Adopting(Factory[Protocol]):
         self._factory = factory
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """
-        Make the protocol.
-        """
+        """Make the protocol."""
         self.protocol = self._factory.buildProtocol(addr)  # type: ignore[arg-type]
         return self.protocol
 
@@ -230,9 +216,7 @@ class _Race:
         return self._won
 
     def _dial(self) -> None:
-        """
-        Try one more.
-        """
+        """Try one more."""
         self._stopWaiting()
         dialling = self._endpoint.dial(self._waiting.pop(0), self._factory)
         self._dialling.append(dialling)
@@ -243,9 +227,7 @@ class _Race:
             self._next = later(NEXT_ADDRESS, self._dial)
 
     def _over(self, result: IProtocol | Failure, dialling: Deferred[IProtocol]) -> None:
-        """
-        One has won, or lost.
-        """
+        """One has won, or lost."""
         self._dialling.remove(dialling)
         if self._won.called:
             return
@@ -258,18 +240,14 @@ class _Race:
             self._won.errback(result)
 
     def _stop(self) -> None:
-        """
-        Try no more.
-        """
+        """Try no more."""
         self._waiting = []
         self._stopWaiting()
         for each in list(self._dialling):
             each.cancel()
 
     def _stopWaiting(self) -> None:
-        """
-        Wait no longer before the next one.
-        """
+        """Wait no longer before the next one."""
         if self._next is not None and self._next.active():
             self._next.cancel()
         self._next = None
@@ -309,17 +287,13 @@ class HostEndpoint:
         self._wasIPv6: bool | None = None
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """
-        Connect to the host.
-        """
+        """Connect to the host."""
         if self._isAddress:
             return self.dial(self._host, protocolFactory)
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
-        """
-        Look the name up, and connect.
-        """
+        """Look the name up, and connect."""
         answer = await lookUp(self.reactor, self._host)
         try:
             return await self._race(answer.addresses, factory)
@@ -332,9 +306,7 @@ class HostEndpoint:
         return await self._race(moved, factory)
 
     async def _moved(self, before: list[str]) -> list[str]:
-        """
-        Find out where else the name leads by now.
-        """
+        """Find out where else the name leads by now."""
         try:
             answer = await lookUp(self.reactor, self._host, again=True)
         except DNSLookupError:
@@ -359,9 +331,7 @@ class HostEndpoint:
         return protocol
 
     def dial(self, address: str, factory: IProtocolFactory) -> Deferred[IProtocol]:
-        """
-        Connect to one address of the host.
-        """
+        """Connect to one address of the host."""
         return dial(
             self.reactor,
             address,

@@ -63,25 +63,17 @@ _FRAME = Struct(f"!{KEY}sBQ")
 
 
 class MovingStream(Protocol):
-    """
-    What a stream is within its session.
-    """
+    """What a stream is within its session."""
 
     @property
     def passed(self) -> int:
-        """
-        Bytes given to its connection to send.
-        """
+        """Bytes given to its connection to send."""
 
     def pauseSource(self) -> None:
-        """
-        Have no more given.
-        """
+        """Have no more given."""
 
     def resumeSource(self) -> None:
-        """
-        Have more given.
-        """
+        """Have more given."""
 
 
 class EndAcknowledgements:
@@ -120,33 +112,25 @@ class EndAcknowledgements:
             ending.repeat()
 
     def down(self, send: Callable[[bytes], None]) -> None:
-        """
-        A session is over; there may be another one already.
-        """
+        """A session is over; there may be another one already."""
         if self._send is send:
             self._send = None
             self._aloneSince = self._reactor.seconds()
 
     def close(self) -> None:
-        """
-        Nobody will tell us any more: break what still goes on.
-        """
+        """Nobody will tell us any more: break what still goes on."""
         for ending in list(self._endings.values()):
             ending.abandon()
 
     def expect(self, key: bytes) -> StreamEnd:
-        """
-        Have what is told of a stream kept, from before there is a connection.
-        """
+        """Have what is told of a stream kept, from before there is a connection."""
         ending = self._endings[key] = StreamEnd(self, key, self._reactor.seconds())
         if not self._ticking.running:
             self._ticking.start(TICK, now=False)
         return ending
 
     def forget(self, ending: StreamEnd) -> None:
-        """
-        A stream is over. Doing it twice is no error.
-        """
+        """A stream is over. Doing it twice is no error."""
         if self._endings.get(ending.key) is ending:
             del self._endings[ending.key]
             if not self._endings and self._ticking.running:
@@ -179,9 +163,7 @@ class EndAcknowledgements:
             ending.heard(what, count, self._reactor.seconds())
 
     def _tick(self) -> None:
-        """
-        Look at all streams.
-        """
+        """Look at all streams."""
         now = self._reactor.seconds()
         alone = 0.0 if self._send is not None else now - self._aloneSince
         for ending in list(self._endings.values()):
@@ -222,41 +204,29 @@ class StreamEnd:
         self._dueSince = self._movedAt = now
 
     def attach(self, end: MovedEnd) -> None:
-        """
-        The stream's connection is there.
-        """
+        """The stream's connection is there."""
         self._end = end
 
     def forget(self) -> None:
-        """
-        Keep nothing any more.
-        """
+        """Keep nothing any more."""
         self._confirmations.forget(self)
 
     def repeat(self) -> None:
-        """
-        What was sent so far is to be told again.
-        """
+        """What was sent so far is to be told again."""
         self._told = 0
 
     def abandon(self) -> None:
-        """
-        This side stops.
-        """
+        """This side stops."""
         if self._end is not None:
             self._end.cut("this side stops")
         self.forget()
 
     def tell(self, what: int, count: int = 0) -> None:
-        """
-        Tell the far side.
-        """
+        """Tell the far side."""
         self._confirmations.tell(self.key, what, count)
 
     def heard(self, what: int, count: int, now: float) -> None:
-        """
-        The far side tells us.
-        """
+        """The far side tells us."""
         end = self._end
         if what in (SENT, ENDED):
             if end is None or self._due <= end.received:
@@ -338,29 +308,21 @@ class MovedEnd(SocketEnd):
 
     @property
     def passed(self) -> int:
-        """
-        How many bytes were given to us to send.
-        """
+        """How many bytes were given to us to send."""
         return self.stream.passed
 
     @property
     def through(self) -> bool:
-        """
-        Whether both directions have ended.
-        """
+        """Whether both directions have ended."""
         return self._eof and self._finished
 
     @property
     def waitsForOthers(self) -> bool:
-        """
-        Whether we do not want to read now, or have no more to read.
-        """
+        """Whether we do not want to read now, or have no more to read."""
         return bool(self._held & ~self.ENDING) or self._eof or self._peer is None
 
     def told(self) -> None:
-        """
-        The far side has told something of the stream.
-        """
+        """The far side has told something of the stream."""
         ending = self._ending
         if self._over:
             return
@@ -375,9 +337,7 @@ class MovedEnd(SocketEnd):
                 self.cut(f"{self.received} of {ending.total} bytes came through")
 
     def passEnd(self) -> None:
-        """
-        This direction is over, as it should be.
-        """
+        """This direction is over, as it should be."""
         self.endedAt = None
         self._noMoreComes()
         if self._lost:
@@ -385,24 +345,18 @@ class MovedEnd(SocketEnd):
             self._tellClosed()
 
     def giveUp(self) -> None:
-        """
-        Wait for the far side's goodbye no longer.
-        """
+        """Wait for the far side's goodbye no longer."""
         if self.unsent:
             self.abort()
         else:
             self._finishBoth()
 
     def cut(self, why: str) -> None:
-        """
-        Break the stream at both ends: it was cut.
-        """
+        """Break the stream at both ends: it was cut."""
         self._break(TunnelError("session-lost", f"the stream was cut: {why}"))
 
     def _break(self, reason: TunnelError) -> None:
-        """
-        Break the stream towards both sides.
-        """
+        """Break the stream towards both sides."""
         peer = self._peer
         self.reset(reason)
         if peer is not None:
@@ -411,34 +365,26 @@ class MovedEnd(SocketEnd):
     # SocketEnd
 
     def bytesReceived(self, data: bytes) -> None:
-        """
-        Pass on what came, and the end behind it.
-        """
+        """Pass on what came, and the end behind it."""
         super().bytesReceived(data)
         if self._ending.total is not None:
             self.told()
 
     def counted(self, amount: int) -> None:
-        """
-        Count bytes that were read, however they went on.
-        """
+        """Count bytes that were read, however they went on."""
         super().counted(amount)
         if self._ending.total is not None:
             self.told()
 
     def readEnded(self) -> None:
-        """
-        The connection was closed in this direction, by whomsoever.
-        """
+        """The connection was closed in this direction, by whomsoever."""
         if self.endedAt is None and not self._eof:
             self.hold(self.ENDING)
             self.endedAt = self._reactor.seconds()
             self.told()
 
     def lost(self, reason: Failure) -> None:
-        """
-        The connection is over.
-        """
+        """The connection is over."""
         if self._over:
             super().lost(reason)
         elif self._eof or not reason.check(ConnectionDone):
@@ -466,9 +412,7 @@ class MovedEnd(SocketEnd):
                 self.memory.hold(self, SENDING, self.shed)
 
     def _emptied(self) -> None:
-        """
-        Nothing waits any more.
-        """
+        """Nothing waits any more."""
         if self._full:
             self._full = False
             self.memory.release(self, SENDING)
@@ -477,24 +421,18 @@ class MovedEnd(SocketEnd):
     # End
 
     def finish(self) -> None:
-        """
-        Send no more, and say how much it was.
-        """
+        """Send no more, and say how much it was."""
         if not (self._over or self._finished):
             self._ending.tell(ENDED, self.passed)
             super().finish()
 
     def reset(self, reason: TunnelError) -> None:
-        """
-        Break the connection, and say so.
-        """
+        """Break the connection, and say so."""
         if not (self._over or self._ending.broken):
             self._ending.tell(BROKEN)
         super().reset(reason)
 
     def _tellClosed(self) -> None:
-        """
-        Let whoever waits for the end of this end know.
-        """
+        """Let whoever waits for the end of this end know."""
         self._ending.forget()
         super()._tellClosed()

@@ -59,9 +59,7 @@ _MOST = 1024
 
 
 class NoAddress(DNSLookupError):
-    """
-    A look-up failed. The message says why, without Twisted's words before it.
-    """
+    """A look-up failed. The message says why, without Twisted's words before it."""
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -80,9 +78,7 @@ class Answer(NamedTuple):
 
 
 def isAddress(host: str) -> bool:
-    """
-    Whether there is nothing to look up.
-    """
+    """Whether there is nothing to look up."""
     return isIPAddress(host) or isIPv6Address(host)
 
 
@@ -98,9 +94,7 @@ def _fromFile(name: str, version: tuple[int, ...]) -> list[str]:
 
 
 def known(host: str) -> list[str]:
-    """
-    Find a name without a name server.
-    """
+    """Find a name without a name server."""
     name = host.removesuffix(".")
     try:
         status = os.stat(_HOSTS)
@@ -115,18 +109,14 @@ def known(host: str) -> list[str]:
 
 
 class _Threads(ThreadPool):
-    """
-    Threads in which the C library may hang; the process ends without them.
-    """
+    """Threads in which the C library may hang; the process ends without them."""
 
     threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
 
 
 @implementer(IResolutionReceiver)
 class _Asking:
-    """
-    A question that is under way.
-    """
+    """A question that is under way."""
 
     def __init__(self, began: float) -> None:
         self.began = began
@@ -137,9 +127,7 @@ class _Asking:
         self.over: Deferred[_Asking] = Deferred()
 
     def getaddrinfo(self, *arguments: Any) -> Any:
-        """
-        Ask, in a thread.
-        """
+        """Ask, in a thread."""
         try:
             return socket.getaddrinfo(*arguments)
         except socket.gaierror as error:
@@ -150,22 +138,16 @@ class _Asking:
             raise socket.gaierror(socket.EAI_FAIL, str(error)) from None
 
     def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
-        """
-        It begins.
-        """
+        """It begins."""
 
     def addressResolved(self, address: IAddress) -> None:
-        """
-        Keep one.
-        """
+        """Keep one."""
         host = getattr(address, "host", None)
         if host is not None and host not in self.addresses:
             self.addresses.append(host)
 
     def resolutionComplete(self) -> None:
-        """
-        That was all.
-        """
+        """That was all."""
         self.over.callback(self)
 
 
@@ -182,9 +164,7 @@ class _Lookups:
         self._threads: _Threads | None = None
 
     def lookUp(self, host: str, again: bool) -> Deferred[Answer]:
-        """
-        Ask, join who asks already, or answer what is known.
-        """
+        """Ask, join who asks already, or answer what is known."""
         now = self._reactor.seconds()
         since, known = self._known.get(host, (0.0, []))
         usable = bool(known) and not again and now - since < _OLDEST
@@ -212,9 +192,7 @@ class _Lookups:
         return waiting
 
     def _ask(self, host: str, asking: _Asking) -> None:
-        """
-        Begin to ask.
-        """
+        """Begin to ask."""
         asking.over.addCallback(self._answered, host)
         resolver = self._reactor.nameResolver
         if isinstance(resolver, GAIResolver):
@@ -223,18 +201,14 @@ class _Lookups:
         resolver.resolveHostName(asking, host, 0)
 
     def _pool(self) -> ThreadPool:
-        """
-        The threads, from the first name on.
-        """
+        """The threads, from the first name on."""
         if self._threads is None:
             self._threads = _Threads(0, _THREADS, "look-ups")
             self._threads.start()
         return self._threads
 
     def _answered(self, asking: _Asking, host: str) -> None:
-        """
-        Remember the answer, and tell those who wait.
-        """
+        """Remember the answer, and tell those who wait."""
         del self._asking[host]
         answer = Answer(asking.addresses, True)
         if asking.addresses:
@@ -279,7 +253,5 @@ def lookUp(reactor: Any, host: str, again: bool = False) -> Deferred[Answer]:
 
 
 def resolveWith(reactor: Any) -> Callable[[str], Deferred[list[str]]]:
-    """
-    Make what finds a host's addresses as L{lookUp} does.
-    """
+    """Make what finds a host's addresses as L{lookUp} does."""
     return lambda host: lookUp(reactor, host).addCallback(lambda each: each.addresses)

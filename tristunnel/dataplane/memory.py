@@ -93,9 +93,7 @@ class HeldBytes:
         return len(self._holders)
 
     def of(self, holder: object) -> int:
-        """
-        How many bytes somebody holds.
-        """
+        """How many bytes somebody holds."""
         held = self._holders.get(holder)
         return 0 if held is None else held.amount
 
@@ -118,9 +116,7 @@ class HeldBytes:
             self._shedSome()
 
     def release(self, holder: object, amount: int) -> None:
-        """
-        Bytes are held no more; of a holder that has let go, nothing is.
-        """
+        """Bytes are held no more; of a holder that has let go, nothing is."""
         held = self._holders.get(holder)
         if held is None:
             return
@@ -133,9 +129,7 @@ class HeldBytes:
             del self._holders[holder]
 
     def letGo(self, holder: object) -> None:
-        """
-        Somebody holds nothing any more; doing it twice is no error.
-        """
+        """Somebody holds nothing any more; doing it twice is no error."""
         held = self._holders.pop(holder, None)
         if held is not None:
             self.total -= held.amount

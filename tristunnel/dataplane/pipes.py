@@ -30,9 +30,7 @@ _F_GETPIPE_SZ = 1032
 
 
 def canSplice() -> bool:
-    """
-    Whether this system has C{splice}: Linux.
-    """
+    """Whether this system has C{splice}: Linux."""
     return hasattr(os, "splice")
 
 
@@ -53,9 +51,7 @@ class Pipe:
     held: int = 0
 
     def close(self) -> None:
-        """
-        Drop it and what it holds.
-        """
+        """Drop it and what it holds."""
         os.close(self.out)
         os.close(self.into)
 
@@ -83,9 +79,7 @@ class PipePool:
         self._idle: list[Pipe] = []
 
     def take(self) -> Pipe | None:
-        """
-        Hand out an empty pipe, or C{None} if there is none to be had.
-        """
+        """Hand out an empty pipe, or C{None} if there is none to be had."""
         if self._idle:
             return self._idle.pop()
         if self.opened >= self._most:
@@ -93,9 +87,7 @@ class PipePool:
         return self._open()
 
     def give(self, pipe: Pipe) -> None:
-        """
-        Take a pipe back; one that is not empty is closed.
-        """
+        """Take a pipe back; one that is not empty is closed."""
         if pipe.held or len(self._idle) >= self._kept:
             self.opened -= 1
             pipe.close()
@@ -103,18 +95,14 @@ class PipePool:
             self._idle.append(pipe)
 
     def clear(self) -> None:
-        """
-        Close the pipes that nobody uses.
-        """
+        """Close the pipes that nobody uses."""
         idle, self._idle = self._idle, []
         for pipe in idle:
             self.opened -= 1
             pipe.close()
 
     def _open(self) -> Pipe | None:
-        """
-        Open a pipe, as large as the kernel allows.
-        """
+        """Open a pipe, as large as the kernel allows."""
         if RESERVE.isLow:
             return None
         try:

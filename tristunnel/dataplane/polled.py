@@ -119,24 +119,16 @@ class PolledSocket:
     # For subclasses
 
     def bytesReceived(self, data: bytes) -> None:
-        """
-        Bytes came.
-        """
+        """Bytes came."""
 
     def readEnded(self) -> None:
-        """
-        The other side sends no more; writing goes on.
-        """
+        """The other side sends no more; writing goes on."""
 
     def drained(self) -> None:
-        """
-        All that was written is with the kernel.
-        """
+        """All that was written is with the kernel."""
 
     def handshakeDone(self) -> None:
-        """
-        TLS is up.
-        """
+        """TLS is up."""
 
     def lost(self, reason: Failure) -> None:
         """
@@ -150,9 +142,7 @@ class PolledSocket:
 
     @property
     def isOpen(self) -> bool:
-        """
-        Whether the socket is in the poller.
-        """
+        """Whether the socket is in the poller."""
         return self._number >= 0
 
     def start(self) -> None:
@@ -169,9 +159,7 @@ class PolledSocket:
             self._shake(self._tls)
 
     def _ask(self) -> None:
-        """
-        Have the kernel report just what can be used now.
-        """
+        """Have the kernel report just what can be used now."""
         number = self._number
         if number < 0:
             return
@@ -193,9 +181,7 @@ class PolledSocket:
     # Handler
 
     def ready(self, events: int) -> None:
-        """
-        The kernel reports events.
-        """
+        """The kernel reports events."""
         tls = self._tls
         if not self._shaken and tls is not None:
             self._shake(tls)
@@ -214,9 +200,7 @@ class PolledSocket:
             self._troubled(events)
 
     def _troubled(self, events: int) -> None:
-        """
-        The connection is broken, or over on both sides, while nobody reads it.
-        """
+        """The connection is broken, or over on both sides, while nobody reads it."""
         problem = self.connection.getsockopt(SOL_SOCKET, SO_ERROR)
         if problem or not events & _HANGUP:
             self._fail(_lost(OSError(problem or errno.EIO, os.strerror(problem))))
@@ -229,9 +213,7 @@ class PolledSocket:
             self._parked = True
 
     def more(self) -> None:
-        """
-        OpenSSL holds bytes that the kernel has nothing to report for.
-        """
+        """OpenSSL holds bytes that the kernel has nothing to report for."""
         if self._number >= 0 and not (self._readHeld or self._readDone):
             tls = self._tls
             if tls is None:
@@ -240,33 +222,25 @@ class PolledSocket:
                 self._readTLS(tls)
 
     def flush(self) -> None:
-        """
-        Send what waits; the turn ends.
-        """
+        """Send what waits; the turn ends."""
         self._queued = False
         if self._number >= 0:
             self._drain()
 
     def broken(self, reason: Failure) -> None:
-        """
-        End the connection because of an exception.
-        """
+        """End the connection because of an exception."""
         self._fail(reason)
 
     # Reading
 
     def hold(self) -> None:
-        """
-        Read no more for now.
-        """
+        """Read no more for now."""
         if not self._readHeld:
             self._readHeld = True
             self._ask()
 
     def resume(self) -> None:
-        """
-        Read again.
-        """
+        """Read again."""
         if self._readHeld:
             self._readHeld = False
             self._ask()
@@ -281,9 +255,7 @@ class PolledSocket:
                 self.poller.again(self)
 
     def _read(self) -> None:
-        """
-        Take what the kernel has.
-        """
+        """Take what the kernel has."""
         try:
             data = self._recv(READ)
         except BlockingIOError:
@@ -297,9 +269,7 @@ class PolledSocket:
             self._readOver()
 
     def _readTLS(self, tls: SSL.Connection) -> None:
-        """
-        Take what OpenSSL has, up to one turn's share.
-        """
+        """Take what OpenSSL has, up to one turn's share."""
         pieces: list[bytes] = []
         size = 0
         reason: Failure | None = None
@@ -330,9 +300,7 @@ class PolledSocket:
             self._readOver()
 
     def _readOver(self) -> None:
-        """
-        The other side has said that it sends no more.
-        """
+        """The other side has said that it sends no more."""
         self._readDone = True
         self._ask()
         self.readEnded()
@@ -342,9 +310,7 @@ class PolledSocket:
     # Writing
 
     def write(self, data: bytes) -> None:
-        """
-        Send bytes: at once, if nothing waits and the kernel has room.
-        """
+        """Send bytes: at once, if nothing waits and the kernel has room."""
         if self._number < 0 or self._writeEnding or not data:
             return
         if self._out or self._tls is not None:
@@ -365,9 +331,7 @@ class PolledSocket:
             self._ask()
 
     def gather(self, pieces: Sequence[bytes]) -> None:
-        """
-        Send pieces together with all others of this turn.
-        """
+        """Send pieces together with all others of this turn."""
         if self._number < 0 or self._writeEnding:
             return
         # The kernel could not tell an empty piece from having no room.
@@ -376,23 +340,17 @@ class PolledSocket:
         self._flushSoon()
 
     def _flushSoon(self) -> None:
-        """
-        Send what waits when the turn ends, unless the kernel is full.
-        """
+        """Send what waits when the turn ends, unless the kernel is full."""
         if not (self._kernelFull or self._queued):
             self._queued = True
             self.poller.flushLater(self)
 
     def _append(self, data: bytes) -> None:
-        """
-        Send bytes after what waits, when the turn ends.
-        """
+        """Send bytes after what waits, when the turn ends."""
         self.gather((data,))
 
     def _drain(self) -> None:
-        """
-        Hand the kernel what waits.
-        """
+        """Hand the kernel what waits."""
         tls = self._tls
         out = self._out
         if not self._shaken:
@@ -446,9 +404,7 @@ class PolledSocket:
 
     @staticmethod
     def _joined(out: deque[bytes | memoryview]) -> bytes | memoryview:
-        """
-        Join the first pieces to what one record takes, or a little more.
-        """
+        """Join the first pieces to what one record takes, or a little more."""
         pieces: list[bytes | memoryview] = []
         size = 0
         while out and size < RECORD:
@@ -463,9 +419,7 @@ class PolledSocket:
         return joined
 
     def _sent(self, count: int) -> None:
-        """
-        Forget what was sent.
-        """
+        """Forget what was sent."""
         self.unsent -= count
         out = self._out
         while count:
@@ -477,9 +431,7 @@ class PolledSocket:
             out.popleft()
 
     def endWriting(self) -> None:
-        """
-        Send no more after what waits.
-        """
+        """Send no more after what waits."""
         if self._writeEnding or self._number < 0:
             return
         self._writeEnding = True
@@ -487,9 +439,7 @@ class PolledSocket:
             self._endNow()
 
     def _endNow(self) -> None:
-        """
-        Tell the other side that no more comes.
-        """
+        """Tell the other side that no more comes."""
         if self._writeDone:
             return
         self._writeDone = True
@@ -509,16 +459,12 @@ class PolledSocket:
         self.writeEnded()
 
     def writeEnded(self) -> None:
-        """
-        The other side has been told that we send no more.
-        """
+        """The other side has been told that we send no more."""
 
     # The end
 
     def abort(self) -> None:
-        """
-        Break the connection, so that the other side sees a reset.
-        """
+        """Break the connection, so that the other side sees a reset."""
         if self._number < 0:
             return
         with suppress(OSError):
@@ -526,9 +472,7 @@ class PolledSocket:
         self._fail(Failure(ConnectionAborted()))
 
     def _finishBoth(self) -> None:
-        """
-        Both directions are over.
-        """
+        """Both directions are over."""
         tls = self._tls
         if tls is not None and self._shaken:
             with suppress(*_WANT, SSL.Error):
@@ -536,9 +480,7 @@ class PolledSocket:
         self._fail(Failure(ConnectionDone()))
 
     def _fail(self, reason: Failure) -> None:
-        """
-        Close the socket, and say why; doing it twice is no error.
-        """
+        """Close the socket, and say why; doing it twice is no error."""
         number = self._number
         if number < 0:
             return
@@ -565,9 +507,7 @@ class PolledSocket:
         return self.connection
 
     def takeOver(self, other: PolledSocket) -> None:
-        """
-        Be the owner of another one's socket, with what it has yet to send.
-        """
+        """Be the owner of another one's socket, with what it has yet to send."""
         for name in PolledSocket.__slots__:
             setattr(self, name, getattr(other, name))
         other._number, other._out = -1, deque()
@@ -580,9 +520,7 @@ class PolledSocket:
     # TLS
 
     def _shake(self, tls: SSL.Connection) -> None:
-        """
-        Go on with the handshake.
-        """
+        """Go on with the handshake."""
         try:
             tls.do_handshake()
         except SSL.WantReadError:
@@ -609,18 +547,14 @@ class PolledSocket:
 
 
 def _first(out: deque[bytes | memoryview]) -> list[bytes | memoryview]:
-    """
-    The first pieces, as many as are handed over at once.
-    """
+    """The first pieces, as many as are handed over at once."""
     if len(out) <= PIECES:
         return list(out)
     return [out[index] for index in range(PIECES)]
 
 
 def _lost(problem: OSError) -> Failure:
-    """
-    Say it in Twisted's way.
-    """
+    """Say it in Twisted's way."""
     return Failure(ConnectionLost(problem.strerror or str(problem)))
 
 

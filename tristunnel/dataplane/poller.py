@@ -41,9 +41,7 @@ the following turn."""
 
 
 class Handler(Protocol):
-    """
-    A socket's owner.
-    """
+    """A socket's owner."""
 
     def ready(self, events: int) -> None:
         """
@@ -53,14 +51,10 @@ class Handler(Protocol):
         """
 
     def more(self) -> None:
-        """
-        What was left for the next turn is due.
-        """
+        """What was left for the next turn is due."""
 
     def flush(self) -> None:
-        """
-        The turn ends: send what was gathered in it.
-        """
+        """The turn ends: send what was gathered in it."""
 
     def broken(self, reason: Failure) -> None:
         """
@@ -122,15 +116,11 @@ class Poller:
         self._handlers[number] = handler
 
     def change(self, number: int, events: int) -> None:
-        """
-        Watch a descriptor for other events; C{0} still reports L{ERRORS}.
-        """
+        """Watch a descriptor for other events; C{0} still reports L{ERRORS}."""
         self._poll.modify(number, events)
 
     def remove(self, number: int) -> None:
-        """
-        Watch a descriptor no more.
-        """
+        """Watch a descriptor no more."""
         if self._handlers.pop(number, None) is not None:
             # The kernel forgets a descriptor that somebody has closed.
             with suppress(OSError):
@@ -139,24 +129,18 @@ class Poller:
                 self._dropIfEmpty()
 
     def replace(self, number: int, handler: Handler) -> None:
-        """
-        Give a descriptor that is watched another owner.
-        """
+        """Give a descriptor that is watched another owner."""
         self._handlers[number] = handler
 
     def close(self, connection: socket) -> None:
-        """
-        Close a socket that was removed, at the latest when the turn ends.
-        """
+        """Close a socket that was removed, at the latest when the turn ends."""
         if self._inTurn:
             self._closing.append(connection)
         else:
             connection.close()
 
     def _dropIfEmpty(self) -> None:
-        """
-        Let go of the descriptor if nobody needs it.
-        """
+        """Let go of the descriptor if nobody needs it."""
         if self._poll is not None and not self._handlers:
             self.reactor.removeReader(self)
             self._poll.close()
@@ -182,29 +166,21 @@ class Poller:
         self._schedule()
 
     def _schedule(self) -> None:
-        """
-        Have a turn, whether or not the kernel asks for one.
-        """
+        """Have a turn, whether or not the kernel asks for one."""
         if self._laterCall is None:
             self._laterCall = self.reactor.callLater(0, self._turnByTimer)
 
     def _turnByTimer(self) -> None:
-        """
-        A turn without events.
-        """
+        """A turn without events."""
         self._laterCall = None
         self._turn(())
 
     def doRead(self) -> None:
-        """
-        The kernel has something to report.
-        """
+        """The kernel has something to report."""
         self._turn(self._poll.poll(0, MOST_EVENTS))
 
     def _turn(self, events: Any) -> None:
-        """
-        Serve the sockets that are ready.
-        """
+        """Serve the sockets that are ready."""
         self._inTurn = True
         find = self._handlers.get
         for number, event in events:
@@ -236,9 +212,7 @@ class Poller:
         self._dropIfEmpty()
 
     def _broken(self, handler: Handler) -> None:
-        """
-        End a socket whose code raised.
-        """
+        """End a socket whose code raised."""
         failure = Failure()
         self._log.failure("A connection is broken by an error in its code", failure)
         handler.broken(failure)
@@ -246,21 +220,15 @@ class Poller:
     # IReadDescriptor
 
     def fileno(self) -> int:
-        """
-        The instance's own descriptor.
-        """
+        """The instance's own descriptor."""
         return -1 if self._poll is None else int(self._poll.fileno())
 
     def logPrefix(self) -> str:
-        """
-        As what it appears in logs.
-        """
+        """As what it appears in logs."""
         return "tristunnel"
 
     def connectionLost(self, reason: Failure) -> None:
-        """
-        The reactor ends, or gives up on the instance: so must all its sockets.
-        """
+        """The reactor ends, or gives up on the instance: so must all its sockets."""
         for handler in list(self._handlers.values()):
             handler.broken(reason)
         self._dropIfEmpty()

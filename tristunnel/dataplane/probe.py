@@ -51,24 +51,18 @@ class Probe:
         return waiting
 
     def heard(self) -> None:
-        """
-        The peer said something.
-        """
+        """The peer said something."""
         if self.open:
             self._answer(True)
 
     def close(self) -> None:
-        """
-        The peer is gone.
-        """
+        """The peer is gone."""
         self._closed = True
         if self.open:
             self._answer(False)
 
     def _answer(self, alive: bool) -> None:
-        """
-        Tell everybody who waits.
-        """
+        """Tell everybody who waits."""
         self.open = False
         if self._late is not None and self._late.active():
             self._late.cancel()

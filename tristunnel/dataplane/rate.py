@@ -18,9 +18,7 @@ class RateLimiter(Protocol):
 
     @property
     def atOnce(self) -> int:
-        """
-        Most bytes to read before asking again.
-        """
+        """Most bytes to read before asking again."""
 
     def charge(self, amount: int) -> float:
         """
@@ -52,9 +50,7 @@ class TokenBucket:
         self._last = seconds()
 
     def charge(self, amount: int) -> float:
-        """
-        Count bytes that were read.
-        """
+        """Count bytes that were read."""
         now, rate = self._seconds(), self._rate
         if not rate:
             return 0.0
@@ -86,22 +82,16 @@ class TokenBucket:
 
 
 class CombinedRateLimiter:
-    """
-    Two rules for one end: the slower one counts.
-    """
+    """Two rules for one end: the slower one counts."""
 
     def __init__(self, one: RateLimiter, other: RateLimiter) -> None:
         self._rules = (one, other)
 
     @property
     def atOnce(self) -> int:
-        """
-        Most bytes to read before asking again.
-        """
+        """Most bytes to read before asking again."""
         return min(rule.atOnce for rule in self._rules)
 
     def charge(self, amount: int) -> float:
-        """
-        Count bytes that were read, for both.
-        """
+        """Count bytes that were read, for both."""
         return max(rule.charge(amount) for rule in self._rules)

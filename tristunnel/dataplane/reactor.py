@@ -84,32 +84,22 @@ class _Connecting:
         poller.add(self._number, self, OUT)
 
     def stop(self) -> None:
-        """
-        Wait no more.
-        """
+        """Wait no more."""
         self._poller.remove(self._number)
 
     def ready(self, events: int) -> None:
-        """
-        It is decided.
-        """
+        """It is decided."""
         self.stop()
         self._done(self._socket.getsockopt(SOL_SOCKET, SO_ERROR))
 
     def more(self) -> None:
-        """
-        Never asked for.
-        """
+        """Never asked for."""
 
     def flush(self) -> None:
-        """
-        Never asked for.
-        """
+        """Never asked for."""
 
     def broken(self, reason: Failure) -> None:
-        """
-        What follows the connection has raised.
-        """
+        """What follows the connection has raised."""
         self._poller.close(self._socket)
 
 
@@ -131,9 +121,7 @@ def _metItself(connection: socket) -> bool:
 
 @implementer(IConnector)
 class _Connector:
-    """
-    An outgoing connection, in the way of Twisted's client factories.
-    """
+    """An outgoing connection, in the way of Twisted's client factories."""
 
     def __init__(
         self,
@@ -157,9 +145,7 @@ class _Connector:
         self._started = False
 
     def connect(self) -> None:
-        """
-        Begin.
-        """
+        """Begin."""
         if not self._started:
             self._started = True
             self._factory.doStart()
@@ -187,16 +173,12 @@ class _Connector:
         self._timer = self._poller.reactor.callLater(0, self._decidedLater, number)
 
     def _decidedLater(self, number: int) -> None:
-        """
-        It was decided at once.
-        """
+        """It was decided at once."""
         self._timer = None
         self._decided(number)
 
     def _decided(self, number: int) -> None:
-        """
-        It is known whether there is a connection.
-        """
+        """It is known whether there is a connection."""
         self._connecting = None
         self._stopTimer()
         made = self._socket
@@ -218,16 +200,12 @@ class _Connector:
         transport.begin()
 
     def _late(self) -> None:
-        """
-        It takes too long.
-        """
+        """It takes too long."""
         self._timer = None
         self._failed(TimeoutError())
 
     def _failed(self, error: Exception) -> None:
-        """
-        There is none.
-        """
+        """There is none."""
         self._stopTimer()
         if self._connecting is not None:
             self._connecting.stop()
@@ -239,50 +217,38 @@ class _Connector:
         self._over()
 
     def _lost(self, reason: Failure) -> None:
-        """
-        The connection is gone.
-        """
+        """The connection is gone."""
         self._transport = None
         self._factory.clientConnectionLost(self, reason)
         self._over()
 
     def _over(self) -> None:
-        """
-        The factory is needed no more, unless it has connected again.
-        """
+        """The factory is needed no more, unless it has connected again."""
         if self._socket is None and self._transport is None and self._started:
             self._started = False
             self._factory.doStop()
 
     def _stopTimer(self) -> None:
-        """
-        Wait for nothing.
-        """
+        """Wait for nothing."""
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
 
     def stopConnecting(self) -> None:
-        """
-        Connect no more.
-        """
+        """Connect no more."""
         if self._socket is None:
             raise UserError("there is no connection under way")
         self._failed(UserError())
 
     def disconnect(self) -> None:
-        """
-        Connect no more, or end the connection.
-        """
+        """Connect no more, or end the connection."""
         if self._socket is not None:
             self.stopConnecting()
         elif self._transport is not None:
             self._transport.loseConnection()
 
     def getDestination(self) -> IAddress:
-        """
-        Where it leads.
-        """
+        """Where it leads."""
         return addressOf(self._family, self._where)
 
 
@@ -307,9 +273,7 @@ class PolledReactor:
     def callLater(
         self, delay: float, callable: Any, *args: object, **kwargs: object
     ) -> Any:
-        """
-        Call something later.
-        """
+        """Call something later."""
         return self._reactor.callLater(delay, callable, *args, **kwargs)
 
     # Listening
@@ -351,16 +315,12 @@ class PolledReactor:
     def adoptStreamPort(
         self, fileDescriptor: int, addressFamily: int, factory: Any
     ) -> Acceptor:
-        """
-        Listen on a socket that listens already.
-        """
+        """Listen on a socket that listens already."""
         made = socket(addressFamily, SOCK_STREAM, fileno=os.dup(fileDescriptor))
         return self._listen(made, factory)
 
     def _listen(self, bound: socket, factory: Any) -> Acceptor:
-        """
-        Accept connections for a factory.
-        """
+        """Accept connections for a factory."""
         made = self._acceptor(bound, factory)
         made.whenStopped = factory.doStop
         factory.doStart()
@@ -368,9 +328,7 @@ class PolledReactor:
         return made
 
     def _acceptor(self, bound: socket, factory: Any) -> Acceptor:
-        """
-        Make what accepts connections for a factory.
-        """
+        """Make what accepts connections for a factory."""
 
         def accepted(connection: socket, peer: Any) -> None:
             self._serve(connection, factory, addressOf(connection.family, peer))
@@ -378,9 +336,7 @@ class PolledReactor:
         return Acceptor(self.poller, bound, accepted)
 
     def _serve(self, connection: socket, factory: Any, address: IAddress) -> None:
-        """
-        Give a connection its protocol.
-        """
+        """Give a connection its protocol."""
         protocol = factory.buildProtocol(address)
         if protocol is None:
             self.poller.close(connection)
@@ -397,9 +353,7 @@ class PolledReactor:
         timeout: float = 30,
         bindAddress: Any = None,
     ) -> Any:
-        """
-        Connect to a TCP port.
-        """
+        """Connect to a TCP port."""
         if isIPAddress(host):
             family: int = AF_INET
         elif isIPv6Address(host.partition("%")[0]):
@@ -418,9 +372,7 @@ class PolledReactor:
     def connectUNIX(
         self, address: Any, factory: Any, timeout: float = 30, checkPID: int = 0
     ) -> Any:
-        """
-        Connect to a UNIX socket.
-        """
+        """Connect to a UNIX socket."""
         if checkPID:
             return self._reactor.connectUNIX(address, factory, timeout, checkPID)
         made = _Connector(self.poller, AF_UNIX, address, factory, timeout)
@@ -430,9 +382,7 @@ class PolledReactor:
     def adoptStreamConnection(
         self, fileDescriptor: int, addressFamily: int, factory: Any
     ) -> Any:
-        """
-        Serve a connection that exists.
-        """
+        """Serve a connection that exists."""
         made = socket(addressFamily, SOCK_STREAM, fileno=os.dup(fileDescriptor))
         made.setblocking(False)
         tuneSocket(made)

@@ -114,16 +114,12 @@ class SocketEnd(ConnectionEnd, PolledSocket):
             self._arrived(self)
 
     def _within(self, seconds: float, late: Callable[[], object]) -> None:
-        """
-        Have something happen unless it comes to an end before.
-        """
+        """Have something happen unless it comes to an end before."""
         self._inTime()
         self._deadline = deadlinesOf(self._reactor).add(seconds, late)
 
     def _inTime(self) -> None:
-        """
-        Wait for nothing any more.
-        """
+        """Wait for nothing any more."""
         if self._deadline is not None:
             deadlinesOf(self._reactor).cancel(self._deadline)
             self._deadline = None
@@ -140,15 +136,11 @@ class SocketEnd(ConnectionEnd, PolledSocket):
 
     @property
     def _progress(self) -> int:
-        """
-        A number that grows when the far side takes or sends something.
-        """
+        """A number that grows when the far side takes or sends something."""
         return self.received - self.unsent
 
     def _closesTooSlowly(self) -> None:
-        """
-        It is time to look again.
-        """
+        """It is time to look again."""
         self._deadline = None
         if self._progress - self._mark >= SLOWEST * CLOSE_TIMEOUT:
             self._closeInTime()
@@ -157,9 +149,7 @@ class SocketEnd(ConnectionEnd, PolledSocket):
 
     @property
     def peerAddress(self) -> IAddress:
-        """
-        Where the far side is.
-        """
+        """Where the far side is."""
         connection = self.connection
         try:
             name = connection.getpeername()
@@ -173,9 +163,7 @@ class SocketEnd(ConnectionEnd, PolledSocket):
     # PolledSocket
 
     def handshakeDone(self) -> None:
-        """
-        TLS is up.
-        """
+        """TLS is up."""
         self._inTime()
         self._arrived(self)
 
@@ -195,9 +183,7 @@ class SocketEnd(ConnectionEnd, PolledSocket):
                     splice.begun = True
 
     def _read(self) -> None:
-        """
-        Read, or have the kernel move what is there.
-        """
+        """Read, or have the kernel move what is there."""
         splice = self.splice
         if splice is not None and splice.begun and not splice.sink.unsent:
             splice.move()
@@ -205,9 +191,7 @@ class SocketEnd(ConnectionEnd, PolledSocket):
             super()._read()
 
     def _drain(self) -> None:
-        """
-        Send what waits: here, or in a pipe.
-        """
+        """Send what waits: here, or in a pipe."""
         splice = self.spliceToUs
         if splice is not None and splice.blocked:
             splice.push()
@@ -215,22 +199,16 @@ class SocketEnd(ConnectionEnd, PolledSocket):
             super()._drain()
 
     def readEnded(self) -> None:
-        """
-        The far side sends no more.
-        """
+        """The far side sends no more."""
         self._noMoreComes()
         self._closeInTime()
 
     def drained(self) -> None:
-        """
-        All that was written is with the kernel.
-        """
+        """All that was written is with the kernel."""
         self._emptied()
 
     def lost(self, reason: Failure) -> None:
-        """
-        The connection is gone.
-        """
+        """The connection is gone."""
         self._inTime()
         self._endSplices()
         self._gone(reason)
@@ -247,112 +225,80 @@ class SocketEnd(ConnectionEnd, PolledSocket):
     # ConnectionEnd
 
     def _stopReading(self) -> None:
-        """
-        Read no more for now.
-        """
+        """Read no more for now."""
         PolledSocket.hold(self)
 
     def _goOnReading(self) -> None:
-        """
-        Read again.
-        """
+        """Read again."""
         self.resume()
 
     def hold(self, why: int = ConnectionEnd.PEER) -> None:
-        """
-        Read no more.
-        """
+        """Read no more."""
         ConnectionEnd.hold(self, why)
 
     def _transmit(self, data: bytes) -> None:
-        """
-        Send bytes.
-        """
+        """Send bytes."""
         PolledSocket.write(self, data)
         if self.unsent > SENDING:
             self._fills()
 
     def write(self, data: bytes) -> None:
-        """
-        Send bytes; to a connection that is gone, a reset comes back.
-        """
+        """Send bytes; to a connection that is gone, a reset comes back."""
         ConnectionEnd.write(self, data)
 
     def _endTransmission(self) -> None:
-        """
-        Send no more.
-        """
+        """Send no more."""
         self.endWriting()
         self._closeInTime()
 
     def _cutOff(self) -> None:
-        """
-        Break the connection.
-        """
+        """Break the connection."""
         self._endSplices()
         self.abort()
 
     # Splicing
 
     def sendsTo(self, peer: object) -> bool:
-        """
-        Whether what it reads goes to C{peer}, and to nothing that stands for it.
-        """
+        """Whether what it reads goes to C{peer}, and to nothing that stands for it."""
         return self._peer is peer
 
     @property
     def mayGoByKernel(self) -> bool:
-        """
-        Whether what it reads goes on within the kernel, or may soon.
-        """
+        """Whether what it reads goes on within the kernel, or may soon."""
         return self.splice is not None
 
     @property
     def splices(self) -> bool:
-        """
-        Whether what it reads goes on within the kernel.
-        """
+        """Whether what it reads goes on within the kernel."""
         return self.splice is not None and self.splice.begun
 
     @property
     def isPlain(self) -> bool:
-        """
-        Whether nothing but the kernel is behind it.
-        """
+        """Whether nothing but the kernel is behind it."""
         return self._tls is None and self.isOpen
 
     def waitForRoom(self) -> None:
-        """
-        Have the kernel tell when it takes bytes again.
-        """
+        """Have the kernel tell when it takes bytes again."""
         self._kernelFull = True
         self._ask()
 
     def hasRoom(self) -> None:
-        """
-        Wait for room no more.
-        """
+        """Wait for room no more."""
         self._kernelFull = False
         self._ask()
         if self._writeEnding:
             self._endNow()
 
     def brokenBy(self, problem: Failure) -> None:
-        """
-        A splice has met an error of this socket.
-        """
+        """A splice has met an error of this socket."""
         self._fail(problem)
 
     def sourceEnded(self) -> None:
-        """
-        A splice has met the end of what this socket reads.
-        """
+        """A splice has met the end of what this socket reads."""
         self._readOver()
 
     def _endSplices(self) -> None:
-        """
-        Let go of pipes.
-        """
+        """Let go of pipes."""
         for splice in (self.splice, self.spliceToUs):
             if splice is not None:
                 splice.end()

@@ -52,25 +52,19 @@ class Splice:
         self._pipe: Pipe | None = None
 
     def end(self) -> None:
-        """
-        Move no more; what is in the pipe is lost. Doing it twice is no error.
-        """
+        """Move no more; what is in the pipe is lost. Doing it twice is no error."""
         self._ended = True
         self.blocked = False
         self._giveBack()
 
     def _giveBack(self) -> None:
-        """
-        Let others have the pipe.
-        """
+        """Let others have the pipe."""
         pipe, self._pipe = self._pipe, None
         if pipe is not None:
             self._pipes.give(pipe)
 
     def move(self) -> None:
-        """
-        Move what the source has, but no more than is one's turn.
-        """
+        """Move what the source has, but no more than is one's turn."""
         pipe = self._pipes.take()
         if pipe is None:
             # None is free, or allowed: copy.
@@ -133,9 +127,7 @@ class Splice:
         return True
 
     def push(self) -> None:
-        """
-        The sink takes bytes again.
-        """
+        """The sink takes bytes again."""
         pipe = self._pipe
         if pipe is not None and self._empty(pipe, self.sink.connection.fileno()):
             self.blocked = False
@@ -145,15 +137,11 @@ class Splice:
 
 
 def _lost(problem: OSError) -> Failure:
-    """
-    Say it in Twisted's way.
-    """
+    """Say it in Twisted's way."""
     return Failure(ConnectionLost(problem.strerror or str(problem)))
 
 
 def spliceBoth(one: SocketEnd, other: SocketEnd) -> None:
-    """
-    Have both directions of a stream moved by the kernel, once they are busy.
-    """
+    """Have both directions of a stream moved by the kernel, once they are busy."""
     for source, sink in ((one, other), (other, one)):
         source.splice = sink.spliceToUs = Splice(source, sink)

@@ -44,9 +44,7 @@ _WANTED = (
 
 
 class _Completed:
-    """
-    A transport, with a substitute for each method that it lacks.
-    """
+    """A transport, with a substitute for each method that it lacks."""
 
     def __init__(self, transport: Any) -> None:
         self.completes = transport
@@ -67,9 +65,7 @@ class _Completed:
                 transport.signalProcess("TERM")
 
     def loseWriteConnection(self) -> None:
-        """
-        Send no more. Call it only where L{canHalfClose} says so.
-        """
+        """Send no more. Call it only where L{canHalfClose} says so."""
         transport = self.completes
         if IProcessTransport.providedBy(transport):
             transport.closeStdin()
@@ -77,34 +73,24 @@ class _Completed:
             transport.loseWriteConnection()
 
     def pauseProducing(self) -> None:
-        """
-        Read no more for now, if there is a way.
-        """
+        """Read no more for now, if there is a way."""
         getattr(self.completes, "pauseProducing", _nothing)()
 
     def resumeProducing(self) -> None:
-        """
-        Read again.
-        """
+        """Read again."""
         getattr(self.completes, "resumeProducing", _nothing)()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """
-        Have C{producer} paused while enough is held, if anybody looks.
-        """
+        """Have C{producer} paused while enough is held, if anybody looks."""
         getattr(self.completes, "registerProducer", _nothing)(producer, streaming)
 
     def unregisterProducer(self) -> None:
-        """
-        Forget the producer.
-        """
+        """Forget the producer."""
         getattr(self.completes, "unregisterProducer", _nothing)()
 
 
 def _nothing(*arguments: object) -> None:
-    """
-    What a transport does that lacks a method.
-    """
+    """What a transport does that lacks a method."""
 
 
 def completed(transport: Any) -> Any:
@@ -120,24 +106,18 @@ def completed(transport: Any) -> Any:
 
 
 def canHalfClose(transport: Any) -> bool:
-    """
-    Whether one direction of what L{completed} returned can end by itself.
-    """
+    """Whether one direction of what L{completed} returned can end by itself."""
     below = getattr(transport, "completes", transport)
     return hasattr(below, "loseWriteConnection") or IProcessTransport.providedBy(below)
 
 
 def canPause(transport: Any) -> bool:
-    """
-    Whether what L{completed} returned reads no more when it is asked to.
-    """
+    """Whether what L{completed} returned reads no more when it is asked to."""
     return hasattr(getattr(transport, "completes", transport), "pauseProducing")
 
 
 def _socketOf(transport: Any) -> socket | None:
-    """
-    Find the socket that is below all the layers of a transport.
-    """
+    """Find the socket that is below all the layers of a transport."""
     while transport is not None:
         found = getattr(transport, "connection", None) or getattr(
             transport, "socket", None
@@ -149,9 +129,7 @@ def _socketOf(transport: Any) -> socket | None:
 
 
 def tuneSocket(transport: Any) -> None:
-    """
-    Send small pieces at once, and notice a dead peer, where there is a socket.
-    """
+    """Send small pieces at once, and notice a dead peer, where there is a socket."""
     below = _socketOf(transport)
     if below is not None and ITCPTransport.providedBy(transport):
         tuning.tuneSocket(below)

@@ -115,9 +115,7 @@ class Throttle:
 
 
 def _burst(rate: int) -> int:
-    """
-    At least a chunk may pass at once, and what comes in a tenth of a second.
-    """
+    """At least a chunk may pass at once, and what comes in a tenth of a second."""
     return max(64 * 1024, rate // 10)
 
 
@@ -138,21 +136,15 @@ class _RateLimitedEnd:
 
     @property
     def received(self) -> int:
-        """
-        Bytes that the end has read.
-        """
+        """Bytes that the end has read."""
         return int(self.end.received)
 
     def join(self, peer: Any, closed: Closed) -> None:
-        """
-        Join the end to its peer.
-        """
+        """Join the end to its peer."""
         self.end.join(peer, closed)
 
     def begin(self) -> None:
-        """
-        The ends are about to be joined.
-        """
+        """The ends are about to be joined."""
 
     def takeOver(self, before: Any, paused: bool) -> None:
         """
@@ -166,31 +158,21 @@ class _RateLimitedEnd:
             self.end = before
 
     def obeyAgain(self) -> None:
-        """
-        The rate has changed.
-        """
+        """The rate has changed."""
 
     def stop(self) -> None:
-        """
-        The stream is over.
-        """
+        """The stream is over."""
 
     def whileWaiting(self, left: Closed) -> None:
-        """
-        Have C{left} called if the end is over before it is joined.
-        """
+        """Have C{left} called if the end is over before it is joined."""
         self.end.whileWaiting(left)
 
     def finish(self) -> None:
-        """
-        No more follows.
-        """
+        """No more follows."""
         self.end.finish()
 
     def reset(self, reason: TunnelError) -> None:
-        """
-        Break the end.
-        """
+        """Break the end."""
         self.end.reset(reason)
 
 
@@ -230,26 +212,20 @@ class _RateLimitedStream(_RateLimitedEnd):
         self._peerHolds = before._peerHolds if held else paused
 
     def obeyAgain(self) -> None:
-        """
-        The rate has changed: wait no longer for the old one.
-        """
+        """The rate has changed: wait no longer for the old one."""
         if self._rateHolds is not None:
             self._rateHolds.cancel()
             self._goOn()
 
     def stop(self) -> None:
-        """
-        The stream is over: wait for nothing, and keep nothing.
-        """
+        """The stream is over: wait for nothing, and keep nothing."""
         if self._rateHolds is not None:
             self._rateHolds.cancel()
             self._rateHolds = None
         self.other.letGo()
 
     def join(self, peer: Any, closed: Closed) -> None:
-        """
-        Join the end to its peer, and forget about delays once it is over.
-        """
+        """Join the end to its peer, and forget about delays once it is over."""
 
         def over(reason: TunnelError | None) -> None:
             self.stop()
@@ -258,9 +234,7 @@ class _RateLimitedStream(_RateLimitedEnd):
         super().join(peer, over)
 
     def write(self, data: bytes) -> None:
-        """
-        Pass bytes on.
-        """
+        """Pass bytes on."""
         if self._kept is not None:
             self._kept.append(data)
             HELD.hold(self, len(data), self._shed)
@@ -274,33 +248,25 @@ class _RateLimitedStream(_RateLimitedEnd):
             self.other.hold(delay)
 
     def finish(self) -> None:
-        """
-        No more follows, after what is kept.
-        """
+        """No more follows, after what is kept."""
         if self._kept is not None:
             self._finishing = True
         else:
             self.end.finish()
 
     def reset(self, reason: TunnelError) -> None:
-        """
-        Break the end, and drop what is kept.
-        """
+        """Break the end, and drop what is kept."""
         self._kept = None
         HELD.letGo(self)
         self.end.reset(reason)
 
     def _shed(self, reason: TunnelError) -> None:
-        """
-        Be broken on both sides: too much is kept.
-        """
+        """Be broken on both sides: too much is kept."""
         self.reset(reason)
         self.other.reset(reason)
 
     def letGo(self) -> None:
-        """
-        Pass on what is kept.
-        """
+        """Pass on what is kept."""
         kept, self._kept = self._kept, None
         if kept:
             HELD.letGo(self)
@@ -312,9 +278,7 @@ class _RateLimitedStream(_RateLimitedEnd):
 
     @property
     def waits(self) -> bool:
-        """
-        Whether the end is not read because of the rate.
-        """
+        """Whether the end is not read because of the rate."""
         return self._rateHolds is not None
 
     def hold(self, delay: float) -> None:
@@ -331,9 +295,7 @@ class _RateLimitedStream(_RateLimitedEnd):
             self.end.pauseReading()
 
     def _goOn(self) -> None:
-        """
-        The rate lets this end be read again.
-        """
+        """The rate lets this end be read again."""
         self._rateHolds = None
         self.other.letGo()
         # What was kept may be too much by itself.
@@ -341,18 +303,14 @@ class _RateLimitedStream(_RateLimitedEnd):
             self.end.resumeReading()
 
     def pauseReading(self) -> None:
-        """
-        The peer takes no more for now.
-        """
+        """The peer takes no more for now."""
         if not self._peerHolds:
             self._peerHolds = True
             if self._rateHolds is None:
                 self.end.pauseReading()
 
     def resumeReading(self) -> None:
-        """
-        The peer takes bytes again.
-        """
+        """The peer takes bytes again."""
         if self._peerHolds:
             self._peerHolds = False
             if self._rateHolds is None:
@@ -360,38 +318,28 @@ class _RateLimitedStream(_RateLimitedEnd):
 
 
 class _RateLimitedFlow(_RateLimitedEnd):
-    """
-    Stands for an end of a flow; what would be too much is dropped.
-    """
+    """Stands for an end of a flow; what would be too much is dropped."""
 
     def __init__(self, reactor: IReactorTime, end: Any, rate: TokenBucket) -> None:
         super().__init__(reactor, end, rate)
         self._until = 0.0
 
     def obeyAgain(self) -> None:
-        """
-        The rate has changed: what comes may pass again.
-        """
+        """The rate has changed: what comes may pass again."""
         self._until = 0.0
 
     @property
     def dropped(self) -> int:
-        """
-        Datagrams that the end has dropped.
-        """
+        """Datagrams that the end has dropped."""
         return int(self.end.dropped)
 
     @dropped.setter
     def dropped(self, count: int) -> None:
-        """
-        Count for the end, where another gauge stands for this one.
-        """
+        """Count for the end, where another gauge stands for this one."""
         self.end.dropped = count
 
     def send(self, datagram: bytes) -> None:
-        """
-        Pass a datagram on, or drop it.
-        """
+        """Pass a datagram on, or drop it."""
         now = self._reactor.seconds()
         if now < self._until or self._rate.charge(0) > GRACE:
             self.end.dropped += 1

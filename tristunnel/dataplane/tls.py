@@ -43,9 +43,7 @@ class _Beginning(Protocol):
         self.factory: Any = factory
 
     def makeConnection(self, transport: Any) -> None:
-        """
-        Begin TLS.
-        """
+        """Begin TLS."""
         if isinstance(transport, SocketTransport):
             transport.factory = self.factory
             tls = self.factory.onSocket(transport)
@@ -79,30 +77,22 @@ class _Factory(Factory[Protocol]):
         self.inMemory = TLSMemoryBIOFactory(creator, isClient, wrappedFactory)
 
     def doStart(self) -> None:
-        """
-        Start whoever is served.
-        """
+        """Start whoever is served."""
         self.wrappedFactory.doStart()
 
     def doStop(self) -> None:
-        """
-        Stop it.
-        """
+        """Stop it."""
         self.wrappedFactory.doStop()
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """
-        Begin, unless the connection is to be closed at once.
-        """
+        """Begin, unless the connection is to be closed at once."""
         inner: Any = self.wrappedFactory.buildProtocol(addr)
         if inner is None or getattr(inner, "isRejection", False):
             return inner
         return _Beginning(self, inner)
 
     def onSocket(self, transport: SocketTransport) -> SSL.Connection:
-        """
-        Make TLS on a socket.
-        """
+        """Make TLS on a socket."""
         if not self._isClient:
             return serverTLS(self._creator, transport.connection, transport)
         made: SSL.Connection = self._creator.clientConnectionForTLS(transport)
@@ -111,9 +101,7 @@ class _Factory(Factory[Protocol]):
 
 @implementer(IStreamServerEndpoint)
 class _TLSServerEndpoint:
-    """
-    An endpoint with TLS over it.
-    """
+    """An endpoint with TLS over it."""
 
     def __init__(
         self, creator: IOpenSSLServerConnectionCreator, below: IStreamServerEndpoint
@@ -122,9 +110,7 @@ class _TLSServerEndpoint:
         self._below = below
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """
-        Listen.
-        """
+        """Listen."""
         made: Deferred[IListeningPort] = self._below.listen(
             _Factory(self._creator, False, protocolFactory)
         )
@@ -133,9 +119,7 @@ class _TLSServerEndpoint:
 
 @implementer(IStreamClientEndpoint)
 class _TLSClientEndpoint:
-    """
-    An endpoint with TLS over it.
-    """
+    """An endpoint with TLS over it."""
 
     def __init__(
         self, creator: IOpenSSLClientConnectionCreator, below: IStreamClientEndpoint

@@ -97,9 +97,7 @@ class SocketTransport(PolledSocket):
             self._speakTLS(tls)
 
     def _speakTLS(self, tls: SSL.Connection) -> None:
-        """
-        Be a transport with TLS.
-        """
+        """Be a transport with TLS."""
         self._tls = tls
         self._shaken = False
         tls.set_app_data(self)
@@ -119,17 +117,13 @@ class SocketTransport(PolledSocket):
             self._shake(tls)
 
     def retire(self) -> None:
-        """
-        Somebody else owns the socket from now on; the protocol is told nothing.
-        """
+        """Somebody else owns the socket from now on; the protocol is told nothing."""
         self.connected = False
         self.disconnecting = True
         self.producer = None
 
     def begin(self) -> None:
-        """
-        Show the protocol its transport, and begin to read.
-        """
+        """Show the protocol its transport, and begin to read."""
         try:
             self.start()
         except OSError as problem:
@@ -142,15 +136,11 @@ class SocketTransport(PolledSocket):
     # PolledSocket
 
     def bytesReceived(self, data: bytes) -> None:
-        """
-        Bytes came.
-        """
+        """Bytes came."""
         self.protocol.dataReceived(data)
 
     def readEnded(self) -> None:
-        """
-        The other side sends no more.
-        """
+        """The other side sends no more."""
         half = IHalfCloseableProtocol(self.protocol, None)
         if half is None or self._tls is not None:
             self._finishBoth()
@@ -158,35 +148,27 @@ class SocketTransport(PolledSocket):
             half.readConnectionLost()
 
     def writeEnded(self) -> None:
-        """
-        The other side knows that we send no more.
-        """
+        """The other side knows that we send no more."""
         if not self.disconnecting:
             half = IHalfCloseableProtocol(self.protocol, None)
             if half is not None:
                 half.writeConnectionLost()
 
     def drained(self) -> None:
-        """
-        A producer that was told to pause may go on.
-        """
+        """A producer that was told to pause may go on."""
         producer = self.producer
         if producer is not None and (self._paused or not self._streaming):
             self._paused = False
             producer.resumeProducing()
 
     def handshakeDone(self) -> None:
-        """
-        TLS is up.
-        """
+        """TLS is up."""
         listener = IHandshakeListener(self.protocol, None)
         if listener is not None:
             listener.handshakeCompleted()
 
     def lost(self, reason: Failure) -> None:
-        """
-        The connection is gone.
-        """
+        """The connection is gone."""
         self.connected = False
         producer, self.producer = self.producer, None
         if producer is not None:
@@ -198,9 +180,7 @@ class SocketTransport(PolledSocket):
     # ITransport
 
     def write(self, data: bytes) -> None:
-        """
-        Send bytes, together with what else is written in this turn.
-        """
+        """Send bytes, together with what else is written in this turn."""
         self.writeSequence((data,))
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
@@ -221,18 +201,14 @@ class SocketTransport(PolledSocket):
             self.producer.pauseProducing()
 
     def loseConnection(self) -> None:
-        """
-        End the connection after what waits, unless a producer still writes.
-        """
+        """End the connection after what waits, unless a producer still writes."""
         if self.connected and not self.disconnecting:
             self.disconnecting = True
             if self.producer is None:
                 self._closeAfterWrites()
 
     def _closeAfterWrites(self) -> None:
-        """
-        Close both directions when nothing waits any more.
-        """
+        """Close both directions when nothing waits any more."""
         self._readHeld = True
         self._writeEnding = True
         self._ask()
@@ -240,18 +216,14 @@ class SocketTransport(PolledSocket):
             self._flushSoon()
 
     def _endNow(self) -> None:
-        """
-        All is sent that was written.
-        """
+        """All is sent that was written."""
         if self.disconnecting:
             self._finishBoth()
         else:
             super()._endNow()
 
     def loseWriteConnection(self) -> None:
-        """
-        Send no more after what waits; with TLS, that ends both directions.
-        """
+        """Send no more after what waits; with TLS, that ends both directions."""
         if self._tls is not None:
             self.loseConnection()
         elif self.connected:
@@ -272,25 +244,19 @@ class SocketTransport(PolledSocket):
             self.reactor.callLater(0, self.abort)
 
     def getPeer(self) -> Any:
-        """
-        The other side's address.
-        """
+        """The other side's address."""
         if self._peer is None:
             self._peer = self._address("getpeername")
         return self._peer
 
     def getHost(self) -> Any:
-        """
-        This side's address.
-        """
+        """This side's address."""
         if self._host is None:
             self._host = self._address("getsockname")
         return self._host
 
     def _address(self, which: str) -> IAddress:
-        """
-        Ask the kernel.
-        """
+        """Ask the kernel."""
         family = self.connection.family
         try:
             return addressOf(family, getattr(self.connection, which)())
@@ -303,22 +269,16 @@ class SocketTransport(PolledSocket):
     # IPushProducer
 
     def pauseProducing(self) -> None:
-        """
-        Read no more.
-        """
+        """Read no more."""
         self.hold()
 
     def resumeProducing(self) -> None:
-        """
-        Read again.
-        """
+        """Read again."""
         if self.connected and not self.disconnecting:
             self.resume()
 
     def stopProducing(self) -> None:
-        """
-        End the connection.
-        """
+        """End the connection."""
         self.loseConnection()
 
     # IConsumer
@@ -340,9 +300,7 @@ class SocketTransport(PolledSocket):
             producer.resumeProducing()
 
     def unregisterProducer(self) -> None:
-        """
-        Nobody is to be paused any more; a close that waited for it goes on.
-        """
+        """Nobody is to be paused any more; a close that waited for it goes on."""
         self.producer = None
         self._streaming = False
         if self.connected and self.disconnecting:
@@ -351,59 +309,41 @@ class SocketTransport(PolledSocket):
     # ITCPTransport
 
     def getTcpNoDelay(self) -> bool:
-        """
-        Whether small pieces are sent at once.
-        """
+        """Whether small pieces are sent at once."""
         return self._option(IPPROTO_TCP, TCP_NODELAY)
 
     def setTcpNoDelay(self, enabled: bool) -> None:
-        """
-        Send small pieces at once, or not.
-        """
+        """Send small pieces at once, or not."""
         self._setOption(IPPROTO_TCP, TCP_NODELAY, enabled)
 
     def getTcpKeepAlive(self) -> bool:
-        """
-        Whether the kernel looks after a silent peer.
-        """
+        """Whether the kernel looks after a silent peer."""
         return self._option(SOL_SOCKET, SO_KEEPALIVE)
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
-        """
-        Have the kernel look after a silent peer, or not.
-        """
+        """Have the kernel look after a silent peer, or not."""
         self._setOption(SOL_SOCKET, SO_KEEPALIVE, enabled)
 
     def _option(self, level: int, name: int) -> bool:
-        """
-        Read a socket option.
-        """
+        """Read a socket option."""
         return bool(self.connection.getsockopt(level, name))
 
     def _setOption(self, level: int, name: int, value: bool) -> None:
-        """
-        Set a socket option, where the socket has it: UNIX sockets do not.
-        """
+        """Set a socket option, where the socket has it: UNIX sockets do not."""
         with suppress(OSError):
             self.connection.setsockopt(level, name, value)
 
     def getHandle(self) -> socket:
-        """
-        The socket.
-        """
+        """The socket."""
         return self.connection
 
     # ISSLTransport, INegotiated
 
     def getPeerCertificate(self) -> X509 | None:
-        """
-        The certificate that the other side has shown, if there is TLS.
-        """
+        """The certificate that the other side has shown, if there is TLS."""
         return None if self._tls is None else self._tls.get_peer_certificate()
 
     @property
     def negotiatedProtocol(self) -> bytes | None:
-        """
-        What ALPN has chosen, if anything.
-        """
+        """What ALPN has chosen, if anything."""
         return (self._tls and self._tls.get_alpn_proto_negotiated()) or None

@@ -64,15 +64,11 @@ class TransportEnd(ConnectionEnd, Protocol):
     # IProtocol
 
     def makeConnection(self, transport: ITransport) -> None:
-        """
-        Begin with a transport of any kind.
-        """
+        """Begin with a transport of any kind."""
         super().makeConnection(completed(transport))
 
     def connectionMade(self) -> None:
-        """
-        The connection is there; TLS may still have to begin.
-        """
+        """The connection is there; TLS may still have to begin."""
         tuneSocket(self.transport)
         if INegotiated.providedBy(self.transport):
             self._timer = self._reactor.callLater(
@@ -83,9 +79,7 @@ class TransportEnd(ConnectionEnd, Protocol):
             self._arrived(self)
 
     def handshakeCompleted(self) -> None:
-        """
-        TLS is up.
-        """
+        """TLS is up."""
         self._stopTimers()
         self._arrived(self)
 
@@ -101,60 +95,44 @@ class TransportEnd(ConnectionEnd, Protocol):
                 self.shed(TunnelError("stalled", "it cannot be paused"))
 
     def readConnectionLost(self) -> None:
-        """
-        The far side sends no more.
-        """
+        """The far side sends no more."""
         self._noMoreComes()
         if self._finished:
             self._closeBoth()
 
     def writeConnectionLost(self) -> None:
-        """
-        Our end of what we send is on its way.
-        """
+        """Our end of what we send is on its way."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        The connection is gone.
-        """
+        """The connection is gone."""
         self._gone(reason)
 
     # ConnectionEnd
 
     @property
     def peerAddress(self) -> IAddress:
-        """
-        Where the far side is.
-        """
+        """Where the far side is."""
         address: IAddress = self.transport.getPeer()
         return address
 
     def join(self, peer: End, closed: Closed) -> None:
-        """
-        Begin to pass bytes to C{peer}.
-        """
+        """Begin to pass bytes to C{peer}."""
         # After the peer's end a producer would keep the transport from closing.
         if not (self._over or self._finished):
             self.transport.registerProducer(self, True)
         super().join(peer, closed)
 
     def _stopReading(self) -> None:
-        """
-        Read no more for now.
-        """
+        """Read no more for now."""
         self.transport.pauseProducing()
 
     def _goOnReading(self) -> None:
-        """
-        Read again.
-        """
+        """Read again."""
         self._unasked = 0
         self.transport.resumeProducing()
 
     def _transmit(self, data: bytes) -> None:
-        """
-        Send bytes.
-        """
+        """Send bytes."""
         self.transport.write(data)
 
     def _endTransmission(self) -> None:
@@ -169,9 +147,7 @@ class TransportEnd(ConnectionEnd, Protocol):
             self._closeBoth()
 
     def _closeBoth(self) -> None:
-        """
-        Close the connection, both of whose directions are over.
-        """
+        """Close the connection, both of whose directions are over."""
         if not self._over:
             self._stopTimers()
             self._timer = closing = WriteDeadline(
@@ -180,15 +156,11 @@ class TransportEnd(ConnectionEnd, Protocol):
             closing.close()
 
     def _cutOff(self) -> None:
-        """
-        Break the connection.
-        """
+        """Break the connection."""
         self.transport.abortConnection()
 
     def _stopTimers(self) -> None:
-        """
-        Wait for nothing any more.
-        """
+        """Wait for nothing any more."""
         super()._stopTimers()
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
@@ -197,21 +169,15 @@ class TransportEnd(ConnectionEnd, Protocol):
     # IPushProducer, for the transport
 
     def pauseProducing(self) -> None:
-        """
-        The transport holds enough.
-        """
+        """The transport holds enough."""
         self._fills()
 
     def resumeProducing(self) -> None:
-        """
-        The transport has sent all it held.
-        """
+        """The transport has sent all it held."""
         self._emptied()
 
     def stopProducing(self) -> None:
-        """
-        The transport is gone; L{connectionLost} tells the peer.
-        """
+        """The transport is gone; L{connectionLost} tells the peer."""
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener)
@@ -228,9 +194,7 @@ class Arriving(Protocol):
         self._arrived = arrived
 
     def makeConnection(self, transport: Any) -> None:
-        """
-        The connection is there.
-        """
+        """The connection is there."""
         if isinstance(transport, SocketTransport):
             self.end = SocketEnd.of(transport, self._show)
             return
@@ -249,28 +213,20 @@ class Arriving(Protocol):
         made.makeConnection(transport)
 
     def _show(self, end: SocketEnd) -> None:
-        """
-        Show the end: perhaps before C{of} has returned it.
-        """
+        """Show the end: perhaps before C{of} has returned it."""
         self.end = end
         self._arrived(end)
 
     def readConnectionLost(self) -> None:
-        """
-        The far side sends no more.
-        """
+        """The far side sends no more."""
         if isinstance(self.end, TransportEnd):
             self.end.readConnectionLost()
 
     def writeConnectionLost(self) -> None:
-        """
-        Our end is on its way.
-        """
+        """Our end is on its way."""
 
     def handshakeCompleted(self) -> None:
-        """
-        TLS is up.
-        """
+        """TLS is up."""
         if isinstance(self.end, TransportEnd):
             self.end.handshakeCompleted()
 
@@ -290,7 +246,5 @@ class EndFactory(Factory[Arriving]):
         self._arrived = arrived
 
     def buildProtocol(self, addr: IAddress | None) -> Arriving:
-        """
-        Make one.
-        """
+        """Make one."""
         return Arriving(self._reactor, self._arrived)

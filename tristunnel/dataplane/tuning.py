@@ -62,9 +62,7 @@ _AT_ONCE, _IN_ORDER = pack("ii", 1, 0), pack("ii", 0, 0)
 
 
 def tuneSocket(connection: socket) -> None:
-    """
-    Send small pieces at once, and notice a dead peer.
-    """
+    """Send small pieces at once, and notice a dead peer."""
     # A UNIX socket has none of these, and a system may lack some.
     with suppress(OSError):
         connection.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)

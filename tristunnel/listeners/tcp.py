@@ -54,15 +54,11 @@ class Handshake(Structure):
     leave: Callable[[], object] | None
 
     def known(self) -> None:
-        """
-        It is over.
-        """
+        """It is over."""
 
 
 class Handshakes(Structure):
-    """
-    Whoever counts TLS handshakes under way.
-    """
+    """Whoever counts TLS handshakes under way."""
 
     def enter(self, address: IAddress | None) -> Handshake:
         """
@@ -97,9 +93,7 @@ class _Visitors:
         self.wrappedFactory = None
 
     def accepted(self, connection: socket.socket, peer: Any) -> None:
-        """
-        A visitor has connected.
-        """
+        """A visitor has connected."""
         try:
             RESERVE.checkSession()
             if self._creator is None:
@@ -148,16 +142,12 @@ class _Visitors:
 
 
 class _RejectedConnection(Protocol):
-    """
-    A connection that nobody has a descriptor for.
-    """
+    """A connection that nobody has a descriptor for."""
 
     transport: Any
 
     def connectionMade(self) -> None:
-        """
-        Close it.
-        """
+        """Close it."""
         self.transport.abortConnection()
 
 
@@ -177,9 +167,7 @@ class _VisitorFactory(ServerFactory[TransportEnd]):
         self._handshakes = handshakes
 
     def buildProtocol(self, addr: IAddress | None) -> TransportEnd:
-        """
-        Announce the visitor once its bytes may pass.
-        """
+        """Announce the visitor once its bytes may pass."""
         try:
             RESERVE.checkSession()
             counted = None
@@ -207,9 +195,7 @@ class _TLSFactory(TLSMemoryBIOFactory):
     """
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """
-        Begin TLS, if there is room for the visitor.
-        """
+        """Begin TLS, if there is room for the visitor."""
         inner: Any = self.wrappedFactory.buildProtocol(addr)
         if isinstance(inner, _RejectedConnection):
             return inner
@@ -217,9 +203,7 @@ class _TLSFactory(TLSMemoryBIOFactory):
 
 
 class TCPListener:
-    """
-    An L{IListener<tristunnel.model.tunnel.IListener>} on a TCP port.
-    """
+    """An L{IListener<tristunnel.model.tunnel.IListener>} on a TCP port."""
 
     def __init__(
         self, scheme: str, interface: str, ports: list[IListeningPort]
@@ -230,15 +214,11 @@ class TCPListener:
 
     @property
     def address(self) -> tuple[str, str, int]:
-        """
-        The scheme, the interface and the port.
-        """
+        """The scheme, the interface and the port."""
         return self._address
 
     def close(self) -> Awaitable[object]:
-        """
-        Stop listening.
-        """
+        """Stop listening."""
         return gatherResults(
             [maybeDeferred(port.stopListening) for port in self._ports]
         )
@@ -369,9 +349,7 @@ class TCPListeners:
             raise OSError(number or 0, str(error.socketError)) from None
 
     def _refusal(self, port: int, error: OSError) -> TunnelError:
-        """
-        Say why a port cannot be had.
-        """
+        """Say why a port cannot be had."""
         number = error.errno
         if number == errno.EADDRINUSE:
             return TunnelError(

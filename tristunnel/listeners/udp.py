@@ -63,16 +63,12 @@ class UDPFlow(FlowEnd):
         self._listener = listener
 
     def send(self, datagram: bytes) -> None:
-        """
-        Send a datagram to the visitor.
-        """
+        """Send a datagram to the visitor."""
         if self._over or not self._listener.answer(self, datagram):
             self.dropped += 1
 
     def letGo(self, reason: TunnelError | None) -> None:
-        """
-        Leave the table; after a break only when that has cooled down.
-        """
+        """Leave the table; after a break only when that has cooled down."""
         self._listener.forget(self, reason)
 
 
@@ -133,15 +129,11 @@ class UDPListener:
 
     @property
     def address(self) -> tuple[str, str, int]:
-        """
-        The scheme, the interface and the port.
-        """
+        """The scheme, the interface and the port."""
         return self._address
 
     def close(self) -> Awaitable[object]:
-        """
-        Take no more datagrams, and end what flows are left.
-        """
+        """Take no more datagrams, and end what flows are left."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -157,9 +149,7 @@ class UDPListener:
     # Datagrams
 
     def datagramArrived(self, datagram: bytes, address: Any, local: Any) -> None:
-        """
-        A visitor sent something.
-        """
+        """A visitor sent something."""
         if len(datagram) > MAX_DATAGRAM:
             # Over IPv6 they may be 20 bytes longer. Whole or not at all.
             self.dropped += 1
@@ -192,9 +182,7 @@ class UDPListener:
     # Flows
 
     def _begin(self, address: Any, local: Any, now: float) -> UDPFlow:
-        """
-        A visitor comes.
-        """
+        """A visitor comes."""
         self.flows.pop(address, None)
         self._refused.pop(address, None)
         if len(self.flows) >= self._most:
@@ -246,9 +234,7 @@ class UDPListener:
         self._sweeping = self._reactor.callLater(max(self._idle / 8, 0.05), self._sweep)
 
     def _sweep(self) -> None:
-        """
-        End the flows that were silent for too long.
-        """
+        """End the flows that were silent for too long."""
         self._sweeping = None
         silentSince = self._reactor.seconds() - self._idle
         while self.flows:
@@ -262,9 +248,7 @@ class UDPListener:
 
 
 def _visitor(address: Any) -> str:
-    """
-    Write a visitor's address as C{HOST:PORT}.
-    """
+    """Write a visitor's address as C{HOST:PORT}."""
     host = address[0].removeprefix("::ffff:") if "." in address[0] else address[0]
     return hostAndPort(host, address[1])
 
@@ -327,9 +311,7 @@ class UDPListeners:
 
 
 def _refusal(port: int, error: OSError) -> TunnelError:
-    """
-    Say why a port cannot be had.
-    """
+    """Say why a port cannot be had."""
     if error.errno == errno.EADDRINUSE:
         return TunnelError(
             "port-taken",

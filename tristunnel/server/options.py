@@ -54,9 +54,7 @@ class ServerOptions(ConfiguredOptions):
         self.stateDirectory = Path()
 
     def valueShown(self, name: str) -> str:
-        """
-        What holds for an option, for a log, without its secrets.
-        """
+        """What holds for an option, for a log, without its secrets."""
         return tomlValue(redacted(name, self.inForce()[name].value))
 
     @property

@@ -77,9 +77,7 @@ class PendingConnection:
         self.leave: Callable[[], object] | None = None
 
     def known(self) -> None:
-        """
-        Its peer has said who it is, or has left; doing it twice is no error.
-        """
+        """Its peer has said who it is, or has left; doing it twice is no error."""
         if self.waiting:
             self.waiting = False
             self._limiter.forget(self)

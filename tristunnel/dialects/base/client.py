@@ -236,25 +236,19 @@ class ClientService(Service, ABC, Generic[ASession]):
         return tuple(self._forwards)
 
     def startService(self) -> None:
-        """
-        Begin to connect.
-        """
+        """Begin to connect."""
         super().startService()
         self._work = Deferred.fromCoroutine(self._stayConnected())
         self._work.addErrback(self._broken)
 
     def _broken(self, failure: Failure) -> None:
-        """
-        Nothing but being stopped ends the work.
-        """
+        """Nothing but being stopped ends the work."""
         if not failure.check(CancelledError):
             self._log.failure("The client failed", failure)
             self._end(TunnelError("internal", "the client failed; its log says why"))
 
     async def _stayConnected(self) -> None:
-        """
-        Connect, again and again.
-        """
+        """Connect, again and again."""
         since = float("-inf")
         while self.running:
             began = self._reactor.seconds()
@@ -295,18 +289,14 @@ class ClientService(Service, ABC, Generic[ASession]):
             await self._pause(delay)
 
     def _pause(self, delay: float) -> Deferred[None]:
-        """
-        Wait before the next attempt.
-        """
+        """Wait before the next attempt."""
         waiting: Deferred[None] = Deferred(lambda cancelled: attempt.cancel())
         attempt = self._reactor.callLater(delay, waiting.callback, None)
         self._attempt = attempt
         return waiting
 
     def _end(self, reason: TunnelError) -> None:
-        """
-        Make no more attempts.
-        """
+        """Make no more attempts."""
         self.observer.gaveUp(reason)
         self._gaveUp(reason)
 

@@ -209,9 +209,7 @@ class Dialect:
         return ()
 
     def takesFirst(self, message: bytes, isBinary: bool) -> bool:
-        """
-        Whether a WebSocket's first message is one of this dialect.
-        """
+        """Whether a WebSocket's first message is one of this dialect."""
         return False
 
     def receiver(self, sessions: ServerSessions, arrival: Arrival) -> Receiver:
@@ -241,6 +239,4 @@ class Dialect:
         return {}
 
     def portsGiven(self, sessions: ServerSessions, ports: PortRange | None) -> None:
-        """
-        Learn which ports the operator gives out; C{None} if nobody said.
-        """
+        """Learn which ports the operator gives out; C{None} if nobody said."""

@@ -91,9 +91,7 @@ class ClientLease:
 
     @staticmethod
     def _pathFor(directory: Path, where: str, forwards: Iterable[str]) -> Path:
-        """
-        Name the file of a client.
-        """
+        """Name the file of a client."""
         what = "\0".join([where, *forwards]).encode()
         return directory / f"lease-{sha256(what).hexdigest()[:16]}.json"
 
@@ -117,15 +115,11 @@ class ClientLease:
 
     @property
     def isKept(self) -> bool:
-        """
-        Whether it is in a file for the next client of this kind.
-        """
+        """Whether it is in a file for the next client of this kind."""
         return self._path is not None
 
     def asOffer(self) -> dict[str, object]:
-        """
-        What the handshake says of it.
-        """
+        """What the handshake says of it."""
         return {"id": self.id, "secret": self.secret} if self.id else {}
 
     def granted(self, lease: dict[str, object], tunnels: list[str]) -> None:
@@ -143,35 +137,27 @@ class ClientLease:
         self.save()
 
     def opened(self, spec: str, uri: str, port: int) -> None:
-        """
-        Remember the tunnel of a forward.
-        """
+        """Remember the tunnel of a forward."""
         self.uris[spec] = uri
         self.ports[spec] = port
         self.save()
 
     def renamed(self, spec: str, other: str) -> None:
-        """
-        The text of a forward has changed; its tunnel is the same.
-        """
+        """The text of a forward has changed; its tunnel is the same."""
         for table in (self.uris, self.ports):
             known: dict[str, Any] = table
             if spec in known:
                 known[other] = known.pop(spec)
 
     def specOf(self, uri: str) -> str | None:
-        """
-        Find the forward that a tunnel is for.
-        """
+        """Find the forward that a tunnel is for."""
         for spec, known in self.uris.items():
             if known == uri:
                 return spec
         return None
 
     def _open(self) -> None:
-        """
-        Lock the file and read it.
-        """
+        """Lock the file and read it."""
         try:
             self._lockFile()
             if self._lock is not None:
@@ -212,9 +198,7 @@ class ClientLease:
             lock.close()
 
     def _read(self, content: bytes) -> None:
-        """
-        Take over what the file says, if it makes sense.
-        """
+        """Take over what the file says, if it makes sense."""
         try:
             state = json.loads(content or b"{}")
             identifier, secret = str(state.get("id", "")), str(state.get("secret", ""))
@@ -286,9 +270,7 @@ class ClientLease:
         return new
 
     def _failed(self, what: str, error: OSError) -> None:
-        """
-        Say what is wrong, once, and try again.
-        """
+        """Say what is wrong, once, and try again."""
         trouble = str(error.strerror)
         if trouble != self._trouble:
             self._trouble = trouble
@@ -304,17 +286,13 @@ class ClientLease:
             self._trying = self._reactor.callLater(TRY_AGAIN, self.save)
 
     def _stopTrying(self) -> None:
-        """
-        There is nothing to be tried again.
-        """
+        """There is nothing to be tried again."""
         if self._trying is not None and self._trying.active():
             self._trying.cancel()
         self._trying = None
 
     def close(self) -> None:
-        """
-        Let go of the file.
-        """
+        """Let go of the file."""
         self._closed = True
         if self._trouble:
             self.save()

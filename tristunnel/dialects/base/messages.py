@@ -66,6 +66,4 @@ class MessageSession(ABC):
 
     @abstractmethod
     def sessionOver(self, reason: TunnelError) -> None:
-        """
-        End what depends on the session; called once.
-        """
+        """End what depends on the session; called once."""

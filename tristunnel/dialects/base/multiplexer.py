@@ -57,29 +57,19 @@ class Limits:
 
 
 class Sink(Protocol):
-    """
-    What a multiplexer needs of its connection.
-    """
+    """What a multiplexer needs of its connection."""
 
     def write(self, data: bytes) -> None:
-        """
-        Send bytes.
-        """
+        """Send bytes."""
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
-        """
-        Send several pieces.
-        """
+        """Send several pieces."""
 
     def pauseProducing(self) -> None:
-        """
-        Read no more for now.
-        """
+        """Read no more for now."""
 
     def resumeProducing(self) -> None:
-        """
-        Read again.
-        """
+        """Read again."""
 
 
 @implementer(IPushProducer)
@@ -129,9 +119,7 @@ class Multiplexer:
 
     @property
     def unsent(self) -> int:
-        """
-        Bytes of answers that the connection could not send yet.
-        """
+        """Bytes of answers that the connection could not send yet."""
         return 0 if self.answers is None else self.answers.waiting
 
     # What is opened
@@ -146,9 +134,7 @@ class Multiplexer:
         raise TunnelError("not-permitted", "a W3P client opens no streams")
 
     def accept(self, stream: SessionStream) -> None:
-        """
-        Tell the peer that the stream it opened has reached its service.
-        """
+        """Tell the peer that the stream it opened has reached its service."""
 
     # What comes
 
@@ -167,23 +153,17 @@ class Multiplexer:
                 take(streamId, payload)
 
     def handle(self, kind: int, take: Callable[[int, bytes], None]) -> None:
-        """
-        Have C{take} called with the frames of a type that concerns no stream.
-        """
+        """Have C{take} called with the frames of a type that concerns no stream."""
         self._frames[kind] = take
 
     def unknownFrame(self, kind: int) -> None:
-        """
-        A frame came whose type is not known.
-        """
+        """A frame came whose type is not known."""
         self.unknownFrames += 1
 
     # What goes
 
     def wantsToSend(self, stream: SessionStream) -> None:
-        """
-        C{stream} has bytes to send, or its end, or has got credit.
-        """
+        """C{stream} has bytes to send, or its end, or has got credit."""
         if not stream.queued:
             stream.queued = True
             self._ready.append(stream)
@@ -244,43 +224,31 @@ class Multiplexer:
         return True
 
     def sending(self, stream: SessionStream) -> None:
-        """
-        C{stream} sends bytes now.
-        """
+        """C{stream} sends bytes now."""
 
     def sendData(self, streamId: int, data: bytes) -> None:
-        """
-        Send a data frame.
-        """
+        """Send a data frame."""
         self._sink.writeSequence((frameHeader(streamId, _DATA, len(data)), data))
 
     def sendFrame(self, streamId: int, kind: int, payload: bytes = b"") -> None:
-        """
-        Send a frame ahead of all data that waits.
-        """
+        """Send a frame ahead of all data that waits."""
         if not self._over:
             if self.answers is not None and kind not in _UNASKED:
                 self.answers.wrote(len(payload))
             self._sink.write(encodeFrame(streamId, kind, payload))
 
     def sendEnd(self, stream: SessionStream) -> None:
-        """
-        Say that C{stream} sends no more.
-        """
+        """Say that C{stream} sends no more."""
         raise NotImplementedError
 
     def sendReset(self, stream: SessionStream, reason: TunnelError) -> None:
-        """
-        Say that C{stream} is broken, and why.
-        """
+        """Say that C{stream} is broken, and why."""
         raise NotImplementedError
 
     # What the streams say
 
     def now(self) -> float:
-        """
-        The time, in seconds.
-        """
+        """The time, in seconds."""
         return self._seconds()
 
     def provedBusy(self, stream: SessionStream) -> None:
@@ -290,26 +258,18 @@ class Multiplexer:
         """
 
     def sendMoved(self, stream: SessionStream, offset: int) -> None:
-        """
-        Say that C{stream} sends by its own connection after so many bytes.
-        """
+        """Say that C{stream} sends by its own connection after so many bytes."""
 
     def streamMoved(self, stream: SessionStream) -> None:
-        """
-        C{stream} needs the session no more.
-        """
+        """C{stream} needs the session no more."""
         self.streamOver(stream, 0)
 
     def drained(self, stream: SessionStream, amount: int) -> None:
-        """
-        C{stream}'s local end took bytes.
-        """
+        """C{stream}'s local end took bytes."""
         raise NotImplementedError
 
     def emptied(self, stream: SessionStream) -> None:
-        """
-        C{stream} held bytes for its local end, and now holds none.
-        """
+        """C{stream} held bytes for its local end, and now holds none."""
 
     def streamOver(self, stream: SessionStream, held: int) -> None:
         """
@@ -322,36 +282,26 @@ class Multiplexer:
     # IPushProducer, for the connection
 
     def pauseProducing(self) -> None:
-        """
-        The connection holds enough.
-        """
+        """The connection holds enough."""
         self._paused = True
 
     def resumeProducing(self) -> None:
-        """
-        The connection has sent all it held.
-        """
+        """The connection has sent all it held."""
         self._paused = False
         if not self._pumping:
             self._pump()
 
     def stopProducing(self) -> None:
-        """
-        The connection is gone; L{close} follows.
-        """
+        """The connection is gone; L{close} follows."""
         self._paused = True
 
     # The session's life
 
     def tick(self) -> None:
-        """
-        Look after deadlines; called every few seconds.
-        """
+        """Look after deadlines; called every few seconds."""
 
     def close(self, reason: TunnelError) -> None:
-        """
-        Break all streams; the connection is gone.
-        """
+        """Break all streams; the connection is gone."""
         self._over = self._paused = True
         for stream in list(self.streams.values()):
             stream.broken(reason)

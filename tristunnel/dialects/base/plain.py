@@ -108,15 +108,11 @@ class _PlainMultiplexer(Multiplexer):
         }
 
     def unknownFrame(self, kind: int) -> None:
-        """
-        W3P's own programs end the connection here, and so do we.
-        """
+        """W3P's own programs end the connection here, and so do we."""
         raise TunnelError("protocol-error", f"frame type 0x{kind:02x} is not W3P's")
 
     def _newStream(self, streamId: int) -> SessionStream:
-        """
-        Enter a stream into the table.
-        """
+        """Enter a stream into the table."""
         stream = SessionStream(
             self,
             streamId,
@@ -129,9 +125,7 @@ class _PlainMultiplexer(Multiplexer):
         return stream
 
     def _data(self, streamId: int, payload: bytes) -> None:
-        """
-        Bytes for a stream.
-        """
+        """Bytes for a stream."""
         stream = self.streams.get(streamId) or self.unknownStream(streamId)
         if stream is None:
             self.lateFrames += 1
@@ -144,9 +138,7 @@ class _PlainMultiplexer(Multiplexer):
                 self._holds(stream)
 
     def _holds(self, stream: SessionStream) -> None:
-        """
-        Bytes wait for a reader.
-        """
+        """Bytes wait for a reader."""
         if stream.stalledSince is None:
             stream.stalledSince = self._seconds()
         if stream.holding > HOLD:
@@ -160,15 +152,11 @@ class _PlainMultiplexer(Multiplexer):
                 self._lookLater()
 
     def _isFull(self) -> bool:
-        """
-        Whether more waits than may.
-        """
+        """Whether more waits than may."""
         return bool(self._full) or self.waiting > self.limits.sessionWindow
 
     def _patienceNow(self, now: float) -> float:
-        """
-        How long the session may be held up, in seconds.
-        """
+        """How long the session may be held up, in seconds."""
         recovered = self._patience + (now - self._patienceAt) * RECOVERY
         return min(recovered, self.pause)
 
@@ -200,17 +188,13 @@ class _PlainMultiplexer(Multiplexer):
         return bool(broken)
 
     def _break(self, stream: SessionStream) -> None:
-        """
-        Reset a stream at both ends.
-        """
+        """Reset a stream at both ends."""
         reason = TunnelError("stalled")
         self.sendReset(stream, reason)
         stream.broken(reason)
 
     def othersWait(self) -> bool:
-        """
-        Whether anybody waits for the session who does not hold it up.
-        """
+        """Whether anybody waits for the session who does not hold it up."""
         return any(not stream.holding for stream in self.streams.values())
 
     def _lookLater(self) -> None:
@@ -223,9 +207,7 @@ class _PlainMultiplexer(Multiplexer):
             self._look = self._callLater(patience, self._lookNow)
 
     def _lookNow(self) -> None:
-        """
-        Look.
-        """
+        """Look."""
         self._look = None
         self._endPause()
         if self._pausedSince is not None:
@@ -246,9 +228,7 @@ class _PlainMultiplexer(Multiplexer):
         self._goOn()
 
     def _goOn(self) -> None:
-        """
-        Read again, if there is room.
-        """
+        """Read again, if there is room."""
         if self._pausedSince is None or self._over:
             return
         room = self.limits.sessionWindow - STEP
@@ -260,15 +240,11 @@ class _PlainMultiplexer(Multiplexer):
             self.holds.release("readers")
 
     def unknownStream(self, streamId: int) -> SessionStream | None:
-        """
-        Data came for a stream that is not open.
-        """
+        """Data came for a stream that is not open."""
         return None
 
     def _close(self, streamId: int, payload: bytes) -> None:
-        """
-        Both directions of a stream are over.
-        """
+        """Both directions of a stream are over."""
         stream = self.streams.get(streamId)
         if stream is None:
             self.lateFrames += 1
@@ -279,9 +255,7 @@ class _PlainMultiplexer(Multiplexer):
                 self._left.append((self._seconds(), ref(local)))
 
     def _error(self, streamId: int, payload: bytes) -> None:
-        """
-        A stream is broken.
-        """
+        """A stream is broken."""
         stream = self.streams.get(streamId)
         if stream is None:
             self.lateFrames += 1
@@ -289,23 +263,17 @@ class _PlainMultiplexer(Multiplexer):
             stream.broken(TunnelError("reset"))
 
     def sendEnd(self, stream: SessionStream) -> None:
-        """
-        End both directions: W3P can say nothing less.
-        """
+        """End both directions: W3P can say nothing less."""
         stream.finished = True
         self.sendFrame(stream.id, FrameType.CLOSE)
         stream.eofArrived()
 
     def sendReset(self, stream: SessionStream, reason: TunnelError) -> None:
-        """
-        Break a stream; W3P has no room for the reason.
-        """
+        """Break a stream; W3P has no room for the reason."""
         self.sendFrame(stream.id, FrameType.ERROR)
 
     def drained(self, stream: SessionStream, amount: int) -> None:
-        """
-        Count what a reader took.
-        """
+        """Count what a reader took."""
         self.waiting -= amount
         stream.receiveWindow.drained += amount
         if stream.stalledSince is not None:
@@ -316,34 +284,26 @@ class _PlainMultiplexer(Multiplexer):
             self._goOn()
 
     def emptied(self, stream: SessionStream) -> None:
-        """
-        A reader has taken all that waited.
-        """
+        """A reader has taken all that waited."""
         stream.stalledSince = None
         self._full.pop(stream, None)
         self._goOn()
 
     def streamOver(self, stream: SessionStream, held: int) -> None:
-        """
-        Forget C{stream}.
-        """
+        """Forget C{stream}."""
         super().streamOver(stream, held)
         self.waiting -= held
         self.emptied(stream)
 
     def close(self, reason: TunnelError) -> None:
-        """
-        Break all streams; the connection is gone.
-        """
+        """Break all streams; the connection is gone."""
         super().close(reason)
         if self._look is not None:
             self._look.cancel()
             self._look = None
 
     def tick(self) -> None:
-        """
-        Look at deadlines.
-        """
+        """Look at deadlines."""
         self._breakLeft(self._seconds() - LEAVE)
         self._endPause()
 
@@ -383,9 +343,7 @@ class _Lingering:
 
 
 class PlainServerSide(_PlainMultiplexer):
-    """
-    A plain W3P client's streams, at the server.
-    """
+    """A plain W3P client's streams, at the server."""
 
     def __init__(
         self,
@@ -435,9 +393,7 @@ class PlainServerSide(_PlainMultiplexer):
         )
 
     def sending(self, stream: SessionStream) -> None:
-        """
-        The visitor said something and now awaits an answer.
-        """
+        """The visitor said something and now awaits an answer."""
         self._unanswered.add(stream.id)
 
     def unknownStream(self, streamId: int) -> SessionStream | None:
@@ -454,9 +410,7 @@ class PlainServerSide(_PlainMultiplexer):
         return None
 
     def _data(self, streamId: int, payload: bytes) -> None:
-        """
-        The service answers.
-        """
+        """The service answers."""
         super()._data(streamId, payload)
         stream = self.streams.get(streamId)
         if payload and stream is not None:
@@ -466,9 +420,7 @@ class PlainServerSide(_PlainMultiplexer):
                 self._lingering[stream].since = now
 
     def sendEnd(self, stream: SessionStream) -> None:
-        """
-        The visitor sends no more: close, unless its answer is due or coming.
-        """
+        """The visitor sends no more: close, unless its answer is due or coming."""
         patience, since = LINGER, self._seconds()
         if stream.id not in self._unanswered:
             patience, since = ANSWER_LINGER, self._answered.get(stream.id, -PAUSE)
@@ -477,9 +429,7 @@ class PlainServerSide(_PlainMultiplexer):
         self._lingered(stream)
 
     def _lingered(self, stream: SessionStream) -> None:
-        """
-        Close if no answer came for long enough, or see again when that is so.
-        """
+        """Close if no answer came for long enough, or see again when that is so."""
         lingering = self._lingering[stream]
         left = lingering.since + lingering.patience - self._seconds()
         if left <= 0:
@@ -489,18 +439,14 @@ class PlainServerSide(_PlainMultiplexer):
             lingering.timer = self._callLater(left, self._lingered, stream)
 
     def _stopLingering(self, stream: SessionStream) -> None:
-        """
-        Wait for no answer.
-        """
+        """Wait for no answer."""
         lingering = self._lingering.pop(stream, None)
         timer = None if lingering is None else lingering.timer
         if timer is not None and timer.active():
             timer.cancel()
 
     def streamOver(self, stream: SessionStream, held: int) -> None:
-        """
-        Forget C{stream}.
-        """
+        """Forget C{stream}."""
         self._unanswered.discard(stream.id)
         self._answered.pop(stream.id, None)
         self._stopLingering(stream)
@@ -508,9 +454,7 @@ class PlainServerSide(_PlainMultiplexer):
 
 
 class PlainClientSide(_PlainMultiplexer):
-    """
-    The streams of a client at a plain W3P server.
-    """
+    """The streams of a client at a plain W3P server."""
 
     pause = STALL
 
@@ -526,9 +470,7 @@ class PlainClientSide(_PlainMultiplexer):
         self._gone: OrderedDict[int, None] = OrderedDict()
 
     def unknownStream(self, streamId: int) -> SessionStream | None:
-        """
-        A visitor came, unless this is the rest of one that has left.
-        """
+        """A visitor came, unless this is the rest of one that has left."""
         if streamId in self._gone or streamId == 0:
             return None
         if len(self.streams) >= self.limits.streams:
@@ -551,25 +493,19 @@ class PlainClientSide(_PlainMultiplexer):
                     self._break(stream)
 
     def _close(self, streamId: int, payload: bytes) -> None:
-        """
-        The visitor left: answer in kind, as W3P's client does.
-        """
+        """The visitor left: answer in kind, as W3P's client does."""
         if streamId in self.streams:
             self.sendFrame(streamId, FrameType.CLOSE)
         super()._close(streamId, payload)
         self._gone.pop(streamId, None)
 
     def _error(self, streamId: int, payload: bytes) -> None:
-        """
-        The visitor's connection broke.
-        """
+        """The visitor's connection broke."""
         super()._error(streamId, payload)
         self._gone.pop(streamId, None)
 
     def streamOver(self, stream: SessionStream, held: int) -> None:
-        """
-        Forget C{stream}, but not at once its number: data may be under way.
-        """
+        """Forget C{stream}, but not at once its number: data may be under way."""
         super().streamOver(stream, held)
         self._gone[stream.id] = None
         if len(self._gone) > _REMEMBERED:

@@ -27,9 +27,7 @@ class Refusals:
         self._isFirst = True
 
     def passed(self) -> None:
-        """
-        The client was let in.
-        """
+        """The client was let in."""
         self._isFirst = False
 
     def judge(

@@ -51,15 +51,11 @@ class Guarded:
     _log = Logger()
 
     def reset(self, reason: TunnelError) -> None:
-        """
-        Break off and tell the far side why.
-        """
+        """Break off and tell the far side why."""
         raise NotImplementedError
 
     def guarded(self, call: Callable[..., object], *arguments: object) -> None:
-        """
-        Call code that is for this one alone.
-        """
+        """Call code that is for this one alone."""
         try:
             call(*arguments)
         except Exception:
@@ -183,39 +179,29 @@ class SessionStream(Guarded):
 
     @property
     def peer(self) -> End | None:
-        """
-        The local end, once it was joined.
-        """
+        """The local end, once it was joined."""
         return self._peer
 
     @property
     def over(self) -> bool:
-        """
-        Whether both directions have ended, or it was broken.
-        """
+        """Whether both directions have ended, or it was broken."""
         return self._over
 
     @property
     def holding(self) -> int:
-        """
-        Bytes that came and that the local end did not take yet.
-        """
+        """Bytes that came and that the local end did not take yet."""
         return self.receiveWindow.waiting
 
     # End
 
     def join(self, peer: End, closed: Closed) -> None:
-        """
-        Begin to pass bytes to C{peer}.
-        """
+        """Begin to pass bytes to C{peer}."""
         self._peer = peer
         self._closed = closed
         self._deliver()
 
     def write(self, data: bytes) -> None:
-        """
-        Send bytes to the far side, as credit allows.
-        """
+        """Send bytes to the far side, as credit allows."""
         if self._sentBefore >= 0 and self._elsewhere is not None:
             self._elsewhere.write(data)
             return
@@ -244,9 +230,7 @@ class SessionStream(Guarded):
             self.guarded(self._peer.reset, reason)
 
     def finish(self) -> None:
-        """
-        End this direction after what is held.
-        """
+        """End this direction after what is held."""
         if not (self._over or self.finishing):
             self.finishing = True
             if self._sentBefore >= 0 and self._elsewhere is not None:
@@ -256,9 +240,7 @@ class SessionStream(Guarded):
             self._multiplexer.wantsToSend(self)
 
     def reset(self, reason: TunnelError) -> None:
-        """
-        Break the stream and tell the far side why.
-        """
+        """Break the stream and tell the far side why."""
         if not self._over:
             moved = self._elsewhere
             if not self.hasMoved:
@@ -268,17 +250,13 @@ class SessionStream(Guarded):
                 moved.reset(reason)
 
     def pauseReading(self) -> None:
-        """
-        Hold what comes; the credit runs out by itself.
-        """
+        """Hold what comes; the credit runs out by itself."""
         self._readPaused = True
         if self._follows and self._elsewhere is not None:
             self._elsewhere.pauseReading()
 
     def resumeReading(self) -> None:
-        """
-        Hand on what was held, and what comes.
-        """
+        """Hand on what was held, and what comes."""
         self._readPaused = False
         if self._follows and self._elsewhere is not None:
             self._elsewhere.resumeReading()
@@ -297,22 +275,16 @@ class SessionStream(Guarded):
         return before, self._readPaused
 
     def whileWaiting(self, left: Closed) -> None:
-        """
-        Have C{left} called if the stream ends before it is joined.
-        """
+        """Have C{left} called if the stream ends before it is joined."""
         if self._peer is None:
             self._closed = left
 
     def accept(self) -> None:
-        """
-        Tell the far side, which opened it, that it has reached its service.
-        """
+        """Tell the far side, which opened it, that it has reached its service."""
         self._multiplexer.accept(self)
 
     def abandon(self) -> None:
-        """
-        Forget the stream without a word: it goes on elsewhere.
-        """
+        """Forget the stream without a word: it goes on elsewhere."""
         if not self._over:
             self._closed = self.whenAnswered = None
             self._end(None)
@@ -321,33 +293,25 @@ class SessionStream(Guarded):
 
     @property
     def received(self) -> int:
-        """
-        Bytes that came from the far side, by whichever connection.
-        """
+        """Bytes that came from the far side, by whichever connection."""
         moved = self._elsewhere
         return self._receivedHere + (0 if moved is None else moved.received)
 
     @property
     def passed(self) -> int:
-        """
-        Bytes that the local end gave to the connection it has moved to.
-        """
+        """Bytes that the local end gave to the connection it has moved to."""
         if self._sentBefore < 0 or self._peer is None:
             return 0
         return self._peer.received - self._sentBefore
 
     @property
     def moves(self) -> bool:
-        """
-        Whether there is a connection that it moves to, or has moved to.
-        """
+        """Whether there is a connection that it moves to, or has moved to."""
         return self._elsewhere is not None
 
     @property
     def hasMoved(self) -> bool:
-        """
-        Whether neither direction needs the session any more.
-        """
+        """Whether neither direction needs the session any more."""
         return (
             self._elsewhere is not None
             and (self._sentBefore >= 0 or self.finished)
@@ -356,29 +320,21 @@ class SessionStream(Guarded):
 
     @property
     def mayGoByKernel(self) -> bool:
-        """
-        Whether bytes go on within the kernel.
-        """
+        """Whether bytes go on within the kernel."""
         return self._elsewhere is not None and self._elsewhere.mayGoByKernel
 
     def obey(self, rule: RateLimiter) -> None:
-        """
-        Let a rate slow down what goes by the kernel.
-        """
+        """Let a rate slow down what goes by the kernel."""
         if self._elsewhere is not None:
             self._elsewhere.obey(rule)
 
     def obeyAgain(self) -> None:
-        """
-        The rate has changed.
-        """
+        """The rate has changed."""
         if self._elsewhere is not None:
             self._elsewhere.obeyAgain()
 
     def _proveBusy(self) -> None:
-        """
-        Say so if this many bytes came and went within a second.
-        """
+        """Say so if this many bytes came and went within a second."""
         now = self._multiplexer.now()
         if now - self._busySince <= 1.0 and self._elsewhere is None:
             self._multiplexer.provedBusy(self)
@@ -398,9 +354,7 @@ class SessionStream(Guarded):
         self._follow()
 
     def switch(self) -> None:
-        """
-        Send by the new connection from now on, if all that came before is sent.
-        """
+        """Send by the new connection from now on, if all that came before is sent."""
         moved = self._elsewhere
         if moved is None or self._sentBefore >= 0 or self._over:
             return
@@ -440,9 +394,7 @@ class SessionStream(Guarded):
                 peer.reset(reason)
 
     def _follow(self) -> None:
-        """
-        Read from the new connection, once all that came before is handed on.
-        """
+        """Read from the new connection, once all that came before is handed on."""
         moved, peer = self._elsewhere, self._peer
         if self._movedAt < 0 or self._follows or self._over:
             return
@@ -469,9 +421,7 @@ class SessionStream(Guarded):
                 spliceBoth(peer, moved)
 
     def _elsewhereOver(self, reason: TunnelError | None) -> None:
-        """
-        The new connection is gone.
-        """
+        """The new connection is gone."""
         if self._over:
             return
         if self._sentBefore < 0 and self._movedAt < 0:
@@ -489,16 +439,12 @@ class SessionStream(Guarded):
             self.guarded(peer.reset, reason)
 
     def pauseSource(self) -> None:
-        """
-        Have the local end read no more.
-        """
+        """Have the local end read no more."""
         if self._peer is not None:
             self._peer.pauseReading()
 
     def resumeSource(self) -> None:
-        """
-        Have the local end read on.
-        """
+        """Have the local end read on."""
         if self._peer is not None:
             self._peer.resumeReading()
 
@@ -534,9 +480,7 @@ class SessionStream(Guarded):
         return data
 
     def dataArrived(self, data: bytes) -> None:
-        """
-        Bytes came from the far side; credit was checked.
-        """
+        """Bytes came from the far side; credit was checked."""
         size = len(data)
         self._receivedHere += size
         self._recent += size
@@ -553,9 +497,7 @@ class SessionStream(Guarded):
             self._multiplexer.drained(self, len(data))
 
     def farSideLeft(self) -> None:
-        """
-        The far side neither sends nor takes any more.
-        """
+        """The far side neither sends nor takes any more."""
         self.finishing = self.finished = True
         self.outgoing.clear()
         self._outgoingSize = 0
@@ -568,9 +510,7 @@ class SessionStream(Guarded):
         self.eofArrived()
 
     def eofArrived(self) -> None:
-        """
-        The far side sends no more.
-        """
+        """The far side sends no more."""
         if not self.eof:
             self.eof = True
             if not self._incoming and self._peer is not None:
@@ -578,9 +518,7 @@ class SessionStream(Guarded):
                 self.checkOver()
 
     def broken(self, reason: TunnelError) -> None:
-        """
-        The far side, or the session, broke the stream.
-        """
+        """The far side, or the session, broke the stream."""
         if not self._over:
             peer, moved = self._peer, self._elsewhere
             self._end(reason)
@@ -590,16 +528,12 @@ class SessionStream(Guarded):
                 self.guarded(peer.reset, reason)
 
     def checkOver(self) -> None:
-        """
-        End the stream once both directions are through.
-        """
+        """End the stream once both directions are through."""
         if self.eof and self.finished and not self._incoming and not self._over:
             self._end(None)
 
     def _deliver(self) -> None:
-        """
-        Hand on what is held, as long as the local end takes it.
-        """
+        """Hand on what is held, as long as the local end takes it."""
         peer, incoming = self._peer, self._incoming
         if peer is None or self._over:
             return
@@ -617,17 +551,13 @@ class SessionStream(Guarded):
             self.checkOver()
 
     def _shed(self, reason: TunnelError) -> None:
-        """
-        Be broken towards both sides: too much is held for this stream.
-        """
+        """Be broken towards both sides: too much is held for this stream."""
         if not self._over:
             self._multiplexer.sendReset(self, reason)
             self.broken(reason)
 
     def _end(self, reason: TunnelError | None) -> None:
-        """
-        Let go of everything.
-        """
+        """Let go of everything."""
         moved = self._elsewhere
         if moved is not None and not (moved.over or self.hasMoved):
             # It was to move, and is over before.

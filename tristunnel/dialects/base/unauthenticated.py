@@ -16,19 +16,13 @@ HANDSHAKE_TIMEOUT = 10.0
 
 
 class PendingLogin(Protocol):
-    """
-    Whoever counts connections that have not said who they are.
-    """
+    """Whoever counts connections that have not said who they are."""
 
     def known(self) -> None:
-        """
-        This one has.
-        """
+        """This one has."""
 
     def failed(self) -> None:
-        """
-        This one's login failed.
-        """
+        """This one's login failed."""
 
 
 def whyNotFramed(data: bytes) -> TunnelError:

@@ -102,9 +102,7 @@ class Admission(FramedProtocol):
     # Coming in
 
     def handshakeReceived(self, message: dict[str, object]) -> None:
-        """
-        Ask who the client is; until that is answered, read nothing more.
-        """
+        """Ask who the client is; until that is answered, read nothing more."""
         # TLS hands the true peer out only now, a PROXY header too.
         self._peer = self.transport.getPeer()
         offer = message.get(EXTENSION)
@@ -115,9 +113,7 @@ class Admission(FramedProtocol):
         self._admitting = Deferred.fromCoroutine(self._admit(message))
 
     def _redeem(self, offer: dict[str, object]) -> None:
-        """
-        Let the connection be what its ticket is for.
-        """
+        """Let the connection be what its ticket is for."""
         use = self._service.tickets.redeem(offer["ticket"])
         if use is None or not use(self, offer):
             self._refuse(TunnelError("expired", "the ticket is not valid"), True)
@@ -170,9 +166,7 @@ class Admission(FramedProtocol):
         self.establish(multiplexer)
 
     async def _admit(self, message: dict[str, object]) -> None:
-        """
-        Let the client in, or turn it away.
-        """
+        """Let the client in, or turn it away."""
         offer = message.pop(EXTENSION, None)
         extended = isinstance(offer, dict)
         claim = offer.get("tunnel") if isinstance(offer, dict) else None
@@ -222,9 +216,7 @@ class Admission(FramedProtocol):
                 self.transport.resumeProducing()
 
     def _authenticate(self, message: dict[str, object]) -> Deferred[Identity]:
-        """
-        Find out who the client is.
-        """
+        """Find out who the client is."""
         certificate = (
             certificateName(self.transport)
             if self.cameBy is None
@@ -233,9 +225,7 @@ class Admission(FramedProtocol):
         return self._authenticator.authenticate(message, self._peer, certificate)
 
     def _refuse(self, refusal: TunnelError, extended: bool) -> None:
-        """
-        Turn the client away; an extended one is told why.
-        """
+        """Turn the client away; an extended one is told why."""
         self.lost = refusal
         if self.pending is not None and refusal.code.name == "auth-refused":
             self.pending.failed()
@@ -244,9 +234,7 @@ class Admission(FramedProtocol):
         self.close()
 
     def _admitExtended(self, identity: Identity, offer: dict[str, object]) -> None:
-        """
-        Answer a client that speaks the extension.
-        """
+        """Answer a client that speaks the extension."""
         versions = offer.get("versions")
         if not isinstance(versions, list) or VERSION not in versions:
             raise TunnelError(
@@ -313,9 +301,7 @@ class Admission(FramedProtocol):
         return self._confirmations
 
     def _sendEnding(self, payload: bytes) -> None:
-        """
-        Tell the client of the end of a stream that has left the session.
-        """
+        """Tell the client of the end of a stream that has left the session."""
         if self.multiplexer is not None:
             self.multiplexer.sendFrame(0, FrameType.ENDING, payload)
 
@@ -340,17 +326,13 @@ class Admission(FramedProtocol):
         }
 
     def _claim(self, tunnel: Tunnel) -> None:
-        """
-        Serve the tunnel of a capability, instead of whoever did so before.
-        """
+        """Serve the tunnel of a capability, instead of whoever did so before."""
         previous, tunnel.clientSide = tunnel.clientSide, self
         if isinstance(previous, Admission):
             previous.displaced()
 
     async def _admitPlain(self, identity: Identity) -> None:
-        """
-        Open the one tunnel of a plain W3P client, and tell it the port.
-        """
+        """Open the one tunnel of a plain W3P client, and tell it the port."""
         caller = self.caller()
         # Set first: a visitor may come before the client was told the port.
         multiplexer = PlainServerSide(
@@ -370,9 +352,7 @@ class Admission(FramedProtocol):
         self.establish(multiplexer)
 
     def caller(self) -> Caller:
-        """
-        As whom the client calls the tunnel service.
-        """
+        """As whom the client calls the tunnel service."""
         here = self.cameBy or self.transport.getHost()
         return Caller(
             self.identity or Identity("anonymous", anonymous=True),
@@ -397,33 +377,23 @@ class Admission(FramedProtocol):
         info: dict[str, object],
         peer: IAddress | None = None,
     ) -> None:
-        """
-        The client opens a stream of its own.
-        """
+        """The client opens a stream of its own."""
         raise NotImplementedError
 
     def displaced(self) -> None:
-        """
-        Somebody else serves the same tunnels from now on.
-        """
+        """Somebody else serves the same tunnels from now on."""
         raise NotImplementedError
 
     def serve(self, stream: Stream) -> None:
-        """
-        Serve a visitor.
-        """
+        """Serve a visitor."""
         raise NotImplementedError
 
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
-        """
-        A tunnel of the client's is over.
-        """
+        """A tunnel of the client's is over."""
         raise NotImplementedError
 
     def forgotten(self) -> None:
-        """
-        It is none of the server's sessions any more.
-        """
+        """It is none of the server's sessions any more."""
         raise NotImplementedError
 
     def confirmationsOf(self, whose: Lease | Tunnel) -> EndAcknowledgements:

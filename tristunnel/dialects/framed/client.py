@@ -140,24 +140,18 @@ class TunnelClientProtocol(FramedProtocol):
     # The handshake
 
     def connectionMade(self) -> None:
-        """
-        Say who we are; over TLS only once the server has shown who it is.
-        """
+        """Say who we are; over TLS only once the server has shown who it is."""
         super().connectionMade()
         self._observer.connected(self.transport.getPeer())
         if not INegotiated.providedBy(self.transport):
             self._sayHello()
 
     def handshakeCompleted(self) -> None:
-        """
-        The server has proved who it is.
-        """
+        """The server has proved who it is."""
         self._sayHello()
 
     def _sayHello(self) -> None:
-        """
-        Send the credentials and what we speak.
-        """
+        """Send the credentials and what we speak."""
         factory = self.factory
         self._greeted = True
         if not factory.extended:
@@ -188,17 +182,13 @@ class TunnelClientProtocol(FramedProtocol):
         self._observer.credentialsSent(self.transport.getPeer())
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Remember how the peer begins, to explain what it is.
-        """
+        """Remember how the peer begins, to explain what it is."""
         if self.multiplexer is None and len(self._heard) < 64:
             self._heard += data[:64]
         super().dataReceived(data)
 
     def handshakeReceived(self, message: dict[str, object]) -> None:
-        """
-        The server has answered.
-        """
+        """The server has answered."""
         answer = message.get(EXTENSION)
         if isinstance(answer, dict):
             refused = answer.get("refused")
@@ -213,9 +203,7 @@ class TunnelClientProtocol(FramedProtocol):
             each.callback(self)
 
     def _establishExtended(self, answer: dict[str, object]) -> None:
-        """
-        Begin an extended session.
-        """
+        """Begin an extended session."""
         if answer.get("version") != VERSION:
             raise TunnelError(
                 "protocol-error",
@@ -278,9 +266,7 @@ class TunnelClientProtocol(FramedProtocol):
         )
 
     def _confirmEnds(self, multiplexer: ExtendedMultiplexer) -> EndAcknowledgements:
-        """
-        Tell and be told of the ends of streams that have moved.
-        """
+        """Tell and be told of the ends of streams that have moved."""
 
         def send(payload: bytes) -> None:
             multiplexer.sendFrame(0, FrameType.ENDING, payload)
@@ -293,9 +279,7 @@ class TunnelClientProtocol(FramedProtocol):
         return confirmations
 
     def _establishPlain(self, message: dict[str, object]) -> None:
-        """
-        Begin a session with a plain W3P server.
-        """
+        """Begin a session with a plain W3P server."""
         port = message.get("port")
         if type(port) is not int or not 0 < port < 65536:
             raise TunnelError("protocol-error", "the server's answer names no port")
@@ -313,9 +297,7 @@ class TunnelClientProtocol(FramedProtocol):
     # Streams
 
     def _opened(self, stream: SessionStream, info: dict[str, object]) -> None:
-        """
-        A visitor came: connect to the service.
-        """
+        """A visitor came: connect to the service."""
         if self._goingAway is not None:
             # Under way when the server was told.
             stream.reset(self._goingAway)
@@ -341,18 +323,14 @@ class TunnelClientProtocol(FramedProtocol):
         )
 
     def streams(self) -> int:
-        """
-        How many streams there are, in the session and beside it.
-        """
+        """How many streams there are, in the session and beside it."""
         within = 0 if self.multiplexer is None else len(self.multiplexer.streams)
         beside = 0 if self._lanes is None else self._lanes.streams()
         moved = 0 if self._confirmations is None else len(self._confirmations)
         return within + beside + moved
 
     def _flowOpened(self, flow: SessionFlow, info: dict[str, object]) -> None:
-        """
-        A visitor came over UDP: make a way to the service.
-        """
+        """A visitor came over UDP: make a way to the service."""
         uri = info.get("tunnel")
         try:
             if self._goingAway is not None:
@@ -374,9 +352,7 @@ class TunnelClientProtocol(FramedProtocol):
             self._udpConnector.connect(flow, target, service, accept, info)
 
     def _pong(self, streamId: int, payload: bytes) -> None:
-        """
-        Tell of the round trip, too.
-        """
+        """Tell of the round trip, too."""
         super()._pong(streamId, payload)
         if isinstance(self.multiplexer, ExtendedMultiplexer):
             self._observer.roundTripMeasured(self.multiplexer.roundTrip)
@@ -384,48 +360,36 @@ class TunnelClientProtocol(FramedProtocol):
     def _tunnelClosed(
         self, caller: object, uri: str, code: str = "closed", message: str = ""
     ) -> None:
-        """
-        The server has closed one of our tunnels.
-        """
+        """The server has closed one of our tunnels."""
         if self.tunnelClosed is not None:
             reason = TunnelError.fromDict({"code": code, "message": message}, "closed")
             self.tunnelClosed(uri, reason)
 
     def _available(self, caller: object, port: int = 0, name: str = "") -> None:
-        """
-        What the server has refused may be had now.
-        """
+        """What the server has refused may be had now."""
         self.placeFree()
 
     # The end
 
     def goAway(self, reason: TunnelError) -> None:
-        """
-        Take no new streams, and tell the server.
-        """
+        """Take no new streams, and tell the server."""
         self._goingAway = reason
         super().goAway(reason)
 
     def peerLeaves(self, reason: TunnelError) -> None:
-        """
-        The server is about to go; streams may finish.
-        """
+        """The server is about to go; streams may finish."""
         self.leaving = reason
         if reason.code.name == "displaced":
             self.lost = reason
 
     def fail(self, reason: TunnelError) -> None:
-        """
-        End the session; if it never began, say what is likely wrong.
-        """
+        """End the session; if it never began, say what is likely wrong."""
         if self.multiplexer is None and self.lost is None:
             reason = self._explain(reason)
         super().fail(reason)
 
     def _explain(self, reason: TunnelError) -> TunnelError:
-        """
-        Say what the peer seems to be, and what to write instead.
-        """
+        """Say what the peer seems to be, and what to write instead."""
         heard, where = self._heard, self.factory.where
         if reason.code.name == "handshake-timeout" and not heard:
             return TunnelError(
@@ -450,9 +414,7 @@ class TunnelClientProtocol(FramedProtocol):
         return TunnelError("protocol-error", f"{where} answered with {seen}; {cure}")
 
     def whyLost(self, reason: Failure) -> TunnelError:
-        """
-        Say in one line how the connection ended.
-        """
+        """Say in one line how the connection ended."""
         where = self.factory.where
         if self.multiplexer is not None:
             why = f"the connection to {where} was lost: {reason.getErrorMessage()}"
@@ -471,9 +433,7 @@ class TunnelClientProtocol(FramedProtocol):
         return TunnelError("session-lost", why)
 
     def sessionOver(self, reason: TunnelError) -> None:
-        """
-        Tell everybody who waits.
-        """
+        """Tell everybody who waits."""
         if self._confirmations is not None:
             self._confirmations.down(self._sendEnding)
         if self._moves is not None:
@@ -553,7 +513,5 @@ class TunnelClientFactory(ClientFactory[TunnelClientProtocol]):
         self.handshakeTimeout = handshakeTimeout
 
     def buildProtocol(self, addr: IAddress | None) -> TunnelClientProtocol:
-        """
-        Make a session for a connection.
-        """
+        """Make a session for a connection."""
         return TunnelClientProtocol(self)

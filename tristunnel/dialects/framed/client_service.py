@@ -190,17 +190,13 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
     def _beginOpening(
         self, session: TunnelClientProtocol, work: Coroutine[Any, Any, None]
     ) -> None:
-        """
-        Have tunnels opened while the session goes on.
-        """
+        """Have tunnels opened while the session goes on."""
         opening = self._opening = Deferred.fromCoroutine(work)
         opening.addErrback(self._openingFailed, session)
         opening.addBoth(self._opened, opening)
 
     def _opened(self, result: object, opening: Deferred[None]) -> None:
-        """
-        All tunnels that can be had are open.
-        """
+        """All tunnels that can be had are open."""
         if self._opening is opening:
             self._opening = None
 
@@ -271,9 +267,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         return Deferred.fromCoroutine(self._changeForwards(list(forwards)))
 
     async def _changeForwards(self, wanted: list[Forward]) -> list[str]:
-        """
-        Change them when no tunnel is just being opened.
-        """
+        """Change them when no tunnel is just being opened."""
         await self._changing.acquire()
         try:
             told: list[str] = []
@@ -331,9 +325,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
     async def _withdraw(
         self, session: TunnelClientProtocol | None, forward: Forward
     ) -> None:
-        """
-        Offer something no longer.
-        """
+        """Offer something no longer."""
         uri = self._lease.uris.pop(forward.spec, None)
         self._lease.ports.pop(forward.spec, None)
         self._settled.discard(forward.spec)
@@ -352,9 +344,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             )
 
     def _openLater(self) -> None:
-        """
-        Have new forwards opened, now if there is a session.
-        """
+        """Have new forwards opened, now if there is a session."""
         session = self.session
         if session is None or not isinstance(session, TunnelClientProtocol):
             return
@@ -368,9 +358,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             self._nap.cancel()
 
     def _ready(self, forward: Forward, uri: str, address: str) -> None:
-        """
-        Tell that visitors can come.
-        """
+        """Tell that visitors can come."""
         self._refusals.passed()
         shown = address or f"service {forward.name}"
         self._addresses[forward.spec] = address
@@ -449,9 +437,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         return False
 
     def _openingFailed(self, failure: Failure, session: TunnelClientProtocol) -> None:
-        """
-        No tunnel can be had, or the session ended meanwhile.
-        """
+        """No tunnel can be had, or the session ended meanwhile."""
         if failure.check(CancelledError) or session.lost is not None:
             return
         error = failure.value
@@ -462,9 +448,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         self._log.failure("The tunnels were not opened", failure)
 
     def _servePlain(self, session: TunnelClientProtocol) -> None:
-        """
-        A W3P server has opened one tunnel, on a port of its own choice.
-        """
+        """A W3P server has opened one tunnel, on a port of its own choice."""
         served = [f for f in self._forwards if not self._beyondW3P(f)]
         for forward in self._forwards:
             why = self._beyondW3P(forward)
@@ -505,9 +489,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         return ""
 
     def _serviceFor(self, uri: str) -> tuple[str, IStreamClientEndpoint | UDPService]:
-        """
-        Find the service of a tunnel's visitors.
-        """
+        """Find the service of a tunnel's visitors."""
         if not uri:
             # A plain W3P server's.
             for forward in self._forwards:
@@ -522,9 +504,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         raise TunnelError("unknown-tunnel", "this client has no such tunnel")
 
     def _tunnelClosed(self, uri: str, reason: TunnelError) -> None:
-        """
-        The server has closed a tunnel of ours.
-        """
+        """The server has closed a tunnel of ours."""
         self.observer.tunnelClosed(uri)
         spec = self._lease.specOf(uri)
         if self._server.capability:

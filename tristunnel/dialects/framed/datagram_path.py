@@ -92,9 +92,7 @@ class UDPPath:
 
     @property
     def usable(self) -> bool:
-        """
-        Whether packets got there and back lately.
-        """
+        """Whether packets got there and back lately."""
         return self._reactor.seconds() - self._confirmed < CONFIRMED
 
     def send(self, number: int, datagram: bytes) -> bool:
@@ -110,16 +108,12 @@ class UDPPath:
         )
 
     def wake(self) -> None:
-        """
-        There are flows: find out whether the path gets through.
-        """
+        """There are flows: find out whether the path gets through."""
         if self._timer is None and not self._closed:
             self._probe()
 
     def _probe(self) -> None:
-        """
-        Ask, and again in a while.
-        """
+        """Ask, and again in a while."""
         self._timer = None
         self._tell()
         if not self._isWanted():
@@ -133,16 +127,12 @@ class UDPPath:
         self._timer = self._reactor.callLater(PROBE, self._probe)
 
     def _say(self, kind: int, token: int) -> None:
-        """
-        Send a probe or its answer, as large as packets get.
-        """
+        """Send a probe or its answer, as large as packets get."""
         probe = _PROBE.pack(0, kind, token)
         self._transmit(self._sealing.seal(probe.ljust(_HEAD.size + LARGEST, b"\0")))
 
     def _tell(self) -> None:
-        """
-        Log where datagrams go.
-        """
+        """Log where datagrams go."""
         if self.usable != self._told:
             self._told = self.usable
             self._log.info(
@@ -174,9 +164,7 @@ class UDPPath:
             self._probed(content)
 
     def _probed(self, content: bytes) -> None:
-        """
-        A probe or an answer came.
-        """
+        """A probe or an answer came."""
         _, kind, token = _PROBE.unpack_from(content)
         if kind == _ASK:
             self._say(_ANSWER, token)
@@ -186,15 +174,11 @@ class UDPPath:
             self._tell()
 
     def failed(self, error: OSError) -> None:
-        """
-        The kernel says that nobody is there.
-        """
+        """The kernel says that nobody is there."""
         self._confirmed = float("-inf")
 
     def close(self) -> None:
-        """
-        The session is over.
-        """
+        """The session is over."""
         if not self._closed:
             self._closed = True
             self._confirmed = float("-inf")
@@ -258,9 +242,7 @@ class ServerPaths:
     def open(
         self, isWanted: Callable[[], bool], arrived: Callable[[int, bytes], None]
     ) -> tuple[UDPPath, Keys]:
-        """
-        Make a session's path.
-        """
+        """Make a session's path."""
         keys = newKeys()
         where: list[Any] = []
 
@@ -282,9 +264,7 @@ class ServerPaths:
         return path, keys
 
     def _arrived(self, packet: bytes, address: Any, local: Any) -> None:
-        """
-        A packet came.
-        """
+        """A packet came."""
         take = self._paths.get(packet[:NAME])
         if take is None:
             self.strays += 1
@@ -292,9 +272,7 @@ class ServerPaths:
             take(packet, address, local)
 
     def close(self) -> None:
-        """
-        Close the port.
-        """
+        """Close the port."""
         self._closed = True
         if self._socket is not None:
             self._socket.close()
@@ -302,9 +280,7 @@ class ServerPaths:
 
 
 def describePath(port: int, keys: Keys) -> dict[str, object]:
-    """
-    Say in the handshake what a client needs.
-    """
+    """Say in the handshake what a client needs."""
     return {
         "port": port,
         "name": keys.name.hex(),

@@ -98,32 +98,24 @@ class SessionFlow(Guarded, FlowEnd):
         return f"<SessionFlow {self.id}>"
 
     def send(self, datagram: bytes) -> None:
-        """
-        Send a datagram to the far side, unless the connection holds too much.
-        """
+        """Send a datagram to the far side, unless the connection holds too much."""
         if self._over or not self._flows.send(self, datagram):
             self.dropped += 1
 
     def finish(self) -> None:
-        """
-        Tell the far side that the flow is over.
-        """
+        """Tell the far side that the flow is over."""
         if not self._over:
             self._flows.sendEnd(self, None)
             self._end(None)
 
     def reset(self, reason: TunnelError) -> None:
-        """
-        Tell the far side that the flow is over, and why.
-        """
+        """Tell the far side that the flow is over, and why."""
         if not self._over:
             self._flows.sendEnd(self, reason)
             self._end(reason)
 
     def letGo(self, reason: TunnelError | None) -> None:
-        """
-        Give the number and the queue's room back.
-        """
+        """Give the number and the queue's room back."""
         self._flows.forget(self)
 
 
@@ -158,9 +150,7 @@ class DatagramFlows:
 
     @property
     def waiting(self) -> bool:
-        """
-        Whether there is something to send.
-        """
+        """Whether there is something to send."""
         return bool(self._waiting)
 
     # Opening
@@ -188,31 +178,23 @@ class DatagramFlows:
         return flow
 
     def openedByPeer(self, number: int, info: dict[str, object]) -> None:
-        """
-        The peer opens a flow.
-        """
+        """The peer opens a flow."""
         flow = self.flows[number] = SessionFlow(self, number, ours=False)
         self._wakePath()
         flow.guarded(self.opened, flow, info)
 
     def _wakePath(self) -> None:
-        """
-        There is a flow that a path could be for.
-        """
+        """There is a flow that a path could be for."""
         if self.path is not None:
             self.path.wake()
 
     def pathArrived(self, number: int, datagram: bytes) -> None:
-        """
-        A datagram came past the session.
-        """
+        """A datagram came past the session."""
         if len(datagram) <= MAX_DATAGRAM:
             self._datagram(number, datagram)
 
     def accept(self, flow: SessionFlow) -> None:
-        """
-        Tell the peer that the flow it opened has reached its service.
-        """
+        """Tell the peer that the flow it opened has reached its service."""
         if not (flow.over or flow.answered):
             flow.answered = True
             self._multiplexer.sendFrame(flow.id, FrameType.OPENED, encodeCredit(0))
@@ -236,9 +218,7 @@ class DatagramFlows:
         return False
 
     def _sendOrQueue(self, flow: SessionFlow, kind: int, payload: bytes) -> bool:
-        """
-        Send a frame in its flow's order.
-        """
+        """Send a frame in its flow's order."""
         multiplexer = self._multiplexer
         if not (multiplexer.backedUp or self._waiting):
             flow.announced = True
@@ -298,9 +278,7 @@ class DatagramFlows:
         multiplexer.sendReason(flow.id, kind, reason)
 
     def forget(self, flow: SessionFlow) -> None:
-        """
-        A flow is over. It may still be in the round, where it is passed over.
-        """
+        """A flow is over. It may still be in the round, where it is passed over."""
         self.flows.pop(flow.id, None)
         self.queued -= flow.queued
         flow.queued = 0
@@ -326,9 +304,7 @@ class DatagramFlows:
     def _either(
         self, ours: Callable[[SessionFlow, bytes], None], streams: _Take
     ) -> _Take:
-        """
-        Tell flows from streams.
-        """
+        """Tell flows from streams."""
 
         def take(number: int, payload: bytes) -> None:
             flow = self.flows.get(number)
@@ -340,9 +316,7 @@ class DatagramFlows:
         return take
 
     def _datagram(self, number: int, payload: bytes) -> None:
-        """
-        A datagram came.
-        """
+        """A datagram came."""
         if len(payload) > MAX_DATAGRAM:
             raise TunnelError(
                 "protocol-error", f"a datagram of {len(payload)} bytes is none of UDP"
@@ -355,37 +329,27 @@ class DatagramFlows:
             flow.guarded(flow.passOn, payload)
 
     def _accepted(self, flow: SessionFlow, payload: bytes) -> None:
-        """
-        The peer accepts a flow.
-        """
+        """The peer accepts a flow."""
         flow.answered = True
 
     def _refused(self, flow: SessionFlow, payload: bytes) -> None:
-        """
-        The peer refuses a flow.
-        """
+        """The peer refuses a flow."""
         reason = TunnelError.fromDict(decodeObject(payload), "service-refused")
         flow.guarded(flow.worldOver, reason)
 
     def _close(self, flow: SessionFlow, payload: bytes) -> None:
-        """
-        The peer ends a flow.
-        """
+        """The peer ends a flow."""
         flow.guarded(flow.worldOver, None)
 
     def _error(self, flow: SessionFlow, payload: bytes) -> None:
-        """
-        The peer breaks a flow.
-        """
+        """The peer breaks a flow."""
         message = decodeObject(payload) if payload else {}
         flow.guarded(flow.worldOver, TunnelError.fromDict(message, "reset"))
 
     # The session's life
 
     def tick(self) -> None:
-        """
-        Say how much was dropped since the last time.
-        """
+        """Say how much was dropped since the last time."""
         more, self._told = self.dropped - self._told, self.dropped
         if more:
             self._log.info(
@@ -394,9 +358,7 @@ class DatagramFlows:
             )
 
     def close(self, reason: TunnelError) -> None:
-        """
-        Break all flows; the connection is gone.
-        """
+        """Break all flows; the connection is gone."""
         if self.path is not None:
             self.path.close()
         for flow in list(self.flows.values()):
@@ -405,7 +367,5 @@ class DatagramFlows:
 
 
 def _refuse(flow: SessionFlow, info: dict[str, object]) -> None:
-    """
-    This side offers nothing.
-    """
+    """This side offers nothing."""
     flow.reset(TunnelError("not-permitted", "no flows are opened to this side"))

@@ -142,21 +142,15 @@ class ExtendedMultiplexer(Multiplexer):
                 return self._lastId
 
     def _isFull(self) -> bool:
-        """
-        Whether there are as many streams and flows as may be.
-        """
+        """Whether there are as many streams and flows as may be."""
         return len(self.streams) + len(self.datagrams.flows) >= self.limits.streams
 
     def _isOpen(self, streamId: int) -> bool:
-        """
-        Whether a stream or a flow has that number.
-        """
+        """Whether a stream or a flow has that number."""
         return streamId in self.streams or streamId in self.datagrams.flows
 
     def accept(self, stream: SessionStream) -> None:
-        """
-        Tell the peer that the stream it opened has reached the service.
-        """
+        """Tell the peer that the stream it opened has reached the service."""
         if not (stream.over or stream.answered):
             stream.answered = True
             self.sendFrame(
@@ -164,9 +158,7 @@ class ExtendedMultiplexer(Multiplexer):
             )
 
     def _newStream(self, streamId: int, credit: int) -> SessionStream:
-        """
-        Enter a stream into the table.
-        """
+        """Enter a stream into the table."""
         limits = self.limits
         stream = SessionStream(
             self,
@@ -179,15 +171,11 @@ class ExtendedMultiplexer(Multiplexer):
         return stream
 
     def isPeers(self, streamId: int) -> bool:
-        """
-        Whether a stream of this number is the peer's to open.
-        """
+        """Whether a stream of this number is the peer's to open."""
         return streamId != 0 and streamId % 2 != self._parity
 
     def _open(self, streamId: int, payload: bytes) -> None:
-        """
-        The peer opens a stream.
-        """
+        """The peer opens a stream."""
         if not self.isPeers(streamId) or self._isOpen(streamId):
             raise TunnelError(
                 "protocol-error", f"stream {streamId} is not the peer's to open"
@@ -204,9 +192,7 @@ class ExtendedMultiplexer(Multiplexer):
             stream.guarded(self._opened, stream, info)
 
     def _openedByPeer(self, streamId: int, payload: bytes) -> None:
-        """
-        The peer accepts a stream.
-        """
+        """The peer accepts a stream."""
         stream = self.streams.get(streamId)
         if stream is None:
             self.lateFrames += 1
@@ -219,9 +205,7 @@ class ExtendedMultiplexer(Multiplexer):
             stream.guarded(whenAnswered)
 
     def _refused(self, streamId: int, payload: bytes) -> None:
-        """
-        The peer refuses a stream.
-        """
+        """The peer refuses a stream."""
         stream = self.streams.get(streamId)
         if stream is None:
             self.lateFrames += 1
@@ -233,9 +217,7 @@ class ExtendedMultiplexer(Multiplexer):
     # Bytes and credit
 
     def _data(self, streamId: int, payload: bytes) -> None:
-        """
-        Bytes for a stream.
-        """
+        """Bytes for a stream."""
         size = len(payload)
         if not self._receiveWindow.receive(size):
             raise TunnelError("protocol-error", "the session's credit is overdrawn")
@@ -258,9 +240,7 @@ class ExtendedMultiplexer(Multiplexer):
                 self._lookLater()
 
     def drained(self, stream: SessionStream, amount: int) -> None:
-        """
-        A reader took bytes: renew credit, once enough is used up.
-        """
+        """A reader took bytes: renew credit, once enough is used up."""
         # A stream that is over has given its window back and must not grow it.
         if not stream.over:
             credit = stream.receiveWindow.drain(amount, self._seconds(), self.roundTrip)
@@ -269,17 +249,13 @@ class ExtendedMultiplexer(Multiplexer):
         self._drainSession(amount)
 
     def _drainSession(self, amount: int) -> None:
-        """
-        Renew the session's credit.
-        """
+        """Renew the session's credit."""
         credit = self._receiveWindow.drain(amount, 0.0, 0.0)
         if credit is not None:
             self.sendFrame(0, FrameType.WINDOW, encodeCredit(credit))
 
     def _window(self, streamId: int, payload: bytes) -> None:
-        """
-        The peer gives credit.
-        """
+        """The peer gives credit."""
         credit = decodeCredit(payload)
         if streamId == 0:
             if self._ready and self.sendWindow.available <= 0:
@@ -299,9 +275,7 @@ class ExtendedMultiplexer(Multiplexer):
     # Ends
 
     def _eof(self, streamId: int, payload: bytes) -> None:
-        """
-        The peer sends no more on a stream.
-        """
+        """The peer sends no more on a stream."""
         stream = self.streams.get(streamId)
         if stream is None:
             self.lateFrames += 1
@@ -309,9 +283,7 @@ class ExtendedMultiplexer(Multiplexer):
             stream.eofArrived()
 
     def _close(self, streamId: int, payload: bytes) -> None:
-        """
-        The peer neither sends nor takes any more.
-        """
+        """The peer neither sends nor takes any more."""
         stream = self.streams.get(streamId)
         if stream is None:
             self.lateFrames += 1
@@ -319,9 +291,7 @@ class ExtendedMultiplexer(Multiplexer):
             stream.farSideLeft()
 
     def _error(self, streamId: int, payload: bytes) -> None:
-        """
-        The peer broke a stream.
-        """
+        """The peer broke a stream."""
         stream = self.streams.get(streamId)
         if stream is None:
             self.lateFrames += 1
@@ -330,32 +300,24 @@ class ExtendedMultiplexer(Multiplexer):
             stream.broken(TunnelError.fromDict(message, "reset"))
 
     def sendEnd(self, stream: SessionStream) -> None:
-        """
-        End our direction of C{stream}.
-        """
+        """End our direction of C{stream}."""
         stream.finished = True
         self.sendFrame(stream.id, FrameType.EOF)
         stream.checkOver()
 
     def sendReset(self, stream: SessionStream, reason: TunnelError) -> None:
-        """
-        Refuse a stream that the peer has opened, or break one.
-        """
+        """Refuse a stream that the peer has opened, or break one."""
         refusing = self.isPeers(stream.id) and not stream.answered
         kind = FrameType.REFUSED if refusing else FrameType.ERROR
         self.sendReason(stream.id, kind, reason)
 
     def sendReason(self, streamId: int, kind: int, reason: TunnelError) -> None:
-        """
-        Send a frame whose payload is a code and a message.
-        """
+        """Send a frame whose payload is a code and a message."""
         payload = encodeObject(reason.asDict())
         self.sendFrame(streamId, kind, payload)
 
     def streamOver(self, stream: SessionStream, held: int) -> None:
-        """
-        Forget C{stream} and free the session's credit that it held.
-        """
+        """Forget C{stream} and free the session's credit that it held."""
         if self.streams.get(stream.id) is not stream:
             # It has left the session before it was over.
             return
@@ -367,30 +329,22 @@ class ExtendedMultiplexer(Multiplexer):
     # Streams that move
 
     def provedBusy(self, stream: SessionStream) -> None:
-        """
-        A stream had better have a connection of its own.
-        """
+        """A stream had better have a connection of its own."""
         if self.whenBusy is not None:
             self.whenBusy(stream)
 
     def sendMoved(self, stream: SessionStream, offset: int) -> None:
-        """
-        Say that C{stream} sends by its own connection after so many bytes.
-        """
+        """Say that C{stream} sends by its own connection after so many bytes."""
         self.sendFrame(stream.id, FrameType.MOVED, encodeCredit(offset))
 
     def _askedToMove(self, streamId: int, payload: bytes) -> None:
-        """
-        The peer lets a stream have a connection of its own.
-        """
+        """The peer lets a stream have a connection of its own."""
         stream = self.streams.get(streamId)
         if stream is not None and self.whenAskedToMove is not None:
             self.whenAskedToMove(stream, decodeObject(payload))
 
     def _moved(self, streamId: int, payload: bytes) -> None:
-        """
-        The peer sends a stream's bytes by its own connection from now on.
-        """
+        """The peer sends a stream's bytes by its own connection from now on."""
         stream = self.streams.get(streamId)
         if stream is None:
             self.lateFrames += 1
@@ -403,28 +357,20 @@ class ExtendedMultiplexer(Multiplexer):
 
     @property
     def backedUp(self) -> bool:
-        """
-        Whether the connection takes nothing now.
-        """
+        """Whether the connection takes nothing now."""
         return self._paused
 
     def now(self) -> float:
-        """
-        The time, in seconds.
-        """
+        """The time, in seconds."""
         return self._seconds()
 
     def writePieces(self, *pieces: bytes) -> None:
-        """
-        Send a frame that is in pieces.
-        """
+        """Send a frame that is in pieces."""
         if not self._over:
             self._sink.writeSequence(pieces)
 
     def _pump(self) -> None:
-        """
-        Send, streams and datagrams in turn, until the connection holds enough.
-        """
+        """Send, streams and datagrams in turn, until the connection holds enough."""
         self._pumping = True
         try:
             credit = True
@@ -438,9 +384,7 @@ class ExtendedMultiplexer(Multiplexer):
             self._pumping = False
 
     def close(self, reason: TunnelError) -> None:
-        """
-        Break all streams and flows; the connection is gone.
-        """
+        """Break all streams and flows; the connection is gone."""
         super().close(reason)
         self.datagrams.close(reason)
         if self._look is not None:
@@ -476,9 +420,7 @@ class ExtendedMultiplexer(Multiplexer):
         return self._receiveWindow.waiting >= self._crowd
 
     def _lookLater(self) -> None:
-        """
-        See in a moment whose readers have taken nothing.
-        """
+        """See in a moment whose readers have taken nothing."""
         if self.callLater is not None and not self._over:
             before = {
                 stream: stream.receiveWindow.drained
@@ -518,8 +460,6 @@ class ExtendedMultiplexer(Multiplexer):
             self._break(stream, TunnelError("stalled"))
 
     def _break(self, stream: SessionStream, reason: TunnelError) -> None:
-        """
-        Break a stream towards both of its ends.
-        """
+        """Break a stream towards both of its ends."""
         self.sendReset(stream, reason)
         stream.broken(reason)

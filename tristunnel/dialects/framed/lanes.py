@@ -75,9 +75,7 @@ class ServerExtraConnections:
         ]
 
     def _use(self, arrival: Any, offer: dict[str, object]) -> bool:
-        """
-        Take a connection as a lane.
-        """
+        """Take a connection as a lane."""
         if len(self._lanes) >= MOST_LANES:
             return False
         arrival.becomeLane(self._session, offer)
@@ -86,9 +84,7 @@ class ServerExtraConnections:
         return True
 
     def _over(self, lane: FramedProtocol) -> None:
-        """
-        A lane is gone.
-        """
+        """A lane is gone."""
         if lane in self._lanes:
             self._lanes.remove(lane)
 
@@ -106,9 +102,7 @@ class ServerExtraConnections:
         return best
 
     def close(self, reason: TunnelError) -> None:
-        """
-        The session is over.
-        """
+        """The session is over."""
         for lane in list(self._lanes):
             lane.fail(reason)
 
@@ -137,24 +131,18 @@ class ExtraConnection(FramedProtocol):
         self._over = over
 
     def connectionMade(self) -> None:
-        """
-        Show the ticket; over TLS only once the server has shown who it is.
-        """
+        """Show the ticket; over TLS only once the server has shown who it is."""
         super().connectionMade()
         if not INegotiated.providedBy(self.transport):
             self.handshakeCompleted()
 
     def handshakeCompleted(self) -> None:
-        """
-        Show the ticket.
-        """
+        """Show the ticket."""
         offer = {"ticket": self._ticket, **extensionOffer(self.limits)}
         self.sendHandshake({EXTENSION: offer})
 
     def handshakeReceived(self, message: dict[str, object]) -> None:
-        """
-        The server's answer.
-        """
+        """The server's answer."""
         answer = message.get(EXTENSION)
         if not isinstance(answer, dict) or answer.get("accepted") is not True:
             refused = answer.get("refused") if isinstance(answer, dict) else None
@@ -164,9 +152,7 @@ class ExtraConnection(FramedProtocol):
         self.establish(self.extendedMultiplexer(answer, False, self._opened))
 
     def sessionOver(self, reason: TunnelError) -> None:
-        """
-        Tell who keeps the lanes.
-        """
+        """Tell who keeps the lanes."""
         self._over(self)
 
 
@@ -204,15 +190,11 @@ class ClientExtraConnections:
         self._looking.clock = reactor
 
     def start(self) -> None:
-        """
-        Dial.
-        """
+        """Dial."""
         self._looking.start(LOOK)
 
     def stop(self) -> None:
-        """
-        End them.
-        """
+        """End them."""
         if self._looking.running:
             self._looking.stop()
         for dialling in list(self._dialling):
@@ -221,9 +203,7 @@ class ClientExtraConnections:
             lane.close()
 
     def streams(self) -> int:
-        """
-        How many streams they carry.
-        """
+        """How many streams they carry."""
         return sum(
             len(lane.multiplexer.streams)
             for lane in self._lanes
@@ -231,9 +211,7 @@ class ClientExtraConnections:
         )
 
     def _look(self) -> None:
-        """
-        Replace what is missing.
-        """
+        """Replace what is missing."""
         missing = self._count - len(self._lanes) - len(self._dialling)
         if missing > 0:
             asked = self._ask(missing)
@@ -242,9 +220,7 @@ class ClientExtraConnections:
             asked.addErrback(lambda failure: None)
 
     def _dial(self, tickets: object) -> None:
-        """
-        Make lanes.
-        """
+        """Make lanes."""
         for ticket in tickets if isinstance(tickets, list) else []:
             factory = Factory.forProtocol(partial(self._lane, str(ticket)))
             factory.noisy = False
@@ -253,17 +229,13 @@ class ClientExtraConnections:
             dialling.addBoth(self._dialled, dialling)
 
     def _lane(self, ticket: str) -> ExtraConnection:
-        """
-        Make one.
-        """
+        """Make one."""
         return ExtraConnection(
             self._reactor, self._limits, ticket, self._opened, self._over
         )
 
     def _dialled(self, result: Any, dialling: Deferred[Any]) -> None:
-        """
-        A connection is there, or not.
-        """
+        """A connection is there, or not."""
         self._dialling.discard(dialling)
         if isinstance(result, ExtraConnection) and result.lost is None:
             if self._looking.running:
@@ -272,7 +244,5 @@ class ClientExtraConnections:
                 result.close()
 
     def _over(self, lane: ExtraConnection) -> None:
-        """
-        One is gone; the next look replaces it.
-        """
+        """One is gone; the next look replaces it."""
         self._lanes.discard(lane)

@@ -67,9 +67,7 @@ does not know yet who they are."""
 
 
 def _nothing(end: object) -> None:
-    """
-    Nobody waits for the end: it is joined when the stream changes over.
-    """
+    """Nobody waits for the end: it is joined when the stream changes over."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +110,7 @@ class ServerMoves:
         multiplexer.whenMoved = self._clientMoved
 
     def offer(self, stream: SessionStream) -> None:
-        """
-        Let a stream move, if the client likes.
-        """
+        """Let a stream move, if the client likes."""
         now = self._multiplexer.now()
         if stream.moves or stream.eof or stream.finishing or stream.over:
             return
@@ -198,23 +194,17 @@ class _TicketHolder(Protocol):
         self._handshake = HandshakeDecoder()
 
     def connectionMade(self) -> None:
-        """
-        Show the ticket; over TLS only once the server has shown who it is.
-        """
+        """Show the ticket; over TLS only once the server has shown who it is."""
         tuneSocket(self.transport)
         if not INegotiated.providedBy(self.transport):
             self.handshakeCompleted()
 
     def handshakeCompleted(self) -> None:
-        """
-        Show the ticket.
-        """
+        """Show the ticket."""
         self.transport.write(encodeHandshake({"tristunnel": {"ticket": self._ticket}}))
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Read the answer.
-        """
+        """Read the answer."""
         try:
             whole = self._handshake.feed(data)
             if whole is None:
@@ -233,16 +223,12 @@ class _TicketHolder(Protocol):
                 self._answered.callback((self.transport, rest))
 
     def _fail(self, error: TunnelError) -> None:
-        """
-        This connection will not do.
-        """
+        """This connection will not do."""
         if not self._answered.called:
             self._answered.errback(error)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        The connection was lost before the answer.
-        """
+        """The connection was lost before the answer."""
         self._fail(TunnelError("session-lost", reason.getErrorMessage()))
 
 
@@ -284,17 +270,13 @@ class ClientMoves:
         multiplexer.whenMoved = self._farSideMoved
 
     def stop(self) -> None:
-        """
-        The session is over.
-        """
+        """The session is over."""
         self._stopped = True
         for dialling in list(self._dialling.values()):
             dialling.cancel()
 
     def _asked(self, stream: SessionStream, offer: dict[str, object]) -> None:
-        """
-        The server lets a stream move.
-        """
+        """The server lets a stream move."""
         ticket, key = offer.get("ticket"), offer.get("key")
         if not isinstance(ticket, str) or not isinstance(key, str):
             raise TunnelError("protocol-error", "the server's ticket is none")

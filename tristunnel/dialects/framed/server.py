@@ -44,17 +44,13 @@ __all__ = [
 
 
 class TunnelServerProtocol(Admission):
-    """
-    One client's session, plain W3P or extended.
-    """
+    """One client's session, plain W3P or extended."""
 
     # IClientSide
 
     @property
     def carriesDatagrams(self) -> bool:
-        """
-        Whether the client can serve visitors over UDP.
-        """
+        """Whether the client can serve visitors over UDP."""
         return (
             isinstance(self.multiplexer, ExtendedMultiplexer)
             and self.multiplexer.datagrams.largest > 0
@@ -68,16 +64,12 @@ class TunnelServerProtocol(Admission):
         return self._probe() if self.extended else succeed(not self._ended)
 
     def placeFree(self, port: int, name: str) -> None:
-        """
-        Tell the client that what it was refused may be had now.
-        """
+        """Tell the client that what it was refused may be had now."""
         if self.extended and not self._ended:
             self.notify("available", port=port, name=name)
 
     def serve(self, stream: Stream) -> None:
-        """
-        Open a stream within the session for a visitor.
-        """
+        """Open a stream within the session for a visitor."""
         if self.multiplexer is None or self._leaving is not None or self._ended:
             stream.refuse(self._leaving or TunnelError("client-away"))
             return
@@ -103,18 +95,14 @@ class TunnelServerProtocol(Admission):
             stream.connect(end)
 
     def streamsOf(self, multiplexer: Multiplexer) -> Multiplexer:
-        """
-        Choose the connection for a new stream: of several, the least loaded.
-        """
+        """Choose the connection for a new stream: of several, the least loaded."""
         if self.lanes is None or not isinstance(multiplexer, ExtendedMultiplexer):
             return multiplexer
         chosen: Multiplexer = self.lanes.leastLoaded(multiplexer)
         return chosen
 
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
-        """
-        Tell the client that its tunnel is over.
-        """
+        """Tell the client that its tunnel is over."""
         if self.lease is not None and tunnel in self.lease.tunnels:
             self.lease.tunnels.remove(tunnel)
         if self._ended:
@@ -157,9 +145,7 @@ class TunnelServerProtocol(Admission):
     async def _visit(
         self, stream: SessionStream, name: str, peer: IAddress | None
     ) -> None:
-        """
-        Let a client visit a tunnel.
-        """
+        """Let a client visit a tunnel."""
         try:
             tunnel = await self._service.findNamed(self.caller(), name)
         except TunnelError as refusal:
@@ -179,9 +165,7 @@ class TunnelServerProtocol(Admission):
     # Going
 
     def streams(self) -> int:
-        """
-        How many streams there are, in the session and beside it.
-        """
+        """How many streams there are, in the session and beside it."""
         within = 0 if self.multiplexer is None else len(self.multiplexer.streams)
         tunnels = [] if self.lease is None else self.lease.tunnels
         return within + sum(
@@ -198,23 +182,17 @@ class TunnelServerProtocol(Admission):
         self.fail(TunnelError("displaced"))
 
     def peerLeaves(self, reason: TunnelError) -> None:
-        """
-        The client is about to go, and takes no new visitors.
-        """
+        """The client is about to go, and takes no new visitors."""
         if self._leaving is None:
             self._leaving = TunnelError("client-away", "the client is about to stop")
 
     def leave(self, reason: TunnelError) -> None:
-        """
-        Take no new visitors; those that are here may finish.
-        """
+        """Take no new visitors; those that are here may finish."""
         self._leaving = reason
         self.goAway(reason)
 
     def fail(self, reason: TunnelError) -> None:
-        """
-        End the session, or refuse it if it never began.
-        """
+        """End the session, or refuse it if it never began."""
         if self.multiplexer is None and self.lost is None:
             if not self._handshakeBegun():
                 reason = self._whyNoHandshake(reason)
@@ -222,9 +200,7 @@ class TunnelServerProtocol(Admission):
         super().fail(reason)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        The connection is gone, or never came through TLS.
-        """
+        """The connection is gone, or never came through TLS."""
         if self.multiplexer is None and self.lost is None:
             broken = whyNoTLS(reason)
             if broken is not None:
@@ -232,24 +208,18 @@ class TunnelServerProtocol(Admission):
         super().connectionLost(reason)
 
     def _handshakeBegun(self) -> bool:
-        """
-        Whether the first bytes were the protocol's.
-        """
+        """Whether the first bytes were the protocol's."""
         seen = self._handshake.received
         return seen.startswith(b"W3PTUNL"[: len(seen)]) and bool(seen)
 
     def _whyNoHandshake(self, reason: TunnelError) -> TunnelError:
-        """
-        Say what the first bytes look like, or that there were none.
-        """
+        """Say what the first bytes look like, or that there were none."""
         if reason.code.name == "handshake-timeout":
             return reason
         return whyNotFramed(self._handshake.received)
 
     def sessionOver(self, reason: TunnelError) -> None:
-        """
-        Give the lease its time, or end what depends on this session alone.
-        """
+        """Give the lease its time, or end what depends on this session alone."""
         if self._admitting is not None:
             self._admitting.cancel()
         if self._confirmations is not None:
@@ -272,25 +242,19 @@ class TunnelServerProtocol(Admission):
         self.forgotten()
 
     def forgotten(self) -> None:
-        """
-        It is none of the server's sessions any more.
-        """
+        """It is none of the server's sessions any more."""
         if isinstance(self.factory, TunnelServerFactory):
             self.factory.sessions.discard(self)
 
     def confirmationsOf(self, whose: Lease | Tunnel) -> EndAcknowledgements:
-        """
-        Find what is told of the ends of somebody's streams.
-        """
+        """Find what is told of the ends of somebody's streams."""
         made = EndAcknowledgements(self.reactor)
         if not isinstance(self.factory, TunnelServerFactory):
             return made
         return self.factory.confirmations.setdefault(whose, made)
 
     def _pong(self, streamId: int, payload: bytes) -> None:
-        """
-        Tell of the round trip, too.
-        """
+        """Tell of the round trip, too."""
         answered = len(self._pings)
         super()._pong(streamId, payload)
         if len(self._pings) < answered and isinstance(
@@ -354,9 +318,7 @@ class TunnelServerFactory(ServerSessions, ServerFactory[TunnelServerProtocol]):
         )
 
     def buildProtocol(self, addr: IAddress | None) -> TunnelServerProtocol:
-        """
-        Make a session for a connection.
-        """
+        """Make a session for a connection."""
         session = TunnelServerProtocol(
             self.service,
             self.authenticator,
@@ -371,9 +333,7 @@ class TunnelServerFactory(ServerSessions, ServerFactory[TunnelServerProtocol]):
         return session
 
     def close(self, reason: TunnelError) -> None:
-        """
-        End all sessions.
-        """
+        """End all sessions."""
         super().close(reason)
         for each in list(self.confirmations.values()):
             each.close()

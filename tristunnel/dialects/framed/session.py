@@ -91,9 +91,7 @@ MOST_QUIET = 900.0
 
 
 def extensionOffer(limits: Limits) -> dict[str, object]:
-    """
-    What either side says of itself in the handshake.
-    """
+    """What either side says of itself in the handshake."""
     return {
         "streamWindow": limits.streamWindow,
         "sessionWindow": limits.sessionWindow,
@@ -176,18 +174,14 @@ class FramedProtocol(Protocol):
     # The connection
 
     def connectionMade(self) -> None:
-        """
-        Begin to wait for the peer's handshake.
-        """
+        """Begin to wait for the peer's handshake."""
         tuneSocket(self.transport)
         self._deadline = self.reactor.callLater(
             self.handshakeTimeout, self._handshakeLate
         )
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Take bytes of the handshake, or frames.
-        """
+        """Take bytes of the handshake, or frames."""
         if self._ended:
             return
         try:
@@ -206,9 +200,7 @@ class FramedProtocol(Protocol):
             self.fail(error)
 
     def _handshakeBytes(self, data: bytes) -> None:
-        """
-        Take bytes until the first message is whole.
-        """
+        """Take bytes until the first message is whole."""
         whole = self._handshake.feed(data)
         if whole is not None:
             message, self._rest = whole
@@ -216,15 +208,11 @@ class FramedProtocol(Protocol):
             self.handshakeReceived(message)
 
     def handshakeReceived(self, message: dict[str, object]) -> None:
-        """
-        The peer's first message is there.
-        """
+        """The peer's first message is there."""
         raise NotImplementedError
 
     def _handshakeLate(self) -> None:
-        """
-        The peer said too little for too long.
-        """
+        """The peer said too little for too long."""
         self._deadline = None
         self.fail(
             TunnelError(
@@ -234,23 +222,17 @@ class FramedProtocol(Protocol):
         )
 
     def _stopDeadline(self) -> None:
-        """
-        The peer is in time.
-        """
+        """The peer is in time."""
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self._deadline = None
 
     def sendHandshake(self, message: dict[str, object]) -> None:
-        """
-        Send our first message.
-        """
+        """Send our first message."""
         self.transport.write(encodeHandshake(message))
 
     def establish(self, multiplexer: Multiplexer) -> None:
-        """
-        The handshake is over: let streams pass.
-        """
+        """The handshake is over: let streams pass."""
         self._stopDeadline()
         self.multiplexer = multiplexer
         self._lastHeard = self._lastPing = self.reactor.seconds()
@@ -314,15 +296,11 @@ class FramedProtocol(Protocol):
         return result
 
     def notify(self, method: str, **params: object) -> None:
-        """
-        Tell the peer something, without an answer.
-        """
+        """Tell the peer something, without an answer."""
         self._sendControl({"jsonrpc": "2.0", "method": method, "params": params})
 
     def _sendControl(self, message: object) -> None:
-        """
-        Send a control frame.
-        """
+        """Send a control frame."""
         if self.multiplexer is None or not isinstance(message, dict):
             return
         payload = encodeObject(message)
@@ -334,9 +312,7 @@ class FramedProtocol(Protocol):
         self.multiplexer.sendFrame(0, FrameType.CONTROL, payload)
 
     def _control(self, streamId: int, payload: bytes) -> None:
-        """
-        A control frame: an answer to us, or a call.
-        """
+        """A control frame: an answer to us, or a call."""
         message = decodeObject(payload)
         if "method" not in message:
             self._calls.answered(message)
@@ -381,33 +357,25 @@ class FramedProtocol(Protocol):
             self.multiplexer.holds.release("calls")
 
     def _callNoMore(self) -> None:
-        """
-        Have no calls answered later.
-        """
+        """Have no calls answered later."""
         if self._next is not None and self._next.active():
             self._next.cancel()
         self._next = None
 
     def _answeredLate(self, result: object) -> None:
-        """
-        A call was answered that had to wait.
-        """
+        """A call was answered that had to wait."""
         self._answering -= 1
         if self._next is None:
             self._answerCalls()
 
     def caller(self) -> object:
-        """
-        As whom the peer calls our methods.
-        """
+        """As whom the peer calls our methods."""
         return self
 
     # Liveness
 
     def _tick(self) -> None:
-        """
-        Look at the deadlines.
-        """
+        """Look at the deadlines."""
         if self.multiplexer is None:
             return
         self.multiplexer.tick()
@@ -434,9 +402,7 @@ class FramedProtocol(Protocol):
             below(seconds)
 
     def _sendPing(self) -> None:
-        """
-        Ask for a sign of life, and measure the round trip.
-        """
+        """Ask for a sign of life, and measure the round trip."""
         if self.multiplexer is not None:
             token = secrets.randbits(64)
             self._lastPing = self.reactor.seconds()
@@ -444,18 +410,14 @@ class FramedProtocol(Protocol):
             self.multiplexer.sendFrame(0, FrameType.PING, encodeCredit(token))
 
     def _ping(self, streamId: int, payload: bytes) -> None:
-        """
-        Answer a ping.
-        """
+        """Answer a ping."""
         decodeCredit(payload)
         if self.multiplexer is not None and self._answers is not None:
             send = self.multiplexer.sendFrame
             self._answers.latest(partial(send, 0, FrameType.PONG, payload))
 
     def _pong(self, streamId: int, payload: bytes) -> None:
-        """
-        Take the measure of the round trip.
-        """
+        """Take the measure of the round trip."""
         sent = self._pings.pop(decodeCredit(payload), None)
         if sent is not None and isinstance(self.multiplexer, ExtendedMultiplexer):
             self.multiplexer.roundTrip = self.reactor.seconds() - sent
@@ -463,38 +425,28 @@ class FramedProtocol(Protocol):
     # The end
 
     def goAway(self, reason: TunnelError) -> None:
-        """
-        Tell an extended peer that no new streams come, and why.
-        """
+        """Tell an extended peer that no new streams come, and why."""
         if self.extended and self.multiplexer is not None:
             self.multiplexer.sendFrame(
                 0, FrameType.GOAWAY, encodeObject(reason.asDict())
             )
 
     def _goaway(self, streamId: int, payload: bytes) -> None:
-        """
-        The peer is about to leave.
-        """
+        """The peer is about to leave."""
         self.peerLeaves(TunnelError.fromDict(decodeObject(payload), "shutting-down"))
 
     def peerLeaves(self, reason: TunnelError) -> None:
-        """
-        The peer sends no new streams and leaves when the last has ended.
-        """
+        """The peer sends no new streams and leaves when the last has ended."""
 
     def fail(self, reason: TunnelError) -> None:
-        """
-        End the session because of C{reason}.
-        """
+        """End the session because of C{reason}."""
         if self.lost is None:
             self.lost = reason
         self.goAway(reason)
         self.close()
 
     def _stalled(self, reason: TunnelError) -> None:
-        """
-        The peer takes nothing, so that it could be told nothing.
-        """
+        """The peer takes nothing, so that it could be told nothing."""
         if self.lost is None:
             self.lost = reason
         self.transport.abortConnection()
@@ -519,24 +471,18 @@ class FramedProtocol(Protocol):
         )
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        The connection is gone.
-        """
+        """The connection is gone."""
         self._stopDeadline()
         if self.lost is None:
             self.lost = self.whyLost(reason)
         self._end(self.lost)
 
     def whyLost(self, reason: Failure) -> TunnelError:
-        """
-        Say in one line how the connection ended.
-        """
+        """Say in one line how the connection ended."""
         return TunnelError("session-lost", str(reason.getErrorMessage()))
 
     def _end(self, reason: TunnelError) -> None:
-        """
-        Let go of everything, once.
-        """
+        """Let go of everything, once."""
         if self._ended:
             return
         self._ended = True
@@ -552,6 +498,4 @@ class FramedProtocol(Protocol):
         self.sessionOver(reason)
 
     def sessionOver(self, reason: TunnelError) -> None:
-        """
-        Called once, when the session is over or will never be.
-        """
+        """Called once, when the session is over or will never be."""
