@@ -20,26 +20,18 @@ _FIRST, _SECOND = CONTESTANTS[:2]
 
 
 class ResultsTests(SynchronousTestCase):
-    """
-    Tests for L{Results}.
-    """
+    """Tests for L{Results}."""
 
     def setUp(self) -> None:
-        """
-        Choose a file.
-        """
+        """Choose a file."""
         self.path = Path(self.mktemp())
 
     def make(self, resume: bool = True, seconds: float = 2.0) -> Results:
-        """
-        Begin, or go on.
-        """
+        """Begin, or go on."""
         return Results(self.path, {"seconds": seconds}, resume)
 
     def test_resume(self) -> None:
-        """
-        Rounds that are over are not measured again; what failed is.
-        """
+        """Rounds that are over are not measured again; what failed is."""
         results = self.make()
         results.add(_BULK, _FIRST, {"up 1 Gbit/s": 1.0})
         results.add(_BULK, _FIRST, {"up 1 Gbit/s": 3.0})
@@ -52,24 +44,18 @@ class ResultsTests(SynchronousTestCase):
         self.assertEqual(again.medians(), {"bulk": {_FIRST.name: {"up 1 Gbit/s": 2.0}}})
 
     def test_afresh(self) -> None:
-        """
-        Without C{--resume}, nothing is taken over.
-        """
+        """Without C{--resume}, nothing is taken over."""
         self.make().add(_BULK, _FIRST, {"up 1 Gbit/s": 1.0})
         self.assertEqual(self.make(False).figures, {})
 
     def test_settings(self) -> None:
-        """
-        Figures of different lengths do not go together.
-        """
+        """Figures of different lengths do not go together."""
         self.make().add(_BULK, _FIRST, {"up 1 Gbit/s": 1.0})
         failure = self.assertRaises(Failed, self.make, True, 5.0)
         self.assertIn("another --seconds", str(failure))
 
     def test_file(self) -> None:
-        """
-        The file has figures, medians, ratios and what was to be reached.
-        """
+        """The file has figures, medians, ratios and what was to be reached."""
         results = self.make()
         ours = next(each for each in CONTESTANTS if each.name == "tristunnel tls")
         results.add(_LONG, ours, {"Mbit/s": 700.0})
@@ -82,22 +68,16 @@ class ResultsTests(SynchronousTestCase):
 
 
 class ChoiceTests(SynchronousTestCase):
-    """
-    What the options choose.
-    """
+    """What the options choose."""
 
     def test_loads(self) -> None:
-        """
-        A load that does not exist is refused, with those that do.
-        """
+        """A load that does not exist is refused, with those that do."""
         self.assertEqual(program._loads("long,beside")[0].name, "beside")
         failure = self.assertRaises(Failed, program._loads, "bulky")
         self.assertIn("no load bulky; there are bulk, requests", str(failure))
 
     def test_contestants(self) -> None:
-        """
-        Parts of names choose, and leave out.
-        """
+        """Parts of names choose, and leave out."""
         chosen = program._present("direct path,tristunnel", "wss,tls")
         self.assertEqual(
             [each.name for each in chosen],
@@ -110,9 +90,7 @@ class ChoiceTests(SynchronousTestCase):
         )
 
     def test_kinds(self) -> None:
-        """
-        Everybody's names differ, and every mode of ours is marked as such.
-        """
+        """Everybody's names differ, and every mode of ours is marked as such."""
         names = [each.name for each in CONTESTANTS]
         self.assertEqual(len(set(names)), len(names))
         for each in CONTESTANTS:

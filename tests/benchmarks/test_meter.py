@@ -23,14 +23,10 @@ _RAW = [
 
 
 class TableTests(SynchronousTestCase):
-    """
-    Tests for L{table}.
-    """
+    """Tests for L{table}."""
 
     def test_stacks(self) -> None:
-        """
-        A line is frames and a count; others are skipped.
-        """
+        """A line is frames and a count; others are skipped."""
         self.assertEqual([count for _, count in stacks(_RAW)], [3, 5, 2])
 
     def test_table(self) -> None:
@@ -46,31 +42,23 @@ class TableTests(SynchronousTestCase):
         self.assertNotIn(" 100.0%  run (twistd)", lines)
 
     def test_nothing(self) -> None:
-        """
-        Without samples there is no table.
-        """
+        """Without samples there is no table."""
         self.assertEqual(table([]), "")
 
 
 @dataclass
 class _Running:
-    """
-    A tunnel, for the meter.
-    """
+    """A tunnel, for the meter."""
 
     servers: list[int]
     clients: list[int] = field(default_factory=list)
 
 
 class MeterTests(SynchronousTestCase):
-    """
-    Tests for L{Meter}.
-    """
+    """Tests for L{Meter}."""
 
     def test_sides(self) -> None:
-        """
-        Each side has the time that it used meanwhile.
-        """
+        """Each side has the time that it used meanwhile."""
         start = cpuSeconds([os.getpid()])
         with Meter().during("all", _Running([os.getpid()])) as spent:
             while cpuSeconds([os.getpid()]) < start + 0.03:

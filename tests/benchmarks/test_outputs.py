@@ -36,14 +36,10 @@ _TCP = """  sl  local_address rem_address   st tx_queue rx_queue tr tm->when ret
 
 
 class IperfTests(SynchronousTestCase):
-    """
-    iperf3's JSON.
-    """
+    """iperf3's JSON."""
 
     def test_received(self) -> None:
-        """
-        What was received counts, not what was sent.
-        """
+        """What was received counts, not what was sent."""
         end = {
             "sum_sent": {"bits_per_second": 9e9, "bytes": 9},
             "sum_received": {"bits_per_second": 7.5e9, "bytes": 1875000000},
@@ -51,32 +47,24 @@ class IperfTests(SynchronousTestCase):
         self.assertEqual(parseIperf(json.dumps({"end": end})), (7.5, 1875000000.0))
 
     def test_error(self) -> None:
-        """
-        Its own reason is passed on.
-        """
+        """Its own reason is passed on."""
         failure = self.assertRaises(
             Failed, parseIperf, '{"end": {}, "error": "the server is busy"}'
         )
         self.assertEqual(str(failure), "iperf3: the server is busy")
 
     def test_nothing(self) -> None:
-        """
-        Anything else is no result.
-        """
+        """Anything else is no result."""
         for text in ("", "{}", "no JSON", '{"end": 3}', "[]"):
             failure = self.assertRaises(Failed, parseIperf, text)
             self.assertEqual(str(failure), "iperf3: no result")
 
 
 class WrkTests(SynchronousTestCase):
-    """
-    wrk's text.
-    """
+    """wrk's text."""
 
     def test_units(self) -> None:
-        """
-        Every unit becomes milliseconds.
-        """
+        """Every unit becomes milliseconds."""
         found = parseWrk(_WRK)
         self.assertEqual(found.rate, 26804.03)
         self.assertEqual(found.total, 53652)
@@ -86,48 +74,34 @@ class WrkTests(SynchronousTestCase):
         self.assertEqual(found.errors, 7)
 
     def test_noErrors(self) -> None:
-        """
-        Errors are only spoken of when there are some.
-        """
+        """Errors are only spoken of when there are some."""
         text = "\n".join(line for line in _WRK.splitlines() if "errors" not in line)
         self.assertEqual(parseWrk(text).errors, 0)
 
     def test_nothing(self) -> None:
-        """
-        No requests are no result, and neither is a complaint.
-        """
+        """No requests are no result, and neither is a complaint."""
         for text in (_WRK.replace("53652", "0"), "unable to connect", ""):
             self.assertRaises(Failed, parseWrk, text)
 
 
 class PullTests(SynchronousTestCase):
-    """
-    What our bulk visitor says.
-    """
+    """What our bulk visitor says."""
 
     def test_since(self) -> None:
-        """
-        The rate is that after the given time.
-        """
+        """The rate is that after the given time."""
         text = "1.0 0\n2.0 999\n3.0 1000\n5.0 250001000\n"
         self.assertAlmostEqual(parsePull(text, 2.5), 1.0)
 
     def test_tooLittle(self) -> None:
-        """
-        A single mark is no rate.
-        """
+        """A single mark is no rate."""
         for text in ("", "1.0 5\n", "1.0 5\n2.0 9\n"):
             self.assertRaises(Failed, parsePull, text, 1.5)
 
 
 class EstablishedTests(SynchronousTestCase):
-    """
-    The kernel's table of connections.
-    """
+    """The kernel's table of connections."""
 
     def test_local(self) -> None:
-        """
-        Only what is established, and at our side, counts.
-        """
+        """Only what is established, and at our side, counts."""
         self.assertEqual(establishedAt(_TCP, 7835), 1)
         self.assertEqual(establishedAt(_TCP, 50001), 0)

@@ -23,23 +23,17 @@ _MEDIANS = {
 
 
 class PicturesTests(SynchronousTestCase):
-    """
-    Pictures are drawn of what there is.
-    """
+    """Pictures are drawn of what there is."""
 
     if find_spec("matplotlib") is None:
         skip = "matplotlib is not here: pip install 'tristunnel[benchmarks]'"
 
     def setUp(self) -> None:
-        """
-        Choose a place.
-        """
+        """Choose a place."""
         self.place = Path(self.mktemp())
 
     def test_drawn(self) -> None:
-        """
-        Loads that were not measured have no picture.
-        """
+        """Loads that were not measured have no picture."""
         written = draw(_MEDIANS, self.place)
         self.assertEqual(
             [path.name for path in written],
@@ -49,26 +43,20 @@ class PicturesTests(SynchronousTestCase):
             self.assertTrue(ElementTree.parse(path).getroot().tag.endswith("svg"))
 
     def test_page(self) -> None:
-        """
-        The page shows through: nothing white is painted.
-        """
+        """The page shows through: nothing white is painted."""
         for path in draw(_MEDIANS, self.place):
             text = path.read_text()
             self.assertNotIn("fill: #ffffff", text)
             self.assertNotIn("#000000", text)
 
     def test_same(self) -> None:
-        """
-        The same figures make the same files.
-        """
+        """The same figures make the same files."""
         first = {path.name: path.read_bytes() for path in draw(_MEDIANS, self.place)}
         again = {path.name: path.read_bytes() for path in draw(_MEDIANS, self.place)}
         self.assertEqual(first, again)
 
     def test_fromFile(self) -> None:
-        """
-        The program reads what C{--json} wrote.
-        """
+        """The program reads what C{--json} wrote."""
         self.place.mkdir()
         results = self.place / "results.json"
         results.write_text(json.dumps({"medians": _MEDIANS}))
@@ -77,16 +65,12 @@ class PicturesTests(SynchronousTestCase):
         self.assertEqual(len(list((self.place / "images").glob("*.svg"))), 3)
 
     def test_noFile(self) -> None:
-        """
-        Anything else is refused in a line.
-        """
+        """Anything else is refused in a line."""
         ended = self.assertRaises(SystemExit, main, ["/nowhere", str(self.place)])
         self.assertIn("/nowhere is no file of figures", str(ended))
 
     def test_metrics(self) -> None:
-        """
-        A panel has one metric, or two with names.
-        """
+        """A panel has one metric, or two with names."""
         for panels in PICTURES.values():
             for panel in panels:
                 self.assertEqual(len(panel.labels) or 1, len(panel.parts))

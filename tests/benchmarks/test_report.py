@@ -33,28 +33,20 @@ _BULK = {
 
 
 class MediansTests(SynchronousTestCase):
-    """
-    Tests for L{medians}.
-    """
+    """Tests for L{medians}."""
 
     def test_each(self) -> None:
-        """
-        Each metric has its own, over the rounds that measured it.
-        """
+        """Each metric has its own, over the rounds that measured it."""
         rounds = [{"a": 1.0, "b": 5.0}, {"a": 9.0}, {"a": 2.0, "b": 7.0}]
         self.assertEqual(medians(rounds), {"a": 2.0, "b": 6.0})
 
     def test_nothing(self) -> None:
-        """
-        No rounds, no medians.
-        """
+        """No rounds, no medians."""
         self.assertEqual(medians([]), {})
 
 
 class RatiosTests(SynchronousTestCase):
-    """
-    Tests for L{ratios} and L{bestPeer}.
-    """
+    """Tests for L{ratios} and L{bestPeer}."""
 
     def test_bestPeer(self) -> None:
         """
@@ -80,14 +72,10 @@ class RatiosTests(SynchronousTestCase):
 
 
 class TablesTests(SynchronousTestCase):
-    """
-    Tests for L{tables}.
-    """
+    """Tests for L{tables}."""
 
     def test_table(self) -> None:
-        """
-        Processor time has a table of its own, without those who have none.
-        """
+        """Processor time has a table of its own, without those who have none."""
         text = tables("bulk", _BULK)
         speed, _, cost = text.partition("\n\n")
         self.assertIn("9 (1.12 h, 1.80 p)", speed)
@@ -97,21 +85,15 @@ class TablesTests(SynchronousTestCase):
         self.assertNotIn("haproxy x2", cost)
 
     def test_empty(self) -> None:
-        """
-        A load that nobody finished says so.
-        """
+        """A load that nobody finished says so."""
         self.assertEqual(tables("long", {}), "long: nothing was measured")
 
 
 class ChecksTests(SynchronousTestCase):
-    """
-    Tests for L{checks} and L{targets}.
-    """
+    """Tests for L{checks} and L{targets}."""
 
     def find(self, what: str, mode: str, against: str) -> Check:
-        """
-        Find the only check of a kind.
-        """
+        """Find the only check of a kind."""
         (found,) = [
             check
             for check in checks({"bulk": _BULK})
@@ -120,17 +102,13 @@ class ChecksTests(SynchronousTestCase):
         return found
 
     def test_worst(self) -> None:
-        """
-        Of several metrics, the worst decides.
-        """
+        """Of several metrics, the worst decides."""
         check = self.find("bulk, one stream", "tristunnel tcp", "HAProxy")
         self.assertEqual((check.metric, check.met), ("down 1 Gbit/s", False))
         self.assertAlmostEqual(check.share, 0.9)
 
     def test_peers(self) -> None:
-        """
-        Who encrypts is compared with those who do.
-        """
+        """Who encrypts is compared with those who do."""
         plain = self.find("bulk, one stream", "tristunnel tcp", "1.5 of rathole")
         self.assertEqual((plain.measured, plain.wanted, plain.met), (9.0, 7.5, True))
         secret = self.find("bulk, one stream", "tristunnel tls", "1 of ssh -R")
@@ -138,24 +116,18 @@ class ChecksTests(SynchronousTestCase):
         self.assertFalse(secret.met)
 
     def test_oneStream(self) -> None:
-        """
-        Four streams are compared with one in the same direction.
-        """
+        """Four streams are compared with one in the same direction."""
         check = self.find("bulk, four streams", "tristunnel tcp", "of one stream")
         self.assertEqual((check.measured, check.wanted), (8.0, 9.0))
 
     def test_costs(self) -> None:
-        """
-        Of a cost, less is better.
-        """
+        """Of a cost, less is better."""
         check = self.find("CPU per GiB", "tristunnel tcp", "0.5 of rathole")
         self.assertEqual((check.measured, check.wanted, check.met), (0.5, 0.6, True))
         self.assertAlmostEqual(check.share, 1.2)
 
     def test_fixed(self) -> None:
-        """
-        Some are to be reached whatever others do.
-        """
+        """Some are to be reached whatever others do."""
         long = {"tristunnel wss": {"Mbit/s": 200.0}}
         (check,) = checks({"long": long})
         # Ten times 256 KiB in 100 ms.
@@ -163,15 +135,11 @@ class ChecksTests(SynchronousTestCase):
         self.assertFalse(check.met)
 
     def test_missing(self) -> None:
-        """
-        What was not measured is neither met nor missed.
-        """
+        """What was not measured is neither met nor missed."""
         self.assertEqual(checks({}), [])
 
     def test_written(self) -> None:
-        """
-        The table tells what is missed, and by how much.
-        """
+        """The table tells what is missed, and by how much."""
         text = targets(checks({"bulk": _BULK}))
         (line,) = [
             line
@@ -184,9 +152,7 @@ class ChecksTests(SynchronousTestCase):
 
 
 class ReportTests(SynchronousTestCase):
-    """
-    Tests for L{report}.
-    """
+    """Tests for L{report}."""
 
     def test_whole(self) -> None:
         """

@@ -25,9 +25,7 @@ __all__ = ["FakeKernel", "FakeReactor", "FakeSocket", "FakeTLS"]
 
 @implementer(IReactorFDSet)
 class FakeReactor(Clock):
-    """
-    A clock that takes descriptors.
-    """
+    """A clock that takes descriptors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,9 +115,7 @@ class FakeSocket:
 
     @property
     def space(self) -> int:
-        """
-        Bytes that can be sent now.
-        """
+        """Bytes that can be sent now."""
         if self.peer is None:
             return self.room
         return max(0, self.room - len(self.peer.incoming))
@@ -151,16 +147,12 @@ class FakeSocket:
                 self.peer.peerEnded = True
 
     def cut(self) -> None:
-        """
-        Break the connection, with what is under way to this side.
-        """
+        """Break the connection, with what is under way to this side."""
         self.incoming = b""
         self.problem = errno.ECONNRESET
 
     def events(self) -> int:
-        """
-        What an epoll instance would report.
-        """
+        """What an epoll instance would report."""
         events = 0
         if self.incoming or self.peerEnded:
             events |= IN
@@ -214,9 +206,7 @@ class FakeTLS:
 
 
 class FakeKernel:
-    """
-    The sockets of a process, and one epoll instance.
-    """
+    """The sockets of a process, and one epoll instance."""
 
     def __init__(self) -> None:
         self.sockets: dict[int, FakeSocket] = {}
@@ -225,9 +215,7 @@ class FakeKernel:
         self.between: Callable[[], None] = lambda: None
 
     def socket(self) -> FakeSocket:
-        """
-        Make a connection, with the lowest number that is free.
-        """
+        """Make a connection, with the lowest number that is free."""
         number = 3
         while number in self.sockets:
             number += 1
@@ -246,9 +234,7 @@ class FakeKernel:
         return one, other
 
     def free(self, closed: FakeSocket) -> None:
-        """
-        A socket was closed: its number may be given out again.
-        """
+        """A socket was closed: its number may be given out again."""
         del self.sockets[closed.number]
         self.watched.pop(closed.number, None)
 

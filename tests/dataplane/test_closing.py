@@ -23,31 +23,23 @@ from tristunnel.dataplane.stock import unsent
 
 
 class DeadlineTests(SynchronousTestCase):
-    """
-    Deadlines over memory.
-    """
+    """Deadlines over memory."""
 
     def setUp(self) -> None:
-        """
-        A connection with bytes that nobody takes.
-        """
+        """A connection with bytes that nobody takes."""
         self.clock = Clock()
         self.transport = StringTransport()
         self.left = 1000 * SLOWEST
         self.patch(closing, "unsent", lambda transport: self.left)
 
     def close(self, patient: bool) -> Any:
-        """
-        Close it within ten seconds.
-        """
+        """Close it within ten seconds."""
         deadline = WriteDeadline(self.clock, self.transport, 10.0, patient)
         deadline.close()
         return deadline
 
     def test_cut(self) -> None:
-        """
-        Who has not taken everything in time is cut off, slow or not.
-        """
+        """Who has not taken everything in time is cut off, slow or not."""
         deadline = self.close(False)
         self.assertTrue(self.transport.disconnecting)
         self.clock.advance(9)
@@ -73,9 +65,7 @@ class DeadlineTests(SynchronousTestCase):
         self.assertTrue(self.transport.disconnected)
 
     def test_cancel(self) -> None:
-        """
-        Whose connection is gone needs no deadline.
-        """
+        """Whose connection is gone needs no deadline."""
         deadline = self.close(True)
         deadline.cancel()
         deadline.cancel()
@@ -84,9 +74,7 @@ class DeadlineTests(SynchronousTestCase):
 
 
 class _Full(Protocol):
-    """
-    Writes much, and closes the connection when it is told to.
-    """
+    """Writes much, and closes the connection when it is told to."""
 
     def __init__(self) -> None:
         self.begun: Deferred[None] = Deferred()
@@ -94,32 +82,24 @@ class _Full(Protocol):
         self._deadline: Any = None
 
     def connectionMade(self) -> None:
-        """
-        Write more than any kernel takes.
-        """
+        """Write more than any kernel takes."""
         assert self.transport is not None
         self.transport.write(bytes(32 * 2**20))
         self.begun.callback(None)
 
     def close(self, reactor: Any, seconds: float) -> None:
-        """
-        Close within a time.
-        """
+        """Close within a time."""
         self._deadline = WriteDeadline(reactor, self.transport, seconds, True)
         self._deadline.close()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        It is over.
-        """
+        """It is over."""
         self._deadline.cancel()
         self.over.callback(None)
 
 
 class KernelTests(TestCase):
-    """
-    Peers that do not read, over real connections.
-    """
+    """Peers that do not read, over real connections."""
 
     timeout = 30
 
@@ -146,18 +126,14 @@ class KernelTests(TestCase):
         return protocol, peer
 
     async def test_notRead(self) -> None:
-        """
-        A peer that reads nothing is cut off, also where we are patient.
-        """
+        """A peer that reads nothing is cut off, also where we are patient."""
         protocol, _ = await self.full()
         self.assertGreater(unsent(protocol.transport), 2**20)
         protocol.close(self.reactor, 0.1)
         await protocol.over
 
     async def test_notReadTLS(self) -> None:
-        """
-        Over TLS too, whose peer has not even said hello.
-        """
+        """Over TLS too, whose peer has not even said hello."""
         certificate, key = makeAuthority().issue(["localhost"])
         own = PrivateCertificate.loadPEM(certificate + key)
         self.assertIsInstance(own, Certificate)

@@ -49,22 +49,16 @@ class RecordingFlow(FlowEnd):
         self.closings: list[str] = []
 
     def send(self, datagram: bytes) -> None:
-        """
-        Keep it.
-        """
+        """Keep it."""
         self.taken.append(datagram)
 
     def meet(self, flow: SessionFlow) -> None:
-        """
-        Join a session's flow.
-        """
+        """Join a session's flow."""
         flow.join(self, self._ended)
         self.join(flow, self._ended)
 
     def _ended(self, reason: TunnelError | None) -> None:
-        """
-        Note an end.
-        """
+        """Note an end."""
         self.closings.append(reason.code.name if reason else "")
 
 
@@ -89,46 +83,34 @@ class FlowPair:
         self.infos: list[dict[str, object]] = []
 
     def _opened(self, flow: SessionFlow, info: dict[str, object]) -> None:
-        """
-        The server opened a flow: accept it.
-        """
+        """The server opened a flow: accept it."""
         self.infos.append(info)
         self.client.datagrams.accept(flow)
         end = self.ends[flow.id] = RecordingFlow()
         end.meet(flow)
 
     def open(self) -> tuple[SessionFlow, RecordingFlow]:
-        """
-        Open a flow at the server.
-        """
+        """Open a flow at the server."""
         flow = self.server.openFlow({"visitor": "192.0.2.1:5"})
         end = RecordingFlow()
         end.meet(flow)
         return flow, end
 
     def backUp(self) -> None:
-        """
-        The server's connection takes nothing for now.
-        """
+        """The server's connection takes nothing for now."""
         self.server.pauseProducing()
 
 
 class FlowTests(SynchronousTestCase):
-    """
-    What a flow carries, and how it ends.
-    """
+    """What a flow carries, and how it ends."""
 
     def setUp(self) -> None:
-        """
-        Make a session.
-        """
+        """Make a session."""
         self.both = FlowPair()
         self.pair = self.both.pair
 
     def test_bytes(self) -> None:
-        """
-        The frames are those of the specification.
-        """
+        """The frames are those of the specification."""
         flow, _ = self.both.open()
         flow.send(b"?")
         flow.finish()
@@ -161,18 +143,14 @@ class FlowTests(SynchronousTestCase):
         self.assertTrue(flow.answered)
 
     def test_notAStream(self) -> None:
-        """
-        Flows are counted apart: a stop does not wait for them.
-        """
+        """Flows are counted apart: a stop does not wait for them."""
         self.both.open()
         self.pair.settle()
         for side in (self.both.server, self.both.client):
             self.assertEqual((len(side.streams), len(side.datagrams.flows)), (0, 1))
 
     def test_finish(self) -> None:
-        """
-        An orderly end at one side is one at the other.
-        """
+        """An orderly end at one side is one at the other."""
         flow, visitor = self.both.open()
         self.pair.settle()
         visitor.worldOver(None)
@@ -184,9 +162,7 @@ class FlowTests(SynchronousTestCase):
         self.assertEqual(self.both.client.datagrams.flows, {})
 
     def test_error(self) -> None:
-        """
-        A break arrives with its reason.
-        """
+        """A break arrives with its reason."""
         _, visitor = self.both.open()
         self.pair.settle()
         self.both.ends[2].worldOver(TunnelError("service-refused"))
@@ -194,9 +170,7 @@ class FlowTests(SynchronousTestCase):
         self.assertEqual(visitor.closings, ["service-refused"] * 2)
 
     def test_refused(self) -> None:
-        """
-        A side that offers nothing refuses.
-        """
+        """A side that offers nothing refuses."""
         self.both.client.datagrams.opened = DatagramFlows(self.both.client).opened
         _, visitor = self.both.open()
         self.pair.carry(self.pair.server)
@@ -209,9 +183,7 @@ class FlowTests(SynchronousTestCase):
         self.assertEqual(visitor.closings, ["not-permitted"] * 2)
 
     def test_late(self) -> None:
-        """
-        Datagrams that were under way when the flow ended are counted only.
-        """
+        """Datagrams that were under way when the flow ended are counted only."""
         flow, _ = self.both.open()
         self.pair.settle()
         self.both.ends[2].passOn(b"late")
@@ -220,9 +192,7 @@ class FlowTests(SynchronousTestCase):
         self.assertEqual(self.both.server.lateFrames, 1)
 
     def test_early(self) -> None:
-        """
-        What comes before the service is found is held, up to a bound.
-        """
+        """What comes before the service is found is held, up to a bound."""
         waiting: list[SessionFlow] = []
         self.both.client.datagrams.opened = lambda flow, info: waiting.append(flow)
         flow, _ = self.both.open()
@@ -237,18 +207,14 @@ class FlowTests(SynchronousTestCase):
         self.assertEqual(waiting[0].dropped, 3)
 
     def test_sessionLost(self) -> None:
-        """
-        The end of the session is the end of its flows.
-        """
+        """The end of the session is the end of its flows."""
         _, visitor = self.both.open()
         self.both.server.close(TunnelError("session-lost"))
         self.assertEqual(visitor.closings, ["session-lost"] * 2)
         self.assertEqual(self.both.server.datagrams.flows, {})
 
     def test_limit(self) -> None:
-        """
-        Streams and flows share one limit, and no number.
-        """
+        """Streams and flows share one limit, and no number."""
         self.both = FlowPair(Limits(streams=3))
         first, _ = self.both.open()
         self.both.pair.server.open()
@@ -258,9 +224,7 @@ class FlowTests(SynchronousTestCase):
         self.assertEqual(error.code.name, "limit-reached")
 
     def test_numberTwice(self) -> None:
-        """
-        A peer that opens a number twice breaks the protocol.
-        """
+        """A peer that opens a number twice breaks the protocol."""
         info = encodeCredit(0) + encodeObject({"protocol": "udp"})
         frame = (2, FrameType.OPEN, info)
         self.both.client.framesArrived([frame])  # type: ignore[list-item]
@@ -285,9 +249,7 @@ class FlowTests(SynchronousTestCase):
     )
     @settings(deadline=None)
     def test_anyPieces(self, datagrams: list[bytes], pieces: list[int]) -> None:
-        """
-        However the connection cuts them, datagrams arrive as they were.
-        """
+        """However the connection cuts them, datagrams arrive as they were."""
         both = FlowPair()
         flow, _ = both.open()
         for datagram in datagrams:
@@ -299,20 +261,14 @@ class FlowTests(SynchronousTestCase):
 
 
 class NegotiationTests(SynchronousTestCase):
-    """
-    An older peer is left alone.
-    """
+    """An older peer is left alone."""
 
     def test_offered(self) -> None:
-        """
-        Either side says that it takes datagrams of any size.
-        """
+        """Either side says that it takes datagrams of any size."""
         self.assertEqual(extensionOffer(Limits())["datagrams"], MAX_DATAGRAM)
 
     def test_older(self) -> None:
-        """
-        A peer that says nothing of datagrams is sent no frame of them.
-        """
+        """A peer that says nothing of datagrams is sent no frame of them."""
         both = FlowPair()
         both.server.datagrams.largest = largestDatagram({})
         error = self.assertRaises(TunnelError, both.open)
@@ -320,9 +276,7 @@ class NegotiationTests(SynchronousTestCase):
         self.assertEqual(both.pair.server.sink.fetch(), b"")
 
     def test_smaller(self) -> None:
-        """
-        What is longer than the peer takes is dropped.
-        """
+        """What is longer than the peer takes is dropped."""
         both = FlowPair()
         both.server.datagrams.largest = largestDatagram({"datagrams": 10})
         flow, _ = both.open()
@@ -347,14 +301,10 @@ class NegotiationTests(SynchronousTestCase):
 
 
 class BackedUpTests(SynchronousTestCase):
-    """
-    A connection that takes less than comes.
-    """
+    """A connection that takes less than comes."""
 
     def setUp(self) -> None:
-        """
-        Make a session whose connection is backed up, with two flows in it.
-        """
+        """Make a session whose connection is backed up, with two flows in it."""
         self.both = FlowPair()
         self.flows = [self.both.open()[0] for _ in range(2)]
         self.both.pair.settle()
@@ -391,16 +341,12 @@ class BackedUpTests(SynchronousTestCase):
         self.assertEqual(self.both.pair.server.sink.fetch(), b"")
 
     def test_largestFits(self) -> None:
-        """
-        Also the largest datagram finds room.
-        """
+        """Also the largest datagram finds room."""
         self.assertGreaterEqual(self._fill(self.flows[0], MAX_DATAGRAM), 3)
         self.assertGreaterEqual(self._fill(self.flows[1], MAX_DATAGRAM), 1)
 
     def test_inTurn(self) -> None:
-        """
-        What waited goes one of each flow at a time.
-        """
+        """What waited goes one of each flow at a time."""
         for number in range(3):
             self.flows[0].send(b"a%d" % number)
         self.flows[1].send(b"b0")
@@ -410,9 +356,7 @@ class BackedUpTests(SynchronousTestCase):
         self.assertEqual((self.datagrams.queued, self.datagrams.waiting), (0, False))
 
     def test_stale(self) -> None:
-        """
-        What has waited for too long is not sent any more.
-        """
+        """What has waited for too long is not sent any more."""
         self.flows[0].send(b"old")
         self.both.pair.clock.advance(STALE + 0.1)
         self.flows[0].send(b"new")
@@ -449,9 +393,7 @@ class BackedUpTests(SynchronousTestCase):
         )
 
     def test_endGivesRoom(self) -> None:
-        """
-        A flow that ends takes what it had waiting with it.
-        """
+        """A flow that ends takes what it had waiting with it."""
         self._fill(self.flows[0])
         self.flows[0].finish()
         self.assertEqual(self.datagrams.queued, 0)
@@ -485,9 +427,7 @@ class BackedUpTests(SynchronousTestCase):
         self.assertGreater(sent[FrameType.DATAGRAM], 0)
 
     def _sayMuch(self, end: RecordingEnd) -> None:
-        """
-        Give a stream more to send than will go, and the credit for it.
-        """
+        """Give a stream more to send than will go, and the credit for it."""
         stream = end.stream
         assert stream is not None
         stream.sendWindow.grant(1 << 30)
@@ -496,9 +436,7 @@ class BackedUpTests(SynchronousTestCase):
             stream.write(bytes(64 * 1024))
 
     def _takeUntil(self, amount: int) -> None:
-        """
-        Have the connection take so many bytes.
-        """
+        """Have the connection take so many bytes."""
         server, sink = self.both.server, self.both.pair.server.sink
         write = sink.writeSequence
 

@@ -13,9 +13,7 @@ from tristunnel.dataplane.deadlines import Deadlines, Key
 
 
 class DeadlinesTests(SynchronousTestCase):
-    """
-    One timer for many deadlines.
-    """
+    """One timer for many deadlines."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -48,9 +46,7 @@ class DeadlinesTests(SynchronousTestCase):
         self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_failingNeighbour(self) -> None:
-        """
-        What one raises is logged, and the others are called.
-        """
+        """What one raises is logged, and the others are called."""
 
         def fail() -> None:
             raise ZeroDivisionError
@@ -62,9 +58,7 @@ class DeadlinesTests(SynchronousTestCase):
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
 
     def test_cancelledByNeighbour(self) -> None:
-        """
-        One that is called may cancel another one of the same second.
-        """
+        """One that is called may cancel another one of the same second."""
         keys: list[Key] = []
 
         def late(at: int) -> None:
@@ -76,9 +70,7 @@ class DeadlinesTests(SynchronousTestCase):
         self.assertEqual(["x"], self.late)
 
     def test_addedWhileLooking(self) -> None:
-        """
-        A deadline may set the next one.
-        """
+        """A deadline may set the next one."""
 
         def again() -> None:
             self.late.append("once")

@@ -14,9 +14,7 @@ from tests.support.loopback import LoopbackTestCase, Service
 
 
 class ExhaustedTests(LoopbackTestCase):
-    """
-    A server without descriptors sheds visitors and recovers.
-    """
+    """A server without descriptors sheds visitors and recovers."""
 
     timeout = 10
 
@@ -62,8 +60,6 @@ class ExhaustedTests(LoopbackTestCase):
 
 
 class ExhaustedStockTests(ExhaustedTests):
-    """
-    The same over Twisted's own transports.
-    """
+    """The same over Twisted's own transports."""
 
     stock = True

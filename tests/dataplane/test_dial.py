@@ -25,9 +25,7 @@ reactor: Any = _reactor
 
 
 class ServiceEndpointTests(TestCase):
-    """
-    Services of this machine and of others.
-    """
+    """Services of this machine and of others."""
 
     timeout = 8
 
@@ -43,9 +41,7 @@ class ServiceEndpointTests(TestCase):
         return int(listening.getHost().port)
 
     async def check(self, host: str) -> Talk:
-        """
-        Connect, talk and leave.
-        """
+        """Connect, talk and leave."""
         endpoint = ServiceEndpoint(reactor, host, self.listen())
         factory = Factory.forProtocol(Talk)
         factory.noisy = False
@@ -60,30 +56,22 @@ class ServiceEndpointTests(TestCase):
         return talk
 
     async def test_here(self) -> None:
-        """
-        A service of this machine answers at once, without a connector.
-        """
+        """A service of this machine answers at once, without a connector."""
         talk = await self.check("127.0.0.1")
         self.assertIsInstance(talk.transport, Server)
 
     async def test_notAtOnce(self) -> None:
-        """
-        One that does not answer at once is waited for.
-        """
+        """One that does not answer at once is waited for."""
         self.patch(dialling, "_connected", lambda host, port: None)
         talk = await self.check("127.0.0.1")
         self.assertNotIsInstance(talk.transport, Server)
 
     async def test_byName(self) -> None:
-        """
-        A name is looked up.
-        """
+        """A name is looked up."""
         await self.check("localhost")
 
     async def test_refused(self) -> None:
-        """
-        Where nothing listens, that is the error, and no socket is left.
-        """
+        """Where nothing listens, that is the error, and no socket is left."""
         with socket.socket() as bound:
             bound.bind(("127.0.0.1", 0))
             port = bound.getsockname()[1]
@@ -147,9 +135,7 @@ class ServiceEndpointTests(TestCase):
                 service.listen()
 
     def test_elsewhere(self) -> None:
-        """
-        Another machine is left to the reactor.
-        """
+        """Another machine is left to the reactor."""
         memory = MemoryReactorClock()
         dial(memory, "192.0.2.1", 80, Factory.forProtocol(Talk))
         self.assertEqual(memory.tcpClients[0][:2], ("192.0.2.1", 80))

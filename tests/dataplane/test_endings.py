@@ -32,9 +32,7 @@ NAME = b"k" * KEY
 
 
 class _Stream:
-    """
-    What the stream is within its session.
-    """
+    """What the stream is within its session."""
 
     def __init__(self, visitor: Talker) -> None:
         self._visitor = visitor
@@ -62,9 +60,7 @@ class EndingTestCase(SynchronousTestCase):
     secure = False
 
     def setUp(self) -> None:
-        """
-        Make an end.
-        """
+        """Make an end."""
         self.clock = FakeReactor()
         self.kernel = FakeKernel()
         self.poller = Poller(self.clock, self.kernel)
@@ -84,9 +80,7 @@ class EndingTestCase(SynchronousTestCase):
         self.told.append((payload[KEY], int.from_bytes(payload[KEY + 1 :], "big")))
 
     def begin(self, ending: StreamEnd) -> MovedEnd:
-        """
-        Make the end, and join it to a visitor.
-        """
+        """Make the end, and join it to a visitor."""
         self.socket: Any = self.kernel.socket()
         tls: Any = None
         if self.secure:
@@ -107,16 +101,12 @@ class EndingTestCase(SynchronousTestCase):
         return end
 
     def hear(self, what: int, count: int = 0) -> None:
-        """
-        Be told something.
-        """
+        """Be told something."""
         payload = NAME + bytes([what]) + count.to_bytes(8, "big")
         self.confirmations.arrived(0, payload)
 
     def lose(self, error: Exception) -> None:
-        """
-        Have the connection end.
-        """
+        """Have the connection end."""
         if isinstance(error, ConnectionDone):
             self.eof()
             self.end._finishBoth()
@@ -124,50 +114,36 @@ class EndingTestCase(SynchronousTestCase):
             self.end._fail(Failure(error))
 
     def come(self, data: bytes) -> None:
-        """
-        Have bytes come.
-        """
+        """Have bytes come."""
         self.socket.incoming += data
         self.turn()
 
     def eof(self) -> None:
-        """
-        Have the connection's own end come.
-        """
+        """Have the connection's own end come."""
         self.socket.peerEnded = True
         self.turn()
 
     def turn(self) -> None:
-        """
-        Do what the reactor does in one iteration.
-        """
+        """Do what the reactor does in one iteration."""
         for reader in list(self.clock.readers):
             reader.doRead()
         self.clock.advance(0)
 
     def advance(self, seconds: float) -> None:
-        """
-        Let time pass, a tick at a time.
-        """
+        """Let time pass, a tick at a time."""
         self.clock.pump([TICK] * round(seconds / TICK))
 
     @property
     def broken(self) -> str:
-        """
-        Why the visitor's connection was broken.
-        """
+        """Why the visitor's connection was broken."""
         return "" if self.visitor.broken is None else self.visitor.broken.message
 
 
 class PlainTests(EndingTestCase):
-    """
-    Over TCP, where a connection's end proves nothing.
-    """
+    """Over TCP, where a connection's end proves nothing."""
 
     def test_complete(self) -> None:
-        """
-        An end of which was told is an end, whichever comes first.
-        """
+        """An end of which was told is an end, whichever comes first."""
         self.come(b"hello")
         self.hear(ENDED, 5)
         self.assertFalse(self.visitor.finished)
@@ -183,9 +159,7 @@ class PlainTests(EndingTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_toldLater(self) -> None:
-        """
-        The session may be slower than the connection, even if that is gone.
-        """
+        """The session may be slower than the connection, even if that is gone."""
         for gone in (False, True):
             with self.subTest(gone=gone):
                 self.come(b"hello")
@@ -203,9 +177,7 @@ class PlainTests(EndingTestCase):
             self.setUp()
 
     def test_cut(self) -> None:
-        """
-        An end that comes too early is a break, at both sides.
-        """
+        """An end that comes too early is a break, at both sides."""
         for toldFirst in (False, True):
             self.come(b"hell")
             if toldFirst:
@@ -220,9 +192,7 @@ class PlainTests(EndingTestCase):
             self.setUp()
 
     def test_nobodyTells(self) -> None:
-        """
-        An end of which nobody tells is a break after L{DEADLINE}.
-        """
+        """An end of which nobody tells is a break after L{DEADLINE}."""
         for gone in (False, True):
             self.come(b"hello")
             self.eof()
@@ -238,18 +208,14 @@ class PlainTests(EndingTestCase):
             self.setUp()
 
     def test_farSideBroke(self) -> None:
-        """
-        A break that was told of is one, whether its reset comes through or not.
-        """
+        """A break that was told of is one, whether its reset comes through or not."""
         self.hear(BROKEN)
         self.assertEqual(self.broken, "the far side broke it")
         self.assertTrue(self.socket.wasReset)
         self.assertEqual(self.told, [])
 
     def test_reset(self) -> None:
-        """
-        A reset of the connection is told of, and so is a visitor's.
-        """
+        """A reset of the connection is told of, and so is a visitor's."""
         self.lose(ConnectionLost())
         self.assertEqual(self.told, [(BROKEN, 0)])
         self.assertIsNotNone(self.visitor.broken)
@@ -277,9 +243,7 @@ class PlainTests(EndingTestCase):
         self.assertIn("nothing came through", self.broken)
 
     def test_idle(self) -> None:
-        """
-        A stream through which nothing was sent may be silent for ever.
-        """
+        """A stream through which nothing was sent may be silent for ever."""
         self.come(b"hello")
         self.hear(SENT, 5)
         self.advance(100 * DEADLINE)
@@ -300,9 +264,7 @@ class PlainTests(EndingTestCase):
         self.assertEqual(self.broken, "")
 
     def test_tells(self) -> None:
-        """
-        What was sent is told of at a tick, once.
-        """
+        """What was sent is told of at a tick, once."""
         self.visitor.say(b"hello")
         self.assertEqual(self.told, [])
         self.advance(3 * TICK)
@@ -312,9 +274,7 @@ class PlainTests(EndingTestCase):
         self.assertEqual(self.told, [(SENT, 5), (SENT, 6)])
 
     def test_nextSession(self) -> None:
-        """
-        What may have been lost with a session is told again on the next one.
-        """
+        """What may have been lost with a session is told again on the next one."""
         self.visitor.say(b"hello")
         self.visitor.end()
         self.advance(TICK)
@@ -332,18 +292,14 @@ class PlainTests(EndingTestCase):
         self.assertEqual(self.told, [])
 
     def test_otherSessionEnds(self) -> None:
-        """
-        The end of a session that was replaced already means nothing.
-        """
+        """The end of a session that was replaced already means nothing."""
         self.confirmations.up(lambda payload: self.told.append((9, 9)))
         self.confirmations.down(self.send)
         self.visitor.end()
         self.assertEqual(self.told, [(9, 9)])
 
     def test_alone(self) -> None:
-        """
-        Without a session a stream goes on as long as anything comes.
-        """
+        """Without a session a stream goes on as long as anything comes."""
         self.confirmations.down(self.send)
         for _ in range(10):
             self.advance(ALONE - TICK)
@@ -378,9 +334,7 @@ class PlainTests(EndingTestCase):
             self.assertEqual(caught.exception.code.name, "protocol-error")
 
     def test_neverConnected(self) -> None:
-        """
-        A stream that never gets its connection is forgotten.
-        """
+        """A stream that never gets its connection is forgotten."""
         self.confirmations.close()
         self.confirmations.expect(NAME)
         self.advance(DEADLINE + 2 * TICK)
@@ -388,18 +342,14 @@ class PlainTests(EndingTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_stops(self) -> None:
-        """
-        When this side stops, streams are broken and nothing is left.
-        """
+        """When this side stops, streams are broken and nothing is left."""
         self.confirmations.close()
         self.assertIn("this side stops", self.broken)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class SecureTests(EndingTestCase):
-    """
-    Over TLS, which cannot end one direction.
-    """
+    """Over TLS, which cannot end one direction."""
 
     secure = True
 
@@ -425,9 +375,7 @@ class SecureTests(EndingTestCase):
         self.assertEqual(self.broken, "")
 
     def test_endsFirst(self) -> None:
-        """
-        The service may say its last word first.
-        """
+        """The service may say its last word first."""
         self.come(b"greeting")
         self.hear(ENDED, 8)
         self.eof()
@@ -440,9 +388,7 @@ class SecureTests(EndingTestCase):
         self.assertTrue(self.socket.closed)
 
     def test_cut(self) -> None:
-        """
-        A connection that ends too early is a break, in good order or not.
-        """
+        """A connection that ends too early is a break, in good order or not."""
         self.come(b"hell")
         self.lose(ConnectionDone())
         self.assertFalse(self.visitor.finished)

@@ -37,15 +37,11 @@ class Names:
         self.asked: list[tuple[str, Any]] = []
 
     def resolveHostName(self, receiver: Any, host: str, port: int = 0) -> None:
-        """
-        Take a question.
-        """
+        """Take a question."""
         self.asked.append((host, receiver))
 
     def answer(self, *hosts: str, failed: bool = False) -> None:
-        """
-        Answer the oldest question.
-        """
+        """Answer the oldest question."""
         _, receiver = self.asked.pop(0)
         receiver.failed = failed
         for host in hosts:
@@ -55,29 +51,21 @@ class Names:
 
 
 class LookUpTests(SynchronousTestCase):
-    """
-    Who waits for what, and for how long.
-    """
+    """Who waits for what, and for how long."""
 
     def setUp(self) -> None:
-        """
-        Make a reactor.
-        """
+        """Make a reactor."""
         clock: Any = Clock()
         self.clock = clock
         self.names: Names = Names()
         clock.nameResolver = self.names
 
     def look(self, host: str = "db.test", **more: bool) -> Deferred[Answer]:
-        """
-        Look a name up.
-        """
+        """Look a name up."""
         return lookUp(self.clock, host, **more)
 
     def found(self, asking: Deferred[Answer]) -> list[str]:
-        """
-        What was found.
-        """
+        """What was found."""
         return self.successResultOf(asking).addresses
 
     def test_shared(self) -> None:
@@ -96,9 +84,7 @@ class LookUpTests(SynchronousTestCase):
         self.assertNoResult(third)
 
     def test_fresh(self) -> None:
-        """
-        An answer serves many visitors at once, and nobody later.
-        """
+        """An answer serves many visitors at once, and nobody later."""
         self.look()
         self.names.answer("192.0.2.1")
         self.assertEqual(self.found(self.look()), ["192.0.2.1"])
@@ -146,9 +132,7 @@ class LookUpTests(SynchronousTestCase):
         self.failureResultOf(asking, DNSLookupError)
 
     def test_here(self) -> None:
-        """
-        Names of the hosts file, C{localhost} and addresses ask nobody.
-        """
+        """Names of the hosts file, C{localhost} and addresses ask nobody."""
         hosts = self.mktemp()
         with open(hosts, "w") as written:
             written.write("192.0.2.7 my_db DB.test # one\n2001:db8::7 my_db\n")
@@ -168,14 +152,10 @@ class LookUpTests(SynchronousTestCase):
 
 
 class RaceTests(SynchronousTestCase):
-    """
-    Which of a name's addresses are dialled.
-    """
+    """Which of a name's addresses are dialled."""
 
     def setUp(self) -> None:
-        """
-        Make an endpoint.
-        """
+        """Make an endpoint."""
         memory: Any = MemoryReactorClock()
         self.memory = memory
         self.names: Names = Names()
@@ -183,23 +163,17 @@ class RaceTests(SynchronousTestCase):
         self.endpoint = HostEndpoint(self.memory, "db.test", 5432)
 
     def connect(self) -> Deferred[Any]:
-        """
-        Connect.
-        """
+        """Connect."""
         factory = Factory.forProtocol(Talk)
         factory.noisy = False
         return self.endpoint.connect(factory)
 
     def dialled(self) -> list[str]:
-        """
-        Where attempts went.
-        """
+        """Where attempts went."""
         return [each[0] for each in self.memory.tcpClients]
 
     def refuse(self, number: int) -> None:
-        """
-        Let an attempt fail.
-        """
+        """Let an attempt fail."""
         self.memory.tcpClients[number][2].clientConnectionFailed(
             self.memory.connectors[number], Failure(ConnectionRefusedError())
         )
@@ -223,9 +197,7 @@ class RaceTests(SynchronousTestCase):
         self.assertEqual(self.memory.getDelayedCalls(), [])
 
     def test_cancel(self) -> None:
-        """
-        Nobody is dialled for a visitor who has left.
-        """
+        """Nobody is dialled for a visitor who has left."""
         connecting = self.connect()
         self.names.answer("192.0.2.1", "192.0.2.2")
         connecting.cancel()
@@ -248,9 +220,7 @@ class RaceTests(SynchronousTestCase):
 
 
 class StuckTests(TestCase):
-    """
-    A C library that does not come back.
-    """
+    """A C library that does not come back."""
 
     timeout = 10
 

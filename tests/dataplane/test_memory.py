@@ -25,22 +25,16 @@ from tristunnel.wire.framed import Frame, FrameType
 
 
 class HeldBytesTests(SynchronousTestCase):
-    """
-    L{HeldBytes}.
-    """
+    """L{HeldBytes}."""
 
     def setUp(self) -> None:
-        """
-        Have room for 1,600 bytes.
-        """
+        """Have room for 1,600 bytes."""
         self.clock = Clock()
         self.held = HeldBytes(1600, self.clock.seconds)
         self.ended: list[str] = []
 
     def hold(self, name: str, amount: int) -> None:
-        """
-        Hold something.
-        """
+        """Hold something."""
 
         def end(reason: TunnelError) -> None:
             self.assertEqual(reason.code.name, "stalled")
@@ -103,9 +97,7 @@ class HeldBytesTests(SynchronousTestCase):
         reserve.checkSession()
 
     def test_unlimited(self) -> None:
-        """
-        Without a bound it only counts.
-        """
+        """Without a bound it only counts."""
         self.held.most = 0
         self.hold("a", 1 << 40)
         self.assertEqual(self.ended, [])
@@ -119,9 +111,7 @@ class HeldBytesTests(SynchronousTestCase):
         )
     )
     def test_never(self, steps: list[tuple[str, str, int]]) -> None:
-        """
-        The total is what all hold, and never more than may be.
-        """
+        """The total is what all hold, and never more than may be."""
         held = HeldBytes(1600)
         own: dict[str, int] = {}
         for name, what, amount in steps:
@@ -142,49 +132,35 @@ class HeldBytesTests(SynchronousTestCase):
             self.assertLessEqual(held.total, 1600)
 
     def test_default(self) -> None:
-        """
-        The default is some of this machine's memory.
-        """
+        """The default is some of this machine's memory."""
         self.assertGreaterEqual(defaultMemory(), 64 * 1024 * 1024)
 
 
 class StreamTests(SynchronousTestCase):
-    """
-    What sessions hold is counted, and the bound holds across sessions.
-    """
+    """What sessions hold is counted, and the bound holds across sessions."""
 
     def setUp(self) -> None:
-        """
-        Have a bound of 1 MiB.
-        """
+        """Have a bound of 1 MiB."""
         self.held = HeldBytes(1024 * 1024)
         self.patch(SessionStream, "memory", self.held)
         self.clock = Clock()
         self.written = 0
 
     def write(self, data: bytes) -> None:
-        """
-        Be a session's connection.
-        """
+        """Be a session's connection."""
         self.written += len(data)
 
     def writeSequence(self, data: Any) -> None:
-        """
-        Be a session's connection.
-        """
+        """Be a session's connection."""
         self.written += sum(map(len, data))
 
     def pauseProducing(self) -> None:
-        """
-        Be a session's connection.
-        """
+        """Be a session's connection."""
 
     resumeProducing = pauseProducing
 
     def session(self) -> ExtendedMultiplexer:
-        """
-        Begin a session.
-        """
+        """Begin a session."""
         return ExtendedMultiplexer(
             self,
             self.clock.seconds,
@@ -196,9 +172,7 @@ class StreamTests(SynchronousTestCase):
         )
 
     def stalled(self, session: ExtendedMultiplexer, amount: int) -> WaitingEnd:
-        """
-        Have a stream whose reader stands still.
-        """
+        """Have a stream whose reader stands still."""
         stream = session.open({})
         peer = WaitingEnd()
         stream.join(peer, lambda reason: None)
@@ -223,9 +197,7 @@ class StreamTests(SynchronousTestCase):
         self.assertEqual((small.refused, more.refused), ("", ""))
 
     def test_taken(self) -> None:
-        """
-        What the reader takes after all is not held any more.
-        """
+        """What the reader takes after all is not held any more."""
         session = self.session()
         self.stalled(session, 100 * 1024)
         self.assertEqual(self.held.total, 100 * 1024)
@@ -253,17 +225,13 @@ class StreamTests(SynchronousTestCase):
 
 
 def _closeAll(descriptors: list[int]) -> None:
-    """
-    Close descriptors.
-    """
+    """Close descriptors."""
     for each in descriptors:
         os.close(each)
 
 
 class ReserveTests(SynchronousTestCase):
-    """
-    L{Reserve}, with the descriptors of this process.
-    """
+    """L{Reserve}, with the descriptors of this process."""
 
     def test_real(self) -> None:
         """
@@ -323,15 +291,11 @@ class ReserveTests(SynchronousTestCase):
     test_gap.skip = test_real.skip  # type: ignore[attr-defined]
 
     def test_none(self) -> None:
-        """
-        With none left at all, nobody is let in, and it is no error.
-        """
+        """With none left at all, nobody is let in, and it is no error."""
         reserve = Reserve(lambda: 100, lambda: 1 << 30)
         self.assertRaises(TunnelError, reserve.checkVisitor)
         self.assertRaises(TunnelError, reserve.checkSession)
 
     def test_unlimited(self) -> None:
-        """
-        Without a limit everybody comes in.
-        """
+        """Without a limit everybody comes in."""
         Reserve(lambda: 0, lambda: 1 << 30).checkVisitor()

@@ -13,24 +13,18 @@ from tristunnel.dataplane.pipes import PipePool, canSplice
 
 
 class PipePoolTests(SynchronousTestCase):
-    """
-    Pipes are few, and used again.
-    """
+    """Pipes are few, and used again."""
 
     if not canSplice():
         skip = "this system has no splice"
 
     def setUp(self) -> None:
-        """
-        Make a small pool.
-        """
+        """Make a small pool."""
         self.pool = PipePool(most=2, kept=1)
         self.addCleanup(self.pool.clear)
 
     def test_reused(self) -> None:
-        """
-        An empty pipe is handed out again.
-        """
+        """An empty pipe is handed out again."""
         first = self.pool.take()
         assert first is not None
         self.pool.give(first)
@@ -39,9 +33,7 @@ class PipePoolTests(SynchronousTestCase):
         self.pool.give(first)
 
     def test_large(self) -> None:
-        """
-        A pipe holds what it says.
-        """
+        """A pipe holds what it says."""
         pipe = self.pool.take()
         assert pipe is not None
         self.assertEqual(os.write(pipe.into, bytes(pipe.size)), pipe.size)
@@ -50,9 +42,7 @@ class PipePoolTests(SynchronousTestCase):
         self.pool.give(pipe)
 
     def test_bounded(self) -> None:
-        """
-        Beyond the bound there is none, until one comes back.
-        """
+        """Beyond the bound there is none, until one comes back."""
         taken = [self.pool.take(), self.pool.take()]
         self.assertIsNone(self.pool.take())
         for pipe in taken:
@@ -77,9 +67,7 @@ class PipePoolTests(SynchronousTestCase):
         self.assertRaises(OSError, os.fstat, pipe.out)
 
     def test_noDescriptors(self) -> None:
-        """
-        Without descriptors there is no pipe, and no error.
-        """
+        """Without descriptors there is no pipe, and no error."""
 
         def pipe2(flags: int) -> tuple[int, int]:
             raise OSError(24, "Too many open files")
@@ -89,9 +77,7 @@ class PipePoolTests(SynchronousTestCase):
         self.assertEqual(self.pool.opened, 0)
 
     def test_smallPipes(self) -> None:
-        """
-        Where the kernel grants only small pipes, copying is faster.
-        """
+        """Where the kernel grants only small pipes, copying is faster."""
         self.patch(pipes, "_enlarge", lambda descriptor: 4096)
         self.assertIsNone(self.pool.take())
         self.assertEqual(self.pool.opened, 0)

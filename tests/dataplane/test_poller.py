@@ -21,9 +21,7 @@ from tristunnel.dataplane.poller import Poller
 
 
 class Recording(PolledSocket):
-    """
-    Notes what happens, and does what a test wants done then.
-    """
+    """Notes what happens, and does what a test wants done then."""
 
     def __init__(self, poller: Poller, connection: Any) -> None:
         super().__init__(poller, connection)
@@ -51,9 +49,7 @@ class Recording(PolledSocket):
 
 
 class PolledTestCase(SynchronousTestCase):
-    """
-    Sockets of a kernel in memory.
-    """
+    """Sockets of a kernel in memory."""
 
     def setUp(self) -> None:
         self.kernel = FakeKernel()
@@ -61,32 +57,24 @@ class PolledTestCase(SynchronousTestCase):
         self.poller = Poller(self.reactor, self.kernel)
 
     def make(self) -> tuple[Recording, FakeSocket]:
-        """
-        A connection under watch.
-        """
+        """A connection under watch."""
         connection = self.kernel.socket()
         made = Recording(self.poller, connection)
         made.start()
         return made, connection
 
     def turn(self) -> None:
-        """
-        What the reactor does in one iteration.
-        """
+        """What the reactor does in one iteration."""
         for reader in list(self.reactor.readers):
             reader.doRead()
         self.reactor.advance(0)
 
 
 class PollerTests(PolledTestCase):
-    """
-    Turns.
-    """
+    """Turns."""
 
     def test_noDescriptorWhileEmpty(self) -> None:
-        """
-        The reactor knows the instance only while there are sockets.
-        """
+        """The reactor knows the instance only while there are sockets."""
         self.assertEqual(set(), self.reactor.readers)
         made, _ = self.make()
         self.assertEqual({self.poller}, self.reactor.readers)
@@ -94,9 +82,7 @@ class PollerTests(PolledTestCase):
         self.assertEqual((set(), False), (self.reactor.readers, self.kernel.opened))
 
     def test_closedByAnotherInTheSameTurn(self) -> None:
-        """
-        A socket that another one's bytes close gets no event of that turn.
-        """
+        """A socket that another one's bytes close gets no event of that turn."""
         first, one = self.make()
         second, two = self.make()
         one.incoming = two.incoming = b"x"
@@ -164,14 +150,10 @@ class PollerTests(PolledTestCase):
 
 
 class PolledSocketTests(PolledTestCase):
-    """
-    One connection.
-    """
+    """One connection."""
 
     def test_gathered(self) -> None:
-        """
-        What is gathered in a turn goes out in one piece at its end.
-        """
+        """What is gathered in a turn goes out in one piece at its end."""
         made, connection = self.make()
         calls: list[bytes] = []
         send = connection.send
@@ -188,9 +170,7 @@ class PolledSocketTests(PolledTestCase):
         self.assertEqual((b"abc", [b"abc"]), (connection.outgoing, calls))
 
     def test_held(self) -> None:
-        """
-        Nothing is read while reading is held, and all of it afterwards.
-        """
+        """Nothing is read while reading is held, and all of it afterwards."""
         made, connection = self.make()
         made.hold()
         connection.incoming = b"later"
@@ -201,9 +181,7 @@ class PolledSocketTests(PolledTestCase):
         self.assertEqual(b"later", made.data)
 
     def test_halfClose(self) -> None:
-        """
-        Each direction has its own end; the socket is closed after both.
-        """
+        """Each direction has its own end; the socket is closed after both."""
         made, connection = self.make()
         connection.peerEnded = True
         self.turn()
@@ -218,9 +196,7 @@ class PolledSocketTests(PolledTestCase):
         self.assertTrue(connection.closed)
 
     def test_endWaitsForBytes(self) -> None:
-        """
-        The end comes after all bytes that wait.
-        """
+        """The end comes after all bytes that wait."""
         made, connection = self.make()
         connection.room = 2
         made.write(b"12345")
@@ -231,9 +207,7 @@ class PolledSocketTests(PolledTestCase):
         self.assertEqual((b"12345", True), (connection.outgoing, connection.weEnded))
 
     def test_brokenWhileHeld(self) -> None:
-        """
-        A reset is noticed though nobody reads.
-        """
+        """A reset is noticed though nobody reads."""
         made, connection = self.make()
         made.hold()
         connection.problem = errno.ECONNRESET
@@ -252,9 +226,7 @@ class PolledSocketTests(PolledTestCase):
         self.assertIsNone(made.reason)
 
     def test_giveAwayWithBytes(self) -> None:
-        """
-        One with bytes that wait cannot be given away.
-        """
+        """One with bytes that wait cannot be given away."""
         made, connection = self.make()
         connection.room = 0
         made.write(b"x")

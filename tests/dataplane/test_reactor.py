@@ -37,9 +37,7 @@ from tristunnel.tls.server_context import ReloadingCertificate
 
 
 class Recorder(Protocol):
-    """
-    Keeps what comes.
-    """
+    """Keeps what comes."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -58,9 +56,7 @@ class Recorder(Protocol):
             enough.callback(self.data)
 
     def get(self, count: int) -> Deferred[bytes]:
-        """
-        Wait for bytes.
-        """
+        """Wait for bytes."""
         done: Deferred[bytes] = Deferred()
         self.wanted, self.enough = count, done
         self.dataReceived(b"")
@@ -73,9 +69,7 @@ class Recorder(Protocol):
 
 @implementer(IHalfCloseableProtocol)
 class HalfRecorder(Recorder):
-    """
-    Knows of half-closes.
-    """
+    """Knows of half-closes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,15 +79,11 @@ class HalfRecorder(Recorder):
         self.readOver.callback(None)
 
     def writeConnectionLost(self) -> None:
-        """
-        Not of interest.
-        """
+        """Not of interest."""
 
 
 class TransportCases:
-    """
-    What a connection does, whatever it is made of.
-    """
+    """What a connection does, whatever it is made of."""
 
     server = "tcp:0:interface=127.0.0.1"
     kind: type[Recorder] = Recorder
@@ -102,9 +92,7 @@ class TransportCases:
     assertEqual: Any
 
     def reactor(self) -> Any:
-        """
-        Give endpoints sockets of ours.
-        """
+        """Give endpoints sockets of ours."""
         from twisted.internet import reactor
 
         return polledReactor(reactor) if self.ours else reactor
@@ -143,17 +131,13 @@ class TransportCases:
         return server, client
 
     async def end(self, protocol: Any) -> None:
-        """
-        Leave nothing behind.
-        """
+        """Leave nothing behind."""
         if not protocol.over.called:
             protocol.transport.abortConnection()
         await protocol.over
 
     async def test_bytes(self) -> None:
-        """
-        Bytes arrive, more than any buffer holds, both ways at once.
-        """
+        """Bytes arrive, more than any buffer holds, both ways at once."""
         server, client = await self.connect()
         data = os.urandom(3_000_000)
         server.transport.write(data)
@@ -162,9 +146,7 @@ class TransportCases:
         self.assertEqual(data, await server.get(len(data)))
 
     async def test_loseConnection(self) -> None:
-        """
-        All that was written arrives before the end, which is an orderly one.
-        """
+        """All that was written arrives before the end, which is an orderly one."""
         server, client = await self.connect()
         data = os.urandom(2_000_000)
         server.transport.write(data)
@@ -177,9 +159,7 @@ class TransportCases:
         self.assertEqual(data, client.data)
 
     async def test_abort(self) -> None:
-        """
-        A connection that is broken is no orderly end to the far side.
-        """
+        """A connection that is broken is no orderly end to the far side."""
         server, client = await self.connect()
         server.transport.write(b"x" * 1_000_000)
         server.transport.abortConnection()
@@ -189,9 +169,7 @@ class TransportCases:
             reason.trap(ConnectionLost)
 
     async def test_halfClose(self) -> None:
-        """
-        One direction ends, and the other goes on.
-        """
+        """One direction ends, and the other goes on."""
         server, client = await self.connect(HalfRecorder)
         client.transport.write(b"question")
         client.transport.loseWriteConnection()
@@ -203,9 +181,7 @@ class TransportCases:
         self.assertEqual(b"answer", client.data)
 
     async def test_pause(self) -> None:
-        """
-        Nothing comes while reading is paused, and everything afterwards.
-        """
+        """Nothing comes while reading is paused, and everything afterwards."""
         server, client = await self.connect()
         client.transport.pauseProducing()
         server.transport.write(b"x" * 1_000_000)
@@ -231,9 +207,7 @@ class TransportCases:
                     resumed.callback(None)
 
             def stopProducing(self) -> None:
-                """
-                The connection is gone.
-                """
+                """The connection is gone."""
 
         server.transport.registerProducer(Producer(), True)
         server.transport.write(b"x" * 8_000_000)
@@ -245,9 +219,7 @@ class TransportCases:
         (await client.over)[0].trap(ConnectionDone)
 
     async def test_interface(self) -> None:
-        """
-        A transport is what Twisted says one is.
-        """
+        """A transport is what Twisted says one is."""
         server, client = await self.connect()
         for each in (server, client):
             verifyObject(ITCPTransport, each.transport)
@@ -256,23 +228,17 @@ class TransportCases:
 
 
 class OwnTCPTests(TransportCases, TestCase):
-    """
-    TCP on sockets of ours.
-    """
+    """TCP on sockets of ours."""
 
 
 class TwistedTCPTests(TransportCases, TestCase):
-    """
-    TCP on Twisted's.
-    """
+    """TCP on Twisted's."""
 
     ours = False
 
 
 class OwnUNIXTests(TransportCases, TestCase):
-    """
-    UNIX sockets of ours.
-    """
+    """UNIX sockets of ours."""
 
     def setUp(self) -> None:
         self.server = f"unix:{shortDirectory(self) / 's'}"
@@ -280,9 +246,7 @@ class OwnUNIXTests(TransportCases, TestCase):
 
 @implementer(IHandshakeListener)
 class TLSRecorder(Recorder):
-    """
-    Waits for TLS.
-    """
+    """Waits for TLS."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -293,9 +257,7 @@ class TLSRecorder(Recorder):
 
 
 class TLSTests(FileTestCase, TestCase):
-    """
-    TLS on sockets of ours, with Twisted's TLS at the other end, and with itself.
-    """
+    """TLS on sockets of ours, with Twisted's TLS at the other end, and with itself."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -306,9 +268,7 @@ class TLSTests(FileTestCase, TestCase):
         self.trust = self.authority.write(self.directory / "ca.pem")
 
     async def meet(self, serverOurs: bool, clientOurs: bool) -> tuple[Any, Any]:
-        """
-        Make a connection, with TLS up at both ends.
-        """
+        """Make a connection, with TLS up at both ends."""
         from twisted.internet import reactor
 
         arrived: Deferred[Any] = Deferred()
@@ -358,9 +318,7 @@ class TLSTests(FileTestCase, TestCase):
                 (await each.over)[0].trap(ConnectionDone)
 
     async def test_pause(self) -> None:
-        """
-        What OpenSSL has decrypted already is not forgotten by a pause.
-        """
+        """What OpenSSL has decrypted already is not forgotten by a pause."""
         server, client = await self.meet(True, True)
         client.transport.pauseProducing()
         server.transport.write(b"x" * 1_000_000)
@@ -373,9 +331,7 @@ class TLSTests(FileTestCase, TestCase):
             await each.over
 
     async def test_wrongServer(self) -> None:
-        """
-        A server whose certificate is not the one that was meant gets no byte.
-        """
+        """A server whose certificate is not the one that was meant gets no byte."""
         self.trust = makeAuthority().write(self.directory / "other.pem")
         meeting = self.meet(True, True)
         made: list[TLSRecorder] = []

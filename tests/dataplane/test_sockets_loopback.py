@@ -56,9 +56,7 @@ SIZE = 700_000
 
 
 def message(first: int, size: int = SIZE) -> bytes:
-    """
-    A message of which no two parts are the same.
-    """
+    """A message of which no two parts are the same."""
     return b"".join(
         number.to_bytes(4, "big") for number in range(first, first + size // 4)
     )
@@ -86,75 +84,53 @@ class Far(Protocol):
         self._offer = 0
 
     def connectionMade(self) -> None:
-        """
-        Be ready.
-        """
+        """Be ready."""
         self.ready.callback(None)
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Keep bytes.
-        """
+        """Keep bytes."""
         self.taken += data
 
     def readConnectionLost(self) -> None:
-        """
-        Their end; after ours the connection is over.
-        """
+        """Their end; after ours the connection is over."""
         self.eof = True
         if self.done:
             self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
-        """
-        Ours.
-        """
+        """Ours."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        Keep why.
-        """
+        """Keep why."""
         self.lost = reason
 
     @property
     def orderly(self) -> bool:
-        """
-        Whether the connection ended, and not by a break.
-        """
+        """Whether the connection ended, and not by a break."""
         return self.lost is not None and bool(self.lost.check(ConnectionDone))
 
     @property
     def ended(self) -> bool:
-        """
-        Whether the other side's bytes have ended, in whatever way.
-        """
+        """Whether the other side's bytes have ended, in whatever way."""
         return self.eof or self.lost is not None
 
     def offer(self, size: int) -> None:
-        """
-        Send C{size} bytes, as fast as they are taken.
-        """
+        """Send C{size} bytes, as fast as they are taken."""
         self._offer = size
         self.transport.registerProducer(self, True)
         self.resumeProducing()
 
     @property
     def offered(self) -> int:
-        """
-        Bytes of L{offer} that were not sent yet.
-        """
+        """Bytes of L{offer} that were not sent yet."""
         return self._offer
 
     def pauseProducing(self) -> None:
-        """
-        Send no more for now.
-        """
+        """Send no more for now."""
         self._paused = True
 
     def resumeProducing(self) -> None:
-        """
-        Send more.
-        """
+        """Send more."""
         self._paused = False
         while self._offer and not self._paused:
             size = min(self._offer, 16 * 1024)
@@ -164,24 +140,18 @@ class Far(Protocol):
             self.transport.unregisterProducer()
 
     def stopProducing(self) -> None:
-        """
-        The connection is gone.
-        """
+        """The connection is gone."""
         self._offer = 0
 
 
 class Watching(ServerObserver):
-    """
-    Keeps the streams that are over.
-    """
+    """Keeps the streams that are over."""
 
     def __init__(self) -> None:
         self.gone: list[Stream] = []
 
     def visitorGone(self, stream: Stream) -> None:
-        """
-        Keep a stream.
-        """
+        """Keep a stream."""
         self.gone.append(stream)
 
 
@@ -215,16 +185,12 @@ class Meeting:
     # IClientSide
 
     def serve(self, stream: Stream) -> None:
-        """
-        Keep the visitor's stream until the service is there.
-        """
+        """Keep the visitor's stream until the service is there."""
         self.stream = stream
         self._join()
 
     def tunnelClosed(self, tunnel: Tunnel, reason: Exception) -> None:
-        """
-        Not used here.
-        """
+        """Not used here."""
 
     def _visitorArrived(self, end: AnyEnd) -> None:
         self.visitorEnd = end
@@ -239,16 +205,12 @@ class Meeting:
             self.stream.connect(self.serviceEnd)
 
     def join(self) -> None:
-        """
-        Join the two now, where L{joining} held that back.
-        """
+        """Join the two now, where L{joining} held that back."""
         self.joining = True
         self._join()
 
     async def connect(self) -> None:
-        """
-        Make both connections.
-        """
+        """Make both connections."""
         for kind, far, arrived in (
             (self.kinds[0], self.visitor, self._visitorArrived),
             (self.kinds[1], self.service, self._serviceArrived),
@@ -296,23 +258,17 @@ class Meeting:
         )
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """
-        Let the reactor turn until something is so; trial's timeout ends it.
-        """
+        """Let the reactor turn until something is so; trial's timeout ends it."""
         while not condition():
             await deferLater(reactor, 0)
 
     async def turns(self, count: int = 100) -> None:
-        """
-        Let the reactor turn a few times.
-        """
+        """Let the reactor turn a few times."""
         for _ in range(count):
             await deferLater(reactor, 0)
 
     def end(self, far: Far) -> None:
-        """
-        Have a far program send no more: half-close, or what TLS has for it.
-        """
+        """Have a far program send no more: half-close, or what TLS has for it."""
         if far.lost is not None:
             return
         far.done = True
@@ -349,26 +305,20 @@ class LoopbackCase(TestCase):
     stock = False
 
     async def meet(self, visitor: str = "tcp", service: str = "tcp") -> Meeting:
-        """
-        Have a visitor and a service joined.
-        """
+        """Have a visitor and a service joined."""
         meeting = self.make(visitor, service)
         await meeting.connect()
         return meeting
 
     def make(self, visitor: str = "tcp", service: str = "tcp") -> Meeting:
-        """
-        Make a meeting whose connections are closed at the end in any case.
-        """
+        """Make a meeting whose connections are closed at the end in any case."""
         below: Any = StockReactor(reactor) if self.stock else polledReactor(reactor)
         meeting = Meeting(self, visitor, service, below)
         self.addCleanup(self._clean, meeting)
         return meeting
 
     def _clean(self, meeting: Meeting) -> Deferred[None]:
-        """
-        Break what is still connected, and wait for it.
-        """
+        """Break what is still connected, and wait for it."""
 
         async def clean() -> None:
             for far in (meeting.visitor, meeting.service):
@@ -383,17 +333,13 @@ class LoopbackCase(TestCase):
 
 
 class OrdersMixin:
-    """
-    Every order of closing, for one pair of transports.
-    """
+    """Every order of closing, for one pair of transports."""
 
     visitorKind: ClassVar[str]
     serviceKind: ClassVar[str]
 
     async def _first(self, visitorFirst: bool, answer: bytes) -> None:
-        """
-        One side says all and ends; the other one then does the same.
-        """
+        """One side says all and ends; the other one then does the same."""
         case: Any = self
         meeting = await case.meet(self.visitorKind, self.serviceKind)
         first, second = meeting.visitor, meeting.service
@@ -423,27 +369,19 @@ class OrdersMixin:
         case.assertEqual(sizes, (len(question), len(first.taken)))
 
     async def test_visitorFirst(self) -> None:
-        """
-        The visitor ends first, and still gets a long answer.
-        """
+        """The visitor ends first, and still gets a long answer."""
         await self._first(True, message(1 << 20))
 
     async def test_serviceFirst(self) -> None:
-        """
-        The service ends first, and still takes a long upload.
-        """
+        """The service ends first, and still takes a long upload."""
         await self._first(False, message(1 << 20))
 
     async def test_noAnswer(self) -> None:
-        """
-        Neither has anything more to say.
-        """
+        """Neither has anything more to say."""
         await self._first(True, b"")
 
     async def test_together(self) -> None:
-        """
-        Both say all and end at once.
-        """
+        """Both say all and end at once."""
         case: Any = self
         meeting = await case.meet(self.visitorKind, self.serviceKind)
         if "tls" in meeting.kinds:
@@ -466,9 +404,7 @@ class OrdersMixin:
         case.assertIsNone(stream.reason)
 
     async def test_early(self) -> None:
-        """
-        What both said, and ended, before they were joined is not lost.
-        """
+        """What both said, and ended, before they were joined is not lost."""
         case: Any = self
         meeting = case.make(self.visitorKind, self.serviceKind)
         meeting.joining = False
@@ -537,95 +473,73 @@ class OrdersMixin:
 
 
 class TCPToTCPTests(OrdersMixin, LoopbackCase):
-    """
-    TCP on both sides.
-    """
+    """TCP on both sides."""
 
     visitorKind = "tcp"
     serviceKind = "tcp"
 
 
 class TCPToUNIXTests(OrdersMixin, LoopbackCase):
-    """
-    A visitor over TCP and a service on a UNIX socket.
-    """
+    """A visitor over TCP and a service on a UNIX socket."""
 
     visitorKind = "tcp"
     serviceKind = "unix"
 
 
 class UNIXToTCPTests(OrdersMixin, LoopbackCase):
-    """
-    The other way round.
-    """
+    """The other way round."""
 
     visitorKind = "unix"
     serviceKind = "tcp"
 
 
 class TLSToTCPTests(OrdersMixin, LoopbackCase):
-    """
-    A visitor over TLS and a service over TCP.
-    """
+    """A visitor over TLS and a service over TCP."""
 
     visitorKind = "tls"
     serviceKind = "tcp"
 
 
 class TCPToTLSTests(OrdersMixin, LoopbackCase):
-    """
-    The other way round.
-    """
+    """The other way round."""
 
     visitorKind = "tcp"
     serviceKind = "tls"
 
 
 class TLSToTLSTests(OrdersMixin, LoopbackCase):
-    """
-    TLS on both sides.
-    """
+    """TLS on both sides."""
 
     visitorKind = "tls"
     serviceKind = "tls"
 
 
 class StockTCPToTCPTests(TCPToTCPTests):
-    """
-    TCP over Twisted's transports.
-    """
+    """TCP over Twisted's transports."""
 
     stock = True
 
 
 class StockTCPToUNIXTests(TCPToUNIXTests):
-    """
-    UNIX sockets, too.
-    """
+    """UNIX sockets, too."""
 
     stock = True
 
 
 class StockTLSToTCPTests(TLSToTCPTests):
-    """
-    TLS in Twisted's memory.
-    """
+    """TLS in Twisted's memory."""
 
     stock = True
 
 
 class StockTCPToTLSTests(TCPToTLSTests):
-    """
-    The other way round.
-    """
+    """The other way round."""
 
     stock = True
 
 
 class BreakTests(LoopbackCase):
-    """
-    Tests of connections that break.
-    """
+    """Tests of connections that break."""
 
     async def test_resets(self) -> None:
         """
@@ -647,9 +561,7 @@ class BreakTests(LoopbackCase):
                 self.assertEqual(stream.reason.code.name, "reset")
 
     async def test_errno(self) -> None:
-        """
-        The other end's system reports ECONNRESET, as without a tunnel.
-        """
+        """The other end's system reports ECONNRESET, as without a tunnel."""
         meeting = self.make()
         endpoint = await meeting.listen("tcp", meeting._visitorArrived)
         assert isinstance(endpoint, TCP4ClientEndpoint)
@@ -671,9 +583,7 @@ class BreakTests(LoopbackCase):
                     self.fail("an orderly end came instead")
 
     async def test_resetAfterEnd(self) -> None:
-        """
-        A reset is passed on where one direction had ended before.
-        """
+        """A reset is passed on where one direction had ended before."""
         meeting = await self.meet()
         meeting.visitor.transport.write(b"question")
         meeting.end(meeting.visitor)
@@ -735,8 +645,6 @@ class BreakTests(LoopbackCase):
 
 
 class StockBreakTests(BreakTests):
-    """
-    The same over Twisted's transports.
-    """
+    """The same over Twisted's transports."""
 
     stock = True

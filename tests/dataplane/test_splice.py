@@ -42,17 +42,13 @@ SIZE = 24 * 1024 * 1024
 
 
 def pattern(size: int, seed: int) -> bytes:
-    """
-    Bytes in which a lost or doubled piece shows.
-    """
+    """Bytes in which a lost or doubled piece shows."""
     piece = bytes((seed + i * 7 + (i >> 8)) & 0xFF for i in range(65521))
     return (piece * (size // len(piece) + 1))[:size]
 
 
 class _Rule:
-    """
-    A rule that only takes notes, and sometimes makes one wait.
-    """
+    """A rule that only takes notes, and sometimes makes one wait."""
 
     atOnce = 100_000
 
@@ -60,17 +56,13 @@ class _Rule:
         self.charges: list[int] = []
 
     def charge(self, amount: int) -> float:
-        """
-        Note it.
-        """
+        """Note it."""
         self.charges.append(amount)
         return 0.001 if len(self.charges) % 20 == 0 else 0.0
 
 
 def closeNow(talk: Talk) -> None:
-    """
-    Break a connection before the reactor's next turn.
-    """
+    """Break a connection before the reactor's next turn."""
     handle = talk.transport.getHandle()
     handle.setsockopt(SOL_SOCKET, SO_LINGER, pack("ii", 1, 0))
     talk.abort()
@@ -78,9 +70,7 @@ def closeNow(talk: Talk) -> None:
 
 
 def descriptors() -> int:
-    """
-    How many descriptors this process has.
-    """
+    """How many descriptors this process has."""
     return len(os.listdir("/proc/self/fd"))
 
 
@@ -98,9 +88,7 @@ class Spliced(TestCase):
         skip = "this system has no splice"
 
     async def meet(self) -> None:
-        """
-        Connect both programs and join their ends.
-        """
+        """Connect both programs and join their ends."""
         arrivals: DeferredQueue[SocketEnd] = DeferredQueue()
         factory: Any = EndFactory(ours, arrivals.put)
         self.ends: list[SocketEnd] = []
@@ -129,30 +117,22 @@ class Spliced(TestCase):
         self.addCleanup(self.leave)
 
     def places(self, factory: Factory) -> list[Any]:
-        """
-        Listen, and say where.
-        """
+        """Listen, and say where."""
         port = ours.listenTCP(0, factory, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         return [TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)] * 2
 
     def prepare(self) -> None:
-        """
-        Do something before the ends are joined.
-        """
+        """Do something before the ends are joined."""
 
     def closed(self, reason: TunnelError | None) -> None:
-        """
-        Note the end of an end.
-        """
+        """Note the end of an end."""
         self.over.append(reason)
         if len(self.over) == 2:
             self.allOver.callback(None)
 
     async def leave(self) -> None:
-        """
-        End what is left; no pipe may be left in use.
-        """
+        """End what is left; no pipe may be left in use."""
         for talk in self.talks:
             if talk.lost is None:
                 talk.abort()
@@ -174,21 +154,15 @@ class Spliced(TestCase):
             await deferLater(reactor, 0.01)
 
     def orderly(self, talk: Talk) -> bool:
-        """
-        Whether a connection ended, and not by a break.
-        """
+        """Whether a connection ended, and not by a break."""
         return talk.lost is not None and bool(talk.lost.check(ConnectionDone))
 
 
 class BytesTests(Spliced):
-    """
-    What arrives, and how it ends.
-    """
+    """What arrives, and how it ends."""
 
     async def test_bothWays(self) -> None:
-        """
-        All bytes arrive, in both directions at once, and are counted.
-        """
+        """All bytes arrive, in both directions at once, and are counted."""
         await self.meet()
         there, back = pattern(SIZE, 1), pattern(SIZE, 2)
         self.one.say(there)
@@ -200,9 +174,7 @@ class BytesTests(Spliced):
         self.assertGreaterEqual(len(self.moving), 1)
 
     async def test_small(self) -> None:
-        """
-        Small messages are copied: they do not pay for the pipe.
-        """
+        """Small messages are copied: they do not pay for the pipe."""
         await self.meet()
         for _ in range(20):
             self.one.say(b"question")
@@ -211,9 +183,7 @@ class BytesTests(Spliced):
         self.assertEqual(len(self.moving), 0)
 
     async def test_halfClose(self) -> None:
-        """
-        The end of one direction follows its last byte; the other goes on.
-        """
+        """The end of one direction follows its last byte; the other goes on."""
         await self.meet()
         self.one.say(pattern(SIZE, 1))
         self.one.finish()
@@ -256,9 +226,7 @@ class BytesTests(Spliced):
         self.assertTrue(self.other.data == b"greeting:" + pattern(SIZE, 1))
 
     async def test_withoutPipes(self) -> None:
-        """
-        Who gets no pipe copies.
-        """
+        """Who gets no pipe copies."""
         self.patch(PIPES, "_most", 0)
         PIPES.clear()
         await self.meet()
@@ -268,9 +236,7 @@ class BytesTests(Spliced):
         self.assertEqual(PIPES.opened, 0)
 
     async def test_withoutSplice(self) -> None:
-        """
-        A system that has no splice copies.
-        """
+        """A system that has no splice copies."""
         self.patch(joining, "canSplice", lambda: False)
         await self.meet()
         self.one.say(pattern(SIZE, 1))
@@ -283,14 +249,10 @@ class BytesTests(Spliced):
 
 
 class UNIXTests(BytesTests):
-    """
-    The same with UNIX sockets.
-    """
+    """The same with UNIX sockets."""
 
     def places(self, factory: Factory) -> list[Any]:
-        """
-        Listen on a path.
-        """
+        """Listen on a path."""
         path = str(shortDirectory(self) / "s")
         port = ours.listenUNIX(path, factory)
         self.addCleanup(port.stopListening)
@@ -304,9 +266,7 @@ class BreakTests(Spliced):
     """
 
     async def checkBroken(self, talk: Talk) -> None:
-        """
-        C{talk} sees a reset, and both ends are over.
-        """
+        """C{talk} sees a reset, and both ends are over."""
         await talk.gone()
         await self.allOver
         self.assertFalse(self.orderly(talk))
@@ -315,9 +275,7 @@ class BreakTests(Spliced):
         )
 
     async def test_sourceVanishes(self) -> None:
-        """
-        The sender breaks its connection while bytes flow.
-        """
+        """The sender breaks its connection while bytes flow."""
         await self.meet()
         self.one.say(pattern(SIZE, 1))
         await self.other.has(SIZE // 4)
@@ -326,9 +284,7 @@ class BreakTests(Spliced):
         self.assertLess(len(self.other.data), SIZE)
 
     async def test_readerVanishes(self) -> None:
-        """
-        The reader breaks its connection while bytes wait for it in the pipe.
-        """
+        """The reader breaks its connection while bytes wait for it in the pipe."""
         await self.meet()
         await self.stall()
         self.other.abort()
@@ -359,9 +315,7 @@ class BreakTests(Spliced):
         self.assertFalse(self.one.eof)
 
     async def test_metBySplice(self) -> None:
-        """
-        Nor when it is a splice.
-        """
+        """Nor when it is a splice."""
         await self.meet()
         self.one.say(pattern(SIZE, 1))
         splice = self.ends[0].splice
@@ -374,9 +328,7 @@ class BreakTests(Spliced):
         self.assertFalse(self.one.eof)
 
     async def test_kicked(self) -> None:
-        """
-        A stream can be broken from outside while it is spliced.
-        """
+        """A stream can be broken from outside while it is spliced."""
         await self.meet()
         # Four sockets will be gone.
         after = descriptors() - 4
@@ -393,28 +345,20 @@ class BreakTests(Spliced):
 
 
 class OppositeTests(BreakTests):
-    """
-    The same in the other direction.
-    """
+    """The same in the other direction."""
 
     async def meet(self) -> None:
-        """
-        Change places.
-        """
+        """Change places."""
         await super().meet()
         self.one, self.other = self.other, self.one
         self.ends.reverse()
 
 
 class RuleTests(Spliced):
-    """
-    Rules hold for spliced streams as for copied ones.
-    """
+    """Rules hold for spliced streams as for copied ones."""
 
     async def test_charged(self) -> None:
-        """
-        Every byte is charged, in the portions that the rule allows.
-        """
+        """Every byte is charged, in the portions that the rule allows."""
         rule = _Rule()
         await self.meet()
         self.ends[0].obey(rule)
@@ -427,14 +371,10 @@ class RuleTests(Spliced):
 
 
 class RateTests(TestCase):
-    """
-    Tests for L{TokenBucket}.
-    """
+    """Tests for L{TokenBucket}."""
 
     def test_average(self) -> None:
-        """
-        In the long run no more passes than the rate allows.
-        """
+        """In the long run no more passes than the rate allows."""
         now, passed = 0.0, 0
         rate = TokenBucket(1000.0, lambda: now, burst=500)
         while now < 100.0:
@@ -443,9 +383,7 @@ class RateTests(TestCase):
         self.assertTrue(980 < passed / 100.0 < 1020)
 
     def test_rest(self) -> None:
-        """
-        A long rest earns no more than the burst.
-        """
+        """A long rest earns no more than the burst."""
         now = 0.0
         rate = TokenBucket(1000.0, lambda: now, burst=500)
         now = 1000.0

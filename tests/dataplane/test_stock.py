@@ -85,9 +85,7 @@ class MemoryEndpoint:
 
 
 def session(clock: Any, endpoint: Any) -> Pair:
-    """
-    Make a session whose client leads every visitor to C{endpoint}.
-    """
+    """Make a session whose client leads every visitor to C{endpoint}."""
     pair = extendedPair()
     connector = ServiceConnector(clock, ClientObserver())
 
@@ -99,9 +97,7 @@ def session(clock: Any, endpoint: Any) -> Pair:
 
 
 class BareTests(SynchronousTestCase):
-    """
-    Services in memory.
-    """
+    """Services in memory."""
 
     def test_visitorLeaves(self) -> None:
         """
@@ -162,9 +158,7 @@ class BareTests(SynchronousTestCase):
         self.assertEqual(len(names), 31)
 
     def test_serviceLeaves(self) -> None:
-        """
-        A transport may have nothing to say of its end.
-        """
+        """A transport may have nothing to say of its end."""
         for reason in (Failure(ConnectionDone()), None):
             endpoint = MemoryEndpoint(BareTransport())
             pair = session(Clock(), endpoint)
@@ -178,9 +172,7 @@ class BareTests(SynchronousTestCase):
             self.assertEqual(visitor.finishes, 1)
 
     def test_neverPauses(self) -> None:
-        """
-        What is taken from a transport that cannot be paused is bounded.
-        """
+        """What is taken from a transport that cannot be paused is bounded."""
         endpoint = MemoryEndpoint(BareTransport())
         pair = session(Clock(), endpoint)
         visitor = pair.server.open()
@@ -196,32 +188,24 @@ class BareTests(SynchronousTestCase):
         self.assertEqual(visitor.broken.code.name, "stalled")
 
     def test_complete(self) -> None:
-        """
-        A transport that lacks nothing stays itself.
-        """
+        """A transport that lacks nothing stays itself."""
         transport = TransportEnd(Clock(), lambda end: None)
         whole = FakeTransport(transport, False)
         self.assertIs(completed(whole), whole)
 
 
 class ProcessTests(TestCase):
-    """
-    Services that are child processes.
-    """
+    """Services that are child processes."""
 
     def serve(self, code: str) -> Pair:
-        """
-        Have a process of its own serve each visitor.
-        """
+        """Have a process of its own serve each visitor."""
         return session(
             reactor,
             ProcessEndpoint(reactor, sys.executable, [sys.executable, "-c", code]),
         )
 
     async def until(self, pair: Pair, visitor: RecordingEnd, done: Any) -> None:
-        """
-        Carry what passes until something is so.
-        """
+        """Carry what passes until something is so."""
         while not done():
             pair.settle()
             turn: Deferred[None] = Deferred()
@@ -230,9 +214,7 @@ class ProcessTests(TestCase):
         pair.settle()
 
     async def test_halfClose(self) -> None:
-        """
-        A process sees the end of what its visitor sends and may answer then.
-        """
+        """A process sees the end of what its visitor sends and may answer then."""
         pair = self.serve("import sys; print(len(sys.stdin.read()))")
         visitor = pair.server.open()
         visitor.say(b"x" * 1000)
@@ -242,9 +224,7 @@ class ProcessTests(TestCase):
         self.assertFalse(pair.client.multiplexer.streams)
 
     async def test_reset(self) -> None:
-        """
-        A process whose visitor breaks off is ended, even if it reads nothing.
-        """
+        """A process whose visitor breaks off is ended, even if it reads nothing."""
         pair = self.serve(
             "import time, os; print(os.getpid(), flush=True); time.sleep(99)"
         )
@@ -266,9 +246,7 @@ class ProcessTests(TestCase):
 
 
 class StandardIOTests(TestCase):
-    """
-    Pipes, as C{stdio:} has them.
-    """
+    """Pipes, as C{stdio:} has them."""
 
     async def test_reset(self) -> None:
         """

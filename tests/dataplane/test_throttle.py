@@ -70,21 +70,15 @@ class MemoryEnd:
 
 
 class ThrottleTests(SynchronousTestCase):
-    """
-    L{Throttle}.
-    """
+    """L{Throttle}."""
 
     def setUp(self) -> None:
-        """
-        Have a slow one.
-        """
+        """Have a slow one."""
         self.clock = Clock()
         self.throttle = Throttle(self.clock, 1000)
 
     def pair(self, datagrams: bool = False) -> tuple[MemoryEnd, MemoryEnd]:
-        """
-        Join two ends: a client's and a visitor's.
-        """
+        """Join two ends: a client's and a visitor's."""
         client, visitor = MemoryEnd(), MemoryEnd()
         self.over: list[TunnelError | None] = []
         one, other = self.throttle.between(client, visitor, datagrams)
@@ -92,9 +86,7 @@ class ThrottleTests(SynchronousTestCase):
         return client, visitor
 
     def test_passes(self) -> None:
-        """
-        Bytes, ends and breaks pass; the counts are the ends' own.
-        """
+        """Bytes, ends and breaks pass; the counts are the ends' own."""
         client, visitor = self.pair()
         client.peer.write(b"down")
         visitor.peer.write(b"up")
@@ -126,9 +118,7 @@ class ThrottleTests(SynchronousTestCase):
         self.assertEqual(client.paused, 0)
 
     def test_shared(self) -> None:
-        """
-        Streams share the rate.
-        """
+        """Streams share the rate."""
         client, _ = self.pair()
         other, _ = self.pair()
         client.peer.write(bytes(BURST))
@@ -154,9 +144,7 @@ class ThrottleTests(SynchronousTestCase):
         self.assertEqual(modest.paused, 1)
 
     def test_bothReasons(self) -> None:
-        """
-        An end is read again when neither the rate nor its peer objects.
-        """
+        """An end is read again when neither the rate nor its peer objects."""
         client, visitor = self.pair()
         client.peer.write(bytes(BURST + 1000))
         visitor.peer.pauseReading()
@@ -175,9 +163,7 @@ class ThrottleTests(SynchronousTestCase):
         self.assertEqual(client.paused, 0)
 
     def test_moreWhileWaiting(self) -> None:
-        """
-        What comes although it should wait makes the wait longer.
-        """
+        """What comes although it should wait makes the wait longer."""
         client, _ = self.pair()
         client.peer.write(bytes(BURST + 1000))
         client.peer.write(bytes(1000))
@@ -187,18 +173,14 @@ class ThrottleTests(SynchronousTestCase):
         self.assertEqual(client.paused, 0)
 
     def test_over(self) -> None:
-        """
-        Nothing is left of a stream that ends while it waits.
-        """
+        """Nothing is left of a stream that ends while it waits."""
         client, _ = self.pair()
         client.peer.write(bytes(BURST + 1000))
         client.closed(TunnelError("reset"))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_rate(self) -> None:
-        """
-        Over a long time it is the rate that passes.
-        """
+        """Over a long time it is the rate that passes."""
         throttle = Throttle(self.clock, 100_000)
         client, visitor = MemoryEnd(), MemoryEnd()
         join(*throttle.between(client, visitor), lambda reason: None)
@@ -251,9 +233,7 @@ class ThrottleTests(SynchronousTestCase):
         self.clock.advance(100)
 
     def test_shortStreams(self) -> None:
-        """
-        Short streams, one after the other, are not faster than the rate.
-        """
+        """Short streams, one after the other, are not faster than the rate."""
         throttle = Throttle(self.clock, 100_000)
         visitors = []
         for _ in range(1000):
@@ -266,9 +246,7 @@ class ThrottleTests(SynchronousTestCase):
         self.assertLess(passed, 1.1 * (100_000 * 100 + BURST))
 
     def test_changed(self) -> None:
-        """
-        A rate that changes lets go of who waits; so does none at all.
-        """
+        """A rate that changes lets go of who waits; so does none at all."""
         client, _ = self.pair()
         client.peer.write(bytes(BURST + 500_000))
         self.throttle.change(2000)
@@ -301,9 +279,7 @@ class ThrottleTests(SynchronousTestCase):
         self.assertEqual(visitor.taken, [b"hello"])
 
     def test_lateDatagrams(self) -> None:
-        """
-        A flow that has no limit gets one.
-        """
+        """A flow that has no limit gets one."""
         client, visitor = MemoryEnd(), MemoryEnd()
         join(client, visitor, lambda reason: None)
         self.throttle.onto(client, visitor, True)
@@ -315,9 +291,7 @@ class ThrottleTests(SynchronousTestCase):
         self.assertEqual(visitor.taken[-1], b"again")
 
     def test_datagrams(self) -> None:
-        """
-        Datagrams beyond the rate are dropped and counted.
-        """
+        """Datagrams beyond the rate are dropped and counted."""
         client, visitor = self.pair(True)
         for _ in range(80):
             client.peer.send(bytes(1000))

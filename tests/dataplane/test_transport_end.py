@@ -44,90 +44,62 @@ class MemoryTransport(StringTransport):
         self.calls: list[str] = []
 
     def setTcpNoDelay(self, enabled: bool) -> None:
-        """
-        A real connection has this.
-        """
+        """A real connection has this."""
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
-        """
-        And this.
-        """
+        """And this."""
 
     def unregisterProducer(self) -> None:
-        """
-        Forget the producer, if there is one, as real connections do.
-        """
+        """Forget the producer, if there is one, as real connections do."""
         self.producer = None
 
     def loseWriteConnection(self) -> None:
-        """
-        Note a half-close.
-        """
+        """Note a half-close."""
         self.calls.append("half")
 
     def loseConnection(self) -> None:
-        """
-        Note a close; with a producer it would never come to pass.
-        """
+        """Note a close; with a producer it would never come to pass."""
         assert self.producer is None
         self.calls.append("close")
 
     def abortConnection(self) -> None:
-        """
-        Note a reset.
-        """
+        """Note a reset."""
         self.calls.append("abort")
 
 
 class Peer(SilentEnd):
-    """
-    The other end of a stream.
-    """
+    """The other end of a stream."""
 
     def __init__(self) -> None:
         self.received = 0
         self.events: list[object] = []
 
     def write(self, data: bytes) -> None:
-        """
-        Note bytes.
-        """
+        """Note bytes."""
         self.events.append(data)
 
     def finish(self) -> None:
-        """
-        Note the end.
-        """
+        """Note the end."""
         self.events.append("finish")
 
     def reset(self, reason: TunnelError) -> None:
-        """
-        Note a reset.
-        """
+        """Note a reset."""
         self.events.append(f"reset: {reason.code.name}")
 
     def pauseReading(self) -> None:
-        """
-        Note a pause.
-        """
+        """Note a pause."""
         self.events.append("pause")
 
     def resumeReading(self) -> None:
-        """
-        Note that it is over.
-        """
+        """Note that it is over."""
         self.events.append("resume")
 
 
 class TransportEndTests(SynchronousTestCase):
-    """
-    Tests for L{TransportEnd}.
-    """
+    """Tests for L{TransportEnd}."""
 
     def setUp(self) -> None:
-        """
-        Make an end whose connection is there.
-        """
+        """Make an end whose connection is there."""
         self.clock = Clock()
         self.arrivals: list[TransportEnd] = []
         self.closings: list[TunnelError | None] = []
@@ -137,9 +109,7 @@ class TransportEndTests(SynchronousTestCase):
         self.end.makeConnection(self.transport)
 
     def useTLS(self) -> None:
-        """
-        Make another end, whose connection speaks TLS.
-        """
+        """Make another end, whose connection speaks TLS."""
         self.arrivals.clear()
         self.transport = MemoryTransport()
         alsoProvides(self.transport, INegotiated)
@@ -147,22 +117,16 @@ class TransportEndTests(SynchronousTestCase):
         self.end.makeConnection(self.transport)
 
     def join(self) -> None:
-        """
-        Join the end to the peer.
-        """
+        """Join the end to the peer."""
         self.end.join(self.peer, self.closings.append)
 
     def test_interfaces(self) -> None:
-        """
-        It takes part in half-closing, TLS and flow control.
-        """
+        """It takes part in half-closing, TLS and flow control."""
         for interface in (IHalfCloseableProtocol, IHandshakeListener, IPushProducer):
             self.assertTrue(verifyObject(interface, self.end))
 
     def test_passesBytes(self) -> None:
-        """
-        Bytes pass both ways and are counted.
-        """
+        """Bytes pass both ways and are counted."""
         self.assertEqual(self.arrivals, [self.end])
         self.join()
         self.end.dataReceived(b"in")
@@ -172,9 +136,7 @@ class TransportEndTests(SynchronousTestCase):
         self.assertEqual(self.end.received, 2)
 
     def test_early(self) -> None:
-        """
-        What comes before the end is joined waits, in bounds and in order.
-        """
+        """What comes before the end is joined waits, in bounds and in order."""
         self.end.dataReceived(b"a" * EARLY)
         self.assertEqual(self.transport.producerState, "producing")
         self.end.dataReceived(b"b")
@@ -184,9 +146,7 @@ class TransportEndTests(SynchronousTestCase):
         self.assertEqual(self.transport.producerState, "producing")
 
     def test_earlyToBusyPeer(self) -> None:
-        """
-        If the peer has enough of the early bytes, reading stays paused.
-        """
+        """If the peer has enough of the early bytes, reading stays paused."""
         self.end.dataReceived(b"a" * (EARLY + 1))
         self.end.pauseReading()
         self.join()
@@ -210,9 +170,7 @@ class TransportEndTests(SynchronousTestCase):
         self.assertEqual(self.transport.value(), b"answer")
 
     def test_goneBeforeJoin(self) -> None:
-        """
-        Even of a connection that is gone already the bytes are passed on.
-        """
+        """Even of a connection that is gone already the bytes are passed on."""
         for reason, events, code in (
             (DONE, [b"a", "finish"], None),
             (LOST, [b"a", "reset: reset"], "reset"),
@@ -237,9 +195,7 @@ class TransportEndTests(SynchronousTestCase):
         self.assertEqual(self.closings, [None])
 
     def test_leavesWhileWaiting(self) -> None:
-        """
-        Whoever is about to join it is told when it leaves.
-        """
+        """Whoever is about to join it is told when it leaves."""
         for reason, code in ((DONE, None), (LOST, "reset")):
             self.setUp()
             self.end.whileWaiting(self.closings.append)
@@ -260,9 +216,7 @@ class TransportEndTests(SynchronousTestCase):
         self.assertEqual(self.transport.calls, ["half", "close"])
 
     def test_halfCloses(self) -> None:
-        """
-        Both directions end by themselves, in either order.
-        """
+        """Both directions end by themselves, in either order."""
         self.join()
         self.end.finish()
         self.end.finish()
@@ -275,9 +229,7 @@ class TransportEndTests(SynchronousTestCase):
         self.assertEqual(self.closings, [None])
 
     def test_halfClosesAfterRead(self) -> None:
-        """
-        The same, with the other side's end first.
-        """
+        """The same, with the other side's end first."""
         self.join()
         self.end.readConnectionLost()
         self.end.write(b"more")
@@ -289,9 +241,7 @@ class TransportEndTests(SynchronousTestCase):
         self.assertEqual(self.closings, [None])
 
     def test_reset(self) -> None:
-        """
-        A reset breaks the connection, once.
-        """
+        """A reset breaks the connection, once."""
         self.join()
         reason = TunnelError("stalled")
         self.end.reset(reason)
@@ -302,9 +252,7 @@ class TransportEndTests(SynchronousTestCase):
         self.assertEqual(self.peer.events, [])
 
     def test_wasReset(self) -> None:
-        """
-        A broken connection resets the peer; so does a write to it.
-        """
+        """A broken connection resets the peer; so does a write to it."""
         self.join()
         self.end.connectionLost(LOST)
         self.end.write(b"late")
@@ -314,9 +262,7 @@ class TransportEndTests(SynchronousTestCase):
         self.assertEqual(closing.code.name, "reset")
 
     def test_flowControl(self) -> None:
-        """
-        The connection's fullness pauses the peer, and the peer's this end.
-        """
+        """The connection's fullness pauses the peer, and the peer's this end."""
         self.join()
         self.assertIs(self.transport.producer, self.end)
         self.assertTrue(self.transport.streaming)
@@ -331,9 +277,7 @@ class TransportEndTests(SynchronousTestCase):
         self.assertEqual(self.transport.producerState, "producing")
 
     def test_handshake(self) -> None:
-        """
-        A TLS end is shown when its handshake is over.
-        """
+        """A TLS end is shown when its handshake is over."""
         self.useTLS()
         self.assertEqual(self.arrivals, [])
         self.end.handshakeCompleted()
@@ -341,9 +285,7 @@ class TransportEndTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_noHandshake(self) -> None:
-        """
-        One that says no hello is ended, and never shown.
-        """
+        """One that says no hello is ended, and never shown."""
         self.useTLS()
         self.clock.advance(TLS_HANDSHAKE_TIMEOUT)
         self.assertEqual(self.transport.calls, ["abort"])
@@ -352,9 +294,7 @@ class TransportEndTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_lostInHandshake(self) -> None:
-        """
-        No timer is left of one that goes away meanwhile.
-        """
+        """No timer is left of one that goes away meanwhile."""
         self.useTLS()
         self.end.connectionLost(LOST)
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -374,9 +314,7 @@ class TransportEndTests(SynchronousTestCase):
         self.assertEqual(self.transport.calls, ["close", "abort"])
 
     def test_tlsFinished(self) -> None:
-        """
-        One that answers leaves no timer.
-        """
+        """One that answers leaves no timer."""
         self.useTLS()
         self.end.handshakeCompleted()
         self.join()
@@ -387,9 +325,7 @@ class TransportEndTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_tlsReset(self) -> None:
-        """
-        A reset stops the wait for the other side's close.
-        """
+        """A reset stops the wait for the other side's close."""
         self.useTLS()
         self.end.handshakeCompleted()
         self.join()

@@ -35,30 +35,22 @@ __all__ = [
 
 
 async def startWeb(case: PageTestCase) -> None:
-    """
-    Run a web page for a forward that is in a file.
-    """
+    """Run a web page for a forward that is in a file."""
     case.serve(8080, Site)
 
 
 async def clientEnds(case: PageTestCase) -> None:
-    """
-    The client whose token was revoked ends, and says why.
-    """
+    """The client whose token was revoked ends, and says why."""
     await _ends(case, " tunnel-client ")
 
 
 async def visitorEnds(case: PageTestCase) -> None:
-    """
-    So does whoever had access by it.
-    """
+    """So does whoever had access by it."""
     await _ends(case, " tunnel-access ")
 
 
 async def _ends(case: PageTestCase, kind: str) -> None:
-    """
-    Wait for the end of a program that runs.
-    """
+    """Wait for the end of a program that runs."""
     (running,) = [each for each in case.running if kind in each.command]
     await running.program.whenEnded()
     said = "\n".join(running.program.lines)
@@ -68,9 +60,7 @@ async def _ends(case: PageTestCase, kind: str) -> None:
 
 
 async def stay(case: PageTestCase) -> None:
-    """
-    Visit by the last port that was opened, and stay.
-    """
+    """Visit by the last port that was opened, and stay."""
     found = await case.last.says(r"Visitors of 127\.0\.0\.1:(\d+) reach")
     endpoint = TCP4ClientEndpoint(case.reactor, "127.0.0.1", int(found[1]))
     asking: Any = await connectProtocol(endpoint, Asking())
@@ -84,9 +74,7 @@ async def stay(case: PageTestCase) -> None:
 
 
 async def startSSH(case: PageTestCase) -> None:
-    """
-    Run OpenSSH's server, and have C{ssh} log in there as whoever runs the test.
-    """
+    """Run OpenSSH's server, and have C{ssh} log in there as whoever runs the test."""
     at = case.directory
     for name in ("host", "user"):
         await case.done(f"ssh-keygen -q -t ed25519 -N '' -f {at}/{name}")
@@ -114,9 +102,7 @@ async def startSSH(case: PageTestCase) -> None:
 
 
 async def startNginx(case: PageTestCase) -> None:
-    """
-    Run nginx with the site that the page shows.
-    """
+    """Run nginx with the site that the page shows."""
     at = case.directory
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temporary = "".join(f"{kind}_temp_path {at}/{kind};" for kind in kinds)
@@ -133,9 +119,7 @@ async def startNginx(case: PageTestCase) -> None:
 
 
 async def startDatabase(case: PageTestCase) -> None:
-    """
-    Run PostgreSQL, as nobody in particular, since it refuses to be root.
-    """
+    """Run PostgreSQL, as nobody in particular, since it refuses to be root."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     initdb = shutil.which("initdb") or str(found[-1])
     postgres = Path(initdb).resolve().parent / "postgres"
@@ -164,9 +148,7 @@ async def startDatabase(case: PageTestCase) -> None:
 
 
 def _varint(number: int) -> bytes:
-    """
-    Write a number as the game does.
-    """
+    """Write a number as the game does."""
     written = b""
     while number >= 0x80:
         written += bytes([number & 0x7F | 0x80])
@@ -175,9 +157,7 @@ def _varint(number: int) -> bytes:
 
 
 def _packet(kind: int, payload: bytes) -> bytes:
-    """
-    Write a packet; all of them are short here.
-    """
+    """Write a packet; all of them are short here."""
     return _varint(1 + len(payload)) + bytes([kind]) + payload
 
 
@@ -193,9 +173,7 @@ class ListPing(Protocol):
         self._data = b""
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Answer whole packets.
-        """
+        """Answer whole packets."""
         assert self.transport is not None
         self._data += data
         while self._data and len(self._data) > self._data[0]:
@@ -211,9 +189,7 @@ class ListPing(Protocol):
 
 
 async def pingList(case: PageTestCase) -> None:
-    """
-    Ask as the server list does, wherever the page says that the game is.
-    """
+    """Ask as the server list does, wherever the page says that the game is."""
     found = await case.last.says(r"Visitors of \S*?:(\d+) reach")
     port = int(found[1])
     host = b"tunnel.example"
@@ -229,9 +205,7 @@ async def pingList(case: PageTestCase) -> None:
 
 
 class _Until(Protocol):
-    """
-    Asks, and waits for an answer that ends in a certain way.
-    """
+    """Asks, and waits for an answer that ends in a certain way."""
 
     def __init__(self, end: bytes, question: bytes) -> None:
         from twisted.internet.defer import Deferred
@@ -241,24 +215,18 @@ class _Until(Protocol):
         self._end, self._question, self._data = end, question, b""
 
     def connectionMade(self) -> None:
-        """
-        Ask.
-        """
+        """Ask."""
         assert self.transport is not None
         self.transport.write(self._question)
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Look whether it is all.
-        """
+        """Look whether it is all."""
         self._data += data
         if self._data.endswith(self._end) and not self.answer.called:
             self.answer.callback(self._data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        It is over.
-        """
+        """It is over."""
         if not self.answer.called:
             self.answer.errback(reason)
         self.gone.callback(None)
@@ -276,17 +244,13 @@ class _Socks(Protocol):
         self._other: Any = None
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Go on.
-        """
+        """Go on."""
         self._data += data
         while self._stage():
             pass
 
     def _greeted(self) -> bool:
-        """
-        Need no password.
-        """
+        """Need no password."""
         if len(self._data) < 2 or len(self._data) < 2 + self._data[1]:
             return False
         self._data = self._data[2 + self._data[1] :]
@@ -295,9 +259,7 @@ class _Socks(Protocol):
         return True
 
     def _asked(self) -> bool:
-        """
-        Connect.
-        """
+        """Connect."""
         if len(self._data) < 5 or len(self._data) < 7 + self._data[4]:
             return False
         end = 5 + self._data[4]
@@ -311,17 +273,13 @@ class _Socks(Protocol):
         return True
 
     def _connected(self, other: Any) -> None:
-        """
-        Say so, and pass on.
-        """
+        """Say so, and pass on."""
         self._other = other
         self._say(b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00")
         self._passOn()
 
     def _passOn(self) -> bool:
-        """
-        Pass on what there is.
-        """
+        """Pass on what there is."""
         if self._other is not None and self._data:
             self._other.transport.write(self._data)
             self._data = b""
@@ -336,38 +294,28 @@ class _Socks(Protocol):
         self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        Take the other connection along.
-        """
+        """Take the other connection along."""
         if self._other is not None:
             self._other.transport.abortConnection()
 
 
 class _Beyond(Protocol):
-    """
-    The connection behind L{_Socks}.
-    """
+    """The connection behind L{_Socks}."""
 
     def __init__(self, front: _Socks) -> None:
         self._front = front
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Pass it on.
-        """
+        """Pass it on."""
         self._front._say(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        End the other one.
-        """
+        """End the other one."""
         self._front._end()
 
 
 async def startTor(case: PageTestCase) -> None:
-    """
-    Stand in for Tor, and for an onion service.
-    """
+    """Stand in for Tor, and for an onion service."""
     case.serve(80, Site)
     standIn: Any = case.serve(9050, _Socks)
     standIn.reactor = case.reactor

@@ -149,9 +149,7 @@ class PageTestCase(TestCase):
         self.addCleanup(self._endAll)
 
     def _makePrograms(self) -> None:
-        """
-        Put this checkout's programs where a shell finds them.
-        """
+        """Put this checkout's programs where a shell finds them."""
         programs = {
             "twistd": "-c 'from twisted.scripts.twistd import run; run()'",
             "tristunnel": "-m tristunnel.cli",
@@ -162,18 +160,14 @@ class PageTestCase(TestCase):
             self.program(name, f'exec "{sys.executable}" {arguments} "$@"')
 
     def program(self, name: str, script: str) -> None:
-        """
-        Put a shell script where a shell finds it.
-        """
+        """Put a shell script where a shell finds it."""
         path = self.directory / "bin" / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(stat.S_IRWXU)
 
     def _makeFiles(self) -> None:
-        """
-        Make certificates, and the files of ids and secrets.
-        """
+        """Make certificates, and the files of ids and secrets."""
         authority = makeAuthority()
         certificate, key = authority.issue(["localhost"])
         authority.write(self.directory / "authority.pem")
@@ -195,9 +189,7 @@ class PageTestCase(TestCase):
         return documented + self.shift
 
     def here(self, text: str, story: Story, isOutput: bool = False) -> str:
-        """
-        Change a command, a file, or output, as the module says.
-        """
+        """Change a command, a file, or output, as the module says."""
         learnt = sorted(self.learnt.items(), key=lambda pair: -len(pair[0]))
         for shown, real in () if isOutput else learnt:
             text = text.replace(shown, real)
@@ -248,9 +240,7 @@ class PageTestCase(TestCase):
     async def runPage(
         self, name: str, story: Story, leftOut: Mapping[str, str]
     ) -> None:
-        """
-        Run all commands of a page but those that are left out.
-        """
+        """Run all commands of a page but those that are left out."""
         if story.setUp is not None:
             await story.setUp(self)
         for text in story.before:
@@ -273,9 +263,7 @@ class PageTestCase(TestCase):
                 await self._runCommand(item, story)
 
     async def _runCommand(self, command: Command, story: Story) -> None:
-        """
-        Run one command.
-        """
+        """Run one command."""
         text = self._confined(self.here(command.text.partition("  #")[0], story))
         if re.match(r"(export|cd) ", text):
             self.prelude.append(text)
@@ -293,17 +281,13 @@ class PageTestCase(TestCase):
             await check(self)
 
     async def done(self, text: str) -> None:
-        """
-        Run a command in a shell to its good end.
-        """
+        """Run a command in a shell to its good end."""
         program = self.start(text)
         await program.whenEnded()
         self.assertEqual(program.status, 0, "\n".join([text, *program.lines]))
 
     def start(self, text: str) -> Program:
-        """
-        Start a command in a shell.
-        """
+        """Start a command in a shell."""
         script = "\n".join(["set -e", *self.prelude, text])
         program = startProgram(
             self.reactor,
@@ -316,9 +300,7 @@ class PageTestCase(TestCase):
         return program
 
     async def _foreground(self, command: Command, text: str, story: Story) -> None:
-        """
-        Run a command to its end.
-        """
+        """Run a command to its end."""
         program = self.last = self.start(text)
         assert program.transport is not None
         program.transport.closeStdin()
@@ -329,9 +311,7 @@ class PageTestCase(TestCase):
             self._learn(command, program, self.here(shown, story, True))
 
     def _learn(self, command: Command, program: Program, shown: str) -> None:
-        """
-        Find a shown line in what a program said, and note what differs.
-        """
+        """Find a shown line in what a program said, and note what differs."""
         pattern, names = patternOf(shown)
         for line in program.lines:
             found = re.search(pattern, line)
@@ -341,9 +321,7 @@ class PageTestCase(TestCase):
         self.fail(f"it did not say {shown!r}: {_report(command, program)}")
 
     async def _background(self, command: Command, text: str, story: Story) -> None:
-        """
-        Start a program, wait until it is ready, and use it.
-        """
+        """Start a program, wait until it is ready, and use it."""
         takes = takenBy(text)
         for other in list(self.running):
             if other.takes & takes or (isServer(text) and isServer(other.command)):
@@ -369,9 +347,7 @@ class PageTestCase(TestCase):
             await self._visitAll(program)
 
     async def _ready(self, command: Command, program: Program) -> None:
-        """
-        Wait for one more line that says that a program is ready.
-        """
+        """Wait for one more line that says that a program is ready."""
         since = getattr(program, "since", 0)
         pattern = re.compile(
             r"Listening for clients on|Visitors of .* reach|Serving HTTP|"
@@ -386,9 +362,7 @@ class PageTestCase(TestCase):
                 return
 
     async def _visitAll(self, program: Program) -> None:
-        """
-        Visit everything that a client has made reachable.
-        """
+        """Visit everything that a client has made reachable."""
         for line in list(program.lines):
             found = re.search(
                 r"Visitors of (?:(tcp|tls|udp)://[^:]+|127\.0\.0\.1):(\d+) reach", line
@@ -421,9 +395,7 @@ class PageTestCase(TestCase):
         return answer
 
     def _offer(self, command: str, story: Story) -> None:
-        """
-        Run stand-ins for the services that a command leads to.
-        """
+        """Run stand-ins for the services that a command leads to."""
         for found in re.finditer(
             r"(udp/|udp:)?[\w.-]*(?:=|--to )(udp:)?(?:tcp:)?"
             r"(?:localhost|127\.0\.0\.1):(\d+)",
@@ -444,9 +416,7 @@ class PageTestCase(TestCase):
                 self.serve(port, story.kinds.get(port) or standard)
 
     def serve(self, port: int, kind: Any) -> StandIn:
-        """
-        Run a service at a documented port.
-        """
+        """Run a service at a documented port."""
         standIn = StandIn(kind)
         at = self.reactor.listenTCP(self.port(port), standIn, interface="127.0.0.1")
         self.addCleanup(at.stopListening)
@@ -454,16 +424,12 @@ class PageTestCase(TestCase):
         return standIn
 
     async def end(self, running: _Running) -> None:
-        """
-        End a program in the background, at once.
-        """
+        """End a program in the background, at once."""
         self.running.remove(running)
         await running.program.kill()
 
     async def _endAll(self) -> None:
-        """
-        End all of them.
-        """
+        """End all of them."""
         for running in list(self.running):
             await self.end(running)
 
@@ -477,9 +443,7 @@ def _starts(text: str, table: Mapping[str, Any]) -> Any:
 
 
 def _freeShift() -> int:
-    """
-    Find a number by which all ports can be moved.
-    """
+    """Find a number by which all ports can be moved."""
     for shift in random.sample(SHIFTS, len(SHIFTS)):
         if all(_isFree(port + shift) for port in PORTS):
             return shift
@@ -487,9 +451,7 @@ def _freeShift() -> int:
 
 
 def _isFree(port: int) -> bool:
-    """
-    Whether nobody listens at a port.
-    """
+    """Whether nobody listens at a port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -500,9 +462,7 @@ def _isFree(port: int) -> bool:
 
 
 def _report(command: Command, program: Program) -> str:
-    """
-    What to show of a command that failed.
-    """
+    """What to show of a command that failed."""
     said = "\n".join(program.lines[-30:])
     return (
         f"{command.page}:{command.line}: {command.text}\n"

@@ -24,27 +24,19 @@ _PAGE = (
 
 
 class Banner(Protocol):
-    """
-    A service that speaks first, as SSH does.
-    """
+    """A service that speaks first, as SSH does."""
 
     def connectionMade(self) -> None:
-        """
-        Speak.
-        """
+        """Speak."""
         assert self.transport is not None
         self.transport.write(b"SSH-2.0-standin\r\n")
 
 
 class Site(Protocol):
-    """
-    A web server of one page, for one request.
-    """
+    """A web server of one page, for one request."""
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Answer.
-        """
+        """Answer."""
         assert self.transport is not None
         self.transport.write(_PAGE)
         self.transport.loseConnection()
@@ -66,29 +58,21 @@ class StandIn(Factory):
         self._empty: Deferred[None] | None = None
 
     def buildProtocol(self, addr: object) -> Protocol:
-        """
-        Serve one more.
-        """
+        """Serve one more."""
         standIn = self
         kind = self.kind
 
         class Counted(kind):  # type: ignore[misc, valid-type]
-            """
-            Tells when it comes and goes.
-            """
+            """Tells when it comes and goes."""
 
             def connectionMade(self) -> None:
-                """
-                It is there.
-                """
+                """It is there."""
                 standIn.served += 1
                 standIn._open.add(self)
                 super().connectionMade()
 
             def connectionLost(self, reason: Failure = connectionDone) -> None:
-                """
-                It is gone.
-                """
+                """It is gone."""
                 standIn._open.discard(self)
                 super().connectionLost(reason)
                 if standIn._empty is not None and not standIn._open:
@@ -130,39 +114,29 @@ class Asking(Protocol):
         self._question = question
 
     def connectionMade(self) -> None:
-        """
-        Ask.
-        """
+        """Ask."""
         assert self.transport is not None
         self.transport.write(self._question)
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Note the first bytes.
-        """
+        """Note the first bytes."""
         if not self.answer.called:
             self.answer.callback(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        Fail if there were none.
-        """
+        """Fail if there were none."""
         if not self.answer.called:
             self.answer.errback(reason)
         self.gone.callback(None)
 
 
 class Echoing(DatagramProtocol):
-    """
-    A UDP service that says what it hears.
-    """
+    """A UDP service that says what it hears."""
 
     noisy = False
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
-        """
-        Answer.
-        """
+        """Answer."""
         assert self.transport is not None
         self.transport.write(datagram, addr)
 
@@ -181,16 +155,12 @@ class Knocking(DatagramProtocol):
         self._port = port
 
     def startProtocol(self) -> None:
-        """
-        Say something.
-        """
+        """Say something."""
         transport: Any = self.transport
         transport.connect("127.0.0.1", self._port)
         transport.write(b"anybody there?")
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
-        """
-        Note the answer.
-        """
+        """Note the answer."""
         if not self.answer.called:
             self.answer.callback(datagram)

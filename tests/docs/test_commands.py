@@ -33,30 +33,22 @@ def _commands(name: str) -> list[Command]:
 
 
 class CommandTests(PageTestCase):
-    """
-    Every command of every page is run, in the order of the page.
-    """
+    """Every command of every page is run, in the order of the page."""
 
     async def _page(self, name: str) -> None:
-        """
-        Run a page.
-        """
+        """Run a page."""
         await self.runPage(name, STORIES.get(name, Story()), LEFT_OUT.get(name, {}))
 
 
 def _isThere(name: str) -> bool:
-    """
-    Whether a program, or a package, is installed.
-    """
+    """Whether a program, or a package, is installed."""
     more = [str(found.parent) for found in Path("/usr/lib").glob("*/*/bin/initdb")]
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", *more])
     return bool(shutil.which(name, path=path) or find_spec(name))
 
 
 def _makeTests() -> None:
-    """
-    Make a test for each page that has commands.
-    """
+    """Make a test for each page that has commands."""
     for name in pages():
         if not _commands(name):
             continue
@@ -81,9 +73,7 @@ if DOCS.is_dir():
 
 
 class LeftOutTests(SynchronousTestCase):
-    """
-    Nothing is left out without being noticed.
-    """
+    """Nothing is left out without being noticed."""
 
     def test_literalBlocks(self) -> None:
         """
@@ -100,9 +90,7 @@ class LeftOutTests(SynchronousTestCase):
                     )
 
     def test_tables(self) -> None:
-        """
-        What is said about pages and commands is about such as there are.
-        """
+        """What is said about pages and commands is about such as there are."""
         known = {name: [each.text for each in _commands(name)] for name in pages()}
         for name, story in STORIES.items():
             self.assertIn(name, known)
@@ -148,9 +136,7 @@ class LeftOutTests(SynchronousTestCase):
                     self._look(command.text)
 
     def _look(self, text: str) -> None:
-        """
-        Look at one command.
-        """
+        """Look at one command."""
         words = shlex.split(text)
         for kind in ("tunnel", "tunnel-client"):
             if kind in words and ("twistd" in words or "docker" in words):
@@ -189,9 +175,7 @@ class LeftOutTests(SynchronousTestCase):
         self.assertGreater(found, 50)
 
     def test_readme(self) -> None:
-        """
-        The README has its two commands where other programs look for them.
-        """
+        """The README has its two commands where other programs look for them."""
         text = page("README.rst")
         venv = "python3 -m venv .venv && .venv/bin/"
         for marker, command in (

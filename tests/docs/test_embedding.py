@@ -34,31 +34,23 @@ def codeBlock(text: str, name: str) -> str:
 
 
 class _Visitor(Protocol):
-    """
-    Says something and waits for as much.
-    """
+    """Says something and waits for as much."""
 
     def __init__(self) -> None:
         self.answer: Deferred[bytes] = Deferred()
 
     def connectionMade(self) -> None:
-        """
-        Begin.
-        """
+        """Begin."""
         assert self.transport is not None
         self.transport.write(b"hello")
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Take the answer.
-        """
+        """Take the answer."""
         self.answer.callback(data)
 
 
 class EmbeddingTests(TestCase):
-    """
-    The code in C{docs/embedding.rst} runs.
-    """
+    """The code in C{docs/embedding.rst} runs."""
 
     async def test_serverAndClient(self) -> None:
         """

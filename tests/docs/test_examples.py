@@ -20,17 +20,13 @@ _EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 class ExamplesTests(ProcessTestCase):
-    """
-    The server and the client in C{examples/}.
-    """
+    """The server and the client in C{examples/}."""
 
     if not _EXAMPLES.is_dir():
         skip = "the examples are not installed"
 
     def run_(self, name: str, *arguments: str, **environment: str) -> Program:
-        """
-        Run an example.
-        """
+        """Run an example."""
         program = startProgram(
             self.reactor,
             f"examples/{name}",
@@ -74,26 +70,20 @@ class ExamplesTests(ProcessTestCase):
 
 
 class ConfigurationTests(ProcessTestCase):
-    """
-    The files in C{examples/}.
-    """
+    """The files in C{examples/}."""
 
     if not _EXAMPLES.is_dir():
         skip = "the examples are not installed"
 
     def _read(self, kind: Any, name: str) -> Any:
-        """
-        Read one, as its program does.
-        """
+        """Read one, as its program does."""
         options = kind()
         state = ("--state-dir", str(self.directory))
         options.parseOptions(["--config", str(_EXAMPLES / name), *state])
         return options
 
     def test_clients(self) -> None:
-        """
-        One process has two servers; only the files of tokens are missing here.
-        """
+        """One process has two servers; only the files of tokens are missing here."""
         text = (_EXAMPLES / "clients.toml").read_text("utf-8")
         token = self.directory / "token"
         token.write_text("a-token")
@@ -109,9 +99,7 @@ class ConfigurationTests(ProcessTestCase):
         self.assertEqual((home["grace"], work["grace"]), (5.0, 5.0))
 
     def test_commentedOut(self) -> None:
-        """
-        What is commented out in the server's file is right, too.
-        """
+        """What is commented out in the server's file is right, too."""
         text = (_EXAMPLES / "server.toml").read_text("utf-8")
         token = self.directory / "token"
         token.write_text("a-token")

@@ -111,9 +111,7 @@ class ExtendingTests(LoopbackTestCase):
         return client, answer
 
     async def leave(self, talk: Talk) -> None:
-        """
-        Leave when the other side has left.
-        """
+        """Leave when the other side has left."""
         await talk.ended()
         talk.close()
         await talk.gone()
@@ -138,9 +136,7 @@ class ExtendingTests(LoopbackTestCase):
         self.assertEqual(await self.tunnels.registry.tunnels(), [])
 
     async def test_early(self) -> None:
-        """
-        What the client says before its visitor is there is not lost.
-        """
+        """What the client says before its visitor is there is not lost."""
         client, address = await self.ask(b"ONE here 0\nSSH-2.0\r\n")
         visitor = await self.visit(int(address.rpartition(":")[2]))
         await visitor.has(9)
@@ -149,9 +145,7 @@ class ExtendingTests(LoopbackTestCase):
         await self.leave(visitor)
 
     async def test_refused(self) -> None:
-        """
-        A refusal is a line with its code, and ends the connection.
-        """
+        """A refusal is a line with its code, and ends the connection."""
         for line, code in (
             (b"ONE here\n", "[bad-option]"),
             (b"ONE nowhere 0\n", "[bad-option]"),
@@ -163,9 +157,7 @@ class ExtendingTests(LoopbackTestCase):
             await self.leave(client)
 
     async def test_clientLeaves(self) -> None:
-        """
-        A client that leaves takes its visitor and its tunnel along.
-        """
+        """A client that leaves takes its visitor and its tunnel along."""
         client, address = await self.ask(b"ONE here 0\n")
         visitor = await self.visit(int(address.rpartition(":")[2]))
         visitor.say(b"x")

@@ -52,14 +52,10 @@ def _imported(name: str, tree: ast.Module, known: set[str]) -> set[str]:
 
 
 class LayerTests(SynchronousTestCase):
-    """
-    The package's files import each other in one direction.
-    """
+    """The package's files import each other in one direction."""
 
     def test_noCircle(self) -> None:
-        """
-        No file imports another that leads back to it, but for those that remain.
-        """
+        """No file imports another that leads back to it, but for those that remain."""
         modules = _modules()
         graph = {
             name: _imported(name, tree, set(modules)) for name, tree in modules.items()
@@ -74,9 +70,7 @@ class LayerTests(SynchronousTestCase):
             self.fail("imports go round: " + " <- ".join(e.args[1]))
 
     def test_noHiddenImport(self) -> None:
-        """
-        No module of ours is imported by a call, which no contract would see.
-        """
+        """No module of ours is imported by a call, which no contract would see."""
         for name, tree in _modules().items():
             for node in ast.walk(tree):
                 if isinstance(node, ast.Call):
@@ -84,9 +78,7 @@ class LayerTests(SynchronousTestCase):
                     self.assertNotIn(called, LOADERS, f"{name}:{node.lineno}")
 
     def test_picture(self) -> None:
-        """
-        The page on the architecture lists the rooms in the order of the contract.
-        """
+        """The page on the architecture lists the rooms in the order of the contract."""
         page = ROOT.parent / "docs" / "architecture.rst"
         settings = tomllib.loads(CONTRACT.read_text("utf-8"))["tool"]["importlinter"]
         layers = settings["contracts"][0]["layers"]

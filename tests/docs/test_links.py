@@ -15,14 +15,10 @@ if not DOCS.is_dir():
 
 
 class LinkTests(SynchronousTestCase):
-    """
-    What a page refers to is there.
-    """
+    """What a page refers to is there."""
 
     def test_files(self) -> None:
-        """
-        Relative links, and files that are included, exist.
-        """
+        """Relative links, and files that are included, exist."""
         patterns = (
             r"`[^`<]*<(?!https?:|#)([^`>]+)>`_",
             r"^\.\. (?:literalinclude|include|image|figure):: (\S+)",
@@ -35,9 +31,7 @@ class LinkTests(SynchronousTestCase):
                     )
 
     def test_pages(self) -> None:
-        """
-        Every page that is referred to exists.
-        """
+        """Every page that is referred to exists."""
         for path in DOCS.rglob("*.rst"):
             for name in re.findall(r":doc:`([\w/-]+)`", path.read_text("utf-8")):
                 self.assertTrue(

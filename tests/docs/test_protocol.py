@@ -18,14 +18,10 @@ if not DOCS.is_dir():
 
 
 class ProtocolTests(SynchronousTestCase):
-    """
-    C{docs/protocol.rst} and the code agree.
-    """
+    """C{docs/protocol.rst} and the code agree."""
 
     def test_example(self) -> None:
-        """
-        The bytes of the worked example are those that the code writes.
-        """
+        """The bytes of the worked example are those that the code writes."""
         self.assertEqual(
             page("docs/protocol-example.txt"),
             wireExample(),
@@ -34,9 +30,7 @@ class ProtocolTests(SynchronousTestCase):
         )
 
     def test_frameTypes(self) -> None:
-        """
-        The table has every type of frame.
-        """
+        """The table has every type of frame."""
         rows = re.findall(
             r"^   \* - (0x[0-9a-f]{2})\n     - (\w+)$", page("docs/protocol.rst"), re.M
         )
@@ -46,9 +40,7 @@ class ProtocolTests(SynchronousTestCase):
         )
 
     def test_limits(self) -> None:
-        """
-        The limits in the table are those in the code.
-        """
+        """The limits in the table are those in the code."""
         rows = re.findall(
             r"^   \* - .*\n     - ([0-9,]+)\n     - ([a-z]+\.[a-z]+)\.([A-Z_]+)$",
             page("docs/protocol.rst"),

@@ -68,9 +68,7 @@ def documentedOptions() -> dict[str, set[str]]:
 
 
 class ReferenceTests(SynchronousTestCase):
-    """
-    C{docs/reference.rst} has everything there is, and nothing else.
-    """
+    """C{docs/reference.rst} has everything there is, and nothing else."""
 
     def _longOptions(self, options: usage.Options) -> set[str]:
         """
@@ -79,43 +77,33 @@ class ReferenceTests(SynchronousTestCase):
         return {name.removesuffix("=") for name in options.longOpt}
 
     def test_serverOptions(self) -> None:
-        """
-        Every option of C{twistd tunnel} has an entry.
-        """
+        """Every option of C{twistd tunnel} has an entry."""
         self.assertEqual(
             documentedOptions()["twistd tunnel"], self._longOptions(ServerOptions())
         )
 
     def test_clientOptions(self) -> None:
-        """
-        Every option of C{twistd tunnel-client} has an entry.
-        """
+        """Every option of C{twistd tunnel-client} has an entry."""
         self.assertEqual(
             documentedOptions()["twistd tunnel-client"],
             self._longOptions(ClientOptions()),
         )
 
     def test_accessOptions(self) -> None:
-        """
-        Every option of C{twistd tunnel-access} has an entry.
-        """
+        """Every option of C{twistd tunnel-access} has an entry."""
         self.assertEqual(
             documentedOptions()["twistd tunnel-access"],
             self._longOptions(AccessOptions()),
         )
 
     def test_methods(self) -> None:
-        """
-        Every remote method has an entry.
-        """
+        """Every remote method has an entry."""
         service = Mock()
         found = re.findall(r"^\.\. describe:: (\w+)\(", page(_REFERENCE), re.M)
         self.assertEqual(sorted(found), sorted(methodsOf(service)))
 
     def test_openTunnelOptions(self) -> None:
-        """
-        Every option of C{openTunnel} has an entry.
-        """
+        """Every option of C{openTunnel} has an entry."""
         text = section(page(_REFERENCE), "Options of openTunnel")
         found = re.findall(r"^``(\w+)``$", text, re.M)
         self.assertEqual(sorted(found), sorted(_TUNNEL_OPTIONS))
@@ -139,9 +127,7 @@ class ReferenceTests(SynchronousTestCase):
             self.assertIn(f".. _error-{name}:\n\n{name}\n~", text)
 
     def test_environment(self) -> None:
-        """
-        Every environment variable that is read has an entry.
-        """
+        """Every environment variable that is read has an entry."""
         found = set(re.findall(r"^\.\. envvar:: (\w+)", page(_REFERENCE), re.M))
         pattern = re.compile(r'"(TRISTUNNEL_[A-Z]+|STATE_DIRECTORY|XDG_STATE_HOME)"')
         package = Path(tristunnel.__file__).parent
@@ -154,14 +140,10 @@ class ReferenceTests(SynchronousTestCase):
 
 
 class TableTests(SynchronousTestCase):
-    """
-    The tables that Sphinx makes of the source.
-    """
+    """The tables that Sphinx makes of the source."""
 
     def setUp(self) -> None:
-        """
-        Import what reads them.
-        """
+        """Import what reads them."""
         sys.path.insert(0, str(DOCS))
         self.addCleanup(sys.path.remove, str(DOCS))
         import rows
@@ -181,9 +163,7 @@ class TableTests(SynchronousTestCase):
         return names
 
     def test_options(self) -> None:
-        """
-        Every option is there, with what it is for.
-        """
+        """Every option is there, with what it is for."""
         for program, kind in (
             ("twistd tunnel", ServerOptions),
             ("twistd tunnel-client", ClientOptions),
@@ -197,18 +177,14 @@ class TableTests(SynchronousTestCase):
             self.assertIn(f".. option-table:: {program}\n", page(_REFERENCE))
 
     def test_codes(self) -> None:
-        """
-        Every error code is there.
-        """
+        """Every error code is there."""
         self.assertEqual(
             self.first(self.tables.codeRows()), [f"error-{name}" for name in CODES]
         )
         self.assertIn(".. code-table::\n", page(_REFERENCE))
 
     def test_methods(self) -> None:
-        """
-        Every method is there, and every option of C{openTunnel}.
-        """
+        """Every method is there, and every option of C{openTunnel}."""
         self.assertEqual(
             [each.partition("(")[0] for each in self.first(self.tables.methodRows())],
             list(methodsOf(Mock())),
@@ -219,9 +195,7 @@ class TableTests(SynchronousTestCase):
         )
 
     def test_metrics(self) -> None:
-        """
-        Every metric of the page about them is there.
-        """
+        """Every metric of the page about them is there."""
         if not metrics.available:
             raise SkipTest("prometheus_client is not installed")
         told = re.findall(r"^``(tristunnel_\w+)``", page("docs/metrics.rst"), re.M)

@@ -17,14 +17,10 @@ if not (ROOT / "docs").is_dir():
 
 
 class ThreatModelTests(SynchronousTestCase):
-    """
-    C{docs/threat-model.rst} and C{SECURITY.md}.
-    """
+    """C{docs/threat-model.rst} and C{SECURITY.md}."""
 
     def test_named(self) -> None:
-        """
-        Every promise names a test, and each of those exists.
-        """
+        """Every promise names a test, and each of those exists."""
         text = (ROOT / "docs" / "threat-model.rst").read_text("utf-8")
         table = text.partition("What is promised")[2].partition("What is not")[0]
         rows = re.split(r"^   \* - ", table, flags=re.M)[2:]
@@ -36,9 +32,7 @@ class ThreatModelTests(SynchronousTestCase):
                 self.assertIsNotNone(find_spec(f"tests.{name}"), name)
 
     def test_links(self) -> None:
-        """
-        What the security policy refers to is there.
-        """
+        """What the security policy refers to is there."""
         text = (ROOT / "SECURITY.md").read_text("utf-8")
         found = re.findall(r"\]\(([^)]+)\)|`((?:docs|tests)/[\w/.-]+)`", text)
         self.assertTrue(found)

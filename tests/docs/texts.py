@@ -50,16 +50,12 @@ TRUST = re.compile(r"--(pin|ca|insecure)\b")
 
 
 def isServer(text: str) -> bool:
-    """
-    Whether a command is a server of ours.
-    """
+    """Whether a command is a server of ours."""
     return re.search(r"\btwistd\b.* tunnel(?: |$)", text) is not None
 
 
 def takenBy(text: str) -> frozenset[str]:
-    """
-    What a program does not share with others.
-    """
+    """What a program does not share with others."""
     if isServer(text):
         found = re.findall(r"--(?:port|rpc) \w+:(\d+)", text)
     else:
@@ -71,9 +67,7 @@ def takenBy(text: str) -> frozenset[str]:
 
 
 def readyLines(text: str) -> int:
-    """
-    How many lines a program says until it is ready.
-    """
+    """How many lines a program says until it is ready."""
     if "--demo" in text:
         return 2
     if isServer(text):

@@ -21,9 +21,7 @@ from tristunnel.model.policy import VisitorPolicy, parseNetworks
 
 
 def offer(spec: str, private: bool = False, service: Any = None) -> Forward:
-    """
-    Make a forward of C{PORT=TARGET} or C{NAME=TARGET}.
-    """
+    """Make a forward of C{PORT=TARGET} or C{NAME=TARGET}."""
     wanted, _, target = spec.partition("=")
     port = int(wanted) if wanted.isdecimal() else 0
     name = "" if wanted.isdecimal() else wanted
@@ -31,14 +29,10 @@ def offer(spec: str, private: bool = False, service: Any = None) -> Forward:
 
 
 class MatchedTests(SynchronousTestCase):
-    """
-    Which forward has become which.
-    """
+    """Which forward has become which."""
 
     def match(self, before: str, after: str) -> str:
-        """
-        Match forwards, with blanks between.
-        """
+        """Match forwards, with blanks between."""
         pairs = matched(
             [offer(spec) for spec in before.split()],
             [offer(spec) for spec in after.split()],
@@ -65,41 +59,29 @@ class MatchedTests(SynchronousTestCase):
 
 
 class ChangeTests(ClientServiceTestCase):
-    """
-    A client's forwards change, with our own server.
-    """
+    """A client's forwards change, with our own server."""
 
     def change(self, client: TunnelClientService, *forwards: Forward) -> list[str]:
-        """
-        Change a client's forwards.
-        """
+        """Change a client's forwards."""
         changing = client.changeForwards(forwards)
         self.settle()
         told: list[str] = self.successResultOf(changing)
         return told
 
     def tunnelNames(self) -> list[str]:
-        """
-        The names of the server's tunnels.
-        """
+        """The names of the server's tunnels."""
         return [t.name for t in self.successResultOf(self.service.registry.tunnels())]
 
     def policies(self) -> list[VisitorPolicy]:
-        """
-        What is asked of the visitors of the server's tunnels.
-        """
+        """What is asked of the visitors of the server's tunnels."""
         return [t.policy for t in self.successResultOf(self.service.registry.tunnels())]
 
     def uris(self) -> list[str]:
-        """
-        The server's tunnels.
-        """
+        """The server's tunnels."""
         return [t.uri for t in self.successResultOf(self.service.registry.tunnels())]
 
     def test_nothing(self) -> None:
-        """
-        The same forwards, made anew, are the same: nothing is told or called.
-        """
+        """The same forwards, made anew, are the same: nothing is told or called."""
         client = self.client(self.forward(name="a"), self.forward(name="b"))
         events, before = list(self.seen.events), client.forwards
         told = self.change(client, self.forward(name="a"), self.forward(name="b"))
@@ -170,9 +152,7 @@ class ChangeTests(ClientServiceTestCase):
         self.assertEqual(len(self.seen.named("tunnelReady")), 1)
 
     def test_private(self) -> None:
-        """
-        A tunnel that gets a port, or loses it, is another one.
-        """
+        """A tunnel that gets a port, or loses it, is another one."""
         client = self.client(self.forward(name="n"))
         (before,) = self.uris()
         self.change(client, replace(self.forward(name="n"), private=True))
@@ -226,9 +206,7 @@ class ChangeTests(ClientServiceTestCase):
         self.assertEqual(self.way.attempts, attempts + 1)
 
     def test_stopWhileWaiting(self) -> None:
-        """
-        A client that waits to try again can be stopped.
-        """
+        """A client that waits to try again can be stopped."""
         self.way.away = True
         client = self.client(self.forward(name="a"))
         attempts = self.way.attempts
@@ -251,9 +229,7 @@ class ChangeTests(ClientServiceTestCase):
         self.assertEqual(self.tunnelNames(), ["new"])
 
     def test_whileOpening(self) -> None:
-        """
-        A change waits for a tunnel that is just being opened.
-        """
+        """A change waits for a tunnel that is just being opened."""
         client = self.makeClient(self.forward(name="a"))
         client.startService()
         changing = client.changeForwards([self.forward(name="b")])
@@ -263,9 +239,7 @@ class ChangeTests(ClientServiceTestCase):
         self.assertEqual(self.tunnelNames(), ["b"])
 
     def test_notExtended(self) -> None:
-        """
-        A client that was never started can be changed, too.
-        """
+        """A client that was never started can be changed, too."""
         client = self.makeClient(self.forward(name="a"))
         self.assertEqual(
             self.successResultOf(client.changeForwards([self.forward(name="b")])),
@@ -275,14 +249,10 @@ class ChangeTests(ClientServiceTestCase):
 
 
 class LeaseTests(FileTestCase):
-    """
-    The lease's file goes along with the forwards.
-    """
+    """The lease's file goes along with the forwards."""
 
     def test_moveTo(self) -> None:
-        """
-        After a move it is found by what is offered now, and not by what was.
-        """
+        """After a move it is found by what is offered now, and not by what was."""
         lease = ClientLease.forClient(self.directory, "s", ["1=a"])
         lease.id, lease.secret = "id", "secret"
         lease.opened("1=a", "w3p://x", 1)
@@ -317,9 +287,7 @@ class LeaseTests(FileTestCase):
         again.close()
 
     def test_moveNowhere(self) -> None:
-        """
-        The same place is no move, and memory has none.
-        """
+        """The same place is no move, and memory has none."""
         lease = ClientLease.forClient(self.directory, "s", ["1=a"])
         lease.id = "id"
         lease.save()

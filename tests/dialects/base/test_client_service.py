@@ -24,14 +24,10 @@ from tristunnel.tls.client_context import ServerVerification
 
 
 class BackoffTests(SynchronousTestCase):
-    """
-    How long a client waits before the next attempt.
-    """
+    """How long a client waits before the next attempt."""
 
     def test_bounds(self) -> None:
-        """
-        The bound doubles from one second to one minute, and stays there.
-        """
+        """The bound doubles from one second to one minute, and stays there."""
         for failures in (0, 1, 2, 3, 6, 20, 10_000):
             bound = min(FIRST_DELAY * 2.0 ** min(failures, 100), LONGEST_DELAY)
             for _ in range(50):
@@ -47,24 +43,18 @@ class BackoffTests(SynchronousTestCase):
         self.assertGreater(max(delays), LONGEST_DELAY * 3 / 4)
 
     def test_hint(self) -> None:
-        """
-        The server's hint is waited for first.
-        """
+        """The server's hint is waited for first."""
         for _ in range(50):
             self.assertTrue(30.0 < backoff(0, 30.0) <= 30.0 + FIRST_DELAY)
 
     def test_steady(self) -> None:
-        """
-        The longest interval is long.
-        """
+        """The longest interval is long."""
         for _ in range(50):
             self.assertTrue(LONGEST_DELAY / 2 <= backoff(STEADY) <= LONGEST_DELAY)
 
 
 class ClientServiceTestCase(NetworkTestCase):
-    """
-    A test of a client with a server in memory.
-    """
+    """A test of a client with a server in memory."""
 
     def setUp(self) -> None:
         """Make a server, a service and a client's surroundings."""
@@ -78,9 +68,7 @@ class ClientServiceTestCase(NetworkTestCase):
     def forward(
         self, port: int = 0, name: str = "", service: MemoryService | None = None
     ) -> Forward:
-        """
-        Offer a service in memory.
-        """
+        """Offer a service in memory."""
         target = name or "web"
         spec = f"{name or port}={target}"
         return Forward(spec, port, name, target, service or self.web)
@@ -92,9 +80,7 @@ class ClientServiceTestCase(NetworkTestCase):
         credentials: dict[str, object] | None = None,
         way: MemoryServer | None = None,
     ) -> TunnelClientService:
-        """
-        Make a client; it waits for 3 s after each failure.
-        """
+        """Make a client; it waits for 3 s after each failure."""
 
         def delay(failures: int, retryAfter: float | None) -> float:
             self.delays.append((failures, retryAfter))
@@ -113,26 +99,20 @@ class ClientServiceTestCase(NetworkTestCase):
         )
 
     def client(self, *forwards: Forward, **options: Any) -> TunnelClientService:
-        """
-        Start a client.
-        """
+        """Start a client."""
         client = self.makeClient(*forwards, **options)
         client.startService()
         self.settle()
         return client
 
     def settle(self) -> None:
-        """
-        Carry everything everywhere, services included.
-        """
+        """Carry everything everywhere, services included."""
         for _ in range(3):
             super().settle()
             self.web.settle()
 
     def stop(self, client: TunnelClientService) -> None:
-        """
-        Stop a client that nobody uses.
-        """
+        """Stop a client that nobody uses."""
         stopping = client.stopService()
         self.clock.advance(0)
         self.settle()
@@ -140,14 +120,10 @@ class ClientServiceTestCase(NetworkTestCase):
 
 
 class ClientServiceTests(ClientServiceTestCase):
-    """
-    The client connects, opens its tunnels, and comes back.
-    """
+    """The client connects, opens its tunnels, and comes back."""
 
     def test_events(self) -> None:
-        """
-        The observer is told what happens, in order.
-        """
+        """The observer is told what happens, in order."""
         self.client()
         visitor = self.listeners.only().visit()
         visitor.say(b"question")
@@ -174,18 +150,14 @@ class ClientServiceTests(ClientServiceTestCase):
         self.assertEqual(self.notes.named("visitorGone"), [(8, 6, "")])
 
     def test_serviceSpeaksFirst(self) -> None:
-        """
-        A visitor who says nothing hears a service that speaks first.
-        """
+        """A visitor who says nothing hears a service that speaks first."""
         self.client(self.forward(service=MemoryService(b"SSH-2.0-test\r\n")))
         visitor = self.listeners.only().visit()
         self.settle()
         self.assertEqual(visitor.taken, b"SSH-2.0-test\r\n")
 
     def test_serviceRefuses(self) -> None:
-        """
-        Where no service is, the visitor is reset and the client says so.
-        """
+        """Where no service is, the visitor is reset and the client says so."""
         self.web.refusing = True
         self.client()
         visitor = self.listeners.only().visit()
@@ -196,9 +168,7 @@ class ClientServiceTests(ClientServiceTestCase):
         self.assertEqual(self.seen.named("serviceFailed"), [("web", "service-refused")])
 
     def test_serviceIsSilent(self) -> None:
-        """
-        A service that does not answer in time is given up.
-        """
+        """A service that does not answer in time is given up."""
         self.web.silent = True
         self.client()
         visitor = self.listeners.only().visit()
@@ -226,9 +196,7 @@ class ClientServiceTests(ClientServiceTestCase):
         self.assertEqual(self.seen.named("serviceFailed"), [])
 
     def test_serviceResets(self) -> None:
-        """
-        A reset by the service is a reset for the visitor.
-        """
+        """A reset by the service is a reset for the visitor."""
         self.client()
         visitor = self.listeners.only().visit()
         self.settle()
@@ -245,9 +213,7 @@ class ClientServiceTests(ClientServiceTestCase):
         self.assertEqual(visitor.broken.code.name, "reset")
 
     def test_severalForwards(self) -> None:
-        """
-        Each tunnel leads to its own service.
-        """
+        """Each tunnel leads to its own service."""
         other = MemoryService(b"other")
         self.client(self.forward(8080), self.forward(name="other", service=other))
         self.assertEqual(sorted(self.listeners.open_), [8080, 41001])
@@ -259,9 +225,7 @@ class ClientServiceTests(ClientServiceTestCase):
         self.assertEqual(self.web.visits, [])
 
     def test_credentials(self) -> None:
-        """
-        The credentials reach the server's filter as they are.
-        """
+        """The credentials reach the server's filter as they are."""
         asked: list[dict[str, object]] = []
 
         def remember(fields: Any) -> bool:
@@ -285,9 +249,7 @@ class ClientServiceTests(ClientServiceTestCase):
         self.assertEqual(self.way.attempts, 1)
 
     def comeBack(self, client: TunnelClientService, isVerified: bool) -> None:
-        """
-        Have a client that was in lose its connection, and come back.
-        """
+        """Have a client that was in lose its connection, and come back."""
         if isVerified:
             creator = ServerVerification("server.example")
             client._server = replace(client._server, verification=creator)
@@ -297,9 +259,7 @@ class ClientServiceTests(ClientServiceTestCase):
         self.assertEqual(self.way.attempts, 2)
 
     def goesOn(self, code: str) -> None:
-        """
-        Check that a client has said no, and has not given up.
-        """
+        """Check that a client has said no, and has not given up."""
         self.assertEqual(self.gaveUp, [])
         self.assertEqual(self.seen.named("disconnected")[-1][0], code)
         self.assertIn("longest interval", self.seen.named("disconnected")[-1][1])
@@ -321,9 +281,7 @@ class ClientServiceTests(ClientServiceTestCase):
         self.goesOn("auth-refused")
 
     def test_refusedVerified(self) -> None:
-        """
-        By verified TLS it is the server that refuses, and that is final.
-        """
+        """By verified TLS it is the server that refuses, and that is final."""
         client = self.client()
         self.makeServer(lambda fields: False)
         self.comeBack(client, True)
@@ -347,9 +305,7 @@ class ClientServiceTests(ClientServiceTestCase):
             self.stop(client)
 
     def test_tunnelsRefusedLater(self) -> None:
-        """
-        The same holds for a server that lets the client in and opens nothing.
-        """
+        """The same holds for a server that lets the client in and opens nothing."""
         for isVerified in (False, True):
             self.seen.events.clear()
             self.makeServer()
@@ -365,9 +321,7 @@ class ClientServiceTests(ClientServiceTestCase):
             self.stop(client)
 
     def test_firstAttemptFailed(self) -> None:
-        """
-        The very first try is when the user is there; the second one is not.
-        """
+        """The very first try is when the user is there; the second one is not."""
         self.way.away = True
         self.client()
         self.way.away = False
@@ -393,9 +347,7 @@ class ClientServiceTests(ClientServiceTestCase):
         self.assertEqual(len(self.seen.named("tunnelReady")), 1)
 
     def test_samePortAfterLoss(self) -> None:
-        """
-        A lost connection is made again, with the same tunnel.
-        """
+        """A lost connection is made again, with the same tunnel."""
         self.client()
         before = self.seen.named("tunnelReady")
         self.wires[-1].cut()
@@ -430,9 +382,7 @@ class ClientServiceTests(ClientServiceTestCase):
         self.assertGreater(len(self.delays), 3)
 
     def test_settled(self) -> None:
-        """
-        A session that lasted makes the next delay short again.
-        """
+        """A session that lasted makes the next delay short again."""
         self.way.away = True
         self.client()
         self.advance(9.5)
@@ -444,9 +394,7 @@ class ClientServiceTests(ClientServiceTestCase):
         self.assertEqual(self.delays[-1], (0, None))
 
     def test_notSettled(self) -> None:
-        """
-        A session that is lost at once counts as a failure.
-        """
+        """A session that is lost at once counts as a failure."""
         self.client()
         for _ in range(4):
             self.wires[-1].cut()
@@ -454,9 +402,7 @@ class ClientServiceTests(ClientServiceTestCase):
         self.assertEqual([failures for failures, _ in self.delays], [0, 1, 2, 3])
 
     def test_hint(self) -> None:
-        """
-        The server says when to come back.
-        """
+        """The server says when to come back."""
         self.client()
         reason = TunnelError("shutting-down", retryAfter=7.0)
         self.sessions.leave(reason)
@@ -541,9 +487,7 @@ class ClientServiceTests(ClientServiceTestCase):
             self.assertEqual(list(self.listeners.open_), ports)
 
     def test_portFree(self) -> None:
-        """
-        A client that waits for a port has it as soon as the other one leaves.
-        """
+        """A client that waits for a port has it as soon as the other one leaves."""
         first = self.client(self.forward(8080))
         self.client(self.forward(8080), lease=ClientLease())
         ((_, code),) = self.seen.named("tunnelFailed")
@@ -569,9 +513,7 @@ class ClientServiceTests(ClientServiceTestCase):
         self.assertEqual(self.way.attempts, 1)
 
     def test_portNotPermittedAmongOthers(self) -> None:
-        """
-        A port that is not given out is told; the other tunnels work.
-        """
+        """A port that is not given out is told; the other tunnels work."""
         self.listeners.forbidden.add(80)
         self.client(self.forward(80), self.forward())
         self.assertEqual(self.gaveUp, [])
@@ -595,9 +537,7 @@ class ClientServiceTests(ClientServiceTestCase):
         again.close()
 
     def test_tunnelClosedByServer(self) -> None:
-        """
-        The client says when the server has closed one of its tunnels.
-        """
+        """The client says when the server has closed one of its tunnels."""
         client = self.client()
         assert client.session is not None
         (uri,) = client._lease.uris.values()
@@ -608,9 +548,7 @@ class ClientServiceTests(ClientServiceTestCase):
         )
 
     def test_drain(self) -> None:
-        """
-        A client that stops lets its streams finish, and takes no new ones.
-        """
+        """A client that stops lets its streams finish, and takes no new ones."""
         client = self.client()
         visitor = self.listeners.only().visit()
         visitor.say(b"?")
@@ -635,9 +573,7 @@ class ClientServiceTests(ClientServiceTestCase):
         self.assertIsNone(visitor.broken)
 
     def test_drainEnds(self) -> None:
-        """
-        Streams get no more than the grace; then they break.
-        """
+        """Streams get no more than the grace; then they break."""
         client = self.client()
         visitor = self.listeners.only().visit()
         self.settle()
@@ -647,9 +583,7 @@ class ClientServiceTests(ClientServiceTestCase):
         self.assertIsNotNone(visitor.broken)
 
     def test_stopNow(self) -> None:
-        """
-        Somebody in a hurry waits for no stream.
-        """
+        """Somebody in a hurry waits for no stream."""
         client = self.client()
         self.listeners.only().visit()
         self.settle()
@@ -660,9 +594,7 @@ class ClientServiceTests(ClientServiceTestCase):
         self.successResultOf(stopping)
 
     def test_stopWhileWaiting(self) -> None:
-        """
-        A client that waits for its next attempt stops at once.
-        """
+        """A client that waits for its next attempt stops at once."""
         self.way.away = True
         client = self.client()
         self.stop(client)
@@ -671,9 +603,7 @@ class ClientServiceTests(ClientServiceTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_stopDuringHandshake(self) -> None:
-        """
-        A client whose server has not answered yet stops at once.
-        """
+        """A client whose server has not answered yet stops at once."""
         from twisted.internet.defer import Deferred
 
         self.makeServer(lambda fields: Deferred())
@@ -682,9 +612,7 @@ class ClientServiceTests(ClientServiceTestCase):
         self.assertEqual(self.sessions.sessions, set())
 
     def test_stopInObserver(self) -> None:
-        """
-        An observer may stop the client, whatever it is just told.
-        """
+        """An observer may stop the client, whatever it is just told."""
         for event in ("connected", "acknowledged", "tunnelReady", "disconnected"):
             self.seen.events.clear()
             self.seen.listeners.clear()
@@ -705,9 +633,7 @@ class ClientServiceTests(ClientServiceTestCase):
     def stopperAt(
         self, event: str, client: TunnelClientService, stopped: list[Any]
     ) -> Callable[[tuple[Any, ...]], None]:
-        """
-        Make what stops a client when it tells of an event.
-        """
+        """Make what stops a client when it tells of an event."""
 
         def told(told: tuple[Any, ...]) -> None:
             if told[0] == event and not stopped:
@@ -716,9 +642,7 @@ class ClientServiceTests(ClientServiceTestCase):
         return told
 
     def test_startAgain(self) -> None:
-        """
-        A client that was stopped can be started again.
-        """
+        """A client that was stopped can be started again."""
         client = self.client()
         self.stop(client)
         client.startService()
@@ -727,8 +651,6 @@ class ClientServiceTests(ClientServiceTestCase):
 
 
 class ClientServiceTLSTests(ClientServiceTests):
-    """
-    The same over TLS.
-    """
+    """The same over TLS."""
 
     tls = True

@@ -20,14 +20,10 @@ _SPEC = "0=localhost:80"
 
 
 class ClientLeaseTests(FileTestCase):
-    """
-    A file that outlives its client, and may be no use.
-    """
+    """A file that outlives its client, and may be no use."""
 
     def take(self, where: str = "tcp:a:1", *specs: str) -> ClientLease:
-        """
-        Take up a lease as a client does that starts.
-        """
+        """Take up a lease as a client does that starts."""
         lease = ClientLease.forClient(
             self.directory / "state", where, specs or (_SPEC,)
         )
@@ -35,9 +31,7 @@ class ClientLeaseTests(FileTestCase):
         return lease
 
     def fill(self, lease: ClientLease) -> None:
-        """
-        Have a server grant it.
-        """
+        """Have a server grant it."""
         lease.granted({"id": "i", "secret": "s"}, [])
         lease.opened(_SPEC, "w3p://a/1", 4000)
 
@@ -60,9 +54,7 @@ class ClientLeaseTests(FileTestCase):
         self.assertEqual(path.parent.stat().st_mode & 0o777, 0o700)
 
     def test_another(self) -> None:
-        """
-        Another server, or other services, are another lease.
-        """
+        """Another server, or other services, are another lease."""
         lease = self.take()
         self.fill(lease)
         lease.close()
@@ -81,9 +73,7 @@ class ClientLeaseTests(FileTestCase):
         self.assertEqual(lease.asOffer(), {"id": "new", "secret": "t"})
 
     def test_confirmed(self) -> None:
-        """
-        A server that confirms a lease sends no secret; ours stays.
-        """
+        """A server that confirms a lease sends no secret; ours stays."""
         lease = self.take()
         self.fill(lease)
         lease.granted({"id": "i"}, ["w3p://a/1"])
@@ -91,9 +81,7 @@ class ClientLeaseTests(FileTestCase):
         self.assertEqual(lease.uris, {_SPEC: "w3p://a/1"})
 
     def test_locked(self) -> None:
-        """
-        Two clients that are alike share nothing.
-        """
+        """Two clients that are alike share nothing."""
         first = self.take()
         self.fill(first)
         second = self.take()
@@ -104,9 +92,7 @@ class ClientLeaseTests(FileTestCase):
         self.assertEqual(self.take().ports, {_SPEC: 4000})
 
     def test_damaged(self) -> None:
-        """
-        A file that makes no sense is a line, and a new beginning.
-        """
+        """A file that makes no sense is a line, and a new beginning."""
         lease = self.take()
         self.fill(lease)
         lease.close()
@@ -142,9 +128,7 @@ class ClientLeaseTests(FileTestCase):
     )
     @given(st.binary(max_size=60))
     def test_anything(self, content: bytes) -> None:
-        """
-        Whatever is in the file, the client starts.
-        """
+        """Whatever is in the file, the client starts."""
         lease = self.take()
         self.fill(lease)
         lease.close()
@@ -170,9 +154,7 @@ class ClientLeaseTests(FileTestCase):
         self.assertEqual(lease.ports, {_SPEC: 4000})
 
     def fails(self, number: int) -> None:
-        """
-        Have the disk take nothing, until C{broken} is 0.
-        """
+        """Have the disk take nothing, until C{broken} is 0."""
 
         def fsync(descriptor: int) -> None:
             if self.broken:
@@ -210,9 +192,7 @@ class ClientLeaseTests(FileTestCase):
         lease.close()
 
     def test_fullToTheEnd(self) -> None:
-        """
-        The last try is when the client stops; no timer is left.
-        """
+        """The last try is when the client stops; no timer is left."""
         clock = Clock()
         lease = ClientLease.forClient(self.directory / "state", "a", [_SPEC], clock)
         self.fails(errno.EDQUOT)
@@ -224,9 +204,7 @@ class ClientLeaseTests(FileTestCase):
         self.assertEqual(self.take("a").ports, {})
 
     def test_directoryComesBack(self) -> None:
-        """
-        A directory that could not be used is used when it can be.
-        """
+        """A directory that could not be used is used when it can be."""
         clock = Clock()
         self.write("state")
         directory = self.directory / "state"

@@ -52,14 +52,10 @@ def recorded(side: str) -> list[Frame]:
 
 
 class ServerSideTests(SynchronousTestCase):
-    """
-    Tests for L{PlainServerSide}.
-    """
+    """Tests for L{PlainServerSide}."""
 
     def setUp(self) -> None:
-        """
-        Make a server's side.
-        """
+        """Make a server's side."""
         self.clock = Clock()
         self.sink = MemorySink()
         self.side = PlainServerSide(
@@ -71,15 +67,11 @@ class ServerSideTests(SynchronousTestCase):
         )
 
     def unexpected(self, stream: SessionStream, info: dict[str, object]) -> None:
-        """
-        A client opens no streams.
-        """
+        """A client opens no streams."""
         self.fail("a stream was opened")
 
     def visitor(self) -> RecordingEnd:
-        """
-        Have a visitor arrive.
-        """
+        """Have a visitor arrive."""
         end = RecordingEnd()
         end.meet(self.side.open({"visitor": "not told"}))
         return end
@@ -94,9 +86,7 @@ class ServerSideTests(SynchronousTestCase):
         return self.sink.frames()
 
     def flood(self, number: int, size: int) -> None:
-        """
-        Have the client send C{size} bytes on a stream.
-        """
+        """Have the client send C{size} bytes on a stream."""
         step = 64 * 1024
         for start in range(0, size, step):
             self.hear((number, DATA, bytes(min(step, size - start))))
@@ -125,26 +115,20 @@ class ServerSideTests(SynchronousTestCase):
         self.assertEqual(self.side.lateFrames, 1)
 
     def test_begins(self) -> None:
-        """
-        An empty data frame announces a visitor that says nothing.
-        """
+        """An empty data frame announces a visitor that says nothing."""
         self.visitor()
         self.visitor()
         self.assertEqual(self.sink.frames(), [(1, DATA, b""), (2, DATA, b"")])
 
     def test_numbers(self) -> None:
-        """
-        Numbers go round, never to 0 nor to one in use.
-        """
+        """Numbers go round, never to 0 nor to one in use."""
         self.assertEqual(self.side.open({}).id, 1)
         self.side._lastId = 0xFFFFFFFE
         self.assertEqual(self.side.open({}).id, 0xFFFFFFFF)
         self.assertEqual(self.side.open({}).id, 2)
 
     def test_tooMany(self) -> None:
-        """
-        One visitor too many is refused.
-        """
+        """One visitor too many is refused."""
         for _ in range(3):
             self.visitor()
         with self.assertRaises(TunnelError) as caught:
@@ -152,18 +136,14 @@ class ServerSideTests(SynchronousTestCase):
         self.assertEqual(caught.exception.code.name, "limit-reached")
 
     def test_unknownTypes(self) -> None:
-        """
-        Frames that W3P does not know end the session.
-        """
+        """Frames that W3P does not know end the session."""
         for kind in (0, 4, 5, 0x20, 0x30, 0x41, 0xFF):
             with self.assertRaises(TunnelError) as caught:
                 self.hear((1, kind, b""))
             self.assertEqual(caught.exception.code.name, "protocol-error")
 
     def test_unknownStreams(self) -> None:
-        """
-        Data for nobody is answered by one close, and a close by nothing.
-        """
+        """Data for nobody is answered by one close, and a close by nothing."""
         self.assertEqual(
             self.hear((9, DATA, b"a"), (9, DATA, b"b"), (8, DATA, b"c")),
             [(9, CLOSE, b""), (8, CLOSE, b"")],
@@ -172,17 +152,13 @@ class ServerSideTests(SynchronousTestCase):
         self.assertEqual(self.side.lateFrames, 5)
 
     def test_unknownStreamsAreForgotten(self) -> None:
-        """
-        What is remembered of them is bounded.
-        """
+        """What is remembered of them is bounded."""
         for number in range(10_000):
             self.hear((number, DATA, b"x"))
         self.assertLess(len(self.side._told), 5000)
 
     def test_serviceEnds(self) -> None:
-        """
-        The service's end is the visitor's end, after all bytes.
-        """
+        """The service's end is the visitor's end, after all bytes."""
         visitor = self.visitor()
         assert visitor.stream is not None
         visitor.stream.pauseReading()
@@ -253,9 +229,7 @@ class ServerSideTests(SynchronousTestCase):
             self.assertEqual(self.sink.frames(), [(number, CLOSE, b"")])
 
     def test_justAnswered(self) -> None:
-        """
-        A visitor that leaves on its answer's last byte has left soon after.
-        """
+        """A visitor that leaves on its answer's last byte has left soon after."""
         visitor = self.visitor()
         visitor.say(b"question")
         self.hear((1, DATA, b"answer"))
@@ -266,9 +240,7 @@ class ServerSideTests(SynchronousTestCase):
         self.assertEqual(self.sink.frames(), [(1, CLOSE, b"")])
 
     def test_endInTheMiddle(self) -> None:
-        """
-        A visitor that ends while its answer is still coming gets the rest.
-        """
+        """A visitor that ends while its answer is still coming gets the rest."""
         visitor = self.visitor()
         visitor.say(b"question")
         self.hear((1, DATA, b"ans"))
@@ -323,9 +295,7 @@ class ServerSideTests(SynchronousTestCase):
         self.assertTrue(self.sink.reading)
 
     def test_stalledAlone(self) -> None:
-        """
-        While nobody else waits a reader may stand still, and then goes on.
-        """
+        """While nobody else waits a reader may stand still, and then goes on."""
         idle, visitor = self.visitor(), self.stall(2)
         idle.say(b"question")
         self.hear((1, DATA, b"answer"))
@@ -382,9 +352,7 @@ class ServerSideTests(SynchronousTestCase):
         self.assertIsNone(slow.broken)
 
     def test_tooSlow(self) -> None:
-        """
-        One that takes less than that is reset while others wait.
-        """
+        """One that takes less than that is reset while others wait."""
         self.visitor()
         slow = self.stall(2, HOLD + 1)
         slow.slow = True
@@ -396,9 +364,7 @@ class ServerSideTests(SynchronousTestCase):
         self.assertIsNotNone(slow.broken)
 
     def test_twoStalled(self) -> None:
-        """
-        The session is read again only when none holds it up.
-        """
+        """The session is read again only when none holds it up."""
         first, second = self.stall(1, HOLD + 1), self.stall(2, HOLD + 1)
         assert first.stream is not None
         first.stream.resumeReading()
@@ -477,18 +443,14 @@ class ServerSideTests(SynchronousTestCase):
         self.assertIsNotNone(end.broken)
 
     def test_closedWhilePaused(self) -> None:
-        """
-        A session that ends while it is held up leaves no timer.
-        """
+        """A session that ends while it is held up leaves no timer."""
         self.visitor()
         self.stall(2, HOLD + 1)
         self.side.close(TunnelError("session-lost"))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_lost(self) -> None:
-        """
-        With the connection every visitor is broken.
-        """
+        """With the connection every visitor is broken."""
         visitor = self.visitor()
         self.side.close(TunnelError("session-lost"))
         assert visitor.broken is not None
@@ -497,14 +459,10 @@ class ServerSideTests(SynchronousTestCase):
 
 
 class ClientSideTests(SynchronousTestCase):
-    """
-    Tests for L{PlainClientSide}.
-    """
+    """Tests for L{PlainClientSide}."""
 
     def setUp(self) -> None:
-        """
-        Make a client's side.
-        """
+        """Make a client's side."""
         self.clock = Clock()
         self.sink = MemorySink()
         self.services: list[RecordingEnd] = []
@@ -517,9 +475,7 @@ class ClientSideTests(SynchronousTestCase):
         )
 
     def opened(self, stream: SessionStream, info: dict[str, object]) -> None:
-        """
-        Reach the service.
-        """
+        """Reach the service."""
         self.assertEqual(info, {})
         service = RecordingEnd()
         service.meet(stream)
@@ -552,9 +508,7 @@ class ClientSideTests(SynchronousTestCase):
         self.assertEqual(self.side.streams, {})
 
     def test_emptyDataOpens(self) -> None:
-        """
-        An empty data frame is a visitor, and no bytes.
-        """
+        """An empty data frame is a visitor, and no bytes."""
         self.hear((77, DATA, b""))
         (service,) = self.services
         service.say(b"SSH-2.0-x\r\n")
@@ -562,16 +516,12 @@ class ClientSideTests(SynchronousTestCase):
         self.assertEqual(bytes(service.taken), b"")
 
     def test_numberZero(self) -> None:
-        """
-        No visitor has the number 0.
-        """
+        """No visitor has the number 0."""
         self.assertEqual(self.hear((0, DATA, b"x")), [])
         self.assertEqual((self.services, self.side.lateFrames), ([], 1))
 
     def test_tooMany(self) -> None:
-        """
-        One visitor too many is turned away.
-        """
+        """One visitor too many is turned away."""
         sent = self.hear(*((number, DATA, b"x") for number in (5, 6, 7, 8)))
         self.assertEqual(sent, [(8, ERROR, b"")])
         self.assertEqual(len(self.services), 3)
@@ -604,27 +554,21 @@ class ClientSideTests(SynchronousTestCase):
         self.assertIsNotNone(self.services[1].broken)
 
     def test_numberComesAgain(self) -> None:
-        """
-        A number that the server has closed may come again.
-        """
+        """A number that the server has closed may come again."""
         for _ in range(3):
             self.hear((5, DATA, b"x"), (5, CLOSE, b""))
             self.hear((5, DATA, b"x"), (5, ERROR, b""))
         self.assertEqual(len(self.services), 6)
 
     def test_goneIsBounded(self) -> None:
-        """
-        What is remembered of streams that are over is bounded.
-        """
+        """What is remembered of streams that are over is bounded."""
         for number in range(1, 10_000):
             self.hear((number, DATA, b"x"))
             self.services.pop().end()
         self.assertLess(len(self.side._gone), 5000)
 
     def test_unknownTypes(self) -> None:
-        """
-        Frames that W3P does not know end the session.
-        """
+        """Frames that W3P does not know end the session."""
         with self.assertRaises(TunnelError) as caught:
             self.hear((1, 4, b""))
         self.assertEqual(caught.exception.code.name, "protocol-error")

@@ -40,41 +40,29 @@ class MemorySink:
         self._decoder = FrameDecoder()
 
     def write(self, data: bytes) -> None:
-        """
-        Keep bytes.
-        """
+        """Keep bytes."""
         self.held += data
 
     def writeSequence(self, data: Iterable[bytes | memoryview]) -> None:
-        """
-        Keep several pieces.
-        """
+        """Keep several pieces."""
         self.held += b"".join(data)
 
     def pauseProducing(self) -> None:
-        """
-        The multiplexer reads no more.
-        """
+        """The multiplexer reads no more."""
         self.reading = False
 
     def resumeProducing(self) -> None:
-        """
-        The multiplexer reads again.
-        """
+        """The multiplexer reads again."""
         self.reading = True
 
     def fetch(self, amount: int | None = None) -> bytes:
-        """
-        Take bytes out, all of them by default.
-        """
+        """Take bytes out, all of them by default."""
         data = bytes(self.held[:amount])
         del self.held[: len(data)]
         return data
 
     def frames(self) -> list[Frame]:
-        """
-        Take all bytes out, as frames.
-        """
+        """Take all bytes out, as frames."""
         return self._decoder.feed(self.fetch())
 
 
@@ -110,41 +98,31 @@ class RecordingEnd(SilentEnd):
         self.stream: SessionStream | None = None
 
     def meet(self, stream: SessionStream) -> None:
-        """
-        Join this end to a session's stream, as a tunnel does.
-        """
+        """Join this end to a session's stream, as a tunnel does."""
         self.stream = stream
         stream.join(self, self.closings.append)
 
     def say(self, data: bytes) -> None:
-        """
-        Send bytes.
-        """
+        """Send bytes."""
         assert self.stream is not None
         self.received += len(data)
         self.said += data
         self.stream.write(data)
 
     def end(self) -> None:
-        """
-        Send no more.
-        """
+        """Send no more."""
         assert self.stream is not None
         self.ended = True
         self.stream.finish()
 
     def crash(self) -> None:
-        """
-        Break the stream.
-        """
+        """Break the stream."""
         assert self.stream is not None
         self.ended = self.reset_ = True
         self.stream.reset(TunnelError("reset"))
 
     def write(self, data: bytes) -> None:
-        """
-        Take bytes; none may come after the end.
-        """
+        """Take bytes; none may come after the end."""
         assert not self.finishes, "bytes after the end"
         assert self.broken is None, "bytes after a reset"
         self.taken += data
@@ -154,27 +132,19 @@ class RecordingEnd(SilentEnd):
             self.stream.pauseReading()
 
     def finish(self) -> None:
-        """
-        Note the end.
-        """
+        """Note the end."""
         self.finishes += 1
 
     def reset(self, reason: TunnelError) -> None:
-        """
-        Note a break.
-        """
+        """Note a break."""
         self.broken = reason
 
     def pauseReading(self) -> None:
-        """
-        Say no more for now.
-        """
+        """Say no more for now."""
         self.paused = True
 
     def resumeReading(self) -> None:
-        """
-        Speak again.
-        """
+        """Speak again."""
         self.paused = False
 
 
@@ -194,9 +164,7 @@ class CreditAudit:
         self._decoder = FrameDecoder()
 
     def sent(self, data: bytes) -> None:
-        """
-        The side sent bytes.
-        """
+        """The side sent bytes."""
         for stream, kind, payload in self._decoder.feed(data):
             if kind == FrameType.OPEN:
                 self._limits.setdefault(stream, self._credit)
@@ -210,9 +178,7 @@ class CreditAudit:
                     assert total <= self._limits[number], "credit is overdrawn"
 
     def told(self, frames: Iterable[Frame]) -> None:
-        """
-        The side was told of credit.
-        """
+        """The side was told of credit."""
         for stream, kind, payload in frames:
             if kind in (FrameType.OPEN, FrameType.OPENED, FrameType.WINDOW):
                 limit = int.from_bytes(payload[:8], "big")
@@ -235,9 +201,7 @@ class Side:
         self.multiplexer = make(self)
 
     def opened(self, stream: SessionStream, info: dict[str, object]) -> None:
-        """
-        The peer opened a stream: accept it.
-        """
+        """The peer opened a stream: accept it."""
         end = self.ends[stream.id] = RecordingEnd()
         end.meet(stream)
         accept = getattr(self.multiplexer, "accept", None)
@@ -245,9 +209,7 @@ class Side:
             accept(stream)
 
     def open(self) -> RecordingEnd:
-        """
-        Open a stream and join an end to it.
-        """
+        """Open a stream and join an end to it."""
         multiplexer = self.multiplexer
         assert isinstance(multiplexer, (ExtendedMultiplexer, PlainServerSide))
         stream = multiplexer.open({})
@@ -270,9 +232,7 @@ class Pair:
         self._wires = {id(server): bytearray(), id(client): bytearray()}
 
     def other(self, side: Side) -> Side:
-        """
-        The side at the far end.
-        """
+        """The side at the far end."""
         return self.client if side is self.server else self.server
 
     def carry(self, source: Side, amount: int | None = None) -> bool:
@@ -300,9 +260,7 @@ class Pair:
         return True
 
     def settle(self) -> None:
-        """
-        Deliver everything until nothing more comes.
-        """
+        """Deliver everything until nothing more comes."""
         for side in (self.server, self.client):
             side.multiplexer.resumeProducing()
         moving = True
@@ -313,9 +271,7 @@ class Pair:
 
 
 def extendedPair(server: Limits | None = None, client: Limits | None = None) -> Pair:
-    """
-    Make two extended multiplexers that talk to each other.
-    """
+    """Make two extended multiplexers that talk to each other."""
     clock = Clock()
     server, client = server or Limits(), client or Limits()
 
@@ -338,9 +294,7 @@ def extendedPair(server: Limits | None = None, client: Limits | None = None) -> 
 
 
 def plainPair(limits: Limits | None = None) -> Pair:
-    """
-    Make two plain multiplexers that talk to each other.
-    """
+    """Make two plain multiplexers that talk to each other."""
     clock = Clock()
     return Pair(
         Side(
@@ -358,7 +312,5 @@ def plainPair(limits: Limits | None = None) -> Pair:
 
 
 def frameBytes(*frames: tuple[int, int, bytes]) -> bytes:
-    """
-    Write several frames.
-    """
+    """Write several frames."""
     return b"".join(encodeFrame(*frame) for frame in frames)

@@ -80,44 +80,32 @@ class Talker:
     # What the test does
 
     def say(self, data: bytes) -> None:
-        """
-        Send bytes.
-        """
+        """Send bytes."""
         self.received += len(data)
         self._toPeer(lambda peer: peer.write(data))
 
     def end(self) -> None:
-        """
-        Send no more.
-        """
+        """Send no more."""
         self._ended = True
         self._toPeer(lambda peer: peer.finish())
         self._checkOver()
 
     def crash(self) -> None:
-        """
-        Break off.
-        """
+        """Break off."""
         reason = TunnelError("reset")
         self._toPeer(lambda peer: peer.reset(reason))
         self._over(reason)
 
     def stall(self) -> None:
-        """
-        Take nothing for now.
-        """
+        """Take nothing for now."""
         self._toPeer(lambda peer: peer.pauseReading())
 
     def relent(self) -> None:
-        """
-        Take what comes again.
-        """
+        """Take what comes again."""
         self._toPeer(lambda peer: peer.resumeReading())
 
     def _toPeer(self, act: Callable[[End], None]) -> None:
-        """
-        Do something to the peer, once there is one.
-        """
+        """Do something to the peer, once there is one."""
         if self._peer is None:
             self._early.append(lambda: act(self._peer))  # type: ignore[arg-type]
         else:
@@ -126,70 +114,50 @@ class Talker:
     # End
 
     def join(self, peer: End, closed: Closed) -> None:
-        """
-        Begin to pass bytes.
-        """
+        """Begin to pass bytes."""
         self._peer, self._closed = peer, closed
         early, self._early = self._early, []
         for act in early:
             act()
 
     def passTo(self, peer: End) -> tuple[End | None, bool]:
-        """
-        Be joined to what stands for the peer.
-        """
+        """Be joined to what stands for the peer."""
         before, self._peer = self._peer, peer
         return before, self.paused
 
     def whileWaiting(self, left: Closed) -> None:
-        """
-        Nobody leaves early here.
-        """
+        """Nobody leaves early here."""
 
     def write(self, data: bytes) -> None:
-        """
-        Take bytes.
-        """
+        """Take bytes."""
         assert not self.finished and self.broken is None
         self.taken += data
 
     def finish(self) -> None:
-        """
-        Note the end.
-        """
+        """Note the end."""
         self.finished = True
         self._checkOver()
 
     def reset(self, reason: TunnelError) -> None:
-        """
-        Note a break.
-        """
+        """Note a break."""
         self.broken = reason
         self._over(reason)
 
     def pauseReading(self) -> None:
-        """
-        Say no more for now.
-        """
+        """Say no more for now."""
         self.paused = True
 
     def resumeReading(self) -> None:
-        """
-        Speak again.
-        """
+        """Speak again."""
         self.paused = False
 
     def _checkOver(self) -> None:
-        """
-        Both directions may be over.
-        """
+        """Both directions may be over."""
         if self.finished and self._ended:
             self._over(None)
 
     def _over(self, reason: TunnelError | None) -> None:
-        """
-        Tell whoever waits.
-        """
+        """Tell whoever waits."""
         if self._closed is not None:
             closed, self._closed = self._closed, None
             closed(reason)
@@ -212,24 +180,18 @@ class MemoryListener:
 
     @property
     def address(self) -> tuple[str, str, int]:
-        """
-        Where it is.
-        """
+        """Where it is."""
         return ("tcp", "", self._port)
 
     def visit(self, address: str = "192.0.2.7:50000") -> Talker:
-        """
-        Come as a visitor.
-        """
+        """Come as a visitor."""
         assert not self.closed
         visitor = Talker()
         self._arrived(visitor, address)
         return visitor
 
     def close(self) -> Deferred[None]:
-        """
-        Listen no more.
-        """
+        """Listen no more."""
         self.closed = True
         self._listeners.open_.pop(self._port, None)
         return succeed(None)
@@ -255,9 +217,7 @@ class MemoryListeners:
     def open(
         self, options: TunnelOptions, arrived: Callable[[End, str], None]
     ) -> MemoryListener:
-        """
-        Listen.
-        """
+        """Listen."""
         port = options.port
         if self.exhausted:
             raise TunnelError("ports-exhausted")
@@ -274,17 +234,13 @@ class MemoryListeners:
         return self.open_[port]
 
     def only(self) -> MemoryListener:
-        """
-        The one port that is open.
-        """
+        """The one port that is open."""
         (listener,) = self.open_.values()
         return listener
 
 
 class _Only(Factory):
-    """
-    Has one protocol, which keeps the factory it was made by.
-    """
+    """Has one protocol, which keeps the factory it was made by."""
 
     noisy = False
 
@@ -292,9 +248,7 @@ class _Only(Factory):
         self._protocol = protocol
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """
-        Give it out.
-        """
+        """Give it out."""
         return self._protocol
 
 
@@ -310,16 +264,12 @@ class Wire:
         self._cut = False
 
     def settle(self) -> None:
-        """
-        Carry bytes until no more come. Time does not pass.
-        """
+        """Carry bytes until no more come. Time does not pass."""
         if not self._cut:
             self.pump.flush()
 
     def cut(self, failure: Failure | None = None) -> None:
-        """
-        Lose the connection, as seen by both sides.
-        """
+        """Lose the connection, as seen by both sides."""
         self._cut = True
         failure = failure or Failure(ConnectionLost())
         for end in (self.pump.clientIO, self.pump.serverIO):
@@ -347,9 +297,7 @@ class MemoryService:
         self._greeting = greeting
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
-        """
-        Connect a client to it.
-        """
+        """Connect a client to it."""
         if self.refusing:
             return fail(Failure(ConnectionRefusedError()))
         if self.silent:
@@ -365,15 +313,11 @@ class MemoryService:
         return succeed(client)
 
     def _cancel(self, connecting: Deferred[Any]) -> None:
-        """
-        The client has lost patience.
-        """
+        """The client has lost patience."""
         self.cancelled += 1
 
     def settle(self) -> None:
-        """
-        Carry bytes.
-        """
+        """Carry bytes."""
         for pump in self.pumps:
             pump.flush()
 
@@ -438,9 +382,7 @@ class RawPeer(Protocol):
         self.lost = reason
 
     def say(self, *messages: Mapping[str, object] | Frame | bytes) -> None:
-        """
-        Send handshakes (mappings), frames and bytes.
-        """
+        """Send handshakes (mappings), frames and bytes."""
         for message in messages:
             if isinstance(message, bytes):
                 self.transport.write(message)
@@ -452,25 +394,19 @@ class RawPeer(Protocol):
 
     @property
     def handshake(self) -> dict[str, Any]:
-        """
-        The other side's first message.
-        """
+        """The other side's first message."""
         self._decode()
         assert self._handshake is not None, "no handshake came"
         return self._handshake
 
     def frames(self) -> list[Frame]:
-        """
-        The frames that came since this was asked last.
-        """
+        """The frames that came since this was asked last."""
         self._decode()
         frames, self._frames = self._frames, []
         return frames
 
     def _decode(self) -> None:
-        """
-        Take what came apart.
-        """
+        """Take what came apart."""
         data, self.data = self.data, b""
         if self._handshake is None and data:
             whole = HandshakeDecoder().feed(data)
@@ -500,9 +436,7 @@ class MemoryServer:
         self._connect = connect
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
-        """
-        Connect a client.
-        """
+        """Connect a client."""
         self.attempts += 1
         if self.away:
             return fail(Failure(ConnectionRefusedError()))
@@ -536,9 +470,7 @@ class NetworkTestCase(FileTestCase):
     def makeServer(
         self, connectionFilter: ConnectionFilter | None = None, leaseTime: float = 120.0
     ) -> None:
-        """
-        Make a new server, in place of the old one.
-        """
+        """Make a new server, in place of the old one."""
         self.listeners = MemoryListeners()
         self.service = TunnelService(
             self.clock,
@@ -555,9 +487,7 @@ class NetworkTestCase(FileTestCase):
         self.sessions = TunnelServerFactory(self.clock, self.service, authenticator)
 
     def contexts(self) -> tuple[Any, Any]:
-        """
-        The server's and the client's TLS.
-        """
+        """The server's and the client's TLS."""
         if self._context is None:
             authority = makeAuthority()
             certificate, key = authority.issue(["server.example"])
@@ -568,9 +498,7 @@ class NetworkTestCase(FileTestCase):
         return self._context, self._verification
 
     def join(self, server: Any, client: Protocol) -> Wire:
-        """
-        Connect a client's protocol to a server's factory, or to a protocol.
-        """
+        """Connect a client's protocol to a server's factory, or to a protocol."""
         factory: IProtocolFactory = server
         if isinstance(server, Protocol):
             factory = _Only(server)
@@ -596,9 +524,7 @@ class NetworkTestCase(FileTestCase):
         return wire
 
     def joinUnevenly(self, server: Any, client: Protocol) -> Wire:
-        """
-        Connect a client without TLS to a server that has it.
-        """
+        """Connect a client without TLS to a server that has it."""
         context, _ = self.contexts()
         over = TLSMemoryBIOFactory(context, False, server, self.clock)
         self.tls = False
@@ -608,9 +534,7 @@ class NetworkTestCase(FileTestCase):
             self.tls = True
 
     def endpoint(self) -> MemoryServer:
-        """
-        The way to the server, for a client.
-        """
+        """The way to the server, for a client."""
 
         def connect(factory: IProtocolFactory) -> object:
             client: Any = factory.buildProtocol(SERVER)
@@ -632,17 +556,13 @@ class NetworkTestCase(FileTestCase):
         return peer
 
     def settle(self) -> None:
-        """
-        Carry everything everywhere.
-        """
+        """Carry everything everywhere."""
         for _ in range(3):
             for wire in self.wires:
                 wire.settle()
 
     def advance(self, seconds: float, step: float = 1.0) -> None:
-        """
-        Let time pass.
-        """
+        """Let time pass."""
         while seconds > 0:
             self.clock.advance(min(step, seconds))
             seconds -= step

@@ -54,17 +54,13 @@ class ClientTestCase(NetworkTestCase):
         self.server = RawPeer()
 
     def connect(self, **options: Any) -> TunnelClientProtocol:
-        """
-        Connect a client to the server.
-        """
+        """Connect a client to the server."""
         self.client = self.factory(**options).buildProtocol(SERVER)
         self.join(self.server, self.client)
         return self.client
 
     def factory(self, **options: Any) -> TunnelClientFactory:
-        """
-        Make a client's factory.
-        """
+        """Make a client's factory."""
         kind = "tls" if self.tls else "tcp"
         return TunnelClientFactory(
             self.clock,
@@ -76,17 +72,13 @@ class ClientTestCase(NetworkTestCase):
         )
 
     def settle(self) -> None:
-        """
-        Carry everything everywhere, services included.
-        """
+        """Carry everything everywhere, services included."""
         for _ in range(3):
             super().settle()
             self.web.settle()
 
     def reason(self, client: TunnelClientProtocol | None = None) -> TunnelError:
-        """
-        Why a client is not ready.
-        """
+        """Why a client is not ready."""
         failed = self.failureResultOf((client or self.client).whenReady(), TunnelError)
         error = failed.value
         assert isinstance(error, TunnelError)
@@ -95,9 +87,7 @@ class ClientTestCase(NetworkTestCase):
 
 
 class PlainServerTests(ClientTestCase):
-    """
-    A server that speaks W3P's protocol and nothing else.
-    """
+    """A server that speaks W3P's protocol and nothing else."""
 
     def test_recorded(self) -> None:
         """
@@ -155,18 +145,14 @@ class PlainServerTests(ClientTestCase):
         self.assertIsNotNone(service.lost)
 
     def test_closes(self) -> None:
-        """
-        A server that closes without an answer may have refused us.
-        """
+        """A server that closes without an answer may have refused us."""
         self.connect()
         self.server.transport.loseConnection()
         self.settle()
         self.assertIn("refuses the credentials", self.reason().message)
 
     def test_noPort(self) -> None:
-        """
-        An answer without a port is none.
-        """
+        """An answer without a port is none."""
         for wrong in ({}, {"port": 0}, {"port": "80"}, {"port": 70000}, {"port": None}):
             self.server = RawPeer()
             self.connect()
@@ -175,9 +161,7 @@ class PlainServerTests(ClientTestCase):
             self.assertIn("no port", self.reason().message)
 
     def test_silentForEver(self) -> None:
-        """
-        A plain server cannot be asked for a sign of life.
-        """
+        """A plain server cannot be asked for a sign of life."""
         self.connect()
         self.server.say({"port": 4000})
         self.settle()
@@ -186,31 +170,23 @@ class PlainServerTests(ClientTestCase):
 
 
 class PlainServerTLSTests(PlainServerTests):
-    """
-    The same over TLS.
-    """
+    """The same over TLS."""
 
     tls = True
 
 
 class ExtendedServerTests(ClientTestCase):
-    """
-    A server that speaks the extension.
-    """
+    """A server that speaks the extension."""
 
     def ready(self, *messages: Frame, **options: Any) -> None:
-        """
-        Connect, and be let in.
-        """
+        """Connect, and be let in."""
         self.connect(**options)
         self.server.say(WELCOME, *messages)
         self.settle()
         self.assertIs(self.successResultOf(self.client.whenReady()), self.client)
 
     def test_hello(self) -> None:
-        """
-        The client says who it is, what it speaks, and which lease it had.
-        """
+        """The client says who it is, what it speaks, and which lease it had."""
         self.connect(host="server.example", lease={"id": "a", "secret": "b"})
         offer = self.server.handshake["tristunnel"]
         self.assertEqual(offer["versions"], [1])
@@ -231,9 +207,7 @@ class ExtendedServerTests(ClientTestCase):
             self.assertEqual(offer.get(PATH, False), not proxied)
 
     def test_refused(self) -> None:
-        """
-        A refusal has a code, a message and a hint, which are bounded.
-        """
+        """A refusal has a code, a message and a hint, which are bounded."""
         refused = {"code": "auth-refused", "message": "go " * 400, "retryAfter": 1e99}
         self.connect()
         self.server.say({"tristunnel": {"refused": refused}})
@@ -245,9 +219,7 @@ class ExtendedServerTests(ClientTestCase):
         self.assertEqual(reason.retryAfter, LONGEST_HINT)
 
     def test_otherVersion(self) -> None:
-        """
-        A server of another version is told apart.
-        """
+        """A server of another version is told apart."""
         self.connect()
         self.server.say({"port": 0, "tristunnel": {"version": 9}})
         self.settle()
@@ -273,9 +245,7 @@ class ExtendedServerTests(ClientTestCase):
         self.assertEqual(frames[1].payload, b"answer")
 
     def test_calls(self) -> None:
-        """
-        A call is answered, with a result or an error.
-        """
+        """A call is answered, with a result or an error."""
         self.ready()
         right = self.client.call("openTunnel", port=1)
         wrong = self.client.call("openTunnel", port=2)
@@ -300,9 +270,7 @@ class ExtendedServerTests(ClientTestCase):
         self.assertEqual(error.code.name, "port-taken")
 
     def test_lost(self) -> None:
-        """
-        When the connection is lost, calls fail and visitors are reset.
-        """
+        """When the connection is lost, calls fail and visitors are reset."""
         self.ready(Frame(2, FrameType.OPEN, encodeCredit(WINDOW) + b"{}"))
         waiting = self.client.call("openTunnel")
         over = self.client.whenOver()
@@ -315,9 +283,7 @@ class ExtendedServerTests(ClientTestCase):
         self.assertIsNotNone(service.lost)
 
     def test_silence(self) -> None:
-        """
-        A server that is silent is asked, and given up at the deadline.
-        """
+        """A server that is silent is asked, and given up at the deadline."""
         self.ready()
         self.advance(26)
         kinds = [frame.kind for frame in self.server.frames()]
@@ -328,9 +294,7 @@ class ExtendedServerTests(ClientTestCase):
         )
 
     def test_nothingAfterTheEnd(self) -> None:
-        """
-        A stream that is opened while the session ends reaches no service.
-        """
+        """A stream that is opened while the session ends reaches no service."""
         self.ready()
         self.client.fail(TunnelError("protocol-error"))
         self.client.dataReceived(
@@ -341,9 +305,7 @@ class ExtendedServerTests(ClientTestCase):
 
 
 class ExtendedServerTLSTests(ExtendedServerTests):
-    """
-    The same over TLS.
-    """
+    """The same over TLS."""
 
     tls = True
 
@@ -368,45 +330,33 @@ class WrongServerTests(ClientTestCase):
         return self.reason().message
 
     def test_http(self) -> None:
-        """
-        A web server.
-        """
+        """A web server."""
         message = self.answer(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         self.assertIn("server.example:9000 answered with an HTTP answer", message)
         self.assertIn("check the port", message)
 
     def test_ssh(self) -> None:
-        """
-        An SSH server, or a mail server, which speak first.
-        """
+        """An SSH server, or a mail server, which speak first."""
         self.assertIn("SSH banner", self.answer(b"SSH-2.0-OpenSSH_9.2\r\n"))
         self.assertIn("SMTP", self.answer(b"220 mail.example ESMTP\r\n"))
 
     def test_somethingElse(self) -> None:
-        """
-        Bytes of unknown meaning are shown, but not all of them.
-        """
+        """Bytes of unknown meaning are shown, but not all of them."""
         message = self.answer(b"\x00\x01\x02" * 10_000)
         self.assertIn(r"\x00\x01\x02", message)
         self.assertLess(len(message), 300)
 
     def test_oneByte(self) -> None:
-        """
-        The first wrong byte is enough.
-        """
+        """The first wrong byte is enough."""
         self.assertIn("b'Z'", self.answer(b"Z"))
 
     def test_hugeAnswer(self) -> None:
-        """
-        A length of 4 GiB is refused before any body.
-        """
+        """A length of 4 GiB is refused before any body."""
         message = self.answer(b"W3PTUNL\xff\xff\xff\xff")
         self.assertIn("4294967295", message)
 
     def test_silence(self) -> None:
-        """
-        A server that accepts and says nothing.
-        """
+        """A server that accepts and says nothing."""
         self.connect()
         self.advance(HANDSHAKE_TIMEOUT - 1)
         self.assertNoResult(ready := self.client.whenReady())
@@ -417,9 +367,7 @@ class WrongServerTests(ClientTestCase):
         self.assertIsNotNone(self.server.lost)
 
     def test_halfAnAnswer(self) -> None:
-        """
-        A server that begins to answer and stops.
-        """
+        """A server that begins to answer and stops."""
         self.connect()
         self.server.say(b"W3PTUNL\0\0")
         self.settle()
@@ -428,24 +376,18 @@ class WrongServerTests(ClientTestCase):
 
 
 class WrongServerTLSTests(WrongServerTests):
-    """
-    The same within TLS.
-    """
+    """The same within TLS."""
 
     tls = True
 
 
 class UnevenTLSTests(ClientTestCase):
-    """
-    One side speaks TLS, the other one does not.
-    """
+    """One side speaks TLS, the other one does not."""
 
     tls = True
 
     def test_plainClient(self) -> None:
-        """
-        Without TLS at a server that has it.
-        """
+        """Without TLS at a server that has it."""
         client = self.factory().buildProtocol(SERVER)
         self.joinUnevenly(self.sessions, client)
         self.settle()
@@ -459,9 +401,7 @@ class UnevenTLSTests(ClientTestCase):
         self.assertIn("the server speaks TLS: write tls: instead of tcp:", message)
 
     def test_tlsClient(self) -> None:
-        """
-        TLS at a server that has none.
-        """
+        """TLS at a server that has none."""
         for answer in (b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-x\r\n"):
             self.server = RawPeer(answer)
             client = self.uneven()
@@ -473,18 +413,14 @@ class UnevenTLSTests(ClientTestCase):
             self.assertIn("instead of tls:", message)
 
     def test_ourPlainServer(self) -> None:
-        """
-        TLS at a port of ours that has none.
-        """
+        """TLS at a port of ours that has none."""
         client = self.uneven(self.sessions)
         self.assertIn("tcp:", self.reason(client).message)
         ((_, line),) = self.notes.named("peerRefused")
         self.assertIn("TLS hello", line)
 
     def test_credentialsStayInside(self) -> None:
-        """
-        Nothing is said before the server has shown who it is.
-        """
+        """Nothing is said before the server has shown who it is."""
         self.server = RawPeer()
         self.uneven()
         self.assertNotIn(b"W3PTUNL", self.server.data)
@@ -492,9 +428,7 @@ class UnevenTLSTests(ClientTestCase):
         self.wires[-1].cut()
 
     def uneven(self, server: IProtocolFactory | None = None) -> TunnelClientProtocol:
-        """
-        Connect a client with TLS to a server without.
-        """
+        """Connect a client with TLS to a server without."""
         _, verification = self.contexts()
         nowhere: Any = None
         address = ServerAddress(

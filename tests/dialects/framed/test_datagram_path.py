@@ -31,20 +31,14 @@ _KEYS = Keys(b"pathname", bytes(32), bytes([1]) * 32)
 
 
 class SealingTests(SynchronousTestCase):
-    """
-    Packets are the peer's, whole, and good for once.
-    """
+    """Packets are the peer's, whole, and good for once."""
 
     def setUp(self) -> None:
-        """
-        Make both ends.
-        """
+        """Make both ends."""
         self.client, self.server = Sealing(_KEYS, False), Sealing(_KEYS, True)
 
     def test_bytes(self) -> None:
-        """
-        Name, number, and what RFC 8439 makes of the content.
-        """
+        """Name, number, and what RFC 8439 makes of the content."""
         packet = self.client.seal(b"?")
         self.assertEqual(packet[:16], b"pathname\0\0\0\0\0\0\0\1")
         self.assertEqual(len(packet), OVERHEAD + 1)
@@ -80,18 +74,14 @@ class SealingTests(SynchronousTestCase):
         self.assertIsNone(self.server.open(packets[10]))
 
     def test_farAhead(self) -> None:
-        """
-        A number that is far ahead costs no memory.
-        """
+        """A number that is far ahead costs no memory."""
         self.client._sent = (1 << 64) - 2
         self.assertEqual(self.server.open(self.client.seal(b"")), (b"", True))
 
     @given(st.integers(0, 10_000), st.integers(1, 255))
     @settings(deadline=None)
     def test_forged(self, place: int, change: int) -> None:
-        """
-        A packet with any byte changed is none, and does no harm.
-        """
+        """A packet with any byte changed is none, and does no harm."""
         client, server = Sealing(_KEYS, False), Sealing(_KEYS, True)
         packet = client.seal(b"content")
         forged = bytearray(packet)
@@ -102,29 +92,21 @@ class SealingTests(SynchronousTestCase):
     @given(st.binary(max_size=100))
     @settings(deadline=None)
     def test_noise(self, noise: bytes) -> None:
-        """
-        Anything else is none.
-        """
+        """Anything else is none."""
         self.assertIsNone(Sealing(_KEYS, True).open(noise))
         self.assertIsNone(Sealing(_KEYS, True).open(_KEYS.name + noise))
 
     def test_newKeys(self) -> None:
-        """
-        No two paths are alike.
-        """
+        """No two paths are alike."""
         one, other = newKeys(), newKeys()
         self.assertEqual(len({*one, *other}), 6)
 
 
 class PathTests(SynchronousTestCase):
-    """
-    The path is used while it gets through, and not otherwise.
-    """
+    """The path is used while it gets through, and not otherwise."""
 
     def setUp(self) -> None:
-        """
-        Make a session with a flow, and a path beside it.
-        """
+        """Make a session with a flow, and a path beside it."""
         self.clock = Clock()
         self.both = FlowPair()
         self.wire: dict[bool, list[bytes]] = {True: [], False: []}
@@ -148,17 +130,13 @@ class PathTests(SynchronousTestCase):
         self.service = self.both.ends[self.flow.id]
 
     def _sent(self, fromServer: bool, packet: bytes) -> bool:
-        """
-        A packet is on its way.
-        """
+        """A packet is on its way."""
         if not self.lost[fromServer]:
             self.wire[fromServer].append(packet)
         return True
 
     def carry(self) -> None:
-        """
-        Deliver packets.
-        """
+        """Deliver packets."""
         while any(self.wire.values()):
             for fromServer, to in ((True, self.client), (False, self.server)):
                 packets, self.wire[fromServer] = self.wire[fromServer], []
@@ -166,17 +144,13 @@ class PathTests(SynchronousTestCase):
                     to.packetArrived(packet)
 
     def pass_(self, seconds: float) -> None:
-        """
-        Let time pass.
-        """
+        """Let time pass."""
         for _ in range(int(seconds * 10)):
             self.clock.advance(0.1)
             self.carry()
 
     def inSession(self) -> list[bytes]:
-        """
-        The datagrams that the server sent within the session.
-        """
+        """The datagrams that the server sent within the session."""
         frames = self.both.pair.server.sink.frames()
         return [each.payload for each in frames if each.kind == FrameType.DATAGRAM]
 
@@ -239,17 +213,13 @@ class PathTests(SynchronousTestCase):
         self.assertTrue(self.server.usable and self.client.usable)
 
     def test_nobodyThere(self) -> None:
-        """
-        When the kernel says so, the path is left at once.
-        """
+        """When the kernel says so, the path is left at once."""
         self.carry()
         self.server.failed(OSError())
         self.assertFalse(self.server.usable)
 
     def test_oldAnswer(self) -> None:
-        """
-        An answer that was kept back says nothing about now.
-        """
+        """An answer that was kept back says nothing about now."""
         held, self.wire[True] = self.wire[True], []
         self.carry()
         self.assertTrue(self.client.usable)
@@ -264,9 +234,7 @@ class PathTests(SynchronousTestCase):
         self.assertFalse(self.server.usable)
 
     def test_quiet(self) -> None:
-        """
-        Without flows there are no probes and no timers.
-        """
+        """Without flows there are no probes and no timers."""
         self.pass_(2)
         self.flow.finish()
         self.both.pair.settle()
@@ -276,9 +244,7 @@ class PathTests(SynchronousTestCase):
         self.assertEqual(len(self.wire[True]), 1)
 
     def test_close(self) -> None:
-        """
-        The session's end is the path's.
-        """
+        """The session's end is the path's."""
         self.carry()
         for side in (self.both.server, self.both.client):
             side.close(TunnelError("session-lost"))
@@ -298,9 +264,7 @@ class PathTests(SynchronousTestCase):
         self.assertEqual((moves, self.server.rejected), ([1], 2))
 
     def test_otherFlow(self) -> None:
-        """
-        A datagram for a flow that is not there is counted only.
-        """
+        """A datagram for a flow that is not there is counted only."""
         self.carry()
         self.client.send(77, b"x")
         self.carry()
@@ -308,14 +272,10 @@ class PathTests(SynchronousTestCase):
 
 
 class OfferTests(SynchronousTestCase):
-    """
-    What the server says of its path.
-    """
+    """What the server says of its path."""
 
     def _path(self, offer: object, peer: object = None) -> UDPPath | None:
-        """
-        Make a client's end.
-        """
+        """Make a client's end."""
         return clientPath(
             Clock(),
             peer or IPv4Address("TCP", "127.0.0.1", 9),
@@ -325,17 +285,13 @@ class OfferTests(SynchronousTestCase):
         )
 
     def test_none(self) -> None:
-        """
-        Nothing is said, or the session is no network's.
-        """
+        """Nothing is said, or the session is no network's."""
         offer = describePath(9, newKeys())
         self.assertIsNone(self._path(None))
         self.assertIsNone(self._path(offer, UNIXAddress(b"x")))
 
     def test_wrong(self) -> None:
-        """
-        What is no path breaks the protocol.
-        """
+        """What is no path breaks the protocol."""
         good = describePath(9, newKeys())
         wrong: list[dict[str, Any]] = [
             {},
@@ -351,9 +307,7 @@ class OfferTests(SynchronousTestCase):
 
 
 class TunnelTests(UDPTestCase):
-    """
-    A real path on the loopback interface.
-    """
+    """A real path on the loopback interface."""
 
     async def _start(self) -> tuple[Any, int, Any, Any]:
         """
@@ -378,17 +332,13 @@ class TunnelTests(UDPTestCase):
         )
 
     async def _untilUsed(self, visitor: Any, *sides: Any) -> None:
-        """
-        Ask and be answered until the path is used.
-        """
+        """Ask and be answered until the path is used."""
         while not all(side.path.usable for side in sides):
             visitor.say(b"?")
             await visitor.has(visitor.count + 1)
 
     async def test_used(self) -> None:
-        """
-        Datagrams leave the session, and nothing is lost at that.
-        """
+        """Datagrams leave the session, and nothing is lost at that."""
         _, port, server, client = await self._start()
         visitor = self.visitor(port)
         await self._untilUsed(visitor, server, client)
@@ -410,9 +360,7 @@ class TunnelTests(UDPTestCase):
         self.assertEqual((server.dropped, client.dropped), (0, 0))
 
     async def test_fallsBack(self) -> None:
-        """
-        When the server's UDP port is gone, the session carries on.
-        """
+        """When the server's UDP port is gone, the session carries on."""
         service, port, server, client = await self._start()
         visitor = self.visitor(port)
         await self._untilUsed(visitor, server, client)

@@ -50,18 +50,14 @@ class Exchange:
         self._push("in")
 
     def _atService(self, datagram: bytes, sender: object) -> None:
-        """
-        The service learns where to send its own.
-        """
+        """The service learns where to send its own."""
         first, self._address = self._address is None, sender
         self._arrived("in", datagram)
         if first:
             self._push("out")
 
     def _push(self, way: str) -> None:
-        """
-        Send as many as may be under way.
-        """
+        """Send as many as may be under way."""
         source = self._parties[way][0]
         while (
             self._sent[way] < self._count
@@ -77,9 +73,7 @@ class Exchange:
             source.say(datagram, self._address if way == "out" else None)
 
     def _arrived(self, way: str, datagram: bytes) -> None:
-        """
-        Check what came.
-        """
+        """Check what came."""
         missing = self._missing[way]
         if missing[datagram] < 1:
             self.wrong += 1
@@ -95,14 +89,10 @@ class Exchange:
 
 
 class SizeTests(UDPTestCase):
-    """
-    Content and boundaries of datagrams of every size, thousands each way.
-    """
+    """Content and boundaries of datagrams of every size, thousands each way."""
 
     async def _exchange(self, sizes: list[int], count: int = _MANY) -> None:
-        """
-        Send C{count} datagrams each way and compare them.
-        """
+        """Send C{count} datagrams each way and compare them."""
         service, port = await self.tunnel()
         exchange = Exchange(self.visitor(port), service, sizes, count)
         await exchange.done
@@ -114,58 +104,40 @@ class SizeTests(UDPTestCase):
         self.assertEqual((stream.bytesIn, stream.bytesOut), (total, total))
 
     async def test_empty(self) -> None:
-        """
-        An empty datagram is a datagram.
-        """
+        """An empty datagram is a datagram."""
         await self._exchange([0])
 
     async def test_tiny(self) -> None:
-        """
-        One byte.
-        """
+        """One byte."""
         await self._exchange([1])
 
     async def test_questions(self) -> None:
-        """
-        What DNS asks and answers.
-        """
+        """What DNS asks and answers."""
         await self._exchange([64, 512])
 
     async def test_packets(self) -> None:
-        """
-        1,420 bytes, WireGuard's packets, both ways at once.
-        """
+        """1,420 bytes, WireGuard's packets, both ways at once."""
         await self._exchange([1420])
 
     async def test_fragments(self) -> None:
-        """
-        More than a network's packet has.
-        """
+        """More than a network's packet has."""
         await self._exchange([1473, 8192])
 
     async def test_large(self) -> None:
-        """
-        32 KiB.
-        """
+        """32 KiB."""
         await self._exchange([32768])
 
     async def test_largest(self) -> None:
-        """
-        65,507 bytes, the most that UDP carries, are not clipped.
-        """
+        """65,507 bytes, the most that UDP carries, are not clipped."""
         await self._exchange([MAX_DATAGRAM])
 
     async def test_mixed(self) -> None:
-        """
-        All sizes one after the other.
-        """
+        """All sizes one after the other."""
         await self._exchange([0, 1, 5, 512, 1420, 8192, 32768, MAX_DATAGRAM], 2000)
 
 
 class FlowTests(UDPTestCase):
-    """
-    One flow for each visitor's address, from its first datagram to its end.
-    """
+    """One flow for each visitor's address, from its first datagram to its end."""
 
     async def test_visitorsApart(self) -> None:
         """
@@ -189,9 +161,7 @@ class FlowTests(UDPTestCase):
         self.assertEqual(tunnel.visitorCount, 20)
 
     async def test_address(self) -> None:
-        """
-        The tunnel's address says C{udp}, and its list entry counts drops.
-        """
+        """The tunnel's address says C{udp}, and its list entry counts drops."""
         _, port = await self.tunnel()
         (tunnel,) = await self.tunnels.registry.tunnels()
         self.assertEqual(tunnel.address, f"udp://127.0.0.1:{port}")
@@ -214,9 +184,7 @@ class FlowTests(UDPTestCase):
             await visitor.has(1)
 
     async def test_idle(self) -> None:
-        """
-        A silent flow ends at both sides, and the next datagram begins another.
-        """
+        """A silent flow ends at both sides, and the next datagram begins another."""
         service, port = await self.tunnel(idle=0.2)
         service.arrived = lambda datagram, sender: service.say(datagram, sender)
         visitor = self.visitor(port)
@@ -230,9 +198,7 @@ class FlowTests(UDPTestCase):
         self.assertNotEqual(service.heard[0][1], service.heard[1][1])
 
     async def test_nobodyListens(self) -> None:
-        """
-        Where no service is, the client says so and the flow ends.
-        """
+        """Where no service is, the client says so and the flow ends."""
         gone = self.service()
         number = gone.number
         gone.port.close()
@@ -259,9 +225,7 @@ class FlowTests(UDPTestCase):
         self.assertEqual([each for each, _ in service.heard], [b"0", b"1", b"2"])
 
     async def test_sessionLost(self) -> None:
-        """
-        When the client comes back, so does the tunnel, on the same port.
-        """
+        """When the client comes back, so does the tunnel, on the same port."""
         service, port = await self.tunnel()
         service.arrived = lambda datagram, sender: service.say(datagram, sender)
         visitor = self.visitor(port)
@@ -276,9 +240,7 @@ class FlowTests(UDPTestCase):
         await again.has(1)
 
     async def test_closed(self) -> None:
-        """
-        Closing the tunnel ends its flows and frees the port.
-        """
+        """Closing the tunnel ends its flows and frees the port."""
         service, port = await self.tunnel()
         self.visitor(port).say(b"one")
         await service.has(1)
@@ -291,14 +253,10 @@ class FlowTests(UDPTestCase):
 
 
 class CapabilityTests(UDPTestCase):
-    """
-    A tunnel whose URI is all that its client has.
-    """
+    """A tunnel whose URI is all that its client has."""
 
     async def test_given(self) -> None:
-        """
-        One who has the URI serves visitors over UDP.
-        """
+        """One who has the URI serves visitors over UDP."""
         await self.tunnel()
         self.tunnels.clientPort = (self.serverPort, False)
         session = self.client.session
@@ -324,9 +282,7 @@ class CapabilityTests(UDPTestCase):
 
 
 class RefusalTests(UDPTestCase):
-    """
-    What cannot be had is refused with a reason.
-    """
+    """What cannot be had is refused with a reason."""
 
     async def _refused(self, **options: object) -> str:
         """
@@ -343,18 +299,14 @@ class RefusalTests(UDPTestCase):
         self.fail("it was opened")
 
     async def test_raw(self) -> None:
-        """
-        A raw tunnel carries bytes.
-        """
+        """A raw tunnel carries bytes."""
         await self.tunnel()
         said = await self._refused(via="tcp")
         self.assertIn("carries no UDP", said)
         self.assertIn("bad-option", said)
 
     async def test_portTaken(self) -> None:
-        """
-        A port that is taken, and one that is not given out.
-        """
+        """A port that is taken, and one that is not given out."""
         service, _ = await self.tunnel()
         self.assertIn("port-taken", await self._refused(port=service.number))
         self.assertIn("port-not-permitted", await self._refused(port=53))
@@ -371,22 +323,16 @@ class RefusalTests(UDPTestCase):
 
 
 class _Meter(Protocol):
-    """
-    Sends back what comes.
-    """
+    """Sends back what comes."""
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Send it back.
-        """
+        """Send it back."""
         assert self.transport is not None
         self.transport.write(data)
 
 
 class FloodTests(UDPTestCase):
-    """
-    A flood of datagrams beside a stream.
-    """
+    """A flood of datagrams beside a stream."""
 
     async def test_streamGoesOn(self) -> None:
         """
@@ -441,36 +387,24 @@ class Asker(Factory):
         self._due = 0
 
     def startedConnecting(self, connector: object) -> None:
-        """
-        Under way.
-        """
+        """Under way."""
 
     def clientConnectionLost(self, connector: object, reason: object) -> None:
-        """
-        It is over.
-        """
+        """It is over."""
 
     def buildProtocol(self, addr: object) -> Protocol:
-        """
-        Make the one connection.
-        """
+        """Make the one connection."""
         factory = self
 
         class Asking(Protocol):
-            """
-            The connection.
-            """
+            """The connection."""
 
             def connectionMade(self) -> None:
-                """
-                Ask the first.
-                """
+                """Ask the first."""
                 self.ask()
 
             def ask(self) -> None:
-                """
-                Ask, or be done.
-                """
+                """Ask, or be done."""
                 assert self.transport is not None
                 if not factory._left:
                     self.transport.loseConnection()
@@ -481,9 +415,7 @@ class Asker(Factory):
                 self.transport.write(bytes(factory._size))
 
             def dataReceived(self, data: bytes) -> None:
-                """
-                Part of an answer.
-                """
+                """Part of an answer."""
                 factory.heard += len(data)
                 factory._due -= len(data)
                 if not factory._due:

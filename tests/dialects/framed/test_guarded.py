@@ -83,9 +83,7 @@ CASES: list[tuple[str, Callable[[Pair, RecordingEnd, BadEnd], None]]] = [
 
 
 class GuardedTests(SynchronousTestCase):
-    """
-    Two streams in a session; one of their services is written badly.
-    """
+    """Two streams in a session; one of their services is written badly."""
 
     def pairs(self) -> list[Pair]:
         """Make a session of each kind."""
@@ -112,9 +110,7 @@ class GuardedTests(SynchronousTestCase):
         return far, made
 
     def check(self, pair: Pair) -> None:
-        """
-        The error was logged once, and the session goes on.
-        """
+        """The error was logged once, and the session goes on."""
         pair.settle()
         self.assertEqual(len(self.flushLoggedErrors()), 1)
         visitor = pair.server.open()
@@ -143,9 +139,7 @@ class GuardedTests(SynchronousTestCase):
                     self.assertIsNotNone(far.broken, (method, act))
 
     def test_allMethods(self) -> None:
-        """
-        An end that can do nothing at all is logged once, too.
-        """
+        """An end that can do nothing at all is logged once, too."""
         methods = ("write", "finish", "reset", "pauseReading", "resumeReading")
         for pair in self.pairs():
             far, _ = self.open(pair, *methods)
@@ -153,9 +147,7 @@ class GuardedTests(SynchronousTestCase):
             self.check(pair)
 
     def test_opening(self) -> None:
-        """
-        So it is where the stream could not even be handed over.
-        """
+        """So it is where the stream could not even be handed over."""
 
         def opened(stream: SessionStream, info: dict[str, object]) -> None:
             raise RuntimeError("no")
@@ -170,9 +162,7 @@ class GuardedTests(SynchronousTestCase):
             self.check(pair)
 
     def test_closing(self) -> None:
-        """
-        So it is where whoever waits for the end of the stream fails.
-        """
+        """So it is where whoever waits for the end of the stream fails."""
 
         def closed(reason: TunnelError | None) -> None:
             raise RuntimeError("no")
@@ -185,9 +175,7 @@ class GuardedTests(SynchronousTestCase):
             self.check(pair)
 
     def test_sessionLost(self) -> None:
-        """
-        When the session ends, all of its streams learn of it.
-        """
+        """When the session ends, all of its streams learn of it."""
         for pair in self.pairs():
             self.open(pair, "reset")
             good = pair.server.open()
@@ -200,14 +188,10 @@ class GuardedTests(SynchronousTestCase):
 
 
 class FlowTests(SynchronousTestCase):
-    """
-    Flows of datagrams share the session, too.
-    """
+    """Flows of datagrams share the session, too."""
 
     def test_datagram(self) -> None:
-        """
-        A flow whose end fails is over; the others go on.
-        """
+        """A flow whose end fails is over; the others go on."""
         multiplexer = ExtendedMultiplexer(
             MemorySink(),
             Clock().seconds,

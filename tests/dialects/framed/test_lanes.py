@@ -19,41 +19,31 @@ THREE = Carrier("session", sessions=3)
 
 
 class LaneStreamTests(beside.CarrierTestCase, base.StreamTests):
-    """
-    Whatever a stream within a session does, one on a lane does too.
-    """
+    """Whatever a stream within a session does, one on a lane does too."""
 
     carrier = THREE
 
 
 class LaneTests(beside.CarrierTestCase):
-    """
-    How lanes come and go.
-    """
+    """How lanes come and go."""
 
     carrier = THREE
     session: Any = many.ManyLaneTests.session
 
     async def begin(self) -> tuple[int, Service]:
-        """
-        Start everything.
-        """
+        """Start everything."""
         service = Service(b"hello")
         port = await self.tunnel(service)
         await self.turn(lambda: len(self.session.lanes or ()) == 2)
         return port, service
 
     def loads(self) -> list[int]:
-        """
-        Streams on each connection.
-        """
+        """Streams on each connection."""
         lanes = self.session.lanes._lanes
         return [len(each.multiplexer.streams) for each in (self.session, *lanes)]
 
     async def test_shared(self) -> None:
-        """
-        Visitors are spread evenly.
-        """
+        """Visitors are spread evenly."""
         port, _ = await self.begin()
         for _ in range(6):
             await (await self.visit(port)).has(5)
@@ -62,9 +52,7 @@ class LaneTests(beside.CarrierTestCase):
         self.assertEqual(self.sessions.streams(), 6)
 
     async def test_lost(self) -> None:
-        """
-        With a lane its streams are lost, and no others; it is replaced.
-        """
+        """With a lane its streams are lost, and no others; it is replaced."""
         port, _ = await self.begin()
         visitors = [await self.visit(port) for _ in range(3)]
         for visitor in visitors:
@@ -76,17 +64,13 @@ class LaneTests(beside.CarrierTestCase):
         await self.turn(lambda: len(self.session.lanes) == 2)
 
     async def test_endTogether(self) -> None:
-        """
-        Lanes end with their session.
-        """
+        """Lanes end with their session."""
         await self.begin()
         await self.client.stopService()
         await self.turn(lambda: not self.sessions.sessions)
 
     async def test_noCalls(self) -> None:
-        """
-        Nobody has logged in on a lane: calls there are not answered.
-        """
+        """Nobody has logged in on a lane: calls there are not answered."""
         await self.begin()
         (lane, _) = self.client.session._lanes._lanes
         answer = lane.call("listTunnels")
@@ -97,9 +81,7 @@ class LaneTests(beside.CarrierTestCase):
         self.assertFalse(answer.called)
 
     async def test_bounded(self) -> None:
-        """
-        A client has no more lanes than the server cares for.
-        """
+        """A client has no more lanes than the server cares for."""
         await self.begin()
         tickets = await self.client.session.call("laneTickets", count=1000)
         assert isinstance(tickets, list)

@@ -29,9 +29,7 @@ GONE = Failure(TunnelError("session-lost"))
 
 
 class LateRegistryTests(NetworkTestCase):
-    """
-    No port stays open that nobody can close.
-    """
+    """No port stays open that nobody can close."""
 
     def framed(self, *messages: Any) -> Callable[[], None]:
         """

@@ -51,9 +51,7 @@ class Plan:
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """
-        What the number says.
-        """
+        """What the number says."""
         chance = random.Random(self.number)
         up, down = (int(2 ** chance.uniform(0, 20.5)) for _ in range(2))
         ways = ["close", "abort"] + ["finish"] * self.halves
@@ -66,9 +64,7 @@ class Plan:
         }
 
     def said(self, side: str) -> bytes:
-        """
-        What a side is to say.
-        """
+        """What a side is to say."""
         said: bytes = self.facts["up" if side == "visitor" else "down"]
         return said
 
@@ -90,16 +86,12 @@ class Side(Talk):
         self._other = "service" if name == "visitor" else "visitor"
 
     def connectionMade(self) -> None:
-        """
-        A service begins when it knows which stream it is.
-        """
+        """A service begins when it knows which stream it is."""
         if self._name == "service":
             self._case.served.append(Deferred.fromCoroutine(self.serve()))
 
     async def serve(self) -> None:
-        """
-        Be the service of one stream.
-        """
+        """Be the service of one stream."""
         await self.until(lambda talk: len(talk.data) >= _HEAD or talk.lost)
         if len(self.data) < _HEAD:
             # Who breaks a stream may do so before it said anything.
@@ -125,9 +117,7 @@ class Side(Talk):
             raise
 
     async def _play(self, plan: Plan) -> None:
-        """
-        Do this side's part, and check what the other one said.
-        """
+        """Do this side's part, and check what the other one said."""
         self.plan = plan
         self._chance = random.Random(f"{plan.number} {self._name}")
         mine, theirs = plan.said(self._name), plan.said(self._other)
@@ -160,9 +150,7 @@ class Side(Talk):
         )
 
     async def _break(self, active: bool, mine: bytes, theirs: bytes) -> None:
-        """
-        Break the stream somewhere, or have it broken.
-        """
+        """Break the stream somewhere, or have it broken."""
         assert self.plan is not None
         if active:
             await self._say(mine[: int(len(mine) * self.plan.facts["cut"])])
@@ -177,9 +165,7 @@ class Side(Talk):
             self._case.assertFalse(self.eof, f"stream {self.plan.number}")
 
     async def _say(self, data: bytes) -> None:
-        """
-        Send something in pieces, with pauses.
-        """
+        """Send something in pieces, with pauses."""
         sent = 0
         while sent < len(data) and self.lost is None:
             piece = self._chance.randrange(1, 300_000)
@@ -189,24 +175,18 @@ class Side(Talk):
                 await deferLater(self._case.reactor, self._chance.random() * 0.005)
 
     def _rest(self) -> None:
-        """
-        Some do not listen for a while.
-        """
+        """Some do not listen for a while."""
         if self._chance.random() < 0.2:
             self.transport.pauseProducing()
             self._case.reactor.callLater(self._chance.random() * 0.02, self._wake)
 
     def _wake(self) -> None:
-        """
-        Listen again.
-        """
+        """Listen again."""
         if self.lost is None:
             self.transport.resumeProducing()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        Leave.
-        """
+        """Leave."""
         super().connectionLost(reason)
         self._case.sides.discard(self)
 
@@ -231,9 +211,7 @@ class ManyTests(CarrierTestCase):
     timeout = 1200 if LONG else 60
 
     async def test_many(self) -> None:
-        """
-        Every byte is right, and nothing is left over.
-        """
+        """Every byte is right, and nothing is left over."""
         self.served: list[Deferred[None]] = []
         self.sides: set[Side] = set()
         self.unknown = 0
@@ -265,25 +243,19 @@ class ManyTests(CarrierTestCase):
             self.assertGreater(PIPES.moved, moved)
 
     def moveSome(self) -> None:
-        """
-        Let streams move that have not proved anything.
-        """
+        """Let streams move that have not proved anything."""
         for stream in list(self.session.multiplexer.streams.values()):
             if self.chance.random() < 0.2:
                 self.session.moves.offer(stream)
 
     def side(self, name: str) -> Side:
-        """
-        Make a visitor or a service.
-        """
+        """Make a visitor or a service."""
         side = Side(self, name)
         self.sides.add(side)
         return side
 
     async def one(self, port: int, number: int) -> None:
-        """
-        Be the visitor of one stream.
-        """
+        """Be the visitor of one stream."""
         endpoint = TCP4ClientEndpoint(self.outside, "127.0.0.1", port)
         visitor: Side = await connectProtocol(endpoint, self.side("visitor"))
         visitor.say(number.to_bytes(_HEAD, "big"))
@@ -291,41 +263,31 @@ class ManyTests(CarrierTestCase):
 
 
 class ManyTLSTests(ManyTests):
-    """
-    Streams within a session over TLS.
-    """
+    """Streams within a session over TLS."""
 
     tls = True
 
 
 class ManyWebSocketTests(ManyTests, WebSocketTestCase):
-    """
-    Streams within a session by WebSocket, over TLS.
-    """
+    """Streams within a session by WebSocket, over TLS."""
 
     tls = True
 
     async def startClient(self, *forwards: str, **options: Any) -> list[int]:
-        """
-        Connect by WebSocket.
-        """
+        """Connect by WebSocket."""
         return await super().startClient(
             *forwards, connect=self.url("/tunnel"), **options
         )
 
 
 class ManyBusyTests(ManyTests):
-    """
-    Streams that leave the session when they prove busy.
-    """
+    """Streams that leave the session when they prove busy."""
 
     carrier = Carrier()
 
 
 class ManyMovingTests(ManyTests):
-    """
-    Streams that leave the session at any moment.
-    """
+    """Streams that leave the session at any moment."""
 
     carrier = Carrier()
     moves = True
@@ -333,80 +295,60 @@ class ManyMovingTests(ManyTests):
 
 
 class ManyMovingTLSTests(ManyMovingTests):
-    """
-    The same over TLS.
-    """
+    """The same over TLS."""
 
     tls = True
     splices = False
 
 
 class ManyDirectTests(ManyTests):
-    """
-    Streams that leave the session as soon as they can.
-    """
+    """Streams that leave the session as soon as they can."""
 
     carrier = Carrier("direct")
     splices = True
 
 
 class ManyCopiedTests(ManyDirectTests):
-    """
-    The same where there is no splice.
-    """
+    """The same where there is no splice."""
 
     splices = False
 
     def setUp(self) -> None:
-        """
-        Hide it.
-        """
+        """Hide it."""
         super().setUp()
         self.patch(joining, "canSplice", lambda: False)
 
 
 class ManyDirectTLSTests(ManyDirectTests):
-    """
-    The same over TLS.
-    """
+    """The same over TLS."""
 
     tls = True
     splices = False
 
 
 class ManyStockTests(ManyTests):
-    """
-    Streams over Twisted's own transports.
-    """
+    """Streams over Twisted's own transports."""
 
     stock = True
 
 
 class ManyStockTLSTests(ManyStockTests):
-    """
-    And over TLS in Twisted's memory.
-    """
+    """And over TLS in Twisted's memory."""
 
     tls = True
 
 
 class ManyLaneTests(ManyTests):
-    """
-    Streams on three connections of one session.
-    """
+    """Streams on three connections of one session."""
 
     carrier = Carrier("session", sessions=3)
 
     async def steady(self) -> None:
-        """
-        Wait for the lanes, which are descriptors too.
-        """
+        """Wait for the lanes, which are descriptors too."""
         await self.turn(lambda: len(self.session.lanes or ()) == 2)
 
     @property
     def session(self) -> Any:
-        """
-        The session itself.
-        """
+        """The session itself."""
         (main,) = [s for s in self.sessions.sessions if s.lease is not None]
         return main

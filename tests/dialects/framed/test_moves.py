@@ -34,9 +34,7 @@ MUCH = 3_000_000
 
 
 def pattern(size: int, seed: int = 0) -> bytes:
-    """
-    Bytes in which a lost or doubled piece shows.
-    """
+    """Bytes in which a lost or doubled piece shows."""
     return random.Random(seed).randbytes(size)
 
 
@@ -55,37 +53,27 @@ class CarrierTestCase(LoopbackTestCase):
 
     @property
     def session(self) -> Any:
-        """
-        The server's side of the only session.
-        """
+        """The server's side of the only session."""
         (session,) = [s for s in self.sessions.sessions if s.multiplexer is not None]
         return session
 
     @property
     def newest(self) -> Any:
-        """
-        The client's end of the newest stream.
-        """
+        """The client's end of the newest stream."""
         (tunnel,) = self.session.lease.tunnels
         return max(tunnel.streams, key=lambda stream: stream.number).client
 
     async def moved(self) -> None:
-        """
-        Wait until the newest stream has left the session.
-        """
+        """Wait until the newest stream has left the session."""
         await self.turn(lambda: self.newest.hasMoved)
 
     async def turn(self, condition: Any) -> None:
-        """
-        Let the reactor work until C{condition} holds.
-        """
+        """Let the reactor work until C{condition} holds."""
         while not condition():
             await deferLater(self.reactor, 0.005)
 
     async def exchange(self, visitor: Talk, talk: Talk, size: int = MUCH) -> None:
-        """
-        Say much in both directions, and check it.
-        """
+        """Say much in both directions, and check it."""
         await visitor.has(5)
         there, back = len(talk.data), len(visitor.data)
         visitor.say(pattern(size, 1))
@@ -97,14 +85,10 @@ class CarrierTestCase(LoopbackTestCase):
 
 
 class MoveTests(CarrierTestCase):
-    """
-    How a stream moves.
-    """
+    """How a stream moves."""
 
     async def test_ownConnection(self) -> None:
-        """
-        The stream is not in the session any more, and survives it.
-        """
+        """The stream is not in the session any more, and survives it."""
         service = Service(b"hello")
         visitor = await self.visit(await self.tunnel(service))
         await visitor.has(5)
@@ -118,9 +102,7 @@ class MoveTests(CarrierTestCase):
         await visitor.has(11)
 
     async def test_offsets(self) -> None:
-        """
-        Both sides say at which byte they have changed over, and it is that one.
-        """
+        """Both sides say at which byte they have changed over, and it is that one."""
         said: list[tuple[bool, int]] = []
         send = ExtendedMultiplexer.sendMoved
 
@@ -145,9 +127,7 @@ class MoveTests(CarrierTestCase):
         self.assertEqual(peer.received, MUCH)
 
     async def test_shortStays(self) -> None:
-        """
-        A stream that has not proved busy stays in the session.
-        """
+        """A stream that has not proved busy stays in the session."""
         self.carrier = Carrier()
         service = Service(b"hello")
         visitor, talk = await self.pair(await self.tunnel(service), service)
@@ -156,9 +136,7 @@ class MoveTests(CarrierTestCase):
         self.assertEqual(len(self.tunnels.tickets), 0)
 
     async def test_busyMoves(self) -> None:
-        """
-        One that has, moves in the middle; nothing is lost.
-        """
+        """One that has, moves in the middle; nothing is lost."""
         self.carrier = Carrier()
         service = Service(b"hello")
         visitor, talk = await self.pair(await self.tunnel(service), service)
@@ -167,9 +145,7 @@ class MoveTests(CarrierTestCase):
         await self.exchange(visitor, talk)
 
     async def test_session(self) -> None:
-        """
-        A client can keep all streams in the session.
-        """
+        """A client can keep all streams in the session."""
         self.carrier = Carrier("session")
         service = Service(b"hello")
         visitor, talk = await self.pair(await self.tunnel(service), service)
@@ -178,9 +154,7 @@ class MoveTests(CarrierTestCase):
         self.assertIsNone(self.session.moves)
 
     async def test_closedOnRequest(self) -> None:
-        """
-        Whoever ends the session on purpose ends what has left it, too.
-        """
+        """Whoever ends the session on purpose ends what has left it, too."""
         visitor = await self.visit(await self.tunnel(Service(b"hello")))
         await visitor.has(5)
         await self.moved()
@@ -190,9 +164,7 @@ class MoveTests(CarrierTestCase):
         await self.turn(lambda: visitor.lost is not None)
 
     async def test_kicked(self) -> None:
-        """
-        A stream can be broken wherever it is.
-        """
+        """A stream can be broken wherever it is."""
         service = Service(b"hello")
         visitor = await self.visit(await self.tunnel(service))
         await visitor.has(5)
@@ -224,9 +196,7 @@ class MoveTests(CarrierTestCase):
                 self.assertGreater(self.reactor.seconds() - began, 0.3)
 
     async def test_serviceRefuses(self) -> None:
-        """
-        Without its service, a visitor is turned away, and no ticket is left.
-        """
+        """Without its service, a visitor is turned away, and no ticket is left."""
         service = Service()
         await self.startServer()
         port = self.outside.listenTCP(0, service, interface="127.0.0.1")
@@ -239,16 +209,12 @@ class MoveTests(CarrierTestCase):
 
 
 class MoveTLSTests(MoveTests):
-    """
-    The same over TLS.
-    """
+    """The same over TLS."""
 
     tls = True
 
     async def test_wire(self) -> None:
-        """
-        Whatever leaves the session does so within TLS.
-        """
+        """Whatever leaves the session does so within TLS."""
         self.carrier = Carrier()
         await self.startServer()
         way = Link(self.outside, self.serverPort)
@@ -280,9 +246,7 @@ class MoveTLSTests(MoveTests):
             self.assertNotIn(b"ticket", heard)
 
     async def test_otherServer(self) -> None:
-        """
-        A server that cannot prove who it is gets neither ticket nor stream.
-        """
+        """A server that cannot prove who it is gets neither ticket nor stream."""
         self.carrier = Carrier()
         await self.startServer()
         way = Link(self.outside, self.serverPort)
@@ -323,14 +287,10 @@ class MoveTLSTests(MoveTests):
 
 
 class SecondConnectionTests(CarrierTestCase):
-    """
-    A second connection that will not do.
-    """
+    """A second connection that will not do."""
 
     async def begin(self) -> None:
-        """
-        Start everything, with a way between client and server.
-        """
+        """Start everything, with a way between client and server."""
         await self.startServer()
         self.way = Link(self.outside, self.serverPort)
         self.addCleanup(self.way.stop)
@@ -342,9 +302,7 @@ class SecondConnectionTests(CarrierTestCase):
         )
 
     async def stays(self) -> None:
-        """
-        The stream goes on in the session, with every byte, and so do others.
-        """
+        """The stream goes on in the session, with every byte, and so do others."""
         for _ in range(2):
             visitor, talk = await self.pair(self.port, self.service)
             await self.exchange(visitor, talk)
@@ -354,9 +312,7 @@ class SecondConnectionTests(CarrierTestCase):
             await self.turn(lambda: self.session.streams() == 0)
 
     async def test_refused(self) -> None:
-        """
-        One that is refused changes nothing, and is not tried again soon.
-        """
+        """One that is refused changes nothing, and is not tried again soon."""
         await self.begin()
         tried = []
         show = ClientMoves._show
@@ -371,9 +327,7 @@ class SecondConnectionTests(CarrierTestCase):
         self.assertEqual(len(tried), 1)
 
     async def test_silent(self) -> None:
-        """
-        Nor does one that is accepted by something that never answers.
-        """
+        """Nor does one that is accepted by something that never answers."""
         self.patch(moves, "PATIENCE", 0.2)
         await self.begin()
         self.way.silent = True
@@ -381,9 +335,7 @@ class SecondConnectionTests(CarrierTestCase):
         self.way.clear()
 
     async def test_slow(self) -> None:
-        """
-        One that takes its time is used when it is there.
-        """
+        """One that takes its time is used when it is there."""
         await self.begin()
         self.way.delay = 0.2
         visitor, talk = await self.pair(self.port, self.service)
@@ -415,9 +367,7 @@ class SecondConnectionTests(CarrierTestCase):
         return await self.visit(self.port)
 
     async def test_somebodyElse(self) -> None:
-        """
-        An answer that is no acceptance changes nothing.
-        """
+        """An answer that is no acceptance changes nothing."""
         for answer in (
             b"HTTP/1.1 400 Bad Request\r\n\r\n",
             b"W3PTUNL" + bytes(20),
@@ -447,9 +397,7 @@ class SecondConnectionTests(CarrierTestCase):
             self.assertIsNone(each.lost.check(ConnectionDone))
 
     async def test_visitorLeaves(self) -> None:
-        """
-        A visitor who leaves while the client dials leaves nothing behind.
-        """
+        """A visitor who leaves while the client dials leaves nothing behind."""
         await self.begin()
         self.way.silent = True
         visitor, talk = await self.pair(self.port, self.service)
@@ -502,16 +450,12 @@ class SecondConnectionTests(CarrierTestCase):
 
 
 class SecondTLSConnectionTests(SecondConnectionTests):
-    """
-    The same over TLS, where nobody else can answer.
-    """
+    """The same over TLS, where nobody else can answer."""
 
     tls = True
 
     async def test_thief(self) -> None:
-        """
-        Who cannot prove to be the server gets no ticket.
-        """
+        """Who cannot prove to be the server gets no ticket."""
         visitor = await self.answeredBy(moves.ACCEPTED)
         talk = await self.service.arrivals.get()
         await self.exchange(visitor, talk)
@@ -519,14 +463,10 @@ class SecondTLSConnectionTests(SecondConnectionTests):
 
 
 class LateMoveTests(CarrierTestCase):
-    """
-    What frames about moves can do at the wrong time.
-    """
+    """What frames about moves can do at the wrong time."""
 
     async def test_refusedTicket(self) -> None:
-        """
-        A wrong ticket is refused, with a reason.
-        """
+        """A wrong ticket is refused, with a reason."""
         await self.startServer()
         endpoint = TCP4ClientEndpoint(self.outside, "127.0.0.1", self.serverPort)
         talk = await connectProtocol(endpoint, Talk())
@@ -537,9 +477,7 @@ class LateMoveTests(CarrierTestCase):
         await talk.gone()
 
     async def test_wrongOffset(self) -> None:
-        """
-        A side that says it moved elsewhere than it did has the session ended.
-        """
+        """A side that says it moved elsewhere than it did has the session ended."""
         self.carrier = Carrier("session")
         service = Service(b"hello")
         visitor = await self.visit(await self.tunnel(service))
@@ -554,9 +492,7 @@ class LateMoveTests(CarrierTestCase):
         )
 
     async def test_withoutConnection(self) -> None:
-        """
-        Who says that it has moved, without a connection, has the stream broken.
-        """
+        """Who says that it has moved, without a connection, has the stream broken."""
         service = Service(b"hello")
         self.patch(moves, "dial", lambda *a: Deferred())
         visitor = await self.visit(await self.tunnel(service))

@@ -42,9 +42,7 @@ sides = st.sampled_from(["server", "client"])
 
 
 class Moving(RuleBasedStateMachine):
-    """
-    One stream, its session, and the connection that it moves to.
-    """
+    """One stream, its session, and the connection that it moves to."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,9 +52,7 @@ class Moving(RuleBasedStateMachine):
 
     @initialize(window=st.sampled_from([2**10, 2**16]), room=st.sampled_from([7, 3000]))
     def open(self, window: int, room: int) -> None:
-        """
-        Open the stream.
-        """
+        """Open the stream."""
         limits = Limits(streamWindow=window)
         self.pair = extendedPair(limits, limits)
         self.reactor = FakeReactor()
@@ -124,9 +120,7 @@ class Moving(RuleBasedStateMachine):
     @precondition(lambda self: len(self.moved) < 2)
     @rule()
     def move(self) -> None:
-        """
-        The server lets the stream have the connection, and the client does.
-        """
+        """The server lets the stream have the connection, and the client does."""
         name = "client" if self.moved else "server"
         if self.stream(name).over or self.wasCut:
             return
@@ -145,9 +139,7 @@ class Moving(RuleBasedStateMachine):
     @precondition(lambda self: self.moved and not self.wasCut)
     @rule()
     def cut(self) -> None:
-        """
-        Something on the way breaks the connection.
-        """
+        """Something on the way breaks the connection."""
         self.wasCut = True
         for each in self.sockets.values():
             each.cut()
@@ -171,9 +163,7 @@ class Moving(RuleBasedStateMachine):
                 assert self.ends[self.other(name)].ended
 
     def teardown(self) -> None:
-        """
-        In the end all has come, or both know that it will not.
-        """
+        """In the end all has come, or both know that it will not."""
         if not hasattr(self, "ends"):
             return
         for name in self.ends:
@@ -203,9 +193,7 @@ class Moving(RuleBasedStateMachine):
         )
 
     def settle(self) -> None:
-        """
-        Let everything happen that can.
-        """
+        """Let everything happen that can."""
         before: Any = None
         while before != (before := self.progress()) or self.pair.server.sink.held:
             self.pair.settle()
@@ -221,14 +209,10 @@ class Moving(RuleBasedStateMachine):
 
 
 class MovingTests(SynchronousTestCase):
-    """
-    The model.
-    """
+    """The model."""
 
     def test_anyOrder(self) -> None:
-        """
-        Whatever happens, in whichever order.
-        """
+        """Whatever happens, in whichever order."""
         run_state_machine_as_test(
             Moving,
             settings=settings(

@@ -46,14 +46,10 @@ OPEN = encodeCredit(1000) + b"{}"
 
 
 class OneSideTests(SynchronousTestCase):
-    """
-    Tests of one L{ExtendedMultiplexer}, a server's, whose peer is the test.
-    """
+    """Tests of one L{ExtendedMultiplexer}, a server's, whose peer is the test."""
 
     def setUp(self) -> None:
-        """
-        Make a multiplexer.
-        """
+        """Make a multiplexer."""
         self.clock = Clock()
         self.sink = MemorySink()
         self.ends: list[RecordingEnd] = []
@@ -70,9 +66,7 @@ class OneSideTests(SynchronousTestCase):
         )
 
     def opened(self, stream: SessionStream, info: dict[str, object]) -> None:
-        """
-        Accept a stream.
-        """
+        """Accept a stream."""
         self.infos.append(info)
         end = RecordingEnd()
         self.ends.append(end)
@@ -80,9 +74,7 @@ class OneSideTests(SynchronousTestCase):
         self.multiplexer.accept(stream)
 
     def open(self) -> RecordingEnd:
-        """
-        Open a stream from this side.
-        """
+        """Open a stream from this side."""
         end = RecordingEnd()
         end.meet(self.multiplexer.open({}))
         return end
@@ -109,14 +101,10 @@ class OneSideTests(SynchronousTestCase):
 
 
 class ViolationTests(OneSideTests):
-    """
-    Tests of peers that break the protocol.
-    """
+    """Tests of peers that break the protocol."""
 
     def test_streamOverdrawn(self) -> None:
-        """
-        A stream may not be sent more than its credit.
-        """
+        """A stream may not be sent more than its credit."""
         self.hear((1, FrameType.OPEN, OPEN))
         assert self.ends[0].stream is not None
         self.ends[0].stream.pauseReading()
@@ -124,9 +112,7 @@ class ViolationTests(OneSideTests):
         self.assertIn("credit", self.violation((1, FrameType.DATA, b"x")))
 
     def test_sessionOverdrawn(self) -> None:
-        """
-        Nor may all streams together.
-        """
+        """Nor may all streams together."""
         for number in (1, 3, 5):
             self.hear((number, FrameType.OPEN, OPEN))
         for end, number in zip(self.ends, (1, 3, 5), strict=True):
@@ -137,9 +123,7 @@ class ViolationTests(OneSideTests):
         self.assertIn("session", self.violation((7, FrameType.DATA, b"x")))
 
     def test_dataAfterEnd(self) -> None:
-        """
-        After its end a direction is silent.
-        """
+        """After its end a direction is silent."""
         for kind in (FrameType.EOF, FrameType.CLOSE):
             number = 1 + 2 * len(self.ends)
             self.hear((number, FrameType.OPEN, OPEN))
@@ -149,17 +133,13 @@ class ViolationTests(OneSideTests):
             self.assertIn("end", self.violation((number, FrameType.DATA, b"x")))
 
     def test_wrongNumbers(self) -> None:
-        """
-        A client opens odd numbers, each once at a time.
-        """
+        """A client opens odd numbers, each once at a time."""
         self.hear((1, FrameType.OPEN, OPEN))
         for number in (0, 2, 4, 0xFFFFFFFE, 1):
             self.violation((number, FrameType.OPEN, OPEN))
 
     def test_wrongParityAtClient(self) -> None:
-        """
-        A server opens even numbers.
-        """
+        """A server opens even numbers."""
         self.multiplexer = ExtendedMultiplexer(
             self.sink, self.clock.seconds, self.opened, self.limits, False, 0, 0
         )
@@ -169,9 +149,7 @@ class ViolationTests(OneSideTests):
         self.assertEqual(len(self.ends), 1)
 
     def test_wrongLengths(self) -> None:
-        """
-        Credit is eight bytes.
-        """
+        """Credit is eight bytes."""
         self.open()
         for payload in (b"", bytes(7), bytes(9)):
             self.violation((0, FrameType.WINDOW, payload))
@@ -180,9 +158,7 @@ class ViolationTests(OneSideTests):
             self.violation((1, FrameType.OPEN, payload))
 
     def test_wrongObjects(self) -> None:
-        """
-        What should be a JSON object and is not.
-        """
+        """What should be a JSON object and is not."""
         self.open()
         for payload in (b"{", b"[]", b"\xff", b"[" * 100_000, b'{"a":"\n"}'):
             self.violation((1, FrameType.OPEN, encodeCredit(5) + payload))
@@ -232,18 +208,14 @@ class ViolationTests(OneSideTests):
         self.assertEqual(self.multiplexer.streams, {})
 
     def test_unknownTypes(self) -> None:
-        """
-        Frames whose type is not known are counted and skipped.
-        """
+        """Frames whose type is not known are counted and skipped."""
         end = self.open()
         self.hear((2, 0x77, b"?"), (0, 0xFF, b""), (2, FrameType.DATA, b"data"))
         self.assertEqual(self.multiplexer.unknownFrames, 2)
         self.assertEqual(bytes(end.taken), b"data")
 
     def test_handled(self) -> None:
-        """
-        A type that somebody takes is no longer unknown.
-        """
+        """A type that somebody takes is no longer unknown."""
         taken: list[tuple[int, bytes]] = []
         self.multiplexer.handle(
             FrameType.PING, lambda number, payload: taken.append((number, payload))
@@ -290,9 +262,7 @@ class ViolationTests(OneSideTests):
 
 
 class LifeTests(OneSideTests):
-    """
-    Tests of how streams begin and end.
-    """
+    """Tests of how streams begin and end."""
 
     def test_open(self) -> None:
         """
@@ -314,17 +284,13 @@ class LifeTests(OneSideTests):
         )
 
     def test_numbers(self) -> None:
-        """
-        Numbers count up, go round and skip those in use.
-        """
+        """Numbers count up, go round and skip those in use."""
         self.assertEqual(self.multiplexer.open({}).id, 2)
         self.multiplexer._lastId = 0xFFFFFFFE
         self.assertEqual(self.multiplexer.open({}).id, 4)
 
     def test_accepted(self) -> None:
-        """
-        A stream is accepted once, with our credit.
-        """
+        """A stream is accepted once, with our credit."""
         sent = self.hear((1, FrameType.OPEN, encodeCredit(7) + b'{"tunnel":"x"}'))
         self.assertEqual(sent, [(1, FrameType.OPENED, encodeCredit(1000))])
         self.assertEqual(self.infos, [{"tunnel": "x"}])
@@ -335,9 +301,7 @@ class LifeTests(OneSideTests):
         self.assertEqual(self.sink.frames(), [(1, FrameType.DATA, b"0123456")])
 
     def test_openedGivesCredit(self) -> None:
-        """
-        The peer's acceptance may bring more credit than it promised.
-        """
+        """The peer's acceptance may bring more credit than it promised."""
         self.multiplexer._peerStreamWindow = 2
         self.open().say(b"0123456789")
         self.sink.frames()
@@ -348,9 +312,7 @@ class LifeTests(OneSideTests):
         self.assertEqual(sent, [(2, FrameType.DATA, b"56789")])
 
     def test_refused(self) -> None:
-        """
-        A refusal breaks the stream, with the peer's reason.
-        """
+        """A refusal breaks the stream, with the peer's reason."""
         end = self.open()
         reason = {"code": "service-unreachable", "message": "port 3000: no"}
         self.hear((2, FrameType.REFUSED, encodeObject(reason)))
@@ -361,9 +323,7 @@ class LifeTests(OneSideTests):
         self.assertEqual(self.multiplexer.streams, {})
 
     def test_refusing(self) -> None:
-        """
-        A stream that was not accepted is refused; one that was is broken.
-        """
+        """A stream that was not accepted is refused; one that was is broken."""
         for accept, kind in ((False, FrameType.REFUSED), (True, FrameType.ERROR)):
             stream = self.multiplexer._newStream(5, 10)
             if accept:
@@ -378,9 +338,7 @@ class LifeTests(OneSideTests):
             )
 
     def test_timeout(self) -> None:
-        """
-        A stream that the peer does not answer is given up, there too.
-        """
+        """A stream that the peer does not answer is given up, there too."""
         silent, answered = self.open(), self.open()
         self.hear((4, FrameType.OPENED, encodeCredit(5)), (1, FrameType.OPEN, OPEN))
         self.clock.advance(OPEN_TIMEOUT)
@@ -396,9 +354,7 @@ class LifeTests(OneSideTests):
         self.assertEqual((number, kind), (2, FrameType.ERROR))
 
     def test_halfClosed(self) -> None:
-        """
-        Each direction ends by itself, and the stream with the second one.
-        """
+        """Each direction ends by itself, and the stream with the second one."""
         end = self.open()
         self.hear((2, FrameType.DATA, b"question"), (2, FrameType.EOF, b""))
         self.assertEqual((end.finishes, end.closings), (1, []))
@@ -412,9 +368,7 @@ class LifeTests(OneSideTests):
         self.assertEqual(self.multiplexer.streams, {})
 
     def test_endOnce(self) -> None:
-        """
-        A local end that pauses and goes on is not told of the end again.
-        """
+        """A local end that pauses and goes on is not told of the end again."""
         end = self.open()
         assert end.stream is not None
         self.hear((2, FrameType.EOF, b""))
@@ -423,9 +377,7 @@ class LifeTests(OneSideTests):
         self.assertEqual(end.finishes, 1)
 
     def test_endWaitsForBytes(self) -> None:
-        """
-        The end follows the bytes that credit still holds back.
-        """
+        """The end follows the bytes that credit still holds back."""
         self.multiplexer._peerStreamWindow = 3
         end = self.open()
         end.say(b"abcdef")
@@ -435,9 +387,7 @@ class LifeTests(OneSideTests):
         self.assertEqual(sent, [(2, FrameType.DATA, b"def"), (2, FrameType.EOF, b"")])
 
     def test_endBeforeJoin(self) -> None:
-        """
-        Bytes and their end wait for the local end.
-        """
+        """Bytes and their end wait for the local end."""
         stream = self.multiplexer.open({})
         self.hear((2, FrameType.DATA, b"early"), (2, FrameType.EOF, b""))
         end = RecordingEnd()
@@ -445,9 +395,7 @@ class LifeTests(OneSideTests):
         self.assertEqual((bytes(end.taken), end.finishes), (b"early", 1))
 
     def test_brokenBeforeJoin(self) -> None:
-        """
-        Whoever is about to join the stream hears that it is over.
-        """
+        """Whoever is about to join the stream hears that it is over."""
         stream = self.multiplexer.open({})
         left: list[TunnelError | None] = []
         stream.whileWaiting(left.append)
@@ -457,9 +405,7 @@ class LifeTests(OneSideTests):
         self.assertEqual(reason.code.name, "reset")
 
     def test_closeFrame(self) -> None:
-        """
-        A close frame ends both directions, after the bytes before it.
-        """
+        """A close frame ends both directions, after the bytes before it."""
         end = self.open()
         assert end.stream is not None
         end.stream.pauseReading()
@@ -496,9 +442,7 @@ class LifeTests(OneSideTests):
         self.assertEqual(end.broken.code.name, "reset")
 
     def test_lost(self) -> None:
-        """
-        With the connection all streams break; nothing more is sent.
-        """
+        """With the connection all streams break; nothing more is sent."""
         ends = [self.open() for _ in range(3)]
         self.sink.frames()
         self.multiplexer.close(TunnelError("session-lost"))
@@ -526,14 +470,10 @@ class LifeTests(OneSideTests):
 
 
 class ReasonTests(SynchronousTestCase):
-    """
-    Tests for L{TunnelError.fromDict}.
-    """
+    """Tests for L{TunnelError.fromDict}."""
 
     def test_known(self) -> None:
-        """
-        Code, message and hint are taken over.
-        """
+        """Code, message and hint are taken over."""
         reason = TunnelError.fromDict(
             {"code": "port-taken", "message": "no", "retryAfter": 5}, "reset"
         )
@@ -543,9 +483,7 @@ class ReasonTests(SynchronousTestCase):
         )
 
     def test_wrong(self) -> None:
-        """
-        What is missing or makes no sense is left out.
-        """
+        """What is missing or makes no sense is left out."""
         for message in (
             {},
             {"code": "nonsense", "message": 5, "retryAfter": "soon"},
@@ -558,31 +496,23 @@ class ReasonTests(SynchronousTestCase):
             self.assertIsNone(reason.retryAfter)
 
     def test_hugeHint(self) -> None:
-        """
-        A hint too large for any clock is bounded, not an error of ours.
-        """
+        """A hint too large for any clock is bounded, not an error of ours."""
         for hint in (10**400, float("inf"), 10**9):
             reason = TunnelError.fromDict({"retryAfter": hint}, "reset")
             assert reason.retryAfter is not None
             self.assertLessEqual(reason.retryAfter, 24 * 3600)
 
     def test_longMessage(self) -> None:
-        """
-        A message is of bounded length.
-        """
+        """A message is of bounded length."""
         reason = TunnelError.fromDict({"message": "x" * 100_000}, "reset")
         self.assertLessEqual(len(reason.message), 500)
 
 
 class SchedulingTests(OneSideTests):
-    """
-    Tests of who may send when.
-    """
+    """Tests of who may send when."""
 
     def test_alternate(self) -> None:
-        """
-        Two streams with data take turns, in small frames.
-        """
+        """Two streams with data take turns, in small frames."""
         first, second = self.open(), self.open()
         self.multiplexer.pauseProducing()
         self.sink.frames()
@@ -602,9 +532,7 @@ class SchedulingTests(OneSideTests):
         self.assertEqual(sent, {2: 200_000, 4: 100_000})
 
     def test_keystroke(self) -> None:
-        """
-        A byte of one stream waits behind one small frame of another at most.
-        """
+        """A byte of one stream waits behind one small frame of another at most."""
         download, shell = self.open(), self.open()
         self.multiplexer.pauseProducing()
         self.sink.frames()
@@ -633,9 +561,7 @@ class SchedulingTests(OneSideTests):
         self.assertEqual(self.ends[0].taken, bytes(600))
 
     def test_controlOvertakesOrder(self) -> None:
-        """
-        The ping is on its way before the data that was there before it.
-        """
+        """The ping is on its way before the data that was there before it."""
         end = self.open()
         self.multiplexer.pauseProducing()
         self.sink.frames()
@@ -700,14 +626,10 @@ class SchedulingTests(OneSideTests):
 
 
 class StalledTests(SynchronousTestCase):
-    """
-    Tests of readers that stand still in an extended session.
-    """
+    """Tests of readers that stand still in an extended session."""
 
     def serve(self, pair: Pair, visitors: list[RecordingEnd], size: int) -> None:
-        """
-        Have the services of some visitors send bytes.
-        """
+        """Have the services of some visitors send bytes."""
         for visitor in visitors:
             assert visitor.stream is not None
             service = pair.client.ends[visitor.stream.id]
@@ -807,9 +729,7 @@ class StalledTests(SynchronousTestCase):
         self.assertEqual(pair.clock.getDelayedCalls(), [])
 
     def test_crowdLeaves(self) -> None:
-        """
-        A session that ends while it is crowded leaves no timer.
-        """
+        """A session that ends while it is crowded leaves no timer."""
         limits = Limits(streamWindow=1000, largestWindow=0, sessionWindow=1000)
         pair = extendedPair(limits, limits)
         multiplexer: Any = pair.server.multiplexer
@@ -853,9 +773,7 @@ class StalledTests(SynchronousTestCase):
         self.assertIsNone(small.broken)
 
     def test_slowIsNotStalled(self) -> None:
-        """
-        A session whose window was full but is moving again breaks nobody.
-        """
+        """A session whose window was full but is moving again breaks nobody."""
         limits = Limits(streamWindow=1000, largestWindow=0, sessionWindow=1000)
         pair = extendedPair(limits, limits)
         end = pair.server.open()

@@ -46,9 +46,7 @@ Script = list[tuple[str, bool, int]]
 
 
 def longScript(seed: int) -> Script:
-    """
-    A script of many steps, which Hypothesis would seldom make by itself.
-    """
+    """A script of many steps, which Hypothesis would seldom make by itself."""
     random = Random(seed)
     return [
         (random.choice(STEPS), random.random() < 0.5, random.randrange(2**20))
@@ -68,9 +66,7 @@ SCRIPTS = st.one_of(
 
 @st.composite
 def tightLimits(draw: st.DrawFn) -> Limits:
-    """
-    Windows so small that all of them run out.
-    """
+    """Windows so small that all of them run out."""
     stream = draw(st.integers(1, 3000))
     return Limits(
         stream,
@@ -83,17 +79,13 @@ PATTERN = Random(0).randbytes(1 << 17)
 
 
 def payload(end: RecordingEnd, size: int) -> bytes:
-    """
-    Bytes that tell where in C{end}'s stream they belong.
-    """
+    """Bytes that tell where in C{end}'s stream they belong."""
     start = len(end.said) % (1 << 16)
     return PATTERN[start : start + size]
 
 
 class Conversation:
-    """
-    Plays a random script on a pair of multiplexers.
-    """
+    """Plays a random script on a pair of multiplexers."""
 
     largest: ClassVar[int] = 5000
 
@@ -102,9 +94,7 @@ class Conversation:
         self.bothOpen = bothOpen
 
     def play(self, script: Script) -> None:
-        """
-        Take every step.
-        """
+        """Take every step."""
         for step, atServer, value in script:
             side = self.pair.server if atServer else self.pair.client
             end = self._pick(side, value)
@@ -126,16 +116,12 @@ class Conversation:
                 self._act(step, end, value)
 
     def _pick(self, side: Side, value: int) -> RecordingEnd | None:
-        """
-        Choose one of a side's ends.
-        """
+        """Choose one of a side's ends."""
         ends = list(side.ends.values())
         return ends[value % len(ends)] if ends else None
 
     def _act(self, step: str, end: RecordingEnd, value: int) -> None:
-        """
-        Have an end do something.
-        """
+        """Have an end do something."""
         assert end.stream is not None
         if step == "unread":
             end.stream.pauseReading()
@@ -153,9 +139,7 @@ class Conversation:
             end.say(payload(end, value % self.largest))
 
     def readAll(self) -> None:
-        """
-        Let every end read, and everything that is under way arrive.
-        """
+        """Let every end read, and everything that is under way arrive."""
         for side in (self.pair.server, self.pair.client):
             for end in list(side.ends.values()):
                 assert end.stream is not None
@@ -164,9 +148,7 @@ class Conversation:
         self.pair.settle()
 
     def finishAll(self, side: Side) -> None:
-        """
-        End all that a side still sends.
-        """
+        """End all that a side still sends."""
         for end in list(side.ends.values()):
             if not end.ended and end.broken is None:
                 end.end()
@@ -174,9 +156,7 @@ class Conversation:
 
 
 class ExtendedTests(SynchronousTestCase):
-    """
-    Tests of two L{ExtendedMultiplexer}s.
-    """
+    """Tests of two L{ExtendedMultiplexer}s."""
 
     @settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
     @given(tightLimits(), tightLimits(), SCRIPTS)
@@ -202,9 +182,7 @@ class ExtendedTests(SynchronousTestCase):
         self._checkCredit(pair, server, client)
 
     def _checkHalves(self, pair: Pair) -> None:
-        """
-        A direction that has ended is through, though the other goes on.
-        """
+        """A direction that has ended is through, though the other goes on."""
         for number, one in pair.server.ends.items():
             other = pair.client.ends.get(number)
             if other is None:
@@ -216,9 +194,7 @@ class ExtendedTests(SynchronousTestCase):
                 self.assertEqual(bytes(one.taken), bytes(other.said))
 
     def _checkBytes(self, pair: Pair) -> None:
-        """
-        Everything said was taken, or the beginning of it where it broke.
-        """
+        """Everything said was taken, or the beginning of it where it broke."""
         for number in pair.server.ends.keys() & pair.client.ends.keys():
             one, other = pair.server.ends[number], pair.client.ends[number]
             broken = any((one.reset_, other.reset_, one.broken, other.broken))
@@ -234,9 +210,7 @@ class ExtendedTests(SynchronousTestCase):
                 self.assertIsNotNone(one.broken)
 
     def _checkNothingLeft(self, pair: Pair) -> None:
-        """
-        Both tables are empty, and each end was told once that it is over.
-        """
+        """Both tables are empty, and each end was told once that it is over."""
         for side in (pair.server, pair.client):
             self.assertEqual(side.multiplexer.streams, {})
             for end in side.ends.values():
@@ -269,14 +243,10 @@ class ExtendedTests(SynchronousTestCase):
 
 
 class PlainTests(SynchronousTestCase):
-    """
-    Tests of L{plain.PlainServerSide} and L{plain.PlainClientSide}.
-    """
+    """Tests of L{plain.PlainServerSide} and L{plain.PlainClientSide}."""
 
     def setUp(self) -> None:
-        """
-        Have readers count as stalled early.
-        """
+        """Have readers count as stalled early."""
         self.patch(plain, "HOLD", 6000)
 
     @settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))

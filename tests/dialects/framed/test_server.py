@@ -33,35 +33,25 @@ OFFER = {"versions": [1], "streamWindow": WINDOW, "sessionWindow": 1 << 25}
 
 
 def hello(**offer: object) -> dict[str, object]:
-    """
-    The handshake of an extended client.
-    """
+    """The handshake of an extended client."""
     return {"id": "laptop", "tristunnel": {**OFFER, **offer}}
 
 
 def call(ident: int, method: str, **params: object) -> Frame:
-    """
-    A call on the control channel.
-    """
+    """A call on the control channel."""
     message = {"jsonrpc": "2.0", "id": ident, "method": method, "params": params}
     return Frame(0, FrameType.CONTROL, encodeObject(message))
 
 
 class ServerTestCase(NetworkTestCase):
-    """
-    A test of sessions with peers that the test plays.
-    """
+    """A test of sessions with peers that the test plays."""
 
     def extended(self, *messages: Frame, **offer: object) -> RawPeer:
-        """
-        Connect as an extended client.
-        """
+        """Connect as an extended client."""
         return self.dial(hello(**offer), *messages)
 
     def answers(self, peer: RawPeer) -> dict[int, dict[str, Any]]:
-        """
-        The answers that came on the control channel, by the call's number.
-        """
+        """The answers that came on the control channel, by the call's number."""
         messages = [
             decodeObject(frame.payload)
             for frame in peer.frames()
@@ -81,21 +71,15 @@ class ServerTestCase(NetworkTestCase):
         return uri
 
     def kinds(self, peer: RawPeer) -> list[int]:
-        """
-        The types of the frames that came, without pings.
-        """
+        """The types of the frames that came, without pings."""
         return [f.kind for f in peer.frames() if f.kind != FrameType.PING]
 
 
 class PlainClientTests(ServerTestCase):
-    """
-    Clients that speak W3P's protocol and nothing else.
-    """
+    """Clients that speak W3P's protocol and nothing else."""
 
     def test_port(self) -> None:
-        """
-        The answer has the port and nothing but the port.
-        """
+        """The answer has the port and nothing but the port."""
         peer = self.dial({"id": "x"})
         (port,) = self.listeners.open_
         self.assertEqual(peer.handshake, {"port": port})
@@ -157,9 +141,7 @@ class PlainClientTests(ServerTestCase):
         self.assertIsNone(peer.lost)
 
     def test_goneWithItsSession(self) -> None:
-        """
-        A plain client's tunnel ends with its connection.
-        """
+        """A plain client's tunnel ends with its connection."""
         peer = self.dial({"id": "x"})
         listener = self.listeners.only()
         visitor = listener.visit()
@@ -176,9 +158,7 @@ class PlainClientTests(ServerTestCase):
         )
 
     def test_refused(self) -> None:
-        """
-        Refused credentials close the connection without a word.
-        """
+        """Refused credentials close the connection without a word."""
         self.makeServer(lambda fields: False)
         peer = self.dial({"id": "x"})
         self.assertEqual(peer.data, b"")
@@ -187,9 +167,7 @@ class PlainClientTests(ServerTestCase):
         self.assertEqual(self.listeners.open_, {})
 
     def test_unknownFrame(self) -> None:
-        """
-        A frame that W3P does not have ends a plain session, with a reason.
-        """
+        """A frame that W3P does not have ends a plain session, with a reason."""
         peer = self.dial({"id": "x"}, Frame(1, 0x77, b""))
         self.assertIsNotNone(peer.lost)
         self.assertEqual(
@@ -197,9 +175,7 @@ class PlainClientTests(ServerTestCase):
         )
 
     def test_noTunnel(self) -> None:
-        """
-        When no port can be had, the client is turned away.
-        """
+        """When no port can be had, the client is turned away."""
 
         self.listeners.exhausted = True
         peer = self.dial({"id": "x"})
@@ -211,22 +187,16 @@ class PlainClientTests(ServerTestCase):
 
 
 class PlainClientTLSTests(PlainClientTests):
-    """
-    The same over TLS.
-    """
+    """The same over TLS."""
 
     tls = True
 
 
 class ExtendedClientTests(ServerTestCase):
-    """
-    Clients that speak the extension.
-    """
+    """Clients that speak the extension."""
 
     def test_welcome(self) -> None:
-        """
-        The answer has the version, the windows and a lease.
-        """
+        """The answer has the version, the windows and a lease."""
         peer = self.extended()
         answer = peer.handshake["tristunnel"]
         self.assertEqual(answer["version"], 1)
@@ -236,9 +206,7 @@ class ExtendedClientTests(ServerTestCase):
         self.assertEqual(self.notes.named("clientConnected"), [("anonymous", "framed")])
 
     def test_otherVersion(self) -> None:
-        """
-        A version that is not spoken here is refused with a code.
-        """
+        """A version that is not spoken here is refused with a code."""
         peer = self.extended(versions=[7])
         refused = peer.handshake["tristunnel"]["refused"]
         self.assertEqual(refused["code"], "protocol-error")
@@ -246,9 +214,7 @@ class ExtendedClientTests(ServerTestCase):
         self.assertIsNotNone(peer.lost)
 
     def test_wrongWindows(self) -> None:
-        """
-        A window that is no size is refused.
-        """
+        """A window that is no size is refused."""
         for wrong in ("many", -1, 1 << 60, True, None, [1]):
             peer = self.extended(streamWindow=wrong)
             refused = peer.handshake["tristunnel"]["refused"]
@@ -270,9 +236,7 @@ class ExtendedClientTests(ServerTestCase):
         )
 
     def test_wholeCredentials(self) -> None:
-        """
-        A filter gets all that the client said, and not the protocol's own key.
-        """
+        """A filter gets all that the client said, and not the protocol's own key."""
         seen: list[dict[str, object]] = []
 
         def remember(fields: Any) -> bool:
@@ -285,9 +249,7 @@ class ExtendedClientTests(ServerTestCase):
         self.assertEqual(self.notes.named("clientConnected"), [("laptop", "framed")])
 
     def test_framesBeforeAnswer(self) -> None:
-        """
-        Frames that come before the filter has answered are not lost.
-        """
+        """Frames that come before the filter has answered are not lost."""
         asked: Deferred[bool] = Deferred()
         self.makeServer(lambda fields: asked)
         peer = self.extended(call(1, "listTunnels"))
@@ -298,9 +260,7 @@ class ExtendedClientTests(ServerTestCase):
         self.assertEqual(self.answers(peer)[1]["result"], [])
 
     def test_goneBeforeAnswer(self) -> None:
-        """
-        A client that leaves before the filter has answered leaves nothing.
-        """
+        """A client that leaves before the filter has answered leaves nothing."""
         asked: Deferred[bool] = Deferred()
         self.makeServer(lambda fields: asked)
         peer = self.extended()
@@ -313,9 +273,7 @@ class ExtendedClientTests(ServerTestCase):
         self.assertEqual(self.notes.named("clientConnected"), [])
 
     def test_filterNeverAnswers(self) -> None:
-        """
-        A filter that never answers does not keep a connection for ever.
-        """
+        """A filter that never answers does not keep a connection for ever."""
         self.makeServer(lambda fields: Deferred())
         peer = self.extended()
         self.advance(HANDSHAKE_TIMEOUT + 1)
@@ -352,9 +310,7 @@ class ExtendedClientTests(ServerTestCase):
         self.assertEqual(self.notes.named("visitorGone"), [(4, 4, "")])
 
     def test_refusedStream(self) -> None:
-        """
-        A visitor whose service is not there is reset.
-        """
+        """A visitor whose service is not there is reset."""
         peer = self.extended()
         self.openTunnel(peer)
         visitor = self.listeners.only().visit()
@@ -366,18 +322,14 @@ class ExtendedClientTests(ServerTestCase):
         self.assertEqual(self.notes.named("visitorGone"), [(0, 0, "service-refused")])
 
     def test_streamOfTheClient(self) -> None:
-        """
-        A client that opens a stream is told that there is nothing to reach.
-        """
+        """A client that opens a stream is told that there is nothing to reach."""
         peer = self.extended(Frame(1, FrameType.OPEN, encodeCredit(1) + b"{}"))
         frames = [f for f in peer.frames() if f.kind == FrameType.REFUSED]
         self.assertEqual(decodeObject(frames[0].payload)["code"], "not-permitted")
         self.assertIsNone(peer.lost)
 
     def test_unknownFrame(self) -> None:
-        """
-        A frame whose type means nothing is skipped and counted.
-        """
+        """A frame whose type means nothing is skipped and counted."""
         peer = self.extended(Frame(9, 0x77, b"?"), call(1, "listTunnels"))
         (session,) = self.sessions.sessions
         assert session.multiplexer is not None
@@ -385,18 +337,14 @@ class ExtendedClientTests(ServerTestCase):
         self.assertIn(1, self.answers(peer))
 
     def test_brokenProtocol(self) -> None:
-        """
-        A client that breaks the protocol is told how, and is gone.
-        """
+        """A client that breaks the protocol is told how, and is gone."""
         peer = self.extended(Frame(3, FrameType.WINDOW, b"?"))
         (goaway,) = (f for f in peer.frames() if f.kind == FrameType.GOAWAY)
         self.assertEqual(decodeObject(goaway.payload)["code"], "protocol-error")
         self.assertIsNotNone(peer.lost)
 
     def test_calls(self) -> None:
-        """
-        The tunnel service can be called on the control channel.
-        """
+        """The tunnel service can be called on the control channel."""
         peer = self.extended(host="tunnel.example")
         uri = self.openTunnel(peer, name="web")
         peer.say(call(2, "getTunnelAddress", uri=uri), call(3, "listTunnels"))
@@ -413,9 +361,7 @@ class ExtendedClientTests(ServerTestCase):
         self.assertEqual(self.listeners.open_, {})
 
     def test_wrongCalls(self) -> None:
-        """
-        A call that is wrong gets an error, and nothing else happens.
-        """
+        """A call that is wrong gets an error, and nothing else happens."""
         peer = self.extended(
             call(1, "openTunnel", port=-1),
             call(2, "openTunnel", port="many"),
@@ -431,31 +377,23 @@ class ExtendedClientTests(ServerTestCase):
         self.assertEqual(self.listeners.open_, {})
 
     def test_portTaken(self) -> None:
-        """
-        A port that somebody has is refused with a code of its own.
-        """
+        """A port that somebody has is refused with a code of its own."""
         self.listeners.taken.add(8080)
         peer = self.extended(call(1, "openTunnel", port=8080))
         self.assertEqual(self.answers(peer)[1]["error"]["data"]["code"], "port-taken")
 
 
 class ExtendedClientTLSTests(ExtendedClientTests):
-    """
-    The same over TLS.
-    """
+    """The same over TLS."""
 
     tls = True
 
 
 class LivenessTests(ServerTestCase):
-    """
-    Peers that say nothing.
-    """
+    """Peers that say nothing."""
 
     def test_pings(self) -> None:
-        """
-        A client is asked for a sign of life at most every 25 s.
-        """
+        """A client is asked for a sign of life at most every 25 s."""
         peer = self.extended()
         peer.frames()
         measured = len(self.notes.named("roundTripMeasured"))
@@ -472,9 +410,7 @@ class LivenessTests(ServerTestCase):
         self.assertIsNone(peer.lost)
 
     def test_pong(self) -> None:
-        """
-        A ping is answered with the same eight bytes.
-        """
+        """A ping is answered with the same eight bytes."""
         peer = self.extended(Frame(0, FrameType.PING, b"12345678"))
         self.assertIn(Frame(0, FrameType.PONG, b"12345678"), peer.frames())
 
@@ -513,17 +449,13 @@ class LivenessTests(ServerTestCase):
             self.assertIsNotNone(peer.lost)
 
     def test_notQuiet(self) -> None:
-        """
-        What is no time is not granted.
-        """
+        """What is no time is not granted."""
         for asked in (0, -1, 1e7, True, "100", None):
             peer = self.extended(quiet=asked)
             self.assertNotIn("quiet", peer.handshake["tristunnel"])
 
     def test_anythingCounts(self) -> None:
-        """
-        Any byte is a sign of life.
-        """
+        """Any byte is a sign of life."""
         peer = self.extended()
         for _ in range(5):
             self.advance(DEADLINE - 10)
@@ -582,23 +514,17 @@ class LivenessTests(ServerTestCase):
         self.assertFalse(session.multiplexer.holds)
 
     def test_plainIsLeftAlone(self) -> None:
-        """
-        A plain client cannot be asked, and may be silent for ever.
-        """
+        """A plain client cannot be asked, and may be silent for ever."""
         peer = self.dial({"id": "x"})
         self.advance(DEADLINE * 5, 5)
         self.assertIsNone(peer.lost)
 
 
 class LeaseTests(ServerTestCase):
-    """
-    What is kept for a client that comes back.
-    """
+    """What is kept for a client that comes back."""
 
     def lease(self, peer: RawPeer) -> dict[str, object]:
-        """
-        What a peer offers to come back to its lease.
-        """
+        """What a peer offers to come back to its lease."""
         lease = peer.handshake["tristunnel"]["lease"]
         return {"id": lease["id"], "secret": lease["secret"]}
 
@@ -621,9 +547,7 @@ class LeaseTests(ServerTestCase):
         self.assertEqual(self.notes.named("tunnelDestroyed"), [])
 
     def test_displacedIsTold(self) -> None:
-        """
-        The session that is displaced is told so.
-        """
+        """The session that is displaced is told so."""
         stale = self.extended()
         self.openTunnel(stale)
         self.extended(lease=self.lease(stale))
@@ -651,9 +575,7 @@ class LeaseTests(ServerTestCase):
         self.assertEqual(list(self.listeners.open_), [41001])
 
     def test_expires(self) -> None:
-        """
-        When nobody comes back the ports are free again.
-        """
+        """When nobody comes back the ports are free again."""
         peer = self.extended()
         self.openTunnel(peer)
         self.wires[-1].cut()
@@ -686,17 +608,13 @@ class LeaseTests(ServerTestCase):
 
 
 class LeaseTLSTests(LeaseTests):
-    """
-    The same over TLS.
-    """
+    """The same over TLS."""
 
     tls = True
 
 
 class LeavingTests(ServerTestCase):
-    """
-    A server that goes away.
-    """
+    """A server that goes away."""
 
     def test_goaway(self) -> None:
         """
@@ -722,9 +640,7 @@ class LeavingTests(ServerTestCase):
         self.assertEqual(self.sessions.streams(), 1)
 
     def test_newClients(self) -> None:
-        """
-        Clients that come now are sent away, and told when to come back.
-        """
+        """Clients that come now are sent away, and told when to come back."""
         self.sessions.leave(TunnelError("shutting-down", retryAfter=1.5))
         peer = self.extended()
         refused = peer.handshake["tristunnel"]["refused"]
@@ -732,9 +648,7 @@ class LeavingTests(ServerTestCase):
         self.assertEqual(refused["retryAfter"], 1.5)
 
     def test_plainClients(self) -> None:
-        """
-        A plain client cannot be told; its streams go on too.
-        """
+        """A plain client cannot be told; its streams go on too."""
         peer = self.dial({"id": "x"})
         visitor = self.listeners.only().visit()
         self.settle()
@@ -745,9 +659,7 @@ class LeavingTests(ServerTestCase):
         self.assertEqual(visitor.taken, b"more")
 
     def test_close(self) -> None:
-        """
-        In the end every session is closed.
-        """
+        """In the end every session is closed."""
         peers = [self.extended(), self.dial({"id": "x"})]
         self.sessions.close(TunnelError("shutting-down"))
         self.settle()

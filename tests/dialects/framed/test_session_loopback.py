@@ -27,21 +27,15 @@ _MANY = int(os.environ.get("TRISTUNNEL_VISITORS", "200"))
 
 
 def pattern(size: int, seed: int = 0) -> bytes:
-    """
-    Bytes in which a lost or doubled piece shows.
-    """
+    """Bytes in which a lost or doubled piece shows."""
     return random.Random(seed).randbytes(size)
 
 
 class StreamTests(LoopbackTestCase):
-    """
-    What a stream carries, and how it ends.
-    """
+    """What a stream carries, and how it ends."""
 
     async def test_bothWays(self) -> None:
-        """
-        Bytes arrive whole and in order in both directions at once.
-        """
+        """Bytes arrive whole and in order in both directions at once."""
         service = Service()
         port = await self.tunnel(service)
         visitor, answering = await self.pair(port, service)
@@ -54,9 +48,7 @@ class StreamTests(LoopbackTestCase):
         self.assertEqual(bytes(answering.data), there)
 
     async def test_speaksFirst(self) -> None:
-        """
-        A visitor who says nothing hears a service that speaks first.
-        """
+        """A visitor who says nothing hears a service that speaks first."""
         service = Service(b"SSH-2.0-OpenSSH_9.2\r\n")
         visitor = await self.visit(await self.tunnel(service))
         await visitor.has(21)
@@ -82,9 +74,7 @@ class StreamTests(LoopbackTestCase):
         self.assertEqual(bytes(visitor.data), answer)
 
     async def test_serviceFinishes(self) -> None:
-        """
-        A service that has said all still hears the visitor.
-        """
+        """A service that has said all still hears the visitor."""
         service = Service()
         port = await self.tunnel(service)
         visitor, answering = await self.pair(port, service)
@@ -133,9 +123,7 @@ class StreamTests(LoopbackTestCase):
                 await one.gone()
 
     async def test_bothCloseAtOnce(self) -> None:
-        """
-        Both speak and close without waiting for each other.
-        """
+        """Both speak and close without waiting for each other."""
         service = Service()
         port = await self.tunnel(service)
         for _ in range(5):
@@ -150,9 +138,7 @@ class StreamTests(LoopbackTestCase):
             self.assertEqual(bytes(answering.data), b"v" * 1000)
 
     async def test_visitorResets(self) -> None:
-        """
-        A visitor's reset is a reset for the service.
-        """
+        """A visitor's reset is a reset for the service."""
         service = Service()
         port = await self.tunnel(service)
         visitor, answering = await self.pair(port, service)
@@ -165,9 +151,7 @@ class StreamTests(LoopbackTestCase):
         self.assertFalse(answering.eof)
 
     async def test_serviceResets(self) -> None:
-        """
-        A service's reset is a reset for the visitor.
-        """
+        """A service's reset is a reset for the visitor."""
         service = Service()
         port = await self.tunnel(service)
         visitor, answering = await self.pair(port, service)
@@ -180,9 +164,7 @@ class StreamTests(LoopbackTestCase):
         self.assertFalse(visitor.eof)
 
     async def test_noService(self) -> None:
-        """
-        Where nothing listens, the visitor is reset, and the client says so.
-        """
+        """Where nothing listens, the visitor is reset, and the client says so."""
         await self.startServer()
         target = f"127.0.0.1:{freePort()}"
         (port,) = await self.startClient(f"0={target}")
@@ -195,9 +177,7 @@ class StreamTests(LoopbackTestCase):
         )
 
     async def test_counted(self) -> None:
-        """
-        The server tells how many bytes went each way.
-        """
+        """The server tells how many bytes went each way."""
         service = Service()
         port = await self.tunnel(service)
         visitor, answering = await self.pair(port, service)
@@ -213,9 +193,7 @@ class StreamTests(LoopbackTestCase):
         self.assertEqual(self.notes.named("visitorGone"), [(5, 3, "")])
 
     async def test_unixService(self) -> None:
-        """
-        A service on a UNIX socket is reached.
-        """
+        """A service on a UNIX socket is reached."""
         service = Service(b"hello from a socket")
         path = str(shortDirectory(self) / "s")
         listening = self.outside.listenUNIX(path, service)
@@ -229,57 +207,43 @@ class StreamTests(LoopbackTestCase):
 
 
 class StreamTLSTests(StreamTests):
-    """
-    The same over TLS.
-    """
+    """The same over TLS."""
 
     tls = True
 
 
 class StreamInSessionTests(StreamTests):
-    """
-    The same where streams stay in the session.
-    """
+    """The same where streams stay in the session."""
 
     carrier = Carrier("session")
 
 
 class StreamMovingTests(StreamTests):
-    """
-    The same where streams leave the session as soon as they can.
-    """
+    """The same where streams leave the session as soon as they can."""
 
     carrier = Carrier("direct")
 
 
 class StreamMovingTLSTests(StreamMovingTests):
-    """
-    And over TLS.
-    """
+    """And over TLS."""
 
     tls = True
 
 
 class StreamStockTests(StreamTests):
-    """
-    The same over Twisted's own transports.
-    """
+    """The same over Twisted's own transports."""
 
     stock = True
 
 
 class StreamStockTLSTests(StreamStockTests):
-    """
-    And over TLS in Twisted's memory.
-    """
+    """And over TLS in Twisted's memory."""
 
     tls = True
 
 
 class _Echo(Protocol):
-    """
-    Says what it hears.
-    """
+    """Says what it hears."""
 
     def dataReceived(self, data: bytes) -> None:
         """Say it."""
@@ -288,9 +252,7 @@ class _Echo(Protocol):
 
 
 class CrowdTests(LoopbackTestCase):
-    """
-    Many visitors at once.
-    """
+    """Many visitors at once."""
 
     async def test_stalledVisitor(self) -> None:
         """
@@ -346,9 +308,7 @@ class CrowdTests(LoopbackTestCase):
         await flooding.gone()
 
     async def test_idleVisitors(self) -> None:
-        """
-        Many visitors who say nothing are all still there afterwards.
-        """
+        """Many visitors who say nothing are all still there afterwards."""
         service = Service()
         port = await self.tunnel(service)
         visitors = [await self.visit(port) for _ in range(_MANY)]
@@ -367,9 +327,7 @@ class CrowdTests(LoopbackTestCase):
         )
 
     async def test_manyAtWork(self) -> None:
-        """
-        Fifty visitors at once each get their own bytes.
-        """
+        """Fifty visitors at once each get their own bytes."""
         echo: Any = Factory.forProtocol(_Echo)
         port = await self.tunnel(echo)
 
@@ -386,22 +344,16 @@ class CrowdTests(LoopbackTestCase):
 
 
 class CrowdTLSTests(CrowdTests):
-    """
-    The same over TLS.
-    """
+    """The same over TLS."""
 
     tls = True
 
 
 class RefusedTests(LoopbackTestCase):
-    """
-    Clients that are turned away.
-    """
+    """Clients that are turned away."""
 
     async def test_refused(self) -> None:
-        """
-        Client and server are rid of the connection at once.
-        """
+        """Client and server are rid of the connection at once."""
         self.timeout = 5
         await self.startServer()
         self.sessions.authenticator = Authenticator(
@@ -420,9 +372,7 @@ class RefusedTests(LoopbackTestCase):
             await deferLater(self.reactor, 0.01)
 
     def closing(self) -> list[object]:
-        """
-        What waits to cut off a peer that does not go; it would take 10 s.
-        """
+        """What waits to cut off a peer that does not go; it would take 10 s."""
         return [
             call
             for call in self.reactor.getDelayedCalls()
@@ -431,8 +381,6 @@ class RefusedTests(LoopbackTestCase):
 
 
 class RefusedTLSTests(RefusedTests):
-    """
-    The same over TLS.
-    """
+    """The same over TLS."""
 
     tls = True
