@@ -88,18 +88,14 @@ class Tale:
 
     @property
     def over(self) -> bool:
-        """
-        Whether both ends know that it is over.
-        """
+        """Whether both ends know that it is over."""
         return self.visitor.gone is not None and (
             self.service is None or self.service.gone is not None
         )
 
     @property
     def complete(self) -> bool:
-        """
-        Whether both ends saw all that was meant for them, and the end.
-        """
+        """Whether both ends saw all that was meant for them, and the end."""
         one, other = self.visitor, self.service
         return (
             other is not None
@@ -112,17 +108,13 @@ class Tale:
 
     @property
     def lasted(self) -> float:
-        """
-        When the last end knew, in seconds.
-        """
+        """When the last end knew, in seconds."""
         sides = (self.visitor, self.service)
         ends = [side.gone for side in sides if side is not None]
         return max((end for end in ends if end is not None), default=0.0)
 
     def faults(self) -> list[str]:
-        """
-        What must not be.
-        """
+        """What must not be."""
         found = []
         for name, side, other in (
             ("visitor", self.visitor, self.service),
@@ -161,17 +153,13 @@ class Listing:
         self.changed: list[Callable[[], None]] = []
 
     def begin(self, kind: str, size: int) -> Tale:
-        """
-        Note a new stream.
-        """
+        """Note a new stream."""
         number = len(self.tales) + 1
         tale = self.tales[number] = Tale(number, kind, size, self.seconds())
         return tale
 
     def look(self) -> None:
-        """
-        Somebody has changed something that is waited for.
-        """
+        """Somebody has changed something that is waited for."""
         for changed in list(self.changed):
             changed()
 
@@ -197,24 +185,18 @@ class Talk:
         self._sending = False
 
     def began(self, tale: Tale, key: int) -> None:
-        """
-        Know which stream it is.
-        """
+        """Know which stream it is."""
         self.tale = tale
         self._key, self._otherKey = tale.number * 2 + key, tale.number * 2 + 1 - key
 
     def sendBulk(self, size: int) -> None:
-        """
-        Send so many bytes of the stream's content, as fast as they are taken.
-        """
+        """Send so many bytes of the stream's content, as fast as they are taken."""
         self._bulk = size
         self.carrier.produce(self)
         self.resumeProducing()
 
     def resumeProducing(self) -> None:
-        """
-        Send.
-        """
+        """Send."""
         self._paused = False
         if self._sending:
             return
@@ -232,42 +214,30 @@ class Talk:
             self.bulkSent()
 
     def pauseProducing(self) -> None:
-        """
-        Wait.
-        """
+        """Wait."""
         self._paused = True
 
     def stopProducing(self) -> None:
-        """
-        It is over.
-        """
+        """It is over."""
         self._bulk = 0
 
     def bulkSent(self) -> None:
-        """
-        All of it was handed over.
-        """
+        """All of it was handed over."""
 
     def say(self, size: int) -> None:
-        """
-        Send a few bytes of content.
-        """
+        """Send a few bytes of content."""
         data = content(self._key, self.side.sent, size)
         self.side.sent += size
         self.carrier.send(data)
 
     def finish(self) -> None:
-        """
-        Send no more.
-        """
+        """Send no more."""
         if not self.side.finished:
             self.side.finished = True
             self.carrier.finish()
 
     def came(self, data: bytes) -> None:
-        """
-        Compare what came with what should have come.
-        """
+        """Compare what came with what should have come."""
         side = self.side
         for at in range(0, len(data), _PERIOD):
             piece = data[at : at + _PERIOD]
@@ -276,9 +246,7 @@ class Talk:
             side.got += len(piece)
 
     def eof(self) -> None:
-        """
-        The other end sends no more.
-        """
+        """The other end sends no more."""
         self.side.ended = True
 
     def gone(self, broken: str) -> None:
@@ -299,9 +267,7 @@ class Talk:
 
 
 class _Answer(Talk):
-    """
-    The service's end.
-    """
+    """The service's end."""
 
     def __init__(self, ledger: Listing, carrier: Any) -> None:
         super().__init__(ledger, carrier)
@@ -309,9 +275,7 @@ class _Answer(Talk):
         self._halfCloses = True
 
     def came(self, data: bytes) -> None:
-        """
-        Read the first line, and do what it says.
-        """
+        """Read the first line, and do what it says."""
         if self.tale is None:
             self._head += data
             if len(self._head) < _LINE:
@@ -324,9 +288,7 @@ class _Answer(Talk):
         self._arrived(len(data))
 
     def _start(self, line: bytes) -> None:
-        """
-        Know what is wanted.
-        """
+        """Know what is wanted."""
         number, halfCloses = map(int, line.split()[:2])
         tale = self.ledger.tales[number]
         self._halfCloses = bool(halfCloses)
@@ -337,15 +299,11 @@ class _Answer(Talk):
             self.sendBulk(tale.size)
 
     def bulkSent(self) -> None:
-        """
-        A download, or our half of both, is through.
-        """
+        """A download, or our half of both, is through."""
         self.finish()
 
     def _arrived(self, size: int) -> None:
-        """
-        Echo, or see that an upload is whole.
-        """
+        """Echo, or see that an upload is whole."""
         assert self.tale is not None
         if self.tale.kind == "E":
             self.say(size)
@@ -358,9 +316,7 @@ class _Answer(Talk):
             self.finish()
 
     def eof(self) -> None:
-        """
-        The visitor sends no more.
-        """
+        """The visitor sends no more."""
         super().eof()
         if self.tale is not None and self.tale.kind == "U" and self._halfCloses:
             if not self.side.finished and self.side.got == self.tale.size:
@@ -394,9 +350,7 @@ class Visitor(Talk):
         self.side.total = {"D": 0}.get(tale.kind, tale.size)
 
     def start(self) -> None:
-        """
-        Say which stream it is, and begin.
-        """
+        """Say which stream it is, and begin."""
         tale = self.tale
         assert tale is not None
         self.carrier.send(
@@ -411,16 +365,12 @@ class Visitor(Talk):
             self.finish()
 
     def bulkSent(self) -> None:
-        """
-        An upload, or our half of both, is through.
-        """
+        """An upload, or our half of both, is through."""
         if self.halfCloses:
             self.finish()
 
     def came(self, data: bytes) -> None:
-        """
-        Ask the next thing once the last one was answered.
-        """
+        """Ask the next thing once the last one was answered."""
         super().came(data)
         tale = self.tale
         assert tale is not None
@@ -431,9 +381,7 @@ class Visitor(Talk):
                 self.finish()
 
     def eof(self) -> None:
-        """
-        The answer is over, and so is our part.
-        """
+        """The answer is over, and so is our part."""
         super().eof()
         self.finish()
 
@@ -516,18 +464,14 @@ class Service(Factory):
         self.open: set[Any] = set()
 
     def buildProtocol(self, addr: object) -> Protocol:
-        """
-        Serve a visitor.
-        """
+        """Serve a visitor."""
         carrier = _Served(self)
         carrier.talk = _Answer(self.ledger, carrier)
         return carrier
 
 
 class _Served(SocketCarrier):
-    """
-    Counts itself.
-    """
+    """Counts itself."""
 
     def __init__(self, service: Service) -> None:
         super().__init__()
@@ -547,9 +491,7 @@ class _Served(SocketCarrier):
 def visitorProtocol(
     ledger: Listing, kind: str, size: int, halfCloses: bool = True
 ) -> SocketCarrier:
-    """
-    Make a visitor that comes by TCP or TLS.
-    """
+    """Make a visitor that comes by TCP or TLS."""
     carrier = SocketCarrier(halfCloses)
     tale = ledger.begin(kind, size)
     carrier.talk = Visitor(ledger, carrier, tale, halfCloses)

@@ -26,17 +26,13 @@ FAULTS = ("reset", "fin", "reset one", "fin one", "hang")
 
 
 class SessionTests(LoopbackTestCase):
-    """
-    Streams in a session.
-    """
+    """Streams in a session."""
 
     carrier = Carrier("session")
     timeout = 60
 
     def setUp(self) -> None:
-        """
-        Have what waits for a sign of life wait for moments, not for a minute.
-        """
+        """Have what waits for a sign of life wait for moments, not for a minute."""
         super().setUp()
         for name, seconds in (("DEADLINE", 0.4), ("TICK", 0.05), ("SOON", 0.1)):
             self.patch(endings, name, seconds)
@@ -45,9 +41,7 @@ class SessionTests(LoopbackTestCase):
         self.chance = random.Random(SEED)
 
     async def begin(self) -> None:
-        """
-        Start a server, and a client that reaches it by a way of ours.
-        """
+        """Start a server, and a client that reaches it by a way of ours."""
         await self.startServer(
             port="ssl:0:interface=127.0.0.1"
             if self.tls
@@ -62,9 +56,7 @@ class SessionTests(LoopbackTestCase):
         )
 
     async def come(self, kind: str, size: int) -> Tale:
-        """
-        Have a visitor come.
-        """
+        """Have a visitor come."""
         tale = self.ledger.begin(kind, size)
         carrier = SocketCarrier()
         carrier.talk = Visitor(self.ledger, carrier, tale)
@@ -77,9 +69,7 @@ class SessionTests(LoopbackTestCase):
         return tale
 
     def over(self, tales: list[Tale]) -> Deferred[None]:
-        """
-        Wait until both ends of all streams know that they are over.
-        """
+        """Wait until both ends of all streams know that they are over."""
         waiting: Deferred[None] = Deferred()
 
         def look() -> None:
@@ -92,9 +82,7 @@ class SessionTests(LoopbackTestCase):
         return waiting
 
     def happens(self, fault: str) -> None:
-        """
-        Have something happen to the way.
-        """
+        """Have something happen to the way."""
         legs = self.way.ups()
         if fault.endswith("one") and legs:
             legs = [self.chance.choice(legs)]
@@ -143,9 +131,7 @@ class SessionTests(LoopbackTestCase):
 
 
 class TLSSessionTests(SessionTests):
-    """
-    The same over TLS.
-    """
+    """The same over TLS."""
 
     tls = True
 
@@ -160,25 +146,19 @@ class DirectTests(SessionTests):
 
 
 class TLSDirectTests(SessionTests):
-    """
-    The same over TLS, where a stream could not even end in one direction.
-    """
+    """The same over TLS, where a stream could not even end in one direction."""
 
     tls = True
     carrier = Carrier("direct")
 
 
 class BusyTests(SessionTests):
-    """
-    Which move in the middle.
-    """
+    """Which move in the middle."""
 
     carrier = Carrier()
 
 
 class LanesTests(SessionTests):
-    """
-    In sessions of several connections.
-    """
+    """In sessions of several connections."""
 
     carrier = Carrier("session", 3)

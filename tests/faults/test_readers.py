@@ -23,9 +23,7 @@ MORE = 10**12
 
 
 class _Stalled(SocketCarrier):
-    """
-    Reads no more than the first bytes.
-    """
+    """Reads no more than the first bytes."""
 
     def dataReceived(self, data: bytes) -> None:
         """Read no more."""
@@ -45,9 +43,7 @@ class SessionTests(LoopbackTestCase):
     survives = True
 
     async def come(self, carrier: SocketCarrier, kind: str, size: int) -> Tale:
-        """
-        Have a visitor come.
-        """
+        """Have a visitor come."""
         tale = self.ledger.begin(kind, size)
         carrier.talk = Visitor(self.ledger, carrier, tale, False)
         self.addCleanup(self._leave, carrier)
@@ -56,17 +52,13 @@ class SessionTests(LoopbackTestCase):
         return tale
 
     async def _leave(self, carrier: SocketCarrier) -> None:
-        """
-        Be gone.
-        """
+        """Be gone."""
         if carrier.transport is not None:
             carrier.transport.abortConnection()
         await deferLater(self.reactor, 0)
 
     def until(self, condition: Any) -> Deferred[None]:
-        """
-        Wait until something is true of the streams.
-        """
+        """Wait until something is true of the streams."""
         waiting: Deferred[None] = Deferred()
 
         def look() -> None:
@@ -81,17 +73,13 @@ class SessionTests(LoopbackTestCase):
         return waiting
 
     def held(self) -> int:
-        """
-        Bytes that the server holds for all visitors.
-        """
+        """Bytes that the server holds for all visitors."""
         (session,) = [s for s in self.sessions.sessions if s.multiplexer is not None]
         streams = session.multiplexer.streams.values()
         return sum(int(stream.holding) for stream in streams)
 
     async def test_others(self) -> None:
-        """
-        The others get all their answers, and no more is held than may be.
-        """
+        """The others get all their answers, and no more is held than may be."""
         self.ledger = Listing(self.reactor.seconds)
         service = Service(self.ledger)
         self.port = await self.tunnel(service)
@@ -122,9 +110,7 @@ class SessionTests(LoopbackTestCase):
 
 
 class DirectTests(SessionTests):
-    """
-    On connections of their own.
-    """
+    """On connections of their own."""
 
     carrier = Carrier("direct")
 
@@ -138,9 +124,7 @@ class PlainTests(SessionTests):
     survives = False
 
     def setUp(self) -> None:
-        """
-        Have the client offer nothing.
-        """
+        """Have the client offer nothing."""
         super().setUp()
         say = clientSession.TunnelClientProtocol.sendHandshake
 
@@ -151,9 +135,7 @@ class PlainTests(SessionTests):
         self.patch(PlainServerSide, "pause", 0.1)
 
     def held(self) -> int:
-        """
-        What the session holds is bounded as it is.
-        """
+        """What the session holds is bounded as it is."""
         held = super().held()
         self.assertLessEqual(held, HOLD + 2 * 1024 * 1024)
         return held

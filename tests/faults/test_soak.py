@@ -13,30 +13,22 @@ from benchmarks.faults.soak import FIGURES, Watched, _isFlat, _thirds
 
 
 class JudgementTests(SynchronousTestCase):
-    """
-    What is flat, and what is not.
-    """
+    """What is flat, and what is not."""
 
     def watched(self, *values: float) -> Watched:
-        """
-        Make a process that was looked at once a second.
-        """
+        """Make a process that was looked at once a second."""
         seconds = [float(number) for number in range(len(values))]
         watched = Watched("server", 1, Path("x"), seconds)
         watched.seen["timers"] = list(values)
         return watched
 
     def test_thirds(self) -> None:
-        """
-        The warm-up does not count; of each third the median does.
-        """
+        """The warm-up does not count; of each third the median does."""
         each = self.watched(*[900] * 10, *[10] * 16, *[500] * 17, *[20] * 16, 9000)
         self.assertEqual(_thirds(each, "timers", (0.0, 60.0)), (10, 20))
 
     def test_flat(self) -> None:
-        """
-        A leak of one in a visit is seen, and noise is none.
-        """
+        """A leak of one in a visit is seen, and noise is none."""
         memory = FIGURES["memory"]
         self.assertTrue(_isFlat(memory, 60.0, 63.0))
         self.assertTrue(_isFlat(memory, 60.0, 20.0))
@@ -47,14 +39,10 @@ class JudgementTests(SynchronousTestCase):
 
 
 class PlotTests(SynchronousTestCase):
-    """
-    L{drawn}.
-    """
+    """L{drawn}."""
 
     def test_drawn(self) -> None:
-        """
-        What is flat is drawn flat, and what grows is not.
-        """
+        """What is flat is drawn flat, and what grows is not."""
         seconds = [float(number) for number in range(1000)]
         flat = drawn(Curve("a", "b", seconds, [5.0] * 1000)).splitlines()
         self.assertEqual(flat[1].count(":"), WIDTH)

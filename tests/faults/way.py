@@ -52,9 +52,7 @@ class Leg(Protocol):
         self._timer: Any = None
 
     def connectionMade(self) -> None:
-        """
-        Let the kernel hold little, so that what is held is held here.
-        """
+        """Let the kernel hold little, so that what is held is held here."""
         handle = self.transport.getHandle()
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             handle.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
@@ -65,9 +63,7 @@ class Leg(Protocol):
             self._way.dial(self)
 
     def meet(self, other: Leg) -> None:
-        """
-        The other side stands.
-        """
+        """The other side stands."""
         self.other, other.other = other, self
         # Each is the producer of what the other one sends.
         self.transport.registerProducer(other, True)
@@ -77,9 +73,7 @@ class Leg(Protocol):
     # What comes
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Pass it on, at the way's pace.
-        """
+        """Pass it on, at the way's pace."""
         way = self._way
         way.passed += len(data)
         self._send(data)
@@ -92,22 +86,16 @@ class Leg(Protocol):
             self._way.reactor.callLater(wait, self.release, _SLOW)
 
     def readConnectionLost(self) -> None:
-        """
-        Pass on the end.
-        """
+        """Pass on the end."""
         self._eof = True
         self._send(None)
         self._closeIfThrough()
 
     def writeConnectionLost(self) -> None:
-        """
-        The end is on its way.
-        """
+        """The end is on its way."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        Pass on a reset.
-        """
+        """Pass on a reset."""
         self.over = True
         self._way.legs.discard(self)
         other = self.other
@@ -117,9 +105,7 @@ class Leg(Protocol):
             other.transport.abortConnection()
 
     def _send(self, data: bytes | None) -> None:
-        """
-        Send to the other side, now or later.
-        """
+        """Send to the other side, now or later."""
         if self._late or self._way.delay:
             due = self._way.reactor.seconds() + self._way.delay
             self._late.append((due, data))
@@ -128,9 +114,7 @@ class Leg(Protocol):
             self.other.put(data)
 
     def _sendLate(self) -> None:
-        """
-        Send what is due.
-        """
+        """Send what is due."""
         now = self._way.reactor.seconds()
         while self._late and self._late[0][0] <= now and not self._held & _HUNG:
             _, data = self._late.popleft()
@@ -141,9 +125,7 @@ class Leg(Protocol):
             self._timer = self._way.reactor.callLater(wait, self._sendLate)
 
     def put(self, data: bytes | None) -> None:
-        """
-        Write, or send no more.
-        """
+        """Write, or send no more."""
         if self.over:
             return
         if data is not None:
@@ -157,26 +139,20 @@ class Leg(Protocol):
                 self.transport.loseWriteConnection()
 
     def _closeIfThrough(self) -> None:
-        """
-        Twisted does not do so by itself.
-        """
+        """Twisted does not do so by itself."""
         if self._finished and not self.over:
             self.transport.loseConnection()
 
     # Holding
 
     def hold(self, why: int) -> None:
-        """
-        Read no more.
-        """
+        """Read no more."""
         if not (self._held or self.over or self._eof):
             self.transport.pauseProducing()
         self._held |= why
 
     def release(self, why: int) -> None:
-        """
-        Read again.
-        """
+        """Read again."""
         if self._held & why:
             self._held &= ~why
             if not (self._held or self.over or self._eof):
@@ -184,46 +160,32 @@ class Leg(Protocol):
 
     @property
     def hung(self) -> bool:
-        """
-        Whether nothing passes from this side.
-        """
+        """Whether nothing passes from this side."""
         return bool(self._held & _HUNG)
 
     def hang(self) -> None:
-        """
-        Let nothing pass from this side, not even an end.
-        """
+        """Let nothing pass from this side, not even an end."""
         self.hold(_HUNG)
 
     def resume(self) -> None:
-        """
-        Let everything pass again.
-        """
+        """Let everything pass again."""
         self.release(_HUNG)
         if self._late:
             self._sendLate()
 
     def pauseProducing(self) -> None:
-        """
-        The other side's transport holds enough.
-        """
+        """The other side's transport holds enough."""
         self.hold(_FULL)
 
     def resumeProducing(self) -> None:
-        """
-        It has sent all it held.
-        """
+        """It has sent all it held."""
         self.release(_FULL)
 
     def stopProducing(self) -> None:
-        """
-        It is gone.
-        """
+        """It is gone."""
 
     def abort(self) -> None:
-        """
-        Reset this side, and say nothing to the other one.
-        """
+        """Reset this side, and say nothing to the other one."""
         if not self.over:
             self.over = True
             self._way.legs.discard(self)
@@ -280,18 +242,14 @@ class Link:
         self.port: int = address.port
 
     def stop(self) -> Deferred[None]:
-        """
-        Close everything.
-        """
+        """Close everything."""
         for leg in list(self.legs):
             leg.abort()
         stopped: Deferred[None] = self._port.stopListening()
         return stopped
 
     def dial(self, leg: Leg) -> None:
-        """
-        Make the other side of a connection.
-        """
+        """Make the other side of a connection."""
         if self.refusing:
             leg.abort()
             return
@@ -323,9 +281,7 @@ class Link:
     # What is done to it
 
     def ups(self) -> list[Leg]:
-        """
-        The clients' sides of all connections that stand, oldest first.
-        """
+        """The clients' sides of all connections that stand, oldest first."""
         return sorted(
             (leg for leg in self.legs if leg.isUp and leg.other is not None),
             key=lambda leg: leg.transport.getPeer().port,
@@ -362,27 +318,21 @@ class Link:
                 do(other)
 
     def clear(self) -> None:
-        """
-        Reset what is still hung: nobody waits for it any more.
-        """
+        """Reset what is still hung: nobody waits for it any more."""
         for leg in list(self.legs):
             if leg.hung or (leg.other is not None and leg.other.hung):
                 leg.abort()
 
 
 class _Down(Leg):
-    """
-    The server's side.
-    """
+    """The server's side."""
 
     def __init__(self, way: Link, other: Leg) -> None:
         super().__init__(way, False)
         self._first = other
 
     def connectionMade(self) -> None:
-        """
-        Join the two.
-        """
+        """Join the two."""
         super().connectionMade()
         if self._first.over:
             self.transport.abortConnection()

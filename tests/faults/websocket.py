@@ -16,9 +16,7 @@ _NORMAL = 1000
 
 
 class _Carrier(WebSocketClientProtocol):
-    """
-    Carries a visitor's end on the binary messages of a WebSocket.
-    """
+    """Carries a visitor's end on the binary messages of a WebSocket."""
 
     talk: Visitor
 

@@ -8,6 +8,4 @@ __all__ = ["Broken"]
 
 
 class Broken(Exception):
-    """
-    A parser did what it must not.
-    """
+    """A parser did what it must not."""

@@ -92,15 +92,11 @@ class Doors:
         self._left = {**dict.fromkeys(names, 0), "timers": 2}
 
     def close(self) -> None:
-        """
-        Listen to the log no more.
-        """
+        """Listen to the log no more."""
         globalLogPublisher.removeObserver(self._observer)
 
     def _note(self, event: LogEvent) -> None:
-        """
-        Keep what should not happen.
-        """
+        """Keep what should not happen."""
         if event.get("log_level") in (LogLevel.error, LogLevel.critical):
             self.errors.append(event)
 
@@ -153,9 +149,7 @@ class Doors:
 
 
 class _Line(StringTransport):
-    """
-    A connection that can be closed from either side.
-    """
+    """A connection that can be closed from either side."""
 
     protocol: Any
 
@@ -165,26 +159,20 @@ class _Line(StringTransport):
         self._clock = clock
 
     def cut(self) -> None:
-        """
-        Lose the connection, once.
-        """
+        """Lose the connection, once."""
         if self.connected:
             self.connected = False
             self.protocol.connectionLost(Failure(ConnectionDone()))
 
     def loseConnection(self) -> None:
-        """
-        Be lost in the reactor's next turn, as sockets are.
-        """
+        """Be lost in the reactor's next turn, as sockets are."""
         self.disconnecting = True
         self._clock.callLater(0, self.cut)
 
     abortConnection = loseConnection
 
     def unregisterProducer(self) -> None:
-        """
-        Forget the producer; as with sockets, none is no error.
-        """
+        """Forget the producer; as with sockets, none is no error."""
         if self.producer is not None:
             super().unregisterProducer()
 
@@ -207,33 +195,25 @@ class _Line(StringTransport):
 
 
 class _Endpoint:
-    """
-    An endpoint that only keeps what it is to make connections with.
-    """
+    """An endpoint that only keeps what it is to make connections with."""
 
     factory: Any
 
     def listen(self, factory: Any) -> Any:
-        """
-        Keep it.
-        """
+        """Keep it."""
         self.factory = factory
         return succeed(None)
 
 
 def proxied(doors: Doors) -> Any:
-    """
-    Put the PROXY protocol around a port.
-    """
+    """Put the PROXY protocol around a port."""
     endpoint = _Endpoint()
     behindProxy(cast(Any, endpoint), lambda host: True).listen(doors.factory)
     return endpoint.factory
 
 
 def secure(doors: Doors) -> Any:
-    """
-    Put TLS around a port, with certificates for some names.
-    """
+    """Put TLS around a port, with certificates for some names."""
     with tempfile.TemporaryDirectory() as directory:
         authority = makeAuthority()
         for number, names in enumerate((["a.example"], ["*.b.example", "c.example"])):

@@ -48,9 +48,7 @@ def clientHello(name: str, versions: tuple[int, ...] = (0x0304, 0x0303)) -> byte
 
 
 def _proxyHeaders() -> list[bytes]:
-    """
-    Headers of the PROXY protocol, of both versions, and what may follow.
-    """
+    """Headers of the PROXY protocol, of both versions, and what may follow."""
     addresses = socket.inet_aton("192.0.2.9") + socket.inet_aton("198.51.100.1")
     ports = struct.pack("!HH", 777, 9000)
     signature = b"\r\n\r\n\x00\r\nQUIT\n"
@@ -67,9 +65,7 @@ def _proxyHeaders() -> list[bytes]:
 
 
 def _seeds() -> dict[str, list[bytes]]:
-    """
-    Good inputs, by target.
-    """
+    """Good inputs, by target."""
     offer = {
         "versions": [1],
         "streamWindow": 262144,

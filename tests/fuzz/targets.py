@@ -44,9 +44,7 @@ Target = Callable[[bytes], bool]
 
 
 def handshake(data: bytes) -> bool:
-    """
-    The first message of the framed protocol, in two pieces.
-    """
+    """The first message of the framed protocol, in two pieces."""
     decoder = HandshakeDecoder()
     try:
         decoder.feed(data[: len(data) // 2])
@@ -56,9 +54,7 @@ def handshake(data: bytes) -> bool:
 
 
 def frames(data: bytes) -> bool:
-    """
-    Frames of the framed protocol.
-    """
+    """Frames of the framed protocol."""
     decoder = FrameDecoder()
     try:
         decoder.feed(data[: len(data) // 3])
@@ -68,9 +64,7 @@ def frames(data: bytes) -> bool:
 
 
 def zlayerMessage(data: bytes) -> bool:
-    """
-    A message of zlayer's, written again if it is one.
-    """
+    """A message of zlayer's, written again if it is one."""
     try:
         message = zlayer.decodeMessage(data)
     except TunnelError:
@@ -81,9 +75,7 @@ def zlayerMessage(data: bytes) -> bool:
 
 
 def vtunnelMessage(data: bytes) -> bool:
-    """
-    A message of vtunnel's.
-    """
+    """A message of vtunnel's."""
     try:
         vtunnel.decodeMessage(data)
     except TunnelError:
@@ -95,9 +87,7 @@ _dispatcher = Dispatcher({"openTunnel": lambda caller, **options: 1}.get)
 
 
 def jsonRPC(data: bytes) -> bool:
-    """
-    JSON-RPC: there is always an answer in JSON, or none.
-    """
+    """JSON-RPC: there is always an answer in JSON, or none."""
     answers: list[bytes | None] = []
     _dispatcher.dispatch(None, data).addCallback(answers.append)
     if len(answers) != 1:
@@ -109,9 +99,7 @@ def jsonRPC(data: bytes) -> bool:
 
 
 def xmlRPC(data: bytes) -> bool:
-    """
-    XML-RPC.
-    """
+    """XML-RPC."""
     try:
         _parse(data)
     except CallError:
@@ -120,9 +108,7 @@ def xmlRPC(data: bytes) -> bool:
 
 
 def tunnelOptions(data: bytes) -> bool:
-    """
-    The options of C{openTunnel}, and the networks in them.
-    """
+    """The options of C{openTunnel}, and the networks in them."""
     try:
         value = decode(data)
         if not isinstance(value, dict):
@@ -134,9 +120,7 @@ def tunnelOptions(data: bytes) -> bool:
 
 
 def claims(data: bytes) -> bool:
-    """
-    The secret of a tunnel, as a handshake has it; there is no such tunnel.
-    """
+    """The secret of a tunnel, as a handshake has it; there is no such tunnel."""
     try:
         claim = decode(data)
     except BadJSON:
@@ -181,9 +165,7 @@ _tickets.grant(lambda arrival, offer: True)
 
 
 def tickets(data: bytes) -> bool:
-    """
-    The ticket of a direct connection; there is one that nobody knows.
-    """
+    """The ticket of a direct connection; there is one that nobody knows."""
     text = data.decode("utf-8", "surrogateescape")
     if _tickets.redeem(text) is not None or _tickets.redeem(data) is not None:
         raise Broken("it is good for something")
@@ -215,9 +197,7 @@ def datagrams(data: bytes) -> bool:
 
 
 def beginnings(data: bytes) -> bool:
-    """
-    What is said in the log of a connection's first bytes: a short line.
-    """
+    """What is said in the log of a connection's first bytes: a short line."""
     text = describeFirstBytes(data)
     if len(text) > 120 or not text.isprintable():
         raise Broken(f"the log is told {text!r}")

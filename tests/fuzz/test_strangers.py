@@ -33,22 +33,16 @@ _short = settings(
 
 
 class ParserTests(SynchronousTestCase):
-    """
-    The parsers alone.
-    """
+    """The parsers alone."""
 
     def test_seeds(self) -> None:
-        """
-        They accept what is right, so that what is nearly right gets far.
-        """
+        """They accept what is right, so that what is nearly right gets far."""
         for name, target in PARSERS.items():
             accepted = [target(seed) for seed in SEEDS[name]]
             self.assertTrue(any(accepted), name)
 
     def test_nearlyRight(self) -> None:
-        """
-        They accept or refuse what is nearly right, and do nothing else.
-        """
+        """They accept or refuse what is nearly right, and do nothing else."""
         chance = random.Random(1)
         for name, target in PARSERS.items():
             for _ in range(1000):
@@ -57,29 +51,21 @@ class ParserTests(SynchronousTestCase):
     @_short
     @given(st.sampled_from(sorted(PARSERS)), st.binary())
     def test_anything(self, name: str, data: bytes) -> None:
-        """
-        And whatever else there is.
-        """
+        """And whatever else there is."""
         PARSERS[name](data)
 
 
 class ServerTests(SynchronousTestCase):
-    """
-    Whole servers.
-    """
+    """Whole servers."""
 
     def setUp(self) -> None:
-        """
-        Make them.
-        """
+        """Make them."""
         self.servers = {name: make() for name, make in SERVERS.items()}
         for server in self.servers.values():
             self.addCleanup(server.close)
 
     def test_seeds(self) -> None:
-        """
-        Who speaks rightly gets an answer, which is a refusal.
-        """
+        """Who speaks rightly gets an answer, which is a refusal."""
         for name, server in self.servers.items():
             for seed in SEEDS[name]:
                 # A hello without an end, and a balancer's question whether
@@ -89,9 +75,7 @@ class ServerTests(SynchronousTestCase):
             self.assertTrue(any(server(seed) for seed in SEEDS[name]), name)
 
     def test_found(self) -> None:
-        """
-        What was once wrong is not so again.
-        """
+        """What was once wrong is not so again."""
         targets: dict[str, Target] = {**PARSERS, **self.servers}
         for name, data in FOUND:
             targets[name](data)
@@ -109,9 +93,7 @@ class ServerTests(SynchronousTestCase):
     @_short
     @given(st.sampled_from(sorted(SERVERS)), st.data())
     def test_tails(self, name: str, data: st.DataObject) -> None:
-        """
-        Nor of those who stop in the middle, or go on with something else.
-        """
+        """Nor of those who stop in the middle, or go on with something else."""
         seed = data.draw(st.sampled_from(SEEDS[name]))
         cut, tail = data.draw(st.integers(0, 500)), data.draw(st.binary())
         self.servers[name](seed[:cut] + tail)

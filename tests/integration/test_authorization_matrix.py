@@ -44,9 +44,7 @@ _ID = UUID("00112233-4455-6677-8899-aabbccddeeff")
 
 
 def refused(*codes: str) -> Outcome:
-    """
-    The answer must be an error with one of these codes.
-    """
+    """The answer must be an error with one of these codes."""
 
     def check(test: MatrixTestCase, outcome: Any) -> None:
         test.assertIn(outcome, codes)
@@ -55,30 +53,22 @@ def refused(*codes: str) -> Outcome:
 
 
 def silent(test: MatrixTestCase, outcome: Any) -> None:
-    """
-    The answer may be an error, or a list in which nothing is alice's.
-    """
+    """The answer may be an error, or a list in which nothing is alice's."""
     text = json.dumps(outcome)
     for secret in ("alice", "db", test.public.rpartition("/")[2], test.accessId):
         test.assertNotIn(secret, text)
 
 
 def allowed(test: MatrixTestCase, outcome: Any) -> None:
-    """
-    They may do that: it is theirs, or everybody's.
-    """
+    """They may do that: it is theirs, or everybody's."""
     test.assertNotIsInstance(outcome, dict)
 
 
 class MatrixTestCase(AccessTestCase):
-    """
-    A server where alice has one of everything.
-    """
+    """A server where alice has one of everything."""
 
     def setUp(self) -> None:
-        """
-        Let her have it.
-        """
+        """Let her have it."""
         super().setUp()
         self.makeToken("mallory", may=frozenset())
         self.makeToken("revoked")
@@ -106,9 +96,7 @@ class MatrixTestCase(AccessTestCase):
         self.settle()
 
     def _claim(self) -> Any:
-        """
-        Use the capability.
-        """
+        """Use the capability."""
         from twisted.internet.defer import Deferred
 
         secret = self.capability.partition("#")[2]
@@ -119,15 +107,11 @@ class MatrixTestCase(AccessTestCase):
         )
 
     async def _noLogin(self) -> Identity:
-        """
-        No login is needed.
-        """
+        """No login is needed."""
         raise TunnelError("auth-refused")
 
     def unharmed(self) -> None:
-        """
-        Assert that all that is alice's is as it was.
-        """
+        """Assert that all that is alice's is as it was."""
         self.assertEqual(
             [t["uri"] for t in self.rpc("alice", "listTunnels")], self.uris
         )
@@ -151,9 +135,7 @@ class MatrixTestCase(AccessTestCase):
 
 
 class MethodTests(MatrixTestCase):
-    """
-    The remote methods.
-    """
+    """The remote methods."""
 
     def matrix(self) -> dict[str, tuple[dict[str, Any], dict[str, Outcome]]]:
         """
@@ -198,15 +180,11 @@ class MethodTests(MatrixTestCase):
         }
 
     def test_complete(self) -> None:
-        """
-        No method is left out.
-        """
+        """No method is left out."""
         self.assertEqual(sorted(self.matrix()), sorted(methodsOf(self.service)))
 
     def test_everyMethod(self) -> None:
-        """
-        Nobody who may not does anything to what is alice's.
-        """
+        """Nobody who may not does anything to what is alice's."""
         for method, (params, outcomes) in self.matrix().items():
             for name, identity in self.people.items():
                 outcome = self.callAs(identity, method, params)
@@ -264,14 +242,10 @@ class MethodTests(MatrixTestCase):
 
 
 class DialectTests(MatrixTestCase):
-    """
-    The requests of the dialects, as bytes at the port.
-    """
+    """The requests of the dialects, as bytes at the port."""
 
     def setUp(self) -> None:
-        """
-        Serve all of them at one port.
-        """
+        """Serve all of them at one port."""
         super().setUp()
         callers = HTTPCallers(self.authenticator)
         pages = {
@@ -287,9 +261,7 @@ class DialectTests(MatrixTestCase):
         self.addCleanup(self.leave)
 
     def leave(self) -> None:
-        """
-        End all connections.
-        """
+        """End all connections."""
         for peer in self.peers:
             if peer.lost is None:
                 peer.transport.abortConnection()
@@ -297,9 +269,7 @@ class DialectTests(MatrixTestCase):
         self.clock.advance(60)
 
     def come(self, *messages: Any) -> RawPeer:
-        """
-        Say something at the port, which has forgotten failed logins.
-        """
+        """Say something at the port, which has forgotten failed logins."""
         peer = RawPeer()
         self.peers.append(peer)
         self.join(ProtocolDetectorFactory(self.clock, self.doors, self.notes), peer)
@@ -308,9 +278,7 @@ class DialectTests(MatrixTestCase):
         return peer
 
     def credentials(self) -> dict[str, dict[str, str]]:
-        """
-        What those say who may not come in at all.
-        """
+        """What those say who may not come in at all."""
         return {
             "nobody": {},
             "wrong": {"token": "tun_" + "x" * 43},
@@ -320,9 +288,7 @@ class DialectTests(MatrixTestCase):
         }
 
     def late(self, name: str) -> tuple[str, ...]:
-        """
-        The codes with which somebody is refused.
-        """
+        """The codes with which somebody is refused."""
         return ("auth-refused", f"token-{name}")
 
     def test_framed(self) -> None:
@@ -409,9 +375,7 @@ class DialectTests(MatrixTestCase):
         self.unharmed()
 
     def test_rooms(self) -> None:
-        """
-        A room's host must log in, and nobody takes another client's room.
-        """
+        """A room's host must log in, and nobody takes another client's room."""
         alice = {"Authorization": f"Bearer {self.tokens['alice']}"}
         self.assertIn(b" 101 ", self.come(upgrade("/host/room", **alice)).data)
         for name, fields in {
@@ -434,9 +398,7 @@ class DialectTests(MatrixTestCase):
             self.assertNotIn(b" 101 ", self.come(upgrade(path)).data, path)
 
     def test_http(self) -> None:
-        """
-        Calls by HTTP need a login; who has none learns no more than that.
-        """
+        """Calls by HTTP need a login; who has none learns no more than that."""
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "listTunnels"})
         xml = (
             "<?xml version='1.0'?><methodCall><methodName>listTunnels</methodName>"

@@ -12,14 +12,10 @@ from tests.tls.files import replace
 
 
 class CertificateTests(ProcessTestCase):
-    """
-    Over TLS and over WebSockets alike.
-    """
+    """Over TLS and over WebSockets alike."""
 
     def setUp(self) -> None:
-        """
-        Make a server's certificate, and two clients'.
-        """
+        """Make a server's certificate, and two clients'."""
         super().setUp()
         self.authority = makeAuthority()
         for name, client in (("localhost", False), ("good", True), ("bad", True)):
@@ -31,9 +27,7 @@ class CertificateTests(ProcessTestCase):
         self.crl.write_bytes(self.authority.revoke())
 
     def own(self, name: str) -> tuple[str, ...]:
-        """
-        The options that show a certificate, and believe the server's.
-        """
+        """The options that show a certificate, and believe the server's."""
         files = ("--certificate", f"{name}.pem", "--private-key", f"{name}.key")
         return (*files, "--ca", "ca.pem")
 

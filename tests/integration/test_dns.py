@@ -37,34 +37,26 @@ class Resolver(ProcessProtocol):
         self._said = b""
 
     def errReceived(self, data: bytes) -> None:
-        """
-        It says that it has started.
-        """
+        """It says that it has started."""
         self._said += data
         if b"started" in self._said and not self.ready.called:
             self.ready.callback(None)
 
     def processEnded(self, reason: Failure) -> None:
-        """
-        It is gone.
-        """
+        """It is gone."""
         if not self.ready.called:
             self.ready.errback(RuntimeError(self._said.decode()))
         reason.trap(ProcessTerminated)
         self.ended.callback(None)
 
     def stop(self) -> Deferred[None]:
-        """
-        End it.
-        """
+        """End it."""
         self.transport.signalProcess("KILL")
         return self.ended
 
 
 def _freePort() -> int:
-    """
-    Find a port of 127.0.0.1 that is free for UDP and TCP at this moment.
-    """
+    """Find a port of 127.0.0.1 that is free for UDP and TCP at this moment."""
     while True:
         with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as datagram:
             tcp.bind(("127.0.0.1", 0))
@@ -75,9 +67,7 @@ def _freePort() -> int:
 
 
 class DNSTests(UDPTestCase):
-    """
-    C{dig} asks C{dnsmasq} through a tunnel.
-    """
+    """C{dig} asks C{dnsmasq} through a tunnel."""
 
     if not (_DIG and _DNSMASQ):
         skip = "dig and dnsmasq are not installed"
@@ -102,9 +92,7 @@ class DNSTests(UDPTestCase):
                 return number
 
     def _start(self, number: int) -> Resolver:
-        """
-        Start dnsmasq on a port.
-        """
+        """Start dnsmasq on a port."""
         resolver = Resolver()
         self.reactor.spawnProcess(
             resolver,
@@ -131,9 +119,7 @@ class DNSTests(UDPTestCase):
         return resolver
 
     async def _dig(self, *question: str) -> str:
-        """
-        Ask; a second time only if that is what the answer takes.
-        """
+        """Ask; a second time only if that is what the answer takes."""
         out, err, code = await getProcessOutputAndValue(
             str(_DIG),
             ("+tries=1", "+time=5", "+ignore", *question),
@@ -165,9 +151,7 @@ class DNSTests(UDPTestCase):
             )
 
     async def test_manyAtOnce(self) -> None:
-        """
-        Fifty at once, each a flow.
-        """
+        """Fifty at once, each a flow."""
         number = await self._resolver()
         self.startServer()
         (port,) = await self.startClient(f"udp/0=127.0.0.1:{number}")

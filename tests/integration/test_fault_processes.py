@@ -16,14 +16,10 @@ _MUCH = 100_000
 
 
 class KilledTests(ProcessTestCase):
-    """
-    Who is killed breaks its streams, and no half of one looks whole.
-    """
+    """Who is killed breaks its streams, and no half of one looks whole."""
 
     def assertBroken(self, talk: Talk) -> None:
-        """
-        Check that a conversation ended with an error, and with no end before.
-        """
+        """Check that a conversation ended with an error, and with no end before."""
         self.assertFalse(talk.eof)
         assert talk.lost is not None
         self.assertFalse(talk.lost.check(ConnectionDone), talk.lost)
@@ -59,9 +55,7 @@ class KilledTests(ProcessTestCase):
             await client.kill()
 
     async def test_client(self) -> None:
-        """
-        So they do when the client is killed.
-        """
+        """So they do when the client is killed."""
         for carrier in ("direct", "session"):
             server, client, visitor, serving = await self.streams("--carrier", carrier)
             await client.kill()

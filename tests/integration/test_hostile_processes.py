@@ -37,9 +37,7 @@ SECRETS = (
 
 
 class HostileTestCase(ProcessTestCase):
-    """
-    A test that asks its server.
-    """
+    """A test that asks its server."""
 
     async def rpc(self, method: str, secret: str, **params: object) -> str:
         """
@@ -65,14 +63,10 @@ class HostileTestCase(ProcessTestCase):
 
 
 class SecretTests(HostileTestCase):
-    """
-    Secrets are in no log, in no list of processes and in no answer.
-    """
+    """Secrets are in no log, in no list of processes and in no answer."""
 
     def commandLine(self, program: Program) -> str:
-        """
-        What everybody on the machine sees of a program.
-        """
+        """What everybody on the machine sees of a program."""
         transport: Any = program.transport
         path = Path(f"/proc/{transport.pid}/cmdline")
         if not path.exists():
@@ -80,9 +74,7 @@ class SecretTests(HostileTestCase):
         return path.read_bytes().replace(b"\0", b" ").decode()
 
     async def test_secrets(self) -> None:
-        """
-        Good and bad credentials, and the URI of a tunnel.
-        """
+        """Good and bad credentials, and the URI of a tunnel."""
         password, guess, fragment, _ = SECRETS
         clients = self.directory / "clients"
         clients.write_text(f"laptop:{password}\n")
@@ -141,9 +133,7 @@ class SecretTests(HostileTestCase):
 
 @implementer(IBodyProducer)
 class _Body:
-    """
-    A body that is all there.
-    """
+    """A body that is all there."""
 
     def __init__(self, data: bytes) -> None:
         self.length = len(data)
@@ -161,9 +151,7 @@ class _Body:
 
 
 class DescriptorTests(HostileTestCase):
-    """
-    Visitors use up all the descriptors that they can have.
-    """
+    """Visitors use up all the descriptors that they can have."""
 
     async def test_reserve(self) -> None:
         """
@@ -209,14 +197,10 @@ class DescriptorTests(HostileTestCase):
 
 
 class CheckTests(ProcessTestCase):
-    """
-    C{--check} of both programs.
-    """
+    """C{--check} of both programs."""
 
     async def test_good(self) -> None:
-        """
-        Where all is well each line says so, and the status is 0.
-        """
+        """Where all is well each line says so, and the status is 0."""
         await self.server()
         client = self.start(
             "tunnel-client",
@@ -255,9 +239,7 @@ class CheckTests(ProcessTestCase):
             self.assertEqual(client.status, 1)
 
     async def test_server(self) -> None:
-        """
-        The server's says whether it could start, without doing so.
-        """
+        """The server's says whether it could start, without doing so."""
         server = await self.server()
         taken = f"tcp:{self.port}:interface=127.0.0.1"
         for port, status, line in (

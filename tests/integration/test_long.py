@@ -26,9 +26,7 @@ _BLOCK = bytes(range(256)) * 256
 
 
 class _Source(Protocol):
-    """
-    Sends a GiB as fast as it may, and closes.
-    """
+    """Sends a GiB as fast as it may, and closes."""
 
     transport: Any
 
@@ -60,9 +58,7 @@ class _Source(Protocol):
 
 
 class _Sink(Talk):
-    """
-    Hashes what comes, and keeps none of it.
-    """
+    """Hashes what comes, and keeps none of it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,26 +72,20 @@ class _Sink(Talk):
 
 
 def memoryOf(pid: int) -> int:
-    """
-    The resident memory of a process, in MiB.
-    """
+    """The resident memory of a process, in MiB."""
     text = Path(f"/proc/{pid}/status").read_text()
     return int(text.partition("VmRSS:")[2].split()[0]) >> 10
 
 
 class GiBTests(LoopbackTestCase):
-    """
-    One GiB, by every dialect.
-    """
+    """One GiB, by every dialect."""
 
     timeout = 300
     if not os.environ.get("TRISTUNNEL_LONG"):
         skip = "set TRISTUNNEL_LONG=1 to send GiBs about"
 
     def start(self, command: str, *options: str) -> Program:
-        """
-        Start one of our programs.
-        """
+        """Start one of our programs."""
         directory = Path(self.mktemp()).absolute()
         directory.mkdir()
         program = startTristunnel(
@@ -108,9 +98,7 @@ class GiBTests(LoopbackTestCase):
         return program
 
     async def begin(self) -> None:
-        """
-        Start the server and the service.
-        """
+        """Start the server and the service."""
         self.serverPort = freePort()
         self.server = self.start(
             "tunnel", "--port", f"tcp:{self.serverPort}:interface=127.0.0.1"
@@ -161,16 +149,12 @@ class GiBTests(LoopbackTestCase):
     def client(  # type: ignore[override]
         self, *options: str, path: str = "tunnel"
     ) -> Program:
-        """
-        Start a client.
-        """
+        """Start a client."""
         url = f"ws://127.0.0.1:{self.serverPort}/{path}"
         return self.start("tunnel-client", "--connect", url, *options)
 
     async def sink(self, port: int) -> _Sink:
-        """
-        Come as a visitor.
-        """
+        """Come as a visitor."""
         from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 
         endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", port)
@@ -179,9 +163,7 @@ class GiBTests(LoopbackTestCase):
         return sink
 
     async def transfer(self, way: Callable[[], Any]) -> None:
-        """
-        Fetch a GiB, then offer one to a visitor who does not read.
-        """
+        """Fetch a GiB, then offer one to a visitor who does not read."""
         await self.begin()
         port = await way()
         transport: Any = self.server.transport
@@ -217,19 +199,13 @@ class GiBTests(LoopbackTestCase):
         lazy.abort()
 
     async def test_framed(self) -> None:
-        """
-        The framed protocol by WebSocket.
-        """
+        """The framed protocol by WebSocket."""
         await self.transfer(self.byFramed)
 
     async def test_vtunnel(self) -> None:
-        """
-        vtunnel's dialect.
-        """
+        """vtunnel's dialect."""
         await self.transfer(self.byVTunnel)
 
     async def test_relay(self) -> None:
-        """
-        Raw WebSockets.
-        """
+        """Raw WebSockets."""
         await self.transfer(self.byRelay)

@@ -18,16 +18,12 @@ from tristunnel.model.policy import VisitorPolicy, parseNetworks
 
 
 class SplicedTests(LoopbackTestCase):
-    """
-    Streams that have a connection of their own, and are spliced when busy.
-    """
+    """Streams that have a connection of their own, and are spliced when busy."""
 
     carrier = Carrier("direct")
 
     async def busyPair(self, policy: VisitorPolicy) -> tuple[Talk, Talk]:
-        """
-        Have a visitor of a tunnel with a policy, to whom a lot is sent.
-        """
+        """Have a visitor of a tunnel with a policy, to whom a lot is sent."""
         self.service = Service()
         await self.startServer()
         self.tunnels.policies.policy = policy
@@ -53,9 +49,7 @@ class SplicedTests(LoopbackTestCase):
         return done
 
     async def test_age(self) -> None:
-        """
-        A stream ends at its age, both ends of it, though it is busy.
-        """
+        """A stream ends at its age, both ends of it, though it is busy."""
         begun: list[Splice] = []
         original = Splice.move
 
@@ -77,9 +71,7 @@ class SplicedTests(LoopbackTestCase):
         await serving.gone()
 
     async def test_idle(self) -> None:
-        """
-        So does one through which nothing passes any more.
-        """
+        """So does one through which nothing passes any more."""
         reason = self.reason()
         visitor, serving = await self.busyPair(VisitorPolicy(idle=1.0))
         self.assertEqual(await reason, "expired")
@@ -87,9 +79,7 @@ class SplicedTests(LoopbackTestCase):
         await serving.gone()
 
     async def test_rate(self) -> None:
-        """
-        All bytes arrive, and no faster than they may.
-        """
+        """All bytes arrive, and no faster than they may."""
         policy = VisitorPolicy(rate=8_000_000)
         began = self.reactor.seconds()
         visitor, _ = await self.busyPair(policy)
@@ -147,17 +137,13 @@ class SplicedTests(LoopbackTestCase):
 
 
 class CopiedTests(SplicedTests):
-    """
-    Streams within the session.
-    """
+    """Streams within the session."""
 
     carrier = Carrier("session")
 
 
 class SecureTests(SplicedTests):
-    """
-    Streams of a session over TLS.
-    """
+    """Streams of a session over TLS."""
 
     tls = True
     carrier = Carrier("session")

@@ -31,16 +31,12 @@ DATA = os.urandom(1_000_000)
 
 
 class PrivateTests(WebSocketTestCase):
-    """
-    C{--private}, and C{--listen} with C{--service}.
-    """
+    """C{--private}, and C{--listen} with C{--service}."""
 
     users = MappingProxyType({"one": "1", "two": "2"})
 
     def byTCP(self) -> ServerAddress:
-        """
-        The server's port, without HTTP.
-        """
+        """The server's port, without HTTP."""
         where = f"tcp:127.0.0.1:{self.serverPort}"
         return parseConnect(self.reactor, where, self.trust)
 
@@ -51,9 +47,7 @@ class PrivateTests(WebSocketTestCase):
         private: bool = True,
         lease: ClientLease | None = None,
     ) -> TunnelClientService:
-        """
-        Offer a service by name.
-        """
+        """Offer a service by name."""
         ready: Deferred[None] = Deferred()
 
         def told(event: tuple[Any, ...]) -> None:
@@ -131,9 +125,7 @@ class PrivateTests(WebSocketTestCase):
         self.assertEqual(2, tunnel.visitorCount)
 
     async def test_notYours(self) -> None:
-        """
-        Another client does not find it, no more than one that is not there.
-        """
+        """Another client does not find it, no more than one that is not there."""
         await self.startServer()
         service = Service()
         await self.offerPrivately(service)
@@ -163,9 +155,7 @@ class PrivateTests(WebSocketTestCase):
         await other.has(6)
 
     async def test_public(self) -> None:
-        """
-        A tunnel with a port may be visited by name as well, by everybody.
-        """
+        """A tunnel with a port may be visited by name as well, by everybody."""
         await self.startServer()
         service = Service(b"hello")
         await self.offerPrivately(service, private=False)

@@ -36,14 +36,10 @@ _MISSING = [
 
 
 class _ProgramTestCase(WebSocketTestCase):
-    """
-    A test with child processes.
-    """
+    """A test with child processes."""
 
     def start(self, name: str, *command: str) -> Program:
-        """
-        Start a program, and stop it at the end.
-        """
+        """Start a program, and stop it at the end."""
         program = Program(name)
         self.reactor.spawnProcess(
             program, command[0], list(command), env=dict(os.environ)
@@ -52,30 +48,22 @@ class _ProgramTestCase(WebSocketTestCase):
         return program
 
     def adapter(self, *arguments: str) -> Program:
-        """
-        Start one of the relay's programs.
-        """
+        """Start one of the relay's programs."""
         command = [sys.executable, adapters.__file__, *arguments]
         return self.start(arguments[0], *command)
 
     async def portOf(self, program: Program) -> int:
-        """
-        Wait for the port that a program has got.
-        """
+        """Wait for the port that a program has got."""
         found = await program.says(r"^port (\d+)$")
         return int(found[1])
 
     async def echo(self, port: int, service: Service) -> None:
-        """
-        Send much there and back, and close.
-        """
+        """Send much there and back, and close."""
         visitor, at = await self.pair(port, service)
         await self.exchange(visitor, at)
 
     async def exchange(self, visitor: Talk, at: Talk) -> None:
-        """
-        Send much there and back, and close.
-        """
+        """Send much there and back, and close."""
         visitor.say(DATA)
         await at.has(len(DATA))
         at.say(bytes(at.data[::-1]))
@@ -88,9 +76,7 @@ class _ProgramTestCase(WebSocketTestCase):
 
 
 class WebSocketsTests(_ProgramTestCase):
-    """
-    Existing adapters at our relay, unchanged.
-    """
+    """Existing adapters at our relay, unchanged."""
 
     # They fill the kernel's buffers with empty messages first.
     timeout = 60
@@ -99,9 +85,7 @@ class WebSocketsTests(_ProgramTestCase):
         skip = "the package websockets is not installed"
 
     async def test_adapters(self) -> None:
-        """
-        Both adapters, and one visitor after another.
-        """
+        """Both adapters, and one visitor after another."""
         await self.startServer()
         service = Service()
         port = self.offer(service)
@@ -132,9 +116,7 @@ class WebSocketsTests(_ProgramTestCase):
 
 
 class FastAPITests(AdapterTestCase, _ProgramTestCase):
-    """
-    Our adapters at a relay of FastAPI's.
-    """
+    """Our adapters at a relay of FastAPI's."""
 
     if _MISSING:
         skip = f"these packages are not installed: {', '.join(_MISSING)}"
@@ -179,9 +161,7 @@ class FastAPITests(AdapterTestCase, _ProgramTestCase):
 
 
 class VTunnelTests(_ProgramTestCase):
-    """
-    vtunnel's own programs, of February's later version.
-    """
+    """vtunnel's own programs, of February's later version."""
 
     timeout = 60
     if not os.environ.get("TRISTUNNEL_VTUNNEL"):
@@ -190,16 +170,12 @@ class VTunnelTests(_ProgramTestCase):
     variant = ""
 
     def program(self, end: str, *options: str) -> Program:
-        """
-        Start one of vtunnel's programs.
-        """
+        """Start one of vtunnel's programs."""
         directory = os.environ["TRISTUNNEL_VTUNNEL"]
         return self.start(end, f"{directory}/vtunnel{self.variant}-{end}", *options)
 
     async def realClient(self, *options: str, services: int = 1) -> list[Service]:
-        """
-        Start the real client at our server, for some services.
-        """
+        """Start the real client at our server, for some services."""
         offered = [Service() for _ in range(services)]
         self.ports = [freePort() for _ in offered]
         forwards: list[str] = []
@@ -213,9 +189,7 @@ class VTunnelTests(_ProgramTestCase):
         return offered
 
     async def test_client(self) -> None:
-        """
-        Their client at our server: four listeners, a hundred visitors.
-        """
+        """Their client at our server: four listeners, a hundred visitors."""
         await self.startServer()
         services = await self.realClient(services=4)
         for port, service in zip(self.ports, services, strict=True):
@@ -223,9 +197,7 @@ class VTunnelTests(_ProgramTestCase):
         await self.hundred(self.ports[0], services[0])
 
     async def hundred(self, port: int, service: Service) -> None:
-        """
-        A hundred visitors at once, each with its own question and answer.
-        """
+        """A hundred visitors at once, each with its own question and answer."""
         visitors = [await self.visit(port) for _ in range(100)]
         for number, visitor in enumerate(visitors):
             visitor.say(b"%03d" % number)
@@ -239,9 +211,7 @@ class VTunnelTests(_ProgramTestCase):
             self.assertEqual(b"%03d" % number, bytes(visitor.data))
 
     async def test_pings(self) -> None:
-        """
-        Their client with pings and without.
-        """
+        """Their client with pings and without."""
         await self.startServer(pingInterval=0.5)
         for options in (["-ping", "1s"], ["-ping", "-1s"]):
             (service,) = await self.realClient(*options)
@@ -252,9 +222,7 @@ class VTunnelTests(_ProgramTestCase):
                 await deferLater(self.reactor, 0.01)
 
     async def test_server(self) -> None:
-        """
-        Our client at their server.
-        """
+        """Our client at their server."""
         server = self.program("server", "-listen", "127.0.0.1:0")
         event = await server.waitForEvent("main-server-start")
         self.serverPort = event["port"]
@@ -269,23 +237,17 @@ class VTunnelTests(_ProgramTestCase):
 
 
 class VTunnelAuthTests(VTunnelTests):
-    """
-    The same where clients show a header.
-    """
+    """The same where clients show a header."""
 
     users = MappingProxyType({"laptop": "secret"})
 
     async def realClient(self, *options: str, services: int = 1) -> list[Service]:
-        """
-        Give the client its header.
-        """
+        """Give the client its header."""
         header = "Authorization: Basic bGFwdG9wOnNlY3JldA=="
         return await super().realClient("-header", header, *options, services=services)
 
     async def test_server(self) -> None:
-        """
-        Our client at their server, with a token and without.
-        """
+        """Our client at their server, with a token and without."""
         token = ["-token", "sesame"]
         server = self.program("server", "-listen", "127.0.0.1:0", *token)
         event = await server.waitForEvent("main-server-start")

@@ -82,15 +82,11 @@ class _ProxyTestCase(FramedTestCase):
         raise AssertionError
 
     async def startProxy(self) -> None:
-        """
-        Start the proxy.
-        """
+        """Start the proxy."""
         raise NotImplementedError
 
     def example(self, name: str, *changes: tuple[str, str]) -> str:
-        """
-        Read an example, and give it this test's ports and files.
-        """
+        """Read an example, and give it this test's ports and files."""
         text = (_EXAMPLES / name).read_text()
         for pattern, value in changes:
             text, count = re.subn(pattern, value, text)
@@ -98,9 +94,7 @@ class _ProxyTestCase(FramedTestCase):
         return text
 
     def run_(self, *command: str) -> Program:
-        """
-        Start a program.
-        """
+        """Start a program."""
         program = Program(command[0])
         self.reactor.spawnProcess(
             program,
@@ -130,16 +124,12 @@ class _ProxyTestCase(FramedTestCase):
         return self.lastPort()
 
     def wss(self, path: str) -> str:
-        """
-        Where a page is, by the proxy.
-        """
+        """Where a page is, by the proxy."""
         return f"wss://localhost:{self.front}{path}"
 
 
 class _Proxied:
-    """
-    The tests, the same with every proxy.
-    """
+    """The tests, the same with every proxy."""
 
     async def test_traffic(self: Any) -> None:
         """
@@ -153,9 +143,7 @@ class _Proxied:
         await self.program.says(r"connected from 127\.0\.0\.1:0 \(framed\)")
 
     async def test_relay(self: Any) -> None:
-        """
-        A relay pair.
-        """
+        """A relay pair."""
         await self.startBehind()
         host = await self.open(self.wss("/host/room"))
         guest = await self.open(self.wss("/client/room"))
@@ -167,9 +155,7 @@ class _Proxied:
         await self.program.says(rf"wss://localhost:{self.front}/host/room")
 
     async def test_routing(self: Any) -> None:
-        """
-        What is not ours is the site's.
-        """
+        """What is not ours is the site's."""
         await self.startBehind()
         error = await self.assertFailure(
             self.coroutine(self.open(self.wss("/elsewhere"))), Exception
@@ -216,18 +202,14 @@ class _Proxied:
     limit = ""
 
     def coroutine(self: Any, awaitable: Any) -> Any:
-        """
-        Make a Deferred of a coroutine.
-        """
+        """Make a Deferred of a coroutine."""
         from twisted.internet.defer import Deferred
 
         return Deferred.fromCoroutine(awaitable)
 
 
 class NginxTests(_Proxied, _ProxyTestCase):
-    """
-    Behind nginx.
-    """
+    """Behind nginx."""
 
     if shutil.which("nginx", path=_PATH) is None:
         skip = "nginx is not installed"
@@ -235,9 +217,7 @@ class NginxTests(_Proxied, _ProxyTestCase):
     more = ""
 
     async def startProxy(self) -> None:
-        """
-        Start nginx, without root, a log or a daemon.
-        """
+        """Start nginx, without root, a log or a daemon."""
         text = self.example(
             "nginx.conf",
             (r"listen 443", f"listen 127.0.0.1:{self.front}"),
@@ -256,9 +236,7 @@ class NginxTests(_Proxied, _ProxyTestCase):
         self.run_("nginx", "-c", str(path), "-p", str(self.directory), "-e", "stderr")
 
     def _temporary(self) -> str:
-        """
-        Where it may write.
-        """
+        """Where it may write."""
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         return "".join(f"{kind}_temp_path {self.directory}/{kind};" for kind in kinds)
 
@@ -276,9 +254,7 @@ class BufferingNginxTests(_ProxyTestCase):
     _temporary = NginxTests._temporary
 
     async def test_keystrokes(self) -> None:
-        """
-        Single bytes come through one by one.
-        """
+        """Single bytes come through one by one."""
         await self.startBehind()
         service = Service()
         visitor, at = await self.pair(await self.client(service, 30.0), service)
@@ -290,17 +266,13 @@ class BufferingNginxTests(_ProxyTestCase):
 
 
 class HAProxyTests(_Proxied, _ProxyTestCase):
-    """
-    Behind HAProxy.
-    """
+    """Behind HAProxy."""
 
     if shutil.which("haproxy", path=_PATH) is None:
         skip = "haproxy is not installed"
 
     async def startProxy(self) -> None:
-        """
-        Start HAProxy in the foreground.
-        """
+        """Start HAProxy in the foreground."""
         text = self.example(
             "haproxy.cfg",
             (r"bind :443", f"bind 127.0.0.1:{self.front}"),

@@ -39,9 +39,7 @@ PAGE = b"<h1>Hello from behind the tunnel</h1>\n" * 5000
 
 
 class _Run(ProcessProtocol):
-    """
-    A program that runs to its end.
-    """
+    """A program that runs to its end."""
 
     def __init__(self, given: bytes) -> None:
         self.given = given
@@ -72,9 +70,7 @@ class _Run(ProcessProtocol):
 
 
 class ProgramsTestCase(TestCase):
-    """
-    A test with our server as a program.
-    """
+    """A test with our server as a program."""
 
     timeout = 60
 
@@ -139,9 +135,7 @@ class ProgramsTestCase(TestCase):
         return run.out.decode()
 
     async def dial(self, port: int) -> Talk:
-        """
-        Connect to a port.
-        """
+        """Connect to a port."""
         where = TCP4ClientEndpoint(self.reactor, "127.0.0.1", port)
         talk: Talk = await connectProtocol(where, Talk())
         return talk
@@ -190,9 +184,7 @@ class ProgramsTestCase(TestCase):
         return (run.err if status else run.out).decode().removesuffix("\n")
 
     async def client(self, uri: str, target: int) -> Program:
-        """
-        Start a client that has nothing but the URI.
-        """
+        """Start a client that has nothing but the URI."""
         program = startTristunnel(
             self.reactor,
             "tunnel-client",
@@ -234,9 +226,7 @@ class ProgramsTestCase(TestCase):
 
 
 def _isSocket(path: str) -> bool:
-    """
-    Whether a descriptor is a socket.
-    """
+    """Whether a descriptor is a socket."""
     try:
         return os.readlink(path).startswith("socket:")
     except OSError:
@@ -244,14 +234,10 @@ def _isSocket(path: str) -> bool:
 
 
 class ReadmeTests(ProgramsTestCase):
-    """
-    What the README and the project's description show.
-    """
+    """What the README and the project's description show."""
 
     async def test_curl(self) -> None:
-        """
-        Two lines of curl, then nc and another connection.
-        """
+        """Two lines of curl, then nc and another connection."""
         await self.server()
         answer = await self.shell(
             "curl -s http://server:9000/rpc"
@@ -283,9 +269,7 @@ class ReadmeTests(ProgramsTestCase):
         self.assertEqual(await self.call("listTunnels"), [])
 
     async def test_socat(self) -> None:
-        """
-        A web server is reached with nothing but openTunnel, socat and curl.
-        """
+        """A web server is reached with nothing but openTunnel, socat and curl."""
         program = await self.server()
         count = await self.descriptors(program)
         web = self.web()
@@ -304,16 +288,12 @@ class ReadmeTests(ProgramsTestCase):
         self.assertNotEqual((await self.run_("curl", "-s", _http(address))).status, 0)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """
-        Ask the server for its tunnels until something holds.
-        """
+        """Ask the server for its tunnels until something holds."""
         while not condition():
             await self.call("listTunnels")
 
     async def test_pythons(self) -> None:
-        """
-        XML-RPC with C{xmlrpc.client}, JSON-RPC with jsonrpclib.
-        """
+        """XML-RPC with C{xmlrpc.client}, JSON-RPC with jsonrpclib."""
         await self.server()
 
         def byXMLRPC() -> None:
@@ -365,9 +345,7 @@ class ReadmeTests(ProgramsTestCase):
 
 
 class CapabilityTests(ProgramsTestCase):
-    """
-    A server that asks everybody who they are, and a client that has a URI.
-    """
+    """A server that asks everybody who they are, and a client that has a URI."""
 
     async def test_wholeWay(self) -> None:
         """
@@ -419,16 +397,12 @@ class CapabilityTests(ProgramsTestCase):
 
 
 class ElsewhereTests(ProgramsTestCase):
-    """
-    Where RPC is served.
-    """
+    """Where RPC is served."""
 
     LIST = '{"jsonrpc":"2.0","id":1,"method":"openTunnel"}'
 
     async def status(self, port: int, path: str = "/rpc") -> bytes:
-        """
-        What a call to a port says.
-        """
+        """What a call to a port says."""
         run = await self.run_(
             "curl",
             *("-s", "-o", "/dev/null", "-w", "%{http_code}", "-d", self.LIST),
@@ -513,18 +487,14 @@ class ElsewhereTests(ProgramsTestCase):
                 self.assertEqual(answer["error"]["data"], {"code": "limit-reached"})
 
     async def test_few(self) -> None:
-        """
-        The bounds can be configured.
-        """
+        """The bounds can be configured."""
         await self.server("--max-tunnels", "3", "--max-tunnels-per-caller", "2")
         await self.call("openTunnel")
         await self.call("openTunnel")
         self.assertEqual(await self.call("openTunnel"), "limit-reached")
 
     async def test_drains(self) -> None:
-        """
-        A server that is stopped lets the visitors of raw tunnels finish.
-        """
+        """A server that is stopped lets the visitors of raw tunnels finish."""
         server = await self.server("--grace", "30")
         uri = await self.call("openTunnel")
         address = await self.call("getTunnelAddress", uri)
@@ -544,9 +514,7 @@ class ElsewhereTests(ProgramsTestCase):
 
 
 def _http(address: str) -> str:
-    """
-    A tunnel's address as a browser wants it.
-    """
+    """A tunnel's address as a browser wants it."""
     return address.replace("tcp:", "http:")
 
 

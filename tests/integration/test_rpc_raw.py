@@ -50,9 +50,7 @@ CALL = {"jsonrpc": "2.0", "id": 1}
 
 
 def sockets() -> int:
-    """
-    How many sockets this process has open.
-    """
+    """How many sockets this process has open."""
     count = 0
     for descriptor in os.listdir("/proc/self/fd"):
         try:
@@ -64,16 +62,12 @@ def sockets() -> int:
 
 
 def portOf(uri: str) -> int:
-    """
-    The port of a URI.
-    """
+    """The port of a URI."""
     return int(uri.rpartition(":")[2])
 
 
 class RPCTestCase(LoopbackTestCase):
-    """
-    A server on the loopback interface whose tunnels are opened by HTTP.
-    """
+    """A server on the loopback interface whose tunnels are opened by HTTP."""
 
     if not os.path.isdir("/proc/self/fd"):
         skip = "there is no /proc to count descriptors in"
@@ -81,9 +75,7 @@ class RPCTestCase(LoopbackTestCase):
     ports: PortRange = UNPRIVILEGED
 
     async def setUp(self) -> None:  # type: ignore[override]
-        """
-        Start a server, and count.
-        """
+        """Start a server, and count."""
         super().setUp()
         await self.startRPC()
         # What is made once, such as the reactor's own sockets, is made now.
@@ -92,9 +84,7 @@ class RPCTestCase(LoopbackTestCase):
         self.before = sockets()
 
     async def startRPC(self) -> None:
-        """
-        Start the server.
-        """
+        """Start the server."""
         authority = makeAuthority()
         certificate, key = authority.issue(["localhost"])
         path = self.directory / "visitors.pem"
@@ -141,24 +131,18 @@ class RPCTestCase(LoopbackTestCase):
         self.addCleanup(server.stopService)
 
     def transports(self) -> list[object]:
-        """
-        The connections of this process.
-        """
+        """The connections of this process."""
         everything = {*self.reactor.getReaders(), *self.reactor.getWriters()}
         return [each for each in everything if ITCPTransport.providedBy(each)]
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """
-        Let the reactor turn until something holds.
-        """
+        """Let the reactor turn until something holds."""
         while not condition():
             await deferLater(self.reactor, 0.001)
 
     @staticmethod
     def request(body: object) -> bytes:
-        """
-        The bytes of a post.
-        """
+        """The bytes of a post."""
         data = json.dumps(body).encode()
         return (
             b"POST /rpc HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
@@ -167,9 +151,7 @@ class RPCTestCase(LoopbackTestCase):
         )
 
     async def post(self, body: object) -> Any:
-        """
-        Post JSON on a connection of its own.
-        """
+        """Post JSON on a connection of its own."""
         talk = await self.visit(self.serverPort)
         talk.say(self.request(body))
         await talk.ended()
@@ -201,9 +183,7 @@ class RPCTestCase(LoopbackTestCase):
         return uri, portOf(uri), portOf(address)
 
     async def overTLS(self, port: int) -> Talk:
-        """
-        Connect to a port with TLS.
-        """
+        """Connect to a port with TLS."""
         plain = TCP4ClientEndpoint(self.reactor, "127.0.0.1", port)
         talk: Talk = await connectProtocol(wrapClientTLS(self.creator, plain), Talk())
         self._talks.append(talk)
@@ -221,23 +201,17 @@ class RPCTestCase(LoopbackTestCase):
             await self.assertFailure(self.visiting(port), ConnectError)
 
     def visiting(self, port: int) -> Deferred[Talk]:
-        """
-        Come as a visitor.
-        """
+        """Come as a visitor."""
         return Deferred.fromCoroutine(self.visit(port))
 
 
 class BytesTests(RPCTestCase):
-    """
-    Byte for byte, half-close included.
-    """
+    """Byte for byte, half-close included."""
 
     async def exchange(
         self, client: Talk, visitor: Talk, fromClient: bytes, fromVisitor: bytes
     ) -> None:
-        """
-        Have each end say all it has to say, and check what the other heard.
-        """
+        """Have each end say all it has to say, and check what the other heard."""
         await visitor.until(lambda talk: talk.eof)
         self.assertEqual(bytes(visitor.data), fromClient)
         visitor.say(fromVisitor)
@@ -265,9 +239,7 @@ class BytesTests(RPCTestCase):
             await self.assertNothingLeft(port, address)
 
     async def test_visitorFirst(self) -> None:
-        """
-        The same when the visitor comes first.
-        """
+        """The same when the visitor comes first."""
         data = random.Random(2).randbytes(1_000_000)
         for size in (0, 100, 1_000_000):
             _, port, address = await self.open()
@@ -280,9 +252,7 @@ class BytesTests(RPCTestCase):
             await self.assertNothingLeft(port, address)
 
     async def test_both(self) -> None:
-        """
-        Both directions at once.
-        """
+        """Both directions at once."""
         _, port, address = await self.open()
         client, visitor = await gatherResults(
             [self.visiting(port), self.visiting(address)]
@@ -298,9 +268,7 @@ class BytesTests(RPCTestCase):
         await self.assertNothingLeft(port, address)
 
     async def test_reset(self) -> None:
-        """
-        An end that breaks takes the other one along.
-        """
+        """An end that breaks takes the other one along."""
         for breaking in (0, 1):
             _, port, address = await self.open()
             ends = [await self.visit(port), await self.visit(address)]
@@ -425,16 +393,12 @@ class BytesTests(RPCTestCase):
 
 
 class ManyTests(RPCTestCase):
-    """
-    Many tunnels and many visitors.
-    """
+    """Many tunnels and many visitors."""
 
     timeout = 60
 
     async def test_visitors(self) -> None:
-        """
-        A tunnel for 50 visitors, all of whom wait at once for a connection.
-        """
+        """A tunnel for 50 visitors, all of whom wait at once for a connection."""
         _, port, address = await self.open(visitors=50)
         visitors = [await self.visit(address) for _ in range(50)]
         for number, visitor in enumerate(visitors):
@@ -455,9 +419,7 @@ class ManyTests(RPCTestCase):
         await self.assertNothingLeft(port, address)
 
     async def test_twoHundred(self) -> None:
-        """
-        200 tunnels opened and used at once; then all their ports are free.
-        """
+        """200 tunnels opened and used at once; then all their ports are free."""
         # Both ends of everything are in this process.
         raiseDescriptorLimit()
         if getrlimit(RLIMIT_NOFILE)[0] < 2048:
@@ -526,14 +488,10 @@ class ManyTests(RPCTestCase):
 
 
 class FewPortsTests(RPCTestCase):
-    """
-    A server with two ports.
-    """
+    """A server with two ports."""
 
     async def startRPC(self) -> None:
-        """
-        Find two ports that are free at this moment.
-        """
+        """Find two ports that are free at this moment."""
         held = [
             self.reactor.listenTCP(0, Factory(), interface="127.0.0.1")
             for _ in range(2)

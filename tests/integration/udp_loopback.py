@@ -44,9 +44,7 @@ class Party:
 
     @classmethod
     def service(cls, reactor: Any, host: str = "127.0.0.1", port: int = 0) -> Party:
-        """
-        Listen.
-        """
+        """Listen."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         skt = socket.socket(family, socket.SOCK_DGRAM)
         skt.bind((host, port))
@@ -54,9 +52,7 @@ class Party:
 
     @classmethod
     def visitor(cls, reactor: Any, port: int, host: str = "127.0.0.1") -> Party:
-        """
-        Be somebody who speaks to one port.
-        """
+        """Be somebody who speaks to one port."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         skt = socket.socket(family, socket.SOCK_DGRAM)
         skt.connect((host, port))
@@ -64,21 +60,15 @@ class Party:
 
     @property
     def number(self) -> int:
-        """
-        The port.
-        """
+        """The port."""
         return int(self.port.address[1])
 
     def say(self, datagram: bytes, address: Any = None) -> None:
-        """
-        Send a datagram.
-        """
+        """Send a datagram."""
         self.port.send(datagram, address)
 
     def has(self, count: int) -> Deferred[None]:
-        """
-        Wait until so many datagrams came.
-        """
+        """Wait until so many datagrams came."""
         waiting: Deferred[None] = Deferred()
         if self.count >= count:
             waiting.callback(None)
@@ -87,9 +77,7 @@ class Party:
         return waiting
 
     def _arrived(self, datagram: bytes, address: Any, local: Any) -> None:
-        """
-        Note a datagram.
-        """
+        """Note a datagram."""
         self.count += 1
         self.heard.append((datagram, address))
         self.arrived(datagram, address)
@@ -116,9 +104,7 @@ class UDPTestCase(TestCase):
         self.seen = ClientNotes()
 
     def startServer(self, idle: float = IDLE, most: int = 10_000) -> None:
-        """
-        Start a server whose visitors come over TCP or UDP.
-        """
+        """Start a server whose visitors come over TCP or UDP."""
         self.tunnels = TunnelService(
             self.reactor,
             MemoryRegistry(),
@@ -135,9 +121,7 @@ class UDPTestCase(TestCase):
         self.addCleanup(self._stopServer, port)
 
     async def _stopServer(self, port: Any) -> None:
-        """
-        End everything.
-        """
+        """End everything."""
         await port.stopListening()
         from tristunnel.errors import TunnelError
 
@@ -198,17 +182,13 @@ class UDPTestCase(TestCase):
         return waiting
 
     def service(self, host: str = "127.0.0.1", port: int = 0) -> Party:
-        """
-        Run a UDP service.
-        """
+        """Run a UDP service."""
         party = Party.service(self.reactor, host, port)
         self.addCleanup(party.port.close)
         return party
 
     def visitor(self, port: int, host: str = "127.0.0.1") -> Party:
-        """
-        Be a visitor.
-        """
+        """Be a visitor."""
         party = Party.visitor(self.reactor, port, host)
         self.addCleanup(party.port.close)
         return party

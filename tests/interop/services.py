@@ -120,9 +120,7 @@ class _Arrival(Conversation):
 
 
 class ClosableFactory(WrappingFactory):
-    """
-    Any factory, with a way to be rid of its connections at a test's end.
-    """
+    """Any factory, with a way to be rid of its connections at a test's end."""
 
     def __init__(self, wrappedFactory: Factory) -> None:
         """

@@ -55,9 +55,7 @@ class _Reactor(MemoryReactorClock):
 
 
 class TCPListenersTests(SynchronousTestCase):
-    """
-    Which port is given.
-    """
+    """Which port is given."""
 
     def setUp(self) -> None:
         """Make a reactor that never has a real port."""
@@ -82,9 +80,7 @@ class TCPListenersTests(SynchronousTestCase):
         interface: str = "",
         ports: PortRange = UNPRIVILEGED,
     ) -> Any:
-        """
-        Open a port.
-        """
+        """Open a port."""
         listeners = TCPListeners(self.reactor, interface, ports)
         self.patch(listeners, "bind", self.bind)
         return listeners.open(
@@ -93,9 +89,7 @@ class TCPListenersTests(SynchronousTestCase):
         )
 
     def refused(self, code: str, *words: str, **options: Any) -> None:
-        """
-        Expect a refusal of one line.
-        """
+        """Expect a refusal of one line."""
         error = self.assertRaises(TunnelError, self.open, **options)
         self.assertEqual(error.code.name, code)
         self.assertNotIn("\n", error.message)
@@ -103,23 +97,17 @@ class TCPListenersTests(SynchronousTestCase):
             self.assertIn(word, error.message)
 
     def listened(self) -> list[tuple[int, str]]:
-        """
-        What was listened on.
-        """
+        """What was listened on."""
         return [(server[0], server[3]) for server in self.reactor.tcpServers]
 
     def test_asked(self) -> None:
-        """
-        A port that is asked for, on IPv6 and IPv4 at once.
-        """
+        """A port that is asked for, on IPv6 and IPv4 at once."""
         self.open(8080)
         self.assertEqual(self.listened(), [(8080, "0.0.0.0")])
         self.assertEqual(self.onV6, [8080])
 
     def test_withoutIPv6(self) -> None:
-        """
-        A machine without IPv6 listens on IPv4.
-        """
+        """A machine without IPv6 listens on IPv4."""
         self.failingV6[8080] = errno.EAFNOSUPPORT
         self.open(8080)
         self.assertEqual(self.listened(), [(8080, "0.0.0.0")])
@@ -138,17 +126,13 @@ class TCPListenersTests(SynchronousTestCase):
         self.assertEqual(len(self.onV6), 1)
 
     def test_interface(self) -> None:
-        """
-        One interface only.
-        """
+        """One interface only."""
         listener = self.open(8080, interface="127.0.0.1")
         self.assertEqual(self.listened(), [(8080, "127.0.0.1")])
         self.assertEqual(listener.address[:2], ("tcp", "127.0.0.1"))
 
     def test_taken(self) -> None:
-        """
-        Ports that cannot be had, and why.
-        """
+        """Ports that cannot be had, and why."""
         for number, code, words in (
             (errno.EADDRINUSE, "port-taken", ("8080", "in use", "0 for any")),
             (errno.EACCES, "port-not-permitted", ("CAP_NET_BIND_SERVICE",)),
@@ -158,9 +142,7 @@ class TCPListenersTests(SynchronousTestCase):
             self.refused(code, *words, port=8080, interface="127.0.0.1")
 
     def test_privileged(self) -> None:
-        """
-        Privileged ports are given out only if the operator says so.
-        """
+        """Privileged ports are given out only if the operator says so."""
         self.refused("port-not-permitted", "--ports", port=80)
         self.open(80, ports=PortRange(((1, 1023),)))
         self.assertEqual(self.listened(), [(80, "0.0.0.0")])
@@ -176,18 +158,14 @@ class TCPListenersTests(SynchronousTestCase):
         self.assertIn(self.listened()[0][0], ports)
 
     def test_preferred(self) -> None:
-        """
-        What a client had before, if it is free.
-        """
+        """What a client had before, if it is free."""
         self.open(prefer=4321)
         self.reactor.failing[4322] = errno.EADDRINUSE
         self.open(prefer=4322)
         self.assertEqual(self.listened(), [(4321, "0.0.0.0"), (0, "0.0.0.0")])
 
     def test_range(self) -> None:
-        """
-        Any free port of a range; when none is, that is said.
-        """
+        """Any free port of a range; when none is, that is said."""
         ports = PortRange(((4000, 4003),))
         for taken in (4000, 4001, 4003):
             self.reactor.failing[taken] = errno.EADDRINUSE
@@ -197,9 +175,7 @@ class TCPListenersTests(SynchronousTestCase):
         self.refused("ports-exhausted", "all 4 ports", ports=ports)
 
     def test_visitor(self) -> None:
-        """
-        A visitor is shown with its address.
-        """
+        """A visitor is shown with its address."""
         self.open(8080)
         address = IPv6Address("TCP", "::ffff:192.0.2.1", 777)
         protocol: Any = self.reactor.tcpServers[0][1].buildProtocol(address)
@@ -208,14 +184,10 @@ class TCPListenersTests(SynchronousTestCase):
 
 
 class VisitorsOverTLSTests(FileTestCase):
-    """
-    Visitors whose port has a certificate.
-    """
+    """Visitors whose port has a certificate."""
 
     def test_scheme(self) -> None:
-        """
-        The address says so, and who does not begin with TLS is nobody.
-        """
+        """The address says so, and who does not begin with TLS is nobody."""
         authority = makeAuthority()
         creator = ReloadingCertificate(
             self.write("cert.pem", *authority.issue(["server.example"]))
@@ -243,14 +215,10 @@ class VisitorsOverTLSTests(FileTestCase):
 
 
 class HandshakeTests(FileTestCase):
-    """
-    Visitors whose TLS is not up yet are counted.
-    """
+    """Visitors whose TLS is not up yet are counted."""
 
     def setUp(self) -> None:
-        """
-        Have a port with a certificate, for two such visitors.
-        """
+        """Have a port with a certificate, for two such visitors."""
         super().setUp()
         self.authority = makeAuthority()
         self.creator = ReloadingCertificate(
@@ -266,9 +234,7 @@ class HandshakeTests(FileTestCase):
         self.factory: Any = self.reactor.tcpServers[0][1]
 
     def come(self, host: str = "192.0.2.1") -> FakeTransport:
-        """
-        Connect, and say nothing.
-        """
+        """Connect, and say nothing."""
         protocol = self.factory.buildProtocol(IPv4Address("TCP", host, 777))
         transport = FakeTransport(protocol, True)
         protocol.makeConnection(transport)
@@ -290,9 +256,7 @@ class HandshakeTests(FileTestCase):
         self.assertFalse(self.come("192.0.2.3").disconnecting)
 
     def test_makesRoom(self) -> None:
-        """
-        Who has waited for long has to go when somebody new comes.
-        """
+        """Who has waited for long has to go when somebody new comes."""
         first = self.come()
         self.come("192.0.2.2")
         self.reactor.advance(PATIENCE)
@@ -301,9 +265,7 @@ class HandshakeTests(FileTestCase):
         self.assertTrue(first.disconnecting)
 
     def test_known(self) -> None:
-        """
-        Whose TLS is up is a visitor, and not counted here.
-        """
+        """Whose TLS is up is a visitor, and not counted here."""
         protocol = self.factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 777))
         client = ServerVerification(
             "server.example",
@@ -323,9 +285,7 @@ class HandshakeTests(FileTestCase):
 
 
 class RealPortTests(TestCase):
-    """
-    A real port.
-    """
+    """A real port."""
 
     timeout = 10
     stock = False
@@ -336,9 +296,7 @@ class RealPortTests(TestCase):
         self.reactor: Any = StockReactor(reactor) if self.stock else reactor
 
     async def test_closed(self) -> None:
-        """
-        It is free again when it is closed.
-        """
+        """It is free again when it is closed."""
         listeners = TCPListeners(self.reactor, "127.0.0.1")
         first = listeners.open(TunnelOptions(), lambda end, address: None)
         port = first.address[2]
@@ -354,9 +312,7 @@ class RealPortTests(TestCase):
         await self.close(second)
 
     async def test_bothFamilies(self) -> None:
-        """
-        Visitors come over IPv4 and IPv6, and each by its own address.
-        """
+        """Visitors come over IPv4 and IPv6, and each by its own address."""
         came: list[str] = []
 
         def arrived(end: End, who: str) -> None:
@@ -386,8 +342,6 @@ class RealPortTests(TestCase):
 
 
 class RealStockPortTests(RealPortTests):
-    """
-    A real port of Twisted's.
-    """
+    """A real port of Twisted's."""
 
     stock = True

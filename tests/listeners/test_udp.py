@@ -27,9 +27,7 @@ _TAKEN = 4000
 
 
 class FakeSocket:
-    """
-    A socket that keeps what is sent.
-    """
+    """A socket that keeps what is sent."""
 
     def __init__(self, port: int) -> None:
         self.address = ("::", port or 5353, 0, 0)
@@ -39,45 +37,33 @@ class FakeSocket:
 
     @classmethod
     def listen(cls, reactor: Any, interface: str, port: int, arrived: Any) -> Any:
-        """
-        Listen, unless the port is taken.
-        """
+        """Listen, unless the port is taken."""
         if port == _TAKEN:
             raise OSError(98, "Address already in use")
         return cls(port)
 
     def send(self, datagram: bytes, address: Any, local: Any) -> bool:
-        """
-        Keep a datagram.
-        """
+        """Keep a datagram."""
         if self.full:
             return False
         self.sent.append((datagram, address))
         return True
 
     def close(self) -> None:
-        """
-        Note it.
-        """
+        """Note it."""
         self.closed = True
 
 
 def visitor(number: int) -> Any:
-    """
-    An address of a visitor, as a socket tells it.
-    """
+    """An address of a visitor, as a socket tells it."""
     return (f"::ffff:10.0.{number >> 8 & 255}.{number & 255}", 5000, 0, 0)
 
 
 class ListenerTests(SynchronousTestCase):
-    """
-    Flows begin, live and end.
-    """
+    """Flows begin, live and end."""
 
     def setUp(self) -> None:
-        """
-        Listen, and answer nobody yet.
-        """
+        """Listen, and answer nobody yet."""
         self.patch(udp, "DatagramSocket", FakeSocket)
         self.clock = Clock()
         self.arrivals: list[tuple[UDPFlow, str]] = []
@@ -85,32 +71,24 @@ class ListenerTests(SynchronousTestCase):
         self.listener = self.listen()
 
     def listen(self, **options: Any) -> UDPListener:
-        """
-        Make a listener.
-        """
+        """Make a listener."""
         listener = UDPListener(self.clock, self._arrived, **options)
         listener.listen("", 5353)
         return listener
 
     def _arrived(self, flow: Any, address: str) -> None:
-        """
-        Serve a visitor.
-        """
+        """Serve a visitor."""
         self.arrivals.append((flow, address))
         end = RecordingFlow()
         end.meet(flow)
         self.ends.append(end)
 
     def say(self, number: int, datagram: bytes = b"?") -> None:
-        """
-        A visitor says something.
-        """
+        """A visitor says something."""
         self.listener.datagramArrived(datagram, visitor(number), None)
 
     def test_flows(self) -> None:
-        """
-        One for each address, which is written as what it is.
-        """
+        """One for each address, which is written as what it is."""
         self.say(1)
         self.say(1, b"")
         self.say(2)
@@ -122,9 +100,7 @@ class ListenerTests(SynchronousTestCase):
         self.assertEqual(self.listener.address, ("udp", "", 5353))
 
     def test_idle(self) -> None:
-        """
-        A flow ends after a minute of silence; either side keeps it alive.
-        """
+        """A flow ends after a minute of silence; either side keeps it alive."""
         for number in (1, 2, 3):
             self.say(number)
         for _ in range(12):
@@ -140,9 +116,7 @@ class ListenerTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_adjusted(self) -> None:
-        """
-        How long that is can be chosen, and holds to an eighth.
-        """
+        """How long that is can be chosen, and holds to an eighth."""
         self.listener = self.listen(idle=8.0)
         self.say(1)
         for _ in range(8):
@@ -169,9 +143,7 @@ class ListenerTests(SynchronousTestCase):
         self.assertIn(visitor(1099), self.listener.flows)
 
     def test_roomAmongAnswered(self) -> None:
-        """
-        Where nearly all are served, the one silent for longest makes room.
-        """
+        """Where nearly all are served, the one silent for longest makes room."""
         self.listener = self.listen(most=10)
         for number in range(10):
             self.say(number)
@@ -183,9 +155,7 @@ class ListenerTests(SynchronousTestCase):
         self.assertEqual(self.ends[1].closings, ["", ""])
 
     def test_broken(self) -> None:
-        """
-        A visitor whose flow broke is not tried again at once.
-        """
+        """A visitor whose flow broke is not tried again at once."""
         self.say(1)
         self.ends[0].worldOver(TunnelError("service-refused"))
         self.say(1)
@@ -196,18 +166,14 @@ class ListenerTests(SynchronousTestCase):
         self.assertEqual(self.ends[1].taken, [b"?"])
 
     def test_tooLong(self) -> None:
-        """
-        IPv6 has datagrams of 20 bytes more; they are dropped and counted.
-        """
+        """IPv6 has datagrams of 20 bytes more; they are dropped and counted."""
         self.say(1, bytes(MAX_DATAGRAM))
         self.say(1, bytes(MAX_DATAGRAM + 1))
         self.assertEqual(len(self.ends[0].taken), 1)
         self.assertEqual(self.listener.dropped, 1)
 
     def test_fullSocket(self) -> None:
-        """
-        What the kernel does not take is dropped and counted.
-        """
+        """What the kernel does not take is dropped and counted."""
         self.say(1)
         flow, _ = self.arrivals[0]
         self.listener._socket.full = True
@@ -215,9 +181,7 @@ class ListenerTests(SynchronousTestCase):
         self.assertEqual(flow.dropped, 1)
 
     def test_close(self) -> None:
-        """
-        Nothing is left.
-        """
+        """Nothing is left."""
         self.say(1)
         self.listener.close()
         self.assertEqual(self.ends[0].closings, ["closed"] * 2)
@@ -225,9 +189,7 @@ class ListenerTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_ports(self) -> None:
-        """
-        Ports come from the same range as others do.
-        """
+        """Ports come from the same range as others do."""
         listeners = UDPListeners(self.clock, "", PortRange(((4000, 4001),)))
         for wanted, prefer in ((4001, 0), (0, 4000), (0, 4001), (0, 0)):
             listener = listeners.open(
@@ -256,26 +218,18 @@ class _Server:
         self.both = both
 
     def serve(self, stream: Stream) -> None:
-        """
-        Open a flow.
-        """
+        """Open a flow."""
         stream.connect(self.both.server.openFlow({"visitor": stream.visitorAddress}))
 
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
-        """
-        Nothing to do.
-        """
+        """Nothing to do."""
 
 
 class ThousandsTests(SynchronousTestCase):
-    """
-    Five thousand flows through a listener, a tunnel and a session.
-    """
+    """Five thousand flows through a listener, a tunnel and a session."""
 
     def setUp(self) -> None:
-        """
-        Put everything together.
-        """
+        """Put everything together."""
         self.patch(udp, "DatagramSocket", FakeSocket)
         self.clock = Clock()
         self.both = FlowPair()
@@ -293,9 +247,7 @@ class ThousandsTests(SynchronousTestCase):
         self.listener.listen("", 5353)
 
     def _round(self) -> None:
-        """
-        Let 5,000 visitors come, be answered and fall silent.
-        """
+        """Let 5,000 visitors come, be answered and fall silent."""
         for number in range(5000):
             self.listener.datagramArrived(b"question", visitor(number), None)
         self.both.pair.settle()
@@ -314,9 +266,7 @@ class ThousandsTests(SynchronousTestCase):
         socket.sent.clear()
 
     def test_expiry(self) -> None:
-        """
-        When they are gone nothing is left of them, neither objects nor memory.
-        """
+        """When they are gone nothing is left of them, neither objects nor memory."""
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
         # Tables keep the size that they once had.

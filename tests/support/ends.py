@@ -11,9 +11,7 @@ __all__ = ["SilentEnd"]
 
 
 class SilentEnd(End):
-    """
-    An L{End<tristunnel.interfaces.End>} that says nothing and takes nothing.
-    """
+    """An L{End<tristunnel.interfaces.End>} that says nothing and takes nothing."""
 
     received = 0
 

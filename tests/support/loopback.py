@@ -71,27 +71,19 @@ class Talk(Protocol):
         return waiting
 
     def has(self, count: int) -> Deferred[Talk]:
-        """
-        Wait for bytes.
-        """
+        """Wait for bytes."""
         return self.until(lambda talk: len(talk.data) >= count)
 
     def ended(self) -> Deferred[Talk]:
-        """
-        Wait for the other side's last word.
-        """
+        """Wait for the other side's last word."""
         return self.until(lambda talk: talk.eof or talk.lost)
 
     def gone(self) -> Deferred[Talk]:
-        """
-        Wait for the end of both directions.
-        """
+        """Wait for the end of both directions."""
         return self.until(lambda talk: talk.lost is not None)
 
     def _look(self) -> None:
-        """
-        Fire what has come true.
-        """
+        """Fire what has come true."""
         for wait in list(self._waits):
             if wait[0](self):
                 self._waits.remove(wait)
@@ -359,17 +351,13 @@ class LoopbackTestCase(TestCase):
         return port
 
     async def visit(self, port: int) -> Talk:
-        """
-        Come as a visitor.
-        """
+        """Come as a visitor."""
         endpoint = TCP4ClientEndpoint(self.outside, "127.0.0.1", port)
         talk: Talk = await connectProtocol(endpoint, Talk())
         self._talks.append(talk)
         return talk
 
     async def pair(self, port: int, service: Service) -> tuple[Talk, Talk]:
-        """
-        Come as a visitor, and be seen by the service.
-        """
+        """Come as a visitor, and be seen by the service."""
         visitor = await self.visit(port)
         return visitor, await service.arrivals.get()

@@ -32,17 +32,13 @@ class ServerNotes(ServerObserver):
         self.listeners: list[Callable[[tuple[Any, ...]], None]] = []
 
     def note(self, *event: Any) -> None:
-        """
-        Write down, and tell whoever wants to know at once.
-        """
+        """Write down, and tell whoever wants to know at once."""
         self.events.append(event)
         for listener in self.listeners:
             listener(event)
 
     def named(self, name: str) -> list[tuple[Any, ...]]:
-        """
-        The rest of all events of a name.
-        """
+        """The rest of all events of a name."""
         return [event[1:] for event in self.events if event[0] == name]
 
     def clientConnected(self, peer: IAddress, identity: Identity, dialect: str) -> None:
@@ -107,17 +103,13 @@ class ClientNotes(ClientObserver):
         self.listeners: list[Callable[[tuple[Any, ...]], None]] = []
 
     def note(self, *event: Any) -> None:
-        """
-        Write down, and tell whoever wants to know at once.
-        """
+        """Write down, and tell whoever wants to know at once."""
         self.events.append(event)
         for listener in self.listeners:
             listener(event)
 
     def named(self, name: str) -> list[tuple[Any, ...]]:
-        """
-        The rest of all events of a name.
-        """
+        """The rest of all events of a name."""
         return [event[1:] for event in self.events if event[0] == name]
 
     def connected(self, peer: IAddress) -> None:

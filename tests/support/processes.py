@@ -92,17 +92,13 @@ class Program(ProcessProtocol):
         self._running = True
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
-        """
-        Keep whole lines, and wake whoever waits for one of them.
-        """
+        """Keep whole lines, and wake whoever waits for one of them."""
         *whole, self._partial[childFD] = (self._partial[childFD] + data).split(b"\n")
         for raw in whole:
             self._said(raw.decode("utf-8", "replace").rstrip("\r"))
 
     def _said(self, line: str) -> None:
-        """
-        Record one line and give it to the expectations it meets.
-        """
+        """Record one line and give it to the expectations it meets."""
         self._log.debug("{name}: {line}", name=self.name, line=line)
         self.lines.append(line)
         for wait in list(self._waits):
@@ -112,9 +108,7 @@ class Program(ProcessProtocol):
                 wait.result.callback(found)
 
     def processEnded(self, reason: Failure) -> None:
-        """
-        Fail what can no longer happen, and tell those who wait for the end.
-        """
+        """Fail what can no longer happen, and tell those who wait for the end."""
         self._running = False
         value: Any = reason.value
         self.status = -value.signal if value.signal else (value.exitCode or 0)
@@ -177,23 +171,17 @@ class Program(ProcessProtocol):
         return self.waitFor(match, since)
 
     def count(self, name: str) -> int:
-        """
-        Count how often a driver has printed an event.
-        """
+        """Count how often a driver has printed an event."""
         events = map(_event, self.lines)
         return sum(event is not None and event["event"] == name for event in events)
 
     def order(self, word: str) -> None:
-        """
-        Send a driver one of its orders.
-        """
+        """Send a driver one of its orders."""
         assert self.transport is not None
         self.transport.write(word.encode("ascii") + b"\n")
 
     def whenEnded(self) -> Deferred[None]:
-        """
-        Wait for the end.
-        """
+        """Wait for the end."""
         ended: Deferred[None] = Deferred()
         if self._running:
             self._ends.append(ended)
@@ -202,9 +190,7 @@ class Program(ProcessProtocol):
         return ended
 
     def signal(self, name: str) -> None:
-        """
-        Send a signal, C{"TERM"} or C{"KILL"}, unless it has ended.
-        """
+        """Send a signal, C{"TERM"} or C{"KILL"}, unless it has ended."""
         # If it has exited already, the end itself is about to be reported.
         with suppress(ProcessExitedAlready):
             if self._running and self.transport is not None:

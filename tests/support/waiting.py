@@ -37,61 +37,45 @@ class WaitingEnd(SilentEnd):
         self._closed: Closed | None = None
 
     def leave(self, reason: TunnelError | None) -> None:
-        """
-        Be over, of its own accord.
-        """
+        """Be over, of its own accord."""
         self.ended = True
         if self._closed is not None:
             closed, self._closed = self._closed, None
             closed(reason)
 
     def say(self, data: bytes) -> None:
-        """
-        Send something.
-        """
+        """Send something."""
         self.early += data
         self.received += len(data)
         self._stir()
 
     def finishSending(self) -> None:
-        """
-        Send no more, and perhaps be gone.
-        """
+        """Send no more, and perhaps be gone."""
         self.ended = True
         self._stir()
 
     def _stir(self) -> None:
-        """
-        Tell who listens.
-        """
+        """Tell who listens."""
         if self.peer is None and self.heard is not None:
             self.heard()
 
     def skipEarly(self, count: int) -> None:
-        """
-        Pass so many bytes to nobody.
-        """
+        """Pass so many bytes to nobody."""
         self.early = self.early[count:]
         self.received -= count
 
     def join(self, peer: End, closed: Closed) -> None:
-        """
-        Note the peer.
-        """
+        """Note the peer."""
         assert self.peer is None and not self.refused
         self.peer, self._closed = peer, closed
 
     def whileWaiting(self, left: Closed) -> None:
-        """
-        Note who wants to know.
-        """
+        """Note who wants to know."""
         if self.peer is None:
             self._closed = left
 
     def reset(self, reason: TunnelError) -> None:
-        """
-        Note the reason.
-        """
+        """Note the reason."""
         assert not self.refused
         if not self.ended:
             self.refused = reason.code.name
@@ -116,15 +100,11 @@ class Port:
 
     @property
     def address(self) -> tuple[str, str, int]:
-        """
-        Where it is.
-        """
+        """Where it is."""
         return (self._ports.scheme, "", self.number)
 
     def come(self, says: bytes = b"hello", host: str = "192.0.2.7") -> WaitingEnd:
-        """
-        Connect to it, and say something.
-        """
+        """Connect to it, and say something."""
         assert not self.closed
         end = WaitingEnd()
         self._arrived(end, f"{host}:50000")
@@ -133,9 +113,7 @@ class Port:
         return end
 
     def close(self) -> Deferred[None]:
-        """
-        Listen no more.
-        """
+        """Listen no more."""
         if not self.closed:
             self.closed = True
             del self._ports.open_[self.number]
@@ -163,9 +141,7 @@ class Ports:
         self._numbers = range(first, first + 4)
 
     def open(self, options: TunnelOptions, arrived: Callable[[End, str], None]) -> Port:
-        """
-        Listen.
-        """
+        """Listen."""
         port = options.port
         free = [number for number in self._numbers if number not in self.open_]
         if port in self.open_:
@@ -179,7 +155,5 @@ class Ports:
         return self.open_[number]
 
     def at(self, uri: str) -> Port:
-        """
-        The open port that a URI names.
-        """
+        """The open port that a URI names."""
         return self.open_[int(uri.partition("#")[0].rpartition(":")[2])]

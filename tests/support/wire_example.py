@@ -35,137 +35,95 @@ _VISITOR = "203.0.113.5:50000"
 
 
 class _Secrets:
-    """
-    Randomness that is always the same.
-    """
+    """Randomness that is always the same."""
 
     def token_hex(self, size: int) -> str:
-        """
-        Count up.
-        """
+        """Count up."""
         return bytes(range(1, size + 1)).hex()
 
     def token_urlsafe(self, size: int) -> str:
-        """
-        Say that it is none.
-        """
+        """Say that it is none."""
         return "not-so-secret"
 
     def randbits(self, bits: int) -> int:
-        """
-        Count up.
-        """
+        """Count up."""
         return 0x0102030405060708
 
 
 class _Listener:
-    """
-    A visitors' port that nobody listens on.
-    """
+    """A visitors' port that nobody listens on."""
 
     def __init__(self, port: int) -> None:
         self.address = ("tcp", "", port)
 
     def close(self) -> Deferred[None]:
-        """
-        Do nothing.
-        """
+        """Do nothing."""
         return succeed(None)
 
 
 class _Listeners:
-    """
-    Gives out port 30000 to those who want any.
-    """
+    """Gives out port 30000 to those who want any."""
 
     def open(
         self, options: TunnelOptions, arrived: Callable[[End, str], None]
     ) -> _Listener:
-        """
-        Pretend to listen.
-        """
+        """Pretend to listen."""
         return _Listener(options.port or options.prefer or 30000)
 
 
 class _End:
-    """
-    A visitor, whose end of a stream is worked by hand.
-    """
+    """A visitor, whose end of a stream is worked by hand."""
 
     def __init__(self) -> None:
         self.received = 0
         self.peer: End | None = None
 
     def join(self, peer: End, closed: Closed) -> None:
-        """
-        Remember the other end.
-        """
+        """Remember the other end."""
         self.peer = peer
 
     def whileWaiting(self, left: Closed) -> None:
-        """
-        Do nothing.
-        """
+        """Do nothing."""
 
     def write(self, data: bytes) -> None:
-        """
-        Take bytes.
-        """
+        """Take bytes."""
 
     def finish(self) -> None:
-        """
-        Take the end.
-        """
+        """Take the end."""
 
     def reset(self, reason: TunnelError) -> None:
-        """
-        Take a break.
-        """
+        """Take a break."""
 
     def pauseReading(self) -> None:
-        """
-        Never called with so few bytes.
-        """
+        """Never called with so few bytes."""
 
     def resumeReading(self) -> None:
-        """
-        Never called with so few bytes.
-        """
+        """Never called with so few bytes."""
 
 
 class _ServiceTransport(StringTransport):
-    """
-    A connection to the service, of which both directions end apart.
-    """
+    """A connection to the service, of which both directions end apart."""
 
     def loseWriteConnection(self) -> None:
-        """
-        Take the end.
-        """
+        """Take the end."""
 
 
 @implementer(IStreamClientEndpoint)
 class _Service:
-    """
-    The service, which accepts at once and is worked by hand.
-    """
+    """The service, which accepts at once and is worked by hand."""
 
     def __init__(self) -> None:
         self.connection: Any = None
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        """
-        Accept a connection.
-        """
+        """Accept a connection."""
         self.connection = protocolFactory.buildProtocol(None)
         self.connection.makeConnection(_ServiceTransport())
         return succeed(self.connection)
 
 
 def _messages(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """
-    Split what was sent at one time into messages, each with its name.
-    """
+    """Split what was sent at one time into messages, each with its name."""
     while data:
         if data.startswith(MAGIC):
             head, name = len(MAGIC), "handshake"
@@ -179,9 +137,7 @@ def _messages(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _dump(data: bytes) -> Iterator[str]:
-    """
-    Write bytes as C{hexdump} does: 16 to a line, and what they are in ASCII.
-    """
+    """Write bytes as C{hexdump} does: 16 to a line, and what they are in ASCII."""
     for at in range(0, len(data), 16):
         line = data[at : at + 16]
         text = "".join(chr(c) if 32 <= c < 127 else "." for c in line)
@@ -189,9 +145,7 @@ def _dump(data: bytes) -> Iterator[str]:
 
 
 class _Wire:
-    """
-    Both sides' transports, and a record of what passes.
-    """
+    """Both sides' transports, and a record of what passes."""
 
     def __init__(self, clock: Clock) -> None:
         self.lines: list[str] = []
@@ -205,23 +159,17 @@ class _Wire:
         self.server.makeConnection(self.serverTransport)
 
     def record(self, who: str, data: bytes) -> None:
-        """
-        Write down what C{who} has sent.
-        """
+        """Write down what C{who} has sent."""
         for name, message in _messages(data):
             self.lines += [f"{who}: {name}", *_dump(message)]
 
     def toServer(self, data: bytes) -> None:
-        """
-        Pass bytes of the client on.
-        """
+        """Pass bytes of the client on."""
         self.record("client", data)
         self.server.dataReceived(data)
 
     def fromServer(self) -> bytes:
-        """
-        Take the server's bytes.
-        """
+        """Take the server's bytes."""
         data: bytes = self.serverTransport.value()
         self.serverTransport.clear()
         self.record("server", data)
@@ -229,9 +177,7 @@ class _Wire:
 
 
 def _extended() -> list[str]:
-    """
-    A session between our own ends.
-    """
+    """A session between our own ends."""
     clock = Clock()
     wire = _Wire(clock)
     service = _Service()
@@ -275,9 +221,7 @@ def _extended() -> list[str]:
 
 
 def _plain() -> list[str]:
-    """
-    A session with a W3P client.
-    """
+    """A session with a W3P client."""
     wire = _Wire(Clock())
     wire.toServer(encodeHandshake({"id": "laptop"}))
     wire.fromServer()
