@@ -39,29 +39,21 @@ _ADDRESS = re.compile(
 
 
 class Failure(Exception):
-    """
-    Something did not happen, or not in time.
-    """
+    """Something did not happen, or not in time."""
 
 
 class BodyRequest(http.server.BaseHTTPRequestHandler):
-    """
-    Answers every GET with L{BODY}.
-    """
+    """Answers every GET with L{BODY}."""
 
     def do_GET(self) -> None:
-        """
-        Send the body.
-        """
+        """Send the body."""
         self.send_response(200)
         self.send_header("Content-Length", str(len(BODY)))
         self.end_headers()
         self.wfile.write(BODY)
 
     def log_message(self, format: str, *args: object) -> None:
-        """
-        Say nothing.
-        """
+        """Say nothing."""
 
 
 class Twistd:
@@ -104,9 +96,7 @@ class Twistd:
 
 
 class Deadline:
-    """
-    The end of everybody's patience.
-    """
+    """The end of everybody's patience."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds

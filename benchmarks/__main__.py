@@ -25,9 +25,7 @@ from benchmarks.report import checks, medians, ratios, tables, targets
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
-    """
-    Read the command line.
-    """
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Compare tristunnel with other tunnels over the loopback"
@@ -67,9 +65,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _present(wanted: str, unwanted: str) -> list[Contestant]:
-    """
-    Choose who takes part.
-    """
+    """Choose who takes part."""
     parts = [part for part in wanted.split(",") if part]
     others = [part for part in unwanted.split(",") if part]
     found = []
@@ -87,9 +83,7 @@ def _present(wanted: str, unwanted: str) -> list[Contestant]:
 
 
 def _loads(wanted: str) -> list[Load]:
-    """
-    Choose what is measured.
-    """
+    """Choose what is measured."""
     names = [name for name in wanted.split(",") if name]
     for name in names:
         if name not in [load.name for load in LOADS]:
@@ -136,32 +130,24 @@ class Results:
             self.figures = former["figures"]
 
     def done(self, load: Load, contestant: Contestant) -> int:
-        """
-        Count the rounds that are over. A failure ends all of them.
-        """
+        """Count the rounds that are over. A failure ends all of them."""
         if contestant.name in self.failures.get(load.name, {}):
             return sys.maxsize
         return len(self.figures.get(load.name, {}).get(contestant.name, ()))
 
     def add(self, load: Load, contestant: Contestant, figures: Figures) -> None:
-        """
-        Keep a round's figures.
-        """
+        """Keep a round's figures."""
         ofLoad = self.figures.setdefault(load.name, {})
         ofLoad.setdefault(contestant.name, []).append(figures)
         self._write()
 
     def failed(self, load: Load, contestant: Contestant, reason: str) -> None:
-        """
-        Keep why there are none.
-        """
+        """Keep why there are none."""
         self.failures.setdefault(load.name, {})[contestant.name] = reason
         self._write()
 
     def medians(self) -> dict[str, dict[str, Figures]]:
-        """
-        The medians by load and contestant, in the order of the tables.
-        """
+        """The medians by load and contestant, in the order of the tables."""
         return {
             load.name: {
                 each.name: medians(self.figures[load.name][each.name])
@@ -173,9 +159,7 @@ class Results:
         }
 
     def _write(self) -> None:
-        """
-        Write the file.
-        """
+        """Write the file."""
         if self._path is None:
             return
         found = self.medians()
@@ -198,9 +182,7 @@ class Results:
 
 
 def _machine() -> dict[str, object]:
-    """
-    Describe where this runs.
-    """
+    """Describe where this runs."""
     processor = ""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -221,9 +203,7 @@ def _measure(
     results: Results,
     place: Path,
 ) -> None:
-    """
-    Let everybody have their turns.
-    """
+    """Let everybody have their turns."""
     profiler = None
     if chosen.profile:
         profiler = Profiler(chosen.profile, chosen.profile_with)
@@ -254,9 +234,7 @@ def _measure(
 
 
 def _loadTable(load: Load, results: Results) -> str:
-    """
-    Write a load's table, and who is not in it.
-    """
+    """Write a load's table, and who is not in it."""
     lines = ["", tables(load.name, results.medians().get(load.name, {}))]
     for name, reason in results.failures.get(load.name, {}).items():
         lines.append(f"{name}: {reason}")
@@ -264,9 +242,7 @@ def _loadTable(load: Load, results: Results) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """
-    Measure and report.
-    """
+    """Measure and report."""
     chosen = _arguments(words)
     # The same for everybody: some programs raise it themselves, some do not.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -26,9 +26,7 @@ _THERE = "127.0.0.2"
 
 
 class Route(Protocol):
-    """
-    Gives the port to connect to instead of the server's: the way may be long.
-    """
+    """Gives the port to connect to instead of the server's: the way may be long."""
 
     def __call__(self, port: int, host: str = _HERE) -> int:
         """
@@ -39,9 +37,7 @@ class Route(Protocol):
 
 
 def direct(port: int, host: str = _HERE) -> int:
-    """
-    The short way.
-    """
+    """The short way."""
     return port
 
 
@@ -87,23 +83,17 @@ class Started:
     port: int = 0
 
     def startServer(self) -> None:
-        """
-        Start the public side, once more if it was stopped.
-        """
+        """Start the public side, once more if it was stopped."""
         if self.plan.server:
             self.servers = [self.room.start("server", self.plan.server)]
 
     def startClient(self) -> None:
-        """
-        Start what is beside the service.
-        """
+        """Start what is beside the service."""
         if self.plan.client:
             self.clients = [self.room.start("client", self.plan.client)]
 
     def look(self) -> int:
-        """
-        Say where visitors connect now.
-        """
+        """Say where visitors connect now."""
         public = self.plan.public
         return public if isinstance(public, int) else public(self.room)
 
@@ -146,18 +136,14 @@ class Contestant:
 
 
 def _needs(variable: str, *names: str) -> Callable[[], str]:
-    """
-    Make the check for a program.
-    """
+    """Make the check for a program."""
     return lambda: (
         "" if which(variable, *names) else f"no {names[0]} on PATH; set {variable}"
     )
 
 
 def _program(variable: str, *names: str) -> str:
-    """
-    Find a program that is known to be there.
-    """
+    """Find a program that is known to be there."""
     found = which(variable, *names)
     if found is None:
         raise Failed(f"no {names[0]}")
@@ -190,16 +176,12 @@ def _certificate(room: Room) -> tuple[str, str]:
 
 
 def _nothing(room: Room, service: int, route: Route) -> Plan:
-    """
-    No tunnel: the visitor is at the service.
-    """
+    """No tunnel: the visitor is at the service."""
     return Plan((), 0, (), route(service))
 
 
 def _haproxy(room: Room, service: int, route: Route) -> Plan:
-    """
-    Two HAProxy processes in a row, with splicing: what two hops can do.
-    """
+    """Two HAProxy processes in a row, with splicing: what two hops can do."""
     public, between = freePort(), freePort()
     for name, port, to in (
         ("server", public, route(between)),
@@ -313,35 +295,27 @@ def _w3p(
 
 
 def _w3pPort(room: Room) -> int:
-    """
-    W3P's server chooses the port; its client says which.
-    """
+    """W3P's server chooses the port; its client says which."""
     line = room.waitForText("client", '"authentication-acknowledged"')
     port: int = json.loads(line)["port"]
     return port
 
 
 def _w3pTLS(room: Room) -> tuple[dict[str, str], dict[str, str]]:
-    """
-    The settings for TLS between server and client.
-    """
+    """The settings for TLS between server and client."""
     certificate, key = _certificate(room)
     return {"cert": certificate, "key": key}, {"ca": certificate}
 
 
 def _missingW3P() -> str:
-    """
-    Say what W3P needs.
-    """
+    """Say what W3P needs."""
     if os.environ.get("TRISTUNNEL_W3P") and os.environ.get("TRISTUNNEL_NODE"):
         return ""
     return "set TRISTUNNEL_W3P to a checkout and TRISTUNNEL_NODE to a node >= 23"
 
 
 def _vtunnel(room: Room, service: int, route: Route) -> Plan:
-    """
-    Programs around the vtunnel library.
-    """
+    """Programs around the vtunnel library."""
     control, public = freePort(), freePort()
 
     def client(port: int) -> list[str]:
@@ -361,18 +335,14 @@ def _vtunnel(room: Room, service: int, route: Route) -> Plan:
 
 
 def _missingVtunnel() -> str:
-    """
-    Say what vtunnel needs.
-    """
+    """Say what vtunnel needs."""
     if {"BENCH_VTUNNEL_SERVER", "BENCH_VTUNNEL_CLIENT"} <= set(os.environ):
         return ""
     return "set BENCH_VTUNNEL_SERVER and BENCH_VTUNNEL_CLIENT to its programs"
 
 
 def _ssh(room: Room, service: int, route: Route) -> Plan:
-    """
-    OpenSSH's remote forwarding, with keys made for the occasion.
-    """
+    """OpenSSH's remote forwarding, with keys made for the occasion."""
     control, public = freePort(), freePort()
     for name in ("host", "user"):
         key = room.directory / f"{name}_key"
@@ -414,9 +384,7 @@ def _ssh(room: Room, service: int, route: Route) -> Plan:
 
 
 def _bore(room: Room, service: int, route: Route) -> Plan:
-    """
-    Bore; its control port cannot be chosen.
-    """
+    """Bore; its control port cannot be chosen."""
     bore, public = _program("BENCH_BORE", "bore"), freePort()
     host = _HERE if route is direct else _THERE
     control = route(7835, host)
@@ -466,9 +434,7 @@ def _rathole(
 
 
 def _ratholeTLS(room: Room) -> tuple[str, str]:
-    """
-    The transport tables for TLS.
-    """
+    """The transport tables for TLS."""
     certificate, key = _certificate(room)
     identity = str(room.directory / "identity.pfx")
     subprocess.run(
@@ -488,9 +454,7 @@ def _ratholeTLS(room: Room) -> tuple[str, str]:
 
 
 def _frp(room: Room, service: int, route: Route) -> Plan:
-    """
-    Frp as it is by default: TLS, multiplexed.
-    """
+    """Frp as it is by default: TLS, multiplexed."""
     control, public = _two()
     way = route(control)
     frpc = _program("BENCH_FRPC", "frpc")
@@ -519,9 +483,7 @@ def _frp(room: Room, service: int, route: Route) -> Plan:
 
 
 def _chisel(room: Room, service: int, route: Route) -> Plan:
-    """
-    Chisel: SSH within a WebSocket.
-    """
+    """Chisel: SSH within a WebSocket."""
     chisel, control, public = _program("BENCH_CHISEL", "chisel"), *_two()
     way = route(control)
 
@@ -567,9 +529,7 @@ def _wstunnel(scheme: str) -> Callable[[Room, int, Route], Plan]:
 
 
 def _two() -> tuple[int, int]:
-    """
-    Two free ports.
-    """
+    """Two free ports."""
     return freePort(), freePort()
 
 

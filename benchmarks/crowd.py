@@ -38,16 +38,12 @@ class Crowd(ClientObserver):
         self._clients: list[TunnelClientService] = []
 
     def start(self) -> None:
-        """
-        Send the first ones.
-        """
+        """Send the first ones."""
         for _ in range(min(AT_ONCE, self._count)):
             self._another()
 
     def tunnelReady(self, address: str, target: str) -> None:
-        """
-        One has arrived.
-        """
+        """One has arrived."""
         self._ready += 1
         if self._ready == self._count:
             print("all there", flush=True)
@@ -55,9 +51,7 @@ class Crowd(ClientObserver):
             self._another()
 
     def _another(self) -> None:
-        """
-        Start a client.
-        """
+        """Start a client."""
         client = TunnelClientService(
             self._reactor, self._server, [self._forward], observer=self
         )
@@ -66,9 +60,7 @@ class Crowd(ClientObserver):
 
 
 def main(words: list[str]) -> None:
-    """
-    Stay connected until the process is ended.
-    """
+    """Stay connected until the process is ended."""
     from twisted.internet import reactor as installed
 
     reactor: Any = installed

@@ -80,9 +80,7 @@ class Load:
 
 
 def _service(room: Room, *words: object) -> int:
-    """
-    Start one of the programs of C{benchmarks.service}.
-    """
+    """Start one of the programs of C{benchmarks.service}."""
     command = ["env", f"PYTHONPATH={_ROOT}", sys.executable, "-m"]
     name = f"service-{words[0]}"
     return room.start(name, [*command, "benchmarks.service", *map(str, words)])
@@ -101,9 +99,7 @@ def _serve(run: Run, kind: str = "serve") -> int:
 
 
 def _longWay(room: Room) -> Route:
-    """
-    Make the route of 100 ms there and back.
-    """
+    """Make the route of 100 ms there and back."""
 
     def route(port: int, host: str = _HERE) -> int:
         ours = freePort() if host == _HERE else port
@@ -118,9 +114,7 @@ def _longWay(room: Room) -> Route:
 
 
 def _bulk(run: Run) -> Figures:
-    """
-    Iperf3, one and four streams, each direction; processor time per GiB.
-    """
+    """Iperf3, one and four streams, each direction; processor time per GiB."""
     service = freePort()
     run.room.start("iperf3", ["iperf3", "-s", "-p", str(service), "-B", _HERE])
     run.room.waitForPort(service)
@@ -184,9 +178,7 @@ http { access_log off; keepalive_requests 100000000; keepalive_timeout 1h;
 
 
 def _requests(run: Run) -> Figures:
-    """
-    Wrk against nginx over 32 connections, kept alive and new for each.
-    """
+    """Wrk against nginx over 32 connections, kept alive and new for each."""
     service, room = freePort(), run.room
     nginx = which("BENCH_NGINX", "nginx") or "nginx"
     room.write("nginx.conf", _NGINX % (service, "x" * 1024))
@@ -224,9 +216,7 @@ def _requests(run: Run) -> Figures:
 
 
 def _beside(run: Run) -> Figures:
-    """
-    Echo 64 bytes every 10 ms while another visitor takes what it can.
-    """
+    """Echo 64 bytes every 10 ms while another visitor takes what it can."""
     started = run.contestant.start(run.room, _serve(run))
     _service(run.room, "pull", started.port)
     time.sleep(1.0)
@@ -254,9 +244,7 @@ def _beside(run: Run) -> Figures:
 
 
 def _echo(connection: socket.socket, size: int) -> None:
-    """
-    Send bytes and wait for all of them.
-    """
+    """Send bytes and wait for all of them."""
     connection.sendall(b"x" * size)
     while size:
         data = connection.recv(size)
@@ -269,9 +257,7 @@ def _echo(connection: socket.socket, size: int) -> None:
 
 
 def _long(run: Run) -> Figures:
-    """
-    One stream over 100 ms; the rate after the start is over.
-    """
+    """One stream over 100 ms; the rate after the start is over."""
     started = run.contestant.start(run.room, _serve(run), _longWay(run.room))
     with (
         run.meter.during("all", started),
@@ -295,9 +281,7 @@ def _long(run: Run) -> Figures:
 
 
 def _idle(run: Run) -> Figures:
-    """
-    What idle visitors cost the server.
-    """
+    """What idle visitors cost the server."""
     visitors = 1000 if run.quick else 5000
     started = run.contestant.start(run.room, _serve(run))
     if not started.servers:
@@ -323,9 +307,7 @@ def _idle(run: Run) -> Figures:
 
 
 def _clients(run: Run) -> Figures:
-    """
-    What idle clients, each with a tunnel, cost the server.
-    """
+    """What idle clients, each with a tunnel, cost the server."""
     clients = 100 if run.quick else 1000
     room = run.room
     started = run.contestant.start(room, _serve(run))
@@ -351,9 +333,7 @@ def _clients(run: Run) -> Figures:
 
 
 def _arrived(started: Started, count: int) -> None:
-    """
-    Wait until so many clients are connected.
-    """
+    """Wait until so many clients are connected."""
     until = time.monotonic() + 60
     while time.monotonic() < until:
         present = sum(
@@ -367,9 +347,7 @@ def _arrived(started: Started, count: int) -> None:
 
 
 def _settle(started: Started) -> None:
-    """
-    Wait until the server has nothing to do.
-    """
+    """Wait until the server has nothing to do."""
     for _ in range(20):
         before = cpuSeconds(started.servers)
         time.sleep(0.5)
@@ -381,9 +359,7 @@ def _settle(started: Started) -> None:
 
 
 def _first(run: Run) -> Figures:
-    """
-    From a visitor's connect to the first byte of a service that speaks first.
-    """
+    """From a visitor's connect to the first byte of a service that speaks first."""
     service = _serve(run, "greet")
     figures: Figures = {}
     for name, tries in (("0 ms", 20), ("100 ms", 10)):
@@ -417,9 +393,7 @@ _PATIENCE = 60.0
 
 
 def _restart(run: Run) -> Figures:
-    """
-    From the server's start, after it was killed, to a visitor's success.
-    """
+    """From the server's start, after it was killed, to a visitor's success."""
     room = run.room
     started = run.contestant.start(room, _serve(run))
     if not started.servers:

@@ -51,9 +51,7 @@ class Spent:
 
     @property
     def both(self) -> float:
-        """
-        Seconds of both sides.
-        """
+        """Seconds of both sides."""
         return self.server + self.client
 
 
@@ -148,9 +146,7 @@ class Profiler:
                 self._summarize(path)
 
     def _command(self, path: Path, pid: int) -> list[str]:
-        """
-        The command that takes one process's profile until it is interrupted.
-        """
+        """The command that takes one process's profile until it is interrupted."""
         if self._tool == "perf":
             return [
                 *(self._program, "record", "-q", "-g", "-e", "cpu-clock"),
@@ -162,9 +158,7 @@ class Profiler:
         ]
 
     def _summarize(self, path: Path) -> None:
-        """
-        Write the table of a profile.
-        """
+        """Write the table of a profile."""
         if self._tool == "perf":
             text = self._perf(path)
         else:
@@ -177,9 +171,7 @@ class Profiler:
         self.written.append(result)
 
     def _perf(self, path: Path) -> str:
-        """
-        Have perf write its table: first whole libraries, then functions.
-        """
+        """Have perf write its table: first whole libraries, then functions."""
         parts = []
         for columns in ("dso", "dso,symbol"):
             done = subprocess.run(
@@ -253,14 +245,10 @@ def table(lines: Iterable[str], most: int = 40) -> str:
 
 
 def _short(frame: str) -> str:
-    """
-    Take the way to site-packages or the checkout off a frame's file.
-    """
+    """Take the way to site-packages or the checkout off a frame's file."""
     return re.sub(r"\((?:.*/)?(?:site-packages|lib/python[\d.]+)/", "(", frame)
 
 
 def _function(frame: str) -> str:
-    """
-    Take the line off a frame.
-    """
+    """Take the line off a frame."""
     return re.sub(r":\d+\)$", ")", _short(frame))

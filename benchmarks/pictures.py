@@ -171,9 +171,7 @@ def draw(medians: Medians, directory: Path) -> list[Path]:
 
 
 def _legend() -> list[Any]:
-    """
-    Say what the colours mean.
-    """
+    """Say what the colours mean."""
     from matplotlib.patches import Patch
 
     return [Patch(color=_COLOURS[kind], label=name) for kind, name in _KINDS.items()]
@@ -194,9 +192,7 @@ def _rows(panel: Panel, medians: Medians) -> list[tuple[str, str, Mapping[str, f
 
 
 def _panel(panel: Panel, medians: Medians, axes: Any) -> None:
-    """
-    Draw one set of bars.
-    """
+    """Draw one set of bars."""
     rows = _rows(panel, medians)
     height = 0.8 / len(panel.parts)
     for row, (_, kind, figures) in enumerate(rows):
@@ -241,16 +237,12 @@ def _panel(panel: Panel, medians: Medians, axes: Any) -> None:
 
 
 def _short(value: float) -> str:
-    """
-    Write a figure beside its bar.
-    """
+    """Write a figure beside its bar."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def main(words: Sequence[str]) -> None:
-    """
-    Draw the pictures of a file that C{--json} wrote.
-    """
+    """Draw the pictures of a file that C{--json} wrote."""
     if len(words) != 2:
         sys.exit("usage: python -m benchmarks.pictures RESULTS.json DIRECTORY")
     try:

@@ -31,9 +31,7 @@ _ELSEWHERE = os.pathsep.join(
 
 
 class Failed(Exception):
-    """
-    Something could not be measured; the message says why.
-    """
+    """Something could not be measured; the message says why."""
 
 
 _PORTS = range(15000, 32000)
@@ -44,9 +42,7 @@ _given: set[int] = set()
 
 
 def freePort() -> int:
-    """
-    Find a port that nobody uses now, another one each time.
-    """
+    """Find a port that nobody uses now, another one each time."""
     for _ in range(1000):
         port = random.choice(_PORTS)
         if port in _given:
@@ -132,9 +128,7 @@ class Room:
         return child.pid
 
     def said(self, name: str) -> str:
-        """
-        What a program has said so far.
-        """
+        """What a program has said so far."""
         return (self.directory / f"{name}.log").read_text(errors="replace")
 
     def stop(self, pids: Iterable[int], how: int = signal.SIGTERM) -> None:
@@ -163,9 +157,7 @@ class Room:
             self._running.remove(child)
 
     def runs(self, pid: int) -> bool:
-        """
-        Whether one of our programs has not ended.
-        """
+        """Whether one of our programs has not ended."""
         return any(child.pid == pid and child.poll() is None for child in self._running)
 
     def waitForPort(
@@ -203,9 +195,7 @@ class Room:
         raise Failed(f"{name} never said {text!r}: {self._lastWords()}")
 
     def _lastWords(self) -> str:
-        """
-        The last line of each log.
-        """
+        """The last line of each log."""
         words = []
         for path in sorted(self.directory.glob("*.log")):
             lines = path.read_text(errors="replace").splitlines()
@@ -214,9 +204,7 @@ class Room:
 
 
 def cpuSeconds(pids: Iterable[int]) -> float:
-    """
-    User and system time that processes and their children have used.
-    """
+    """User and system time that processes and their children have used."""
     total = 0
     for pid in pids:
         for each in family(pid):
@@ -248,9 +236,7 @@ def memory(pids: Iterable[int]) -> int:
 
 
 def family(pid: int) -> list[int]:
-    """
-    A process and its descendants.
-    """
+    """A process and its descendants."""
     found = [pid]
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

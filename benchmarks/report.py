@@ -44,16 +44,12 @@ _WINDOW = 256 * 1024 * 8 / 0.1 / 1e6
 
 
 def moreIsBetter(metric: str) -> bool:
-    """
-    Tell rates from costs.
-    """
+    """Tell rates from costs."""
     return metric.endswith(_RATES)
 
 
 def medians(rounds: Sequence[Figures]) -> dict[str, float]:
-    """
-    Take the median of each metric over the rounds that have it.
-    """
+    """Take the median of each metric over the rounds that have it."""
     metrics = dict.fromkeys(metric for each in rounds for metric in each)
     return {
         metric: statistics.median(each[metric] for each in rounds if metric in each)
@@ -105,16 +101,12 @@ def ratios(figures: Medians) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def _number(value: float) -> str:
-    """
-    Write a figure with three or four digits.
-    """
+    """Write a figure with three or four digits."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:,.3g}"
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:
-    """
-    Align cells.
-    """
+    """Align cells."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
@@ -140,9 +132,7 @@ def tables(title: str, figures: Medians) -> str:
 
 
 def _table(title: str, figures: Medians, metrics: Sequence[str]) -> str:
-    """
-    Write some metrics of all who have any of them.
-    """
+    """Write some metrics of all who have any of them."""
     divided = ratios(figures)
     rows = [[title, *metrics]]
     for name, values in figures.items():
@@ -192,18 +182,14 @@ class Check:
 
     @property
     def met(self) -> bool:
-        """
-        Whether it is reached.
-        """
+        """Whether it is reached."""
         if moreIsBetter(self.metric):
             return self.measured >= self.wanted
         return self.measured <= self.wanted
 
     @property
     def share(self) -> float:
-        """
-        How far it is: 1 and above is reached.
-        """
+        """How far it is: 1 and above is reached."""
         if moreIsBetter(self.metric):
             return self.measured / self.wanted if self.wanted else 1.0
         return self.wanted / self.measured if self.measured else 1.0
@@ -267,9 +253,7 @@ class _Target:
     def _reference(
         self, mode: str, metric: str, figures: Medians
     ) -> tuple[str, float] | None:
-        """
-        Find what it is compared with, and that one's figure.
-        """
+        """Find what it is compared with, and that one's figure."""
         if self.reference == "fixed":
             return "fixed", 1.0
         if self.reference == "one stream":
@@ -338,9 +322,7 @@ def checks(loads: Mapping[str, Medians]) -> list[Check]:
 
 
 def targets(found: Sequence[Check]) -> str:
-    """
-    Write what is met and what is missed.
-    """
+    """Write what is met and what is missed."""
     rows = [["target", "mode", "", "measured", "wanted", "against", "metric"]]
     for check in found:
         rows.append(
@@ -359,9 +341,7 @@ def targets(found: Sequence[Check]) -> str:
 
 
 def report(results: Mapping[str, Any]) -> str:
-    """
-    Write everything that is in a file of results.
-    """
+    """Write everything that is in a file of results."""
     machine, settings = results["machine"], results["settings"]
     most = max(
         (len(each) for load in results["figures"].values() for each in load.values()),
@@ -385,9 +365,7 @@ def report(results: Mapping[str, Any]) -> str:
 
 
 def main(words: Sequence[str]) -> None:
-    """
-    Write the tables.
-    """
+    """Write the tables."""
     if len(words) != 1:
         sys.exit("usage: python -m benchmarks.report RESULTS.json")
     try:

@@ -26,9 +26,7 @@ _CHUNK = bytes(256 * 1024)
 
 
 async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """
-    Do what the first byte asks for.
-    """
+    """Do what the first byte asks for."""
     try:
         kind = await reader.readexactly(1)
         if kind == b"B":
@@ -63,26 +61,20 @@ def _sendWithoutEnd(descriptor: int) -> None:
 
 
 async def _greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """
-    Speak first.
-    """
+    """Speak first."""
     writer.write(b"hello\n")
     await reader.read()
     writer.close()
 
 
 async def _listen(port: int, serve: object) -> None:
-    """
-    Serve for ever.
-    """
+    """Serve for ever."""
     server = await asyncio.start_server(serve, _HERE, port, backlog=4096)  # type: ignore[arg-type]
     await server.serve_forever()
 
 
 def _pull(port: int) -> None:
-    """
-    Take bytes.
-    """
+    """Take bytes."""
     buffer = bytearray(1024 * 1024)
     total, told = 0, 0.0
     with socket.create_connection((_HERE, port)) as connection:
@@ -95,9 +87,7 @@ def _pull(port: int) -> None:
 
 
 def _delay(port: int, target: int, seconds: float, rate: float, host: str) -> None:
-    """
-    Pass connections on, each byte so many seconds late.
-    """
+    """Pass connections on, each byte so many seconds late."""
     listening = socket.create_server((host, port), backlog=4096)
     while True:
         one, _ = listening.accept()
@@ -108,9 +98,7 @@ def _delay(port: int, target: int, seconds: float, rate: float, host: str) -> No
 
 
 def _late(one: socket.socket, target: int, seconds: float, rate: float) -> None:
-    """
-    Serve one connection of the long way.
-    """
+    """Serve one connection of the long way."""
     time.sleep(2 * seconds)
     try:
         other = socket.create_connection((_HERE, target))
@@ -177,9 +165,7 @@ def _oneWay(
 
 
 def main(words: list[str]) -> None:
-    """
-    Do what the command line says.
-    """
+    """Do what the command line says."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # Children that send are not waited for.

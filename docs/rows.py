@@ -131,9 +131,7 @@ def metricRows() -> Iterator[Row]:
 
 
 def _plain(text: str) -> str:
-    """
-    Make reStructuredText of epytext, or of what C{--help} says.
-    """
+    """Make reStructuredText of epytext, or of what C{--help} says."""
     text = re.sub(r"C\{([^{}]*)\}", r"\1", text)
     text = re.sub(r"L\{([^{}<]*)(?:<[^{}]*)?\}", r"\1", text)
     return re.sub(r"([*`|_\\])", r"\\\1", text)

@@ -23,9 +23,7 @@ from sphinx.util.typing import ExtensionMetadata
 
 
 class _Table(Directive):
-    """
-    A list table of rows.
-    """
+    """A list table of rows."""
 
     heads: ClassVar[Row] = ()
     widths: ClassVar[tuple[int, ...]] = ()
@@ -37,9 +35,7 @@ class _Table(Directive):
         raise NotImplementedError
 
     def run(self) -> list[nodes.Node]:
-        """
-        Make the table.
-        """
+        """Make the table."""
         lines = [
             ".. list-table::",
             "   :header-rows: 1",
@@ -55,9 +51,7 @@ class _Table(Directive):
 
 
 class OptionTable(_Table):
-    """
-    C{option-table}: the options of the program that is its argument.
-    """
+    """C{option-table}: the options of the program that is its argument."""
 
     required_arguments = 1
     final_argument_whitespace = True
@@ -70,9 +64,7 @@ class OptionTable(_Table):
 
 
 class TunnelOptionTable(_Table):
-    """
-    C{tunnel-option-table}: those of C{openTunnel}.
-    """
+    """C{tunnel-option-table}: those of C{openTunnel}."""
 
     heads = ("option", "default", "meaning")
     widths = (25, 15, 60)
@@ -83,9 +75,7 @@ class TunnelOptionTable(_Table):
 
 
 class MethodTable(_Table):
-    """
-    C{method-table}: the remote methods.
-    """
+    """C{method-table}: the remote methods."""
 
     heads = ("method", "meaning")
     widths = (55, 45)
@@ -96,9 +86,7 @@ class MethodTable(_Table):
 
 
 class CodeTable(_Table):
-    """
-    C{code-table}: the error codes.
-    """
+    """C{code-table}: the error codes."""
 
     heads = ("name", "number", "permanent", "meaning")
     widths = (25, 12, 13, 50)
@@ -109,9 +97,7 @@ class CodeTable(_Table):
 
 
 class MetricTable(_Table):
-    """
-    C{metric-table}: the metrics.
-    """
+    """C{metric-table}: the metrics."""
 
     heads = ("metric", "kind", "meaning")
     widths = (45, 15, 40)
@@ -122,9 +108,7 @@ class MetricTable(_Table):
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
-    """
-    Tell Sphinx of the directives.
-    """
+    """Tell Sphinx of the directives."""
     kinds = (OptionTable, TunnelOptionTable, MethodTable, CodeTable, MetricTable)
     for kind in kinds:
         name = re.sub(r"(?<!^)(?=[A-Z])", "-", kind.__name__).lower()

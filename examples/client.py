@@ -26,9 +26,7 @@ from tristunnel.model.observer import ClientObserver
 
 
 class Printing(ClientObserver):
-    """
-    Prints what happens.
-    """
+    """Prints what happens."""
 
     def serviceConnected(self, target: str) -> None:
         """A visitor has reached the service."""
@@ -40,9 +38,7 @@ class Printing(ClientObserver):
 
 
 async def offer(reactor: Any, server: str, service: str) -> TunnelClientProtocol:
-    """
-    Connect to a server and have it open a tunnel on any port.
-    """
+    """Connect to a server and have it open a tunnel on any port."""
     endpoint = clientFromString(reactor, service)
     factory = TunnelClientFactory(
         reactor,
@@ -60,9 +56,7 @@ async def offer(reactor: Any, server: str, service: str) -> TunnelClientProtocol
 
 
 async def run(reactor: Any, server: str, service: str) -> None:
-    """
-    Offer the service until the session ends.
-    """
+    """Offer the service until the session ends."""
     try:
         session = await offer(reactor, server, service)
     except TunnelError as refusal:
@@ -71,9 +65,7 @@ async def run(reactor: Any, server: str, service: str) -> None:
 
 
 def main(reactor: Any, server: str, service: str) -> Deferred[None]:
-    """
-    Let the reactor run it.
-    """
+    """Let the reactor run it."""
     return Deferred.fromCoroutine(run(reactor, server, service))
 
 

@@ -38,9 +38,7 @@ from tristunnel.service.preauth import PendingConnection
 
 @implementer(IPushProducer)
 class OneEnd(Protocol):
-    """
-    A connection: first the other side's line, then an L{End} of the one stream.
-    """
+    """A connection: first the other side's line, then an L{End} of the one stream."""
 
     LONGEST = 512
     transport: Any
@@ -159,9 +157,7 @@ class OneSession(OneEnd):
         opening.addErrback(self._refused)
 
     async def _open(self, words: list[str]) -> None:
-        """
-        Log in and open the tunnel.
-        """
+        """Log in and open the tunnel."""
         if len(words) not in (3, 4) or not words[2].isdecimal():
             raise TunnelError("bad-option", "say ONE LISTENER PORT TOKEN")
         fields = {"token": words[3]} if words[3:] else {}
@@ -180,9 +176,7 @@ class OneSession(OneEnd):
         self.transport.write(self._tunnel.address.encode("ascii") + b"\n")
 
     def _refused(self, failure: Failure) -> None:
-        """
-        Say why there is no tunnel. What is not a refusal is our own fault.
-        """
+        """Say why there is no tunnel. What is not a refusal is our own fault."""
         failure.trap(TunnelError)
         self.transport.write(f"NO {failure.value}\n".encode())
         self.transport.loseConnection()
@@ -227,9 +221,7 @@ class OneSession(OneEnd):
 
 
 class OnePort:
-    """
-    What its connections begin with, and who serves them.
-    """
+    """What its connections begin with, and who serves them."""
 
     beginnings: Sequence[bytes] = (b"ONE ",)
 
@@ -285,9 +277,7 @@ class OneClient(OneEnd):
 
 
 class OneClientService(ClientService[OneClient]):
-    """
-    Comes back for the next visitor when one has left.
-    """
+    """Comes back for the next visitor when one has left."""
 
     async def _oneSession(self) -> tuple[TunnelError, bool]:
         (forward,) = self._forwards
@@ -319,9 +309,7 @@ class OneClientService(ClientService[OneClient]):
 
 
 class OneDialect(Dialect):
-    """
-    What the program asks; this is the line in the table.
-    """
+    """What the program asks; this is the line in the table."""
 
     name = "one"
     client = OneClientService

@@ -23,9 +23,7 @@ from tristunnel.model.options import TunnelOptions
 
 
 class Visitors(ServerFactory):
-    """
-    Makes an end of each visitor's connection.
-    """
+    """Makes an end of each visitor's connection."""
 
     noisy = False
 
@@ -40,9 +38,7 @@ class Visitors(ServerFactory):
 
 
 class HereListener:
-    """
-    An L{IListener<tristunnel.model.tunnel.IListener>}: one open port.
-    """
+    """An L{IListener<tristunnel.model.tunnel.IListener>}: one open port."""
 
     def __init__(self, port: IListeningPort) -> None:
         self._port = port
@@ -61,9 +57,7 @@ class HereListener:
 
 
 class HereListeners:
-    """
-    Opens ports; what the server asks for each tunnel.
-    """
+    """Opens ports; what the server asks for each tunnel."""
 
     def __init__(self, settings: ListenerSettings) -> None:
         self._reactor = settings.reactor

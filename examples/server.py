@@ -35,17 +35,13 @@ SECRETS = {"laptop": "correct horse battery staple"}
 
 
 def connectionFilter(credentials: Mapping[str, object]) -> bool:
-    """
-    Decide whether a client may connect: yes or no, or a Deferred of either.
-    """
+    """Decide whether a client may connect: yes or no, or a Deferred of either."""
     secret = SECRETS.get(str(credentials.get("id")))
     return secret is not None and credentials.get("secret") == secret
 
 
 class Printing(ServerObserver):
-    """
-    Prints what happens.
-    """
+    """Prints what happens."""
 
     def serverStarted(self, port: str, address: IAddress) -> None:
         """A port is open for clients."""
@@ -69,9 +65,7 @@ class Printing(ServerObserver):
 
 
 def makeServer(reactor: Any, endpoint: str) -> TunnelServerService:
-    """
-    Put a server together, as a service for one's own application.
-    """
+    """Put a server together, as a service for one's own application."""
     listeners = {"tcp": TCPListeners(reactor, "127.0.0.1")}
     tunnels = TunnelService(reactor, MemoryRegistry(), listeners, Printing())
     authenticator = Authenticator(portalFor([checkingCallable(connectionFilter)]))
@@ -81,9 +75,7 @@ def makeServer(reactor: Any, endpoint: str) -> TunnelServerService:
 
 
 def main(reactor: Any, endpoint: str = "tcp:9000") -> Deferred[None]:
-    """
-    Run the server until the program is stopped.
-    """
+    """Run the server until the program is stopped."""
     server = makeServer(reactor, endpoint)
     server.startService()
     reactor.addSystemEventTrigger("before", "shutdown", server.stopService)

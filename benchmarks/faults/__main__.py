@@ -29,9 +29,7 @@ _MARK = {True: "ok", False: "FAILED", None: "-"}
 
 
 def _child(name: str, options: Options) -> int:
-    """
-    Run one proof in this process, and say its rows as lines of JSON.
-    """
+    """Run one proof in this process, and say its rows as lines of JSON."""
     module = importlib.import_module(f"benchmarks.faults.{PROOFS[name].module}")
     prove: ProofFunction = module.prove
     for row in prove(options):

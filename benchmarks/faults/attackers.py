@@ -103,26 +103,20 @@ class Outcome:
 
 @dataclass
 class _Attack:
-    """
-    The attack.
-    """
+    """The attack."""
 
     orders: Orders
     outcome: Outcome = field(default_factory=Outcome)
 
     def __post_init__(self) -> None:
-        """
-        Begin with nothing.
-        """
+        """Begin with nothing."""
         self._first, self._rest = HARM.get(self.orders.harm, (b"", b""))
         self._open: dict[socket.socket, int] = {}
         self._wait = selectors.EpollSelector()
         self._tried = 0
 
     def run(self) -> Outcome:
-        """
-        Do it until time is up.
-        """
+        """Do it until time is up."""
         orders = self.orders
         began = dribbled = time.monotonic()
         while (now := time.monotonic()) < began + orders.seconds:
@@ -142,9 +136,7 @@ class _Attack:
         return self.outcome
 
     def _connect(self) -> None:
-        """
-        Open a connection.
-        """
+        """Open a connection."""
         number = self._tried
         self._tried += 1
         connection = socket.socket()
@@ -171,9 +163,7 @@ class _Attack:
             self._scan(connection, number)
 
     def _scan(self, connection: socket.socket, number: int) -> None:
-        """
-        Do what scanners do: leave, leave with a reset, or say rubbish.
-        """
+        """Do what scanners do: leave, leave with a reset, or say rubbish."""
         if number % 3 == 2:
             with suppress(OSError):
                 connection.send(b"\x00\xffHELP\r\n\r\n" * 20)
@@ -184,9 +174,7 @@ class _Attack:
         self._leave(connection)
 
     def _hear(self, connection: socket.socket) -> None:
-        """
-        The server says something, or has enough.
-        """
+        """The server says something, or has enough."""
         try:
             data = connection.recv(65536)
         except BlockingIOError:
@@ -198,17 +186,13 @@ class _Attack:
             self._leave(connection)
 
     def _leave(self, connection: socket.socket) -> None:
-        """
-        Close a connection.
-        """
+        """Close a connection."""
         del self._open[connection]
         self._wait.unregister(connection)
         connection.close()
 
     def _dribble(self, connection: socket.socket) -> None:
-        """
-        Say one more byte.
-        """
+        """Say one more byte."""
         at = self._open[connection]
         if at < len(self._rest):
             with suppress(OSError):
@@ -217,9 +201,7 @@ class _Attack:
 
 
 def main() -> None:
-    """
-    Attack.
-    """
+    """Attack."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     outcome = _Attack(Orders(**json.loads(sys.argv[1]))).run()

@@ -104,9 +104,7 @@ class Attack:
 
 
 class _Meter:
-    """
-    The most memory and descriptors that a process has, until it is stopped.
-    """
+    """The most memory and descriptors that a process has, until it is stopped."""
 
     def __init__(self, victim: Victim) -> None:
         self.memory, self.files = 0.0, 0
@@ -122,17 +120,13 @@ class _Meter:
                 self.files = max(self.files, descriptors(self._victim.pid))
 
     def stop(self) -> None:
-        """
-        Stop measuring.
-        """
+        """Stop measuring."""
         self._over.set()
         self._thread.join()
 
 
 def _one(name: str, attack: Attack, options: Options) -> Row:
-    """
-    Start a server, attack it, and say what came of it.
-    """
+    """Start a server, attack it, and say what came of it."""
     directory = options.directory / name
     with Room(directory) as room:
         room.write("clients", "victim: v\n")
@@ -237,9 +231,7 @@ def _flood(connection: socket.socket, data: bytes, victim: Victim) -> Open:
 
 
 def _upgraded(victim: Victim, path: str, head: bytes = b"") -> socket.socket:
-    """
-    Open a WebSocket that will take little.
-    """
+    """Open a WebSocket that will take little."""
     connection = victim.connect(receive=4096)
     connection.sendall(
         b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection:"
@@ -265,9 +257,7 @@ _LOGIN = b"Authorization: Basic " + b64encode(b"victim:v") + b"\r\n"
 
 
 def _many(one: Callable[[Victim], Open], count: int = 12) -> Callable[[Victim], Open]:
-    """
-    Do the same on several connections at the same time.
-    """
+    """Do the same on several connections at the same time."""
 
     def run(victim: Victim) -> Open:
         with ThreadPoolExecutor(count) as pool:
@@ -296,9 +286,7 @@ def _webSocket(
 
 
 def _visitorsPings(victim: Victim) -> Open:
-    """
-    Come as a visitor by WebSocket, and ping.
-    """
+    """Come as a visitor by WebSocket, and ping."""
     call = {"listener": "ws", "via": "tcp", "visitors": 12}
     uri = _call(victim, "openTunnel", call)
     address = str(_call(victim, "getTunnelAddress", {"uri": uri}))
@@ -307,9 +295,7 @@ def _visitorsPings(victim: Victim) -> Open:
 
 
 def _call(victim: Victim, method: str, params: Mapping[str, object]) -> object:
-    """
-    Call a method over HTTP.
-    """
+    """Call a method over HTTP."""
     request = urllib.request.Request(
         f"http://127.0.0.1:{victim.port}/rpc",
         json.dumps(
@@ -325,9 +311,7 @@ def _call(victim: Victim, method: str, params: Mapping[str, object]) -> object:
 
 
 def _zlayer(kind: int, payload: bytes) -> bytes:
-    """
-    A message of zlayer's, in its frame.
-    """
+    """A message of zlayer's, in its frame."""
     return _frame(_BINARY, struct.pack("!BI", kind, len(payload)) + payload)
 
 
@@ -336,16 +320,12 @@ _REGISTER = _zlayer(0x10, b"\4name\0\0\x50\0\x50")
 
 
 def _framed(kind: int, payload: bytes) -> bytes:
-    """
-    A frame of the framed protocol, on no stream.
-    """
+    """A frame of the framed protocol, on no stream."""
     return struct.pack("!IIB", len(payload) + 5, 0, kind) + payload
 
 
 def _calls(*calls: tuple[str, dict[str, object]]) -> bytes:
-    """
-    Calls in a session.
-    """
+    """Calls in a session."""
     return b"".join(
         _framed(
             0,
@@ -358,9 +338,7 @@ def _calls(*calls: tuple[str, dict[str, object]]) -> bytes:
 
 
 def _hello(connection: socket.socket, message: dict[str, object]) -> None:
-    """
-    Say who we are, in the framed protocol.
-    """
+    """Say who we are, in the framed protocol."""
     text = json.dumps(message).encode()
     connection.sendall(b"W3PTUNL" + struct.pack("!I", len(text)) + text)
     connection.recv(65536)
@@ -371,9 +349,7 @@ _OFFER |= {"sessionWindow": 2**24, "direct": "auto", "endings": True}
 
 
 def _session(data: bytes) -> Callable[[Victim], Open]:
-    """
-    Flood sessions of the framed protocol.
-    """
+    """Flood sessions of the framed protocol."""
 
     def one(victim: Victim) -> Open:
         connection = victim.connect(receive=4096)
@@ -384,9 +360,7 @@ def _session(data: bytes) -> Callable[[Victim], Open]:
 
 
 def _opens(victim: Victim) -> Open:
-    """
-    Open a tunnel, close it, and begin again.
-    """
+    """Open a tunnel, close it, and begin again."""
     until = time.monotonic() + (3.0 if victim.options.quick else 15.0)
     while time.monotonic() < until:
         uri = _call(victim, "openTunnel", {})
@@ -395,9 +369,7 @@ def _opens(victim: Victim) -> Open:
 
 
 def _empties(victim: Victim) -> Open:
-    """
-    Be a relay's host with a visitor, and go on sending empty messages.
-    """
+    """Be a relay's host with a visitor, and go on sending empty messages."""
     made = []
     for number in range(3):
         made.append(_upgraded(victim, f"/client/{number}", _LOGIN))
@@ -408,9 +380,7 @@ def _empties(victim: Victim) -> Open:
 
 
 def _spare(victim: Victim) -> Open:
-    """
-    Ping on a spare connection, with pings of 32 kB.
-    """
+    """Ping on a spare connection, with pings of 32 kB."""
     session = victim.connect()
     _hello(session, {"id": "victim", "secret": "v", "tristunnel": _OFFER})
     session.sendall(_calls(("spareTickets", {"count": 1})))
@@ -424,9 +394,7 @@ def _spare(victim: Victim) -> Open:
 
 
 def _client(victim: Victim) -> Open:
-    """
-    Ping a client that has come to a server which takes no pongs.
-    """
+    """Ping a client that has come to a server which takes no pongs."""
     door = socket.create_server(("127.0.0.1", 0))
     door.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     door.settimeout(20.0)
@@ -524,9 +492,7 @@ ATTACKS: dict[str, Attack] = {
 
 
 def prove(options: Options) -> Iterator[Row]:
-    """
-    Run them, one after the other.
-    """
+    """Run them, one after the other."""
     wanted = options.words.get("attacks", "")
     for name in wanted.split(",") if wanted else ATTACKS:
         yield _one(name, ATTACKS[name], options)

@@ -51,9 +51,7 @@ class Target:
 
 @asynccontextmanager
 async def _connected(port: int, source: str = HERE) -> AsyncIterator[Pair]:
-    """
-    A connection from an address of this machine, gone at the end.
-    """
+    """A connection from an address of this machine, gone at the end."""
     reader, writer = await asyncio.open_connection(HERE, port, local_addr=(source, 0))
     try:
         yield reader, writer
@@ -64,9 +62,7 @@ async def _connected(port: int, source: str = HERE) -> AsyncIterator[Pair]:
 
 
 async def echo() -> asyncio.Server:
-    """
-    A service that says what it hears, half-close included.
-    """
+    """A service that says what it hears, half-close included."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
@@ -79,9 +75,7 @@ async def echo() -> asyncio.Server:
 
 
 class _EchoDatagrams(asyncio.DatagramProtocol):
-    """
-    The same for datagrams.
-    """
+    """The same for datagrams."""
 
     def connection_made(self, transport: Any) -> None:
         """Remember where to answer."""
@@ -154,9 +148,7 @@ class Cutter:
             writer.write_eof()
 
     def cut(self) -> None:
-        """
-        Break every connection, without a farewell.
-        """
+        """Break every connection, without a farewell."""
         self.cuts += 1
         for writer in list(self._open):
             writer.transport.abort()
@@ -227,9 +219,7 @@ class Churn:
     async def _endless(
         self, name: str, every: float, what: Callable[[], Awaitable[None]]
     ) -> None:
-        """
-        Do something again and again, whether or not it is over by then.
-        """
+        """Do something again and again, whether or not it is over by then."""
         while True:
             await asyncio.sleep(self.chance.expovariate(1 / every))
             if len(self._running) > 400:
@@ -239,9 +229,7 @@ class Churn:
             task.add_done_callback(self._running.discard)
 
     async def _once(self, name: str, what: Callable[[], Awaitable[None]]) -> None:
-        """
-        Do it, and count what came of it.
-        """
+        """Do it, and count what came of it."""
         try:
             await asyncio.wait_for(what(), PATIENCE)
         except asyncio.CancelledError:
@@ -255,45 +243,33 @@ class Churn:
             self.done[name] += 1
 
     async def finish(self) -> None:
-        """
-        Wait for what is under way.
-        """
+        """Wait for what is under way."""
         while self._running:
             await asyncio.wait(self._running)
 
     # What comes and goes
 
     def stranger(self) -> str:
-        """
-        An address that nobody has had for long.
-        """
+        """An address that nobody has had for long."""
         number = next(self._addresses) % 60000
         return (
             f"127.{1 + number // 250 // 250}.{number // 250 % 250}.{number % 250 + 1}"
         )
 
     def target(self) -> Target:
-        """
-        Choose a tunnel.
-        """
+        """Choose a tunnel."""
         return self.chance.choice(self.targets)
 
     async def small(self) -> None:
-        """
-        A visitor with a small question.
-        """
+        """A visitor with a small question."""
         await self._visit(self.target(), 200)
 
     async def bulk(self) -> None:
-        """
-        A visitor with much to say.
-        """
+        """A visitor with much to say."""
         await self._visit(self.target(), self.chance.randrange(1 << 20, 8 << 20))
 
     async def _visit(self, target: Target, size: int) -> None:
-        """
-        Have something echoed, and compare.
-        """
+        """Have something echoed, and compare."""
         try:
             await self._echoed(target.port, size)
         except (OSError, asyncio.IncompleteReadError, TimeoutError, _Wrong) as error:
@@ -333,9 +309,7 @@ class Churn:
                 raise _Wrong("other bytes came back")
 
     async def linger(self) -> None:
-        """
-        A visitor who comes and says little, and leaves, perhaps rudely.
-        """
+        """A visitor who comes and says little, and leaves, perhaps rudely."""
         with suppress(OSError):
             async with _connected(self.target().port) as (_, writer):
                 await asyncio.sleep(self.chance.uniform(0, 20))
@@ -346,9 +320,7 @@ class Churn:
                     )
 
     async def flow(self) -> None:
-        """
-        A visitor over UDP.
-        """
+        """A visitor over UDP."""
         loop = asyncio.get_running_loop()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as visitor:
             visitor.setblocking(False)
@@ -362,9 +334,7 @@ class Churn:
         raise OSError("no datagram came back")
 
     async def call(self, method: str, **params: object) -> Any:
-        """
-        Call the server by JSON-RPC.
-        """
+        """Call the server by JSON-RPC."""
         body = json.dumps(
             {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         )
@@ -400,9 +370,7 @@ class Churn:
         return int(head.split()[1]), rest
 
     async def raw(self) -> None:
-        """
-        A tunnel of two raw connections.
-        """
+        """A tunnel of two raw connections."""
         uri = await self.call("openTunnel", via="tcp", listener="tcp")
         address = await self.call("getTunnelAddress", uri=uri)
         inner, outer = (int(text.rpartition(":")[2]) for text in (uri, address))
@@ -415,9 +383,7 @@ class Churn:
                 raise _Wrong("other bytes came")
 
     async def webSocket(self) -> None:
-        """
-        A tunnel of two WebSockets.
-        """
+        """A tunnel of two WebSockets."""
         uri = await self.call("openTunnel", via="ws", listener="ws")
         address = await self.call("getTunnelAddress", uri=uri)
         async with (
@@ -427,9 +393,7 @@ class Churn:
             await self._twoWays(client, visitor)
 
     async def room(self) -> None:
-        """
-        A host and a visitor of a relay's room.
-        """
+        """A host and a visitor of a relay's room."""
         name = f"room{self.chance.randrange(1 << 30)}"
         encoded = base64.b64encode(":".join(self.login).encode()).decode()
         headers = {"Authorization": f"Basic {encoded}"}
@@ -446,36 +410,28 @@ class Churn:
 
     @staticmethod
     async def _twoWays(client: Any, visitor: Any) -> None:
-        """
-        Say something from end to end, and back.
-        """
+        """Say something from end to end, and back."""
         for one, other in ((visitor, client), (client, visitor)):
             await one.send(b"word")
             if await other.recv() != b"word":
                 raise _Wrong("other bytes came")
 
     async def refused(self) -> None:
-        """
-        A client with a wrong secret.
-        """
+        """A client with a wrong secret."""
         async with _connected(self.server, self.stranger()) as (reader, writer):
             writer.write(encodeHandshake({"id": self.login[0], "secret": "guess"}))
             if b'"port"' in await reader.read():
                 raise _Wrong("it was let in")
 
     async def refusedCall(self) -> None:
-        """
-        A caller with a wrong secret.
-        """
+        """A caller with a wrong secret."""
         wrong = (self.login[0], "guess")
         status, _ = await self.http("POST", "/rpc", "{}", wrong, self.stranger())
         if status != 401:
             raise _Wrong(f"the answer was {status}")
 
     async def noise(self) -> None:
-        """
-        A stranger who talks nonsense, or nothing, and perhaps hangs on.
-        """
+        """A stranger who talks nonsense, or nothing, and perhaps hangs on."""
         beginnings = (b"W3PTUNL\0\0\0\x40{", b"GET /tunnel HTTP/1.1\r\nHo", b"\x16\x03")
         with suppress(OSError, TimeoutError):
             async with _connected(self.server, self.stranger()) as (reader, writer):
@@ -485,9 +441,7 @@ class Churn:
                     await asyncio.wait_for(reader.read(), PATIENCE / 2)
 
     async def plainClient(self) -> None:
-        """
-        A client of the base protocol, which serves one visitor and leaves.
-        """
+        """A client of the base protocol, which serves one visitor and leaves."""
         hello = {"id": self.login[0], "secret": self.login[1]}
         async with _connected(self.server) as (reader, writer):
             writer.write(encodeHandshake(hello))
@@ -508,27 +462,19 @@ class Churn:
                     raise _Wrong("other bytes came")
 
     async def cut(self) -> None:
-        """
-        Cut the way of one client.
-        """
+        """Cut the way of one client."""
         self.cutter.cut()
 
     async def page(self) -> None:
-        """
-        Somebody looks at the dashboard.
-        """
+        """Somebody looks at the dashboard."""
         status, _ = await self.http("GET", "/", login=self.login)
         if status != 200:
             raise _Wrong(f"the answer was {status}")
 
 
 class _Wrong(Exception):
-    """
-    Something else came than should have.
-    """
+    """Something else came than should have."""
 
 
 class _MayBreak(Exception):
-    """
-    A visit broke that may.
-    """
+    """A visit broke that may."""

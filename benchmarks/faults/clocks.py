@@ -57,18 +57,14 @@ class _Clock:
         self.step("+0")
 
     def step(self, offset: str) -> None:
-        """
-        Step it: C{+1d}, C{-1d} or C{+0} off the true time.
-        """
+        """Step it: C{+1d}, C{-1d} or C{+0} off the true time."""
         new = self._path.with_suffix(".new")
         new.write_text(offset)
         os.replace(new, self._path)
 
     @contextmanager
     def governs(self) -> Iterator[None]:
-        """
-        Have the programs that are started meanwhile go by it.
-        """
+        """Have the programs that are started meanwhile go by it."""
         changed = {
             "LD_PRELOAD": self._library,
             "FAKETIME_TIMESTAMP_FILE": str(self._path),
@@ -85,9 +81,7 @@ class _Clock:
 
 
 def prove(options: Options) -> Iterator[Row]:
-    """
-    Step clocks.
-    """
+    """Step clocks."""
     library = next((path for path in _LIBRARIES if Path(path).exists()), "")
     if not library:
         yield Row("the time of day stepped", "there is no libfaketime here")
@@ -104,9 +98,7 @@ def prove(options: Options) -> Iterator[Row]:
 def _streams(
     options: Options, room: Room, here: _Clock, there: _Clock
 ) -> Iterator[Row]:
-    """
-    Sessions and streams do not notice.
-    """
+    """Sessions and streams do not notice."""
     wait = options.number("wait", 8.0, 4.0)
     tally, long = Counters(), Counters()
     service, slow = Service(tally), Service(long, _LONG_RATE)
@@ -200,18 +192,14 @@ def _streams(
 
 
 def _any(room: Room, name: str) -> str:
-    """
-    A file with a token, for a server that asks for none in particular.
-    """
+    """A file with a token, for a server that asks for none in particular."""
     path = Path(room.write(f"token-{name}", f"{name}-token"))
     path.chmod(0o600)
     return str(path)
 
 
 def _create(path: Path, *words: str) -> str:
-    """
-    Make a token.
-    """
+    """Make a token."""
     command = [sys.executable, "-m", "tristunnel.cli", "token", "create"]
     done = subprocess.run(
         [*command, *words, "--file", str(path)],
@@ -223,9 +211,7 @@ def _create(path: Path, *words: str) -> str:
 
 
 def _tokens(room: Room, here: _Clock) -> Iterator[Row]:
-    """
-    What expires goes by the time of day, as whoever wrote it meant.
-    """
+    """What expires goes by the time of day, as whoever wrote it meant."""
     tokens = room.directory / "tokens"
     token = _create(tokens, "--name", "hour", "--expires", "1h")
     programs = Programs(room, QUICK)

@@ -50,9 +50,7 @@ def _wasReset(arrival: Arrival) -> bool:
 
 
 class _Crowd:
-    """
-    A session and its visitors.
-    """
+    """A session and its visitors."""
 
     def __init__(self, rig: Rig, address: str) -> None:
         self.rig = rig
@@ -92,9 +90,7 @@ class _Crowd:
         return rate, (got - late) / 200 / (at - lateAt), silence, most
 
     async def measure(self, what: str, seconds: float) -> None:
-        """
-        The three parts.
-        """
+        """The three parts."""
         rig = self.rig
         here = await rig.until(
             lambda: all(each.tale.visitor.got for each in self.working), 15
@@ -130,9 +126,7 @@ class _Crowd:
         grown: float,
         ended: int,
     ) -> Row:
-        """
-        Say what came of it.
-        """
+        """Say what came of it."""
         lost = sum(each.tale.visitor.gone is not None for each in self.working)
         seen = (
             f"{beside:,.0f} answers a second ({beside / max(rate, 1) - 1:+.1%}),"
@@ -144,9 +138,7 @@ class _Crowd:
 
 
 async def _crowds(rig: Rig) -> None:
-    """
-    Each kind.
-    """
+    """Each kind."""
     seconds = rig.options.number("seconds", 20, 5)
     for end in ENDS:
         if end.name not in KINDS or (rig.options.quick and end.name != "plain"):
@@ -160,7 +152,5 @@ async def _crowds(rig: Rig) -> None:
 
 
 def prove(options: Options) -> Iterator[Row]:
-    """
-    Run, and say what came of it.
-    """
+    """Run, and say what came of it."""
     return runRig(options, _crowds)

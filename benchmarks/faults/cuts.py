@@ -194,9 +194,7 @@ class Lane:
 
 
 class _Proof:
-    """
-    The whole of it.
-    """
+    """The whole of it."""
 
     def __init__(self, reactor: Any, options: Options, room: Room) -> None:
         self.reactor = reactor
@@ -213,9 +211,7 @@ class _Proof:
     # Beginning
 
     def build(self) -> None:
-        """
-        Start the programs.
-        """
+        """Start the programs."""
         authority = makeAuthority()
         certificate, key = authority.issue(["localhost", "127.0.0.1"])
         pem = self.room.write("server.pem", (certificate + key).decode())
@@ -267,9 +263,7 @@ class _Proof:
             self.lanes.append(Lane(kind, way, name, pid, address))
 
     async def ready(self, lane: Lane) -> None:
-        """
-        Wait for a client's tunnel.
-        """
+        """Wait for a client's tunnel."""
         if lane.kind.dialect:
             await self.until(lambda: self._listens(lane.address), 30.0)
             return
@@ -283,9 +277,7 @@ class _Proof:
         raise RuntimeError(f"{lane.kind.name}: {self.room.said(lane.name)[-1500:]}")
 
     def _listens(self, address: str) -> bool:
-        """
-        Whether visitors can come.
-        """
+        """Whether visitors can come."""
         return any(
             each["address"] == address and each["connected"]
             for server in self.servers.values()
@@ -293,17 +285,13 @@ class _Proof:
         )
 
     def sleep(self, seconds: float) -> Deferred[None]:
-        """
-        Wait.
-        """
+        """Wait."""
         return deferLater(self.reactor, seconds)
 
     # Visitors
 
     def visit(self, lane: Lane, kind: str, size: int) -> Tale:
-        """
-        Begin a stream.
-        """
+        """Begin a stream."""
         return arrive(self.reactor, self.ledger, lane.address, kind, size).tale
 
     async def until(self, condition: Callable[[], bool], seconds: float) -> bool:
@@ -322,9 +310,7 @@ class _Proof:
     # A round
 
     async def round(self, lane: Lane, fault: str, moment: float) -> None:
-        """
-        Begin streams, have something happen to the way, and see.
-        """
+        """Begin streams, have something happen to the way, and see."""
         kinds = list(STREAMS)
         if lane.kind.listener != "tcp":
             # Who ends both directions at once cannot have both apart.
@@ -396,9 +382,7 @@ class _Proof:
         return tale.faults()
 
     async def drive(self, lane: Lane, count: int) -> None:
-        """
-        All rounds of a way.
-        """
+        """All rounds of a way."""
         await self.ready(lane)
         for _ in range(3):
             # What was asked for ahead is there now, and limits know the tunnel.
@@ -424,9 +408,7 @@ class _Proof:
             )
 
     async def run(self) -> None:
-        """
-        Everything.
-        """
+        """Everything."""
         self.build()
         every = int(self.options.number("moments", 200, 26))
         each, more = divmod(every, len(self.lanes))
@@ -486,9 +468,7 @@ class _Proof:
         )
 
     def _tunnels(self) -> list[tuple[str, str, int]]:
-        """
-        What tunnels there are, but for clients' who have no lease.
-        """
+        """What tunnels there are, but for clients' who have no lease."""
         plain = {
             lane.address for lane in self.lanes if lane.kind.before or lane.kind.dialect
         }
@@ -500,9 +480,7 @@ class _Proof:
         )
 
     def _table(self, took: float) -> None:
-        """
-        A row for each way.
-        """
+        """A row for each way."""
         for lane in self.lanes:
             seen = (
                 f"{lane.moments} moments, {lane.complete} streams complete,"
@@ -519,9 +497,7 @@ class _Proof:
 
 
 def prove(options: Options) -> Iterator[Row]:
-    """
-    Run, and say what came of it.
-    """
+    """Run, and say what came of it."""
     from twisted.internet import reactor
 
     kept = options.words.get("keep")

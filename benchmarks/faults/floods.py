@@ -117,9 +117,7 @@ class _Site:
         }
 
     def untilUsed(self) -> None:
-        """
-        Wait until the tunnel works.
-        """
+        """Wait until the tunnel works."""
         tally = Counters()
         until = time.monotonic() + 20
         while not download(self.visitors, 1000, tally, 5.0):
@@ -128,9 +126,7 @@ class _Site:
             time.sleep(0.1)
 
     def timers(self) -> int:
-        """
-        How many timers the server has; asks until it has counted anew.
-        """
+        """How many timers the server has; asks until it has counted anew."""
         before = self._seen.stat().st_mtime_ns if self._seen.exists() else 0
         until = time.monotonic() + 10
         while time.monotonic() < until:
@@ -153,9 +149,7 @@ def _settled(pid: int, wanted: int, seconds: float) -> tuple[int, float]:
 
 
 def _attack(orders: Orders) -> subprocess.Popen[str]:
-    """
-    Begin an attack.
-    """
+    """Begin an attack."""
     command = [sys.executable, "-m", "benchmarks.faults.attackers"]
     return subprocess.Popen(
         [*command, json.dumps(asdict(orders))], stdout=subprocess.PIPE, text=True
@@ -163,9 +157,7 @@ def _attack(orders: Orders) -> subprocess.Popen[str]:
 
 
 def prove(options: Options) -> Iterator[Row]:
-    """
-    Flood every door.
-    """
+    """Flood every door."""
     seconds = options.number("seconds", 8, 3)
     count = int(options.number("count", 10_000, 200))
     tally = Counters()
@@ -195,9 +187,7 @@ def _quiet(tally: Counters, seconds: float) -> float:
 
 
 def _floods(site: _Site, tally: Counters, seconds: float, count: int) -> Iterator[Row]:
-    """
-    One door after the other.
-    """
+    """One door after the other."""
     # The first flood finds memory that was never used.
     for door in site.doors:
         orders = Orders("silence", [site.doors[door]], count, count, 2.0)
@@ -274,9 +264,7 @@ def _one(
 
 
 def _scan(options: Options, target: int, seconds: float, count: int) -> Iterator[Row]:
-    """
-    A sweep over many visitors' ports, with a service behind each.
-    """
+    """A sweep over many visitors' ports, with a service behind each."""
     tally = Counters()
     with Room(options.directory / "scan") as room:
         seen = room.directory / "seen.json"

@@ -56,9 +56,7 @@ _BROKEN = 20
 
 @dataclass
 class Result:
-    """
-    What came of one target.
-    """
+    """What came of one target."""
 
     inputs: int = 0
     accepted: int = 0
@@ -71,9 +69,7 @@ class Result:
 
 
 def _resident() -> float:
-    """
-    How much memory this process has, in MiB.
-    """
+    """How much memory this process has, in MiB."""
     pages = Path("/proc/self/statm").read_text().split()[1]
     return int(pages) * os.sysconf("SC_PAGESIZE") / 2**20
 
@@ -100,9 +96,7 @@ class Feeding:
         self._blocks, self._memory = 0, 0.0
 
     def __call__(self, data: bytes) -> None:
-        """
-        Feed an input. After the last one the process ends.
-        """
+        """Feed an input. After the last one the process ends."""
         result = self.result
         clock = time.process_time
         began = clock()
@@ -122,9 +116,7 @@ class Feeding:
             self._end()
 
     def _end(self) -> None:
-        """
-        Say what came of it, and leave libFuzzer's loop, which has no end.
-        """
+        """Say what came of it, and leave libFuzzer's loop, which has no end."""
         result = self.result
         result.seconds = time.monotonic() - self._began
         gc.collect()
@@ -161,9 +153,7 @@ def _targets() -> tuple[Any, Any]:
 def _child(
     targets: Any, atheris: Any, name: str, count: int, seed: int, directory: Path
 ) -> None:
-    """
-    Feed one target in this process, which does not return.
-    """
+    """Feed one target in this process, which does not return."""
     make = targets.SERVERS.get(name)
     target = targets.PARSERS[name] if make is None else make()
     seeds = targets.SEEDS[name]
@@ -225,9 +215,7 @@ def _row(name: str, result: Result, said: str) -> Row:
 
 
 def _feed(targets: Any, atheris: Any, name: str, count: int, options: Options) -> Row:
-    """
-    Feed one target in a process of its own.
-    """
+    """Feed one target in a process of its own."""
     directory = options.directory / name
     directory.mkdir()
     sys.stdout.flush()
@@ -256,9 +244,7 @@ def _feed(targets: Any, atheris: Any, name: str, count: int, options: Options) -
 
 
 def prove(options: Options) -> Iterator[Row]:
-    """
-    Feed them all.
-    """
+    """Feed them all."""
     targets, atheris = _targets()
     inputs = int(options.number("inputs", 10_000_000, 20_000))
     others = int(options.number("others", 200_000, 2_000))

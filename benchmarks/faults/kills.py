@@ -87,21 +87,15 @@ class _House:
             self.ports[name] = int(address.rpartition(":")[2])
 
     def startServer(self) -> int:
-        """
-        Start the server.
-        """
+        """Start the server."""
         return self.programs.start("server", "tunnel", *self._server)
 
     def startClient(self, name: str) -> int:
-        """
-        Start a client.
-        """
+        """Start a client."""
         return self.programs.start(name, "tunnel-client", *self._clients[name])
 
     def kill(self, name: str) -> None:
-        """
-        Kill somebody and start it again at once.
-        """
+        """Kill somebody and start it again at once."""
         self.room.stop([self.pids[name]], signal.SIGKILL)
         start = self.startServer if name == "server" else None
         self.pids[name] = start() if start else self.startClient(name)
@@ -124,9 +118,7 @@ class _House:
         return time.monotonic() - began
 
     def unreadable(self) -> list[str]:
-        """
-        The files of state that make no sense.
-        """
+        """The files of state that make no sense."""
         wrong = []
         for path in self.room.directory.glob("*-state/**/*.json"):
             try:
@@ -139,9 +131,7 @@ class _House:
 
 
 def _token(path: Path, *words: str) -> str:
-    """
-    Run C{tristunnel token}.
-    """
+    """Run C{tristunnel token}."""
     command = [sys.executable, "-m", "tristunnel.cli", "token", *words]
     done = subprocess.run(
         [*command, "--file", str(path)], capture_output=True, text=True, check=True
@@ -150,9 +140,7 @@ def _token(path: Path, *words: str) -> str:
 
 
 def prove(options: Options) -> Iterator[Row]:
-    """
-    Kill them.
-    """
+    """Kill them."""
     chance = random.Random(options.seed)
     moments = int(options.number("moments", 100, 6))
     tally = Counters()
@@ -212,9 +200,7 @@ def prove(options: Options) -> Iterator[Row]:
 
 
 def _killToken(options: Options, chance: random.Random, house: _House) -> Iterator[Row]:
-    """
-    Kill C{tristunnel token create} at any moment.
-    """
+    """Kill C{tristunnel token create} at any moment."""
     tries = int(options.number("tokens", 40, 5))
     began = time.monotonic()
     _token(house.tokens, "create", "--name", "timed")

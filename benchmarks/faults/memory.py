@@ -27,9 +27,7 @@ and for 1,200 connections."""
 
 
 def _serve(listening: socket.socket) -> None:
-    """
-    Send to everybody, for ever.
-    """
+    """Send to everybody, for ever."""
 
     def pour(connection: socket.socket) -> None:
         data = bytes(65536)
@@ -115,9 +113,7 @@ def _run(options: Options, room: Room, bound: int) -> Row:
 
 
 def prove(options: Options) -> Iterator[Row]:
-    """
-    Run, and say what came of it.
-    """
+    """Run, and say what came of it."""
     with Room(options.directory) as room:
         for bound in (0, int(options.number("bound", 64, 16))):
             yield _run(options, room, bound)

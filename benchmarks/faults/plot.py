@@ -37,9 +37,7 @@ class Curve:
 
     @property
     def title(self) -> str:
-        """
-        What stands above it.
-        """
+        """What stands above it."""
         return f"{self.name}, {self.unit}" if self.unit else self.name
 
 

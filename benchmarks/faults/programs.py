@@ -48,16 +48,12 @@ they give up in a minute, so that a proof ends in minutes and not in hours."""
 
 
 def resident(pid: int) -> float:
-    """
-    A process's memory, in MiB.
-    """
+    """A process's memory, in MiB."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 2**20
 
 
 def descriptors(pid: int) -> int:
-    """
-    How many descriptors a process has open.
-    """
+    """How many descriptors a process has open."""
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 

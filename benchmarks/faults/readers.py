@@ -70,9 +70,7 @@ class End:
 
 
 class Rig:
-    """
-    Servers, a service and certificates, and a client at a time.
-    """
+    """Servers, a service and certificates, and a client at a time."""
 
     def __init__(self, reactor: Any, options: Options, room: Room) -> None:
         self.reactor = reactor
@@ -105,9 +103,7 @@ class Rig:
         self.target = f"127.0.0.1:{port.getHost().port}"
 
     def sleep(self, seconds: float) -> Deferred[None]:
-        """
-        Wait.
-        """
+        """Wait."""
         return deferLater(self.reactor, seconds)
 
     async def until(self, condition: Callable[[], Any], seconds: float) -> bool:
@@ -124,9 +120,7 @@ class Rig:
         return True
 
     def server(self, listener: str) -> Server:
-        """
-        The server whose visitors come by C{listener}.
-        """
+        """The server whose visitors come by C{listener}."""
         return self.servers["tls" if listener == "tls" else "tcp"]
 
     def client(self, *words: str, before: str = "", printed: bool = True) -> str:
@@ -143,9 +137,7 @@ class Rig:
         return self.programs.address(name) if printed else ""
 
     def local(self, service: str) -> str:
-        """
-        Start a client that visits, and listens here.
-        """
+        """Start a client that visits, and listens here."""
         self._count += 1
         name = f"client{self._count}"
         connect = f"--connect=tcp:127.0.0.1:{self.servers['tcp'].ports[0]}"
@@ -158,9 +150,7 @@ class Rig:
         return f"tcp://127.0.0.1:{found[-1]}"
 
     def dialRaw(self, uri: str) -> None:
-        """
-        Be the client's ends of a raw tunnel: the service itself connects.
-        """
+        """Be the client's ends of a raw tunnel: the service itself connects."""
         port = int(uri.rpartition(":")[2])
         for _ in range(WORKING + 12):
             factory = ClientFactory()
@@ -169,16 +159,12 @@ class Rig:
             self.reactor.connectTCP("127.0.0.1", port, factory)
 
     def stopClients(self) -> None:
-        """
-        End the clients.
-        """
+        """End the clients."""
         clients, self.clients = self.clients, []
         self.room.stop(clients)
 
     async def pair(self, end: End, listener: str) -> None:
-        """
-        Measure a pair.
-        """
+        """Measure a pair."""
         what = f"{end.name} : {listener}"
         try:
             address = end.start(self, listener)
@@ -193,15 +179,11 @@ class Rig:
                 each.transport.abortConnection()
 
     def visit(self, address: str, kind: str, stalled: bool = False) -> Arrival:
-        """
-        Have somebody come who never leaves.
-        """
+        """Have somebody come who never leaves."""
         return arrive(self.reactor, self.ledger, address, kind, ENDLESS, stalled)
 
     async def _measure(self, what: str, address: str, least: float) -> None:
-        """
-        Measure, in rounds with and without a stalled visitor.
-        """
+        """Measure, in rounds with and without a stalled visitor."""
         seconds = max(self.options.number("seconds", 3, 1), least)
         rounds = int(self.options.number("rounds", 3, 2))
         if least:
@@ -266,9 +248,7 @@ class Rig:
         seconds: float,
         sample: Callable[[], None] = lambda: None,
     ) -> int:
-        """
-        Count the answers in a round.
-        """
+        """Count the answers in a round."""
         before = sum(each.tale.visitor.got for each in working)
         until = time.monotonic() + seconds
         while time.monotonic() < until:
@@ -278,9 +258,7 @@ class Rig:
 
 
 def _framed(scheme: str, *options: str) -> Callable[[Rig, str], str]:
-    """
-    A session of the framed protocol.
-    """
+    """A session of the framed protocol."""
 
     def start(rig: Rig, listener: str) -> str:
         server, secure = rig.server(listener), scheme in ("tls", "wss")
@@ -301,9 +279,7 @@ def _framed(scheme: str, *options: str) -> Callable[[Rig, str], str]:
 
 
 def _plain(rig: Rig, listener: str) -> str:
-    """
-    A client that speaks W3P and no more.
-    """
+    """A client that speaks W3P and no more."""
     connect = f"--connect=tcp:127.0.0.1:{rig.server(listener).ports[0]}"
     address = rig.client(
         connect, "--carrier=session", f"--forward=0={rig.target}", before=PLAIN
@@ -312,9 +288,7 @@ def _plain(rig: Rig, listener: str) -> str:
 
 
 def _vtunnel(rig: Rig, listener: str) -> str:
-    """
-    A client that speaks vtunnel's dialect.
-    """
+    """A client that speaks vtunnel's dialect."""
     port, server = freePort(), rig.server(listener)
     rig.client(
         f"--connect=ws://127.0.0.1:{server.ports[0]}/tunnel",
@@ -327,9 +301,7 @@ def _vtunnel(rig: Rig, listener: str) -> str:
 
 
 def _zlayer(rig: Rig, listener: str) -> str:
-    """
-    A client that speaks zlayer's dialect.
-    """
+    """A client that speaks zlayer's dialect."""
     # The ports that zlayer's server gives.
     port, server = rig.chance.randrange(30000, 31000), rig.server(listener)
     token = rig.room.write("token", "tun_any-of-them-will-do-here")
@@ -345,9 +317,7 @@ def _zlayer(rig: Rig, listener: str) -> str:
 
 
 def _raw(rig: Rig, listener: str) -> str:
-    """
-    Raw TCP connections to a URI.
-    """
+    """Raw TCP connections to a URI."""
     server, name = rig.server(listener), f"raw{len(rig.rows)}"
     uri = server.call(
         "openTunnel",
@@ -362,9 +332,7 @@ def _raw(rig: Rig, listener: str) -> str:
 
 
 def _rawWebSocket(rig: Rig, listener: str) -> str:
-    """
-    Raw WebSockets to a URI.
-    """
+    """Raw WebSockets to a URI."""
     server, name = rig.server(listener), f"host{len(rig.rows)}"
     uri = server.call(
         "openTunnel",
@@ -405,9 +373,7 @@ _QUICK = ("session/tcp:tcp", "direct/tcp:tcp", "session/tls:tls", "raw tcp:tcp")
 
 
 async def _matrix(rig: Rig) -> None:
-    """
-    All pairs.
-    """
+    """All pairs."""
     given = rig.options.words.get("pairs", "")
     wanted = given.split(",") if given else list(_QUICK) if rig.options.quick else []
     for end in ENDS:
@@ -419,9 +385,7 @@ async def _matrix(rig: Rig) -> None:
 
 
 def _errors() -> Any:
-    """
-    Where progress is told.
-    """
+    """Where progress is told."""
     import sys
 
     return sys.stderr
@@ -453,7 +417,5 @@ def runRig(options: Options, work: Callable[[Rig], Any]) -> Iterator[Row]:
 
 
 def prove(options: Options) -> Iterator[Row]:
-    """
-    Run, and say what came of it.
-    """
+    """Run, and say what came of it."""
     return runRig(options, _matrix)

@@ -27,24 +27,18 @@ _LOOK = 1.2
 
 
 def _shown(port: int) -> str:
-    """
-    The certificate that a new connection is shown.
-    """
+    """The certificate that a new connection is shown."""
     pem = ssl.get_server_certificate(("127.0.0.1", port), timeout=10)
     return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
 
 
 def _print(pem: bytes) -> str:
-    """
-    What L{_shown} says of a certificate.
-    """
+    """What L{_shown} says of a certificate."""
     return certificateOf(pem).fingerprint(SHA256()).hex()
 
 
 def prove(options: Options) -> Iterator[Row]:
-    """
-    Replace it.
-    """
+    """Replace it."""
     rounds = int(options.number("rounds", 10, 1))
     authority = makeAuthority()
     trusted = authority.write(options.directory / "ca.pem")

@@ -93,9 +93,7 @@ class Watched:
     )
 
     def look(self) -> dict[str, float]:
-        """
-        See what it has.
-        """
+        """See what it has."""
         pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
         found = {
             "memory": int(pages) * os.sysconf("SC_PAGESIZE") / 2**20,
@@ -105,9 +103,7 @@ class Watched:
         return {name: float(found[name]) for name in FIGURES}
 
     def note(self, second: float) -> None:
-        """
-        See, and remember.
-        """
+        """See, and remember."""
         self.seconds.append(second)
         for name, value in self.look().items():
             self.seen[name].append(value)
@@ -129,9 +125,7 @@ class _World:
         self._names = itertools.count()
 
     def _start(self, name: str, *words: str) -> Watched:
-        """
-        Start a program of ours under watch.
-        """
+        """Start a program of ours under watch."""
         report = self.room.directory / f"{name}.json"
         pid = self.room.start(
             name,
@@ -149,9 +143,7 @@ class _World:
         return Watched(name, pid, report)
 
     def _client(self, name: str, connect: str, *words: str) -> Watched:
-        """
-        Start a client.
-        """
+        """Start a client."""
         return self._start(
             name,
             "tunnel-client",
@@ -161,9 +153,7 @@ class _World:
         )
 
     async def _port(self, name: str, kind: str = "tcp") -> int:
-        """
-        Wait for a client to say its address.
-        """
+        """Wait for a client to say its address."""
         until = time.monotonic() + 30
         while time.monotonic() < until:
             for line in self.room.said(name).splitlines():
@@ -173,9 +163,7 @@ class _World:
         raise Failed(f"{name} has no address: {self.room.said(name)[-500:]}")
 
     async def build(self) -> Churn:
-        """
-        Start everything that stays.
-        """
+        """Start everything that stays."""
         room = self.room
         name, secret = _LOGIN
         accounts = room.write("clients", f"{name}:{secret}\n")
@@ -240,9 +228,7 @@ class _World:
         )
 
     async def newcomer(self) -> None:
-        """
-        A client that comes, is visited, and goes: in order, or killed.
-        """
+        """A client that comes, is visited, and goes: in order, or killed."""
         name = f"newcomer{next(self._names)}"
         service = self._service.sockets[0].getsockname()[1]
         here, forward = f"tcp:127.0.0.1:{self.port}", f"--forward=0=127.0.0.1:{service}"
@@ -262,16 +248,12 @@ class _World:
                 (self.room.directory / f"{name}.log").unlink()
 
     def note(self, second: float) -> None:
-        """
-        Look at everybody.
-        """
+        """Look at everybody."""
         for each in self.watched:
             each.note(second)
 
     def tracebacks(self) -> list[str]:
-        """
-        What was logged that nobody should see.
-        """
+        """What was logged that nobody should see."""
         return [
             each.name
             for each in self.watched
@@ -280,9 +262,7 @@ class _World:
 
 
 def _zlayerPort() -> int:
-    """
-    Find a free port among those that zlayer's clients get.
-    """
+    """Find a free port among those that zlayer's clients get."""
     for port in range(30000, 31001):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
@@ -291,9 +271,7 @@ def _zlayerPort() -> int:
 
 
 async def _until(world: _World, seconds: float, began: float) -> None:
-    """
-    Let time pass, and look now and then.
-    """
+    """Let time pass, and look now and then."""
     ends = time.monotonic() + seconds
     interval = min(INTERVAL, seconds / 20)
     while (left := ends - time.monotonic()) > 0:
@@ -335,9 +313,7 @@ async def _soak(
 def _thirds(
     each: Watched, figure: str, span: tuple[float, float]
 ) -> tuple[float, float]:
-    """
-    The medians of the first and the last third, after the warm-up.
-    """
+    """The medians of the first and the last third, after the warm-up."""
     start, end = span
     start += (end - start) / 6
     third = (end - start) / 3
@@ -348,16 +324,12 @@ def _thirds(
 
 
 def _isFlat(figure: Figure, first: float, last: float) -> bool:
-    """
-    Whether something has not grown.
-    """
+    """Whether something has not grown."""
     return last - first <= max(figure.few, figure.share * first)
 
 
 def prove(options: Options) -> Iterator[Row]:
-    """
-    Run, draw and judge.
-    """
+    """Run, draw and judge."""
     minutes = options.number("minutes", 30.0, 1.0)
     pace = options.number("pace", 1.0, 1.0)
     os.environ["PYTHONPATH"] = os.getcwd()

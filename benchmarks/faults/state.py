@@ -50,23 +50,17 @@ class _Disk:
         )
 
     def fill(self) -> None:
-        """
-        Leave no room.
-        """
+        """Leave no room."""
         with open(self._ballast, "ab", buffering=0) as file, suppress(OSError):
             while True:
                 file.write(bytes(4096))
 
     def makeRoom(self) -> None:
-        """
-        Have room again.
-        """
+        """Have room again."""
         self._ballast.unlink()
 
     def remount(self, how: str) -> None:
-        """
-        Allow writing, C{rw}, or forbid it, C{ro}.
-        """
+        """Allow writing, C{rw}, or forbid it, C{ro}."""
         subprocess.run(
             ["mount", "-o", f"remount,{how}", str(self.path)],
             check=True,
@@ -74,17 +68,13 @@ class _Disk:
         )
 
     def unmount(self) -> None:
-        """
-        Be gone.
-        """
+        """Be gone."""
         subprocess.run(["umount", "-l", str(self.path)], capture_output=True)
 
 
 @contextmanager
 def _disk(path: Path) -> Iterator[_Disk]:
-    """
-    Have a small file system for a while.
-    """
+    """Have a small file system for a while."""
     disk = _Disk(path)
     try:
         yield disk
@@ -114,9 +104,7 @@ class _House:
         self.visitors = int(self._programs.address("client").rpartition(":")[2])
 
     def startServer(self) -> int:
-        """
-        Start the server, whose log is on the disk.
-        """
+        """Start the server, whose log is on the disk."""
         code = "from twisted.scripts.twistd import run; run()"
         return self._room.start(
             "server",
@@ -131,9 +119,7 @@ class _House:
         )
 
     def startClient(self) -> int:
-        """
-        Start the client, whose log is elsewhere.
-        """
+        """Start the client, whose log is elsewhere."""
         return self._programs.start(
             "client",
             "tunnel-client",
@@ -150,16 +136,12 @@ class _House:
         self.server = self.startServer()
 
     def killClient(self) -> None:
-        """
-        Kill the client and start it again.
-        """
+        """Kill the client and start it again."""
         self._room.stop([self.client], signal.SIGKILL)
         self.client = self.startClient()
 
     def untilBack(self) -> bool:
-        """
-        Wait until the tunnel works at its port.
-        """
+        """Wait until the tunnel works at its port."""
         until, tally = time.monotonic() + _BACK, Counters()
         while time.monotonic() < until:
             if download(self.visitors, 1000, tally, 5.0):
@@ -168,17 +150,13 @@ class _House:
         return False
 
     def lease(self) -> dict[str, object]:
-        """
-        What the client has written down.
-        """
+        """What the client has written down."""
         (path,) = self._disk.path.glob("lease-*.json")
         found: dict[str, object] = json.loads(path.read_bytes())
         return found
 
     def clientSaid(self, words: str) -> list[str]:
-        """
-        The client's lines that have some words in them.
-        """
+        """The client's lines that have some words in them."""
         said = self._room.said("client").splitlines()
         return [line for line in said if words in line]
 
@@ -199,9 +177,7 @@ def _carries(house: _House, seconds: float, seed: int) -> str:
 
 
 def prove(options: Options) -> Iterator[Row]:
-    """
-    Fill the disk, and forbid writing to it.
-    """
+    """Fill the disk, and forbid writing to it."""
     path = options.directory / "disk"
     try:
         with _disk(path):
@@ -224,9 +200,7 @@ def prove(options: Options) -> Iterator[Row]:
 
 
 def _broken(house: _House, disk: _Disk, kind: str, options: Options) -> Iterator[Row]:
-    """
-    One way for a disk to be of no use.
-    """
+    """One way for a disk to be of no use."""
     house.untilBack()
     before = house.lease()
     size = house.serverLog.stat().st_size
@@ -278,9 +252,7 @@ def _broken(house: _House, disk: _Disk, kind: str, options: Options) -> Iterator
 
 
 def _waitFor(condition: object, seconds: float = 15.0) -> bool:
-    """
-    Wait for something to be so.
-    """
+    """Wait for something to be so."""
     assert callable(condition)
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -291,9 +263,7 @@ def _waitFor(condition: object, seconds: float = 15.0) -> bool:
 
 
 def _tokens(disk: _Disk) -> Iterator[Row]:
-    """
-    C{tristunnel token create} where there is no room.
-    """
+    """C{tristunnel token create} where there is no room."""
     path = disk.path / "tokens"
 
     def create(name: str) -> subprocess.CompletedProcess[str]:

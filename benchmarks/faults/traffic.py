@@ -69,9 +69,7 @@ class Counters:
 
 
 def _line(connection: socket.socket) -> bytes:
-    """
-    Read up to the end of a short line.
-    """
+    """Read up to the end of a short line."""
     line = b""
     while not line.endswith(b"\n"):
         byte = connection.recv(1)
@@ -100,9 +98,7 @@ class Service:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
-        """
-        Serve everybody.
-        """
+        """Serve everybody."""
         while True:
             try:
                 connection, _ = self._listening.accept()
@@ -113,9 +109,7 @@ class Service:
             ).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        """
-        Serve one.
-        """
+        """Serve one."""
         with connection, suppress(OSError):
             connection.settimeout(60)
             kind, _, number = _line(connection).partition(b" ")
@@ -125,9 +119,7 @@ class Service:
                 self._take(connection, int(number))
 
     def _send(self, connection: socket.socket, size: int) -> None:
-        """
-        Send bytes; the end is all that says that they were all.
-        """
+        """Send bytes; the end is all that says that they were all."""
         for at in range(0, size, _PIECE):
             piece = min(_PIECE, size - at)
             start = at % _BLOCK
@@ -136,9 +128,7 @@ class Service:
                 time.sleep(piece / self._rate)
 
     def _take(self, connection: socket.socket, size: int) -> None:
-        """
-        Take bytes.
-        """
+        """Take bytes."""
         taken = 0
         while data := connection.recv(_BLOCK):
             taken += len(data)
@@ -150,9 +140,7 @@ class Service:
             connection.sendall(b"ok\n")
 
     def close(self) -> None:
-        """
-        Take nobody any more.
-        """
+        """Take nobody any more."""
         self._listening.close()
 
 
@@ -260,9 +248,7 @@ class Visitors:
             thread.start()
 
     def _visit(self, seed: int) -> None:
-        """
-        Come again and again.
-        """
+        """Come again and again."""
         chance = random.Random(seed)
         while not self._over.is_set():
             port, size = chance.choice(self._ports), chance.randint(1, self._most)
@@ -273,9 +259,7 @@ class Visitors:
             self._over.wait(self._pause)
 
     def stop(self) -> None:
-        """
-        Come no more, and wait for those who are there.
-        """
+        """Come no more, and wait for those who are there."""
         self._over.set()
         for thread in self._threads:
             thread.join(60)

@@ -39,9 +39,7 @@ def _watch(path: Path) -> None:
 
 
 def main() -> None:
-    """
-    Watch and run.
-    """
+    """Watch and run."""
     path = Path(sys.argv.pop(1))
     threading.Thread(target=_watch, args=(path,), daemon=True).start()
     from twisted.scripts.twistd import run
