@@ -166,9 +166,14 @@ class RawClientSide(Rendezvous):
             if _hasLeft(client):
                 self._clientLeft(client, None)
                 client.reset(TunnelError("closed"))
+            elif client.ended and not getattr(client, "isPlain", True):
+                # Who says goodbye over TLS waits for ours, or cuts the connection
+                # without having read it, and neither should need a visitor.
+                client.finish()
 
         if _tells(client):
             client.heard = heard
+            heard()
 
     def _connect(self, stream: Stream, client: Any) -> None:
         """
@@ -264,11 +269,10 @@ def _hasLeft(end: Any) -> bool:
 
 def _closedUnread(end: Any) -> bool:
     """Whether the kernel has the end of a connection that has not sent a byte."""
-    plain = getattr(end, "socket", None)
-    if plain is None or end.received:
+    if not getattr(end, "isPlain", False) or end.received:
         return False
     try:
-        return not plain.recv(1, MSG_PEEK | MSG_DONTWAIT)
+        return not end.connection.recv(1, MSG_PEEK | MSG_DONTWAIT)
     except BlockingIOError:
         return False
     except OSError:
