@@ -11,6 +11,7 @@ import random
 import socket
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from resource import RLIMIT_NOFILE, getrlimit
 from typing import Any
 
@@ -20,7 +21,7 @@ from twisted.internet.endpoints import (
     connectProtocol,
     wrapClientTLS,
 )
-from twisted.internet.error import ConnectError
+from twisted.internet.error import ConnectError, ConnectionDone
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
@@ -189,6 +190,13 @@ class RPCTestCase(LoopbackTestCase):
         self._talks.append(talk)
         return talk
 
+    async def come(self, where: str) -> Talk:
+        """
+        Connect to a tunnel's URI or address.
+        """
+        dial = self.overTLS if where.startswith("tls") else self.visit
+        return await dial(portOf(where))
+
     async def assertNothingLeft(self, *ports: int) -> None:
         """
         Wait until no tunnel is left, and assert that its ports and
@@ -268,15 +276,29 @@ class BytesTests(RPCTestCase):
         await self.assertNothingLeft(port, address)
 
     async def test_reset(self) -> None:
-        """An end that breaks takes the other one along."""
-        for breaking in (0, 1):
-            _, port, address = await self.open()
-            ends = [await self.visit(port), await self.visit(address)]
+        """
+        A reset arrives as a reset, and not as an end: whatever carries either side,
+        with bytes on their way, and with bytes that the breaking end never read.
+        """
+        kinds = ("tcp", "tls")
+        for via, listener, breaking, unread in product(kinds, kinds, (0, 1), (0, 99)):
+            uri = await self.call("openTunnel", via=via, listener=listener)
+            address = await self.call("getTunnelAddress", uri)
+            ends = [await self.come(where) for where in (uri, address)]
             ends[1].say(b"x")
             await ends[0].has(1)
-            ends[breaking].abort()
-            await ends[1 - breaking].gone()
-            await self.assertNothingLeft(port, address)
+            broken, other = ends[breaking], ends[1 - breaking]
+            broken.transport.pauseProducing()
+            other.say(bytes(unread))
+            broken.say(b"half of a mess")
+            await other.has(14)
+            broken.abort()
+            await other.gone()
+            assert other.lost is not None
+            case = (via, listener, breaking, unread)
+            self.assertIsNone(other.lost.check(ConnectionDone), case)
+            self.assertFalse(other.eof, case)
+            await self.assertNothingLeft(portOf(uri), portOf(address))
 
     async def test_leavesWhileWaiting(self) -> None:
         """
@@ -357,11 +379,7 @@ class BytesTests(RPCTestCase):
                 address = await self.call("getTunnelAddress", uri)
                 self.assertEqual(uri.partition(":")[0], via)
                 self.assertEqual(address.partition(":")[0], listener)
-                ends = []
-                for where in (uri, address):
-                    dial = self.overTLS if where.startswith("tls") else self.visit
-                    ends.append(await dial(portOf(where)))
-                client, visitor = ends
+                client, visitor = [await self.come(w) for w in (uri, address)]
                 visitor.say(b"a request")
                 await client.has(9)
                 client.say(data)
