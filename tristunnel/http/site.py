@@ -39,7 +39,7 @@ __all__ = ["MAX_BODY", "Admit", "LimitedSite", "requestKnown"]
 MAX_BODY = 2**20
 """Bytes of the longest body that is accepted."""
 
-IDLE = 60.0
+IDLE = 50.0
 """Seconds a connection may be silent while no request is being answered."""
 
 REQUEST_TIME = 50.0
