@@ -17,7 +17,7 @@ class NumberTests(SynchronousTestCase):
     def test_read(self) -> None:
         """Numbers are read."""
         self.assertEqual(seconds("grace", 0.0, "")[4]("2.5"), 2.5)
-        self.assertEqual(count("spares", 0, "")[4]("3"), 3)
+        self.assertEqual(count("sessions", 0, "")[4]("3"), 3)
 
     def test_mistakes(self) -> None:
         """A mistake in an option names the option and what it takes."""
@@ -28,7 +28,7 @@ class NumberTests(SynchronousTestCase):
             (server_tap, "--udp-idle 0", "--udp-idle takes seconds, from 0.1 up"),
             (server_tap, "--max-visitors all", "--max-visitors takes a whole number"),
             (server_tap, "--lease nan", "--lease takes seconds, from 0 up"),
-            (client_tap, "--spares few", "--spares takes a whole number"),
+            (client_tap, "--sessions few", "--sessions takes a whole number"),
             (client_tap, "--sessions 0", "--sessions takes a number from 1 to"),
             (client_tap, "--check-idle -1", "--check-idle takes seconds, from 0 to"),
             (access_tap, "--grace -1", "--grace takes seconds, from 0 up"),

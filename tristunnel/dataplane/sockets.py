@@ -201,7 +201,12 @@ class SocketEnd(ConnectionEnd, PolledSocket):
     def readEnded(self) -> None:
         """The far side sends no more."""
         self._noMoreComes()
-        self._closeInTime()
+        if self._peer is None and self._tls is not None and not self._over:
+            # Over TLS hardly anybody says goodbye who still listens: who does it
+            # before there is a peer has left.
+            self._finishBoth()
+        else:
+            self._closeInTime()
 
     def drained(self) -> None:
         """All that was written is with the kernel."""

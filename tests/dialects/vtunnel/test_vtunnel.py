@@ -518,9 +518,9 @@ class BothTests(WebSocketTestCase):
         await peer.hasFrames(4)
         peer.say(frame(TEXT, b'{"type":"listen","port":%d}' % free))
         await peer.hasFrames(5)
-        self.assertEqual(
-            {"type": "listen_ok", "port": free}, json.loads(peer.frames[4].payload)
-        )
+        # The visitor's end comes by another connection, earlier or later.
+        answers = [json.loads(each.payload) for each in peer.frames[3:]]
+        self.assertIn({"type": "listen_ok", "port": free}, answers)
 
     async def test_garbageLater(self) -> None:
         """Garbage within a session ends it with a reason, and the session's ports with
