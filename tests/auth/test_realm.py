@@ -150,6 +150,22 @@ class AuthenticatorTests(SynchronousTestCase):
         ):
             self.assertRefused(authenticator.authenticate(bad, PEER))
 
+    def test_markedPasswordDB(self) -> None:
+        """It may begin with a byte order mark; UTF-16 would admit nobody."""
+        path = Path(self.mktemp())
+        for text, name in (("a:one\nb:two\n", "a"), (":one\n\n\na:x\n", "")):
+            path.write_bytes(text.encode("utf-8-sig"))
+            authenticator = Authenticator(portalFor([FilePasswordDB(str(path))]))
+            attempt = authenticator.authenticate({"id": name, "secret": "one"}, PEER)
+            if name:
+                self.assertAdmitted(attempt, name)
+                other = {"id": "b", "secret": "two"}
+                self.assertAdmitted(authenticator.authenticate(other, PEER), "b")
+            else:
+                self.assertRefused(attempt)
+        path.write_bytes(text.encode("utf-16"))
+        self.assertRaises(TunnelError, portalFor, [FilePasswordDB(str(path))])
+
     def test_memory(self) -> None:
         """Twisted's own database in memory works."""
         database = InMemoryUsernamePasswordDatabaseDontUse(a=b"one")

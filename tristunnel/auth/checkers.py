@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.cred.checkers import (
     ANONYMOUS,
+    FilePasswordDB,
     ICredentialsChecker,
     InMemoryUsernamePasswordDatabaseDontUse,
 )
@@ -19,9 +20,11 @@ from twisted.python.reflect import qual
 from zope.interface import implementer
 
 from tristunnel.auth.credentials import ITunnelCredentials
+from tristunnel.auth.files import readAtOnce
 from tristunnel.errors import badOption
 from tristunnel.model.permissions import RefusedWithReason
 from tristunnel.util.deferreds import returnsDeferred
+from tristunnel.util.files import warnIfOpen
 from tristunnel.util.log_limiter import LogRateLimiter
 
 __all__ = [
@@ -39,11 +42,41 @@ FAILURES = 5
 """Tracebacks in a minute of a checker that is broken."""
 
 
-def _withBytes(checker: ICredentialsChecker) -> ICredentialsChecker:
+_MARK = b"\xef\xbb\xbf"
+
+
+class _PasswordFile(FilePasswordDB):
+    """A file of names and passwords that may begin with a byte order mark."""
+
+    def getUser(self, username: bytes) -> tuple[bytes, bytes]:
+        try:
+            return super().getUser(username)
+        except KeyError:
+            name, password = super().getUser(_MARK + username)
+            return name.removeprefix(_MARK), password
+
+
+def _mended(checker: ICredentialsChecker) -> ICredentialsChecker:
     """
-    Mend C{memory:NAME:PASSWORD}, whose plugin stores names as text although
-    usernames are bytes, so that it finds nobody.
+    Mend two of Twisted's: C{memory:NAME:PASSWORD}, whose plugin stores names as text
+    although usernames are bytes, so that it finds nobody; and C{file:PATH}, which
+    takes a mark in front for a part of the first name.
+
+    @raise TunnelError: C{bad-option} for a file that admits nobody.
     """
+    if type(checker) is FilePasswordDB:
+        path = checker.filename
+        try:
+            status, _ = readAtOnce(path)
+        except OSError:
+            pass  # The plugin has said so, and it may come later.
+        except ValueError as error:
+            raise badOption(f"--auth file:{path} cannot be used: {error}") from error
+        else:
+            warnIfOpen(path, status.st_mode, "secrets")
+        file = _PasswordFile(path)
+        vars(file).update(vars(checker))
+        return file
     if type(checker) is not InMemoryUsernamePasswordDatabaseDontUse:
         return checker
     # Declared as bytes, which is what the plugin does not keep to.
@@ -79,7 +112,7 @@ class CheckerChain:
         @raise TunnelError: C{bad-option} when a checker could never be asked.
         """
         self._failures = LogRateLimiter(time.monotonic)
-        self._checkers = [_withBytes(checker) for checker in checkers]
+        self._checkers = [_mended(checker) for checker in checkers]
         for checker in self._checkers:
             if not set(SUPPORTED_INTERFACES) & set(checker.credentialInterfaces):
                 raise badOption(
