@@ -23,7 +23,6 @@ CONTRACT = ROOT.parent / "pyproject.toml"
 REMAINING = (
     ("dialects.base.multiplexer", "dialects.base.stream"),
     ("dialects.framed.extended", "dialects.framed.datagrams"),
-    ("dialects.framed.admission", "dialects.framed.lanes"),
 )
 LOADERS = ("import_module", "__import__", "namedAny", "namedModule", "namedObject")
 

@@ -147,16 +147,16 @@ class Admission(FramedProtocol):
         rest, self._rest = self._rest, b""
         return rest
 
-    def becomeLane(self, session: Admission, offer: dict[str, object]) -> None:
+    def becomeLane(self, opened: Callable[..., None], offer: dict[str, object]) -> None:
         """
         Carry another session's streams, and nothing else.
 
-        @param session: Whose: its client opens them, as whom it came and with
-            what it may do.
+        @param opened: What the other session does with a stream that its client
+            opens, as whom it came and with what it may do.
         @param offer: What the client said of its windows.
         """
         multiplexer = self.extendedMultiplexer(
-            offer, True, partial(session.openedByClient, peer=self._peer)
+            offer, True, partial(opened, peer=self._peer)
         )
         # Nobody has logged in here, so nobody may call anything.
         self._dispatcher = None

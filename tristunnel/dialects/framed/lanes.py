@@ -28,10 +28,10 @@ from zope.interface import implementer
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.framed.session import EXTENSION, FramedProtocol, extensionOffer
 from tristunnel.errors import TunnelError
+from tristunnel.service.tickets import TicketBook
 
 if TYPE_CHECKING:
     from tristunnel.dialects.base.stream import SessionStream
-    from tristunnel.dialects.framed.admission import Admission
     from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 
 __all__ = [
@@ -52,11 +52,14 @@ class ServerExtraConnections:
     """
     The lanes of one session at the server.
 
-    @param session: The session: what is done on a lane, it does.
+    @param tickets: The session's.
+    @param opened: Told of the streams that the client opens on a lane, as by the
+        session itself, and as C{peer} of where the lane comes from.
     """
 
-    def __init__(self, session: Admission) -> None:
-        self._session = session
+    def __init__(self, tickets: TicketBook, opened: Callable[..., None]) -> None:
+        self._tickets = tickets
+        self._opened = opened
         self._lanes: list[FramedProtocol] = []
 
     def __len__(self) -> int:
@@ -70,7 +73,7 @@ class ServerExtraConnections:
         """
         room = MOST_LANES - len(self._lanes)
         return [
-            self._session.tickets.grant("lane", room, self._use).text
+            self._tickets.grant("lane", room, self._use).text
             for _ in range(min(count, room))
         ]
 
@@ -78,7 +81,7 @@ class ServerExtraConnections:
         """Take a connection as a lane."""
         if len(self._lanes) >= MOST_LANES:
             return False
-        arrival.becomeLane(self._session, offer)
+        arrival.becomeLane(self._opened, offer)
         self._lanes.append(arrival)
         arrival.laneOver = self._over
         return True

@@ -276,7 +276,7 @@ def laneTickets(caller: Caller, count: int) -> list[str]:
     if type(count) is not int or count < 1:
         raise TunnelError("bad-option", "count is a number from 1 up")
     if session.lanes is None:
-        session.lanes = ServerExtraConnections(session)
+        session.lanes = ServerExtraConnections(session.tickets, session.openedByClient)
     return session.lanes.grant(count)
 
 
