@@ -171,12 +171,12 @@ class TimeTests(MemoryTestCase):
             self.clock.advance(20)
             self.send(b"x")
             self.assertEqual(self.answer()[2], b"1 bytes")
-            self.clock.advance(50)
+            self.clock.advance(40)
         self.assertFalse(self.transport.disconnecting)
 
     def test_silence(self) -> None:
         """A connection that stays silent is closed."""
-        self.clock.advance(60)
+        self.clock.advance(50)
         self.assertTrue(self.transport.disconnecting)
 
 
