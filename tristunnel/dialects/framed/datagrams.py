@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from twisted.logger import Logger
 
@@ -26,13 +26,13 @@ from tristunnel.wire.framed import (
 
 if TYPE_CHECKING:
     from tristunnel.dialects.framed.datagram_path import UDPPath
-    from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 
 __all__ = [
     "DATAGRAMS",
     "QUEUE",
     "STALE",
     "DatagramFlows",
+    "FrameSender",
     "SessionFlow",
     "largestDatagram",
 ]
@@ -69,6 +69,35 @@ def largestDatagram(offer: dict[str, object]) -> int:
     if type(value) is not int or value < 0:
         raise TunnelError("protocol-error", f"the handshake's {DATAGRAMS} is no size")
     return min(value, MAX_DATAGRAM)
+
+
+class FrameSender(Protocol):
+    """
+    What flows need of the session that carries them.
+
+    @ivar lateFrames: Frames for what is over, which flows count here, too.
+    """
+
+    lateFrames: int
+
+    @property
+    def backedUp(self) -> bool:
+        """Whether the connection takes nothing now."""
+
+    def now(self) -> float:
+        """The time, in seconds."""
+
+    def isPeers(self, streamId: int) -> bool:
+        """Whether a stream or flow of this number is the peer's to open."""
+
+    def sendFrame(self, streamId: int, kind: int, payload: bytes = b"") -> None:
+        """Send a frame ahead of all data that waits."""
+
+    def sendReason(self, streamId: int, kind: int, reason: TunnelError) -> None:
+        """Send a frame whose payload is a code and a message."""
+
+    def writePieces(self, *pieces: bytes) -> None:
+        """Send a frame that is in pieces, now."""
 
 
 class SessionFlow(Guarded, FlowEnd):
@@ -137,7 +166,7 @@ class DatagramFlows:
 
     _log = Logger()
 
-    def __init__(self, multiplexer: ExtendedMultiplexer) -> None:
+    def __init__(self, multiplexer: FrameSender) -> None:
         self.largest = 0
         self.flows: dict[int, SessionFlow] = {}
         self.dropped = 0

@@ -360,10 +360,6 @@ class ExtendedMultiplexer(Multiplexer):
         """Whether the connection takes nothing now."""
         return self._paused
 
-    def now(self) -> float:
-        """The time, in seconds."""
-        return self._seconds()
-
     def writePieces(self, *pieces: bytes) -> None:
         """Send a frame that is in pieces."""
         if not self._over:
