@@ -102,14 +102,14 @@ class ClientCheck(Inquiry):
     """
     Looks at everything between a client and its services' visitors.
 
-    @param reactor: Connects and tells time.
-    @param server: The server.
-    @param forwards: The services.
-    @param credentials: What the client says of itself.
-    @param dialect: How it speaks.
-    @param resolve: Looks names up.
-    @param now: The time of day.
-    @param silence: Seconds for which to hold a silent session; C{None} for a
+    @ivar reactor: Connects and tells time.
+    @ivar server: The server.
+    @ivar forwards: The services.
+    @ivar credentials: What the client says of itself.
+    @ivar dialect: How it speaks.
+    @ivar resolve: Looks names up.
+    @ivar now: The time of day.
+    @ivar silence: Seconds for which to hold a silent session; C{None} for a
         little longer than sessions ever are silent, 0 for not at all.
     """
 

@@ -197,10 +197,10 @@ class CheckService(Service):
     Looks at everything, writes what it has found, and ends the program: with
     exit status 0 if nothing failed, else 1.
 
-    @param reactor: Stopped at the end.
-    @param inquiry: What to look at.
-    @param output: Where to write.
-    @param leave: Sets the exit status.
+    @ivar reactor: Stopped at the end.
+    @ivar inquiry: What to look at.
+    @ivar output: Where to write.
+    @ivar leave: Sets the exit status.
     """
 
     _log = Logger()

@@ -53,16 +53,16 @@ class ServerCheck(Inquiry):
     """
     Looks at everything that a server needs.
 
-    @param reactor: Listens.
-    @param ports: Where clients connect.
-    @param listeners: What opens visitors' ports.
-    @param certificates: What is shown, by the option that names it.
-    @param hostname: The name that addresses say, or empty.
-    @param stateDirectory: Where the server keeps what it must remember.
-    @param checkers: How many C{--auth} there are; a C{--client-ca} is one too.
-    @param memory: Bytes that may be held for slow readers; 0 for any number.
-    @param resolve: Looks names up.
-    @param now: The time of day.
+    @ivar reactor: Listens.
+    @ivar ports: Where clients connect.
+    @ivar listeners: What opens visitors' ports.
+    @ivar certificates: What is shown, by the option that names it.
+    @ivar hostname: The name that addresses say, or empty.
+    @ivar stateDirectory: Where the server keeps what it must remember.
+    @ivar checkers: How many C{--auth} there are; a C{--client-ca} is one too.
+    @ivar memory: Bytes that may be held for slow readers; 0 for any number.
+    @ivar resolve: Looks names up.
+    @ivar now: The time of day.
     """
 
     reactor: Any

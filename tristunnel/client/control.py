@@ -178,11 +178,11 @@ class ClientControl(Service):
     """
     Answers calls.
 
-    @param reactor: Listens and tells time.
-    @param port: Where.
-    @param methods: What can be called, by name; others may add to it. Each takes
+    @ivar reactor: Listens and tells time.
+    @ivar port: Where.
+    @ivar methods: What can be called, by name; others may add to it. Each takes
         the caller and its own parameters.
-    @param failed: Called with the reason if a port that was asked for cannot be
+    @ivar failed: Called with the reason if a port that was asked for cannot be
         opened.
     """
 

@@ -63,14 +63,14 @@ class LocalPort(Service):
     """
     Listens for visitors on this machine.
 
-    @param reactor: Listens and tells time.
-    @param endpoint: Where to listen.
-    @param description: The same as the user wrote it.
-    @param route: Finds their far ends.
-    @param what: What they reach, as messages name it.
-    @param grace: Seconds that they get to finish when the service stops.
-    @param failed: Called with the reason if the port cannot be had.
-    @param logs: Whether the log has a line for each of them, up to a number.
+    @ivar reactor: Listens and tells time.
+    @ivar endpoint: Where to listen.
+    @ivar description: The same as the user wrote it.
+    @ivar route: Finds their far ends.
+    @ivar what: What they reach, as messages name it.
+    @ivar grace: Seconds that they get to finish when the service stops.
+    @ivar failed: Called with the reason if the port cannot be had.
+    @ivar logs: Whether the log has a line for each of them, up to a number.
 
     @ivar listening: The port, once it is open.
     @ivar observer: Told of the port and its visitors.

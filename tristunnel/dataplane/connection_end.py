@@ -1,17 +1,17 @@
 """
 What all ends of streams that are connections have in common, whatever carries
-their bytes: a socket of our own, a Twisted transport, a WebSocket.
+their bytes: a socket of our own, a Twisted transport, a WebSocket::
 
-======== ===================================== ===================================
-state    of what this end reads                of what it is given to send
-======== ===================================== ===================================
-early    kept, up to L{EARLY}, until a peer
-         is there
-open     goes to the peer                      goes out
-held     is not read: L{ConnectionEnd.hold}
-ended    C{peer.finish} was called, once       the far side was told, once
-over     nothing more is called                a reset comes back to the peer
-======== ===================================== ===================================
+    ======== ===================================== ===================================
+    state    of what this end reads                of what it is given to send
+    ======== ===================================== ===================================
+    early    kept, up to EARLY, until a peer
+             is there
+    open     goes to the peer                      goes out
+    held     is not read: ConnectionEnd.hold
+    ended    peer.finish was called, once       the far side was told, once
+    over     nothing more is called                a reset comes back to the peer
+    ======== ===================================== ===================================
 
 C{over} is reached at once by a reset from either side, and otherwise when the
 carrier says that the connection is gone. C{closed} is called then, exactly once.

@@ -258,7 +258,7 @@ class HostEndpoint:
     """
     A TCP port of a host.
 
-    In place of L{twisted.internet.endpoints.HostnameEndpoint}, which refuses
+    In place of Twisted's C{HostnameEndpoint}, which refuses
     names that are no domain's (C{my_db}), waits for its look-up without end,
     and takes a connection that has met itself.
 

@@ -2,26 +2,26 @@
 A non-blocking stream socket in the L{Poller<tristunnel.dataplane.poller.Poller>},
 with or without TLS on the socket itself.
 
-States of the two directions:
+States of the two directions::
 
-=========== ============================ ===================================
-reading     left when                    what the kernel is asked for
-=========== ============================ ===================================
-open        end of file, or an error     IN, unless held
-held        nobody holds it any more     nothing; an error is reported anyway
-ended       never                        nothing
-=========== ============================ ===================================
+    =========== ============================ ===================================
+    reading     left when                    what the kernel is asked for
+    =========== ============================ ===================================
+    open        end of file, or an error     IN, unless held
+    held        nobody holds it any more     nothing; an error is reported anyway
+    ended       never                        nothing
+    =========== ============================ ===================================::
 
-=========== ============================ ===================================
-writing     left when                    what the kernel is asked for
-=========== ============================ ===================================
-open        L{PolledSocket.endWriting}   OUT, while something waits
-ending      all that waited is sent      OUT
-ended       never                        nothing
-=========== ============================ ===================================
+    =========== ============================ ===================================
+    writing     left when                    what the kernel is asked for
+    =========== ============================ ===================================
+    open        PolledSocket.endWriting   OUT, while something waits
+    ending      all that waited is sent      OUT
+    ended       never                        nothing
+    =========== ============================ ===================================
 
 When both directions have ended, or one meets an error, the socket is closed and
-L{PolledSocket.lost} is called, once.
+PolledSocket.lost is called, once.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ _WANT = (SSL.WantReadError, SSL.WantWriteError)
 class PolledSocket:
     """
     One connection. Subclasses say what becomes of its bytes by overriding
-    L{bytesReceived}, L{readEnded}, L{drained}, L{handshakeDone} and L{lost}.
+    bytesReceived, readEnded, drained, handshakeDone and lost.
 
     @param poller: Where it waits.
     @param connection: The socket; it is closed by this object, and no other.
-    @param tls: TLS over that same socket, before its handshake; C{None} for
+    @param tls: TLS over that same socket, before its handshake; None for
         plain bytes.
 
     @ivar poller: The same.
@@ -134,8 +134,8 @@ class PolledSocket:
         """
         The connection is gone.
 
-        @param reason: C{ConnectionDone} after an orderly end of both directions,
-            C{ConnectionAborted} after L{abort}, or what went wrong.
+        @param reason: ConnectionDone after an orderly end of both directions,
+            ConnectionAborted after abort, or what went wrong.
         """
 
     # Life
@@ -495,7 +495,7 @@ class PolledSocket:
     def giveAway(self) -> socket:
         """
         Let somebody else have the socket, such as another process: it is watched
-        no more, and nothing is closed. L{lost} is not called.
+        no more, and nothing is closed. lost is not called.
 
         @raise ValueError: With TLS, or while bytes wait to be sent.
         """

@@ -6,12 +6,12 @@ a hundred bytes costs more than to receive and to send it. Here the kernel's
 answer is one list, and the reactor sees one descriptor. Three rules keep a
 turn sound:
 
-* A descriptor is closed when the turn ends, never inside of it: the kernel may
-  give the number of a closed one to the next connection at once, and the turn's
-  list may still hold an event for the old one.
-* A socket that was removed gets no event, also if the list holds one.
-* What one socket's code raises ends that socket, is logged once, and touches no
-  other.
+  - A descriptor is closed when the turn ends, never inside of it: the kernel may
+    give the number of a closed one to the next connection at once, and the turn's
+    list may still hold an event for the old one.
+  - A socket that was removed gets no event, also if the list holds one.
+  - What one socket's code raises ends that socket, is logged once, and touches no
+    other.
 """
 
 from __future__ import annotations

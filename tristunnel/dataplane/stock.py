@@ -97,7 +97,7 @@ def completed(transport: Any) -> Any:
     """
     Give a transport all methods that a stream's end calls.
 
-    @param transport: An L{ITransport} that may lack all the others.
+    @param transport: An C{ITransport} that may lack all the others.
     @return: C{transport} itself if it lacks none.
     """
     if all(hasattr(transport, name) for name in _WANTED):

@@ -76,8 +76,8 @@ class ServiceConnector:
     """
     Connects streams to services.
 
-    @param reactor: Tells time.
-    @param observer: Told how it went.
+    @ivar reactor: Tells time.
+    @ivar observer: Told how it went.
 
     @ivar direct: Visits whose streams have a connection of their own.
     """

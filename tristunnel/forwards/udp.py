@@ -88,7 +88,7 @@ class UDPService:
         """
         Find the service's addresses, the one to be tried first at the front.
 
-        @return: Fires with at least one, or fails with L{DNSLookupError}.
+        @return: Fires with at least one, or fails with C{DNSLookupError}.
         """
         return resolveWith(self.reactor)(self._host).addCallback(self._found)
 
@@ -304,7 +304,7 @@ class UDPConnector:
     """
     Connects flows to services.
 
-    @param observer: Told how it went.
+    @ivar observer: Told how it went.
     """
 
     _log = Logger()

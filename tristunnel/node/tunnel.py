@@ -38,12 +38,12 @@ class NodeTunnel(Service, ClientObserver):
     One tunnel: a service at one server, a port at the other. It observes its own
     client.
 
-    @param reactor: Tells time.
-    @param spec: What it is.
-    @param lease: What is remembered of former sessions.
-    @param grace: Seconds that streams get to finish at a stop.
-    @param delay: Makes the delay of failures and the server's hint.
-    @param now: The time of day, in seconds.
+    @ivar reactor: Tells time.
+    @ivar spec: What it is.
+    @ivar lease: What is remembered of former sessions.
+    @ivar grace: Seconds that streams get to finish at a stop.
+    @ivar delay: Makes the delay of failures and the server's hint.
+    @ivar now: The time of day, in seconds.
 
     @ivar forGood: Whether it stops for good, so that its port is given up.
     @ivar state: L{CONNECTED}, L{RECONNECTING} or L{FAILED}.

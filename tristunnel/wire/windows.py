@@ -75,10 +75,10 @@ class ReceiveWindow:
     peer uses it up faster than the round trip allows: then the window is what
     holds the stream back. A reader that stands still never makes it grow.
 
-    @param size: Bytes that may be under way or waiting at once.
-    @param largest: What C{size} may grow to.
-    @param budget: Where growth is taken from.
-    @param share: Credit is renewed when one part in C{share} of the window
+    @ivar size: Bytes that may be under way or waiting at once.
+    @ivar largest: What C{size} may grow to.
+    @ivar budget: Where growth is taken from.
+    @ivar share: Credit is renewed when one part in C{share} of the window
         can be given anew.
 
     @ivar limit: Total bytes that the peer may send.

@@ -143,16 +143,16 @@ class Arrival:
 
 class ServerSession(MessageSession):
     """
-    One client's session over a WebSocket.
+    One client's session over a WebSocket::
 
-    ========= ==================================================================
-    state
-    ========= ==================================================================
-    coming    messages are kept, from L{admit} on, until it is known who it is
-    admitted  it is among the service's clients, and its messages are taken
-    leaving   it serves the visitors that it has, and gets no new ones
-    over      L{lost} says why; its tunnels are gone
-    ========= ==================================================================
+        ========= ==================================================================
+        state
+        ========= ==================================================================
+        coming    messages are kept, from admit on, until it is known who it is
+        admitted  it is among the service's clients, and its messages are taken
+        leaving   it serves the visitors that it has, and gets no new ones
+        over      lost says why; its tunnels are gone
+        ========= ==================================================================
 
     @param sessions: The server's sessions, of which this is one.
     @param arrival: How it came.

@@ -291,7 +291,7 @@ class ZLayerServerSession(ZLayerSession, ServerSession):
         self._full = False
 
     def stopProducing(self) -> None:
-        """L{connectionLost} follows."""
+        """The end of the connection follows."""
 
     # Going
 
