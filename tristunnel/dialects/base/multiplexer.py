@@ -9,6 +9,7 @@ L{tristunnel.dialects.framed.extended}.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from tristunnel.dataplane.answers import Answers, Holds
-from tristunnel.dialects.base.stream import SessionStream
+from tristunnel.dialects.base.stream import SessionStream, StreamCarrier
 from tristunnel.errors import TunnelError
 from tristunnel.wire.framed import Frame, FrameType, encodeFrame, frameHeader
 from tristunnel.wire.windows import UNLIMITED, SendWindow
@@ -73,7 +74,7 @@ class Sink(Protocol):
 
 
 @implementer(IPushProducer)
-class Multiplexer:
+class Multiplexer(StreamCarrier):
     """
     The streams of a session.
 
@@ -134,7 +135,7 @@ class Multiplexer:
         raise TunnelError("not-permitted", "a W3P client opens no streams")
 
     def accept(self, stream: SessionStream) -> None:
-        """Tell the peer that the stream it opened has reached its service."""
+        """Only an extended session says that."""
 
     # What comes
 
@@ -163,7 +164,6 @@ class Multiplexer:
     # What goes
 
     def wantsToSend(self, stream: SessionStream) -> None:
-        """C{stream} has bytes to send, or its end, or has got credit."""
         if not stream.queued:
             stream.queued = True
             self._ready.append(stream)
@@ -237,46 +237,28 @@ class Multiplexer:
                 self.answers.wrote(len(payload))
             self._sink.write(encodeFrame(streamId, kind, payload))
 
+    @abstractmethod
     def sendEnd(self, stream: SessionStream) -> None:
         """Say that C{stream} sends no more."""
-        raise NotImplementedError
-
-    def sendReset(self, stream: SessionStream, reason: TunnelError) -> None:
-        """Say that C{stream} is broken, and why."""
-        raise NotImplementedError
 
     # What the streams say
 
     def now(self) -> float:
-        """The time, in seconds."""
         return self._seconds()
 
     def provedBusy(self, stream: SessionStream) -> None:
-        """
-        So many bytes come and go that the stream had better have a connection of
-        its own.
-        """
+        """Only streams of an extended session can move."""
 
     def sendMoved(self, stream: SessionStream, offset: int) -> None:
-        """Say that C{stream} sends by its own connection after so many bytes."""
+        """Only streams of an extended session can move."""
 
     def streamMoved(self, stream: SessionStream) -> None:
-        """C{stream} needs the session no more."""
         self.streamOver(stream, 0)
 
-    def drained(self, stream: SessionStream, amount: int) -> None:
-        """C{stream}'s local end took bytes."""
-        raise NotImplementedError
-
     def emptied(self, stream: SessionStream) -> None:
-        """C{stream} held bytes for its local end, and now holds none."""
+        """Only a plain session has waited for that."""
 
     def streamOver(self, stream: SessionStream, held: int) -> None:
-        """
-        Forget C{stream}.
-
-        @param held: Bytes that its local end never took.
-        """
         self.streams.pop(stream.id, None)
 
     # IPushProducer, for the connection

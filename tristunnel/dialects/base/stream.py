@@ -4,6 +4,7 @@ A stream's end within a session.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,10 +22,16 @@ from tristunnel.errors import TunnelError
 from tristunnel.wire.windows import ReceiveWindow, SendWindow
 
 if TYPE_CHECKING:
-    from tristunnel.dialects.base.multiplexer import Multiplexer
     from tristunnel.interfaces import Closed, End
 
-__all__ = ["BUSY", "SOURCE_HIGH", "SOURCE_LOW", "Guarded", "SessionStream"]
+__all__ = [
+    "BUSY",
+    "SOURCE_HIGH",
+    "SOURCE_LOW",
+    "Guarded",
+    "SessionStream",
+    "StreamCarrier",
+]
 
 SOURCE_HIGH = 64 * 1024
 """Bytes held for sending at which the stream's source is paused."""
@@ -34,6 +41,57 @@ BUSY = 1024 * 1024
 
 SOURCE_LOW = 16 * 1024
 """Bytes held for sending at which it is resumed."""
+
+
+class StreamCarrier(ABC):
+    """What streams need of the session that carries them."""
+
+    @abstractmethod
+    def now(self) -> float:
+        """The time, in seconds."""
+
+    @abstractmethod
+    def accept(self, stream: SessionStream) -> None:
+        """Tell the peer that the stream it opened has reached its service."""
+
+    @abstractmethod
+    def wantsToSend(self, stream: SessionStream) -> None:
+        """C{stream} has bytes to send, or its end, or has got credit."""
+
+    @abstractmethod
+    def sendReset(self, stream: SessionStream, reason: TunnelError) -> None:
+        """Say that C{stream} is broken, and why."""
+
+    @abstractmethod
+    def drained(self, stream: SessionStream, amount: int) -> None:
+        """C{stream}'s local end took bytes."""
+
+    @abstractmethod
+    def emptied(self, stream: SessionStream) -> None:
+        """C{stream} held bytes for its local end, and now holds none."""
+
+    @abstractmethod
+    def streamOver(self, stream: SessionStream, held: int) -> None:
+        """
+        Forget C{stream}.
+
+        @param held: Bytes that its local end never took.
+        """
+
+    @abstractmethod
+    def provedBusy(self, stream: SessionStream) -> None:
+        """
+        So many bytes come and go that the stream had better have a connection of
+        its own.
+        """
+
+    @abstractmethod
+    def sendMoved(self, stream: SessionStream, offset: int) -> None:
+        """Say that C{stream} sends by its own connection after so many bytes."""
+
+    @abstractmethod
+    def streamMoved(self, stream: SessionStream) -> None:
+        """C{stream} needs the session no more."""
 
 
 class Guarded:
@@ -138,7 +196,7 @@ class SessionStream(Guarded):
 
     def __init__(
         self,
-        multiplexer: Multiplexer,
+        multiplexer: StreamCarrier,
         streamId: int,
         sendWindow: SendWindow,
         receiveWindow: ReceiveWindow,
