@@ -94,7 +94,7 @@ class StreamCarrier(ABC):
         """C{stream} needs the session no more."""
 
 
-class Guarded:
+class Guarded(ABC):
     """
     One of the many that share a connection. Whatever its local end's code raises
     breaks it, and reaches neither the session nor the stream that happened to be
@@ -108,9 +108,9 @@ class Guarded:
     _over: bool
     _log = Logger()
 
+    @abstractmethod
     def reset(self, reason: TunnelError) -> None:
         """Break off and tell the far side why."""
-        raise NotImplementedError
 
     def guarded(self, call: Callable[..., object], *arguments: object) -> None:
         """Call code that is for this one alone."""
