@@ -34,6 +34,7 @@ from tristunnel.dataplane.endings import (
 )
 from tristunnel.dataplane.poller import Poller
 from tristunnel.dialects.base.multiplexer import Limits
+from tristunnel.errors import TunnelError
 from tristunnel.wire.framed import FrameType
 
 LONG = bool(os.environ.get("TRISTUNNEL_LONG"))
@@ -67,11 +68,15 @@ class Moving(RuleBasedStateMachine):
         self.told: dict[str, EndAcknowledgements] = {}
         for name in ("server", "client"):
             self._acknowledge(name)
+        self.endings = {
+            name: told.expect(bytes(KEY)) for name, told in self.told.items()
+        }
 
     def _acknowledge(self, name: str) -> None:
         acknowledgements = self.told[name] = EndAcknowledgements(self.reactor)
         multiplexer: Any = self.side(name).multiplexer
         multiplexer.handle(FrameType.ENDING, acknowledgements.arrived)
+        multiplexer.whenMoved = self._reachesNothing
         acknowledgements.up(
             lambda payload: multiplexer.sendFrame(0, FrameType.ENDING, payload)
         )
@@ -129,7 +134,7 @@ class Moving(RuleBasedStateMachine):
             self.sockets[name],
             lambda end: None,
             None,
-            self.told[name].expect(bytes(KEY)),
+            self.endings[name],
             self.stream(name),
         )
         self.moved[name] = end
@@ -143,6 +148,13 @@ class Moving(RuleBasedStateMachine):
         self.wasCut = True
         for each in self.sockets.values():
             each.cut()
+        for name in self.ends:
+            self._reachesNothing(self.stream(name))
+
+    def _reachesNothing(self, stream: Any) -> None:
+        # A client that has not got the connection by now will not get it.
+        if self.wasCut:
+            stream.moveFailed(TunnelError("session-lost"))
 
     @rule(name=sides)
     def crash(self, name: str) -> None:
@@ -168,6 +180,9 @@ class Moving(RuleBasedStateMachine):
             return
         for name in self.ends:
             self.read(name, False)
+        if self.moved and len(self.moved) < 2:
+            # The answer that the client waits for comes at last.
+            self.move()
         self.settle()
         for _ in range(round((DEADLINE + ALONE) / TICK)):
             self.reactor.advance(TICK)

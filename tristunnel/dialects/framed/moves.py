@@ -33,7 +33,12 @@ from zope.interface import implementer
 from tristunnel.dataplane.deadlines import deadlinesOf
 from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.dataplane.dial import HostEndpoint, dial
-from tristunnel.dataplane.endings import KEY, EndAcknowledgements, MovedEnd
+from tristunnel.dataplane.endings import (
+    KEY,
+    EndAcknowledgements,
+    MovedEnd,
+    StreamEnd,
+)
 from tristunnel.dataplane.stock import tuneSocket
 from tristunnel.dataplane.transport import SocketTransport
 from tristunnel.dialects.base.stream import SessionStream
@@ -131,7 +136,7 @@ class ServerMoves:
                 return False
             transport.write(ACCEPTED)
             rest = arrival.stepAside()
-            _move(stream, transport, self._ends, key, rest)
+            _move(stream, transport, self._ends.expect(key), rest)
             return True
 
         ticket = self._tickets.grant("move", AT_ONCE, use)
@@ -161,8 +166,7 @@ class ServerMoves:
 def _move(
     stream: SessionStream,
     transport: SocketTransport,
-    ends: EndAcknowledgements,
-    key: bytes,
+    ending: StreamEnd,
     rest: bytes,
 ) -> None:
     """
@@ -170,7 +174,7 @@ def _move(
 
     @param rest: What came behind the handshake.
     """
-    end = MovedEnd.of(transport, _nothing, ends.expect(key), stream)
+    end = MovedEnd.of(transport, _nothing, ending, stream)
     if rest:
         end.bytesReceived(rest)
     stream.moveTo(end)
@@ -298,18 +302,23 @@ class ClientMoves:
         except TunnelError:
             return
 
+        # The server's news by the session may overtake its answer.
+        ending = self._ends.expect(name)
+
         def answered(connection: tuple[SocketTransport, bytes]) -> None:
             transport, rest = connection
             if stream.over:
+                ending.forget()
                 transport.abortConnection()
             else:
-                _move(stream, transport, self._ends, name, rest)
+                _move(stream, transport, ending, rest)
 
         def over(result: object) -> object:
             del self._dialling[stream]
             return result
 
         def failed(failure: Failure) -> None:
+            ending.forget()
             if not self._stopped:
                 self._blockedUntil = self._reactor.seconds() + BLOCKED
             stream.moveFailed(
