@@ -345,7 +345,7 @@ def _hello(connection: socket.socket, message: dict[str, object]) -> None:
 
 
 _OFFER: dict[str, object] = {"versions": [1], "streamWindow": 2**18}
-_OFFER |= {"sessionWindow": 2**24, "direct": "auto", "endings": True}
+_OFFER |= {"sessionWindow": 2**24, "move": "busy"}
 
 
 def _session(data: bytes) -> Callable[[Victim], Open]:
@@ -377,20 +377,6 @@ def _empties(victim: Victim) -> Open:
     for host in made[1::2]:
         _flood(host, _frame(_BINARY, b"") * 1000, victim)
     return made
-
-
-def _spare(victim: Victim) -> Open:
-    """Ping on a spare connection, with pings of 32 kB."""
-    session = victim.connect()
-    _hello(session, {"id": "victim", "secret": "v", "tristunnel": _OFFER})
-    session.sendall(_calls(("spareTickets", {"count": 1})))
-    said = b""
-    while b'"result"' not in said:
-        said += session.recv(65536)
-    ticket = re.findall(rb'"result": ?\["([^"]+)"', said)[0].decode()
-    spare = victim.connect(receive=4096)
-    _hello(spare, {"tristunnel": {"ticket": ticket}})
-    return [*_flood(spare, _framed(0x30, bytes(32000)) * 8, victim), session]
 
 
 def _client(victim: Victim) -> Open:
@@ -485,7 +471,6 @@ ATTACKS: dict[str, Attack] = {
     "framedopens": Attack(
         "tunnels opened and closed as fast as they are answered", _many(_opens)
     ),
-    "sparepings": Attack("pings of 32 kB on a spare connection", _many(_spare)),
     "clientpings": Attack("WebSocket pings of a server for its client", _client),
 }
 """The attacks, by name."""
