@@ -312,6 +312,8 @@ class TLSTests(FileTestCase, TestCase):
             self.assertEqual(data, await client.get(len(data)))
             self.assertEqual(data, await server.get(len(data)))
             self.assertIsNotNone(client.transport.getPeerCertificate())
+            handle = client.transport.getHandle()
+            self.assertEqual("TLSv1.3", handle.get_protocol_version_name())
             self.assertTrue(INegotiated.providedBy(server.transport))
             server.transport.loseConnection()
             for each in (client, server):

@@ -333,9 +333,11 @@ class SocketTransport(PolledSocket):
         with suppress(OSError):
             self.connection.setsockopt(level, name, value)
 
-    def getHandle(self) -> socket:
-        """The socket."""
-        return self.connection
+    def getHandle(self) -> Any:
+        """
+        What is below, as Twisted has it: the socket, or TLS on it.
+        """
+        return self._tls or self.connection
 
     # ISSLTransport, INegotiated
 
