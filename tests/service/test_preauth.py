@@ -15,6 +15,7 @@ from tristunnel.service.preauth import (
     PENALTY_FREE,
     REMEMBERED,
     ROOMS,
+    AcceptRateLimiter,
     PreauthLimiter,
     sourceOf,
 )
@@ -208,3 +209,19 @@ class SourceTests(SynchronousTestCase):
             self.assertEqual(sourceOf(IPv6Address("TCP", host, 1)), source)
         self.assertEqual(sourceOf(_from("192.0.2.1")), "192.0.2.1")
         self.assertEqual(sourceOf(None), "")
+
+
+class AcceptRateTests(SynchronousTestCase):
+    """How many clients may come in at once."""
+
+    def test_rateSetLater(self) -> None:
+        """A rate that is set when nobody was counted yet lets that many come."""
+        clock = Clock()
+        limiter = AcceptRateLimiter(clock.seconds, 0)
+        limiter.check()
+        limiter.rate = 100
+        for _ in range(100):
+            limiter.check()
+        self.assertRaises(TunnelError, limiter.check)
+        clock.advance(0.02)
+        limiter.check()

@@ -295,8 +295,13 @@ class AcceptRateLimiter:
         if not self.rate:
             return
         if self.rate != self._bucketRate:
+            burst = max(int(self.rate), 1)
+            if self._bucketRate:
+                self._bucket.change(self.rate, burst)
+            else:
+                # Until now there was no rate, so nobody has used it up.
+                self._bucket = TokenBucket(self.rate, self._seconds, burst)
             self._bucketRate = self.rate
-            self._bucket.change(self.rate, max(int(self.rate), 1))
         if self._bucket.take():
             return
         now = self._seconds()
