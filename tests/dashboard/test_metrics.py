@@ -12,17 +12,12 @@ from unittest import skipIf
 
 from tests.dashboard.watched import PEER, WatchedTestCase
 from tests.service.test_tunnel_service import Session
-from tristunnel.dashboard import metrics
 from tristunnel.dataplane.pipes import PIPES
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Identity
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS, CONTRIB = ROOT / "docs" / "metrics.rst", ROOT / "contrib"
-
-if not metrics.available:
-    skip = "prometheus_client is not installed"
-
 
 HERE = "192.0.2.1:9000"
 """An address, which nobody's name server can point elsewhere."""
@@ -174,14 +169,6 @@ class PageTests(MetricsTestCase):
             self.assertIn('tristunnel_relayed_bytes_total{by="splice"} 400.0', lines)
             if self.watch.counters.tunnels:
                 self.close(uri, self.owner())
-
-    def test_noLibrary(self) -> None:
-        """Without prometheus_client the page says how to get it."""
-        self.patch(metrics, "available", False)
-        self.build()
-        status, _, body = self.ask("/metrics", host=HERE)
-        self.assertEqual(status, 404)
-        self.assertIn("pip install 'tristunnel[metrics]'", body)
 
 
 class AccessTests(MetricsTestCase):

@@ -1,9 +1,8 @@
 """
 C{/metrics}: the server's state in Prometheus's words.
 
-prometheus_client is optional: C{pip install tristunnel[metrics]}. Its own page
-for Twisted runs in the reactor's thread pool; ours reads in the reactor's
-thread, where the state is.
+prometheus_client's own page for Twisted runs in the reactor's thread pool; ours
+reads in the reactor's thread, where the state is.
 """
 
 from __future__ import annotations
@@ -15,6 +14,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 from twisted import __version__ as _twistedVersion
 from twisted.web.resource import IResource
 from twisted.web.server import Request
@@ -25,26 +33,9 @@ from tristunnel.dataplane.pipes import PIPES
 from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.dialects.framed.extended import STALLS
 from tristunnel.errors import TunnelError
-from tristunnel.http.plain import ErrorText
 from tristunnel.http.resource import CallerPage
 from tristunnel.service.counters import Buckets
 from tristunnel.service.rights import isAdmin
-
-try:
-    from prometheus_client import CollectorRegistry, ProcessCollector
-    from prometheus_client.core import (
-        CounterMetricFamily,
-        GaugeMetricFamily,
-        HistogramMetricFamily,
-        Metric,
-    )
-    from prometheus_client.exposition import choose_encoder
-    from prometheus_client.registry import Collector
-
-    available = True
-except ImportError:
-    available = False
-    Collector = object  # type: ignore[assignment,misc]
 
 if TYPE_CHECKING:
     from tristunnel.dialects.base.multiplexer import Multiplexer
@@ -55,7 +46,7 @@ if TYPE_CHECKING:
     from tristunnel.service.preauth import PreauthLimiter
     from tristunnel.service.tunnel_service import TunnelService
 
-__all__ = ["METRICS", "MetricsPage", "ServerCollector", "available", "metricsPage"]
+__all__ = ["METRICS", "MetricsPage", "ServerCollector", "metricsPage"]
 
 Samples = Mapping[Any, float] | Mapping[Any, Buckets]
 """Numbers and histograms, by the values of their labels."""
@@ -285,13 +276,7 @@ def metricsPage(
 ) -> IResource:
     """
     Make the page.
-
-    @return: Without prometheus_client, a page that says how to get it.
     """
-    if not available:
-        return ErrorText(
-            404, "There are no metrics here: pip install 'tristunnel[metrics]'."
-        )
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
     registry.register(ServerCollector(service, counted, lag, limiter))
