@@ -135,11 +135,13 @@ class NamedTests(SynchronousTestCase):
 class ShowTests(SynchronousTestCase):
     """What is printed."""
 
+    status = clientStatus()
+
     def show(self, *words: str, encoding: str = "utf-8") -> str:
         raw = io.BytesIO()
         self.patch(sys, "stdout", io.TextIOWrapper(raw, encoding))
         options: Namespace = parser().parse_args(["status", *words])
-        module._show([{"where": "unix:/x", **clientStatus()}, serverStatus()], options)
+        module._show([{"where": "unix:/x", **self.status}, serverStatus()], options)
         return raw.getvalue().decode(encoding)
 
     def test_text(self) -> None:
@@ -150,6 +152,27 @@ class ShowTests(SynchronousTestCase):
         self.assertIn("1.2 MB/s\n", text)
         self.assertIn("\n\ntristunnel server\n", text)
         self.assertIn("laptop at 203.0.113.50:41000", text)
+
+    def test_events(self) -> None:
+        """The last eight events are printed, of which half are not of visitors if there
+        are such; or all."""
+        event = clientStatus()["events"][0]
+        visitors = [{**event, "text": f"came {n}"} for n in range(40)]
+        others = [{**event, "kind": "tunnel", "text": f"open {n}"} for n in range(10)]
+        for events, shown in (
+            (visitors + others, ["came 0", "came 3", "open 0", "open 3"]),
+            (others + visitors, ["came 0", "came 3", "open 0", "open 3"]),
+            (visitors + others[:1], ["came 0", "came 6", "open 0"]),
+            (others + visitors[:1], ["came 0", "open 0", "open 6"]),
+        ):
+            self.patch(self, "status", {**clientStatus(), "events": events})
+            lines = self.show().partition("\nEvents\n")[2].partition("\n\n")[0]
+            self.assertEqual(len(lines.splitlines()), 8, lines)
+            for text in shown:
+                self.assertIn(f"{text}\n", f"{lines}\n")
+            lines = self.show("--all-events").partition("\nEvents\n")[2]
+            lines = lines.partition("\n\n")[0]
+            self.assertEqual(len(lines.splitlines()), len(events))
 
     def test_ascii(self) -> None:
         """Where nothing but ASCII can be written, nothing else is."""

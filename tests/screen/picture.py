@@ -56,7 +56,7 @@ _FORMAT = """\
 def picture() -> str:
     """Draw it. @return: SVG."""
     width, height = SIZE
-    page = clientPage(clientStatus(), ("Ctrl-C stops", "q QR code"))
+    page = clientPage(clientStatus(), ("q stops", "c QR code"))
     pen = Pen(environment={"TERM": "xterm-256color"})
     console = Console(
         record=True,

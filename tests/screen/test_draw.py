@@ -24,7 +24,7 @@ from tristunnel.screen.model import clientPage, qrTargets, serverPage, webAddres
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
-HINTS = ("Ctrl-C stops", "q QR code")
+HINTS = ("q stops", "c QR code")
 
 PLAIN = Pen(styled=False)
 

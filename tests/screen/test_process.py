@@ -127,19 +127,26 @@ class ScreenProcessTests(TestCase):
         rest = typist.seen.rpartition(_LEAVE)[2]
         self.assertEqual(_CODES.findall(rest), [])
 
-    async def test_interrupted(self) -> None:
-        """The screen shows what the client is at; Ctrl-C ends it, and the terminal is
-        as before."""
+    async def checkEnds(self, key: bytes) -> None:
         # Nobody accepts there, and the backlog of one keeps it waiting.
         typist = self.start(connect=self.listen(Protocol))
         await typist.sees("connecting")
-        await typist.sees("Ctrl-C stops")
+        await typist.sees("q stops")
         modes = termios.tcgetattr(self.near)[3]
         self.assertFalse(modes & termios.ECHO)
-        typist.type(b"\x03")
+        typist.type(key)
         await typist.ended
         self.assertRestored(typist)
         self.assertIn("0 visitors in", typist.seen.rpartition(_LEAVE)[2])
+
+    async def test_interrupted(self) -> None:
+        """The screen shows what the client is at; Ctrl-C ends it, and the terminal is
+        as before."""
+        await self.checkEnds(b"\x03")
+
+    async def test_quit(self) -> None:
+        """So does C{q}."""
+        await self.checkEnds(b"q")
 
     async def test_gaveUp(self) -> None:
         """A client that is not let in says why below what was there before, and ends

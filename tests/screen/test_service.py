@@ -86,15 +86,23 @@ class ScreenTests(SynchronousTestCase):
         self.clock = ReactorClock()
         self.terminal = FakeTerminal()
         self.codes: list[str] = []
-        self.drawn = 0
+        self.drawn = self.ended = 0
         terminal: Any = self.terminal
         self.screen = Screen(
-            self.clock, terminal, Pen(styled=False), self.draw, lambda: self.codes
+            self.clock,
+            terminal,
+            Pen(styled=False),
+            self.draw,
+            lambda: self.codes,
+            self.end,
         )
         self.addCleanup(self.stop)
 
     def stop(self) -> None:
         self.screen.stopService()
+
+    def end(self) -> None:
+        self.ended += 1
 
     def draw(self, width: int, height: int) -> list[str]:
         self.drawn += 1
@@ -140,15 +148,26 @@ class ScreenTests(SynchronousTestCase):
         self.clock.advance(INTERVAL)
         self.assertEqual(len(self.terminal.pictures), 2)
 
+    def test_quit(self) -> None:
+        """C{q} does what Ctrl-C does; behind a QR code it only goes back."""
+        self.codes = ["http://a.example/"]
+        self.screen.startService()
+        ends = []
+        for key in ("x", "c", "q", "q", "Q"):
+            self.terminal.keys(key)
+            self.clock.advance(0)
+            ends.append(self.ended)
+        self.assertEqual(ends, [0, 0, 0, 1, 2])
+
     def test_codes(self) -> None:
-        """C{q} shows one code after the other, and any other key goes back."""
+        """C{c} shows one code after the other, and any other key goes back."""
         self.codes = ["http://a.example/", "http://b.example/"]
         self.screen.startService()
         first: list[str] = []
         for key, begins in (
-            ("q", "http://a.example/  1 of 2"),
-            ("q", "http://b.example/  2 of 2"),
-            ("q", "http://a.example/  1 of 2"),
+            ("c", "http://a.example/  1 of 2"),
+            ("c", "http://b.example/  2 of 2"),
+            ("c", "http://a.example/  1 of 2"),
             (" ", "80x24"),
         ):
             self.terminal.keys(key)
@@ -161,15 +180,15 @@ class ScreenTests(SynchronousTestCase):
         self.codes = ["http://a.example/"]
         self.terminal.size = (80, 10)
         self.screen.startService()
-        self.terminal.keys("q")
+        self.terminal.keys("c")
         self.clock.advance(0)
         self.assertEqual(len(self.terminal.pictures[-1]), 2)
         self.assertIn("The code needs", self.terminal.pictures[-1][1])
 
     def test_noCodes(self) -> None:
-        """Without an address to open, C{q} does nothing."""
+        """Without an address to open, C{c} does nothing."""
         self.screen.startService()
-        self.terminal.keys("q")
+        self.terminal.keys("c")
         self.clock.advance(0)
         self.assertEqual(self.terminal.pictures[-1][0], "80x24")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import termios
 from typing import Any
 
@@ -15,6 +16,26 @@ from tristunnel.screen import terminal as module
 from tristunnel.screen.terminal import Terminal
 
 SIZE = (40, 5)
+
+
+def written(data: bytes) -> list[str]:
+    """What is on a terminal of L{SIZE} that breaks no lines."""
+    width, height = SIZE
+    grid = [["?"] * width for _ in range(height)]
+    row = column = 0
+    for number, kind, letter in re.findall(
+        r"\x1b\[([0-9;?]*)([A-Za-z])|(.)", data.decode()
+    ):
+        if letter:
+            grid[row][column] = letter
+            column = min(column + 1, width - 1)
+        elif kind == "H":
+            row, column = (int(each) - 1 for each in number.split(";"))
+        elif kind == "J":
+            grid = [[" "] * width for _ in range(height)]
+        elif kind == "K":
+            grid[row][column:] = " " * (width - column)
+    return ["".join(line).rstrip() for line in grid]
 
 
 class TerminalTests(SynchronousTestCase):
@@ -76,17 +97,28 @@ class TerminalTests(SynchronousTestCase):
         self.assertIn(b"one", self.seen())
         self.terminal.show(["one", "three"], SIZE)
         seen = self.seen()
-        self.assertIn(b"\x1b[2;1Hthree", seen)
+        self.assertIn(b"\x1b[2;1H\x1b[0m\x1b[Kthree", seen)
         self.assertNotIn(b"one", seen)
         self.terminal.show(["one", "three"], SIZE)
         self.assertEqual(self.seen(), b"")
         self.terminal.show(["one"], SIZE)
-        self.assertEqual(self.seen(), b"\x1b[2;1H\x1b[0m\x1b[K")
+        self.assertEqual(self.seen(), b"\x1b[2;1H\x1b[0m\x1b[K\x1b[0m")
         self.terminal.show(["one"], (50, 5))
         self.assertIn(b"one", self.seen())
         self.terminal.forget()
         self.terminal.show(["one"], (50, 5))
         self.assertIn(b"one", self.seen())
+
+    def test_fullLine(self) -> None:
+        """A line that fills the terminal is seen to its last letter, and leaves nothing
+        of a longer one before it."""
+        self.terminal.enter(self.reactor)
+        self.terminal.show(["x" * SIZE[0]] * SIZE[1], SIZE)
+        self.assertEqual(written(self.seen()), ["x" * SIZE[0]] * SIZE[1])
+        for line in ("c QR code".rjust(SIZE[0]), "\x1b[1mshort\x1b[0m"):
+            self.terminal.show([line] * SIZE[1], SIZE)
+            plain = line.replace("\x1b[1m", "").replace("\x1b[0m", "")
+            self.assertEqual(written(self.seen()), [plain] * SIZE[1])
 
     def test_stopped(self) -> None:
         """A terminal that takes nothing, as after Ctrl-S, makes nobody wait: then
@@ -100,7 +132,7 @@ class TerminalTests(SynchronousTestCase):
         self.assertFalse(self.terminal.show(["later"], SIZE))
         self.seen()
         self.assertTrue(self.terminal.show(["later"], SIZE))
-        self.assertTrue(self.seen().endswith(b"\x1b[1;1Hlater\x1b[0m\x1b[K"))
+        self.assertTrue(self.seen().endswith(b"later\x1b[0m"))
 
     def test_leaveStopped(self) -> None:
         """Such a terminal is put back all the same."""

@@ -7,6 +7,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tristunnel.cli.call import addTLSOptions
@@ -15,6 +16,9 @@ from tristunnel.connect.credentials import TOKEN_VARIABLE
 from tristunnel.errors import TunnelError
 
 __all__ = ["addStatusCommand", "tunnelNamed"]
+
+EVENTS = 8
+"""Events that are shown of each client, unless all are asked for."""
 
 INTERVAL = 1.0
 """Seconds between two looks of C{--watch}."""
@@ -40,7 +44,12 @@ def addStatusCommand(commands: Any) -> None:
         default="",
         help="http://HOST:PORT, https://HOST:PORT or unix:/PATH",
     )
-    add("--watch", action="store_true", help="show it again and again, until Ctrl-C")
+    add(
+        "--watch",
+        action="store_true",
+        help="show it again and again, until q or Ctrl-C",
+    )
+    add("--all-events", action="store_true", help=f"not only the last {EVENTS}")
     add("--json", action="store_true", help="print an object on a line for each")
     add(
         "--qr",
@@ -65,12 +74,16 @@ def _lines(
     width: int,
     height: int | None = None,
     hints: Sequence[str] = (),
+    events: int | None = None,
 ) -> list[str]:
     from tristunnel.screen.draw import drawPage, natural
+    from tristunnel.screen.model import lately
 
     lines: list[str] = []
     for index, status in enumerate(found):
         page = pageOf(status, () if lines else hints)
+        if events is not None and page.events is not None:
+            page = replace(page, events=lately(page.events, events))
         if lines:
             lines.append("")
         left = None
@@ -144,7 +157,8 @@ def _show(found: Sequence[Mapping[str, Any]], options: Namespace) -> None:
         width = 0
         if out.isatty():
             width = os.get_terminal_size(out.fileno()).columns or 80
-        lines = _lines(pen, found, width)
+        events = None if options.all_events else EVENTS
+        lines = _lines(pen, found, width, events=events)
     encoding = out.encoding or "utf-8"
     text = "".join(f"{line}\n" for line in lines)
     out.write(text.encode(encoding, "backslashreplace").decode(encoding))
@@ -171,7 +185,7 @@ async def _watch(reactor: Any, question: Question, options: Namespace) -> None:
     pen = Pen(terminal.encoding)
 
     def draw(width: int, height: int) -> list[str]:
-        hints = ("Ctrl-C ends",)
+        hints = ("q ends",)
         lines = _lines(pen, found, width, height - bool(problem), hints)
         return [problem[:width], *lines] if problem else lines
 

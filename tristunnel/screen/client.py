@@ -288,8 +288,8 @@ class ClientWatch:
 
     def _page(self) -> Page:
         status = self.status
-        hint = "Ctrl-C again: at once" if status.isStopping else "Ctrl-C stops"
-        code = ("q QR code",) if self._codes() else ()
+        hint = "q stops at once" if status.isStopping else "q stops"
+        code = ("c QR code",) if self._codes() else ()
         return clientPage(status.describe(_EVENTS), (hint, *code))
 
     def _codes(self) -> list[str]:

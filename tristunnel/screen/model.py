@@ -28,6 +28,7 @@ __all__ = [
     "Page",
     "Table",
     "clientPage",
+    "lately",
     "qrTargets",
     "serverPage",
     "webAddress",
@@ -206,6 +207,25 @@ def _event(event: Mapping[str, Any]) -> EventLine:
         text = f"{text} ({count(event['count'])} times)"
     mood = _MOODS.get(event["level"], PLAIN)
     return EventLine(clock, text, mood, event["kind"] != "visitor")
+
+
+def lately(events: Sequence[EventLine], most: int) -> list[EventLine]:
+    """
+    Choose the newest events. Up to half of them are such as last, however many
+    visitors have come and gone since.
+    """
+    lasting = sum(event.lasts for event in events)
+    passing = most - min(lasting, most // 2)
+    lasting = most - min(len(events) - lasting, passing)
+    chosen = []
+    for event in events:
+        if event.lasts:
+            lasting -= 1
+        else:
+            passing -= 1
+        if (lasting if event.lasts else passing) >= 0:
+            chosen.append(event)
+    return chosen
 
 
 def serverPage(status: Mapping[str, Any], hints: Sequence[str] = ()) -> Page:

@@ -39,6 +39,7 @@ class Screen(Service):
     @param pen: Draws.
     @param draw: Makes what is to be drawn, for so many columns and lines.
     @param codes: Addresses of which a QR code may be asked for.
+    @param end: Does what Ctrl-C does.
     """
 
     def __init__(
@@ -48,12 +49,14 @@ class Screen(Service):
         pen: Pen,
         draw: Callable[[int, int], Sequence[str]],
         codes: Callable[[], Sequence[str]] = lambda: (),
+        end: Callable[[], None] = lambda: signal.raise_signal(signal.SIGINT),
     ) -> None:
         self._reactor = reactor
         self._terminal = terminal
         self._pen = pen
         self._draw = draw
         self._codes = codes
+        self._end = end
         self._code: int | None = None
         self._changed = True
         self._drawn = float("-inf")
@@ -124,7 +127,7 @@ class Screen(Service):
     ) -> list[str]:
         pen = self._pen
         address = codes[index]
-        more = f"{index + 1} of {len(codes)}, q for the next, " if codes[1:] else ""
+        more = f"{index + 1} of {len(codes)}, c for the next, " if codes[1:] else ""
         head = Text.assemble((address, "bold"), (f"  {more}any other key: back", "dim"))
         code = qrLines(address, pen.unicode, pen.coloured)
         lines = len(code) + 1
@@ -136,10 +139,12 @@ class Screen(Service):
     # Keys and signals
 
     def _keys(self, text: str) -> None:
-        if text in ("q", "Q"):
+        if text in ("c", "C"):
             self._code = 0 if self._code is None else self._code + 1
-        else:
+        elif self._code is not None:
             self._code = None
+        elif text in ("q", "Q"):
+            self._end()
         if text == "\x0c":
             self._terminal.forget()
         self._changed = True

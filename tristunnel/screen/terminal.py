@@ -168,7 +168,9 @@ class Terminal:
         for number in range(max(len(lines), len(self._shown))):
             line = lines[number] if number < len(lines) else ""
             if number >= len(self._shown) or self._shown[number] != line:
-                pieces.append(f"\x1b[{number + 1};1H{line}\x1b[0m\x1b[K")
+                # Cleared first: behind a full line the cursor stays on its last
+                # letter, which clearing would erase.
+                pieces.append(f"\x1b[{number + 1};1H\x1b[0m\x1b[K{line}\x1b[0m")
         self._shown = list(lines)
         if pieces:
             self._rest = "".join(pieces).encode(self.encoding, "replace")
