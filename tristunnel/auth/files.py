@@ -1,10 +1,16 @@
-"""Reading small files whole and at once, and noticing that they changed."""
+"""
+Reading small files whole and at once, noticing that they changed, and replacing
+them in one step.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -19,8 +25,10 @@ __all__ = [
     "Lines",
     "Problem",
     "Signature",
+    "onlyWriter",
     "readAtOnce",
     "reasonOf",
+    "replaceFile",
     "signatureOf",
 ]
 
@@ -81,6 +89,66 @@ def readAtOnce(path: str) -> tuple[os.stat_result, bytes]:
 def reasonOf(error: OSError | ValueError) -> str:
     """@return: The cause of a failed read, in words and without the path."""
     return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+@contextmanager
+def onlyWriter(path: str, make: bool = False) -> Iterator[None]:
+    """
+    Keep other writers of a file out. The lock is on its directory, since the file
+    itself is replaced.
+
+    @param make: Whether to make the directory, if there is none.
+    @raise TunnelError: C{bad-option}, if it cannot be used.
+    """
+    directory = os.path.dirname(path)
+    try:
+        if make:
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+        descriptor = os.open(directory, os.O_RDONLY)
+    except OSError as error:
+        raise badOption(
+            f"cannot use directory {directory!r}: {error.strerror}"
+        ) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def replaceFile(path: str, data: bytes) -> None:
+    """
+    Replace a file in one step, for its owner's eyes alone; an existing one keeps
+    its owner, so that a server can still read what root changes.
+
+    @raise TunnelError: C{bad-option}, if it cannot be written.
+    """
+    try:
+        _replace(path, data)
+    except OSError as error:
+        raise badOption(f"cannot write {path!r}: {error.strerror}") from None
+
+
+def _replace(path: str, data: bytes) -> None:
+    directory, name = os.path.split(path)
+    # Made with mode 0600.
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=directory)
+    try:
+        with open(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            if os.path.exists(path):
+                old = os.stat(path)
+                new = os.fstat(descriptor)
+                if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+                    os.fchown(descriptor, old.st_uid, old.st_gid)
+                # A group that may read it was let in on purpose.
+                os.fchmod(descriptor, 0o600 | (old.st_mode & 0o040))
+            os.fsync(descriptor)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
@@ -22,7 +19,13 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from tristunnel.auth.credentials import ITunnelCredentials, TunnelCredentials
-from tristunnel.auth.files import FollowedFile, readAtOnce, reasonOf
+from tristunnel.auth.files import (
+    FollowedFile,
+    onlyWriter,
+    readAtOnce,
+    reasonOf,
+    replaceFile,
+)
 from tristunnel.auth.tokens_format import (
     Token,
     TokenList,
@@ -108,7 +111,7 @@ class TokenStore:
             raise badOption(problem)
         secret = newToken()
         made = Token(name, digestOf(secret), permissions, created=self._now())
-        with self._locked(make=True):
+        with onlyWriter(self._path, make=True):
             data = self._data() if os.path.exists(self._path) else b""
             lines = data.split(b"\n")
             before = TokenList.parse(data).byName.get(name)
@@ -132,7 +135,7 @@ class TokenStore:
         @return: The token.
         @raise TunnelError: C{bad-option}, if there is none of that name.
         """
-        with self._locked():
+        with onlyWriter(self._path):
             data = self._data()
             lines = data.split(b"\n")
             token = TokenList.parse(data).byName.get(name)
@@ -144,60 +147,8 @@ class TokenStore:
                 self._write(lines)
         return token
 
-    @contextmanager
-    def _locked(self, make: bool = False) -> Iterator[None]:
-        """
-        Keep other writers out. The lock is on the directory, since the file
-        itself is replaced.
-
-        @param make: Whether to make the directory, if there is none.
-        """
-        directory = os.path.dirname(self._path)
-        try:
-            if make:
-                os.makedirs(directory, mode=0o700, exist_ok=True)
-            descriptor = os.open(directory, os.O_RDONLY)
-        except OSError as error:
-            raise badOption(
-                f"cannot use directory {directory!r}: {error.strerror}"
-            ) from None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
-
     def _write(self, lines: list[bytes]) -> None:
-        """
-        Replace the file in one step, for its owner's eyes alone; an existing
-        one keeps its owner, so that the server can still read what root
-        changes.
-        """
-        try:
-            self._replace(b"\n".join(lines).rstrip(b"\n") + b"\n")
-        except OSError as error:
-            raise badOption(f"cannot write {self._path!r}: {error.strerror}") from None
-
-    def _replace(self, data: bytes) -> None:
-        directory, name = os.path.split(self._path)
-        # Made with mode 0600.
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=directory)
-        try:
-            with open(descriptor, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                if os.path.exists(self._path):
-                    old = os.stat(self._path)
-                    new = os.fstat(descriptor)
-                    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
-                        os.fchown(descriptor, old.st_uid, old.st_gid)
-                    # A group that may read it was let in on purpose.
-                    os.fchmod(descriptor, 0o600 | (old.st_mode & 0o040))
-                os.fsync(descriptor)
-            os.replace(temporary, self._path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        replaceFile(self._path, b"\n".join(lines).rstrip(b"\n") + b"\n")
 
 
 @implementer(ICredentialsChecker)

@@ -69,12 +69,13 @@ class ConfigFile:
         return badOption(f"{self.placeOf(path)}: {why}")
 
 
-def readConfig(shown: str, path: str = "") -> ConfigFile:
+def readConfig(shown: str, path: str = "", option: str = "--config ") -> ConfigFile:
     """
     Read a file.
 
     @param shown: C{--config}, as it was written.
     @param path: Where that is, if it was found out before.
+    @param option: What messages put in front of its name.
     @raise TunnelError: C{bad-option}, with the line if the text is wrong.
     """
     path = path or os.path.abspath(os.path.expanduser(shown))
@@ -83,7 +84,7 @@ def readConfig(shown: str, path: str = "") -> ConfigFile:
         if len(data) > MAX_FILE_SIZE:
             raise OSError(f"it is larger than {MAX_FILE_SIZE // 1024} KiB")
     except (OSError, ValueError) as error:
-        raise badOption(f"--config {shown} cannot be read: {reasonOf(error)}") from None
+        raise badOption(f"{option}{shown} cannot be read: {reasonOf(error)}") from None
     return parseConfig(shown, path, data, not status.st_mode & 0o077)
 
 

@@ -4,9 +4,21 @@ Numbers, times and other people's text, as people read them.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 from tristunnel.errors import printable
 
-__all__ = ["age", "amount", "count", "isName", "plural", "printableIn", "rate"]
+__all__ = [
+    "age",
+    "amount",
+    "count",
+    "isName",
+    "nearest",
+    "plural",
+    "printableIn",
+    "rate",
+]
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -56,6 +68,24 @@ def age(seconds: float) -> str:
     if minutes:
         return f"{minutes} min {rest} s"
     return f"{rest} s"
+
+
+def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """
+    Say which of the right words a wrong one may have been meant for: those that
+    it begins, else the one that looks most like it, else all of a few.
+
+    @param prefix: What messages put in front of each.
+    @return: The end of a message: C{"; did you mean X?"}, or empty.
+    """
+    words = sorted(known)
+    like = word[:64].lower().replace("_", "-")
+    begun = [each for each in words if like and each.startswith(like)]
+    close = begun[:4] or difflib.get_close_matches(like, words, 1, 0.6)
+    if close:
+        return f"; did you mean {' or '.join(prefix + each for each in close)}?"
+    few = ", ".join(prefix + each for each in words)
+    return f"; there is {few}" if 0 < len(words) <= 12 else ""
 
 
 def printableIn(value: object, depth: int = 64) -> object:
