@@ -7,6 +7,6 @@ services through that server.
 
 from __future__ import annotations
 
-__all__ = ["__version__"]
+from tristunnel.version import VERSION as __version__
 
-__version__ = "0.1.0"
+__all__ = ["__version__"]

@@ -28,7 +28,6 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
-from tristunnel import __version__
 from tristunnel.connect.route import ConnectOptions, connectOptionsBy
 from tristunnel.errors import TunnelError, printable
 from tristunnel.rpc.calls import Params
@@ -39,6 +38,7 @@ from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.explanation import explainTLSFailure
 from tristunnel.util.command_line import Parser
 from tristunnel.util.hosts import basicLogin, hostHeader, hostName, portNumber, quoteURL
+from tristunnel.version import VERSION
 
 __all__ = [
     "TLS_ONLY",
@@ -258,7 +258,7 @@ def _parser() -> Parser:
         help="how long to wait for the answer (default: 30)",
     )
     addTLSOptions(parser)
-    add("--version", action="version", version=f"tristunnel {__version__}")
+    add("--version", action="version", version=f"tristunnel {VERSION}")
     return parser
 
 

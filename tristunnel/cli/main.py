@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from inspect import iscoroutinefunction
 from typing import Any
 
-from tristunnel import __version__
 from tristunnel.cli.access import addAccessCommands
 from tristunnel.cli.status import addStatusCommand
 from tristunnel.cli.token import addTokenCommands
 from tristunnel.errors import TunnelError
 from tristunnel.util.command_line import Parser
+from tristunnel.version import VERSION
 
 __all__ = ["main", "parser"]
 
@@ -25,7 +25,7 @@ def parser() -> Parser:
         description="What goes with the server, twistd tunnel, and the client,"
         " twistd tunnel-client.",
     )
-    version = f"tristunnel {__version__}"
+    version = f"tristunnel {VERSION}"
     made.add_argument("--version", action="version", version=version)
     commands = made.add_subparsers(metavar="COMMAND", required=True)
     addTokenCommands(commands)

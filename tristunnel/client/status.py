@@ -19,12 +19,12 @@ from twisted.application.internet import TimerService
 from twisted.application.service import Service
 from twisted.internet.interfaces import IAddress
 
-from tristunnel import __version__
 from tristunnel.errors import TunnelError, printable
 from tristunnel.model.observer import ClientObserver, Visit
 from tristunnel.service.counters import RateMeter
 from tristunnel.util.events import RecentEvents
 from tristunnel.util.words import age, amount
+from tristunnel.version import VERSION
 
 __all__ = [
     "EVENTS",
@@ -441,7 +441,7 @@ class ProcessStatus:
         rates = self._samples[-1] if self._samples else (0.0, 0.0)
         return {
             "program": "client",
-            "version": __version__,
+            "version": VERSION,
             "pid": os.getpid(),
             "seconds": round(self.seconds() - self._began, 3),
             "servers": [client.describe() for client in self._clients],

@@ -27,7 +27,6 @@ from twisted import __version__ as _twistedVersion
 from twisted.web.resource import IResource
 from twisted.web.server import Request
 
-from tristunnel import __version__
 from tristunnel.dataplane.memory import HELD
 from tristunnel.dataplane.pipes import PIPES
 from tristunnel.dialects.base.stream import SessionStream
@@ -36,6 +35,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.http.resource import CallerPage
 from tristunnel.service.counters import Buckets
 from tristunnel.service.rights import isAdmin
+from tristunnel.version import VERSION
 
 if TYPE_CHECKING:
     from tristunnel.dialects.base.multiplexer import Multiplexer
@@ -182,7 +182,7 @@ gauge reactor_timers Calls that the reactor is to make later.
 """Each metric's kind, name without C{tristunnel_}, labels and help."""
 
 _ROW = re.compile(r"(\w+) (\w+)(?:\{(.*?)\})? (.*)")
-_VERSIONS = (__version__, platform.python_version(), _twistedVersion)
+_VERSIONS = (VERSION, platform.python_version(), _twistedVersion)
 
 
 class ServerCollector(Collector):

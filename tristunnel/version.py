@@ -1,0 +1,8 @@
+"""The version of this package."""
+
+from __future__ import annotations
+
+__all__ = ["VERSION"]
+
+VERSION = "0.1.0"
+"""As PEP 440 has it."""
