@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import Request
@@ -17,6 +16,7 @@ from zope.interface import implementer
 
 from tristunnel.dashboard.view import Board
 from tristunnel.errors import TunnelError
+from tristunnel.util.repeating import RepeatingCall
 
 if TYPE_CHECKING:
     from tristunnel.service.caller import Caller
@@ -98,8 +98,7 @@ class Broadcast:
     def __init__(self, board: Board) -> None:
         self._board = board
         self._listeners: dict[Request, _Listener] = {}
-        self._looping = LoopingCall(self._tick)
-        self._looping.clock = board.service.reactor
+        self._looping = RepeatingCall(board.service.reactor, self._tick)
 
     def __len__(self) -> int:
         return len(self._listeners)

@@ -19,13 +19,13 @@ from typing import Any, Protocol
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from tristunnel.dataplane.connection_end import SENDING
 from tristunnel.dataplane.poller import Poller
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.errors import TunnelError
+from tristunnel.util.repeating import RepeatingCall
 
 __all__ = [
     "BROKEN",
@@ -91,8 +91,7 @@ class EndAcknowledgements:
         self._aloneSince = reactor.seconds()
         # A session may be dead already when something is said over it.
         self._said: deque[tuple[float, bytes]] = deque(maxlen=_REMEMBERED)
-        self._ticking = LoopingCall(self._tick)
-        self._ticking.clock = reactor
+        self._ticking = RepeatingCall(reactor, self._tick)
 
     def __len__(self) -> int:
         return len(self._endings)

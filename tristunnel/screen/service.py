@@ -15,10 +15,10 @@ from typing import Any
 from rich.text import Text
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall
 
 from tristunnel.screen.draw import Pen, qrLines
 from tristunnel.screen.terminal import Terminal
+from tristunnel.util.repeating import RepeatingCall
 
 __all__ = ["Screen"]
 
@@ -61,8 +61,7 @@ class Screen(Service):
         self._changed = True
         self._drawn = float("-inf")
         self._size = (0, 0)
-        self._ticking = LoopingCall(self._tick)
-        self._ticking.clock = reactor
+        self._ticking = RepeatingCall(reactor, self._tick)
         self._before: dict[int, Any] = {}
         terminal.keys = self._keys
         terminal.gone = self._gone

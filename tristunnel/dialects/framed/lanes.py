@@ -21,7 +21,6 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Factory
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -29,6 +28,7 @@ from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.framed.session import EXTENSION, FramedProtocol, extensionOffer
 from tristunnel.errors import TunnelError
 from tristunnel.service.tickets import TicketBook
+from tristunnel.util.repeating import RepeatingCall
 
 if TYPE_CHECKING:
     from tristunnel.dialects.base.stream import SessionStream
@@ -189,8 +189,7 @@ class ClientExtraConnections:
         self._opened = opened
         self._lanes: set[ExtraConnection] = set()
         self._dialling: set[Deferred[Any]] = set()
-        self._looking = LoopingCall(self._look)
-        self._looking.clock = reactor
+        self._looking = RepeatingCall(reactor, self._look)
 
     def start(self) -> None:
         """Dial."""

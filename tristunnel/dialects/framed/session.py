@@ -17,7 +17,6 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -31,6 +30,7 @@ from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 from tristunnel.errors import TunnelError
 from tristunnel.rpc.jsonrpc import Dispatcher, errorResponse
 from tristunnel.rpc.pending import PendingCalls
+from tristunnel.util.repeating import RepeatingCall
 from tristunnel.wire.framed import (
     MAX_CONTROL,
     MAX_DATAGRAM,
@@ -163,7 +163,7 @@ class FramedProtocol(Protocol):
         self._introduced = False
         self._rest = b""
         self._deadline: IDelayedCall | None = None
-        self._ticking: LoopingCall | None = None
+        self._ticking: RepeatingCall | None = None
         self._lastHeard = 0.0
         self._lastPing = 0.0
         self._pings: dict[int, float] = {}
@@ -249,8 +249,7 @@ class FramedProtocol(Protocol):
             multiplexer.handle(FrameType.PONG, self._pong)
             multiplexer.handle(FrameType.GOAWAY, self._goaway)
             self._sendPing()
-        self._ticking = LoopingCall(self._tick)
-        self._ticking.clock = self.reactor
+        self._ticking = RepeatingCall(self.reactor, self._tick)
         self._ticking.start(TICK, now=False)
         rest, self._rest = self._rest, b""
         if rest:

@@ -13,12 +13,11 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.task import LoopingCall
-
 from tristunnel.dialects.base.messages import MessageSession
 from tristunnel.dialects.base.multiplexer import Limits, Multiplexer
 from tristunnel.dialects.base.plain import PlainClientSide, PlainServerSide
 from tristunnel.errors import TunnelError
+from tristunnel.util.repeating import RepeatingCall
 from tristunnel.websocket.codes import BAD_PAYLOAD, UNSUPPORTED
 from tristunnel.wire.framed import FrameType
 from tristunnel.wire.vtunnel import (
@@ -150,7 +149,7 @@ class VTunnelSession(MessageSession):
     reactor: Any
     limits: Limits
     multiplexer: _Messages | None = None
-    _ticking: LoopingCall | None = None
+    _ticking: RepeatingCall | None = None
     _kinds: dict[str, Callable[[Message], None]]
 
     @abstractmethod
@@ -163,8 +162,7 @@ class VTunnelSession(MessageSession):
         self._kinds.setdefault(DATA, self.multiplexer.messageArrived)
         self._kinds.setdefault(CLOSE, self.multiplexer.messageArrived)
         connection.registerProducer(self.multiplexer)
-        self._ticking = LoopingCall(self.multiplexer.tick)
-        self._ticking.clock = self.reactor
+        self._ticking = RepeatingCall(self.reactor, self.multiplexer.tick)
         self._ticking.start(TICK, now=False)
 
     def send(self, message: Message) -> None:
