@@ -22,12 +22,8 @@ extensions = ["tables"]
 exclude_patterns = ["_build"]
 highlight_language = "text"
 nitpicky = True
-html_theme = "alabaster"
-html_theme_options = {
-    "description": "A self-hosted reverse tunnel",
-    "page_width": "1120px",
-    "body_max_width": "880px",
-}
+html_theme = "furo"
+html_title = f"tristunnel {version}"
 html_static_path = ["_static"]
 html_css_files = ["tables.css"]
 # Quotes and ellipses; two hyphens begin an option.
@@ -38,4 +34,11 @@ html_show_copyright = False
 man_pages = [
     ("reference", "tristunnel", "a self-hosted reverse tunnel", [author], 1),
     ("install", "tristunnel-install", "running a reverse tunnel", [author], 7),
+    (
+        "troubleshooting",
+        "tristunnel-troubleshooting",
+        "messages of a reverse tunnel, and what to do",
+        [author],
+        7,
+    ),
 ]

@@ -77,43 +77,52 @@ class ErrorCode:
 
 
 _TABLE = (
-    ErrorCode("internal", -32000, "The server failed; its log says why."),
+    ErrorCode(
+        "internal", -32000, "An internal error occurred; the log has the details."
+    ),
     ErrorCode(
         "auth-refused", -32001, "The credentials were not accepted.", permanent=True
     ),
-    ErrorCode("not-permitted", -32002, "This caller may not do that.", permanent=True),
+    ErrorCode(
+        "not-permitted",
+        -32002,
+        "This caller is not allowed to do that.",
+        permanent=True,
+    ),
     ErrorCode("unknown-tunnel", -32003, "There is no such tunnel."),
     ErrorCode("port-taken", -32004, "The port is in use."),
     ErrorCode(
         "port-not-permitted",
         -32005,
-        "The port is outside the range that this server gives out.",
+        "The server does not allow this port.",
         permanent=True,
     ),
-    ErrorCode("ports-exhausted", -32006, "No port is free in the range."),
+    ErrorCode("ports-exhausted", -32006, "No port of the range is free."),
     ErrorCode("name-taken", -32007, "Another tunnel has that name."),
     ErrorCode(
         "bad-option",
         -32008,
-        "An option of the request is missing or wrong.",
+        "An option is missing or invalid.",
         permanent=True,
     ),
-    ErrorCode("shutting-down", -32009, "The server is going away."),
-    ErrorCode("limit-reached", -32010, "A limit is reached."),
+    ErrorCode("shutting-down", -32009, "The server is shutting down."),
+    ErrorCode("limit-reached", -32010, "A limit has been reached."),
     ErrorCode("client-away", -32011, "The tunnel's client is not connected."),
-    ErrorCode("service-refused", -32012, "The service did not accept a connection."),
+    ErrorCode("service-refused", -32012, "The service refused the connection."),
     ErrorCode("service-timeout", -32013, "The service did not answer in time."),
     ErrorCode("service-unreachable", -32014, "The service could not be reached."),
-    ErrorCode("reset", -32015, "The other end broke the connection."),
-    ErrorCode("stalled", -32016, "A reader stood still while others waited."),
-    ErrorCode("session-lost", -32017, "The client's connection was lost."),
-    ErrorCode("displaced", -32018, "The holder of the lease came back elsewhere."),
+    ErrorCode("reset", -32015, "The other end reset the connection."),
+    ErrorCode("stalled", -32016, "A slow reader was disconnected."),
+    ErrorCode(
+        "session-lost", -32017, "The connection between client and server was lost."
+    ),
+    ErrorCode("displaced", -32018, "The same client connected again from elsewhere."),
     ErrorCode("closed", -32019, "The tunnel was closed."),
-    ErrorCode("expired", -32020, "The time for that is over."),
-    ErrorCode("protocol-error", -32021, "The peer broke the protocol."),
-    ErrorCode("handshake-timeout", -32022, "The peer said too little for too long."),
+    ErrorCode("expired", -32020, "The allowed time has passed."),
+    ErrorCode("protocol-error", -32021, "The other side violated the protocol."),
+    ErrorCode("handshake-timeout", -32022, "The handshake was not completed in time."),
     ErrorCode("bad-pin", -32023, "The server's certificate is not the pinned one."),
-    ErrorCode("token-expired", -32024, "The token's time is over.", permanent=True),
+    ErrorCode("token-expired", -32024, "The token has expired.", permanent=True),
     ErrorCode("token-revoked", -32025, "The token was revoked.", permanent=True),
     ErrorCode("unknown-session", -32026, "There is no such session or visitor."),
 )

@@ -619,4 +619,4 @@ class GrantTests(SynchronousTestCase):
     def test_reasons(self) -> None:
         """L{RefusedWithReason} has one line."""
         refused = RefusedWithReason(TunnelError("token-expired"))
-        self.assertEqual(str(refused), "The token's time is over.")
+        self.assertEqual(str(refused), "The token has expired.")

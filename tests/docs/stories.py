@@ -118,6 +118,8 @@ STORIES: dict[str, Story] = {
             " contrib/": f" {ROOT}/contrib/",
         },
     ),
+    "docs/troubleshooting.rst": Story(before=(*_TOKEN, _TOKENS)),
+    "docs/howto/friend.rst": Story(setUp=startWeb),
     "docs/howto/ssh.rst": Story(
         before=_TOKEN, setUp=startSSH, own=(22,), needs=("ssh", "sshd")
     ),
@@ -215,7 +217,6 @@ LEFT_OUT: dict[str, dict[str, str]] = {
         "docker": "it needs Docker, and an image from a registry",
         "man": "there is no terminal",
     },
-    "docs/metrics.rst": {"pip install": "the package is not on an index yet"},
     "docs/performance.rst": {"python -m benchmarks": "it takes minutes"},
     "docs/howto/web.rst": {"certbot": "it needs a name in the public DNS"},
     "docs/howto/tor.rst": {

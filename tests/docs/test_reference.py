@@ -4,6 +4,9 @@ The reference has everything there is, and nothing else.
 
 from __future__ import annotations
 
+import ast
+import errno
+import os
 import re
 import sys
 from collections import defaultdict
@@ -30,6 +33,7 @@ if not DOCS.is_dir():
     skip = "there is no documentation beside these tests"
 
 _REFERENCE = "docs/reference.rst"
+_TROUBLESHOOTING = "docs/troubleshooting.rst"
 
 _TUNNEL_OPTIONS = [
     part.name
@@ -106,24 +110,6 @@ class ReferenceTests(SynchronousTestCase):
         found = re.findall(r"^``(\w+)``$", text, re.M)
         self.assertEqual(sorted(found), sorted(_TUNNEL_OPTIONS))
 
-    def test_errorCodes(self) -> None:
-        """
-        Every error code has a section with its number, whether it is
-        permanent, a cause and a cure.
-        """
-        text = section(page(_REFERENCE), "Error codes")
-        titles = re.findall(r"^([a-z-]+)\n~+\n", text, re.M)
-        self.assertEqual(titles, list(CODES))
-        for name, code in CODES.items():
-            told = section(text, name)
-            permanent = ", permanent" if code.permanent else ""
-            self.assertTrue(
-                told.lstrip().startswith(f"{code.number}{permanent}. *Cause:* "),
-                f"{name}: {told}",
-            )
-            self.assertIn("*Cure:*", told)
-            self.assertIn(f".. _error-{name}:\n\n{name}\n~", text)
-
     def test_environment(self) -> None:
         """Every environment variable that is read has an entry."""
         found = set(re.findall(r"^\.\. envvar:: (\w+)", page(_REFERENCE), re.M))
@@ -135,6 +121,45 @@ class ReferenceTests(SynchronousTestCase):
             for name in pattern.findall(module.read_text("utf-8"))
         }
         self.assertEqual(found, read)
+
+
+class TroubleshootingTests(SynchronousTestCase):
+    """C{docs/troubleshooting.rst} has every error code, and messages that exist."""
+
+    def test_errorCodes(self) -> None:
+        """
+        Every error code has a section with its number, whether it is permanent, its
+        meaning, causes and cures.
+        """
+        text = section(page(_TROUBLESHOOTING), "Error codes")
+        self.assertEqual(re.findall(r"^([a-z-]+)\n~+\n", text, re.M), list(CODES))
+        for name, code in CODES.items():
+            permanent = ", permanent" if code.permanent else ""
+            told = " ".join(section(text, name).split())
+            self.assertRegex(
+                told,
+                rf"^{code.number}{permanent}\. {re.escape(code.meaning)} "
+                r"\*Causes:\* \w.*\. \*Cures:\* \w.*\.",
+            )
+            self.assertIn(f".. _error-{name}:\n\n{name}\n~", text)
+
+    def test_messages(self) -> None:
+        """Every message that the page looks up is one of the program's."""
+        quoted = re.findall(
+            r"^   \* - ``(.+?)``", section(page(_TROUBLESHOOTING), "By symptom"), re.M
+        )
+        self.assertGreater(len(quoted), 10)
+        package = Path(tristunnel.__file__).parent
+        said = [
+            str(node.value)
+            for module in package.rglob("*.py")
+            for node in ast.walk(ast.parse(module.read_text("utf-8")))
+            if isinstance(node, ast.Constant)
+        ]
+        # What the operating system says.
+        said.append(os.strerror(errno.ECONNREFUSED))
+        for message in quoted:
+            self.assertTrue(any(message in each for each in said), message)
 
 
 class TableTests(SynchronousTestCase):
@@ -179,7 +204,7 @@ class TableTests(SynchronousTestCase):
         self.assertEqual(
             self.first(self.tables.codeRows()), [f"error-{name}" for name in CODES]
         )
-        self.assertIn(".. code-table::\n", page(_REFERENCE))
+        self.assertIn(".. code-table::\n", page(_TROUBLESHOOTING))
 
     def test_methods(self) -> None:
         """Every method is there, and every option of C{openTunnel}."""

@@ -173,7 +173,7 @@ class ListTests(LedgerTestCase):
         self.rpc("alice", "closeSession", id=self.list("alice", "tunnel")[0]["id"])
         self.assertIn(
             "Visitor 192.0.2.7:50000 of tcp://198.51.100.1:41500 left after 2.000 s,"
-            " 5 bytes in, 0 bytes out: The other end broke the connection. [reset]",
+            " 5 bytes in, 0 bytes out: The other end reset the connection. [reset]",
             lines,
         )
         self.assertIn(" of alice is closed after 2.000 s, 1 visitors, 5 ", lines[-1])
