@@ -264,12 +264,29 @@ class DemoTests(ProcessTestCase):
     """C{twistd tunnel --demo}."""
 
     async def test_demo(self) -> None:
-        """It prints an address alone on a line; there is a page."""
+        """It prints what to open, and its address alone on a line: a page with
+        the three commands for an own service, and the dashboard."""
         demo = self.start("tunnel", "--demo")
         (address,) = (await demo.says(r"^(http://\S+)$")).groups()
         response = await Agent(self.reactor).request(b"GET", address.encode())
         page = await readBody(response)
         self.assertIn(b"It works", page)
+        for command in (
+            b"tristunnel server",
+            b"tristunnel join",
+            b"tristunnel http 3000",
+        ):
+            self.assertIn(b"<code>" + command, page)
+        await demo.says("dashboard shows what happens")
+        (dashboard,) = (await demo.says(rf"^(http://(?!{address[7:]})\S+)$")).groups()
+        self.assertIn(f'<a href="{dashboard}">'.encode(), page)
+        for url, words in (
+            (dashboard, b"tristunnel at"),
+            (f"{address}copy.js", b"clipboard"),
+            (f"{address}style.css", b".copy"),
+        ):
+            response = await Agent(self.reactor).request(b"GET", url.encode())
+            self.assertIn(words, await readBody(response))
         # No access log, whose dates would be those of a clock that starts at 0.
         self.assertEqual(self.lines(demo, "/1970"), [])
         self.assertEqual(self.lines(demo, "GET /"), [])

@@ -2,59 +2,89 @@
 
 from __future__ import annotations
 
-import re
 import sys
+from importlib.resources import files
 from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
-from twisted.web.server import Request
+from twisted.web.server import NOT_DONE_YET, Request
+from twisted.web.static import Data
+from twisted.web.template import Element, Tag, XMLString, renderElement, renderer
 
 from tristunnel.client.log import LoggingClientObserver
 from tristunnel.connect.address import Trust, parseConnect
+from tristunnel.dashboard.render import partOf
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.forwards.forward import parseForward
 from tristunnel.http.site import LimitedSite
+from tristunnel.server.ports import ServerPort
 from tristunnel.server.service import TunnelServerService
 from tristunnel.util.output import outputOf
 
 __all__ = ["Demo"]
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>tristunnel</title>
-<meta name="viewport" content="width=device-width">
-<style>body{{font:1.1em/1.5 system-ui,sans-serif;max-width:36em;margin:4em auto;
-padding:0 1em}}code{{background:#8882;padding:.1em .3em}}
-:root{{color-scheme:light dark}}</style></head><body>
-<h1>It works</h1>
-<p>You are a <em>visitor</em>. Your request reached the server's port
-<code>{public}</code>, went through a tunnel to a client, and from there to the
-service at <code>{service}</code>, which wrote this page.</p>
-<p>Offer a service of your own: run the server on a public machine with
-<code>twistd -n --pidfile= tunnel</code>, and beside the service
-<code>twistd -n --pidfile= tunnel-client --connect tcp:SERVER:9000 --forward
-8080=localhost:3000</code>.</p>
-</body></html>
-"""
+_PARTS = {
+    b"style.css": "text/css; charset=utf-8",
+    b"copy.js": "text/javascript; charset=utf-8",
+    b"icon.svg": "image/svg+xml",
+}
+"""What the page shares with the dashboard."""
 
 
-class _Page(Resource):
-    isLeaf = True
+class _Page(Element):
+    loader = XMLString(files(__package__).joinpath("demo.xml").read_bytes())
 
-    def render_GET(self, request: Request) -> bytes:
+    def __init__(self, public: str, service: str, dashboard: str) -> None:
+        super().__init__()
+        self._public, self._service = public, service
+        self._dashboard = dashboard
+
+    @renderer
+    def page(self, request: IRequest, tag: Tag) -> Tag:
+        return tag.fillSlots(public=self._public, service=self._service)
+
+    @renderer
+    def dashboard(self, request: IRequest, tag: Tag) -> Tag | str:
+        return tag.fillSlots(url=self._dashboard) if self._dashboard else ""
+
+
+class _Pages(Resource):
+    def __init__(self, dashboard: str) -> None:
+        super().__init__()
+        self._dashboard = dashboard
+        for name, kind in _PARTS.items():
+            self.putChild(name, Data(partOf(name.decode()), kind))
+        self.putChild(b"", self)
+
+    def render_GET(self, request: Request) -> int:
         request.setHeader(b"content-type", b"text/html; charset=utf-8")
-        public = request.getHeader(b"host") or b""
-        here = request.getHost()
-        harmless = re.sub("[^A-Za-z0-9.:-]", "", public.decode("ascii", "replace"))
-        service = f"127.0.0.1:{here.port}"
-        return _PAGE.format(public=harmless, service=service).encode()
+        public = (request.getHeader(b"host") or b"").decode("ascii", "replace")
+        service = f"127.0.0.1:{request.getHost().port}"
+        renderElement(request, _Page(public, service, self._dashboard))
+        return NOT_DONE_YET
 
 
 class _DemoObserver(LoggingClientObserver):
+    """Says what to open."""
+
+    def __init__(self, dashboard: str) -> None:
+        super().__init__()
+        self._dashboard = dashboard
+
     def tunnelReady(self, address: str, target: str) -> None:
+        super().tunnelReady(address, target)
         page = address.replace("tcp://", "http://", 1) + "/"
-        super().tunnelReady(page, target)
+        # The address stands alone on its line, for pasting and for scripts.
+        text = f"Open this page in a browser; it comes through a tunnel:\n{page}\n"
+        if self._dashboard:
+            text += f"The server's dashboard shows what happens:\n{self._dashboard}\n"
+        out = outputOf(sys.__stdout__)
+        if out is not None:
+            out.write(text)
+            out.flush()
 
 
 class Demo(MultiService):
@@ -64,10 +94,14 @@ class Demo(MultiService):
 
     @param reactor: Listens and connects.
     @param server: The server, which starts first.
+    @param pages: The server's port that has its dashboard; C{None} if none has.
     """
 
-    def __init__(self, reactor: Any, server: TunnelServerService) -> None:
+    def __init__(
+        self, reactor: Any, server: TunnelServerService, pages: ServerPort | None
+    ) -> None:
         super().__init__()
+        self._pages = pages
         self._reactor = reactor
         self._server = server
         self._page: Any = None
@@ -75,11 +109,18 @@ class Demo(MultiService):
     def startService(self) -> None:
         super().startService()
         if self._server.listening:
-            site = LimitedSite(_Page(), reactor=self._reactor)
+            site = LimitedSite(_Pages(self._dashboard), reactor=self._reactor)
             # Twisted's own would log requests, dated by the reactor's clock: 1970.
             site.noisy = False
             endpoint = TCP4ServerEndpoint(self._reactor, 0, interface="127.0.0.1")
             endpoint.listen(site).addCallback(self._offer)
+
+    @property
+    def _dashboard(self) -> str:
+        """The dashboard's URL; empty if it has none."""
+        number = self._server.numbers.get(self._pages.description) if self._pages else 0
+        scheme = "https" if self._pages and self._pages.secure else "http"
+        return f"{scheme}://localhost:{number}/" if number else ""
 
     def _offer(self, page: Any) -> None:
         self._page = page
@@ -88,7 +129,7 @@ class Demo(MultiService):
             self._reactor,
             parseConnect(self._reactor, f"tcp:127.0.0.1:{at.port}", Trust()),
             [parseForward(self._reactor, f"0=127.0.0.1:{page.getHost().port}")],
-            observer=_DemoObserver(outputOf(sys.__stdout__)),
+            observer=_DemoObserver(self._dashboard),
             grace=0.0,
         )
         client.setServiceParent(self)

@@ -105,7 +105,11 @@ class Serving(MultiService):
         for node in nodes:
             node.setServiceParent(self)
         if options["demo"]:
-            Demo(reactor, self._server).setServiceParent(self)
+            pages = options.rpcPort or options.serverPorts[0]
+            demo = Demo(
+                reactor, self._server, None if options["no-dashboard"] else pages
+            )
+            demo.setServiceParent(self)
         reactor.addSystemEventTrigger(
             "before", "shutdown", hurryOnSecondSignal, reactor, self._hurry
         )

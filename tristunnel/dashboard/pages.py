@@ -264,6 +264,7 @@ def dashboardPages(
     }
     parts = {
         "style.css": b"text/css; charset=utf-8",
+        "copy.js": b"text/javascript; charset=utf-8",
         "live.js": b"text/javascript; charset=utf-8",
         "icon.svg": b"image/svg+xml",
     }
