@@ -89,6 +89,9 @@ class Spliced(TestCase):
 
     async def meet(self) -> None:
         """Connect both programs and join their ends."""
+        PIPES.clear()
+        # Other tests of the process may hold some.
+        self.pipes = PIPES.opened
         arrivals: DeferredQueue[SocketEnd] = DeferredQueue()
         factory: Any = EndFactory(ours, arrivals.put)
         self.ends: list[SocketEnd] = []
@@ -139,7 +142,7 @@ class Spliced(TestCase):
                 await talk.gone()
         await self.allOver
         PIPES.clear()
-        self.assertEqual(PIPES.opened, 0)
+        self.assertLessEqual(PIPES.opened, self.pipes)
 
     async def stall(self) -> None:
         """
@@ -228,12 +231,11 @@ class BytesTests(Spliced):
     async def test_withoutPipes(self) -> None:
         """Who gets no pipe copies."""
         self.patch(PIPES, "_most", 0)
-        PIPES.clear()
         await self.meet()
         self.one.say(pattern(SIZE, 1))
         await self.other.has(SIZE)
         self.assertTrue(self.other.data == pattern(SIZE, 1))
-        self.assertEqual(PIPES.opened, 0)
+        self.assertLessEqual(PIPES.opened, self.pipes)
 
     async def test_withoutSplice(self) -> None:
         """A system that has no splice copies."""

@@ -5,6 +5,7 @@ way, and nothing is left behind.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -50,16 +51,14 @@ from tristunnel.tls.server_context import ReloadingCertificate
 CALL = {"jsonrpc": "2.0", "id": 1}
 
 
-def sockets() -> int:
-    """How many sockets this process has open."""
-    count = 0
+def openSockets() -> frozenset[str]:
+    """The sockets that this process has open."""
+    found = set()
     for descriptor in os.listdir("/proc/self/fd"):
-        try:
-            count += os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:")
-        except OSError:
-            # The directory's own descriptor.
-            continue
-    return count
+        # The directory's own descriptor is gone.
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return frozenset(each for each in found if each.startswith("socket:"))
 
 
 def portOf(uri: str) -> int:
@@ -78,11 +77,13 @@ class RPCTestCase(LoopbackTestCase):
     async def setUp(self) -> None:  # type: ignore[override]
         """Start a server, and count."""
         super().setUp()
+        # Other tests of the process may have left some.
+        self.others = frozenset(self.everything())
         await self.startRPC()
         # What is made once, such as the reactor's own sockets, is made now.
         await self.call("listTunnels")
-        await self.until(lambda: len(self.transports()) == 0)
-        self.before = sockets()
+        await self.until(lambda: not self.transports())
+        self.before = openSockets()
 
     async def startRPC(self) -> None:
         """Start the server."""
@@ -131,10 +132,18 @@ class RPCTestCase(LoopbackTestCase):
         self.serverPort = at.port
         self.addCleanup(server.stopService)
 
+    def everything(self) -> set[object]:
+        """What the reactor watches."""
+        return {*self.reactor.getReaders(), *self.reactor.getWriters()}
+
     def transports(self) -> list[object]:
-        """The connections of this process."""
-        everything = {*self.reactor.getReaders(), *self.reactor.getWriters()}
-        return [each for each in everything if ITCPTransport.providedBy(each)]
+        """The connections of this test."""
+        new = self.everything() - self.others
+        return [each for each in new if ITCPTransport.providedBy(each)]
+
+    def sockets(self) -> int:
+        """How many sockets are open that were not when the test began."""
+        return len(openSockets() - self.before)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Let the reactor turn until something holds."""
@@ -203,8 +212,7 @@ class RPCTestCase(LoopbackTestCase):
         descriptors are free.
         """
         await self.until(lambda: len(self.tunnels._quota) == 0)
-        await self.until(lambda: sockets() <= self.before)
-        self.assertEqual(sockets(), self.before)
+        await self.until(lambda: self.sockets() == 0)
         for port in ports:
             await self.assertFailure(self.visiting(port), ConnectError)
 
@@ -458,7 +466,7 @@ class ManyTests(RPCTestCase):
                 ]
             )
         ]
-        await self.until(lambda: sockets() - self.before == 400)
+        await self.until(lambda: self.sockets() == 400)
         clients = await gatherResults([self.visiting(portOf(uri)) for uri in uris])
         visitors = await gatherResults([self.visiting(portOf(a)) for a in addresses])
         for number, (client, visitor) in enumerate(zip(clients, visitors, strict=True)):
@@ -532,7 +540,7 @@ class FewPortsTests(RPCTestCase):
             self.assertEqual(
                 await self.call("openTunnel", via="w3p"), "ports-exhausted"
             )
-            await self.until(lambda: sockets() - self.before == 2)
+            await self.until(lambda: self.sockets() == 2)
             self.assertIs(await self.call("closeTunnel", uri), None)
             await self.assertNothingLeft(portOf(uri))
 
@@ -544,7 +552,7 @@ class FewPortsTests(RPCTestCase):
         capability = await self.call("openTunnel", via="w3p")
         for _ in range(3):
             self.assertEqual(await self.call("openTunnel"), "ports-exhausted")
-            await self.until(lambda: sockets() - self.before == 1)
+            await self.until(lambda: self.sockets() == 1)
         taken = portOf(await self.call("getTunnelAddress", capability))
         self.assertEqual(await self.call("openTunnel", port=taken), "port-taken")
         self.assertEqual(await self.call("openTunnel", port=1), "port-not-permitted")

@@ -219,7 +219,10 @@ class ManyTests(CarrierTestCase):
         service: Factory[Any] = Factory.forProtocol(lambda: self.side("service"))
         service.noisy = False
         port = await self.tunnel(service)
-        before, moved = len(os.listdir("/proc/self/fd")), PIPES.moved
+        PIPES.clear()
+        # Other tests of the process may hold some.
+        pipes, moved = PIPES.opened, PIPES.moved
+        before = len(os.listdir("/proc/self/fd"))
         if self.moves:
             mover = LoopingCall(self.moveSome)
             mover.start(0.002)
@@ -236,7 +239,7 @@ class ManyTests(CarrierTestCase):
         await self.turn(lambda: self.client.session.streams() == 0)
         await self.turn(lambda: not self.sides)
         PIPES.clear()
-        self.assertEqual(PIPES.opened, 0)
+        self.assertLessEqual(PIPES.opened, pipes)
         self.assertEqual(self.session.lease.tunnels[0].streams, set())
         await self.turn(lambda: len(os.listdir("/proc/self/fd")) <= before)
         if self.splices and canSplice() and LONG:
