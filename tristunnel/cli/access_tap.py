@@ -54,21 +54,35 @@ class Options(ConnectOptionsMixin, CheckedOptions):
     synopsis = "--connect ENDPOINT --service NAME [--listen ENDPOINT] [--ttl TIME]"
     longdesc = (
         "Opens a local port to a named service of a server for a limited time, and"
-        " cleans up by itself. 'tristunnel access' lists what is open and ends it."
-        f" A token is best given in the environment variable {TOKEN_VARIABLE} or with"
-        f" --token-file, credentials in {CREDENTIALS_VARIABLE} or with"
-        f" --credentials-file, a capability in {ACCESS_VARIABLE}: everybody on this"
-        " machine can read a command line."
+        " closes it again. 'tristunnel access' lists open ports and closes them early."
+        " Keep secrets off the command line, which every user of this machine can"
+        " read: use --token-file, --credentials-file, or the environment"
+        f" ({TOKEN_VARIABLE}, {CREDENTIALS_VARIABLE}, {ACCESS_VARIABLE})."
     )
 
     optParameters = [
-        ("connect", None, "", "tcp:HOST:PORT, tls:..., ws://HOST/PATH, unix:PATH."),
-        ("service", None, "", "The name of the service."),
-        ("access", None, "", "The URI that grantAccess returned, instead of both."),
-        ("listen", None, "tcp:0:interface=127.0.0.1", "The local endpoint."),
-        ("ttl", None, "1h", "How long: 45s, 90m, 12h, 1h30m, up to 30d."),
-        ("state-dir", None, None, "Where 'tristunnel access' finds this program."),
-        seconds("grace", 0.0, "Seconds for streams to finish at a stop."),
+        (
+            "connect",
+            None,
+            "",
+            "The server: tls:HOST:PORT, tcp:HOST:PORT, wss://HOST/PATH.",
+        ),
+        ("service", None, "", "The name of the service to reach."),
+        (
+            "access",
+            None,
+            "",
+            "The URI from grantAccess, instead of --connect and --service.",
+        ),
+        ("listen", None, "tcp:0:interface=127.0.0.1", "The local port."),
+        ("ttl", None, "1h", "How long to stay open: 45s, 90m, 12h, 1h30m, up to 30d."),
+        (
+            "state-dir",
+            None,
+            None,
+            "Directory where 'tristunnel access' finds this program.",
+        ),
+        seconds("grace", 0.0, "Seconds that open streams get to finish on exit."),
     ]
 
     def __init__(self) -> None:

@@ -84,39 +84,60 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
 
     synopsis = "--connect ENDPOINT [--forward [PORT|NAME]=TARGET ...]"
     longdesc = (
-        "A reverse tunnel client. It connects to a server (twistd tunnel) and offers"
-        " services that it can reach to that server's visitors. Credentials are best"
-        f" given in the environment variable {TOKEN_VARIABLE} or"
-        f" {CREDENTIALS_VARIABLE}, or with --token-file or --credentials-file:"
-        " everybody on this machine can read a command line."
+        "A reverse tunnel client. It connects to a server (twistd tunnel) and makes"
+        " services that it can reach available to that server's visitors. Keep secrets"
+        " off the command line, which every user of this machine can read: use"
+        f" --token-file, --credentials-file, or the environment ({TOKEN_VARIABLE},"
+        f" {CREDENTIALS_VARIABLE})."
     )
 
     optFlags = [
-        ("check", None, "Look at everything on the way to the server, and end."),
-        ("no-screen", None, "Write lines to the terminal instead of a screen."),
-        ("private", None, "Visitors come by --listen and --service, not by a port."),
+        ("check", None, "Test the connection to the server step by step, then exit."),
+        ("no-screen", None, "Write log lines instead of showing a live screen."),
+        ("private", None, "Open no public port; visitors need --listen and --service."),
     ]
     optParameters = [
-        ("connect", None, None, "tcp:HOST:PORT, tls:..., ws://HOST/PATH, unix:PATH."),
-        ("tunnel", None, None, "Serve the tunnel of this URI, without credentials."),
-        ("to", None, None, "With --tunnel: the service, HOST:PORT or an endpoint."),
-        ("dialect", None, DIALECT, f"How it speaks: {', '.join(DIALECTS)}."),
-        ("listen", None, None, "Visit: a local endpoint, tcp:PORT:interface=ADDRESS."),
-        ("service", None, None, "With --listen: the name of the tunnel to visit."),
-        ("state-dir", None, None, "Where this client keeps what it must remember."),
+        (
+            "connect",
+            None,
+            None,
+            "The server: tls:HOST:PORT, tcp:HOST:PORT, wss://HOST/PATH.",
+        ),
+        ("tunnel", None, None, "Serve the tunnel with this URI; needs no credentials."),
+        ("to", None, None, "With --tunnel: the service to offer, HOST:PORT."),
+        ("dialect", None, DIALECT, f"The server's protocol: {', '.join(DIALECTS)}."),
+        ("listen", None, None, "Visit a service instead: the local port, tcp:PORT."),
+        ("service", None, None, "With --listen: the name of the service to visit."),
+        ("state-dir", None, None, "Directory for leases and other saved state."),
         seconds(
             "check-idle",
             None,
-            "With --check: seconds to hold a silent session, 0 for none.",
+            "With --check: seconds to keep a session idle (0 = skip).",
             0,
             MOST_QUIET,
         ),
-        ("rpc", None, None, "Answer calls about this client here; off: nowhere."),
-        ("log-format", None, "text", "How the log is written: text or json."),
-        ("extension", None, AUTO, "Name it to the server: auto, always or never."),
-        ("carrier", None, "auto", "How visitors travel: session, direct, or auto."),
-        count("sessions", 1, "Connections that share the visitors.", 1, MOST_LANES + 1),
-        seconds("grace", GRACE, "Seconds for streams to finish at a stop."),
+        ("rpc", None, None, "Answer remote calls here: unix:PATH or tcp:PORT; or off."),
+        ("log-format", None, "text", "Format of the log: text or json."),
+        (
+            "extension",
+            None,
+            AUTO,
+            "Offer tristunnel's extension of W3P: auto, always, never.",
+        ),
+        (
+            "carrier",
+            None,
+            "auto",
+            "How visitors' data travels: auto, session or direct.",
+        ),
+        count(
+            "sessions",
+            1,
+            "Number of connections to spread visitors over.",
+            1,
+            MOST_LANES + 1,
+        ),
+        seconds("grace", GRACE, "Seconds that open streams get to finish on exit."),
     ]
 
     variables: ClassVar[Mapping[str, str]] = {
@@ -137,10 +158,10 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
 
     def opt_forward(self, spec: str) -> None:
         """
-        A service to offer: PORT=TARGET, 0=TARGET for any port, NAME=TARGET
-        for a named tunnel on any port. TARGET is HOST:PORT or a client
-        endpoint (tcp:, unix:, tls:). For a UDP service write udp/ in front:
-        udp/5353=localhost:53. May be given several times.
+        A service to offer: PORT=TARGET for this public port, 0=TARGET for any
+        port, NAME=TARGET for a named tunnel on any port. TARGET is HOST:PORT,
+        unix:PATH or tls:HOST:PORT. For UDP put udp/ in front:
+        udp/5353=localhost:53. Can be repeated.
         [default: 0=localhost:8080]
         """
         self["forward"].append(spec)
@@ -150,7 +171,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         self["forward"].append(table)
 
     def opt_credentials(self, pair: str) -> None:
-        """KEY=VALUE of the credentials. May be given several times."""
+        """KEY=VALUE of the credentials. Can be repeated."""
         key, equals, value = pair.partition("=")
         if not key or not equals:
             raise usage.UsageError(

@@ -52,47 +52,96 @@ class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
     synopsis = "[options]"
     longdesc = (
         "A reverse tunnel server. Clients (twistd tunnel-client) connect to its"
-        " --port and have it open ports for the visitors of their services."
+        " --port, and it opens public ports for their services."
     )
     supportedInterfaces = SUPPORTED_INTERFACES
 
     optFlags = [
-        ("check", None, "Look at everything that a server needs, and end."),
+        ("check", None, "Test everything that the server needs, then exit."),
         ("demo", None, "Run a server, a client and a sample page in one process."),
-        ("direct-udp", None, "Let clients' datagrams come by UDP to the same port."),
-        ("no-dashboard", None, "Show no page about what happens here."),
+        (
+            "direct-udp",
+            None,
+            "Accept clients' datagrams over UDP, on the same port number.",
+        ),
+        ("no-dashboard", None, "Turn the web dashboard off."),
     ]
     optParameters = [
-        ("interface", None, "", "The address that visitors' ports are opened on."),
-        ("ports", None, None, "Which ports visitors may get: 30000-31000,8080."),
-        ("hostname", None, "", "The name that tunnels' addresses say."),
-        ("certificate", None, "", "PEM file: puts TLS over every --port."),
-        ("private-key", None, "", "PEM file with the certificate's key."),
-        ("client-ca", None, "", "PEM file: clients must show a certificate of it."),
-        ("client-crl", None, "", "PEM file: certificates of clients that are revoked."),
-        ("visitor-certificate", None, "", "PEM file: visitors speak TLS."),
-        ("visitor-key", None, "", "PEM file with that certificate's key."),
-        ("rpc", None, None, "Serve RPC on this endpoint instead of on every --port."),
-        ("state-dir", None, None, "Where this server keeps what it must remember."),
-        ("log-format", None, "text", "How the log is written: text or json."),
-        seconds("grace", GRACE, "Seconds for streams to finish at a stop."),
-        seconds("handshake-timeout", 10.0, "Seconds for a client's login."),
-        seconds("lease", 120.0, "Seconds that a client's ports wait for it."),
-        seconds("udp-idle", IDLE, "Seconds until a silent UDP visitor is gone.", 0.1),
-        count("max-tunnels", 0, "Tunnels in all; 0: as descriptors allow."),
-        count("max-tunnels-per-caller", PER_CALLER, "Tunnels of one caller."),
-        count("max-clients", CLIENTS, "Clients at once; 0: any number."),
-        count("max-services", SERVICES, "Tunnels of one client; 0: any."),
+        (
+            "interface",
+            None,
+            "",
+            "Open visitors' ports only on this address of the machine.",
+        ),
+        ("ports", None, None, "Ports that tunnels may use, such as 30000-31000,8080."),
+        ("hostname", None, "", "The server's public name, used in tunnels' addresses."),
+        ("certificate", None, "", "PEM file with a certificate: TLS on every --port."),
+        ("private-key", None, "", "PEM file with the key of --certificate."),
+        (
+            "client-ca",
+            None,
+            "",
+            "PEM file: clients must show a certificate signed by it.",
+        ),
+        ("client-crl", None, "", "PEM file with lists of revoked client certificates."),
+        (
+            "visitor-certificate",
+            None,
+            "",
+            "PEM file with a certificate: TLS for visitors.",
+        ),
+        ("visitor-key", None, "", "PEM file with the key of --visitor-certificate."),
+        (
+            "rpc",
+            None,
+            None,
+            "Serve remote calls and the dashboard here, not on --port.",
+        ),
+        (
+            "state-dir",
+            None,
+            None,
+            "Directory for the certificate and other saved state.",
+        ),
+        ("log-format", None, "text", "Format of the log: text or json."),
+        seconds("grace", GRACE, "Seconds that open streams get to finish on exit."),
+        seconds(
+            "handshake-timeout", 10.0, "Seconds that a connection has to authenticate."
+        ),
+        seconds(
+            "lease", 120.0, "Seconds that a lost client's tunnels are kept for it."
+        ),
+        seconds(
+            "udp-idle",
+            IDLE,
+            "Seconds of silence after which a UDP visitor has left.",
+            0.1,
+        ),
+        count("max-tunnels", 0, "Maximum tunnels (0 = what file descriptors allow)."),
+        count(
+            "max-tunnels-per-caller",
+            PER_CALLER,
+            "Maximum tunnels of one caller (0 = unlimited).",
+        ),
+        count("max-clients", CLIENTS, "Maximum connected clients (0 = unlimited)."),
+        count(
+            "max-services", SERVICES, "Maximum tunnels of one client (0 = unlimited)."
+        ),
         count(
             "accept-rate",
             ACCEPT_RATE,
-            "Clients let in per second; 0: any.",
+            "Maximum new clients per second (0 = unlimited).",
             0,
             None,
             1e6,
             float,
         ),
-        ("max-memory", None, "", "Bytes held for slow readers: 2GiB; 0: any number."),
+        (
+            "max-memory",
+            None,
+            "",
+            "Maximum memory held for slow readers, such as 2GiB (0 = unlimited).",
+        ),
     ]
 
     fields: ClassVar[Mapping[str, Mapping[str, Key]]] = {"node": NODE_FIELDS}
@@ -106,25 +155,25 @@ class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
 
     def opt_websocket_path(self, path: str) -> None:
         """
-        Where clients connect by WebSocket. May be given several times.
+        URL path where clients connect by WebSocket. Can be repeated.
         [default: /tunnel]
         """
         self["websocket-path"].append(path)
 
     def opt_trusted_proxy(self, address: str) -> None:
         """
-        A reverse proxy whose X-Forwarded-For and -Proto are believed, and
-        behind haproxy: its PROXY header: an address, a network such as
-        10.0.0.0/8, or "unix". May be given several times.
+        A reverse proxy whose X-Forwarded-For and X-Forwarded-Proto headers, or
+        PROXY header on a haproxy: port, are trusted: an address, a network
+        such as 10.0.0.0/8, or "unix". Can be repeated.
         """
         self["trusted-proxy"].append(address)
 
     def opt_node(self, spec: str) -> None:
         """
-        A tunnel with another server: NAME=ENDPOINT,forward=PORT=TARGET offers
-        a service of this side at a port of that one, and
-        NAME=ENDPOINT,listen=ENDPOINT,service=NAME the other way round. With
-        token-file=FILE, pin=SHA256 and others. May be given several times.
+        A tunnel to another server. NAME=ENDPOINT,forward=PORT=TARGET gives a
+        local service a port there; NAME=ENDPOINT,listen=ENDPOINT,service=NAME
+        gives a service there a local port. Add token-file=FILE, pin=SHA256 and
+        the like. Can be repeated.
         """
         self["node"].append(spec)
 
@@ -134,9 +183,9 @@ class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
 
     def opt_port(self, description: str) -> None:
         """
-        Where clients connect, a server endpoint: tcp:9000, ssl:9000,
-        tls:DIR:port=443, unix:PATH, systemd:..., haproxy:tcp:9000. May be
-        given several times. [default: tcp:$PORT, or tcp:9000]
+        Where clients connect: ssl:9000, tcp:9000, tls:DIR:port=443, unix:PATH
+        or another Twisted server endpoint. Can be repeated.
+        [default: tcp:$PORT, or tcp:9000]
         """
         self["port"].append(description)
 

@@ -113,10 +113,19 @@ class ConfiguredOptions(CheckedOptions):
     """
 
     optFlags: ClassVar[Any] = [
-        ("print-config", None, "Show what is in force, where it comes from, and end.")
+        (
+            "print-config",
+            None,
+            "Show the values in use and where they come from, then exit.",
+        )
     ]
     optParameters: ClassVar[Any] = [
-        ("config", None, None, "TOML file with any of these; SIGHUP reads it again.")
+        (
+            "config",
+            None,
+            None,
+            "TOML file with any of these options; SIGHUP reloads it.",
+        )
     ]
     variables: ClassVar[Mapping[str, str]] = {}
     fields: ClassVar[Mapping[str, Mapping[str, Key]]] = {}

@@ -22,25 +22,40 @@ class PolicyOptionsMixin:
     """For C{usage.Options}: what is asked of visitors."""
 
     optParameters: ClassVar[Any] = [
-        _limit("max-visitors", 0, "Visitors of a tunnel at once; 0: any number."),
-        _limit("visitors-per-address", 0, "The same, of one address."),
-        _limit("visitor-rate", 0, "Visitors of one address per minute; 0: any."),
-        ("rate", None, "", "A tunnel's bytes per second, each way: 10MB/s."),
-        _time("idle-timeout", 0.0, "Seconds until a silent visitor goes."),
-        _time("max-stream-age", 0.0, "Seconds until any visitor goes."),
+        _limit(
+            "max-visitors",
+            0,
+            "Maximum simultaneous visitors of a tunnel (0 = unlimited).",
+        ),
+        _limit(
+            "visitors-per-address",
+            0,
+            "Maximum simultaneous visitors of a tunnel from one address.",
+        ),
+        _limit("visitor-rate", 0, "Maximum new visitors per minute from one address."),
+        ("rate", None, "", "Maximum bandwidth of a tunnel, each way, such as 10MB/s."),
+        _time(
+            "idle-timeout",
+            0.0,
+            "Disconnect a visitor after so many seconds without traffic.",
+        ),
+        _time(
+            "max-stream-age",
+            0.0,
+            "Disconnect a visitor after so many seconds in any case.",
+        ),
     ]
 
     def opt_allow(self, network: str) -> None:
         """
-        A network, or an address, that visitors may come from; others may not
-        then. May be given several times.
+        Only accept visitors from this network or address. Can be repeated.
         """
         _add(self, "allow", network)
 
     def opt_deny(self, network: str) -> None:
         """
-        A network, or an address, that visitors may not come from. May be given
-        several times.
+        Reject visitors from this network or address, even if --allow includes
+        it. Can be repeated.
         """
         _add(self, "deny", network)
 

@@ -20,22 +20,32 @@ class ConnectOptionsMixin:
     """For C{usage.Options}: how to reach a server, and how to know it."""
 
     optFlags: ClassVar[Any] = [
-        ("insecure", None, "Accept any certificate: anybody can pose as the server.")
+        ("insecure", None, "Accept any certificate (anybody can pose as the server).")
     ]
     optParameters: ClassVar[Any] = [
-        ("ca", None, "", "PEM file or directory: authorities to trust instead."),
-        ("certificate", None, "", "PEM file: our certificate, for --client-ca there."),
+        ("ca", None, "", "PEM file or directory: trust only these authorities."),
+        ("certificate", None, "", "PEM file: the certificate to show to the server."),
         ("private-key", None, "", "PEM file with the key of --certificate."),
-        ("proxy", None, "", "HTTP proxy, http://USER:PW@HOST:PORT; none: no proxy."),
-        seconds("ping-interval", 30.0, "Seconds between WebSocket pings, or 0."),
-        ("token-file", None, "", "File with our token; - to be asked for it."),
-        ("credentials-file", None, None, "JSON file that says who we are."),
+        ("proxy", None, "", "HTTP proxy, http://USER:PASSWORD@HOST:PORT, or none."),
+        seconds("ping-interval", 30.0, "Seconds between WebSocket pings (0 = none)."),
+        (
+            "token-file",
+            None,
+            "",
+            "File with the token to log in with; - prompts for it.",
+        ),
+        (
+            "credentials-file",
+            None,
+            None,
+            "JSON file with the credentials to log in with.",
+        ),
     ]
 
     def opt_pin(self: Any, fingerprint: str) -> None:
         """
-        SHA-256 fingerprint of the server's certificate: accept this one and
-        no other. May be given several times.
+        Accept only the server certificate with this SHA-256 fingerprint. Can
+        be repeated.
         """
         try:
             digest = parseFingerprint(fingerprint)
@@ -45,8 +55,8 @@ class ConnectOptionsMixin:
 
     def opt_header(self: Any, header: str) -> None:
         """
-        NAME=VALUE of the HTTP request that opens a WebSocket, for example
-        Authorization=Bearer TOKEN. May be given several times.
+        Add NAME=VALUE to the HTTP request that opens a WebSocket, for example
+        Authorization=Bearer TOKEN. Can be repeated.
         """
         try:
             pair = parseHeader(header)
