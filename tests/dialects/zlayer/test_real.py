@@ -335,7 +335,7 @@ class RealServerTests(RealTestCase):
         beats: Deferred[None] = Deferred()
         session: Any = client.session
         sent: list[Any] = []
-        send = session._send
+        send = session.send
 
         def counted(message: Any) -> None:
             send(message)
@@ -343,7 +343,7 @@ class RealServerTests(RealTestCase):
             if len(sent) == 20:
                 beats.callback(None)
 
-        session._send = counted
+        session.send = counted
         await beats
         self.assertEqual(self.seen.named("disconnected"), [])
 
