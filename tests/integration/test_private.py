@@ -16,16 +16,22 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import ConnectError
 from twisted.internet.task import deferLater
 
-from tests.support.loopback import Service
+from tests.support.loopback import Service, Talk
 from tests.websocket.rig import WebSocketTestCase
 from tristunnel.client import visitor as visitors
 from tristunnel.client.visitor import LocalPort, VisitorService
 from tristunnel.connect.address import ServerAddress, parseConnect
 from tristunnel.dataplane.descriptors import Reserve
 from tristunnel.dialects.base.lease import ClientLease
+from tristunnel.dialects.framed import admission
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.dialects.framed.dialect import bySession
+from tristunnel.errors import TunnelError
 from tristunnel.forwards.forward import parseForward
+from tristunnel.model.permissions import Grant, Identity, Permissions
+from tristunnel.service.caller import Caller
+from tristunnel.service.clients import Visits
+from tristunnel.service.listing import Listing
 
 DATA = os.urandom(1_000_000)
 
@@ -161,6 +167,63 @@ class PrivateTests(WebSocketTestCase):
         await self.offerPrivately(service, private=False)
         visitor = await self.visit(await self.listen(self.server("/tunnel"), "two"))
         await visitor.has(5)
+
+    async def movedVisit(self) -> tuple[Talk, Talk]:
+        """
+        Visit a service by a stream that has left the session.
+
+        @return: Both ends.
+        """
+        await self.startServer()
+        service = Service(b"banner")
+        await self.offerPrivately(service)
+        port = await self.listen(self.byTCP(), "one")
+        visitor, at = await self.pair(port, service)
+        for _ in range(3):
+            visitor.say(DATA)
+        (tunnel,) = await self.tunnels.registry.tunnels()
+        (stream,) = tunnel.streams
+        end: Any = stream.visitor
+        while not end.hasMoved:
+            await deferLater(self.reactor, 0.01)
+        return visitor, at
+
+    @property
+    def visiting(self) -> Any:
+        """The session that does not offer the service."""
+        (found,) = [
+            client
+            for client in self.tunnels.clients
+            if not self.tunnels.servedBy(client.side)
+        ]
+        return found
+
+    async def endedVisit(self, visitor: Talk, at: Talk) -> None:
+        """Wait until both ends of a visit are broken."""
+        await visitor.gone()
+        await at.gone()
+
+    async def test_closedOnRequest(self) -> None:
+        """With the session of a visitor its visits end, also those that have moved."""
+        visitor, at = await self.movedVisit()
+        caller = Caller(Identity("one"), "localhost")
+        await Listing(self.tunnels).closeSession(caller, self.visiting.id)
+        await self.endedVisit(visitor, at)
+
+    async def test_revoked(self) -> None:
+        """
+        A visit ends with what permits it, also when it has moved and the session is
+        gone.
+        """
+        grant = Grant(Permissions())
+        self.patch(admission, "Visits", lambda who: Visits(replace(who, grant=grant)))
+        visitor, at = await self.movedVisit()
+        self.visiting.side.transport.abortConnection()
+        visitor.say(b"still here")
+        await at.has(3 * len(DATA) + 10)
+        grant.end(TunnelError("token-revoked"))
+        await self.endedVisit(visitor, at)
+        self.assertFalse(grant.inUse)
 
     async def test_away(self) -> None:
         """

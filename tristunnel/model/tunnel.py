@@ -214,18 +214,21 @@ class Tunnel:
             self.bytesOut + sum(stream.bytesOut for stream in self.streams),
         )
 
-    def visitorArrived(self, visitor: EitherEnd, address: str) -> None:
+    def visitorArrived(
+        self, visitor: EitherEnd, address: str, *filters: VisitorFilter
+    ) -> None:
         """
         Serve a visitor.
 
         @param visitor: Its end, not yet joined.
         @param address: Where it came from, as C{HOST:PORT}.
+        @param filters: Who decides on this one, beside the tunnel's own filters.
         """
         number = self.visitorCount + 1
         stream = Stream(self, visitor, address, self.seconds(), number)
         self.streams.add(stream)
         try:
-            side = self._letIn(stream)
+            side = self._letIn(stream, filters)
         except TunnelError as refusal:
             self._turnAway(stream, refusal)
             return
@@ -233,7 +236,7 @@ class Tunnel:
         self.observer.visitorConnected(stream)
         side.serve(stream)
 
-    def _letIn(self, stream: Stream) -> IClientSide:
+    def _letIn(self, stream: Stream, filters: tuple[VisitorFilter, ...]) -> IClientSide:
         """
         Ask whoever has a say whether a visitor may come in.
 
@@ -242,7 +245,7 @@ class Tunnel:
         """
         if self.closed is not None:
             raise self.closed
-        for each in self.filters:
+        for each in (*self.filters, *filters):
             each.enter(stream)
             stream.filters.append(each)
         if self.visitorLimit and self._expected() > self.visitorLimit:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Identity
-from tristunnel.model.tunnel import IClientSide
+from tristunnel.model.tunnel import IClientSide, Stream
 from tristunnel.service.preauth import AcceptRateLimiter
 
-__all__ = ["CLIENTS", "SERVICES", "ConnectedClient", "ConnectedClients"]
+__all__ = ["CLIENTS", "SERVICES", "ConnectedClient", "ConnectedClients", "Visits"]
 
 CLIENTS = 1000
 """Clients that may be connected at once."""
@@ -119,3 +119,41 @@ class ConnectedClients:
             grant = client.identity.grant
             if grant is not None:
                 grant.unwatch(client.end)
+
+
+class Visits:
+    """
+    The visits that one session pays to tunnels of others: a
+    L{VisitorFilter<tristunnel.model.tunnel.VisitorFilter>} of those streams alone.
+
+    A stream may leave its session and go on without it, but not without what
+    permits it.
+
+    @param identity: As whom the session visits.
+    """
+
+    def __init__(self, identity: Identity) -> None:
+        self._grant = identity.grant
+        self._streams: set[Stream] = set()
+
+    def enter(self, stream: Stream) -> None:
+        """
+        Let a visit end with what permits it.
+
+        @raise TunnelError: If that is over.
+        """
+        if self._grant is not None:
+            self._grant.check()
+            self._grant.watch(self.end)
+        self._streams.add(stream)
+
+    def leave(self, stream: Stream) -> None:
+        """A visit is over."""
+        self._streams.discard(stream)
+        if self._grant is not None and not self._streams:
+            self._grant.unwatch(self.end)
+
+    def end(self, reason: TunnelError) -> None:
+        """Break all of them."""
+        for stream in list(self._streams):
+            stream.reset(reason)

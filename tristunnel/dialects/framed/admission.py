@@ -36,6 +36,7 @@ from tristunnel.model.permissions import Identity
 from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.service.caller import Caller
 from tristunnel.service.capability import claimTunnel
+from tristunnel.service.clients import Visits
 from tristunnel.service.preauth import sourceOf
 from tristunnel.service.registry import Lease
 from tristunnel.service.tickets import TicketBook
@@ -63,10 +64,12 @@ class Admission(FramedProtocol):
     @ivar lanes: Its further connections, if it asked for some.
     @ivar tickets: What lets more connections be part of the session.
     @ivar laneOver: Told of the end, if it is one of them.
+    @ivar visits: Its visits to tunnels of others; set with C{identity}.
     @ivar pending: Told when the client is known, or when its login failed.
     """
 
     pending: PendingLogin | None = None
+    visits: Visits
 
     def __init__(
         self,
@@ -190,11 +193,12 @@ class Admission(FramedProtocol):
                 self.pending.known()
             if self._leaving is not None:
                 raise self._leaving
+            self.visits = Visits(self.identity)
             self._client = self._service.clients.enter(
                 self.identity,
                 addressText(self._peer),
                 "framed" if extended else "framed-plain",
-                self.fail,
+                self.endOnPurpose,
                 self,
             )
             if isinstance(offer, dict):
@@ -370,6 +374,14 @@ class Admission(FramedProtocol):
         )
 
     # What becomes of it
+
+    def endOnPurpose(self, reason: TunnelError) -> None:
+        """
+        End the session because somebody wants that, or because what permits it is
+        over: its visits to others, too, wherever they are by now.
+        """
+        self.visits.end(reason)
+        self.fail(reason)
 
     def openedByClient(
         self,

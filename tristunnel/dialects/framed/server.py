@@ -159,7 +159,8 @@ class TunnelServerProtocol(Admission):
                 )
             )
         elif not stream.over:
-            tunnel.visitorArrived(stream, addressText(peer or self._peer))
+            address = addressText(peer or self._peer)
+            tunnel.visitorArrived(stream, address, self.visits)
             stream.accept()
 
     # Going
