@@ -101,6 +101,8 @@ class ServiceConnector:
         Connect C{stream} to a service; what its visitor sends waits meanwhile.
 
         @param target: The service, as messages name it.
+        @param endpoint: The service. One that wants to know who comes has a method
+            C{forVisitor}, which is given C{info} and makes the visitor's.
         @param accept: Called when the service was reached.
         @param refuse: Called instead when it was not; by default the stream is
             broken.
@@ -136,6 +138,9 @@ class _Attempt:
         except TunnelError as refusal:
             self._fail(refusal)
             return
+        forVisitor = getattr(endpoint, "forVisitor", None)
+        if forVisitor is not None:
+            endpoint = forVisitor(self.info)
         poller = pollerOf(reactor)
         if poller is not None and isinstance(endpoint, ServiceEndpoint):
             made = endpoint.connectNow()
