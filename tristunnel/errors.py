@@ -125,6 +125,24 @@ _TABLE = (
     ErrorCode("token-expired", -32024, "The token has expired.", permanent=True),
     ErrorCode("token-revoked", -32025, "The token was revoked.", permanent=True),
     ErrorCode("unknown-session", -32026, "There is no such session or visitor."),
+    ErrorCode(
+        "invitation-unknown",
+        -32027,
+        "The server knows no such invitation; ask for a new one.",
+        permanent=True,
+    ),
+    ErrorCode(
+        "invitation-used",
+        -32028,
+        "The invitation was used already; ask for a new one.",
+        permanent=True,
+    ),
+    ErrorCode(
+        "invitation-expired",
+        -32029,
+        "The invitation has expired; ask for a new one.",
+        permanent=True,
+    ),
 )
 
 CODES: dict[str, ErrorCode] = {code.name: code for code in _TABLE}

@@ -7,6 +7,8 @@ import stat
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from hmac import compare_digest
+from secrets import token_bytes
 from weakref import WeakValueDictionary
 
 from twisted.cred.checkers import ICredentialsChecker
@@ -32,6 +34,7 @@ from tristunnel.auth.tokens_format import (
     digestOf,
     formatToken,
     newToken,
+    tokenFor,
     tokenNameProblem,
 )
 from tristunnel.errors import TunnelError, badOption
@@ -42,9 +45,14 @@ from tristunnel.model.permissions import (
     RefusedWithReason,
 )
 from tristunnel.util.files import defaultStateDirectory
+from tristunnel.util.quantities import formatDuration
+from tristunnel.wire.invitation import newCode
 
 __all__ = [
+    "INVITATION_TIME",
+    "JOIN_AGAIN",
     "LOOK_INTERVAL",
+    "MOST_INVITATIONS",
     "TokenCheckerFactory",
     "TokenFile",
     "TokenStore",
@@ -53,6 +61,18 @@ __all__ = [
 
 LOOK_INTERVAL = 1.0
 """Seconds between two looks at the file while its tokens are in use."""
+
+INVITATION_TIME = 86400.0
+"""Seconds for which an invitation is good, if nothing is said."""
+
+LONGEST_INVITATION = 30 * 86400.0
+"""The most seconds for which one can be good."""
+
+MOST_INVITATIONS = 100
+"""Invitations that may wait to be used at once."""
+
+JOIN_AGAIN = 60.0
+"""Seconds in which a client whose answer was lost gets it again."""
 
 _SOONEST = 0.001
 
@@ -98,6 +118,16 @@ class TokenStore:
         except (OSError, ValueError) as error:
             raise badOption(f"cannot read {self._path!r}: {reasonOf(error)}") from None
 
+    def make(self) -> None:
+        """
+        Make an empty file, if there is none.
+
+        @raise TunnelError: C{bad-option}, if it cannot be written.
+        """
+        with onlyWriter(self._path, make=True):
+            if not os.path.exists(self._path):
+                self._write([])
+
     def create(self, name: str, permissions: Permissions) -> str:
         """
         Make a token. The name of a revoked one may be given again.
@@ -106,27 +136,129 @@ class TokenStore:
         @raise TunnelError: C{name-taken}; C{bad-option}, if the file cannot be
             written.
         """
-        problem = tokenNameProblem(name)
+        secret = newToken()
+        self._add(Token(name, digestOf(secret), permissions, created=self._now()))
+        return secret
+
+    def _add(self, made: Token, replaces: bool = False) -> None:
+        """
+        Put a token, or an invitation, in the file, and remove the invitations that
+        are over since long.
+
+        @param replaces: Whether an invitation of its name has to go.
+        """
+        problem = tokenNameProblem(made.name)
         if problem is not None:
             raise badOption(problem)
-        secret = newToken()
-        made = Token(name, digestOf(secret), permissions, created=self._now())
+        now = self._now()
         with onlyWriter(self._path, make=True):
             data = self._data() if os.path.exists(self._path) else b""
             lines = data.split(b"\n")
-            before = TokenList.parse(data).byName.get(name)
-            if before is not None:
-                if before.revoked is None:
+            tokens = TokenList.parse(data).byName
+            waiting = sum(each.isOpen(now) for each in tokens.values())
+            before = tokens.get(made.name)
+            if before is not None and before.isGiven(now):
+                if before.digest or not replaces:
+                    what = "a token" if before.digest else "an invitation"
                     raise TunnelError(
                         "name-taken",
-                        f"there is a token {name!r}; revoke it first, or choose"
+                        f"there is {what} {made.name!r}; revoke it first, or choose"
                         " another name",
                     )
-                del lines[before.line - 1]
+                waiting -= 1
+            if not made.digest and waiting >= MOST_INVITATIONS:
+                raise TunnelError(
+                    "limit-reached",
+                    f"{waiting} invitations wait to be used; revoke some with:"
+                    " tristunnel invite --revoke NAME",
+                )
+            for each in sorted(tokens.values(), key=lambda each: -each.line):
+                # For a while, who is late is told so.
+                late = now - (each.until or now) > LONGEST_INVITATION
+                if (late and not each.digest) or each.name == made.name:
+                    del lines[each.line - 1]
             while lines and not lines[-1].strip():
                 lines.pop()
             self._write([*lines, formatToken(made).encode()])
-        return secret
+
+    def invite(
+        self,
+        name: str,
+        permissions: Permissions,
+        seconds: float = INVITATION_TIME,
+        replaces: bool = False,
+    ) -> str:
+        """
+        Make an invitation: a code that is good for one token.
+
+        @param name: The token's; empty for C{client}, or C{client-2} and so on.
+        @param seconds: For how long it is good.
+        @param replaces: Whether an unused invitation of that name is void from now
+            on, and no error.
+        @return: The code, which is kept nowhere.
+        @raise TunnelError: As L{create}; C{limit-reached}, if too many wait.
+        """
+        if not 1 <= seconds <= LONGEST_INVITATION:
+            raise badOption(
+                "an invitation is good for a second at least, and at most for"
+                f" {formatDuration(LONGEST_INVITATION)}"
+            )
+        taken = self.read().byName if os.path.exists(self._path) else {}
+        names = (f"client-{number}" for number in range(2, len(taken) + 3))
+        code, now = newCode(), self._now()
+        free = (
+            each
+            for each in ("client", *names)
+            if each not in taken or not taken[each].isGiven(now)
+        )
+        self._add(
+            Token(
+                name or next(free),
+                b"",
+                permissions,
+                created=now,
+                invitation=digestOf(code),
+                until=now + seconds,
+            ),
+            replaces,
+        )
+        return code
+
+    def join(self, code: str, nonce: str) -> tuple[Token, str]:
+        """
+        Take up an invitation. Whoever sends the same nonce again within
+        L{JOIN_AGAIN} seconds gets the same token again, since the answer may have
+        been lost.
+
+        @param code: As L{readCode<tristunnel.wire.invitation.readCode>} returned it.
+        @param nonce: At least 128 random bits of the client's.
+        @return: What the file says of the token, and the token.
+        @raise TunnelError: C{invitation-unknown}; who has the right code is told
+            C{invitation-used}, C{invitation-expired} or C{token-revoked}.
+        """
+        with onlyWriter(self._path):
+            data = self._data()
+            invited = TokenList.parse(data).invited(code.encode())
+            if invited is None:
+                raise TunnelError("invitation-unknown")
+            now = self._now()
+            if invited.revoked is not None:
+                raise TunnelError("token-revoked", "the invitation was revoked")
+            if invited.joined is not None:
+                secret = tokenFor(invited.salt, code, nonce)
+                late = abs(now - invited.joined) > JOIN_AGAIN
+                if late or not compare_digest(digestOf(secret), invited.digest):
+                    raise TunnelError("invitation-used")
+                return invited, secret
+            if not invited.isOpen(now):
+                raise TunnelError("invitation-expired")
+            salt = token_bytes(32)
+            secret = tokenFor(salt, code, nonce)
+            made = replace(invited, digest=digestOf(secret), joined=now, salt=salt)
+            lines = data.split(b"\n")
+            lines[invited.line - 1] = formatToken(made).encode()
+            self._write(lines)
+        return made, secret
 
     def revoke(self, name: str) -> Token:
         """
@@ -232,6 +364,28 @@ class TokenFile:
             self._grants[token.digest] = grant
         return grant
 
+    def join(self, code: str, nonce: str) -> tuple[Token, str]:
+        """
+        Take up an invitation, as L{TokenStore.join}. A code that nobody has given
+        out costs no look at the file.
+        """
+        self.invited(code)
+        joined = self.store.join(code, nonce)
+        self.follow()
+        return joined
+
+    def invited(self, code: str) -> Token:
+        """
+        Find what an invitation was made for.
+
+        @raise TunnelError: C{invitation-unknown}.
+        """
+        self.follow()
+        found = self._tokens.invited(code.encode())
+        if found is None:
+            raise TunnelError("invitation-unknown")
+        return found
+
     # For operators
 
     def tokens(self) -> list[Token]:
@@ -243,6 +397,11 @@ class TokenFile:
         """The file."""
         return str(self._path)
 
+    @property
+    def store(self) -> TokenStore:
+        """The same file, to be changed; L{follow} puts that in force."""
+        return TokenStore(self._path, self._now)
+
     def revoke(self, name: str) -> None:
         """
         Revoke a token in the file, and end what lives on it at once.
@@ -250,7 +409,7 @@ class TokenFile:
         @raise TunnelError: C{bad-option}, if there is none of that name, or if
             the file cannot be written.
         """
-        TokenStore(self._path, self._now).revoke(name)
+        self.store.revoke(name)
         self.follow()
 
     # Following the file
@@ -271,7 +430,10 @@ class TokenFile:
         self._log.info(
             "The token file {path!r} has {count} tokens",
             path=self._path,
-            count=sum(each.revoked is None for each in self._tokens.byName.values()),
+            count=sum(
+                bool(each.digest) and each.revoked is None
+                for each in self._tokens.byName.values()
+            ),
         )
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             self._log.warn(

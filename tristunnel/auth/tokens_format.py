@@ -18,6 +18,7 @@ import hmac
 import json
 import re
 import secrets
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,24 +26,32 @@ from typing import Any
 
 from tristunnel.auth.credentials import nameProblem
 from tristunnel.auth.files import Lines
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.permissions import RIGHTS, Permissions
 from tristunnel.model.policy import POLICY_OPTIONS, VisitorPolicy, parseNetworks
 from tristunnel.model.ports import parsePorts
-from tristunnel.util.quantities import formatDuration, formatRate, parseRate
+from tristunnel.util.quantities import (
+    formatDuration,
+    formatRate,
+    parseDuration,
+    parseRate,
+)
 
 __all__ = [
     "PREFIX",
     "Token",
     "TokenList",
     "digestOf",
+    "endOf",
     "formatTime",
     "formatToken",
     "newToken",
     "parseTime",
     "parseToken",
+    "permissionsFrom",
     "permitted",
     "stateOf",
+    "tokenFor",
     "tokenNameProblem",
 ]
 
@@ -61,13 +70,20 @@ _MAX_COUNT = 10**9
 @dataclass(frozen=True)
 class Token:
     """
-    What a file says of a token.
+    What a file says of a token, or of an invitation, which is a token that nobody
+    has fetched yet.
 
     @ivar name: Who has it.
-    @ivar digest: The SHA-256 of the token, 32 bytes.
+    @ivar digest: The SHA-256 of the token, 32 bytes; empty for an invitation.
     @ivar permissions: What it permits.
     @ivar created: When it was made, in seconds since the epoch, or C{None}.
     @ivar revoked: When it was revoked, or C{None}.
+    @ivar invitation: The SHA-256 of the code that it is, or was, fetched with; or
+        empty.
+    @ivar until: Until when that code is good, in seconds since the epoch.
+    @ivar joined: When it was fetched, or C{None}.
+    @ivar salt: What the token was made of, with secrets of whoever fetched it, who
+        may ask again if the answer was lost.
     @ivar line: Its line, counted from 1; 0 for one that has none yet.
     """
 
@@ -76,7 +92,20 @@ class Token:
     permissions: Permissions = field(default_factory=Permissions)
     created: float | None = None
     revoked: float | None = None
+    invitation: bytes = field(default=b"", repr=False)
+    until: float | None = None
+    joined: float | None = None
+    salt: bytes = field(default=b"", repr=False)
     line: int = field(default=0, compare=False)
+
+    def isOpen(self, now: float) -> bool:
+        """Whether it is an invitation that can be used."""
+        isOver = self.revoked is not None or (self.until or 0.0) <= now
+        return not self.digest and not isOver
+
+    def isGiven(self, now: float) -> bool:
+        """Whether its name is taken: it is good, or was and may be again."""
+        return bool(self.digest and self.revoked is None) or self.isOpen(now)
 
 
 @dataclass
@@ -86,10 +115,12 @@ class TokenList(Lines):
 
     @ivar byName: The tokens by their names, in the order of the file.
     @ivar byDigest: The same by their digests.
+    @ivar byInvitation: Those with a code, by the digest of that.
     """
 
     byName: dict[str, Token] = field(default_factory=dict)
     byDigest: dict[bytes, Token] = field(default_factory=dict, repr=False)
+    byInvitation: dict[bytes, Token] = field(default_factory=dict, repr=False)
 
     def find(self, token: bytes) -> Token | None:
         """
@@ -99,6 +130,13 @@ class TokenList(Lines):
         digest = hashlib.sha256(token).digest()
         found = self.byDigest.get(digest)
         wanted = _NOBODY if found is None else found.digest
+        return found if hmac.compare_digest(digest, wanted) else None
+
+    def invited(self, code: bytes) -> Token | None:
+        """Find what an invitation's code was made for, in the same way."""
+        digest = hashlib.sha256(code).digest()
+        found = self.byInvitation.get(digest)
+        wanted = _NOBODY if found is None else found.invitation
         return found if hmac.compare_digest(digest, wanted) else None
 
     def readLine(self, line: bytes, number: int) -> str | None:
@@ -112,10 +150,13 @@ class TokenList(Lines):
             return str(error)
         if token.name in self.byName:
             return "the name is on an earlier line, which stays in force"
-        if token.digest in self.byDigest:
+        if token.digest in self.byDigest or token.invitation in self.byInvitation:
             return "the sha256 is on an earlier line, which stays in force"
         self.byName[token.name] = token
-        self.byDigest[token.digest] = token
+        if token.digest:
+            self.byDigest[token.digest] = token
+        if token.invitation:
+            self.byInvitation[token.invitation] = token
         return None
 
 
@@ -127,6 +168,19 @@ def newToken() -> str:
 def digestOf(token: str) -> bytes:
     """What is kept of a token."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def tokenFor(salt: bytes, code: str, nonce: str) -> str:
+    """
+    Make the token that an invitation is good for: 256 bits that only who has the
+    code and the nonce can have made again.
+
+    @param salt: Random bytes, which are kept.
+    @param code: Is not kept.
+    @param nonce: What the client has sent with it; is not kept.
+    """
+    made = hmac.digest(salt, f"{code} {nonce}".encode(), "sha256")
+    return PREFIX + urlsafe_b64encode(made).rstrip(b"=").decode("ascii")
 
 
 def tokenNameProblem(name: str) -> str | None:
@@ -231,7 +285,13 @@ def _seconds(value: object) -> float:
     raise ValueError("takes seconds, from 1 up, or 0")
 
 
-_READERS: dict[str, Callable[[object], object]] = {
+def _digits(value: object) -> bytes:
+    if isinstance(value, str) and _HEX_DIGEST.match(value):
+        return bytes.fromhex(value)
+    raise ValueError("is not 64 hexadecimal digits")
+
+
+_PERMISSIONS: dict[str, Callable[[object], object]] = {
     "ports": _ports,
     "protocols": _protocols,
     "maxTunnels": _count,
@@ -240,8 +300,15 @@ _READERS: dict[str, Callable[[object], object]] = {
     "expires": _time,
     "may": _rights,
     "services": _services,
+}
+
+_HISTORY: dict[str, Callable[[object], object]] = {
     "created": _time,
     "revoked": _time,
+    "invitation": _digits,
+    "until": _time,
+    "joined": _time,
+    "salt": _digits,
 }
 
 # What is asked of visitors: how a line calls it, what it is in a policy, and who
@@ -255,7 +322,7 @@ _POLICY: dict[str, tuple[str, Callable[[object], object]]] = {
     for name, part in POLICY_OPTIONS.items()
 }
 
-_OTHERS = {"name", "sha256"}
+_OTHERS = {"sha256", *_HISTORY}
 
 
 def parseToken(line: str, number: int = 0) -> Token:
@@ -273,27 +340,68 @@ def parseToken(line: str, number: int = 0) -> Token:
         raise ValueError("it is no JSON object") from None
     if not isinstance(values, dict):
         raise ValueError("it is no JSON object")
-    unknown = sorted(set(values) - set(_READERS) - set(_POLICY) - _OTHERS)
-    if unknown:
-        raise ValueError(f"there is no {_shown(unknown[0])}")
-    name, digits = values.get("name"), values.get("sha256")
+    name = values.pop("name", None)
     if not isinstance(name, str):
         raise ValueError("there is no name")
     problem = tokenNameProblem(name)
     if problem:
         raise ValueError(problem)
-    if not isinstance(digits, str) or _HEX_DIGEST.match(digits) is None:
+    history = _read(values, {"sha256": _digits, **_HISTORY})
+    digest = history.pop("sha256", b"")
+    if not digest and not ("invitation" in history and "until" in history):
         raise ValueError("sha256 is not 64 hexadecimal digits")
-    read = _read(values, _READERS)
+    others = {key: each for key, each in values.items() if key not in _OTHERS}
+    permissions = _permissions(others)
+    return Token(name, digest, permissions, line=number, **history)
+
+
+def _permissions(values: Mapping[str, object]) -> Permissions:
+    unknown = sorted(set(values) - set(_PERMISSIONS) - set(_POLICY))
+    if unknown:
+        raise ValueError(f"there is no {_shown(unknown[0])}")
+    read = _read(values, _PERMISSIONS)
     asked = _read(values, {key: reader for key, (_, reader) in _POLICY.items()})
     policy = VisitorPolicy(**{_POLICY[key][0]: asked[key] for key in asked})
-    dates = {key: read.pop(key) for key in ("created", "revoked") if key in read}
-    permissions = Permissions(**read, policy=policy)
-    return Token(name, bytes.fromhex(digits), permissions, line=number, **dates)
+    return Permissions(**read, policy=policy)
+
+
+def permissionsFrom(values: Mapping[str, object], now: float) -> Permissions:
+    """
+    Read what a new token is to permit, as an RPC gives it.
+
+    @param values: As on a line of a file; C{expires} may be a time to pass, too, as
+        C{"30d"}.
+    @param now: Seconds since the epoch.
+    @raise TunnelError: C{bad-option}, with what is wrong.
+    """
+    given = dict(values)
+    try:
+        if isinstance(expires := given.get("expires"), str):
+            given["expires"] = formatTime(endOf(expires, now))
+        return _permissions(given)
+    except ValueError as error:
+        raise badOption(str(error)) from None
+
+
+def endOf(text: str, now: float) -> float:
+    """
+    Read when something ends: a time, or how long it takes until then.
+
+    @param now: Seconds since the epoch.
+    @return: The same.
+    @raise TunnelError: C{bad-option}, also for what is over.
+    """
+    try:
+        moment = parseTime(text)
+    except ValueError:
+        moment = now + parseDuration(text)
+    if moment <= now:
+        raise badOption(f"{text[:40]!r} is in the past")
+    return moment
 
 
 def _read(
-    values: dict[str, object], readers: Mapping[str, Callable[[object], object]]
+    values: Mapping[str, object], readers: Mapping[str, Callable[[object], object]]
 ) -> dict[str, Any]:
     read: dict[str, Any] = {}
     for key, reader in readers.items():
@@ -334,6 +442,10 @@ _WRITERS: dict[str, Callable[[Any], object]] = {
     "may": lambda may: [right for right in RIGHTS if right in may],
     "created": formatTime,
     "revoked": formatTime,
+    "until": formatTime,
+    "joined": formatTime,
+    "invitation": bytes.hex,
+    "salt": bytes.hex,
 }
 
 
@@ -343,12 +455,13 @@ def formatToken(token: Token) -> str:
     given = {
         **vars(token.permissions),
         **{key: asked.get(name) for key, (name, _) in _POLICY.items()},
-        "created": token.created,
-        "revoked": token.revoked,
+        **{key: getattr(token, key) for key in _HISTORY},
     }
-    values: dict[str, object] = {"name": token.name, "sha256": token.digest.hex()}
-    for key in (*_READERS, *_POLICY):
-        if given[key] is not None:
+    values: dict[str, object] = {"name": token.name}
+    if token.digest:
+        values["sha256"] = token.digest.hex()
+    for key in (*_PERMISSIONS, *_HISTORY, *_POLICY):
+        if given[key] not in (None, b""):
             values[key] = _WRITERS.get(key, _same)(given[key])
     return json.dumps(values)
 
@@ -362,6 +475,9 @@ def stateOf(token: Token, now: float) -> str:
     expires = token.permissions.expires
     if token.revoked is not None:
         return "revoked"
+    if not token.digest:
+        left = (token.until or 0.0) - now
+        return f"invited for {formatDuration(left)}" if left > 0 else "not joined"
     if expires is None:
         return "valid"
     left = expires - now
