@@ -148,6 +148,7 @@ class MethodTests(MatrixTestCase):
             "revoked": refused("token-revoked"),
             "expired": refused("token-expired"),
         }
+        operators = {"": refused("not-permitted"), **late}
         return {
             "openTunnel": (
                 {"name": "db", "via": "w3p", "resume": self.public},
@@ -177,6 +178,12 @@ class MethodTests(MatrixTestCase):
             ),
             "listAccess": ({}, {"": silent}),
             "revokeAccess": ({"id": self.accessId}, {"": noSession}),
+            "createInvitation": ({}, operators),
+            "listInvitations": ({}, operators),
+            "revokeInvitation": ({"name": "alice"}, operators),
+            "createToken": ({"name": "mine"}, operators),
+            "listTokens": ({}, operators),
+            "revokeToken": ({"name": "alice"}, operators),
         }
 
     def test_complete(self) -> None:

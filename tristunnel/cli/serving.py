@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from autobahn.websocket import USES_NVX
@@ -20,6 +21,7 @@ from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.dialects.table import portProtocols
 from tristunnel.errors import TunnelError
 from tristunnel.http.callers import HTTPCallers
+from tristunnel.http.join import JoinPage
 from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import Health, HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.listeners.table import LISTENERS, ListenerSettings
@@ -35,6 +37,7 @@ from tristunnel.server.reload import RunningServer
 from tristunnel.server.service import TunnelServerService
 from tristunnel.server.websocket_pages import webSocketPages
 from tristunnel.service.caller import Listeners
+from tristunnel.service.invitations import Invitations, ServerPlace, globalAddress
 from tristunnel.service.preauth import TOTAL, PreauthLimiter
 from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import TunnelService
@@ -67,6 +70,7 @@ class Serving(MultiService):
         observer = LoggingServerObserver(reactor.seconds, reactor.callLater)
         self._watch = Watch(reactor, observer)
         self._tunnels = self._makeTunnels()
+        self._tunnels.invitations = Invitations(self._tokenFiles)
         self._sessions = TunnelServerFactory(
             reactor,
             self._tunnels,
@@ -181,6 +185,7 @@ class Serving(MultiService):
         pages.update(
             webSocketPages(sessions, callers, options.webSocketPaths, options.forwarded)
         )
+        pages[b"join"] = JoinPage(self._tunnels, callers, options.forwarded)
         protocols = [*portProtocols(sessions), self._site(pages, callers)]
         for port in reversed(options.serverPorts):
             ports.insert(0, (port, self._detector(protocols, limiter, port)))
@@ -271,10 +276,36 @@ class Serving(MultiService):
                     where=where,
                     fingerprint=port.fingerprint,
                 )
+        self._invite()
         _warnIfSlow()
         asked = options.get("credCheckers") or options["client-ca"]
         if not asked and not options["demo"]:
             _log.warn("ANYBODY MAY CONNECT AND OPEN TUNNELS: no --auth was given")
+
+    def _invite(self) -> None:
+        """Say where invitations lead to, and invite the first client."""
+        options, invitations = self._options, self._tunnels.invitations
+        port = next((port for port in options.serverPorts if port.shown), None)
+        if port is None or not self._tokenFiles or not self._server.listening:
+            return
+        place = invitations.place = ServerPlace(
+            options["hostname"] or _hostOf(self._server.listening[0]),
+            self._server.numbers.get(port.description, 0),
+            os.path.abspath(port.shown),
+            self._tokenFiles[0].path,
+        )
+        try:
+            place.write(options.stateDirectory)
+            if options.invites is not None and (made := invitations.first()):
+                options.invites(made)
+        except TunnelError as problem:
+            _log.error("No invitations: {problem}", problem=problem)
+
+
+def _hostOf(listening: Any) -> str:
+    """By which address others reach a port: its own, or one of this machine."""
+    here = str(getattr(listening.getHost(), "host", ""))
+    return globalAddress() if here in ("", "0.0.0.0", "::") else here
 
 
 def _warnIfSlow() -> None:

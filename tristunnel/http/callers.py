@@ -105,18 +105,27 @@ class HTTPCallers:
         if not header and token:
             header = b"Bearer " + token
         peer = self._forwarded.peer(request)
-        if self._limiter is not None:
-            self._limiter.check(peer)
+        self.check(peer)
         try:
             identity = await self.identify(
                 header, peer, "" if header else self._certificateOf(request)
             )
         except TunnelError as refusal:
             wrong = bool(header) and refusal.code.name == "auth-refused"
-            if self._limiter is not None and wrong:
-                self._limiter.loginFailed(peer)
+            if wrong:
+                self.loginFailed(peer)
             raise
         return self.describe(request, identity)
+
+    def check(self, peer: IAddress | None) -> None:
+        """@raise TunnelError: C{limit-reached}, if an address has to wait."""
+        if self._limiter is not None:
+            self._limiter.check(peer)
+
+    def loginFailed(self, peer: IAddress | None) -> None:
+        """A login from an address failed."""
+        if self._limiter is not None:
+            self._limiter.loginFailed(peer)
 
     def expect(self, awaited: Callable[[str], int]) -> None:
         """

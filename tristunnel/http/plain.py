@@ -16,6 +16,7 @@ __all__ = ["BROWSERS", "ErrorText", "errorText", "refusalOf", "refusalText"]
 
 _STATUS = {
     "auth-refused": 401,
+    "invitation-unknown": 401,
     "unknown-session": 404,
     "unknown-tunnel": 404,
     "limit-reached": 429,

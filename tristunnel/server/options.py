@@ -5,6 +5,7 @@ What a server is told, whatever command line or file it comes from.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from tristunnel.auth.realm import Authenticator
@@ -16,6 +17,7 @@ from tristunnel.model.ports import UNPRIVILEGED, PortRange
 from tristunnel.node.spec import NodeSpec
 from tristunnel.server.ports import ServerPort
 from tristunnel.tls.server_context import ReloadingCertificate
+from tristunnel.wire.invitation import Invitation
 
 __all__ = ["ServerOptions"]
 
@@ -36,6 +38,8 @@ class ServerOptions(ConfiguredOptions):
     @ivar webSocketPaths: Where clients connect by WebSocket.
     @ivar memory: Bytes to be held for slow readers; 0 for any number.
     @ivar stateDirectory: Where it keeps what it must remember.
+    @ivar invites: Shows the invitation of the first client, where there is no
+        token yet; C{None} to make none.
     """
 
     def __init__(self) -> None:
@@ -52,6 +56,7 @@ class ServerOptions(ConfiguredOptions):
         self.webSocketPaths: list[str] = ["/tunnel"]
         self.memory = 0
         self.stateDirectory = Path()
+        self.invites: Callable[[Invitation], object] | None = None
 
     def valueShown(self, name: str) -> str:
         """What holds for an option, for a log, without its secrets."""

@@ -63,6 +63,7 @@ class ServerPort:
     @ivar option: The option that named it.
     @ivar secure: Whether it speaks TLS.
     @ivar creator: Makes its TLS connections, if so.
+    @ivar shown: The certificate that it shows: a PEM file or a directory of them.
     """
 
     description: str
@@ -72,6 +73,7 @@ class ServerPort:
     option: str = "--port"
     secure: bool = False
     creator: CreatorInForce | None = None
+    shown: str = ""
 
     @property
     def proxied(self) -> bool:
@@ -127,7 +129,7 @@ def parsePort(
         creator = CreatorInForce(CertificateDirectory(directory, *clients))
         endpoint = tlsOverEndpoint(creator, below)
         return ServerPort(
-            description, endpoint, option=option, secure=True, creator=creator
+            description, endpoint, "", "", option, True, creator, directory
         )
     endpoint = _plain(reactor, option, description, prefix, parts, keywords, trusts)
     if not files.certificate:
@@ -137,7 +139,7 @@ def parsePort(
     )
     endpoint = tlsOverEndpoint(creator, endpoint)
     return ServerPort(
-        description, endpoint, option=option, secure=True, creator=creator
+        description, endpoint, "", "", option, True, creator, files.certificate
     )
 
 
@@ -209,6 +211,7 @@ def _ssl(
         option,
         True,
         creator,
+        certificate,
     )
 
 

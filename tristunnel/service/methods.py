@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
+from tristunnel.auth.tokens import INVITATION_TIME
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.service.caller import Caller
 from tristunnel.service.granting import Granting
+from tristunnel.service.invitations import Invitations
 from tristunnel.service.listing import Listing
 from tristunnel.service.rights import isAdmin
 from tristunnel.service.tunnel_service import TunnelService
@@ -38,6 +40,10 @@ class _Methods:
     def __init__(self, service: TunnelService) -> None:
         self._service = service
         self._listing, self._granting = Listing(service), Granting(service)
+
+    @property
+    def _invitations(self) -> Invitations:
+        return self._service.invitations
 
     def openTunnel(
         self, caller: Caller, options: object = None, /, **named: object
@@ -145,6 +151,40 @@ class _Methods:
     def revokeAccess(self, caller: Caller, id: str) -> None:
         """The end of a capability."""
         self._granting.revokeAccess(caller, _text(id, "id"))
+
+    def createInvitation(
+        self,
+        caller: Caller,
+        name: str = "",
+        lifetime: object = INVITATION_TIME,
+        **permissions: object,
+    ) -> dict[str, object]:
+        """An invitation to a token, for whoever may have it."""
+        return self._invitations.createInvitation(
+            caller, _text(name, "name"), lifetime, **permissions
+        )
+
+    def listInvitations(self, caller: Caller) -> list[dict[str, object]]:
+        """The invitations that were not used."""
+        return self._invitations.listInvitations(caller)
+
+    def revokeInvitation(self, caller: Caller, name: str) -> None:
+        """The end of an invitation, or of the token that it was used for."""
+        self._invitations.revoke(caller, _text(name, "name"))
+
+    def createToken(
+        self, caller: Caller, name: str, **permissions: object
+    ) -> dict[str, object]:
+        """A token."""
+        return self._invitations.createToken(caller, _text(name, "name"), **permissions)
+
+    def listTokens(self, caller: Caller) -> list[dict[str, object]]:
+        """The tokens of the server."""
+        return self._invitations.listTokens(caller)
+
+    def revokeToken(self, caller: Caller, name: str) -> None:
+        """The end of a token, and of what lives on it."""
+        self._invitations.revoke(caller, _text(name, "name"))
 
 
 def _flag(value: object, name: str) -> bool:

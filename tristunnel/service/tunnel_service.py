@@ -18,7 +18,6 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from tristunnel.dataplane.glimpse import Speech
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.options import TunnelOptions, policyFrom
@@ -31,6 +30,7 @@ from tristunnel.service.capability import viaCapability
 from tristunnel.service.claims import Claims
 from tristunnel.service.clients import ConnectedClients
 from tristunnel.service.counters import RateMeter
+from tristunnel.service.invitations import Invitations
 from tristunnel.service.policies import VisitorPolicies
 from tristunnel.service.raw import viaTCP, viaTLS
 from tristunnel.service.registry import ITunnelRegistry, Lease, Leases
@@ -123,8 +123,8 @@ class TunnelService:
     @ivar claims: Decides on ports and names that are taken.
     @ivar meter: Measures how much passes in what is listed.
     @ivar now: The time of day.
-    @ivar looksAtAnswers: Whether somebody wants to know what services speak.
     @ivar nodes: The tunnels between this server and others.
+    @ivar invitations: Its tokens and invitations, for operators.
     @ivar reload: Reads the server's configuration again, if that can be done.
     """
 
@@ -168,8 +168,8 @@ class TunnelService:
         self.claims = Claims(self.leases, self.clients, self.destroy)
         self.meter = RateMeter(reactor.seconds)
         self.now = time.time
-        self.looksAtAnswers = False
         self.nodes: Sequence[_Node] = ()
+        self.invitations = Invitations([])
         self.reload: Callable[[], Deferred[dict[str, object]]] | None = None
 
     # ITunnelService
@@ -208,7 +208,6 @@ class TunnelService:
                 if tunnel.uri == wanted.resume:
                     # What is asked of visitors may have changed meanwhile.
                     self.policies.setByOwner(tunnel, wanted.policy)
-                    tunnel.target = wanted.target
                     return tunnel
         self.rights.checkOpen(caller.identity, caller.lease, wanted)
         tunnel = Tunnel(
@@ -219,8 +218,6 @@ class TunnelService:
             seconds=self.reactor.seconds,
             hostname=self.hostname or caller.host,
             name=wanted.name,
-            target=wanted.target,
-            speech=Speech() if self.looksAtAnswers else None,
             web=caller.web,
         )
         tunnel.exhausted = self._exhausted

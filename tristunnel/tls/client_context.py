@@ -54,6 +54,9 @@ _NO_TRUST = frozenset(
 )
 """The ways in which OpenSSL says that nobody trusted signed the certificate."""
 
+LEAST_PIN = 16
+"""Bytes of a pin that nobody can make a certificate for: 2**128 attempts."""
+
 _SHOWN_NAMES = 10
 _SHOWN_LENGTH = 100
 
@@ -122,9 +125,9 @@ class ServerVerification:
         @param hostname: The server's name or IP address.
         @param trustRoots: A PEM file, or a directory of them, with the only
             certificates to trust; the name is verified nevertheless.
-        @param pins: SHA-256 digests of certificates, 32 bytes each. The server
-            must show one of these; who signed it, its name and its age then do not
-            matter.
+        @param pins: SHA-256 digests of certificates, or at least the first
+            L{LEAST_PIN} bytes of them. The server must show one of these; who signed
+            it, its name and its age then do not matter.
         @param insecure: Whether to accept any server at all.
         @param certificate: A PEM file with this client's own certificate.
         @param privateKey: A PEM file with its private key; C{None} when that is in
@@ -143,7 +146,7 @@ class ServerVerification:
                 "'insecure' verifies nothing, so it contradicts --pin and --ca: "
                 "leave it out."
             )
-        if any(len(pin) != hashlib.sha256().digest_size for pin in pins):
+        if not all(LEAST_PIN <= len(pin) <= 32 for pin in pins):
             raise badOption("A pin is the SHA-256 of a certificate: 32 bytes.")
         if privateKey is not None and certificate is None:
             raise badOption(
@@ -258,7 +261,7 @@ class ServerVerification:
     def _checkPin(self, seen: str) -> None:
         digest = bytes.fromhex(seen)
         # All of them, so that the time taken tells nothing.
-        matches = [hmac.compare_digest(digest, pin) for pin in self._pins]
+        matches = [hmac.compare_digest(digest[: len(p)], p) for p in self._pins]
         if any(matches):
             return
         raise _pinRefusal(self.hostname, seen, self._pins)

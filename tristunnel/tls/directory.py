@@ -174,6 +174,10 @@ class CertificateDirectory:
         """The names that have a certificate, sorted."""
         return tuple(sorted(self._byName))
 
+    def fingerprintFor(self, name: str) -> str:
+        """The fingerprint of the certificate that who asks for a name is shown."""
+        return self._lookup(name).fingerprint
+
     def _report(self, problems: Sequence[str]) -> None:
         for problem in problems:
             self._log.error("{problem}", problem=problem)
