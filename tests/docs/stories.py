@@ -118,6 +118,7 @@ STORIES: dict[str, Story] = {
             " contrib/": f" {ROOT}/contrib/",
         },
     ),
+    "docs/invitations.rst": Story(before=("touch tokens", _TOKENS)),
     "docs/troubleshooting.rst": Story(before=(*_TOKEN, _TOKENS)),
     "docs/howto/friend.rst": Story(setUp=startWeb),
     "docs/howto/ssh.rst": Story(

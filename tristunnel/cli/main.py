@@ -9,6 +9,8 @@ from inspect import iscoroutinefunction
 from typing import Any
 
 from tristunnel.cli.access import addAccessCommands
+from tristunnel.cli.invite import addInviteCommand
+from tristunnel.cli.join import addJoinCommand
 from tristunnel.cli.status import addStatusCommand
 from tristunnel.cli.token import addTokenCommands
 from tristunnel.errors import TunnelError
@@ -29,6 +31,8 @@ def parser() -> Parser:
     made.add_argument("--version", action="version", version=version)
     commands = made.add_subparsers(metavar="COMMAND", required=True)
     addTokenCommands(commands)
+    addInviteCommand(commands)
+    addJoinCommand(commands)
     addAccessCommands(commands)
     addStatusCommand(commands)
     return made

@@ -13,9 +13,9 @@ from tristunnel.auth.tokens import TokenStore, defaultTokenFile
 from tristunnel.auth.tokens_format import (
     Token,
     TokenList,
+    endOf,
     formatTime,
     formatToken,
-    parseTime,
     parseToken,
     permitted,
     stateOf,
@@ -26,12 +26,12 @@ from tristunnel.model.policy import VisitorPolicy, parseNetworks
 from tristunnel.model.ports import parsePorts
 from tristunnel.util.quantities import parseDuration, parseRate
 
-__all__ = ["addTokenCommands"]
+__all__ = ["addPermissions", "addTokenCommands", "asType", "permissionsOf"]
 
 _T = TypeVar("_T")
 
 
-def _asType(read: Callable[[str], _T]) -> Callable[[str], _T]:
+def asType(read: Callable[[str], _T]) -> Callable[[str], _T]:
     def argument(text: str) -> _T:
         try:
             return read(text)
@@ -81,13 +81,7 @@ def _seconds(text: str) -> float:
 
 def _end(text: str) -> float:
     """Read when a token expires, in seconds since the epoch."""
-    try:
-        moment = parseTime(text)
-    except ValueError:
-        moment = now() + parseDuration(text)
-    if moment <= now():
-        raise badOption(f"{text[:40]!r} is in the past")
-    return moment
+    return endOf(text, now())
 
 
 _Row = tuple[str, Callable[[str], object], str, str]
@@ -182,15 +176,7 @@ def addTokenCommands(commands: Any) -> None:
         " nowhere: the file has its SHA-256 only.",
     )
     create.add_argument("--name", required=True, metavar="NAME", help="who it is for")
-    visitors = create.add_argument_group(
-        "what is asked of visitors",
-        "Of each tunnel's visitors, in addition to what the server and the client"
-        " ask of them; the strictest holds.",
-    )
-    for group, rows in ((create, _PERMISSIONS), (visitors, _POLICY.values())):
-        for name, read, metavar, text in rows:
-            reader = _asType(read)
-            group.add_argument(f"--{name}", type=reader, metavar=metavar, help=text)
+    addPermissions(create)
     listing = actions.add_parser("list", help="list all tokens")
     listing.add_argument("--json", action="store_true", help="print JSON lines")
     show = actions.add_parser("show", help="show what a token permits")
@@ -213,6 +199,50 @@ def addTokenCommands(commands: Any) -> None:
         )
 
 
+def addPermissions(parser: Any, expires: str = "expires") -> None:
+    """
+    Add the options that say what a new token permits.
+
+    @param expires: What the one about its end is called.
+    """
+    visitors = parser.add_argument_group(
+        "what is asked of visitors",
+        "Of each tunnel's visitors, in addition to what the server and the client"
+        " ask of them; the strictest holds.",
+    )
+    for group, rows in ((parser, _PERMISSIONS), (visitors, _POLICY.values())):
+        for name, read, metavar, text in rows:
+            option = expires if name == "expires" else name
+            reader = asType(read)
+            group.add_argument(f"--{option}", type=reader, metavar=metavar, help=text)
+
+
+def permissionsOf(options: Namespace, expires: str = "expires") -> Permissions:
+    """
+    Read what L{addPermissions} has added.
+
+    @raise TunnelError: C{bad-option}.
+    """
+    protocols = options.protocols
+    permissions = Permissions(
+        ports=options.ports,
+        protocols=None if protocols is None else frozenset(protocols),
+        maxTunnels=options.max_tunnels,
+        maxVisitors=options.max_visitors,
+        rate=options.rate,
+        policy=_policyOf(options),
+        expires=getattr(options, expires.replace("-", "_")),
+        may=frozenset(options.may or ("open",)),
+        services=None if options.services is None else tuple(options.services),
+    )
+    try:
+        # What we write, we must be able to read.
+        parseToken(formatToken(Token("name", bytes(32), permissions)))
+    except ValueError as error:
+        raise badOption(str(error)) from None
+    return permissions
+
+
 def _policyOf(options: Namespace) -> VisitorPolicy:
     given = {
         field: getattr(options, name.replace("-", "_"))
@@ -226,24 +256,7 @@ def _store(options: Namespace) -> TokenStore:
 
 
 def _create(options: Namespace) -> None:
-    protocols = options.protocols
-    permissions = Permissions(
-        ports=options.ports,
-        protocols=None if protocols is None else frozenset(protocols),
-        maxTunnels=options.max_tunnels,
-        maxVisitors=options.max_visitors,
-        rate=options.rate,
-        policy=_policyOf(options),
-        expires=options.expires,
-        may=frozenset(options.may or ("open",)),
-        services=None if options.services is None else tuple(options.services),
-    )
-    try:
-        # What we write, we must be able to read.
-        parseToken(formatToken(Token("name", bytes(32), permissions)))
-    except ValueError as error:
-        raise badOption(str(error)) from None
-    token = _store(options).create(options.name, permissions)
+    token = _store(options).create(options.name, permissionsOf(options))
     print(f"The token of {options.name}, which is shown only now: {token}")
 
 

@@ -134,6 +134,21 @@ class ServerStore:
         found = {name: _read(file, name, each) for name, each in named.items()}
         return KnownServers(table.get("default", ""), found)
 
+    def check(self, name: str) -> None:
+        """
+        Find out whether a server could be kept.
+
+        @raise TunnelError: C{bad-option}, if the name or the file cannot be used.
+        """
+        if not name or not isName(name):
+            raise badOption(
+                f"a server's name has letters, digits, '-', '_' and '.', not {name!r}"
+            )
+        with onlyWriter(self.path, make=True):
+            self.read()
+        if not os.access(os.path.dirname(self.path), os.W_OK):
+            raise badOption(f"cannot write {self.path!r}: Permission denied")
+
     def keep(self, server: KnownServer, makeDefault: bool = False) -> None:
         """
         Add a server, or replace the one of its name. The first one is the default.
@@ -141,11 +156,7 @@ class ServerStore:
         @param makeDefault: Whether it is the default from now on.
         @raise TunnelError: C{bad-option}, if the name or the file cannot be used.
         """
-        if not server.name or not isName(server.name):
-            raise badOption(
-                f"a server's name has letters, digits, '-', '_' and '.', not"
-                f" {server.name!r}"
-            )
+        self.check(server.name)
         with onlyWriter(self.path, make=True):
             known = self.read()
             default = server.name if makeDefault else known.default or server.name

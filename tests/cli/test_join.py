@@ -1,0 +1,203 @@
+"""C{tristunnel invite} and C{tristunnel join}, as processes at a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import sys
+import tomllib
+from typing import Any
+
+from twisted.internet.protocol import Factory, Protocol
+
+from tests.cli.test_taps_processes import ProcessTestCase
+from tests.support.processes import Program, freePort, startProgram
+from tristunnel.auth.tokens import TokenStore
+from tristunnel.wire.invitation import Invitation
+
+
+class JoinTestCase(ProcessTestCase):
+    """
+    A server with TLS and tokens, and somebody's command lines.
+
+    @ivar home: Where that somebody's configuration is.
+    """
+
+    async def setUp(self) -> None:  # type: ignore[override]
+        super().setUp()
+        self.state = self.directory / "tunnel-state"
+        self.home = self.directory / "home"
+        self.home.mkdir()
+        TokenStore(self.state / "tokens").make()
+
+    async def begin(self) -> Program:
+        return await self.server(
+            "--auth",
+            f"tokens:{self.state / 'tokens'}",
+            port="ssl:0:interface=127.0.0.1",
+        )
+
+    async def run_(self, *words: str, status: int = 0) -> list[str]:
+        """Run C{tristunnel}, and see with what it ends; each line is what it said."""
+        program = startProgram(
+            self.reactor,
+            "tristunnel",
+            [sys.executable, "-m", "tristunnel.cli", *words],
+            self.directory,
+            {
+                "XDG_CONFIG_HOME": str(self.home),
+                "XDG_STATE_HOME": str(self.home),
+                "STATE_DIRECTORY": "",
+            },
+        )
+        self.addCleanup(program.kill)
+        await program.whenEnded()
+        self.assertEqual(program.status, status, program.lines)
+        return program.lines
+
+    async def invite(self, *more: str) -> str:
+        lines = await self.run_("invite", "--state-dir", str(self.state), *more)
+        (line,) = [each for each in lines if each.startswith("tristunnel join ")]
+        return line.removeprefix("tristunnel join ")
+
+    def kept(self) -> dict[str, Any]:
+        path = self.home / "tristunnel" / "servers.toml"
+        self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
+        return tomllib.loads(path.read_text())
+
+
+class JoinTests(JoinTestCase):
+    async def test_whole(self) -> None:
+        """An invitation of a server that runs becomes a token there, and what is kept
+        here is enough to connect with: once."""
+        await self.begin()
+        invitation = await self.invite("--name", "laptop", "--ports", "30000-31000")
+        lines = await self.run_("join", invitation)
+        self.assertEqual(
+            lines,
+            [
+                f"Joined 127.0.0.1:{self.port} as laptop. Now share a port of this"
+                " machine: tristunnel http 3000"
+            ],
+        )
+        kept = self.kept()
+        (name,) = kept["server"]
+        self.assertEqual((name, kept["default"]), (f"127.0.0.1-{self.port}",) * 2)
+        server = kept["server"][name]
+        self.assertEqual(server["connect"], f"tls:127.0.0.1:{self.port}")
+        self.assertEqual(server["pin"][0][:34], Invitation.parse(invitation).pin.hex())
+        tokens = TokenStore(self.state / "tokens").read()
+        self.assertEqual(tokens.byName["laptop"], tokens.find(server["token"].encode()))
+        await self.client(
+            "--pin",
+            server["pin"][0],
+            "--forward",
+            "0=localhost:1",
+            connect=server["connect"],
+            environment={"TRISTUNNEL_TOKEN": server["token"]},
+        )
+        self.assertTrue(30000 <= self.visitors <= 31000)
+        again = await self.run_("join", invitation, "--name", "other", status=1)
+        self.assertEqual(
+            again,
+            ["tristunnel: The invitation was used already; ask for a new one."],
+        )
+        self.assertEqual(list(self.kept()["server"]), [name])
+
+    async def test_listed(self) -> None:
+        """Invitations are listed and revoked, and those of a second server are kept
+        beside the first, under a name of one's own."""
+        await self.begin()
+        first, second = await self.invite(), await self.invite("--expires", "2h")
+        options = ("invite", "--state-dir", str(self.state))
+        lines = await self.run_(*options, "--list")
+        self.assertEqual([line.split()[0] for line in lines], ["client", "client-2"])
+        self.assertIn("invited for 1h59m", lines[1])
+        await self.run_(*options, "--revoke", "client")
+        refused = await self.run_("join", first, status=1)
+        self.assertEqual(refused, ["tristunnel: the invitation was revoked"])
+        await self.run_("join", second, "--name", "work")
+        lines = await self.run_("join", await self.invite(), "--name", "play")
+        self.assertIn("tristunnel http 3000 --server play", lines[0])
+        self.assertEqual(list(self.kept()["server"]), ["work", "play"])
+
+    async def test_wrong(self) -> None:
+        """What cannot be is said in one line, before anything is asked of a server."""
+        for words, said in (
+            (("join", "t.example.com"), "what follows the # is missing"),
+            (("join", "t.example.com#abc"), "has 3 letters and digits"),
+            (("invite", "--state-dir", "nowhere"), "no server has run with the state"),
+        ):
+            (line,) = await self.run_(*words, status=1)
+            self.assertIn(said, line)
+
+    async def test_unreachable(self) -> None:
+        """A server that does not answer: which port to open."""
+        invitation = Invitation("127.0.0.1", freePort(), bytes(17), "0" * 16)
+        (line,) = await self.run_("join", str(invitation), status=1)
+        self.assertIn(f"open TCP port {invitation.port} in its firewall", line)
+        # One that swallows what is sent to it, as a firewall does.
+        listener = socket.socket()
+        self.addCleanup(listener.close)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        fill = [socket.socket() for _ in range(4)]
+        for each in fill:
+            self.addCleanup(each.close)
+            each.setblocking(False)
+            each.connect_ex(("127.0.0.1", port))
+        invitation = Invitation("127.0.0.1", port, bytes(17), "0" * 16)
+        (line,) = await self.run_("join", str(invitation), "--timeout", "0.5", status=1)
+        self.assertIn(f"open TCP port {port} in the server's firewall", line)
+
+    async def test_otherServer(self) -> None:
+        """Who shows another certificate, or speaks no TLS, is not told the code."""
+        await self.begin()
+        heard: list[bytes] = []
+
+        class Listens(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                heard.append(data)
+                assert self.transport is not None
+                self.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                self.transport.loseConnection()
+
+        port = self.reactor.listenTCP(
+            0, Factory.forProtocol(Listens), interface="127.0.0.1"
+        )
+        self.addCleanup(port.stopListening)
+        code = "k7f39q2mabcdefgh"
+        for number, said in (
+            (self.port, "is not the server of this invitation"),
+            (port.getHost().port, "speaks no TLS"),
+        ):
+            invitation = Invitation("127.0.0.1", number, b"x" * 17, code)
+            (line,) = await self.run_("join", str(invitation), status=1)
+            self.assertIn(said, line)
+        self.assertNotIn(code.encode(), b"".join(heard))
+
+    async def test_place(self) -> None:
+        """The server says where it is, and the operator knows better."""
+        await self.begin()
+        text = await self.invite("--hostname", "t.example.com", "--port", "9000")
+        self.assertTrue(text.startswith("t.example.com#"), text)
+        text = await self.invite("--hostname", "2001:db8::1", "--port", "443")
+        self.assertTrue(text.startswith("2001:db8::1,443#"), text)
+        place = json.loads((self.state / "server.json").read_text())
+        self.assertEqual((place["host"], place["port"]), ("127.0.0.1", self.port))
+
+    async def test_notKept(self) -> None:
+        """Where nothing can be kept, nothing is fetched."""
+        await self.begin()
+        invitation = await self.invite()
+        for word in ("a b", "a/b"):
+            (line,) = await self.run_("join", invitation, "--name", word, status=1)
+            self.assertIn("a server's name has letters", line)
+        (self.home / "tristunnel").write_text("a file")
+        (line,) = await self.run_("join", invitation, status=1)
+        self.assertIn("cannot use directory", line)
+        os.unlink(self.home / "tristunnel")
+        await self.run_("join", invitation)

@@ -1,1 +1,0 @@
-"""Tests of tunnels in a program."""

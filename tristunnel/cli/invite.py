@@ -1,0 +1,132 @@
+"""C{tristunnel invite}: make, list and revoke invitations."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+from time import time as now
+from typing import Any
+
+from tristunnel.auth.tokens import INVITATION_TIME, TokenStore
+from tristunnel.auth.tokens_format import formatTime, permitted, stateOf
+from tristunnel.cli.token import addPermissions, asType, permissionsOf
+from tristunnel.errors import badOption
+from tristunnel.service.invitations import ServerPlace
+from tristunnel.util.files import defaultStateDirectory
+from tristunnel.util.hosts import hostName, portNumber
+from tristunnel.util.quantities import formatDuration, parseDuration
+from tristunnel.wire.invitation import PLACEHOLDER
+
+__all__ = ["addInviteCommand"]
+
+
+def addInviteCommand(commands: Any) -> None:
+    """
+    Add C{invite} to the commands of a parser.
+
+    @param commands: What C{add_subparsers} returned.
+    """
+    invite = commands.add_parser(
+        "invite",
+        help="let another machine use this server: print a line for 'tristunnel join'",
+        description="Make an invitation: a line to paste on another machine, which"
+        " gives it a token of its own, once. It is kept nowhere.",
+    )
+    add = invite.add_argument
+    add("--name", default="", metavar="NAME", help="who it is for (default: client)")
+    add(
+        "--expires",
+        type=asType(parseDuration),
+        default=INVITATION_TIME,
+        metavar="TIME",
+        help="for how long it can be used, as 2h (default: 24h)",
+    )
+    add("--list", action="store_true", help="list those that nobody has used")
+    add("--revoke", metavar="NAME", help="revoke one")
+    add(
+        "--hostname",
+        type=asType(_host),
+        metavar="HOST",
+        help="where clients reach the server (default: its --hostname, or this"
+        " machine's global address)",
+    )
+    add(
+        "--port",
+        type=asType(_port),
+        metavar="PORT",
+        help="the port that they reach it at (default: the server's)",
+    )
+    add(
+        "--state-dir",
+        metavar="DIR",
+        help="the state directory of the server",
+    )
+    add("--file", metavar="FILE", help="the token file (default: the server's)")
+    addPermissions(invite, expires="token-expires")
+    invite.set_defaults(run=_run)
+
+
+def _host(text: str) -> str:
+    try:
+        return hostName(text)
+    except ValueError as error:
+        raise badOption(str(error)) from None
+
+
+def _port(text: str) -> int:
+    try:
+        return portNumber(text)
+    except ValueError as error:
+        raise badOption(str(error)) from None
+
+
+def _directory(options: Namespace) -> Path:
+    if options.state_dir:
+        return Path(options.state_dir)
+    mine, service = defaultStateDirectory(), Path("/var/lib/tristunnel")
+    # Of the service that 'tristunnel install server' has made.
+    isService = os.geteuid() == 0 and not (mine / "server.json").exists()
+    return service if isService and (service / "server.json").exists() else mine
+
+
+def _run(options: Namespace) -> None:
+    place = ServerPlace.read(_directory(options))
+    store = TokenStore(options.file or place.tokens)
+    if options.revoke:
+        store.revoke(options.revoke)
+        print(f"The invitation of {options.revoke} is revoked")
+        return
+    if options.list:
+        _list(store)
+        return
+    place = replace(
+        place,
+        host=options.hostname or place.host,
+        port=options.port or place.port,
+    )
+    # Before a code is made: is there a certificate?
+    place.invitation("0" * 16)
+    permissions = permissionsOf(options, "token-expires")
+    code = store.invite(options.name, permissions, options.expires)
+    print(f"tristunnel join {place.invitation(code)}")
+    note = f"It is good once, within {formatDuration(options.expires)}"
+    if not place.host:
+        note += (
+            f"; put the server's name or address in place of {PLACEHOLDER}, or give"
+            " --hostname"
+        )
+    # Whoever pipes the line somewhere wants the line.
+    print(note, file=sys.stderr)
+
+
+def _list(store: TokenStore) -> None:
+    for token in store.read().byName.values():
+        if not token.digest and token.revoked is None:
+            assert token.until is not None
+            print(
+                f"{token.name}  {stateOf(token, now())}  until"
+                f" {formatTime(token.until)}  {permitted(token.permissions)}"
+            )
