@@ -341,6 +341,14 @@ class PlainTests(EndingTestCase):
         self.assertEqual(len(self.confirmations), 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_sameKey(self) -> None:
+        """A key that a stream has is no other's: the first would be lost sight of."""
+        with self.assertRaises(TunnelError) as caught:
+            self.confirmations.expect(NAME)
+        self.assertEqual(caught.exception.code.name, "protocol-error")
+        self.ending.forget()
+        self.confirmations.expect(NAME)
+
     def test_stops(self) -> None:
         """When this side stops, streams are broken and nothing is left."""
         self.confirmations.close()

@@ -15,16 +15,17 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.dataplane.kernel import FakeKernel, FakeReactor, FakeSocket
-from tristunnel.dataplane.polled import PolledSocket
+from tests.dataplane.kernel import FakeKernel, FakeReactor, FakeSocket, FakeTLS
+from tristunnel.dataplane import polled
+from tristunnel.dataplane.polled import MOST_RECORDS, PolledSocket
 from tristunnel.dataplane.poller import Poller
 
 
 class Recording(PolledSocket):
     """Notes what happens, and does what a test wants done then."""
 
-    def __init__(self, poller: Poller, connection: Any) -> None:
-        super().__init__(poller, connection)
+    def __init__(self, poller: Poller, connection: Any, tls: Any = None) -> None:
+        super().__init__(poller, connection, tls)
         self.data = b""
         self.ended = False
         self.drains = 0
@@ -56,10 +57,10 @@ class PolledTestCase(SynchronousTestCase):
         self.reactor = FakeReactor()
         self.poller = Poller(self.reactor, self.kernel)
 
-    def make(self) -> tuple[Recording, FakeSocket]:
+    def make(self, tls: type[FakeTLS] | None = None) -> tuple[Recording, FakeSocket]:
         """A connection under watch."""
         connection = self.kernel.socket()
-        made = Recording(self.poller, connection)
+        made = Recording(self.poller, connection, tls and tls(connection))
         made.start()
         return made, connection
 
@@ -68,6 +69,64 @@ class PolledTestCase(SynchronousTestCase):
         for reader in list(self.reactor.readers):
             reader.doRead()
         self.reactor.advance(0)
+
+
+class ByteTLS(FakeTLS):
+    """TLS with a byte in each record, up and running."""
+
+    def __init__(self, below: FakeSocket) -> None:
+        super().__init__(below)
+        self.shaken = True
+
+    def recv(self, size: int) -> bytes:
+        return super().recv(1)
+
+
+class GreedyTLS(ByteTLS):
+    """TLS that takes more from the kernel than it was asked for."""
+
+    held = b""
+
+    def recv(self, size: int) -> bytes:
+        if not self.held:
+            self.held = FakeTLS.recv(self, 100)
+        data, self.held = self.held[:1], self.held[1:]
+        return data
+
+    def pending(self) -> int:
+        return len(self.held)
+
+
+class RecordTests(PolledTestCase):
+    """Records of TLS."""
+
+    def test_tiny(self) -> None:
+        """Who puts a byte into each has no longer turn than others, and loses none."""
+        for kind in (ByteTLS, GreedyTLS):
+            made, connection = self.make(kind)
+            sizes: list[int] = []
+            made.whenReceived = lambda data, sizes=sizes: sizes.append(len(data))
+            said = connection.incoming = bytes(range(256)) * 40
+            for _ in range(100):
+                self.turn()
+            self.assertEqual(made.data, said)
+            self.assertLessEqual(max(sizes), MOST_RECORDS)
+
+    def test_newOwner(self) -> None:
+        """Who becomes the owner gets what OpenSSL holds, though the kernel is empty."""
+        made, connection = self.make(GreedyTLS)
+        connection.incoming = b"0123456789"
+        heir = Recording(self.poller, connection)
+
+        def leave(data: bytes) -> None:
+            made.whenReceived = lambda data: None
+            heir.takeOver(made)
+
+        self.patch(polled, "MOST_RECORDS", 3)
+        made.whenReceived = leave
+        for _ in range(10):
+            self.turn()
+        self.assertEqual((made.data, heir.data), (b"012", b"3456789"))
 
 
 class PollerTests(PolledTestCase):

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import errno
 import socket
+from pathlib import Path
+from struct import pack
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -23,6 +25,7 @@ from tests.support.stock import StockReactor
 from tests.tls.authority import makeAuthority
 from tests.tls.files import FileTestCase
 from tests.tls.handshake import Meeting
+from tristunnel.dataplane.reactor import ourReactor
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
 from tristunnel.listeners.tcp import TCPListeners
@@ -339,6 +342,51 @@ class RealPortTests(TestCase):
     async def close(self, listener: Any) -> None:
         """Close a port."""
         await listener.close()
+
+
+class RealHandshakeTests(TestCase):
+    """Visitors of a real port whose TLS is not up yet are counted."""
+
+    timeout = 10
+
+    async def test_counted(self) -> None:
+        """Whoever says nothing, half a hello or nonsense is counted while it is there,
+        and so is nobody whose TLS cannot be begun."""
+        reactor = ourReactor()
+        path = Path(self.mktemp())
+        path.write_bytes(b"".join(makeAuthority().issue(["server.example"])))
+        creator: Any = ReloadingCertificate(str(path))
+        limiter = PreauthLimiter(reactor.seconds)
+        listeners = TCPListeners(reactor, "127.0.0.1", creator=creator)
+        listeners.handshakes = limiter
+        listener = listeners.open(TunnelOptions(), lambda end, address: None)
+        self.addCleanup(listener.close)
+        where = ("127.0.0.1", listener.address[2])
+        for words in (b"", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\n\r\n"):
+            for leave in (socket.socket.close, self.reset):
+                visitor = socket.create_connection(where)
+                while not limiter.unauthenticated:
+                    await deferLater(reactor, 0)
+                visitor.sendall(words)
+                leave(visitor)
+                while limiter.unauthenticated:
+                    await deferLater(reactor, 0)
+
+        def fail(protocol: object) -> None:
+            raise RuntimeError("no TLS")
+
+        self.patch(creator, "serverConnectionForTLS", fail)
+        visitor = socket.create_connection(where)
+        self.addCleanup(visitor.close)
+        while not self.flushLoggedErrors(RuntimeError):
+            await deferLater(reactor, 0)
+        self.assertEqual(limiter.unauthenticated, 0)
+
+    @staticmethod
+    def reset(visitor: socket.socket) -> None:
+        """Leave with a reset."""
+        visitor.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, pack("ii", 1, 0))
+        visitor.close()
 
 
 class RealStockPortTests(RealPortTests):

@@ -122,7 +122,13 @@ class EndAcknowledgements:
             ending.abandon()
 
     def expect(self, key: bytes) -> StreamEnd:
-        """Have what is told of a stream kept, from before there is a connection."""
+        """
+        Have what is told of a stream kept, from before there is a connection.
+
+        @raise TunnelError: C{protocol-error}, if another stream has that name.
+        """
+        if key in self._endings:
+            raise TunnelError("protocol-error", "two streams have the same key")
         ending = self._endings[key] = StreamEnd(self, key, self._reactor.seconds())
         if not self._ticking.running:
             self._ticking.start(TICK, now=False)

@@ -45,13 +45,17 @@ from twisted.python.failure import Failure
 
 from tristunnel.dataplane.poller import ERRORS, IN, OUT, Poller
 
-__all__ = ["READ", "PolledSocket"]
+__all__ = ["MOST_RECORDS", "READ", "PolledSocket"]
 
 READ = 64 * 1024
 """Most bytes that one socket is read for in one turn."""
 
 RECORD = 16 * 1024
 """Bytes of the longest TLS record: what OpenSSL takes or gives at once."""
+
+MOST_RECORDS = 256
+"""TLS records that one socket is read for in one turn: whoever sends a byte in each
+must not hold up all others. Large ones are a few to a turn."""
 
 PIECES = 64
 """Pieces that are handed to the kernel in one call."""
@@ -244,15 +248,13 @@ class PolledSocket:
         if self._readHeld:
             self._readHeld = False
             self._ask()
-            tls = self._tls
-            if (
-                tls is not None
-                and self._shaken
-                and not self._readDone
-                and tls.pending()
-            ):
-                # The kernel knows nothing of them.
-                self.poller.again(self)
+            self._readPending()
+
+    def _readPending(self) -> None:
+        """Read what OpenSSL holds, of which the kernel knows nothing."""
+        tls = self._tls
+        if tls is not None and self._shaken and not self._readDone and tls.pending():
+            self.poller.again(self)
 
     def _read(self) -> None:
         """Take what the kernel has."""
@@ -274,7 +276,7 @@ class PolledSocket:
         size = 0
         reason: Failure | None = None
         over = False
-        while size < READ:
+        while size < READ and len(pieces) < MOST_RECORDS:
             try:
                 piece = tls.recv(RECORD)
             except _WANT:
@@ -513,6 +515,7 @@ class PolledSocket:
         other._number, other._out = -1, deque()
         if self._number >= 0 and not self._parked:
             self.poller.replace(self._number, self)
+            self._readPending()
         if self._queued:
             # The other one has asked for this.
             self.poller.flushLater(self)

@@ -122,20 +122,20 @@ class _Visitors:
         counted = None
         if self._handshakes is not None:
             counted = self._handshakes.enter(address)
-        tls: SSL.Connection = serverTLS(creator, connection, self)
 
         def begun(end: SocketEnd) -> None:
             if counted is not None:
                 counted.known()
             self._arrived(end, addressText(address))
 
-        end = SocketEnd(self._poller, connection, begun, tls)
-        if counted is not None:
-            end.whileWaiting(lambda reason: counted.known())
-            counted.leave = end.abort
         try:
+            tls: SSL.Connection = serverTLS(creator, connection, self)
+            end = SocketEnd(self._poller, connection, begun, tls)
+            if counted is not None:
+                end.whileWaiting(lambda reason: counted.known())
+                counted.leave = end.abort
             end.begin()
-        except OSError:
+        except BaseException:
             if counted is not None:
                 counted.known()
             raise

@@ -6,6 +6,7 @@ ours.
 from __future__ import annotations
 
 import random
+from itertools import product
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -19,6 +20,7 @@ from tests.support.loopback import LoopbackTestCase, Service, Talk
 from tests.tls.authority import makeAuthority
 from tristunnel.dataplane.tls import tlsOverEndpoint
 from tristunnel.dialects.base import stream as streaming
+from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.dialects.framed import client_service as clientService
 from tristunnel.dialects.framed import moves
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
@@ -27,7 +29,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.service.caller import Caller
 from tristunnel.service.listing import Listing
-from tristunnel.wire.framed import FrameType, encodeHandshake
+from tristunnel.wire.framed import FrameType, encodeHandshake, encodeObject
 
 MUCH = 3_000_000
 """Bytes that prove a stream busy."""
@@ -409,6 +411,10 @@ class SecondConnectionTests(CarrierTestCase):
         await self.turn(lambda: self.client.session.streams() == 0)
         self.way.clear()
         await self.turn(lambda: not moving._dialling)
+        # It tells nothing of the way, so the next one may move.
+        self.way.silent = False
+        visitor, talk = await self.pair(self.port, self.service)
+        await self.moved()
 
     async def test_cut(self) -> None:
         """
@@ -503,3 +509,177 @@ class LateMoveTests(CarrierTestCase):
         await visitor.gone()
         await service.talks[0].gone()
         self.assertIsNotNone(self.client.session)
+
+
+class HostileMoveTests(CarrierTestCase):
+    """What a peer can do with tickets and moves; nothing of it is left behind."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.tickets: list[str] = []
+        show = ClientMoves._show
+
+        def note(moving: ClientMoves, ticket: str) -> Any:
+            self.tickets.append(ticket)
+            return show(moving, ticket)
+
+        self.patch(ClientMoves, "_show", note)
+
+    async def shown(self, ticket: object) -> Talk:
+        """Show a ticket, and wait for the answer."""
+        talk = await self.visit(self.serverPort)
+        talk.say(encodeHandshake({"tristunnel": {"ticket": ticket}}))
+        return await talk.ended()
+
+    async def nothingLeft(self) -> None:
+        """Wait until no stream is left, and nothing of any."""
+        ends = [self.client.session._confirmations, self.session._confirmations]
+        await self.turn(lambda: self.session.streams() == 0)
+        await self.turn(lambda: self.client.session.streams() == 0)
+        await self.turn(lambda: not self.client.session._moves._dialling)
+        await self.turn(lambda: not any(map(len, ends)))
+
+    async def test_wrongTickets(self) -> None:
+        """
+        Hundreds of wrong tickets are refused, also one that differs from a good one
+        in its secret, which stays good.
+        """
+        self.patch(ClientMoves, "_show", lambda moving, ticket: self.keep(ticket))
+        await self.visit(await self.tunnel(Service()))
+        await self.turn(lambda: self.tickets)
+        (good,) = self.tickets
+        wrong: list[object] = [good[:-1], good + "x", good.partition(".")[0], "", "."]
+        wrong += [None, 7, [good], {"": good}, "\ud800.x", "x" * 5000]
+        for ticket in wrong + ["a.b"] * 200:
+            talk = await self.shown(ticket)
+            self.assertIn(b"refused", talk.data)
+            talk.close()
+        self.assertEqual(len(self.tunnels.tickets), 1)
+        self.assertFalse(self.newest.moves)
+        talk = await self.visit(self.serverPort)
+        talk.say(encodeHandshake({"tristunnel": {"ticket": good}}))
+        await talk.has(len(moves.ACCEPTED))
+        self.assertTrue(self.newest.moves)
+
+    def keep(self, ticket: str) -> Deferred[Any]:
+        """Keep a ticket, and show it to nobody."""
+        self.tickets.append(ticket)
+        return Deferred(lambda cancelled: None)
+
+    async def test_usedTicket(self) -> None:
+        """A ticket is good once; whoever shows it again does the stream no harm."""
+        service = Service(b"hello")
+        visitor, talk = await self.pair(await self.tunnel(service), service)
+        await self.moved()
+        for _ in range(20):
+            again = await self.shown(self.tickets[0])
+            self.assertIn(b"refused", again.data)
+            again.close()
+        await self.exchange(visitor, talk)
+
+    async def test_clientAsks(self) -> None:
+        """Only the server may let a stream move; a client's word means nothing."""
+        self.carrier = Carrier("session")
+        service = Service(b"hello")
+        visitor, talk = await self.pair(await self.tunnel(service), service)
+        multiplexer = self.client.session.multiplexer
+        for number in (*multiplexer.streams, 0, 1, 99):
+            for payload in (b"", b"{}", b"nonsense"):
+                for _ in range(500):
+                    multiplexer.sendFrame(number, FrameType.MOVE, payload)
+        await self.exchange(visitor, talk)
+        self.assertEqual(len(self.tunnels.tickets), 0)
+        self.assertFalse(self.newest.moves)
+
+    async def test_serverAsks(self) -> None:
+        """A server cannot have its client dial without end, nor say a key twice."""
+        self.patch(ClientMoves, "_show", lambda moving, ticket: self.keep(ticket))
+        service = Service()
+        port = await self.tunnel(service)
+        for _ in range(moves.AT_ONCE + 10):
+            await self.pair(port, service)
+        session, client = self.session, self.client.session
+        key = bytes(8)
+        for _ in range(5):
+            for number in session.multiplexer.streams:
+                key = (int.from_bytes(key, "big") + 1).to_bytes(8, "big")
+                offer = encodeObject({"ticket": "a.b", "key": key.hex()})
+                session.multiplexer.sendFrame(number, FrameType.MOVE, offer)
+        talk = await self.visit(port)
+        await service.arrivals.get()
+        talk.close()
+        self.assertEqual(len(self.tickets), moves.AT_ONCE)
+        self.assertEqual(len(client._moves._dialling), moves.AT_ONCE)
+        self.assertEqual(len(client._confirmations), moves.AT_ONCE)
+        client.transport.abortConnection()
+        await self.turn(lambda: not client._moves._dialling)
+
+    async def test_sameKey(self) -> None:
+        """A key that another stream has ends the session."""
+        service = Service()
+        port = await self.tunnel(service)
+        await self.pair(port, service)
+        await self.moved()
+        session = self.session
+        (known,) = session._confirmations._endings
+        session.moves.atOnce = False
+        await self.pair(port, service)
+        ((number, _),) = session.multiplexer.streams.items()
+        offer = encodeObject({"ticket": "a.b", "key": known.hex()})
+        session.multiplexer.sendFrame(number, FrameType.MOVE, offer)
+        await self.turn(lambda: self.seen.named("disconnected"))
+        self.assertIn("protocol-error", str(self.seen.named("disconnected")))
+
+    async def test_resetAtOnce(self) -> None:
+        """
+        A stream that is broken in the moment in which it moves is broken at both
+        ends, whichever side does it, and nothing of it is left.
+        """
+        service = Service(b"hello")
+        port = await self.tunnel(service)
+        steps = ("moveTo", "switch", "_follow", "_settle", "sendMoved")
+        for step, isServer, late in product(steps, (True, False), (True, False)):
+            with self.subTest(step=step, isServer=isServer, late=late):
+                await self.resetAt(step, isServer, late, port, service)
+
+    async def resetAt(
+        self, step: str, isServer: bool, late: bool, port: int, service: Service
+    ) -> None:
+        """
+        Break a stream in one step of its move.
+
+        @param isServer: On whose side.
+        @param late: Whether after the step, and not before.
+        """
+        where: Any = ExtendedMultiplexer if step == "sendMoved" else SessionStream
+        run = getattr(where, step)
+        broken: list[Any] = []
+
+        def breaking(self_: Any, *arguments: Any) -> None:
+            stream = arguments[0] if step == "sendMoved" else self_
+            ours = isServer == (stream._multiplexer is self.session.multiplexer)
+            ready = stream.moves or step == "moveTo"
+            if ours and not broken and ready and not late:
+                broken.append(stream)
+                stream.reset(TunnelError("reset", "broken while it moves"))
+            run(self_, *arguments)
+            if ours and not broken and stream.moves:
+                broken.append(stream)
+                stream.reset(TunnelError("reset", "broken while it moves"))
+
+        # It may be seen as a failure of the way.
+        self.client.session._moves._blockedUntil = 0.0
+        patched = self.patch(where, step, breaking)
+        visitor = await self.visit(port)
+        talk = await service.arrivals.get()
+        if isServer:
+            await talk.gone()
+            visitor.abort()
+        else:
+            await visitor.gone()
+            talk.abort()
+        await visitor.gone()
+        await talk.gone()
+        patched.restore()
+        self.assertEqual(len(broken), 1)
+        await self.nothingLeft()

@@ -319,7 +319,8 @@ class ClientMoves:
 
         def failed(failure: Failure) -> None:
             ending.forget()
-            if not self._stopped:
+            # That of a stream which is over tells nothing of the way.
+            if not (self._stopped or stream.over):
                 self._blockedUntil = self._reactor.seconds() + BLOCKED
             stream.moveFailed(
                 TunnelError(
