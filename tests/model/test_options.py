@@ -40,6 +40,11 @@ class TunnelOptionsTests(SynchronousTestCase):
             TunnelOptions.fromMapping({"port": None, "name": None}), TunnelOptions()
         )
 
+    def test_target(self) -> None:
+        """Where a tunnel leads is a line for people to read, of bounded length."""
+        options = TunnelOptions.fromMapping({"target": "\x1b[2J" + "x" * 999})
+        self.assertEqual(options.target, "?[2J" + "x" * 196)
+
     def test_everything(self) -> None:
         """All options are taken over."""
         options: dict[str, Any] = {
@@ -52,6 +57,7 @@ class TunnelOptionsTests(SynchronousTestCase):
             "ttl": 1.5,
             "private": True,
             "resume": "tunnel://x/1",
+            "target": "localhost:3000",
         }
         self.assertEqual(
             TunnelOptions.fromMapping(options),

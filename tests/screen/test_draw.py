@@ -20,7 +20,8 @@ from tests.screen.example import clientStatus, server, serverStatus, tunnel
 from tests.screen.golden import assertGolden
 from tests.screen.picture import picture
 from tristunnel.screen.draw import Pen, drawPage, natural, qrLines
-from tristunnel.screen.model import clientPage, qrTargets, serverPage, webAddress
+from tristunnel.screen.model import clientPage, qrTargets, serverPage
+from tristunnel.util.hosts import webAddress
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

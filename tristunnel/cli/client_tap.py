@@ -42,6 +42,7 @@ from tristunnel.connect.options import ConnectOptionsMixin, connectOptionsOf, tr
 from tristunnel.connect.route import PROXY_VARIABLE
 from tristunnel.dataplane.reactor import ourReactor
 from tristunnel.dialects.base.dialect import Dialect
+from tristunnel.dialects.framed.dialect import parseTell
 from tristunnel.dialects.framed.lanes import MOST_LANES
 from tristunnel.dialects.framed.moves import CARRIERS
 from tristunnel.dialects.framed.session import MOST_QUIET
@@ -123,6 +124,12 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
             None,
             AUTO,
             "Offer tristunnel's extension of W3P: auto, always, never.",
+        ),
+        (
+            "tell",
+            None,
+            "host",
+            "What the server may show of this client: host, target, nothing.",
         ),
         (
             "carrier",
@@ -292,6 +299,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         for name, choices in (("carrier", CARRIERS), ("extension", GREETINGS)):
             if self[name] not in choices:
                 raise badOption(f"--{name} takes one of {', '.join(choices)}")
+        parseTell(self["tell"])
         if self["check-idle"] is not None and not self["check"]:
             raise badOption("--check-idle goes with --check")
 

@@ -14,6 +14,7 @@ from tristunnel.cli.call import addTLSOptions
 from tristunnel.cli.question import DEFAULT_SERVER, Question, lookAt, pageOf
 from tristunnel.connect.credentials import TOKEN_VARIABLE
 from tristunnel.errors import TunnelError
+from tristunnel.util.hosts import webAddress
 
 __all__ = ["addStatusCommand", "tunnelNamed"]
 
@@ -101,13 +102,11 @@ def tunnelNamed(found: Sequence[Mapping[str, Any]], name: str) -> str:
     @return: What a phone should open.
     @raise TunnelError: If there is none, or several.
     """
-    from tristunnel.screen.model import webAddress
-
     addresses: dict[str, set[str]] = {}
     for status in found:
         for tunnel in status["tunnels"]:
             address = str(tunnel["address"])
-            web = webAddress(address)
+            web = webAddress(address, str(tunnel.get("speaks") or "http"))
             if web:
                 wanted = str(tunnel.get("forward", "")).partition("=")[0]
                 addresses.setdefault(web, set()).update(

@@ -55,6 +55,8 @@ class Offer:
     @ivar isLocal: Whether it is a port of this machine, which stays open while
         the server is away.
     @ivar reason: Why visitors cannot come, or empty.
+    @ivar speaks: What the service speaks: C{"http"}, C{"https"}, C{"other"}, or
+        empty while nobody knows.
     @ivar visits: Who is here, and since when.
     @ivar bytesIn: Bytes from visitors who are gone.
     @ivar bytesOut: Bytes to them.
@@ -69,6 +71,7 @@ class Offer:
     ready: bool = False
     isLocal: bool = False
     reason: str = ""
+    speaks: str = ""
     visits: dict[Visit, float] = field(default_factory=dict)
     visitorsTotal: int = 0
     refused: int = 0
@@ -120,6 +123,7 @@ class Offer:
             "target": self.target,
             "ready": self.ready,
             "reason": self.reason,
+            "speaks": self.speaks,
             "visitors": len(self.visits),
             "visitorsTotal": self.visitorsTotal,
             "refused": self.refused,
@@ -288,6 +292,12 @@ class ClientStatus(ClientObserver):
     def serviceFailed(self, target: str, reason: TunnelError) -> None:
         self._offerOf(target).refused += 1
         self._tell("refusal", f"a visitor was turned away: {_said(reason)}", "warn")
+
+    def serviceSpeaks(self, target: str, kind: str) -> None:
+        for offer in self._offers.values():
+            if offer.target == target:
+                offer.speaks = kind
+        self._whole.changed()
 
     def visitorRefused(self, target: str, reason: TunnelError) -> None:
         self.serviceFailed(target, reason)

@@ -320,6 +320,7 @@ class Watch:
         metrics = metricsPage(callers, service, self.counters, self.lag, limiter, guard)
         pages = {b"metrics": metrics}
         if dashboard:
+            service.looksAtAnswers = True
             history = RateHistory(self._reactor)
             board = Board(
                 service, self.counters, self._events, history, asked, files=tokens

@@ -32,7 +32,7 @@ from tristunnel.dataplane.lookups import isAddress, known, lookUp
 from tristunnel.dataplane.tuning import resetIfKilled, tuneSocket
 from tristunnel.util.hosts import hostName
 
-__all__ = ["TIMEOUT", "HostEndpoint", "ServiceEndpoint", "dial"]
+__all__ = ["TIMEOUT", "HostEndpoint", "ServiceEndpoint", "adopted", "dial"]
 
 TIMEOUT = 10.0
 """Seconds in which a service must accept a connection."""
@@ -151,13 +151,13 @@ def dial(
             # No descriptor; the reactor knows what to say.
             here = None
         if here is not None:
-            return _adopted(reactor, here, factory)
+            return adopted(reactor, here, factory)
     attempt = _Dial(factory)
     attempt.connector = reactor.connectTCP(host, port, attempt, timeout, bindAddress)
     return attempt.connected
 
 
-def _adopted(
+def adopted(
     reactor: Any, connection: socket, factory: IProtocolFactory
 ) -> Deferred[IProtocol]:
     """Give the reactor a connection that is there."""

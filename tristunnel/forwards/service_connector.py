@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -23,6 +24,7 @@ from twisted.python.failure import Failure
 
 from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.dataplane.dial import ServiceEndpoint
+from tristunnel.dataplane.glimpse import Speech, glimpsed
 from tristunnel.dataplane.join import join
 from tristunnel.dataplane.poller import pollerOf
 from tristunnel.dataplane.sockets import SocketEnd
@@ -78,14 +80,23 @@ class ServiceConnector:
 
     @ivar reactor: Tells time.
     @ivar observer: Told how it went.
-
-    @ivar direct: Visits whose streams have a connection of their own.
+    @ivar speeches: What services speak, by their names.
     """
 
     log: ClassVar[Logger] = Logger()
 
     reactor: IReactorTime
     observer: ClientObserver
+    speeches: dict[str, Speech] = field(default_factory=dict)
+
+    def speechOf(self, target: str) -> Speech | None:
+        """What is known of how a service speaks; C{None} if nobody listens."""
+        if type(self.observer).serviceSpeaks is ClientObserver.serviceSpeaks:
+            return None
+        if target not in self.speeches:
+            heard = partial(self.observer.serviceSpeaks, target)
+            self.speeches[target] = Speech(heard=heard)
+        return self.speeches[target]
 
     def connect(
         self,
@@ -101,6 +112,8 @@ class ServiceConnector:
         Connect C{stream} to a service; what its visitor sends waits meanwhile.
 
         @param target: The service, as messages name it.
+        @param endpoint: The service. One that wants to know who comes has a method
+            C{forVisitor}, which is given C{info} and makes the visitor's.
         @param accept: Called when the service was reached.
         @param refuse: Called instead when it was not; by default the stream is
             broken.
@@ -136,6 +149,9 @@ class _Attempt:
         except TunnelError as refusal:
             self._fail(refusal)
             return
+        forVisitor = getattr(endpoint, "forVisitor", None)
+        if forVisitor is not None:
+            endpoint = forVisitor(self.info)
         poller = pollerOf(reactor)
         if poller is not None and isinstance(endpoint, ServiceEndpoint):
             made = endpoint.connectNow()
@@ -172,7 +188,12 @@ class _Attempt:
         if remote is self.stream:
             self.accept(remote)
         visit = Visit(self.target, end, remote, self.info, self.connector.observer)
-        join(remote, end, visit.ended)
+        speech = self.connector.speechOf(self.target)
+        if speech is None:
+            join(remote, end, visit.ended)
+        else:
+            service, visitor = glimpsed(speech, end, remote, end, remote)
+            join(visitor, service, visit.ended)
 
     def _leave(self, end: _AnyEnd, dialling: Deferred[SocketEnd]) -> None:
         stream, log = self.stream, self.connector.log

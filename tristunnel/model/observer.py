@@ -111,6 +111,13 @@ class ClientObserver:
     def serviceConnected(self, target: str) -> None:
         """A stream has reached its service."""
 
+    def serviceSpeaks(self, target: str, kind: str) -> None:
+        """
+        A service has answered for the first time.
+
+        @param kind: What it speaks: C{"http"}, C{"https"} or C{"other"}.
+        """
+
     def serviceFailed(self, target: str, reason: TunnelError) -> None:
         """A stream did not reach its service."""
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from tristunnel.errors import badOption
+from tristunnel.errors import badOption, printable
 from tristunnel.model.policy import POLICY_OPTIONS, VisitorPolicy, parseNetworks
 from tristunnel.util.words import isName
 
@@ -32,6 +32,7 @@ class TunnelOptions:
     @ivar resume: The URI of a tunnel of the caller's lease, to go on with.
     @ivar lookup: Who else may ask for the address of a tunnel whose URI could be
         guessed: names of owners, or C{"*"} for all.
+    @ivar target: The service, for its owner and the operator to see.
     @ivar openerOnly: Whether connections to the URI must come from where the
         tunnel was opened.
     @ivar firstLine: Whether a connection to the URI must begin with a line that
@@ -49,6 +50,7 @@ class TunnelOptions:
     private: bool = False
     resume: str = ""
     lookup: tuple[str, ...] = ()
+    target: str = ""
     openerOnly: bool = False
     firstLine: bool = False
     policy: VisitorPolicy = field(default_factory=VisitorPolicy)
@@ -75,6 +77,8 @@ class TunnelOptions:
             raise badOption(
                 "a name has at most 64 letters, digits, hyphens, dots, underscores"
             )
+        if "target" in values:
+            values["target"] = printable(values["target"], 200)
         return cls(**values, policy=policyFrom(asked))
 
 

@@ -9,13 +9,14 @@ from typing import Protocol
 
 from twisted.logger import Logger
 
+from tristunnel.dataplane.glimpse import Speech, glimpsed
 from tristunnel.dataplane.join import join
 from tristunnel.dataplane.throttle import Throttle
 from tristunnel.errors import TunnelError, printable
 from tristunnel.interfaces import EitherEnd
 from tristunnel.model.permissions import Identity
 from tristunnel.model.policy import VisitorPolicy
-from tristunnel.util.hosts import hostAndPort
+from tristunnel.util.hosts import hostAndPort, webAddress, webKind
 
 __all__ = [
     "IClientSide",
@@ -130,6 +131,8 @@ class Tunnel:
     @ivar until: When it will be over, or C{None}.
     @ivar protocol: What visitors speak: C{"tcp"}, for bytes, or C{"udp"}, for
         datagrams.
+    @ivar target: The service, if the owner tells.
+    @ivar speech: What the service speaks; C{None} where nobody wants to know.
     @ivar dropped: Datagrams that did not go through, of flows that are over.
     @ivar bytesIn: Bytes from visitors, of streams that are over.
     @ivar bytesOut: Bytes to visitors, of streams that are over.
@@ -154,6 +157,8 @@ class Tunnel:
     bytesIn: int = 0
     bytesOut: int = 0
     protocol: str = "tcp"
+    target: str = ""
+    speech: Speech | None = None
     dropped: int = 0
     streams: set[Stream] = field(default_factory=set)
     closed: TunnelError | None = None
@@ -192,6 +197,17 @@ class Tunnel:
             return f"{self.web}{path}"
         scheme, _, port = self.listener.address
         return f"{scheme}://{hostAndPort(self.hostname, port)}"
+
+    @property
+    def page(self) -> str:
+        """
+        What to open in a browser, if this is a web site: because its answers are
+        HTTP, or its owner has said so; else empty.
+        """
+        kind = "" if self.speech is None else self.speech.kind
+        if not kind and self.protocol == "tcp":
+            kind = webKind(self.target, self.name)
+        return webAddress(self.address, kind)
 
     def datagramCounts(self) -> dict[str, int]:
         """
@@ -363,6 +379,10 @@ class Stream:
                 datagrams = tunnel.protocol == "udp"
                 client, visitor = throttle.between(client, visitor, datagrams)
                 self._throttles += (throttle,)
+        if tunnel.speech is not None and tunnel.protocol != "udp":
+            client, visitor = glimpsed(
+                tunnel.speech, self.client, self.visitor, client, visitor
+            )
         join(client, visitor, self._endClosed)
 
     def slowDown(self, throttle: Throttle) -> None:

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from tristunnel.dialects.table import labelOf
 from tristunnel.errors import printable
+from tristunnel.util.hosts import webAddress
 from tristunnel.util.words import age, amount, count, rate
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "lately",
     "qrTargets",
     "serverPage",
-    "webAddress",
 ]
 
 PLAIN, GOOD, WARY, BAD = "plain", "good", "wary", "bad"
@@ -274,26 +273,13 @@ def _owner(tunnel: Mapping[str, Any]) -> str:
 # Addresses as QR codes
 
 
-def webAddress(address: str) -> str:
-    """
-    What to open in a browser for a tunnel; empty where that makes no sense.
-
-    A TCP tunnel may lead to a web site or not; that is for whoever asks to
-    know.
-    """
-    try:
-        url = urlsplit(address)
-        place = url.netloc if url.hostname else ""
-    except ValueError:
-        return ""
-    if url.scheme in ("http", "https"):
-        return address
-    if place and url.scheme in ("tcp", "tls"):
-        return f"{'http' if url.scheme == 'tcp' else 'https'}://{place}/"
-    return ""
-
-
 def qrTargets(status: Mapping[str, Any]) -> list[str]:
-    """The addresses of a client's tunnels that a phone could open."""
-    found = [webAddress(str(tunnel["address"])) for tunnel in status["tunnels"]]
+    """
+    The addresses of a client's tunnels that a phone could open. Of some nobody
+    knows whether a web page is behind them; that is for whoever asks to know.
+    """
+    found = [
+        webAddress(str(tunnel["address"]), str(tunnel.get("speaks") or "http"))
+        for tunnel in status["tunnels"]
+    ]
     return [address for address in found if address]

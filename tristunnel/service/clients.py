@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from tristunnel.dataplane.descriptors import RESERVE
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, printable
 from tristunnel.model.permissions import Identity
 from tristunnel.model.tunnel import IClientSide, Stream
 from tristunnel.service.preauth import AcceptRateLimiter
 
-__all__ = ["CLIENTS", "SERVICES", "ConnectedClient", "ConnectedClients", "Visits"]
+__all__ = [
+    "CLIENTS",
+    "SERVICES",
+    "ClientFacts",
+    "ConnectedClient",
+    "ConnectedClients",
+    "Visits",
+]
 
 CLIENTS = 1000
 """Clients that may be connected at once."""
@@ -22,6 +29,44 @@ SERVICES = 50
 
 RETRY_AFTER = 30.0
 """Seconds after which a client that found no room is told to come back."""
+
+
+_LONGEST = 64
+
+
+@dataclass(frozen=True)
+class ClientFacts:
+    """
+    What a client says of itself, which nobody has proved.
+
+    @ivar name: The id that it gave where nobody asks who it is.
+    @ivar host: The machine that it runs on.
+    @ivar program: The program and its version.
+    """
+
+    name: str = ""
+    host: str = ""
+    program: str = ""
+
+    @classmethod
+    def said(cls, about: object, claimed: object = "") -> ClientFacts:
+        """
+        Take what a client has sent, as far as it makes sense.
+
+        @param about: The member C{client} of its handshake.
+        @param claimed: The id among its credentials, if nobody checked them.
+        """
+        said = about if isinstance(about, dict) else {}
+        texts = (claimed, said.get("host"), said.get("program"))
+        return cls(*(_clean(each) for each in texts))
+
+    def asDict(self) -> dict[str, str]:
+        """The same as plain data, by name."""
+        return asdict(self)
+
+
+def _clean(text: object) -> str:
+    return printable(text.strip(), _LONGEST) if isinstance(text, str) else ""
 
 
 @dataclass(eq=False)
@@ -36,6 +81,7 @@ class ConnectedClient:
     @ivar opened: When it was let in, in seconds of the server's clock.
     @ivar end: Ends it.
     @ivar side: Where its tunnels' visitors are served, or C{None}.
+    @ivar facts: What it says of itself.
     """
 
     id: str
@@ -45,6 +91,7 @@ class ConnectedClient:
     opened: float
     end: Callable[[TunnelError], None]
     side: IClientSide | None
+    facts: ClientFacts
 
 
 class ConnectedClients:
@@ -80,12 +127,14 @@ class ConnectedClients:
         dialect: str,
         end: Callable[[TunnelError], None],
         side: IClientSide | None = None,
+        facts: ClientFacts | None = None,
     ) -> ConnectedClient:
         """
         Let a client in, once it is known who it is.
 
         @param end: Called when the identity's grant is over, or somebody ends
             the session.
+        @param facts: What it says of itself.
         @raise TunnelError: C{limit-reached}, or why its grant is over.
         """
         if identity.grant is not None:
@@ -107,6 +156,7 @@ class ConnectedClients:
             self._seconds(),
             end,
             side,
+            facts or ClientFacts(),
         )
         self._clients[client.id] = client
         if identity.grant is not None:

@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from tristunnel.dataplane.glimpse import Speech
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.options import TunnelOptions, policyFrom
@@ -123,6 +124,7 @@ class TunnelService:
     @ivar claims: Decides on ports and names that are taken.
     @ivar meter: Measures how much passes in what is listed.
     @ivar now: The time of day.
+    @ivar looksAtAnswers: Whether somebody wants to know what services speak.
     @ivar nodes: The tunnels between this server and others.
     @ivar invitations: Its tokens and invitations, for operators.
     @ivar reload: Reads the server's configuration again, if that can be done.
@@ -168,6 +170,7 @@ class TunnelService:
         self.claims = Claims(self.leases, self.clients, self.destroy)
         self.meter = RateMeter(reactor.seconds)
         self.now = time.time
+        self.looksAtAnswers = False
         self.nodes: Sequence[_Node] = ()
         self.invitations = Invitations([])
         self.reload: Callable[[], Deferred[dict[str, object]]] | None = None
@@ -208,6 +211,7 @@ class TunnelService:
                 if tunnel.uri == wanted.resume:
                     # What is asked of visitors may have changed meanwhile.
                     self.policies.setByOwner(tunnel, wanted.policy)
+                    tunnel.target = wanted.target
                     return tunnel
         self.rights.checkOpen(caller.identity, caller.lease, wanted)
         tunnel = Tunnel(
@@ -218,6 +222,8 @@ class TunnelService:
             seconds=self.reactor.seconds,
             hostname=self.hostname or caller.host,
             name=wanted.name,
+            target=wanted.target,
+            speech=Speech() if self.looksAtAnswers else None,
             web=caller.web,
         )
         tunnel.exhausted = self._exhausted

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import idna
 
@@ -25,6 +25,8 @@ __all__ = [
     "parsePlace",
     "portNumber",
     "quoteURL",
+    "webAddress",
+    "webKind",
 ]
 
 
@@ -202,3 +204,39 @@ def basicLogin(pair: str) -> str:
     @param pair: Both, with a colon between.
     """
     return f"Basic {b64encode(pair.encode()).decode('ascii')}"
+
+
+def webAddress(address: str, kind: str = "http") -> str:
+    """
+    What to open in a browser for a tunnel; empty where that makes no sense.
+
+    @param address: The tunnel's.
+    @param kind: What its service speaks: C{"http"}, C{"https"}, anything else.
+    """
+    try:
+        url = urlsplit(address)
+        place = url.netloc if url.hostname else ""
+    except ValueError:
+        return ""
+    if url.scheme in ("http", "https"):
+        return address
+    if not place or url.scheme not in ("tcp", "tls") or not kind.startswith("http"):
+        return ""
+    return f"{'http' if (url.scheme, kind) == ('tcp', 'http') else 'https'}://{place}/"
+
+
+_WEB_NAMES = frozenset(("http", "web", "www"))
+
+
+def webKind(target: str, name: str) -> str:
+    """
+    What a service speaks, as far as its owner's words for it say.
+
+    @param target: The service, for example C{http://localhost:3000}.
+    @param name: The tunnel's name.
+    @return: C{"http"}, or empty if they do not say.
+    """
+    # A client that is given https:// speaks TLS itself: visitors then do not.
+    if target.lower().startswith(("http://", "https://")):
+        return "http"
+    return "http" if _WEB_NAMES & set(re.split(r"[-_.]", name.lower())) else ""

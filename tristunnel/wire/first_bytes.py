@@ -7,7 +7,7 @@ line that closes such a connection says which one.
 
 from __future__ import annotations
 
-__all__ = ["HTTP_METHODS", "describeFirstBytes", "looksLikeTLS"]
+__all__ = ["HTTP_METHODS", "describeFirstBytes", "looksLikeTLS", "spokenBy"]
 
 HTTP_METHODS = (
     b"GET ",
@@ -55,3 +55,19 @@ def describeFirstBytes(data: bytes) -> str:
 def looksLikeTLS(data: bytes) -> bool:
     """Whether C{data} begins a TLS record of a handshake or an alert."""
     return data[:2] in (b"\x16\x03", b"\x15\x03")
+
+
+def spokenBy(answer: bytes, question: bytes = b"") -> str:
+    """
+    Judge what a service speaks.
+
+    @param answer: The first bytes that it sends.
+    @param question: What it was asked: the hello of a browser's TLS says that HTTP
+        is meant (RFC 7301).
+    @return: C{"http"}, C{"https"} or C{"other"}.
+    """
+    if answer.startswith(b"HTTP/1."):
+        return "http"
+    if looksLikeTLS(answer) and looksLikeTLS(question) and b"\x08http/1.1" in question:
+        return "https"
+    return "other"

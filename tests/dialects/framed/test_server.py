@@ -75,6 +75,35 @@ class ServerTestCase(NetworkTestCase):
         return [f.kind for f in peer.frames() if f.kind != FrameType.PING]
 
 
+class FactsTests(ServerTestCase):
+    """What a client says of itself."""
+
+    def test_said(self) -> None:
+        """It is kept beside its session, with the id of whom nobody asks who it is."""
+        self.extended(client={"host": "den\n", "program": "tristunnel 0"})
+        self.extended(client="nonsense")
+        self.dial({"id": "plain"})
+        found = [client.facts.asDict() for client in self.service.clients]
+        self.assertEqual(
+            found,
+            [
+                {"name": "laptop", "host": "den", "program": "tristunnel 0"},
+                {"name": "laptop", "host": "", "program": ""},
+                {"name": "plain", "host": "", "program": ""},
+            ],
+        )
+
+    def test_target(self) -> None:
+        """A tunnel has where it leads, if it was told; after a return, anew."""
+        peer = self.extended()
+        uri = self.openTunnel(peer, target="localhost:3000")
+        (tunnel,) = self.successResultOf(self.service.registry.tunnels())
+        self.assertEqual(tunnel.target, "localhost:3000")
+        peer.say(call(2, "openTunnel", resume=uri, target="localhost:4000"))
+        self.settle()
+        self.assertEqual(tunnel.target, "localhost:4000")
+
+
 class PlainClientTests(ServerTestCase):
     """Clients that speak W3P's protocol and nothing else."""
 

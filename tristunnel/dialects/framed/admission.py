@@ -36,7 +36,7 @@ from tristunnel.model.permissions import Identity
 from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.service.caller import Caller
 from tristunnel.service.capability import claimTunnel
-from tristunnel.service.clients import Visits
+from tristunnel.service.clients import ClientFacts, Visits
 from tristunnel.service.preauth import sourceOf
 from tristunnel.service.registry import Lease
 from tristunnel.service.tickets import TicketBook
@@ -200,6 +200,10 @@ class Admission(FramedProtocol):
                 "framed" if extended else "framed-plain",
                 self.endOnPurpose,
                 self,
+                ClientFacts.said(
+                    offer.get("client") if isinstance(offer, dict) else None,
+                    message.get("id") if self.identity.anonymous else "",
+                ),
             )
             if isinstance(offer, dict):
                 self._admitExtended(self.identity, offer)

@@ -176,6 +176,8 @@ class TunnelClientProtocol(FramedProtocol):
             offer["access"] = dict(factory.access)
         elif factory.lease:
             offer["lease"] = dict(factory.lease)
+        if factory.about:
+            offer["client"] = dict(factory.about)
         if factory.quiet:
             offer[QUIET] = factory.quiet
         self.sendHandshake({**factory.credentials, EXTENSION: offer})
@@ -470,6 +472,7 @@ class TunnelClientFactory(ClientFactory[TunnelClientProtocol]):
         these, over one session and the next.
     @ivar access: C{id} and C{secret} of access to the one service that this
         client visits; it needs no credentials then.
+    @ivar about: What the server is told of this client: C{program}, C{host}.
     @ivar quiet: Seconds for which neither side shall send pings, to find out
         how long a connection may be silent on its way.
     @ivar extended: Whether the handshake names the extension.
@@ -505,6 +508,7 @@ class TunnelClientFactory(ClientFactory[TunnelClientProtocol]):
         self.lease = lease
         self.capability = capability
         self.access: Mapping[str, object] | None = None
+        self.about: Mapping[str, str] = {}
         self.quiet = 0.0
         self.extended = True
         self.proxied = False

@@ -50,6 +50,8 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
     @ivar forGood: Whether nobody will come back with its lease, so that it gives
         up its ports when it stops.
     @ivar session: The session that is up now, or C{None}.
+    @ivar about: What the server is told of this client: C{program}, C{host}.
+    @ivar tellsTargets: Whether it is told of each tunnel where that leads.
     @ivar tunnelOptions: What C{openTunnel} is told for each forward, beside
         what the forward says.
     """
@@ -73,6 +75,8 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             reactor, server, forwards, credentials, observer, grace, gaveUp, delay
         )
         self.tunnelOptions: dict[str, object] = {}
+        self.about: dict[str, str] = {}
+        self.tellsTargets = False
         self.forGood = False
         self._lease = lease or ClientLease()
         self._carrier = carrier or Carrier("session" if server.route.proxy else "auto")
@@ -124,6 +128,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         factory.carrier, factory.endpoint = self._carrier, self._server.endpoint
         factory.confirmations = self._confirmations
         factory.access = self._server.access
+        factory.about = self.about
         factory.proxied = self._server.route.proxy is not None
         factory.extended = self._greeting.extended
         session: TunnelClientProtocol | None = None
@@ -405,6 +410,8 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             "port": forward.port,
             "name": forward.name,
         }
+        if self.tellsTargets:
+            options["target"] = forward.target
         if forward.isUDP:
             options["listener"] = "udp"
         if not forward.port:

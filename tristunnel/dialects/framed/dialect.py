@@ -4,12 +4,14 @@ The framed protocol, as the program asks for it.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocol
 
+from tristunnel import __version__
 from tristunnel.connect.address import ServerAddress
 from tristunnel.connect.websocket import SUBPROTOCOL
 from tristunnel.dialects.base.dialect import (
@@ -25,14 +27,14 @@ from tristunnel.dialects.framed.client import TunnelClientFactory
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.dialects.framed.moves import Carrier
 from tristunnel.dialects.framed.server import TunnelServerFactory
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.observer import ClientObserver
 from tristunnel.service.preauth import PendingConnection
 from tristunnel.websocket.connection import Receiver
 from tristunnel.websocket.stream import ByteStream
 from tristunnel.wire.framed import MAGIC
 
-__all__ = ["FramedDialect", "FramedPortProtocol", "bySession"]
+__all__ = ["FramedDialect", "FramedPortProtocol", "bySession", "parseTell"]
 
 
 def bySession(client: TunnelClientService, service: str) -> Route:
@@ -63,6 +65,34 @@ def _carrierOf(options: ClientOptions) -> Carrier:
     if options.server.route.proxy is not None and kind == "auto":
         kind = "session"
     return Carrier(kind, options["sessions"])
+
+
+TELL = ("host", "target")
+
+
+def parseTell(text: str) -> frozenset[str]:
+    """
+    Read what the server is told of a client: C{host}, C{target}, both with a comma
+    between, or C{nothing}.
+
+    @raise TunnelError: C{bad-option}.
+    """
+    words = {word.strip() for word in text.split(",")} - {"", "nothing"}
+    if not words <= {*TELL}:
+        raise badOption(
+            f"--tell takes {' and '.join(TELL)}, with a comma between, or nothing; not"
+            f" {text!r}"
+        )
+    return frozenset(words)
+
+
+def _introduce(client: TunnelClientService, options: ClientOptions) -> None:
+    """Have the server told of a client what its user lets it know."""
+    tells = parseTell(options["tell"])
+    client.tellsTargets = "target" in tells
+    client.about = {"program": f"tristunnel {__version__}"}
+    if "host" in tells:
+        client.about["host"] = socket.gethostname()
 
 
 def _noService(uri: str) -> Any:
@@ -128,6 +158,7 @@ class FramedDialect(Dialect):
             carrier=_carrierOf(options),
         )
         client.tunnelOptions = options.policy.describe()
+        _introduce(client, options)
         return client
 
     def makeRoute(
@@ -150,6 +181,7 @@ class FramedDialect(Dialect):
             _carrierOf(options),
             options["grace"],
         )
+        _introduce(client, options)
 
     def checkFactory(
         self,

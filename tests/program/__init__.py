@@ -1,0 +1,1 @@
+"""Tests of tunnels in a program."""

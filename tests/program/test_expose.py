@@ -1,0 +1,439 @@
+"""C{tristunnel.expose}, in a program that knows nothing of Twisted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from fastapi import FastAPI
+from twisted.trial.unittest import SynchronousTestCase
+
+import tristunnel
+from tristunnel import aio
+from tristunnel.config.servers import KnownServer, ServerStore
+from tristunnel.program.handlers import Request
+from tristunnel.program.local import localServer
+from tristunnel.program.tunnel import Tunnel
+
+
+class _Page(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = b"a page"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def _service() -> Iterator[int]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Page)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _get(url: str, body: bytes | None = None) -> bytes:
+    with urllib.request.urlopen(url, body, timeout=30) as answer:
+        data: bytes = answer.read()
+        return data
+
+
+class ExposeTestCase(SynchronousTestCase):
+    """With a server, and a service."""
+
+    def setUp(self) -> None:
+        stack = ExitStack()
+        self.addCleanup(stack.close)
+        home = os.path.abspath(self.mktemp())
+        os.makedirs(home)
+        variables = {"XDG_CONFIG_HOME": home}
+        stack.enter_context(mock.patch.dict(os.environ, variables))
+        for name in ("SERVER", "PIN", "TOKEN"):
+            os.environ.pop(f"TRISTUNNEL_{name}", None)
+        self.server = stack.enter_context(localServer())
+        self.port = stack.enter_context(_service())
+
+    def expose(self, *target: Any, **options: Any) -> Tunnel:
+        tunnel = tristunnel.expose(*target, **{"server": self.server, **options})
+        self.addCleanup(tunnel.close)
+        return tunnel
+
+
+class ExposeTests(ExposeTestCase):
+    """A service of this machine."""
+
+    def test_with(self) -> None:
+        """It is reached while the block runs, and not afterwards."""
+        for _ in range(2):
+            with self.expose(self.port) as tunnel:
+                self.assertEqual(_get(tunnel.url), b"a page")
+                self.assertTrue(tunnel.isOpen)
+            self.assertFalse(tunnel.isOpen)
+            self.assertRaises(OSError, _get, tunnel.url)
+
+    def test_address(self) -> None:
+        """The address is the server's word, and the URL what a browser takes."""
+        tunnel = self.expose(f"localhost:{self.port}")
+        where = tunnel.address.removeprefix("tcp://")
+        self.assertEqual(tunnel.url, f"http://{where}")
+        self.assertIn(tunnel.url, repr(tunnel))
+
+    def test_port(self) -> None:
+        """A port that is asked for is had; a second call takes it over."""
+        number = int(self.expose(self.port).url.rpartition(":")[2])
+        first = self.expose(self.port, port=number + 1 if number < 65000 else 40000)
+        second = self.expose(self.port, port=int(first.url.rpartition(":")[2]))
+        first.wait(30)
+        self.assertEqual(first.url, second.url)
+        self.assertEqual(_get(second.url), b"a page")
+
+    def test_name(self) -> None:
+        """The same with a name, as when a notebook's cell is run again."""
+        first = self.expose(self.port, name="demo")
+        second = self.expose(self.port, name="demo")
+        first.wait(30)
+        self.assertEqual((first.isOpen, second.isOpen), (False, True))
+        self.assertEqual(_get(second.url), b"a page")
+
+    def test_udp(self) -> None:
+        """A UDP service answers."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as service:
+            service.bind(("127.0.0.1", 0))
+            service.settimeout(30)
+            tunnel = self.expose(service.getsockname()[1], udp=True)
+            port = int(tunnel.address.rpartition(":")[2])
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as visitor:
+                visitor.settimeout(30)
+                visitor.sendto(b"question", ("127.0.0.1", port))
+                data, back = service.recvfrom(100)
+                service.sendto(data + b"?", back)
+                self.assertEqual(visitor.recv(100), b"question?")
+
+    def test_threads(self) -> None:
+        """Several threads have tunnels of their own at once."""
+        pages = []
+
+        def visit() -> None:
+            with tristunnel.expose(self.port, server=self.server) as tunnel:
+                pages.append((tunnel.url, _get(tunnel.url)))
+
+        threads = [threading.Thread(target=visit) for _ in range(5)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+        self.assertEqual(len(set(pages)), 5)
+        self.assertEqual({page for _, page in pages}, {b"a page"})
+
+    def test_events(self) -> None:
+        """What happens is told in order, also afterwards, to each who asks."""
+        with self.expose(self.port) as tunnel:
+            _get(tunnel.url)
+            seen = []
+            for event in tunnel.events():
+                seen.append(event.kind)
+                if event.kind == "visitor-gone":
+                    break
+        kinds = [event.kind for event in tunnel.events()]
+        self.assertEqual(seen, ["opened", "visitor", "visitor-gone"])
+        self.assertEqual(kinds, [*seen, "closed"])
+
+    def test_wait(self) -> None:
+        """Waiting ends when somebody closes, and not before."""
+        tunnel = self.expose(self.port)
+        self.assertRaises(TimeoutError, tunnel.wait, 0.01)
+        threading.Thread(target=tunnel.close).start()
+        tunnel.wait(30)
+
+    def test_noReactor(self) -> None:
+        """The process's own reactor is not touched."""
+        code = (
+            "import sys, tristunnel\n"
+            f"with tristunnel.expose({self.port}, server={self.server!r}): pass\n"
+            "print('twisted.internet.reactor' in sys.modules)\n"
+        )
+        self.assertEqual(_run(code), "False")
+
+
+class ServerTests(ExposeTestCase):
+    """Which server it is."""
+
+    def test_variable(self) -> None:
+        """The environment may name it."""
+        with mock.patch.dict(os.environ, {"TRISTUNNEL_SERVER": self.server}):
+            self.assertEqual(_get(self.expose(self.port, server="").url), b"a page")
+
+    def test_known(self) -> None:
+        """One that was kept is found by its name, and without one as the default."""
+        ServerStore().keep(KnownServer("work", self.server))
+        for name in ("work", ""):
+            self.assertEqual(_get(self.expose(self.port, server=name).url), b"a page")
+
+    def test_refusals(self) -> None:
+        """What is wrong is told by an exception with a code and one line."""
+        with socket.socket() as silent:
+            silent.bind(("127.0.0.1", 0))
+            closed = f"tcp:127.0.0.1:{silent.getsockname()[1]}"
+            cases: list[tuple[dict[str, Any], str, str]] = [
+                ({"server": ""}, "bad-option", "TRISTUNNEL_SERVER"),
+                ({"server": "tcp:127.0.0.1"}, "bad-option", "port"),
+                ({"server": closed}, "session-lost", "was not reached"),
+                ({"pin": "12"}, "bad-option", "fingerprint"),
+                ({"name": "12"}, "bad-option", "name"),
+                ({"port": 70000}, "bad-option", "70000"),
+                ({"port": 1}, "port-not-permitted", "1"),
+                ({"handler": print}, "bad-option", "handler"),
+                ({"target": None}, "bad-option", "exposed"),
+                ({"target": "nothing at all"}, "bad-option", "target"),
+            ]
+            for options, code, words in cases:
+                target = options.pop("target", self.port)
+                with self.assertRaises(tristunnel.TunnelError, msg=options) as raised:
+                    self.expose(target, **options)
+                self.assertEqual(raised.exception.code.name, code, options)
+                self.assertIn(words, raised.exception.message)
+                self.assertNotIn("\n", str(raised.exception))
+
+    def test_silent(self) -> None:
+        """A server that says nothing is given up when the time is over."""
+        with socket.socket() as silent:
+            silent.bind(("127.0.0.1", 0))
+            silent.listen()
+            where = f"tcp:127.0.0.1:{silent.getsockname()[1]}"
+            with self.assertRaises(tristunnel.TunnelError) as raised:
+                self.expose(self.port, server=where, timeout=0.1)
+        self.assertIn("within 0.1 s", raised.exception.message)
+
+
+def _hello(request: Request) -> Any:
+    if request.path == "/json":
+        return {"query": request.query, "body": request.json()}
+    if request.path == "/status":
+        return 418, b"tea", {"X-Pot": "short"}
+    if request.path == "/wrong":
+        raise ValueError("on purpose")
+    return f"{request.method} {request.headers['X-Test']}"
+
+
+async def _later(request: Request) -> bytes:
+    await asyncio.sleep(0)
+    return request.path.encode()
+
+
+def _wsgi(environ: dict[str, Any], startResponse: Any) -> list[bytes]:
+    startResponse("200 OK", [("Content-Type", "text/plain")])
+    return [environ["REMOTE_ADDR"].encode(), b" ", environ["PATH_INFO"].encode()]
+
+
+class HandlerTests(ExposeTestCase):
+    """An application of the program itself."""
+
+    def test_function(self) -> None:
+        """A function is given the request, and what it returns is the answer."""
+        url = self.expose(handler=_hello).url
+        asking = urllib.request.Request(url, headers={"X-Test": "a header"})
+        with urllib.request.urlopen(asking) as answer:
+            self.assertEqual(answer.read(), b"GET a header")
+        answered = json.loads(_get(f"{url}/json?a=1&a=2", b'["x"]'))
+        self.assertEqual(answered, {"query": {"a": ["1", "2"]}, "body": ["x"]})
+        with self.assertRaises(urllib.error.HTTPError) as raised:
+            _get(f"{url}/status")
+        error = raised.exception
+        self.assertEqual((error.code, error.headers["X-Pot"]), (418, "short"))
+
+    def test_wrong(self) -> None:
+        """One that raises is answered 500, and the next request is answered."""
+        url = self.expose(handler=_hello).url
+        with self.assertRaises(urllib.error.HTTPError) as raised:
+            _get(f"{url}/wrong")
+        self.assertEqual(raised.exception.code, 500)
+        self.assertIn(b"GET", _get(url))
+        self.flushLoggedErrors(ValueError)
+
+    def test_async(self) -> None:
+        """It may be a coroutine function."""
+        self.assertEqual(_get(f"{self.expose(handler=_later).url}/x"), b"/x")
+
+    def test_wsgi(self) -> None:
+        """A WSGI application learns the visitor's address."""
+        url = self.expose(handler=_wsgi).url
+        self.assertEqual(_get(f"{url}/a%20b"), b"127.0.0.1 /a b")
+
+    def test_asgi(self) -> None:
+        """An ASGI application starts, learns who visits, and stops."""
+        app = FastAPI()
+        told = []
+        app.router.on_startup.append(lambda: told.append("start"))
+        app.router.on_shutdown.append(lambda: told.append("stop"))
+
+        async def who(request: Any) -> Any:
+            from starlette.responses import PlainTextResponse
+
+            return PlainTextResponse(request.client.host)
+
+        app.add_route("/", who)
+        with self.expose(handler=app) as tunnel:
+            for _ in range(3):
+                self.assertEqual(_get(tunnel.url), b"127.0.0.1")
+        self.assertEqual(told, ["start", "stop"])
+
+
+class AsyncTests(ExposeTestCase):
+    """The same in asyncio."""
+
+    def test_with(self) -> None:
+        """It is served while the loop does something else; events are told."""
+
+        async def program() -> list[str]:
+            async with aio.expose(self.port, server=self.server) as tunnel:
+                page = await asyncio.to_thread(_get, tunnel.url)
+                self.assertEqual(page, b"a page")
+            await tunnel.wait()
+            return [event.kind async for event in tunnel.events()]
+
+        kinds = asyncio.run(program())
+        self.assertEqual((kinds[0], kinds[-1]), ("opened", "closed"))
+
+    def test_await(self) -> None:
+        """It can be awaited, and closed; errors are those of the other form."""
+
+        async def program() -> None:
+            tunnel = await aio.expose(self.port, server=self.server)
+            waiting = asyncio.ensure_future(tunnel.wait())
+            await asyncio.sleep(0)
+            waiting.cancel()
+            self.assertTrue(tunnel.isOpen)
+            await tunnel.close()
+            with self.assertRaises(tristunnel.TunnelError):
+                await aio.expose(self.port, server="tcp:127.0.0.1")
+
+        asyncio.run(program())
+
+    def test_inLoop(self) -> None:
+        """The other form works within a running loop, as in a notebook."""
+
+        async def program() -> bytes:
+            with self.expose(self.port) as tunnel:
+                return await asyncio.to_thread(_get, tunnel.url)
+
+        self.assertEqual(asyncio.run(program()), b"a page")
+
+    def test_cancel(self) -> None:
+        """An attempt that is cancelled is over."""
+
+        async def program(where: str) -> None:
+            async with asyncio.timeout(0.05):
+                await aio.expose(self.port, server=where)
+
+        with socket.socket() as silent:
+            silent.bind(("127.0.0.1", 0))
+            silent.listen()
+            where = f"tcp:127.0.0.1:{silent.getsockname()[1]}"
+            self.assertRaises(TimeoutError, asyncio.run, program(where))
+            connection, _ = silent.accept()
+            with connection:
+                connection.settimeout(30)
+                with contextlib.suppress(ConnectionResetError):
+                    while connection.recv(4096):
+                        pass
+
+
+def _run(code: str) -> str:
+    """Run a program that has to end by itself."""
+    root = str(Path(tristunnel.__file__).parent.parent)
+    ended = subprocess.run(
+        [sys.executable, "-W", "error::ResourceWarning", "-c", code],
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert not ended.stderr, ended.stderr
+    return ended.stdout.strip()
+
+
+class ProgramTests(ExposeTestCase):
+    """Whole programs, which end by themselves."""
+
+    def test_ends(self) -> None:
+        """With the tunnel open; in any thread; whatever was refused."""
+        head = f"import tristunnel, threading\nserver = {self.server!r}\n"
+        call = f"tristunnel.expose({self.port}, server=server)"
+        cases = {
+            f"t = {call}\nprint(t.isOpen)": "True",
+            f"print({call}.isOpen)": "True",
+            f"def f(): {call}; print(1)\n"
+            "t = threading.Thread(target=f); t.start(); t.join()": "1",
+            f"try: tristunnel.expose({self.port}, server='tcp:127.0.0.1:1')\n"
+            "except tristunnel.TunnelError as e: print(e.code.name)": "session-lost",
+        }
+        for code, said in cases.items():
+            self.assertEqual(_run(head + code), said, code)
+
+    def test_portIsFree(self) -> None:
+        """A program that has ended leaves its port to the next one."""
+        code = (
+            "import tristunnel\n"
+            f"print(tristunnel.expose({self.port}, server={self.server!r}, port=PORT"
+            ").address.rpartition(':')[2])"
+        )
+        first = _run(code.replace("PORT", "0"))
+        self.assertEqual(_run(code.replace("PORT", first)), first)
+
+    def test_reactors(self) -> None:
+        """A program with a reactor of either kind has it as before."""
+        for install in (
+            "from twisted.internet import reactor",
+            "from twisted.internet import asyncioreactor, selectreactor\n"
+            "asyncioreactor.install()\nfrom twisted.internet import reactor",
+        ):
+            code = (
+                f"{install}\nimport tristunnel\n"
+                f"t = tristunnel.expose({self.port}, server={self.server!r})\n"
+                "from twisted.internet.threads import deferToThread\n"
+                "import urllib.request\n"
+                "d = deferToThread(urllib.request.urlopen, t.url)\n"
+                "d.addCallback(lambda a: print(a.read().decode()))\n"
+                "d.addBoth(lambda _: reactor.stop())\n"
+                "reactor.run()\n"
+            )
+            self.assertEqual(_run(code), "a page", install)
+
+    def test_fork(self) -> None:
+        """A fork's child leaves its parent's tunnel alone, and can have its own."""
+        code = (
+            "import os, tristunnel, urllib.request\n"
+            f"t = tristunnel.expose({self.port}, server={self.server!r})\n"
+            "if os.fork() == 0:\n"
+            "    t.close()\n"
+            f"    with tristunnel.expose({self.port}, server={self.server!r}) as own:\n"
+            "        urllib.request.urlopen(own.url).read()\n"
+            "    os._exit(3)\n"
+            "print(os.waitstatus_to_exitcode(os.wait()[1]))\n"
+            "print(urllib.request.urlopen(t.url).read().decode())\n"
+        )
+        self.assertEqual(_run(code), "3\na page")
