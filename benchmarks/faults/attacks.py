@@ -40,8 +40,8 @@ PATIENCE = 60.0
 LOG = 2**20
 """Bytes of log that an attack may have the server write."""
 
-_SPARE = 10
-"""Descriptors that a process may have more than before."""
+_SPARE = 3
+"""Descriptors that a process may have more than before: fewer than an attack holds."""
 
 
 @dataclass

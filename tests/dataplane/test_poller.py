@@ -105,7 +105,11 @@ class RecordTests(PolledTestCase):
         for kind in (ByteTLS, GreedyTLS):
             made, connection = self.make(kind)
             sizes: list[int] = []
-            made.whenReceived = lambda data, sizes=sizes: sizes.append(len(data))
+
+            def note(data: bytes, sizes: list[int] = sizes) -> None:
+                sizes.append(len(data))
+
+            made.whenReceived = note
             said = connection.incoming = bytes(range(256)) * 40
             for _ in range(100):
                 self.turn()

@@ -533,7 +533,10 @@ class HostileMoveTests(CarrierTestCase):
 
     async def nothingLeft(self) -> None:
         """Wait until no stream is left, and nothing of any."""
-        ends = [self.client.session._confirmations, self.session._confirmations]
+        ends: list[Any] = [
+            self.client.session._confirmations,
+            self.session._confirmations,
+        ]
         await self.turn(lambda: self.session.streams() == 0)
         await self.turn(lambda: self.client.session.streams() == 0)
         await self.turn(lambda: not self.client.session._moves._dialling)
