@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
@@ -601,7 +601,7 @@ class HostileMoveTests(CarrierTestCase):
         port = await self.tunnel(service)
         for _ in range(moves.AT_ONCE + 10):
             await self.pair(port, service)
-        session, client = self.session, self.client.session
+        session, client = self.session, cast(Any, self.client.session)
         key = bytes(8)
         for _ in range(5):
             for number in session.multiplexer.streams:
