@@ -43,7 +43,8 @@ class _Page(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def _service() -> Iterator[int]:
+def serviceOfHere() -> Iterator[int]:
+    """Run a service of this machine; what it yields is its port."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Page)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
@@ -74,7 +75,7 @@ class ExposeTestCase(SynchronousTestCase):
         for name in ("SERVER", "PIN", "TOKEN"):
             os.environ.pop(f"TRISTUNNEL_{name}", None)
         self.server = stack.enter_context(localServer())
-        self.port = stack.enter_context(_service())
+        self.port = stack.enter_context(serviceOfHere())
 
     def expose(self, *target: Any, **options: Any) -> Tunnel:
         tunnel = tristunnel.expose(*target, **{"server": self.server, **options})
