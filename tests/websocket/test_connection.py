@@ -301,7 +301,7 @@ class MistakeTests(ConnectionTestCase):
     def test_interleaved(self) -> None:
         """A message that begins within another."""
         self.come(frame(BINARY, b"a", fin=False), frame(BINARY, b"b"))
-        self.assertClosed(1002, "inside fragmented message")
+        self.assertClosed(1002, "inside of a fragmented message")
 
     def test_continuesNothing(self) -> None:
         """The rest of no message."""

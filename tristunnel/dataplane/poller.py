@@ -40,7 +40,20 @@ MOST_EVENTS = 256
 the following turn."""
 
 
-class Handler(Protocol):
+class Gatherer(Protocol):
+    """Whoever gathers in a turn what it sends when it ends."""
+
+    def flush(self) -> None:
+        """The turn ends: send what was gathered in it."""
+
+    def broken(self, reason: Failure) -> None:
+        """
+        Something that the owner ran raised an exception; the connection has to
+        go. Must not raise.
+        """
+
+
+class Handler(Gatherer, Protocol):
     """A socket's owner."""
 
     def ready(self, events: int) -> None:
@@ -52,15 +65,6 @@ class Handler(Protocol):
 
     def more(self) -> None:
         """What was left for the next turn is due."""
-
-    def flush(self) -> None:
-        """The turn ends: send what was gathered in it."""
-
-    def broken(self, reason: Failure) -> None:
-        """
-        Something that the owner ran raised an exception; the connection has to
-        go. Must not raise.
-        """
 
 
 @implementer(IReadDescriptor)
@@ -87,7 +91,7 @@ class Poller:
         self._poll: Any = None
         self._handlers: dict[int, Handler] = {}
         self._inTurn = False
-        self._flushing: list[Handler] = []
+        self._flushing: list[Gatherer] = []
         self._closing: list[socket] = []
         self._later: list[Handler] = []
         self._laterCall: Any = None
@@ -148,7 +152,7 @@ class Poller:
 
     # Turns
 
-    def flushLater(self, handler: Handler) -> None:
+    def flushLater(self, handler: Gatherer) -> None:
         """
         Have C{handler.flush} called when this turn ends; outside of one, in the
         reactor's next iteration. To be asked for once until that.
@@ -199,11 +203,11 @@ class Poller:
                     self._broken(handler)
         while self._flushing:
             flushing, self._flushing = self._flushing, []
-            for handler in flushing:
+            for gatherer in flushing:
                 try:
-                    handler.flush()
+                    gatherer.flush()
                 except Exception:
-                    self._broken(handler)
+                    self._broken(gatherer)
         self._inTurn = False
         if self._closing:
             closing, self._closing = self._closing, []
@@ -211,7 +215,7 @@ class Poller:
                 connection.close()
         self._dropIfEmpty()
 
-    def _broken(self, handler: Handler) -> None:
+    def _broken(self, handler: Gatherer) -> None:
         """End a socket whose code raised."""
         failure = Failure()
         self._log.failure("A connection is broken by an error in its code", failure)

@@ -5,6 +5,7 @@ What a WebSocket's close code means here, and the other way round.
 from __future__ import annotations
 
 from tristunnel.errors import CODES, TunnelError
+from tristunnel.wire.websocket import BAD_PAYLOAD, PROTOCOL_ERROR, TOO_BIG
 
 __all__ = ["GOING_AWAY", "NORMAL", "closeOf", "reasonOfClose"]
 
@@ -14,11 +15,8 @@ NORMAL = 1000
 GOING_AWAY = 1001
 """The program stops; a browser says so of a page that is left."""
 
-PROTOCOL_ERROR = 1002
 UNSUPPORTED = 1003
-BAD_PAYLOAD = 1007
 POLICY = 1008
-TOO_BIG = 1009
 INTERNAL = 1011
 TRY_LATER = 1013
 

@@ -1,10 +1,12 @@
 """
 One WebSocket, of autobahn's making, without autobahn's clock.
 
-Autobahn reads and writes the frames. What it leaves open is here: how much is
-gathered into a message, what is too much, when a peer is taken for dead, how
-long a close may take, and what is said at a close. Autobahn's own timers run
-on the global reactor whatever reactor it is given, so none of them is used.
+The handshake, pings and the rules of closing are autobahn's; the frames of
+messages are read and written by L{tristunnel.wire.websocket}. What is left is
+here: how much is gathered into a message, what is too much, when a peer is taken
+for dead, how long a close may take, and what is said at a close. Autobahn's own
+timers run on the global reactor whatever reactor it is given, so none of them is
+used.
 """
 
 from __future__ import annotations
@@ -81,10 +83,6 @@ class Connection(Incoming, Outgoing):
     @ivar probe: Finds out whether the peer still answers.
     @ivar pending: Told when the connection is gone, or C{None}.
     @ivar group: All connections of whoever made this one, to wait for them.
-    @ivar wholeUpTo: Bytes of the longest binary message that is accepted and
-        handed on in one piece; 0 to hand on pieces of longer ones as they
-        come. A receiver may set it when it is told of the opening, or between
-        messages.
     """
 
     log = _Quiet()
@@ -130,7 +128,6 @@ class Connection(Incoming, Outgoing):
         self._closeSeen = False
         self._peersReason: TunnelError | None = None
         self._ownReason: TunnelError | None = None
-        self.wholeUpTo = 0
 
     # For the receiver
 
@@ -249,27 +246,24 @@ class Connection(Incoming, Outgoing):
         self._connectionMade()
 
     def dataReceived(self, data: bytes) -> None:
-        """Hand bytes to autobahn's parser."""
+        """Bytes came: of the handshake, which is autobahn's, or frames."""
         self._heard = self.reactor.seconds()
         if self.probe.open:
             self.probe.heard()
         if self._resting is not None:
             self._unread += data
+        elif not self._isOpen:
+            self._dataReceived(data)
         elif not self._blind:
             self._take(data)
 
     def onPing(self, payload: bytes) -> None:
-        """A ping came."""
-        self.effort += 1
         if self.canSend and self.answers is not None:
             self.answers.latest(lambda: self.sendPong(payload))
 
-    def onPong(self, payload: bytes) -> None:
-        """An answer came, whether we have asked for it or not."""
-        self.effort += 1
-
     def _onOpen(self) -> None:
         self._isOpen = True
+        self._beginFrames()
         # Under a twisted.web site the HTTP channel is still the transport's
         # producer: nobody else could be, and a full send buffer would stop it
         # from reading, so that two busy peers wait for each other for ever.
@@ -331,9 +325,7 @@ class Connection(Incoming, Outgoing):
     def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool:
         """The peer's close frame came; what we hold was written before it."""
         self.flush()
-        stop = bool(
-            super().onCloseFrame(code, reasonRaw)  # type: ignore[misc]
-        )
+        stop = bool(super().onCloseFrame(code, reasonRaw))
         self._closeFrameSeen(self.remoteCloseCode, self.remoteCloseReason)
         return stop
 

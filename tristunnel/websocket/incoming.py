@@ -4,6 +4,7 @@ What a WebSocket's peer sends, and may not send.
 
 from __future__ import annotations
 
+from struct import unpack
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall
@@ -11,7 +12,16 @@ from twisted.internet.interfaces import IDelayedCall
 from tristunnel.dataplane.answers import Holds
 from tristunnel.dataplane.rate import TokenBucket
 from tristunnel.errors import TunnelError
-from tristunnel.websocket.codes import BAD_PAYLOAD, PROTOCOL_ERROR, TOO_BIG
+from tristunnel.wire.websocket import (
+    BAD_PAYLOAD,
+    BINARY,
+    CLOSE,
+    PING,
+    PROTOCOL_ERROR,
+    TEXT,
+    FrameReader,
+    Violation,
+)
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
@@ -24,9 +34,6 @@ it comes, so this bounds nobody's memory but a peer's mistakes."""
 
 MAX_TEXT = 1024 * 1024
 """Bytes of the longest text message accepted; it is held whole."""
-
-SMALL = 64
-"""Bytes of payload with which a frame costs less to read than it carries."""
 
 SMALL_FRAMES = 5000
 """Frames a second of less than L{SMALL} bytes that are read from a peer."""
@@ -75,8 +82,8 @@ class Receiver(Protocol):
 
 class Incoming:
     """
-    Takes messages from autobahn's parser and judges them; mixed into its
-    classes, by L{Connection<tristunnel.websocket.connection.Connection>}.
+    Takes messages and judges them; mixed into autobahn's classes, by
+    L{Connection<tristunnel.websocket.connection.Connection>}.
 
     @ivar receiver: What is told; may be exchanged at any time.
     @ivar effort: Frames of less than L{SMALL} bytes that were read in one go; a
@@ -85,10 +92,13 @@ class Incoming:
 
     reactor: Any
     receiver: Receiver
-    wholeUpTo: int
     _holds: Holds
+    _reader: FrameReader
 
     # Autobahn's.
+    data: bytes
+    factory: Any
+    onCloseFrame: Any
     _dataReceived: Any
 
     def beginIncoming(self) -> None:
@@ -96,8 +106,8 @@ class Incoming:
         # Whether messages are dropped, and whether bytes are.
         self._deaf = False
         self._blind = False
-        self._binary = True
-        self._size = 0
+        self._most = {TEXT: MAX_TEXT, BINARY: MAX_BINARY}
+        self._whole = False
         self._gathered = bytearray()
         self.effort = 0
         self._wasSmall = False
@@ -112,16 +122,29 @@ class Incoming:
         @param code: The close code, if it is another than the reason's.
         """
 
+    @property
+    def wholeUpTo(self) -> int:
+        """
+        Bytes of the longest binary message that is accepted and handed on in one
+        piece; 0 to hand on pieces of longer ones as they come. A receiver may set
+        it when it is told of the opening, or between messages.
+        """
+        return self._most[BINARY] if self._whole else 0
+
+    @wholeUpTo.setter
+    def wholeUpTo(self, most: int) -> None:
+        self._whole = bool(most)
+        self._most[BINARY] = most or MAX_BINARY
+
     def _take(self, data: bytes) -> None:
         """
-        Let the parser have bytes. Frames that cost more to read than they carry
-        are rationed, so that nobody has to wait for a peer that sends nothing
-        else.
+        Read bytes. Frames that cost more to read than they carry are rationed, so
+        that nobody has to wait for a peer that sends nothing else.
         """
         start, step = 0, FEW if self._wasSmall else len(data)
         while start < len(data) and not self._blind:
             self.effort = 0
-            self._dataReceived(data[start : start + step])
+            self._read(data[start : start + step])
             start += step
             small = self.effort
             self._wasSmall = small > MANY
@@ -140,62 +163,78 @@ class Incoming:
         if self._resting is None:
             self._holds.release("rate")
 
-    def onMessageBegin(self, isBinary: bool) -> None:
-        self._binary = isBinary
-        self._size = 0
-        self._gathered = bytearray()
+    def _beginFrames(self) -> None:
+        """The handshake is over: frames follow."""
+        self._reader = FrameReader(self.factory.isServer, self._most)
 
-    def onMessageFrameBegin(self, length: int) -> None:
-        self._size += length
-        if length < SMALL:
-            self.effort += 1
-        most = self.wholeUpTo or (MAX_BINARY if self._binary else MAX_TEXT)
-        if self._size > most:
-            kind = "binary" if self._binary else "text"
+    def processData(self) -> bool:
+        """
+        Read what came with the handshake; called by autobahn.
+
+        @return: C{False}: that was all.
+        """
+        data, self.data = self.data, b""
+        self._take(data)
+        return False
+
+    def _read(self, data: bytes) -> None:
+        reader = self._reader
+        try:
+            for opcode, payload, ends in reader.feed(data):
+                if opcode == BINARY and not self._whole:
+                    if payload or not reader.size:
+                        self._hear(payload)
+                elif opcode in (TEXT, BINARY):
+                    self._gather(opcode, payload, ends)
+                elif opcode == PING:
+                    self.onPing(payload)
+                elif opcode == CLOSE:
+                    code = unpack("!H", payload[:2])[0] if payload else None
+                    self.onCloseFrame(code, payload[2:] or None)
+                    self._blind = True
+                if self._blind:
+                    break
+        except Violation as violation:
+            # What follows could be a control frame of any length.
             self._blind = True
-            self.fail(
-                TunnelError(
-                    "protocol-error",
-                    f"a {kind} message of {self._size} bytes is longer than the"
-                    f" {most} accepted here",
-                ),
-                TOO_BIG,
-            )
+            self.fail(TunnelError("protocol-error", str(violation)), violation.code)
+        self.effort += reader.small
+        reader.small = 0
 
-    def onMessageFrameData(self, payload: bytes) -> None:
-        if self._deaf:
-            return
-        if not self._binary or self.wholeUpTo:
-            self._gathered += payload
-        elif payload:
-            self.receiver.bytesReceived(payload)
-
-    def onMessageFrameEnd(self) -> None:
-        """A frame of it is complete."""
-
-    def onMessageEnd(self) -> None:
-        if self._deaf:
-            return
-        if not self._binary:
-            text, self._gathered = bytes(self._gathered), bytearray()
-            # Ten times faster than autobahn's validator, which is turned off.
-            if not text.isascii():
-                try:
-                    text.decode("utf-8")
-                except UnicodeDecodeError:
-                    self._invalid_payload("a text message is not UTF-8")
-                    return
-            self.receiver.textReceived(text)
-        elif self.wholeUpTo:
-            data, self._gathered = bytes(self._gathered), bytearray()
+    def _hear(self, data: bytes) -> None:
+        if not self._deaf:
             self.receiver.bytesReceived(data)
-        elif not self._size:
-            self.receiver.bytesReceived(b"")
+
+    def _gather(self, opcode: int, payload: bytes, ends: bool) -> None:
+        """
+        Take a piece of a message that is handed on whole.
+
+        @raise Violation: If it is no text.
+        """
+        if self._deaf:
+            return
+        self._gathered += payload
+        if not ends:
+            return
+        whole, self._gathered = bytes(self._gathered), bytearray()
+        if opcode == BINARY:
+            self.receiver.bytesReceived(whole)
+            return
+        if not whole.isascii():
+            try:
+                whole.decode("utf-8")
+            except UnicodeDecodeError:
+                raise Violation(BAD_PAYLOAD, "a text message is not UTF-8") from None
+        self.receiver.textReceived(whole)
+
+    def onPing(self, payload: bytes) -> None:
+        """A ping came."""
+
+    # Autobahn's judgement of a close frame, and of the handshake
 
     def _protocol_violation(self, reason: str) -> bool:
         """
-        The peer broke RFC 6455: say so, and read none of the rest, which
-        could be a control frame of any length.
+        The peer broke RFC 6455.
 
         @return: C{True}: stop.
         """

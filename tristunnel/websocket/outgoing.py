@@ -4,42 +4,46 @@ What is sent over a WebSocket: gathered into messages that are worth it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from autobahn.websocket.protocol import WebSocketProtocol
 from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
 
 from tristunnel.dataplane.answers import Answers
+from tristunnel.dataplane.transport import SocketTransport
+from tristunnel.wire.websocket import BINARY, MESSAGE, TEXT, encodeMessage
 
 __all__ = ["GATHER", "Outgoing"]
 
 GATHER = 64 * 1024
 """Bytes that are gathered into one message within a turn of the reactor."""
 
-MESSAGE = 256 * 1024
-"""Bytes of the longest message we send: common libraries refuse 1 MiB."""
-
 
 class Outgoing:
     """
-    Hands messages to autobahn; mixed into its classes, by
+    Writes messages; mixed into autobahn's classes, by
     L{Connection<tristunnel.websocket.connection.Connection>}.
 
     @ivar answers: Whether the peer takes what it asks for, once it is open.
     """
 
     reactor: Any
+    transport: Any
     answers: Answers | None
+    abort: Any
     _isOpen: bool
 
     # Autobahn's.
     state: int
-    sendMessage: Any
+    factory: Any
 
     def beginOutgoing(self) -> None:
         """Begin with nothing."""
         self._held: list[bytes] = []
         self._heldSize = 0
+        self._queued = False
         self._flushing: IDelayedCall | None = None
 
     @property
@@ -49,19 +53,27 @@ class Outgoing:
 
     def sendBytes(self, data: bytes) -> None:
         """Send bytes, in one message with others of this turn of the reactor."""
+        self.sendPieces((data,))
+
+    def sendPieces(self, pieces: Sequence[bytes]) -> None:
+        """Send bytes that are in pieces, in the same way."""
         if not self.canSend:
             return
-        self._held.append(data)
-        self._heldSize += len(data)
+        self._held.extend(pieces)
+        self._heldSize += sum(map(len, pieces))
         if self._heldSize >= GATHER:
             self.flush()
-        elif self._flushing is None:
-            self._flushing = self.reactor.callLater(0, self.flush)
+        elif not self._queued:
+            self._queued = True
+            if isinstance(self.transport, SocketTransport):
+                self.transport.poller.flushLater(self)
+            else:
+                self._flushing = self.reactor.callLater(0, self.flush)
 
     def sendWhole(self, data: bytes) -> None:
         """Send a binary message, after what was gathered."""
         self.flush()
-        self._answer(data, True)
+        self._answer(BINARY, data)
 
     def sendEmpty(self) -> None:
         """Send a binary message without bytes."""
@@ -69,28 +81,39 @@ class Outgoing:
 
     def sendText(self, text: bytes) -> None:
         """Send a text message."""
-        self._answer(text, False)
+        self._answer(TEXT, text)
 
-    def _answer(self, message: bytes, isBinary: bool) -> None:
+    def _answer(self, opcode: int, message: bytes) -> None:
         if self.canSend:
             if self.answers is not None:
                 self.answers.wrote(len(message))
-            self.sendMessage(message, isBinary)
+            self._send(opcode, [message])
+
+    def _send(self, opcode: int, pieces: list[bytes]) -> None:
+        isClient = not self.factory.isServer
+        self.transport.writeSequence(encodeMessage(opcode, pieces, isClient))
 
     def flush(self) -> None:
-        """Send what was gathered."""
+        """Send what was gathered; called when the turn ends, or before."""
+        self._queued = False
         if self._flushing is not None:
             if self._flushing.active():
                 self._flushing.cancel()
             self._flushing = None
-        if not self._held:
+        held, self._held = self._held, []
+        size, self._heldSize = self._heldSize, 0
+        if not (held and self.canSend):
             return
-        data = self._held[0] if len(self._held) == 1 else b"".join(self._held)
-        self._held = []
-        self._heldSize = 0
-        for start in range(0, len(data), MESSAGE):
-            if self.canSend:
-                self.sendMessage(data[start : start + MESSAGE], True)
+        if size <= MESSAGE:
+            self._send(BINARY, held)
+            return
+        data = b"".join(held)
+        for start in range(0, size, MESSAGE):
+            self._send(BINARY, [data[start : start + MESSAGE]])
+
+    def broken(self, reason: Failure) -> None:
+        """What was gathered could not be sent, because of an error in our code."""
+        self.abort()
 
     def registerProducer(self, producer: Any, streaming: bool = True) -> None:
         """Have C{producer} paused while the transport holds enough."""

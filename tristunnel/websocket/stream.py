@@ -85,8 +85,8 @@ class ByteStream:
             self._connection.sendBytes(data)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
-        for piece in data:
-            self.write(piece)
+        if not self.disconnecting:
+            self._connection.sendPieces(tuple(data))
 
     def loseConnection(self) -> None:
         if not self.disconnecting:

@@ -18,7 +18,7 @@ from tristunnel.dialects.base.multiplexer import Limits, Multiplexer
 from tristunnel.dialects.base.plain import PlainClientSide, PlainServerSide
 from tristunnel.errors import TunnelError
 from tristunnel.util.repeating import RepeatingCall
-from tristunnel.websocket.codes import BAD_PAYLOAD, UNSUPPORTED
+from tristunnel.websocket.codes import UNSUPPORTED
 from tristunnel.wire.framed import FrameType
 from tristunnel.wire.vtunnel import (
     CLOSE,
@@ -30,6 +30,7 @@ from tristunnel.wire.vtunnel import (
     encodeData,
     encodeMessage,
 )
+from tristunnel.wire.websocket import BAD_PAYLOAD
 
 if TYPE_CHECKING:
     from tristunnel.dialects.base.stream import SessionStream

@@ -1,0 +1,286 @@
+"""
+A WebSocket's frames, once it is open (RFC 6455, 5).
+
+A reader of bytes and a writer of messages, for either role. Nothing is kept but
+the head of a frame, or a control frame, that is not whole yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from secrets import token_bytes
+from struct import Struct
+from typing import NamedTuple
+
+from autobahn.websocket.xormasker import create_xor_masker  # type: ignore[attr-defined]
+
+__all__ = [
+    "BAD_PAYLOAD",
+    "BINARY",
+    "CLOSE",
+    "CONTROL",
+    "MESSAGE",
+    "PING",
+    "PONG",
+    "PROTOCOL_ERROR",
+    "SMALL",
+    "TEXT",
+    "TOO_BIG",
+    "FrameReader",
+    "Piece",
+    "Violation",
+    "encodeMessage",
+    "masked",
+]
+
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+"""Opcodes; 0 continues a message."""
+
+PROTOCOL_ERROR, BAD_PAYLOAD, TOO_BIG = 1002, 1007, 1009
+"""Close codes for what a peer does wrong here (7.4.1)."""
+
+CONTROL = 125
+"""Most bytes of a control frame."""
+
+SMALL = 64
+"""Bytes of payload with which a frame costs less to read than it carries."""
+
+MESSAGE = 256 * 1024
+"""Bytes of the longest message we send: common libraries refuse 1 MiB."""
+
+_BY_NUMBERS = 512
+"""Bytes up to which Python's own numbers are masked faster than autobahn's native
+code is called."""
+
+_FIN, _RESERVED, _MASKED = 0x80, 0x70, 0x80
+_SHORT, _LONG = 126, 127
+_SIXTEEN = Struct("!BBH")
+_SIXTY_FOUR = Struct("!BBQ")
+
+
+class Violation(Exception):
+    """
+    The peer broke the rules; nothing more of it may be read.
+
+    @ivar code: The close code that says so.
+    """
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Piece(NamedTuple):
+    """
+    What came of a message, or a control frame.
+
+    @ivar opcode: The message's, also in what continues it.
+    @ivar payload: What came, without its mask.
+    @ivar ends: Whether it is the last of the message.
+    """
+
+    opcode: int
+    payload: bytes
+    ends: bool
+
+
+class FrameReader:
+    """
+    Turn bytes into messages, in the pieces that they arrive in.
+
+    @param masked: Whether the peer has to mask its frames: a client has to, a
+        server must not.
+
+    @ivar most: Bytes of the longest message accepted, by opcode. It may change
+        between two messages.
+    @ivar size: Bytes of the present message as far as its frames have begun.
+    @ivar small: How many control frames, and frames of less than L{SMALL} bytes,
+        have come.
+    """
+
+    def __init__(self, masked: bool, most: dict[int, int]) -> None:
+        self.most = most
+        self.size = 0
+        self.small = 0
+        self._masked = masked
+        self._partial = b""
+        # Of the present message, and of its present frame.
+        self._opcode = 0
+        self._remaining = 0
+        self._fin = False
+        self._key = b""
+
+    @property
+    def held(self) -> int:
+        """How many bytes are kept for the next ones to complete."""
+        return len(self._partial)
+
+    def feed(self, data: bytes) -> Iterator[Piece]:
+        """
+        Take the next bytes of the connection. They are read while the pieces are
+        asked for; whoever asks no more has lost the rest.
+
+        @raise Violation: What came before it was handed out.
+        """
+        if self._partial:
+            data = self._partial + data
+            self._partial = b""
+        at, end = 0, len(data)
+        while at < end:
+            if self._remaining == 0:
+                head = self._head(data, at)
+                if not head:
+                    self._partial = data[at:]
+                    return
+                start = at
+                at += head
+                if data[start] & 8:
+                    yield self._control(data[start] & 15, data[start + 2 : at])
+                    continue
+                if at == end and self._remaining > 0:
+                    return
+            piece = data[at : at + self._remaining]
+            size = len(piece)
+            at += size
+            self._remaining -= size
+            if self._masked:
+                piece = masked(piece, self._key)
+                turn = size & 3
+                self._key = self._key[turn:] + self._key[:turn]
+            ends = self._fin and not self._remaining
+            opcode = self._opcode
+            if ends:
+                self._opcode = 0
+            yield Piece(opcode, piece, ends)
+
+    def _control(self, opcode: int, payload: bytes) -> Piece:
+        """Read a control frame that is there as a whole."""
+        if self._masked:
+            payload = masked(payload[4:], payload[:4])
+        return Piece(opcode, payload, True)
+
+    def _head(self, data: bytes, at: int) -> int:
+        """
+        Read the head of a data frame, or see that a control frame is whole.
+
+        @return: Its length in bytes, or 0 if there is too little of it.
+        @raise Violation: For what is wrong with it.
+        """
+        there = len(data) - at
+        if there < 2:
+            return 0
+        first, length = data[at], data[at + 1] & 0x7F
+        self._check(first, data[at + 1])
+        if first & 8:
+            whole = 2 + 4 * self._masked + length
+            if there < whole:
+                return 0
+            self.small += 1
+            return whole
+        head = 2
+        if length >= _SHORT:
+            head = 4 if length == _SHORT else 10
+            if there < head:
+                return 0
+            least = length
+            length = int.from_bytes(data[at + 2 : at + head], "big")
+            if length < (_SHORT if least == _SHORT else 1 << 16) or length >> 63:
+                raise Violation(
+                    PROTOCOL_ERROR, f"a frame's length, {length}, in a wrong form"
+                )
+        if self._masked:
+            head += 4
+            if there < head:
+                return 0
+            self._key = data[at + head - 4 : at + head]
+        self._begin(first, length)
+        return head
+
+    def _check(self, first: int, second: int) -> None:
+        """
+        Judge the first two bytes of a frame.
+
+        @raise Violation: For what is wrong with them.
+        """
+        opcode = first & 15
+        wrong = ""
+        if first & _RESERVED:
+            wrong = "RSV bits without an extension"
+        elif bool(second & _MASKED) != self._masked:
+            wrong = "an unmasked frame" if self._masked else "a masked frame"
+        elif opcode & 8:
+            if opcode > PONG:
+                wrong = f"a control frame of the reserved opcode {opcode}"
+            elif not first & _FIN:
+                wrong = "a control frame in fragments"
+            elif second & 0x7F > CONTROL:
+                wrong = f"a control frame longer than {CONTROL} bytes"
+            elif opcode == CLOSE and second & 0x7F == 1:
+                wrong = "half a close code"
+        elif opcode > BINARY:
+            wrong = f"a frame of the reserved opcode {opcode}"
+        elif opcode and self._opcode:
+            wrong = "a message inside of a fragmented message"
+        elif not (opcode or self._opcode):
+            wrong = "a continuation outside of a message"
+        if wrong:
+            raise Violation(PROTOCOL_ERROR, wrong)
+
+    def _begin(self, first: int, length: int) -> None:
+        """
+        Begin a data frame.
+
+        @raise Violation: If its message gets too long by it.
+        """
+        if first & 15:
+            self._opcode = first & 15
+            self.size = 0
+        self.size += length
+        self.small += length < SMALL
+        if self.size > self.most[self._opcode]:
+            kind = "text" if self._opcode == TEXT else "binary"
+            raise Violation(
+                TOO_BIG,
+                f"a {kind} message of {self.size} bytes is longer than the"
+                f" {self.most[self._opcode]} accepted here",
+            )
+        self._remaining = length
+        self._fin = bool(first & _FIN)
+
+
+def encodeMessage(opcode: int, pieces: list[bytes], mask: bool) -> list[bytes]:
+    """
+    Write a message as one frame.
+
+    @param pieces: Its bytes. Without a mask they are not copied.
+    @param mask: Whether to mask it, as a client has to.
+    @return: The frame, in pieces.
+    """
+    size = sum(map(len, pieces))
+    bit = _MASKED if mask else 0
+    if size < _SHORT:
+        head = bytes((_FIN | opcode, bit | size))
+    elif size < 1 << 16:
+        head = _SIXTEEN.pack(_FIN | opcode, bit | _SHORT, size)
+    else:
+        head = _SIXTY_FOUR.pack(_FIN | opcode, bit | _LONG, size)
+    if not mask:
+        return [head, *pieces]
+    # It is to be foreseen by nobody who has a say in the bytes (10.3).
+    key = token_bytes(4)
+    whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    return [head + key, masked(whole, key)]
+
+
+def masked(data: bytes, key: bytes) -> bytes:
+    """
+    Mask bytes, or take their mask off.
+
+    @param key: The four bytes of the mask, from the one for the first byte on.
+    """
+    size = len(data)
+    if size > _BY_NUMBERS:
+        result: bytes = create_xor_masker(key, size).process(data)
+        return result
+    number = int.from_bytes((key * (size // 4 + 1))[:size], "little")
+    return (number ^ int.from_bytes(data, "little")).to_bytes(size, "little")
