@@ -28,6 +28,15 @@ from hashlib import sha1
 from benchmarks.faults.programs import Programs, Server, descriptors, resident
 from benchmarks.faults.proof import Options, Row
 from benchmarks.processes import Room
+from tristunnel.wire.framed import (
+    FrameDecoder,
+    FrameType,
+    HandshakeDecoder,
+    decodeObject,
+    encodeCredit,
+    encodeFrame,
+    encodeHandshake,
+)
 
 __all__ = ["ATTACKS", "Attack", "Victim", "prove"]
 
@@ -92,6 +101,9 @@ class Attack:
     @ivar server: Options of the server; C{{room}} stands for its directory, in
         which C{clients} is a file for C{--auth}.
     @ivar memory: MiB that it may add to the victim.
+    @ivar port: Where the server listens.
+    @ivar kept: Descriptors that the server keeps for a while on purpose: ports of
+        tunnels whose client may come back.
     @ivar gone: Whether the connections must be gone within L{PATIENCE} although
         the attacker does not close them.
     """
@@ -101,6 +113,8 @@ class Attack:
     server: tuple[str, ...] = ("--auth=clients:{room}/clients",)
     memory: float = MEMORY
     gone: bool = True
+    port: str = "tcp:0:interface=127.0.0.1"
+    kept: int = 0
 
 
 class _Meter:
@@ -131,7 +145,7 @@ def _one(name: str, attack: Attack, options: Options) -> Row:
     with Room(directory) as room:
         room.write("clients", "victim: v\n")
         words = [word.format(room=directory) for word in attack.server]
-        server = Server(Programs(room), "server", ["tcp:0:interface=127.0.0.1"], *words)
+        server = Server(Programs(room), "server", [attack.port], *words)
         victim = Victim(room, options, server.pid, server.ports[0])
         # An answer before the first measurement, for what is made only then.
         with suppress(OSError), victim.connect() as first:
@@ -156,7 +170,8 @@ def _one(name: str, attack: Attack, options: Options) -> Row:
         for connection in connections:
             connection.close()
         until = time.monotonic() + 10
-        while descriptors(victim.pid) > files + _SPARE and time.monotonic() < until:
+        most = files + _SPARE + attack.kept
+        while descriptors(victim.pid) > most and time.monotonic() < until:
             time.sleep(0.1)
         after, left = resident(victim.pid), descriptors(victim.pid)
         log = len(room.said("server"))
@@ -169,7 +184,7 @@ def _one(name: str, attack: Attack, options: Options) -> Row:
         f" it left; {log / 1024:.0f} KiB of log",
         grown <= attack.memory
         and log <= LOG
-        and left <= files + _SPARE
+        and left <= most
         and (not attack.gone or stayed <= files + _SPARE),
     )
 
@@ -359,6 +374,65 @@ def _session(data: bytes) -> Callable[[Victim], Open]:
     return _many(one)
 
 
+def _moved(victim: Victim) -> Open:
+    """
+    Offer a service whose stream moves to a connection of its own, which is never
+    read from, and have a visitor send without end; or read nothing there, either.
+    """
+    session = victim.connect()
+    session.sendall(
+        encodeHandshake(
+            {
+                "id": "victim",
+                "secret": "v",
+                "tristunnel": _OFFER | {"move": "at-once"},
+            }
+        )
+    )
+    session.sendall(_calls(("openTunnel", {})))
+    answers, frames, began = HandshakeDecoder(), FrameDecoder(), b""
+    stream, visitor = 0, None
+    while True:
+        data = session.recv(65536)
+        if not began:
+            whole = answers.feed(data)
+            if whole is None:
+                continue
+            began, data = b"yes", whole[1]
+        for number, kind, payload in frames.feed(data):
+            if kind == FrameType.CONTROL and visitor is None:
+                uri = json.loads(payload).get("result")
+                address = str(_call(victim, "getTunnelAddress", {"uri": uri}))
+                port = int(address.rpartition(":")[2])
+                visitor = socket.create_connection(("127.0.0.1", port))
+            elif kind == FrameType.OPEN:
+                stream = number
+                session.sendall(
+                    encodeFrame(stream, FrameType.OPENED, encodeCredit(2**18))
+                )
+            elif kind == FrameType.MOVE and visitor is not None:
+                own = victim.connect(receive=4096)
+                ticket = decodeObject(payload)["ticket"]
+                own.sendall(encodeHandshake({"tristunnel": {"ticket": ticket}}))
+                # That it was accepted; nothing after that.
+                own.recv(1024)
+                moved = encodeFrame(stream, FrameType.MOVED, encodeCredit(0))
+                session.sendall(moved)
+                return [session, own, *_flood(visitor, bytes(65536), victim)]
+
+
+def _halfHandshakes(victim: Victim) -> Open:
+    """Begin TLS, and say no more; the hello's length is that of a long one."""
+    connections = []
+    for source in range(2, 4 if victim.options.quick else 8):
+        for number in range(64):
+            with suppress(OSError):
+                connection = victim.connect(f"127.0.0.{source}")
+                connections.append(connection)
+                connection.sendall(_HELLO[: 5 + number * 4])
+    return connections
+
+
 def _opens(victim: Victim) -> Open:
     """Open a tunnel, close it, and begin again."""
     until = time.monotonic() + (3.0 if victim.options.quick else 15.0)
@@ -400,6 +474,8 @@ def _client(victim: Victim) -> Open:
     )
     return _flood(connection, _frame(_PING, bytes(125), b"") * 1000, victim)
 
+
+_HELLO = bytes.fromhex("1603010200010001fc0303") + bytes(500)
 
 _OPEN: tuple[str, ...] = ()
 
@@ -467,6 +543,15 @@ ATTACKS: dict[str, Attack] = {
     "framedcalls": Attack(
         "calls in a session, no answer taken",
         _session(_calls(("listTunnels", {}), ("no such method", {}))),
+    ),
+    "moved": Attack(
+        "streams that have moved to connections that nobody reads",
+        _many(_moved),
+        gone=False,
+        kept=12,
+    ),
+    "handshakes": Attack(
+        "half TLS handshakes", _halfHandshakes, port="ssl:0:interface=127.0.0.1"
     ),
     "framedopens": Attack(
         "tunnels opened and closed as fast as they are answered", _many(_opens)
