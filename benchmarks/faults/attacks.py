@@ -49,7 +49,7 @@ PATIENCE = 60.0
 LOG = 2**20
 """Bytes of log that an attack may have the server write."""
 
-_SPARE = 3
+_SPARE = 1
 """Descriptors that a process may have more than before: fewer than an attack holds."""
 
 
