@@ -9,6 +9,7 @@ from inspect import iscoroutinefunction
 from typing import Any
 
 from tristunnel.cli.access import addAccessCommands
+from tristunnel.cli.install import addInstallCommand
 from tristunnel.cli.invite import addInviteCommand
 from tristunnel.cli.join import addJoinCommand
 from tristunnel.cli.status import addStatusCommand
@@ -33,6 +34,7 @@ def parser() -> Parser:
     addTokenCommands(commands)
     addInviteCommand(commands)
     addJoinCommand(commands)
+    addInstallCommand(commands, lambda words: made.parse_args(words))
     addAccessCommands(commands)
     addStatusCommand(commands)
     return made

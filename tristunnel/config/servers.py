@@ -48,9 +48,13 @@ _HEADER = "# Written by tristunnel; 'tristunnel client --server NAME' connects t
 
 def configDirectory() -> Path:
     """
-    Where this user's configuration is: C{~/.config/tristunnel}, or what the
-    platform has instead.
+    Where this user's configuration is: what systemd gives the service that
+    C{tristunnel install} has made; else C{~/.config/tristunnel}, or what the platform
+    has instead.
     """
+    given = Path(os.environ.get("CREDENTIALS_DIRECTORY") or "/nowhere")
+    if any((given / name).exists() for name in ("servers.toml", "client.toml")):
+        return given
     return user_config_path("tristunnel")
 
 

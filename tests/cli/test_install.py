@@ -1,0 +1,247 @@
+"""Tests of C{tristunnel install}: what is written, and what is called."""
+
+from __future__ import annotations
+
+import io
+import os
+import plistlib
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tristunnel.cli import install
+from tristunnel.cli.install import addInstallCommand
+from tristunnel.cli.units import CONTRIB, systemdWord
+from tristunnel.errors import TunnelError
+from tristunnel.util.command_line import Parser
+
+_GOLDEN = Path(__file__).with_name("golden")
+_CONTRIB = Path(__file__).parents[2] / "contrib" / "systemd"
+_PROGRAM = "/opt/tristunnel/bin/tristunnel"
+
+
+class InstallTests(SynchronousTestCase):
+    """
+    A machine with a systemd, or a launchd, that does nothing.
+
+    @ivar calls: Where that writes down how it was called.
+    """
+
+    def setUp(self) -> None:
+        self.directory = Path(self.mktemp()).absolute()
+        self.bin, self.home = self.directory / "bin", self.directory / "home"
+        for each in (self.bin, self.home, self.directory / "run" / "systemd"):
+            each.mkdir(parents=True)
+        self.calls = self.directory / "calls"
+        for name in ("systemctl", "launchctl"):
+            self.script(name, f'echo {name} "$@" >> {self.calls}')
+        for name, value in (
+            ("PATH", f"{self.bin}:/bin:/usr/bin"),
+            ("HOME", str(self.home)),
+            ("XDG_CONFIG_HOME", str(self.home / "config")),
+            ("XDG_RUNTIME_DIR", str(self.directory / "run")),
+        ):
+            self.patch(os, "environ", {**os.environ, name: value})
+        self.patch(install, "_program", lambda: [_PROGRAM])
+        self.patch(install, "_unreadable", lambda program: "")
+        self.checked: list[list[str]] = []
+        self.become(1000)
+
+    def become(self, user: int, platform: str = "linux") -> None:
+        self.patch(os, "geteuid", lambda: user)
+        self.patch(os, "getuid", lambda: user)
+        self.patch(sys, "platform", platform)
+
+    def script(self, name: str, text: str) -> None:
+        path = self.bin / name
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+
+    def run_(self, *words: str) -> str:
+        parser = Parser(prog="tristunnel")
+        addInstallCommand(
+            parser.add_subparsers(), lambda words: self.checked.append(list(words))
+        )
+        out = io.StringIO()
+        self.patch(sys, "stdout", out)
+        options = parser.parse_args(["install", *words])
+        options.run(options)
+        return out.getvalue()
+
+    def refused(self, *words: str) -> str:
+        error = self.assertRaises(TunnelError, self.run_, *words)
+        self.assertNotIn("\n", error.message)
+        return error.message
+
+    def called(self) -> list[str]:
+        text = self.calls.read_text() if self.calls.exists() else ""
+        self.calls.unlink(missing_ok=True)
+        return text.splitlines()
+
+    @property
+    def unit(self) -> Path:
+        return self.home / "config" / "systemd" / "user" / "tristunnel-server.service"
+
+    def test_printed(self) -> None:
+        """The units, whole; C{TRISTUNNEL_GOLDEN=1} writes them anew. Printing changes
+        nothing, and needs no systemd."""
+        known = self.home / "config" / "tristunnel" / "servers.toml"
+        known.parent.mkdir(parents=True)
+        known.touch()
+        shutil.rmtree(self.bin)
+        for name, user, words in (
+            ("server-user.service", 1000, ["server", "--hostname", "t.example.com"]),
+            ("server-system.service", 0, ["server", "--ports", "30000-31000"]),
+            ("client-user.service", 1000, ["client"]),
+            ("client-system.service", 0, ["--name", "web", "client", "http", "3000"]),
+        ):
+            self.become(user)
+            text = self.run_("--print", *words)
+            self.assertEqual(self.run_(*words, "--print"), text)
+            text = text.replace(str(self.home), "/root")
+            path = _GOLDEN / name
+            if os.environ.get("TRISTUNNEL_GOLDEN"):
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(text)
+            self.assertEqual(text, path.read_text(), name)
+        self.assertFalse(self.unit.exists())
+
+    def test_contrib(self) -> None:
+        """The units that are installed by hand are made of the same parts."""
+        if not _CONTRIB.is_dir():
+            return
+        found = {path.name: path.read_text() for path in _CONTRIB.glob("*.service")}
+        self.assertEqual(found, {name: str(unit) for name, unit in CONTRIB.items()})
+
+    def test_verified(self) -> None:
+        """systemd finds nothing wrong with them."""
+        analyze = shutil.which("systemd-analyze", path="/usr/bin:/bin")
+        for path in _GOLDEN.glob("*.service") if analyze else ():
+            text = path.read_text().replace(_PROGRAM, "/bin/true")
+            text = text.replace("Documentation=man:tristunnel(1)\n", "")
+            unit = self.directory / path.name
+            unit.write_text(text)
+            manager = "--user" if "user" in path.name else "--system"
+            done = subprocess.run(
+                [str(analyze), manager, "verify", str(unit)],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if "Failed to initialize manager" not in done.stderr:
+                self.assertEqual(done.stderr, "", path.name)
+
+    def test_started(self) -> None:
+        """A user's service is written, started and enabled, and what to do next is
+        said; again, it is the new one that runs."""
+        for _ in range(2):
+            said = self.run_("server", "--hostname", "t.example.com")
+            self.assertIn("tristunnel-server runs", said)
+            self.assertIn("journalctl --user -u tristunnel-server", said)
+            self.assertIn("loginctl enable-linger", said)
+            self.assertIn("tristunnel invite", said)
+            self.assertEqual(
+                self.called(),
+                [
+                    "systemctl --user daemon-reload",
+                    "systemctl --user enable tristunnel-server.service",
+                    "systemctl --user restart tristunnel-server.service",
+                ],
+            )
+        start = f"ExecStart={_PROGRAM} server --hostname t.example.com\n"
+        self.assertIn(start, self.unit.read_text())
+        self.assertEqual(self.checked[0], ["server", "--hostname", "t.example.com"])
+
+    def test_removed(self) -> None:
+        """It is stopped before its unit is gone; what is not there is not removed."""
+        self.assertIn("is not installed", self.refused("--remove", "server"))
+        self.run_("server")
+        self.called()
+        said = self.run_("server", "--remove")
+        self.assertEqual(said, "tristunnel-server is stopped and removed\n")
+        self.assertFalse(self.unit.exists())
+        self.assertEqual(
+            self.called(),
+            [
+                "systemctl --user disable --now tristunnel-server.service",
+                "systemctl --user daemon-reload",
+            ],
+        )
+
+    def test_noSystemd(self) -> None:
+        """Where nothing runs services: one line, and nothing is written."""
+        for prepare in (
+            lambda: shutil.rmtree(self.directory / "run"),
+            lambda: (self.bin / "systemctl").unlink(),
+        ):
+            prepare()
+            message = self.refused("server", "--hostname", "a b")
+            self.assertIn("systemd does not run for this user", message)
+            self.assertFalse(self.unit.exists())
+
+    def test_fails(self) -> None:
+        """What systemd says is passed on."""
+        self.script("systemctl", "echo 'Access denied' >&2; exit 1")
+        message = self.refused("server")
+        self.assertIn("does not start", message)
+        self.assertIn("Access denied", message)
+
+    def test_wrong(self) -> None:
+        """What could not be started is found out before."""
+
+        def check(words: Any) -> None:
+            raise SystemExit(2)
+
+        parser = Parser(prog="tristunnel")
+        addInstallCommand(parser.add_subparsers(), check)
+        options = parser.parse_args(["install", "server", "--nothing"])
+        self.assertRaises(SystemExit, options.run, options)
+        self.assertFalse(self.unit.exists())
+        self.assertIn("--name has", self.refused("--name", "../x", "server"))
+        self.assertIn("one line", self.refused("server", "--hostname", "a\nb"))
+
+    def test_private(self) -> None:
+        """A service of the system cannot run what only root can read."""
+        self.become(0)
+        self.patch(install, "_unreadable", type(self).unreadable)
+        self.home.chmod(0o700)
+        program = self.home / "tristunnel"
+        program.touch(mode=0o755)
+        self.patch(install, "_program", lambda: [str(program)])
+        self.assertIn(f"cannot read {self.home}", self.refused("server"))
+
+    unreadable = staticmethod(install._unreadable)
+
+    def test_macOS(self) -> None:
+        """launchd has the same, in its own words."""
+        self.become(501, "darwin")
+        agents = self.home / "Library" / "LaunchAgents"
+        path = agents / "org.tristunnel.client-web.plist"
+        self.run_("--name", "web", "client", "http", "3000")
+        made = plistlib.loads(path.read_bytes())
+        self.assertEqual(made["ProgramArguments"], [_PROGRAM, "http", "3000"])
+        self.assertTrue(made["RunAtLoad"])
+        self.run_("--name", "web", "client", "--remove")
+        self.assertFalse(path.exists())
+        self.assertEqual(
+            self.called(),
+            [
+                f"launchctl bootstrap gui/501 {path}",
+                "launchctl bootout gui/501/org.tristunnel.client-web",
+            ],
+        )
+
+    @given(st.text(st.characters(exclude_characters="\0\n"), max_size=30))
+    def test_words(self, word: str) -> None:
+        """An argument is what systemd makes of it: its quotes are a shell's but for
+        C{%} and C{$}, which are doubled."""
+        written = systemdWord(word)
+        doubled = word.replace("%", "%%").replace("$", "$$")
+        self.assertEqual(shlex.split(written), [doubled])

@@ -1,0 +1,281 @@
+"""
+C{tristunnel install}: have the system start a server or a client, at boot and
+whenever it fails.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from argparse import REMAINDER, Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tristunnel.cli.units import Unit, agent, systemdWord
+from tristunnel.config.servers import configDirectory
+from tristunnel.errors import badOption
+
+__all__ = ["addInstallCommand"]
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,47}\Z", re.IGNORECASE)
+_FORWARDS = ("http", "tcp", "udp")
+_CONFIGURATION = ("servers.toml", "client.toml")
+
+
+def addInstallCommand(commands: Any, check: Callable[[Sequence[str]], object]) -> None:
+    """
+    Add C{install} to the commands of a parser.
+
+    @param commands: What C{add_subparsers} returned.
+    @param check: Ends the program with one line for a command line of ours that is
+        wrong.
+    """
+    install = commands.add_parser(
+        "install",
+        help="start a server or a client at boot",
+        description="Have systemd (launchd on macOS) run a server or a client: the"
+        " system's as root, else your own. Options come before 'server' or 'client';"
+        " what follows is that program's.",
+        epilog="examples: tristunnel install server --hostname t.example.com;"
+        " tristunnel install client http 3000",
+    )
+    add = install.add_argument
+    add("--print", action="store_true", help="print the unit, and change nothing")
+    add("--remove", action="store_true", help="stop it, and remove the unit")
+    add(
+        "--name",
+        default="",
+        metavar="NAME",
+        help="tell several of a kind apart, as in tristunnel-client-NAME",
+    )
+    add("kind", choices=("server", "client"), help="what to run")
+    add("arguments", nargs=REMAINDER, metavar="ARGUMENT", help="its own arguments")
+    install.set_defaults(run=lambda options: _run(options, check))
+
+
+@dataclass(frozen=True)
+class _Service:
+    """
+    One that something starts here.
+
+    @ivar name: What it is called.
+    @ivar path: Where its unit goes.
+    @ivar text: What is in that.
+    @ivar start: The commands that start it.
+    @ivar stop: The commands that stop it, before its unit is removed.
+    @ivar forget: The commands after that.
+    @ivar log: How to read its log.
+    @ivar missing: Why nothing can start it here; empty if something can.
+    @ivar note: What is to be known besides.
+    """
+
+    name: str
+    path: Path
+    text: str
+    start: Sequence[Sequence[str]]
+    stop: Sequence[Sequence[str]]
+    forget: Sequence[Sequence[str]]
+    log: str
+    missing: str
+    note: str = ""
+
+
+def _run(options: Namespace, check: Callable[[Sequence[str]], object]) -> None:
+    if options.name and not _NAME.match(options.name):
+        raise badOption("--name has letters, digits, '-', '_' and '.'")
+    arguments = options.arguments
+    for flag in ("--print", "--remove"):
+        # Whoever writes it last means it for us: no program of ours has it.
+        if flag in arguments:
+            arguments.remove(flag)
+            setattr(options, flag[2:], True)
+    isForward = options.kind == "client" and arguments[:1] and arguments[0] in _FORWARDS
+    words = arguments if isForward else [options.kind, *arguments]
+    if not options.remove:
+        check(words)
+    name = "-".join(filter(None, ("tristunnel", options.kind, options.name)))
+    make = _launchd if sys.platform == "darwin" else _systemd
+    service = make(name, options.kind, words)
+    if options.print:
+        print(service.text, end="")
+        return
+    if service.missing:
+        raise badOption(service.missing)
+    if options.remove:
+        _remove(service)
+        return
+    _install(service)
+    if options.kind == "server":
+        print("Invite a machine with: tristunnel invite")
+
+
+def _program() -> list[str]:
+    """The command that runs us, whatever directory is current then."""
+    ours = Path(sys.argv[0]).absolute()
+    beside = Path(sys.executable).with_name("tristunnel")
+    for path in (ours, beside):
+        if path.name == "tristunnel" and os.access(path, os.X_OK):
+            return [str(path)]
+    return [sys.executable, "-m", "tristunnel.cli"]
+
+
+def _install(service: _Service) -> None:
+    path = service.path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(service.text)
+        path.chmod(0o644)
+    except OSError as error:
+        raise badOption(f"cannot write {str(path)!r}: {error.strerror}") from None
+    for command in service.start:
+        _call(command, f"{service.name} does not start")
+    print(f"{service.name} runs, and will after a restart. Its log: {service.log}")
+    if service.note:
+        print(service.note)
+
+
+def _remove(service: _Service) -> None:
+    path = service.path
+    if not path.exists():
+        raise badOption(f"{service.name} is not installed: there is no {path}")
+    for command in service.stop:
+        _call(command, f"{service.name} cannot be stopped")
+    try:
+        path.unlink()
+    except OSError as error:
+        raise badOption(f"cannot remove {str(path)!r}: {error.strerror}") from None
+    for command in service.forget:
+        _call(command, f"{service.name} is removed, but")
+    print(f"{service.name} is stopped and removed")
+
+
+def _call(command: Sequence[str], problem: str) -> None:
+    """@raise TunnelError: C{bad-option}, with what the program says."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=90
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise badOption(f"{problem}: {error}") from None
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        why = said[0] if said else f"status {done.returncode}"
+        raise badOption(f"{problem}: {' '.join(command)}: {why}")
+
+
+def _systemd(name: str, kind: str, words: Sequence[str]) -> _Service:
+    isUsers = os.geteuid() != 0
+    program = _program()
+    try:
+        start = " ".join(map(systemdWord, [*program, *words]))
+    except ValueError as error:
+        raise badOption(str(error)) from None
+    unit = Unit(
+        "Written by 'tristunnel install'.",
+        f"tristunnel {kind}",
+        start,
+        kind == "client",
+        "" if isUsers else _systemLines(name, kind),
+        isUsers,
+    )
+    base = _userDirectory() if isUsers else Path("/etc/systemd/system")
+    control = ["systemctl", "--user"] if isUsers else ["systemctl"]
+    file = f"{name}.service"
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "/nowhere") if isUsers else "/run"
+    missing = unreadable = ""
+    if not isUsers:
+        unreadable = _unreadable(program[0])
+    if not (shutil.which("systemctl") and Path(runtime, "systemd").is_dir()):
+        missing = (
+            f"systemd does not run {'for this user' if isUsers else 'here'}: have"
+            f" whatever starts programs here run: {' '.join([*program, *words])}"
+        )
+    return _Service(
+        name,
+        base / file,
+        str(unit),
+        [
+            [*control, "daemon-reload"],
+            [*control, "enable", file],
+            [*control, "restart", file],
+        ],
+        [[*control, "disable", "--now", file]],
+        [[*control, "daemon-reload"]],
+        f"journalctl {'--user ' if isUsers else ''}-u {name}",
+        missing or unreadable,
+        "It ends when you log out, unless you run once: loginctl enable-linger"
+        if isUsers
+        else "",
+    )
+
+
+def _userDirectory() -> Path:
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(base) / "systemd" / "user"
+
+
+def _systemLines(name: str, kind: str) -> str:
+    """
+    The user and the directories of a system's service: the server's state is where
+    'tristunnel invite' finds it; of a client, root's known servers are given to it.
+    """
+    state = name.removesuffix("-server") if kind == "server" else name
+    lines = [
+        "DynamicUser=yes",
+        f"StateDirectory={state}",
+        "StateDirectoryMode=0700",
+        f"WorkingDirectory=/var/lib/{state}",
+    ]
+    if kind == "client":
+        lines += [
+            f"LoadCredential={file.name}:{file}"
+            for file in (configDirectory() / each for each in _CONFIGURATION)
+            if file.exists()
+        ]
+    if kind == "server":
+        lines += [
+            "# For ports below 1024.",
+            "CapabilityBoundingSet=CAP_NET_BIND_SERVICE",
+            "AmbientCapabilities=CAP_NET_BIND_SERVICE",
+            "PrivateUsers=no",
+        ]
+    if Path(sys.prefix).is_relative_to("/home"):
+        lines.append("ProtectHome=read-only")
+    return "\n".join([*lines, ""])
+
+
+def _unreadable(program: str) -> str:
+    """Why a service's own user cannot run us."""
+    path = Path(program).absolute()
+    for each in (path, *path.parents):
+        if not os.stat(each).st_mode & 0o001:
+            return (
+                f"a service's own user cannot read {each}, where tristunnel is: install"
+                " it elsewhere, as with 'python3 -m venv /opt/tristunnel', or do this"
+                " as a user"
+            )
+    return ""
+
+
+def _launchd(name: str, kind: str, words: Sequence[str]) -> _Service:
+    isUsers = os.geteuid() != 0
+    label = f"org.tristunnel.{name.removeprefix('tristunnel-')}"
+    base = Path.home() / "Library" if isUsers else Path("/Library")
+    path = base / ("LaunchAgents" if isUsers else "LaunchDaemons") / f"{label}.plist"
+    log = base / "Logs" / f"{name}.log"
+    domain = f"gui/{os.getuid()}" if isUsers else "system"
+    return _Service(
+        name,
+        path,
+        agent(label, [*_program(), *words], str(log)),
+        [["launchctl", "bootstrap", domain, str(path)]],
+        [["launchctl", "bootout", f"{domain}/{label}"]],
+        [],
+        str(log),
+        "" if shutil.which("launchctl") else "there is no launchctl here",
+    )
