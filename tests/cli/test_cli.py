@@ -106,6 +106,15 @@ class ForegroundTests(SynchronousTestCase):
                 self.assertEqual(self.pidFile("-n", named, *command), "twistd.pid")
             self.assertEqual(self.pidFile("-n", "--pidfile", "a", *command), "a")
 
+    def test_check(self) -> None:
+        """C{--check} is not sent to the background, where nobody sees what it says."""
+        for command in ("tunnel", "tunnel-client"):
+            words = [command, "--connect=tcp:localhost:9000"][: 1 + command.count("-")]
+            for more, foreground in (([], 0), (["--check"], 1)):
+                options = ServerOptions()
+                options.parseOptions([*words, *more])
+                self.assertEqual(options["nodaemon"], foreground, (words, more))
+
 
 class TokenCommandTests(SynchronousTestCase):
     """C{tristunnel token}."""

@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.short import shortDirectory
 from tristunnel.cli import access_tap, client_tap, server_tap
+from tristunnel.dataplane.reactor import ourReactor
 from tristunnel.errors import TunnelError
 from tristunnel.util.endpoints import (
+    BACKLOG,
     ClearedEndpoint,
     checkBeforeFork,
     clearStaleSocket,
@@ -113,6 +116,36 @@ class WhyNoEndpointTests(SynchronousTestCase):
         ):
             error = ValueError(f"Unknown endpoint type: {kind!r}")
             self.assertEqual(whyNoEndpoint(kind, error), words)
+
+
+class BacklogTests(TestCase):
+    """Connections that wait to be accepted."""
+
+    timeout = 20
+
+    def test_asked(self) -> None:
+        """Ports and UNIX sockets have ours, unless another one is given."""
+        for before, after in (("", BACKLOG), (":backlog=7", 7)):
+            memory = MemoryReactor()
+            for kind in ("tcp:1", "tcp6:1", r"tcp:1:interface=[::1]", "unix:/run/x"):
+                endpoint = serverEndpoint(memory, kind + before)
+                endpoint.listen(Factory.forProtocol(Protocol))
+            asked = [each[2] for each in (*memory.tcpServers, *memory.unixServers)]
+            self.assertEqual(asked, [after] * 4)
+
+    async def test_crowd(self) -> None:
+        """At a UNIX socket of ours, hundreds may come between two turns."""
+        path = shortDirectory(self) / "s"
+        factory = Factory.forProtocol(Protocol)
+        factory.noisy = False
+        port = await serverEndpoint(ourReactor(), f"unix:{path}").listen(factory)
+        self.addCleanup(port.stopListening)
+        for _ in range(300):
+            visitor = socket.socket(socket.AF_UNIX)
+            self.addCleanup(visitor.close)
+            visitor.setblocking(False)
+            # Were there no room it would have to wait.
+            visitor.connect(str(path))
 
 
 class LeftoverTests(TestCase):

@@ -44,7 +44,8 @@ class CheckedOptions(usage.Options):
     None can be abbreviated: C{--token SECRET} would be C{--token-file SECRET},
     whose complaint shows the secret. And a program in the foreground has no pid
     file unless one is named: C{twistd.pid} would keep a second program of the
-    same directory from starting, or the next one after a C{kill -9}.
+    same directory from starting, or the next one after a C{kill -9}. C{--check}
+    is in the foreground whatever C{twistd} was told: who asks wants an answer.
     """
 
     def __init__(self) -> None:
@@ -53,10 +54,6 @@ class CheckedOptions(usage.Options):
         self.longOpt = [*self.longOpt, *self.longOpt]
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        outer = getattr(self, "parent", None) or {}
-        foreground = outer.get("nodaemon") or outer.get("debug")
-        if foreground and not _namesPidFile(sys.argv):
-            outer["pidfile"] = ""
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
@@ -64,6 +61,12 @@ class CheckedOptions(usage.Options):
             if unknown is None:
                 raise
             raise usage.UsageError(self._noOption(unknown[1])) from None
+        outer = getattr(self, "parent", None) or {}
+        if self.get("check") and "nodaemon" in outer:
+            outer["nodaemon"] = 1
+        foreground = outer.get("nodaemon") or outer.get("debug")
+        if foreground and not _namesPidFile(sys.argv):
+            outer["pidfile"] = ""
 
     def _noOption(self, told: str) -> str:
         known = sorted({f"--{name.rstrip('=')}" for name in self.longOpt})

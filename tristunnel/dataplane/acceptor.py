@@ -29,11 +29,9 @@ from zope.interface import implementer
 from tristunnel.dataplane.poller import IN, Poller
 from tristunnel.dataplane.transport import addressOf
 from tristunnel.dataplane.tuning import tuneSocket
+from tristunnel.util.endpoints import BACKLOG
 
-__all__ = ["BACKLOG", "BATCH", "PAUSE", "Acceptor", "listeningSocket"]
-
-BACKLOG = 4096
-"""Connections that may wait to be accepted; the kernel may allow fewer."""
+__all__ = ["BATCH", "PAUSE", "Acceptor", "listeningSocket"]
 
 BATCH = 64
 """Connections that one port takes in one turn."""

@@ -22,7 +22,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from tristunnel.dataplane.acceptor import BACKLOG, Acceptor, listeningSocket
+from tristunnel.dataplane.acceptor import Acceptor, listeningSocket
 from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.dataplane.poller import Poller, pollerOf
 from tristunnel.dataplane.sockets import SocketEnd
@@ -34,6 +34,7 @@ from tristunnel.interfaces import End
 from tristunnel.model.options import TunnelOptions
 from tristunnel.model.ports import UNPRIVILEGED, PortRange
 from tristunnel.tls.on_socket import serverTLS
+from tristunnel.util.endpoints import BACKLOG
 from tristunnel.util.hosts import addressText, hostAndPort
 
 __all__ = ["TCPListener", "TCPListeners"]

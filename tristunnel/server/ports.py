@@ -19,16 +19,14 @@ from tristunnel.tls.certificates import selfSigned
 from tristunnel.tls.directory import CertificateDirectory
 from tristunnel.tls.server_context import CreatorInForce, ReloadingCertificate
 from tristunnel.util.endpoints import (
+    BACKLOG,
     serverEndpoint,
     splitEndpoint,
     unknownKeywords,
     whyNoEndpoint,
 )
 
-__all__ = ["BACKLOG", "ServerPort", "TLSFiles", "parsePort"]
-
-BACKLOG = 4096
-"""Connections that may wait to be accepted; the kernel may allow fewer."""
+__all__ = ["ServerPort", "TLSFiles", "parsePort"]
 
 _CWD_CERTIFICATE = Path("server.pem")
 
@@ -152,9 +150,6 @@ def _plain(
     keywords: dict[str, str],
     trusts: Callable[[str], bool],
 ) -> IStreamServerEndpoint:
-    written = description
-    if prefix in ("tcp", "tcp6") and "backlog" not in keywords:
-        written += f":backlog={BACKLOG}"
     if prefix in ("tcp", "tcp6") and parts and parts[0].isdecimal():
         _number(option, description, parts[0])
     if prefix == "haproxy":
@@ -163,7 +158,7 @@ def _plain(
         below = _plain(reactor, option, inner, prefix, parts, keywords, trusts)
         return behindProxy(below, trusts)
     try:
-        endpoint = serverEndpoint(reactor, written)
+        endpoint = serverEndpoint(reactor, description)
     except Exception as error:
         # Endpoint parsers raise whatever comes to hand.
         raise badOption(

@@ -34,6 +34,7 @@ from zope.interface import implementer
 from tristunnel.errors import TunnelError, badOption
 
 __all__ = [
+    "BACKLOG",
     "ClearedEndpoint",
     "cannotListen",
     "checkBeforeFork",
@@ -47,6 +48,9 @@ __all__ = [
     "withoutBrackets",
 ]
 
+BACKLOG = 4096
+"""Connections that may wait to be accepted at a port or a UNIX socket; the kernel may
+allow fewer. Twisted's 50 are too few for clients that all come back at once."""
 
 _PARSERS_WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
@@ -201,14 +205,16 @@ class ClearedEndpoint:
 def serverEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     """
     Have Twisted read an endpoint string, in which IPv6 addresses may have
-    brackets. A UNIX socket's endpoint tidies up before it listens.
+    brackets. L{BACKLOG} connections may wait there, unless it says how many. A UNIX
+    socket's endpoint tidies up before it listens.
 
     @raise Exception: Whatever a parser raises.
     """
-    endpoint: IStreamServerEndpoint = serverFromString(
-        reactor, withoutBrackets(description)
-    )
     prefix, parts, keywords = splitEndpoint(description)
+    written = withoutBrackets(description)
+    if prefix in ("tcp", "tcp6", "unix") and "backlog" not in keywords:
+        written += f":backlog={BACKLOG}"
+    endpoint: IStreamServerEndpoint = serverFromString(reactor, written)
     path = parts[0] if parts else keywords.get("address", "")
     if prefix != "unix" or not path:
         return endpoint
