@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,6 +18,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from tristunnel.dataplane.lookups import FRESH
 
 _TWISTD = "from twisted.scripts.twistd import run; run()"
 _IPV6 = ("--port", r"tcp:9001:interface=\:\:1")
@@ -68,38 +71,65 @@ def visit(port: int, says: bytes = b"") -> bytes:
     return got
 
 
+class Program:
+    """
+    A program, and the lines that it has said.
+
+    @param home: Its directory; the lines are in C{log} there, too.
+    """
+
+    def __init__(self, home: Path, *words: str) -> None:
+        home.mkdir()
+        self.process = subprocess.Popen(
+            words, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        self._lines: list[str] = []
+        self._more = threading.Condition()
+        threading.Thread(target=self._read, args=(home / "log",), daemon=True).start()
+
+    def _read(self, path: Path) -> None:
+        assert self.process.stdout is not None
+        with path.open("wb", buffering=0) as log:
+            for line in self.process.stdout:
+                log.write(line)
+                with self._more:
+                    self._lines.append(line.decode(errors="replace"))
+                    self._more.notify_all()
+
+    def says(self, pattern: str, count: int = 1) -> None:
+        """Wait until it has said something so many times."""
+        with self._more:
+            self._more.wait_for(
+                lambda: (
+                    sum(bool(re.search(pattern, each)) for each in self._lines) >= count
+                )
+            )
+
+
 class Programs:
     def __init__(self, directory: Path, forwards: Sequence[str], where: str) -> None:
-        self.running: list[subprocess.Popen[bytes]] = []
-        self.start(directory / "server", "tunnel", "--port", "tcp:9000", *_IPV6)
-        self.listening(9000)
+        self.running: list[Program] = []
+        server = self.start(
+            directory / "server", "tunnel", "--port", "tcp:9000", *_IPV6
+        )
+        server.says("Listening for clients on .*:9000 ")
         words = [word for each in forwards for word in ("--forward", each)]
         self.client = self.start(
             directory / "client", "tunnel-client", "--connect", where, *words
         )
 
-    def start(self, home: Path, *words: str) -> subprocess.Popen[bytes]:
-        home.mkdir()
-        with (home / "log").open("wb") as log:
-            program = subprocess.Popen(
-                [
-                    *(sys.executable, "-c", _TWISTD, "-n", "--pidfile=", *words),
-                    *("--state-dir", str(home)),
-                ],
-                cwd=home,
-                stdout=log,
-                stderr=log,
-            )
+    def start(self, home: Path, *words: str) -> Program:
+        program = Program(
+            home,
+            *(sys.executable, "-c", _TWISTD, "-n", "--pidfile=", *words),
+            *("--state-dir", str(home)),
+        )
         self.running.append(program)
         return program
 
-    @staticmethod
-    def listening(port: int) -> None:
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    return
-            time.sleep(0.05)
+    def forwarding(self, port: int) -> None:
+        """Wait until the client has a port."""
+        self.client.says(f"^tcp://.*:{port}$")
 
     def stop(self) -> float:
         """
@@ -108,12 +138,12 @@ class Programs:
         @return: How many seconds the client took.
         """
         began = time.monotonic()
-        self.client.send_signal(signal.SIGINT)
-        self.client.wait()
+        self.client.process.send_signal(signal.SIGINT)
+        self.client.process.wait()
         took = time.monotonic() - began
         for program in self.running:
-            program.terminate()
-            program.wait()
+            program.process.terminate()
+            program.process.wait()
         return took
 
 
@@ -129,7 +159,7 @@ def stuck(directory: Path) -> dict[str, object]:
         "6003=127.0.0.1:3000",
     ]
     programs = Programs(directory, forwards, "tcp:My_Server:9000")
-    programs.listening(6003)
+    programs.forwarding(6003)
     for each in range(_STUCK):
         socket.create_connection(("127.0.0.1", 7001 + each)).sendall(b"x")
     took = []
@@ -139,40 +169,37 @@ def stuck(directory: Path) -> dict[str, object]:
     return {"visits": took, "stop": programs.stop()}
 
 
-def known(name: str, address: str) -> bool:
-    try:
-        return socket.gethostbyname(name) == address
-    except OSError:
-        return False
-
-
 def moved(directory: Path) -> dict[str, object]:
     """A service that moves to another address, known by a real name server."""
     hosts = directory / "names"
     hosts.write_text("127.0.0.2 a_b--c.test\n")
-    server = subprocess.Popen(
-        [
-            *("dnsmasq", "--keep-in-foreground", "--no-resolv", "--no-hosts"),
-            *("--listen-address=127.0.0.1", "--bind-interfaces", "--local-ttl=0"),
-            *("--user=root", f"--addn-hosts={hosts}", "--pid-file="),
-        ]
+    server = Program(
+        directory / "dnsmasq",
+        *("dnsmasq", "--keep-in-foreground", "--no-resolv", "--no-hosts"),
+        *("--listen-address=127.0.0.1", "--bind-interfaces", "--local-ttl=0"),
+        *("--user=root", f"--addn-hosts={hosts}", "--pid-file="),
+        "--log-facility=-",
     )
+    server.says(f"read {hosts}")
     programs = Programs(directory, ["6001=a_b--c.test:3000"], "ws://[::1]:9001/tunnel")
-    programs.listening(6001)
+    programs.forwarding(6001)
     stop = echo("127.0.0.2", 3000, b"old")
     visits = [visit(6001).decode()]
-    for address, greeting in (("127.0.0.3", b"new"), ("127.0.0.4", b"newer")):
+    addresses = (("127.0.0.3", b"new"), ("127.0.0.4", b"newer"))
+    for times, (address, greeting) in enumerate(addresses, 2):
+        since = time.monotonic()
         hosts.write_text(f"{address} a_b--c.test\n")
-        server.send_signal(signal.SIGHUP)
+        server.process.send_signal(signal.SIGHUP)
         if greeting == b"new":
             # The first one is gone, the second one stays where it was.
             stop()
         echo(address, 3000, greeting)
-        while not known("a_b--c.test", address):
-            time.sleep(0.01)
-        time.sleep(0.2)
+        server.says(f"read {hosts}", times)
+        while time.monotonic() < since + 2 * FRESH:
+            # An answer is given again for so long.
+            visit(6001)
         visits += [visit(6001).decode() for _ in range(3)]
-    server.terminate()
+    server.process.terminate()
     programs.stop()
     return {"visits": visits}
 
@@ -187,7 +214,7 @@ def itself(directory: Path) -> dict[str, object]:
     ]
     programs = Programs(directory, forwards, "tcp:127.0.0.1:9000")
     for port in (6001, 6002, 6003):
-        programs.listening(port)
+        programs.forwarding(port)
     said = {visit(port, b"ping") for port in (6001, 6002, 6003) for _ in range(150)}
     echo("127.0.0.1", 40001, b"back")
     back = visit(6001)
