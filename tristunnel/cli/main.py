@@ -9,6 +9,7 @@ from inspect import iscoroutinefunction
 from typing import Any
 
 from tristunnel.cli.access import addAccessCommands
+from tristunnel.cli.completion import addCompletionCommand, commandLines
 from tristunnel.cli.install import addInstallCommand
 from tristunnel.cli.invite import addInviteCommand
 from tristunnel.cli.join import addJoinCommand
@@ -35,6 +36,7 @@ def parser() -> Parser:
     addInviteCommand(commands)
     addJoinCommand(commands)
     addInstallCommand(commands, lambda words: made.parse_args(words))
+    addCompletionCommand(commands, lambda: list(commandLines(made)))
     addAccessCommands(commands)
     addStatusCommand(commands)
     return made
