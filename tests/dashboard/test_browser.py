@@ -81,6 +81,7 @@ class BrowserTests(TestCase):
     timeout = 240
 
     async def setUp(self) -> None:  # type: ignore[override]
+        self.programs: list[Program] = []
         self.directory = Path(self.mktemp()).absolute()
         self.directory.mkdir(parents=True)
         clients = self.directory / "clients"
@@ -115,6 +116,7 @@ class BrowserTests(TestCase):
             },
         )
         self.addCleanup(program.stop)
+        self.programs.append(program)
         return program
 
     async def startClient(self) -> int:
@@ -298,7 +300,7 @@ class BrowserTests(TestCase):
         await self.logIn()
         await browser.until("document.querySelector('[data-list=tunnels] a.end')")
         focused = []
-        for _ in range(4):
+        for _ in range(9):
             await browser.press("Tab")
             focused.append(
                 await browser.evaluate(
@@ -311,12 +313,17 @@ class BrowserTests(TestCase):
             [
                 "Skip to the content",
                 "Pause",
+                "2 minutes",
+                "hour",
+                "day",
+                "shop",
+                "Copy",
                 "Grant access to shop",
                 "Close tunnel shop",
             ],
         )
         await browser.evaluate(
-            "document.querySelector('[data-list=tunnels] a').focus()"
+            "document.querySelector('[data-list=tunnels] a.grant').focus()"
         )
         before = await browser.evaluate(
             "document.querySelector('[data-list=tunnels] [data-f=age]').textContent"
@@ -328,6 +335,52 @@ class BrowserTests(TestCase):
         self.assertEqual(
             await browser.evaluate("document.activeElement.className"), "grant"
         )
+        self.checkQuiet()
+
+    async def test_copy(self) -> None:
+        """What a button copies is in the clipboard then, and the button says so."""
+        browser = self.browser
+        await self.startClient()
+        await self.logIn()
+        await browser.until("document.querySelector('[data-list=tunnels] button.copy')")
+        for origin in (f"http://127.0.0.1:{self.port}",):
+            await browser.call(
+                "Browser.grantPermissions",
+                origin=origin,
+                permissions=["clipboardReadWrite", "clipboardSanitizedWrite"],
+            )
+        button = "document.querySelector('[data-list=tunnels] button.copy')"
+        await browser.evaluate(f"void {button}.click()")
+        await browser.until(f"{button}.textContent === 'Copied'")
+        address = await browser.evaluate(f"{button}.dataset.copies")
+        self.assertRegex(address, r"^tcp://127\.0\.0\.1:\d+$")
+        self.assertEqual(
+            await browser.evaluate("navigator.clipboard.readText()"), address
+        )
+        self.checkQuiet()
+
+    async def test_tunnelPage(self) -> None:
+        """A tunnel's page is kept up to date, looks back as far as one likes, and says
+        when the tunnel is gone."""
+        browser = self.browser
+        port = await self.startClient()
+        await self.logIn()
+        await browser.until("document.querySelector('[data-list=tunnels] a.name')")
+        await browser.follow("[data-list=tunnels] a.name")
+        self.assertEqual(await self.titleOf(), "Tunnel shop - tristunnel")
+        visitor = await self.visit(port)
+        await browser.until("document.querySelector('[data-list=visitors] tr')")
+        await browser.follow("figcaption nav a:nth-child(2)")
+        text = await browser.evaluate("document.body.innerText")
+        self.assertIn("-45 min", text)
+        await browser.until("document.querySelector('[data-list=visitors] tr')")
+        await browser.until("document.getElementById('live').className === 'on'")
+        client = self.programs[-1]
+        client.signal("TERM")
+        await browser.until(
+            "document.querySelector('.facts').innerText.includes('client away')"
+        )
+        await visitor.gone
         self.checkQuiet()
 
     async def test_withoutScript(self) -> None:

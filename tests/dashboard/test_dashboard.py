@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from html import unescape
+from importlib.resources import files
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,9 +14,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.dashboard.watched import PEER, Connection, WatchedTestCase
 from tests.service.test_tunnel_service import Session
 from tristunnel.dashboard import live, render, view
-from tristunnel.dashboard.history import path
+from tristunnel.dashboard.history import KEPT, Series, path, top
+from tristunnel.dashboard.view import policyWords
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import ANONYMOUS_IDENTITY, Identity
+from tristunnel.model.policy import POLICY_OPTIONS, VisitorPolicy, parseNetworks
+from tristunnel.service.clients import ClientFacts
 
 HERE = "127.0.0.1:9000"
 """A name for this server that nobody can make lead elsewhere."""
@@ -32,23 +36,74 @@ class PathTests(SynchronousTestCase):
         self.assertEqual(path([0, 0], 0, 10, 5, 2), "M0.0 5.0L10.0 5.0")
 
 
+class HistoryTests(SynchronousTestCase):
+    """What passed in each span, in bounded memory."""
+
+    def test_spans(self) -> None:
+        """Samples of two seconds, and means of a minute and of 24 minutes, of which the
+        last is not over yet."""
+        series = Series()
+        for number in range(2 * 86400 // 2):
+            series.add((1000.0 * (number % 2), 10.0), 2.0)
+        series.add((3000.0, 10.0), 2.0)
+        for span, last in (("2min", 3000.0), ("1h", 3000.0), ("1d", 3000.0)):
+            values = series.over(span)
+            self.assertEqual(len(values), KEPT)
+            self.assertEqual(values[-1], (last, 10.0))
+            means = {1000.0, 0.0} if span == "2min" else {500.0}
+            self.assertEqual({value for value, _ in values[:-1]}, means)
+        self.assertEqual(series.last, (3000.0, 10.0))
+
+    def test_late(self) -> None:
+        """Samples that come late count for as long as they took."""
+        series = Series()
+        for passed in (58.0, 2.2, 61.0):
+            series.add((100.0, 0.0), passed)
+        self.assertEqual(series.over("1h"), [(100.0, 0.0)] * 2)
+
+    def test_top(self) -> None:
+        """The top of a graph is round, and not much above the greatest value."""
+        for most, expected in (
+            *((0, 0), (1, 1), (1.1, 2), (150, 200), (201, 400), (999, 1000)),
+            *((1000, 1000), (5e6, 6e6), (1e9, 1e9), (0.02, 0.02)),
+        ):
+            self.assertAlmostEqual(top(most), expected)
+
+
+class PolicyTests(SynchronousTestCase):
+    def test_words(self) -> None:
+        """All that can be asked of visitors can be said."""
+        networks = parseNetworks(("192.0.2.0/24", "2001:db8::1"))
+        for name, option in POLICY_OPTIONS.items():
+            value: Any = networks if isinstance(option.default, tuple) else 7
+            words = policyWords(VisitorPolicy(**{name: value}))
+            self.assertRegex(words, "7|192.0.2.0/24, 2001:db8::1")
+        self.assertEqual(policyWords(VisitorPolicy()), "nothing")
+
+
 class TemplateTests(SynchronousTestCase):
     """The page and its script agree."""
 
     def test_slots(self) -> None:
         """The rows that the script fills have the fields that the template has."""
-        template = render.partOf("page.xml").decode()
-        for name in view.SLOTS:
-            part = re.search(rf't:render="{name}">(.*?)</(?:tbody|ol)>', template, re.S)
-            assert part is not None
-            slots = set(re.findall(r'<t:slot name="(\w+)"/>', part[1]))
-            self.assertEqual(slots, set(view.SLOTS[name].split()), name)
-            fields = re.findall(r'data-[fd]="(\w+)"', part[1])
-            self.assertLessEqual(set(fields), slots)
+        for file in ("page.xml", "tunnel.xml"):
+            template = render.partOf(file) + render.partOf("visitors.xml")
+            for name, part in re.findall(
+                rf't:render="({"|".join(view.SLOTS)})">(.*?)</(?:tbody|ol)>',
+                template.decode(),
+                re.S,
+            ):
+                slots = set(re.findall(r'data-f="(\w+)"', part))
+                for pairs in re.findall(r'data-attr="([^"]*)"', part):
+                    slots.update(pair.partition("=")[2] for pair in pairs.split())
+                self.assertEqual(slots, set(view.SLOTS[name].split()), name)
 
     def test_selfContained(self) -> None:
         """Nothing is fetched from elsewhere, nor does the policy forbid any of it."""
-        for name in ("page.xml", "question.xml", "style.css", "live.js"):
+        names = {path.name for path in files(render.__package__).iterdir()}
+        for name in names:
+            if not name.endswith((".xml", ".css", ".js")):
+                continue
             text = render.partOf(name).decode()
             text = text.replace("http://twistedmatrix.com/ns/twisted.web.template", "")
             self.assertNotRegex(text, r"https?:|//[a-z]|@import|innerHTML|eval\(")
@@ -115,7 +170,8 @@ class ReadingTests(DashboardTestCase):
     def test_empty(self) -> None:
         """Where nothing is, the page says what to do."""
         page = self.page()
-        self.assertIn("tunnel-client --connect tcp:127.0.0.1:9000", page)
+        command = "tristunnel http 3000 --to tcp:127.0.0.1:9000"
+        self.assertIn(f"<code>{command}</code>", page)
         self.assertRegex(page, r'<p class="note" data-note="tunnels" hidden')
         self.assertNotRegex(page, r'data-none="tunnels" hidden')
 
@@ -134,7 +190,7 @@ class ReadingTests(DashboardTestCase):
             "192.0.2.7:50000",
             "12.3 kB",
             "20 s",
-            '<td role="cell" data-f="code">protocol-error</td>',
+            ' data-f="code">protocol-error</td>',
             "Tunnel shop of anonymous is open at tcp://server:8011",
             f"dashboard/end?id={self.tunnelId()}",
         ):
@@ -151,9 +207,101 @@ class ReadingTests(DashboardTestCase):
         self.assertNotIn("done=", body)
         self.assertNotIn('class="done"', body)
 
+    def test_hostileClient(self) -> None:
+        """So is what a client says of itself and of its tunnels."""
+        hostile = '"><script>alert(1)</script>\u202e javascript:alert(2)'
+        client, _ = self.enter()
+        client.facts = ClientFacts.said({"host": hostile, "program": hostile}, hostile)
+        self.open(self.owner(), name="shop", target=hostile)
+        (tunnel,) = self.watch.counters.tunnels
+        tunnel.clientSide = client.side
+        for path_ in ("/", f"/?tunnel={tunnel.id}", "/?tunnel=%22%3E%3Cscript%3E"):
+            _, _, body = self.ask(path_, host=HERE)
+            self.assertNotIn("<script>", body)
+            self.assertNotIn("\u202e", body)
+            self.assertNotRegex(
+                body, r'href="(?!\./|dashboard/|http://|style|icon|#|")'
+            )
+        page = self.page(path=f"/?tunnel={tunnel.id}")
+        self.assertIn('<dd data-total="target">"><script>', page)
+
+    def test_tunnel(self) -> None:
+        """A tunnel has a page: where it leads, whose it is, what is asked of visitors,
+        and a graph."""
+        client, _ = self.enter()
+        client.facts = ClientFacts("alice", "den", "tristunnel 0")
+        asked = {"maxVisitors": 5, "allow": ["192.0.2.0/24"]}
+        self.open(self.owner(), name="shop", target="localhost:3000", **asked)
+        (tunnel,) = self.watch.counters.tunnels
+        tunnel.clientSide = client.side
+        self.visit(sent=12345)
+        index = self.page()
+        self.assertIn(f'href="./?tunnel={tunnel.id}"', index)
+        self.assertIn("alice (unproven)", index)
+        self.assertIn(">den, tristunnel 0<", index)
+        for span, tick in (("2min", "-90 s"), ("1h", "-45 min"), ("1d", "-18 h")):
+            page = self.page(path=f"/?tunnel={tunnel.id}&span={span}")
+            for text in (
+                "localhost:3000",
+                "alice (unproven)",
+                "den, tristunnel 0, 203.0.113.5:40000",
+                "only from 192.0.2.0/24; at most 5 visitors at once",
+                "tcp://server:8011",
+                f">{tick}<",
+                f"dashboard/end?id={tunnel.id}.1",
+            ):
+                self.assertIn(text, page)
+        self.assertEqual(self.ask("/?tunnel=nosuch", host=HERE)[0], 404)
+
+    def test_foreignTunnel(self) -> None:
+        """Nobody sees the page of somebody else's tunnel."""
+        self.build(asked=True)
+        self.open(self.owner("alice"), name="shop")
+        path_ = f"/?tunnel={self.tunnelId()}"
+        for name, status in (("alice", 200), ("bob", 404)):
+            self.assertEqual(self.ask(path_, self.basic(name))[0], status, name)
+
+    def test_webSite(self) -> None:
+        """The address of a web site is a link, with a QR code on its page: where its
+        answers are HTTP, or its name or target say so."""
+        for options, kind, link in (
+            ({"name": "www.shop"}, "", "http://server:8011/"),
+            ({"target": "http://localhost:3000"}, "", "http://server:8011/"),
+            ({}, "http", "http://server:8011/"),
+            ({}, "https", "https://server:8011/"),
+            ({"name": "shop"}, "", ""),
+            ({"name": "web"}, "other", ""),
+        ):
+            uri = self.open(self.owner(), **options)
+            (tunnel,) = self.watch.counters.tunnels
+            assert tunnel.speech is not None
+            tunnel.speech.kind = kind
+            page = self.page(path=f"/?tunnel={tunnel.id}")
+            self.assertEqual(f'href="{link}"' in page, True, (options, kind))
+            self.assertEqual('class="qr"' in page, bool(link))
+            self.assertIn(f'data-copies="{link or "tcp://server:8011"}"', page)
+            self.close(uri, self.owner())
+
+    def test_warnings(self) -> None:
+        """A banner says so if anybody may connect, or there is no TLS."""
+        for options, tls, words in (
+            ({}, False, ["Anybody", "no TLS"]),
+            ({}, True, ["Anybody"]),
+            ({"certificates": True}, True, []),
+            ({"asked": True}, True, []),
+            ({"asked": True}, False, ["no TLS"]),
+        ):
+            self.build(**options)
+            self.service.clientPort = 9000, tls
+            page = self.page(self.basic("alice"))
+            found = re.findall(r"<li>([^<]*)</li>", page.partition("<section")[0])
+            self.assertEqual(len(found), len(words), found)
+            for text, word in zip(found, words, strict=True):
+                self.assertIn(word, text)
+
     def test_headers(self) -> None:
         """Browsers are told to let nobody else have a hand in it."""
-        for path_ in ("/", "/dashboard/live.js", "/dashboard/style.css"):
+        for path_ in ("/", "/dashboard/copy.js", "/dashboard/style.css"):
             _, headers, _ = self.ask(path_, host=HERE)
             policy = headers["content-security-policy"]
             self.assertIn("default-src 'none'", policy)
@@ -409,9 +557,9 @@ class LiveTests(DashboardTestCase):
         views: list[object] = []
         make = view.Board.view
 
-        async def counted(board: view.Board, caller: Any) -> view.View:
-            views.append(caller)
-            return await make(board, caller)
+        async def counted(board: view.Board, *shown: Any) -> view.View:
+            views.append(shown)
+            return await make(board, *shown)
 
         self.patch(view.Board, "view", counted)
         pages = [self.listen() for _ in range(3)]
@@ -477,9 +625,9 @@ class LiveTests(DashboardTestCase):
         make = view.Board.view
         same: list[view.View] = []
 
-        async def still(board: view.Board, caller: Any) -> view.View:
+        async def still(board: view.Board, *shown: Any) -> view.View:
             if not same:
-                same.append(await make(board, caller))
+                same.append(await make(board, *shown))
             return same[0]
 
         self.patch(view.Board, "view", still)
@@ -492,7 +640,7 @@ class LiveTests(DashboardTestCase):
     def test_failed(self) -> None:
         """A snapshot that fails is logged, and the pages may ask again."""
 
-        async def broken(board: view.Board, caller: Any) -> view.View:
+        async def broken(board: view.Board, *shown: Any) -> view.View:
             raise ZeroDivisionError
 
         page = self.listen()

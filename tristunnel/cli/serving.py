@@ -211,6 +211,7 @@ class Serving(MultiService):
             names,
             not options["no-dashboard"],
             self._tokenFiles,
+            bool(options["client-ca"]),
         )
         return {**rpcPages(self._tunnels, callers, names), **watched}
 

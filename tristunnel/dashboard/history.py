@@ -1,11 +1,13 @@
 """
-How much passed lately, and the lines that are drawn of it.
+How much passed lately, and the graphs that are drawn of it.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import floor, log10
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -14,20 +16,87 @@ from twisted.internet.interfaces import IReactorTime
 if TYPE_CHECKING:
     from tristunnel.model.tunnel import Tunnel
 
-__all__ = ["INTERVAL", "KEPT", "RateHistory", "Series", "path"]
+__all__ = ["KEPT", "SPANS", "RateHistory", "Series", "Span", "path", "top"]
 
 
-INTERVAL = 2.0
-"""Seconds between samples."""
+@dataclass(frozen=True)
+class Span:
+    """
+    How long a graph looks back.
+
+    @ivar step: Seconds between its samples.
+    @ivar words: As a heading says it.
+    @ivar ticks: What is written below it, from left to right.
+    """
+
+    step: float
+    words: str
+    ticks: tuple[str, ...]
+
 
 KEPT = 60
-"""Samples that are kept."""
+"""Samples that are kept for each span."""
+
+SPANS = {
+    "2min": Span(2.0, "2 minutes", ("-2 min", "-90 s", "-60 s", "-30 s", "now")),
+    "1h": Span(60.0, "hour", ("-60 min", "-45 min", "-30 min", "-15 min", "now")),
+    "1d": Span(1440.0, "day", ("-24 h", "-18 h", "-12 h", "-6 h", "now")),
+}
+"""By name; the first one is what is shown at first, and sampled."""
+
+_INTERVAL = SPANS["2min"].step
 
 TUNNELS = 200
 """Tunnels that have a graph of their own; the oldest ones."""
 
-Series = deque[tuple[float, float]]
-"""Bytes per second in and out, oldest first."""
+_Rates = tuple[float, float]
+_NOTHING: _Rates = (0.0, 0.0)
+
+
+class Series:
+    """
+    Bytes per second in and out: L{KEPT} samples for each of L{SPANS}, however long
+    it lasts. Those of the longer spans are means.
+    """
+
+    def __init__(self) -> None:
+        self._samples: dict[str, deque[_Rates]] = {
+            name: deque(maxlen=KEPT) for name in SPANS
+        }
+        # Bytes in and out, and seconds, of the mean that is not over yet.
+        self._sums = {name: (0.0, 0.0, 0.0) for name in SPANS}
+
+    @property
+    def last(self) -> _Rates:
+        """The newest sample."""
+        newest = next(iter(self._samples.values()))
+        return newest[-1] if newest else _NOTHING
+
+    def add(self, rates: _Rates, passed: float) -> None:
+        """
+        Add a sample.
+
+        @param passed: Seconds that it is the mean of.
+        """
+        # Most tunnels are idle most of the time: they share one zero.
+        rates = rates if any(rates) else _NOTHING
+        for name, span in SPANS.items():
+            bytesIn, bytesOut, seconds = self._sums[name]
+            seconds += passed
+            sums = bytesIn + rates[0] * passed, bytesOut + rates[1] * passed
+            # Samples come a little early or late.
+            if seconds < span.step - _INTERVAL / 4:
+                self._sums[name] = (*sums, seconds)
+                continue
+            self._sums[name] = (0.0, 0.0, 0.0)
+            mean = sums[0] / seconds, sums[1] / seconds
+            self._samples[name].append(mean if any(mean) else _NOTHING)
+
+    def over(self, span: str) -> list[_Rates]:
+        """What passed in a span, oldest first; the last mean may not be over yet."""
+        bytesIn, bytesOut, seconds = self._sums[span]
+        unfinished = [(bytesIn / seconds, bytesOut / seconds)] if seconds else []
+        return [*self._samples[span], *unfinished][-KEPT:]
 
 
 class RateHistory:
@@ -40,7 +109,7 @@ class RateHistory:
     """
 
     def __init__(self, reactor: IReactorTime) -> None:
-        self.total: Series = deque(maxlen=KEPT)
+        self.total = Series()
         self._reactor = reactor
         self._counts: WeakKeyDictionary[Tunnel, tuple[int, int]] = WeakKeyDictionary()
         self._tunnels: WeakKeyDictionary[Tunnel, Series] = WeakKeyDictionary()
@@ -48,12 +117,12 @@ class RateHistory:
         self._last = reactor.seconds()
 
     def of(self, tunnel: Tunnel) -> Series:
-        """What passed through a tunnel; empty if it has no graph of its own."""
-        return self._tunnels.get(tunnel, deque())
+        """What passed through a tunnel; nothing if it has no graph of its own."""
+        return self._tunnels.get(tunnel) or Series()
 
     def ofOwner(self, owner: str) -> Series:
         """What passed through somebody's tunnels."""
-        return self._owners.get(owner, deque())
+        return self._owners.get(owner) or Series()
 
     def sample(self, tunnels: Iterable[Tunnel]) -> None:
         """
@@ -64,11 +133,11 @@ class RateHistory:
         now = self._reactor.seconds()
         passed = now - self._last
         # Asked once a second; a sample is taken every other time.
-        if passed < INTERVAL * 0.75:
+        if passed < _INTERVAL * 0.75:
             return
         self._last = now
-        whole = (0.0, 0.0)
-        owners: dict[str, tuple[float, float]] = {}
+        whole = _NOTHING
+        owners: dict[str, _Rates] = {}
         for tunnel in tunnels:
             counts, before = tunnel.countsNow(), self._counts.get(tunnel, (0, 0))
             self._counts[tunnel] = counts
@@ -76,20 +145,26 @@ class RateHistory:
                 max(0, counts[0] - before[0]) / passed,
                 max(0, counts[1] - before[1]) / passed,
             )
-            own = owners.get(tunnel.owner.name, (0.0, 0.0))
+            own = owners.get(tunnel.owner.name, _NOTHING)
             owners[tunnel.owner.name] = (own[0] + rates[0], own[1] + rates[1])
             whole = (whole[0] + rates[0], whole[1] + rates[1])
             if tunnel not in self._tunnels and len(self._tunnels) < TUNNELS:
-                self._tunnels[tunnel] = deque(maxlen=KEPT)
+                self._tunnels[tunnel] = Series()
             if tunnel in self._tunnels:
-                self._tunnels[tunnel].append(rates)
-        self.total.append(whole)
+                self._tunnels[tunnel].add(rates, passed)
+        self.total.add(whole, passed)
         # Who has no tunnel any more is forgotten, and so this is bounded.
-        self._owners = {
-            name: self._owners.get(name, deque(maxlen=KEPT)) for name in owners
-        }
-        for name, own in owners.items():
-            self._owners[name].append(own)
+        self._owners = {name: self._owners.get(name) or Series() for name in owners}
+        for name, rates in owners.items():
+            self._owners[name].add(rates, passed)
+
+
+def top(most: float) -> float:
+    """The value at the top of a graph: a round number, of which a half is one too."""
+    if most <= 0:
+        return 0.0
+    unit = 10.0 ** floor(log10(most))
+    return next(step * unit for step in (1, 2, 4, 6, 8, 10) if step * unit >= most)
 
 
 def path(

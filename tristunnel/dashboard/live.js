@@ -7,6 +7,7 @@
   const reload = document.getElementById('reload');
   let source = null;
   let paused = false;
+  let gone = false;
 
   const say = (text, name) => {
     if (state.textContent !== text) state.textContent = text;
@@ -15,28 +16,19 @@
   const setText = (element, text) => {
     if (element.textContent !== text) element.textContent = text;
   };
-  const setAttribute = (element, name, value) => {
-    if (element.getAttribute(name) !== value) element.setAttribute(name, value);
-  };
   const each = (root, selector, then) => root.querySelectorAll(selector).forEach(then);
+  // "href=page class=kind": which attributes of an element say what.
+  const setAttributes = (element, pairs, data) => {
+    for (const pair of pairs.split(' ')) {
+      const [name, key] = pair.split('=');
+      if (element.getAttribute(name) !== data[key]) element.setAttribute(name, data[key]);
+    }
+  };
 
   const fill = (row, data) => {
-    const field = (element) => setText(element, data[element.dataset.f]);
-    if (row.dataset.f) field(row);
-    each(row, '[data-f]', field);
-    each(row, '[data-d]', (e) => setAttribute(e, 'd', data[e.dataset.d]));
-    each(row, '[data-end]', (e) => {
-      setAttribute(e, 'href', 'dashboard/end?id=' + encodeURIComponent(data.id));
-      setAttribute(e, 'aria-label', data.end);
-    });
-    each(row, '[data-grant]', (e) => {
-      setAttribute(e, 'href', 'dashboard/grant?id=' + encodeURIComponent(data.id));
-      setAttribute(e, 'aria-label', data.grant);
-    });
-    if (data.kind) {
-      setAttribute(row, 'class', data.kind);
-      each(row, 'time', (e) => setAttribute(e, 'datetime', data.datetime));
-    }
+    setAttributes(row, row.dataset.attr, data);
+    each(row, '[data-f]', (e) => setText(e, data[e.dataset.f]));
+    each(row, '[data-attr]', (e) => setAttributes(e, e.dataset.attr, data));
   };
 
   const list = (name, rows) => {
@@ -48,11 +40,7 @@
     for (const [id, row] of old) if (!wanted.has(id)) row.remove();
     let next = place.firstElementChild;
     for (const data of rows) {
-      let row = old.get(data.id);
-      if (!row) {
-        row = model.firstElementChild.cloneNode(true);
-        row.dataset.id = data.id;
-      }
+      const row = old.get(data.id) || model.firstElementChild.cloneNode(true);
       fill(row, data);
       // Only what is in the wrong place is moved, or it would lose the focus.
       if (row === next) next = next.nextElementSibling;
@@ -62,12 +50,8 @@
   };
 
   const show = (view) => {
-    for (const name in view.totals) {
-      each(document, '[data-total="' + name + '"]', (e) => setText(e, view.totals[name]));
-    }
-    for (const name in view.paths) {
-      each(document, '[data-path="' + name + '"]', (e) => setAttribute(e, 'd', view.paths[name]));
-    }
+    each(document, '[data-total]', (e) => setText(e, view.totals[e.dataset.total]));
+    each(document, '[data-set]', (e) => setAttributes(e, e.dataset.set, view.totals));
     for (const name in view.lists) list(name, view.lists[name]);
     for (const name in view.notes) {
       each(document, '[data-note="' + name + '"]', (e) => {
@@ -77,17 +61,24 @@
     }
   };
 
-  const start = () => {
-    source = new EventSource('dashboard/events');
-    source.onmessage = (event) => {
-      say('Live', 'on');
-      show(JSON.parse(event.data));
-    };
-    source.onerror = () => say('Not live: the server does not answer', 'off');
-  };
   const stop = () => {
     if (source) source.close();
     source = null;
+  };
+  const start = () => {
+    source = new EventSource('dashboard/events' + location.search);
+    source.onmessage = (event) => {
+      const view = JSON.parse(event.data);
+      if (view) {
+        say('Live', 'on');
+        show(view);
+      } else {
+        gone = true;
+        stop();
+        say('The tunnel is closed', 'off');
+      }
+    };
+    source.onerror = () => say('Not live: the server does not answer', 'off');
   };
   pause.hidden = false;
   reload.hidden = true;
@@ -100,7 +91,7 @@
   // A page that nobody sees costs the server nothing.
   document.addEventListener('visibilitychange', () => {
     if (document.hidden) stop();
-    else if (!paused && !source) start();
+    else if (!paused && !source && !gone) start();
   });
   addEventListener('pagehide', stop);
   if (!document.hidden) start();

@@ -43,12 +43,17 @@ class _Listener:
     A page that is open.
 
     @ivar caller: Who looks at it.
+    @ivar tunnel: The tunnel that it is about; empty for all of them.
+    @ivar span: How long its graph looks back.
     @ivar sent: What it was sent last.
     @ivar quiet: Snapshots since it was sent something.
     """
 
-    def __init__(self, request: Request, caller: Caller) -> None:
+    def __init__(
+        self, request: Request, caller: Caller, tunnel: str, span: str
+    ) -> None:
         self.caller = caller
+        self.tunnel, self.span = tunnel, span
         self.sent = b""
         self.quiet = 0
         self._request = request
@@ -103,10 +108,12 @@ class Broadcast:
     def __len__(self) -> int:
         return len(self._listeners)
 
-    def join(self, request: Request, caller: Caller) -> None:
+    def join(self, request: Request, caller: Caller, tunnel: str, span: str) -> None:
         """
         Send snapshots as the answer to a request.
 
+        @param tunnel: The tunnel that the page is about; empty for all of them.
+        @param span: How long its graph looks back.
         @raise TunnelError: C{limit-reached}.
         """
         same = sum(
@@ -123,7 +130,7 @@ class Broadcast:
         request.setHeader(b"X-Accel-Buffering", b"no")
         # Browsers come back after so many milliseconds.
         request.write(b"retry: 3000\n\n")
-        self._listeners[request] = _Listener(request, caller)
+        self._listeners[request] = _Listener(request, caller, tunnel, span)
         request.notifyFinish().addBoth(self._left, request)
         if not self._looping.running:
             self._looping.start(EVERY).addErrback(self._failed)
@@ -152,9 +159,16 @@ class Broadcast:
             except TunnelError:
                 listener.end()
                 continue
-            viewer = self._board.viewer(listener.caller)
+            viewer = self._board.viewer(listener.caller), listener.tunnel, listener.span
             if viewer not in snapshots:
-                view = await self._board.view(listener.caller)
+                view = await self._view(listener)
                 snapshots[viewer] = json.dumps(view, separators=(",", ":")).encode()
             if request in self._listeners:
                 listener.send(snapshots[viewer])
+
+    async def _view(self, listener: _Listener) -> object:
+        """What a page shows now; C{None} if its tunnel is gone."""
+        caller, span = listener.caller, listener.span
+        if listener.tunnel:
+            return await self._board.tunnelView(caller, listener.tunnel, span)
+        return await self._board.view(caller, span)

@@ -17,7 +17,7 @@ from twisted.web.template import Element
 
 from tristunnel.dashboard.actions import KINDS, Actions, kindOf
 from tristunnel.dashboard.events import ServerEvents
-from tristunnel.dashboard.history import RateHistory
+from tristunnel.dashboard.history import SPANS, RateHistory
 from tristunnel.dashboard.live import Broadcast
 from tristunnel.dashboard.metrics import metricsPage
 from tristunnel.dashboard.render import (
@@ -25,10 +25,11 @@ from tristunnel.dashboard.render import (
     Granted,
     GrantForm,
     Question,
+    TunnelPage,
     htmlOf,
     partOf,
 )
-from tristunnel.dashboard.view import Board
+from tristunnel.dashboard.view import FIRST, Board
 from tristunnel.errors import TunnelError
 from tristunnel.http.browsers import Guard
 from tristunnel.http.plain import errorText
@@ -77,6 +78,12 @@ def _argument(request: Request, name: bytes) -> str:
     return bytes(values[0][:200]).decode("utf-8", "replace")
 
 
+def _shown(request: Request) -> tuple[str, str]:
+    """The tunnel that a page is about, or empty, and how long its graph looks back."""
+    span = _argument(request, b"span")
+    return _argument(request, b"tunnel"), span if span in SPANS else FIRST
+
+
 class _HTMLPage(CallerPage):
     """
     A page for browsers.
@@ -106,12 +113,27 @@ class _HTMLPage(CallerPage):
 
 
 class IndexPage(_HTMLPage):
-    """C{/}: the dashboard."""
+    """C{/}: the dashboard, and with C{?tunnel=ID} the page of a tunnel."""
 
     async def answer(self, request: Request, caller: Caller) -> bytes:
+        tunnel, span = _shown(request)
+        found = await self.board.tunnelView(caller, tunnel, span) if tunnel else None
+        if found is not None:
+            about = TunnelPage(found, caller, span, {"tunnel": tunnel})
+            return await self.html(request, about)
         done = KINDS.get(_argument(request, b"done"), ("", ""))[1]
-        view = await self.board.view(caller)
-        return await self.html(request, DashboardPage(view, caller, done))
+        if tunnel:
+            done = "There is no such tunnel any more."
+        view = await self.board.view(caller, span)
+        page = DashboardPage(
+            view,
+            caller,
+            span,
+            done,
+            self.board.warnings(caller),
+            self.board.commands(caller),
+        )
+        return await self.html(request, page, 404 if tunnel else 200)
 
 
 class EndPage(_HTMLPage):
@@ -224,7 +246,7 @@ class EventsPage(_HTMLPage):
             return errorText(request, 403, objection)
         if request.method == b"HEAD":
             return b""
-        self._broadcast.join(request, caller)
+        self._broadcast.join(request, caller, *_shown(request))
         return None
 
 
@@ -307,6 +329,7 @@ class Watch:
         names: Collection[str] | None = None,
         dashboard: bool = True,
         tokens: Sequence[TokenFile] = (),
+        certificates: bool = False,
     ) -> dict[bytes, IResource]:
         """
         Make the pages, by path.
@@ -315,6 +338,7 @@ class Watch:
         @param names: The names of this server, or C{None} if nobody said.
         @param dashboard: Whether there is a dashboard.
         @param tokens: The tokens that are taken, for admins to revoke.
+        @param certificates: Whether clients have to show certificates.
         """
         guard = Guard(asked, names)
         metrics = metricsPage(callers, service, self.counters, self.lag, limiter, guard)
@@ -323,7 +347,13 @@ class Watch:
             service.looksAtAnswers = True
             history = RateHistory(self._reactor)
             board = Board(
-                service, self.counters, self._events, history, asked, files=tokens
+                service,
+                self.counters,
+                self._events,
+                history,
+                asked,
+                files=tokens,
+                open=not (asked or certificates),
             )
             pages.update(dashboardPages(callers, board, guard))
             self.lag.tick = lambda: history.sample(self.counters.tunnels)

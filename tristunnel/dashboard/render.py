@@ -5,11 +5,13 @@ Making pages of what is to be shown, and those that ask before something is done
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, ClassVar
+from urllib.parse import urlencode
 
+import segno
 from twisted.internet.defer import Deferred
 from twisted.web.iweb import IRequest
 from twisted.web.template import (
@@ -22,7 +24,8 @@ from twisted.web.template import (
 )
 
 from tristunnel.dashboard.events import titleOf
-from tristunnel.dashboard.view import SLOTS, SPAN, Row, View
+from tristunnel.dashboard.history import SPANS
+from tristunnel.dashboard.view import SLOTS, Row, View
 from tristunnel.errors import printable
 from tristunnel.util.hosts import hostAndPort
 from tristunnel.util.quantities import formatDuration, parseDuration
@@ -31,7 +34,15 @@ if TYPE_CHECKING:
     from tristunnel.model.tunnel import Tunnel
     from tristunnel.service.caller import Caller
 
-__all__ = ["DashboardPage", "GrantForm", "Granted", "Question", "htmlOf", "partOf"]
+__all__ = [
+    "DashboardPage",
+    "GrantForm",
+    "Granted",
+    "Question",
+    "TunnelPage",
+    "htmlOf",
+    "partOf",
+]
 
 
 def partOf(name: str) -> bytes:
@@ -48,22 +59,54 @@ async def htmlOf(request: IRequest, element: Element) -> bytes:
     return b"<!DOCTYPE html>\n" + clean.encode("utf-8") + b"\n"
 
 
-class DashboardPage(Element):
+def _set(pairs: str, values: Row) -> Row:
+    """Read C{data-attr} or C{data-set}: C{ATTRIBUTE=NAME}, with spaces between."""
+    named = (pair.partition("=") for pair in pairs.split())
+    return {attribute: values[name] for attribute, _, name in named}
+
+
+def _filled(
+    tag: Tag, values: Row, text: str = "data-f", attrs: str = "data-attr"
+) -> Tag:
     """
-    The page itself.
+    Fill in what the page's script keeps up to date: elements say by attributes of
+    their own which text is theirs.
+
+    @param values: The texts, by name.
+    @param text: The attribute that names the text within an element.
+    @param attrs: The attribute that names those of other attributes.
+    @return: A copy.
+    """
+    attributes = dict(tag.attributes)
+    attributes.update(_set(str(attributes.get(attrs, "")), values))
+    name = str(attributes.get(text, ""))
+    children: list[Flattenable] = [
+        _filled(child, values, text, attrs) if isinstance(child, Tag) else child
+        for child in tag.children
+    ]
+    made = Tag(tag.tagName, attributes, [values[name]] if name else children)
+    made.render = tag.render
+    return made
+
+
+class _LivePage(Element):
+    """
+    A page that is kept up to date.
 
     @param view: What it shows.
     @param caller: For whom.
-    @param done: What was done a moment ago; empty for nothing.
+    @param span: How long the graph looks back.
+    @param query: What else the page's address says.
     """
 
-    loader = XMLString(partOf("page.xml"))
-
-    def __init__(self, view: View, caller: Caller, done: str = "") -> None:
+    def __init__(
+        self, view: View, caller: Caller, span: str, query: Mapping[str, str]
+    ) -> None:
         super().__init__()
         self._view = view
         self._caller = caller
-        self._done = done
+        self._span = span
+        self._query = query
 
     def lookupRenderMethod(
         self, name: str
@@ -79,34 +122,58 @@ class DashboardPage(Element):
             return partial(fills[kind], which)
         return super().lookupRenderMethod(name)
 
+    def _totals(self, tag: Tag) -> Tag:
+        return _filled(tag, self._view["totals"], "data-total", "data-set")
+
+    def _at(self, span: str) -> str:
+        """This page's address, with another span."""
+        return f"./?{urlencode({**self._query, 'span': span})}"
+
+    @property
+    def host(self) -> str:
+        """The server, as the caller knows it."""
+        caller = self._caller
+        return hostAndPort(caller.host, caller.port) if caller.port else caller.host
+
     @renderer
     def page(self, request: IRequest, tag: Tag) -> Tag:
-        caller = self._caller
-        host = hostAndPort(caller.host, caller.port) if caller.port else caller.host
-        return tag.fillSlots(
-            host=host,
-            connect=f"{'tls' if caller.secure else 'tcp'}:{host}",
-            who=caller.identity.name,
-            span=SPAN,
+        return self._totals(tag).fillSlots(
+            host=self.host,
+            who=self._caller.identity.name,
             asOf=time.strftime("%H:%M:%S UTC", time.gmtime()),
-            **{f"total-{name}": text for name, text in self._view["totals"].items()},
-            **{f"path-{name}": text for name, text in self._view["paths"].items()},
+            here=self._at(self._span),
         )
 
     @renderer
-    def done(self, request: IRequest, tag: Tag) -> Tag | str:
-        return tag.fillSlots(done=self._done) if self._done else ""
+    def graph(self, request: IRequest, tag: Tag) -> Tag:
+        (loaded,) = XMLString(partOf("graph.xml")).load()
+        assert isinstance(loaded, Tag)
+        return self._totals(loaded)
+
+    @renderer
+    def spans(self, request: IRequest, tag: Tag) -> Tag:
+        for name, span in SPANS.items():
+            link = Tag("a", {"href": self._at(name)}, [span.words])
+            if name == self._span:
+                link.attributes["aria-current"] = "true"
+            tag(link)
+        return tag
+
+    @renderer
+    def ticks(self, request: IRequest, tag: Tag) -> Tag:
+        return tag([Tag("span", {}, [text]) for text in SPANS[self._span].ticks])
+
+    @renderer
+    def visitorTable(self, request: IRequest, tag: Tag) -> list[Flattenable]:
+        return XMLString(partOf("visitors.xml")).load()
 
     def _list(self, name: str, request: IRequest | None, tag: Tag) -> list[Tag]:
         (model,) = (child for child in tag.children if isinstance(child, Tag))
-        rows = [model.clone().fillSlots(**row) for row in self._view["lists"][name]]
+        rows = [_filled(model, row) for row in self._view["lists"][name]]
         blank: Row = dict.fromkeys(SLOTS[name].split(), "")
         tag.children = list(rows)
         tag.attributes["data-list"] = name
-        return [
-            tag,
-            Tag("template", {"data-row": name}, [model.clone().fillSlots(**blank)]),
-        ]
+        return [tag, Tag("template", {"data-row": name}, [_filled(model, blank)])]
 
     def _none(self, name: str, request: IRequest | None, tag: Tag) -> Tag:
         tag.attributes["data-none"] = name
@@ -115,11 +182,97 @@ class DashboardPage(Element):
         return tag
 
     def _note(self, name: str, request: IRequest | None, tag: Tag) -> Tag:
-        note = self._view["notes"][name]
+        note = self._view["notes"].get(name, "")
         tag.attributes["data-note"] = name
         if not note:
             tag.attributes["hidden"] = "hidden"
         return tag(note)
+
+
+class DashboardPage(_LivePage):
+    """
+    The page of the whole server.
+
+    @param view: What it shows.
+    @param caller: For whom.
+    @param span: How long the graph looks back.
+    @param done: What was done a moment ago; empty for nothing.
+    @param warnings: What is wrong with the server as a whole.
+    @param commands: What to run while there is no tunnel, and what that does.
+    """
+
+    loader = XMLString(partOf("page.xml"))
+
+    def __init__(
+        self,
+        view: View,
+        caller: Caller,
+        span: str,
+        done: str = "",
+        warnings: Sequence[str] = (),
+        commands: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        super().__init__(view, caller, span, {})
+        self._done = done
+        self._warnings = warnings
+        self._commands = commands
+
+    @renderer
+    def done(self, request: IRequest, tag: Tag) -> Tag | str:
+        return tag.fillSlots(done=self._done) if self._done else ""
+
+    @renderer
+    def warnings(self, request: IRequest, tag: Tag) -> Tag | str:
+        return tag([Tag("li", {}, [text]) for text in self._warnings] or "")
+
+    @renderer
+    def start(self, request: IRequest, tag: Tag) -> Tag:
+        tag(Tag("p", {}, ["No tunnel is open yet."]))
+        for words, command in self._commands:
+            tag(
+                Tag("p", {}, [words]),
+                Tag("p", {"class": "command"}, [Tag("code", {}, [command]), _copy()]),
+            )
+        return tag
+
+
+def _copy() -> Tag:
+    return Tag("button", {"type": "button", "class": "copy"}, ["Copy"])
+
+
+class TunnelPage(_LivePage):
+    """The page of one tunnel."""
+
+    loader = XMLString(partOf("tunnel.xml"))
+
+    @renderer
+    def page(self, request: IRequest, tag: Tag) -> Tag:
+        filled: Tag = super().page(request, tag)
+        return filled.fillSlots(title=self._view["totals"]["title"])
+
+    @renderer
+    def code(self, request: IRequest, tag: Tag) -> Tag | str:
+        """The address as a QR code, for a phone."""
+        address = self._view["totals"]["page"]
+        if not address:
+            return ""
+        rows = segno.make(address, micro=False, error="m").matrix_iter(border=2)
+        cells = [list(row) for row in rows]
+        drawn = "".join(
+            f"M{x} {y}h1v1h-1z"
+            for y, row in enumerate(cells)
+            for x, dark in enumerate(row)
+            if dark
+        )
+        size = len(cells)
+        picture: dict[bytes | str, Flattenable] = {
+            "viewBox": f"0 0 {size} {size}",
+            "role": "img",
+            "aria-label": f"QR code of {address}",
+            "class": "qr",
+            "shape-rendering": "crispEdges",
+        }
+        return Tag("svg", picture, [Tag("path", {"d": drawn})])
 
 
 _TIMES = {

@@ -12,21 +12,23 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 from urllib.parse import quote
 
 from tristunnel.auth.tokens_format import permitted, stateOf
 from tristunnel.dashboard.events import ServerEvents, titleOf
-from tristunnel.dashboard.history import INTERVAL, KEPT, RateHistory, Series, path
+from tristunnel.dashboard.history import KEPT, SPANS, RateHistory, Series, path, top
 from tristunnel.service.counters import RateMeter
 from tristunnel.service.listing import mayEnd
 from tristunnel.service.rights import isAdmin
 from tristunnel.util.events import Event
-from tristunnel.util.words import age, amount, count, rate
+from tristunnel.util.hosts import hostAndPort
+from tristunnel.util.words import age, amount, count, plural, rate
 
 if TYPE_CHECKING:
     from tristunnel.auth.tokens import TokenFile
     from tristunnel.auth.tokens_format import Token
+    from tristunnel.model.policy import VisitorPolicy
     from tristunnel.model.tunnel import Stream, Tunnel
     from tristunnel.service.access import Access
     from tristunnel.service.caller import Caller
@@ -34,18 +36,19 @@ if TYPE_CHECKING:
     from tristunnel.service.counters import Counters
     from tristunnel.service.tunnel_service import TunnelService
 
-__all__ = ["SLOTS", "Board", "Row", "View"]
+__all__ = ["SLOTS", "Board", "Row", "View", "policyWords"]
 
 Row = dict[str, str]
 """One line of a table, or one event: text by name; C{id} is always there."""
 
 SLOTS: dict[str, str] = {
-    "tunnels": "id title address owner state visitors visitorsTotal rateIn rateOut"
-    " bytesIn bytesOut age left in out end grant",
-    "clients": "id owner from dialect tunnels bytesIn bytesOut trip age end",
-    "visitors": "id from title state rateIn rateOut bytesIn bytesOut age end",
-    "access": "id service owner to from uses left end",
-    "tokens": "id link name state may sessions end",
+    "tunnels": "id title detail page address copy owner state visitors visitorsTotal"
+    " rateIn rateOut bytesIn bytesOut age left in out end endLink grant grantLink",
+    "clients": "id owner claim about from dialect tunnels bytesIn bytesOut trip age end"
+    " endLink",
+    "visitors": "id from title state rateIn rateOut bytesIn bytesOut age end endLink",
+    "access": "id service owner to from uses left end endLink",
+    "tokens": "id name state may sessions end endLink",
     "refusals": "id who code count",
     "events": "id time datetime kind text times",
 }
@@ -60,22 +63,33 @@ VISITORS = 100
 EVENTS = 30
 """Events that are shown."""
 
+FIRST = next(iter(SPANS))
+"""How long graphs look back until somebody wants another span."""
+
+UNPROVEN = "unproven"
+"""What is said of a name that a client has given where nobody asks for proof."""
+
 _GRAPH = (600, 120)
 _SMALL = (120, 24)
+
+_SPEECH = {
+    "http": "a web site",
+    "https": "a web site over TLS",
+    "other": "not HTTP",
+    "": "not known before the first answer",
+}
 
 
 class View(TypedDict):
     """
     What somebody sees.
 
-    @ivar totals: Single numbers by name.
-    @ivar paths: What the great graph is drawn with.
-    @ivar lists: The rows of each of L{SLOTS}.
+    @ivar totals: Single texts by name, and what the great graph is drawn with.
+    @ivar lists: The rows of some of L{SLOTS}.
     @ivar notes: What is to be said about a list, by the list's name.
     """
 
     totals: dict[str, str]
-    paths: dict[str, str]
     lists: dict[str, list[Row]]
     notes: dict[str, str]
 
@@ -93,6 +107,7 @@ class Board:
         sees everything.
     @ivar now: The time of day.
     @ivar files: The tokens that are taken.
+    @ivar open: Whether clients need nothing to be let in.
     """
 
     service: TunnelService
@@ -102,6 +117,7 @@ class Board:
     asked: bool
     now: Callable[[], float] = time.time
     files: Sequence[TokenFile] = ()
+    open: bool = False
 
     def __post_init__(self) -> None:
         self._meter = RateMeter(self.service.reactor.seconds)
@@ -119,8 +135,13 @@ class Board:
         identity = caller.identity
         return identity.name, identity.anonymous, self.seesAll(caller)
 
-    async def view(self, caller: Caller) -> View:
-        """Say what somebody sees now."""
+    async def view(self, caller: Caller, span: str = FIRST) -> View:
+        """
+        Say what somebody sees now.
+
+        @param span: One of L{SPANS<tristunnel.dashboard.history.SPANS>}: how long
+            the graph looks back.
+        """
         service = self.service
         tunnels: list[Tunnel] = [
             tunnel
@@ -135,10 +156,9 @@ class Board:
         events = self.events.latest(EVENTS, None if everything else name)
         grants = service.access.of(None if everything else caller.identity)
         tokens = [token for _, token in self.tokens(caller)]
-        paths, most = _graph(series)
         return {
-            "totals": self._totals(tunnels, clients, streams, series, most),
-            "paths": paths,
+            "totals": self._totals(tunnels, clients, streams, series)
+            | _graph(series, span),
             "lists": {
                 "tunnels": self._tunnels(tunnels),
                 "clients": self._clients(clients, tunnels),
@@ -168,7 +188,6 @@ class Board:
         clients: Sequence[ConnectedClient],
         streams: Sequence[Stream],
         series: Series,
-        most: float,
     ) -> Row:
         counts = [tunnel.countsNow() for tunnel in tunnels]
         return {
@@ -176,13 +195,44 @@ class Board:
             "clients": count(len(clients)),
             "visitors": count(len(streams)),
             "visitorsTotal": count(sum(tunnel.visitorCount for tunnel in tunnels)),
-            **_rates(series[-1] if series else (0.0, 0.0)),
+            **_rates(series.last),
             **_amounts(
                 sum(each[0] for each in counts), sum(each[1] for each in counts)
             ),
-            "most": rate(most),
             "up": self._since(self._began),
         }
+
+    def warnings(self, caller: Caller) -> list[str]:
+        """Say what is wrong with the server as a whole."""
+        found = []
+        if self.open:
+            found.append(
+                "Anybody who reaches this server may connect, open tunnels and use this"
+                " page: start it with 'tristunnel server', or give --auth."
+            )
+        if not (caller.secure or self.service.clientPort[1]):
+            found.append(
+                "There is no TLS: whoever is on the way can read and change everything,"
+                " passwords too. Start the server with 'tristunnel server', or give"
+                " --port ssl:9000."
+            )
+        return found
+
+    def commands(self, caller: Caller) -> list[tuple[str, str]]:
+        """Say what to run on the machine with a service, and what that does."""
+        host = hostAndPort(caller.host, caller.port) if caller.port else caller.host
+        where = host if self.service.clientPort[1] else f"tcp:{host}"
+        offer = "To offer a web site on port 3000 there, for example, run:"
+        if self.open:
+            return [(offer, f"tristunnel http 3000 --to {where}")]
+        return [
+            (
+                "On the machine with the service, once, take up the invitation that you"
+                " were sent:",
+                "tristunnel join INVITATION",
+            ),
+            (offer, "tristunnel http 3000"),
+        ]
 
     def _since(self, moment: float) -> str:
         return age(self.service.reactor.seconds() - moment)
@@ -194,24 +244,77 @@ class Board:
 
     def _tunnel(self, tunnel: Tunnel) -> Row:
         series = self.history.of(tunnel)
-        paths, _ = _graph(series, _SMALL)
         title = titleOf(tunnel)
+        port = tunnel.address.rpartition(":")[2]
         return {
             "id": tunnel.id,
-            "title": title,
-            "address": tunnel.address if title != tunnel.address else "",
-            "owner": tunnel.owner.name,
+            "title": f"port {port}" if not tunnel.name and port.isdecimal() else title,
+            "detail": f"./?tunnel={tunnel.id}",
+            "page": tunnel.page,
+            "address": "" if tunnel.page else tunnel.address,
+            "copy": tunnel.page or tunnel.address,
+            "owner": self._ownerOf(tunnel),
             "state": "" if tunnel.clientSide is not None else "client away",
             "visitors": count(len(tunnel.streams)),
             "visitorsTotal": count(tunnel.visitorCount),
-            **_rates(series[-1] if series else (0.0, 0.0)),
+            **_rates(series.last),
             **_amounts(*tunnel.countsNow()),
             "age": self._since(tunnel.opened),
             "left": self._left(tunnel),
-            "in": paths["in"],
-            "out": paths["out"],
+            **_small(series),
             "end": f"Close tunnel {title}",
+            "endLink": _endLink(tunnel.id),
             "grant": f"Grant access to {title}" if tunnel.name else "",
+            "grantLink": f"dashboard/grant?id={tunnel.id}" if tunnel.name else "",
+        }
+
+    def _clientOf(self, tunnel: Tunnel) -> ConnectedClient | None:
+        """The session that serves a tunnel's visitors."""
+        for client in self.service.clients:
+            if client.side is not None and client.side is tunnel.clientSide:
+                return client
+        return None
+
+    def _ownerOf(self, tunnel: Tunnel) -> str:
+        client = self._clientOf(tunnel) if tunnel.owner.anonymous else None
+        claimed = "" if client is None else client.facts.name
+        return f"{claimed} ({UNPROVEN})" if claimed else tunnel.owner.name
+
+    async def tunnelView(
+        self, caller: Caller, identifier: str, span: str = FIRST
+    ) -> View | None:
+        """
+        Say what somebody sees of one tunnel.
+
+        @return: C{None} if there is no such tunnel for this caller.
+        """
+        for tunnel in await self.service.registry.tunnels():
+            if tunnel.id == identifier and self.service.mayControl(caller, tunnel):
+                return self._oneTunnel(tunnel, span)
+        return None
+
+    def _oneTunnel(self, tunnel: Tunnel, span: str) -> View:
+        streams = list(tunnel.streams)
+        client = self._clientOf(tunnel)
+        facts = {} if client is None else client.facts.asDict()
+        about = (facts.get("host"), facts.get("program"), getattr(client, "peer", ""))
+        refused = [
+            {"id": f"Visitor.{code}", "who": "Visitor", "code": code, "count": count(n)}
+            for code, n in tunnel.refusals.most_common()
+        ]
+        number = count(len(streams))
+        note = f"{VISITORS} of {number} are shown: those that have moved most."
+        return {
+            "totals": self._tunnel(tunnel)
+            | _graph(self.history.of(tunnel), span)
+            | {
+                "target": tunnel.target or "not told",
+                "client": ", ".join(each for each in about if each) or "not connected",
+                "policy": policyWords(tunnel.policy),
+                "speaks": _SPEECH.get(tunnel.speech.kind if tunnel.speech else "", ""),
+            },
+            "lists": {"visitors": self._visitors(streams), "refusals": refused},
+            "notes": {"visitors": note if len(streams) > VISITORS else ""},
         }
 
     def _left(self, tunnel: Tunnel) -> str:
@@ -239,7 +342,11 @@ class Board:
         return [
             {
                 "id": client.id,
-                "owner": client.identity.name,
+                "owner": client.facts.name or client.identity.name,
+                "claim": UNPROVEN if client.facts.name else "",
+                "about": ", ".join(
+                    each for each in (client.facts.host, client.facts.program) if each
+                ),
                 "from": client.peer,
                 "dialect": client.dialect,
                 "tunnels": count(sums[0]),
@@ -247,6 +354,7 @@ class Board:
                 "trip": _trip(client),
                 "age": self._since(client.opened),
                 "end": f"Disconnect client {client.identity.name} at {client.peer}",
+                "endLink": _endLink(client.id),
             }
             for client in shown
             for sums in (served.get(client.side, (0, 0, 0)),)
@@ -272,6 +380,7 @@ class Board:
             **_amounts(bytesIn, bytesOut),
             "age": self._since(stream.opened),
             "end": f"Send visitor {stream.visitorAddress} of {title} away",
+            "endLink": _endLink(stream.id),
         }
 
     def _refusals(self, tunnels: Sequence[Tunnel], everything: bool) -> list[Row]:
@@ -305,6 +414,7 @@ class Board:
             "uses": "any number" if uses is None else count(uses),
             "left": age(max(0.0, access.until - self.service.reactor.seconds())),
             "end": f"Take access to {access.service} back",
+            "endLink": _endLink(f"access:{access.id}"),
         }
 
     def tokens(self, caller: Caller) -> list[tuple[TokenFile, Token]]:
@@ -324,12 +434,12 @@ class Board:
         good = token.revoked is None
         return {
             "id": f"token:{token.name}",
-            "link": quote(f"token:{token.name}", safe=""),
             "name": token.name,
             "state": stateOf(token, self.now()),
             "may": permitted(token.permissions),
             "sessions": count(sessions),
             "end": f"Revoke the token of {token.name}" if good else "",
+            "endLink": _endLink(f"token:{token.name}") if good else "",
         }
 
 
@@ -359,27 +469,46 @@ def _event(event: Event) -> Row:
     }
 
 
-def _graph(
-    series: Series, size: tuple[int, int] = _GRAPH
-) -> tuple[dict[str, str], float]:
-    """
-    Draw what passed.
+def _endLink(identifier: str) -> str:
+    return f"dashboard/end?id={quote(identifier, safe='')}"
 
-    @return: The paths, and the rate at their top.
-    """
-    values = list(series)
+
+_POLICY: dict[str, Callable[[Any], str]] = {
+    "allow": lambda value: f"only from {', '.join(value)}",
+    "deny": lambda value: f"not from {', '.join(value)}",
+    "maxVisitors": lambda value: f"at most {plural(value, 'visitor')} at once",
+    "visitorsPerAddress": lambda value: f"at most {count(value)} from one address",
+    "visitorRate": lambda value: f"at most {count(value)} a minute from one address",
+    "rate": lambda value: f"at most {rate(value)} each way",
+    "idle": lambda value: f"ended after {age(value)} of silence",
+    "maxAge": lambda value: f"ended after {age(value)}",
+}
+
+
+def policyWords(policy: VisitorPolicy) -> str:
+    """Say what is asked of visitors."""
+    asked = policy.describe().items()
+    return "; ".join(_POLICY[name](value) for name, value in asked) or "nothing"
+
+
+def _small(series: Series) -> Row:
+    """Draw what passed through one of many tunnels."""
+    values = series.over(FIRST)
     most = max((max(pair) for pair in values), default=0.0)
-    if size == _SMALL:
-        most = max(most, 1000.0)
-    width, height = size
-    paths = {}
-    for name, which in (("in", 0), ("out", 1)):
+    most = max(most, 1000.0)
+    return {
+        name: path([pair[which] for pair in values], most, *_SMALL, KEPT)
+        for name, which in (("in", 0), ("out", 1))
+    }
+
+
+def _graph(series: Series, span: str) -> Row:
+    """Draw what passed: the paths, and what is written at the axes."""
+    values = series.over(span)
+    most = top(max((max(pair) for pair in values), default=0.0))
+    drawn = {"most": rate(most), "half": rate(most / 2)}
+    for name, which in (("graphIn", 0), ("graphOut", 1)):
         rates = [pair[which] for pair in values]
-        paths[name] = path(rates, most, width, height, KEPT)
-        if size == _GRAPH:
-            paths[f"{name}Area"] = path(rates, most, width, height, KEPT, True)
-    return paths, most
-
-
-SPAN = f"{INTERVAL * KEPT / 60:g} minutes"
-"""How long the graphs look back."""
+        drawn[name] = path(rates, most, *_GRAPH, KEPT)
+        drawn[f"{name}Area"] = path(rates, most, *_GRAPH, KEPT, True)
+    return drawn
