@@ -9,6 +9,8 @@ import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from twisted.internet.task import Clock
+
 from tristunnel.errors import TunnelError
 
 __all__ = ["BINARY", "CLOSE", "CONTINUE", "PING", "PONG", "TEXT", "Frame", "frame"]
@@ -120,6 +122,7 @@ class RecordingConnection:
     chosen = ""
 
     def __init__(self) -> None:
+        self.reactor = Clock()
         self.effort = 0
         self.written: list[bytes] = []
         self.failed: TunnelError | None = None

@@ -213,11 +213,12 @@ class WebSocketEndTests(SynchronousTestCase):
                 self.end.write(b"question")
             self.connection.did.clear()
             self.end.finish()
-            self.connection.reactor.advance(seconds - 0.1)
-            self.end.bytesReceived(b"answer")
-            self.connection.reactor.advance(ANSWER_LINGER - 0.1)
+            for piece in (b"answer", b"that takes its time"):
+                self.connection.reactor.advance(seconds * 0.75)
+                self.end.bytesReceived(piece)
+            self.connection.reactor.advance(seconds * 0.75)
             self.assertEqual([], self.connection.did)
-            self.connection.reactor.advance(0.1)
+            self.connection.reactor.advance(seconds * 0.25)
             self.assertEqual(["close"], self.connection.did)
 
     def test_waitsWhilePaused(self) -> None:

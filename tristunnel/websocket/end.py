@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.dataplane.connection_end import EARLY, SENDING
-from tristunnel.dataplane.join import ANSWER_LINGER, LINGER
+from tristunnel.dataplane.join import ANSWER_LINGER, EndPatience
 from tristunnel.dataplane.memory import HELD
 from tristunnel.errors import TunnelError
 from tristunnel.websocket.codes import UNSUPPORTED
@@ -70,8 +70,7 @@ class WebSocketEnd:
         self._readPaused = False
         self._discarded = 0
         self._empties = 0
-        # Whether the far side was told something that it has not answered.
-        self._asked = False
+        self._patience: EndPatience | None = None
         # Whether something was sent after the peer's last.
         self._answered = False
         self._waiting: IDelayedCall | None = None
@@ -90,10 +89,9 @@ class WebSocketEnd:
             self._emptyReceived()
             return
         self._empties = 0
-        self._asked = False
         self.received += len(data)
-        if self._waiting is not None:
-            self._waitFor(ANSWER_LINGER)
+        if self._patience is not None:
+            self._patience.heard(self._connection.reactor.seconds())
         if self._peer is not None:
             self._peer.write(data)
         else:
@@ -184,6 +182,7 @@ class WebSocketEnd:
         early, self._early = self._early, []
         self.memory.letGo(self)
         if not self._over:
+            self._patience = EndPatience(self._connection.reactor.seconds())
             if self._announces and self._connection.chosen == RELAY_SUBPROTOCOL:
                 self._connection.sendEmpty()
             self._connection.registerProducer(self)
@@ -215,7 +214,8 @@ class WebSocketEnd:
         and on.
         """
         if not self._over and self._connection.canSend:
-            self._asked = True
+            if self._patience is not None:
+                self._patience.asked(self._connection.reactor.seconds())
             # To close with unread bytes could take these with it.
             self._answered = self._empties >= EMPTIES
             self._connection.sendBytes(data)
@@ -227,11 +227,11 @@ class WebSocketEnd:
     def finish(self) -> None:
         if self._over or self._finished:
             return
-        patience = 0.0 if self._eof else self._patience
-        if patience:
-            self._waitFor(patience)
-        else:
+        if self._eof or self._patience is None or not self._awaitsAnswer:
             self._closeNow()
+        else:
+            self._patience.ended(self._connection.reactor.seconds())
+            self._wait(self._patience)
 
     @property
     def listens(self) -> bool:
@@ -239,14 +239,12 @@ class WebSocketEnd:
         return self._empties >= EMPTIES and not self._over
 
     @property
-    def _patience(self) -> float:
+    def _awaitsAnswer(self) -> bool:
         """
-        Seconds of silence for which the peer's answer is waited for before the
-        end of what we send, since that ends both directions; 0 for none.
+        Whether the peer's answer is waited for before the end of what we send, since
+        that ends both directions.
         """
-        if not getattr(self._peer, "listens", False):
-            return 0.0
-        return LINGER if self._asked else ANSWER_LINGER
+        return bool(getattr(self._peer, "listens", False))
 
     def _closeNow(self) -> None:
         self._stopWaiting()
@@ -256,19 +254,19 @@ class WebSocketEnd:
         else:
             self._connection.close()
 
-    def _waitFor(self, seconds: float) -> None:
-        self._stopWaiting()
-        self._waiting = self._connection.reactor.callLater(seconds, self._waited)
-
-    def _waited(self) -> None:
+    def _wait(self, patience: EndPatience) -> None:
         """
-        The peer was silent, unless it was we who did not listen: the other end
-        holds enough.
+        Close if the peer was silent for long enough; unless it was we who did not
+        listen, because the other end holds enough.
         """
+        reactor = self._connection.reactor
+        left = patience.left(reactor.seconds())
         if self._readPaused:
-            self._waitFor(ANSWER_LINGER)
-        else:
+            left = max(left, ANSWER_LINGER)
+        if left <= 0:
             self._closeNow()
+        else:
+            self._waiting = reactor.callLater(left, self._wait, patience)
 
     def _stopWaiting(self) -> None:
         if self._waiting is not None and self._waiting.active():
@@ -295,9 +293,9 @@ class WebSocketEnd:
             self._connection.pauseReading()
 
     def resumeReading(self) -> None:
-        if self._readPaused and self._waiting is not None:
+        if self._readPaused and self._patience is not None:
             # What the peer said meanwhile is only read from now on.
-            self._waitFor(ANSWER_LINGER)
+            self._patience.heardAt = self._connection.reactor.seconds()
         self._readPaused = False
         if not (self._over or self._eof):
             self._connection.resumeReading()

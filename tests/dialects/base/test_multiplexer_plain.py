@@ -9,13 +9,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.dialects.framed.memory import MemorySink, RecordingEnd, frameBytes, plainPair
 from tests.vectors import readVectors
+from tristunnel.dataplane.join import ANSWER_LINGER, GIVEN_UP, LINGER
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.base.plain import (
     ALONE,
-    ANSWER_LINGER,
     HOLD,
     LEAST,
-    LINGER,
     PAUSE,
     RECOVERY,
     STALL,
@@ -235,6 +234,41 @@ class ServerSideTests(SynchronousTestCase):
         self.hear((1, DATA, b"answer"))
         self.sink.frames()
         visitor.end()
+        self.assertEqual(self.sink.frames(), [])
+        self.clock.advance(ANSWER_LINGER)
+        self.assertEqual(self.sink.frames(), [(1, CLOSE, b"")])
+
+    def test_gaveUp(self) -> None:
+        """A visitor that leaves after it has waited in vain has left at once."""
+        for waited, frames in ((GIVEN_UP, []), (GIVEN_UP + 0.1, [(2, CLOSE, b"")])):
+            visitor = self.visitor()
+            visitor.say(b"question")
+            self.clock.advance(waited)
+            self.sink.frames()
+            visitor.end()
+            self.assertEqual(self.sink.frames(), frames)
+
+    def test_spokenFirst(self) -> None:
+        """What a service says first reaches a visitor that says nothing."""
+        visitor = self.visitor()
+        visitor.end()
+        self.hear((1, DATA, b"220"))
+        self.clock.advance(ANSWER_LINGER)
+        self.assertEqual(bytes(visitor.taken), b"220")
+        self.assertEqual(self.sink.frames(), [(1, CLOSE, b"")])
+
+    def test_lingersWhileNotRead(self) -> None:
+        """
+        While the session is not read, as a visitor has enough, no answer is
+        taken for over.
+        """
+        visitor = self.stall(1, HOLD + 1)
+        assert visitor.stream is not None
+        visitor.end()
+        self.clock.pump([ANSWER_LINGER] * 100)
+        visitor.stream.resumeReading()
+        self.assertTrue(self.sink.reading)
+        self.clock.advance(ANSWER_LINGER / 2)
         self.assertEqual(self.sink.frames(), [])
         self.clock.advance(ANSWER_LINGER)
         self.assertEqual(self.sink.frames(), [(1, CLOSE, b"")])

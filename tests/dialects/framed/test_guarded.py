@@ -17,8 +17,8 @@ from tests.dialects.framed.memory import (
     extendedPair,
     plainPair,
 )
+from tristunnel.dataplane.join import LINGER
 from tristunnel.dialects.base.multiplexer import Limits
-from tristunnel.dialects.base.plain import LINGER
 from tristunnel.dialects.base.stream import SOURCE_HIGH, SessionStream
 from tristunnel.dialects.framed.extended import ExtendedMultiplexer
 from tristunnel.errors import TunnelError

@@ -18,6 +18,7 @@ from tests.dialects.framed.memory import (
     extendedPair,
     plainPair,
 )
+from tristunnel.dataplane.join import LINGER
 from tristunnel.dialects.base import plain
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.base.stream import SOURCE_HIGH
@@ -268,7 +269,7 @@ class PlainTests(SynchronousTestCase):
             and not pair.server.ends[number].broken
         ]
         conversation.finishAll(pair.server)
-        pair.clock.advance(plain.LINGER + 1)
+        pair.clock.advance(LINGER + 1)
         pair.server.multiplexer.tick()
         conversation.readAll()
         conversation.finishAll(pair.client)
@@ -310,7 +311,7 @@ class PlainTests(SynchronousTestCase):
         self.assertEqual(service.finishes, 0)
         for size in answered:
             service.say(bytes(size))
-            pair.clock.advance(plain.LINGER - 1)
+            pair.clock.advance(LINGER - 1)
             pair.server.multiplexer.tick()
             while pair.carry(pair.client, chunk):
                 pass

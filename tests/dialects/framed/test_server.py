@@ -12,7 +12,7 @@ from tests.dialects.framed.network import NetworkTestCase, RawPeer
 from tests.vectors import readVectors
 from tristunnel.dataplane import answers
 from tristunnel.dataplane.answers import TAKE_TIME
-from tristunnel.dialects.base.plain import ANSWER_LINGER
+from tristunnel.dataplane.join import ANSWER_LINGER
 from tristunnel.dialects.framed.session import (
     DEADLINE,
     HANDSHAKE_TIMEOUT,

@@ -29,8 +29,9 @@ from tests.websocket.frames import (
 )
 from tests.websocket.rig import RawPeer, WebSocketTestCase
 from tristunnel.connect.address import ServerAddress
+from tristunnel.dataplane.join import LINGER
 from tristunnel.dialects.base import client as baseClient
-from tristunnel.dialects.base.plain import HOLD, LINGER, STALL
+from tristunnel.dialects.base.plain import HOLD, STALL
 from tristunnel.dialects.vtunnel.client import (
     ANSWER_TIME,
     VTunnelClientService,

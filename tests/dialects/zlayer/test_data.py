@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.dialects.framed.memory import RecordingEnd
 from tests.dialects.zlayer.rig import FakeConnection
-from tristunnel.dataplane.join import ANSWER_LINGER, LINGER
+from tristunnel.dataplane.join import LINGER
 from tristunnel.dialects.zlayer.data_end import (
     DATA_SUBPROTOCOL,
     HELD_BYTES,
@@ -80,15 +80,14 @@ class DataEndTests(SynchronousTestCase):
     def test_patience(self) -> None:
         """Where a close would cut off the answer, it waits for that."""
         end, connection, peer = self.make(patient=True)
+        end.write(b"question")
         end.finish()
+        for piece in (b"answer", b"more"):
+            connection.reactor.advance(LINGER - 1)
+            end.bytesReceived(piece)
         connection.reactor.advance(LINGER - 1)
         self.assertFalse(connection.closed)
-        end.bytesReceived(b"answer")
-        connection.reactor.advance(ANSWER_LINGER - 0.1)
-        end.bytesReceived(b"more")
-        connection.reactor.advance(ANSWER_LINGER - 0.1)
-        self.assertFalse(connection.closed)
-        connection.reactor.advance(0.1)
+        connection.reactor.advance(1)
         self.assertTrue(connection.closed)
         self.assertEqual(bytes(peer.taken), b"answermore")
 

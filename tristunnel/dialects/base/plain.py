@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import ref
 
-from tristunnel.dataplane.join import ANSWER_LINGER, LINGER
+from tristunnel.dataplane.join import ANSWER_LINGER, EndPatience
 from tristunnel.dialects.base.multiplexer import Limits, Multiplexer, Sink
 from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.errors import TunnelError
@@ -28,9 +28,7 @@ from tristunnel.wire.windows import UNLIMITED, ReceiveWindow, SendWindow
 
 __all__ = [
     "ALONE",
-    "ANSWER_LINGER",
     "HOLD",
-    "LINGER",
     "PAUSE",
     "STALL",
     "STEP",
@@ -325,23 +323,6 @@ class _PlainMultiplexer(Multiplexer):
                 self._left.append((since, reference))
 
 
-class _Lingering:
-    """
-    A visitor that sends no more and may still be answered.
-
-    @ivar patience: Seconds that its service may be silent.
-    @ivar since: When it last was not, in seconds.
-    @ivar timer: Looks at that.
-    """
-
-    __slots__ = ("patience", "since", "timer")
-
-    def __init__(self, patience: float, since: float) -> None:
-        self.patience = patience
-        self.since = since
-        self.timer: Any = None
-
-
 class PlainServerSide(_PlainMultiplexer):
     """A plain W3P client's streams, at the server."""
 
@@ -355,10 +336,9 @@ class PlainServerSide(_PlainMultiplexer):
     ) -> None:
         super().__init__(sink, seconds, opened, limits, callLater)
         self._lastId = 0
-        self._unanswered: set[int] = set()
-        # Of visitors that send no more, by stream.
-        self._lingering: dict[SessionStream, _Lingering] = {}
-        self._answered: dict[int, float] = {}
+        self._patienceOf: dict[SessionStream, EndPatience] = {}
+        # Of visitors that send no more: what looks whether their answer is over.
+        self._lingering: dict[SessionStream, Any] = {}
         self._told: OrderedDict[int, None] = OrderedDict()
 
     def open(self, info: dict[str, object]) -> SessionStream:
@@ -373,6 +353,7 @@ class PlainServerSide(_PlainMultiplexer):
             if self._lastId not in self.streams:
                 break
         stream = self._newStream(self._lastId)
+        self._patienceOf[stream] = EndPatience(self._seconds())
         self.sendFrame(stream.id, FrameType.DATA)
         return stream
 
@@ -386,15 +367,15 @@ class PlainServerSide(_PlainMultiplexer):
             not stream.holding
             and (
                 not stream.received
-                or stream.id in self._unanswered
-                or since - self._answered.get(stream.id, -PAUSE) < PAUSE
+                or patience.unanswered
+                or since - patience.heardAt < PAUSE
             )
-            for stream in self.streams.values()
+            for stream, patience in self._patienceOf.items()
         )
 
     def sending(self, stream: SessionStream) -> None:
         """The visitor said something and now awaits an answer."""
-        self._unanswered.add(stream.id)
+        self._patienceOf[stream].asked(self._seconds())
 
     def unknownStream(self, streamId: int) -> SessionStream | None:
         """
@@ -414,42 +395,39 @@ class PlainServerSide(_PlainMultiplexer):
         super()._data(streamId, payload)
         stream = self.streams.get(streamId)
         if payload and stream is not None:
-            self._unanswered.discard(streamId)
-            self._answered[streamId] = now = self._seconds()
-            if stream in self._lingering:
-                self._lingering[stream].since = now
+            self._patienceOf[stream].heard(self._seconds())
 
     def sendEnd(self, stream: SessionStream) -> None:
         """The visitor sends no more: close, unless its answer is due or coming."""
-        patience, since = LINGER, self._seconds()
-        if stream.id not in self._unanswered:
-            patience, since = ANSWER_LINGER, self._answered.get(stream.id, -PAUSE)
-        self._lingering[stream] = _Lingering(patience, since)
         stream.finished = True
+        self._patienceOf[stream].ended(self._seconds())
         self._lingered(stream)
 
     def _lingered(self, stream: SessionStream) -> None:
         """Close if no answer came for long enough, or see again when that is so."""
-        lingering = self._lingering[stream]
-        left = lingering.since + lingering.patience - self._seconds()
+        left = self._patienceOf[stream].left(self._seconds())
+        if self._pausedSince is not None:
+            # The answer is not silent: it is not read.
+            left = max(left, ANSWER_LINGER)
         if left <= 0:
-            self._stopLingering(stream)
             super().sendEnd(stream)
         else:
-            lingering.timer = self._callLater(left, self._lingered, stream)
+            self._lingering[stream] = self._callLater(left, self._lingered, stream)
 
-    def _stopLingering(self, stream: SessionStream) -> None:
-        """Wait for no answer."""
-        lingering = self._lingering.pop(stream, None)
-        timer = None if lingering is None else lingering.timer
-        if timer is not None and timer.active():
-            timer.cancel()
+    def _goOn(self) -> None:
+        """Read again, if there is room: what is silent is so from now on."""
+        waited = self._pausedSince is not None
+        super()._goOn()
+        if waited and self._pausedSince is None:
+            for stream in self._lingering:
+                self._patienceOf[stream].heardAt = self._seconds()
 
     def streamOver(self, stream: SessionStream, held: int) -> None:
         """Forget C{stream}."""
-        self._unanswered.discard(stream.id)
-        self._answered.pop(stream.id, None)
-        self._stopLingering(stream)
+        self._patienceOf.pop(stream, None)
+        timer = self._lingering.pop(stream, None)
+        if timer is not None and timer.active():
+            timer.cancel()
         super().streamOver(stream, held)
 
 

@@ -18,7 +18,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.dataplane.datagrams import FlowEnd
-from tristunnel.dataplane.join import LINGER
 from tristunnel.errors import TunnelError
 from tristunnel.websocket.codes import UNSUPPORTED
 from tristunnel.websocket.end import WebSocketEnd
@@ -85,8 +84,8 @@ class DataEnd(WebSocketEnd):
             self._connection.close()
 
     @property
-    def _patience(self) -> float:
-        return LINGER if self._patient else super()._patience
+    def _awaitsAnswer(self) -> bool:
+        return self._patient or super()._awaitsAnswer
 
     def breakOff(self, reason: TunnelError) -> None:
         if not self._over:
