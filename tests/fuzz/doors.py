@@ -27,6 +27,7 @@ from tristunnel.dialects.framed.dialect import FramedPortProtocol
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.forwarded import Forwarded
+from tristunnel.http.join import JoinPage
 from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import Health, HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.server.detector import ProtocolDetectorFactory
@@ -66,14 +67,14 @@ class Doors:
         self.sessions = TunnelServerFactory(self.clock, self.service, authenticator)
         self.limiter = PreauthLimiter(self.clock.seconds)
         # Every stranger comes by a proxy that is trusted.
-        callers = HTTPCallers(
-            self.sessions.authenticator, Forwarded(["10.0.0.0/8"]), self.limiter
-        )
+        forwarded = Forwarded(["10.0.0.0/8"])
+        callers = HTTPCallers(self.sessions.authenticator, forwarded, self.limiter)
         pages: dict[bytes, Any] = {b"health": Health()}
         pages.update(watch.pages(self.service, callers, self.limiter, asked))
         if asked:
             pages.update(rpcPages(self.service, callers))
             pages.update(webSocketPages(self.sessions, callers, ["/tunnel"]))
+            pages[b"join"] = JoinPage(self.service, callers, forwarded)
         site = LimitedSite(rootOf(pages), reactor=self.clock, admit=callers.admit)
         doors = [HTTPPortProtocol(site)]
         self.factory: Any = ProtocolDetectorFactory(

@@ -71,7 +71,7 @@ class JoinTests(SynchronousTestCase):
             f"{method} /join HTTP/1.1\r\nHost: server\r\n"
             f"X-Forwarded-For: {source}\r\nX-Forwarded-Proto: {proto}\r\n"
             f"Authorization: {scheme} {code}\r\nIdempotency-Key: {nonce}\r\n"
-            f"{length}\r\n{body}".encode()
+            f"{length}\r\n{body}".encode("utf-8", "surrogateescape")
         )
         status, headers, answer = parsed(transport.value())
         channel.connectionLost()
@@ -118,6 +118,8 @@ class JoinTests(SynchronousTestCase):
                 (used, "short", 401, "invitation-unknown"),
                 (used, "n" * 65, 401, "invitation-unknown"),
                 (used, "n" * 21 + "é", 401, "invitation-unknown"),
+                (used, "n" * 21 + "\udca0", 401, "invitation-unknown"),
+                ("\udca0" * 16, NONCE, 401, "invitation-unknown"),
             )
         ):
             source = f"192.0.2.{last}"

@@ -87,8 +87,8 @@ class JoinPage(Resource):
             raise TunnelError(
                 "not-permitted", "invitations are taken up over TLS, nothing else"
             )
-        scheme, _, code = _header(request, "Authorization").partition(" ")
-        nonce = _header(request, "Idempotency-Key")
+        scheme, _, code = _header(request, b"authorization").partition(" ")
+        nonce = _header(request, b"idempotency-key")
         code = readCode(code.strip()) if scheme.lower() == SCHEME.lower() else ""
         if not code or not _NONCE.match(nonce):
             raise TunnelError(
@@ -111,6 +111,6 @@ class JoinPage(Resource):
         return answer
 
 
-def _header(request: Request, name: str) -> str:
-    value = request.getHeader(name)
-    return value.strip() if isinstance(value, str) else ""
+def _header(request: Request, name: bytes) -> str:
+    # Bytes: asked for text, Twisted would fail for what is no UTF-8.
+    return (request.getHeader(name) or b"").decode("latin-1").strip()
