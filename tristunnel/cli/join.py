@@ -19,6 +19,7 @@ from tristunnel.connect.route import connectOptionsBy
 from tristunnel.errors import TunnelError, printable
 from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.explanation import explainTLSFailure
+from tristunnel.util.command_line import hideArguments
 from tristunnel.util.hosts import hostAndPort
 from tristunnel.wire.invitation import USUAL_PORT, Invitation
 
@@ -71,6 +72,8 @@ def addJoinCommand(commands: Any) -> None:
 
 async def _run(reactor: Any, options: Namespace) -> None:
     invitation = Invitation.parse(options.invitation)
+    # Until it is used, whoever sees it can have the token.
+    hideArguments([options.invitation])
     host, port = invitation.host, invitation.port
     name = options.name or _nameOf(host, port)
     store = ServerStore()

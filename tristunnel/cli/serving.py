@@ -45,6 +45,7 @@ from tristunnel.tls.server_context import CreatorInForce
 from tristunnel.util.hosts import hostAndPort
 from tristunnel.util.logs import Log
 from tristunnel.util.process import ReloadSignalService, exitWith, hurryOnSecondSignal
+from tristunnel.wire.invitation import PLACEHOLDER
 
 __all__ = ["Serving"]
 
@@ -299,6 +300,13 @@ class Serving(MultiService):
             place.write(options.stateDirectory)
             if options.invites is not None and (made := invitations.first()):
                 options.invites(made)
+                if not place.host:
+                    _log.warn(
+                        "This machine has no address that everybody can reach: put the"
+                        " server's name or address in place of {placeholder} in the"
+                        " invitation, or give --hostname",
+                        placeholder=PLACEHOLDER,
+                    )
         except TunnelError as problem:
             _log.error("No invitations: {problem}", problem=problem)
 
