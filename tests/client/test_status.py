@@ -6,10 +6,12 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.client.status import SAMPLES, ProcessStatus, statusTicks
 from tristunnel.errors import TunnelError
+from tristunnel.forwards.forward import parseForward
 from tristunnel.model.observer import Visit
 
 NOON = 1_900_000_000.0
@@ -98,6 +100,60 @@ class StatusTests(SynchronousTestCase):
         self.client.stopped()
         servers: Any = self.whole.describe()["servers"]
         self.assertEqual([each["state"] for each in servers], ["stopping", "stopped"])
+
+    def test_countdown(self) -> None:
+        """While visitors are waited for, it shows for how long that may be."""
+        self.online()
+        self.assertIsNone(self.server()["stopsIn"])
+        self.whole.stopping(10.0)
+        self.clock.advance(4)
+        self.assertEqual(self.server()["stopsIn"], 6.0)
+        self.clock.advance(40)
+        self.assertEqual(self.server()["stopsIn"], 0.0)
+
+    def test_refusedForward(self) -> None:
+        """A forward that the server refuses is among the tunnels, with its name and the
+        reason, until it opens; in every dialect."""
+        reactor = MemoryReactorClock()
+        specs = "db=localhost:5432", "80=localhost:3000", "0=localhost:3001"
+        forwards = [parseForward(reactor, spec) for spec in specs]
+        taken = TunnelError("name-taken", "another tunnel has it")
+        for opens in (True, False):
+            client = self.whole.follow("tcp:s:1", True, forwards)
+            client.acknowledged("framed")
+            for forward in forwards:
+                client.tunnelFailed(forward.wanted, taken)
+                client.tunnelFailed(forward.wanted, taken)
+            found: Any = client.tunnels()
+            self.assertEqual(
+                [(each["name"], each["wanted"], each["target"]) for each in found],
+                [
+                    ("db", "db", "localhost:5432"),
+                    ("", "port 80", "localhost:3000"),
+                    ("", "any port", "localhost:3001"),
+                ],
+            )
+            for each in found:
+                self.assertIn("another tunnel has it", each["reason"])
+                self.assertFalse(each["ready"])
+            if opens:
+                client.tunnelOpened(specs[0], "uri", "tcp://s:7", "localhost:5432")
+            client.tunnelReady("tcp://s:7", "localhost:5432")
+            found = client.tunnels()
+            self.assertEqual(len(found), 3)
+            self.assertEqual((found[0]["ready"], found[0]["reason"]), (True, ""))
+            self.assertFalse(found[1]["ready"])
+
+    def test_services(self) -> None:
+        """It shows which services do not listen, and what they speak."""
+        self.online()
+        self.client.serviceMissing("web")
+        self.assertEqual([self.tunnel(i)["listens"] for i in (0, 1)], [False, False])
+        self.assertIn("nothing listens at web yet; start the service", self.texts())
+        self.client.serviceFound("web")
+        self.client.serviceSpeaks("web", "http")
+        tunnel = self.tunnel()
+        self.assertEqual((tunnel["listens"], tunnel["speaks"]), (True, "http"))
 
     def test_roundTrip(self) -> None:
         """The round trip is known while the client is connected, once it was

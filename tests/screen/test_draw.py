@@ -63,6 +63,14 @@ class ClientTests(SynchronousTestCase):
         """What each size and each state shows; colours and codes are apart."""
         tunnels = [tunnel(f"tcp://h.example:{n}", "web") for n in range(50)]
         crowd = [{**clientStatus()["events"][0], "text": "came"}] * 50
+        taken = "the name 'db' is another tunnel's; choose another [name-taken]"
+        gone: dict[str, Any] = {"ready": False}
+        troubles = [
+            tunnel("tcp://h.example:1", "localhost:3000", name="shop", speaks="http"),
+            tunnel("tcp://h.example:2", "localhost:3001", name="www", listens=False),
+            tunnel("", "localhost:5432", name="db", reason=taken, **gone, wanted="db"),
+            tunnel("", "localhost:1", wanted="port 80", **gone),
+        ]
         why = "cable cut [session-lost]"
         other = server(server="tcp:other:1", state="connecting", dialect="vtunnel")
         for name, size, status in (
@@ -75,6 +83,10 @@ class ClientTests(SynchronousTestCase):
             ("many-tunnels", (80, 24), {"tunnels": tunnels}),
             # A crowd of visitors does not push out what matters.
             ("crowd", (80, 24), {"events": [*crowd, *clientStatus()["events"]]}),
+            # Names, web sites, what is refused, and services that do not listen.
+            ("troubles", (80, 24), {"tunnels": troubles}),
+            ("troubles-narrow", (50, 20), {"tunnels": troubles}),
+            ("troubles-short", (80, 13), {"tunnels": troubles}),
             ("several-servers", (80, 24), {"servers": [server(), other]}),
             ("nothing", (80, 24), {"tunnels": [], "events": [], "rates": []}),
             *(
@@ -83,7 +95,7 @@ class ClientTests(SynchronousTestCase):
                     ("connecting", {"reason": why, "roundTrip": None}),
                     ("waiting", {"reason": why, "retryIn": 4.6}),
                     ("stopped", {"reason": "why " * 30 + "cure"}),
-                    ("stopping", {}),
+                    ("stopping", {"stopsIn": 6.2}),
                 )
             ),
         ):

@@ -286,7 +286,7 @@ class WatchedClientTests(SynchronousTestCase):
         status = ProcessStatus(Clock().seconds)
         status.follow("tcp:h:1")
         client, other = StoppingService(), Service()
-        watched = WatchedClient(client, status, other)
+        watched = WatchedClient(client, status, 5.0, other)
         watched.startService()
         stopping = watched.stopService()
         self.assertTrue(other.running)

@@ -101,6 +101,17 @@ class LoggingClientObserver(ClientObserver):
     def gaveUp(self, reason: TunnelError) -> None:
         self._log.critical("Giving up: {reason}", reason=reason)
 
+    def serviceMissing(self, target: str) -> None:
+        self._bounded(
+            self._log.warn,
+            "Nothing listens at {target} yet; start the service",
+            target,
+            target=target,
+        )
+
+    def serviceFound(self, target: str) -> None:
+        self._bounded(self._log.info, "{target} listens now", target=target)
+
     def serviceFailed(self, target: str, reason: TunnelError) -> None:
         self._bounded(
             self._log.warn,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import nlargest
@@ -20,6 +20,7 @@ from twisted.application.service import Service
 from twisted.internet.interfaces import IAddress
 
 from tristunnel.errors import TunnelError, printable
+from tristunnel.forwards.forward import Forward
 from tristunnel.model.observer import ClientObserver, Visit
 from tristunnel.service.counters import RateMeter
 from tristunnel.util.events import RecentEvents
@@ -51,6 +52,9 @@ class Offer:
     One tunnel as a client sees it, and what passed through it.
 
     @ivar spec: The forward, as the user wrote it.
+    @ivar name: The tunnel's name, or empty.
+    @ivar wanted: The visitors' port or the name, in words.
+    @ivar listens: Whether the service does, as far as is known.
     @ivar uri: The tunnel's, or empty where the dialect has none.
     @ivar isLocal: Whether it is a port of this machine, which stays open while
         the server is away.
@@ -66,6 +70,9 @@ class Offer:
 
     spec: str = ""
     target: str = ""
+    name: str = ""
+    wanted: str = ""
+    listens: bool = True
     uri: str = ""
     address: str = ""
     ready: bool = False
@@ -119,11 +126,14 @@ class Offer:
         bytesIn, bytesOut = self.counts()
         return {
             "forward": printable(self.spec),
+            "name": self.name,
+            "wanted": printable(self.wanted),
             "address": self.address,
             "target": self.target,
             "ready": self.ready,
             "reason": self.reason,
             "speaks": self.speaks,
+            "listens": self.listens,
             "visitors": len(self.visits),
             "visitorsTotal": self.visitorsTotal,
             "refused": self.refused,
@@ -142,9 +152,17 @@ class ClientStatus(ClientObserver):
     @param server: The server, as messages name it.
     @param connects: Whether the client stays connected; if not, each of its
         visitors connects.
+    @param forwards: What it offers at first.
     """
 
-    def __init__(self, whole: ProcessStatus, server: str, connects: bool) -> None:
+    def __init__(
+        self,
+        whole: ProcessStatus,
+        server: str,
+        connects: bool,
+        forwards: Sequence[Forward] = (),
+    ) -> None:
+        self._forwards = {forward.spec: forward for forward in forwards}
         self._whole = whole
         self._seconds = whole.seconds
         self._tell = whole.tell
@@ -214,6 +232,9 @@ class ClientStatus(ClientObserver):
         offer = self._offers.get(spec)
         if offer is None or offer.target != target:
             offer = self._offers[spec] = Offer(spec, target)
+            forward = self._forwards.get(spec)
+            if forward is not None:
+                offer.name, offer.wanted = forward.name, forward.wanted
         return offer
 
     def tunnelOpened(self, spec: str, uri: str, address: str, target: str) -> None:
@@ -222,15 +243,23 @@ class ClientStatus(ClientObserver):
 
     def tunnelReady(self, address: str, target: str) -> None:
         address = printable(address)
-        known = [each for each in self._offers.values() if each.address == address]
+        offers = self._offers.values()
+        known = [each for each in offers if each.address == address]
+        # Some dialects tell of a tunnel only here, also of one that was refused.
+        known += [e for e in offers if e.target == target and not e.address]
         offer = known[0] if known else self._offer(address, target)
         offer.address, offer.ready, offer.reason = address, True, ""
         self._tell("tunnel", f"visitors of {address} reach {target}")
 
     def tunnelFailed(self, wanted: str, reason: TunnelError) -> None:
         text = _said(reason)
+        for forward in self._forwards.values():
+            if forward.wanted == wanted and forward.spec not in self._offers:
+                self._offer(forward.spec, forward.target)
         for offer in self._offers.values():
-            if wanted in (offer.spec, offer.uri):
+            if wanted in (offer.spec, offer.uri) or (
+                wanted == offer.wanted and not offer.ready
+            ):
                 offer.ready, offer.reason = False, text
         self._tell("tunnel", f"no tunnel at {printable(wanted)}: {text}", "error")
 
@@ -293,6 +322,21 @@ class ClientStatus(ClientObserver):
         self._offerOf(target).refused += 1
         self._tell("refusal", f"a visitor was turned away: {_said(reason)}", "warn")
 
+    def serviceMissing(self, target: str) -> None:
+        self._listens(target, False)
+        self._tell(
+            "tunnel", f"nothing listens at {target} yet; start the service", "warn"
+        )
+
+    def serviceFound(self, target: str) -> None:
+        self._listens(target, True)
+        self._tell("tunnel", f"{target} listens now")
+
+    def _listens(self, target: str, listens: bool) -> None:
+        for offer in self._offers.values():
+            if offer.target == target:
+                offer.listens = listens
+
     def serviceSpeaks(self, target: str, kind: str) -> None:
         for offer in self._offers.values():
             if offer.target == target:
@@ -323,6 +367,7 @@ class ClientStatus(ClientObserver):
             "stateSeconds": round(now - self._since, 3),
             "reason": self._reason,
             "retryIn": retryIn,
+            "stopsIn": self._whole.stopsIn if state == "stopping" else None,
             "roundTrip": round(trip, 6) or None,
         }
 
@@ -374,6 +419,7 @@ class ProcessStatus:
         self.events = RecentEvents(now)
         self.changed: Callable[[], None] = lambda: None
         self.isStopping = False
+        self._stopsAt = 0.0
         self._began = self._sampled = seconds()
         self._clients: list[ClientStatus] = []
         self.former = Offer()
@@ -382,14 +428,17 @@ class ProcessStatus:
         self._numbers = 0
         self._ids: WeakKeyDictionary[Visit, int] = WeakKeyDictionary()
 
-    def follow(self, server: str, connects: bool = True) -> ClientStatus:
+    def follow(
+        self, server: str, connects: bool = True, forwards: Sequence[Forward] = ()
+    ) -> ClientStatus:
         """
         Follow one more client.
 
         @param server: The server, as messages name it.
         @param connects: Whether the client stays connected.
+        @param forwards: What it offers at first.
         """
-        client = ClientStatus(self, server, connects)
+        client = ClientStatus(self, server, connects, forwards)
         self._clients.append(client)
         return client
 
@@ -404,10 +453,20 @@ class ProcessStatus:
                 self.former.take(offer)
             self.changed()
 
-    def stopping(self) -> None:
-        """The process was told to stop, and waits for its visitors."""
+    def stopping(self, grace: float = 0.0) -> None:
+        """
+        The process was told to stop, and waits for its visitors.
+
+        @param grace: Seconds that it waits at the most.
+        """
         self.isStopping = True
+        self._stopsAt = self.seconds() + grace
         self.changed()
+
+    @property
+    def stopsIn(self) -> float:
+        """Seconds until visitors are waited for no longer."""
+        return round(max(0.0, self._stopsAt - self.seconds()), 3)
 
     def tell(
         self, kind: str, text: str | Callable[[], str], level: str = "info"

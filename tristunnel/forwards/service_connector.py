@@ -91,11 +91,11 @@ class ServiceConnector:
 
     def speechOf(self, target: str) -> Speech | None:
         """What is known of how a service speaks; C{None} if nobody listens."""
-        if type(self.observer).serviceSpeaks is ClientObserver.serviceSpeaks:
+        tell = self.observer.serviceSpeaks
+        if getattr(tell, "__func__", None) is ClientObserver.serviceSpeaks:
             return None
         if target not in self.speeches:
-            heard = partial(self.observer.serviceSpeaks, target)
-            self.speeches[target] = Speech(heard=heard)
+            self.speeches[target] = Speech(heard=partial(tell, target))
         return self.speeches[target]
 
     def connect(

@@ -118,6 +118,12 @@ class ClientObserver:
         @param kind: What it speaks: C{"http"}, C{"https"} or C{"other"}.
         """
 
+    def serviceMissing(self, target: str) -> None:
+        """A tunnel is open, but nothing listens at its service's address yet."""
+
+    def serviceFound(self, target: str) -> None:
+        """A service that was missing is there."""
+
     def serviceFailed(self, target: str, reason: TunnelError) -> None:
         """A stream did not reach its service."""
 

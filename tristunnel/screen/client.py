@@ -22,6 +22,7 @@ from twisted.logger import (
 from zope.interface import implementer
 
 from tristunnel.client.control import OFF, ClientControl, clientSocket, statusMethods
+from tristunnel.client.listening import ServiceWatch
 from tristunnel.client.log import LoggingClientObserver
 from tristunnel.client.options import ClientOptions
 from tristunnel.client.status import ProcessStatus, statusTicks
@@ -103,22 +104,24 @@ class WatchedClient(MultiService):
 
     @param client: The client's service.
     @param status: What it does.
+    @param grace: Seconds that its visitors get to finish.
     @param others: The parts beside.
     """
 
     def __init__(
-        self, client: Service, status: ProcessStatus, *others: Service
+        self, client: Service, status: ProcessStatus, grace: float, *others: Service
     ) -> None:
         super().__init__()
         self._client = client
         self._status = status
+        self._grace = grace
         self._others = others
         for each in (*others, client):
             each.setServiceParent(self)
 
     def stopService(self) -> Deferred[None]:
         self.running = False
-        self._status.stopping()
+        self._status.stopping(self._grace)
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -247,9 +250,12 @@ class ClientWatch:
         # twistd sends sys.stdout to the log; the addresses are for pasting.
         out = None if self.hasScreen else outputOf(sys.__stdout__)
         connects = bool(options["service"]) or not options["listen"]
-        status = self.status.follow(options.server.where, connects)
+        status = self.status.follow(options.server.where, connects, options.forwards)
         log = LoggingClientObserver(out, self._reactor.seconds, self._reactor.callLater)
-        return severalObservers(ClientObserver, log, status)
+        both = severalObservers(ClientObserver, log, status)
+        return severalObservers(
+            ClientObserver, log, status, ServiceWatch(self._reactor, both)
+        )
 
     def around(self, client: Service, failed: Callable[[], None]) -> Service:
         """
@@ -269,8 +275,9 @@ class ClientWatch:
                     self._reactor, port, self.methods, lambda reason: failed()
                 )
             )
+        grace = max(each["grace"] for each in options.each)
         if terminal is None:
-            return WatchedClient(client, status, *beside)
+            return WatchedClient(client, status, grace, *beside)
         # What draws is large, and a client without a screen does not load it.
         from tristunnel.screen.draw import Pen, drawPage
         from tristunnel.screen.service import Screen
@@ -283,8 +290,7 @@ class ClientWatch:
         screen = Screen(self._reactor, terminal, pen, draw, self._codes)
         status.changed = screen.changed
         beside += [screen, _LastWords(status, self._log)]
-        together = WatchedClient(client, status, *beside)
-        return together
+        return WatchedClient(client, status, grace, *beside)
 
     def _page(self) -> Page:
         status = self.status

@@ -14,7 +14,17 @@ from rich.console import Console, OverflowMethod, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from tristunnel.screen.model import BAD, GOOD, PLAIN, WARY, EventLine, Fact, Page, Table
+from tristunnel.screen.model import (
+    BAD,
+    GOOD,
+    PLAIN,
+    WARY,
+    EventLine,
+    Fact,
+    Page,
+    Row,
+    Table,
+)
 
 __all__ = ["Pen", "drawPage", "natural", "qrLines"]
 
@@ -121,28 +131,23 @@ def drawPage(pen: Pen, page: Page, width: int, height: int | None = None) -> lis
     @param height: Lines that there are; C{None} for as many as it takes.
     @return: Not more than that.
     """
-    parts: list[RenderableType] = [_title(page, width), ""]
-    parts += _facts(pen, page, width)
-    used = len(parts)
+    lines = pen.lines([_title(page, width), "", *_facts(pen, page, width)], width)
     events = page.events
     wanted = 0 if events is None else 2 + max(1, len(events))
     for index, table in enumerate(page.tables):
-        rows = len(table.rows)
+        most = None
         if height is not None:
             behind = sum(
                 2 + max(1, len(each.rows)) for each in page.tables[index + 1 :]
             )
             behind += min(wanted, 2 + _FEWEST_EVENTS)
-            rows = max(1, height - used - 2 - behind)
-        drawn = _table(pen, table, width, rows)
-        parts += ["", *drawn]
-        used += 1 + min(max(1, len(table.rows)), rows) + 1
+            most = max(1, height - len(lines) - 2 - behind)
+        lines += ["", *_table(pen, table, width, most)]
     if events is not None:
-        left = None if height is None else height - used - 2
+        left = None if height is None else height - len(lines) - 2
         if left is None or left > 0:
-            parts += ["", Text("Events", "bold")]
-            parts += _events(events, width, left)
-    lines = pen.lines(parts, width)
+            parts = [Text("Events", "bold"), *_events(events, width, left)]
+            lines += ["", *pen.lines(parts, width)]
     return lines if height is None else lines[:height]
 
 
@@ -196,7 +201,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _widths(table: Table) -> list[int]:
-    rows = [[table.title, *table.columns[1:]], *(cells for _, cells in table.rows)]
+    rows = [[table.title, *table.columns[1:]], *(row.cells for row in table.rows)]
     return [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
 
 
@@ -204,10 +209,14 @@ def _total(widths: Sequence[int]) -> int:
     return 2 + sum(widths) + _GAP * (len(widths) - 1)
 
 
-def _table(pen: Pen, table: Table, width: int, most: int) -> list[RenderableType]:
-    """Draw at most so many rows, of which the last says how many more there are."""
+def _table(pen: Pen, table: Table, width: int, most: int | None) -> list[str]:
+    """
+    Draw a head and at most so many lines, of which the last says how many rows more
+    there are.
+    """
     if not table.rows:
-        return [Text(table.title, "bold"), Text(f"  {table.empty}", "dim")]
+        nothing = [Text(table.title, "bold"), Text(f"  {table.empty}", "dim")]
+        return pen.lines(nothing, width)
     widths = _widths(table)
     # Numbers go from the right, but for the first one, until the rest fits.
     while len(widths) > table.wide + 1 and _total(widths) > width:
@@ -225,18 +234,47 @@ def _table(pen: Pen, table: Table, width: int, most: int) -> list[RenderableType
             no_wrap=True,
             overflow=pen.overflow,
         )
-    more = len(table.rows) - most
-    rows = table.rows if more <= 0 else table.rows[: most - 1]
-    for mood, cells in rows:
+    notes = [_note(row, width) for row in table.rows]
+    fitting = len(notes)
+    if most is not None:
+        # Rows matter more than their notes; events say the same.
+        for note in reversed(notes):
+            if len(notes) + sum(map(len, notes)) > most:
+                note.clear()
+        if fitting > most:
+            fitting = most - 1
+    for row in table.rows[:fitting]:
         texts = [
             pen.middle(cell, room) if i < table.wide else cell
-            for i, (cell, room) in enumerate(zip(cells, widths, strict=False))
+            for i, (cell, room) in enumerate(zip(row.cells, widths, strict=False))
         ]
-        mark = (f"{pen.signs.marks[mood]} ", _COLOURS[mood])
-        grid.add_row(Text.assemble(mark, texts[0]), *map(Text, texts[1:]))
-    if more <= 0:
-        return [grid]
-    return [grid, Text(f"  and {more + 1:,} more", "dim")]
+        mark = (f"{pen.signs.marks[row.mood]} ", _COLOURS[row.mood])
+        # What has no number to show is in its colour as a whole.
+        style = _COLOURS[BAD] if row.mood == BAD else ""
+        grid.add_row(
+            Text.assemble(mark, (texts[0], style)),
+            *(
+                Text(text, style if i < table.wide else "")
+                for i, text in enumerate(texts[1:], 1)
+            ),
+        )
+    head, *drawn = pen.lines([grid], width)
+    lines = [head]
+    for line, note in zip(drawn, notes, strict=False):
+        lines += [line, *pen.lines(note, width)]
+    more = len(table.rows) - fitting
+    if more:
+        lines += pen.lines([Text(f"  and {more:,} more", "dim")], width)
+    return lines
+
+
+def _note(row: Row, width: int) -> list[Text]:
+    """What is wrong with a row, below it."""
+    if not row.note:
+        return []
+    return [
+        Text(f"  {line}", _COLOURS[row.mood]) for line in _wrapped(row.note, width - 2)
+    ]
 
 
 def _events(

@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import ceil
 from typing import Any
 
 from tristunnel.dialects.table import labelOf
 from tristunnel.errors import printable
-from tristunnel.util.hosts import webAddress
-from tristunnel.util.words import age, amount, count, rate
+from tristunnel.util.hosts import webAddress, webKind
+from tristunnel.util.words import age, amount, count, plural, rate
 
 __all__ = [
     "BAD",
@@ -26,6 +27,7 @@ __all__ = [
     "EventLine",
     "Fact",
     "Page",
+    "Row",
     "Table",
     "clientPage",
     "lately",
@@ -68,6 +70,19 @@ class EventLine:
 
 
 @dataclass(frozen=True)
+class Row:
+    """
+    One thing in a table.
+
+    @ivar note: What is wrong with it, below its cells.
+    """
+
+    mood: str
+    cells: Sequence[str]
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Table:
     """
     Things of one kind, a row each.
@@ -76,14 +91,14 @@ class Table:
     @ivar columns: The heads. The title is shown in place of the first one; what
         comes behind those that C{wide} counts are numbers, which a narrow terminal
         leaves out from the right.
-    @ivar rows: For each its mood and its cells.
+    @ivar rows: A row for each.
     @ivar wide: How many columns are text.
     @ivar empty: What to say if there are no rows.
     """
 
     title: str
     columns: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[str]]]
+    rows: Sequence[Row]
     wide: int
     empty: str
 
@@ -123,8 +138,16 @@ def clientPage(status: Mapping[str, Any], hints: Sequence[str] = ()) -> Page:
     """
     servers = status["servers"]
     facts = []
+    tunnels = status["tunnels"]
     for server in servers:
         mood, text = _state(server)
+        refused = sum(
+            bool(tunnel["reason"]) and not tunnel["ready"]
+            for tunnel in tunnels
+            if tunnel["server"] == server["server"]
+        )
+        if refused and mood == GOOD:
+            mood, text = WARY, f"{text}, {plural(refused, 'tunnel')} refused"
         if servers[1:]:
             facts.append(Fact(_server(server), f"{text}{_trip(server, ', ')}", mood))
             continue
@@ -134,19 +157,39 @@ def clientPage(status: Mapping[str, Any], hints: Sequence[str] = ()) -> Page:
     facts.append(Fact("Visitors", _visitors(status)))
     # What comes from the visitors goes down to the service.
     facts += _traffic(status, "down", "up")
-    rows = []
-    for tunnel in status["tunnels"]:
-        mood = GOOD if tunnel["ready"] else BAD if tunnel["reason"] else WARY
-        address = printable(tunnel["address"]) or "no address"
-        rows.append((mood, (address, printable(tunnel["target"]), *_numbers(tunnel))))
-    columns = ("Address", "Service", "Now", "In all", "Down", "Up")
-    table = Table("Tunnels", columns, rows, 2, "no tunnel yet")
+    named = any(tunnel.get("name") for tunnel in tunnels)
+    names = ("Name",) if named else ()
+    columns = ("Address", *names, "Service", "Now", "In all", "Down", "Up")
+    rows = [_tunnel(tunnel, named) for tunnel in tunnels]
+    table = Table("Tunnels", columns, rows, 2 + named, "no tunnel yet")
     title = f"tristunnel {printable(status['version'])}"
     if "where" in status:
         title += f", client {status['pid']}"
     return Page(
         title, facts, [table], [_event(event) for event in status["events"]], hints
     )
+
+
+def _tunnel(tunnel: Mapping[str, Any], named: bool) -> Row:
+    reason = printable(tunnel["reason"])
+    target, name = printable(tunnel["target"]), printable(tunnel.get("name", ""))
+    mood, note = GOOD, ""
+    if not tunnel["ready"]:
+        mood, note = (BAD, f"refused: {reason}") if reason else (WARY, "")
+    elif not tunnel.get("listens", True):
+        mood, note = WARY, f"nothing listens at {target} yet; start the service"
+    cells = [_address(tunnel) or tunnel.get("wanted") or "no address", target]
+    if named:
+        cells.insert(1, name)
+    return Row(mood, (*cells, *_numbers(tunnel)), note)
+
+
+def _address(tunnel: Mapping[str, Any]) -> str:
+    """A tunnel's address, as a browser takes it if the service is a web site."""
+    address = printable(str(tunnel["address"]))
+    target, name = str(tunnel.get("target", "")), str(tunnel.get("name", ""))
+    kind = str(tunnel.get("speaks") or webKind(target, name))
+    return webAddress(address, kind).removesuffix("/") or address
 
 
 def _numbers(tunnel: Mapping[str, Any]) -> tuple[str, ...]:
@@ -166,7 +209,9 @@ def _state(server: Mapping[str, Any]) -> tuple[str, str]:
         seconds = max(1, round(server["retryIn"]))
         return mood, f"{word} {seconds} s to try again: {reason}"
     if state == "stopping":
-        return mood, f"{word} when the visitors have left"
+        seconds = ceil(server.get("stopsIn") or 0)
+        latest = f", in {seconds} s at the latest" if seconds else ""
+        return mood, f"{word} when the visitors have left{latest}"
     return mood, f"{word}: {reason}" if reason else word
 
 
@@ -235,25 +280,29 @@ def serverPage(status: Mapping[str, Any], hints: Sequence[str] = ()) -> Page:
         sums of their numbers, and C{where} it was asked.
     @param hints: What can be done here.
     """
+    named = any(tunnel.get("name") for tunnel in status["tunnels"])
+    names = ("Name",) if named else ()
     offered = []
     for tunnel in status["tunnels"]:
+        name = printable(str(tunnel.get("name", "")))
+        address = _address(tunnel) or "no port"
+        cells = (address, *((name,) if named else ()), _owner(tunnel))
         mood = GOOD if tunnel["from"] else WARY
-        address = str(tunnel["address"] or f"service {tunnel.get('name', '')}")
-        offered.append((mood, (printable(address), _owner(tunnel), *_numbers(tunnel))))
+        offered.append(Row(mood, (*cells, *_numbers(tunnel))))
     here = []
     for client in status["clients"]:
-        cells = (
+        session = (
             printable(str(client["from"])),
             printable(str(client["owner"])) or "anybody",
             printable(str(client["dialect"])),
             count(len(client["tunnels"])),
             age(float(client["seconds"])),
         )
-        here.append((GOOD, cells))
-    tunnels = ("Address", "Client", "Now", "In all", "In", "Out")
+        here.append(Row(GOOD, session))
+    tunnels = ("Address", *names, "Client", "Now", "In all", "In", "Out")
     clients = ("From", "Who", "Dialect", "Tunnels", "Here for")
     tables = [
-        Table("Tunnels", tunnels, offered, 2, "no tunnel is open"),
+        Table("Tunnels", tunnels, offered, 2 + named, "no tunnel is open"),
         Table("Clients", clients, here, 3, "no client is here"),
     ]
     facts = [

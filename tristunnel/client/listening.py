@@ -1,0 +1,159 @@
+"""
+Whether a service of this machine listens, as the kernel's tables say it: to connect
+would be somebody's visit, and some services take but one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall
+
+from tristunnel.connect.endpoints import EndpointParts, isKind
+from tristunnel.model.observer import ClientObserver
+from tristunnel.util.hosts import parsePlace
+
+__all__ = ["INTERVAL", "ServiceWatch", "isListening"]
+
+INTERVAL = 3.0
+"""Seconds between two looks for a service that did not listen."""
+
+_TABLES = Path("/proc/net")
+_LISTEN = "0A"
+_ACCEPTS = 0x10000
+_Address = IPv4Address | IPv6Address
+
+
+def isListening(target: str, tables: Path = _TABLES) -> bool | None:
+    """
+    Whether anything listens at a service's address, without connecting there.
+
+    @param target: As a forward has it: C{HOST:PORT}, C{tls:HOST:PORT},
+        C{unix:PATH}.
+    @param tables: Where the kernel tells of sockets, as Linux does in C{/proc/net}.
+    @return: C{None} if that is on another machine, or nobody knows.
+    """
+    try:
+        if not isKind(target):
+            return _listensAt(*parsePlace(target), tables)
+        parts = EndpointParts(target)
+        if parts.kind == "unix":
+            return _listensOn(parts["path"] or _pathOf(parts.text), tables)
+        return _listensAt(parts.host, parts.port, tables) if parts.port else None
+    except (OSError, ValueError, LookupError):
+        return None
+
+
+def _pathOf(text: str) -> str:
+    return text.removeprefix("unix:").partition(":")[0]
+
+
+def _listensAt(host: str, port: int, tables: Path) -> bool | None:
+    loopback: _Address | None = None
+    if host.lower().rstrip(".") != "localhost":
+        loopback = ip_address(host.strip("[]"))
+        if not loopback.is_loopback:
+            return None
+    listeners = _listeners(tables, "tcp"), _listeners(tables, "tcp6")
+    for address, number in (each for table in listeners for each in table):
+        if number == port and (
+            address.is_unspecified
+            or address == loopback
+            or (loopback is None and address.is_loopback)
+        ):
+            return True
+    return False
+
+
+def _listeners(tables: Path, name: str) -> Iterator[tuple[_Address, int]]:
+    try:
+        lines = (tables / name).open()
+    except FileNotFoundError:
+        if name == "tcp":
+            raise
+        # There is no IPv6.
+        return
+    with lines:
+        next(lines, None)
+        for line in lines:
+            _, local, _, state, *_ = line.split()
+            if state != _LISTEN:
+                # Those that listen come first, and there may be very many others.
+                return
+            address, _, port = local.partition(":")
+            yield _address(address), int(port, 16)
+
+
+def _address(text: str) -> _Address:
+    """Read words of 32 bits in the order of this machine's bytes."""
+    words = bytes.fromhex(text)
+    turn = -1 if sys.byteorder == "little" else 1
+    packed = b"".join(words[i : i + 4][::turn] for i in range(0, len(words), 4))
+    found = ip_address(packed)
+    return getattr(found, "ipv4_mapped", None) or found
+
+
+def _listensOn(path: str, tables: Path) -> bool:
+    with (tables / "unix").open() as lines:
+        next(lines, None)
+        for line in lines:
+            fields = line.split(maxsplit=7)
+            if len(fields) == 8 and fields[7].rstrip("\n") == path:
+                return bool(int(fields[3], 16) & _ACCEPTS)
+    return False
+
+
+class ServiceWatch(ClientObserver):
+    """
+    Looks, when a tunnel opens, whether its service listens, and if it does not,
+    until it does.
+
+    @param reactor: Tells time.
+    @param told: Told of services that do not listen, and that listen then.
+    @param check: Finds out, like L{isListening}.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        told: ClientObserver,
+        check: Callable[[str], bool | None] = isListening,
+    ) -> None:
+        self._reactor = reactor
+        self._told = told
+        self._check = check
+        self._missing: set[str] = set()
+        self._next: IDelayedCall | None = None
+
+    def tunnelReady(self, address: str, target: str) -> None:
+        if target not in self._missing and self._check(target) is False:
+            self._missing.add(target)
+            self._told.serviceMissing(target)
+            if self._next is None:
+                self._next = self._reactor.callLater(INTERVAL, self._look)
+
+    def serviceConnected(self, target: str) -> None:
+        self._found(target)
+
+    def stopped(self) -> None:
+        self._missing.clear()
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def _look(self) -> None:
+        self._next = None
+        for target in list(self._missing):
+            if self._check(target) is not False:
+                self._found(target)
+        if self._missing:
+            self._next = self._reactor.callLater(INTERVAL, self._look)
+
+    def _found(self, target: str) -> None:
+        if target in self._missing:
+            self._missing.discard(target)
+            self._told.serviceFound(target)
