@@ -57,7 +57,9 @@ class AbbreviationTests(SynchronousTestCase):
             usage.UsageError, client_tap.Options().parseOptions, ["--token", "s3cret"]
         )
         self.assertEqual(
-            str(error), "there is no option --token; did you mean --token-file?"
+            str(error),
+            "there is no option --token; did you mean --token-file, which names a file?"
+            " The token itself goes into the variable TRISTUNNEL_TOKEN",
         )
 
     def test_others(self) -> None:

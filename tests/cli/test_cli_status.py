@@ -311,7 +311,7 @@ class LookTests(TestCase):
             out, err, code = await getProcessOutputAndValue(
                 sys.executable,
                 [
-                    *("-m", "tristunnel.cli", "status", "--json"),
+                    *("-m", "tristunnel", "status", "--json"),
                     *("--state-dir", str(directory)),
                     *([f"unix:{directory}/x.sock"] if status else []),
                 ],

@@ -69,7 +69,7 @@ class CompletionTests(SynchronousTestCase):
         path.write_text(script(shell, self.lines))
         # What the scripts call for names.
         ours = self.directory / "bin" / "tristunnel"
-        ours.write_text(f'#!/bin/sh\nexec {sys.executable} -m tristunnel.cli "$@"\n')
+        ours.write_text(f'#!/bin/sh\nexec {sys.executable} -m tristunnel "$@"\n')
         ours.chmod(0o755)
         text = _PRELUDES[shell].format(script=path)
         text += "".join(

@@ -44,7 +44,7 @@ class JoinTestCase(ProcessTestCase):
         program = startProgram(
             self.reactor,
             "tristunnel",
-            [sys.executable, "-m", "tristunnel.cli", *words],
+            [sys.executable, "-m", "tristunnel", *words],
             self.directory,
             {
                 "XDG_CONFIG_HOME": str(self.home),

@@ -3,9 +3,11 @@ what is wrong and what to write."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -219,11 +221,24 @@ class ClientOptionsTests(OptionsTestCase):
     tap = client_tap
 
     def test_defaults(self) -> None:
-        """Any port leads to port 8080 of this machine."""
+        """Nothing is offered that nobody has named."""
         options = self.parse("--connect", "tcp:server.example:9000")
-        (forward,) = options.forwards
-        self.assertEqual((forward.port, forward.target), (0, "localhost:8080"))
+        self.assertEqual(options.forwards, [])
         self.assertEqual(options.server.host, "server.example")
+        err = io.StringIO()
+        self.patch(sys, "stderr", err)
+        ended = self.assertRaises(SystemExit, client_tap.makeService, options)
+        self.assertEqual(ended.code, 2)
+        self.assertIn("nothing is offered: give --forward", err.getvalue())
+
+    def test_words(self) -> None:
+        """Words that are no option's are forwards, wherever they are."""
+        options = self.parse("3000", "--connect", "h", "a=4000", "--grace", "1")
+        self.assertEqual(
+            [each.spec for each in options.forwards],
+            ["0=localhost:3000", "a=localhost:4000"],
+        )
+        self.assertEqual(options["grace"], 1)
 
     def test_connect(self) -> None:
         """Servers over TCP, TLS and UNIX sockets, with IPv6 addresses too."""
@@ -246,7 +261,7 @@ class ClientOptionsTests(OptionsTestCase):
     def test_wrongConnect(self) -> None:
         """A mistyped server is refused."""
         for line, *words in (
-            ("", "--connect tcp:HOST:PORT"),
+            ("", "which server?", "--connect HOST"),
             ("--connect ssl:h:1", "verifies nothing", "tls:HOST:PORT"),
             ("--connect tcp:h:99999", "'99999' is no port"),
             ("--connect tcp:h:0", "'0' is no port"),
@@ -254,7 +269,14 @@ class ClientOptionsTests(OptionsTestCase):
             ("--connect tcp:h", "the port is missing"),
             ("--connect tcp::9000", "the host is missing"),
             ("--connect tcp", "the host is missing"),
-            ("--connect localhost:9000", "there is no kind 'localhost'", "tcp:HOST"),
+            ("--connect tpc:h:9000", "there is no kind 'tpc'; did you mean tcp?"),
+            ("--connect htps://h", "there is no kind 'htps'; did you mean https?"),
+            ("--connect ssl:h:1", "ssl: verifies nothing", "tls:"),
+            ("--connect 9000", "the host is missing: HOST:9000"),
+            ("--connect :9000", "the host is missing"),
+            ("--connect h:", "the port is missing"),
+            ("--connect h:http", "'http' is no port"),
+            ("--connect h/tunnel", "is no host"),
             ("--connect unix:", "the path is missing"),
             ("--connect tcp:h:1:frob=2", "it has no frob="),
             ("--connect tls:h", "the port is missing"),
@@ -262,16 +284,13 @@ class ClientOptionsTests(OptionsTestCase):
             ("--connect tls:h:70000", "no port"),
             ("--connect tls:h:1:frob=2", "it has no frob="),
             ("--connect tls:h:1:timeout=x", "'x' is no number"),
-            ("--connect localhost:9000", "tcp:localhost:9000", "tls:localhost:9000"),
-            ("--connect localhost", "the port is missing"),
             ("--connect tcp://h", "the port is missing"),
             ("--connect tcp://h:1/path", "'1/path' is no port"),
             ("--connect tcp:/h:1", "write tcp:HOST:PORT"),
             (r"--connect tcp:\\h:1", "is no host"),
-            ("--connect https://h/", "is no WebSocket URL", "wss://HOST"),
-            ("--connect https:h:1", "HTTP goes over TCP"),
-            ("--connect wss//h", "is no host", "wss://HOST/PATH"),
-            ("--connect ws:/h", "the host is missing", "ws://HOST:PORT/PATH"),
+            ("--connect https://", "the host is missing"),
+            ("--connect wss//h", "is no host", "https://HOST"),
+            ("--connect ws:/h", "the host is missing"),
             ("--connect ws://h:0/", "'0' is no port"),
             ("--connect ws://h:x/", "'x' is no port"),
             ("--connect ws://a/b#c", "follows '#'"),
@@ -336,16 +355,91 @@ class ClientOptionsTests(OptionsTestCase):
             self.assertTrue(forward.isUDP)
             self.assertEqual(forward.target, "udp:localhost:53")
 
+    def test_shortForwards(self) -> None:
+        """The forms that everybody means are what they are in full."""
+        for spec, full in (
+            ("3000", "0=localhost:3000"),
+            (":3000", "0=localhost:3000"),
+            ("localhost:3000", "0=localhost:3000"),
+            ("[::1]:3000", "0=[::1]:3000"),
+            ("8081=3000", "8081=localhost:3000"),
+            ("blog=3000", "blog=localhost:3000"),
+            ("8081:3000", "8081=localhost:3000"),
+            ("8081:localhost:3000", "8081=localhost:3000"),
+            ("8081:127.0.0.1:3000", "8081=127.0.0.1:3000"),
+            ("8081:[::1]:3000", "8081=[::1]:3000"),
+            (":8081=localhost:3000", "8081=localhost:3000"),
+            ("http://localhost:3000", "0=http://localhost:3000"),
+            ("http://localhost:3000/", "0=http://localhost:3000"),
+            ("http://localhost", "0=http://localhost:80"),
+            ("8081=http://localhost:3000", "8081=http://localhost:3000"),
+            ("blog=https://[::1]", "blog=https://[::1]:443"),
+            ("unix:/run/app.sock", "0=unix:/run/app.sock"),
+            ("udp/53", "udp/0=localhost:53"),
+            ("53/udp", "udp/0=localhost:53"),
+            ("udp:53", "udp/0=localhost:53"),
+            ("udp:localhost:53", "udp/0=localhost:53"),
+            ("udp/5353=53", "udp/5353=localhost:53"),
+            ("5353:53/udp", "udp/5353=localhost:53"),
+        ):
+            options = self.parse("--connect", "h", "--forward", spec)
+            self.assertEqual([each.spec for each in options.forwards], [full], spec)
+            # What is written in full is written so again.
+            (again,) = self.parse("--connect", "h", "--forward", full).forwards
+            self.assertTrue(again.isLike(options.forwards[0]), spec)
+
+    def test_web(self) -> None:
+        """The address of what is said to be HTTP is one for browsers."""
+        for spec, address, shown in (
+            ("http://h:1", "tcp://s:40123", "http://s:40123"),
+            ("http://h:1", "tcp://s:80", "http://s"),
+            ("http://h:1", "tls://s:40123", "https://s:40123"),
+            ("http://h:1", "tls://[::1]:443", "https://[::1]"),
+            ("https://h:1", "tcp://s:40123", "https://s:40123"),
+            ("http://h:1", "", ""),
+            ("http://h:1", "http://s/x", "http://s/x"),
+            ("h:1", "tcp://s:80", "tcp://s:80"),
+        ):
+            (forward,) = self.parse("--connect", "h", "--forward", spec).forwards
+            self.assertEqual(forward.addressFor(address), shown)
+
+    def test_shortServers(self) -> None:
+        """A bare host is one with TLS; who wants none says so."""
+        for text, where in (
+            ("h", "tls:h:9000"),
+            ("h:1", "tls:h:1"),
+            ("[::1]:9000", "tls:[::1]:9000"),
+            ("[::1]", "tls:[::1]:9000"),
+            ("::1", "tls:[::1]:9000"),
+            ("127.0.0.1:9000", "tls:127.0.0.1:9000"),
+            ("https://h", "wss://h/tunnel"),
+            ("https://h:8443/", "wss://h:8443/tunnel"),
+            ("https://h/other", "wss://h/other"),
+            ("HTTPS://h?a=b", "wss://h/tunnel"),
+            ("http://h", "ws://h/tunnel"),
+            ("http:h:8080", "ws://h:8080/tunnel"),
+            ("wss://h", "wss://h/"),
+            ("tcp:h:1", "tcp:h:1"),
+        ):
+            server = self.parse("--connect", text).server
+            self.assertEqual(server.where, where, text)
+            secure = where.startswith(("tls:", "wss:"))
+            self.assertEqual(server.verification is not None, secure, text)
+
     def test_wrongForwards(self) -> None:
         """A mistyped service is refused."""
         for spec, *words in (
-            ("x", "has no TARGET", "8080=localhost:3000"),
-            ("localhost:3000", "has no TARGET"),
-            ("70000=h:1", "no port is 70000"),
-            ("1=", "no target"),
+            ("x", "names no service", "PORT=HOST:PORT"),
+            ("localhost", "names no service"),
+            ("localhost:", "names no service"),
+            ("70000=h:1", "70000 is no port"),
+            ("70000", "'70000' is no port"),
+            ("1=", "names no service"),
+            ("ftp://h:1", "there is no kind 'ftp'"),
+            ("udp/http://h:1", "http does not go over UDP"),
+            ("http://h:1/path", "leads to a whole server; write http://h:1"),
             ("1=h", "'h' is no target", "HOST:PORT"),
             ("1=h:0", "no target"),
-            ("1=:80", "no target"),
             ("1=ssl:h:1", "verifies nothing", "tls:"),
             ("1=tcp:h", "the port is missing"),
             ("1=tcp:h:99999", "no port"),
@@ -353,17 +447,11 @@ class ClientOptionsTests(OptionsTestCase):
             ("1=unix:", "the path is missing"),
             ("1=bogus:h:80", "there is no kind 'bogus'"),
             ("1=h:80/", "'80/' is no port"),
-            ("1=80", "write localhost:80"),
-            ("1=http://h:80", "HTTP goes over TCP"),
             ("1=tls:h:1:trustRoots=/none", "/none"),
             ("127.0.0.1:80=h:1", "an address before its port", "write 80=h:1"),
             ("[::]:80=h:1", "an address before its port", "write 80=h:1"),
-            ("udp/::1:53=h:1", "an address before its port", "write udp/53=h:1"),
+            ("udp/::1:53=h:1", "an address before its port", "write 53=h:1"),
             ("0.0.0.0:80:h:1", "an address before its port", "write 80=h:1"),
-            ("80:h:1", "has no TARGET; write 80=h:1"),
-            ("80:[::1]:1", "has no TARGET; write 80=[::1]:1"),
-            ("80:81", "has no TARGET; write 80=localhost:81"),
-            ("tcp:h:1:timeout=3", "has no TARGET"),
             ("a/b=h:1", "a name has letters"),
             ("x" * 65 + "=h:1", "a name has"),
         ):

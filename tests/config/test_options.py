@@ -257,7 +257,7 @@ class ClientFileTests(FileOptionsTestCase):
         head = 'connect = "tcp:h:1"\n'
         for text, *words in (
             ("[[forward]]\nport = 1", "2: a forward needs a target: to ="),
-            ("[[forward]]\nto = 'h:1'\nport = 70000", "2: ", "no port is 70000"),
+            ("[[forward]]\nto = 'h:1'\nport = 70000", "2: ", "70000 is no port"),
             ("[[forward]]\nto = 'h:1'\nport = -1", "2: no port is -1"),
             ("[[forward]]\nto = 'h'", "2: ", "is no target"),
             ("[[forward]]\nto = 'h:1'\nname = '7'", "2: the name '7'"),
@@ -385,7 +385,7 @@ class ClientFileTests(FileOptionsTestCase):
             ("[[client]]\nconnect='tcp:h:1'\n[[client.forward]]\nto='h'", "3: "),
             (
                 "[[client]]\nconnect='tcp:h:1'\n[[client]]\nconnect='tcp:h'",
-                "4: --connect 'tcp:h' is no endpoint",
+                "4: --connect 'tcp:h' is no server",
             ),
         ):
             path = self.file(text)

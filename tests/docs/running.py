@@ -152,7 +152,7 @@ class PageTestCase(TestCase):
         """Put this checkout's programs where a shell finds them."""
         programs = {
             "twistd": "-c 'from twisted.scripts.twistd import run; run()'",
-            "tristunnel": "-m tristunnel.cli",
+            "tristunnel": "-m tristunnel",
             "python": "",
             "python3": "",
         }

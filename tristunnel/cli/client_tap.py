@@ -25,10 +25,12 @@ from tristunnel.client.options import (
 )
 from tristunnel.client.visitor import localEndpoint
 from tristunnel.config.file import ConfigFile
+from tristunnel.config.help import Group
 from tristunnel.config.keys import Key, valuesIn
 from tristunnel.config.numbers import count, seconds
-from tristunnel.config.policy_options import PolicyOptionsMixin, policyOf
+from tristunnel.config.policy_options import VISITORS, PolicyOptionsMixin, policyOf
 from tristunnel.config.reload import Reload
+from tristunnel.config.servers import KnownServer, ServerStore
 from tristunnel.config.settings import DEFAULT, Setting, settingsOf, shownSettings
 from tristunnel.connect.address import parseConnect, parseTunnelURI
 from tristunnel.connect.credentials import (
@@ -38,7 +40,13 @@ from tristunnel.connect.credentials import (
     givenToken,
 )
 from tristunnel.connect.greeting import AUTO, GREETINGS, NEVER
-from tristunnel.connect.options import ConnectOptionsMixin, connectOptionsOf, trustOf
+from tristunnel.connect.options import (
+    IDENTITY,
+    WAY,
+    ConnectOptionsMixin,
+    connectOptionsOf,
+    trustOf,
+)
 from tristunnel.connect.route import PROXY_VARIABLE
 from tristunnel.dataplane.reactor import ourReactor
 from tristunnel.dialects.base.dialect import Dialect
@@ -49,11 +57,11 @@ from tristunnel.dialects.framed.session import MOST_QUIET
 from tristunnel.dialects.table import DEFAULT as DIALECT
 from tristunnel.dialects.table import DIALECTS
 from tristunnel.errors import TunnelError, badOption
-from tristunnel.forwards.forward import DEFAULT_FORWARD, Forward
+from tristunnel.forwards.forward import Forward
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.model.quota import raiseDescriptorLimit
 from tristunnel.screen.client import ClientWatch
-from tristunnel.util.command_line import exposedSecrets, hideExposed
+from tristunnel.util.command_line import endWithUsage, exposedSecrets, hideExposed
 from tristunnel.util.endpoints import checkBeforeFork
 from tristunnel.util.files import defaultStateDirectory, stateVariable
 from tristunnel.util.hosts import basicLogin
@@ -67,14 +75,14 @@ from tristunnel.util.process import (
     useMonotonicTime,
 )
 
-__all__ = ["Options", "makeService"]
+__all__ = ["ONE_SERVER", "Options", "makeService"]
 
 _IDENTITY = {"credentials", "credentials-file", "token-file"}
 """Options that say who we are. What the environment says of that takes the place
 of all that a file says."""
 
-_ONE_SERVER = (
-    *("connect", "tunnel", "to", "listen", "service", "forward"),
+ONE_SERVER = (
+    *("connect", "server", "tunnel", "to", "listen", "service", "forward"),
     *("credentials", "credentials-file", "token-file"),
 )
 """Options that are about one server."""
@@ -83,7 +91,36 @@ _ONE_SERVER = (
 class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
     """The options of C{twistd tunnel-client}."""
 
-    synopsis = "--connect ENDPOINT [--forward [PORT|NAME]=TARGET ...]"
+    synopsis = "--connect SERVER [--forward] SERVICE ... [options]"
+    words = "forward"
+    examples = (
+        "--connect tunnel.example.com 3000",
+        "--connect tunnel.example.com --forward 8081=localhost:3000",
+        "--connect tunnel.example.com --token-file token udp/5353=localhost:53",
+    )
+    groups: ClassVar[Any] = (
+        Group(
+            "What to offer, and where",
+            "connect=SERVER server=NAME forward=[PORT|NAME=]SERVICE private",
+        ),
+        IDENTITY,
+        VISITORS,
+        Group(
+            "Visiting a service, or serving one tunnel",
+            "listen=ENDPOINT service=NAME tunnel=URI to=SERVICE",
+        ),
+        Group("Looking at what is wrong", "check check-idle=SECONDS print-config"),
+        Group(
+            "This program",
+            "config=FILE state-dir=DIRECTORY no-screen tell=WHAT log-format=FORMAT"
+            " rpc=ENDPOINT grace=SECONDS",
+        ),
+        WAY,
+        Group(
+            "How it speaks",
+            "dialect=NAME carrier=KIND sessions=NUMBER extension=WHEN",
+        ),
+    )
     longdesc = (
         "A reverse tunnel client. It connects to a server (twistd tunnel) and makes"
         " services that it can reach available to that server's visitors. Keep secrets"
@@ -98,12 +135,8 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         ("private", None, "Open no public port; visitors need --listen and --service."),
     ]
     optParameters = [
-        (
-            "connect",
-            None,
-            None,
-            "The server: tls:HOST:PORT, tcp:HOST:PORT, wss://HOST/PATH.",
-        ),
+        ("connect", None, None, "The server: HOST, HOST:PORT, https://HOST, tcp:..."),
+        ("server", None, "", "The server by its name, as tristunnel join keeps it."),
         ("tunnel", None, None, "Serve the tunnel with this URI; needs no credentials."),
         ("to", None, None, "With --tunnel: the service to offer, HOST:PORT."),
         ("dialect", None, DIALECT, f"The server's protocol: {', '.join(DIALECTS)}."),
@@ -147,6 +180,9 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         seconds("grace", GRACE, "Seconds that open streams get to finish on exit."),
     ]
 
+    usesDefault: ClassVar[bool] = False
+    """Whether no server named means the one that is this user's default."""
+
     variables: ClassVar[Mapping[str, str]] = {
         "tunnel": "TRISTUNNEL_TUNNEL",
         "proxy": PROXY_VARIABLE,
@@ -162,14 +198,14 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         self.count = 0
         self.dialect: Dialect
         self.exposed: dict[str, tuple[str, list[str]]] = {}
+        self.known: KnownServer | None = None
 
     def opt_forward(self, spec: str) -> None:
         """
-        A service to offer: PORT=TARGET for this public port, 0=TARGET for any
-        port, NAME=TARGET for a named tunnel on any port. TARGET is HOST:PORT,
-        unix:PATH or tls:HOST:PORT. For UDP put udp/ in front:
-        udp/5353=localhost:53. Can be repeated.
-        [default: 0=localhost:8080]
+        A service to offer: SERVICE on any public port, PORT=SERVICE on this
+        one, NAME=SERVICE for a named tunnel on any port. SERVICE is PORT,
+        HOST:PORT, http://HOST:PORT, unix:PATH or tls:HOST:PORT. For UDP put
+        udp/ in front: udp/5353=localhost:53. Can be repeated.
         """
         self["forward"].append(spec)
 
@@ -213,7 +249,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
                 settings = {k: s for k, s in settings.items() if k not in _IDENTITY}
             settings.update(own)
         if self.count > 1:
-            for name in _ONE_SERVER:
+            for name in ONE_SERVER:
                 if name in told:
                     raise badOption(
                         f"--{name} is about one client, and there are {self.count} in"
@@ -239,8 +275,8 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         variable = stateVariable()
         origin = f"environment {variable}" if variable else DEFAULT
         found = {"state-dir": Setting(str(self.stateDirectory), origin)}
-        if not (self["listen"] or self["tunnel"]):
-            found["forward"] = Setting([DEFAULT_FORWARD], DEFAULT)
+        if self.known is not None:
+            found["connect"] = Setting(self.known.connect, f"server {self.known.name}")
         return found
 
     def shown(self) -> list[str]:
@@ -288,10 +324,10 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
 
     def _checkTogether(self) -> None:
         tunnel = self["tunnel"]
+        if self["server"] and (self["connect"] or tunnel):
+            raise badOption("--server names a server: leave out --connect and --tunnel")
         if not (self["connect"] or tunnel):
-            raise badOption(
-                "which server? give --connect tcp:HOST:PORT or tls:HOST:PORT"
-            )
+            self._takeKnown()
         if bool(tunnel) != bool(self["to"]):
             raise badOption("--tunnel URI and --to TARGET go together")
         if tunnel and self["forward"]:
@@ -303,6 +339,19 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         if self["check-idle"] is not None and not self["check"]:
             raise badOption("--check-idle goes with --check")
 
+    def _takeKnown(self) -> None:
+        """Connect to a server that is known by its name."""
+        if not (self["server"] or self.usesDefault):
+            raise badOption(
+                "which server? give --connect HOST, for example: twistd -n"
+                " tunnel-client --connect tunnel.example.com --forward 3000"
+            )
+        self.known = known = ServerStore().read().find(self["server"])
+        self["connect"] = known.connect
+        if not (self.get("pin") or self["ca"] or self["insecure"]):
+            for pin in known.pins:
+                self.opt_pin(pin)
+
     def _findIdentity(self) -> None:
         environment = {} if self.count > 1 else os.environ
         self["credentials"] = {
@@ -310,6 +359,8 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
             **self["credentials"],
         }
         token = "" if self["tunnel"] else self._token(environment)
+        if not (token or self["credentials"]) and self.known is not None:
+            token = self.known.token
         if token and (self["token-file"] or not self["credentials"]):
             self["credentials"]["token"] = token
 
@@ -364,9 +415,9 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
             self.server = parseConnect(reactor, self["connect"], trust, route)
 
     def _makeForwards(self, reactor: Any) -> None:
-        wanted = self["forward"] or ([] if self["listen"] else [DEFAULT_FORWARD])
         self.forwards = [
-            self._forward(reactor, index, each) for index, each in enumerate(wanted)
+            self._forward(reactor, index, each)
+            for index, each in enumerate(self["forward"])
         ]
         checkForwards(self.forwards)
         for forward in self.forwards:
@@ -417,10 +468,19 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         return headers
 
 
+_NOTHING = (
+    "nothing is offered: give --forward, for example --forward 3000 for port 3000 of"
+    " this machine"
+)
+
+
 def makeService(options: Options) -> Service:
     """Make the client."""
     reactor = ourReactor()
 
+    offers = all(each.forwards or each["listen"] for each in options.each)
+    if not (offers or options["check"]):
+        endWithUsage(options.program, _NOTHING)
     ports = []
     if options.localEndpoint is not None:
         ports.append((f"--listen {options['listen']}", options.localEndpoint))

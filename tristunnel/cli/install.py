@@ -121,7 +121,7 @@ def _program() -> list[str]:
     for path in (ours, beside):
         if path.name == "tristunnel" and os.access(path, os.X_OK):
             return [str(path)]
-    return [sys.executable, "-m", "tristunnel.cli"]
+    return [sys.executable, "-m", "tristunnel"]
 
 
 def _install(service: _Service) -> None:

@@ -1,45 +1,102 @@
-"""The command C{tristunnel}: what an operator does beside running C{twistd}."""
+"""The command C{tristunnel}: it runs servers and clients, and looks after them."""
 
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
-from collections.abc import Sequence
+from argparse import Namespace, _SubParsersAction
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from inspect import iscoroutinefunction
 from typing import Any
 
 from tristunnel.cli.access import addAccessCommands
-from tristunnel.cli.completion import addCompletionCommand, commandLines
+from tristunnel.cli.completion import (
+    CommandLine,
+    addCompletionCommand,
+    commandLines,
+    optionsOf,
+)
 from tristunnel.cli.install import addInstallCommand
 from tristunnel.cli.invite import addInviteCommand
 from tristunnel.cli.join import addJoinCommand
+from tristunnel.cli.running import PROGRAMS, parseProgram, runProgram
 from tristunnel.cli.status import addStatusCommand
 from tristunnel.cli.token import addTokenCommands
-from tristunnel.errors import TunnelError
-from tristunnel.util.command_line import Parser
+from tristunnel.errors import TunnelError, printable
+from tristunnel.util.command_line import Parser, endWithUsage
+from tristunnel.util.words import nearest
 from tristunnel.version import VERSION
 
 __all__ = ["main", "parser"]
 
 
-def parser() -> Parser:
-    """All commands."""
-    made = Parser(
-        prog="tristunnel",
-        description="What goes with the server, twistd tunnel, and the client,"
-        " twistd tunnel-client.",
-    )
+_USAGE = """\
+Usage: tristunnel COMMAND ...
+
+On a machine that visitors can reach, run a server; on your own machine join it, and
+share what runs there:
+
+  tristunnel server                     # prints an invitation
+  tristunnel join t.example.com#CODE    # the invitation, once
+  tristunnel http 3000                  # prints the public address
+
+Sharing:
+{programs}
+
+Looking after it:
+{others}
+
+'tristunnel COMMAND --help' tells more about each.
+"""
+
+
+class _Whole(Parser):
+    def format_help(self) -> str:
+        programs = {name: each.description for name, each in PROGRAMS.items()}
+        tables = [_table(programs), _table(self.others)]
+        return _USAGE.format(programs=tables[0], others=tables[1])
+
+    @property
+    def others(self) -> dict[str, str]:
+        """What each command does that no program is."""
+        (commands,) = (
+            each for each in self._actions if isinstance(each, _SubParsersAction)
+        )
+        return {each.dest: each.help or "" for each in commands._choices_actions}
+
+
+def _table(rows: Mapping[str, str]) -> str:
+    return "\n".join(f"  {name:12}{text}" for name, text in rows.items())
+
+
+def parser() -> _Whole:
+    """All commands that are no programs which run on."""
+    made = _Whole(prog="tristunnel")
     version = f"tristunnel {VERSION}"
     made.add_argument("--version", action="version", version=version)
     commands = made.add_subparsers(metavar="COMMAND", required=True)
-    addTokenCommands(commands)
-    addInviteCommand(commands)
     addJoinCommand(commands)
-    addInstallCommand(commands, lambda words: made.parse_args(words))
-    addCompletionCommand(commands, lambda: list(commandLines(made)))
-    addAccessCommands(commands)
+    addInviteCommand(commands)
+    addTokenCommands(commands)
     addStatusCommand(commands)
+    addAccessCommands(commands)
+    addInstallCommand(commands, parseProgram)
+    addCompletionCommand(commands, lambda: _places(made))
     return made
+
+
+def _places(made: _Whole) -> list[CommandLine]:
+    """All places of our command lines, those of programs too."""
+    *others, whole = commandLines(made)
+    texts = {name: each.description for name, each in PROGRAMS.items()}
+    return [
+        *others,
+        replace(whole, commands={**texts, **whole.commands}),
+        *(
+            CommandLine((name,), optionsOf(each.options()), {})
+            for name, each in PROGRAMS.items()
+        ),
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +108,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     @return: The exit status: 0, or 1 after one line on the standard error
         output. A wrong command line ends the program with 2.
     """
-    options = parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in PROGRAMS:
+        runProgram(words)
+        return 0
+    made = parser()
+    if not words:
+        print(made.format_help(), end="", file=sys.stderr)
+        return 2
+    if not words[0].startswith("-") and words[0] not in made.others:
+        known = [*made.others, *PROGRAMS]
+        told = printable(words[0], 60)
+        endWithUsage(
+            "tristunnel", f"there is no command {told!r}{nearest(told, known)}"
+        )
+    options = made.parse_args(words)
     try:
         if iscoroutinefunction(options.run):
             _await(options)

@@ -11,19 +11,21 @@ from typing import Any, ClassVar
 
 from twisted.application.service import Service
 from twisted.cred import strcred
+from twisted.python import usage
 
 from tristunnel.auth.checkers import SUPPORTED_INTERFACES
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.check.report import CheckService
 from tristunnel.check.server import ServerCheck
 from tristunnel.cli.serving import Serving
+from tristunnel.config.help import Group
 from tristunnel.config.keys import Key
 from tristunnel.config.numbers import count, seconds
-from tristunnel.config.policy_options import PolicyOptionsMixin, policyOf
+from tristunnel.config.policy_options import VISITORS, PolicyOptionsMixin, policyOf
 from tristunnel.config.settings import DEFAULT, Setting
 from tristunnel.dataplane.memory import defaultMemory
 from tristunnel.dataplane.reactor import ourReactor
-from tristunnel.errors import badOption
+from tristunnel.errors import TunnelError, badOption, printable
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import IDLE
@@ -42,6 +44,7 @@ from tristunnel.util.files import defaultStateDirectory, stateVariable
 from tristunnel.util.logs import Log, checkFormat
 from tristunnel.util.process import GRACE, tuneCollector, useMonotonicTime
 from tristunnel.util.quantities import parseSize
+from tristunnel.util.words import nearest
 
 __all__ = ["Options", "makeService"]
 
@@ -50,11 +53,46 @@ class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
     """The options of C{twistd tunnel}."""
 
     synopsis = "[options]"
+    examples: ClassVar[Any] = (
+        "--port ssl:9000 --auth tokens:FILE",
+        "--hostname tunnel.example.com --port tls:/etc/certificates:port=443",
+        "--demo",
+    )
+    groups: ClassVar[Any] = (
+        Group(
+            "Where clients and visitors come",
+            "port=ENDPOINT hostname=NAME ports=RANGES interface=ADDRESS",
+        ),
+        Group("Who may connect", "auth=KIND[:ARGUMENT] client-ca=FILE client-crl=FILE"),
+        Group(
+            "Certificates",
+            "certificate=FILE private-key=FILE visitor-certificate=FILE"
+            " visitor-key=FILE",
+        ),
+        VISITORS,
+        Group(
+            "How much of everything",
+            "max-tunnels=NUMBER max-tunnels-per-caller=NUMBER max-clients=NUMBER"
+            " max-services=NUMBER accept-rate=NUMBER max-memory=SIZE"
+            " handshake-timeout=SECONDS lease=SECONDS udp-idle=SECONDS",
+        ),
+        Group("Looking at it", "check demo print-config no-dashboard rpc=ENDPOINT"),
+        Group(
+            "This program",
+            "config=FILE state-dir=DIRECTORY log-format=FORMAT grace=SECONDS",
+        ),
+        Group(
+            "Proxies, other servers, and UDP",
+            "trusted-proxy=ADDRESS websocket-path=PATH node=SPEC direct-udp",
+        ),
+    )
     longdesc = (
         "A reverse tunnel server. Clients (twistd tunnel-client) connect to its"
         " --port, and it opens public ports for their services."
     )
     supportedInterfaces = SUPPORTED_INTERFACES
+    secure: ClassVar[bool] = False
+    """Whether a port of which no more is said than its number speaks TLS."""
 
     optFlags = [
         ("check", None, "Test everything that the server needs, then exit."),
@@ -189,10 +227,33 @@ class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
         """
         self["port"].append(description)
 
+    def opt_auth(self, description: str) -> None:
+        """
+        Who may connect: tokens:FILE, clients:FILE and other kinds, which
+        --help-auth lists. May be given several times.
+        """
+        kind, _, argument = description.partition(":")
+        known = {each.authType for each in self._checkerFactoriesForOptHelpAuth()}
+        if kind not in known:
+            raise usage.UsageError(
+                f"--auth knows no {printable(kind, 60)!r}{nearest(kind, known)}"
+            )
+        if kind == "file" and not os.path.isfile(argument):
+            # Twisted's own checker would refuse everybody.
+            raise usage.UsageError(f"--auth file: there is no file {argument!r}")
+        try:
+            self.addChecker(strcred.makeChecker(description))
+        except TunnelError as error:
+            raise usage.UsageError(f"--auth {kind}: {error.message}") from None
+        except Exception as error:
+            # Checkers of other packages raise whatever comes to hand.
+            raise usage.UsageError(f"--auth {kind}: {error}") from None
+
     def settingsAround(self, settings: dict[str, Setting]) -> dict[str, Setting]:
         around = super().settingsAround(settings)
         if os.environ.get("PORT") and not (self.told.keys() & {"demo", "port"}):
-            around["port"] = Setting([_defaultPort()], "environment PORT")
+            port = self._written(_defaultPort())
+            around["port"] = Setting([port], "environment PORT")
         return around
 
     def derived(self) -> dict[str, Setting]:
@@ -238,6 +299,12 @@ class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
             self.memory = 0 if size == "0" else parseSize(size)
         self._makePorts(reactor)
 
+    def _written(self, port: str) -> str:
+        """Write a port in full: a number by itself may be that of a port with TLS."""
+        if not port.isdecimal():
+            return port
+        return f"{'ssl' if self.secure else 'tcp'}:{port}"
+
     def _certificateIn(self, file: str, key: str) -> ReloadingCertificate | None:
         if not self[file]:
             return None
@@ -246,7 +313,7 @@ class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
     def _makePorts(self, reactor: Any) -> None:
         authority, revoked = self["client-ca"], self["client-crl"]
         default = "tcp:0:interface=127.0.0.1" if self["demo"] else _defaultPort()
-        descriptions = self["port"] or [default]
+        descriptions = [self._written(port) for port in self["port"] or [default]]
         for description in (
             descriptions if authority and not self["certificate"] else ()
         ):
@@ -304,10 +371,10 @@ def _defaultPort() -> str:
     """The port that a platform gives to its programs, or our own."""
     port = os.environ.get("PORT", "")
     if not port:
-        return "tcp:9000"
+        return "9000"
     if not port.isdecimal() or not 0 < int(port) < 65536:
         raise badOption(f"the variable PORT is {port!r}, no port")
-    return f"tcp:{port}"
+    return port
 
 
 def makeService(options: Options) -> Service:

@@ -273,8 +273,10 @@ class Serving(MultiService):
                 )
                 where = hostAndPort(options.hostnames[0], numbers[port.description])
                 _log.info(
-                    "Clients pin it: twistd -n --pidfile= tunnel-client --connect"
-                    " tls:{where} --pin {fingerprint}",
+                    "Clients pin it: {client} {where} --pin {fingerprint}",
+                    client="tristunnel http 3000 --to"
+                    if options.program.startswith("tristunnel")
+                    else "twistd -n tunnel-client --connect",
                     where=where,
                     fingerprint=port.fingerprint,
                 )

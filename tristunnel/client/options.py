@@ -90,12 +90,7 @@ def _fromTable(reactor: Any, table: Mapping[str, Any]) -> Forward:
         raise badOption(f"the name {name!r} would be a port")
     kind = "udp/" if table.get("udp") else ""
     forward = parseForward(reactor, f"{kind}{name or port}={target}")
-    if name and port:
-        # The command line has no way to say both.
-        spec = f"{kind}{port}:{name}={target}"
-        numbered = parseForward(reactor, f"{kind}{port}={target}")
-        forward = replace(numbered, name=name, spec=spec)
-    return forward
+    return forward.asked(port, name) if name and port else forward
 
 
 def checkForwards(forwards: Iterable[Forward]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import getopt
 import os
 import re
@@ -13,7 +12,9 @@ from typing import Any, ClassVar
 
 from twisted.python import usage
 
+from tristunnel import __version__
 from tristunnel.config.file import ConfigFile, readConfig
+from tristunnel.config.help import Group, helpText
 from tristunnel.config.keys import COMMANDS, FLAG, Key, keysOf, valuesIn
 from tristunnel.config.numbers import checkNumbers
 from tristunnel.config.settings import (
@@ -24,8 +25,10 @@ from tristunnel.config.settings import (
     settingsOf,
     shownSettings,
 )
-from tristunnel.errors import TunnelError, badOption
+from tristunnel.errors import TunnelError, badOption, printable
+from tristunnel.util.command_line import endWithUsage
 from tristunnel.util.files import warnIfOpen
+from tristunnel.util.words import nearest
 
 __all__ = ["CheckedOptions", "ConfiguredOptions"]
 
@@ -34,7 +37,9 @@ _OPTION = re.compile(r"--([a-z][a-z-]*)")
 _keysOf = cache(keysOf)
 
 
-_UNKNOWN = re.compile(r"option (--.+) not (?:a unique prefix|recognized)")
+_UNKNOWN = re.compile(r"option (--?.+) not (?:a unique prefix|recognized)")
+_NO_VALUE = re.compile(r"option (--?.+) requires argument")
+_A_VALUE = re.compile(r"option (--?.+) must not have an argument")
 
 
 class CheckedOptions(usage.Options):
@@ -48,32 +53,135 @@ class CheckedOptions(usage.Options):
     is in the foreground whatever C{twistd} was told: who asks wants an answer.
     """
 
+    words: ClassVar[str] = ""
+    """The option that words stand for which are no option's; empty for none."""
+
+    synopsis: ClassVar[str] = ""
+    longdesc: ClassVar[str] = ""
+    examples: ClassVar[Sequence[str]] = ()
+    """What C{--help} shows behind the name of the program."""
+
+    groups: ClassVar[Sequence[Group]] = ()
+    """How C{--help} orders the options."""
+
+    # Whether a mistake ends the program; else it is raised, also within twistd.
+    _ends = True
+
     def __init__(self) -> None:
         super().__init__()
         # getopt takes an abbreviation only if it stands for one option.
         self.longOpt = [*self.longOpt, *self.longOpt]
 
+    @property
+    def program(self) -> str:
+        """What the command line begins with."""
+        outer: Any = getattr(self, "parent", None)
+        if outer is None:
+            return ""
+        return getattr(outer, "program", "") or f"twistd {outer.subCommand}"
+
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        try:
-            super().parseOptions(options)
-        except usage.UsageError as error:
-            unknown = _UNKNOWN.fullmatch(str(error))
-            if unknown is None:
-                raise
-            raise usage.UsageError(self._noOption(unknown[1])) from None
         outer = getattr(self, "parent", None) or {}
+        try:
+            self.parseWords(self._inOrder(sys.argv[1:] if options is None else options))
+        except usage.UsageError as error:
+            if self._ends and "nodaemon" in outer:
+                # Twisted would print all options before the one line that counts.
+                endWithUsage(self.program, str(error))
+            raise
         if self.get("check") and "nodaemon" in outer:
             outer["nodaemon"] = 1
         foreground = outer.get("nodaemon") or outer.get("debug")
         if foreground and not _namesPidFile(sys.argv):
             outer["pidfile"] = ""
 
+    def parseWords(self, words: Sequence[str]) -> None:
+        """
+        Read a command line.
+
+        @param words: Options first; words that are none's stand for L{words}.
+        """
+        try:
+            super().parseOptions(words)
+        except usage.UsageError as error:
+            text = str(error)
+            if unknown := _UNKNOWN.fullmatch(text):
+                text = self._noOption(unknown[1])
+            elif found := _NO_VALUE.fullmatch(text):
+                text = f"{found[1]} needs a value"
+            elif found := _A_VALUE.fullmatch(text):
+                text = f"{found[1]} takes no value"
+            text = text.removeprefix("Parameter type enforcement failed: ")
+            raise usage.UsageError(text) from None
+
+    def _inOrder(self, words: Sequence[str]) -> list[str]:
+        """Put options first, wherever they are."""
+        try:
+            pairs, others = getopt.gnu_getopt(list(words), self.shortOpt, self.longOpt)
+        except getopt.error:
+            # It will be found again.
+            return list(words)
+        takes = {name[:-1] for name in self.longOpt if name.endswith("=")}
+        ordered: list[str] = []
+        for option, value in pairs:
+            ordered += [option, value] if option.lstrip("-") in takes else [option]
+        for word in others:
+            ordered += [f"--{self.words}", word] if self.words else [word]
+        return ordered
+
+    def parseArgs(self, *words: str) -> None:
+        if words:
+            told = printable(words[0], 60)
+            near = [name for name in self.docs if name == words[0].lower()]
+            hint = f"; did you mean --{near[0]}?" if near else ""
+            raise usage.UsageError(f"{told!r} is one word too many{hint}")
+
     def _noOption(self, told: str) -> str:
-        known = sorted({f"--{name.rstrip('=')}" for name in self.longOpt})
-        close = [name for name in known if name.startswith(told)]
-        close = close or difflib.get_close_matches(told, known, 1, 0.8)
-        instead = f"; did you mean {' or '.join(close[:4])}?" if close else ""
-        return f"there is no option {told}{instead}"
+        known = {name.rstrip("=") for name in self.longOpt}
+        name = told.lstrip("-")
+        if name == "token" and "token-file" in known:
+            return (
+                "there is no option --token; did you mean --token-file, which names a"
+                " file? The token itself goes into the variable TRISTUNNEL_TOKEN"
+            )
+        outer: Any = getattr(self, "parent", None)
+        theirs = getattr(outer, "synonyms", {})
+        if name in theirs and not getattr(outer, "program", ""):
+            return (
+                f"{told} is an option of twistd itself: write it before"
+                f" '{outer.subCommand}'"
+            )
+        if told.startswith("--"):
+            close = nearest(name, known, "--") if len(name) > 1 else ""
+        else:
+            close = nearest(name, (each for each in known if each[0] == name), "--")
+        return f"there is no option {told}{close}"
+
+    def opt_version(self) -> None:
+        """Show the version of tristunnel, and end."""
+        print(f"tristunnel {__version__}")
+        sys.exit(0)
+
+    def opt_help(self) -> None:
+        """Show this, and end."""
+        print(self, end="")
+        sys.exit(0)
+
+    def getUsage(self, width: int | None = None) -> str:
+        program = self.program.replace("twistd ", "twistd [options] ", 1)
+        return helpText(
+            f"{program} {self.synopsis}",
+            self.longdesc,
+            [
+                f"{self.program} {each}".replace("twistd ", "twistd -n ", 1)
+                for each in self.examples
+            ],
+            self.groups,
+            {name: text or "" for name, text in self.docs.items()},
+            self.defaults,
+        )
+
+    __str__ = getUsage
 
     def postOptions(self) -> None:
         try:
@@ -153,8 +261,8 @@ class ConfiguredOptions(CheckedOptions):
 
     # Reading
 
-    def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        self.arguments = list(sys.argv[1:] if options is None else options)
+    def parseWords(self, words: Sequence[str]) -> None:
+        self.arguments = list(words)
         told = self._told()
         if told is not None and not (COMMANDS - {"config", "print-config"}) & set(told):
             self.told = told
@@ -162,7 +270,7 @@ class ConfiguredOptions(CheckedOptions):
                 self._takeUp(told)
             except TunnelError as error:
                 raise usage.UsageError(error.message) from None
-        super().parseOptions(self.arguments)
+        super().parseWords(self.arguments)
 
     def again(self) -> Any:
         """
@@ -185,7 +293,7 @@ class ConfiguredOptions(CheckedOptions):
         """
         fresh = type(self)()
         fresh.parent = getattr(self, "parent", None)
-        fresh.typed = self.typed
+        fresh.typed, fresh._ends = self.typed, False
         vars(fresh).update(attributes)
         try:
             fresh.parseOptions(self.arguments)
@@ -206,8 +314,9 @@ class ConfiguredOptions(CheckedOptions):
         return told
 
     def _takeUp(self, told: Mapping[str, list[str]]) -> None:
-        if self.file is None and "config" in told:
-            self.file = readConfig(told["config"][-1], self._path)
+        name = told["config"][-1] if "config" in told else self.configFile(told)
+        if self.file is None and name:
+            self.file = readConfig(name, self._path)
         settings = {} if self.file is None else self.settingsIn(self.file, told)
         settings.update(self.settingsAround(settings))
         keys = self.configKeys()
@@ -220,6 +329,15 @@ class ConfiguredOptions(CheckedOptions):
                 value = _typed(keys[name], values)
                 settings[name] = Setting(value, OPTION)
         self.settings = settings
+
+    def configFile(self, told: Mapping[str, list[str]]) -> str:
+        """
+        Find the file to read where C{--config} names none.
+
+        @param told: What the command line says.
+        @return: Its path, or nothing.
+        """
+        return ""
 
     def settingsIn(
         self, file: ConfigFile, told: Mapping[str, list[str]]

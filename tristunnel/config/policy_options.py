@@ -6,12 +6,20 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
 
+from tristunnel.config.help import Group
 from tristunnel.config.numbers import checkNumbers, count, seconds
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.policy import VisitorPolicy, parseNetworks
 from tristunnel.util.quantities import parseRate
 
-__all__ = ["PolicyOptionsMixin", "policyOf"]
+__all__ = ["VISITORS", "PolicyOptionsMixin", "policyOf"]
+
+VISITORS = Group(
+    "Which visitors may come, and how many",
+    "allow=NETWORK deny=NETWORK max-visitors=NUMBER visitors-per-address=NUMBER"
+    " visitor-rate=NUMBER rate=RATE idle-timeout=SECONDS max-stream-age=SECONDS",
+)
+"""How C{--help} shows these options."""
 
 
 _limit = partial(count, most=1_000_000)

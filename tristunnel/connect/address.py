@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
+from twisted.internet.abstract import isIPv6Address
 from twisted.internet.endpoints import quoteStringArgument
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
@@ -20,7 +22,8 @@ from tristunnel.dataplane.tls import tlsOverClientEndpoint
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.explanation import explainTLSFailure
-from tristunnel.util.hosts import hostAndPort, parsePlace
+from tristunnel.util.hosts import hostAndPort, hostName, portNumber
+from tristunnel.util.words import nearest
 
 __all__ = [
     "ServerAddress",
@@ -29,6 +32,15 @@ __all__ = [
     "parseConnect",
     "parseTunnelURI",
 ]
+
+
+USUAL_PORT = 9000
+"""The port of a server where nobody names another."""
+
+USUAL_PATH = "/tunnel"
+"""Where servers take WebSockets unless told another."""
+
+_KINDS = ("tcp", "tls", "ws", "wss", "http", "https", "unix")
 
 
 @dataclass(frozen=True)
@@ -163,11 +175,13 @@ def parseConnect(
             "--connect names a server; write --tunnel for the URI of a tunnel, and"
             " tunnel-access --access for that of an access"
         )
-    description = description.strip()
+    written = description = description.strip()
+    try:
+        description = _inFull(description)
+    except ValueError as error:
+        raise _noServer(written, str(error)) from None
     kind = description.partition(":")[0].lower()
-    if kind in ("ws", "wss") or (
-        "://" in description and kind not in ("tcp", "tls", "unix")
-    ):
+    if kind in ("ws", "wss"):
         return _overWebSocket(reactor, description, trust, route)
     if route.headers:
         raise badOption("--header is about WebSockets; write --connect ws://HOST/PATH")
@@ -179,15 +193,9 @@ def parseConnect(
     if trust and kind != "tls":
         raise badOption(f"{_ABOUT_TLS} --connect tls:HOST:PORT")
     try:
-        if not isKind(description):
-            parsePlace(description)
-            raise ValueError(
-                f"there is no kind {kind!r}; write tcp:{description}, or"
-                f" tls:{description} for a server with TLS"
-            )
         parts = EndpointParts(description)
     except Exception as error:
-        raise _wrong(description, error) from None
+        raise _wrong(written, error) from None
     if parts.port and not parts["endpoint"]:
         route = route.towards(reactor, parts.kind, parts.host, parts.port)
     try:
@@ -198,11 +206,51 @@ def parseConnect(
             )
         endpoint = parts.endpoint(reactor, route.reach)
     except Exception as error:
-        raise _wrong(description, error) from None
+        raise _wrong(written, error) from None
     address = ServerAddress(
         parts.text, parts.host, endpoint, port=parts.port, route=route
     )
     return _overTLS(address, parts, trust) if parts.kind == "tls" else address
+
+
+_AS_WEB = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+
+
+def _inFull(description: str) -> str:
+    """
+    Write a server's short form in full: C{HOST}, C{HOST:PORT} and C{[::1]:PORT}
+    mean TLS, and C{https://HOST} a WebSocket at the usual path. Nothing else is
+    tried where that fails: who wants no TLS says so, by C{tcp:}, C{ws:} or
+    C{http:}.
+
+    @raise ValueError: What is wrong, in words.
+    """
+    kind, mark, place = description.partition("://")
+    if not mark and kind.partition(":")[0].lower() in _AS_WEB:
+        kind, mark, place = description.partition(":")
+    kind = kind.lower()
+    if mark and kind in _AS_WEB:
+        if not place.isprintable():
+            raise ValueError("there is a space in it")
+        url = urlsplit(f"{_AS_WEB[kind]}://{place}")
+        if not url.netloc:
+            raise ValueError("the host is missing")
+        if kind not in ("ws", "wss") and url.path in ("", "/"):
+            url = url._replace(path=USUAL_PATH)
+        return urlunsplit(url)
+    if isKind(description) or kind.startswith("ssl:"):
+        return description
+    if mark or re.fullmatch(r"[a-z0-9]+:[^:\[\]]+:[0-9]+", description):
+        kind = kind.partition(":")[0]
+        raise ValueError(f"there is no kind {kind!r}{nearest(kind, _KINDS)}")
+    if description.isdecimal():
+        raise ValueError(f"the host is missing: HOST:{description}")
+    host, colon, port = description.rpartition(":")
+    if isIPv6Address(description) or not colon or port.endswith("]"):
+        host, port = description, str(USUAL_PORT)
+    if not host:
+        raise ValueError("the host is missing")
+    return f"tls:{quoteStringArgument(hostName(host))}:{portNumber(port)}"
 
 
 def _wrong(description: str, error: Exception) -> TunnelError:
@@ -210,10 +258,13 @@ def _wrong(description: str, error: Exception) -> TunnelError:
     Say what is wrong with C{--connect}; endpoint parsers raise whatever comes to
     hand.
     """
+    return _noServer(description, noEndpoint(description, error))
+
+
+def _noServer(description: str, why: str) -> TunnelError:
     return badOption(
-        f"--connect {shownURL(description)!r} is no endpoint"
-        f" ({noEndpoint(description, error)}); write tcp:HOST:PORT,"
-        " tls:HOST:PORT, ws://HOST/PATH, wss://HOST/PATH or unix:PATH"
+        f"--connect {shownURL(description)!r} is no server ({why}); write HOST or"
+        " HOST:PORT for TLS, tcp:HOST:PORT without, https://HOST or unix:PATH"
     )
 
 

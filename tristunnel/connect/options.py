@@ -7,13 +7,24 @@ from typing import Any, ClassVar
 
 from twisted.python import usage
 
+from tristunnel.config.help import Group
 from tristunnel.config.numbers import seconds
 from tristunnel.connect.address import Trust
 from tristunnel.connect.route import ConnectOptions, connectOptionsBy, parseHeader
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.tls.certificates import parseFingerprint
 
-__all__ = ["ConnectOptionsMixin", "connectOptionsOf", "trustOf"]
+__all__ = ["IDENTITY", "WAY", "ConnectOptionsMixin", "connectOptionsOf", "trustOf"]
+
+IDENTITY = Group(
+    "Who you are, and which server is the right one",
+    "token-file=FILE credentials=KEY=VALUE credentials-file=FILE pin=FINGERPRINT"
+    " ca=PATH insecure certificate=FILE private-key=FILE",
+)
+WAY = Group(
+    "The way to the server", "proxy=URL header=NAME=VALUE ping-interval=SECONDS"
+)
+"""How C{--help} shows these options."""
 
 
 class ConnectOptionsMixin:

@@ -1,11 +1,12 @@
-"""What a client offers: C{[udp/][PORT|NAME]=TARGET}."""
+"""What a client offers: C{[udp/][PORT|NAME]=TARGET}, or a short form of it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -19,10 +20,10 @@ from tristunnel.model.policy import VisitorPolicy
 from tristunnel.util.hosts import parsePlace
 from tristunnel.util.words import isName
 
-__all__ = ["DEFAULT_FORWARD", "Forward", "matched", "parseForward"]
+__all__ = ["Forward", "forwardText", "matched", "parseForward"]
 
-DEFAULT_FORWARD = "0=localhost:8080"
-"""What is offered when nothing is said."""
+_WEB = {"http": 80, "https": 443}
+"""What browsers speak, and the ports that their addresses leave out."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Forward:
     @ivar name: The tunnel's name, or empty.
     @ivar target: The service, as messages name it.
     @ivar endpoint: The service.
+    @ivar scheme: How the visitors' address begins if a browser is to open it:
+        C{http} or C{https}; else empty.
     @ivar private: Whether the tunnel has no port for visitors.
     @ivar policy: What is asked of this tunnel's visitors; C{None} for what the
         client asks of all.
@@ -45,6 +48,7 @@ class Forward:
     name: str
     target: str
     endpoint: IStreamClientEndpoint | UDPService
+    scheme: str = ""
     private: bool = False
     policy: VisitorPolicy | None = None
 
@@ -76,6 +80,24 @@ class Forward:
     def isUDP(self) -> bool:
         return isinstance(self.endpoint, UDPService)
 
+    def asked(self, port: int, name: str) -> Forward:
+        """The same, with another port and name for visitors."""
+        target = self.target.removeprefix("udp:") if self.isUDP else self.target
+        spec = forwardText(port, name, target, self.isUDP, self.scheme)
+        return replace(self, port=port, name=name, spec=spec)
+
+    def addressFor(self, address: str) -> str:
+        """
+        Write the tunnel's address as visitors open it.
+
+        @param address: As the server has it, such as C{tcp://HOST:PORT}.
+        """
+        kind, mark, place = address.partition("://")
+        if not (self.scheme and mark and kind in ("tcp", "tls")):
+            return address
+        scheme = "https" if kind == "tls" else self.scheme
+        return f"{scheme}://{place.removesuffix(f':{_WEB[scheme]}')}"
+
     @property
     def wanted(self) -> str:
         """What was asked for, for messages."""
@@ -83,33 +105,128 @@ class Forward:
         return f"UDP {wanted}" if self.isUDP else wanted
 
 
+def forwardText(
+    port: int, name: str, target: str, isUDP: bool = False, scheme: str = ""
+) -> str:
+    """Write a forward in full; one with a port and a name has no other way."""
+    wanted = f"{port}:{name}" if port and name else name or port
+    mark = f"{scheme}://" if scheme else ""
+    return f"{'udp/' if isUDP else ''}{wanted}={mark}{target}"
+
+
 def parseForward(reactor: Any, spec: str) -> Forward:
     """
-    Read a forward.
+    Read a forward, in full or in one of the forms that everybody means: C{3000},
+    C{localhost:3000}, C{8081=3000}, C{8081:localhost:3000},
+    C{http://localhost:3000}.
 
     @raise TunnelError: C{bad-option}, with the cause and an example.
     """
-    wanted, equals, target = (part.strip() for part in spec.partition("="))
-    # "tcp:h:1" has no "=", but an endpoint's keywords may have one.
-    if not equals or ":" in wanted:
-        raise badOption(f"--forward {spec!r} {_noTarget(wanted, target)}")
+    wanted, target, isUDP = _parts(spec)
     port, name = 0, ""
-    wanted, isUDP = wanted.removeprefix("udp/"), wanted.startswith("udp/")
-    if target.lower().startswith("udp:"):
-        target, isUDP = target[4:].removeprefix("//"), True
     if wanted.isascii() and wanted.isdecimal():
         port = int(wanted[:6])
         if port > 65535:
-            raise badOption(f"--forward {spec!r}: no port is {port}")
+            raise badOption(f"--forward {spec!r}: {wanted[:20]} is no port")
     elif wanted:
         name = wanted
         if not isName(name):
             raise badOption(
                 f"--forward {spec!r}: a name has letters, digits, '-', '_' and '.'"
             )
+    whole, written, scheme = target, spec, ""
+    if target.lower().startswith(("http:", "https:")):
+        scheme, target = _fromURL(spec, target)
+    if target.startswith(":") and target[1:].isdecimal():
+        target = target[1:]
+    if target.isascii() and target.isdecimal():
+        target = f"localhost:{target}"
+    if target != whole or "=" not in spec or ":" in spec.partition("=")[0]:
+        spec = forwardText(port, name, target, isUDP, scheme)
     if isUDP:
-        return Forward(spec, port, name, f"udp:{target}", _udp(reactor, spec, target))
-    return Forward(spec, port, name, target, _endpoint(reactor, spec, target))
+        if scheme:
+            raise badOption(f"--forward {written!r}: {scheme} does not go over UDP")
+        service = _udp(reactor, written, target)
+        return Forward(spec, port, name, f"udp:{target}", service)
+    endpoint = _endpoint(reactor, written, target)
+    return Forward(spec, port, name, target, endpoint, scheme)
+
+
+def _parts(spec: str) -> tuple[str, str, bool]:
+    """
+    Take a forward apart.
+
+    @return: The port or name wanted, the target, and whether it is UDP.
+    """
+    text = spec.strip()
+    isUDP = text.startswith("udp/") or text.endswith("/udp")
+    text = text.removeprefix("udp/").removesuffix("/udp").removesuffix("/tcp")
+    wanted, equals, target = (part.strip() for part in text.partition("="))
+    if not equals or ":" in wanted:
+        # "tcp:h:1" has no "=", but an endpoint's keywords may have one.
+        if isKind(text) or text.lower().startswith(("udp:", "http:", "https:")):
+            wanted, target = "", text
+        else:
+            wanted, target = _short(spec, text, wanted if equals else "", target)
+    if target.lower().startswith("udp:"):
+        target, isUDP = target[4:].removeprefix("//"), True
+    if not target:
+        raise badOption(f"--forward {spec!r} {_NO_TARGET}")
+    return wanted, target, isUDP
+
+
+_NO_TARGET = (
+    "names no service; write its port, for example 3000, or HOST:PORT, or"
+    " PORT=HOST:PORT with the port for visitors in front"
+)
+
+
+def _short(spec: str, text: str, before: str, target: str) -> tuple[str, str]:
+    """
+    Read a forward that is no C{PORT=TARGET}, as those write it who know C{ssh -R}
+    and Docker.
+
+    @param before: What comes before C{=}, if it has one.
+    @param target: What comes behind.
+    @return: The port or name wanted, and the target.
+    """
+    if target and (asked := re.fullmatch(r"(.*):([0-9]*)", before)):
+        address, port = asked.groups()
+        if not address:
+            return port, target
+    elif found := _AS_SSH.fullmatch(text):
+        address, port, host, number = found.groups()
+        target = f"{host or 'localhost'}:{number}"
+        if not address:
+            return port, target
+    elif not before and re.fullmatch(r"[0-9]+|.*:[0-9]+", text):
+        return "", text
+    else:
+        raise badOption(f"--forward {spec!r} {_NO_TARGET}")
+    raise badOption(
+        f"--forward {spec!r} has an address before its port, but the server says at"
+        " which of its addresses visitors come (--interface there); write"
+        f" {port}={target}"
+    )
+
+
+_AS_SSH = re.compile(
+    r"(?:([^:/]*|\[.*\]):)?([0-9]+):(?:([^:/]*[^:/0-9][^:/]*|\[.*\]):)?([0-9]+)"
+)
+
+
+def _fromURL(spec: str, target: str) -> tuple[str, str]:
+    """Find the scheme of an URL, and the host and port."""
+    url = urlsplit(target)
+    host, colon, port = url.netloc.rpartition("@")[2].rpartition(":")
+    if not colon or port.endswith("]"):
+        host, port = url.netloc, ""
+    if not host or url.path.strip("/") or url.query or url.fragment:
+        raise badOption(
+            f"--forward {spec!r}: a tunnel leads to a whole server; write"
+            f" {url.scheme}://{url.netloc or 'localhost:3000'}"
+        )
+    return url.scheme, f"{host}:{port or _WEB[url.scheme]}"
 
 
 def matched(
@@ -136,36 +253,6 @@ def matched(
         if free and not new.isFixed and old.place == new.place:
             found[index] = old
     return list(zip(found, after, strict=True))
-
-
-def _noTarget(wanted: str, target: str) -> str:
-    """
-    Say what is wrong where a forward is not C{PORT=TARGET}, for those who write
-    it as C{ssh -R} and Docker do.
-
-    @param wanted: What comes before C{=}, if it has one.
-    @param target: What comes behind.
-    """
-    kind = "udp/" if wanted.startswith("udp/") else ""
-    address, _, port = wanted.removeprefix(kind).rpartition(":")
-    found = _AS_SSH.fullmatch(wanted.removeprefix(kind))
-    if found and not target:
-        address, port, host, number = found.groups()
-        target = f"{host or 'localhost'}:{number}"
-    if not (target and port.isdecimal()):
-        return (
-            "has no TARGET; write PORT=TARGET, for example 8080=localhost:3000, or"
-            " 0=TARGET for any port"
-        )
-    if not address:
-        return f"has no TARGET; write {kind}{port}={target}"
-    return (
-        "has an address before its port, but the server says at which of its"
-        f" addresses visitors come (--interface there); write {kind}{port}={target}"
-    )
-
-
-_AS_SSH = re.compile(r"(?:(.+):|)([0-9]+):(?:([^:]+|\[.*\]):)?([0-9]+)")
 
 
 def _udp(reactor: Any, spec: str, target: str) -> UDPService:

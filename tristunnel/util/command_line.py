@@ -6,17 +6,23 @@ on a machine can read there.
 from __future__ import annotations
 
 import ctypes
+import re
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.logger import Logger
+
+from tristunnel.errors import printable
+from tristunnel.util.words import nearest
 
 __all__ = [
     "SECRET_HEADERS",
     "Parser",
+    "endWithUsage",
     "exposedSecrets",
     "hideArguments",
     "hideExposed",
@@ -24,15 +30,39 @@ __all__ = [
 ]
 
 
+def endWithUsage(program: str, message: str) -> NoReturn:
+    """
+    End the process, with status 2, for a command line that cannot be understood.
+
+    @param program: What it begins with.
+    @param message: What is wrong; it becomes one line on the standard error output.
+    """
+    print(f"{program}: {printable(message, LONGEST)}", file=sys.stderr, flush=True)
+    sys.exit(2)
+
+
 class Parser(ArgumentParser):
     """
     C{ArgumentParser} without abbreviations, for itself and for its commands:
     C{--token SECRET} must not become C{--token-file SECRET}, whose complaint
-    shows the secret. What is not understood is not repeated either.
+    shows the secret. What is not understood is not repeated either, and a mistake
+    is one line.
     """
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings, allow_abbrev=False)
+        # Whose command was meant, for those within each other.
+        self.set_defaults(parser=self)
+
+    def error(self, message: str) -> NoReturn:
+        if found := _CHOICE.fullmatch(message):
+            place, told, choices = found.groups()
+            known = re.findall(r"'?([^', ]+)'?(?:, |$)", choices)
+            what = "command" if place in ("COMMAND", "ACTION") else f"{place}"
+            message = f"there is no {what} {told}{nearest(told.strip(chr(39)), known)}"
+        elif found := _REQUIRED.fullmatch(message):
+            message = f"{found[1]} is missing; see {self.prog} --help"
+        endWithUsage(self.prog, message)
 
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
@@ -47,14 +77,31 @@ class Parser(ArgumentParser):
     def _whole(self, options: Namespace, left: Sequence[str]) -> Namespace:
         if not left:
             return options
+        ours: Parser = options.parser
+        known = [word for each in ours._actions for word in each.option_strings]
         # Which options there are not, without what was given to them.
         unknown = [w.partition("=")[0] for w in left if w.startswith("-")]
-        self.error(
-            f"there is no option {' and no '.join(unknown)}"
+        close = (
+            nearest(
+                unknown[0].lstrip("-"), (w[2:] for w in known if w[:2] == "--"), "--"
+            )
             if unknown
-            else "there are more words than it takes"
+            else ""
+        )
+        ours.error(
+            f"there is no option {' and no '.join(unknown)}{close}"
+            if unknown
+            else f"{printable(left[0], 60)!r} is one word too many"
         )
 
+
+LONGEST = 500
+"""Characters of a line about a command line."""
+
+_CHOICE = re.compile(
+    r"argument (.*): invalid choice: (.*?) \((?:choose from )(.*)\)", re.DOTALL
+)
+_REQUIRED = re.compile(r"the following arguments are required: (.*)")
 
 _log = Logger(namespace="tristunnel.client")
 

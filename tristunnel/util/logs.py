@@ -28,7 +28,7 @@ from tristunnel.errors import TunnelError, badOption, printable
 from tristunnel.util.log_limiter import LogRateLimiter
 from tristunnel.util.output import LogFile, Output, outputOf
 
-__all__ = ["FORMATS", "Log", "checkFormat", "jsonLine", "textLine"]
+__all__ = ["FORMATS", "Log", "checkFormat", "jsonLine", "shortLine", "textLine"]
 
 FORMATS = ("text", "json")
 
@@ -82,6 +82,26 @@ def textLine(event: LogEvent) -> str | None:
         event = {**event, "log_format": "A failure"}
     text = eventAsText(event, includeTraceback=False)
     return "\n\t".join([_clean(text), *traceback]) + "\n" if text else None
+
+
+def shortLine(event: LogEvent) -> str | None:
+    """Write an event for people: the time of day, and what happened."""
+    traceback = _traceback(event)
+    text = formatEvent(event) or ("A failure" if traceback else "")
+    if not text:
+        return None
+    level = event.get("log_level", LogLevel.info)
+    mark = {LogLevel.warn: "warning: ", LogLevel.error: "error: "}.get(level, "")
+    at = time.strftime("%H:%M:%S", time.localtime(event.get("log_time") or 0.0))
+    return "\n\t".join([f"{at} {mark}{_clean(text)}", *traceback]) + "\n"
+
+
+def _isNoise(event: LogEvent) -> bool:
+    """Whether it is a detail, or what Twisted tells of itself."""
+    level = event.get("log_level", LogLevel.info)
+    name = str(event.get("log_namespace", ""))
+    own = name.startswith("twisted.") or name == "log_legacy"
+    return level is LogLevel.debug or (own and level is LogLevel.info)
 
 
 def _plain(value: object) -> object:
@@ -145,8 +165,11 @@ class Log:
         # Whoever says --logger has an observer of their own.
         self._inside = "nodaemon" in outer and not outer.get("logger")
         isJSON = options.get("log-format") == "json"
+        # A program of tristunnel's own, which people look at.
+        self._plain = bool(getattr(outer, "program", ""))
+        self._stream = sys.__stderr__ if self._plain else sys.__stdout__
         self._quiet = LogRateLimiter(seconds)
-        self._line = jsonLine if isJSON else textLine
+        self._line = jsonLine if isJSON else shortLine if self._plain else textLine
         self._file: LogFile | None = None
         self._write: Callable[[str, LogEvent], object] = lambda text, event: None
         if self._inside:
@@ -161,7 +184,7 @@ class Log:
             sys.exit("Daemons cannot log to stdout, exiting!")
         place: LogFile | Output | None
         if name == "-" or (not name and outer["nodaemon"]):
-            place = None if screen else outputOf(sys.__stdout__)
+            place = None if screen else outputOf(self._stream)
         else:
             name = name or "twistd.log"
             try:
@@ -174,6 +197,8 @@ class Log:
             self._write = lambda text, event: write(text)
 
     def __call__(self, event: LogEvent) -> None:
+        if self._plain and _isNoise(event):
+            return
         text = str(event.get("log_format") or "")
         failed = "log_failure" in event
 

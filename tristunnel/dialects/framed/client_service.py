@@ -215,8 +215,9 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             return
         if self._server.capability:
             for uri in session.tunnels:
-                address = str(await session.call("getTunnelAddress", uri=uri))
                 first = self._forwards[0]
+                address = str(await session.call("getTunnelAddress", uri=uri))
+                address = first.addressFor(address)
                 self.observer.tunnelOpened(first.spec, uri, address, first.target)
                 self.observer.tunnelReady(address, first.target)
             return
@@ -365,7 +366,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
     def _ready(self, forward: Forward, uri: str, address: str) -> None:
         """Tell that visitors can come."""
         self._refusals.passed()
-        shown = address or f"service {forward.name}"
+        shown = forward.addressFor(address) or f"service {forward.name}"
         self._addresses[forward.spec] = address
         self.observer.tunnelOpened(forward.spec, uri, shown, forward.target)
         self.observer.tunnelReady(shown, forward.target)
@@ -475,8 +476,8 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             refusal = TunnelError("not-permitted", why)
             self.observer.tunnelFailed(first.wanted, refusal)
         host = self._server.host or "localhost"
-        address = hostAndPort(host, session.port)
-        self.observer.tunnelReady(f"tcp://{address}", first.target)
+        address = first.addressFor(f"tcp://{hostAndPort(host, session.port)}")
+        self.observer.tunnelReady(address, first.target)
 
     def _beyondW3P(self, forward: Forward) -> str:
         """

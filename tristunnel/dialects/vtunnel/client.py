@@ -149,8 +149,9 @@ class VTunnelClientSession(VTunnelSession, ClientSession):
                 self._ready(port)
 
     def _ready(self, port: int) -> None:
-        address = f"tcp://{hostAndPort(self._host, port)}"
-        self._observer.tunnelReady(address, self._forwards[port].target)
+        forward = self._forwards[port]
+        address = forward.addressFor(f"tcp://{hostAndPort(self._host, port)}")
+        self._observer.tunnelReady(address, forward.target)
 
     # What the server says
 

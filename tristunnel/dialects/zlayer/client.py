@@ -236,7 +236,7 @@ class ZLayerClientSession(ZLayerSession, ClientSession):
         address = f"{scheme}://{hostAndPort(self._host, forward.port)}"
         if not forward.port:
             address = f"{registerOf(forward).name} (the server chose its port)"
-        self._observer.tunnelReady(address, forward.target)
+        self._observer.tunnelReady(forward.addressFor(address), forward.target)
 
     def _notRegistered(self, message: RegisterFail) -> None:
         forward = self._answerFor()

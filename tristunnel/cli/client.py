@@ -1,0 +1,142 @@
+"""
+C{tristunnel client}, and the short commands C{tristunnel http}, C{tcp} and C{udp},
+which are clients with one kind of service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from tristunnel.cli import client_tap
+from tristunnel.cli.client_tap import makeService
+from tristunnel.config.help import Group
+from tristunnel.config.servers import defaultConfigFile
+from tristunnel.errors import badOption
+from tristunnel.forwards.forward import Forward
+
+__all__ = [
+    "HTTPOptions",
+    "Options",
+    "TCPOptions",
+    "UDPOptions",
+    "makeService",
+]
+
+
+class Options(client_tap.Options):
+    """The options of C{tristunnel client}."""
+
+    usesDefault = True
+    synopsis = "[--server NAME] SERVICE ... [options]"
+    longdesc = (
+        "Share services of this machine, or of others that it reaches, through a"
+        " server. Without a service on the command line, what to share is read from"
+        f" {defaultConfigFile()}."
+    )
+    examples: ClassVar[Any] = (
+        "3000",
+        "8081=localhost:3000 ssh=localhost:22 udp/5353=localhost:53",
+        "--server work --config tunnels.toml",
+    )
+
+    def configFile(self, told: Mapping[str, list[str]]) -> str:
+        """The file where people look for one, unless all is said without it."""
+        path = defaultConfigFile()
+        if told.keys() & client_tap.ONE_SERVER or not path.exists():
+            return ""
+        return str(path)
+
+
+class _Offer(Options):
+    """
+    The options of a short command.
+
+    @cvar scheme: How the address begins that visitors open; empty for what the
+        server says.
+    @cvar isUDP: Whether it is about UDP.
+    """
+
+    scheme: ClassVar[str] = ""
+    isUDP: ClassVar[bool] = False
+    synopsis = "PORT|HOST:PORT ... [--name NAME] [--to SERVER | --server NAME]"
+    optParameters: ClassVar[Any] = [
+        ("name", None, "", "What the tunnel is called."),
+        ("to", None, None, "The server: HOST, HOST:PORT, https://HOST."),
+    ]
+    groups: ClassVar[Any] = (
+        Group("Where, and as what", "to=SERVER server=NAME name=NAME private"),
+        *client_tap.Options.groups[1:3],
+        *client_tap.Options.groups[4:],
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        gone = {"tunnel", "listen", "service", "config"}
+        self.longOpt = [each for each in self.longOpt if each.rstrip("=") not in gone]
+        # Words are the services, and --to is the server.
+        self.docs = {
+            name: text
+            for name, text in self.docs.items()
+            if name not in gone | {"connect", "forward"}
+        }
+
+    def configFile(self, told: Mapping[str, list[str]]) -> str:
+        return ""
+
+    def placed(self, message: str) -> str:
+        # There is no --forward here.
+        text = message.removeprefix("--forward ").replace("--connect ", "--to ")
+        return super().placed(text)
+
+    def check(self) -> None:
+        if not self["forward"]:
+            raise badOption("what is to be shared? give its port, for example 3000")
+        if self["name"] and len(self["forward"]) > 1:
+            raise badOption("--name is for one service, and there are several")
+        if self["to"]:
+            self["connect"], self["to"] = self["to"], None
+        super().check()
+
+    def _forward(self, reactor: Any, index: int, wanted: Any) -> Forward:
+        if self.isUDP and not wanted.startswith("udp"):
+            wanted = f"udp/{wanted}"
+        forward = super()._forward(reactor, index, wanted)
+        if forward.isUDP != self.isUDP:
+            raise badOption(f"{wanted!r} is about UDP: write tristunnel udp")
+        scheme = forward.scheme or self.scheme
+        name = self["name"] or forward.name
+        return replace(forward, scheme=scheme).asked(forward.port, name)
+
+
+class HTTPOptions(_Offer):
+    """The options of C{tristunnel http}."""
+
+    scheme = "http"
+    longdesc = (
+        "Give a web server of this machine a public address, which is printed. The"
+        " server is the one that was joined, or --to names it."
+    )
+    examples = ("3000", "3000 --name blog", "192.168.1.7:80 --to tunnel.example.com")
+
+
+class TCPOptions(_Offer):
+    """The options of C{tristunnel tcp}."""
+
+    longdesc = (
+        "Give a TCP service of this machine a public address, which is printed. The"
+        " server is the one that was joined, or --to names it."
+    )
+    examples = ("22", "2222=localhost:22", "5432 --name db --to tunnel.example.com")
+
+
+class UDPOptions(_Offer):
+    """The options of C{tristunnel udp}."""
+
+    isUDP = True
+    longdesc = (
+        "Give a UDP service of this machine a public address, which is printed. The"
+        " server is the one that was joined, or --to names it."
+    )
+    examples = ("53", "5353=localhost:53", "51820 --to tunnel.example.com")

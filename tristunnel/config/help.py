@@ -1,0 +1,80 @@
+"""C{--help} of programs with many options: in groups, by what people want."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+__all__ = ["ABOUT", "Group", "helpText"]
+
+_INDENT = 26
+
+
+@dataclass(frozen=True)
+class Group:
+    """
+    Options that belong together.
+
+    @ivar title: What they are about.
+    @ivar options: Their names, each with what it takes behind C{=}, if that is
+        anything: C{"connect=SERVER check"}.
+    """
+
+    title: str
+    options: str
+
+
+ABOUT = Group("Help", "help version help-auth help-auth-type=KIND")
+
+
+def helpText(
+    usage: str,
+    description: str,
+    examples: Sequence[str],
+    groups: Sequence[Group],
+    texts: Mapping[str, str],
+    defaults: Mapping[str, object],
+) -> str:
+    """
+    Write what C{--help} says.
+
+    @param usage: How the command is written.
+    @param examples: Whole command lines.
+    @param groups: The options, the needed ones first; those in none of them come
+        last.
+    @param texts: What each option does.
+    @param defaults: What holds where nothing is said.
+    """
+    width = min(100, max(60, shutil.get_terminal_size().columns)) - 2
+    lines = [f"Usage: {usage}", "", *textwrap.wrap(description, width)]
+    if examples:
+        lines += ["", "Examples:", *(f"  {each}" for each in examples)]
+    named = {
+        word.partition("=")[0]
+        for group in (*groups, ABOUT)
+        for word in group.options.split()
+    }
+    others = " ".join(sorted(set(texts) - named))
+    for group in (*groups, Group("Other options", others), ABOUT):
+        words = [
+            word for word in group.options.split() if word.partition("=")[0] in texts
+        ]
+        if words:
+            lines += ["", f"{group.title}:"]
+        for word in words:
+            name = word.partition("=")[0]
+            text, default = " ".join(texts[name].split()), defaults.get(name)
+            if default and "[default" not in text:
+                shown = f"{default:g}" if isinstance(default, float) else default
+                text += f" [default: {shown}]"
+            lines += _option(word, text, width)
+    return "\n".join([*lines, ""])
+
+
+def _option(word: str, text: str, width: int) -> list[str]:
+    name = f"  --{word.replace('=', ' ', 1)}"
+    told = textwrap.wrap(text, width - _INDENT)
+    first = [] if len(name) > _INDENT - 2 else [f"{name:{_INDENT}}{told.pop(0)}"]
+    return [*(first or [name]), *(" " * _INDENT + line for line in told)]
