@@ -27,6 +27,8 @@ class WaitingEnd(SilentEnd):
     @ivar early: What it has sent before it is joined.
     """
 
+    guessable = True
+
     def __init__(self) -> None:
         self.received = 0
         self.early = b""

@@ -35,9 +35,10 @@ from tristunnel.errors import TunnelError
 from tristunnel.service.preauth import PreauthLimiter
 from tristunnel.websocket.connection import CLOSE_TIME, LINGER, PREAUTH_CLOSE_TIME
 from tristunnel.websocket.incoming import FEW, MAX_BINARY, MAX_TEXT, REQUEST_EFFORT
-from tristunnel.websocket.outgoing import GATHER, MESSAGE
+from tristunnel.websocket.outgoing import GATHER
 from tristunnel.websocket.page import PreparedFactory
 from tristunnel.websocket.roles import ServerConnection
+from tristunnel.wire.websocket import MESSAGE
 
 
 class _Transport(StringTransport):

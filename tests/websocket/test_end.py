@@ -189,11 +189,21 @@ class WebSocketEndTests(SynchronousTestCase):
         for _ in range(EMPTIES * 100):
             self.end.bytesReceived(b"")
         self.assertTrue(self.end.ended)
-        self.assertEqual([b"x", b"x", "finish", "resume"], self.peer.told)
+        self.assertEqual([b"x", b"x", "finish"], self.peer.told)
         self.end.resumeReading()
         self.end.write(b"rest")
         self.end.finish()
         self.assertEqual(["pause", b"rest", "close"], self.connection.did)
+
+    def test_emptiesAndTakesNothing(self) -> None:
+        """A peer that has nothing more to say and takes nothing has its source paused
+        for as long: what that sends would be held without bound."""
+        self.join()
+        self.end.pauseProducing()
+        self.say(*[b""] * EMPTIES)
+        self.assertEqual(["pause", "finish"], self.peer.told)
+        self.end.resumeProducing()
+        self.assertEqual(["pause", "finish", "resume"], self.peer.told)
 
     def test_emptiesEarly(self) -> None:
         """Nobody is joined to a peer that has nothing to say any more: it may come
@@ -266,4 +276,4 @@ class WebSocketEndTests(SynchronousTestCase):
         end.join(self.peer, self.closed.append)
         for _ in range(EMPTIES):
             end.bytesReceived(b"")
-        self.assertEqual(["finish", "resume"], self.peer.told)
+        self.assertEqual(["finish"], self.peer.told)

@@ -83,6 +83,7 @@ class ConnectionEnd(ABC):
     @ivar heard: Called when something comes before this end is joined, or the
         other side ends what it sends.
     @cvar memory: Counts what is held for peers that stand still.
+    @cvar guessable: Whether strangers find it by trying, as they do ports.
     """
 
     if not TYPE_CHECKING:
@@ -90,6 +91,7 @@ class ConnectionEnd(ABC):
         __slots__ = ()
 
     memory = HELD
+    guessable = True
 
     PEER, RULE, PIPE, UNJOINED = 1, 2, 4, 8
     """Why reading is held: the peer asked for it, a rate limiter did, a pipe is
@@ -213,13 +215,19 @@ class ConnectionEnd(ABC):
 
         @param reason: C{ConnectionDone}, or C{None}, after an orderly end.
         """
+        why = None
+        if reason is not None and not reason.check(ConnectionDone):
+            why = TunnelError("reset", reason.getErrorMessage())
+        self._goneBecause(why)
+
+    def _goneBecause(self, why: TunnelError | None) -> None:
+        """The connection is no more; C{None} after an orderly end."""
         self._stopTimers()
         self.memory.letGo(self)
         if self._over:
             return
         self._over = True
-        if reason is not None and not reason.check(ConnectionDone):
-            self._reason = TunnelError("reset", reason.getErrorMessage())
+        self._reason = why
         if self._peer is None:
             self._tellClosed()
         else:

@@ -256,7 +256,7 @@ def _tells(end: Any) -> bool:
     Whether an end tells when something comes. Others are of no scanner: paths of
     WebSockets are not guessed.
     """
-    return hasattr(end, "heard")
+    return getattr(end, "guessable", False)
 
 
 def _hasLeft(end: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from tests.integration.udp_loopback import Party
 from tests.support.notes import ClientNotes
@@ -39,6 +40,7 @@ class FakeConnection(RecordingConnection):
     """One whose messages are zlayer's."""
 
     decode = staticmethod(decodeMessage)
+    reactor: Any = Clock()
 
 
 class Peer(Recorder):

@@ -57,27 +57,21 @@ class DataEnd(WebSocketEnd):
         return bool(self._connection.chosen == DATA_SUBPROTOCOL)
 
     def bytesReceived(self, data: bytes) -> None:
-        if data:
+        if data or not self._endsApart:
             super().bytesReceived(data)
-        elif self._endsApart and not (self._eof or self._over):
-            self._eof = True
+        elif not (self._eof or self._over):
+            self._noMoreComes()
             if self._connection.paused:
                 # Its close is still to be read.
                 self._connection.resumeReading()
-            self._finishPeer()
             self._closeIfThrough()
-        elif not self._endsApart:
-            super().bytesReceived(data)
 
-    def finish(self) -> None:
-        if self._over or self._finished:
-            return
+    def _endTransmission(self) -> None:
         if self._endsApart:
-            self._finished = True
             self._connection.sendEmpty()
             self._closeIfThrough()
         else:
-            super().finish()
+            super()._endTransmission()
 
     def _closeIfThrough(self) -> None:
         if self._eof and self._finished:
@@ -89,8 +83,7 @@ class DataEnd(WebSocketEnd):
 
     def breakOff(self, reason: TunnelError) -> None:
         if not self._over:
-            self._connection.fail(reason)
-            self._end(reason)
+            self.shed(reason)
 
 
 @implementer(IPushProducer)
