@@ -11,7 +11,6 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocol
 
-from tristunnel import __version__
 from tristunnel.connect.address import ServerAddress
 from tristunnel.connect.websocket import SUBPROTOCOL
 from tristunnel.dialects.base.dialect import (
@@ -30,6 +29,7 @@ from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.observer import ClientObserver
 from tristunnel.service.preauth import PendingConnection
+from tristunnel.version import VERSION
 from tristunnel.websocket.connection import Receiver
 from tristunnel.websocket.stream import ByteStream
 from tristunnel.wire.framed import MAGIC
@@ -90,7 +90,7 @@ def _introduce(client: TunnelClientService, options: ClientOptions) -> None:
     """Have the server told of a client what its user lets it know."""
     tells = parseTell(options["tell"])
     client.tellsTargets = "target" in tells
-    client.about = {"program": f"tristunnel {__version__}"}
+    client.about = {"program": f"tristunnel {VERSION}"}
     if "host" in tells:
         client.about["host"] = socket.gethostname()
 
