@@ -58,6 +58,10 @@ from tristunnel.dialects.table import DEFAULT as DIALECT
 from tristunnel.dialects.table import DIALECTS
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.forwards.forward import Forward
+from tristunnel.hooks.delivery import Hooks
+from tristunnel.hooks.observers import HookedClient
+from tristunnel.hooks.options import HOOKS, HookOptionsMixin, hooksOf, targetsOf
+from tristunnel.model.observer import ClientObserver, severalObservers
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.model.quota import raiseDescriptorLimit
 from tristunnel.screen.client import ClientWatch
@@ -88,7 +92,7 @@ ONE_SERVER = (
 """Options that are about one server."""
 
 
-class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
+class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientOptions):
     """The options of C{twistd tunnel-client}."""
 
     synopsis = "--connect SERVER [--forward] SERVICE ... [options]"
@@ -115,6 +119,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
             "config=FILE state-dir=DIRECTORY no-screen tell=WHAT log-format=FORMAT"
             " rpc=ENDPOINT grace=SECONDS",
         ),
+        HOOKS,
         WAY,
         Group(
             "How it speaks",
@@ -304,6 +309,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, ClientOptions):
         reactor = ourReactor()
 
         checkFormat(self["log-format"])
+        targetsOf(self)
         self.stateDirectory = Path(self["state-dir"] or defaultStateDirectory())
         if self["rpc"] and self["rpc"] != OFF:
             self.control = parseControl(reactor, self["rpc"])
@@ -512,14 +518,30 @@ def _make(
         exitWith(1)
         reactor.callWhenRunning(reactor.stop)
 
-    clients = Clients(reactor, options, watch.observer, ended)
+    hooks = hooksOf(reactor, options, "client")
+    clients = Clients(reactor, options, _observers(watch, hooks), ended)
     reactor.addSystemEventTrigger(
         "before", "shutdown", hurryOnSecondSignal, reactor, clients.stopNow
     )
     reload = Reload(options, clients.change)
     watch.methods["reload"] = lambda caller: reload.reload()
     ReloadSignalService(reactor, log, reload.reloadLater).setServiceParent(clients)
-    return watch.around(clients, ended)
+    service = watch.around(clients, ended)
+    return service if hooks is None else hooks.around(service)
+
+
+def _observers(
+    watch: ClientWatch, hooks: Hooks | None
+) -> Callable[[ClientOptions], ClientObserver]:
+    """Who is told what happens at each client."""
+    if hooks is None:
+        return watch.observer
+
+    def both(options: ClientOptions) -> ClientObserver:
+        hooked = HookedClient(hooks, options.server.where)
+        return severalObservers(ClientObserver, watch.observer(options), hooked)
+
+    return both
 
 
 class _Checks(Inquiry):

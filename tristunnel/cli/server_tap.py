@@ -26,6 +26,7 @@ from tristunnel.config.settings import DEFAULT, Setting
 from tristunnel.dataplane.memory import defaultMemory
 from tristunnel.dataplane.reactor import ourReactor
 from tristunnel.errors import TunnelError, badOption, printable
+from tristunnel.hooks.options import HOOKS, HookOptionsMixin, hooksOf, targetsOf
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import IDLE
@@ -49,7 +50,9 @@ from tristunnel.util.words import nearest
 __all__ = ["Options", "makeService"]
 
 
-class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
+class Options(
+    PolicyOptionsMixin, HookOptionsMixin, ServerOptions, strcred.AuthOptionMixin
+):
     """The options of C{twistd tunnel}."""
 
     synopsis = "[options]"
@@ -81,6 +84,7 @@ class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
             "This program",
             "config=FILE state-dir=DIRECTORY log-format=FORMAT grace=SECONDS",
         ),
+        HOOKS,
         Group(
             "Proxies, other servers, and UDP",
             "trusted-proxy=ADDRESS websocket-path=PATH node=SPEC direct-udp",
@@ -294,6 +298,7 @@ class Options(PolicyOptionsMixin, ServerOptions, strcred.AuthOptionMixin):
         self.webSocketPaths = parsePaths(self["websocket-path"] or ["/tunnel"])
         self.forwarded = Forwarded(self["trusted-proxy"])
         self.policy = policyOf(self)
+        targetsOf(self)
         self.memory = defaultMemory()
         if size := self["max-memory"]:
             self.memory = 0 if size == "0" else parseSize(size)
@@ -399,10 +404,11 @@ def makeService(options: Options) -> Service:
     tuneCollector()
     log = Log(options)
     options.warnOfSecrets()
-    make = (
-        _check(reactor, options) if options["check"] else Serving(reactor, options, log)
-    )
-    return log.around(make)
+    if options["check"]:
+        return log.around(_check(reactor, options))
+    hooks = hooksOf(reactor, options, "server")
+    serving = Serving(reactor, options, log, hooks)
+    return log.around(serving if hooks is None else hooks.around(serving))
 
 
 def _check(reactor: Any, options: Options) -> Service:

@@ -20,11 +20,15 @@ from tristunnel.dialects.framed.datagram_path import ServerPaths
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.dialects.table import portProtocols
 from tristunnel.errors import TunnelError
+from tristunnel.hooks.certificates import CertificateWatch
+from tristunnel.hooks.delivery import Hooks
+from tristunnel.hooks.observers import HookedServer
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.join import JoinPage
 from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import Health, HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.listeners.table import LISTENERS, ListenerSettings
+from tristunnel.model.observer import ServerObserver
 from tristunnel.model.quota import TunnelQuota, defaultTotal
 from tristunnel.model.rendezvous import WaitingRoom
 from tristunnel.node.spec import NodeSpec
@@ -59,9 +63,16 @@ class Serving(MultiService):
     @param reactor: Tells time, and listens.
     @param options: What it was told.
     @param log: Opened anew for whoever turns log files over.
+    @param hooks: Who is told what happens.
     """
 
-    def __init__(self, reactor: Any, options: ServerOptions, log: Log) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        options: ServerOptions,
+        log: Log,
+        hooks: Hooks | None = None,
+    ) -> None:
         super().__init__()
         self._reactor, self._options = reactor, options
         self._visitorsTLS: CreatorInForce | None = None
@@ -69,7 +80,11 @@ class Serving(MultiService):
         checkers = options.get("credCheckers") or ()
         self._tokenFiles = [each for each in checkers if isinstance(each, TokenFile)]
         observer = LoggingServerObserver(reactor.seconds, reactor.callLater)
-        self._watch = Watch(reactor, observer)
+        told: list[ServerObserver] = [observer]
+        if hooks is not None:
+            told.append(HookedServer(hooks, reactor.seconds))
+            self._watchCertificates(hooks)
+        self._watch = Watch(reactor, *told)
         self._tunnels = self._makeTunnels()
         self._tunnels.invitations = Invitations(self._tokenFiles)
         self._sessions = TunnelServerFactory(
@@ -120,6 +135,13 @@ class Serving(MultiService):
         )
         self._watch.start()
         reactor.callWhenRunning(self._announce)
+
+    def _watchCertificates(self, hooks: Hooks) -> None:
+        options = self._options
+        paths = [port.certificatePath for port in options.serverPorts]
+        paths += [options["certificate"], options["visitor-certificate"]]
+        known = [path for path in paths if path]
+        CertificateWatch(self._reactor, hooks, known).setServiceParent(self)
 
     def _makeTunnels(self) -> TunnelService:
         options = self._options

@@ -44,7 +44,10 @@ class ClientOptions(ConfiguredOptions):
     """
 
     processWide: ClassVar[frozenset[str]] = frozenset(
-        ("check", "check-idle", "log-format", "no-screen", "rpc")
+        (
+            *("check", "check-idle", "event-secret-file", "log-format"),
+            *("no-screen", "on-event", "rpc"),
+        )
     )
     """Options that are about the whole process, of which each client may be one."""
 

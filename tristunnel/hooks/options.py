@@ -1,0 +1,81 @@
+"""The options about hooks that both commands have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from tristunnel.auth.files import readAtOnce, reasonOf
+from tristunnel.config.help import Group
+from tristunnel.errors import badOption
+from tristunnel.hooks.delivery import Hooks
+from tristunnel.hooks.target import Target, checkSecret, parseTarget
+from tristunnel.util.files import warnIfOpen
+
+__all__ = ["HOOKS", "HookOptionsMixin", "hooksOf", "targetsOf"]
+
+HOOKS = Group(
+    "Telling others what happens", "on-event=[KIND=]TARGET event-secret-file=FILE"
+)
+"""How help shows them."""
+
+
+class HookOptionsMixin:
+    """For C{usage.Options}: who is told what happens."""
+
+    optParameters: ClassVar[Any] = [
+        (
+            "event-secret-file",
+            None,
+            "",
+            "File with the secret that signs what --on-event sends.",
+        ),
+    ]
+
+    def opt_on_event(self: Any, target: str) -> None:
+        """
+        Tell this URL what happens, or exec:COMMAND; in front of it, and =, may be
+        the kinds of events, such as client-*,limit-reached=https://HOST/PATH.
+        slack+https: and ntfy+https: are understood. Can be repeated.
+        """
+        self["on-event"] = [*self.get("on-event", []), target]
+
+
+def hooksOf(reactor: Any, options: Mapping[str, Any], program: str) -> Hooks | None:
+    """
+    Make the hooks.
+
+    @param program: C{server} or C{client}.
+    @return: C{None} if nobody is to be told.
+    @raise TunnelError: C{bad-option}.
+    """
+    targets = targetsOf(options)
+    if not targets:
+        return None
+    return Hooks(reactor, targets, _secret(options["event-secret-file"]), program)
+
+
+def targetsOf(options: Mapping[str, Any]) -> list[Target]:
+    """
+    Check the options.
+
+    @raise TunnelError: C{bad-option}.
+    """
+    targets = [parseTarget(each) for each in options.get("on-event", ())]
+    if options["event-secret-file"] and not targets:
+        raise badOption("--event-secret-file goes with --on-event")
+    _secret(options["event-secret-file"])
+    return targets
+
+
+def _secret(path: str) -> bytes:
+    if not path:
+        return b""
+    try:
+        status, text = readAtOnce(path)
+    except (OSError, ValueError) as problem:
+        raise badOption(
+            f"--event-secret-file {path} cannot be read: {reasonOf(problem)}"
+        ) from None
+    warnIfOpen(path, status.st_mode)
+    return checkSecret(text)

@@ -1,0 +1,293 @@
+"""Where events go: C{--on-event [KIND,...=]URL} or C{exec:COMMAND}."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+from twisted.internet import error
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.protocol import Protocol as StreamProtocol
+from twisted.python.failure import Failure
+from twisted.web.client import URI, Agent, FileBodyProducer
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory
+from zope.interface import implementer
+
+from tristunnel.dataplane.dial import HostEndpoint
+from tristunnel.errors import TunnelError, badOption, printable
+from tristunnel.hooks.event import KINDS, HookEvent, kindsNamed, signature
+from tristunnel.tls.client_context import ServerVerification
+from tristunnel.version import VERSION
+
+__all__ = ["NotTaken", "Receiver", "Target", "agentOf", "parseTarget"]
+
+_EXAMPLE = "write https://HOST/PATH, exec:COMMAND, or KIND,KIND=one of these"
+
+
+class NotTaken(Exception):
+    """
+    An event was not delivered. The message says why.
+
+    @ivar retryAfter: Seconds that the receiver asks for, or C{None}.
+    """
+
+    def __init__(self, why: str, retryAfter: float | None = None) -> None:
+        super().__init__(why)
+        self.retryAfter = retryAfter
+
+
+class Receiver(Protocol):
+    """Takes events."""
+
+    def deliver(self, event: HookEvent, now: float) -> Deferred[None]:
+        """
+        Hand an event over.
+
+        @param now: The time of day.
+        @return: Fires when it was taken; fails with L{NotTaken}.
+        """
+
+
+@dataclass(frozen=True)
+class Target:
+    """
+    Where some events go.
+
+    @ivar shown: As messages name it: without what may be secret.
+    @ivar kinds: Which events.
+    @ivar makeReceiver: Makes what takes them, of a reactor and a secret.
+    """
+
+    shown: str
+    kinds: frozenset[str]
+    makeReceiver: Callable[[Any, bytes], Receiver]
+
+
+def parseTarget(text: str) -> Target:
+    """
+    Read C{--on-event}.
+
+    @raise TunnelError: C{bad-option}, with the cause and an example.
+    """
+    kinds, where = frozenset(KINDS), text.strip()
+    head, equals, rest = where.partition("=")
+    if equals and re.fullmatch(r"[a-z*,\s-]+", head):
+        kinds, where = kindsNamed(head), rest.strip()
+    scheme, colon, command = where.partition(":")
+    if scheme == "exec" and colon:
+        words = _words(command)
+        return Target(f"exec:{words[0]}", kinds, lambda r, s: _Command(r, words))
+    shape, plus, plain = where.partition("+")
+    if not plus or shape not in _SHAPES:
+        shape, plain = "", where
+    try:
+        parts = urlsplit(plain)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        parts, host, port = urlsplit(""), None, None
+    if parts.scheme not in ("http", "https") or not host or not plain.isascii():
+        # Without what it says: the paths of such URLs are secrets.
+        raise badOption(f"--on-event takes a URL or a command; {_EXAMPLE}")
+    if parts.username is not None:
+        raise badOption(
+            "--on-event: a receiver knows us by the signature, not by a password in"
+            " its URL; give --event-secret-file"
+        )
+    number = f":{port}" if port else ""
+    shown = f"{parts.scheme}://{host}{number}/"
+    url = urlunsplit(parts._replace(fragment="", path=parts.path or "/"))
+    shaped = _SHAPES.get(shape, _json)
+    return Target(shown, kinds, lambda r, s: _Post(r, url, shaped, s))
+
+
+def _words(command: str) -> list[str]:
+    try:
+        words = shlex.split(command)
+    except ValueError as problem:
+        raise badOption(f"--on-event exec: {problem}") from None
+    if not words or shutil.which(words[0]) is None:
+        named = f"{words[0]!r}, which is no program here" if words else "no command"
+        raise badOption(f"--on-event exec: has {named}; write exec:PROGRAM ARGUMENTS")
+    return words
+
+
+# Over HTTP
+
+Shape = Callable[[HookEvent], tuple[str, bytes, dict[str, str]]]
+"""Makes a content type, a body, and headers."""
+
+
+def _json(event: HookEvent) -> tuple[str, bytes, dict[str, str]]:
+    return "application/json", event.json(), {}
+
+
+def _slack(event: HookEvent) -> tuple[str, bytes, dict[str, str]]:
+    return "application/json", json.dumps({"text": event.text}).encode(), {}
+
+
+def _ntfy(event: HookEvent) -> tuple[str, bytes, dict[str, str]]:
+    return "text/plain; charset=utf-8", event.text.encode(), {"Title": event.kind}
+
+
+_SHAPES: dict[str, Shape] = {"slack": _slack, "ntfy": _ntfy}
+
+
+@implementer(IAgentEndpointFactory)
+class _Endpoints:
+    """Reaches receivers, with the data plane's sockets and look-ups."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        host = uri.host.decode("ascii").strip("[]")
+        below: Any = HostEndpoint(self._reactor, host, uri.port, 10.0)
+        if uri.scheme != b"https":
+            return below  # type: ignore[no-any-return]
+        return wrapClientTLS(ServerVerification(host), below)
+
+
+def agentOf(reactor: Any) -> Agent:
+    """What asks receivers."""
+    agent: Agent = Agent.usingEndpointFactory(reactor, _Endpoints(reactor))
+    return agent
+
+
+class _Unread(StreamProtocol):
+    """An answer's body, which nobody needs."""
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        transport.loseConnection()
+
+
+class _Post:
+    """A receiver at a URL."""
+
+    def __init__(self, reactor: Any, url: str, shape: Shape, secret: bytes) -> None:
+        self._agent = agentOf(reactor)
+        self._url = url.encode("ascii")
+        self._shape = shape
+        self._secret = secret
+
+    def deliver(self, event: HookEvent, now: float) -> Deferred[None]:
+        kind, body, extra = self._shape(event)
+        fields = {
+            "User-Agent": f"tristunnel/{VERSION}",
+            "Content-Type": kind,
+            "Tristunnel-Event": event.kind,
+            "Tristunnel-Delivery": event.id,
+            **extra,
+        }
+        if self._secret:
+            fields["Tristunnel-Signature"] = signature(self._secret, int(now), body)
+        headers = Headers({name: [value] for name, value in fields.items()})
+        producer: Any = FileBodyProducer(BytesIO(body))
+        asking: Deferred[Any] = self._agent.request(
+            b"POST", self._url, headers, producer
+        )
+        return asking.addCallbacks(self._answered, self._failed)
+
+    def _answered(self, response: Any) -> None:
+        response.deliverBody(_Unread())
+        if 200 <= response.code < 300:
+            return
+        hint = response.headers.getRawHeaders("Retry-After", [""])[0]
+        retryAfter = float(hint) if hint.isdecimal() and len(hint) < 9 else None
+        raise NotTaken(f"it answered {response.code}", retryAfter)
+
+    def _failed(self, failure: Failure) -> None:
+        raise NotTaken(printable(failure.getErrorMessage()))
+
+
+# To a program
+
+
+class _Running(ProcessProtocol):
+    """A program that takes an event on its standard input."""
+
+    def __init__(self, body: bytes) -> None:
+        self.ended: Deferred[None] = Deferred(self._cancelled)
+        self._body = body
+        self._said = b""
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        transport.write(self._body)
+        transport.closeStdin()
+
+    def outReceived(self, data: bytes) -> None:
+        """Nobody reads that."""
+
+    def errReceived(self, data: bytes) -> None:
+        self._said = (self._said + data)[:500]
+
+    def _cancelled(self, ended: Deferred[None]) -> None:
+        transport: Any = self.transport
+        with suppress(error.ProcessExitedAlready):
+            transport.signalProcess("KILL")
+        # A program of its own may still hold its output.
+        transport.loseConnection()
+
+    def processExited(self, reason: Failure) -> None:
+        if self.ended.called:
+            return
+        if reason.check(error.ProcessDone):
+            self.ended.callback(None)
+            return
+        how: Any = reason.value
+        what = f"status {how.exitCode}" if how.exitCode else f"signal {how.signal}"
+        said = printable(self._said.decode("utf-8", "replace").strip())
+        self.ended.errback(NotTaken(f"it ended with {what}: {said}".removesuffix(": ")))
+
+
+class _Command:
+    """A receiver that is a program, started for each event."""
+
+    def __init__(self, reactor: Any, words: list[str]) -> None:
+        self._reactor = reactor
+        self._words = words
+
+    def deliver(self, event: HookEvent, now: float) -> Deferred[None]:
+        running = _Running(event.json())
+        path = shutil.which(self._words[0]) or self._words[0]
+        environment = {**_environment(), **event.environment()}
+        try:
+            self._reactor.spawnProcess(running, path, self._words, environment)
+        except OSError as problem:
+            raise NotTaken(str(problem)) from None
+        return running.ended
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without what are secrets of ours."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("TRISTUNNEL_")}
+
+
+def checkSecret(text: bytes) -> bytes:
+    """
+    Read what events are signed with.
+
+    @raise TunnelError: C{bad-option}, if anybody could guess it.
+    """
+    secret = text.strip()
+    if len(secret) < 16:
+        raise TunnelError(
+            "bad-option",
+            "--event-secret-file needs at least 16 characters; make some with:"
+            " openssl rand -hex 32",
+        )
+    return secret
