@@ -237,7 +237,7 @@ def _broken(house: _House, disk: _Disk, kind: str, options: Options) -> Iterator
         disk.makeRoom()
     else:
         disk.remount("rw")
-    written = _waitFor(lambda: bool(house.clientSaid("is written again")))
+    written = _waitFor(lambda: bool(house.clientSaid("can be written again")))
     changed = house.lease() != before
     if isFull:
         _carries(house, 1, options.seed)

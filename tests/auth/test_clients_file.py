@@ -168,7 +168,7 @@ class ClientsFileTests(SynchronousTestCase):
         with loggedLines() as lines:
             ClientsFile(self.path)
         self.assertEqual(len(lines), 21)
-        self.assertIn("80 more lines are broken", lines[-1])
+        self.assertIn("80 more lines are invalid", lines[-1])
 
     def test_anybody(self) -> None:
         """How many ids anybody may claim is logged, and what has no colon lets nobody
@@ -179,7 +179,7 @@ class ClientsFileTests(SynchronousTestCase):
         self.assertTrue(self.admits(checker, id="a"))
         for name in ("laptop", "laptop w0rd", "w0rd"):
             self.assertFalse(self.admits(checker, id=name))
-        self.assertIn("admits 1 ids; anybody may claim 1 of them", lines[0])
+        self.assertIn("admits 1 ids; 1 of them need no secret", lines[0])
         self.assertIn("line 2: there is no colon after the id", lines[1])
         self.assertEqual(len(lines), 3)
         self.assertNotIn("w0rd", "".join(lines))

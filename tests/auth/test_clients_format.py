@@ -104,7 +104,7 @@ class ParseClientsTests(SynchronousTestCase):
                 Problem(4, "sha256: is not followed by 64 hexadecimal digits"),
                 Problem(5, "the id is not UTF-8"),
                 Problem(6, "the id has characters that cannot be printed"),
-                Problem(8, "the id is on an earlier line, which stays in force"),
+                Problem(8, "the id is already on an earlier line, which counts"),
                 Problem(9, "the id is longer than 256 characters"),
             ],
         )

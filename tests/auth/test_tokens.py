@@ -501,8 +501,8 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(
             lines,
             [
-                f"Token file {str(self.path.absolute())!r}, line 4: it is no JSON"
-                " object; the line is left out"
+                f"Token file {str(self.path.absolute())!r}, line 4: it is not a JSON"
+                " object; the line is ignored"
             ],
         )
 

@@ -187,9 +187,9 @@ class LineTests(SynchronousTestCase):
         self.assertBroken("maxTunnels takes a whole number", maxTunnels=-1)
         self.assertBroken("maxTunnels takes a whole number", maxTunnels=True)
         self.assertBroken("maxVisitors takes a whole number", maxVisitors=1.5)
-        self.assertBroken("rate: 'fast' is no rate", rate="fast")
+        self.assertBroken("rate: 'fast' is not a rate", rate="fast")
         self.assertBroken("rate takes bytes", rate=[])
-        self.assertBroken("ports: '9-1' is no port range", ports="9-1")
+        self.assertBroken("ports: '9-1' is not a port range", ports="9-1")
         self.assertBroken("ports takes ports", ports={})
         self.assertBroken("expires takes a time", expires="soon")
         self.assertBroken("expires takes a time", expires=5)
@@ -198,18 +198,18 @@ class LineTests(SynchronousTestCase):
         self.assertBroken("protocols takes a list", protocols="tcp")
         self.assertBroken("may takes some of", may=["all"])
         self.assertBroken("services takes names", services=[""])
-        self.assertBroken("allow: 'office' is no address", allow=["office"])
+        self.assertBroken("allow: 'office' is not an address", allow=["office"])
         self.assertBroken("deny takes a list", deny="10.0.0.0/8")
         self.assertBroken("visitorsPerTunnel takes a whole", visitorsPerTunnel="5")
-        self.assertBroken("ratePerTunnel: 'fast' is no rate", ratePerTunnel="fast")
+        self.assertBroken("ratePerTunnel: 'fast' is not a rate", ratePerTunnel="fast")
         self.assertBroken("idle takes seconds", idle=0.5)
         self.assertBroken("maxAge takes seconds", maxAge="1h")
         for line in ("", "[]", "5", '{"a": 1', "[" * 100_000, '{"name": "a",}'):
             error = self.assertRaises(ValueError, parseToken, line)
-            self.assertEqual(str(error), "it is no JSON object")
+            self.assertEqual(str(error), "it is not a JSON object")
         twice = '{"name": "a", "name": "b"}'
         error = self.assertRaises(ValueError, parseToken, twice)
-        self.assertEqual(str(error), "a key is there twice")
+        self.assertEqual(str(error), "a key appears twice")
 
     @settings(deadline=None)
     @given(tokens)
@@ -283,9 +283,9 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(
             [(problem.line, problem.reason) for problem in found.problems],
             [
-                (4, "it is no JSON object"),
-                (5, "the name is on an earlier line, which stays in force"),
-                (6, "the sha256 is on an earlier line, which stays in force"),
+                (4, "it is not a JSON object"),
+                (5, "the name is already on an earlier line, which counts"),
+                (6, "the sha256 is already on an earlier line, which counts"),
                 (7, "it is too long"),
                 (9, "it is not UTF-8"),
             ],

@@ -140,7 +140,7 @@ class BrokenTests(TestCase):
             "tls",
             f"wss://localhost:{other}/tunnel",
             "is for other.example, not for localhost",
-            "connect to a name that it is for",
+            "connect to one of its names",
         )
         own = self.tlsPort("localhost")
         await self.wrong(

@@ -82,23 +82,23 @@ class SilenceTests(SynchronousTestCase):
         """A session that outlives more than sessions ever do is fine; it is said how to
         look for longer."""
         self.judged("OK", "--check-idle 100", 25.0)
-        self.judged("OK", "outlived 900 s", 900.0)
+        self.judged("OK", "survived 900 s", 900.0)
         self.judged("WARN", "--check-idle 25", 10.0)
 
     def test_refusals(self) -> None:
         """Whoever is refused an answer has got one."""
         for error in (RemoteError(-32601, "no"), TunnelError("not-permitted")):
-            self.judged("OK", "outlived", 25.0, answer=fail(error))
+            self.judged("OK", "survived", 25.0, answer=fail(error))
 
     def test_ended(self) -> None:
         """An end is told with its time, and whether it matters."""
-        self.judged("FAIL", "after 5 s of silence", 25.0, ends=5.0)
+        self.judged("FAIL", "idle sessions after 5 s", 25.0, ends=5.0)
         self.judged("FAIL", "proxy_read_timeout", 25.0, ends=20.0)
-        self.judged("OK", "after 60 s of silence", 100.0, ends=60.0)
+        self.judged("OK", "idle sessions after 60 s", 100.0, ends=60.0)
 
     def test_forgotten(self) -> None:
         """So is an end of which nobody tells."""
-        self.judged("FAIL", "forgets", 25.0, answer=Deferred())
+        self.judged("FAIL", "drops", 25.0, answer=Deferred())
         lost = fail(TunnelError("session-lost"))
         self.judged("FAIL", "NAT", 25.0, answer=lost)
         self.judged("WARN", "--check-idle 25", 100.0, answer=Deferred())
@@ -171,7 +171,7 @@ class SessionTests(LoopbackTestCase):
         await self.startServer()
         (found,) = await self.check(self.serverPort, 0.05)
         self.assertEqual(found.verdict, "WARN")
-        self.assertIn("outlived 0.05 s of silence", found.message)
+        self.assertIn("survived 0.05 s of silence", found.message)
 
     async def test_ended(self) -> None:
         """What is in between ends it."""
@@ -180,7 +180,7 @@ class SessionTests(LoopbackTestCase):
         factory: Any = Factory.forProtocol(lambda: _Impatient(where))
         port = self.offer(factory)
         error = await self.assertFailure(self.check(port, 15.0), TunnelError)
-        self.assertIn("ends a session after 0 s of silence", str(error))
+        self.assertIn("ends idle sessions after 0 s", str(error))
 
     async def test_none(self) -> None:
         """Nobody looks if nobody wants that."""

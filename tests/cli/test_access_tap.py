@@ -81,9 +81,9 @@ class OptionTests(SynchronousTestCase):
             ("--access w3p://server:9000/0011#secret", "grantAccess"),
             ("--access http://server/access/1#secret", "grantAccess"),
             ("--access w3p://[server:9000/access/1#secret", "grantAccess"),
-            (f"--access {URI} --ttl soon", "is no duration"),
+            (f"--access {URI} --ttl soon", "is not a duration"),
             (f"--access {URI} --ttl 31d", "up to 30d"),
-            (f"--access {URI} --listen nonsense:1", "is no endpoint"),
+            (f"--access {URI} --listen nonsense:1", "is not a valid endpoint"),
             (f"--access {URI} --grace -1", "--grace"),
             (f"--access {URI} --insecure --ca x", "--insecure"),
         ):
@@ -378,11 +378,11 @@ class ProcessTests(TestCase):
         )
         await access.says("ends in 2s")
         await access.says(r"Visitors of 127.0.0.1:\d+ reach me")
-        await access.says("is over: the 2s of access are over")
+        await access.says("is over: the 2s of access have passed")
         await access.whenEnded()
         self.assertEqual(access.status, 0)
         access = start("tunnel-access", "--access", f"w3p://{where[4:]}/access/1#2")
-        await access.says("is over: there is no such access")
+        await access.says("is over: this access does not exist")
         await access.whenEnded()
         self.assertEqual(access.status, 1)
         self.assertEqual(list(accessSockets(directory).iterdir()), [])

@@ -203,8 +203,8 @@ class AskTests(StrangeSiteTestCase):
             )
         self.assertEqual(
             await self.failing("x", path="/nothing"),
-            "There is nothing at this address. [HTTP status 404] The path of the"
-            " calls is mostly /rpc.",
+            "There is nothing at this address. [HTTP status 404] The usual path"
+            " is /rpc.",
         )
         neither = Deferred.fromCoroutine(self.ask("x", path="/neither"))
         await self.assertFailure(neither, RemoteError)

@@ -82,7 +82,7 @@ class AbbreviationTests(SynchronousTestCase):
                 )
                 self.assertEqual(ended.code, 2)
                 self.assertNotIn("s3cret", err.getvalue())
-                self.assertIn("there is no option --", err.getvalue())
+                self.assertIn("unknown option --", err.getvalue())
 
 
 class ForegroundTests(SynchronousTestCase):
@@ -230,7 +230,7 @@ class TokenCommandTests(SynchronousTestCase):
         self.good("create", "--name", "laptop")
         status, out, err = self.run_("create", "--name", "laptop")
         self.assertEqual((status, out), (1, ""))
-        self.assertTrue(err.startswith("tristunnel: there is a token 'laptop'"))
+        self.assertTrue(err.startswith("tristunnel: a token 'laptop' already exists"))
         self.assertEqual(err.count("\n"), 1)
 
     def test_list(self) -> None:
@@ -257,7 +257,7 @@ class TokenCommandTests(SynchronousTestCase):
         with self.path.open("a") as stream:
             stream.write("oops\n")
         status, _, err = self.run_("list")
-        self.assertEqual((status, err), (0, "line 4: it is no JSON object\n"))
+        self.assertEqual((status, err), (0, "line 4: it is not a JSON object\n"))
 
     def test_show(self) -> None:
         """All that is known of a token, but not the token."""

@@ -89,7 +89,7 @@ class QuestionTests(SynchronousTestCase):
         self.patch(os, "access", lambda path, mode: False)
         error = self.refusal(f"unix:{path}")
         self.assertEqual(error.code.name, "not-permitted")
-        self.assertIn("another user's", error.message)
+        self.assertIn("another user", error.message)
 
     def test_token(self) -> None:
         """A token goes to whom somebody named, and to nobody else."""
@@ -179,7 +179,7 @@ class ShowTests(SynchronousTestCase):
         self.assertIn("* tcp://tunnel.example.com:30001", self.show(encoding="ascii"))
 
     def test_json(self) -> None:
-        """A program gets an object on each line."""
+        """A program gets one JSON object per line."""
         lines = self.show("--json").splitlines()
         found = [json.loads(line) for line in lines]
         self.assertEqual([each["program"] for each in found], ["client", "server"])
@@ -265,9 +265,9 @@ class LookTests(TestCase):
         wrong: list[Any] = [5, None, {}, half, [{}], [{"kind": "tunnel"}], ["x"]]
         for answer in wrong:
             url = self.serve({"status": lambda caller, a=answer: a})
-            self.assertIn("no tunnel server", (await self.refusal(url)).message)
+            self.assertIn("not a tunnel server", (await self.refusal(url)).message)
             url = self.serve({"listSessions": lambda caller, a=answer: a})
-            self.assertIn("no tunnel server", (await self.refusal(url)).message)
+            self.assertIn("not a tunnel server", (await self.refusal(url)).message)
 
     async def test_notAllowed(self) -> None:
         """A server that wants to know who asks."""

@@ -92,18 +92,18 @@ class ServerOptionsTests(OptionsTestCase):
     def test_wrongEndpoints(self) -> None:
         """A mistyped endpoint is refused."""
         for line, *words in (
-            ("--port tcp:foo", "'foo' is no number", "tcp:9000"),
-            ("--port bogus", "there is no kind 'bogus'"),
+            ("--port tcp:foo", "'foo' is not a number", "tcp:9000"),
+            ("--port bogus", "unknown type 'bogus'"),
             ("--port tcp:9000:frob=1", "it has no frob="),
             ("--port tcp", "the port is missing"),
-            ("--port tcp:1:2:3:4:5", "is no endpoint"),
-            ("--port tcp:99999", "'99999' is no port number"),
-            ("--port ssl:x", "'x' is no port number"),
-            ("--port ssl:99999", "no port number"),
+            ("--port tcp:1:2:3:4:5", "is not a valid endpoint"),
+            ("--port tcp:99999", "'99999' is not a port number"),
+            ("--port ssl:x", "'x' is not a port number"),
+            ("--port ssl:99999", "not a port number"),
             ("--port ssl:9000:frob=1", "frob= is not known"),
             ("--port tls:/nonexistent:port=1", "/nonexistent", "No such file"),
-            ("--port haproxy:tcp:x", "'x' is no number"),
-            ("--port haproxy:bogus", "there is no kind 'bogus'"),
+            ("--port haproxy:tcp:x", "'x' is not a number"),
+            ("--port haproxy:bogus", "unknown type 'bogus'"),
             ("--port systemd:domain=INET:index=0", "systemd has passed no such"),
             ("--port systemd:domain=INET:name=x", "systemd has passed no such"),
         ):
@@ -172,7 +172,7 @@ class ServerOptionsTests(OptionsTestCase):
         self.assertFalse(31001 in ports)
         for wrong in ("x", "10-5", "0", "1-70000", "5-", "-5", "1,,2", ""):
             if wrong:
-                self.wrong(f"--ports {wrong}", "no port range", "30000-31000")
+                self.wrong(f"--ports {wrong}", "not a port range", "30000-31000")
 
     def test_interface(self) -> None:
         """The address of visitors' ports is one of this machine."""
@@ -180,7 +180,7 @@ class ServerOptionsTests(OptionsTestCase):
             self.parse("--interface", "127.0.0.1")["interface"], "127.0.0.1"
         )
         for wrong in ("bogus", "192.0.2.1", "1.2.3.4.5", "2001:db8::1"):
-            self.wrong(f"--interface {wrong}", "no address of this machine")
+            self.wrong(f"--interface {wrong}", "not an address of this machine")
 
     def test_seconds(self) -> None:
         """Times are numbers of seconds."""
@@ -262,39 +262,39 @@ class ClientOptionsTests(OptionsTestCase):
         """A mistyped server is refused."""
         for line, *words in (
             ("", "which server?", "--connect HOST"),
-            ("--connect ssl:h:1", "verifies nothing", "tls:HOST:PORT"),
-            ("--connect tcp:h:99999", "'99999' is no port"),
-            ("--connect tcp:h:0", "'0' is no port"),
-            ("--connect tcp:h:x", "'x' is no port"),
+            ("--connect ssl:h:1", "does not verify", "tls:HOST:PORT"),
+            ("--connect tcp:h:99999", "'99999' is not a port"),
+            ("--connect tcp:h:0", "'0' is not a port"),
+            ("--connect tcp:h:x", "'x' is not a port"),
             ("--connect tcp:h", "the port is missing"),
             ("--connect tcp::9000", "the host is missing"),
             ("--connect tcp", "the host is missing"),
-            ("--connect tpc:h:9000", "there is no kind 'tpc'; did you mean tcp?"),
-            ("--connect htps://h", "there is no kind 'htps'; did you mean https?"),
+            ("--connect tpc:h:9000", "unknown type 'tpc'; did you mean tcp?"),
+            ("--connect htps://h", "unknown type 'htps'; did you mean https?"),
             ("--connect ssl:h:1", "ssl: verifies nothing", "tls:"),
             ("--connect 9000", "the host is missing: HOST:9000"),
             ("--connect :9000", "the host is missing"),
             ("--connect h:", "the port is missing"),
-            ("--connect h:http", "'http' is no port"),
-            ("--connect h/tunnel", "is no host"),
+            ("--connect h:http", "'http' is not a port"),
+            ("--connect h/tunnel", "is not a host"),
             ("--connect unix:", "the path is missing"),
             ("--connect tcp:h:1:frob=2", "it has no frob="),
             ("--connect tls:h", "the port is missing"),
             ("--connect tls:h:1:2", "too many parts"),
-            ("--connect tls:h:70000", "no port"),
+            ("--connect tls:h:70000", "not a port"),
             ("--connect tls:h:1:frob=2", "it has no frob="),
-            ("--connect tls:h:1:timeout=x", "'x' is no number"),
+            ("--connect tls:h:1:timeout=x", "'x' is not a number"),
             ("--connect tcp://h", "the port is missing"),
-            ("--connect tcp://h:1/path", "'1/path' is no port"),
+            ("--connect tcp://h:1/path", "'1/path' is not a port"),
             ("--connect tcp:/h:1", "write tcp:HOST:PORT"),
-            (r"--connect tcp:\\h:1", "is no host"),
+            (r"--connect tcp:\\h:1", "is not a host"),
             ("--connect https://", "the host is missing"),
-            ("--connect wss//h", "is no host", "https://HOST"),
+            ("--connect wss//h", "is not a host", "https://HOST"),
             ("--connect ws:/h", "the host is missing"),
-            ("--connect ws://h:0/", "'0' is no port"),
-            ("--connect ws://h:x/", "'x' is no port"),
+            ("--connect ws://h:0/", "'0' is not a port"),
+            ("--connect ws://h:x/", "'x' is not a port"),
             ("--connect ws://a/b#c", "follows '#'"),
-            ("--connect tcp:h:1 --proxy http://a..b:1", "is no host"),
+            ("--connect tcp:h:1 --proxy http://a..b:1", "is not a host"),
         ):
             self.wrong(line, *words)
 
@@ -313,7 +313,7 @@ class ClientOptionsTests(OptionsTestCase):
         self.wrong(f"{tls} --insecure --ca {ca}", "--insecure")
         self.wrong(f"{tls} --insecure --pin {_PIN}", "--insecure")
         for option in (f"--pin {_PIN}", f"--ca {ca}", "--insecure"):
-            self.wrong(f"--connect tcp:h:1 {option}", "are about TLS", "tls:HOST:PORT")
+            self.wrong(f"--connect tcp:h:1 {option}", "need TLS", "tls:HOST:PORT")
 
     def test_forwards(self) -> None:
         """Services, by port, by name, or on any port."""
@@ -432,21 +432,21 @@ class ClientOptionsTests(OptionsTestCase):
             ("x", "names no service", "PORT=HOST:PORT"),
             ("localhost", "names no service"),
             ("localhost:", "names no service"),
-            ("70000=h:1", "70000 is no port"),
-            ("70000", "'70000' is no port"),
+            ("70000=h:1", "70000 is not a port"),
+            ("70000", "'70000' is not a port"),
             ("1=", "names no service"),
-            ("ftp://h:1", "there is no kind 'ftp'"),
+            ("ftp://h:1", "unknown type 'ftp'"),
             ("udp/http://h:1", "http does not go over UDP"),
             ("http://h:1/path", "leads to a whole server; write http://h:1"),
-            ("1=h", "'h' is no target", "HOST:PORT"),
-            ("1=h:0", "no target"),
-            ("1=ssl:h:1", "verifies nothing", "tls:"),
+            ("1=h", "'h' is not a valid target", "HOST:PORT"),
+            ("1=h:0", "not a valid target"),
+            ("1=ssl:h:1", "does not verify", "tls:"),
             ("1=tcp:h", "the port is missing"),
-            ("1=tcp:h:99999", "no port"),
-            ("1=tls:h:x", "'x' is no port"),
+            ("1=tcp:h:99999", "not a port"),
+            ("1=tls:h:x", "'x' is not a port"),
             ("1=unix:", "the path is missing"),
-            ("1=bogus:h:80", "there is no kind 'bogus'"),
-            ("1=h:80/", "'80/' is no port"),
+            ("1=bogus:h:80", "unknown type 'bogus'"),
+            ("1=h:80/", "'80/' is not a port"),
             ("1=tls:h:1:trustRoots=/none", "/none"),
             ("127.0.0.1:80=h:1", "an address before its port", "write 80=h:1"),
             ("[::]:80=h:1", "an address before its port", "write 80=h:1"),
@@ -458,7 +458,7 @@ class ClientOptionsTests(OptionsTestCase):
             message = self.wrong(f"--connect tcp:h:1 --forward {spec}", *words)
             self.assertIn("--forward", message)
         twice = "--connect tcp:h:1 --forward 1=h:1 --forward 1=h:"
-        self.wrong(f"{twice}1", "there twice")
+        self.wrong(f"{twice}1", "given twice")
         self.wrong(f"{twice}2", "port 1")
         self.wrong("--connect tcp:h:1 --forward a=h:1 --forward a=h:2", "ask for a")
         self.parse(

@@ -242,7 +242,7 @@ class CannotStartTests(ProcessTestCase):
         """A mistake on the command line."""
         program = self.start("tunnel-client", "--connect", "ssl:h:1")
         self.assertEqual(await self.ended(program), 1)
-        self.assertIn("--connect ssl: verifies nothing", program.lines[-1])
+        self.assertIn("--connect ssl: does not verify", program.lines[-1])
 
     async def test_portNotPermitted(self) -> None:
         """A port that the server does not give out, or that is privileged."""
@@ -256,7 +256,7 @@ class CannotStartTests(ProcessTestCase):
             "80=localhost:1",
         )
         self.assertEqual(await self.ended(client), 1)
-        (line,) = self.lines(client, "No tunnel at port 80")
+        (line,) = self.lines(client, "No tunnel for port 80")
         self.assertIn("start the server with --ports", line)
 
 

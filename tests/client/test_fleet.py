@@ -94,7 +94,7 @@ class ClientsTests(FileOptionsTestCase):
         self.assertEqual(
             answer["changed"],
             [
-                "client of tcp:two:1: forward n=h:2 asks something else of visitors"
+                "client of tcp:two:1: forward n=h:2 has new limits on visitors"
                 " and leads to h:3"
             ],
         )

@@ -236,7 +236,7 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual((self.tunnel()["ready"], self.tunnel()["reason"]), (True, ""))
 
     def test_withdrawn(self) -> None:
-        """A forward that is offered no longer is not shown; what its visitors moved
+        """A forward that is no longer offered is not shown; what its visitors moved
         still counts, also that of those who leave later."""
         self.online()
         stays = self.visit("a", 1, 1)

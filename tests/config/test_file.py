@@ -42,7 +42,7 @@ class ReadTests(FileTestCase):
         self.assertEqual(self.wrong(b"a = 1\n\nb = '\xff'"), ":3: it is not UTF-8")
         self.assertIn("not TOML", self.wrong(b"a = " + b"9" * 10_000))
         deep = b"a = " + b"[" * 50_000 + b"]" * 50_000
-        self.assertIn("too many brackets", self.wrong(deep))
+        self.assertIn("nested too deeply", self.wrong(deep))
 
     def test_unreadable(self) -> None:
         """A file that is not there, or none at all, or too large."""

@@ -105,8 +105,8 @@ class ServerFileTests(FileOptionsTestCase):
         for text, words in (
             ("prot = ['x']", "1: unknown key 'prot'; did you mean 'port'?"),
             ("max_clients = 1", "did you mean 'max-clients'?"),
-            ("config = 'x'", "--config is for the command line"),
-            ("help = true", "--help is for the command line"),
+            ("config = 'x'", "--config only works on the command line"),
+            ("help = true", "--help only works on the command line"),
             ("zzzzzzzz = 1", "there is accept-rate, "),
             ("port = 'tcp:1'", 'port takes a list of strings; write port = ["tcp:1"]'),
             ("port = [1]", "port takes a list of strings"),
@@ -130,9 +130,9 @@ class ServerFileTests(FileOptionsTestCase):
         for text, *words in (
             ("\nlease = -1", "2: --lease takes seconds"),
             ("\n\nlog-format = 'xml'", "3: --log-format"),
-            ("port = ['tcp:x']", "1: --port 'tcp:x' is no endpoint"),
+            ("port = ['tcp:x']", "1: --port 'tcp:x' is not a valid endpoint"),
             ("\ncertificate = '/nonexistent.pem'", "/nonexistent.pem does not exist"),
-            ("deny = [\n'x']", "--deny: 'x' is no address"),
+            ("deny = [\n'x']", "--deny: 'x' is not an address"),
             ("lease = 1" + "0" * 400, "1: --lease takes seconds"),
             ("auth = [\n'bogus']", "2: "),
         ):
@@ -257,13 +257,13 @@ class ClientFileTests(FileOptionsTestCase):
         head = 'connect = "tcp:h:1"\n'
         for text, *words in (
             ("[[forward]]\nport = 1", "2: a forward needs a target: to ="),
-            ("[[forward]]\nto = 'h:1'\nport = 70000", "2: ", "70000 is no port"),
-            ("[[forward]]\nto = 'h:1'\nport = -1", "2: no port is -1"),
-            ("[[forward]]\nto = 'h'", "2: ", "is no target"),
+            ("[[forward]]\nto = 'h:1'\nport = 70000", "2: ", "70000 is not a port"),
+            ("[[forward]]\nto = 'h:1'\nport = -1", "2: -1 is not a valid port"),
+            ("[[forward]]\nto = 'h'", "2: ", "is not a valid target"),
             ("[[forward]]\nto = 'h:1'\nname = '7'", "2: the name '7'"),
             ("[[forward]]\nto = 'h:1'\nname = 'a b'", "2: ", "a name has letters"),
             ("[[forward]]\nto = 'h:1'\nport = '1'", "4: port takes a whole number"),
-            ("[[forward]]\nto = 'h:1'\nallow = ['x']", "2: --allow: 'x' is no"),
+            ("[[forward]]\nto = 'h:1'\nallow = ['x']", "2: --allow: 'x' is not"),
             ("[[forward]]\nto = 'h:1'\nmax-visitors = -1", "2: --max-visitors"),
             ("forward = ['1=h:1', '1=h:2']", "2: two --forward ask for port 1"),
             (
@@ -371,7 +371,7 @@ class ClientFileTests(FileOptionsTestCase):
                 "a=b",
             )
             self.assertIn(
-                f"--{option} is about one client, and there are 2", str(error)
+                f"--{option} applies to one client, and there are 2", str(error)
             )
 
     def test_severalWrong(self) -> None:
@@ -379,7 +379,7 @@ class ClientFileTests(FileOptionsTestCase):
         for text, words in (
             ("[[client]]\nconect = 'x'", "2: unknown key 'conect'; did you mean"),
             ("[[client]]\ngrace = 1", "which server?"),
-            ("[[client]]\nlog-format = 'json'", "2: 'log-format' is about the whole"),
+            ("[[client]]\nlog-format = 'json'", "2: 'log-format' applies to the whole"),
             ("[client]\nconnect = 'x'", "1: client takes tables; write [[client]]"),
             ("client = ['x']", "1: client takes tables"),
             ("[[client]]\nconnect='tcp:h:1'\n[[client.forward]]\nto='h'", "3: "),

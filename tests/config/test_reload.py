@@ -69,7 +69,7 @@ class ReloadTests(FileOptionsTestCase):
         """Without a file there is nothing to read."""
         reload = Reload(self.parse(), self.apply)
         error = self.failureResultOf(reload.reload(), TunnelError).value
-        self.assertIn("--config names none", error.message)
+        self.assertIn("start with --config", error.message)
         # The signal may have been about the log file alone.
         del self.events[:]
         reload.reloadLater()

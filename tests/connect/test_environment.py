@@ -257,7 +257,9 @@ class ProgramTests(ProcessTestCase):
         program = self.run_(
             "tunnel-client", f"tcp:127.0.0.1:{self.port}", "--check", **around
         )
-        await program.says(r"^OK    proxy .*not that of ALL_PROXY, as NO_PROXY says")
+        await program.says(
+            r"^OK    proxy .*not the one from ALL_PROXY, because of NO_PROXY"
+        )
 
     async def test_socks(self) -> None:
         """A SOCKS proxy ends each with one line."""

@@ -133,7 +133,7 @@ class ProxyTests(FramedTestCase):
         for answer, code, words in (
             (b"HTTP/1.1 407 Who are you\r\n\r\n", "auth-refused", "407 Who are you"),
             (b"HTTP/1.1 503 No\r\n\r\n", "session-lost", "503 No"),
-            (b"SSH-2.0-x\r\n\r\n", "protocol-error", "no HTTP proxy"),
+            (b"SSH-2.0-x\r\n\r\n", "protocol-error", "not an HTTP proxy"),
             (b"x" * 70_000, "protocol-error", "no HTTP answer"),
         ):
             self.proxy.answer = answer

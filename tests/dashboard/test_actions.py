@@ -74,7 +74,7 @@ class GrantTests(DashboardTestCase):
             "from 192.0.2.0/24",
             "1 h 0 min",
             "alice granted access to shop for 1h",
-            'aria-label="Take access to shop back"',
+            'aria-label="Revoke access to shop"',
         ):
             self.assertIn(text, page)
         self.assertNotIn(uri.partition("#")[2], page)
@@ -89,7 +89,7 @@ class GrantTests(DashboardTestCase):
         self.assertEqual((status, headers["location"]), (303, "../?done=access"))
         self.assertEqual(len(self.service.access), 0)
         self.assertIn(
-            "The access was taken back.", self.page(self.login, path="/?done=access")
+            "The access was revoked.", self.page(self.login, path="/?done=access")
         )
 
     def test_wrong(self) -> None:
@@ -134,7 +134,7 @@ class GrantTests(DashboardTestCase):
         self.close(self.uri, self.owner("alice"))
         status, _, body = self.post(fields, f"Cookie: {cookie}", self.login)
         self.assertEqual(status, 404)
-        self.assertIn("It is gone", body)
+        self.assertIn("It has already ended", body)
 
 
 class TokenTests(DashboardTestCase):

@@ -163,11 +163,11 @@ class BrowserTests(TestCase):
         await browser.until(f"document.querySelector('{visitors}')")
 
         await browser.follow(f"{visitors} a.end")
-        self.assertIn("Send visitor", await browser.evaluate("document.title"))
+        self.assertIn("Disconnect visitor", await browser.evaluate("document.title"))
         await browser.follow("button.danger")
         await visitor.gone
         text = await browser.evaluate("document.querySelector('.done').innerText")
-        self.assertEqual(text, "The visitor was sent away.")
+        self.assertEqual(text, "The visitor was disconnected.")
         await browser.until(f"!document.querySelector('{visitors}')")
 
         await browser.follow(f"{tunnels} a.end")

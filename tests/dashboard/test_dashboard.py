@@ -399,7 +399,7 @@ class ActingTests(DashboardTestCase):
         for identifier in ("nothing", "x.1", "", "%00", "cffffffffffff"):
             status, _, body = self.ask(f"/dashboard/end?id={identifier}", host=HERE)
             self.assertEqual(status, 404)
-            self.assertIn("It is gone", body)
+            self.assertIn("It has already ended", body)
         self.open(self.owner())
         identifier = self.tunnelId()
         cookie, fields = self.question(identifier)

@@ -201,7 +201,7 @@ class PlainTests(EndingTestCase):
             self.advance(DEADLINE)
             self.assertEqual(self.broken, "")
             self.advance(2 * TICK)
-            self.assertIn("nobody has told why", self.broken)
+            self.assertIn("without a reason", self.broken)
             self.assertFalse(self.visitor.finished)
             self.assertEqual(len(self.closings), 1)
             self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -210,7 +210,7 @@ class PlainTests(EndingTestCase):
     def test_farSideBroke(self) -> None:
         """A break that was told of is one, whether its reset comes through or not."""
         self.hear(BROKEN)
-        self.assertEqual(self.broken, "the far side broke it")
+        self.assertEqual(self.broken, "the other side reset it")
         self.assertTrue(self.socket.wasReset)
         self.assertEqual(self.told, [])
 
@@ -240,7 +240,7 @@ class PlainTests(EndingTestCase):
         self.advance(DEADLINE)
         self.assertEqual(self.broken, "")
         self.advance(2 * TICK)
-        self.assertIn("nothing came through", self.broken)
+        self.assertIn("nothing was received", self.broken)
 
     def test_idle(self) -> None:
         """A stream through which nothing was sent may be silent for ever."""

@@ -103,7 +103,7 @@ class LookUpTests(SynchronousTestCase):
         failure = self.failureResultOf(asking, DNSLookupError)
         self.assertEqual(
             failure.getErrorMessage(),
-            f"the name server did not say within {LIMIT:g} s where db.test is",
+            f"the name server did not answer within {LIMIT:g} s where db.test is",
         )
         again = self.look()
         self.assertEqual(len(self.names.asked), 1)

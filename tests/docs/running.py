@@ -351,7 +351,7 @@ class PageTestCase(TestCase):
         since = getattr(program, "since", 0)
         pattern = re.compile(
             r"Listening for clients on|Visitors of .* reach|Serving HTTP|"
-            r"(No tunnel at|Giving up|Not connected|Cannot start|Error|error:)"
+            r"(No tunnel for|Giving up|Not connected|Cannot start|Error|error:)"
         )
         await program.waitFor(pattern.search, since)
         for number, line in enumerate(program.lines[since:], since + 1):

@@ -70,7 +70,7 @@ def zlayerMessage(data: bytes) -> bool:
     except TunnelError:
         return False
     if zlayer.decodeMessage(zlayer.encodeMessage(message)) != message:
-        raise Broken("it is read as something else when it is written again")
+        raise Broken("it is read as something else when it can be written again")
     return True
 
 

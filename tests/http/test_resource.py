@@ -225,9 +225,7 @@ class OwnLimitTests(LoopbackTestCase):
         status, _, _ = await self.exchange(post(call("echo").ljust(100)))
         self.assertEqual(status, 200)
         status, _, body = await self.exchange(post(call("echo").ljust(101)))
-        self.assertEqual(
-            (status, body), (413, b"A body may have 100 bytes, not more.\n")
-        )
+        self.assertEqual((status, body), (413, b"A body may have 100 bytes at most.\n"))
 
     async def test_hostnames(self) -> None:
         """Only the names of the server may be used for it."""

@@ -82,7 +82,7 @@ class LimitTests(MemoryTestCase):
         self.send(self.HEAD + b"Content-Length: 1001\r\n\r\n")
         status, headers, body = self.answer()
         self.assertEqual((status, headers["connection"]), (413, "close"))
-        self.assertEqual(body, b"A body may have 1000 bytes, not more.\n")
+        self.assertEqual(body, b"A body may have 1000 bytes at most.\n")
         self.transport.clear()
         self.send(b"x" * 1001 + self.HEAD + b"\r\n")
         self.assertEqual(self.transport.value(), b"")

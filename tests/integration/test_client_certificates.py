@@ -65,7 +65,7 @@ class CertificateTests(ProcessTestCase):
             await revoked.whenEnded()
             status = revoked.status
         self.assertEqual(status, 1, revoked.lines)
-        await server.says("certificate was revoked, says --client-crl")
+        await server.says("certificate was revoked")
 
     async def test_wrong(self) -> None:
         """

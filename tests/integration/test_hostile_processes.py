@@ -233,7 +233,7 @@ class CheckTests(ProcessTestCase):
         for subject in ("name", "route", "credential", "clock", "service"):
             await client.says(rf"^OK +{subject} ")
         await client.says(r"^WAIT +idle .*for 0.1 s")
-        await client.says(r"^WARN +idle .*outlived 0.1 s of silence")
+        await client.says(r"^WARN +idle .*survived 0.1 s of silence")
 
     async def test_bad(self) -> None:
         """
@@ -259,7 +259,7 @@ class CheckTests(ProcessTestCase):
         server = await self.server()
         taken = f"tcp:{self.port}:interface=127.0.0.1"
         for port, status, line in (
-            (taken, 1, "^FAIL  port .*in use.*stop what holds it"),
+            (taken, 1, "^FAIL  port .*in use.*stop the program that uses it"),
             ("tcp:0:interface=127.0.0.1", 0, "^OK +port .*is free"),
         ):
             check = self.start(

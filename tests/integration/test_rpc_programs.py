@@ -380,7 +380,9 @@ class CapabilityTests(ProgramsTestCase):
         liar = await self.client(uri[:-1] + ("x" if uri[-1] != "x" else "y"), 9)
         await liar.whenEnded()
         self.assertEqual(liar.status, 1)
-        self.assertTrue(any("Giving up: there is no such" in s for s in liar.lines))
+        self.assertTrue(
+            any("Giving up: this tunnel does not exist" in s for s in liar.lines)
+        )
         self.assertNotIn("Traceback", "".join(liar.lines))
 
         listed = await self.call("listTunnels", user=user)
@@ -388,7 +390,9 @@ class CapabilityTests(ProgramsTestCase):
         self.assertNotIn("#", json.dumps(listed))
         for each in (uri, other):
             await self.call("closeTunnel", each, user=user)
-        await client.says("there is no such .*: trying again, at the longest interval")
+        await client.says(
+            "this tunnel does not exist .*: trying again at the longest interval"
+        )
         await client.stop()
         self.assertEqual(client.status, -signal.SIGTERM)
         await server.stop()

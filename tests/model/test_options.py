@@ -95,7 +95,7 @@ class TunnelOptionsTests(SynchronousTestCase):
             allowed = [str(network) for network in options.policy.allow]
             self.assertEqual(allowed, ["10.0.0.0/8", "::1/128"])
         self.assertIn("a list of strings", self.refusal(deny=[5]))
-        self.assertIn("no address", self.refusal(deny="nowhere"))
+        self.assertIn("not an address", self.refusal(deny="nowhere"))
 
     def test_wholeSeconds(self) -> None:
         """A time may be a whole number."""

@@ -41,7 +41,7 @@ class PortRangeTests(SynchronousTestCase):
 
         refusal = self.assertRaises(TunnelError, choose, 4000, 0)
         self.assertEqual(refusal.code.name, "port-taken")
-        self.assertIn("the server's own", refusal.message)
+        self.assertIn("used by the server itself", refusal.message)
         for prefer in (0, 4000, 4001):
             self.assertEqual(choose(0, prefer), 4001)
         self.assertEqual(UNPRIVILEGED.choose(0, 4000, lambda port: port, {4000}), 0)

@@ -65,12 +65,12 @@ class SpecTests(SynchronousTestCase):
             ("web=tcp:b:1,forward=1=h:1,listen=2,service=x", "either"),
             ("web=tcp:b:1,listen=2", "go together"),
             ("web=tcp:b:1,forward=1=h:1,service=x", "go together"),
-            ("web=tcp:b:1,forward=1=h:1,forward=2=h:1", "there twice"),
-            ("web=tcp:b:1,forward=1=h:1,colour=red", "'colour' is no setting"),
+            ("web=tcp:b:1,forward=1=h:1,forward=2=h:1", "given twice"),
+            ("web=tcp:b:1,forward=1=h:1,colour=red", "'colour' is not a setting"),
             ("web=tcp:b:1,forward=1=h:1,pin=zz", "--node web"),
-            ("web=nonsense,forward=1=h:1", "is no endpoint"),
+            ("web=nonsense,forward=1=h:1", "is not a valid endpoint"),
             ("web=tcp:b:1,forward=x", "has no TARGET"),
-            ("web=tcp:b:1,listen=nonsense:1,service=x", "is no endpoint"),
+            ("web=tcp:b:1,listen=nonsense:1,service=x", "is not a valid endpoint"),
             ("web=tcp:b:1,forward=1=h:1,token-file=/nowhere/x", "cannot be read"),
         ):
             error = self.assertRaises(TunnelError, parseNode, reactor, text)

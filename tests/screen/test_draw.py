@@ -63,7 +63,7 @@ class ClientTests(SynchronousTestCase):
         """What each size and each state shows; colours and codes are apart."""
         tunnels = [tunnel(f"tcp://h.example:{n}", "web") for n in range(50)]
         crowd = [{**clientStatus()["events"][0], "text": "came"}] * 50
-        taken = "the name 'db' is another tunnel's; choose another [name-taken]"
+        taken = "the name 'db' is already in use; choose another [name-taken]"
         gone: dict[str, Any] = {"ready": False}
         troubles = [
             tunnel("tcp://h.example:1", "localhost:3000", name="shop", speaks="http"),

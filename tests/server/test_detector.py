@@ -261,16 +261,16 @@ class WrongBytesTLSTests(WrongBytesTests):
     def test_plainClient(self) -> None:
         """A client that speaks without TLS is a line that says so."""
         message = self.plainly(framed(b'{"id": "x"}'))
-        self.assertIn("no TLS", message)
+        self.assertIn("did not use TLS", message)
         self.assertIn("tls:", message)
 
     def test_plainHTTP(self) -> None:
         """So is a browser that does."""
-        self.assertIn("no TLS", self.plainly(_HTTP))
+        self.assertIn("did not use TLS", self.plainly(_HTTP))
 
     def test_noise(self) -> None:
         """And noise."""
-        self.assertIn("no TLS", self.plainly(b"\x00" * 64))
+        self.assertIn("did not use TLS", self.plainly(b"\x00" * 64))
 
     def test_noCertificate(self) -> None:
         """A client without the certificate that is asked for is a line."""

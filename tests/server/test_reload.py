@@ -208,4 +208,4 @@ class RunningServerTests(FileOptionsTestCase):
         self.assertEqual(error.code.name, "not-permitted")
         self.tunnels.reload = None
         error = self.assertRaises(TunnelError, reload, anybody)
-        self.assertIn("--config names none", error.message)
+        self.assertIn("start with --config", error.message)

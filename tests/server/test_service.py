@@ -122,9 +122,9 @@ class TunnelServerServiceTests(NetworkTestCase):
     def test_cannot(self) -> None:
         """A port that cannot be had is told with its cause and a cure."""
         for number, code, cure in (
-            (errno.EADDRINUSE, "port-taken", "stop what holds it"),
+            (errno.EADDRINUSE, "port-taken", "stop the program that uses it"),
             (errno.EACCES, "port-not-permitted", "CAP_NET_BIND_SERVICE"),
-            (errno.EADDRNOTAVAIL, "bad-option", "no such address"),
+            (errno.EADDRNOTAVAIL, "bad-option", "not have that address"),
             (errno.ENOENT, "bad-option", "choose another"),
         ):
             self.start(_Endpoint(number))

@@ -159,7 +159,7 @@ class FramedTests(FramedTestCase):
         url = f"ws://127.0.0.1:{self.offer(service)}/"
         self.trust = Trust()
         error = await self.assertFailure(self.open(url), TunnelError)
-        self.assertIn("speaks no WebSocket", error.message)
+        self.assertIn("does not speak WebSocket", error.message)
 
     def assertFailure(self, awaitable: Any, *kinds: Any) -> Any:
         return super().assertFailure(Deferred.fromCoroutine(awaitable), *kinds)
@@ -304,7 +304,7 @@ class OpeningTests(WebSocketTestCase):
         await self.startServer()
         for kind, data, code, words in (
             (TEXT, b"hello", 1007, b"not JSON"),
-            (TEXT, b'{"type":7}', 1007, b"no string"),
+            (TEXT, b'{"type":7}', 1007, b"not a string"),
             (TEXT, b"[1]", 1007, b"not an object"),
         ):
             peer = await self.raw()

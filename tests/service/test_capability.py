@@ -160,7 +160,9 @@ class CapabilityTests(NetworkTestCase):
         second = self.client(uri)
         code, message = first.named("disconnected")[-1]
         self.assertEqual(code, "displaced")
-        self.assertRegex(message, "another client serves this tunnel.*longest interval")
+        self.assertRegex(
+            message, "another client now serves this tunnel.*longest interval"
+        )
         self.advance(50, 10)
         self.assertEqual(len(first.named("connected")), 1)
         second.stopService()

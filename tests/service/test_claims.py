@@ -126,7 +126,7 @@ class OwnerTests(ClaimsMixin, TokenServerTestCase):
         peer = self.come()
         self.asks(peer, PLACES[0])
         message = self.asks(peer, PLACES[0])["error"]["message"]
-        self.assertIn("this client has port 8080 already", message)
+        self.assertIn("this client already has port 8080", message)
 
     def test_limit(self) -> None:
         """A token for one tunnel is not used up by the tunnel that is to give way."""
@@ -169,7 +169,7 @@ class OwnerTests(ClaimsMixin, TokenServerTestCase):
             holder, waiting = self.come(), self.come("bob")
             self.asks(holder, place)
             error = self.asks(waiting, place)["error"]
-            self.assertIn("is another client's", error["message"])
+            self.assertIn("belongs to another client", error["message"])
             self.assertNotIn("alice", error["message"])
             self.assertNotIn("retryAfter", error["data"])
             self.cut(holder)
@@ -259,7 +259,7 @@ class AnonymousTests(ClaimsMixin):
             self.asks(holder, place)
             other = self.extended(datagrams=65507)
             error = self.asks(other, place)["error"]
-            self.assertIn("another client's", error["message"])
+            self.assertIn("belongs to another client", error["message"])
             self.cut(holder)
             error = self.asks(other, place)["error"]
             self.assertEqual(error["data"]["retryAfter"], 120.0)

@@ -135,7 +135,10 @@ class SetPolicyTests(HouseTestCase):
         tunnel = self.tunnelWith(maxVisitors=3)
         self.service.policies.change(VisitorPolicy(allow=parseNetworks(["10.0.0.0/8"])))
         for policy, needle in (
-            ({"port": 5}, "a policy has no 'port'; it has allow, deny"),
+            (
+                {"port": 5},
+                "unknown option of a policy, 'port'; choose from allow, deny",
+            ),
             ({"deny": "everybody"}, "everybody"),
             ({"rate": "fast"}, "rate"),
             ({"idle": 0.5}, "idle"),

@@ -190,7 +190,7 @@ class OpenTests(ServiceTestCase):
             self.address(self.open(via="tls", listener="tcp")), "tcp://server:8011"
         )
         message = self.assertNotOpened("bad-option", listener="x" * 100000)
-        self.assertIn("there is tcp, tls", message)
+        self.assertIn("choose from tcp, tls", message)
         self.assertTrue(len(message) < 200)
 
     def test_defaultListener(self) -> None:

@@ -170,7 +170,7 @@ class TrustTests(ClientTestCase):
         names count."""
         path = selfSigned(self.directory, ["localhost", "127.0.0.1"])
         server = ReloadingCertificate(path)
-        self.refuses(server, ServerVerification("localhost"), "by itself", "--pin")
+        self.refuses(server, ServerVerification("localhost"), "self-signed", "--pin")
         for name in ("localhost", "127.0.0.1"):
             self.accepts(server, ServerVerification(name, trustRoots=path))
         self.refuses(
@@ -231,7 +231,7 @@ class TrustTests(ClientTestCase):
             raise ValueError("what is that?")
 
         self.patch(client, "_checkName", fault)
-        self.refuses(server, client, "cannot be understood")
+        self.refuses(server, client, "cannot be read")
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_newAuthorities(self) -> None:

@@ -110,7 +110,7 @@ class WhyNoEndpointTests(SynchronousTestCase):
     def test_kinds(self) -> None:
         """A kind that nobody knows is named, and what brings those of Tor."""
         for kind, words in (
-            ("bogus", "there is no kind 'bogus'"),
+            ("bogus", "unknown type 'bogus'"),
             ("tor", "tor: comes with txtorcon: pip install txtorcon"),
             ("onion", "onion: comes with txtorcon: pip install txtorcon"),
         ):

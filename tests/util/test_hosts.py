@@ -48,7 +48,7 @@ class HostNameTests(SynchronousTestCase):
             "ü" * 64,
         ):
             self.assertIn(
-                "is no host", str(self.assertRaises(ValueError, hostName, text))
+                "is not a host", str(self.assertRaises(ValueError, hostName, text))
             )
 
     @given(st.text() | st.from_regex(r"[\w.:%\[\]-]{1,20}"))
@@ -82,11 +82,11 @@ class HostNameTests(SynchronousTestCase):
             ("host:", "the port is missing"),
             ("[::1]", "the port is missing"),
             (":9", "the host is missing"),
-            ("host:0", "'0' is no port"),
-            ("host:65536", "'65536' is no port"),
-            ("host:٣", "'٣' is no port"),
-            ("host:9/", "'9/' is no port"),
-            ("my host:9", "'my host' is no host"),
+            ("host:0", "'0' is not a port"),
+            ("host:65536", "'65536' is not a port"),
+            ("host:٣", "'٣' is not a port"),
+            ("host:9/", "'9/' is not a port"),
+            ("my host:9", "'my host' is not a host"),
         ):
             self.assertEqual(str(self.assertRaises(ValueError, parsePlace, text)), why)
 

@@ -249,7 +249,7 @@ class LogFileTests(SynchronousTestCase):
                 self.file.write(f"{number:02}{'x' * 47}\n")
         self.assertEqual(len(self.found()["log"]), 250)
         self.assertLess(len(logged), 3)
-        self.assertIn("cannot be put aside: No", str(formatEvent(logged[0])))
+        self.assertIn("cannot be rotated: No", str(formatEvent(logged[0])))
 
     def test_noPlace(self) -> None:
         """Where no new file can be made, the renamed one takes the lines."""
@@ -262,4 +262,4 @@ class LogFileTests(SynchronousTestCase):
             self.file.turn()
         self.file.write("one\n")
         self.assertEqual(self.found(), {"log.old": "one\n"})
-        self.assertIn("cannot be opened anew: No", str(formatEvent(logged[0])))
+        self.assertIn("cannot be reopened: No", str(formatEvent(logged[0])))

@@ -106,9 +106,9 @@ class InvitationTests(SynchronousTestCase):
             (f"t.example.com#{body[:-1]}é", "a character after the #"),
             (f"t.example.com#{body[:-1]}z", "mistyped after the #"),
             (f"#{body}", "the host is missing"),
-            (f"a b#{body}", "'a b' is no host"),
-            (f"x:0#{body}", "'0' is no port"),
-            (f"x:99999#{body}", "'99999' is no port"),
+            (f"a b#{body}", "'a b' is not a host"),
+            (f"x:0#{body}", "'0' is not a port"),
+            (f"x:99999#{body}", "'99999' is not a port"),
             (f"YOUR-SERVER:9001#{body}", "in place of YOUR-SERVER"),
             (f"your-server#{body}", "in place of YOUR-SERVER"),
         ):

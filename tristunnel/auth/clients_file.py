@@ -86,7 +86,7 @@ class ClientList(Lines):
         if problem is not None:
             return problem
         if name in self.digests:
-            return "the id is on an earlier line, which stays in force"
+            return "the id is already on an earlier line, which counts"
         if not secret:
             return "there is no secret after the colon"
         if secret == _ANYBODY:
@@ -170,7 +170,7 @@ class ClientsFile:
             "The clients file {path!r} admits {count} ids{anybody}",
             path=self._path,
             count=len(digests),
-            anybody=f"; anybody may claim {anybody} of them" if anybody else "",
+            anybody=f"; {anybody} of them need no secret" if anybody else "",
         )
         if any(self._clients.digests.values()):
             warnIfOpen(self._path, status.st_mode, "secrets")

@@ -85,7 +85,7 @@ class TunnelCredentials:
         certificate: str = "",
     ) -> None:
         if not isinstance(fields, Mapping):
-            raise TypeError(f"credentials are a JSON object, not {type(fields)}")
+            raise TypeError(f"credentials must be a JSON object, not {type(fields)}")
         own = {key: value for key, value in fields.items() if key != _PROTOCOL_KEY}
         # Read-only, so that a checker cannot change what the next one sees.
         self.fields: Mapping[str, object] = MappingProxyType(own)

@@ -257,7 +257,7 @@ class FollowedFile:
         kind = self._kind.capitalize()
         for problem in lines.problems:
             self._log.error(
-                "{kind} {path!r}, line {line}: {reason}; the line is left out",
+                "{kind} {path!r}, line {line}: {reason}; the line is ignored",
                 kind=kind,
                 path=self.path,
                 line=problem.line,
@@ -266,7 +266,7 @@ class FollowedFile:
         more = lines.problemCount - len(lines.problems)
         if more > 0:
             self._log.error(
-                "{kind} {path!r}: {count} more lines are broken and left out",
+                "{kind} {path!r}: {count} more lines are invalid and ignored",
                 kind=kind,
                 path=self.path,
                 count=more,
@@ -286,7 +286,7 @@ class FollowedFile:
             if trouble != self._trouble:
                 self._log.error(
                     "Cannot read the {kind} {path!r}: {reason}; its last content stays"
-                    " in force until it can be read again",
+                    " in use until it can be read again",
                     kind=self._kind,
                     path=self.path,
                     reason=trouble,

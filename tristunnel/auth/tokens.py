@@ -162,8 +162,8 @@ class TokenStore:
                     what = "a token" if before.digest else "an invitation"
                     raise TunnelError(
                         "name-taken",
-                        f"there is {what} {made.name!r}; revoke it first, or choose"
-                        " another name",
+                        f"{what} {made.name!r} already exists; revoke it first, or"
+                        " choose another name",
                     )
                 waiting -= 1
             if not made.digest and waiting >= MOST_INVITATIONS:
@@ -460,7 +460,7 @@ class TokenFile:
         for digest in missing:
             grant = self._grants.get(digest)
             if grant is not None:
-                grant.end(TunnelError("token-revoked", "the token is no longer known"))
+                grant.end(TunnelError("token-revoked", "the token has been removed"))
 
     # Looking by itself
 

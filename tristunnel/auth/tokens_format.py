@@ -149,9 +149,9 @@ class TokenList(Lines):
         except ValueError as error:
             return str(error)
         if token.name in self.byName:
-            return "the name is on an earlier line, which stays in force"
+            return "the name is already on an earlier line, which counts"
         if token.digest in self.byDigest or token.invitation in self.byInvitation:
-            return "the sha256 is on an earlier line, which stays in force"
+            return "the sha256 is already on an earlier line, which counts"
         self.byName[token.name] = token
         if token.digest:
             self.byDigest[token.digest] = token
@@ -337,9 +337,9 @@ def parseToken(line: str, number: int = 0) -> Token:
     except _Twice as error:
         raise ValueError(str(error)) from None
     except (ValueError, RecursionError):
-        raise ValueError("it is no JSON object") from None
+        raise ValueError("it is not a JSON object") from None
     if not isinstance(values, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     name = values.pop("name", None)
     if not isinstance(name, str):
         raise ValueError("there is no name")
@@ -417,13 +417,13 @@ def _read(
 
 
 class _Twice(ValueError):
-    """A key is there twice, and it is not clear which one counts."""
+    """A key is given twice, and it is not clear which one counts."""
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise _Twice("a key is there twice")
+        raise _Twice("a key appears twice")
     return values
 
 

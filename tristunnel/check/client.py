@@ -149,7 +149,7 @@ class ClientCheck(Inquiry):
             looks.remove(("websocket!", self._webSocket))
         slow = {}
         if wait := self._silenceWanted():
-            slow["idle"] = f"a session is silent now, for {wait:g} s"
+            slow["idle"] = f"keeping a session idle for {wait:g} s"
         super().__init__(looks, slow)
 
     def _silenceWanted(self) -> float:
@@ -179,17 +179,17 @@ class ClientCheck(Inquiry):
 
     async def _route(self) -> Finding:
         if not self._port:
-            return skip(f"{self.server.where} is no TCP port")
+            return skip(f"{self.server.where} is not a TCP port")
         where = f"{self._host} port {self._port}"
         began = self.reactor.seconds()
         endpoint = HostEndpoint(self.reactor, self._host, self._port, 10.0)
         try:
             probe = await self._connect(endpoint)
         except ConnectionRefusedError:
-            why = "refuses connections: is the server running, and is that its port?"
+            why = "refuses connections: is the server running, and is this its port?"
         except (ConnectTimeout, NoRouteError):
             why = (
-                "does not answer: a firewall on the way may drop packets; try another"
+                "does not answer: a firewall may be dropping packets; try another"
                 " port, 443 for example, or --proxy"
             )
         except DNSLookupError:
@@ -206,7 +206,7 @@ class ClientCheck(Inquiry):
     async def _proxy(self) -> Finding:
         server = self.server
         if server.route.proxy is None:
-            return ok(f"not that of {server.route.exempt}, as NO_PROXY says")
+            return ok(f"not the one from {server.route.exempt}, because of NO_PROXY")
         endpoint = server.route.reach(self.reactor, server.host, server.port)
         (await self._connect(endpoint)).transport.abortConnection()
         return ok(f"{server.route.proxy} connects to {server.host}")
@@ -217,7 +217,8 @@ class ClientCheck(Inquiry):
             if server.host in ("localhost", "127.0.0.1", "::1", ""):
                 return ok("not needed on this machine")
             return warn(
-                "nothing is encrypted, and anybody on the way can pose as the server:"
+                "nothing is encrypted, and anybody on the network path can pose as the"
+                " server:"
                 " connect with tls: or wss:"
             )
         probe = await self._connect(server.link)
@@ -226,7 +227,7 @@ class ClientCheck(Inquiry):
         probe.transport.abortConnection()
         if server.trust.insecure:
             seen = server.verification.seen
-            judged = warn(f"--insecure accepts anybody: give --pin {seen} instead")
+            judged = warn(f"--insecure accepts any server: use --pin {seen} instead")
         else:
             version, cipher = (
                 handle.get_protocol_version_name(),
@@ -263,14 +264,15 @@ class ClientCheck(Inquiry):
         session.close()
         if not session.extended and self._greeting.tried:
             return warn(
-                "the server lets us in without our key among the credentials only:"
+                "the server only accepts us without tristunnel's key in the"
+                " credentials:"
                 " if it is W3P's, give --extension never, or the first attempt after"
                 " each start is in vain"
             )
         spoken = self.dialect.name if session.extended else "plain W3P"
         name = self.credentials.get("id")
         as_ = f" as {name}" if isinstance(name, str) and name else ""
-        return ok(f"the server lets us in{as_} ({spoken})")
+        return ok(f"the server accepts our credentials{as_} ({spoken})")
 
     async def _login(self, quiet: float = 0.0) -> Any:
         """
@@ -319,7 +321,7 @@ class ClientCheck(Inquiry):
             raise TunnelError(
                 "expired",
                 f"this machine's clock is {abs(skew):.0f} s {ahead} the server's: set"
-                " both by NTP, or certificates and tokens are judged wrongly",
+                " both by NTP, or valid certificates and tokens may be rejected",
             )
         return ok(f"within {abs(skew) + 1:.0f} s of the server's")
 
@@ -336,8 +338,8 @@ class ClientCheck(Inquiry):
         try:
             if not session.quiet:
                 return skip(
-                    "this server has no sessions without pings, so how long one may be"
-                    " silent cannot be measured"
+                    "this server sends pings in every session, so the longest idle time"
+                    " cannot be measured"
                 )
             return await holdSilence(self.reactor, session, PING_INTERVAL)
         finally:

@@ -159,7 +159,7 @@ class Inquiry:
         except DeferredTimeout:
             why = f"no answer within {PATIENCE:g} s"
         except Exception as error:
-            self._log.failure("While looking at {subject}", subject=subject)
+            self._log.failure("While testing {subject}", subject=subject)
             why = f"the check itself failed: {error!r}"
         return [fail(why, subject)]
 
@@ -180,7 +180,7 @@ def certificateFinding(
     until = certificate.not_valid_after_utc
     days = (until - datetime.fromtimestamp(now(), UTC)).total_seconds() / 86400
     told = f"{what}, fingerprint {fingerprint(certificate)}"
-    verdict, judged = ok, f"is good until {until:%Y-%m-%d}"
+    verdict, judged = ok, f"is valid until {until:%Y-%m-%d}"
     if pinned:
         judged = "is the pinned one"
     elif days < 0:

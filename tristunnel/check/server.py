@@ -106,7 +106,8 @@ class ServerCheck(Inquiry):
             cause = getattr(error, "socketError", error)
             why = getattr(cause, "strerror", None) or str(cause)
             return fail(
-                f"{what} cannot be listened on ({why}): stop what holds it, perhaps"
+                f"{what} cannot be listened on ({why}): stop the program that uses it,"
+                " perhaps"
                 " this server itself, or choose another"
             )
         where = addressText(listening.getHost())
@@ -124,7 +125,8 @@ class ServerCheck(Inquiry):
     async def _certificates(self) -> Iterable[Finding] | Finding:
         if not self.certificates:
             return warn(
-                "no TLS: what clients and visitors say can be read on the way; give"
+                "no TLS: the traffic of clients and visitors can be read on the"
+                " network path; give"
                 " --certificate, or --port ssl:9000 and have clients pin it"
             )
         found = []
@@ -136,7 +138,7 @@ class ServerCheck(Inquiry):
                 found.append(
                     warn(
                         f"{what} has a name only in its common name ({names[0]}), which"
-                        " clients no longer look at: issue it anew with"
+                        " clients ignore: issue it again with"
                         f" subjectAltName=DNS:{self.hostname or names[0]}"
                     )
                 )
@@ -151,7 +153,10 @@ class ServerCheck(Inquiry):
 
     async def _name(self) -> Finding:
         if not self.hostname:
-            return skip("without --hostname, addresses say what a client used")
+            return skip(
+                "without --hostname, addresses use the name by which each client"
+                " reached the server"
+            )
         try:
             addresses = await inTime(
                 self.reactor, self._resolve(self.hostname), "no name server answered"
@@ -164,19 +169,19 @@ class ServerCheck(Inquiry):
         if any(_isOurs(address) for address in addresses):
             return ok(told)
         return warn(
-            f"{told}, no address of this machine: right behind NAT or a load"
-            " balancer that hands the ports on, wrong otherwise"
+            f"{told}, not an address of this machine: correct behind NAT or a load"
+            " balancer that forwards the ports, wrong otherwise"
         )
 
     async def _auth(self) -> Finding:
         if self.checkers:
-            return ok("clients are asked who they are")
-        return warn("anybody may open tunnels: give --auth tokens:FILE or clients:FILE")
+            return ok("clients must log in")
+        return warn("anybody may open tunnels: use --auth tokens:FILE or clients:FILE")
 
     async def _state(self) -> Finding:
         directory = self.stateDirectory
         if directory is None:
-            return skip("there is nothing to remember")
+            return skip("there is nothing to save")
         checkWritable(directory)
         return ok(f"{directory} can be written to")
 
@@ -185,24 +190,25 @@ class ServerCheck(Inquiry):
         if limit == RLIM_INFINITY or limit >= FEW:
             return ok(f"{limit} may be open")
         return warn(
-            f"{limit} are few: raise the limit (ulimit -n, or LimitNOFILE= in systemd)"
+            f"{limit} is not many: raise the limit (ulimit -n, or LimitNOFILE= in"
+            " systemd)"
         )
 
     async def _memory(self) -> Finding:
         if self.memory:
             return ok(f"{self.memory >> 20} MiB may be held for slow readers")
-        return warn("slow readers may fill it: leave out --max-memory 0")
+        return warn("slow readers may use all of it: remove --max-memory 0")
 
     async def _clock(self) -> Finding:
         now = self.now()
         told = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
         if now < _BUILT:
-            raise badOption(f"this machine thinks it is {told}: set it")
+            raise badOption(f"this machine's clock says {told}: set it")
         return ok(f"it is {told}")
 
     async def _outside(self) -> Finding:
         return skip(
-            "whether clients get through shows there: twistd tunnel-client --check"
+            "whether clients can connect is tested there: twistd tunnel-client --check"
         )
 
 

@@ -70,35 +70,35 @@ def _judge(
     @param forgotten: Whether it was over without anybody saying so.
     """
     long, enough = f"{seconds:g} s of silence", interval + MARGIN
-    signs = f"sessions say something every {interval:g} s"
+    signs = f"sessions send something every {interval:g} s"
     cure = (
         f"raise that limit to 60 s or more, above {interval:g} s in any case:"
         " proxy_read_timeout and proxy_send_timeout in nginx, timeout tunnel in"
         " HAProxy, the idle timeout of a load balancer"
     )
     if ended is not None:
-        told = f"something on the way ends a session after {ended:.0f} s of silence"
+        told = f"something on the network path ends idle sessions after {ended:.0f} s"
         if ended <= interval:
-            why = f"{told}, and {signs} at the most: {cure}"
+            why = f"{told}, and {signs} at the latest: {cure}"
             raise TunnelError("session-lost", why)
         return ok(f"{told}; {signs}, which is enough")
     if forgotten:
-        told = f"something on the way forgets a session within {long}"
+        told = f"something on the network path drops a session within {long}"
         if seconds <= enough:
             why = f"{told}, as NAT and firewalls do: {cure}"
             raise TunnelError("session-lost", why)
         return warn(
-            f"{told}; {signs}, which is enough if --check-idle {enough:g} says so"
+            f"{told}; {signs}, which is enough if --check-idle {enough:g} passes"
         )
     if seconds < interval:
         return warn(
-            f"a session outlived {long}, but they may be silent for {interval:g} s:"
-            f" look for longer with --check-idle {enough:g}"
+            f"a session survived {long}, but sessions may be idle for {interval:g} s:"
+            f" test longer with --check-idle {enough:g}"
         )
     longer = min(4 * seconds, MOST_QUIET)
-    more = f"; to look for longer: --check-idle {longer:g}"
+    more = f"; to test longer: --check-idle {longer:g}"
     return ok(
-        f"a session outlived {long}, and {signs}" + (more if longer > seconds else "")
+        f"a session survived {long}, and {signs}" + (more if longer > seconds else "")
     )
 
 
@@ -111,11 +111,11 @@ def unmeasured(interval: float) -> Finding:
     if not interval or interval > COMMON_IDLE / 2:
         often = f"only every {interval:g} s" if interval else "never"
         return warn(
-            f"an idle session {often} gives a sign of life; nginx and load balancers"
+            f"an idle session {often} sends something; nginx and load balancers"
             f" end what is silent for {COMMON_IDLE:g} s: give --ping-interval 25"
         )
     return ok(
-        f"not measured in this dialect; a sign of life every {interval:g} s is enough"
-        f" for whatever waits for {2 * interval:g} s or more, and most wait for"
+        f"not measured in this dialect; it sends something every {interval:g} s, which"
+        f" suits idle limits of {2 * interval:g} s or more; most are"
         f" {COMMON_IDLE:g} s"
     )

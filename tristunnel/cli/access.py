@@ -30,8 +30,10 @@ def addAccessCommands(commands: Any) -> None:
     """
     access = commands.add_parser("access", help="list and end on-demand access")
     actions = access.add_subparsers(metavar="ACTION", required=True)
-    list_ = actions.add_parser("list", help="what is open, and who is there")
-    list_.add_argument("--json", action="store_true", help="an object on each line")
+    list_ = actions.add_parser("list", help="show what is open, and who is connected")
+    list_.add_argument(
+        "--json", action="store_true", help="print one JSON object per line"
+    )
     list_.set_defaults(run=_list)
     end = actions.add_parser("end", help="end an access, or one visitor of it")
     end.add_argument("id", metavar="ID", help="as the list has it")

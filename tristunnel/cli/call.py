@@ -217,12 +217,12 @@ def addTLSOptions(parser: ArgumentParser) -> None:
         default=[],
         help="fingerprint of the server's certificate; may be given again",
     )
-    add("--insecure", action="store_true", help="believe any server")
+    add("--insecure", action="store_true", help="accept any certificate")
     add(
         "--proxy",
         metavar="URL",
         default="",
-        help="HTTP proxy to go through, http://USER:PASSWORD@HOST:PORT; none for no"
+        help="HTTP proxy to use, http://USER:PASSWORD@HOST:PORT; none for no"
         " proxy; without it, what HTTPS_PROXY, http_proxy, ALL_PROXY and NO_PROXY say",
     )
 
@@ -411,7 +411,7 @@ def _explain(
         return f"Could not connect to {where}: {value}"
     if isinstance(value, (ConnectionLost, SSL.Error)):
         return f"The connection to {where} was lost before the answer came."
-    return f"There was no answer that could be understood from {where}: {value}"
+    return f"The answer from {where} could not be read: {value}"
 
 
 async def _exchange(
@@ -491,7 +491,7 @@ def _explainStatus(response: IResponse, body: bytes, request: CallRequest) -> st
     if response.code == 401 and request.authorization is None:
         text += " Give --token or --user."
     elif response.code == 404:
-        text += " The path of the calls is mostly /rpc."
+        text += " The usual path is /rpc."
     return text
 
 

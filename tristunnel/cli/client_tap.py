@@ -239,7 +239,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
             for name in self.processWide & set(table):
                 raise file.wrong(
                     ("client", index, name),
-                    f"{name!r} is about the whole program: write it above the first"
+                    f"{name!r} applies to the whole program: write it above the first"
                     " [[client]]",
                 )
         keys["client"] = Key("client", "", True, fields=inner)
@@ -257,7 +257,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
             for name in ONE_SERVER:
                 if name in told:
                     raise badOption(
-                        f"--{name} is about one client, and there are {self.count} in"
+                        f"--{name} applies to one client, and there are {self.count} in"
                         f" {file.shown}: write it in one of its [[client]] tables"
                     )
         return settings
@@ -349,7 +349,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
         """Connect to a server that is known by its name."""
         if not (self["server"] or self.usesDefault):
             raise badOption(
-                "which server? give --connect HOST, for example: twistd -n"
+                "which server? use --connect HOST, for example: twistd -n"
                 " tunnel-client --connect tunnel.example.com --forward 3000"
             )
         self.known = known = ServerStore().read().find(self["server"])
@@ -398,7 +398,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
         if hasExtension:
             return
         if self["tunnel"]:
-            raise badOption("--tunnel has a dialect of its own")
+            raise badOption("--tunnel works only with its own dialect")
         if self.dialect.needsURL and "://" not in self["connect"]:
             raise badOption(
                 "give --service NAME, or a relay: --connect ws://HOST/client"
@@ -428,7 +428,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
         checkForwards(self.forwards)
         for forward in self.forwards:
             if forward.isUDP and not self.dialect.carriesDatagrams:
-                raise badOption(f"--dialect {self['dialect']} knows no UDP")
+                raise badOption(f"--dialect {self['dialect']} does not support UDP")
             if forward.private and not forward.name:
                 raise badOption(
                     "--private tunnels have names: --forward NAME=TARGET, for example"

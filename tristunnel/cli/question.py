@@ -113,7 +113,8 @@ def _checkSocket(path: str) -> None:
         ) from None
     if not os.access(path, os.W_OK):
         raise TunnelError(
-            "not-permitted", f"{path} is another user's: ask as that user, or as root"
+            "not-permitted",
+            f"{path} belongs to another user: run this as that user, or as root",
         )
 
 
@@ -163,7 +164,7 @@ async def _ask(
         raise TunnelError("session-lost", f"{where}: {error}") from None
     except (TypeError, LookupError, AttributeError, ValueError):
         raise TunnelError(
-            "session-lost", f"{where} answers, but it is no tunnel server or client"
+            "session-lost", f"{where} answers, but it is not a tunnel server or client"
         ) from None
 
 
@@ -175,7 +176,7 @@ def _notAnswered(
         if not question.isNamed:
             cure = f"name it: tristunnel status {where} --token-file FILE"
         return TunnelError(
-            "auth-refused", f"the server at {where} wants to know who asks; {cure}"
+            "auth-refused", f"the server at {where} requires a login; {cure}"
         )
     if question.isNamed:
         cure = "is that a tunnel server or client?" if status else "does it run there?"

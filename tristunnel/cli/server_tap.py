@@ -367,7 +367,7 @@ def _checkInterface(interface: str) -> None:
             probe.bind(address)
     except OSError:
         raise badOption(
-            f"--interface {interface!r} is no address of this machine; write one of"
+            f"--interface {interface!r} is not an address of this machine; write one of"
             " its addresses, for example 127.0.0.1, or leave it out for all of them"
         ) from None
 

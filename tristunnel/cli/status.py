@@ -51,7 +51,7 @@ def addStatusCommand(commands: Any) -> None:
         help="show it again and again, until q or Ctrl-C",
     )
     add("--all-events", action="store_true", help=f"not only the last {EVENTS}")
-    add("--json", action="store_true", help="print an object on a line for each")
+    add("--json", action="store_true", help="print one JSON object per line")
     add(
         "--qr",
         metavar="TUNNEL",

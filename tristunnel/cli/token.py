@@ -43,7 +43,7 @@ def asType(read: Callable[[str], _T]) -> Callable[[str], _T]:
 
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdecimal()) or int(text) > 10**9:
-        raise badOption(f"{text[:40]!r} is no whole number from 0 up")
+        raise badOption(f"{text[:40]!r} is not a whole number")
     return int(text)
 
 
@@ -59,8 +59,7 @@ def _rights(text: str) -> list[str]:
     for word in words:
         if word not in RIGHTS:
             raise badOption(
-                f"{word[:40]!r} is nothing to be permitted; there is"
-                f" {', '.join(RIGHTS)}"
+                f"{word[:40]!r} is not a right; choose from {', '.join(RIGHTS)}"
             )
     return words
 
@@ -75,7 +74,7 @@ def _seconds(text: str) -> float:
         text += "s"
     seconds = parseDuration(text)
     if not 1 <= seconds <= 1e9:
-        raise badOption(f"{text[:40]!r} must be 1 second at least")
+        raise badOption(f"{text[:40]!r} must be at least 1 second")
     return seconds
 
 
@@ -136,7 +135,7 @@ _POLICY: dict[str, _Row] = {
         "visitors-per-address",
         _count,
         "N",
-        "the same, from one address",
+        "visitors of one tunnel at once, from one address",
     ),
     "visitorRate": (
         "visitor-rate",
@@ -154,7 +153,7 @@ _POLICY: dict[str, _Row] = {
         "idle-timeout",
         _seconds,
         "TIME",
-        "end a visitor's stream that is silent for so long, as 10m",
+        "disconnect visitors after so long without traffic, as 10m",
     ),
     "maxAge": ("max-stream-age", _seconds, "TIME", "end it at this age, as 12h"),
 }

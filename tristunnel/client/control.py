@@ -145,7 +145,8 @@ def parseControl(reactor: Any, description: str) -> ControlPort:
     except Exception as error:
         # Endpoint parsers raise whatever comes to hand.
         raise badOption(
-            f"--rpc {description!r} is no endpoint ({whyNoEndpoint(prefix, error)});"
+            f"--rpc {description!r} is not a valid endpoint"
+            f" ({whyNoEndpoint(prefix, error)});"
             " write unix:PATH or tcp:PORT:interface=127.0.0.1"
         ) from None
     return ControlPort(description, endpoint)

@@ -84,7 +84,7 @@ class LoggingClientObserver(ClientObserver):
     def tunnelFailed(self, wanted: str, reason: TunnelError) -> None:
         self._bounded(
             self._log.error,
-            "No tunnel at {wanted}: {reason}",
+            "No tunnel for {wanted}: {reason}",
             reason.code.name,
             wanted=wanted,
             reason=reason,

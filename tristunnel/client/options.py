@@ -88,9 +88,9 @@ def _fromTable(reactor: Any, table: Mapping[str, Any]) -> Forward:
     if not target:
         raise badOption('a forward needs a target: to = "localhost:3000"')
     if port < 0:
-        raise badOption(f"no port is {port}")
+        raise badOption(f"{port} is not a valid port")
     if name.isdecimal():
-        raise badOption(f"the name {name!r} would be a port")
+        raise badOption(f"the name {name!r} looks like a port")
     kind = "udp/" if table.get("udp") else ""
     forward = parseForward(reactor, f"{kind}{name or port}={target}")
     return forward.asked(port, name) if name and port else forward
@@ -104,7 +104,7 @@ def checkForwards(forwards: Iterable[Forward]) -> None:
     taken: set[object] = set()
     for forward in forwards:
         if forward.spec in seen:
-            raise badOption(f"--forward {forward.spec} is there twice")
+            raise badOption(f"--forward {forward.spec} is given twice")
         seen.add(forward.spec)
         port = (forward.isUDP, forward.port) if forward.port else None
         wants = {port, forward.name} - {None, ""}

@@ -261,7 +261,7 @@ class ClientStatus(ClientObserver):
                 wanted == offer.wanted and not offer.ready
             ):
                 offer.ready, offer.reason = False, text
-        self._tell("tunnel", f"no tunnel at {printable(wanted)}: {text}", "error")
+        self._tell("tunnel", f"no tunnel for {printable(wanted)}: {text}", "error")
 
     def tunnelClosed(self, uri: str) -> None:
         for offer in self._offers.values():
@@ -271,13 +271,13 @@ class ClientStatus(ClientObserver):
 
     def forwardWithdrawn(self, spec: str) -> None:
         """
-        A forward is offered no longer. Its visitors, who may stay for a while,
+        A forward is no longer offered. Its visitors, who may stay for a while,
         still count.
         """
         offer = self._offers.pop(spec, None)
         if offer is not None:
             self._stray.take(offer)
-            self._tell("tunnel", f"{offer.address or spec} is offered no longer")
+            self._tell("tunnel", f"{offer.address or spec} is no longer offered")
 
     def portReady(self, address: str, what: str) -> None:
         offer = self._offer(address, what)

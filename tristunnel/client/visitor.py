@@ -265,6 +265,7 @@ def localEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     except Exception as error:
         # Endpoint parsers raise whatever comes to hand.
         raise badOption(
-            f"--listen {description!r} is no endpoint ({whyNoEndpoint(kind, error)});"
+            f"--listen {description!r} is not a valid endpoint"
+            f" ({whyNoEndpoint(kind, error)});"
             " write for example tcp:25565:interface=127.0.0.1"
         ) from None

@@ -103,9 +103,7 @@ def parseConfig(shown: str, path: str, data: bytes, private: bool = True) -> Con
         table = tomllib.loads(text)
         lines = linesOf(text)
     except RecursionError:
-        raise badOption(
-            f"{shown}:1: it has too many brackets within each other"
-        ) from None
+        raise badOption(f"{shown}:1: its brackets are nested too deeply") from None
     except ValueError as error:
         # Also of numbers that have more digits than Python reads.
         raise _syntaxError(shown, text, str(error)) from None

@@ -117,7 +117,7 @@ def valuesIn(
 
 def _instead(name: str, known: Iterable[str]) -> str:
     if name in COMMANDS:
-        return f"; --{name} is for the command line"
+        return f"; --{name} only works on the command line"
     close = difflib.get_close_matches(
         name[:64].lower().replace("_", "-"), list(known), 1, 0.5
     )

@@ -280,7 +280,7 @@ class ConfiguredOptions(CheckedOptions):
         @raise TunnelError: C{bad-option}, if anything is wrong.
         """
         if self.file is None:
-            raise badOption("there is no file to read again: --config names none")
+            raise badOption("there is no file to reload: start with --config FILE")
         return self.another(_path=self.file.path)
 
     def another(self, **attributes: object) -> Any:

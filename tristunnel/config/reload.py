@@ -83,14 +83,13 @@ class Reload:
             new = old.again()
         except TunnelError as error:
             self._log.error(
-                "The configuration was not loaded again, and nothing has changed:"
-                " {reason}",
+                "The configuration was not reloaded, and nothing has changed: {reason}",
                 reason=error.message,
             )
             raise
         changes = await self._apply(old, new)
         self._options = new
-        self._log.info("The configuration was loaded again: {changes}", changes=changes)
+        self._log.info("The configuration was reloaded: {changes}", changes=changes)
         return changes.describe()
 
     def reloadLater(self) -> None:
@@ -99,10 +98,10 @@ class Reload:
         sends it, too, with and without a configuration.
         """
         if self._options.file is None:
-            self._log.info("There is no configuration to load: --config names none")
+            self._log.info("There is no configuration to reload: no --config was given")
             return
         self.reload().addErrback(self._failed)
 
     def _failed(self, failure: Any) -> None:
         if not failure.check(TunnelError):
-            self._log.failure("The configuration was not loaded again", failure)
+            self._log.failure("The configuration was not reloaded", failure)

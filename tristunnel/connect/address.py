@@ -88,7 +88,7 @@ class Trust:
         )
 
 
-_ABOUT_TLS = "--pin, --ca, --insecure and --certificate are about TLS; write"
+_ABOUT_TLS = "--pin, --ca, --insecure and --certificate need TLS; write"
 
 
 @dataclass(frozen=True)
@@ -184,10 +184,11 @@ def parseConnect(
     if kind in ("ws", "wss"):
         return _overWebSocket(reactor, description, trust, route)
     if route.headers:
-        raise badOption("--header is about WebSockets; write --connect ws://HOST/PATH")
+        raise badOption("--header needs a WebSocket; write --connect ws://HOST/PATH")
     if kind == "ssl":
         raise badOption(
-            "--connect ssl: verifies nothing; write tls:HOST:PORT, with --pin or"
+            "--connect ssl: does not verify the server; write tls:HOST:PORT, with"
+            " --pin or"
             " --ca for a private certificate"
         )
     if trust and kind != "tls":
@@ -242,7 +243,7 @@ def _inFull(description: str) -> str:
         return description
     if mark or re.fullmatch(r"[a-z0-9]+:[^:\[\]]+:[0-9]+", description):
         kind = kind.partition(":")[0]
-        raise ValueError(f"there is no kind {kind!r}{nearest(kind, _KINDS)}")
+        raise ValueError(f"unknown type {kind!r}{nearest(kind, _KINDS)}")
     if description.isdecimal():
         raise ValueError(f"the host is missing: HOST:{description}")
     host, colon, port = description.rpartition(":")

@@ -98,7 +98,7 @@ def _object(text: str, where: str) -> dict[str, object]:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise badOption(f'{where} holds no JSON object such as {{"id": "laptop"}}')
+        raise badOption(f'{where} is not a JSON object such as {{"id": "laptop"}}')
     return value
 
 

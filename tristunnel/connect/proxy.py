@@ -68,7 +68,7 @@ def parseProxy(reactor: Any, url: str, source: str = OPTION) -> Proxy:
     for scheme, what in kind.items():
         if url.lower().startswith(scheme):
             raise badOption(
-                f"{source} names {what}, which is not supported yet: name an HTTP"
+                f"{source} names {what}, which is not supported yet: use an HTTP"
                 " proxy, --proxy http://HOST:PORT, or connect without one, --proxy"
                 " none"
             )
@@ -91,10 +91,10 @@ def parseProxy(reactor: Any, url: str, source: str = OPTION) -> Proxy:
 
 
 _PORTS = (
-    "; it does not let us connect to that port: have it allowed, or use 443, which"
-    " most allow"
+    "; it does not allow this port: have it allowed, or use 443, which most proxies"
+    " allow"
 )
-_BEYOND = "; it does not reach the server: check the server's name and port"
+_BEYOND = "; it cannot reach the server: check the server's name and port"
 _CURES = {
     "403": _PORTS,
     "405": _PORTS,
@@ -134,7 +134,7 @@ class _Asking(Protocol):
         version, _, said = line.partition(" ")
         status = said[:3]
         if not version.startswith("HTTP/1.") or not status.isdecimal():
-            self._refuse("protocol-error", "is no HTTP proxy")
+            self._refuse("protocol-error", "is not an HTTP proxy")
         elif not status.startswith("2"):
             code = "auth-refused" if status == "407" else "session-lost"
             after = re.search(rb"(?im)^retry-after:([^\r\n]*)", head)

@@ -94,7 +94,7 @@ class ConnectOptions:
         """Log what the way to a server is, if it is not the direct one."""
         if self.proxy is not None:
             _log.info(
-                "The way to {where} is through the proxy {proxy}",
+                "Connecting to {where} through the proxy {proxy}",
                 where=where,
                 proxy=str(self.proxy),
             )
@@ -147,7 +147,7 @@ def parseHeader(text: str) -> tuple[str, str]:
     if not value.isprintable():
         raise badOption(f"--header {name}: the value is not one line")
     if name.lower() in _OURS or name.lower().startswith("sec-websocket"):
-        raise badOption(f"--header {name} is the program's own to say")
+        raise badOption(f"--header {name} is set by the program itself")
     return name, value
 
 

@@ -76,14 +76,14 @@ class WebSocketURL:
             if not parts.hostname:
                 raise ValueError("the host is missing")
             if parts.fragment:
-                raise ValueError("nobody is told what follows '#'")
+                raise ValueError("what follows '#' is never sent")
             self.host = hostName(parts.hostname)
             usual = 443 if parts.scheme == "wss" else 80
             port = parts.netloc.rpartition("@")[2].rpartition("]")[2].partition(":")[2]
             self.port = portNumber(port) if port else usual
         except ValueError as error:
             raise badOption(
-                f"{shownURL(url)!r} is no WebSocket URL ({error}); write"
+                f"{shownURL(url)!r} is not a WebSocket URL ({error}); write"
                 " ws://HOST:PORT/PATH or wss://HOST/PATH"
             ) from None
         self.secure = parts.scheme == "wss"

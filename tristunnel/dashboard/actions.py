@@ -24,8 +24,8 @@ __all__ = ["KINDS", "Actions", "kindOf"]
 KINDS = {
     "tunnel": ("Close the tunnel", "The tunnel is closed."),
     "client": ("Disconnect the client", "The client is disconnected."),
-    "visitor": ("Send the visitor away", "The visitor was sent away."),
-    "access": ("Take the access back", "The access was taken back."),
+    "visitor": ("Disconnect the visitor", "The visitor was disconnected."),
+    "access": ("Revoke the access", "The access was revoked."),
     "token": ("Revoke the token", "The token is revoked."),
 }
 """What is on the button, and what is said afterwards; nothing else can be put on the
@@ -72,7 +72,7 @@ class Actions:
             return (
                 f"Disconnect client {client.identity.name}?",
                 f"Its connection from {client.peer} is closed. A tristunnel client"
-                " comes back by itself; to keep it away, revoke its credentials.",
+                " reconnects by itself; to keep it away, revoke its credentials.",
             )
         for tunnel in await service.registry.tunnels():
             if not service.mayControl(caller, tunnel):
@@ -81,16 +81,17 @@ class Actions:
                 visitors = plural(len(tunnel.streams), "visitor")
                 return (
                     f"Close tunnel {titleOf(tunnel)}?",
-                    f"{tunnel.address or tunnel.publicURI} answers no more, and"
-                    f" {visitors} will be cut off.",
+                    f"{tunnel.address or tunnel.publicURI} will stop accepting"
+                    " visitors, and"
+                    f" {visitors} will be disconnected.",
                 )
             if identifier.startswith(f"{tunnel.id}."):
                 for stream in tunnel.streams:
                     if stream.id == identifier:
                         return (
-                            f"Send visitor {stream.visitorAddress} away?",
-                            f"The connection to {titleOf(tunnel)} is broken. The"
-                            " visitor may come again.",
+                            f"Disconnect visitor {stream.visitorAddress}?",
+                            f"The connection to {titleOf(tunnel)} is closed. The"
+                            " visitor may return.",
                         )
         return None
 
@@ -100,18 +101,18 @@ class Actions:
         for access in self._service.access.of(None if everything else caller.identity):
             if kind == "access" and access.id == rest:
                 return (
-                    f"Take access to {access.service} back?",
-                    "Connections that live on it break, and its address is good for"
-                    " nothing any more.",
+                    f"Revoke access to {access.service}?",
+                    "Connections that use it are closed, and its address stops"
+                    " working.",
                 )
         for _, token in self._board.tokens(caller):
             if kind == "token" and token.name == rest and token.revoked is None:
-                own = " It is the one that you are signed in with."
+                own = " You are signed in with it."
                 return (
                     f"Revoke the token of {token.name}?",
-                    "Its sessions and tunnels end now, and it is never good again."
+                    "Its sessions and tunnels end now, and it cannot be used again."
                     + own * (token.name == caller.identity.name)
-                    + " A new one of that name is made with: tristunnel token create"
+                    + " To create a new one with this name: tristunnel token create"
                     f" --name {token.name}",
                 )
         return None
@@ -177,7 +178,8 @@ class Actions:
                 except TunnelError as refusal:
                     raise TunnelError(
                         refusal.code.name,
-                        f"{refusal.message}. Where it can be written, run: tristunnel"
+                        f"{refusal.message}. On a machine where it can be written,"
+                        " run: tristunnel"
                         f" token revoke {name} --file {file.path}",
                     ) from None
                 self._tell(caller, "", f"revoked the token of {name}")

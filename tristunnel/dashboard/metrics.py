@@ -253,7 +253,7 @@ class MetricsPage(CallerPage):
             if not isAdmin(identity):
                 raise TunnelError(
                     "not-permitted",
-                    "metrics are for admins: use a token made with --may admin",
+                    "metrics require a token created with --may admin",
                 )
         accept = (request.getHeader(b"accept") or b"").decode("latin-1")
         try:

@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 
-_GONE = partial(Question, "It is gone", "What was to be ended is over already.")
+_GONE = partial(Question, "It has already ended", "There is nothing left to end.")
 
 _POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
@@ -162,7 +162,7 @@ class GrantPage(_HTMLPage):
         tunnel = await self.actions.grantable(caller, _argument(request, b"id"))
         if tunnel is None:
             title = "No access can be granted"
-            text = "The tunnel is over already, or it has no name."
+            text = "The tunnel has already been closed, or has no name."
             return await self.html(request, Question(title, text), 404)
         form = self.guard.formToken(request, caller)
         return await self.html(request, GrantForm(tunnel, form))
@@ -173,7 +173,7 @@ class ActionPage(_HTMLPage):
 
     def render_GET(self, request: Request) -> bytes | int:
         request.setHeader(b"Allow", b"POST")
-        return errorText(request, 405, "Use POST here, nothing else.")
+        return errorText(request, 405, "Only POST is allowed here.")
 
     def render_POST(self, request: Request) -> bytes | int:
         _protect(request)
@@ -181,7 +181,9 @@ class ActionPage(_HTMLPage):
         if objection is not None:
             return errorText(request, 403, objection)
         if contentType(request) != "application/x-www-form-urlencoded":
-            return errorText(request, 415, "This takes the dashboard's forms only.")
+            return errorText(
+                request, 415, "Only the dashboard's own forms are accepted here."
+            )
         return self.serve(request, self._act)
 
     async def _act(self, request: Request, caller: Caller) -> bytes:
@@ -197,8 +199,8 @@ class ActionPage(_HTMLPage):
         if not self.guard.isGoodToken(request, caller, fields.get("form", "")):
             page = Question(
                 "Please ask again",
-                "This form is not, or no longer, good: the server was started anew,"
-                " or the browser keeps no cookies. Nothing was done.",
+                "This form has expired: the server was restarted,"
+                " or the browser does not accept cookies. Nothing was done.",
             )
             return await self.html(request, page, 403)
         identifier = fields.get("id", "")

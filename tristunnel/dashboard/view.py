@@ -172,9 +172,14 @@ class Board:
             | {
                 name: f"{count(shown)} of {count(number)} are shown: {which}."
                 for name, number, shown, which in (
-                    ("tunnels", len(tunnels), SHOWN, "the ones with most visitors"),
+                    ("tunnels", len(tunnels), SHOWN, "the ones with the most visitors"),
                     ("clients", len(clients), SHOWN, "the newest ones"),
-                    ("visitors", len(streams), VISITORS, "those that have moved most"),
+                    (
+                        "visitors",
+                        len(streams),
+                        VISITORS,
+                        "the ones with the most traffic",
+                    ),
                     ("access", len(grants), SHOWN, "the oldest ones"),
                     ("tokens", len(tokens), SHOWN, "the first ones"),
                 )
@@ -303,7 +308,7 @@ class Board:
             for code, n in tunnel.refusals.most_common()
         ]
         number = count(len(streams))
-        note = f"{VISITORS} of {number} are shown: those that have moved most."
+        note = f"{VISITORS} of {number} are shown: the ones with the most traffic."
         return {
             "totals": self._tunnel(tunnel)
             | _graph(self.history.of(tunnel), span)
@@ -379,7 +384,7 @@ class Board:
             **_rates(rates),
             **_amounts(bytesIn, bytesOut),
             "age": self._since(stream.opened),
-            "end": f"Send visitor {stream.visitorAddress} of {title} away",
+            "end": f"Disconnect visitor {stream.visitorAddress} of {title}",
             "endLink": _endLink(stream.id),
         }
 
@@ -409,11 +414,11 @@ class Board:
             "id": f"access:{access.id}",
             "service": access.service,
             "owner": access.owner.name,
-            "to": access.token or "whoever has the address",
+            "to": access.token or "anybody with the address",
             "from": f"from {access.address}" if access.address else "",
             "uses": "any number" if uses is None else count(uses),
             "left": age(max(0.0, access.until - self.service.reactor.seconds())),
-            "end": f"Take access to {access.service} back",
+            "end": f"Revoke access to {access.service}",
             "endLink": _endLink(f"access:{access.id}"),
         }
 

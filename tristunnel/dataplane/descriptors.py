@@ -125,7 +125,8 @@ class Reserve:
             limit = self._limit()
             raise TunnelError(
                 "limit-reached",
-                f"{limit - kept} of {limit} descriptors are used; raise this program's"
+                f"{limit - kept} of {limit} file descriptors are used; raise this"
+                " program's"
                 " limit (ulimit -n)",
                 RETRY_AFTER,
             )

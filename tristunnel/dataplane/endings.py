@@ -268,13 +268,13 @@ class StreamEnd:
             self._told = end.passed
         silent = now - self._movedAt
         if end.endedAt is not None and now - end.endedAt > DEADLINE:
-            end.cut("its connection was closed, and nobody has told why")
+            end.cut("its connection was closed without a reason")
         elif (
             self._due > end.received
             and silent > DEADLINE
             and now - self._dueSince > SOON
         ):
-            end.cut(f"nothing came through its connection for {silent:.0f} s")
+            end.cut(f"nothing was received on its connection for {silent:.0f} s")
         elif self.total == end.received and silent > SOON:
             # All of it is here; only the connection's own end is not.
             end.passEnd()
@@ -332,14 +332,14 @@ class MovedEnd(SocketEnd):
         if self._over:
             return
         if ending.broken:
-            self._break(TunnelError("reset", "the far side broke it"))
+            self._break(TunnelError("reset", "the other side reset it"))
         elif ending.total is not None and not self._eof:
             if self.received == ending.total:
                 # The connection's own end follows, behind what a pipe holds.
                 if self.endedAt is not None:
                     self.passEnd()
             elif self.received > ending.total or self.endedAt is not None:
-                self.cut(f"{self.received} of {ending.total} bytes came through")
+                self.cut(f"{self.received} of {ending.total} bytes arrived")
 
     def passEnd(self) -> None:
         """This direction is over, as it should be."""

@@ -181,7 +181,7 @@ class _Lookups:
             if usable:
                 return Answer(known, False)
             raise NoAddress(
-                f"the name server did not say within {seconds:g} s where {host} is"
+                f"the name server did not answer within {seconds:g} s where {host} is"
             )
 
         waiting: Deferred[Answer] = Deferred(asking.waiting.remove)

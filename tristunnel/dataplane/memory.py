@@ -159,8 +159,8 @@ class HeldBytes:
                 held.end(
                     TunnelError(
                         "stalled",
-                        f"{held.amount} bytes waited for this reader, and the server"
-                        " has no memory left for it (--max-memory)",
+                        f"{held.amount} bytes were waiting for this slow reader, and"
+                        " the server needs the memory (--max-memory)",
                     )
                 )
             self.shed += ended
@@ -177,7 +177,7 @@ class HeldBytes:
         """
         self._log.warn(
             "{before} bytes were held for slow readers, more than --max-memory"
-            " {most} allows: the {ended} greediest streams were ended",
+            " {most} allows: the {ended} streams that held most were ended",
             before=before,
             most=self.most,
             ended=ended,

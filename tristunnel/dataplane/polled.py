@@ -570,5 +570,5 @@ def _tlsLost(problem: SSL.Error) -> Failure:
         number = problem.args[0] if problem.args else -1
         if isinstance(number, int) and number > 0:
             return _lost(OSError(number, os.strerror(number)))
-        return Failure(ConnectionLost("the connection ended without TLS's goodbye"))
+        return Failure(ConnectionLost("the connection ended without a TLS close"))
     return Failure(problem)

@@ -127,7 +127,7 @@ def parseForward(reactor: Any, spec: str) -> Forward:
     if wanted.isascii() and wanted.isdecimal():
         port = int(wanted[:6])
         if port > 65535:
-            raise badOption(f"--forward {spec!r}: {wanted[:20]} is no port")
+            raise badOption(f"--forward {spec!r}: {wanted[:20]} is not a port")
     elif wanted:
         name = wanted
         if not isName(name):
@@ -260,7 +260,7 @@ def _udp(reactor: Any, spec: str, target: str) -> UDPService:
         return UDPService(reactor, *parsePlace(target))
     except ValueError as error:
         raise badOption(
-            f"--forward {spec!r}: {target!r} is no UDP service ({error}); write"
+            f"--forward {spec!r}: {target!r} is not a UDP service ({error}); write"
             " HOST:PORT, for example udp/5353=localhost:53"
         ) from None
 
@@ -268,7 +268,7 @@ def _udp(reactor: Any, spec: str, target: str) -> UDPService:
 def _endpoint(reactor: Any, spec: str, target: str) -> IStreamClientEndpoint:
     if target.lower().startswith("ssl:"):
         raise badOption(
-            f"--forward {spec!r}: ssl: verifies nothing; write tls: instead"
+            f"--forward {spec!r}: ssl: does not verify the server; write tls: instead"
         )
     try:
         if not isKind(target):
@@ -282,7 +282,7 @@ def _endpoint(reactor: Any, spec: str, target: str) -> IStreamClientEndpoint:
     except Exception as error:
         # Endpoint parsers raise whatever comes to hand.
         raise badOption(
-            f"--forward {spec!r}: {target!r} is no target"
+            f"--forward {spec!r}: {target!r} is not a valid target"
             f" ({noEndpoint(target, error)}); write HOST:PORT, tcp:HOST:PORT,"
             " tls:HOST:PORT or unix:PATH"
         ) from None

@@ -172,7 +172,7 @@ class ServiceFlow(FlowEnd):
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE):
                     raise TunnelError(
-                        "limit-reached", "the client has no descriptor left"
+                        "limit-reached", "the client has no file descriptor left"
                     ) from None
                 if not self._nextPlace():
                     raise notReached(self._target, error) from None

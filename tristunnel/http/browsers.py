@@ -154,7 +154,7 @@ class Guard:
         if self._asked or _isLiteral(bare) or bare in map(str.lower, self._names):
             return None
         return (
-            f"This server asks nobody who they are, and is not known as {host}: use"
+            f"This server has no login, and is not known as {host}: use"
             " its address, or start it with --hostname or with --auth."
         )
 

@@ -39,7 +39,7 @@ def parseTrustedProxies(
             networks.append(ip_network(text, strict=False))
         except ValueError:
             raise badOption(
-                f"--trusted-proxy {text!r} is no address; write 127.0.0.1,"
+                f"--trusted-proxy {text!r} is not an address; write 127.0.0.1,"
                 " 10.0.0.0/8 or unix"
             ) from None
     return networks, unix

@@ -173,7 +173,7 @@ class PostedCalls(Resource):
     def _refusal(self, request: Request) -> tuple[int, str] | None:
         if request.method != b"POST":
             request.setHeader(b"Allow", b"POST")
-            return 405, "Calls are made by POST, nothing else."
+            return 405, "Only POST is allowed here."
         objection = self._originRule.objection(request)
         if objection is not None:
             return 403, objection
@@ -181,7 +181,7 @@ class PostedCalls(Resource):
             return 415, f"The Content-Type must be {self.contentTypes[0]}."
         content = request.content
         if content is not None and content.seek(0, 2) > self.maxBody:
-            return 413, f"A body may have {self.maxBody} bytes, not more."
+            return 413, f"A body may have {self.maxBody} bytes at most."
         return None
 
     async def _serve(self, request: Request) -> bytes:

@@ -100,9 +100,7 @@ class _PlainSpoken(Resource):
                 raise  # Twisted answers it with a GET whose body it drops.
             allowed = b", ".join(error.allowedMethods)
             request.setHeader(b"Allow", allowed)
-            return errorText(
-                request, 405, f"Use {allowed.decode('latin-1')} here, nothing else."
-            )
+            return errorText(request, 405, f"Use {allowed.decode('latin-1')} here.")
 
 
 class LimitedRequest(Request):
@@ -355,15 +353,15 @@ class LimitedChannel(HTTPChannel):
             transport: Any = self.transport
             transport.abortConnection()
         else:
-            self._refuse(503, "The server has no memory left for this request now.")
+            self._refuse(503, "The server is out of memory for requests at the moment.")
 
     def refuseBody(self) -> None:
         """Answer that the body is too long, and close."""
-        self._refuse(413, f"A body may have {self.site.maxBody} bytes, not more.")
+        self._refuse(413, f"A body may have {self.site.maxBody} bytes at most.")
 
     def _tooSlow(self) -> None:
         self._deadline = None
-        self._refuse(408, "The request took too long to come.")
+        self._refuse(408, "The request took too long to arrive.")
 
     def _refuse(
         self, code: int, message: str, headers: Sequence[tuple[str, str]] = ()

@@ -364,5 +364,7 @@ class TCPListeners:
                 " or give the server CAP_NET_BIND_SERVICE",
             )
         if number in (errno.EMFILE, errno.ENFILE):
-            return TunnelError("limit-reached", "the server has no descriptor left")
+            return TunnelError(
+                "limit-reached", "the server has no file descriptor left"
+            )
         return TunnelError("port-not-permitted", f"port {port}: {error.strerror}")

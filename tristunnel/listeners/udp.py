@@ -324,6 +324,6 @@ def _refusal(port: int, error: OSError) -> TunnelError:
             " give the server CAP_NET_BIND_SERVICE",
         )
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return TunnelError("limit-reached", "the server has no descriptor left")
+        return TunnelError("limit-reached", "the server has no file descriptor left")
     why = str(error) if isinstance(error, socket.gaierror) else error.strerror
     return TunnelError("port-not-permitted", f"UDP port {port}: {why}")

@@ -93,7 +93,7 @@ class ClientObserver:
 
     def forwardWithdrawn(self, spec: str) -> None:
         """
-        A forward is offered no longer, or leads elsewhere and has another text
+        A forward is no longer offered, or leads elsewhere and has another text
         from now on.
 
         @param spec: The forward, as C{tunnelOpened} has told it.

@@ -68,7 +68,7 @@ class TunnelOptions:
         for name in options:
             if name not in known:
                 raise badOption(
-                    f"there is no option {name[:64]!r}; there is {', '.join(known)}"
+                    f"unknown option {name[:64]!r}; choose from {', '.join(known)}"
                 )
         asked = {name: options[name] for name in POLICY_OPTIONS if name in options}
         values = _read({k: v for k, v in options.items() if k not in asked}, known)
@@ -95,7 +95,8 @@ def policyFrom(options: Mapping[str, object]) -> VisitorPolicy:
     for name in options:
         if name not in POLICY_OPTIONS:
             raise badOption(
-                f"a policy has no {name[:64]!r}; it has {', '.join(POLICY_OPTIONS)}"
+                f"unknown option of a policy, {name[:64]!r}; choose from"
+                f" {', '.join(POLICY_OPTIONS)}"
             )
     values = _read(options, _POLICY)
     for name in ("allow", "deny"):

@@ -29,7 +29,8 @@ def parseNetworks(texts: Iterable[str]) -> tuple[Network, ...]:
             network = ipaddress.ip_network(text.strip(), strict=False)
         except ValueError:
             raise badOption(
-                f"{text[:64]!r} is no address or network; write for example 10.0.0.0/8"
+                f"{text[:64]!r} is not an address or network; write for example"
+                " 10.0.0.0/8"
             ) from None
         mapped = network.version == 6 and network.network_address.ipv4_mapped
         if mapped and network.prefixlen >= 96:
@@ -111,8 +112,8 @@ class VisitorPolicy:
         ]
         if not both:
             raise badOption(
-                "none of the networks in allow is one that this server lets in;"
-                f" it lets in {', '.join(map(str, self.allow[:10]))}"
+                "this server admits visitors from none of the networks in allow;"
+                f" it admits {', '.join(map(str, self.allow[:10]))}"
             )
         return tuple(dict.fromkeys(both))
 

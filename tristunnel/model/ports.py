@@ -54,9 +54,9 @@ class PortRange:
             return
         cure = f"ask for one of {self}, or for any with 0"
         if port < 1024 and self is UNPRIVILEGED:
-            cure = "start the server with --ports to give out privileged ones"
+            cure = "start the server with --ports to allow privileged ports"
         raise TunnelError(
-            "port-not-permitted", f"port {port} is not given out here; {cure}"
+            "port-not-permitted", f"port {port} is not allowed here; {cure}"
         )
 
     def choose(
@@ -83,7 +83,8 @@ class PortRange:
             if port and port in own:
                 raise TunnelError(
                     "port-taken",
-                    f"port {port} is the server's own; choose another, or 0 for any",
+                    f"port {port} is used by the server itself; choose another, or 0"
+                    " for any",
                 )
             return listen(port)
 
@@ -123,7 +124,7 @@ def parsePorts(text: str) -> PortRange:
             span = (0, 0)
         if not 1 <= span[0] <= span[1] <= 65535:
             raise badOption(
-                f"{part.strip()!r} is no port range; write for example 30000-31000"
+                f"{part.strip()!r} is not a port range; write for example 30000-31000"
             )
         spans.append(span)
     return PortRange(tuple(spans))

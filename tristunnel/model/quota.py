@@ -84,14 +84,15 @@ class TunnelQuota:
         if self._total and len(self._callers) >= self._total:
             raise TunnelError(
                 "limit-reached",
-                f"this server has its {self._total} tunnels; try again later, or"
-                " start it with a greater --max-tunnels",
+                f"this server has reached its limit of {self._total} tunnels; try"
+                " again later, or"
+                " raise its --max-tunnels",
             )
         if self._perCaller and self._counts[caller] >= self._perCaller:
             raise TunnelError(
                 "limit-reached",
-                f"a caller may have {self._perCaller} tunnels; close one, or start"
-                " the server with a greater --max-tunnels-per-caller",
+                f"a caller may have {self._perCaller} tunnels; close one, or"
+                " raise the server's --max-tunnels-per-caller",
             )
         self._callers[tunnel] = caller
         self._counts[caller] += 1

@@ -100,7 +100,7 @@ class Rendezvous:
             self._stopTimer(client)
             self._connect(stream, client)
         elif len(self._streams) >= self._room or self._shared.full:
-            stream.refuse(TunnelError("limit-reached", "too many visitors wait"))
+            stream.refuse(TunnelError("limit-reached", "too many visitors are waiting"))
         else:
             self._streams.append(stream)
             self._visitorWaits(stream)
@@ -124,7 +124,9 @@ class Rendezvous:
             self._stopTimer(stream)
             self._connect(stream, client)
         elif len(self._clients) >= self._room or self._shared.full:
-            client.reset(TunnelError("limit-reached", "too many connections wait"))
+            client.reset(
+                TunnelError("limit-reached", "too many connections are waiting")
+            )
         else:
             self._clients.append(client)
             self._clientWaits(client)
@@ -165,7 +167,7 @@ class Rendezvous:
     def _visitorLate(self, stream: Stream) -> None:
         self._streams.remove(stream)
         self._count()
-        stream.refuse(TunnelError("client-away", "no client's connection came in time"))
+        stream.refuse(TunnelError("client-away", "no client connected in time"))
 
     def _clientLate(self, client: End) -> None:
         self._clients.remove(client)

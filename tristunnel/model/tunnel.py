@@ -265,7 +265,7 @@ class Tunnel:
             each.enter(stream)
             stream.filters.append(each)
         if self.visitorLimit and self._expected() > self.visitorLimit:
-            raise TunnelError("limit-reached", "the tunnel's visitors came")
+            raise TunnelError("limit-reached", "the tunnel has had all of its visitors")
         if self.clientSide is None:
             raise TunnelError("client-away")
         return self.clientSide
@@ -364,7 +364,7 @@ class Stream:
 
     def connect(self, client: EitherEnd) -> None:
         """
-        Join the visitor's end to the client's, unless the visitor was sent away
+        Join the visitor's end to the client's, unless the visitor was disconnected
         while that was found.
         """
         if self.over:

@@ -69,9 +69,9 @@ def _settings(name: str, words: list[str]) -> dict[str, list[str]]:
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not value or key not in (*_SINGLE, "pin"):
-            raise _wrong(name, f"{key[:40]!r} is no setting of it")
+            raise _wrong(name, f"{key[:40]!r} is not a setting")
         if key in found and key in _SINGLE:
-            raise _wrong(name, f"{key} is there twice")
+            raise _wrong(name, f"{key} is given twice")
         found.setdefault(key, []).append(value)
     return found
 

@@ -95,12 +95,12 @@ class ProtocolDetector(Protocol):
         said = f"only {self._began!r}" if self._began else "nothing"
         seconds = self._parent.timeout
         self._refuse(
-            TunnelError("handshake-timeout", f"the peer said {said} for {seconds:g} s")
+            TunnelError("handshake-timeout", f"the peer sent {said} for {seconds:g} s")
         )
 
     def _makeRoom(self) -> None:
         self._refuse(
-            TunnelError("limit-reached", "the peer had to make room for another")
+            TunnelError("limit-reached", "it was replaced by a newer connection")
         )
 
     def _refuse(self, reason: TunnelError) -> None:

@@ -162,7 +162,7 @@ def _plain(
     except Exception as error:
         # Endpoint parsers raise whatever comes to hand.
         raise badOption(
-            f"{option} {description!r} is no endpoint"
+            f"{option} {description!r} is not a valid endpoint"
             f" ({whyNoEndpoint(prefix, error)}); write for example tcp:9000,"
             " ssl:9000 or unix:/run/tunnel.sock"
         ) from None
@@ -212,5 +212,5 @@ def _ssl(
 
 def _number(option: str, description: str, text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
-        raise badOption(f"{option} {description!r}: {text!r} is no port number")
+        raise badOption(f"{option} {description!r}: {text!r} is not a port number")
     return int(text)

@@ -48,7 +48,7 @@ def _headerLength(data: bytes) -> int:
     if _V1.startswith(data[: len(_V1)]):
         end = data.find(b"\r\n", 0, _V1_LONGEST)
         if end < 0 and len(data) >= _V1_LONGEST:
-            raise ValueError("a PROXY header without an end")
+            raise ValueError("an unfinished PROXY header")
         return end + 2 if end >= 0 else 0
     if _V2.startswith(data[: len(_V2)]):
         if len(data) < _V2_HEAD:
@@ -81,7 +81,7 @@ class _HeaderFirst(ProtocolWrapper):
             # Twisted wants a blank behind the word, which balancers leave out.
             super().dataReceived(_UNKNOWN if header == _NOTHING_KNOWN else header)
             if self.disconnecting:
-                raise ValueError("one that makes no sense")
+                raise ValueError("an invalid one")
         except ValueError as error:
             self._began = None
             self._refuse(str(error))
@@ -91,7 +91,7 @@ class _HeaderFirst(ProtocolWrapper):
 
     def _refuse(self, seen: str) -> None:
         self.factory.tell(
-            self.getPeer(), f"the peer sent no good PROXY header ({seen})"
+            self.getPeer(), f"the peer sent no valid PROXY header ({seen})"
         )
         self.transport.abortConnection()  # type: ignore[union-attr]
 
@@ -116,7 +116,7 @@ class _HeaderFirstFactory(WrappingFactory):
             return super().buildProtocol(addr)
         self.tell(
             addr,
-            "the peer is no proxy that is believed; if it is yours, give"
+            "the peer is not a trusted proxy; if it is yours, give"
             " --trusted-proxy with its address",
         )
         return None

@@ -50,7 +50,7 @@ def parsePaths(paths: Sequence[str]) -> list[str]:
         if not path.startswith("/") or "//" in path or not path.isprintable():
             raise badOption(f"--websocket-path {path!r}: write it as /tunnel")
         if inner.partition("/")[0] in taken:
-            raise badOption(f"--websocket-path {path!r} is another page's")
+            raise badOption(f"--websocket-path {path!r} is used by another page")
     return list(paths)
 
 
@@ -79,7 +79,7 @@ class FirstMessage:
     def _tooLate(self, connection: Connection) -> None:
         seconds = self._sessions.handshakeTimeout
         connection.fail(
-            TunnelError("handshake-timeout", f"nothing came for {seconds:g} s")
+            TunnelError("handshake-timeout", f"nothing was received for {seconds:g} s")
         )
 
     def _handOver(self, message: bytes, isBinary: bool) -> Receiver:

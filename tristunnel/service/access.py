@@ -155,13 +155,13 @@ class AccessGrants:
         if not 0 <= uses <= 1_000_000:
             raise badOption("uses takes 0 to 1000000")
         if len(self._grants) >= _MOST:
-            raise TunnelError("limit-reached", f"{_MOST} grants of access are open")
+            raise TunnelError("limit-reached", f"{_MOST} grants of access are active")
         countedAs = countedAs or owner.name
         if self._counts.get(countedAs, 0) >= PER_OWNER:
             raise TunnelError(
                 "limit-reached",
-                f"{PER_OWNER} grants of yours are in force; take some back"
-                " (revokeAccess), or give them less time",
+                f"{PER_OWNER} of your grants are in force; revoke some"
+                " (revokeAccess), or grant access for less time",
             )
         permissions = Permissions(
             may=frozenset({"access"}),
@@ -191,7 +191,7 @@ class AccessGrants:
         access.timer = self._reactor.callLater(
             ttl,
             access.grant.end,
-            TunnelError("expired", f"the {ttl:g} s of access are over"),
+            TunnelError("expired", f"the {ttl:g} s of access have passed"),
         )
         # Also when the owner's token ends: then it must be forgotten, too.
         access.grant.watch(lambda reason: self._forget(access))
@@ -285,7 +285,7 @@ class AccessGrants:
 
     def revoke(self, access: Access) -> None:
         """End a capability, and the sessions that live on it."""
-        access.grant.end(TunnelError("expired", "the access was taken back"))
+        access.grant.end(TunnelError("expired", "the access was revoked"))
 
     def close(self) -> None:
         """End all; the server stops."""
@@ -295,7 +295,7 @@ class AccessGrants:
 
 def _refusal() -> TunnelError:
     return TunnelError(
-        "auth-refused", "there is no such access, or it is over; ask for a new one"
+        "auth-refused", "this access does not exist or has expired; ask for a new one"
     )
 
 

@@ -56,6 +56,7 @@ async def claimTunnel(registry: ITunnelRegistry, claim: dict[str, object]) -> Tu
             tunnel = None
     if tunnel is None:
         raise TunnelError(
-            "auth-refused", "there is no such tunnel, or it is over; ask for a new one"
+            "auth-refused",
+            "this tunnel does not exist or has been closed; ask for a new one",
         )
     return tunnel

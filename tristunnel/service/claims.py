@@ -166,9 +166,9 @@ class Claims:
                 left,
             )
         if side is not None and side is caller.clientSide:
-            return TunnelError(code, f"this client has {place} already; {cure}")
+            return TunnelError(code, f"this client already has {place}; {cure}")
         if not own:
-            return TunnelError(code, f"{place} is another client's; {cure}")
+            return TunnelError(code, f"{place} belongs to another client; {cure}")
         for client in self._clients:
             if client.side is side and side is not None:
                 return TunnelError(

@@ -142,8 +142,8 @@ class ConnectedClients:
         if self.limit and len(self._clients) >= self.limit:
             raise TunnelError(
                 "limit-reached",
-                f"{self.limit} clients are connected; try again later, or start the"
-                " server with a greater --max-clients",
+                f"{self.limit} clients are connected; try again later, or raise"
+                " the server's --max-clients",
                 RETRY_AFTER,
             )
         RESERVE.checkSession()

@@ -196,7 +196,7 @@ class Listing:
         tunnel = await self._find(caller, visitor.partition(".")[0])
         for stream in tunnel.streams:
             if stream.id == visitor:
-                stream.reset(TunnelError("closed", "the visitor was sent away"))
+                stream.reset(TunnelError("closed", "the visitor was disconnected"))
                 return
         raise TunnelError("unknown-session")
 

@@ -79,7 +79,7 @@ class _Methods:
         """What is asked of a tunnel's visitors."""
         if not isinstance(policy, dict):
             raise badOption(
-                'policy takes an object, such as {"maxVisitors": 5}; {} asks nothing'
+                'policy takes an object, such as {"maxVisitors": 5}; {} sets no limits'
             )
         ending = _flag(endDenied, "endDenied")
         return self._service.setPolicy(caller, _uri(uri), policy, ending)
@@ -92,7 +92,7 @@ class _Methods:
         if not (isAdmin(caller.identity) or caller.identity.anonymous):
             raise TunnelError(
                 "not-permitted",
-                "the server's own tunnels are shown to those whose token may admin",
+                "listing the server's own tunnels needs a token that may admin",
             )
         return [tunnel.describe() for tunnel in self._service.nodes]
 
@@ -102,11 +102,11 @@ class _Methods:
         if not (isAdmin(caller.identity) or here):
             raise TunnelError(
                 "not-permitted",
-                "the configuration is loaded again for those whose token may admin,"
+                "reloading needs a token that may admin,"
                 " or for this machine where nobody is asked for a token",
             )
         if self._service.reload is None:
-            raise badOption("there is no file to read again: --config names none")
+            raise badOption("there is no file to reload: start with --config FILE")
         return self._service.reload()
 
     def listSessions(self, caller: Caller) -> Deferred[list[dict[str, object]]]:

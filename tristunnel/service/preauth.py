@@ -186,13 +186,13 @@ class PreauthLimiter:
         ):
             raise TunnelError(
                 "limit-reached",
-                f"{most} connections from {source} have not said who they are",
+                f"{most} connections from {source} have not authenticated yet",
                 COME_BACK,
             )
         if len(self._pending) >= total and (again or not self._makeRoom()):
             raise TunnelError(
                 "limit-reached",
-                f"{total} connections have not said who they are",
+                f"{total} connections have not authenticated yet",
                 COME_BACK,
             )
         self.count(pending)
@@ -237,7 +237,7 @@ class PreauthLimiter:
         if wait > PENALTY_FREE:
             raise TunnelError(
                 "limit-reached",
-                f"logins from {source} failed too often; it has to wait"
+                f"too many logins from {source} failed; it has to wait"
                 f" {wait - PENALTY_FREE:.0f} s",
                 wait - PENALTY_FREE,
             )
@@ -311,7 +311,7 @@ class AcceptRateLimiter:
             self._next = now
         raise TunnelError(
             "limit-reached",
-            f"{self.rate:g} clients a second come back now; this one has its turn soon",
+            f"{self.rate:g} clients per second are admitted; try again shortly",
             round(1 + self._next - now, 3),
         )
 

@@ -89,7 +89,13 @@ class RawClientSide(Rendezvous):
         @param address: From where, as C{HOST:PORT}.
         """
         if self._source and sourceOfHost(hostOfVisitor(address)) != self._source:
-            client.reset(TunnelError("not-permitted", "the tunnel is bound elsewhere"))
+            client.reset(
+                TunnelError(
+                    "not-permitted",
+                    "the tunnel only accepts connections from the address that opened"
+                    " it",
+                )
+            )
         elif not self._secretHash:
             self.clientArrived(client)
         else:
@@ -229,7 +235,7 @@ class RawClientSide(Rendezvous):
         super()._clientLeft(client, reason)
         if self._tunnel.visitorLimit == 1 and client.received:
             self._service.discard(
-                [self._tunnel], TunnelError("closed", "the client's end has left")
+                [self._tunnel], TunnelError("closed", "the client has disconnected")
             )
 
     def served(self) -> bool:

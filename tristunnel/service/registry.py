@@ -70,7 +70,7 @@ class MemoryRegistry:
             return fail(
                 TunnelError(
                     "name-taken",
-                    f"the name {tunnel.name!r} is another tunnel's; choose another",
+                    f"the name {tunnel.name!r} is already in use; choose another",
                 )
             )
         entries = self._entries(tunnel)

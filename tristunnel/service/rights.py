@@ -73,7 +73,7 @@ class TunnelRights:
         most = permissions.maxTunnels
         if most is not None and len(self._tunnels.get(grant, ())) >= most:
             raise TunnelError(
-                "limit-reached", f"this token is for {most} tunnels at once; close one"
+                "limit-reached", f"this token allows {most} tunnels at once; close one"
             )
         if wanted.port and not wanted.private:
             permissions.checkPort(wanted.port)
@@ -86,8 +86,8 @@ class TunnelRights:
         if self.services and count >= self.services:
             raise TunnelError(
                 "limit-reached",
-                f"a client may have {self.services} tunnels; start another one, or"
-                " the server with a greater --max-services",
+                f"a client may have {self.services} tunnels; start another client,"
+                " or raise the server's --max-services",
             )
 
     def checkChannel(self, identity: Identity) -> None:
@@ -209,7 +209,9 @@ class TunnelRights:
             raise grant.ended
         permissions = grant.permissions
         if "open" not in permissions.may:
-            raise TunnelError("not-permitted", "this token may not open any more")
+            raise TunnelError(
+                "not-permitted", "this token may not open any more tunnels tunnels"
+            )
         if tunnel.listener is not None:
             kind, _, port = tunnel.listener.address
             permissions.checkListener(kind)
@@ -221,7 +223,7 @@ class TunnelRights:
             now = sum(len(each.streams) for each in self._tunnels.get(grant, ()))
             if now > most:
                 raise TunnelError(
-                    "limit-reached", f"this token is for {most} visitors at once"
+                    "limit-reached", f"this token allows {most} visitors at once"
                 )
         self._limit(tunnel, grant)
 

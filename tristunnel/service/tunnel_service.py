@@ -61,7 +61,7 @@ def viaSession(
 ) -> None:
     """Serve the tunnel by the session that asks for it."""
     if caller.clientSide is None:
-        raise badOption("a tunnel by session is opened on the session itself")
+        raise badOption("a tunnel via 'session' must be opened on the session itself")
     tunnel.clientSide = caller.clientSide
     tunnel.visitorLimit = options.visitors
     port = caller.port or service.clientPort[0]
@@ -78,11 +78,11 @@ def _checkDatagrams(wanted: TunnelOptions, caller: Caller) -> None:
     via = wanted.via or ("tcp" if side is None else "session")
     if via not in ("session", "w3p"):
         raise badOption(
-            f"a tunnel via {via[:64]!r} carries no UDP: open it on a session"
+            f"a tunnel via {via[:64]!r} cannot carry UDP: open it on a session"
             " (tunnel-client --forward udp/PORT=HOST:PORT), or via 'w3p'"
         )
     if via == "session" and not getattr(side, "carriesDatagrams", False):
-        raise badOption("this client's protocol carries no UDP; update the client")
+        raise badOption("this client's protocol cannot carry UDP; update the client")
 
 
 def _isServed(tunnel: Tunnel) -> bool:
@@ -204,7 +204,7 @@ class TunnelService:
             raise self._leaving
         if caller.limitedTo is not None:
             raise TunnelError(
-                "not-permitted", "the URI of a tunnel is good for that tunnel only"
+                "not-permitted", "the URI of a tunnel is only valid for that tunnel"
             )
         if wanted.resume and caller.lease is not None:
             for tunnel in caller.lease.tunnels:
@@ -243,7 +243,10 @@ class TunnelService:
                 wanted.ttl,
                 self.discard,
                 [tunnel],
-                TunnelError("expired", f"the {wanted.ttl:g} s asked for are over"),
+                TunnelError(
+                    "expired",
+                    f"the {wanted.ttl:g} s that it was opened for have passed",
+                ),
             )
         if caller.lease is not None and tunnel.clientSide is caller.clientSide:
             self.leases.keep(caller.lease, tunnel)
@@ -285,7 +288,7 @@ class TunnelService:
             if tunnel.closed is not None:
                 self._forget(tunnel).addErrback(
                     lambda failure: self._log.failure(
-                        "The registry keeps a tunnel that is over", failure
+                        "The registry still has a tunnel that was closed", failure
                     )
                 )
 
@@ -323,11 +326,12 @@ class TunnelService:
         via = self.via.get(name)
         if via is None:
             raise badOption(
-                f"via {name[:64]!r} is not known here; there is {', '.join(self.via)}"
+                f"via {name[:64]!r} is not known here; choose from"
+                f" {', '.join(self.via)}"
             )
         for option in ("lookup", "openerOnly", "firstLine"):
             if getattr(wanted, option) and name not in ("tcp", "tls"):
-                raise badOption(f"option {option} is for tunnels via 'tcp' or 'tls'")
+                raise badOption(f"option {option} only works via 'tcp' or 'tls'")
         return via
 
     def _listenersFor(self, wanted: TunnelOptions) -> Listeners:
@@ -335,7 +339,7 @@ class TunnelService:
         listeners = self.listeners.get(name)
         if listeners is None:
             raise badOption(
-                f"listener {name[:64]!r} is not known here; there is"
+                f"listener {name[:64]!r} is not known here; choose from"
                 f" {', '.join(self.listeners)}"
             )
         return listeners
@@ -432,9 +436,9 @@ class TunnelService:
         ended = self.policies.endDenied(tunnel) if endDenied else 0
         self.observer.requestNoted(
             caller.identity,
-            f"changed what is asked of visitors of {tunnel.publicURI}:"
+            f"changed the limits on visitors of {tunnel.publicURI}:"
             f" {json.dumps(tunnel.policy.describe())};"
-            f" {ended} of them were sent away",
+            f" {ended} of them were disconnected",
             False,
         )
         return tunnel.policy.describe()
@@ -512,7 +516,7 @@ class TunnelService:
             await each
 
     def _exhausted(self, tunnel: Tunnel) -> None:
-        self.discard([tunnel], TunnelError("closed", "its visitors came and went"))
+        self.discard([tunnel], TunnelError("closed", "it has had all of its visitors"))
 
     def keepWhile(
         self, tunnel: Tunnel, seconds: float, served: Callable[[], bool]
@@ -527,7 +531,7 @@ class TunnelService:
             if served():
                 self.keepWhile(tunnel, seconds, served)
             else:
-                reason = f"no client was at its URI for {seconds:g} s"
+                reason = f"no client connected to its URI for {seconds:g} s"
                 self.discard([tunnel], TunnelError("expired", reason))
 
         self._expiries[tunnel] = self.reactor.callLater(seconds, look)
@@ -542,7 +546,7 @@ class TunnelService:
     def _leaseExpired(self, lease: Lease) -> None:
         self.discard(
             list(lease.tunnels),
-            TunnelError("expired", "its client did not come back in time"),
+            TunnelError("expired", "its client did not reconnect in time"),
         )
 
     def limit(self, perCaller: int, total: int) -> None:

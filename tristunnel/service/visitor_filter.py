@@ -66,7 +66,7 @@ class PolicyFilter:
         if policy.maxVisitors and self._count >= policy.maxVisitors:
             raise TunnelError(
                 "limit-reached",
-                f"{policy.maxVisitors} visitors are here, as many as may be",
+                f"{policy.maxVisitors} visitors are connected, which is the limit",
             )
         if (
             policy.visitorsPerAddress
@@ -74,12 +74,13 @@ class PolicyFilter:
         ):
             raise TunnelError(
                 "limit-reached",
-                f"{policy.visitorsPerAddress} visitors from {host} are here",
+                f"{policy.visitorsPerAddress} visitors from {host} are connected,"
+                " which is the limit",
             )
         if policy.visitorRate and not self._takeToken(host, policy.visitorRate):
             raise TunnelError(
                 "limit-reached",
-                f"more than {policy.visitorRate} visitors a minute come from {host}",
+                f"more than {policy.visitorRate} visitors per minute came from {host}",
             )
 
     def checkNetwork(self, host: str) -> None:

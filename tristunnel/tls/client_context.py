@@ -251,7 +251,7 @@ class ServerVerification:
             )
             self.refusal = CertificateRefused(
                 "other",
-                f"The certificate of {self.hostname} cannot be understood: give the "
+                f"The certificate of {self.hostname} cannot be read: give the "
                 f"server another one.",
                 self.seen,
             )
@@ -318,7 +318,7 @@ def _pinRefusal(hostname: str, seen: str, pins: Sequence[bytes]) -> CertificateR
         "pin",
         f"The certificate of {hostname} has the fingerprint {seen}, but {expected} "
         f"is pinned: if the server has a new certificate, compare the fingerprint "
-        f"there and write --pin {seen}; else this is not your server.",
+        f"there and write --pin {seen}; otherwise, this is not your server.",
         seen,
     )
 
@@ -331,14 +331,15 @@ def _nameRefusal(
         return CertificateRefused(
             "name",
             f"The server's certificate has a name only in its common name "
-            f"({_listNames(certificate)}), which no longer counts: issue it anew with "
+            f"({_listNames(certificate)}), which is no longer accepted: issue it again"
+            " with "
             f"subjectAltName={kind}:{hostname}, or write --pin {seen}.",
             seen,
         )
     return CertificateRefused(
         "name",
         f"The server's certificate is for {_listNames(certificate)}, not for "
-        f"{hostname}: connect to a name that it is for, or write --pin {seen}.",
+        f"{hostname}: connect to one of its names, or write --pin {seen}.",
         seen,
     )
 
@@ -359,14 +360,16 @@ def _chainProblem(
             if trustRoots is None
             else f"is in {pathText(trustRoots)}"
         )
-        itself = (
-            " but by itself" if error == _Codes.ERR_DEPTH_ZERO_SELF_SIGNED_CERT else ""
+        issuer = (
+            "self-signed, and not known here"
+            if error == _Codes.ERR_DEPTH_ZERO_SELF_SIGNED_CERT
+            else f"not signed by an authority that {trusted}"
         )
         return (
             "issuer",
-            f"The certificate of {hostname} is not signed by an authority that "
-            f"{trusted}{itself}; its fingerprint is {seen or 'not known'}: if that is "
-            f"your server's, write {pin}, or name its authority with --ca FILE.",
+            f"The certificate of {hostname} is {issuer}; its fingerprint is "
+            f"{seen or 'not known'}: if that is your server's, write {pin}, or name "
+            f"its authority with --ca FILE.",
         )
     whose = (
         f"The certificate of {hostname}"

@@ -63,7 +63,7 @@ _BLOCK = re.compile(
 _REASONS = {
     3: "no list for the issuer",
     8: "list with a wrong signature",
-    11: "list of the future",
+    11: "list from the future",
     12: "list out of date",
     23: "revoked certificate",
     44: "no list for the issuer",
@@ -128,7 +128,7 @@ def loadRevocations(path: PathLike) -> tuple[CertificateRevocationList, ...]:
                 found.append(load_pem_x509_crl(block.group()))
             except ValueError:
                 raise badOption(
-                    f"{file} has a damaged list in it: get it anew."
+                    f"{file} has a damaged list in it: get it again."
                 ) from None
     if not found:
         raise badOption(

@@ -293,14 +293,14 @@ class CertificateDirectory:
             if not successors:
                 problems.append(
                     f"{min(old.paths)} and {old.keyPath} do not match any longer; "
-                    f"the certificate from before stays in use: put both files there."
+                    f"the previous certificate stays in use: put both files there."
                 )
             elif old.isExpired or not all(each.isExpired for each in successors):
                 continue
             for each in successors:
                 del entries[each.fingerprint]
                 problems.append(
-                    f"{each.expiry}; the one from before stays in use: put a valid one"
+                    f"{each.expiry}; the previous one stays in use: put a valid one"
                     " there."
                 )
             entries[old.fingerprint] = old

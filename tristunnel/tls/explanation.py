@@ -55,8 +55,8 @@ _OF_SERVERS: _Table = (
     ),
     (
         _NO_TLS,
-        "{host} speaks no TLS on this port: write tcp:{host}:PORT instead of "
-        "tls:{host}:PORT, or name the port that has TLS.",
+        "{host} does not use TLS on this port: write tcp:{host}:PORT instead of "
+        "tls:{host}:PORT, or name the port that does.",
     ),
     (
         ("alert unrecognized name",),
@@ -68,11 +68,11 @@ _OF_CLIENTS: _Table = (
     (
         ("peer did not return a certificate",),
         "the client showed no certificate, and --client-ca asks for one;"
-        " it is given one with --certificate FILE --private-key FILE",
+        " start it with --certificate FILE --private-key FILE",
     ),
     (
         ("client certificate: revoked",),
-        "the client's certificate was revoked, says --client-crl",
+        "the client's certificate was revoked (--client-crl)",
     ),
     (
         ("client certificate: ",),
@@ -81,7 +81,7 @@ _OF_CLIENTS: _Table = (
     ),
     (
         ("certificate verify failed",),
-        "the client's certificate is not of an authority in --client-ca",
+        "the client's certificate is not signed by an authority in --client-ca",
     ),
     (
         _CERTIFICATE_REFUSED,
@@ -91,7 +91,7 @@ _OF_CLIENTS: _Table = (
     (_NO_VERSION, "the peer and this server have no TLS version in common"),
     (
         _NO_TLS,
-        "the peer spoke no TLS, and this port has it; a client is to connect with"
+        "the peer did not use TLS, which this port requires; connect with"
         " tls: instead of tcp:",
     ),
 )

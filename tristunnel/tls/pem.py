@@ -148,7 +148,7 @@ def certificatesIn(path: PathLike, data: bytes) -> tuple[Certificate, ...]:
         )
     except (ValueError, UnsupportedAlgorithm):
         raise badOption(
-            f"{pathText(path)} has a damaged certificate in it: get the file anew."
+            f"{pathText(path)} has a damaged certificate in it: get the file again."
         ) from None
 
 
@@ -175,7 +175,7 @@ def keysIn(path: PathLike, data: bytes) -> tuple[PrivateKey, ...]:
             ) from None
         except (ValueError, UnsupportedAlgorithm):
             raise badOption(
-                f"{path} has a damaged private key in it: get the file anew."
+                f"{path} has a damaged private key in it: get the file again."
             ) from None
         if not isinstance(key, PrivateKey):
             raise badOption(
@@ -372,7 +372,7 @@ def loadIdentity(
             )
         raise badOption(
             f"{pathText(keyPath)} has a private key that does not match the "
-            f"certificate in {pathText(certificatePath)}: name the two files that "
-            f"were made together."
+            f"certificate in {pathText(certificatePath)}: name two files that "
+            f"belong together."
         )
     return Identity(first, key, tuple(rest))

@@ -100,7 +100,7 @@ class Reloading(Generic[_T]):
             self.current = self._load()
         except TunnelError as error:
             self._log.error(
-                "What was loaded before stays in use: {reason}", reason=error.message
+                "The previous certificate stays in use: {reason}", reason=error.message
             )
         else:
             self._log.info("Loaded again: {paths}", paths=", ".join(self._paths))

@@ -89,7 +89,7 @@ class Parser(ArgumentParser):
             else ""
         )
         ours.error(
-            f"there is no option {' and no '.join(unknown)}{close}"
+            f"unknown option {' and '.join(unknown)}{close}"
             if unknown
             else f"{printable(left[0], 60)!r} is one word too many"
         )

@@ -57,15 +57,15 @@ _PARSERS_WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
         re.compile(r"Unknown endpoint type: '(tor|onion)'"),
         r"\1: comes with txtorcon: pip install txtorcon",
     ),
-    (re.compile(r"Unknown endpoint type: (.*)"), r"there is no kind \1"),
+    (re.compile(r"Unknown endpoint type: (.*)"), r"unknown type \1"),
     (
         re.compile(r"(?:invalid literal for int|could not convert).*: (.*)"),
-        r"\1 is no number",
+        r"\1 is not a number",
     ),
     (re.compile(r".* unexpected keyword argument '(.*)'"), r"it has no \1="),
     (re.compile(r".* missing \d+ required .*: '(.*)'"), r"the \1 is missing"),
     (re.compile(r".* takes .* positional arguments? but .*"), "it has too many parts"),
-    (re.compile(r".* got multiple values for argument '(.*)'"), r"\1 is there twice"),
+    (re.compile(r".* got multiple values for argument '(.*)'"), r"\1 is given twice"),
 )
 """What Twisted's endpoint parsers raise, which is Python's words for the call of
 a function, and what a person can make something of."""
@@ -222,12 +222,12 @@ def serverEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
 
 
 _CURES: dict[int | None, tuple[str, str]] = {
-    errno.EADDRINUSE: ("port-taken", "choose another or stop what holds it"),
+    errno.EADDRINUSE: ("port-taken", "choose another or stop the program that uses it"),
     errno.EACCES: (
         "port-not-permitted",
         "choose one above 1023, or give this program CAP_NET_BIND_SERVICE",
     ),
-    errno.EADDRNOTAVAIL: ("bad-option", "this machine has no such address"),
+    errno.EADDRNOTAVAIL: ("bad-option", "this machine does not have that address"),
 }
 """What a port cannot be had for, and what to do about it."""
 

@@ -217,7 +217,7 @@ class Log:
 
     def _dropped(self, count: int) -> str:
         event: LogEvent = {
-            "log_format": "{count} lines were left out, as nobody read this output",
+            "log_format": "{count} lines were dropped because nobody read this output",
             "log_level": LogLevel.warn,
             "log_namespace": "tristunnel.log",
             "log_time": datetime.now(UTC).timestamp(),

@@ -243,8 +243,8 @@ class LogFile:
             fresh = self._open(mode)
         except OSError as error:
             self._log.error(
-                "The log file {path} cannot be opened anew: {reason}; what follows is"
-                " still in the one that was renamed",
+                "The log file {path} cannot be reopened: {reason};"
+                " logging continues in the renamed one",
                 path=self.path,
                 reason=error.strerror,
             )
@@ -279,7 +279,7 @@ class LogFile:
             os.rename(self.path, f"{self.path}.1")
         except OSError as error:
             self._log.error(
-                "The log file {path} cannot be put aside: {reason}; it grows on",
+                "The log file {path} cannot be rotated: {reason}; it keeps growing",
                 path=self.path,
                 reason=error.strerror,
             )

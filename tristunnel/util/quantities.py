@@ -59,7 +59,7 @@ def parseDuration(text: str) -> float:
         position = part.end()
     if not 0 < total <= LONGEST:
         raise badOption(
-            f"{_shown(text)} is no duration; write for example 45s, 90m, 12h, 30d or"
+            f"{_shown(text)} is not a duration; write for example 45s, 90m, 12h, 30d or"
             " 1h30m, up to 100 years"
         )
     return total
@@ -89,7 +89,7 @@ def parseRate(text: str) -> int:
     rate = round(bits / 8 if match is not None and match[3] == "bit" else bits)
     return _within(
         rate,
-        f"{_shown(text)} is no rate; write for example 500kB/s, 10MB/s or 80Mbit/s",
+        f"{_shown(text)} is not a rate; write for example 500kB/s, 10MB/s or 80Mbit/s",
     )
 
 
@@ -104,7 +104,7 @@ def parseSize(text: str) -> int:
     isSize = match is not None and match[3] != "bit" and not match[0].endswith("/s")
     return _within(
         int(_bytesIn(match)) if isSize else 0,
-        f"{_shown(text)} is no size; write for example 512MiB or 2GB",
+        f"{_shown(text)} is not a size; write for example 512MiB or 2GB",
     )
 
 

@@ -349,7 +349,7 @@ class Connection(Incoming, Outgoing):
         silence = now - self._heard
         if not self._holds and silence >= SILENCE * self.pingInterval:
             self._ownReason = TunnelError(
-                "session-lost", f"nothing was heard for {silence:.0f} s"
+                "session-lost", f"nothing was received for {silence:.0f} s"
             )
             self.abort()
             return

@@ -96,7 +96,7 @@ class WebSocketEnd(ConnectionEnd):
                 self._closeNow()
 
     def textReceived(self, text: bytes) -> None:
-        reason = TunnelError("protocol-error", "bytes go in binary messages here")
+        reason = TunnelError("protocol-error", "binary messages are required here")
         self._connection.fail(reason, UNSUPPORTED)
         self._goneBecause(reason)
 
@@ -142,7 +142,7 @@ class WebSocketEnd(ConnectionEnd):
             return
         self._discarded += len(data)
         if self._discarded > EARLY and self._peer is not None:
-            self._peer.reset(TunnelError("reset", "the far side has left"))
+            self._peer.reset(TunnelError("reset", "the other side has left"))
 
     @property
     def listens(self) -> bool:

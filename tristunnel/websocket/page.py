@@ -115,7 +115,9 @@ class WebSocketPage(Resource):
         if request.method != b"GET" or upgrade.lower() != b"websocket":
             request.setHeader(b"Upgrade", b"websocket")
             return errorText(
-                request, 426, "This address speaks WebSocket: connect with ws: or wss:."
+                request,
+                426,
+                "This address is for WebSockets: connect with ws: or wss:.",
             )
         if self._originRule is not None:
             objection = self._originRule.objection(request)

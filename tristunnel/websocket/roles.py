@@ -102,7 +102,7 @@ class ClientConnection(Connection, WebSocketClientProtocol):  # type: ignore[mis
             status = parts[1] if len(parts) > 1 else ""
             if status == "101" or not status.isdecimal():
                 self.refusal = TunnelError(
-                    "protocol-error", f"the server speaks no WebSocket: {reason}"
+                    "protocol-error", f"the server does not speak WebSocket: {reason}"
                 )
             else:
                 self.refusal = _refusalOf(int(status), parts, self.http_headers)
@@ -125,9 +125,9 @@ def _refusalOf(
 _CURES = {
     401: "; give it credentials: --header 'Authorization=Bearer TOKEN'",
     404: "; check the path of the URL",
-    426: "; something on the way does not let WebSockets through: have proxies hand"
-    " on the headers Upgrade and Connection",
-    502: "; what is in between does not reach it: is it running?",
-    503: "; it may be overloaded, or not running behind what is in between",
-    504: "; what is in between does not reach it: is it running?",
+    426: "; something on the network path blocks WebSockets: let proxies pass on the"
+    " headers Upgrade and Connection",
+    502: "; the proxy in front of it cannot reach it: is it running?",
+    503: "; it may be overloaded, or not running behind its proxy",
+    504: "; the proxy in front of it cannot reach it: is it running?",
 }

@@ -50,7 +50,7 @@ class ByteStream:
 
     def textReceived(self, text: bytes) -> None:
         self._connection.fail(
-            TunnelError("protocol-error", "this protocol goes in binary messages"),
+            TunnelError("protocol-error", "this protocol uses binary messages"),
             UNSUPPORTED,
         )
 

@@ -264,6 +264,6 @@ def decodeCredit(payload: bytes) -> int:
     @raise TunnelError: C{protocol-error} if it is not eight bytes.
     """
     if len(payload) != _CREDIT.size:
-        raise protocolError(f"a u64 was due, {len(payload)} bytes came")
+        raise protocolError(f"expected 8 bytes, got {len(payload)}")
     (credit,) = _CREDIT.unpack(payload)
     return int(credit)

@@ -76,7 +76,7 @@ def _number(fields: dict[str, object], name: str, most: int) -> int:
     if value is None:
         return 0
     if type(value) is not int or not 0 <= value <= most:
-        raise protocolError(f"{name} is no number from 0 to {most}")
+        raise protocolError(f"{name} is not a number from 0 to {most}")
     return value
 
 
@@ -85,7 +85,7 @@ def _text(fields: dict[str, object], name: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise protocolError(f"{name} is no string")
+        raise protocolError(f"{name} is not a string")
     return value
 
 

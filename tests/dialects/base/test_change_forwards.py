@@ -142,7 +142,7 @@ class ChangeTests(ClientServiceTestCase):
         uris = self.uris()
         policy = VisitorPolicy(parseNetworks(["10.0.0.0/8"]), maxVisitors=3)
         told = self.change(client, replace(self.forward(name="n"), policy=policy))
-        self.assertEqual(told, ["forward n=n asks something else of visitors"])
+        self.assertEqual(told, ["forward n=n has new limits on visitors"])
         self.settle()
         self.assertEqual(self.policies(), [policy])
         self.change(client, replace(self.forward(name="n"), policy=VisitorPolicy()))

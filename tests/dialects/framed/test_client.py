@@ -223,7 +223,7 @@ class ExtendedServerTests(ClientTestCase):
         self.connect()
         self.server.say({"port": 0, "tristunnel": {"version": 9}})
         self.settle()
-        self.assertIn("another version", self.reason().message)
+        self.assertIn("does not speak version", self.reason().message)
 
     def test_visitor(self) -> None:
         """
@@ -290,7 +290,7 @@ class ExtendedServerTests(ClientTestCase):
         self.assertIn(FrameType.PING, kinds)
         self.advance(DEADLINE)
         self.assertIn(
-            "nothing was heard", self.successResultOf(self.client.whenOver()).message
+            "nothing was received", self.successResultOf(self.client.whenOver()).message
         )
 
     def test_nothingAfterTheEnd(self) -> None:
@@ -362,7 +362,7 @@ class WrongServerTests(ClientTestCase):
         self.assertNoResult(ready := self.client.whenReady())
         self.advance(2)
         message = self.failureResultOf(ready, TunnelError).getErrorMessage()
-        self.assertIn("said nothing for 10 s", message)
+        self.assertIn("sent nothing for 10 s", message)
         self.assertEqual("write tls:" in message, not self.tls)
         self.assertIsNotNone(self.server.lost)
 

@@ -417,7 +417,7 @@ class LifeTests(OneSideTests):
 
     def test_closeFrameFreesSource(self) -> None:
         """
-        A source that was paused goes on when the far side has left: only so
+        A source that was paused goes on when the other side has left: only so
         can it come to its own end.
         """
         self.multiplexer._peerStreamWindow = 3

@@ -149,7 +149,7 @@ class RoomTests(WebSocketTestCase):
 
 
 class OwnerTests(WebSocketTestCase):
-    """Where clients are asked who they are."""
+    """Where clients must log in."""
 
     users = MappingProxyType({"one": "1", "two": "2"})
 

@@ -205,7 +205,7 @@ class ClientSideTests(SynchronousTestCase):
         self.reactor.pump([1.0] * 60)
         assert self.session.lost is not None
         self.assertTrue(self.session.mute)
-        self.assertIn("said nothing for 60 s", self.session.lost.message)
+        self.assertIn("sent nothing for 60 s", self.session.lost.message)
 
     def test_speaksWithoutPong(self) -> None:
         """One that says anything else is not asked for what it may not know."""

@@ -204,7 +204,7 @@ class ControlTests(ZLayerTestCase):
         self.assertIn(port, range(30000, 31001))
         peer.say(Register("out", 0, 80, 2222))
         refusal = await peer.next(RegisterFail)
-        self.assertIn("port 2222 is not given out here", refusal.reason)
+        self.assertIn("port 2222 is not allowed here", refusal.reason)
         self.assertIn("[port-not-permitted]", refusal.reason)
 
     async def test_portTaken(self) -> None:

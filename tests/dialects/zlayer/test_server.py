@@ -118,7 +118,7 @@ class LifeTests(MemoryCase):
         self.clock.advance(1)
         (last,) = connection.messages()
         self.assertEqual(
-            last, Disconnect("the client was silent for 40 s [session-lost]")
+            last, Disconnect("the client sent nothing for 40 s [session-lost]")
         )
         self.assertIsNotNone(connection.failed)
         self.assertEqual(self.ports.open_, {})

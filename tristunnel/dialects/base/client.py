@@ -68,7 +68,7 @@ async def openWebSocket(
     """
     endpoint = server.endpoint
     if not isinstance(endpoint, WebSocketEndpoint):
-        raise badOption(f"{server.where} is no WebSocket URL")
+        raise badOption(f"{server.where} is not a WebSocket URL")
     try:
         return await endpoint.open(receiver, subprotocols)
     except (CancelledError, TunnelError):

@@ -169,7 +169,7 @@ class Dialect:
         @return: The service that has to run for that, or C{None}; what finds a
             visitor's far end; and what visitors reach, for messages.
         """
-        raise badOption(f"--dialect {self.name} has no --listen")
+        raise badOption(f"--dialect {self.name} does not support --listen")
 
     def adapts(self, client: Any) -> bool:
         """
@@ -199,7 +199,7 @@ class Dialect:
         @return: A factory of protocols with C{whenReady}, C{close}, C{unanswered},
             C{extended} and C{quiet}; asked for only if L{logsIn}.
         """
-        raise badOption(f"--dialect {self.name} logs in with the WebSocket")
+        raise badOption(f"--dialect {self.name} logs in when the WebSocket opens")
 
     # At the server
 
@@ -217,7 +217,7 @@ class Dialect:
         Make what goes on with a WebSocket whose first message was taken; it is
         told of the opening first, and then of that message.
         """
-        raise TunnelError("protocol-error", f"{self.name} goes over no WebSocket")
+        raise TunnelError("protocol-error", f"{self.name} does not run over WebSockets")
 
     def receiverBelow(self, sessions: ServerSessions, path: str) -> Receiver | None:
         """

@@ -185,7 +185,8 @@ class ClientLease:
             except BlockingIOError:
                 lock.close()
                 self._log.info(
-                    "Another client like this one runs; this one's tunnels are its own"
+                    "Another client like this one runs; this one gets tunnels of its"
+                    " own"
                 )
                 self._path = None
                 return
@@ -209,7 +210,7 @@ class ClientLease:
             self.id, self.secret = identifier, secret
             self.uris, self.ports = uris, ports
         except (ArithmeticError, AttributeError, RecursionError, TypeError, ValueError):
-            self._log.warn("{path} is damaged and is not used", path=str(self._path))
+            self._log.warn("{path} is damaged and was ignored", path=str(self._path))
 
     def save(self) -> None:
         """
@@ -228,7 +229,7 @@ class ClientLease:
             return
         if self._trouble:
             self._trouble = ""
-            self._log.info("{path} is written again", path=str(self._path))
+            self._log.info("{path} can be written again", path=str(self._path))
         self._stopTrying()
 
     def _replaced(self, path: Path, lock: IO[bytes]) -> IO[bytes]:

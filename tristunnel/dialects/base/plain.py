@@ -96,7 +96,7 @@ class _PlainMultiplexer(Multiplexer):
         self._full: dict[SessionStream, None] = {}
         self._pausedSince: float | None = None
         self._look: Any = None
-        # When local ends were told that the far side has left. Most of them
+        # When local ends were told that the other side has left. Most of them
         # are over soon, and are not kept alive by this.
         self._left: list[tuple[float, ref[End]]] = []
         self._frames = {
@@ -318,7 +318,7 @@ class _PlainMultiplexer(Multiplexer):
             if local is None or getattr(local, "over", False):
                 continue
             if since <= late:
-                local.reset(TunnelError("reset", "the far side has left"))
+                local.reset(TunnelError("reset", "the other side has left"))
             else:
                 self._left.append((since, reference))
 

@@ -55,7 +55,8 @@ class Refusals:
             return None
         return TunnelError(
             reason.code.name,
-            f"{reason.message}; that may be of something on the way, and of the moment:"
-            " trying again, at the longest interval",
+            f"{reason.message}; this may come from something on the network path and"
+            " be temporary:"
+            " trying again at the longest interval",
             reason.retryAfter,
         )

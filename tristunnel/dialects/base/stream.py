@@ -126,8 +126,8 @@ class Guarded(ABC):
         """
         peer, self._peer = self._peer, None
         if peer is not None or not self._over:
-            self._log.failure("An error broke stream {id}", id=self.id)
-        reason = TunnelError("internal", "an error broke the stream")
+            self._log.failure("An error ended stream {id}", id=self.id)
+        reason = TunnelError("internal", "an error ended the stream")
         with suppress(Exception):
             self.reset(reason)
         if peer is not None:
@@ -284,7 +284,7 @@ class SessionStream(Guarded):
         """
         self._discarded += amount
         if self._discarded > SOURCE_HIGH and self._peer is not None:
-            reason = TunnelError("reset", "the far side has left")
+            reason = TunnelError("reset", "the other side has left")
             self.guarded(self._peer.reset, reason)
 
     def finish(self) -> None:
@@ -489,7 +489,7 @@ class SessionStream(Guarded):
             return
         peer, followed = self._peer, self._follows
         if reason is None and not self.hasMoved:
-            reason = TunnelError("session-lost", "the stream's connection was cut")
+            reason = TunnelError("session-lost", "the stream's connection was lost")
         if reason is not None and not self.hasMoved:
             self._multiplexer.sendReset(self, reason)
         self._end(reason)

@@ -34,10 +34,10 @@ def whyNotFramed(data: bytes) -> TunnelError:
     seen = describeFirstBytes(data)
     cure = ""
     if looksLikeTLS(data):
-        cure = "; the port speaks no TLS: give the server a certificate, or connect"
+        cure = "; this port does not use TLS: give the server a certificate, or connect"
         cure += " with tcp: instead of tls:"
     elif seen == "an HTTP request":
         cure = "; this port serves no HTTP"
     elif seen == "a PROXY protocol header":
-        cure = "; behind such a proxy the port is --port haproxy:tcp:PORT"
+        cure = "; behind such a proxy, use --port haproxy:tcp:PORT"
     return TunnelError("protocol-error", f"the peer sent {seen}{cure}")

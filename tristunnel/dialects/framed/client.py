@@ -209,7 +209,7 @@ class TunnelClientProtocol(FramedProtocol):
         if answer.get("version") != VERSION:
             raise TunnelError(
                 "protocol-error",
-                f"the server speaks another version than {VERSION}; update one side",
+                f"the server does not speak version {VERSION}; update one side",
             )
         lease = answer.get("lease")
         if isinstance(lease, dict):
@@ -343,7 +343,8 @@ class TunnelClientProtocol(FramedProtocol):
             if not isinstance(service, UDPService):
                 raise TunnelError(
                     "service-refused",
-                    f"{target} takes no datagrams; write --forward udp/PORT=HOST:PORT",
+                    f"{target} does not accept datagrams; write --forward"
+                    " udp/PORT=HOST:PORT",
                 )
         except TunnelError as refusal:
             self._observer.serviceFailed("a UDP tunnel", refusal)
@@ -396,7 +397,7 @@ class TunnelClientProtocol(FramedProtocol):
         if reason.code.name == "handshake-timeout" and not heard:
             return TunnelError(
                 "handshake-timeout",
-                f"{where} accepted the connection but said nothing for"
+                f"{where} accepted the connection but sent nothing for"
                 f" {self.handshakeTimeout:g} s; is it a tunnel server, and is its"
                 " port right?"
                 + (

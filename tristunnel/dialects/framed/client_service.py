@@ -101,7 +101,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             return reason
         if reason.code.name == "displaced" and self._server.capability:
             # To come back would only displace that one in turn.
-            reason.message = "another client serves this tunnel now"
+            reason.message = "another client now serves this tunnel"
             return reason
         if reason.code.name == "displaced":
             # Somebody runs with a copy of our lease: let it.
@@ -227,7 +227,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         await self._openMissing(session)
         if self._forwards and not self._lease.uris:
             raise TunnelError.said(
-                "not-permitted", "the server opened none of the tunnels"
+                "not-permitted", "the server refused all of the tunnels"
             )
 
     async def _openMissing(self, session: TunnelClientProtocol) -> None:
@@ -313,7 +313,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         told = []
         if before.policy != after.policy:
             self._settled.discard(before.spec)
-            told.append("asks something else of visitors")
+            told.append("has new limits on visitors")
         if before.spec != after.spec:
             told.append(f"leads to {after.target}")
             self.observer.forwardWithdrawn(before.spec)
@@ -486,13 +486,13 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         @return: Nothing if it can.
         """
         if forward.isUDP:
-            return "a W3P server knows no UDP"
+            return "a W3P server does not support UDP"
         if forward.private:
-            return "a W3P server has no private services: its port is everybody's"
+            return "a W3P server has no private services: its ports are public"
         if self.tunnelOptions if forward.policy is None else forward.policy.describe():
             return (
-                "a W3P server asks nothing of visitors: it would let in those whom"
-                " --allow and the like keep out"
+                "a W3P server cannot limit visitors: it would admit those that"
+                " --allow and the like exclude"
             )
         return ""
 

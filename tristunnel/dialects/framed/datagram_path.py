@@ -136,9 +136,9 @@ class UDPPath:
         if self.usable != self._told:
             self._told = self.usable
             self._log.info(
-                "Datagrams go by a direct UDP path"
+                "Datagrams now travel directly over UDP"
                 if self._told
-                else "Datagrams go through the session again"
+                else "Datagrams now travel in the session again"
             )
 
     def packetArrived(
@@ -232,7 +232,7 @@ class ServerPaths:
                 if not self._told:
                     self._log.warn(
                         "No direct path for datagrams until UDP port {port} can be"
-                        " had: {error}; stop what holds it",
+                        " had: {error}; stop the program that uses it",
                         port=wanted,
                         error=why.strerror,
                     )

@@ -67,7 +67,9 @@ def largestDatagram(offer: dict[str, object]) -> int:
     """
     value = offer.get(DATAGRAMS, 0)
     if type(value) is not int or value < 0:
-        raise TunnelError("protocol-error", f"the handshake's {DATAGRAMS} is no size")
+        raise TunnelError(
+            "protocol-error", f"the handshake's {DATAGRAMS} is not a size"
+        )
     return min(value, MAX_DATAGRAM)
 
 
@@ -195,13 +197,13 @@ class DatagramFlows:
         """
         if not self.largest:
             raise TunnelError(
-                "not-permitted", "the other side knows no UDP; update it to use it"
+                "not-permitted", "the other side does not support UDP; update it"
             )
         flow = SessionFlow(self, number, ours=True)
         payload = encodeCredit(0) + encodeObject({**info, "protocol": "udp"})
         # Like a datagram, since visitors that are made up cost as little.
         if not self._sendOrQueue(flow, _OPEN, payload):
-            raise TunnelError("limit-reached", "the session is backed up")
+            raise TunnelError("limit-reached", "the session is congested")
         self.flows[number] = flow
         self._wakePath()
         return flow
@@ -348,7 +350,8 @@ class DatagramFlows:
         """A datagram came."""
         if len(payload) > MAX_DATAGRAM:
             raise TunnelError(
-                "protocol-error", f"a datagram of {len(payload)} bytes is none of UDP"
+                "protocol-error",
+                f"a datagram of {len(payload)} bytes is too long for UDP",
             )
         flow = self.flows.get(number)
         if flow is None:
@@ -382,7 +385,8 @@ class DatagramFlows:
         more, self._told = self.dropped - self._told, self.dropped
         if more:
             self._log.info(
-                "{count} datagrams were dropped: more came than the connection takes",
+                "{count} datagrams were dropped: more arrived than the connection can"
+                " carry",
                 count=more,
             )
 
@@ -397,4 +401,4 @@ class DatagramFlows:
 
 def _refuse(flow: SessionFlow, info: dict[str, object]) -> None:
     """This side offers nothing."""
-    flow.reset(TunnelError("not-permitted", "no flows are opened to this side"))
+    flow.reset(TunnelError("not-permitted", "flows cannot be opened to this side"))

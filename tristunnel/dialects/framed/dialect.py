@@ -51,7 +51,7 @@ def bySession(client: TunnelClientService, service: str) -> Route:
             raise TunnelError("client-away", "there is no connection to the server")
         if not session.extended:
             raise TunnelError(
-                "not-permitted", "the server is plain W3P and knows no services"
+                "not-permitted", "the server is plain W3P, which has no named services"
             )
         return session.multiplexer.open({"service": service} if service else {})
 

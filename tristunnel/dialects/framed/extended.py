@@ -220,7 +220,7 @@ class ExtendedMultiplexer(Multiplexer):
         """Bytes for a stream."""
         size = len(payload)
         if not self._receiveWindow.receive(size):
-            raise TunnelError("protocol-error", "the session's credit is overdrawn")
+            raise TunnelError("protocol-error", "the session's credit was exceeded")
         stream = self.streams.get(streamId)
         if stream is None:
             # Under way when the stream ended here.

@@ -88,7 +88,7 @@ class TunnelServerProtocol(Admission):
             elif isinstance(self.multiplexer, ExtendedMultiplexer):
                 end = self.multiplexer.openFlow(info)
             else:
-                raise TunnelError("not-permitted", "a W3P client knows no UDP")
+                raise TunnelError("not-permitted", "a W3P client does not support UDP")
         except TunnelError as refusal:
             stream.refuse(refusal)
         else:
@@ -136,7 +136,7 @@ class TunnelServerProtocol(Admission):
             name = serviceOf(self.identity)
         if not isinstance(name, str):
             stream.reset(
-                TunnelError("not-permitted", "which service? the stream names none")
+                TunnelError("not-permitted", "the stream does not name a service")
             )
             return
         visit = Deferred.fromCoroutine(self._visit(stream, name, peer))
@@ -155,7 +155,7 @@ class TunnelServerProtocol(Admission):
             stream.reset(
                 TunnelError(
                     "not-permitted",
-                    f"{name} is a UDP service: send it datagrams at its own port",
+                    f"{name} is a UDP service: send datagrams to its port",
                 )
             )
         elif not stream.over:
@@ -273,7 +273,7 @@ def laneTickets(caller: Caller, count: int) -> list[str]:
     """
     session = caller.clientSide
     if not isinstance(session, TunnelServerProtocol) or not session.extended:
-        raise TunnelError("not-permitted", "only a session has lanes")
+        raise TunnelError("not-permitted", "only a session has extra connections")
     if type(count) is not int or count < 1:
         raise TunnelError("bad-option", "count is a number from 1 up")
     if session.lanes is None:

@@ -119,7 +119,7 @@ def _credit(offer: dict[str, object], key: str) -> int:
     """
     value = offer.get(key)
     if type(value) is not int or not 0 <= value < 1 << 48:
-        raise TunnelError("protocol-error", f"the handshake's {key} is no size")
+        raise TunnelError("protocol-error", f"the handshake's {key} is not a size")
     return value
 
 
@@ -305,7 +305,7 @@ class FramedProtocol(Protocol):
         payload = encodeObject(message)
         if len(payload) > MAX_CONTROL:
             refusal = TunnelError(
-                "limit-reached", "the answer is too long for a frame; ask over HTTP"
+                "limit-reached", "the answer is too long for a frame; call over HTTP"
             )
             payload = encodeObject(errorResponse(message.get("id"), refusal))
         self.multiplexer.sendFrame(0, FrameType.CONTROL, payload)
@@ -385,7 +385,7 @@ class FramedProtocol(Protocol):
             self._lastHeard = now
         elif now - self._lastHeard > DEADLINE:
             self.fail(
-                TunnelError("session-lost", f"nothing was heard for {DEADLINE:g} s")
+                TunnelError("session-lost", f"nothing was received for {DEADLINE:g} s")
             )
         elif now - self._lastPing >= PING_INTERVAL:
             self._sendPing()

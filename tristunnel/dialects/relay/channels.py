@@ -134,7 +134,7 @@ class _Channel(Rendezvous):
         if not self.peers:
             self._forget()
             self._service.discard(
-                [self.tunnel], TunnelError("closed", "everybody has left the channel")
+                [self.tunnel], TunnelError("closed", "everyone has left the channel")
             )
 
 
@@ -214,7 +214,7 @@ class RelayChannels:
             self._service.policies.refresh(channel.tunnel)
             self._service.policies.endDenied(channel.tunnel)
         elif channel.tunnel.owner != caller.identity:
-            raise TunnelError("not-permitted", "the channel is another client's")
+            raise TunnelError("not-permitted", "the channel belongs to another client")
         channel.enter()
         return _ChannelPeer(channel.clientArrived, channel.leave, caller.identity)
 
@@ -299,5 +299,5 @@ class WebSocketListeners:
         @raise TunnelError: C{bad-option}.
         """
         if options.port:
-            raise badOption("listener 'ws' has a path and no port; leave port out")
+            raise badOption("listener 'ws' has a path, not a port; leave port out")
         return self._channels.listen(arrived)

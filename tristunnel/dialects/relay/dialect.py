@@ -58,7 +58,8 @@ class RelayDialect(Dialect):
     def checkForwards(self, options: ClientOptions) -> None:
         if len(options.forwards) > 1 - bool(options["listen"]):
             raise badOption(
-                "--dialect relay has one end: --forward =TARGET, or --listen ENDPOINT"
+                "--dialect relay has a single end: --forward =TARGET, or --listen"
+                " ENDPOINT"
             )
 
     def makeRoute(

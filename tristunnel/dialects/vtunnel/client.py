@@ -128,9 +128,9 @@ class VTunnelClientSession(VTunnelSession, ClientSession):
         """
         if self._ponged or not (self._heard or self.maybeMute):
             self.mute = not self._ponged
-            why = f"the server said nothing for {2 * self._pingInterval:g} s"
+            why = f"the server sent nothing for {2 * self._pingInterval:g} s"
             if self.mute:
-                why += "; if it answers no pings, it will not be asked to again"
+                why += "; if it does not answer pings, it will not be asked to again"
             self.fail(TunnelError("session-lost", why))
         else:
             self._silence = self.later(2 * self._pingInterval, self._noPong)
@@ -176,7 +176,7 @@ class VTunnelClientSession(VTunnelSession, ClientSession):
     def _opened(self, stream: SessionStream, info: dict[str, object]) -> None:
         forward = self._forwards.get(int(str(info["port"])))
         if forward is None:
-            stream.reset(TunnelError("unknown-tunnel", "nobody asked for that port"))
+            stream.reset(TunnelError("unknown-tunnel", "that port was not requested"))
         elif self.multiplexer is not None:
             endpoint: Any = forward.endpoint
             self._connector.connect(

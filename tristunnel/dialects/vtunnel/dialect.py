@@ -24,7 +24,7 @@ class VTunnelDialect(Dialect):
     def checkForwards(self, options: ClientOptions) -> None:
         if not all(forward.port for forward in options.forwards):
             raise badOption(
-                "vtunnel's ports are chosen: --forward PORT=TARGET, for example"
+                "vtunnel needs a port: --forward PORT=TARGET, for example"
                 " 9000=localhost:3000"
             )
 

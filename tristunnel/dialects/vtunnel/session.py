@@ -172,7 +172,7 @@ class VTunnelSession(MessageSession):
             self.connection.sendText(encodeMessage(message))
 
     def bytesReceived(self, data: bytes) -> None:
-        reason = TunnelError("protocol-error", "vtunnel speaks in text messages")
+        reason = TunnelError("protocol-error", "vtunnel uses text messages")
         self.fail(reason, UNSUPPORTED)
 
     def textReceived(self, text: bytes) -> None:

@@ -197,7 +197,7 @@ class ZLayerClientSession(ZLayerSession, ClientSession):
             self.fail(
                 TunnelError(
                     "handshake-timeout",
-                    f"the server said nothing about our token for {AUTH_TIME:g} s;"
+                    f"the server did not answer our token for {AUTH_TIME:g} s;"
                     " does it speak zlayer's protocol at that path?",
                 )
             )
@@ -226,7 +226,7 @@ class ZLayerClientSession(ZLayerSession, ClientSession):
 
     def _answerFor(self) -> Forward:
         if not self._asked:
-            raise TunnelError("protocol-error", "an answer came to no request")
+            raise TunnelError("protocol-error", "an answer came without a request")
         return self._asked.popleft()
 
     def _registered(self, message: RegisterOk) -> None:

@@ -54,8 +54,7 @@ def tokenOf(credentials: Mapping[str, object]) -> str:
         token = f"{credentials.get('id', '')}:{secret}"
     if not token:
         raise badOption(
-            "zlayer's clients have a token: give --token-file FILE, or set"
-            " TRISTUNNEL_TOKEN"
+            "zlayer needs a token: use --token-file FILE, or set TRISTUNNEL_TOKEN"
         )
     if len(token.encode()) > 4096:
         raise badOption("a token has at most 4096 bytes")

@@ -186,4 +186,4 @@ class ZLayerSessions:
 
 
 def _noVisitor() -> TunnelError:
-    return TunnelError("unknown-tunnel", "no visitor waits for this connection")
+    return TunnelError("unknown-tunnel", "no visitor is waiting for this connection")

@@ -120,7 +120,7 @@ class DataFlow(FlowEnd):
         self.passOn(data)
 
     def textReceived(self, text: bytes) -> None:
-        reason = TunnelError("protocol-error", "datagrams go in binary messages here")
+        reason = TunnelError("protocol-error", "datagrams must be binary messages here")
         self._connection.fail(reason, UNSUPPORTED)
         self.worldOver(reason)
 

@@ -64,7 +64,9 @@ class SignsOfLife:
         left = SILENCE - (self._reactor.seconds() - self._heard)
         if left <= 0:
             self._fail(
-                TunnelError("session-lost", f"the client was silent for {SILENCE:g} s")
+                TunnelError(
+                    "session-lost", f"the client sent nothing for {SILENCE:g} s"
+                )
             )
         else:
             self._later("look", left, self._look)
@@ -79,7 +81,7 @@ class SignsOfLife:
 
     def _probed(self, asked: float) -> None:
         if self._heard < asked:
-            self._fail(TunnelError("displaced", "its token came from elsewhere"))
+            self._fail(TunnelError("displaced", "its token was used from elsewhere"))
 
     def stop(self) -> None:
         """The session is over."""

@@ -80,6 +80,6 @@ class ZLayerSession(MessageSession):
 
     def textReceived(self, text: bytes) -> None:
         self.fail(
-            TunnelError("protocol-error", "zlayer speaks in binary messages"),
+            TunnelError("protocol-error", "zlayer uses binary messages"),
             UNSUPPORTED,
         )

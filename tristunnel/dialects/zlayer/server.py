@@ -273,7 +273,7 @@ class ZLayerServerSession(ZLayerSession, ServerSession):
         if service is None or self._leaving is not None or self.lost is not None:
             stream.refuse(self._leaving or TunnelError("client-away"))
         elif self._full:
-            stream.refuse(TunnelError("limit-reached", "the client takes no more"))
+            stream.refuse(TunnelError("limit-reached", "the client accepts no more"))
         else:
             try:
                 connection = self._shared.expect(stream, self)
