@@ -58,7 +58,7 @@ class AbbreviationTests(SynchronousTestCase):
         )
         self.assertEqual(
             str(error),
-            "there is no option --token; did you mean --token-file, which names a file?"
+            "unknown option --token; did you mean --token-file, which names a file?"
             " The token itself goes into the variable TRISTUNNEL_TOKEN",
         )
 

@@ -271,7 +271,7 @@ class ClientOptionsTests(OptionsTestCase):
             ("--connect tcp", "the host is missing"),
             ("--connect tpc:h:9000", "unknown type 'tpc'; did you mean tcp?"),
             ("--connect htps://h", "unknown type 'htps'; did you mean https?"),
-            ("--connect ssl:h:1", "ssl: verifies nothing", "tls:"),
+            ("--connect ssl:h:1", "ssl: does not verify", "tls:"),
             ("--connect 9000", "the host is missing: HOST:9000"),
             ("--connect :9000", "the host is missing"),
             ("--connect h:", "the port is missing"),

@@ -141,7 +141,7 @@ class CheckedOptions(usage.Options):
         name = told.lstrip("-")
         if name == "token" and "token-file" in known:
             return (
-                "there is no option --token; did you mean --token-file, which names a"
+                "unknown option --token; did you mean --token-file, which names a"
                 " file? The token itself goes into the variable TRISTUNNEL_TOKEN"
             )
         outer: Any = getattr(self, "parent", None)
@@ -155,7 +155,7 @@ class CheckedOptions(usage.Options):
             close = nearest(name, known, "--") if len(name) > 1 else ""
         else:
             close = nearest(name, (each for each in known if each[0] == name), "--")
-        return f"there is no option {told}{close}"
+        return f"unknown option {told}{close}"
 
     def opt_version(self) -> None:
         """Show the version of tristunnel, and end."""
