@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +17,9 @@ from tests.service.test_tunnel_service import Session
 from tristunnel.auth.tokens import TokenFile, TokenStore
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Permissions
+from tristunnel.service.invitations import Invitations, ServerPlace
+from tristunnel.tls.certificates import selfSigned
+from tristunnel.wire.invitation import Invitation
 
 
 class GrantTests(DashboardTestCase):
@@ -213,6 +217,114 @@ class TokenTests(DashboardTestCase):
         self.assertEqual(status, 409)
         self.assertIn("Permission denied", body)
         self.assertIn("tristunnel token revoke laptop", body)
+
+
+class InviteTests(DashboardTestCase):
+    """Letting clients in, for operators."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        directory = Path(self.mktemp())
+        self.store = TokenStore(directory / "tokens")
+        self.store.create("alice", Permissions())
+        self.file = TokenFile(directory / "tokens", self.clock)
+        self.build(asked=True, tokens=[self.file])
+        self.service.invitations = Invitations([self.file])
+        certificate = selfSigned(directory, ["localhost"])
+        self.service.invitations.place = ServerPlace(
+            "t.example", 9001, str(certificate)
+        )
+        self.login = self.basic("alice")
+
+    def letIn(self, do: str, **wanted: str) -> tuple[int, str]:
+        status, answer, body = self.ask("/dashboard/invite", self.login, host=HERE)
+        self.assertEqual(status, 200, body)
+        fields = dict(re.findall(r'name="(\w+)" value="([^"]+)"', body))
+        cookie = answer["set-cookie"].partition(";")[0]
+        status, answer, body = self.post(
+            {"form": fields["form"], "do": do, **wanted},
+            f"Cookie: {cookie}",
+            self.login,
+        )
+        self.assertEqual(answer["cache-control"], "no-store")
+        return status, unescape(body)
+
+    def test_invited(self) -> None:
+        """An admin gets the command that takes an invitation up; it is listed."""
+        self.promote("admin")
+        self.assertIn('href="dashboard/invite"', self.page(self.login))
+        status, body = self.letIn("invite", name="phone", ports="8000-8010")
+        self.assertEqual(status, 200, body)
+        (word,) = re.findall(
+            r"<code class=\"secret\">tristunnel join (\S+)</code>", body
+        )
+        invitation = Invitation.parse(word)
+        self.assertEqual((invitation.host, invitation.port), ("t.example", 9001))
+        made, _ = self.service.invitations.join(invitation.code, "n" * 22)
+        self.assertEqual(
+            (made.name, str(made.permissions.ports)), ("phone", "8000-8010")
+        )
+        page = self.page(self.login)
+        self.assertIn(">phone<", page)
+        self.assertIn("alice has invited phone", page)
+        self.assertNotIn(invitation.code, page)
+
+    def test_token(self) -> None:
+        """Or a token, which is shown only once."""
+        self.promote("admin")
+        status, body = self.letIn("token", name="script", expires="30d")
+        self.assertEqual(status, 200, body)
+        (token,) = re.findall(r'<code class="secret">(tst_\S+)</code>', body)
+        self.assertIn("script", self.store.read().byName)
+        page = self.page(self.login)
+        self.assertIn("alice has made a token: script", page)
+        self.assertNotIn(token, page)
+
+    def test_wrong(self) -> None:
+        """What is wrong is said above the form, which keeps what was in it."""
+        self.promote("admin")
+        hostile = '"><script>x'
+        for wanted in (
+            {"name": hostile},
+            {"name": "x", "ports": hostile},
+            {"name": "x", "expires": hostile},
+            {"name": "alice"},
+        ):
+            for do in ("invite", "token"):
+                status, body = self.letIn(do, **wanted)
+                self.assertEqual(status, 400, wanted)
+                self.assertIn('role="alert"', body)
+                if "name" in wanted:
+                    self.assertIn(f'value="{wanted["name"]}"', body)
+        _, _, body = self.ask("/dashboard/invite", self.login, host=HERE)
+        self.assertEqual(len(self.store.read().byName), 1)
+
+    def test_notAdmin(self) -> None:
+        """Nobody but an admin lets clients in, even with a form of another kind."""
+        self.assertNotIn("dashboard/invite", self.page(self.login))
+        self.assertEqual(self.ask("/dashboard/invite", self.login, host=HERE)[0], 404)
+        self.open(self.owner("alice"))
+        cookie, fields = self.question(self.tunnelId(), self.login)
+        for do in ("invite", "token"):
+            wanted = {"form": fields["form"], "do": do, "name": "x"}
+            status, _, _ = self.post(wanted, f"Cookie: {cookie}", self.login)
+            self.assertEqual(status, 404)
+        self.assertEqual(len(self.store.read().byName), 1)
+
+    def test_crossSite(self) -> None:
+        """A page of another site can have none made."""
+        self.promote("admin")
+        for fields, headers in (
+            ({"do": "token", "name": "x"}, []),
+            ({"do": "token", "name": "x"}, ["Origin: http://evil.example"]),
+            (
+                {"do": "token", "name": "x", "form": "forged"},
+                ["Cookie: tristunnel_form=x"],
+            ),
+        ):
+            status, _, _ = self.post(fields, self.login, *headers)
+            self.assertEqual(status, 403)
+        self.assertEqual(len(self.store.read().byName), 1)
 
 
 class CrowdTests(DashboardTestCase):

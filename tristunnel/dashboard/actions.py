@@ -5,12 +5,14 @@ a token.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tristunnel.dashboard.events import titleOf
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.service.granting import Granting
 from tristunnel.service.listing import Listing, mayEnd
+from tristunnel.service.rights import isAdmin
 from tristunnel.util.quantities import formatDuration, parseDuration
 from tristunnel.util.words import plural
 
@@ -152,6 +154,47 @@ class Actions:
         text = f"granted access to {tunnel.name} for {formatDuration(seconds)}"
         self._tell(caller, tunnel.owner.name, text)
         return uri
+
+    def mayInvite(self, caller: Caller) -> bool:
+        """Whether somebody may let clients in: an admin, where there are tokens."""
+        return isAdmin(caller.identity) and bool(self._board.files)
+
+    def invite(self, caller: Caller, wanted: Mapping[str, str]) -> tuple[str, str, str]:
+        """
+        Make an invitation, as the command that takes it up.
+
+        @param wanted: C{name}, C{ports} and C{expires}; empty for the default.
+        @return: A title, what it is for, and the command.
+        @raise TunnelError: What is wrong with it, or why it may not be.
+        """
+        asked = {key: value for key, value in wanted.items() if value}
+        made = self._service.invitations.createInvitation(caller, **asked)
+        name = str(made["name"])
+        self._board.events.done("", f"{caller.identity.name} has invited {name}")
+        return (
+            f"An invitation for {name}",
+            "Run this on the client's machine within a day. Whoever has it can take it"
+            " up, once.",
+            f"tristunnel join {made['invitation']}",
+        )
+
+    def makeToken(
+        self, caller: Caller, wanted: Mapping[str, str]
+    ) -> tuple[str, str, str]:
+        """
+        Make a token, in the same way.
+
+        @return: A title, what it is for, and the token.
+        """
+        asked = {key: value for key, value in wanted.items() if value}
+        name = asked.pop("name", "")
+        made = self._service.invitations.createToken(caller, name, **asked)
+        self._board.events.done("", f"{caller.identity.name} has made a token: {name}")
+        return (
+            f"A token for {name}",
+            "Keep it in a file for --token-file, or in TRISTUNNEL_TOKEN.",
+            str(made["token"]),
+        )
 
     async def end(self, caller: Caller, identifier: str) -> None:
         """

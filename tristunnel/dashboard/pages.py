@@ -24,6 +24,8 @@ from tristunnel.dashboard.render import (
     DashboardPage,
     Granted,
     GrantForm,
+    Invited,
+    InviteForm,
     Question,
     TunnelPage,
     htmlOf,
@@ -132,6 +134,7 @@ class IndexPage(_HTMLPage):
             done,
             self.board.warnings(caller),
             self.board.commands(caller),
+            self.actions.mayInvite(caller),
         )
         return await self.html(request, page, 404 if tunnel else 200)
 
@@ -166,6 +169,21 @@ class GrantPage(_HTMLPage):
             return await self.html(request, Question(title, text), 404)
         form = self.guard.formToken(request, caller)
         return await self.html(request, GrantForm(tunnel, form))
+
+
+class InvitePage(_HTMLPage):
+    """C{/dashboard/invite}: asks whom to let in."""
+
+    async def answer(self, request: Request, caller: Caller) -> bytes:
+        if not self.actions.mayInvite(caller):
+            title = "No client can be let in"
+            text = (
+                "That takes a token that may admin, and a server with tokens: start it"
+                " with 'tristunnel server', or with --auth tokens:FILE."
+            )
+            return await self.html(request, Question(title, text), 404)
+        form = self.guard.formToken(request, caller)
+        return await self.html(request, InviteForm(form))
 
 
 class ActionPage(_HTMLPage):
@@ -206,6 +224,8 @@ class ActionPage(_HTMLPage):
         identifier = fields.get("id", "")
         if fields.get("do") == "grant":
             return await self._grant(request, caller, identifier, fields)
+        if fields.get("do") in ("invite", "token"):
+            return await self._letIn(request, caller, fields)
         try:
             await self.actions.end(caller, identifier)
         except TunnelError as refusal:
@@ -218,6 +238,22 @@ class ActionPage(_HTMLPage):
         where = f"../?done={kindOf(identifier)}"
         request.setHeader(b"Location", where.encode("ascii"))
         return b""
+
+    async def _letIn(
+        self, request: Request, caller: Caller, fields: dict[str, str]
+    ) -> bytes:
+        if not self.actions.mayInvite(caller):
+            return await self.html(request, _GONE(), 404)
+        actions = self.actions
+        make = actions.invite if fields["do"] == "invite" else actions.makeToken
+        wanted = {name: fields.get(name, "") for name in InviteForm.FIELDS}
+        try:
+            made = make(caller, wanted)
+        except TunnelError as refusal:
+            form = self.guard.formToken(request, caller)
+            again = InviteForm(form, wanted, refusal.message)
+            return await self.html(request, again, 400)
+        return await self.html(request, Invited(*made))
 
     async def _grant(
         self, request: Request, caller: Caller, identifier: str, fields: dict[str, str]
@@ -283,6 +319,7 @@ def dashboardPages(
         b"": IndexPage,
         b"dashboard/end": EndPage,
         b"dashboard/grant": GrantPage,
+        b"dashboard/invite": InvitePage,
         b"dashboard/act": ActionPage,
         b"dashboard/events": EventsPage,
     }

@@ -38,6 +38,8 @@ __all__ = [
     "DashboardPage",
     "GrantForm",
     "Granted",
+    "InviteForm",
+    "Invited",
     "Question",
     "TunnelPage",
     "htmlOf",
@@ -199,6 +201,7 @@ class DashboardPage(_LivePage):
     @param done: What was done a moment ago; empty for nothing.
     @param warnings: What is wrong with the server as a whole.
     @param commands: What to run while there is no tunnel, and what that does.
+    @param invites: Whether the caller may let clients in.
     """
 
     loader = XMLString(partOf("page.xml"))
@@ -211,8 +214,10 @@ class DashboardPage(_LivePage):
         done: str = "",
         warnings: Sequence[str] = (),
         commands: Sequence[tuple[str, str]] = (),
+        invites: bool = False,
     ) -> None:
         super().__init__(view, caller, span, {})
+        self._invites = invites
         self._done = done
         self._warnings = warnings
         self._commands = commands
@@ -224,6 +229,10 @@ class DashboardPage(_LivePage):
     @renderer
     def warnings(self, request: IRequest, tag: Tag) -> Tag | str:
         return tag([Tag("li", {}, [text]) for text in self._warnings] or "")
+
+    @renderer
+    def invite(self, request: IRequest, tag: Tag) -> Tag | str:
+        return tag if self._invites else ""
 
     @renderer
     def start(self, request: IRequest, tag: Tag) -> Tag:
@@ -362,6 +371,46 @@ class GrantForm(_Filled):
                 option.attributes["selected"] = "selected"
             tag(option)
         return tag
+
+
+class InviteForm(_Filled):
+    """
+    Asks whom to let in.
+
+    @param token: What makes the form good.
+    @param values: What was in the form, if it is shown again.
+    @param wrong: What was wrong with that.
+    """
+
+    FIELDS: ClassVar = ("name", "ports", "expires")
+
+    loader = XMLString(partOf("invite.xml"))
+
+    def __init__(
+        self, token: str, values: Mapping[str, str] | None = None, wrong: str = ""
+    ) -> None:
+        filled = {**dict.fromkeys(self.FIELDS, ""), **(values or {})}
+        super().__init__(form=token, **filled)
+        self._wrong = wrong
+
+    @renderer
+    def wrong(self, request: IRequest, tag: Tag) -> Tag | str:
+        return tag(self._wrong) if self._wrong else ""
+
+
+class Invited(_Filled):
+    """
+    Shows an invitation or a token, which is shown only once.
+
+    @param title: What was made.
+    @param text: What it is for.
+    @param secret: What to run, or to keep.
+    """
+
+    loader = XMLString(partOf("invited.xml"))
+
+    def __init__(self, title: str, text: str, secret: str) -> None:
+        super().__init__(title=title, text=text, secret=secret)
 
 
 class Granted(_Filled):

@@ -230,6 +230,7 @@ class Board:
         offer = "To offer a web site on port 3000 there, for example, run:"
         if self.open:
             return [(offer, f"tristunnel http 3000 --to {where}")]
+        # An admin finds the way to an invitation below.
         return [
             (
                 "On the machine with the service, once, take up the invitation that you"
