@@ -12,8 +12,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from tristunnel.cli.completion import CommandLine, commandLines, script
-from tristunnel.cli.main import parser
+from tristunnel.cli.completion import CommandLine, script
+from tristunnel.cli.main import parser, places
 from tristunnel.config.servers import KnownServer, ServerStore
 
 _BASH = """\
@@ -54,7 +54,7 @@ class CompletionTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.directory = Path(self.mktemp()).absolute()
         (self.directory / "bin").mkdir(parents=True)
-        self.lines = list(commandLines(parser()))
+        self.lines = places(parser())
 
     def ask(self, shell: str, questions: Sequence[Sequence[str]]) -> list[set[str]]:
         """
@@ -125,13 +125,6 @@ class CompletionTests(SynchronousTestCase):
         path = self.directory / "tristunnel" / "servers.toml"
         for name in ("work", "home"):
             ServerStore(path).keep(KnownServer(name, "tls:t.example.com:9000"))
-        extra = commandLines(parser())
-        (top,) = [line for line in extra if line.words == ("token", "list")]
-        option = type(top.options[0])("--server", "which server", True)
-        self.lines.append(CommandLine(("http",), [option], {}))
-        (line,) = [line for line in self.lines if not line.words]
-        assert isinstance(line.commands, dict)
-        line.commands["http"] = "share a port"
         for shell in _PRELUDES:
             if shutil.which(shell):
                 (found,) = self.ask(shell, [["http", "--server", ""]])

@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.cli import install
 from tristunnel.cli.install import addInstallCommand
+from tristunnel.cli.main import parser
 from tristunnel.cli.units import CONTRIB, systemdWord
 from tristunnel.errors import TunnelError
 from tristunnel.util.command_line import Parser
@@ -206,6 +207,27 @@ class InstallTests(SynchronousTestCase):
         self.assertFalse(self.unit.exists())
         self.assertIn("--name has", self.refused("--name", "../x", "server"))
         self.assertIn("one line", self.refused("server", "--hostname", "a\nb"))
+
+    def test_programs(self) -> None:
+        """It is our own programs' parsers that find it out, and no state is made."""
+        state = self.home / "state"
+        self.patch(os, "environ", {**os.environ, "XDG_STATE_HOME": str(state)})
+        for words, said in (
+            (["server", "--hostnam", "x"], "did you mean --hostname?"),
+            (["server", "--port", "nine"], "--port"),
+            (["client", "http", "3000"], "which server?"),
+            (["client", "http", "--to", "x", "what is this"], "what is this"),
+        ):
+            error = io.StringIO()
+            self.patch(sys, "stderr", error)
+            made = parser()
+            options = made.parse_args(["install", *words])
+            ended = self.assertRaises(SystemExit, options.run, options)
+            self.assertEqual(ended.code, 2)
+            self.assertIn(said, error.getvalue())
+            self.assertEqual(error.getvalue().count("\n"), 1)
+        self.run_("server")
+        self.assertFalse(state.exists())
 
     def test_private(self) -> None:
         """A service of the system cannot run what only root can read."""

@@ -23,6 +23,8 @@ import tristunnel
 from tests.docs.pages import DOCS, page
 from tristunnel.cli.access_tap import Options as AccessOptions
 from tristunnel.cli.client_tap import Options as ClientOptions
+from tristunnel.cli.completion import commandLines
+from tristunnel.cli.main import parser
 from tristunnel.cli.server_tap import Options as ServerOptions
 from tristunnel.errors import CODES
 from tristunnel.model.options import TunnelOptions
@@ -97,6 +99,17 @@ class ReferenceTests(SynchronousTestCase):
             documentedOptions()["twistd tunnel-access"],
             self._longOptions(AccessOptions()),
         )
+
+    def test_commands(self) -> None:
+        """Every option of the commands that have a section has an entry there."""
+        documented = documentedOptions()
+        for line in commandLines(parser()):
+            name = " ".join(("tristunnel", *line.words))
+            if name in documented:
+                options = {each.name.removeprefix("--") for each in line.options}
+                self.assertEqual(documented[name] | {"help"}, options, name)
+        for name in ("install", "invite", "join", "status"):
+            self.assertIn(f"tristunnel {name}", documented)
 
     def test_methods(self) -> None:
         """Every remote method has an entry."""

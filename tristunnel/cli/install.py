@@ -14,6 +14,7 @@ from argparse import REMAINDER, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tristunnel.cli.units import Unit, agent, systemdWord
@@ -97,7 +98,7 @@ def _run(options: Namespace, check: Callable[[Sequence[str]], object]) -> None:
     isForward = options.kind == "client" and arguments[:1] and arguments[0] in _FORWARDS
     words = arguments if isForward else [options.kind, *arguments]
     if not options.remove:
-        check(words)
+        _try(check, words)
     name = "-".join(filter(None, ("tristunnel", options.kind, options.name)))
     make = _launchd if sys.platform == "darwin" else _systemd
     service = make(name, options.kind, words)
@@ -112,6 +113,19 @@ def _run(options: Namespace, check: Callable[[Sequence[str]], object]) -> None:
     _install(service)
     if options.kind == "server":
         print("Invite a machine with: tristunnel invite")
+
+
+def _try(check: Callable[[Sequence[str]], object], words: Sequence[str]) -> None:
+    """Read a command line; a certificate that is made for it is made for nothing."""
+    before = os.environ.get("STATE_DIRECTORY")
+    with TemporaryDirectory() as directory:
+        os.environ["STATE_DIRECTORY"] = directory
+        try:
+            check(words)
+        finally:
+            del os.environ["STATE_DIRECTORY"]
+            if before is not None:
+                os.environ["STATE_DIRECTORY"] = before
 
 
 def _program() -> list[str]:

@@ -27,7 +27,7 @@ from tristunnel.util.command_line import Parser, endWithUsage
 from tristunnel.util.words import nearest
 from tristunnel.version import VERSION
 
-__all__ = ["main", "parser"]
+__all__ = ["main", "parser", "places"]
 
 
 _USAGE = """\
@@ -81,11 +81,11 @@ def parser() -> _Whole:
     addStatusCommand(commands)
     addAccessCommands(commands)
     addInstallCommand(commands, parseProgram)
-    addCompletionCommand(commands, lambda: _places(made))
+    addCompletionCommand(commands, lambda: places(made))
     return made
 
 
-def _places(made: _Whole) -> list[CommandLine]:
+def places(made: _Whole) -> list[CommandLine]:
     """All places of our command lines, those of programs too."""
     *others, whole = commandLines(made)
     texts = {name: each.description for name, each in PROGRAMS.items()}
