@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html import unescape
 from importlib.resources import files
 from typing import Any
@@ -230,8 +231,11 @@ class ReadingTests(DashboardTestCase):
         and a graph."""
         client, _ = self.enter()
         client.facts = ClientFacts("alice", "den", "tristunnel 0")
+        owner = replace(
+            self.owner(), identity=replace(ANONYMOUS_IDENTITY, claimed="alice")
+        )
         asked = {"maxVisitors": 5, "allow": ["192.0.2.0/24"]}
-        self.open(self.owner(), name="shop", target="localhost:3000", **asked)
+        self.open(owner, name="shop", target="localhost:3000", **asked)
         (tunnel,) = self.watch.counters.tunnels
         tunnel.clientSide = client.side
         self.visit(sent=12345)
@@ -265,6 +269,9 @@ class ReadingTests(DashboardTestCase):
         """The address of a web site is a link, with a QR code on its page: where its
         answers are HTTP, or its name or target say so."""
         for options, kind, link in (
+            ({"scheme": "http"}, "", "http://server:8011/"),
+            ({"scheme": "https"}, "", "https://server:8011/"),
+            ({"scheme": "http"}, "other", ""),
             ({"name": "www.shop"}, "", "http://server:8011/"),
             ({"target": "http://localhost:3000"}, "", "http://server:8011/"),
             ({}, "http", "http://server:8011/"),

@@ -16,6 +16,8 @@ from tristunnel.model.policy import POLICY_OPTIONS
 NAMES = st.sampled_from(
     [*(part.name for part in fields(TunnelOptions)), *POLICY_OPTIONS, "nonsense"]
 )
+_MADE = ("allow", "deny", "lookup", "target")
+"""What is made of a value is something else."""
 VALUES = (
     st.none()
     | st.booleans()
@@ -58,6 +60,7 @@ class TunnelOptionsTests(SynchronousTestCase):
             "private": True,
             "resume": "tunnel://x/1",
             "target": "localhost:3000",
+            "scheme": "https",
         }
         self.assertEqual(
             TunnelOptions.fromMapping(options),
@@ -76,6 +79,8 @@ class TunnelOptionsTests(SynchronousTestCase):
         self.assertIn("port takes a whole number", self.refusal(port=True))
         self.assertIn("port takes a whole number", self.refusal(port=80.0))
         self.assertIn("name takes a string", self.refusal(name=5))
+        for scheme in ("ftp", "javascript", "HTTP"):
+            self.assertIn("scheme takes", self.refusal(scheme=scheme))
         self.assertIn("private takes true or false", self.refusal(private=1))
 
     def test_ranges(self) -> None:
@@ -118,6 +123,6 @@ class TunnelOptionsTests(SynchronousTestCase):
             self.assertNotIn("\n", error.message)
         else:
             for name, value in options.items():
-                if value is not None and name not in ("allow", "deny", "lookup"):
+                if value is not None and name not in _MADE:
                     whose = result.policy if name in POLICY_OPTIONS else result
                     self.assertEqual(getattr(whose, name), value)

@@ -72,7 +72,7 @@ class Actions:
         client = service.clients.find(identifier)
         if client is not None and mayEnd(caller, client):
             return (
-                f"Disconnect client {client.identity.name}?",
+                f"Disconnect client {client.identity.shown}?",
                 f"Its connection from {client.peer} is closed. A tristunnel client"
                 " reconnects by itself; to keep it away, revoke its credentials.",
             )

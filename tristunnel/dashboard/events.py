@@ -54,7 +54,7 @@ class ServerEvents(RecentEvents, ServerObserver):
     # ServerObserver
 
     def clientConnected(self, peer: IAddress, identity: Identity, dialect: str) -> None:
-        text = f"Client {identity.name} connected from {addressText(peer)}"
+        text = f"Client {identity.shown} connected from {addressText(peer)}"
         self._tell("good", identity.name, f"{text} ({dialect})")
 
     def clientGone(
@@ -63,7 +63,7 @@ class ServerEvents(RecentEvents, ServerObserver):
         self._tell(
             "plain",
             identity.name,
-            f"Client {identity.name} at {addressText(peer)} left: {reason}",
+            f"Client {identity.shown} at {addressText(peer)} left: {reason}",
         )
 
     def tunnelCreated(self, tunnel: Tunnel) -> None:
@@ -72,14 +72,14 @@ class ServerEvents(RecentEvents, ServerObserver):
         self._tell(
             "good",
             tunnel.owner.name,
-            f"Tunnel{name} of {tunnel.owner.name} is open at {where}",
+            f"Tunnel{name} of {tunnel.owner.shown} is open at {where}",
         )
 
     def tunnelDestroyed(self, tunnel: Tunnel, reason: TunnelError) -> None:
         self._tell(
             "plain",
             tunnel.owner.name,
-            f"Tunnel {titleOf(tunnel)} of {tunnel.owner.name} is closed: {reason}",
+            f"Tunnel {titleOf(tunnel)} of {tunnel.owner.shown} is closed: {reason}",
         )
 
     def visitorRefused(self, stream: Stream, reason: TunnelError) -> None:

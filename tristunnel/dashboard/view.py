@@ -66,9 +66,6 @@ EVENTS = 30
 FIRST = next(iter(SPANS))
 """How long graphs look back until somebody wants another span."""
 
-UNPROVEN = "unproven"
-"""What is said of a name that a client has given where nobody asks for proof."""
-
 _GRAPH = (600, 120)
 _SMALL = (120, 24)
 
@@ -259,7 +256,7 @@ class Board:
             "page": tunnel.page,
             "address": "" if tunnel.page else tunnel.address,
             "copy": tunnel.page or tunnel.address,
-            "owner": self._ownerOf(tunnel),
+            "owner": tunnel.owner.shown,
             "state": "" if tunnel.clientSide is not None else "client away",
             "visitors": count(len(tunnel.streams)),
             "visitorsTotal": count(tunnel.visitorCount),
@@ -280,11 +277,6 @@ class Board:
             if client.side is not None and client.side is tunnel.clientSide:
                 return client
         return None
-
-    def _ownerOf(self, tunnel: Tunnel) -> str:
-        client = self._clientOf(tunnel) if tunnel.owner.anonymous else None
-        claimed = "" if client is None else client.facts.name
-        return f"{claimed} ({UNPROVEN})" if claimed else tunnel.owner.name
 
     async def tunnelView(
         self, caller: Caller, identifier: str, span: str = FIRST
@@ -349,7 +341,7 @@ class Board:
             {
                 "id": client.id,
                 "owner": client.facts.name or client.identity.name,
-                "claim": UNPROVEN if client.facts.name else "",
+                "claim": "unproven" if client.facts.name else "",
                 "about": ", ".join(
                     each for each in (client.facts.host, client.facts.program) if each
                 ),
@@ -359,7 +351,7 @@ class Board:
                 **_amounts(*sums[1:]),
                 "trip": _trip(client),
                 "age": self._since(client.opened),
-                "end": f"Disconnect client {client.identity.name} at {client.peer}",
+                "end": f"Disconnect client {client.identity.shown} at {client.peer}",
                 "endLink": _endLink(client.id),
             }
             for client in shown

@@ -32,6 +32,7 @@ class TunnelOptions:
     @ivar resume: The URI of a tunnel of the caller's lease, to go on with.
     @ivar lookup: Who else may ask for the address of a tunnel whose URI could be
         guessed: names of owners, or C{"*"} for all.
+    @ivar scheme: C{"http"} or C{"https"}, if visitors open it in a browser.
     @ivar target: The service, for its owner and the operator to see.
     @ivar openerOnly: Whether connections to the URI must come from where the
         tunnel was opened.
@@ -50,6 +51,7 @@ class TunnelOptions:
     private: bool = False
     resume: str = ""
     lookup: tuple[str, ...] = ()
+    scheme: str = ""
     target: str = ""
     openerOnly: bool = False
     firstLine: bool = False
@@ -77,6 +79,8 @@ class TunnelOptions:
             raise badOption(
                 "a name has at most 64 letters, digits, hyphens, dots, underscores"
             )
+        if values.get("scheme", "") not in ("", "http", "https"):
+            raise badOption("option scheme takes 'http' or 'https'")
         if "target" in values:
             values["target"] = printable(values["target"], 200)
         return cls(**values, policy=policyFrom(asked))

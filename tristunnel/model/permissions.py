@@ -293,6 +293,7 @@ class Identity:
         share one name, so it must not decide who owns something.
     @ivar grant: What it may do, where that is limited. Who has the same name
         is the same, so it does not count in comparisons.
+    @ivar claimed: The name that it gave where nobody checks it, for people to read.
     @ivar issued: Whether this server made the name, for whoever has a
         capability: it is nobody's who logs in.
     """
@@ -301,6 +302,12 @@ class Identity:
     anonymous: bool = False
     grant: Grant | None = field(default=None, compare=False, repr=False)
     issued: bool = False
+    claimed: str = field(default="", compare=False, repr=False)
+
+    @property
+    def shown(self) -> str:
+        """What to call it, which is not for telling who owns something."""
+        return f"{self.claimed} (unproven)" if self.claimed else self.name
 
 
 ANONYMOUS_IDENTITY = Identity("anonymous", anonymous=True)

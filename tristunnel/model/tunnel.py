@@ -131,6 +131,7 @@ class Tunnel:
     @ivar until: When it will be over, or C{None}.
     @ivar protocol: What visitors speak: C{"tcp"}, for bytes, or C{"udp"}, for
         datagrams.
+    @ivar scheme: C{"http"} or C{"https"}, if the owner says that it is a web site.
     @ivar target: The service, if the owner tells.
     @ivar speech: What the service speaks; C{None} where nobody wants to know.
     @ivar dropped: Datagrams that did not go through, of flows that are over.
@@ -157,6 +158,7 @@ class Tunnel:
     bytesIn: int = 0
     bytesOut: int = 0
     protocol: str = "tcp"
+    scheme: str = ""
     target: str = ""
     speech: Speech | None = None
     dropped: int = 0
@@ -206,7 +208,7 @@ class Tunnel:
         """
         kind = "" if self.speech is None else self.speech.kind
         if not kind and self.protocol == "tcp":
-            kind = webKind(self.target, self.name)
+            kind = self.scheme or webKind(self.target, self.name)
         return webAddress(self.address, kind)
 
     def datagramCounts(self) -> dict[str, int]:

@@ -186,7 +186,7 @@ def _tunnel(tunnel: Mapping[str, Any], named: bool) -> Row:
 
 def _address(tunnel: Mapping[str, Any]) -> str:
     """A tunnel's address, as a browser takes it if the service is a web site."""
-    address = printable(str(tunnel["address"]))
+    address = printable(str(tunnel.get("page") or tunnel["address"]))
     target, name = str(tunnel.get("target", "")), str(tunnel.get("name", ""))
     kind = str(tunnel.get("speaks") or webKind(target, name))
     return webAddress(address, kind).removesuffix("/") or address
@@ -293,7 +293,7 @@ def serverPage(status: Mapping[str, Any], hints: Sequence[str] = ()) -> Page:
     for client in status["clients"]:
         session = (
             printable(str(client["from"])),
-            printable(str(client["owner"])) or "anybody",
+            _who(client),
             printable(str(client["dialect"])),
             count(len(client["tunnels"])),
             age(float(client["seconds"])),
@@ -311,6 +311,13 @@ def serverPage(status: Mapping[str, Any], hints: Sequence[str] = ()) -> Page:
         *_traffic(status, "in", "out"),
     ]
     return Page("tristunnel server", facts, tables, None, hints)
+
+
+def _who(client: Mapping[str, Any]) -> str:
+    said = client.get("client") or {}
+    name = str(said.get("name") or client["owner"])
+    host = str(said.get("host", ""))
+    return printable(f"{name} on {host}" if host else name) or "anybody"
 
 
 def _owner(tunnel: Mapping[str, Any]) -> str:

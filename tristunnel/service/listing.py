@@ -98,6 +98,7 @@ class Listing:
             "kind": "client",
             "owner": client.identity.name,
             "from": client.peer,
+            "client": client.facts.asDict(),
             "dialect": client.dialect,
             "tunnels": [tunnel.publicURI for tunnel in own],
             **self._entry(
@@ -124,7 +125,9 @@ class Listing:
             "from": peers[0] if peers else "",
             "tunnel": tunnel.publicURI,
             "address": tunnel.address,
+            "page": tunnel.page,
             "name": tunnel.name,
+            "target": tunnel.target,
             "visitors": len(tunnel.streams),
             "visitorsTotal": tunnel.visitorCount,
             **self._entry(

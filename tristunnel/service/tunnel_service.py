@@ -211,7 +211,7 @@ class TunnelService:
                 if tunnel.uri == wanted.resume:
                     # What is asked of visitors may have changed meanwhile.
                     self.policies.setByOwner(tunnel, wanted.policy)
-                    tunnel.target = wanted.target
+                    tunnel.scheme, tunnel.target = wanted.scheme, wanted.target
                     return tunnel
         self.rights.checkOpen(caller.identity, caller.lease, wanted)
         tunnel = Tunnel(
@@ -222,6 +222,7 @@ class TunnelService:
             seconds=self.reactor.seconds,
             hostname=self.hostname or caller.host,
             name=wanted.name,
+            scheme=wanted.scheme,
             target=wanted.target,
             speech=Speech() if self.looksAtAnswers else None,
             web=caller.web,

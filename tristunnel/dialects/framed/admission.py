@@ -5,6 +5,7 @@ The framed protocol at the server: how a client comes in.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -194,16 +195,19 @@ class Admission(FramedProtocol):
             if self._leaving is not None:
                 raise self._leaving
             self.visits = Visits(self.identity)
+            facts = ClientFacts.said(
+                offer.get("client") if isinstance(offer, dict) else None,
+                message.get("id") if self.identity.anonymous else "",
+            )
+            if facts.name:
+                self.identity = replace(self.identity, claimed=facts.name)
             self._client = self._service.clients.enter(
                 self.identity,
                 addressText(self._peer),
                 "framed" if extended else "framed-plain",
                 self.endOnPurpose,
                 self,
-                ClientFacts.said(
-                    offer.get("client") if isinstance(offer, dict) else None,
-                    message.get("id") if self.identity.anonymous else "",
-                ),
+                facts,
             )
             if isinstance(offer, dict):
                 self._admitExtended(self.identity, offer)

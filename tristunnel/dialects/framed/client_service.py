@@ -411,6 +411,8 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             "port": forward.port,
             "name": forward.name,
         }
+        if forward.scheme:
+            options["scheme"] = forward.scheme
         if self.tellsTargets:
             options["target"] = forward.target
         if forward.isUDP:
