@@ -21,6 +21,7 @@ from zope.interface import Interface, implementer
 from tristunnel.auth.checkers import CheckerChain
 from tristunnel.auth.credentials import TunnelCredentials, nameProblem
 from tristunnel.errors import TunnelError
+from tristunnel.model.decisions import Decisions
 from tristunnel.model.permissions import (
     ANONYMOUS_IDENTITY,
     GrantedName,
@@ -112,7 +113,11 @@ def _text(data: bytes) -> str:
 
 
 class Authenticator:
-    """The one question that every dialect and page asks: who is this?"""
+    """
+    The one question that every dialect and page asks: who is this?
+
+    @ivar decisions: Who else has a say in that, or C{None}.
+    """
 
     _log = Logger()
 
@@ -121,6 +126,7 @@ class Authenticator:
         @param portal: Where to ask, usually from L{portalFor}; its realm makes
             L{Identity} avatars. C{None} admits everybody as anonymous.
         """
+        self.decisions: Decisions | None = None
         self._portal = portal
         self._refusals = LogRateLimiter(time.monotonic)
 
@@ -149,6 +155,14 @@ class Authenticator:
             does), or C{token-expired} or C{token-revoked} for whoever has the
             token; cancelling it fails with C{CancelledError}.
         """
+        identity = await self._identify(fields, peer, certificate)
+        if self.decisions is not None:
+            await self.decisions.login(identity, peer)
+        return identity
+
+    async def _identify(
+        self, fields: Mapping[str, object], peer: IAddress | None, certificate: str
+    ) -> Identity:
         if self._portal is None:
             return Identity(certificate) if certificate else ANONYMOUS_IDENTITY
         credentials: TunnelCredentials | None = None

@@ -26,7 +26,14 @@ from tristunnel.config.settings import DEFAULT, Setting
 from tristunnel.dataplane.memory import defaultMemory
 from tristunnel.dataplane.reactor import ourReactor
 from tristunnel.errors import TunnelError, badOption, printable
-from tristunnel.hooks.options import HOOKS, HookOptionsMixin, hooksOf, targetsOf
+from tristunnel.hooks.options import (
+    ASK,
+    HOOKS,
+    AskOptionsMixin,
+    decisionsOf,
+    hooksOf,
+    targetsOf,
+)
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import IDLE
@@ -51,7 +58,7 @@ __all__ = ["Options", "makeService"]
 
 
 class Options(
-    PolicyOptionsMixin, HookOptionsMixin, ServerOptions, strcred.AuthOptionMixin
+    PolicyOptionsMixin, AskOptionsMixin, ServerOptions, strcred.AuthOptionMixin
 ):
     """The options of C{twistd tunnel}."""
 
@@ -85,6 +92,7 @@ class Options(
             "config=FILE state-dir=DIRECTORY log-format=FORMAT grace=SECONDS",
         ),
         HOOKS,
+        ASK,
         Group(
             "Proxies, other servers, and UDP",
             "trusted-proxy=ADDRESS websocket-path=PATH node=SPEC direct-udp",
@@ -299,6 +307,7 @@ class Options(
         self.forwarded = Forwarded(self["trusted-proxy"])
         self.policy = policyOf(self)
         targetsOf(self)
+        self.decisions = decisionsOf(reactor, self)
         self.memory = defaultMemory()
         if size := self["max-memory"]:
             self.memory = 0 if size == "0" else parseSize(size)

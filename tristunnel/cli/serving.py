@@ -86,6 +86,8 @@ class Serving(MultiService):
             self._watchCertificates(hooks)
         self._watch = Watch(reactor, *told)
         self._tunnels = self._makeTunnels()
+        self._tunnels.decisions = options.decisions
+        options.authenticator.decisions = options.decisions
         self._tunnels.invitations = Invitations(self._tokenFiles)
         self._sessions = TunnelServerFactory(
             reactor,

@@ -179,8 +179,13 @@ class HookedClient(ClientObserver):
             self._isUp = False
             self._down("client-down", f"Disconnected from {self._server}", reason)
 
+    def stopped(self) -> None:
+        if self._isUp:
+            self._isUp = False
+            self._tell("client-down", f"This client of {self._server} was stopped")
+
     def gaveUp(self, reason: TunnelError) -> None:
-        self._down("client-refused", f"{self._server} lets this client not in", reason)
+        self._down("client-refused", f"{self._server} has refused this client", reason)
 
     def _down(
         self, kind: str, text: str, reason: TunnelError, **fields: object

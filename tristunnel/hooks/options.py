@@ -7,17 +7,37 @@ from typing import Any, ClassVar
 
 from tristunnel.auth.files import readAtOnce, reasonOf
 from tristunnel.config.help import Group
+from tristunnel.config.numbers import seconds
 from tristunnel.errors import badOption
+from tristunnel.hooks.ask import DecidingHook, parseAsk
 from tristunnel.hooks.delivery import Hooks
 from tristunnel.hooks.target import Target, checkSecret, parseTarget
 from tristunnel.util.files import warnIfOpen
 
-__all__ = ["HOOKS", "HookOptionsMixin", "hooksOf", "targetsOf"]
+__all__ = [
+    "ASK",
+    "HOOKS",
+    "AskOptionsMixin",
+    "HookOptionsMixin",
+    "decisionsOf",
+    "hooksOf",
+    "targetsOf",
+]
+
+ASK_TIMEOUT = 3.0
+"""Seconds that a question waits for its answer."""
 
 HOOKS = Group(
     "Telling others what happens", "on-event=[KIND=]TARGET event-secret-file=FILE"
 )
 """How help shows them."""
+
+
+ASK = Group(
+    "Letting another program decide",
+    "ask=[QUESTION,...=]URL ask-timeout=SECONDS ask-default=deny|allow",
+)
+"""The same of questions."""
 
 
 class HookOptionsMixin:
@@ -55,6 +75,42 @@ def hooksOf(reactor: Any, options: Mapping[str, Any], program: str) -> Hooks | N
     return Hooks(reactor, targets, _secret(options["event-secret-file"]), program)
 
 
+class AskOptionsMixin(HookOptionsMixin):
+    """For C{usage.Options}: who is asked what may happen, too."""
+
+    optParameters: ClassVar[Any] = [
+        (
+            "ask",
+            None,
+            "",
+            "URL that decides who may log in, open tunnels and visit; in front of it,"
+            " and =, may be some of login,open,visitor.",
+        ),
+        seconds("ask-timeout", ASK_TIMEOUT, "Seconds to wait for its answer.", 0.1),
+        ("ask-default", None, "deny", "What holds without an answer: deny or allow."),
+    ]
+
+
+def decisionsOf(reactor: Any, options: Mapping[str, Any]) -> DecidingHook | None:
+    """
+    Make the hook that decides.
+
+    @return: C{None} if nobody is to be asked.
+    @raise TunnelError: C{bad-option}.
+    """
+    if options["ask-default"] not in ("deny", "allow"):
+        raise badOption("--ask-default takes deny or allow")
+    if not options["ask"]:
+        return None
+    return DecidingHook(
+        reactor,
+        parseAsk(options["ask"]),
+        _secret(options["event-secret-file"]),
+        options["ask-timeout"],
+        options["ask-default"] == "allow",
+    )
+
+
 def targetsOf(options: Mapping[str, Any]) -> list[Target]:
     """
     Check the options.
@@ -62,8 +118,8 @@ def targetsOf(options: Mapping[str, Any]) -> list[Target]:
     @raise TunnelError: C{bad-option}.
     """
     targets = [parseTarget(each) for each in options.get("on-event", ())]
-    if options["event-secret-file"] and not targets:
-        raise badOption("--event-secret-file goes with --on-event")
+    if options["event-secret-file"] and not (targets or options.get("ask")):
+        raise badOption("--event-secret-file goes with --on-event or --ask")
     _secret(options["event-secret-file"])
     return targets
 

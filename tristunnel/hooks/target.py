@@ -32,9 +32,19 @@ from tristunnel.hooks.event import KINDS, HookEvent, kindsNamed, signature
 from tristunnel.tls.client_context import ServerVerification
 from tristunnel.version import VERSION
 
-__all__ = ["NotTaken", "Receiver", "Target", "agentOf", "parseTarget"]
+__all__ = [
+    "NotTaken",
+    "Post",
+    "Receiver",
+    "Target",
+    "checkSecret",
+    "parseTarget",
+    "webHook",
+]
 
-_EXAMPLE = "write https://HOST/PATH, exec:COMMAND, or KIND,KIND=one of these"
+_EXAMPLE = (
+    " or a command; write https://HOST/PATH, exec:COMMAND, or KIND,KIND=one of these"
+)
 
 
 class NotTaken(Exception):
@@ -93,24 +103,34 @@ def parseTarget(text: str) -> Target:
     shape, plus, plain = where.partition("+")
     if not plus or shape not in _SHAPES:
         shape, plain = "", where
+    url, shown = webHook("--on-event", plain)
+    return Target(shown, kinds, lambda r, s: _Receiving(Post(r, url, s, shape)))
+
+
+def webHook(option: str, text: str) -> tuple[str, str]:
+    """
+    Check a URL that is to be told or asked something.
+
+    @param option: Which option has it.
+    @return: The URL, and how messages name it: the paths of such URLs are secrets.
+    @raise TunnelError: C{bad-option}.
+    """
     try:
-        parts = urlsplit(plain)
+        parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except ValueError:
         parts, host, port = urlsplit(""), None, None
-    if parts.scheme not in ("http", "https") or not host or not plain.isascii():
-        # Without what it says: the paths of such URLs are secrets.
-        raise badOption(f"--on-event takes a URL or a command; {_EXAMPLE}")
+    if parts.scheme not in ("http", "https") or not host or not text.isascii():
+        also = _EXAMPLE if option == "--on-event" else ": https://HOST/PATH"
+        raise badOption(f"{option} takes a URL{also}")
     if parts.username is not None:
         raise badOption(
-            "--on-event: a receiver knows us by the signature, not by a password in"
-            " its URL; give --event-secret-file"
+            f"{option}: a receiver knows us by the signature, not by a password in its"
+            " URL; give --event-secret-file"
         )
     number = f":{port}" if port else ""
-    shown = f"{parts.scheme}://{host}{number}/"
     url = urlunsplit(parts._replace(fragment="", path=parts.path or "/"))
-    shaped = _SHAPES.get(shape, _json)
-    return Target(shown, kinds, lambda r, s: _Post(r, url, shaped, s))
+    return url, f"{parts.scheme}://{host}{number}/"
 
 
 def _words(command: str) -> list[str]:
@@ -160,12 +180,6 @@ class _Endpoints:
         return wrapClientTLS(ServerVerification(host), below)
 
 
-def agentOf(reactor: Any) -> Agent:
-    """What asks receivers."""
-    agent: Agent = Agent.usingEndpointFactory(reactor, _Endpoints(reactor))
-    return agent
-
-
 class _Unread(StreamProtocol):
     """An answer's body, which nobody needs."""
 
@@ -174,16 +188,28 @@ class _Unread(StreamProtocol):
         transport.loseConnection()
 
 
-class _Post:
-    """A receiver at a URL."""
+class Post:
+    """
+    Posts events to a URL, one connection each.
 
-    def __init__(self, reactor: Any, url: str, shape: Shape, secret: bytes) -> None:
-        self._agent = agentOf(reactor)
+    @param url: What L{webHook} has checked.
+    @param secret: What signs them, or empty.
+    @param shape: C{slack}, C{ntfy}, or empty for JSON.
+    """
+
+    def __init__(self, reactor: Any, url: str, secret: bytes, shape: str = "") -> None:
+        self._agent: Agent = Agent.usingEndpointFactory(reactor, _Endpoints(reactor))
         self._url = url.encode("ascii")
-        self._shape = shape
+        self._shape = _SHAPES.get(shape, _json)
         self._secret = secret
 
-    def deliver(self, event: HookEvent, now: float) -> Deferred[None]:
+    def send(self, event: HookEvent, now: float) -> Deferred[Any]:
+        """
+        Post an event.
+
+        @param now: The time of day.
+        @return: The answer, once its head is there.
+        """
         kind, body, extra = self._shape(event)
         fields = {
             "User-Agent": f"tristunnel/{VERSION}",
@@ -199,7 +225,17 @@ class _Post:
         asking: Deferred[Any] = self._agent.request(
             b"POST", self._url, headers, producer
         )
-        return asking.addCallbacks(self._answered, self._failed)
+        return asking
+
+
+class _Receiving:
+    """A receiver at a URL."""
+
+    def __init__(self, post: Post) -> None:
+        self._post = post
+
+    def deliver(self, event: HookEvent, now: float) -> Deferred[None]:
+        return self._post.send(event, now).addCallbacks(self._answered, self._failed)
 
     def _answered(self, response: Any) -> None:
         response.deliverBody(_Unread())

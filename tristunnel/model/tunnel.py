@@ -7,7 +7,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from tristunnel.dataplane.glimpse import Speech, glimpsed
 from tristunnel.dataplane.join import join
@@ -121,6 +123,7 @@ class Tunnel:
     @ivar served: Visitors who reached a client's end.
     @ivar exhausted: Called when the last visitor has left.
     @ivar filters: Who decides on visitors; all must agree.
+    @ivar ask: Decides on visitors when all others have agreed, or C{None}.
     @ivar policy: What is asked of visitors; L{filters} apply it.
     @ivar refusals: How many visitors were turned away at the door, by the
         code of the reason.
@@ -166,6 +169,7 @@ class Tunnel:
     closed: TunnelError | None = None
     exhausted: Callable[[Tunnel], None] = lambda tunnel: None
     filters: list[VisitorFilter] = field(default_factory=list)
+    ask: Callable[[Stream], Deferred[None]] | None = None
     policy: VisitorPolicy = field(default_factory=VisitorPolicy)
     refusals: Counter[str] = field(default_factory=Counter)
     throttle: Throttle | None = None
@@ -242,17 +246,43 @@ class Tunnel:
         @param address: Where it came from, as C{HOST:PORT}.
         @param filters: Who decides on this one, beside the tunnel's own filters.
         """
-        number = self.visitorCount + 1
-        stream = Stream(self, visitor, address, self.seconds(), number)
+        stream = Stream(self, visitor, address, self.seconds())
         self.streams.add(stream)
         try:
             side = self._letIn(stream, filters)
         except TunnelError as refusal:
             self._turnAway(stream, refusal)
             return
-        self.visitorCount = number
+        if self.ask is None:
+            self._serve(stream, side)
+        else:
+            self._decide(stream, self.ask(stream))
+
+    def _serve(self, stream: Stream, side: IClientSide) -> None:
+        self.visitorCount = stream.number = self.visitorCount + 1
         self.observer.visitorConnected(stream)
         side.serve(stream)
+
+    def _decide(self, stream: Stream, asking: Deferred[None]) -> None:
+        """Wait for whoever decides on a visitor; what it sends waits, too."""
+
+        def allowed(result: None) -> None:
+            if self.closed is not None or self.clientSide is None:
+                self._turnAway(stream, self.closed or TunnelError("client-away"))
+            else:
+                self._serve(stream, self.clientSide)
+
+        def refused(failure: Failure) -> None:
+            why = failure.value
+            if failure.check(CancelledError):
+                # It has left.
+                why = TunnelError("closed", "the visitor left")
+            if not isinstance(why, TunnelError):
+                why = TunnelError("internal")
+            self._turnAway(stream, why)
+
+        stream.visitor.whileWaiting(lambda reason: asking.cancel())
+        asking.addCallbacks(allowed, refused)
 
     def _letIn(self, stream: Stream, filters: tuple[VisitorFilter, ...]) -> IClientSide:
         """

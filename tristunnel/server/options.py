@@ -12,6 +12,7 @@ from tristunnel.auth.realm import Authenticator
 from tristunnel.config.options import ConfiguredOptions
 from tristunnel.config.settings import redacted, tomlValue
 from tristunnel.http.forwarded import Forwarded
+from tristunnel.model.decisions import Decisions
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.model.ports import UNPRIVILEGED, PortRange
 from tristunnel.node.spec import NodeSpec
@@ -32,6 +33,7 @@ class ServerOptions(ConfiguredOptions):
     @ivar certificate: The one of all ports, or C{None}.
     @ivar visitorCertificate: The one that visitors see, or C{None}.
     @ivar authenticator: Says who a client is.
+    @ivar decisions: Who else has a say in what may happen, or C{None}.
     @ivar forwarded: Whom proxies speak for.
     @ivar policy: What is asked of visitors.
     @ivar nodes: The tunnels with other servers.
@@ -50,6 +52,7 @@ class ServerOptions(ConfiguredOptions):
         self.certificate: ReloadingCertificate | None = None
         self.visitorCertificate: ReloadingCertificate | None = None
         self.authenticator = Authenticator()
+        self.decisions: Decisions | None = None
         self.forwarded = Forwarded()
         self.policy = VisitorPolicy()
         self.nodes: list[NodeSpec] = []

@@ -34,6 +34,9 @@ __all__ = ["RESTART", "RunningServer"]
 
 RESTART = frozenset(
     (
+        "ask",
+        "ask-default",
+        "ask-timeout",
         "check",
         "demo",
         "direct-udp",

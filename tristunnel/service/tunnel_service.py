@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from tristunnel.dataplane.glimpse import Speech
 from tristunnel.errors import TunnelError, badOption
+from tristunnel.model.decisions import Decisions
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.options import TunnelOptions, policyFrom
 from tristunnel.model.quota import TunnelQuota
@@ -127,6 +128,7 @@ class TunnelService:
     @ivar looksAtAnswers: Whether somebody wants to know what services speak.
     @ivar nodes: The tunnels between this server and others.
     @ivar invitations: Its tokens and invitations, for operators.
+    @ivar decisions: Who else has a say in what may happen, or C{None}.
     @ivar reload: Reads the server's configuration again, if that can be done.
     """
 
@@ -173,6 +175,7 @@ class TunnelService:
         self.looksAtAnswers = False
         self.nodes: Sequence[_Node] = ()
         self.invitations = Invitations([])
+        self.decisions: Decisions | None = None
         self.reload: Callable[[], Deferred[dict[str, object]]] | None = None
 
     # ITunnelService
@@ -214,6 +217,10 @@ class TunnelService:
                     tunnel.scheme, tunnel.target = wanted.scheme, wanted.target
                     return tunnel
         self.rights.checkOpen(caller.identity, caller.lease, wanted)
+        if self.decisions is not None:
+            await self.decisions.tunnel(caller.identity, wanted)
+            if self._leaving is not None:
+                raise self._leaving
         tunnel = Tunnel(
             id=secrets.token_hex(8),
             owner=caller.identity,
@@ -228,6 +235,8 @@ class TunnelService:
             web=caller.web,
         )
         tunnel.exhausted = self._exhausted
+        if self.decisions is not None:
+            tunnel.ask = self.decisions.visitor
         self.policies.setByOwner(tunnel, wanted.policy)
         self._quota.count(tunnel, caller.countedAs)
         try:

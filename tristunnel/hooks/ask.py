@@ -1,0 +1,203 @@
+"""A hook that decides: C{--ask}."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tristunnel.errors import TunnelError, badOption, printable
+from tristunnel.hooks.event import HookEvent
+from tristunnel.hooks.target import Post, webHook
+from tristunnel.model.options import TunnelOptions
+from tristunnel.model.permissions import Identity
+from tristunnel.model.tunnel import Stream
+from tristunnel.util.hosts import addressText
+from tristunnel.util.log_limiter import LogRateLimiter
+from tristunnel.util.words import nearest
+
+__all__ = ["QUESTIONS", "DecidingHook", "parseAsk"]
+
+QUESTIONS = ("login", "open", "visitor")
+
+MOST = 256
+"""Questions under way; of those beyond, the default decides at once."""
+
+_REASON = 1000
+"""Bytes of an answer that are read."""
+
+
+def parseAsk(text: str) -> tuple[frozenset[str], str, str]:
+    """
+    Read C{--ask [QUESTION,...=]URL}.
+
+    @return: The questions, the URL, and how messages name it.
+    @raise TunnelError: C{bad-option}.
+    """
+    questions, where = frozenset(QUESTIONS), text.strip()
+    head, equals, rest = where.partition("=")
+    if equals and "/" not in head and ":" not in head:
+        named = [each.strip() for each in head.split(",")]
+        for each in named:
+            if each not in QUESTIONS:
+                raise badOption(
+                    f"--ask: there is no question {each!r}{nearest(each, QUESTIONS)}"
+                )
+        questions, where = frozenset(named), rest.strip()
+    url, shown = webHook("--ask", where)
+    return questions, url, shown
+
+
+class _Reason(Protocol):
+    """Reads the beginning of an answer."""
+
+    def __init__(self, read: Deferred[bytes]) -> None:
+        self._read = read
+        self._data = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        self._data += data
+        if len(self._data) >= _REASON and self.transport is not None:
+            self.transport.loseConnection()
+            self._done()
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self._done()
+
+    def _done(self) -> None:
+        if not self._read.called:
+            self._read.callback(self._data[:_REASON])
+
+
+class DecidingHook:
+    """
+    Asks a web server what may happen. An answer of the 200s allows it, one of the
+    400s refuses it, with the first line of its body as the reason; for anything else,
+    and where there is no answer in time, the default holds.
+
+    @param reactor: Connects, and tells time.
+    @param ask: What L{parseAsk} has read.
+    @param secret: What questions are signed with, or empty.
+    @param timeout: Seconds to wait.
+    @param allows: Whether what nobody decided is allowed.
+    """
+
+    _log = Logger(namespace="tristunnel.hooks")
+
+    def __init__(
+        self,
+        reactor: Any,
+        ask: tuple[frozenset[str], str, str],
+        secret: bytes,
+        timeout: float,
+        allows: bool,
+    ) -> None:
+        self._reactor = reactor
+        self._questions, url, self._shown = ask
+        self._post = Post(reactor, url, secret)
+        self._timeout = timeout
+        self._allows = allows
+        self._asking = 0
+        self._problems = LogRateLimiter(reactor.seconds, reactor.callLater)
+
+    # Decisions
+
+    def login(self, identity: Identity, peer: IAddress | None) -> Deferred[None]:
+        where = addressText(peer) if peer is not None else ""
+        text = f"May {identity.name} at {where} log in?"
+        return self._ask("login", text, client=identity.name, address=where)
+
+    def tunnel(self, identity: Identity, wanted: TunnelOptions) -> Deferred[None]:
+        what = wanted.name or (f"port {wanted.port}" if wanted.port else "any port")
+        return self._ask(
+            "open",
+            f"May {identity.name} open a tunnel at {what}?",
+            client=identity.name,
+            port=wanted.port,
+            name=wanted.name,
+            listener=wanted.listener,
+            private=wanted.private,
+        )
+
+    def visitor(self, stream: Stream) -> Deferred[None]:
+        tunnel, visitor = stream.tunnel, stream.visitorAddress
+        return self._ask(
+            "visitor",
+            f"May {visitor} come to {tunnel.address or tunnel.name}?",
+            visitor=visitor,
+            client=tunnel.owner.name,
+            tunnel=tunnel.id,
+            name=tunnel.name,
+            tunnel_address=tunnel.address,
+        )
+
+    def _ask(self, question: str, text: str, **fields: object) -> Deferred[None]:
+        if question not in self._questions:
+            return succeed(None)
+        if self._asking >= MOST:
+            return self._default("too many questions wait for it")
+        self._asking += 1
+        now = time.time()
+        made = HookEvent(str(uuid.uuid4()), question, now, text, "server", fields)
+        asking: Deferred[Any] = self._post.send(made, now)
+        asking.addCallback(self._answered)
+        # Cancelling it is whose visitor has left.
+        asking.addTimeout(self._timeout, self._reactor, self._late)
+        asking.addBoth(self._over)
+        return asking
+
+    def _over(self, result: Any) -> Any:
+        self._asking -= 1
+        if not isinstance(result, Failure) or result.check(TunnelError, CancelledError):
+            return result
+        return self._default(printable(result.getErrorMessage()))
+
+    def _late(self, result: Any, timeout: float) -> Any:
+        if isinstance(result, Failure) and result.check(CancelledError):
+            raise TimeoutError(f"no answer within {timeout:g} s")
+        return result
+
+    def _answered(self, response: Any) -> Any:
+        done: Deferred[bytes] = Deferred()
+        response.deliverBody(_Reason(done))
+        if 200 <= response.code < 300:
+            return None
+        if not 400 <= response.code < 500:
+            raise ValueError(f"it answered {response.code}")
+        return done.addCallback(self._refuse)
+
+    def _refuse(self, said: bytes) -> None:
+        lines = said.decode("utf-8", "replace").strip().splitlines()
+        reason = printable(lines[0], 200) if lines else "this server's hook said no"
+        raise TunnelError("not-permitted", reason)
+
+    def _default(self, why: str) -> Deferred[None]:
+        outcome = "allowed" if self._allows else "refused"
+        self._problems.log(
+            ("ask",),
+            lambda: self._log.warn(
+                "{hook} did not decide: {why}; what it is asked is {outcome} meanwhile",
+                hook=self._shown,
+                why=why,
+                outcome=outcome,
+            ),
+            lambda count, seconds: self._log.warn(
+                "{hook} did not decide {count} more times in {seconds:.0f} s: {why}",
+                hook=self._shown,
+                count=count,
+                seconds=seconds,
+                why=why,
+            ),
+            3,
+        )
+        if self._allows:
+            return succeed(None)
+        return fail(
+            TunnelError("limit-reached", "who decides on this does not answer now")
+        )
