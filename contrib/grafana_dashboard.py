@@ -109,7 +109,7 @@ PANELS: list[tuple[str, str, list[tuple[str, str]]]] = [
         "reqps",
         [(rates("window_stalls_total", "of"), "{{of}}")],
     ),
-    ("Streams by way", "short", [(now("tristunnel_streams"), "{{way}}")]),
+    ("Streams by carrier", "short", [(now("tristunnel_streams"), "{{carrier}}")]),
     (
         "Bytes spliced and copied",
         "Bps",

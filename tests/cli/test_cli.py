@@ -272,7 +272,7 @@ class TokenCommandTests(SynchronousTestCase):
     def test_revoke(self) -> None:
         """A token is revoked by its name."""
         self.good("create", "--name", "laptop")
-        self.assertIn("laptop is revoked", self.good("revoke", "laptop"))
+        self.assertIn("laptop was revoked", self.good("revoke", "laptop"))
         self.assertIn("state: revoked", self.good("show", "laptop"))
         self.assertEqual(self.run_("revoke", "nobody")[0], 1)
 

@@ -131,7 +131,10 @@ class ServerOptionsTests(OptionsTestCase):
         ca = self.write("ca.pem", certificate)
         for rpc in ("tcp:0", "unix:rpc.sock", "haproxy:tcp:0"):
             self.wrong(
-                f"{both} --client-ca {ca} --rpc {rpc}", "--rpc", "nobody", "--auth"
+                f"{both} --client-ca {ca} --rpc {rpc}",
+                "--rpc",
+                "admit everybody",
+                "--auth",
             )
         secure = self.parse(*f"{both} --client-ca {ca} --rpc ssl:0".split())
         shown = secure.rpcPort.creator.creator

@@ -277,7 +277,7 @@ class DemoTests(ProcessTestCase):
             b"tristunnel http 3000",
         ):
             self.assertIn(b"<code>" + command, page)
-        await demo.says("dashboard shows what happens")
+        await demo.says("dashboard is at")
         (dashboard,) = (await demo.says(rf"^(http://(?!{address[7:]})\S+)$")).groups()
         self.assertIn(f'<a href="{dashboard}">'.encode(), page)
         for url, words in (

@@ -385,7 +385,7 @@ class ClientFileTests(FileOptionsTestCase):
             ("[[client]]\nconnect='tcp:h:1'\n[[client.forward]]\nto='h'", "3: "),
             (
                 "[[client]]\nconnect='tcp:h:1'\n[[client]]\nconnect='tcp:h'",
-                "4: --connect 'tcp:h' is no server",
+                "4: --connect 'tcp:h' is not a valid server",
             ),
         ):
             path = self.file(text)

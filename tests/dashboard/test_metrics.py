@@ -119,7 +119,7 @@ class PageTests(MetricsTestCase):
             'tristunnel_session_queued_bytes{what="stream"} 8.0',
             'tristunnel_session_queued_bytes{what="datagram"} 7.0',
             'tristunnel_session_queued_bytes{what="control"} 5.0',
-            'tristunnel_streams{way="waiting"} 1.0',
+            'tristunnel_streams{carrier="waiting"} 1.0',
             "tristunnel_unauthenticated_connections 0.0",
         ):
             self.assertIn(line, lines)

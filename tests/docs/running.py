@@ -338,7 +338,7 @@ class PageTestCase(TestCase):
             found = await program.says(r"--pin ([0-9a-f]{64})")
             self.learnt["FINGERPRINT"] = found[1]
         if "--service " in text or "tunnel-access" in text:
-            await program.says("The server has let this client in")
+            await program.says("The server has admitted this client")
         for shown in command.output:
             pattern, names = patternOf(self.here(shown, story, True))
             found = await program.says(pattern)

@@ -124,7 +124,7 @@ class InvitationsTests(TokenServerTestCase):
         for text in ("", "[]", "{}", '{"host": 1', "\xff"):
             path.write_bytes(text.encode("latin-1"))
             error = self.assertRaises(TunnelError, ServerPlace.read, self.directory)
-            self.assertIn("start the server again", error.message)
+            self.assertIn("restart the server", error.message)
 
     def test_address(self) -> None:
         """An address is one that everybody can reach, or none."""

@@ -223,7 +223,7 @@ def addTLSOptions(parser: ArgumentParser) -> None:
         metavar="URL",
         default="",
         help="HTTP proxy to use, http://USER:PASSWORD@HOST:PORT; none for no"
-        " proxy; without it, what HTTPS_PROXY, http_proxy, ALL_PROXY and NO_PROXY say",
+        " proxy; by default what HTTPS_PROXY, http_proxy, ALL_PROXY and NO_PROXY say",
     )
 
 

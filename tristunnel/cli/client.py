@@ -31,8 +31,9 @@ class Options(client_tap.Options):
     usesDefault = True
     synopsis = "[--server NAME] SERVICE ... [options]"
     longdesc = (
-        "Share services of this machine, or of others that it reaches, through a"
-        " server. Without a service on the command line, what to share is read from"
+        "Share services of this machine, or of machines that it can reach, through a"
+        " server. Without a service on the command line, the services to share are"
+        " read from"
         f" {defaultConfigFile()}."
     )
     examples: ClassVar[Any] = (
@@ -62,11 +63,11 @@ class _Offer(Options):
     isUDP: ClassVar[bool] = False
     synopsis = "PORT|HOST:PORT ... [--name NAME] [--to SERVER | --server NAME]"
     optParameters: ClassVar[Any] = [
-        ("name", None, "", "What the tunnel is called."),
+        ("name", None, "", "A name for the tunnel."),
         ("to", None, None, "The server: HOST, HOST:PORT, https://HOST."),
     ]
     groups: ClassVar[Any] = (
-        Group("Where, and as what", "to=SERVER server=NAME name=NAME private"),
+        Group("Where to share it, and how", "to=SERVER server=NAME name=NAME private"),
         *client_tap.Options.groups[1:3],
         *client_tap.Options.groups[4:],
     )
@@ -92,7 +93,9 @@ class _Offer(Options):
 
     def check(self) -> None:
         if not self["forward"]:
-            raise badOption("what is to be shared? give its port, for example 3000")
+            raise badOption(
+                "what do you want to share? give its port, for example 3000"
+            )
         if self["name"] and len(self["forward"]) > 1:
             raise badOption("--name is for one service, and there are several")
         if self["to"]:
@@ -104,7 +107,7 @@ class _Offer(Options):
             wanted = f"udp/{wanted}"
         forward = super()._forward(reactor, index, wanted)
         if forward.isUDP != self.isUDP:
-            raise badOption(f"{wanted!r} is about UDP: write tristunnel udp")
+            raise badOption(f"{wanted!r} is a UDP service: write tristunnel udp")
         scheme = forward.scheme or self.scheme
         name = self["name"] or forward.name
         return replace(forward, scheme=scheme).asked(forward.port, name)
@@ -115,8 +118,8 @@ class HTTPOptions(_Offer):
 
     scheme = "http"
     longdesc = (
-        "Give a web server of this machine a public address, which is printed. The"
-        " server is the one that was joined, or --to names it."
+        "Give a web server of this machine a public address, and print it. Uses"
+        " the server that you joined, or the one in --to."
     )
     examples = ("3000", "3000 --name blog", "192.168.1.7:80 --to tunnel.example.com")
 
@@ -125,8 +128,8 @@ class TCPOptions(_Offer):
     """The options of C{tristunnel tcp}."""
 
     longdesc = (
-        "Give a TCP service of this machine a public address, which is printed. The"
-        " server is the one that was joined, or --to names it."
+        "Give a TCP service of this machine a public address, and print it. Uses"
+        " the server that you joined, or the one in --to."
     )
     examples = ("22", "2222=localhost:22", "5432 --name db --to tunnel.example.com")
 
@@ -136,7 +139,7 @@ class UDPOptions(_Offer):
 
     isUDP = True
     longdesc = (
-        "Give a UDP service of this machine a public address, which is printed. The"
-        " server is the one that was joined, or --to names it."
+        "Give a UDP service of this machine a public address, and print it. Uses"
+        " the server that you joined, or the one in --to."
     )
     examples = ("53", "5353=localhost:53", "51820 --to tunnel.example.com")

@@ -104,7 +104,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
     )
     groups: ClassVar[Any] = (
         Group(
-            "What to offer, and where",
+            "What to share, and where",
             "connect=SERVER server=NAME forward=[PORT|NAME=]SERVICE private",
         ),
         IDENTITY,
@@ -113,7 +113,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
             "Visiting a service, or serving one tunnel",
             "listen=ENDPOINT service=NAME tunnel=URI to=SERVICE",
         ),
-        Group("Looking at what is wrong", "check check-idle=SECONDS print-config"),
+        Group("Finding out what is wrong", "check check-idle=SECONDS print-config"),
         Group(
             "This program",
             "config=FILE state-dir=DIRECTORY no-screen tell=WHAT log-format=FORMAT"
@@ -122,7 +122,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
         HOOKS,
         WAY,
         Group(
-            "How it speaks",
+            "Protocol",
             "dialect=NAME carrier=KIND sessions=NUMBER extension=WHEN",
         ),
     )
@@ -141,7 +141,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
     ]
     optParameters = [
         ("connect", None, None, "The server: HOST, HOST:PORT, https://HOST, tcp:..."),
-        ("server", None, "", "The server by its name, as tristunnel join keeps it."),
+        ("server", None, "", "The name of a server that you joined."),
         ("tunnel", None, None, "Serve the tunnel with this URI; needs no credentials."),
         ("to", None, None, "With --tunnel: the service to offer, HOST:PORT."),
         ("dialect", None, DIALECT, f"The server's protocol: {', '.join(DIALECTS)}."),

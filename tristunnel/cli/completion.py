@@ -63,9 +63,9 @@ def addCompletionCommand(
     """
     completion = commands.add_parser(
         "completion",
-        help="print what makes a shell complete these commands",
-        description="Print what makes a shell complete these commands. For bash, in"
-        ' ~/.bashrc: eval "$(tristunnel completion bash)"; for zsh, in ~/.zshrc after'
+        help="print shell completion for bash, zsh or fish",
+        description="Print a script that makes your shell complete these commands. For"
+        ' bash, in ~/.bashrc: eval "$(tristunnel completion bash)"; for zsh, in ~/.zshrc after'
         ' compinit: eval "$(tristunnel completion zsh)"; for fish: tristunnel'
         " completion fish > ~/.config/fish/completions/tristunnel.fish",
     )

@@ -80,7 +80,7 @@ class _DemoObserver(LoggingClientObserver):
         # The address stands alone on its line, for pasting and for scripts.
         text = f"Open this page in a browser; it comes through a tunnel:\n{page}\n"
         if self._dashboard:
-            text += f"The server's dashboard shows what happens:\n{self._dashboard}\n"
+            text += f"The server's dashboard is at:\n{self._dashboard}\n"
         out = outputOf(sys.__stdout__)
         if out is not None:
             out.write(text)

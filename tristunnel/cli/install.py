@@ -46,13 +46,13 @@ def addInstallCommand(commands: Any, check: Callable[[Sequence[str]], object]) -
         " tristunnel install client http 3000",
     )
     add = install.add_argument
-    add("--print", action="store_true", help="print the unit, and change nothing")
-    add("--remove", action="store_true", help="stop it, and remove the unit")
+    add("--print", action="store_true", help="print the unit without changing anything")
+    add("--remove", action="store_true", help="stop it and remove the unit")
     add(
         "--name",
         default="",
         metavar="NAME",
-        help="tell several of a kind apart, as in tristunnel-client-NAME",
+        help="a name for this one, if there are several: tristunnel-client-NAME",
     )
     add("kind", choices=("server", "client"), help="what to run")
     add("arguments", nargs=REMAINDER, metavar="ARGUMENT", help="its own arguments")
@@ -156,7 +156,7 @@ def _install(service: _Service) -> None:
 def _remove(service: _Service) -> None:
     path = service.path
     if not path.exists():
-        raise badOption(f"{service.name} is not installed: there is no {path}")
+        raise badOption(f"{service.name} is not installed: {path} does not exist")
     for command in service.stop:
         _call(command, f"{service.name} cannot be stopped")
     try:

@@ -31,9 +31,9 @@ def addInviteCommand(commands: Any) -> None:
     """
     invite = commands.add_parser(
         "invite",
-        help="let another machine use this server: print a line for 'tristunnel join'",
-        description="Make an invitation: a line to paste on another machine, which"
-        " gives it a token of its own, once. It is kept nowhere.",
+        help="let another machine use this server: print an invitation",
+        description="Print an invitation: a line to paste on another machine, which"
+        " gives it a token of its own, once. The invitation is not stored.",
     )
     add = invite.add_argument
     add("--name", default="", metavar="NAME", help="who it is for (default: client)")
@@ -42,9 +42,9 @@ def addInviteCommand(commands: Any) -> None:
         type=asType(parseDuration),
         default=INVITATION_TIME,
         metavar="TIME",
-        help="for how long it can be used, as 2h (default: 24h)",
+        help="how long it can be used, for example 2h (default: 24h)",
     )
-    add("--list", action="store_true", help="list those that nobody has used")
+    add("--list", action="store_true", help="list unused invitations")
     add("--revoke", metavar="NAME", help="revoke one")
     add(
         "--hostname",
@@ -112,7 +112,7 @@ def _run(options: Namespace) -> None:
     permissions = permissionsOf(options, "token-expires")
     code = store.invite(options.name, permissions, options.expires)
     print(f"tristunnel join {place.invitation(code)}")
-    note = f"It is good once, within {formatDuration(options.expires)}"
+    note = f"It can be used once, within {formatDuration(options.expires)}"
     if not place.host:
         note += (
             f"; put the server's name or address in place of {PLACEHOLDER}, or give"

@@ -40,10 +40,10 @@ def addJoinCommand(commands: Any) -> None:
     """
     join = commands.add_parser(
         "join",
-        help="take up an invitation to a server, once",
-        description="Take up an invitation: what a server prints at its first start,"
-        " and 'tristunnel invite' there. The server is remembered, with a token of"
-        " this machine's own.",
+        help="accept an invitation to a server",
+        description="Accept an invitation, which a server prints when it first starts"
+        " and 'tristunnel invite' prints later. Saves the server's address and a token"
+        " for this machine.",
     )
     add = join.add_argument
     add("invitation", metavar="INVITATION", help="as t.example.com#k7f3-...")
@@ -57,7 +57,7 @@ def addJoinCommand(commands: Any) -> None:
         "--proxy",
         default="",
         metavar="URL",
-        help="HTTP proxy to go through; none for no proxy; without it, what"
+        help="HTTP proxy to use, or none; without it, what"
         " HTTPS_PROXY, ALL_PROXY and NO_PROXY say",
     )
     add(
@@ -82,7 +82,9 @@ async def _run(reactor: Any, options: Namespace) -> None:
     answer, pin = await takeUp(reactor, invitation, options.proxy, options.timeout)
     token, mine = answer.get("token"), answer.get("name")
     if not (isinstance(token, str) and token.isascii() and token.isprintable()):
-        raise TunnelError("protocol-error", f"{host} gave no token: is it tristunnel?")
+        raise TunnelError(
+            "protocol-error", f"{host} did not send a token: is it tristunnel?"
+        )
     where = host if port == USUAL_PORT else hostAndPort(host, port)
     known = await _isSigned(reactor, invitation, options.proxy, options.timeout)
     pins = () if known else (pin,)
@@ -247,7 +249,7 @@ def _notReached(
         return error
     if isinstance(error, DNSLookupError):
         return TunnelError(
-            "session-lost", f"there is no host {host}: check the spelling"
+            "session-lost", f"the host {host} was not found: check the spelling"
         )
     refused = isinstance(error, ConnectError) and "refused" in str(error).lower()
     if refused:
@@ -288,7 +290,7 @@ def _read(data: bytes, invitation: Invitation) -> dict[str, Any]:
     if not isinstance(answer, dict):
         raise TunnelError(
             "protocol-error",
-            f"{invitation.host} does not take invitations: is it a tristunnel server"
+            f"{invitation.host} does not accept invitations: is it a tristunnel server"
             " of this version?",
         )
     if status != [b"200"]:

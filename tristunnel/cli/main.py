@@ -43,10 +43,10 @@ share what runs there:
 Sharing:
 {programs}
 
-Looking after it:
+Managing it:
 {others}
 
-'tristunnel COMMAND --help' tells more about each.
+'tristunnel COMMAND --help' explains each command.
 """
 
 
@@ -119,9 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words[0].startswith("-") and words[0] not in made.others:
         known = [*made.others, *PROGRAMS]
         told = printable(words[0], 60)
-        endWithUsage(
-            "tristunnel", f"there is no command {told!r}{nearest(told, known)}"
-        )
+        endWithUsage("tristunnel", f"unknown command {told!r}{nearest(told, known)}")
     options = made.parse_args(words)
     try:
         if iscoroutinefunction(options.run):

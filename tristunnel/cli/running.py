@@ -61,7 +61,7 @@ PROGRAMS: Mapping[str, Program] = {
         Program("http", _client, "share a web server of this machine", "HTTPOptions"),
         Program("tcp", _client, "share a TCP service", "TCPOptions"),
         Program("udp", _client, "share a UDP service", "UDPOptions"),
-        Program("client", _client, "share services, as a file says"),
+        Program("client", _client, "share the services listed in a file"),
     )
 }
 """All of them, by command."""

@@ -26,10 +26,10 @@ class Options(server_tap.Options):
     """The options of C{tristunnel server}."""
 
     longdesc = (
-        "A reverse tunnel server: clients connect to its port 9000 over TLS, and have"
-        " it open ports for the visitors of their services. It makes its own"
-        " certificate, asks every client for a token, and at its first start prints an"
-        " invitation, which gives one client its token; 'tristunnel invite' makes more."
+        "A reverse tunnel server: clients connect to its port 9000 over TLS, and"
+        " it opens public ports for their services. It makes its own certificate, asks"
+        " every client for a token, and prints an invitation when it first starts;"
+        " 'tristunnel invite' prints more."
     )
     examples: ClassVar[Any] = (
         "",

@@ -70,7 +70,7 @@ class Options(
     )
     groups: ClassVar[Any] = (
         Group(
-            "Where clients and visitors come",
+            "Where clients and visitors connect",
             "port=ENDPOINT hostname=NAME ports=RANGES interface=ADDRESS",
         ),
         Group("Who may connect", "auth=KIND[:ARGUMENT] client-ca=FILE client-crl=FILE"),
@@ -81,12 +81,14 @@ class Options(
         ),
         VISITORS,
         Group(
-            "How much of everything",
+            "Limits",
             "max-tunnels=NUMBER max-tunnels-per-caller=NUMBER max-clients=NUMBER"
             " max-services=NUMBER accept-rate=NUMBER max-memory=SIZE"
             " handshake-timeout=SECONDS lease=SECONDS udp-idle=SECONDS",
         ),
-        Group("Looking at it", "check demo print-config no-dashboard rpc=ENDPOINT"),
+        Group(
+            "Watching and testing", "check demo print-config no-dashboard rpc=ENDPOINT"
+        ),
         Group(
             "This program",
             "config=FILE state-dir=DIRECTORY log-format=FORMAT grace=SECONDS",
@@ -242,17 +244,17 @@ class Options(
     def opt_auth(self, description: str) -> None:
         """
         Who may connect: tokens:FILE, clients:FILE and other kinds, which
-        --help-auth lists. May be given several times.
+        --help-auth lists. Can be repeated.
         """
         kind, _, argument = description.partition(":")
         known = {each.authType for each in self._checkerFactoriesForOptHelpAuth()}
         if kind not in known:
             raise usage.UsageError(
-                f"--auth knows no {printable(kind, 60)!r}{nearest(kind, known)}"
+                f"unknown kind of --auth: {printable(kind, 60)!r}{nearest(kind, known)}"
             )
         if kind == "file" and not os.path.isfile(argument):
             # Twisted's own checker would refuse everybody.
-            raise usage.UsageError(f"--auth file: there is no file {argument!r}")
+            raise usage.UsageError(f"--auth file: cannot find the file {argument!r}")
         try:
             self.addChecker(strcred.makeChecker(description))
         except TunnelError as error:
@@ -355,8 +357,8 @@ class Options(
             asked = self.rpcPort.secure or self.get("credCheckers")
             if authority and not asked:
                 raise badOption(
-                    f"--rpc {self['rpc']} would ask nobody who they are, since"
-                    " --client-ca guards TLS alone: give --auth, or write --rpc"
+                    f"--rpc {self['rpc']} would admit everybody, because"
+                    " --client-ca only works with TLS: give --auth, or write --rpc"
                     " ssl:PORT"
                 )
         files = self["certificate"], self["private-key"]

@@ -328,7 +328,7 @@ class Serving(MultiService):
                 options.invites(made)
                 if not place.host:
                     _log.warn(
-                        "This machine has no address that everybody can reach: put the"
+                        "This machine has no public address: put the"
                         " server's name or address in place of {placeholder} in the"
                         " invitation, or give --hostname",
                         placeholder=PLACEHOLDER,

@@ -48,9 +48,13 @@ def addStatusCommand(commands: Any) -> None:
     add(
         "--watch",
         action="store_true",
-        help="show it again and again, until q or Ctrl-C",
+        help="refresh every second, until q or Ctrl-C",
     )
-    add("--all-events", action="store_true", help=f"not only the last {EVENTS}")
+    add(
+        "--all-events",
+        action="store_true",
+        help=f"all events, not only the last {EVENTS}",
+    )
     add("--json", action="store_true", help="print one JSON object per line")
     add(
         "--qr",

@@ -1,4 +1,4 @@
-"""C{tristunnel token}: make, list, show and revoke tokens."""
+"""C{tristunnel token}: create, list, show and revoke tokens."""
 
 from __future__ import annotations
 
@@ -166,22 +166,20 @@ def addTokenCommands(commands: Any) -> None:
 
     @param commands: What C{add_subparsers} returned.
     """
-    token = commands.add_parser("token", help="make, list, show and revoke tokens")
+    token = commands.add_parser("token", help="create, list, show and revoke tokens")
     actions = token.add_subparsers(metavar="ACTION", required=True)
     create = actions.add_parser(
         "create",
-        help="make a token",
-        description="Make a token. It is the last word of the output, and kept"
-        " nowhere: the file has its SHA-256 only.",
+        help="create a token",
+        description="Create a token. It is the last word of the output, and is not stored:"
+        " the token file has only its SHA-256.",
     )
     create.add_argument("--name", required=True, metavar="NAME", help="who it is for")
     addPermissions(create)
     listing = actions.add_parser("list", help="list all tokens")
     listing.add_argument("--json", action="store_true", help="print JSON lines")
     show = actions.add_parser("show", help="show what a token permits")
-    revoke = actions.add_parser(
-        "revoke", help="revoke a token, and end what lives on it"
-    )
+    revoke = actions.add_parser("revoke", help="revoke a token, and end its sessions")
     for action in (show, revoke):
         action.add_argument("name", metavar="NAME")
     for action, run in (
@@ -205,9 +203,9 @@ def addPermissions(parser: Any, expires: str = "expires") -> None:
     @param expires: What the one about its end is called.
     """
     visitors = parser.add_argument_group(
-        "what is asked of visitors",
-        "Of each tunnel's visitors, in addition to what the server and the client"
-        " ask of them; the strictest holds.",
+        "limits on visitors",
+        "For each tunnel, in addition to the limits of the server and the client;"
+        " the strictest applies.",
     )
     for group, rows in ((parser, _PERMISSIONS), (visitors, _POLICY.values())):
         for name, read, metavar, text in rows:
@@ -295,4 +293,4 @@ def _show(options: Namespace) -> None:
 def _revoke(options: Namespace) -> None:
     token = _store(options).revoke(options.name)
     assert token.revoked is not None
-    print(f"The token of {token.name} is revoked since {formatTime(token.revoked)}")
+    print(f"The token of {token.name} was revoked on {formatTime(token.revoked)}")

@@ -79,11 +79,11 @@ class AccessService(VisitorService):
     def _timeUp(self) -> None:
         self._timer = None
         ttl = formatDuration(self._ttl)
-        self.end(TunnelError("expired", f"the {ttl} of access are over"))
+        self.end(TunnelError("expired", f"the {ttl} of access have passed"))
 
     def end(self, reason: TunnelError) -> None:
         """End it now, mid-stream."""
-        self._log.info("Access {id} is over: {reason}", id=self.id, reason=reason)
+        self._log.info("Access {id} ended: {reason}", id=self.id, reason=reason)
         self._stopTimer()
         self.port.sendAway(reason)
         self._ended(reason)

@@ -57,11 +57,11 @@ class LoggingClientObserver(ClientObserver):
     def acknowledged(self, dialect: str) -> None:
         spoken = labelOf(dialect)
         if not spoken:
-            self._bounded(self._log.info, "The server has let this client in")
+            self._bounded(self._log.info, "The server has admitted this client")
         else:
             self._bounded(
                 self._log.info,
-                "The server has let this client in; it speaks {dialect}",
+                "The server has admitted this client; it speaks {dialect}",
                 dialect=spoken,
             )
 

@@ -264,7 +264,8 @@ def _wrong(description: str, error: Exception) -> TunnelError:
 
 def _noServer(description: str, why: str) -> TunnelError:
     return badOption(
-        f"--connect {shownURL(description)!r} is no server ({why}); write HOST or"
+        f"--connect {shownURL(description)!r} is not a valid server ({why}); write"
+        " HOST or"
         " HOST:PORT for TLS, tcp:HOST:PORT without, https://HOST or unix:PATH"
     )
 

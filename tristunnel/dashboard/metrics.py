@@ -145,39 +145,39 @@ def _wayOf(visitor: Any, client: Any) -> str:
 METRICS = """\
 gauge build_info{version,python,twisted} Always 1; the versions are in the labels.
 gauge clients{dialect} Clients that are connected.
-counter clients_connected{dialect} Clients that were let in.
-counter clients_gone{code} Sessions that are over, by the code of the reason.
-gauge access_grants Grants of access for a time that are in force.
+counter clients_connected{dialect} Clients that have connected.
+counter clients_gone{code} Sessions that have ended, by code of the reason.
+gauge access_grants Active grants of access.
 gauge tunnels{listener} Tunnels that are open.
-gauge tunnels_client_away Tunnels that wait for their client to come back.
+gauge tunnels_client_away Tunnels waiting for their client to reconnect.
 counter tunnels_opened{listener} Tunnels that were opened.
-counter tunnels_closed{code} Tunnels that are over, by the code of the reason.
-gauge visitors{tunnel,listener} Visitors who are here.
+counter tunnels_closed{code} Tunnels that were closed, by code of the reason.
+gauge visitors{tunnel,listener} Current visitors.
 counter visitors_served{tunnel,listener} Visitors so far.
 counter bytes{tunnel,listener,direction} Bytes from visitors (in) and to visitors (out).
-counter visitors_refused{tunnel,listener,code} Visitors turned away, by code.
-counter datagrams_dropped{tunnel,listener} Datagrams that did not go through.
+counter visitors_refused{tunnel,listener,code} Visitors refused, by code.
+counter datagrams_dropped{tunnel,listener} Datagrams that were dropped.
 histogram visitor_seconds{tunnel,listener} How long visitors stayed.
 histogram visitor_received_bytes{tunnel,listener} Bytes that each visitor sent.
 histogram visitor_sent_bytes{tunnel,listener} Bytes that each visitor was sent.
-counter streams_broken{code} Visitors' streams that broke, by the code of the reason.
-counter logins_refused{code} Clients that were not let in, by the code of the reason.
-counter connections_refused{code} Connections closed before anybody was known, by code.
-gauge unauthenticated_connections Connections that have not said yet who they are.
-histogram session_round_trip_seconds Round trips of the sessions, each time measured.
+counter streams_broken{code} Visitors' streams that broke, by code of the reason.
+counter logins_refused{code} Clients refused, by code of the reason.
+counter connections_refused{code} Connections closed before they authenticated, by code.
+gauge unauthenticated_connections Connections that have not authenticated yet.
+histogram session_round_trip_seconds Round trips of the sessions, as measured by pings.
 gauge session_last_round_trip_seconds{which} The latest round trips of sessions.
 gauge streams_out_of_credit Streams with bytes to send and no credit from the peer.
-gauge sessions_out_of_credit Sessions that may send nothing until the peer gives credit.
+gauge sessions_out_of_credit Sessions that have no credit from the peer.
 counter window_stalls{of} Times that a stream or a session had to wait for credit.
-gauge session_queued_bytes{what} Bytes that wait to be sent by their sessions.
-gauge held_bytes Bytes held for readers that stand still.
-counter streams_evicted Streams ended since too much was held for them.
-gauge rendezvous_waiting Ends of raw tunnels that wait for their other halves.
-gauge streams{way} Streams, by how their bytes go; or waiting for the client's end.
+gauge session_queued_bytes{what} Bytes waiting to be sent by their sessions.
+gauge held_bytes Bytes held for slow readers.
+counter streams_evicted Streams ended because too much was held for them.
+gauge rendezvous_waiting Ends of raw tunnels waiting for their counterparts.
+gauge streams{carrier} Streams, by what carries their bytes.
 gauge splice_pipes Pipes open for splicing.
-counter relayed_bytes{by} Bytes that were moved within the kernel (splice), or copied.
-histogram reactor_lag_seconds How late the reactor was, once a second.
-gauge reactor_timers Calls that the reactor is to make later.
+counter relayed_bytes{by} Bytes moved within the kernel (splice) or copied.
+histogram reactor_lag_seconds How late the reactor was, measured once a second.
+gauge reactor_timers Calls scheduled in the reactor.
 """
 """Each metric's kind, name without C{tristunnel_}, labels and help."""
 

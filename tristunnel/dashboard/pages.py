@@ -125,7 +125,7 @@ class IndexPage(_HTMLPage):
             return await self.html(request, about)
         done = KINDS.get(_argument(request, b"done"), ("", ""))[1]
         if tunnel:
-            done = "There is no such tunnel any more."
+            done = "This tunnel has been closed."
         view = await self.board.view(caller, span)
         page = DashboardPage(
             view,

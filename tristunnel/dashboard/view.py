@@ -214,8 +214,9 @@ class Board:
             )
         if not (caller.secure or self.service.clientPort[1]):
             found.append(
-                "There is no TLS: whoever is on the way can read and change everything,"
-                " passwords too. Start the server with 'tristunnel server', or give"
+                "There is no TLS: anybody on the network path can read and change"
+                " everything, including passwords. Start the server with 'tristunnel"
+                " server', or give"
                 " --port ssl:9000."
             )
         return found

@@ -80,7 +80,7 @@ def kindsNamed(text: str) -> frozenset[str]:
         matching = {kind for kind in KINDS if fnmatchcase(kind, pattern.strip())}
         if not matching:
             raise badOption(
-                f"there is no event {pattern!r}{nearest(pattern, KINDS)}; there is"
+                f"unknown event {pattern!r}{nearest(pattern, KINDS)}; choose from"
                 f" {', '.join(KINDS)}"
             )
         found |= matching

@@ -54,9 +54,9 @@ class HookOptionsMixin:
 
     def opt_on_event(self: Any, target: str) -> None:
         """
-        Tell this URL what happens, or exec:COMMAND; in front of it, and =, may be
-        the kinds of events, such as client-*,limit-reached=https://HOST/PATH.
-        slack+https: and ntfy+https: are understood. Can be repeated.
+        Send events to this URL, or run exec:COMMAND for them. To choose kinds of
+        events, put them first: client-*,limit-reached=https://HOST/PATH.
+        slack+https: and ntfy+https: work too. Can be repeated.
         """
         self["on-event"] = [*self.get("on-event", []), target]
 

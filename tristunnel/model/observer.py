@@ -73,7 +73,7 @@ class ClientObserver:
         """The handshake is under way."""
 
     def acknowledged(self, dialect: str) -> None:
-        """The server has let this client in."""
+        """The server has admitted this client."""
 
     def tunnelReady(self, address: str, target: str) -> None:
         """Visitors can connect to C{address} now."""

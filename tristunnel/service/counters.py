@@ -99,12 +99,12 @@ class TunnelCounters:
     """
     What is counted for a tunnel, or for several together.
 
-    @ivar visitors: Visitors who are here.
+    @ivar visitors: Current visitors.
     @ivar visitorsTotal: Visitors so far.
     @ivar bytesIn: Bytes from visitors.
     @ivar bytesOut: Bytes to visitors.
-    @ivar dropped: Datagrams that did not go through.
-    @ivar refusals: Visitors turned away, by code.
+    @ivar dropped: Datagrams that were dropped.
+    @ivar refusals: Visitors refused, by code.
     """
 
     visitors: int = 0
@@ -133,9 +133,9 @@ class Counters(ServerObserver):
     @param most: Tunnels that are told apart at once.
 
     @ivar connected: Clients that were let in, by dialect.
-    @ivar gone: Sessions that are over, by the code of the reason.
+    @ivar gone: Sessions that have ended, by code of the reason.
     @ivar loginsRefused: Clients that were not let in, by code.
-    @ivar peersRefused: Connections closed before anybody was known, by code.
+    @ivar peersRefused: Connections closed before they authenticated, by code.
     @ivar opened: Tunnels that were opened, by kind of listener.
     @ivar closed: Tunnels that are over, by code.
     @ivar broken: Visitors' streams that broke, by code.

@@ -121,7 +121,7 @@ class ServerPlace:
         except (OSError, ValueError, TypeError) as error:
             raise badOption(
                 f"cannot read {str(path)!r} ({getattr(error, 'strerror', error)});"
-                " start the server again, and it is written anew"
+                " restart the server to have it written again"
             ) from None
 
 
