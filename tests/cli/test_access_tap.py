@@ -378,7 +378,7 @@ class ProcessTests(TestCase):
         )
         await access.says("ends in 2s")
         await access.says(r"Visitors of 127.0.0.1:\d+ reach me")
-        await access.says("is over: the 2s of access have passed")
+        await access.says("ended: the 2s of access have passed")
         await access.whenEnded()
         self.assertEqual(access.status, 0)
         access = start("tunnel-access", "--access", f"w3p://{where[4:]}/access/1#2")

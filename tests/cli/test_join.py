@@ -154,7 +154,7 @@ class JoinTests(JoinTestCase):
         self.assertIn(f"open TCP port {port} in the server's firewall", line)
 
     async def test_otherServer(self) -> None:
-        """Who shows another certificate, or speaks no TLS, is not told the code."""
+        """Who shows another certificate, or does not use TLS, is not told the code."""
         await self.begin()
         heard: list[bytes] = []
 
@@ -172,7 +172,7 @@ class JoinTests(JoinTestCase):
         code = "k7f39q2mabcdefgh"
         for number, said in (
             (self.port, "is not the server of this invitation"),
-            (port.getHost().port, "speaks no TLS"),
+            (port.getHost().port, "does not use TLS"),
         ):
             invitation = Invitation("127.0.0.1", number, b"x" * 17, code)
             (line,) = await self.run_("join", str(invitation), status=1)

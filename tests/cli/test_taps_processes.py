@@ -376,7 +376,7 @@ class EndpointTests(ProcessTestCase):
         secure = await self.server("--certificate", files)
         client = self.start("tunnel-client", "--connect", f"tcp:127.0.0.1:{self.port}")
         await client.says("Not connected: .*write tls: instead of tcp:")
-        await secure.says("closed: the peer spoke no TLS, .*tls: instead of tcp:")
+        await secure.says("closed: the peer did not use TLS, .*tls: instead of tcp:")
         await gatherResults([client.kill(), secure.kill()])
         plain = await self.server()
         client = self.start(

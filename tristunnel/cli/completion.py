@@ -65,7 +65,8 @@ def addCompletionCommand(
         "completion",
         help="print shell completion for bash, zsh or fish",
         description="Print a script that makes your shell complete these commands. For"
-        ' bash, in ~/.bashrc: eval "$(tristunnel completion bash)"; for zsh, in ~/.zshrc after'
+        ' bash, in ~/.bashrc: eval "$(tristunnel completion bash)"; for zsh, in'
+        " ~/.zshrc after"
         ' compinit: eval "$(tristunnel completion zsh)"; for fish: tristunnel'
         " completion fish > ~/.config/fish/completions/tristunnel.fish",
     )

@@ -171,8 +171,8 @@ def addTokenCommands(commands: Any) -> None:
     create = actions.add_parser(
         "create",
         help="create a token",
-        description="Create a token. It is the last word of the output, and is not stored:"
-        " the token file has only its SHA-256.",
+        description="Create a token. It is the last word of the output, and is not"
+        " stored: the token file has only its SHA-256.",
     )
     create.add_argument("--name", required=True, metavar="NAME", help="who it is for")
     addPermissions(create)
