@@ -8,12 +8,20 @@ import socket
 import stat
 import sys
 import tomllib
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.protocol import Factory, Protocol
+from twisted.protocols.portforward import (
+    ProxyClient,
+    ProxyClientFactory,
+    ProxyFactory,
+    ProxyServer,
+)
 
 from tests.cli.test_taps_processes import ProcessTestCase
 from tests.support.processes import Program, freePort, startProgram
+from tests.tls.authority import makeAuthority
 from tristunnel.auth.tokens import TokenStore
 from tristunnel.wire.invitation import Invitation
 
@@ -29,6 +37,7 @@ class JoinTestCase(ProcessTestCase):
         super().setUp()
         self.state = self.directory / "tunnel-state"
         self.home = self.directory / "home"
+        self.environment: dict[str, str] = {}
         self.home.mkdir()
         TokenStore(self.state / "tokens").make()
 
@@ -50,6 +59,7 @@ class JoinTestCase(ProcessTestCase):
                 "XDG_CONFIG_HOME": str(self.home),
                 "XDG_STATE_HOME": str(self.home),
                 "STATE_DIRECTORY": "",
+                **self.environment,
             },
         )
         self.addCleanup(program.kill)
@@ -152,6 +162,54 @@ class JoinTests(JoinTestCase):
         invitation = Invitation("127.0.0.1", port, bytes(17), "0" * 16)
         (line,) = await self.run_("join", str(invitation), "--timeout", "0.5", status=1)
         self.assertIn(f"open TCP port {port} in the server's firewall", line)
+
+    async def test_lostAnswer(self) -> None:
+        """Where the first answer is lost on the way, the second attempt has the same
+        token: no invitation is lost."""
+        await self.begin()
+        invitation = Invitation.parse(await self.invite("--name", "laptop"))
+        tokens, lost = self.state / "tokens", []
+
+        class Back(ProxyClient):
+            def dataReceived(self, data: bytes) -> None:
+                if not lost and b"joined" in tokens.read_bytes():
+                    lost.append(data)
+                    self.peer.transport.abortConnection()
+                else:
+                    super().dataReceived(data)
+
+        class Further(ProxyClientFactory):
+            protocol = Back
+
+        class Way(ProxyServer):
+            clientProtocolFactory = Further
+
+        way = ProxyFactory("127.0.0.1", self.port)
+        way.protocol = Way
+        port = self.reactor.listenTCP(0, way, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        through = replace(invitation, port=port.getHost().port)
+        (line,) = await self.run_("join", str(through), "--name", "work")
+        self.assertIn("as laptop", line)
+        self.assertEqual(len(lost), 1)
+        kept = self.kept()["server"]["work"]["token"].encode()
+        self.assertIsNotNone(TokenStore(tokens).read().find(kept))
+
+    async def test_signed(self) -> None:
+        """A certificate that an authority vouches for is not pinned, since it is
+        renewed; one that nobody here knows is."""
+        authority = makeAuthority()
+        pem = self.directory / "server.pem"
+        pem.write_bytes(b"".join(authority.issue(["localhost"])))
+        trusted = authority.write(self.directory / "authority.pem")
+        await self.server(
+            *("--auth", f"tokens:{self.state / 'tokens'}", "--certificate", str(pem))
+        )
+        for number, pinned in ((0, False), (1, True)):
+            invitation = await self.invite("--hostname", "localhost")
+            self.environment = {} if number else {"SSL_CERT_FILE": str(trusted)}
+            await self.run_("join", invitation, "--name", f"n{number}")
+            self.assertEqual("pin" in self.kept()["server"][f"n{number}"], pinned)
 
     async def test_otherServer(self) -> None:
         """Who shows another certificate, or does not use TLS, is not told the code."""

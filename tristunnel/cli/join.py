@@ -10,7 +10,7 @@ from typing import Any
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import connectProtocol, wrapClientTLS
-from twisted.internet.error import ConnectError, ConnectionLost, DNSLookupError
+from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
@@ -18,7 +18,6 @@ from tristunnel.config.servers import KnownServer, ServerStore
 from tristunnel.connect.route import connectOptionsBy
 from tristunnel.errors import TunnelError, printable
 from tristunnel.tls.client_context import ServerVerification
-from tristunnel.tls.explanation import explainTLSFailure
 from tristunnel.util.command_line import hideArguments
 from tristunnel.util.hosts import hostAndPort
 from tristunnel.wire.invitation import USUAL_PORT, Invitation
@@ -79,15 +78,13 @@ async def _run(reactor: Any, options: Namespace) -> None:
     store = ServerStore()
     # What cannot be kept must not be fetched.
     store.check(name)
-    answer, pin = await takeUp(reactor, invitation, options.proxy, options.timeout)
+    answer, pins = await takeUp(reactor, invitation, options.proxy, options.timeout)
     token, mine = answer.get("token"), answer.get("name")
     if not (isinstance(token, str) and token.isascii() and token.isprintable()):
         raise TunnelError(
             "protocol-error", f"{host} did not send a token: is it tristunnel?"
         )
     where = host if port == USUAL_PORT else hostAndPort(host, port)
-    known = await _isSigned(reactor, invitation, options.proxy, options.timeout)
-    pins = () if known else (pin,)
     store.keep(KnownServer(name, f"tls:{hostAndPort(host, port)}", pins, token))
     default = store.read().default
     more = "" if default == name else f" --server {name}"
@@ -105,14 +102,15 @@ def _nameOf(host: str, port: int) -> str:
 
 async def takeUp(
     reactor: Any, invitation: Invitation, proxy: str = "", timeout: float = 20.0
-) -> tuple[dict[str, Any], str]:
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     """
     Exchange an invitation's code for a token, with the server that it names and no
     other.
 
     @param proxy: As C{--proxy}.
     @param timeout: Seconds that each attempt may take.
-    @return: What the server answered, and the fingerprint of its certificate.
+    @return: What the server answered, and the fingerprint by which it is to be known;
+        none if an authority vouches for it, so that it can renew its certificate.
     @raise TunnelError: Why not, in one line.
     """
     request = (
@@ -125,29 +123,23 @@ async def takeUp(
     for last in range(_TRIES, 0, -1):
         tls = ServerVerification(invitation.host, pins=(invitation.pin,))
         try:
-            data = await _exchange(reactor, invitation, tls, request, proxy, timeout)
+            answer = await _exchange(reactor, invitation, tls, request, proxy, timeout)
             break
         except _AnswerLost as lost:
             if last == 1:
                 raise _notReached(invitation, lost.cause, tls) from None
     assert tls.seen is not None
-    return _read(data, invitation), tls.seen
-
-
-async def _isSigned(
-    reactor: Any, invitation: Invitation, proxy: str, timeout: float
-) -> bool:
-    """
-    Whether the server can also be known by an authority, and so renew its
-    certificate.
-    """
-    tls = ServerVerification(invitation.host)
-    request = "GET /health HTTP/1.1\r\nHost: server\r\nConnection: close\r\n\r\n"
-    try:
-        await _exchange(reactor, invitation, tls, request, proxy, timeout)
-    except (TunnelError, _AnswerLost):
-        return False
-    return True
+    read = _read(answer.data, invitation)
+    if not answer.isSelfSigned:
+        tls = ServerVerification(invitation.host)
+        request = "GET /health HTTP/1.1\r\nHost: server\r\nConnection: close\r\n\r\n"
+        try:
+            await _exchange(reactor, invitation, tls, request, proxy, timeout)
+        except (TunnelError, _AnswerLost):
+            pass
+        else:
+            return read, ()
+    return read, (tls.seen,)
 
 
 class _AnswerLost(Exception):
@@ -162,12 +154,16 @@ class _Answer(Protocol):
     """
     Sends a request once the server's certificate was found to be right, and collects
     what comes until the connection ends.
+
+    @ivar data: That.
+    @ivar isSelfSigned: Whether no authority can vouch for the server.
     """
 
     def __init__(self, request: str) -> None:
         self._request = request
-        self._data = b""
-        self.complete: Deferred[bytes] = Deferred(self._abort)
+        self.data = b""
+        self.isSelfSigned = False
+        self.complete: Deferred[_Answer] = Deferred(self._abort)
 
     def connectionMade(self) -> None:
         # Nothing of it leaves before the handshake is over.
@@ -175,16 +171,20 @@ class _Answer(Protocol):
         self.transport.write(self._request.encode("ascii"))
 
     def dataReceived(self, data: bytes) -> None:
-        self._data += data
-        if len(self._data) > _MOST:
+        if not self.data:
+            transport: Any = self.transport
+            shown = transport.getPeerCertificate()
+            self.isSelfSigned = shown.get_issuer() == shown.get_subject()
+        self.data += data
+        if len(self.data) > _MOST:
             self._abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.complete.called:
             return
-        head, end, body = self._data.partition(b"\r\n\r\n")
+        head, end, body = self.data.partition(b"\r\n\r\n")
         if end and len(body) >= _lengthIn(head):
-            self.complete.callback(self._data)
+            self.complete.callback(self)
         else:
             self.complete.errback(reason)
 
@@ -209,7 +209,7 @@ async def _exchange(
     request: str,
     proxy: str,
     timeout: float,
-) -> bytes:
+) -> _Answer:
     """
     @raise TunnelError: If the server is not reached, or is another one.
     @raise _AnswerLost: If the connection ended before the answer.
@@ -258,10 +258,12 @@ def _notReached(
             f"nothing answers at {where}: start the server there, and open TCP port"
             f" {port} in its firewall",
         )
-    if not tls.seen and isinstance(error, SSL.Error | ConnectionLost):
-        explained = explainTLSFailure(failure, host, tls)
-        if explained is not None:
-            return TunnelError("session-lost", explained)
+    if not tls.seen and isinstance(error, SSL.Error | ConnectionClosed):
+        return TunnelError(
+            "session-lost",
+            f"what answers at {where} does not use TLS: check the port, and that"
+            " 'tristunnel server' runs there",
+        )
     if tls.seen:
         return TunnelError(
             "session-lost",
