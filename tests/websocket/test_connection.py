@@ -30,7 +30,13 @@ from tests.websocket.frames import (
     upgrade,
 )
 from tests.websocket.rig import Recorder
-from tristunnel.dataplane.answers import LOOK, MOST_WAITING, TAKE_TIME
+from tristunnel.dataplane.answers import (
+    LOOK,
+    MOST_WAITING,
+    OVERHEAD,
+    TAKE_TIME,
+    UNWATCHED,
+)
 from tristunnel.errors import TunnelError
 from tristunnel.service.preauth import PreauthLimiter
 from tristunnel.websocket.connection import CLOSE_TIME, LINGER, PREAUTH_CLOSE_TIME
@@ -429,6 +435,18 @@ class AnswerTests(ConnectionTestCase):
         self.assertFalse(self.transport.aborted)
         self.clock.pump([1] * int(LOOK + 1))
         self.assertTrue(self.transport.aborted)
+
+    def test_kernelTakes(self) -> None:
+        """A peer that takes nothing of what the kernel has room for is cut off, too;
+        one that has taken everything is watched no more."""
+        self.transport.bytesTaken = lambda: 7
+        for unsent in (0, 1):
+            self.transport.unsent = unsent
+            for number in range(UNWATCHED // OVERHEAD + 1):
+                self.come(frame(PING, b"%d" % number))
+            self.clock.pump([LOOK] * int(TAKE_TIME / LOOK + 1))
+            self.assertEqual(bool(unsent), self.transport.aborted)
+            self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_messages(self) -> None:
         """A peer for which many answers wait is read no further until it has taken

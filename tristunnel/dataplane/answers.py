@@ -15,7 +15,7 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from zope.interface import implementer
 
-from tristunnel.dataplane.stock import bytesTaken
+from tristunnel.dataplane.stock import bytesTaken, unsent
 from tristunnel.errors import TunnelError
 
 __all__ = ["MOST_WAITING", "TAKE_TIME", "Answers", "Holds"]
@@ -32,6 +32,10 @@ TAKE_TIME = 30.0
 
 LOOK = 5.0
 """Seconds between two looks whether it does."""
+
+UNWATCHED = 16 * 1024
+"""Bytes of answers after which somebody looks, though the transport took them all: the
+kernel's buffers may be filled slowly, by a peer that never takes any."""
 
 
 class Holds:
@@ -108,6 +112,7 @@ class Answers:
         self._timer: IDelayedCall | None = None
         self._mark: int | None = None
         self._since = 0.0
+        self._written = 0
         transport.registerProducer(self, True)
 
     @property
@@ -122,6 +127,8 @@ class Answers:
             if not self.room:
                 self._holds.hold("answers")
             self._watch()
+        else:
+            self._count(size)
 
     def latest(self, send: Callable[[], object]) -> None:
         """
@@ -133,6 +140,7 @@ class Answers:
             self._watch()
         else:
             send()
+            self._count(0)
 
     def passTo(self, inner: Any) -> None:
         """Hand on what the transport says to another producer, or to none."""
@@ -152,6 +160,14 @@ class Answers:
             self.taken = lambda: None
             self._goOn()
 
+    def _count(self, size: int) -> None:
+        """The transport took an answer; so may the kernel have, and nobody else."""
+        self._written += size + OVERHEAD
+        if self._written > UNWATCHED and self._timer is None:
+            self._written = 0
+            if self._transport is not None and bytesTaken(self._transport) is not None:
+                self._watch()
+
     def _watch(self) -> None:
         """See to it that the peer takes something in time."""
         if self._timer is None and self._transport is not None:
@@ -161,6 +177,9 @@ class Answers:
 
     def _look(self) -> None:
         """Cut the peer off, unless it only reads slowly."""
+        if not (self.full or unsent(self._transport)):
+            self._timer = None
+            return
         taken, now = bytesTaken(self._transport), self._reactor.seconds()
         if taken != self._mark:
             self._mark, self._since = taken, now
