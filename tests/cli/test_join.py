@@ -18,6 +18,7 @@ from twisted.protocols.portforward import (
     ProxyFactory,
     ProxyServer,
 )
+from twisted.trial.unittest import SkipTest
 
 from tests.cli.test_taps_processes import ProcessTestCase
 from tests.support.processes import Program, freePort, startProgram
@@ -138,7 +139,7 @@ class JoinTests(JoinTestCase):
         for words, said in (
             (("join", "t.example.com"), "what follows the # is missing"),
             (("join", "t.example.com#abc"), "has 3 letters and digits"),
-            (("invite", "--state-dir", "nowhere"), "no server has run with the state"),
+            (("invite", "--state-dir", "nowhere"), "no server with tokens has run"),
         ):
             (line,) = await self.run_(*words, status=1)
             self.assertIn(said, line)
@@ -168,7 +169,8 @@ class JoinTests(JoinTestCase):
         token: no invitation is lost."""
         await self.begin()
         invitation = Invitation.parse(await self.invite("--name", "laptop"))
-        tokens, lost = self.state / "tokens", []
+        tokens = self.state / "tokens"
+        lost: list[bytes] = []
 
         class Back(ProxyClient):
             def dataReceived(self, data: bytes) -> None:
@@ -246,6 +248,29 @@ class JoinTests(JoinTestCase):
         self.assertTrue(text.startswith("2001:db8::1,443#"), text)
         place = json.loads((self.state / "server.json").read_text())
         self.assertEqual((place["host"], place["port"]), ("127.0.0.1", self.port))
+
+    async def test_noTLS(self) -> None:
+        """Without TLS there is nothing to know the server by."""
+        await self.server("--auth", f"tokens:{self.state / 'tokens'}")
+        (line,) = await self.run_("invite", "--state-dir", str(self.state), status=1)
+        self.assertIn("an invitation needs a server with TLS", line)
+        self.assertEqual((self.state / "tokens").read_bytes(), b"\n")
+
+    async def test_others(self) -> None:
+        """Root writes to no file because a server's user says so."""
+        if os.geteuid():
+            raise SkipTest("only root can give files away")
+        await self.begin()
+        await self.invite()
+        victim = self.directory / "victim"
+        victim.write_text("precious")
+        place = self.state / "server.json"
+        fields = json.loads(place.read_text())
+        place.write_text(json.dumps({**fields, "tokens": str(victim)}))
+        os.chown(place, 12345, 12345)
+        (line,) = await self.run_("invite", "--state-dir", str(self.state), status=1)
+        self.assertIn("is not the server's: if it is right, give --file", line)
+        self.assertEqual(victim.read_text(), "precious")
 
     async def test_notKept(self) -> None:
         """Where nothing can be kept, nothing is fetched."""

@@ -92,8 +92,22 @@ def _directory(options: Namespace) -> Path:
     return service if isService and (service / "server.json").exists() else mine
 
 
+def _checkOwner(directory: Path, tokens: str) -> None:
+    """
+    As root, write to no file that the server could not: it is the server that says
+    which one its tokens are in.
+    """
+    server = os.stat(directory / "server.json").st_uid
+    real = os.path.realpath(tokens)
+    if os.geteuid() == 0 and os.path.exists(real) and os.stat(real).st_uid != server:
+        raise badOption(f"{real!r} is not the server's: if it is right, give --file")
+
+
 def _run(options: Namespace) -> None:
-    place = ServerPlace.read(_directory(options))
+    directory = _directory(options)
+    place = ServerPlace.read(directory)
+    if not options.file:
+        _checkOwner(directory, place.tokens)
     store = TokenStore(options.file or place.tokens)
     if options.revoke:
         store.revoke(options.revoke)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from autobahn.websocket import USES_NVX
@@ -313,13 +314,16 @@ class Serving(MultiService):
     def _invite(self) -> None:
         """Say where invitations lead to, and invite the first client."""
         options, invitations = self._options, self._tunnels.invitations
-        port = next((port for port in options.serverPorts if port.shown), None)
-        if port is None or not self._tokenFiles or not self._server.listening:
+        numbers = self._server.numbers
+        ports = [port for port in options.serverPorts if numbers.get(port.description)]
+        if not ports or not self._tokenFiles:
             return
+        port = next((port for port in ports if port.shown), ports[0])
+        number = numbers[port.description]
         place = invitations.place = ServerPlace(
-            options["hostname"] or _hostOf(self._server.listening[0]),
-            self._server.numbers.get(port.description, 0),
-            os.path.abspath(port.shown),
+            options["hostname"] or _hostOf(self._server.listening, number),
+            number,
+            os.path.abspath(port.shown) if port.shown else "",
             self._tokenFiles[0].path,
         )
         try:
@@ -337,10 +341,12 @@ class Serving(MultiService):
             _log.error("No invitations: {problem}", problem=problem)
 
 
-def _hostOf(listening: Any) -> str:
+def _hostOf(listening: Iterable[Any], number: int) -> str:
     """By which address others reach a port: its own, or one of this machine."""
-    here = str(getattr(listening.getHost(), "host", ""))
-    return globalAddress() if here in ("", "0.0.0.0", "::") else here
+    places = [each.getHost() for each in listening]
+    hosts = [place.host for place in places if getattr(place, "port", 0) == number]
+    everywhere = not hosts or hosts[0] in ("", "0.0.0.0", "::")
+    return globalAddress() if everywhere else str(hosts[0])
 
 
 def _warnIfSlow() -> None:

@@ -115,8 +115,9 @@ class ServerPlace:
             return cls(**json.loads(readAtOnce(str(path))[1]))
         except FileNotFoundError:
             raise badOption(
-                f"no server has run with the state directory {str(stateDirectory)!r}:"
-                " start 'tristunnel server' first, or give --state-dir"
+                "no server with tokens has run with the state directory"
+                f" {str(stateDirectory)!r}: start 'tristunnel server' first, or give"
+                " --state-dir"
             ) from None
         except (OSError, ValueError, TypeError) as error:
             raise badOption(
