@@ -93,10 +93,10 @@ class FakeSocket:
             raise OSError(problem, "broken")
 
     def recv(self, size: int) -> bytes:
-        self._check()
-        if self.incoming:
+        if self.incoming and not self.closed:
             data, self.incoming = self.incoming[:size], self.incoming[size:]
             return data
+        self._check()
         if self.peerEnded:
             return b""
         raise BlockingIOError
@@ -176,6 +176,9 @@ class FakeTLS:
         self.below = below
         self.shaken = False
 
+    def set_app_data(self, data: object) -> None:
+        """Nobody asks for it."""
+
     def do_handshake(self) -> None:
         if not self.shaken:
             raise SSL.WantReadError
@@ -198,6 +201,8 @@ class FakeTLS:
             raise SSL.WantWriteError from None
 
     def shutdown(self) -> bool:
+        if not self.below.space:
+            raise SSL.WantWriteError
         self.below.weEnded = True
         return False
 

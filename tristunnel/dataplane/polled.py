@@ -20,8 +20,9 @@ States of the two directions::
     ended       never                        nothing
     =========== ============================ ===================================
 
-When both directions have ended, or one meets an error, the socket is closed and
-PolledSocket.lost is called, once.
+When both directions have ended, or one meets an error, PolledSocket.lost is called,
+once, and the socket is closed: not by a reset, though, which is what the kernel makes
+of it while bytes are unread, and which destroys what the other side has not taken.
 """
 
 from __future__ import annotations
@@ -29,11 +30,10 @@ from __future__ import annotations
 import errno
 import os
 import select
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from contextlib import suppress
-from socket import SHUT_WR, SO_ERROR, SO_LINGER, SOL_SOCKET, socket
-from struct import pack
+from socket import SHUT_WR, SO_ERROR, SOL_SOCKET, socket
 
 from OpenSSL import SSL
 from twisted.internet.error import (
@@ -43,7 +43,10 @@ from twisted.internet.error import (
 )
 from twisted.python.failure import Failure
 
+from tristunnel.dataplane.closing import SLOWEST
+from tristunnel.dataplane.deadlines import Key, deadlinesOf
 from tristunnel.dataplane.poller import ERRORS, IN, OUT, Poller
+from tristunnel.dataplane.tuning import bytesUntaken, resetIfKilled
 
 __all__ = ["MOST_RECORDS", "READ", "PolledSocket"]
 
@@ -60,8 +63,16 @@ must not hold up all others. Large ones are a few to a turn."""
 PIECES = 64
 """Pieces that are handed to the kernel in one call."""
 
+DISCARDED = 256 * 1024
+"""Bytes that are read from a connection after its owner has left."""
+
+LEAVING = 5.0
+"""Seconds in which the other side of such a one must take some of what is left."""
+
+MOST_LEAVING = 128
+"""Such connections at once."""
+
 _HANGUP: int = getattr(select, "EPOLLHUP", 16)
-_RESET_AT_CLOSE = pack("ii", 1, 0)
 _WANT = (SSL.WantReadError, SSL.WantWriteError)
 
 
@@ -205,14 +216,17 @@ class PolledSocket:
 
     def _troubled(self, events: int) -> None:
         """The connection is broken, or over on both sides, while nobody reads it."""
-        problem = self.connection.getsockopt(SOL_SOCKET, SO_ERROR)
+        problem = 0
+        if self._tls is None or self._readDone:
+            problem = self.connection.getsockopt(SOL_SOCKET, SO_ERROR)
         if problem or not events & _HANGUP:
             self._fail(_lost(OSError(problem or errno.EIO, os.strerror(problem))))
         elif self._readDone:
             self._finishBoth()
         else:
-            # What it sent still waits to be read, and the kernel would report
-            # the hang-up without end.
+            # What it sent still waits to be read, with TLS's goodbye perhaps, before
+            # which a reset means nothing: some leave with our tickets unread. And the
+            # kernel would report the hang-up without end.
             self.poller.remove(self._number)
             self._parked = True
 
@@ -367,7 +381,7 @@ class PolledSocket:
             self._ask()
             return
         except SSL.Error as problem:
-            self._fail(_tlsLost(problem))
+            self._refused(_tlsLost(problem))
             return
         except OSError as problem:
             self._fail(_lost(problem))
@@ -440,25 +454,44 @@ class PolledSocket:
         if not self._out and self._shaken:
             self._endNow()
 
+    def _refused(self, reason: Failure) -> None:
+        """The other side takes no more."""
+        self._fail(reason)
+
     def _endNow(self) -> None:
         """Tell the other side that no more comes."""
         if self._writeDone:
+            return
+        if not self._saysGoodbye():
+            self._kernelFull = True
+            self._ask()
             return
         self._writeDone = True
         if self._readDone:
             self._finishBoth()
             return
-        tls = self._tls
-        try:
-            if tls is not None:
-                with suppress(*_WANT, SSL.Error):
-                    tls.shutdown()
-            else:
+        if self._tls is None:
+            try:
                 self.connection.shutdown(SHUT_WR)
-        except OSError:
-            # It broke meanwhile; reading will tell.
-            return
+            except OSError:
+                # It broke meanwhile; reading will tell.
+                return
         self.writeEnded()
+
+    def _saysGoodbye(self) -> bool:
+        """
+        Say TLS's goodbye, if there is TLS.
+
+        @return: Whether it is said, or never can be: not if the kernel is full.
+        """
+        if self._tls is not None and self._shaken:
+            try:
+                self._tls.shutdown()
+            except SSL.WantWriteError:
+                return False
+            except SSL.Error:
+                pass
+        return True
 
     def writeEnded(self) -> None:
         """The other side has been told that we send no more."""
@@ -469,17 +502,33 @@ class PolledSocket:
         """Break the connection, so that the other side sees a reset."""
         if self._number < 0:
             return
-        with suppress(OSError):
-            self.connection.setsockopt(SOL_SOCKET, SO_LINGER, _RESET_AT_CLOSE)
+        resetIfKilled(self.connection)
         self._fail(Failure(ConnectionAborted()))
 
     def _finishBoth(self) -> None:
-        """Both directions are over."""
-        tls = self._tls
-        if tls is not None and self._shaken:
-            with suppress(*_WANT, SSL.Error):
-                tls.shutdown()
-        self._fail(Failure(ConnectionDone()))
+        """
+        Both directions are over, or their owner leaves: close, at once if nothing can
+        be lost by it.
+        """
+        if self._number < 0:
+            return
+        if (
+            self._readDone
+            and not self._out
+            and (self._writeDone or self._saysGoodbye())
+        ):
+            self._fail(Failure(ConnectionDone()))
+        else:
+            self.leave()
+            self.lost(Failure(ConnectionDone()))
+
+    def leave(self, reset: bool = False) -> None:
+        """
+        Let what was written go out without this object. lost is not called.
+
+        @param reset: Whether the connection is to be broken then.
+        """
+        _Leaving(self, reset).begin()
 
     def _fail(self, reason: Failure) -> None:
         """Close the socket, and say why; doing it twice is no error."""
@@ -547,6 +596,92 @@ class PolledSocket:
         # The first bytes may have come with the handshake's last ones.
         if self._number >= 0 and not self._readHeld:
             self.poller.again(self)
+
+
+class _Leaving(PolledSocket):
+    """
+    A connection that its owner has left: what was written goes out, the end behind it,
+    and what still comes is discarded, for as long as the other side takes something.
+
+    @param other: Who was the owner.
+    @param reset: Whether the connection is broken in the end.
+    """
+
+    __slots__ = ("_deadline", "_discarded", "_left", "_reset")
+
+    def __init__(self, other: PolledSocket, reset: bool) -> None:
+        super().__init__(other.poller, other.connection)
+        self.takeOver(other)
+        self._reset = reset
+        self._discarded = self._left = 0
+        self._deadline: Key | None = None
+
+    def begin(self) -> None:
+        """Go, now or later."""
+        self._writeEnding, self._readHeld = True, False
+        resetIfKilled(self.connection, self._reset)
+        if not self._shaken:
+            # What was written must not go out in the clear.
+            self._out.clear()
+            self._tls, self._shaken = None, True
+        if self._writeDone:
+            self.writeEnded()
+        else:
+            self._drain()
+        if self.isOpen:
+            _LEAVING[self] = None
+            self._ask()
+            self._wait()
+            if len(_LEAVING) > MOST_LEAVING:
+                next(iter(_LEAVING)).close()
+
+    def close(self) -> None:
+        """Wait no longer."""
+        self._fail(Failure(ConnectionDone()))
+
+    def _finishBoth(self) -> None:
+        self.close()
+
+    def writeEnded(self) -> None:
+        if self._tls is not None:
+            # From now on bytes are discarded as they come.
+            self._tls = None
+            with suppress(OSError):
+                self.connection.shutdown(SHUT_WR)
+        while self.isOpen and not (self._readHeld or self._readDone):
+            before = self._discarded
+            self._read()
+            if self._discarded == before:
+                break
+        if self.isOpen and not (self._discarded or bytesUntaken(self.connection)):
+            self.close()
+
+    def bytesReceived(self, data: bytes) -> None:
+        self._discarded += len(data)
+        if self._discarded > DISCARDED:
+            self.hold()
+
+    def _wait(self) -> None:
+        """Look again in a while."""
+        self._left = self.unsent + bytesUntaken(self.connection)
+        later = deadlinesOf(self.poller.reactor)
+        self._deadline = later.add(LEAVING, self._look)
+
+    def _look(self) -> None:
+        """Close if the other side has all, or takes nothing."""
+        left = self.unsent + bytesUntaken(self.connection)
+        if left and self._left - left >= SLOWEST * LEAVING:
+            self._wait()
+        else:
+            self.close()
+
+    def lost(self, reason: Failure) -> None:
+        _LEAVING.pop(self, None)
+        if self._deadline is not None:
+            deadlinesOf(self.poller.reactor).cancel(self._deadline)
+
+
+_LEAVING: OrderedDict[_Leaving, None] = OrderedDict()
 
 
 def _first(out: deque[bytes | memoryview]) -> list[bytes | memoryview]:

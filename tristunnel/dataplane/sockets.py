@@ -27,7 +27,7 @@ from tristunnel.dataplane.deadlines import Key, deadlinesOf
 from tristunnel.dataplane.polled import PolledSocket
 from tristunnel.dataplane.poller import Poller
 from tristunnel.dataplane.transport import SocketTransport, addressOf
-from tristunnel.dataplane.tuning import resetIfKilled
+from tristunnel.dataplane.tuning import bytesUntaken, resetIfKilled
 
 __all__ = ["BUSY", "LARGE_READ", "SocketEnd"]
 
@@ -57,6 +57,7 @@ class SocketEnd(ConnectionEnd, PolledSocket):
         "_busy",
         "_deadline",
         "_mark",
+        "_refusal",
         "splice",
         "spliceToUs",
     )
@@ -72,6 +73,7 @@ class SocketEnd(ConnectionEnd, PolledSocket):
         self._prepare(poller.reactor, arrived)
         self._busy = self._mark = 0
         self._deadline: Key | None = None
+        self._refusal: Failure | None = None
         # What L{tristunnel.dataplane.splice} has for what is read, and written.
         self.splice: Any = None
         self.spliceToUs: Any = None
@@ -227,6 +229,34 @@ class SocketEnd(ConnectionEnd, PolledSocket):
         resetIfKilled(self.connection, False)
         super()._endNow()
 
+    def _finishBoth(self) -> None:
+        """The connection is closed in good order, as one that has ended."""
+        if not self._writeDone:
+            resetIfKilled(self.connection, False)
+        super()._finishBoth()
+
+    def _refused(self, reason: Failure) -> None:
+        """
+        The far side takes no more: over TLS perhaps after its goodbye, behind bytes
+        that are yet to be read. So writing is over, but not reading.
+        """
+        if self._readDone or self._refusal is not None:
+            self._fail(self._refusal or reason)
+            return
+        self._refusal = reason
+        self._out.clear()
+        self.unsent = 0
+        self._kernelFull = False
+        self._writeEnding = True
+        self._ask()
+        self._emptied()
+
+    def _readOver(self) -> None:
+        """The far side sends no more."""
+        super()._readOver()
+        if self._refusal is not None:
+            self._fail(self._refusal)
+
     # ConnectionEnd
 
     def _stopReading(self) -> None:
@@ -257,9 +287,24 @@ class SocketEnd(ConnectionEnd, PolledSocket):
         self._closeInTime()
 
     def _cutOff(self) -> None:
-        """Break the connection."""
+        """
+        Break the connection; behind what it has yet to take, if that is all that comes,
+        and it is the other side that is broken.
+        """
         self._endSplices()
-        self.abort()
+        reason = self._reason
+        # What the program itself wants to be rid of is not kept for anybody.
+        byOther = reason is not None and reason.code.name == "reset"
+        if (
+            byOther
+            and self._finished
+            and self.isOpen
+            and (self.unsent or bytesUntaken(self.connection))
+        ):
+            self._inTime()
+            self.leave(reset=True)
+        else:
+            self.abort()
 
     # Splicing
 
