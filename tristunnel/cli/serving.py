@@ -301,7 +301,7 @@ class Serving(MultiService):
                     "Clients pin it: {client} {where} --pin {fingerprint}",
                     client="tristunnel http 3000 --to"
                     if options.program.startswith("tristunnel")
-                    else "twistd -n tunnel-client --connect",
+                    else "twistd -n --pidfile= tunnel-client --connect",
                     where=where,
                     fingerprint=port.fingerprint,
                 )

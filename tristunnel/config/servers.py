@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 NO_SERVER = (
-    "which server? give --to HOST, or take up the server's invitation once:"
+    "which server? give --to HOST, or accept its invitation first:"
     " tristunnel join INVITATION"
 )
 """What somebody is told who names no server and knows none."""
