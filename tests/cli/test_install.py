@@ -51,6 +51,7 @@ class InstallTests(SynchronousTestCase):
         ):
             self.patch(os, "environ", {**os.environ, name: value})
         self.patch(install, "_program", lambda: [_PROGRAM])
+        self.patch(install, "_BOOTED", self.directory / "run" / "systemd")
         self.patch(install, "_unreadable", lambda program: "")
         self.checked: list[list[str]] = []
         self.become(1000)

@@ -25,6 +25,9 @@ __all__ = ["addInstallCommand"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,47}\Z", re.IGNORECASE)
 _FORWARDS = ("http", "tcp", "udp")
+_BOOTED = Path("/run/systemd/system")
+"""Is there where systemd runs, see sd_booted(3)."""
+
 _CONFIGURATION = ("servers.toml", "client.toml")
 
 
@@ -54,8 +57,10 @@ def addInstallCommand(commands: Any, check: Callable[[Sequence[str]], object]) -
         metavar="NAME",
         help="a name for this one, if there are several: tristunnel-client-NAME",
     )
-    add("kind", choices=("server", "client"), help="what to run")
-    add("arguments", nargs=REMAINDER, metavar="ARGUMENT", help="its own arguments")
+    kinds = ("server", "client")
+    add("kind", choices=kinds, metavar="server|client", help="what to run")
+    rest = add("arguments", nargs=REMAINDER, metavar="...", help="its own arguments")
+    rest.required = False
     install.set_defaults(run=lambda options: _run(options, check))
 
 
@@ -200,11 +205,13 @@ def _systemd(name: str, kind: str, words: Sequence[str]) -> _Service:
     base = _userDirectory() if isUsers else Path("/etc/systemd/system")
     control = ["systemctl", "--user"] if isUsers else ["systemctl"]
     file = f"{name}.service"
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "/nowhere") if isUsers else "/run"
+    runtime = _BOOTED
+    if isUsers:
+        runtime = Path(os.environ.get("XDG_RUNTIME_DIR", "/nowhere"), "systemd")
     missing = unreadable = ""
     if not isUsers:
         unreadable = _unreadable(program[0])
-    if not (shutil.which("systemctl") and Path(runtime, "systemd").is_dir()):
+    if not (shutil.which("systemctl") and runtime.is_dir()):
         missing = (
             f"systemd does not run {'for this user' if isUsers else 'here'}: have"
             f" whatever starts programs here run: {' '.join([*program, *words])}"

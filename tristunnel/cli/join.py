@@ -128,7 +128,8 @@ async def takeUp(
         except _AnswerLost as lost:
             if last == 1:
                 raise _notReached(invitation, lost.cause, tls) from None
-    assert tls.seen is not None
+    seen = tls.seen
+    assert seen is not None
     read = _read(answer.data, invitation)
     if not answer.isSelfSigned:
         tls = ServerVerification(invitation.host)
@@ -139,7 +140,7 @@ async def takeUp(
             pass
         else:
             return read, ()
-    return read, (tls.seen,)
+    return read, (seen,)
 
 
 class _AnswerLost(Exception):
