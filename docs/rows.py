@@ -31,11 +31,29 @@ def _optionsOf(program: str) -> Any:
     return modules[program].Options()
 
 
-def optionRows(program: str) -> Iterator[Row]:
+def optionGroups(program: str) -> Iterator[tuple[str, list[Row]]]:
     """
-    @return: The options of a command: name, default, and what C{--help} says.
+    @return: The options of a command as C{--help} groups them: name, default, and
+        what C{--help} says.
     """
+    from tristunnel.config.help import ABOUT
+
     options = _optionsOf(program)
+    groups = [*options.groups, ABOUT] if options.groups else []
+    named = [
+        (group.title, [word.partition("=")[0] for word in group.options.split()])
+        for group in groups
+    ]
+    known = {name.removesuffix("=") for name in options.longOpt}
+    others = known.difference(*(names for _, names in named))
+    named.insert(-1, ("Other options" if named else "", sorted(others)))
+    rows = _optionRows(program, options)
+    for title, names in named:
+        if found := [rows[name] for name in names if name in rows]:
+            yield title, found
+
+
+def _optionRows(program: str, options: Any) -> dict[str, Row]:
     described: dict[str, tuple[str, str]] = {}
     for kind in type(options).__mro__:
         for name, _, *rest in kind.__dict__.get("optFlags", ()):
@@ -53,9 +71,11 @@ def optionRows(program: str) -> Iterator[Row]:
                 option = name.removeprefix("opt_").replace("_", "-")
                 shown = f"``{found[1]}``" if found else ""
                 described.setdefault(option, (shown, text))
-    for name in sorted({name.removesuffix("=") for name in options.longOpt}):
+    rows = {}
+    for name in {name.removesuffix("=") for name in options.longOpt}:
         shown, text = described.get(name, ("", ""))
-        yield (f":option:`--{name} <{program} --{name}>`", shown, _plain(text))
+        rows[name] = (f":option:`--{name} <{program} --{name}>`", shown, _plain(text))
+    return rows
 
 
 def tunnelOptionRows() -> Iterator[Row]:

@@ -17,7 +17,7 @@ from typing import ClassVar
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
-from rows import Row, codeRows, methodRows, metricRows, optionRows, tunnelOptionRows
+from rows import Row, codeRows, methodRows, metricRows, optionGroups, tunnelOptionRows
 from sphinx.application import Sphinx
 from sphinx.util.typing import ExtensionMetadata
 
@@ -59,8 +59,11 @@ class OptionTable(_Table):
     widths = (30, 20, 50)
 
     def rows(self) -> Iterable[Row]:
-        """The options."""
-        return optionRows(self.arguments[0])
+        """The options, each group below its title."""
+        for title, rows in optionGroups(self.arguments[0]):
+            if title:
+                yield (f"**{title}**", "", "")
+            yield from rows
 
 
 class TunnelOptionTable(_Table):

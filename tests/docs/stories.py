@@ -120,7 +120,6 @@ STORIES: dict[str, Story] = {
     ),
     "docs/invitations.rst": Story(before=("touch tokens", _TOKENS)),
     "docs/troubleshooting.rst": Story(before=(*_TOKEN, _TOKENS)),
-    "docs/howto/friend.rst": Story(setUp=startWeb),
     "docs/howto/ssh.rst": Story(
         before=_TOKEN, setUp=startSSH, own=(22,), needs=("ssh", "sshd")
     ),

@@ -206,9 +206,14 @@ class TableTests(SynchronousTestCase):
             ("twistd tunnel-access", AccessOptions),
         ):
             wanted = {each.removesuffix("=") for each in kind().longOpt}
+            groups = list(self.tables.optionGroups(program))
             self.assertEqual(
-                self.first(self.tables.optionRows(program)),
+                sorted(self.first(row for _, rows in groups for row in rows)),
                 [f"{program} --{name}" for name in sorted(wanted)],
+            )
+            self.assertEqual(
+                [title for title, _ in groups][: len(kind.groups)],
+                [group.title for group in kind.groups],
             )
             self.assertIn(f".. option-table:: {program}\n", page(_REFERENCE))
 
