@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
+from pathlib import Path
 
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -89,6 +91,8 @@ class InvitationTests(SynchronousTestCase):
         for text in (
             f" '[2001:DB8::1]:9001#{body.upper()}'\n",
             f"2001:db8::1,9001#{body.replace('-', '')}",
+            f"https://[2001:db8::1]:9001/#{body}",
+            f"tristunnel join 2001:db8::1,9001#{body}",
             f"2001:db8::1,9001#{body.replace('0', 'O').replace('1', 'l')}",
             f"2001:db8::1,9001#{body.replace('1', 'I').replace('-', ' ')}",
         ):
@@ -124,6 +128,16 @@ class InvitationTests(SynchronousTestCase):
             Invitation.parse(text)
         except TunnelError as error:
             self.assertNotIn("\n", error.message)
+
+    def test_documented(self) -> None:
+        """The examples of the documentation are right."""
+        path = Path(__file__).parents[2] / "docs" / "invitations.rst"
+        if path.exists():
+            found = re.findall(r"\S+#[0-9a-z-]{59}", path.read_text())
+            self.assertEqual(
+                {Invitation.parse(text) for text in found},
+                {Invitation("t.example.com", USUAL_PORT, PIN, CODE)},
+            )
 
     def test_secret(self) -> None:
         """A code does not get into a log by the representation."""

@@ -122,7 +122,8 @@ class Invitation:
         @raise TunnelError: C{bad-option}, with what is wrong in one line that does
             not repeat the code.
         """
-        place, mark, rest = text.strip().strip("'\"").partition("#")
+        word = text.strip().strip("'\"").removeprefix("tristunnel join ")
+        place, mark, rest = word.partition("#")
         if not mark or not rest:
             raise badOption(
                 "an invitation is HOST#CODE, as 'tristunnel invite' prints it; what"
@@ -147,7 +148,8 @@ class Invitation:
 
 
 def _place(text: str) -> tuple[str, int]:
-    """The host and the port of an invitation."""
+    """The host and the port of an invitation, perhaps pasted as a browser has them."""
+    text = text.removeprefix("https://").removesuffix("/")
     if text.partition(":")[0].upper() == PLACEHOLDER:
         raise badOption(
             f"put the server's name or address in place of {PLACEHOLDER}, before the #"
