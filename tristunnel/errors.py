@@ -159,11 +159,13 @@ class TunnelError(Exception):
         quote the other side, so what is not printable is replaced here, once
         for every refusal and reason that comes in.
     @ivar retryAfter: Seconds after which trying again makes sense, or C{None}.
+    @ivar final: Whether whoever tells of it makes no other attempt, and says so next.
     @ivar stated: Whether the other side itself has said so, with the code, in a
         message of the protocol. An HTTP status is none: proxies, firewalls and
         captive portals have them as well.
     """
 
+    final = False
     stated = False
 
     def __init__(

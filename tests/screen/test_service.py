@@ -24,7 +24,6 @@ from tristunnel.screen.client import (
     WatchedClient,
     farewell,
     screenTerminal,
-    tellOfDaemon,
 )
 from tristunnel.screen.draw import Pen
 from tristunnel.screen.service import IDLE, INTERVAL, Screen
@@ -376,28 +375,3 @@ class WantedTests(SynchronousTestCase):
         self.terminal.mayEnter = False  # type: ignore[attr-defined]
         self.assertFalse(self.wanted({"nodaemon": 1}))
         self.assertTrue(self.terminal.closed)
-
-    def test_daemon(self) -> None:
-        """Who leaves the terminal says where to look; nobody else does."""
-
-        class Out(io.StringIO):
-            def isatty(self) -> bool:
-                return True
-
-        for outer, said in (
-            ({"nodaemon": 0}, "twistd.log"),
-            ({"nodaemon": 0, "logfile": "a.log"}, "a.log"),
-            ({"nodaemon": 0, "syslog": 1}, "system log"),
-            ({"nodaemon": 1}, ""),
-            ({}, ""),
-        ):
-            out = Out()
-            self.patch(sys, "__stdout__", out)
-            given = _Given()
-            given.parent = outer
-            tellOfDaemon(given)
-            if said:
-                self.assertIn(said, out.getvalue())
-                self.assertIn("tristunnel status", out.getvalue())
-            else:
-                self.assertEqual(out.getvalue(), "")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from tristunnel.util.endpoints import (
     inBackground,
     serverEndpoint,
     splitEndpoint,
+    tellOfDaemon,
     unknownKeywords,
     whyNoEndpoint,
 )
@@ -303,6 +306,25 @@ class BeforeForkTests(TestCase):
             factory.noisy = False
             port = await endpoint.listen(factory)
             await port.stopListening()
+
+    def test_told(self) -> None:
+        """Who leaves the terminal says where to look; nobody else does."""
+        here = os.path.abspath("")
+        for outer, said in (
+            ({"nodaemon": 0}, f"Its log is {here}/twistd.log;"),
+            ({"nodaemon": 0, "logfile": "a.log"}, f"{here}/a.log;"),
+            ({"nodaemon": 0, "rundir": "/r", "logfile": "a.log"}, "/r/a.log;"),
+            ({"nodaemon": 0, "syslog": 1}, "the system log;"),
+            ({"nodaemon": 1}, ""),
+            ({"nodaemon": 0, "debug": True}, ""),
+            ({}, ""),
+            (None, ""),
+        ):
+            out = io.StringIO()
+            self.patch(sys, "__stdout__", out)
+            tellOfDaemon(outer, "server", "look there")
+            self.assertEqual(out.getvalue().count("\n"), bool(said))
+            self.assertIn(said, out.getvalue())
 
     def test_foreground(self) -> None:
         """Whoever stays in the foreground is told when it happens."""

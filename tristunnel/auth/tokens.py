@@ -32,6 +32,7 @@ from tristunnel.auth.tokens_format import (
     Token,
     TokenList,
     digestOf,
+    formatTime,
     formatToken,
     newToken,
     tokenFor,
@@ -88,6 +89,12 @@ def _tokenOf(credentials: ITunnelCredentials) -> bytes:
     if isinstance(sent, str):
         return sent.encode("utf-8", "surrogatepass")
     return TunnelCredentials(credentials.fields, credentials.peer).password
+
+
+def _over(code: str, what: str, when: float) -> RefusedWithReason:
+    """The refusal of who has a token that is no longer good."""
+    at = formatTime(when).replace("T", " ")[:-4]
+    return RefusedWithReason(TunnelError(code, f"the token {what} at {at} UTC"))
 
 
 class TokenStore:
@@ -346,10 +353,10 @@ class TokenFile:
         if token is None:
             return fail(UnauthorizedLogin())
         if token.revoked is not None:
-            return fail(RefusedWithReason(TunnelError("token-revoked")))
+            return fail(_over("token-revoked", "was revoked", token.revoked))
         expires = token.permissions.expires
         if expires is not None and expires <= self._now():
-            return fail(RefusedWithReason(TunnelError("token-expired")))
+            return fail(_over("token-expired", "expired", expires))
         return succeed(GrantedName(token.name.encode(), self._grantOf(token)))
 
     def _grantOf(self, token: Token) -> Grant:

@@ -484,9 +484,6 @@ def makeService(options: Options) -> Service:
     """Make the client."""
     reactor = ourReactor()
 
-    offers = all(each.forwards or each["listen"] for each in options.each)
-    if not (offers or options["check"]):
-        endWithUsage(options.program, _NOTHING)
     ports = []
     if options.localEndpoint is not None:
         ports.append((f"--listen {options['listen']}", options.localEndpoint))
@@ -498,6 +495,9 @@ def makeService(options: Options) -> Service:
         ports,
         options.stateDirectory if options["state-dir"] else None,
     )
+    offers = all(each.forwards or each["listen"] for each in options.each)
+    if not (offers or options["check"]):
+        endWithUsage(options.program, _NOTHING)
     watch = None if options["check"] else ClientWatch(reactor, options)
     log = Log(options, watch is not None and watch.hasScreen)
     return log.around(_make(reactor, options, log, watch))

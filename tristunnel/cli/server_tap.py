@@ -47,7 +47,7 @@ from tristunnel.service.clients import CLIENTS, SERVICES
 from tristunnel.service.preauth import ACCEPT_RATE
 from tristunnel.tls.pem import loadCertificates
 from tristunnel.tls.server_context import ReloadingCertificate
-from tristunnel.util.endpoints import checkBeforeFork
+from tristunnel.util.endpoints import checkBeforeFork, tellOfDaemon
 from tristunnel.util.files import defaultStateDirectory, stateVariable
 from tristunnel.util.logs import Log, checkFormat
 from tristunnel.util.process import GRACE, tuneCollector, useMonotonicTime
@@ -414,6 +414,11 @@ def makeService(options: Options) -> Service:
     raiseDescriptorLimit()
     tuneCollector()
     log = Log(options)
+    # Once nothing can fail any more.
+    port = next(iter(options.serverPorts)).description
+    tellOfDaemon(
+        getattr(options, "parent", None), "server", f"clients connect to {port}"
+    )
     options.warnOfSecrets()
     if options["check"]:
         return log.around(_check(reactor, options))

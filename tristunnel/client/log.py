@@ -91,6 +91,8 @@ class LoggingClientObserver(ClientObserver):
         )
 
     def disconnected(self, reason: TunnelError) -> None:
+        if reason.final:
+            return
         self._bounded(
             self._log.warn, "Not connected: {reason}", reason.code.name, reason=reason
         )

@@ -209,7 +209,8 @@ class ClientStatus(ClientObserver):
         text = _said(reason)
         if self._state != "stopping":
             self._enter("connecting", text)
-        self._tell("session", f"not connected: {text}", "warn")
+        if not reason.final:
+            self._tell("session", f"not connected: {text}", "warn")
 
     def reconnectQueued(self, delay: float) -> None:
         self._until = self._seconds() + delay

@@ -11,6 +11,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 from twisted.internet.abstract import isIPv6Address
 from twisted.internet.endpoints import quoteStringArgument
+from twisted.internet.error import (
+    ConnectionRefusedError,
+    TCPTimedOutError,
+    TimeoutError,
+)
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
@@ -146,7 +151,7 @@ class ServerAddress:
         judge = self.verification
         if judge is None:
             return None
-        why = explainTLSFailure(failure, self.host, judge)
+        why = explainTLSFailure(failure, self.host, judge, self.port)
         if why is None:
             return None
         pinned = judge.refusal is not None and judge.refusal.kind == "pin"
@@ -154,8 +159,13 @@ class ServerAddress:
 
     def notReached(self, failure: Failure) -> TunnelError:
         """Say why there is no connection to the server."""
+        why = failure.getErrorMessage()
+        if failure.check(ConnectionRefusedError):
+            why = "the connection was refused; does the server run there, on this port?"
+        elif failure.check(TimeoutError, TCPTimedOutError):
+            why = f"nothing answered; does a firewall close TCP port {self.port} there?"
         return self.explain(failure) or TunnelError(
-            "session-lost", f"{self.where} was not reached: {failure.getErrorMessage()}"
+            "session-lost", f"{self.where} was not reached: {why}"
         )
 
 

@@ -16,6 +16,9 @@ from tristunnel.auth.files import readAtOnce, reasonOf
 from tristunnel.errors import badOption
 from tristunnel.util.files import warnIfOpen
 
+TOKEN_PREFIX = "tst_"
+"""What our tokens begin with."""
+
 __all__ = ["CREDENTIALS_VARIABLE", "TOKEN_VARIABLE", "givenCredentials", "givenToken"]
 
 CREDENTIALS_VARIABLE = "TRISTUNNEL_CREDENTIALS"
@@ -83,6 +86,17 @@ def givenToken(
 
 
 def _contents(path: str, option: str) -> bytes:
+    name = option.partition(" ")[0]
+    if path.startswith(TOKEN_PREFIX) and not os.path.exists(path):
+        raise badOption(
+            f"{name} takes a file, not the token itself; that goes into the variable"
+            f" {TOKEN_VARIABLE}"
+        )
+    if path.lstrip().startswith("{"):
+        raise badOption(
+            f"{name} takes a file, not what is in it; that goes into the variable"
+            f" {CREDENTIALS_VARIABLE}"
+        )
     try:
         status, data = readAtOnce(os.path.expanduser(path))
     except (OSError, ValueError) as error:

@@ -224,7 +224,8 @@ class _Lookups:
             if answer.addresses:
                 each.callback(answer)
             else:
-                each.errback(NoAddress(f"there is no address for {host}"))
+                why = f"there is no address for {host}; check the spelling"
+                each.errback(NoAddress(why))
 
 
 _OF: WeakKeyDictionary[Any, _Lookups] = WeakKeyDictionary()

@@ -30,6 +30,7 @@ from tristunnel.errors import printable
 from tristunnel.model.observer import ClientObserver, severalObservers
 from tristunnel.screen.model import Page, clientPage, qrTargets
 from tristunnel.screen.terminal import Terminal
+from tristunnel.util.endpoints import tellOfDaemon
 from tristunnel.util.events import RecentEvents
 from tristunnel.util.output import Output, outputOf
 from tristunnel.util.words import age, amount, plural
@@ -40,7 +41,6 @@ __all__ = [
     "WatchedClient",
     "farewell",
     "screenTerminal",
-    "tellOfDaemon",
 ]
 
 _EVENTS = 60
@@ -77,24 +77,6 @@ def screenTerminal(options: Mapping[str, Any]) -> Terminal | None:
         terminal.close()
         return None
     return terminal
-
-
-def tellOfDaemon(options: Mapping[str, Any]) -> None:
-    """
-    Say where to look, if this process is about to leave its terminal: C{twistd}
-    does so without a word.
-    """
-    outer: Mapping[str, Any] = getattr(options, "parent", None) or {}
-    out = sys.__stdout__
-    if "nodaemon" not in outer or outer["nodaemon"] or out is None or not out.isatty():
-        return
-    log = outer.get("logfile") or "twistd.log"
-    out.write(
-        "The client goes to the background. Its log is"
-        f" {'the system log' if outer.get('syslog') else log};"
-        " 'tristunnel status' shows what it does, and twistd -n keeps it here.\n"
-    )
-    out.flush()
 
 
 class WatchedClient(MultiService):
@@ -234,7 +216,11 @@ class ClientWatch:
         self._log = ScreenLog(self.status.events)
         if self._terminal is not None:
             self._log.start()
-        tellOfDaemon(options)
+        tellOfDaemon(
+            getattr(options, "parent", None),
+            "client",
+            "'tristunnel status' shows what it does",
+        )
 
     @property
     def hasScreen(self) -> bool:

@@ -22,7 +22,7 @@ _MAY_WANT_CERTIFICATE = (
 )
 _SILENT = (
     "{host} closed the connection before it showed a certificate: if it speaks no "
-    "TLS on this port, write tcp:{host}:PORT instead of tls:{host}:PORT."
+    "TLS on this port, write tcp:{host}:{port} instead of tls:{host}:{port}."
 )
 _CERTIFICATE_UNLOVED = (
     "{host} does not accept the certificate of this client ({reason}): show one "
@@ -55,8 +55,8 @@ _OF_SERVERS: _Table = (
     ),
     (
         _NO_TLS,
-        "{host} does not use TLS on this port: write tcp:{host}:PORT instead of "
-        "tls:{host}:PORT, or name the port that does.",
+        "{host} does not use TLS on this port: write tcp:{host}:{port} instead of "
+        "tls:{host}:{port}, or name the port that does.",
     ),
     (
         ("alert unrecognized name",),
@@ -105,7 +105,9 @@ def _explained(table: _Table, reason: str) -> str:
     return ""
 
 
-def explainTLSFailure(failure: Failure, hostname: str, creator: object) -> str | None:
+def explainTLSFailure(
+    failure: Failure, hostname: str, creator: object, port: int = 0
+) -> str | None:
     """
     Explain why a connection over TLS failed or was lost.
 
@@ -113,6 +115,7 @@ def explainTLSFailure(failure: Failure, hostname: str, creator: object) -> str |
     @param hostname: The server's name, as the user wrote it.
     @param creator: What made the connection: a L{ServerVerification} knows
         more than the failure does.
+    @param port: The server's port, for examples; 0 if it is not known.
     @return: One line with the cause and the cure, or C{None} when the failure
         has nothing to do with TLS or nothing is known about it.
     """
@@ -129,10 +132,10 @@ def explainTLSFailure(failure: Failure, hostname: str, creator: object) -> str |
         # own closes a plain port at the first byte that it does not like.
         if verification is None or not verification.attempts or verification.seen:
             return None
-        return _SILENT.format(host=hostname)
+        return _SILENT.format(host=hostname, port=port or "PORT")
     reason = opensslReasons(value)
     if explanation := _explained(_OF_SERVERS, reason):
-        return explanation.format(host=hostname, reason=reason)
+        return explanation.format(host=hostname, port=port or "PORT", reason=reason)
     if "alert handshake failure" in reason.lower():
         if verification is not None and verification.hasCertificate:
             return _CERTIFICATE_UNLOVED.format(host=hostname, reason=reason)

@@ -43,6 +43,7 @@ __all__ = [
     "inBackground",
     "serverEndpoint",
     "splitEndpoint",
+    "tellOfDaemon",
     "unknownKeywords",
     "whyNoEndpoint",
     "withoutBrackets",
@@ -256,6 +257,29 @@ def inBackground(outer: Mapping[str, Any] | None) -> bool:
         and "nodaemon" in outer
         and not (outer["nodaemon"] or outer.get("debug"))
     )
+
+
+def tellOfDaemon(outer: Mapping[str, Any] | None, what: str, how: str) -> None:
+    """
+    Say where to look, if this process is about to leave its terminal: C{twistd}
+    does so without a word.
+
+    @param outer: The options of C{twistd} itself, or C{None}.
+    @param what: What the program is: C{server}.
+    @param how: How to find out what it does.
+    """
+    out = sys.__stdout__
+    if outer is None or not inBackground(outer) or out is None:
+        return
+    log = "the system log" if outer.get("syslog") else ""
+    name = os.path.join(outer.get("rundir") or "", outer.get("logfile") or "twistd.log")
+    log = log or os.path.abspath(name)
+    with suppress(OSError, ValueError):
+        out.write(
+            f"The {what} goes to the background. Its log is {log}; {how}, and"
+            " 'twistd -n' keeps it here.\n"
+        )
+        out.flush()
 
 
 def checkBeforeFork(

@@ -124,7 +124,7 @@ def _refusalOf(
 
 _CURES = {
     401: "; give it credentials: --header 'Authorization=Bearer TOKEN'",
-    404: "; check the path of the URL",
+    404: "; check the path of the URL: tristunnel's is /tunnel",
     426: "; something on the network path blocks WebSockets: let proxies pass on the"
     " headers Upgrade and Connection",
     502: "; the proxy in front of it cannot reach it: is it running?",

@@ -18,10 +18,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tristunnel.connect.address import ServerAddress
+from tristunnel.connect.credentials import TOKEN_VARIABLE
 from tristunnel.connect.websocket import WebSocketEndpoint
 from tristunnel.dialects.base.messages import MessageSession
 from tristunnel.dialects.base.refusals import STEADY, Refusals
-from tristunnel.errors import TunnelError, badOption
+from tristunnel.errors import TunnelError, badOption, printable
 from tristunnel.forwards.forward import Forward
 from tristunnel.model.observer import ClientObserver
 from tristunnel.util.process import FAREWELL, GRACE, Drain
@@ -260,6 +261,9 @@ class ClientService(Service, ABC, Generic[ASession]):
             judged = self._refusals.judge(
                 reason, self._server, refused, final is not None
             )
+            if reason.code.name == "auth-refused" and reason.stated:
+                reason.message = self._whyRefused() or reason.message
+            reason.final = judged is None
             self.observer.disconnected(judged or reason)
             if judged is None:
                 self._end(reason)
@@ -287,6 +291,21 @@ class ClientService(Service, ABC, Generic[ASession]):
             if not self.running:
                 return
             await self._pause(delay)
+
+    def _whyRefused(self) -> str:
+        """Say what was wrong with the credentials, which the server must not."""
+        if not self._credentials:
+            return (
+                "the server asks for a token; none was given: use --token-file FILE,"
+                f" the variable {TOKEN_VARIABLE}, or once tristunnel join INVITATION"
+            )
+        token = self._credentials.get("token")
+        if isinstance(token, str) and "id" not in self._credentials:
+            return (
+                f"the server does not know the token {printable(token[:6])}...: is it"
+                " one of that server's, and whole?"
+            )
+        return ""
 
     def _pause(self, delay: float) -> Deferred[None]:
         """Wait before the next attempt."""

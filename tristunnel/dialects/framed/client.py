@@ -431,8 +431,10 @@ class TunnelClientProtocol(FramedProtocol):
         why = f"{where} closed the connection before it answered"
         if not INegotiated.providedBy(self.transport):
             why += "; if it speaks TLS, write tls: instead of tcp:"
-        why += "; a W3P server does so when it refuses the credentials, any server"
-        why += " when too many logins failed or too many clients wait"
+        else:
+            why += "; servers do so when too many logins failed or clients wait"
+        if self.factory.credentials:
+            why += "; a W3P server also when it refuses the credentials"
         return TunnelError("session-lost", why)
 
     def sessionOver(self, reason: TunnelError) -> None:
