@@ -241,8 +241,9 @@ class CannotStartTests(ProcessTestCase):
     async def test_usage(self) -> None:
         """A mistake on the command line."""
         program = self.start("tunnel-client", "--connect", "ssl:h:1")
-        self.assertEqual(await self.ended(program), 1)
-        self.assertIn("--connect ssl: does not verify", program.lines[-1])
+        self.assertEqual(await self.ended(program), 2)
+        (line,) = program.lines
+        self.assertIn("twistd tunnel-client: --connect ssl: does not verify", line)
 
     async def test_portNotPermitted(self) -> None:
         """A port that the server does not give out, or that is privileged."""
@@ -321,11 +322,13 @@ class EndpointTests(ProcessTestCase):
             "tunnel-client",
             "--connect",
             f"tcp:127.0.0.1:{self.port}",
+            "1",
             environment={"TRISTUNNEL_CREDENTIALS": '{"id":"laptop","secret":"wrong"}'},
         )
         self.assertEqual(await self.ended(client), 1)
         (line,) = self.lines(client, "Giving up")
         self.assertIn("did not accept these credentials", line)
+        self.assertEqual(self.lines(client, "Not connected"), [])
         self.assertEqual(self.lines(server, "wrong"), [])
 
     async def test_selfSigned(self) -> None:
@@ -340,7 +343,9 @@ class EndpointTests(ProcessTestCase):
         self.assertEqual(words[1], f"tls:127.0.0.1:{self.port}")
         await self.through("--pin", words[2], connect=words[1])
         # Another certificate is not accepted, and the reason is a line.
-        other = self.start("tunnel-client", "--connect", words[1], "--pin", "ab" * 32)
+        other = self.start(
+            "tunnel-client", "--connect", words[1], "--pin", "ab" * 32, "1"
+        )
         await other.says("Not connected: .*pin")
 
     async def test_systemd(self) -> None:
@@ -374,15 +379,21 @@ class EndpointTests(ProcessTestCase):
         authority = makeAuthority()
         files = self.certificate(authority)
         secure = await self.server("--certificate", files)
-        client = self.start("tunnel-client", "--connect", f"tcp:127.0.0.1:{self.port}")
+        client = self.start(
+            "tunnel-client", "--connect", f"tcp:127.0.0.1:{self.port}", "1"
+        )
         await client.says("Not connected: .*write tls: instead of tcp:")
         await secure.says("closed: the peer did not use TLS, .*tls: instead of tcp:")
         await gatherResults([client.kill(), secure.kill()])
         plain = await self.server()
         client = self.start(
-            "tunnel-client", "--connect", f"tls:127.0.0.1:{self.port}", "--insecure"
+            "tunnel-client",
+            "--connect",
+            f"tls:127.0.0.1:{self.port}",
+            "--insecure",
+            "1",
         )
-        await client.says("Not connected: .*write tcp:")
+        await client.says(f"Not connected: .*write tcp:127.0.0.1:{self.port} instead")
         await plain.says("closed: the peer sent a TLS hello.*tcp: instead of tls:")
         self.assertEqual(self.lines(plain, "Traceback"), [])
 

@@ -50,7 +50,9 @@ class CertificateTests(ProcessTestCase):
             await self.hears(service)
             await server.says("good")
             await client.kill()
-            without = self.start("tunnel-client", "--connect", connect, "--ca=ca.pem")
+            without = self.start(
+                "tunnel-client", "--connect", connect, "--ca=ca.pem", "1"
+            )
             await without.says("requires a certificate .*--certificate FILE")
             await without.kill()
         pem = (self.directory / "bad.pem").read_bytes()

@@ -93,6 +93,7 @@ class SecretTests(HostileTestCase):
             "tunnel-client",
             "--connect",
             f"tcp:127.0.0.1:{self.port}",
+            "3000",
             environment={"TRISTUNNEL_TOKEN": guess},
         )
         await bad.says("Giving up")

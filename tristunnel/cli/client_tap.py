@@ -78,6 +78,7 @@ from tristunnel.util.process import (
     tuneCollector,
     useMonotonicTime,
 )
+from tristunnel.util.words import checkChoice
 
 __all__ = ["ONE_SERVER", "Options", "makeService"]
 
@@ -339,8 +340,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
         if tunnel and self["forward"]:
             raise badOption("--tunnel serves one tunnel: leave out --forward")
         for name, choices in (("carrier", CARRIERS), ("extension", GREETINGS)):
-            if self[name] not in choices:
-                raise badOption(f"--{name} takes one of {', '.join(choices)}")
+            checkChoice(name, self[name], choices)
         parseTell(self["tell"])
         if self["check-idle"] is not None and not self["check"]:
             raise badOption("--check-idle goes with --check")
@@ -386,8 +386,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
                     name for name, each in DIALECTS.items() if each.visitsAlone
                 )
         name = self["dialect"]
-        if name not in DIALECTS:
-            raise badOption(f"--dialect is one of {', '.join(DIALECTS)}")
+        checkChoice("dialect", name, DIALECTS)
         self.dialect = DIALECTS[name]
         hasExtension = self.dialect.hasExtension
         if self["service"] and not (self["listen"] and hasExtension):

@@ -23,9 +23,10 @@ from tristunnel.config.keys import Key
 from tristunnel.config.numbers import count, seconds
 from tristunnel.config.policy_options import VISITORS, PolicyOptionsMixin, policyOf
 from tristunnel.config.settings import DEFAULT, Setting
+from tristunnel.connect.credentials import TOKEN_PREFIX
 from tristunnel.dataplane.memory import defaultMemory
 from tristunnel.dataplane.reactor import ourReactor
-from tristunnel.errors import TunnelError, badOption, printable
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.hooks.options import (
     ASK,
     HOOKS,
@@ -52,7 +53,7 @@ from tristunnel.util.files import defaultStateDirectory, stateVariable
 from tristunnel.util.logs import Log, checkFormat
 from tristunnel.util.process import GRACE, tuneCollector, useMonotonicTime
 from tristunnel.util.quantities import parseSize
-from tristunnel.util.words import nearest
+from tristunnel.util.words import checkChoice
 
 __all__ = ["Options", "makeService"]
 
@@ -248,20 +249,23 @@ class Options(
         """
         kind, _, argument = description.partition(":")
         known = {each.authType for each in self._checkerFactoriesForOptHelpAuth()}
-        if kind not in known:
+        try:
+            checkChoice("auth", kind, known)
+        except TunnelError as error:
+            raise usage.UsageError(error.message) from None
+        if argument.startswith(TOKEN_PREFIX) and not os.path.exists(argument):
             raise usage.UsageError(
-                f"unknown kind of --auth: {printable(kind, 60)!r}{nearest(kind, known)}"
+                f"--auth {kind}: takes the name of a file, not a token"
             )
         if kind == "file" and not os.path.isfile(argument):
             # Twisted's own checker would refuse everybody.
             raise usage.UsageError(f"--auth file: cannot find the file {argument!r}")
         try:
             self.addChecker(strcred.makeChecker(description))
-        except TunnelError as error:
-            raise usage.UsageError(f"--auth {kind}: {error.message}") from None
         except Exception as error:
             # Checkers of other packages raise whatever comes to hand.
-            raise usage.UsageError(f"--auth {kind}: {error}") from None
+            why = getattr(error, "message", None) or error
+            raise usage.UsageError(f"--auth {kind}: {why}") from None
 
     def settingsAround(self, settings: dict[str, Setting]) -> dict[str, Setting]:
         around = super().settingsAround(settings)

@@ -298,10 +298,10 @@ class Serving(MultiService):
                 )
                 where = hostAndPort(options.hostnames[0], numbers[port.description])
                 _log.info(
-                    "Clients pin it: {client} {where} --pin {fingerprint}",
-                    client="tristunnel http 3000 --to"
+                    "Clients pin it: {client}{where} --pin {fingerprint}",
+                    client="tristunnel http 3000 --to "
                     if options.program.startswith("tristunnel")
-                    else "twistd -n --pidfile= tunnel-client --connect",
+                    else "twistd -n --pidfile= tunnel-client --connect tls:",
                     where=where,
                     fingerprint=port.fingerprint,
                 )

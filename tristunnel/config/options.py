@@ -85,10 +85,11 @@ class CheckedOptions(usage.Options):
         try:
             self.parseWords(self._inOrder(sys.argv[1:] if options is None else options))
         except usage.UsageError as error:
+            message = self._plainly(str(error))
             if self._ends and "nodaemon" in outer:
                 # Twisted would print all options before the one line that counts.
-                endWithUsage(self.program, str(error))
-            raise
+                endWithUsage(self.program, message)
+            raise usage.UsageError(message) from None
         if self.get("check") and "nodaemon" in outer:
             outer["nodaemon"] = 1
         foreground = outer.get("nodaemon") or outer.get("debug")
@@ -101,26 +102,26 @@ class CheckedOptions(usage.Options):
 
         @param words: Options first; words that are none's stand for L{words}.
         """
-        try:
-            super().parseOptions(words)
-        except usage.UsageError as error:
-            text = str(error)
-            if unknown := _UNKNOWN.fullmatch(text):
-                text = self._noOption(unknown[1])
-            elif found := _NO_VALUE.fullmatch(text):
-                text = f"{found[1]} needs a value"
-            elif found := _A_VALUE.fullmatch(text):
-                text = f"{found[1]} takes no value"
-            text = text.removeprefix("Parameter type enforcement failed: ")
-            raise usage.UsageError(text) from None
+        super().parseOptions(words)
+
+    def _plainly(self, text: str) -> str:
+        """Say what is wrong as people do, and not as Python's parser does."""
+        if unknown := _UNKNOWN.fullmatch(text):
+            return self._noOption(unknown[1])
+        if found := _NO_VALUE.fullmatch(text):
+            return f"{found[1]} needs a value"
+        if found := _A_VALUE.fullmatch(text):
+            return f"{found[1]} takes no value"
+        return text.removeprefix("Parameter type enforcement failed: ")
 
     def _inOrder(self, words: Sequence[str]) -> list[str]:
         """Put options first, wherever they are."""
         try:
             pairs, others = getopt.gnu_getopt(list(words), self.shortOpt, self.longOpt)
-        except getopt.error:
-            # It will be found again.
-            return list(words)
+        except getopt.error as error:
+            if "--_shell-completion" in words:
+                return list(words)
+            raise usage.UsageError(str(error)) from None
         takes = {name[:-1] for name in self.longOpt if name.endswith("=")}
         ordered: list[str] = []
         for option, value in pairs:
@@ -146,7 +147,11 @@ class CheckedOptions(usage.Options):
             )
         outer: Any = getattr(self, "parent", None)
         theirs = getattr(outer, "synonyms", {})
-        if name in theirs and not getattr(outer, "program", ""):
+        isOurs = bool(getattr(outer, "program", "")) or told[1:] not in (
+            "-" + name,
+            *"nly",
+        )
+        if name in theirs and not isOurs:
             return (
                 f"{told} is an option of twistd itself: write it before"
                 f" '{outer.subCommand}'"

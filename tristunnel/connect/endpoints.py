@@ -19,6 +19,7 @@ from tristunnel.dataplane.dial import HostEndpoint
 from tristunnel.errors import TunnelError
 from tristunnel.util.endpoints import splitEndpoint, whyNoEndpoint
 from tristunnel.util.hosts import hostName, portNumber
+from tristunnel.util.words import nearest
 
 __all__ = ["EndpointParts", "isKind", "noEndpoint"]
 
@@ -145,4 +146,5 @@ def noEndpoint(text: str, error: Exception) -> str:
         return whyNoEndpoint(kind.lower(), error)
     if not rest or rest[0] in "0123456789" or text[0] == "[":
         return f"write localhost:{text}" if text.isdecimal() else str(error)
-    return whyNoEndpoint(kind, ValueError(f"Unknown endpoint type: {kind!r}"))
+    why = whyNoEndpoint(kind, ValueError(f"Unknown endpoint type: {kind!r}"))
+    return why + nearest(kind, (*_OUR_OWN, "unix", "udp"))

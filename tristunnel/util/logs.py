@@ -24,9 +24,10 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, format
 from twisted.python.components import Componentized
 from zope.interface import implementer
 
-from tristunnel.errors import TunnelError, badOption, printable
+from tristunnel.errors import TunnelError, printable
 from tristunnel.util.log_limiter import LogRateLimiter
 from tristunnel.util.output import LogFile, Output, outputOf
+from tristunnel.util.words import checkChoice
 
 __all__ = ["FORMATS", "Log", "checkFormat", "jsonLine", "shortLine", "textLine"]
 
@@ -55,8 +56,7 @@ def checkFormat(name: str) -> None:
     """
     @raise TunnelError: C{bad-option}, if that is no format.
     """
-    if name not in FORMATS:
-        raise badOption(f"--log-format {name!r} is not known; write text or json")
+    checkChoice("log-format", name, FORMATS)
 
 
 def _clean(text: str) -> str:

@@ -7,11 +7,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from tristunnel.errors import printable
+from tristunnel.errors import badOption, printable
 
 __all__ = [
     "age",
     "amount",
+    "checkChoice",
     "count",
     "isName",
     "nearest",
@@ -86,6 +87,19 @@ def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
         return f"; did you mean {' or '.join(prefix + each for each in close)}?"
     few = ", ".join(prefix + each for each in words)
     return f"; there is {few}" if 0 < len(words) <= 12 else ""
+
+
+def checkChoice(option: str, told: str, known: Iterable[str]) -> None:
+    """
+    @raise TunnelError: C{bad-option}, if an option has a value that is none of the
+        known ones, with the nearest of those.
+    """
+    choices = list(known)
+    if told not in choices:
+        raise badOption(
+            f"unknown kind of --{option}: {printable(told, 60)!r}"
+            f"{nearest(told, choices)}"
+        )
 
 
 def printableIn(value: object, depth: int = 64) -> object:
