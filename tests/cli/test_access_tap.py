@@ -382,7 +382,7 @@ class ProcessTests(TestCase):
         await access.whenEnded()
         self.assertEqual(access.status, 0)
         access = start("tunnel-access", "--access", f"w3p://{where[4:]}/access/1#2")
-        await access.says("is over: this access does not exist")
+        await access.says("this access does not exist")
         await access.whenEnded()
         self.assertEqual(access.status, 1)
         self.assertEqual(list(accessSockets(directory).iterdir()), [])

@@ -318,7 +318,7 @@ class CommandTests(StrangeSiteTestCase):
         ):
             out, err, status = await self.run_(*words)
             self.assertEqual((out, status), ("", 2))
-            self.assertIn("python -m tristunnel.rpc: error: ", err)
+            self.assertIn("python -m tristunnel.rpc: ", err)
         out, err, status = await self.run_("--help")
         self.assertEqual((err, status), ("", 0))
         self.assertIn("http://server:9000 openTunnel", out)

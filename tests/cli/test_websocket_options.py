@@ -51,7 +51,7 @@ class ClientTests(OptionsTestCase):
         """What does not go together is refused with what would."""
         ws = "--connect ws://h:1/tunnel"
         for words, line in (
-            ("is one of framed, vtunnel", f"{ws} --dialect x"),
+            ("there is framed, relay, vtunnel", f"{ws} --dialect x"),
             ("ws://", "--connect tcp:h:1 --dialect vtunnel"),
             ("--service NAME", "--connect tcp:h:1 --listen 5432"),
             ("goes with --listen", f"{ws} --service db"),

@@ -129,7 +129,7 @@ class ServerFileTests(FileOptionsTestCase):
         line."""
         for text, *words in (
             ("\nlease = -1", "2: --lease takes seconds"),
-            ("\n\nlog-format = 'xml'", "3: --log-format"),
+            ("\n\nlog-format = 'xml'", "3: unknown --log-format"),
             ("port = ['tcp:x']", "1: --port 'tcp:x' is not a valid endpoint"),
             ("\ncertificate = '/nonexistent.pem'", "/nonexistent.pem does not exist"),
             ("deny = [\n'x']", "--deny: 'x' is not an address"),

@@ -59,7 +59,7 @@ class Parser(ArgumentParser):
             place, told, choices = found.groups()
             known = re.findall(r"'?([^', ]+)'?(?:, |$)", choices)
             what = "command" if place in ("COMMAND", "ACTION") else f"{place}"
-            message = f"there is no {what} {told}{nearest(told.strip(chr(39)), known)}"
+            message = f"unknown {what} {told}{nearest(told.strip(chr(39)), known)}"
         elif found := _REQUIRED.fullmatch(message):
             message = f"{found[1]} is missing; see {self.prog} --help"
         endWithUsage(self.prog, message)

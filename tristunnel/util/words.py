@@ -97,8 +97,7 @@ def checkChoice(option: str, told: str, known: Iterable[str]) -> None:
     choices = list(known)
     if told not in choices:
         raise badOption(
-            f"unknown kind of --{option}: {printable(told, 60)!r}"
-            f"{nearest(told, choices)}"
+            f"unknown --{option} {printable(told, 60)!r}{nearest(told, choices)}"
         )
 
 

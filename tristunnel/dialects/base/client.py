@@ -294,6 +294,8 @@ class ClientService(Service, ABC, Generic[ASession]):
 
     def _whyRefused(self) -> str:
         """Say what was wrong with the credentials, which the server must not."""
+        if self._server.capability or self._server.access:
+            return ""
         if not self._credentials:
             return (
                 "the server asks for a token; none was given: use --token-file FILE,"
