@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
-from tristunnel.config.servers import KnownServer, KnownServers, ServerStore
+from tristunnel.config.servers import (
+    KnownServer,
+    KnownServers,
+    ServerStore,
+    configDirectory,
+)
 from tristunnel.errors import TunnelError
 
 HOME = KnownServer("home", "home.example")
@@ -68,6 +73,19 @@ class ServerStoreTests(TestCase):
             self.store.read()
         (event,) = events
         self.assertIn("chmod 600", formatEvent(event))
+
+    def test_service(self) -> None:
+        """A service that systemd gives the file reads that one, and says nothing of the
+        rights that systemd gave it."""
+        self.store.keep(WORK)
+        self.path.chmod(0o440)
+        directory = str(self.path.parent)
+        self.patch(os, "environ", {**os.environ, "CREDENTIALS_DIRECTORY": directory})
+        with capturedLogs() as events:
+            self.assertEqual(ServerStore().read().find(), WORK)
+        self.assertEqual(list(events), [])
+        self.path.unlink()
+        self.assertNotEqual(configDirectory(), self.path.parent)
 
     def test_forgotten(self) -> None:
         """The only one left is the default."""

@@ -52,10 +52,15 @@ def configDirectory() -> Path:
     C{tristunnel install} has made; else C{~/.config/tristunnel}, or what the platform
     has instead.
     """
-    given = Path(os.environ.get("CREDENTIALS_DIRECTORY") or "/nowhere")
+    given = _credentials()
     if any((given / name).exists() for name in ("servers.toml", "client.toml")):
         return given
     return user_config_path("tristunnel")
+
+
+def _credentials() -> Path:
+    """What C{LoadCredential=} of a unit has filled, if anything."""
+    return Path(os.environ.get("CREDENTIALS_DIRECTORY") or "/nowhere")
 
 
 def defaultConfigFile() -> Path:
@@ -128,7 +133,9 @@ class ServerStore:
         if not os.path.exists(self.path):
             return KnownServers()
         file = readConfig(self.path, self.path, "")
-        if not file.private:
+        # systemd's own have an ACL, which shows as a group's right.
+        isGiven = Path(self.path).is_relative_to(_credentials().resolve())
+        if not file.private and not isGiven:
             warnIfOpen(self.path, 0o077, "tokens")
         table = dict(file.table)
         named = table.pop("server", {})
