@@ -196,6 +196,7 @@ class Browser(ProcessProtocol):
             "Emulation.setEmulatedMedia",
             features=[{"name": "prefers-color-scheme", "value": scheme}],
         )
+        await self.call("Emulation.setTouchEmulationEnabled", enabled=width < 600)
         for height in (400, None):
             height = height or min(
                 most, await self.evaluate("document.documentElement.scrollHeight")

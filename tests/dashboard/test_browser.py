@@ -20,6 +20,9 @@ from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.trial.unittest import TestCase
+from twisted.web.client import Agent, readBody
+from twisted.web.server import Site
+from twisted.web.static import File
 
 from tests.dashboard.browser import Browser, chromium
 from tests.dashboard.pictures import smallPNG
@@ -103,11 +106,11 @@ class BrowserTests(TestCase):
         self.browser = await Browser.start(reactor, self.directory / "browser")
         self.addCleanup(self.browser.stop)
 
-    def startProgram(self, command: str, *options: str) -> Program:
+    def startProgram(self, command: str, *options: str, state: str = "") -> Program:
         program = startTristunnel(
             reactor,
             command,
-            [*options, "--state-dir", str(self.directory / command)],
+            [*options, "--state-dir", str(self.directory / (state or command))],
             self.directory,
             {
                 "TRISTUNNEL_CREDENTIALS": json.dumps(
@@ -184,8 +187,9 @@ class BrowserTests(TestCase):
     async def test_operator(self) -> None:
         """An operator grants, takes back and revokes by the keyboard alone."""
         browser = self.browser
-        port = await self.startClient()
         await self.logIn("operator", self.operator)
+        await self.picture("dashboard-empty", 1100)
+        port = await self.startClient()
         tunnel = "[data-list=tunnels] a.grant"
         await browser.until(f"document.querySelector('{tunnel}')")
         await browser.evaluate(f"document.querySelector('{tunnel}').focus()")
@@ -268,6 +272,27 @@ class BrowserTests(TestCase):
                 HostnameEndpoint(reactor, "127.0.0.1", self.port), PendingLogin(probe)
             )
             await pending.gone
+        site = Site(File(str(self.directory)))
+        web = reactor.listenTCP(0, site, interface="127.0.0.1")
+        self.addCleanup(web.stopListening)
+        blog = self.startProgram(
+            "tunnel-client",
+            *("--connect", f"tcp:127.0.0.1:{self.port}", "--tell", "host,target"),
+            *("--forward", f"blog=http://localhost:{web.getHost().port}"),
+            *("--max-visitors", "100"),
+            state="blog",
+        )
+        page = (await blog.says(r"^(http://\S+)$"))[1]
+        (self.directory / "photo").write_bytes(bytes(200_000))
+
+        async def look() -> None:
+            got = await Agent(reactor).request(b"GET", f"{page}/photo".encode())
+            await readBody(got)
+            await deferLater(reactor, 3 * abs(math.sin(reactor.seconds())))
+
+        looking = LoopingCall(lambda: Deferred.fromCoroutine(look()))
+        looking.start(1.0)
+        self.addCleanup(looking.stop)
         visitors: list[Any] = []
         turns = count()
 
@@ -288,6 +313,9 @@ class BrowserTests(TestCase):
             ("dashboard-phone", 390, False),
         ):
             await self.picture(name, width, dark)
+        await self.browser.follow("[data-list=tunnels] tr:nth-child(2) a.name")
+        await self.picture("dashboard-tunnel", 1100)
+        await self.browser.follow("h1 a")
         speaking.stop()
         for visitor in visitors:
             visitor.transport.abortConnection()
@@ -382,6 +410,50 @@ class BrowserTests(TestCase):
         )
         await visitor.gone
         self.checkQuiet()
+
+    async def test_demo(self) -> None:
+        """The demonstration's page shows what to run, and leads to the dashboard."""
+        demo = self.startProgram("tunnel", "--demo", state="demo")
+        (address,) = (await demo.says(r"^(http://\S+)$")).groups()
+        browser = self.browser
+        await browser.open(address)
+        await self.picture("demo", 760)
+        await browser.evaluate("void document.querySelector('button.copy').click()")
+        await browser.until(
+            "document.querySelector('button.copy').textContent !== 'Copy'"
+        )
+        await browser.follow("main a")
+        await browser.until("document.getElementById('live').className === 'on'")
+        text = await browser.evaluate("document.body.innerText")
+        self.assertIn("Anybody who reaches this server", text)
+        self.assertEqual(browser.complaints, [])
+
+    async def test_touch(self) -> None:
+        """With fingers, all that can be touched is at least 44 pixels high and wide."""
+        browser = self.browser
+        await self.startClient()
+        await browser.call("Emulation.setTouchEmulationEnabled", enabled=True)
+        await browser.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=390,
+            height=800,
+            deviceScaleFactor=1,
+            mobile=True,
+        )
+        await self.logIn("operator", self.operator)
+        await browser.until("document.querySelector('[data-list=tunnels] a.end')")
+        small = """[...document.querySelectorAll('a, button, input, select')]
+          .filter(e => e.offsetParent && !e.matches('.skip'))
+          .map(e => [e.outerHTML, e.getBoundingClientRect()])
+          .filter(([, box]) => box.width < 44 || box.height < 44)
+          .map(([html, box]) => html.slice(0, 60) + box.width + 'x' + box.height)"""
+        self.assertTrue(
+            await browser.evaluate("matchMedia('(pointer: coarse)').matches")
+        )
+        self.assertEqual(await browser.evaluate(small), [])
+        for selector in ("[data-list=tunnels] a.name", "a.grant"):
+            await browser.follow(selector)
+            self.assertEqual(await browser.evaluate(small), [], selector)
 
     async def test_withoutScript(self) -> None:
         """Without JavaScript the page says the same."""

@@ -210,14 +210,13 @@ class Board:
         if self.open:
             found.append(
                 "Anybody who reaches this server may connect, open tunnels and use this"
-                " page: start it with 'tristunnel server', or give --auth."
+                " page. Start it with 'tristunnel server' to have it ask for tokens."
             )
         if not (caller.secure or self.service.clientPort[1]):
             found.append(
                 "There is no TLS: anybody on the network path can read and change"
                 " everything, including passwords. Start the server with 'tristunnel"
-                " server', or give"
-                " --port ssl:9000."
+                " server' to have it."
             )
         return found
 
@@ -228,13 +227,14 @@ class Board:
         offer = "To offer a web site on port 3000 there, for example, run:"
         if self.open:
             return [(offer, f"tristunnel http 3000 --to {where}")]
-        # An admin finds the way to an invitation below.
+        invitation = "Take up the invitation that you were sent"
+        if isAdmin(caller.identity) and self.files:
+            invitation = (
+                "Make an invitation with 'Let a client in' below, and take it up"
+            )
+        join = f"{invitation}, once, on the machine with the service:"
         return [
-            (
-                "On the machine with the service, once, take up the invitation that you"
-                " were sent:",
-                "tristunnel join INVITATION",
-            ),
+            (join, "tristunnel join INVITATION"),
             (offer, "tristunnel http 3000"),
         ]
 
@@ -504,7 +504,8 @@ def _small(series: Series) -> Row:
 def _graph(series: Series, span: str) -> Row:
     """Draw what passed: the paths, and what is written at the axes."""
     values = series.over(span)
-    most = top(max((max(pair) for pair in values), default=0.0))
+    # An empty graph has a scale, too.
+    most = top(max((max(pair) for pair in values), default=0.0) or 1000.0)
     drawn = {"most": rate(most), "half": rate(most / 2)}
     for name, which in (("graphIn", 0), ("graphOut", 1)):
         rates = [pair[which] for pair in values]
