@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.websocket.frames import CONTINUE, frame, readFrames
+from tristunnel.wire import websocket
 from tristunnel.wire.websocket import (
     BINARY,
     CLOSE,
@@ -22,7 +23,7 @@ from tristunnel.wire.websocket import (
     FrameReader,
     Violation,
     encodeMessage,
-    masked,
+    mask,
 )
 
 LONGEST = 14 + CONTROL
@@ -202,22 +203,21 @@ class WriterTests(SynchronousTestCase):
 
     @settings(deadline=None, max_examples=100)
     @given(st.lists(st.binary(max_size=700), max_size=5), st.booleans())
-    def test_asOthersRead(self, pieces: list[bytes], mask: bool) -> None:
+    def test_asOthersRead(self, pieces: list[bytes], isMasked: bool) -> None:
         """A message is one frame, with a mask where one is due, and another one every
         time."""
         whole = b"".join(pieces)
-        written = b"".join(encodeMessage(BINARY, pieces, mask))
-        self.assertEqual(readFrames(written), [(BINARY, whole, True, mask)])
-        self.assertEqual(read(reader(mask), written), [(BINARY, whole)])
+        written = b"".join(encodeMessage(BINARY, pieces, isMasked))
+        self.assertEqual(readFrames(written), [(BINARY, whole, True, isMasked)])
+        self.assertEqual(read(reader(isMasked), written), [(BINARY, whole)])
 
     def test_lengths(self) -> None:
         """Lengths in their three forms."""
         for size in (0, 125, 126, 65535, 65536):
-            for mask in (False, True):
-                written = b"".join(encodeMessage(TEXT, [bytes(size)], mask))
-                ((opcode, payload, fin, isMasked),) = readFrames(written)
-                self.assertEqual((TEXT, bytes(size), True), (opcode, payload, fin))
-                self.assertEqual(isMasked, mask)
+            for isMasked in (False, True):
+                written = b"".join(encodeMessage(TEXT, [bytes(size)], isMasked))
+                expected = (TEXT, bytes(size), True, isMasked)
+                self.assertEqual(readFrames(written), [expected])
 
     def test_notCopied(self) -> None:
         """Without a mask, the bytes go out as they are."""
@@ -226,14 +226,21 @@ class WriterTests(SynchronousTestCase):
 
     def test_keys(self) -> None:
         """No two messages have the same key, but by chance."""
-        keys = {encodeMessage(BINARY, [b""], True)[0][2:] for _ in range(20)}
+        keys = {bytes(encodeMessage(BINARY, [b""], True)[0][2:]) for _ in range(20)}
         self.assertGreater(len(keys), 15)
 
     def test_masked(self) -> None:
-        """A mask is the same by numbers and by native code, and undoes itself."""
-        key = b"\x01\x80\xff\x00"
-        for size in (0, 1, 3, 4, 5, 511, 512, 513, 514, 70001):
+        """A mask is the same by numbers and by native code, wherever it begins, and
+        undoes itself."""
+        key, native = b"\x01\x80\xff\x00", websocket._NATIVE
+        for size in (0, 1, 3, 4, 5, 15, 16, 17, 33, 70001):
             data = os.urandom(size)
             bytewise = bytes(byte ^ key[index & 3] for index, byte in enumerate(data))
-            self.assertEqual(masked(data, key), bytewise)
-            self.assertEqual(masked(bytewise, key), data)
+            for start in (0, 1, 14):
+                for way in (native, None):
+                    self.patch(websocket, "_NATIVE", way)
+                    buffer = bytearray(bytes(start) + data)
+                    mask(buffer, key, start)
+                    self.assertEqual(buffer, bytes(start) + bytewise)
+                    mask(buffer, key, start)
+                    self.assertEqual(buffer, bytes(start) + data)

@@ -419,18 +419,19 @@ class PolledSocket:
             self._sent(tls.send(piece[:RECORD] if len(piece) > RECORD else piece))
 
     @staticmethod
-    def _joined(out: deque[bytes | memoryview]) -> bytes | memoryview:
-        """Join the first pieces to what one record takes, or a little more."""
+    def _joined(out: deque[bytes | memoryview]) -> bytes:
+        """Join the first pieces to what one record takes."""
         pieces: list[bytes | memoryview] = []
-        size = 0
-        while out and size < RECORD:
+        room = RECORD
+        while out and room:
             piece = out.popleft()
+            if len(piece) > room:
+                whole = memoryview(piece)
+                out.appendleft(whole[room:])
+                piece = whole[:room]
             pieces.append(piece)
-            size += len(piece)
-        joined = memoryview(b"".join(pieces))
-        if size > RECORD:
-            out.appendleft(joined[RECORD:])
-            joined = joined[:RECORD]
+            room -= len(piece)
+        joined = b"".join(pieces)
         out.appendleft(joined)
         return joined
 
