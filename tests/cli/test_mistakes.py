@@ -41,8 +41,8 @@ USAGE = (
     ),
     (
         "tristunnel http 3000",
-        "tristunnel http: which server? give --to HOST, or take up the server's"
-        " invitation once: tristunnel join INVITATION",
+        "tristunnel http: which server? give --to HOST, or accept its"
+        " invitation first: tristunnel join INVITATION",
     ),
     (
         "tristunnel join",

@@ -25,6 +25,7 @@ from tristunnel.cli.access_tap import Options as AccessOptions
 from tristunnel.cli.client_tap import Options as ClientOptions
 from tristunnel.cli.completion import commandLines
 from tristunnel.cli.main import parser
+from tristunnel.cli.running import PROGRAMS
 from tristunnel.cli.server_tap import Options as ServerOptions
 from tristunnel.errors import CODES
 from tristunnel.model.options import TunnelOptions
@@ -110,6 +111,20 @@ class ReferenceTests(SynchronousTestCase):
                 self.assertEqual(documented[name] | {"help"}, options, name)
         for name in ("install", "invite", "join", "status"):
             self.assertIn(f"tristunnel {name}", documented)
+
+    def test_programs(self) -> None:
+        """The programs of C{tristunnel} have entries for what is their own."""
+        documented = documentedOptions()
+        for name, program in PROGRAMS.items():
+            self.assertRegex(
+                page(_REFERENCE), rf"tristunnel (\w+, )*(\w+ and )?{name}\b"
+            )
+            own = self._longOptions(program.options())
+            own -= self._longOptions(ServerOptions())
+            own -= self._longOptions(ClientOptions())
+            # All three are alike.
+            shown = "http" if name in ("tcp", "udp") else name
+            self.assertLessEqual(own, documented[f"tristunnel {shown}"])
 
     def test_methods(self) -> None:
         """Every remote method has an entry."""
