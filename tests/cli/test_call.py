@@ -154,8 +154,12 @@ class Strange(Resource):
             b"neither": b'{"jsonrpc": "2.0", "id": 1}',
             b"error": b'{"jsonrpc": "2.0", "id": 1, "error": {"code": 5, "message":'
             b' "a\\u001b[1mb\\nc"}}',
+            b"odd": b"x",
         }
         assert request.prepath is not None
+        if request.prepath[-1] == b"odd":
+            request.setResponseCode(500)
+            request.setHeader(b"Content-Type", b"\xa0")
         return answers[request.prepath[-1]]
 
 
@@ -165,7 +169,7 @@ class StrangeSiteTestCase(LoopbackTestCase):
     def root(self) -> Resource:
         root = super().root()
         assert isinstance(root, Resource)
-        for name in (b"text", b"other", b"neither", b"error"):
+        for name in (b"text", b"other", b"neither", b"error", b"odd"):
             root.putChild(name, Strange())
         return root
 
@@ -206,6 +210,7 @@ class AskTests(StrangeSiteTestCase):
             "There is nothing at this address. [HTTP status 404] The usual path"
             " is /rpc.",
         )
+        self.assertEqual(await self.failing("x", path="/odd"), "HTTP status 500")
         neither = Deferred.fromCoroutine(self.ask("x", path="/neither"))
         await self.assertFailure(neither, RemoteError)
 

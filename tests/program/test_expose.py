@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -282,6 +283,12 @@ class HandlerTests(ExposeTestCase):
         """A WSGI application learns the visitor's address."""
         url = self.expose(handler=_wsgi).url
         self.assertEqual(_get(f"{url}/a%20b"), b"127.0.0.1 /a b")
+        # Whatever a visitor calls this host.
+        where = urllib.parse.urlsplit(url)
+        with socket.create_connection((where.hostname, where.port), 10) as visitor:
+            visitor.sendall(b"GET / HTTP/1.0\r\nHost: \xa0:1\r\n\r\n")
+            answer = b"".join(iter(lambda: visitor.recv(65536), b""))
+        self.assertIn(b" 200 ", answer.partition(b"\r\n")[0])
 
     def test_asgi(self) -> None:
         """An ASGI application starts, learns who visits, and stops."""

@@ -483,8 +483,9 @@ async def ask(reactor: IReactorTime, request: CallRequest) -> object:
 
 def _explainStatus(response: IResponse, body: bytes, request: CallRequest) -> str:
     text = f"HTTP status {response.code}"
-    kind = (response.headers.getRawHeaders("Content-Type") or [""])[0]
-    if kind.startswith("text/plain"):
+    # Bytes: asked for text, Twisted would fail for what is no UTF-8.
+    kind = (response.headers.getRawHeaders(b"Content-Type") or [b""])[0]
+    if kind.startswith(b"text/plain"):
         lines = body[:500].decode("utf-8", "replace").splitlines()
         if lines:
             text = f"{lines[0]} [{text}]"

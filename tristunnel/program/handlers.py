@@ -296,7 +296,8 @@ class _Request(WebRequest):
 
     def getHost(self) -> IPv4Address:
         """What the visitor has asked for."""
-        asked = (self.getHeader("host") or "").rpartition("]")[2].rpartition(":")[2]
+        said = (self.getHeader(b"host") or b"").decode("latin-1")
+        asked = said.rpartition("]")[2].rpartition(":")[2]
         port = int(asked) if asked.isdecimal() and len(asked) < 6 else 80
         return IPv4Address("TCP", _NOBODY[0], port)
 
