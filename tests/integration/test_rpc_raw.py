@@ -39,7 +39,6 @@ from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.model.ports import UNPRIVILEGED, PortRange
-from tristunnel.model.quota import raiseDescriptorLimit
 from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.ports import TLSFiles, parsePort
 from tristunnel.server.service import TunnelServerService
@@ -47,6 +46,7 @@ from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.server_context import ReloadingCertificate
+from tristunnel.util.descriptor_limit import raiseDescriptorLimit
 
 CALL = {"jsonrpc": "2.0", "id": 1}
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from resource import RLIM_INFINITY
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.errors import TunnelError
 from tristunnel.model import quota
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.permissions import Identity
-from tristunnel.model.quota import TunnelQuota, defaultTotal, raiseDescriptorLimit
+from tristunnel.model.quota import TunnelQuota, defaultTotal
 from tristunnel.model.tunnel import Tunnel
 
 
@@ -64,26 +62,6 @@ class TunnelQuotaTests(SynchronousTestCase):
 
     def test_default(self) -> None:
         """The default leaves descriptors over."""
-        for limit, total in ((1024, 256), (2, 1), (RLIM_INFINITY, 20_000)):
-            self.patch(quota, "getrlimit", lambda which, limit=limit: (limit, limit))
+        for limit, total in ((1024, 256), (2, 1), (0, 20_000)):
+            self.patch(quota, "descriptorLimit", lambda limit=limit: limit)
             self.assertEqual(defaultTotal(), total)
-
-    def test_raise(self) -> None:
-        """The soft limit is raised as far as that makes sense, and never lowered."""
-        for soft, hard, wanted in (
-            (1024, 4096, 4096),
-            (1024, 1 << 20, 65536),
-            (1024, RLIM_INFINITY, 65536),
-            (4096, 4096, None),
-            (1 << 20, 1 << 20, None),
-            (RLIM_INFINITY, RLIM_INFINITY, None),
-        ):
-            now = [(soft, hard)]
-            self.patch(quota, "getrlimit", lambda which, now=now: now[0])
-            self.patch(
-                quota,
-                "setrlimit",
-                lambda which, limits, now=now: now.__setitem__(0, limits),
-            )
-            raiseDescriptorLimit()
-            self.assertEqual(now, [(wanted or soft, hard)])

@@ -279,7 +279,7 @@ class BeforeForkTests(TestCase):
             (server_tap, "--port", ()),
             (server_tap, "--rpc", ("--port", free)),
             (client_tap, "--listen", (*connect, "--service", "x")),
-            (client_tap, "--rpc", connect),
+            (client_tap, "--rpc", (*connect, "--forward", "3000")),
             (access_tap, "--listen", ("--access", _ACCESS)),
         ):
             said = self.refused(tap, option, self.taken, *words)

@@ -5,7 +5,6 @@ them in one step.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
 import tempfile
@@ -18,6 +17,7 @@ from twisted.logger import Logger
 
 from tristunnel.errors import badOption
 from tristunnel.util.files import withoutMark
+from tristunnel.util.locks import lockFile
 
 __all__ = [
     "MAX_FILE_SIZE",
@@ -110,7 +110,7 @@ def onlyWriter(path: str, make: bool = False) -> Iterator[None]:
             f"cannot use directory {directory!r}: {error.strerror}"
         ) from None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lockFile(descriptor, wait=True)
         yield
     finally:
         os.close(descriptor)
@@ -143,7 +143,7 @@ def _replace(path: str, data: bytes) -> None:
                 if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
                     os.fchown(descriptor, old.st_uid, old.st_gid)
                 # A group that may read it was let in on purpose.
-                os.fchmod(descriptor, 0o600 | (old.st_mode & 0o040))
+                os.chmod(temporary, 0o600 | (old.st_mode & 0o040))
             os.fsync(descriptor)
         os.replace(temporary, path)
     except BaseException:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
 from typing import Any
 
 from cryptography.x509 import Certificate
@@ -36,6 +35,7 @@ from tristunnel.model.options import TunnelOptions
 from tristunnel.server.ports import ServerPort
 from tristunnel.service.caller import Listeners
 from tristunnel.tls.pem import alternativeNames, certificateNames
+from tristunnel.util.descriptor_limit import descriptorLimit
 from tristunnel.util.endpoints import checkWritable
 from tristunnel.util.hosts import addressText
 
@@ -186,9 +186,9 @@ class ServerCheck(Inquiry):
         return ok(f"{directory} can be written to")
 
     async def _descriptors(self) -> Finding:
-        limit, _ = getrlimit(RLIMIT_NOFILE)
-        if limit == RLIM_INFINITY or limit >= FEW:
-            return ok(f"{limit} may be open")
+        limit = descriptorLimit()
+        if not limit or limit >= FEW:
+            return ok(f"{limit or 'any number'} may be open")
         return warn(
             f"{limit} is not many: raise the limit (ulimit -n, or LimitNOFILE= in"
             " systemd)"

@@ -63,9 +63,9 @@ from tristunnel.hooks.observers import HookedClient
 from tristunnel.hooks.options import HOOKS, HookOptionsMixin, hooksOf, targetsOf
 from tristunnel.model.observer import ClientObserver, severalObservers
 from tristunnel.model.policy import VisitorPolicy
-from tristunnel.model.quota import raiseDescriptorLimit
 from tristunnel.screen.client import ClientWatch
 from tristunnel.util.command_line import endWithUsage, exposedSecrets, hideExposed
+from tristunnel.util.descriptor_limit import raiseDescriptorLimit
 from tristunnel.util.endpoints import checkBeforeFork
 from tristunnel.util.files import defaultStateDirectory, stateVariable
 from tristunnel.util.hosts import basicLogin

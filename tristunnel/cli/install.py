@@ -188,7 +188,7 @@ def _call(command: Sequence[str], problem: str) -> None:
 
 
 def _systemd(name: str, kind: str, words: Sequence[str]) -> _Service:
-    isUsers = os.geteuid() != 0
+    isUsers = getattr(os, "geteuid", int)() != 0
     program = _program()
     try:
         start = " ".join(map(systemdWord, [*program, *words]))
@@ -284,12 +284,13 @@ def _unreadable(program: str) -> str:
 
 
 def _launchd(name: str, kind: str, words: Sequence[str]) -> _Service:
-    isUsers = os.geteuid() != 0
+    isUsers = getattr(os, "geteuid", int)() != 0
     label = f"org.tristunnel.{name.removeprefix('tristunnel-')}"
     base = Path.home() / "Library" if isUsers else Path("/Library")
     path = base / ("LaunchAgents" if isUsers else "LaunchDaemons") / f"{label}.plist"
     log = base / "Logs" / f"{name}.log"
-    domain = f"gui/{os.getuid()}" if isUsers else "system"
+    user = getattr(os, "getuid", int)()
+    domain = f"gui/{user}" if isUsers else "system"
     return _Service(
         name,
         path,

@@ -88,7 +88,9 @@ def _directory(options: Namespace) -> Path:
         return Path(options.state_dir)
     mine, service = defaultStateDirectory(), Path("/var/lib/tristunnel")
     # Of the service that 'tristunnel install server' has made.
-    isService = os.geteuid() == 0 and not (mine / "server.json").exists()
+    isService = (
+        getattr(os, "geteuid", lambda: 1)() == 0 and not (mine / "server.json").exists()
+    )
     return service if isService and (service / "server.json").exists() else mine
 
 

@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from twisted.scripts._twistd_unix import ServerOptions
-from twisted.scripts.twistd import runApp
+# The platform's own.
+from twisted.scripts.twistd import (  # type: ignore[attr-defined]
+    ServerOptions,
+    runApp,
+)
 
 __all__ = ["PROGRAMS", "Program", "parseProgram", "runProgram"]
 
@@ -93,7 +96,9 @@ def parseProgram(words: Sequence[str]) -> Any:
     @return: What L{runApp} takes.
     """
     outer = _Outer(PROGRAMS[words[0]])
-    outer.parseOptions(["--nodaemon", "--pidfile=", *words])
+    # Windows has neither daemons nor files with their numbers.
+    pidfile = ["--pidfile="] if "pidfile" in outer else []
+    outer.parseOptions(["--nodaemon", *pidfile, *words])
     return outer
 
 

@@ -39,7 +39,7 @@ from tristunnel.http.forwarded import Forwarded
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import IDLE
 from tristunnel.model.ports import parsePorts
-from tristunnel.model.quota import PER_CALLER, raiseDescriptorLimit
+from tristunnel.model.quota import PER_CALLER
 from tristunnel.node.spec import NODE_FIELDS, nodeText, parseNode
 from tristunnel.server.options import ServerOptions
 from tristunnel.server.ports import ServerPort, TLSFiles, parsePort
@@ -48,6 +48,7 @@ from tristunnel.service.clients import CLIENTS, SERVICES
 from tristunnel.service.preauth import ACCEPT_RATE
 from tristunnel.tls.pem import loadCertificates
 from tristunnel.tls.server_context import ReloadingCertificate
+from tristunnel.util.descriptor_limit import raiseDescriptorLimit
 from tristunnel.util.endpoints import checkBeforeFork, tellOfDaemon
 from tristunnel.util.files import defaultStateDirectory, stateVariable
 from tristunnel.util.logs import Log, checkFormat

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 from twisted.python import usage
 
-from tristunnel import __version__
 from tristunnel.config.file import ConfigFile, readConfig
 from tristunnel.config.help import Group, helpText
 from tristunnel.config.keys import COMMANDS, FLAG, Key, keysOf, valuesIn
@@ -29,6 +28,7 @@ from tristunnel.errors import TunnelError, badOption, printable
 from tristunnel.util.command_line import endWithUsage
 from tristunnel.util.files import warnIfOpen
 from tristunnel.util.words import nearest
+from tristunnel.version import VERSION
 
 __all__ = ["CheckedOptions", "ConfiguredOptions"]
 
@@ -164,7 +164,7 @@ class CheckedOptions(usage.Options):
 
     def opt_version(self) -> None:
         """Show the version of tristunnel, and end."""
-        print(f"tristunnel {__version__}")
+        print(f"tristunnel {VERSION}")
         sys.exit(0)
 
     def opt_help(self) -> None:

@@ -30,6 +30,7 @@ from tristunnel.dataplane.poller import IN, Poller
 from tristunnel.dataplane.transport import addressOf
 from tristunnel.dataplane.tuning import tuneSocket
 from tristunnel.util.endpoints import BACKLOG
+from tristunnel.util.platform import NOT_INHERITED
 
 __all__ = ["BATCH", "PAUSE", "Acceptor", "listeningSocket"]
 
@@ -80,7 +81,7 @@ class _Spare:
         """Have a descriptor, if there is one."""
         if self._number < 0:
             with suppress(OSError):
-                self._number = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+                self._number = os.open(os.devnull, os.O_RDONLY | NOT_INHERITED)
 
 
 _SPARE = _Spare()

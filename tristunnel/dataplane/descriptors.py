@@ -12,9 +12,9 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
 
 from tristunnel.errors import TunnelError
+from tristunnel.util.descriptor_limit import descriptorLimit
 
 __all__ = ["RESERVE", "Reserve"]
 
@@ -32,12 +32,6 @@ gap, by which alone it would always look as if hardly any were used."""
 RETRY_AFTER = 30.0
 """Seconds after which a client that found no descriptor is told to come
 back."""
-
-
-def _limit() -> int:
-    """How many descriptors this process may have; 0 for any number."""
-    soft, _ = getrlimit(RLIMIT_NOFILE)
-    return 0 if soft == RLIM_INFINITY else soft
 
 
 def _next() -> int:
@@ -76,7 +70,7 @@ class Reserve:
 
     def __init__(
         self,
-        limit: Callable[[], int] = _limit,
+        limit: Callable[[], int] = descriptorLimit,
         following: Callable[[], int] = _next,
     ) -> None:
         self.expected = 0

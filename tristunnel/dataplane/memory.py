@@ -40,7 +40,8 @@ def defaultMemory() -> int:
     @return: Bytes.
     """
     whole = 1 << 62
-    with suppress(OSError, ValueError):
+    # Windows has no such call.
+    with suppress(AttributeError, OSError, ValueError):
         whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in _LIMITS:
         with suppress(OSError, ValueError):

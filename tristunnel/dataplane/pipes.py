@@ -6,8 +6,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 from tristunnel.dataplane.descriptors import RESERVE
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
 
 __all__ = ["PIPES", "PIPE_SIZE", "Pipe", "PipePool", "canSplice"]
 
@@ -31,7 +38,7 @@ _F_GETPIPE_SZ = 1032
 
 def canSplice() -> bool:
     """Whether this system has C{splice}: Linux."""
-    return hasattr(os, "splice")
+    return hasattr(os, "splice") and fcntl is not None
 
 
 @dataclass(eq=False, slots=True)
@@ -124,15 +131,13 @@ def _enlarge(descriptor: int) -> int:
 
     @return: The size it has then.
     """
-    import fcntl
-
     size = PIPE_SIZE
     while size >= SMALLEST:
         try:
-            return fcntl.fcntl(descriptor, _F_SETPIPE_SZ, size)
+            return int(fcntl.fcntl(descriptor, _F_SETPIPE_SZ, size))
         except OSError:
             size //= 2
-    return fcntl.fcntl(descriptor, _F_GETPIPE_SZ)
+    return int(fcntl.fcntl(descriptor, _F_GETPIPE_SZ))
 
 
 PIPES = PipePool()

@@ -12,7 +12,7 @@ import errno
 import os
 import socket as socketModule
 from collections.abc import Callable
-from socket import AF_INET, AF_INET6, AF_UNIX, SO_ERROR, SOCK_STREAM, SOL_SOCKET, socket
+from socket import AF_INET, AF_INET6, SO_ERROR, SOCK_STREAM, SOL_SOCKET, socket
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -37,6 +37,7 @@ from tristunnel.dataplane.acceptor import Acceptor, listeningSocket
 from tristunnel.dataplane.poller import OUT, Poller, pollerOf
 from tristunnel.dataplane.transport import SocketTransport, addressOf
 from tristunnel.dataplane.tuning import resetIfKilled, tuneSocket
+from tristunnel.util.platform import AF_UNIX
 
 __all__ = ["PolledReactor", "ourReactor", "polledReactor"]
 

@@ -8,7 +8,7 @@ Bytes between two plain ones are moved by the kernel, once a direction proves bu
 from __future__ import annotations
 
 from collections.abc import Callable
-from socket import AF_INET, AF_UNIX, socket
+from socket import AF_INET, socket
 from typing import Any, Self
 
 from OpenSSL import SSL
@@ -28,6 +28,7 @@ from tristunnel.dataplane.polled import PolledSocket
 from tristunnel.dataplane.poller import Poller
 from tristunnel.dataplane.transport import SocketTransport, addressOf
 from tristunnel.dataplane.tuning import bytesUntaken, resetIfKilled
+from tristunnel.util.platform import AF_UNIX
 
 __all__ = ["BUSY", "LARGE_READ", "SocketEnd"]
 

@@ -31,6 +31,7 @@ from zope.interface import alsoProvides, implementer
 
 from tristunnel.dataplane.polled import PolledSocket
 from tristunnel.dataplane.poller import Poller
+from tristunnel.util.platform import AF_UNIX
 
 __all__ = ["FULL", "SocketTransport", "addressOf"]
 
@@ -261,7 +262,7 @@ class SocketTransport(PolledSocket):
         try:
             return addressOf(family, getattr(self.connection, which)())
         except OSError:
-            empty: Any = "" if family == socketModule.AF_UNIX else ("0.0.0.0", 0)
+            empty: Any = "" if family == AF_UNIX else ("0.0.0.0", 0)
             if family == socketModule.AF_INET6:
                 empty = ("::", 0)
             return addressOf(family, empty)

@@ -9,30 +9,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
 
 from tristunnel.errors import TunnelError
 from tristunnel.model.tunnel import Tunnel
+from tristunnel.util.descriptor_limit import descriptorLimit
 
-__all__ = ["PER_CALLER", "TunnelQuota", "defaultTotal", "raiseDescriptorLimit"]
+__all__ = ["PER_CALLER", "TunnelQuota", "defaultTotal"]
 
 PER_CALLER = 1000
 """Tunnels that one caller may have open."""
 
 _MOST = 20_000
-
-_DESCRIPTORS = 65_536
-
-
-def raiseDescriptorLimit() -> None:
-    """
-    Have as many descriptors as the system lets us have, within reason: the
-    soft limit is 1024 for the sake of old programs that use C{select}.
-    """
-    soft, hard = getrlimit(RLIMIT_NOFILE)
-    wanted = _DESCRIPTORS if hard == RLIM_INFINITY else min(hard, _DESCRIPTORS)
-    if soft != RLIM_INFINITY and soft < wanted:
-        setrlimit(RLIMIT_NOFILE, (wanted, hard))
 
 
 def defaultTotal() -> int:
@@ -40,8 +27,8 @@ def defaultTotal() -> int:
     As many tunnels as leave half of the process's descriptors to visitors and
     clients, where each tunnel has two listening ports.
     """
-    descriptors, _ = getrlimit(RLIMIT_NOFILE)
-    if descriptors == RLIM_INFINITY:
+    descriptors = descriptorLimit()
+    if not descriptors:
         return _MOST
     return max(1, min(descriptors // 4, _MOST))
 

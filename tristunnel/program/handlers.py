@@ -21,6 +21,7 @@ from wsgiref.headers import Headers
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.protocol import Factory
 from twisted.python.threadpool import ThreadPool
 from twisted.web.server import Request as WebRequest
 from twisted.web.server import Site
@@ -28,8 +29,6 @@ from twisted.web.wsgi import WSGIResource
 from zope.interface import implementer
 
 from tristunnel.dataplane.dial import adopted
-from tristunnel.dataplane.poller import pollerOf
-from tristunnel.dataplane.transport import SocketTransport
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.program.thread import daemon
 from tristunnel.util.hosts import parsePlace
@@ -290,9 +289,11 @@ class _ASGI:
 class _Request(WebRequest):
     """A request that came by a socket pair, as one of the network."""
 
+    visitor = _NOBODY
+
     def getClientAddress(self) -> Any:
-        known = super().getClientAddress()
-        return known if hasattr(known, "host") else IPv4Address("TCP", *_NOBODY)
+        kind: Any = IPv6Address if ":" in self.visitor[0] else IPv4Address
+        return kind("TCP", *self.visitor)
 
     def getHost(self) -> IPv4Address:
         """What the visitor has asked for."""
@@ -300,6 +301,18 @@ class _Request(WebRequest):
         asked = said.rpartition("]")[2].rpartition(":")[2]
         port = int(asked) if asked.isdecimal() and len(asked) < 6 else 80
         return IPv4Address("TCP", _NOBODY[0], port)
+
+
+class _Once(Factory):
+    """Has a protocol already."""
+
+    noisy = False
+
+    def __init__(self, protocol: Any) -> None:
+        self._protocol = protocol
+
+    def buildProtocol(self, addr: Any) -> Any:
+        return self._protocol
 
 
 class _WSGI:
@@ -317,21 +330,20 @@ class _WSGI:
         self._threads.start()
         resource = WSGIResource(reactor, self._threads, self._application)
         self._site = Site(resource, reactor=reactor, logFormatter=lambda *_: None)
-        self._site.requestFactory = _Request
         return succeed(None)
 
     def serve(self, connection: socket.socket, visitor: Visitor) -> None:
-        kind: Any = IPv6Address if ":" in visitor[0] else IPv4Address
-        peer = kind("TCP", *visitor)
-        protocol = self._site.buildProtocol(peer)
-        poller = pollerOf(self._reactor)
-        if poller is None:
-            with connection:
-                self._reactor.adoptStreamConnection(
-                    connection.fileno(), connection.family, self._site
-                )
-        else:
-            SocketTransport(poller, connection, protocol, None, peer).begin()
+        def makeRequest(*arguments: Any) -> _Request:
+            request = _Request(*arguments)
+            request.site, request.visitor = self._site, visitor
+            return request
+
+        protocol = self._site.buildProtocol(None)
+        protocol.requestFactory = makeRequest
+        with connection:
+            self._reactor.adoptStreamConnection(
+                connection.fileno(), connection.family, _Once(protocol)
+            )
 
     def stop(self) -> Deferred[None]:
         if self._threads.started:

@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 
 from tristunnel.screen.draw import Pen, qrLines
 from tristunnel.screen.terminal import Terminal
+from tristunnel.util.platform import JOB_CONTROL
 from tristunnel.util.repeating import RepeatingCall
 
 __all__ = ["Screen"]
@@ -80,7 +81,7 @@ class Screen(Service):
         # Whatever else ends this process, the terminal is put back.
         atexit.register(self._terminal.close)
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTSTP, signal.SIGQUIT):
+            for number in JOB_CONTROL:
                 self._before[number] = signal.signal(number, self._signalled)
         self._ticking.start(INTERVAL)
 

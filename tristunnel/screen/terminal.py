@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import select
-import termios
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import IO, Any
@@ -15,6 +14,9 @@ from typing import IO, Any
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from tristunnel.screen.modes import goOn, hasModes, inForeground, keyByKey, putBack
+from tristunnel.util.platform import NOT_INHERITED
 
 __all__ = ["Terminal"]
 
@@ -65,9 +67,9 @@ class Terminal:
         if file is None or os.environ.get("TERM", "dumb") in ("", "dumb", "unknown"):
             return None
         with suppress(OSError, ValueError):
-            if file.isatty():
+            if hasModes and file.isatty():
                 name = os.ttyname(file.fileno())
-                flags = os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
+                flags = os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | NOT_INHERITED
                 encoding = getattr(file, "encoding", None) or "ascii"
                 return cls(os.open(name, flags), encoding)
         return None
@@ -83,10 +85,7 @@ class Terminal:
         Whether this process is in the foreground: one that is not would be
         stopped for it.
         """
-        try:
-            return os.tcgetpgrp(self._fd) == os.getpgrp()
-        except OSError:
-            return False
+        return inForeground(self._fd)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -105,13 +104,8 @@ class Terminal:
         """
         if self.entered or self._fd < 0 or not self.mayEnter:
             return self.entered
-        try:
-            modes = termios.tcgetattr(self._fd)
-            own = [*modes[:6], list(modes[6])]
-            # Keys come one by one, and unseen; Ctrl-C is still a signal.
-            own[3] &= ~(termios.ICANON | termios.ECHO)
-            termios.tcsetattr(self._fd, termios.TCSANOW, own)
-        except termios.error:
+        modes = keyByKey(self._fd)
+        if modes is None:
             return False
         self._modes = modes
         self._rest = _ENTER
@@ -130,14 +124,12 @@ class Terminal:
             self._reactor.removeReader(self)
         # A sequence that was cut off must not swallow what follows.
         self._rest = (b"\x18" if self._rest else b"") + _LEAVE
-        with suppress(termios.error):
-            termios.tcflow(self._fd, termios.TCOON)
+        goOn(self._fd)
         self._send()
         while self._rest and select.select([], [self._fd], [], _PATIENCE)[1]:
             if not self._send():
                 break
-        with suppress(termios.error):
-            termios.tcsetattr(self._fd, termios.TCSANOW, modes)
+        putBack(self._fd, modes)
 
     def close(self) -> None:
         """Leave for good."""

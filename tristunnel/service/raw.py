@@ -9,7 +9,7 @@ import hmac
 import secrets
 from functools import partial
 from hashlib import sha256
-from socket import MSG_DONTWAIT, MSG_PEEK
+from socket import MSG_PEEK
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
@@ -23,6 +23,7 @@ from tristunnel.service.caller import Caller, OpensVia
 from tristunnel.service.preauth import sourceOfHost
 from tristunnel.service.visitor_filter import hostOfVisitor
 from tristunnel.util.hosts import hostAndPort
+from tristunnel.util.platform import NO_WAIT
 
 __all__ = ["UNCLAIMED", "RawClientSide", "viaTCP", "viaTLS"]
 
@@ -278,7 +279,7 @@ def _closedUnread(end: Any) -> bool:
     if not getattr(end, "isPlain", False) or end.received:
         return False
     try:
-        return not end.connection.recv(1, MSG_PEEK | MSG_DONTWAIT)
+        return not end.connection.recv(1, MSG_PEEK | NO_WAIT)
     except BlockingIOError:
         return False
     except OSError:

@@ -106,7 +106,7 @@ def readFile(path: PathLike) -> bytes:
     except PermissionError:
         raise badOption(
             f"{path} cannot be read: permission denied; let the user that runs "
-            f"this program (uid {os.geteuid()}) read it."
+            f"this program (uid {getattr(os, 'geteuid', int)()}) read it."
         ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -21,6 +21,8 @@ from weakref import WeakSet
 
 from twisted.logger import Logger
 
+from tristunnel.util.platform import NOT_INHERITED
+
 __all__ = [
     "KEPT",
     "LENGTH",
@@ -215,7 +217,7 @@ class LogFile:
         self._output = Output(self._descriptor)
 
     def _open(self, mode: int = 0o666) -> int:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | NOT_INHERITED
         return os.open(self.path, flags | getattr(os, "O_NONBLOCK", 0), mode)
 
     def write(self, text: str) -> None:
@@ -251,7 +253,7 @@ class LogFile:
             return True
         if isNew:
             # Whatever the umask of a daemon is.
-            os.fchmod(fresh, mode)
+            os.chmod(self.path, mode)
         old, self._descriptor = self._descriptor, fresh
         self._output = Output(fresh)
         os.close(old)

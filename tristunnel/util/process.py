@@ -21,6 +21,7 @@ from twisted.python.runtime import seconds as timeOfDay
 
 from tristunnel.util.logs import Log
 from tristunnel.util.output import finishOutputs
+from tristunnel.util.platform import HANG_UP, ROTATE
 
 __all__ = [
     "FAREWELL",
@@ -153,7 +154,7 @@ def exitWith(status: int) -> None:
 def _hasTerminal() -> bool:
     try:
         return os.tcgetpgrp(0) >= 0
-    except OSError:
+    except (AttributeError, OSError):
         return False
 
 
@@ -181,10 +182,11 @@ class ReloadSignalService(Service):
     def startService(self) -> None:
         super().startService()
         with suppress(ValueError):
-            for number in (signal.SIGHUP, signal.SIGUSR1):
-                self._before[number] = signal.signal(number, self._signalled)
+            for number in (HANG_UP, ROTATE):
+                if number is not None:
+                    self._before[number] = signal.signal(number, self._signalled)
         # Whoever says nohup wants it to go on.
-        ignored = self._before.get(signal.SIGHUP) is signal.SIG_IGN
+        ignored = HANG_UP and self._before.get(HANG_UP) is signal.SIG_IGN
         self._attended = _hasTerminal() and not ignored
         self._reactor.addSystemEventTrigger("after", "shutdown", finishOutputs)
 
@@ -193,11 +195,11 @@ class ReloadSignalService(Service):
         before, self._before = self._before, {}
         for number, action in before.items():
             # A rotation while the program ends must not end it at once.
-            if number == signal.SIGHUP:
+            if number == HANG_UP:
                 signal.signal(number, action)
 
     def _signalled(self, number: int, frame: object) -> None:
-        if number == signal.SIGUSR1:
+        if number == ROTATE:
             self._reactor.callFromThread(self._log.turn)
         else:
             self._reactor.callFromThread(self._hungUp)

@@ -5,7 +5,6 @@ What a client remembers over a restart, L{tristunnel.dialects.base.lease}.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 
@@ -14,7 +13,9 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from tests.tls.files import FileTestCase
+from tristunnel.dialects.base import lease
 from tristunnel.dialects.base.lease import TRY_AGAIN, ClientLease
+from tristunnel.util import locks
 
 _SPEC = "0=localhost:80"
 
@@ -270,13 +271,13 @@ class ClientLeaseTests(FileTestCase):
         """
         first = self.take()
         self.fill(first)
-        lock = fcntl.flock
+        lock = locks.lockFile
 
-        def flock(descriptor: int, operation: int) -> None:
+        def lockFile(descriptor: int) -> None:
             locking.restore()
             first.opened(_SPEC, "w3p://a/1", 4001)
             first.close()
-            lock(descriptor, operation)
+            lock(descriptor)
 
-        locking = self.patch(fcntl, "flock", flock)
+        locking = self.patch(lease, "lockFile", lockFile)
         self.assertEqual(self.take().ports, {_SPEC: 4001})

@@ -4,7 +4,6 @@ What a client remembers of its tunnels, also over a restart.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable
@@ -15,6 +14,9 @@ from typing import IO, Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+
+from tristunnel.util.locks import MOVABLE, lockFile
+from tristunnel.util.platform import NO_FOLLOW, NOT_INHERITED
 
 __all__ = ["TRY_AGAIN", "ClientLease"]
 
@@ -31,7 +33,7 @@ def _opened(path: Path) -> IO[bytes]:
 
     @raise OSError: If there is none, nor can be.
     """
-    flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC
+    flags = os.O_RDONLY | os.O_CREAT | NOT_INHERITED
     return os.fdopen(os.open(path, flags, 0o600), "rb")
 
 
@@ -179,7 +181,7 @@ class ClientLease:
             lock = _opened(path)
             descriptor = lock.fileno()
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lockFile(descriptor)
                 # Its owner may have replaced it in between.
                 current = os.path.samestat(os.fstat(descriptor), os.stat(path))
             except BlockingIOError:
@@ -249,7 +251,7 @@ class ClientLease:
         }
         # Always the same name, for what a kill leaves is then overwritten.
         temporary = path.with_name(f"{path.name}.new")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | NO_FOLLOW
         descriptor = os.open(temporary, flags, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as stream:
@@ -258,8 +260,15 @@ class ClientLease:
                 os.fsync(descriptor)
             new = _opened(temporary)
             try:
-                fcntl.flock(new.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lockFile(new.fileno())
+                if not MOVABLE:
+                    # It is locked again in a moment.
+                    new.close()
+                    lock.close()
                 os.replace(temporary, path)
+                if not MOVABLE:
+                    new = _opened(path)
+                    lockFile(new.fileno())
             except OSError:
                 new.close()
                 raise

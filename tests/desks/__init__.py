@@ -1,0 +1,1 @@
+"""Tests of the client where POSIX is not."""
