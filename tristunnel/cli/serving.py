@@ -327,7 +327,9 @@ class Serving(MultiService):
             self._tokenFiles[0].path,
         )
         try:
-            place.write(options.stateDirectory)
+            # A server that was told where all of its files are makes no directory.
+            if place.certificate or options.stateDirectory.exists():
+                place.write(options.stateDirectory)
             if options.invites is not None and (made := invitations.first()):
                 options.invites(made)
                 if not place.host:
@@ -338,7 +340,8 @@ class Serving(MultiService):
                         placeholder=PLACEHOLDER,
                     )
         except TunnelError as problem:
-            _log.error("No invitations: {problem}", problem=problem)
+            say = _log.info if options.invites is None else _log.error
+            say("No invitations: {problem}", problem=problem)
 
 
 def _hostOf(listening: Iterable[Any], number: int) -> str:
