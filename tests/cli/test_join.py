@@ -164,6 +164,40 @@ class JoinTests(JoinTestCase):
         (line,) = await self.run_("join", str(invitation), "--timeout", "0.5", status=1)
         self.assertIn(f"open TCP port {port} in the server's firewall", line)
 
+    async def test_first(self) -> None:
+        """A server without tokens prints one invitation, on a line of its own; a newer
+        one makes it void, and once it was taken up there is none any more."""
+        tokens = self.state / "tokens"
+        tokens.unlink()
+        invitations: list[list[str]] = []
+        for turn in range(3):
+            server = startProgram(
+                self.reactor,
+                "tristunnel server",
+                [
+                    *(sys.executable, "-m", "tristunnel", "server"),
+                    *("--port", "ssl:0:interface=127.0.0.1"),
+                    *("--state-dir", str(self.state)),
+                ],
+                self.directory,
+            )
+            self.addCleanup(server.kill)
+            await self.listening(server)
+            if turn < 2:
+                word = (await server.says(r"^tristunnel join (\S+)$"))[1]
+                self.assertTrue(word.startswith(f"127.0.0.1:{self.port}#"), word)
+            if turn == 1:
+                code = invitations[0][0].partition("#")[2]
+                (said,) = await self.run_(
+                    "join", f"127.0.0.1:{self.port}#{code}", status=1
+                )
+                self.assertIn("ask for a new one", said)
+                await self.run_("join", word)
+            await server.stop()
+            invitations.append([each for each in server.lines if "#" in each])
+        self.assertEqual([len(lines) for lines in invitations], [1, 1, 0])
+        self.assertEqual(len(TokenStore(tokens).read().byDigest), 1)
+
     async def test_lostAnswer(self) -> None:
         """Where the first answer is lost on the way, the second attempt has the same
         token: no invitation is lost."""
