@@ -89,6 +89,8 @@ class LookUpTests(SynchronousTestCase):
         self.names.answer("192.0.2.1")
         self.assertEqual(self.found(self.look()), ["192.0.2.1"])
         self.clock.advance(FRESH)
+        # Much later, nobody would find a service that has moved.
+        self.assertLess(FRESH, 1)
         asking = self.look()
         self.names.answer("192.0.2.2")
         self.assertEqual(self.found(asking), ["192.0.2.2"])
