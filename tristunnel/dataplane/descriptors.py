@@ -29,6 +29,13 @@ EACH = 3
 and one for a moment, when the reactor takes a copy of a socket. That one leaves a
 gap, by which alone it would always look as if hardly any were used."""
 
+SURE = 8
+"""Descriptors that must be left for each time that nobody looks: twice of what a
+visitor takes, and something for the rest of the program."""
+
+MOST_SURE = 64
+"""Times, at the most, that nobody looks after there were plenty."""
+
 RETRY_AFTER = 30.0
 """Seconds after which a client that found no descriptor is told to come
 back."""
@@ -74,6 +81,7 @@ class Reserve:
         following: Callable[[], int] = _next,
     ) -> None:
         self.expected = 0
+        self._sure = 0
         self._limit = limit
         self._following = following
 
@@ -108,8 +116,16 @@ class Reserve:
 
     def _isUsed(self, kept: int) -> bool:
         """Whether no more are left than C{kept}."""
+        if self._sure > 0:
+            self._sure -= 1
+            return False
         limit = self._limit()
-        return bool(limit) and self._following() + self.expected >= limit - kept
+        if not limit:
+            return False
+        left = limit - kept - self._following() - self.expected
+        # So many visitors cannot have taken them all.
+        self._sure = min(left // SURE, MOST_SURE)
+        return left <= 0
 
     def _check(self, kept: int) -> None:
         """

@@ -175,7 +175,11 @@ class SocketEnd(ConnectionEnd, PolledSocket):
         Pass on what was read, and see whether there is so much of it that the
         kernel had better do that.
         """
-        self._bytesCame(data)
+        if self._peer is None or self._rule is not None:
+            self._bytesCame(data)
+        else:
+            self._peer.write(data)
+            self.received += len(data)
         splice = self.splice
         if splice is not None:
             if len(data) < LARGE_READ:
@@ -208,7 +212,7 @@ class SocketEnd(ConnectionEnd, PolledSocket):
             # Over TLS hardly anybody says goodbye who still listens: who does it
             # before there is a peer has left.
             self._finishBoth()
-        else:
+        elif not self._writeDone:
             self._closeInTime()
 
     def drained(self) -> None:
@@ -280,7 +284,12 @@ class SocketEnd(ConnectionEnd, PolledSocket):
 
     def write(self, data: bytes) -> None:
         """Send bytes; to a connection that is gone, a reset comes back."""
-        ConnectionEnd.write(self, data)
+        if self._over:
+            ConnectionEnd.write(self, data)
+        else:
+            PolledSocket.write(self, data)
+            if self.unsent > SENDING:
+                self._fills()
 
     def _endTransmission(self) -> None:
         """Send no more."""

@@ -181,25 +181,27 @@ class SocketTransport(PolledSocket):
     # ITransport
 
     def write(self, data: bytes) -> None:
-        """Send bytes, together with what else is written in this turn."""
-        self.writeSequence((data,))
-
-    def writeSequence(self, data: Iterable[bytes]) -> None:
         """
-        Send several pieces. As with Twisted's, that is possible until a close
-        comes to pass.
+        Send bytes, together with what else is written in this turn. As with
+        Twisted's, that is possible until a close comes to pass.
         """
-        if self._writeDone or not self.connected:
+        if self._writeDone or not (self.connected and data):
             return
         if self._writeEnding and not self.disconnecting:
             return
-        pieces = [each for each in data if each]
-        self._out.extend(pieces)
-        self.unsent += sum(map(len, pieces))
-        self._flushSoon()
+        self._out.append(data)
+        self.unsent += len(data)
+        if not (self._kernelFull or self._queued):
+            self._queued = True
+            self.poller.flushLater(self)
         if self.unsent > FULL and self._streaming and not self._paused:
             self._paused = True
             self.producer.pauseProducing()
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """Send several pieces."""
+        for piece in data:
+            self.write(piece)
 
     def loseConnection(self) -> None:
         """End the connection after what waits, unless a producer still writes."""

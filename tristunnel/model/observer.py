@@ -171,7 +171,15 @@ def severalObservers(kind: type[_Observer], *observers: _Observer) -> _Observer:
     """
 
     def passOn(name: str) -> Any:
-        methods = [getattr(observer, name) for observer in observers]
+        # Most do not care for most, and there are some for every visitor.
+        methods = [
+            getattr(observer, name)
+            for observer in observers
+            if getattr(type(observer), name) is not getattr(kind, name)
+            or name in getattr(observer, "__dict__", ())
+        ]
+        if len(methods) == 1:
+            return methods[0]
 
         def tell(*arguments: Any) -> None:
             for method in methods:

@@ -101,11 +101,12 @@ class RecentEvents:
         self._number += 1
         event = Event(self._number, self._now(), kind, level, text, owner, same)
         events = self._floods if kind == self._flood else self._others
-        for known in islice(reversed(events), _REPEATED_WITHIN):
-            if same is not None and (known.kind, known.same) == (kind, same):
-                event.count += known.count
-                events.remove(known)
-                break
+        if same is not None:
+            for known in islice(reversed(events), _REPEATED_WITHIN):
+                if (known.kind, known.same) == (kind, same):
+                    event.count += known.count
+                    events.remove(known)
+                    break
         events.append(event)
 
     def latest(self, most: int, owner: str | None = None) -> list[Event]:

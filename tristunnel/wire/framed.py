@@ -56,6 +56,9 @@ _LENGTH = Struct("!I")
 _HEADER = Struct("!IIB")
 _CREDIT = Struct("!Q")
 
+_ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+_DECODE = json.JSONDecoder().decode
+
 
 class FrameType(IntEnum):
     """The codes of frames; W3P knows L{DATA}, L{CLOSE} and L{ERROR} only."""
@@ -92,6 +95,9 @@ class Frame(NamedTuple):
 
 
 _DATA = int(FrameType.DATA)
+
+# Without the detour by way of Python that a named tuple's own constructor takes.
+_frame = tuple.__new__
 
 
 class FrameDecoder:
@@ -130,7 +136,7 @@ class FrameDecoder:
                 piece = data[offset : offset + self._remaining]
                 self._remaining -= len(piece)
                 offset += len(piece)
-                frames.append(Frame(self._stream, _DATA, piece))
+                frames.append(_frame(Frame, (self._stream, _DATA, piece)))
                 continue
             if end - offset < _HEADER.size:
                 self._keep(data, offset, _HEADER.size)
@@ -141,14 +147,16 @@ class FrameDecoder:
                 offset += _HEADER.size
                 self._stream, self._remaining = stream, length - 5
                 if length == 5:
-                    frames.append(Frame(stream, kind, b""))
+                    frames.append(_frame(Frame, (stream, kind, b"")))
                 continue
             whole = _LENGTH.size + length
             if end - offset < whole:
                 self._keep(data, offset, whole)
                 break
             frames.append(
-                Frame(stream, kind, data[offset + _HEADER.size : offset + whole])
+                _frame(
+                    Frame, (stream, kind, data[offset + _HEADER.size : offset + whole])
+                )
             )
             offset += whole
         return frames
@@ -219,7 +227,7 @@ def decodeObject(payload: bytes) -> dict[str, object]:
     """
     try:
         # RecursionError: a few kilobytes of "[" are enough for it.
-        message = json.loads(payload)
+        message = _DECODE(payload.decode())
     except (ValueError, RecursionError):
         raise protocolError("the message is not JSON") from None
     if not isinstance(message, dict):
@@ -231,9 +239,8 @@ def decodeObject(payload: bytes) -> dict[str, object]:
 
 def encodeObject(message: Mapping[str, object]) -> bytes:
     """Write a JSON object as compactly as W3P does."""
-    text = json.dumps(message, separators=(",", ":"), ensure_ascii=False)
     # A lone surrogate, which a peer's escape can bring in, stays an escape.
-    return text.encode(errors="backslashreplace")
+    return _ENCODE(message).encode(errors="backslashreplace")
 
 
 def encodeHandshake(message: Mapping[str, object]) -> bytes:

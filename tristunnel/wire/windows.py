@@ -91,6 +91,7 @@ class ReceiveWindow:
     budget: WindowBudget | None = None
     share: int = 2
     limit: int = field(init=False)
+    _low: int = field(init=False)
     received: int = field(default=0, init=False)
     drained: int = field(default=0, init=False)
     _grown: int = field(default=0, init=False)
@@ -98,6 +99,7 @@ class ReceiveWindow:
 
     def __post_init__(self) -> None:
         self.limit = self.size
+        self._low = self._lowest()
 
     @property
     def waiting(self) -> int:
@@ -112,22 +114,36 @@ class ReceiveWindow:
         self.received += amount
         return self.received <= self.limit
 
-    def drain(self, amount: int, now: float, roundTrip: float) -> int | None:
+    def take(self, amount: int) -> bool:
         """
         Count bytes that the reader took.
 
-        @param now: Seconds, of any clock that does not go back.
-        @param roundTrip: Seconds; 0 where it is not known.
-        @return: The credit to announce, when enough of it is used up.
+        @return: Whether so much of the credit is used up that L{renew} is due.
         """
         self.drained += amount
-        if self.limit - self.drained > self.size - -(-self.size // self.share):
-            return None
+        return self.limit - self.drained <= self._low
+
+    def renew(self, now: float, roundTrip: float) -> int:
+        """
+        Give more credit.
+
+        @param now: Seconds, of any clock that does not go back.
+        @param roundTrip: Seconds; 0 where it is not known.
+        @return: The credit to announce.
+        """
         if now - self._renewed < 2 * roundTrip:
             self._grow()
         self._renewed = now
         self.limit = self.drained + self.size
+        self._low = self._lowest()
         return self.limit
+
+    def drain(self, amount: int, now: float, roundTrip: float) -> int | None:
+        """L{take}, and L{renew} if that is due; C{None} if it is not."""
+        return self.renew(now, roundTrip) if self.take(amount) else None
+
+    def _lowest(self) -> int:
+        return self.size - -(-self.size // self.share)
 
     def _grow(self) -> None:
         more = min(self.size, self.largest - self.size)

@@ -36,6 +36,8 @@ FRAME_ALONE = 64 * 1024
 
 _DATA = int(FrameType.DATA)
 
+_COPIED = 4096
+
 _UNASKED = frozenset((FrameType.DATA, FrameType.OPEN, FrameType.PING))
 """Frames that no peer has us send."""
 
@@ -223,12 +225,39 @@ class Multiplexer(StreamCarrier):
             self.sendEnd(stream)
         return True
 
+    def sendNow(self, stream: SessionStream, data: bytes) -> bool:
+        """
+        Send the bytes of a stream in which none wait, if nobody is before them.
+
+        @return: Whether they were sent; if not, they must wait.
+        """
+        size, window, session = len(data), stream.sendWindow, self.sendWindow
+        if (
+            self._ready
+            or self._paused
+            or self._pumping
+            or size > FRAME_ALONE
+            or size > window.limit - window.sent
+            or size > session.limit - session.sent
+        ):
+            return False
+        window.sent += size
+        session.sent += size
+        self.sending(stream)
+        self.sendData(stream.id, data)
+        return True
+
     def sending(self, stream: SessionStream) -> None:
         """C{stream} sends bytes now."""
 
     def sendData(self, streamId: int, data: bytes) -> None:
         """Send a data frame."""
-        self._sink.writeSequence((frameHeader(streamId, _DATA, len(data)), data))
+        size = len(data)
+        if size <= _COPIED:
+            # Two pieces cost more than to copy this much.
+            self._sink.write(frameHeader(streamId, _DATA, size) + data)
+        else:
+            self._sink.writeSequence((frameHeader(streamId, _DATA, size), data))
 
     def sendFrame(self, streamId: int, kind: int, payload: bytes = b"") -> None:
         """Send a frame ahead of all data that waits."""

@@ -55,6 +55,14 @@ class StreamCarrier(ABC):
         """Tell the peer that the stream it opened has reached its service."""
 
     @abstractmethod
+    def sendNow(self, stream: SessionStream, data: bytes) -> bool:
+        """
+        Send bytes of C{stream}, in which none wait, if nothing is before them.
+
+        @return: Whether they were sent.
+        """
+
+    @abstractmethod
     def wantsToSend(self, stream: SessionStream) -> None:
         """C{stream} has bytes to send, or its end, or has got credit."""
 
@@ -267,6 +275,11 @@ class SessionStream(Guarded):
             self._discard(len(data))
             return
         if not data:
+            return
+        if not self.outgoing and self._multiplexer.sendNow(self, data):
+            self._recent += len(data)
+            if self._recent >= BUSY:
+                self._proveBusy()
             return
         self.outgoing.append(data)
         self._outgoingSize += len(data)

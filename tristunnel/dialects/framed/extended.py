@@ -242,17 +242,18 @@ class ExtendedMultiplexer(Multiplexer):
     def drained(self, stream: SessionStream, amount: int) -> None:
         """A reader took bytes: renew credit, once enough is used up."""
         # A stream that is over has given its window back and must not grow it.
-        if not stream.over:
-            credit = stream.receiveWindow.drain(amount, self._seconds(), self.roundTrip)
-            if credit is not None and not stream.eof:
+        window = stream.receiveWindow
+        if not stream.over and window.take(amount):
+            credit = window.renew(self._seconds(), self.roundTrip)
+            if not stream.eof:
                 self.sendFrame(stream.id, FrameType.WINDOW, encodeCredit(credit))
         self._drainSession(amount)
 
     def _drainSession(self, amount: int) -> None:
         """Renew the session's credit."""
-        credit = self._receiveWindow.drain(amount, 0.0, 0.0)
-        if credit is not None:
-            self.sendFrame(0, FrameType.WINDOW, encodeCredit(credit))
+        window = self._receiveWindow
+        if window.take(amount):
+            self.sendFrame(0, FrameType.WINDOW, encodeCredit(window.renew(0.0, 0.0)))
 
     def _window(self, streamId: int, payload: bytes) -> None:
         """The peer gives credit."""
@@ -371,7 +372,8 @@ class ExtendedMultiplexer(Multiplexer):
         try:
             credit = True
             while not self._paused:
-                self.datagrams.pump(FRAME_SHARED)
+                if self.datagrams.waiting:
+                    self.datagrams.pump(FRAME_SHARED)
                 if self._ready and credit and not self._paused:
                     credit = self._sendNext(self._ready.popleft())
                 elif not self.datagrams.waiting:
