@@ -219,13 +219,13 @@ class PolledSocketTests(PolledTestCase):
         """What is gathered in a turn goes out in one piece at its end."""
         made, connection = self.make()
         calls: list[bytes] = []
-        send = connection.send
+        send = made._send
 
-        def sendmsg(pieces: list[bytes | memoryview]) -> int:
-            calls.append(b"".join(pieces))
-            return send(calls[-1])
+        def counted(data: bytes) -> int:
+            calls.append(bytes(data))
+            return send(data)
 
-        self.patch(connection, "sendmsg", sendmsg)
+        made._send = counted
         made.gather([b"a", b"b"])
         made.gather([b"c"])
         self.assertEqual(b"", connection.outgoing)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from heapq import nlargest
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from twisted.application.internet import TimerService
 from twisted.application.service import Service
@@ -427,7 +426,6 @@ class ProcessStatus:
         self._samples: deque[tuple[float, float]] = deque(maxlen=SAMPLES)
         self._meter = RateMeter(seconds)
         self._numbers = 0
-        self._ids: WeakKeyDictionary[Visit, int] = WeakKeyDictionary()
 
     def follow(
         self, server: str, connects: bool = True, forwards: Sequence[Forward] = ()
@@ -480,7 +478,7 @@ class ProcessStatus:
     def number(self, visit: Visit) -> None:
         """Give a visit a number of its own."""
         self._numbers += 1
-        self._ids[visit] = self._numbers
+        visit.number = self._numbers
 
     @property
     def _offers(self) -> list[Offer]:
@@ -549,7 +547,7 @@ class ProcessStatus:
         bytesIn, bytesOut = visit.bytesIn, visit.bytesOut
         rateIn, rateOut = self._meter.measure(visit, since, bytesIn, bytesOut)
         return {
-            "id": str(self._ids[visit]),
+            "id": str(visit.number),
             "from": printable(visit.visitor),
             "address": address,
             "target": visit.target,

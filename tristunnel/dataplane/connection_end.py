@@ -216,7 +216,7 @@ class ConnectionEnd(ABC):
         @param reason: C{ConnectionDone}, or C{None}, after an orderly end.
         """
         why = None
-        if reason is not None and not reason.check(ConnectionDone):
+        if reason is not None and not isinstance(reason.value, ConnectionDone):
             why = TunnelError("reset", reason.getErrorMessage())
         self._goneBecause(why)
 

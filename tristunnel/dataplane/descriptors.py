@@ -29,9 +29,12 @@ EACH = 3
 and one for a moment, when the reactor takes a copy of a socket. That one leaves a
 gap, by which alone it would always look as if hardly any were used."""
 
+PLENTY = 128
+"""Descriptors that must be left for nobody to look at the next visitor."""
+
 SURE = 8
-"""Descriptors that must be left for each time that nobody looks: twice of what a
-visitor takes, and something for the rest of the program."""
+"""Descriptors beyond those for each further time that nobody looks: twice of what
+a visitor takes, and something for the rest of the program."""
 
 MOST_SURE = 64
 """Times, at the most, that nobody looks after there were plenty."""
@@ -124,7 +127,7 @@ class Reserve:
             return False
         left = limit - kept - self._following() - self.expected
         # So many visitors cannot have taken them all.
-        self._sure = min(left // SURE, MOST_SURE)
+        self._sure = min((left - PLENTY) // SURE, MOST_SURE)
         return left <= 0
 
     def _check(self, kept: int) -> None:

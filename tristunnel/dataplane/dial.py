@@ -4,7 +4,17 @@ Connecting to a TCP port, by name or address.
 
 from __future__ import annotations
 
-from socket import AF_INET, AF_INET6, SO_LINGER, SOCK_STREAM, SOL_SOCKET, socket
+from functools import lru_cache
+from socket import (
+    AF_INET,
+    AF_INET6,
+    IPPROTO_TCP,
+    SO_LINGER,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    TCP_NODELAY,
+    socket,
+)
 from struct import pack
 from typing import Any
 
@@ -29,7 +39,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.dataplane.lookups import isAddress, known, lookUp
-from tristunnel.dataplane.tuning import resetIfKilled, tuneSocket
+from tristunnel.dataplane.tuning import resetIfKilled
 from tristunnel.util.hosts import hostName
 
 __all__ = ["TIMEOUT", "HostEndpoint", "ServiceEndpoint", "adopted", "dial"]
@@ -41,6 +51,7 @@ NEXT_ADDRESS = 0.3
 """Seconds after which the next address of a name is tried beside the last one."""
 
 
+@lru_cache(256)
 def _isHere(host: str) -> bool:
     """Whether an address is this machine's own, always."""
     return host == "::1" or (host.startswith("127.") and isIPAddress(host))
@@ -369,7 +380,8 @@ class ServiceEndpoint(HostEndpoint):
                 # No descriptor; connect() knows what to say.
                 return None
             if made is not None:
-                tuneSocket(made)
+                # The kernel tells by itself when a program of this machine dies.
+                made.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
                 resetIfKilled(made)
                 return made
         return None

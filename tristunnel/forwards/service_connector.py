@@ -143,7 +143,7 @@ class _Attempt:
     shown: _AnyEnd | None = None
 
     def begin(self, endpoint: IStreamClientEndpoint) -> None:
-        reactor, log, stream = self.connector.reactor, self.connector.log, self.stream
+        reactor, stream = self.connector.reactor, self.stream
         try:
             RESERVE.checkVisitor()
         except TunnelError as refusal:
@@ -162,6 +162,7 @@ class _Attempt:
                     made.close()
                     self._failed(Failure(problem))
                 return
+        log = self.connector.log
         factory = EndFactory(reactor, self._arrived)
         connecting: Deferred[Any] = endpoint.connect(factory)
         # One that waits for a name takes its descriptor later.

@@ -175,7 +175,7 @@ def severalObservers(kind: type[_Observer], *observers: _Observer) -> _Observer:
         methods = [
             getattr(observer, name)
             for observer in observers
-            if getattr(type(observer), name) is not getattr(kind, name)
+            if getattr(type(observer), name, None) is not getattr(kind, name)
             or name in getattr(observer, "__dict__", ())
         ]
         if len(methods) == 1:
@@ -213,6 +213,7 @@ class Visit:
     @param info: What the server said of the visitor.
     @param observer: Told of it.
 
+    @ivar number: What tells it from others, where somebody counts them.
     @ivar visitor: The visitor's address, or empty if the server did not say.
     @ivar tunnel: The tunnel's URI, or empty likewise.
     """
@@ -224,6 +225,7 @@ class Visit:
         "_reason",
         "_service",
         "_stream",
+        "number",
         "target",
         "tunnel",
         "visitor",
@@ -239,6 +241,7 @@ class Visit:
     ) -> None:
         visitor, tunnel = info.get("visitor"), info.get("tunnel")
         self.target = target
+        self.number = 0
         self.visitor = visitor[:200] if isinstance(visitor, str) else ""
         self.tunnel = tunnel if isinstance(tunnel, str) else ""
         self._service = service
