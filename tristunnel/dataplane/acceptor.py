@@ -117,6 +117,7 @@ class Acceptor:
         self._number = -1
         self._pause: Any = None
         self.whenStopped: Callable[[], Any] | None = None
+        self._kind = int(listening.family), int(listening.type), listening.proto
         listening.setblocking(False)
         tuneSocket(listening)
 
@@ -151,10 +152,14 @@ class Acceptor:
 
     def ready(self, events: int) -> None:
         """Connections wait."""
-        accept, accepted = self.connection.accept, self._accepted
+        # What is below C{accept}, which asks for the kind of socket again each time,
+        # by way of enumerations.
+        below: Any = self.connection
+        accept, accepted = below._accept, self._accepted
+        family, kind, protocol = self._kind
         for _ in range(BATCH):
             try:
-                made, peer = accept()
+                number, peer = accept()
             except BlockingIOError:
                 return
             except OSError as problem:
@@ -162,10 +167,11 @@ class Acceptor:
                     continue
                 if problem.errno not in _NO_ROOM:
                     raise
-                if not _SPARE.turnAway(accept):
+                if not _SPARE.turnAway(self.connection.accept):
                     self._rest()
                     return
                 continue
+            made = socket(family, kind, protocol, number)
             made.setblocking(False)
             try:
                 accepted(made, peer)

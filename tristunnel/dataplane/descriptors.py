@@ -108,20 +108,23 @@ class Reserve:
         @raise TunnelError: C{limit-reached}, if what is left is not for
             visitors.
         """
-        self._check(self.size)
+        if self._sure > 0:
+            self._sure -= 1
+        else:
+            self._check(self.size)
 
     def checkSession(self) -> None:
         """
         @raise TunnelError: C{limit-reached}, if what is left is for the
             operator alone.
         """
-        self._check(self.size // 2)
+        if self._sure > 0:
+            self._sure -= 1
+        else:
+            self._check(self.size // 2)
 
     def _isUsed(self, kept: int) -> bool:
         """Whether no more are left than C{kept}."""
-        if self._sure > 0:
-            self._sure -= 1
-            return False
         limit = self._limit()
         if not limit:
             return False

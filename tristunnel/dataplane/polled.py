@@ -198,6 +198,9 @@ class PolledSocket:
     def ready(self, events: int) -> None:
         """The kernel reports events."""
         tls = self._tls
+        if events == IN and tls is None and self._asked & IN:
+            self._read()
+            return
         if not self._shaken and tls is not None:
             self._shake(tls)
             return

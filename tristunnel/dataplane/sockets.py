@@ -195,7 +195,7 @@ class SocketEnd(ConnectionEnd, PolledSocket):
         if splice is not None and splice.begun and not splice.sink.unsent:
             splice.move()
         else:
-            super()._read()
+            PolledSocket._read(self)
 
     def _drain(self) -> None:
         """Send what waits: here, or in a pipe."""
@@ -222,7 +222,8 @@ class SocketEnd(ConnectionEnd, PolledSocket):
     def lost(self, reason: Failure) -> None:
         """The connection is gone."""
         self._inTime()
-        self._endSplices()
+        if self.splice is not None or self.spliceToUs is not None:
+            self._endSplices()
         self._gone(reason)
 
     def _endNow(self) -> None:

@@ -392,6 +392,8 @@ class Stream:
     @property
     def dropped(self) -> int:
         """Datagrams that did not go through; 0 for bytes, which always do."""
+        if self.tunnel.protocol != "udp":
+            return 0
         return sum(getattr(end, "dropped", 0) for end in (self.visitor, self.client))
 
     def connect(self, client: EitherEnd) -> None:

@@ -67,6 +67,10 @@ class StreamCarrier(ABC):
         """C{stream} has bytes to send, or its end, or has got credit."""
 
     @abstractmethod
+    def sendEnd(self, stream: SessionStream) -> None:
+        """Say that C{stream} sends no more, after all that it had to send."""
+
+    @abstractmethod
     def sendReset(self, stream: SessionStream, reason: TunnelError) -> None:
         """Say that C{stream} is broken, and why."""
 
@@ -307,8 +311,10 @@ class SessionStream(Guarded):
             if self._sentBefore >= 0 and self._elsewhere is not None:
                 self.finished = True
                 self._elsewhere.finish()
-                return
-            self._multiplexer.wantsToSend(self)
+            elif self.outgoing or self.queued or self._elsewhere is not None:
+                self._multiplexer.wantsToSend(self)
+            else:
+                self._multiplexer.sendEnd(self)
 
     def reset(self, reason: TunnelError) -> None:
         """Break the stream and tell the far side why."""
