@@ -7,6 +7,7 @@ session, or an embedding program's own.
 from __future__ import annotations
 
 import socket as socketModule
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from socket import IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET, TCP_NODELAY, socket
@@ -29,7 +30,7 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
-from tristunnel.dataplane.polled import PolledSocket
+from tristunnel.dataplane.polled import NOTHING, PolledSocket
 from tristunnel.dataplane.poller import Poller
 from tristunnel.util.platform import AF_UNIX
 
@@ -189,6 +190,8 @@ class SocketTransport(PolledSocket):
             return
         if self._writeEnding and not self.disconnecting:
             return
+        if self._out is NOTHING:
+            self._out = deque()
         self._out.append(data)
         self.unsent += len(data)
         if not (self._kernelFull or self._queued):
@@ -242,7 +245,7 @@ class SocketTransport(PolledSocket):
         if self.connected:
             self.disconnecting = self._writeDone = True
             self.hold()
-            self._out.clear()
+            self._out = NOTHING
             self.unsent = 0
             self.reactor.callLater(0, self.abort)
 

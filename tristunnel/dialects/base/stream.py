@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from tristunnel.dataplane.endings import MovedEnd
 from tristunnel.dataplane.memory import HELD
 from tristunnel.dataplane.pipes import canSplice
+from tristunnel.dataplane.polled import NOTHING
 from tristunnel.dataplane.rate import RateLimiter
 from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dataplane.splice import spliceBoth
@@ -218,7 +219,7 @@ class SessionStream(Guarded):
         self._receivedHere = 0
         self.sendWindow = sendWindow
         self.receiveWindow = receiveWindow
-        self.outgoing: deque[bytes] = deque()
+        self.outgoing: deque[bytes] = NOTHING
         self.finishing = False
         self.finished = False
         self.eof = False
@@ -231,7 +232,7 @@ class SessionStream(Guarded):
         self._offset = 0
         self._outgoingSize = 0
         self._discarded = 0
-        self._incoming: deque[bytes] = deque()
+        self._incoming: deque[bytes] = NOTHING
         self._peer: End | None = None
         self._closed: Closed | None = None
         self._readPaused = False
@@ -285,6 +286,8 @@ class SessionStream(Guarded):
             if self._recent >= BUSY:
                 self._proveBusy()
             return
+        if self.outgoing is NOTHING:
+            self.outgoing = deque()
         self.outgoing.append(data)
         self._outgoingSize += len(data)
         self._multiplexer.wantsToSend(self)
@@ -537,6 +540,8 @@ class SessionStream(Guarded):
         data, offset = self.outgoing[0], self._offset
         if len(data) - offset <= limit:
             self.outgoing.popleft()
+            if not self.outgoing:
+                self.outgoing = NOTHING
             self._offset = 0
             if offset:
                 data = data[offset:]
@@ -564,6 +569,8 @@ class SessionStream(Guarded):
         if self._recent >= BUSY:
             self._proveBusy()
         if self._readPaused or self._peer is None or self._incoming:
+            if self._incoming is NOTHING:
+                self._incoming = deque()
             self._incoming.append(data)
             self.memory.hold(self, len(data), self._shed)
         else:
@@ -576,7 +583,7 @@ class SessionStream(Guarded):
     def farSideLeft(self) -> None:
         """The far side neither sends nor takes any more."""
         self.finishing = self.finished = True
-        self.outgoing.clear()
+        self.outgoing = NOTHING
         self._outgoingSize = 0
         if self._sourcePaused:
             # Paused for ever it would never see its own end.
@@ -621,6 +628,7 @@ class SessionStream(Guarded):
             self.guarded(peer.write, data)
             self._multiplexer.drained(self, len(data))
         if hadSome and not incoming:
+            self._incoming = NOTHING
             self._multiplexer.emptied(self)
             self._follow()
         if self.eof and not incoming and not self._over:
@@ -642,8 +650,7 @@ class SessionStream(Guarded):
         self._over = True
         self.memory.letGo(self)
         held = sum(map(len, self._incoming))
-        self._incoming.clear()
-        self.outgoing.clear()
+        self._incoming = self.outgoing = NOTHING
         self._multiplexer.streamOver(self, held)
         self.whenAnswered = None
         if self._closed is not None:
