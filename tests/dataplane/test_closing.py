@@ -16,10 +16,16 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.dataplane.kernel import FakeKernel, FakeReactor
+from tests.dialects.framed.memory import RecordingEnd
 from tests.tls.authority import makeAuthority
 from tristunnel.dataplane import closing
 from tristunnel.dataplane.closing import SLOWEST, WriteDeadline
+from tristunnel.dataplane.connection_end import CLOSE_TIMEOUT
+from tristunnel.dataplane.poller import Poller
+from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dataplane.stock import unsent
+from tristunnel.errors import TunnelError
 
 
 class DeadlineTests(SynchronousTestCase):
@@ -141,3 +147,67 @@ class KernelTests(TestCase):
         self.assertGreater(unsent(protocol.transport), 2**20)
         protocol.close(self.reactor, 0.1)
         await protocol.over
+
+
+class SocketEndTests(SynchronousTestCase):
+    """A stream's end on a socket of ours, whose far side does not take the rest."""
+
+    def setUp(self) -> None:
+        self.kernel, self.reactor = FakeKernel(), FakeReactor()
+        self.poller = Poller(self.reactor, self.kernel)
+        self.socket = self.kernel.socket()
+        self.socket.room = 100
+        made: Any = self.socket
+        self.end = SocketEnd(self.poller, made, lambda end: None)
+        self.end.begin()
+        self.over: list[TunnelError | None] = []
+        self.end.join(RecordingEnd(), self.over.append)
+
+    def turn(self) -> None:
+        """What the reactor does in one iteration."""
+        for reader in list(self.reactor.readers):
+            reader.doRead()
+        self.reactor.advance(0)
+
+    def close(self, rest: int) -> None:
+        """End both directions while so many bytes wait to be sent."""
+        self.end.write(b"x" * (self.socket.room + rest))
+        self.socket.peerEnded = True
+        self.turn()
+        self.end.finish()
+        self.assertEqual((True, rest), (self.end.isOpen, self.end.unsent))
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass in steps, as a clock does."""
+        for _ in range(int(seconds)):
+            self.reactor.advance(1)
+            self.turn()
+
+    def test_takesNothing(self) -> None:
+        """One that takes nothing is cut off with a reset, when its time is over."""
+        self.close(1000)
+        self.wait(CLOSE_TIMEOUT - 1)
+        self.assertFalse(self.socket.closed)
+        self.wait(3)
+        self.assertEqual((True, True), (self.socket.closed, self.socket.wasReset))
+        (reason,) = self.over
+        self.assertIsNotNone(reason)
+        self.assertEqual([], self.reactor.getDelayedCalls())
+
+    def test_slow(self) -> None:
+        """One that takes a little all the time may go on until it has everything."""
+        rest = int(3 * CLOSE_TIMEOUT) * SLOWEST * 2
+        self.close(rest)
+        while self.end.unsent:
+            self.socket.room += SLOWEST * 2
+            self.wait(1)
+        self.assertEqual((True, False), (self.socket.closed, self.socket.wasReset))
+        self.assertEqual([None], self.over)
+        self.assertEqual([], self.reactor.getDelayedCalls())
+
+    def test_oneDirection(self) -> None:
+        """While the far side may still send, there is no hurry."""
+        self.end.finish()
+        self.wait(2 * CLOSE_TIMEOUT)
+        self.assertTrue(self.end.isOpen)
+        self.end.abort()

@@ -147,6 +147,9 @@ class PolledSocket:
     def drained(self) -> None:
         """All that was written is with the kernel."""
 
+    def filled(self) -> None:
+        """The kernel takes no more for now."""
+
     def handshakeDone(self) -> None:
         """TLS is up."""
 
@@ -394,6 +397,7 @@ class PolledSocket:
         except (BlockingIOError, *_WANT):
             self._kernelFull = True
             self._ask()
+            self.filled()
             return
         except SSL.Error as problem:
             self._refused(_tlsLost(problem))

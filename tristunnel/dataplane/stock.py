@@ -137,9 +137,13 @@ def tuneSocket(transport: Any) -> None:
 
 def boundUnsent(transport: Any) -> None:
     """
-    Keep the kernel from queueing much, see
-    L{tuning.boundUnsent<tristunnel.dataplane.tuning.boundUnsent>}.
+    Keep the kernel from queueing much: as much as the line takes in a moment,
+    where that can be seen, see L{LineRate<tristunnel.dataplane.line.LineRate>}.
     """
+    follow = getattr(transport, "followLine", None)
+    if follow is not None:
+        follow()
+        return
     below = _socketOf(transport)
     if below is not None:
         tuning.boundUnsent(below)

@@ -30,15 +30,17 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
+from tristunnel.dataplane.line import LineRate
 from tristunnel.dataplane.polled import NOTHING, PolledSocket
 from tristunnel.dataplane.poller import Poller
+from tristunnel.dataplane.tuning import boundUnsent
 from tristunnel.util.platform import AF_UNIX
 
 __all__ = ["FULL", "SocketTransport", "addressOf"]
 
 FULL = 64 * 1024
 """Bytes that wait to be sent when a producer is told to pause: Twisted's own
-figure."""
+figure. L{SocketTransport.followLine} changes it."""
 
 
 def addressOf(family: int, name: Any) -> IAddress:
@@ -70,6 +72,7 @@ class SocketTransport(PolledSocket):
     @ivar producer: Who is paused when too much waits, or C{None}.
     @ivar factory: What made the protocol, for the choice by ALPN.
     @ivar whenLost: Told of the end after the protocol.
+    @ivar full: Bytes that wait to be sent when a producer is told to pause.
     """
 
     takesTLS = True
@@ -95,6 +98,10 @@ class SocketTransport(PolledSocket):
         self._streaming = False
         self._paused = False
         self.whenLost: Callable[[Failure], None] | None = None
+        self.full = FULL
+        self._line: LineRate | None = None
+        self._written = 0
+        self._hadRoom = 0
         if tls is not None:
             self._speakTLS(tls)
 
@@ -156,12 +163,47 @@ class SocketTransport(PolledSocket):
             if half is not None:
                 half.writeConnectionLost()
 
+    def _drain(self) -> None:
+        """Send what waits."""
+        if self._kernelFull:
+            # It is not any more.
+            self._hadRoom = self._written - self.unsent
+        super()._drain()
+
     def drained(self) -> None:
         """A producer that was told to pause may go on."""
+        line = self._line
+        if line is not None and self._written - self._hadRoom >= line.atOnce:
+            # Not before the kernel has sent most of that.
+            self._kernelFull = True
+            self._ask()
+            self.filled()
+            return
         producer = self.producer
         if producer is not None and (self._paused or not self._streaming):
             self._paused = False
             producer.resumeProducing()
+
+    def followLine(self) -> None:
+        """
+        Let no more wait, here and in the kernel, than this connection's line takes
+        in a moment.
+        """
+        self._line = LineRate()
+        self._boundWaiting(self._line)
+
+    def filled(self) -> None:
+        """The kernel takes no more for now."""
+        line = self._line
+        if line is not None and line.full(
+            self.reactor.seconds(), self._written - self.unsent
+        ):
+            self._boundWaiting(line)
+
+    def _boundWaiting(self, line: LineRate) -> None:
+        """Do as the line's rate says."""
+        self.full = line.piece
+        boundUnsent(self.connection, line.most)
 
     def handshakeDone(self) -> None:
         """TLS is up."""
@@ -194,10 +236,11 @@ class SocketTransport(PolledSocket):
             self._out = deque()
         self._out.append(data)
         self.unsent += len(data)
+        self._written += len(data)
         if not (self._kernelFull or self._queued):
             self._queued = True
             self.poller.flushLater(self)
-        if self.unsent > FULL and self._streaming and not self._paused:
+        if self.unsent > self.full and self._streaming and not self._paused:
             self._paused = True
             self.producer.pauseProducing()
 

@@ -117,6 +117,7 @@ class Multiplexer(StreamCarrier):
         self._ready: deque[SessionStream] = deque()
         self._paused = False
         self._pumping = False
+        self._largest = FRAME_ALONE
         self._over = False
         self._frames: dict[int, Callable[[int, bytes], None]] = {}
 
@@ -206,7 +207,7 @@ class Multiplexer(StreamCarrier):
                 ready.appendleft(stream)
                 return False
             frame = FRAME_SHARED if ready else FRAME_ALONE
-            data = stream.take(min(room, credit, frame))
+            data = stream.take(min(room, credit, frame, self._largest))
             size = len(data)
             if not size:
                 # An error has just broken it.
@@ -236,7 +237,7 @@ class Multiplexer(StreamCarrier):
             self._ready
             or self._paused
             or self._pumping
-            or size > FRAME_ALONE
+            or size > self._largest
             or size > window.limit - window.sent
             or size > session.limit - session.sent
         ):
@@ -295,6 +296,8 @@ class Multiplexer(StreamCarrier):
     def pauseProducing(self) -> None:
         """The connection holds enough."""
         self._paused = True
+        # A slow line is sent small pieces.
+        self._largest = min(getattr(self._sink, "full", FRAME_ALONE), FRAME_ALONE)
 
     def resumeProducing(self) -> None:
         """The connection has sent all it held."""
