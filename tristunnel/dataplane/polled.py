@@ -667,7 +667,7 @@ class _Leaving(PolledSocket):
 
     def close(self) -> None:
         """Wait no longer."""
-        self._fail(Failure(ConnectionDone()))
+        self._fail(connectionDone)
 
     def _finishBoth(self) -> None:
         self.close()
