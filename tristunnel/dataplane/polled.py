@@ -314,10 +314,6 @@ class PolledSocket:
                 break
             pieces.append(piece)
             size += len(piece)
-            if len(piece) < RECORD and not tls.pending():
-                # Most likely there is no more; if there is, the kernel tells, which
-                # costs less than to find out by an exception.
-                break
         else:
             if tls.pending():
                 self.poller.again(self)
