@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import time
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -17,8 +19,11 @@ from twisted.python.failure import Failure
 from twisted.python.runtime import seconds as timeOfDay
 from twisted.trial.unittest import SynchronousTestCase
 
+from tristunnel.cli import client_tap, server_tap
 from tristunnel.util.logs import Log
+from tristunnel.util.output import PATIENCE
 from tristunnel.util.process import (
+    FAREWELL,
     YOUNG,
     ReloadSignalService,
     tuneCollector,
@@ -81,6 +86,26 @@ class MonotonicTimeTests(SynchronousTestCase):
         reactor.seconds = lambda: 5.0
         useMonotonicTime(reactor)
         self.assertEqual(reactor.seconds(), 5.0)
+
+
+class StopTests(SynchronousTestCase):
+    """How long a stop may take."""
+
+    # What comes after the streams: closes, and the last lines of the log.
+    after = FAREWELL + PATIENCE
+
+    def test_default(self) -> None:
+        """It fits into the ten seconds after which Docker kills."""
+        for options in (server_tap.Options, client_tap.Options):
+            self.assertLess(options()["grace"] + self.after, 10)
+
+    def test_compose(self) -> None:
+        """The compose file gives the time that it has the server take."""
+        compose = Path(__file__).parents[2] / "contrib" / "compose.yaml"
+        text = compose.read_text()
+        (period,) = re.findall(r"^  stop_grace_period: (\d+)s$", text, re.MULTILINE)
+        (grace,) = re.findall(r'--grace, "(\d+)"', text)
+        self.assertLess(int(grace) + self.after, int(period))
 
 
 class CollectorTests(SynchronousTestCase):
