@@ -16,8 +16,12 @@ from unittest.mock import patch
 from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.cli.test_taps_processes import ProcessTestCase
+from tests.support.processes import freePort, startProgram
+from tristunnel.auth.tokens import TokenStore
 from tristunnel.cli.main import main
 from tristunnel.config.servers import KnownServer, ServerStore
+from tristunnel.model.permissions import Permissions
 
 # Each command line, and what is said of it; C is "twistd -n tunnel-client", S is
 # "twistd -n tunnel", and TOKEN is one.
@@ -296,3 +300,113 @@ def _twistd(words: list[str]) -> None:
     options = ServerOptions()
     options.parseOptions(words)
     options.loadedPlugins[options.subCommand].makeService(options.subOptions)
+
+
+# What is said first, by what a client is told: TOKENS is a port that asks for tokens,
+# PLAIN one that does not, SECURE one with TLS, and NOBODY one that is closed.
+REFUSALS = (
+    (
+        "http 3000 --to tcp:127.0.0.1:NOBODY",
+        "warning: Not connected: tcp:127.0.0.1:NOBODY was not reached: the connection"
+        " was refused; does the server run there, on this port? [session-lost]",
+    ),
+    (
+        "http 3000 --to tcp:nosuchname.invalid:9000",
+        "warning: Not connected: tcp:nosuchname.invalid:9000 was not reached: there is"
+        " no address for nosuchname.invalid; check the spelling [session-lost]",
+    ),
+    (
+        "http 3000 --to tcp:127.0.0.1:TOKENS",
+        "Giving up: the server asks for a token; none was given: use --token-file FILE,"
+        " the variable TRISTUNNEL_TOKEN, or once tristunnel join INVITATION"
+        " [auth-refused]",
+    ),
+    (
+        "http 3000 --to tcp:127.0.0.1:TOKENS --token-file wrong",
+        "Giving up: the server does not know the token tst_wr...: is it one of that"
+        " server's, and whole? [auth-refused]",
+    ),
+    (
+        "http 3000 --to tcp:127.0.0.1:TOKENS --token-file open",
+        "warning: open has a secret, which others on this machine can read: chmod 600"
+        " open",
+    ),
+    (
+        "http 3000 --to tcp:127.0.0.1:TOKENS --token-file expired",
+        "Giving up: the token expired at 2020-01-01 00:00 UTC [token-expired]",
+    ),
+    (
+        "http 3000 --to tcp:127.0.0.1:TOKENS --token-file revoked",
+        "Giving up: the token was revoked at 2020-01-02 00:00 UTC [token-revoked]",
+    ),
+    (
+        "http 3000 --to tcp:127.0.0.1:SECURE",
+        "warning: Not connected: tcp:127.0.0.1:SECURE closed the connection before it"
+        " answered; if it speaks TLS, write tls: instead of tcp: [session-lost]",
+    ),
+    (
+        "http 3000 --to 127.0.0.1:PLAIN",
+        "warning: Not connected: 127.0.0.1 closed the connection before it showed a"
+        " certificate: if it does not use TLS on this port, write tcp:127.0.0.1:PLAIN"
+        " instead of tls:127.0.0.1:PLAIN. [session-lost]",
+    ),
+    (
+        "http 3000 --to ws://127.0.0.1:PLAIN/",
+        "warning: Not connected: the server answered 200 OK instead of opening a"
+        " WebSocket; check the path of the URL: tristunnel's is /tunnel [session-lost]",
+    ),
+    (
+        "tcp 80=3000 --to tcp:127.0.0.1:PLAIN",
+        "error: No tunnel for port 80: port 80 is not allowed here; start the server"
+        " with --ports to allow privileged ports [port-not-permitted]",
+    ),
+    (
+        "tcp PLAIN=3000 --to tcp:127.0.0.1:PLAIN",
+        "error: No tunnel for port PLAIN: port PLAIN is in use on the server; choose"
+        " another, or 0 for any [port-taken]",
+    ),
+)
+
+
+class RefusalTests(ProcessTestCase):
+    """What a server, or the lack of one, has to say against a client."""
+
+    async def test_table(self) -> None:
+        """What is said first, word for word; and whatever is final is said once."""
+        store = TokenStore(self.directory / "tokens", lambda: 1577923200.0)
+        for name, expires in (("expired", 1577836800.0), ("revoked", None)):
+            token = store.create(name, Permissions(expires=expires))
+            (self.directory / name).write_text(token)
+            (self.directory / name).chmod(0o600)
+        store.revoke("revoked")
+        for name, mode in (("wrong", 0o600), ("open", 0o644)):
+            (self.directory / name).write_text("tst_wrong")
+            (self.directory / name).chmod(mode)
+        ports = {"NOBODY": freePort()}
+        for name, port, *more in (
+            ("TOKENS", "tcp:0:interface=127.0.0.1", "--auth", "tokens:tokens"),
+            ("PLAIN", "tcp:0:interface=127.0.0.1"),
+            ("SECURE", "ssl:0:interface=127.0.0.1"),
+        ):
+            await self.server(*more, port=port)
+            ports[name] = self.port
+        for line, wanted in REFUSALS:
+            for name, number in ports.items():
+                line, wanted = (
+                    text.replace(name, str(number)) for text in (line, wanted)
+                )
+            words = ["-m", "tristunnel", *line.split(), "--no-screen", "--rpc", "off"]
+            client = startProgram(
+                self.reactor,
+                line,
+                [sys.executable, *words],
+                self.directory,
+                {"HOME": str(self.directory), "XDG_STATE_HOME": str(self.directory)},
+            )
+            self.addCleanup(client.kill)
+            said = await client.says(r"^\d\S+ ((?:warning|error|Giving).*)")
+            self.assertEqual(said[1], wanted, line)
+            if wanted.startswith("Giving up"):
+                self.assertEqual(await self.ended(client), 1)
+                self.assertEqual(len(client.lines), 1, client.lines)
+            await client.kill()

@@ -21,8 +21,8 @@ _MAY_WANT_CERTIFICATE = (
     "client: give --certificate FILE, and --private-key FILE unless it is in the same."
 )
 _SILENT = (
-    "{host} closed the connection before it showed a certificate: if it speaks no "
-    "TLS on this port, write tcp:{host}:{port} instead of tls:{host}:{port}."
+    "{host} closed the connection before it showed a certificate: if it does not "
+    "use TLS on this port, write tcp:{host}:{port} instead of tls:{host}:{port}."
 )
 _CERTIFICATE_UNLOVED = (
     "{host} does not accept the certificate of this client ({reason}): show one "

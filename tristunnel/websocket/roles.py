@@ -122,9 +122,11 @@ def _refusalOf(
     )
 
 
+_OTHER_PATH = "; check the path of the URL: tristunnel's is /tunnel"
 _CURES = {
+    200: _OTHER_PATH,
     401: "; give it credentials: --header 'Authorization=Bearer TOKEN'",
-    404: "; check the path of the URL: tristunnel's is /tunnel",
+    404: _OTHER_PATH,
     426: "; something on the network path blocks WebSockets: let proxies pass on the"
     " headers Upgrade and Connection",
     502: "; the proxy in front of it cannot reach it: is it running?",

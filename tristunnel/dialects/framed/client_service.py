@@ -166,7 +166,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         one of W3P's that looks at all of the credentials.
         """
         if self._greeting.unanswered():
-            self._log.warn(
+            self._log.info(
                 "{where} may be a W3P server whose filter refuses the key"
                 " {key!r} among the credentials: trying once without it, as with"
                 " --extension never",
