@@ -125,14 +125,16 @@ class LeavingTests(PolledTestCase):
 
     def test_flood(self) -> None:
         """Who sends without end is read no more after a while, and is then closed."""
-        transport, _, near, _ = self.pair()
-        near.incoming = bytes(DISCARDED * 4)
-        transport.loseConnection()
-        for _ in range(10):
-            self.turn()
-        self.assertGreaterEqual(len(near.incoming), DISCARDED * 3 - 2 * READ)
-        self.reactor.pump([1] * int(LEAVING + 2))
-        self.assertTrue(near.closed)
+        for self.untaken in (10, 0):
+            transport, _, near, _ = self.pair()
+            near.incoming = bytes(DISCARDED * 4)
+            transport.loseConnection()
+            for _ in range(10):
+                self.turn()
+            self.assertGreaterEqual(len(near.incoming), DISCARDED * 3 - 2 * READ)
+            self.assertEqual(near.closed, not self.untaken)
+            self.reactor.pump([1] * int(LEAVING + 2))
+            self.assertTrue(near.closed)
 
     def test_many(self) -> None:
         """Their number is bounded."""

@@ -120,6 +120,25 @@ class ConnectionTestCase(SynchronousTestCase):
         self.assertEqual("protocol-error", self.receiver.reason)
 
 
+class LeavingTests(ConnectionTestCase):
+    """Peers that never stop to send."""
+
+    def test_left(self) -> None:
+        """They are cut, but not before they have taken what was sent."""
+        self.connection.sendBytes(b"answer")
+        self.transport.unsent = 3
+        self.connection.leave()
+        self.assertEqual([BINARY, CLOSE], [each.opcode for each in self.sent()])
+        for self.transport.unsent in (2, 1):
+            self.clock.advance(LINGER)
+            self.assertFalse(self.transport.aborted)
+        self.clock.advance(LINGER)
+        self.assertTrue(self.transport.aborted)
+        self.connection.connectionLost(Failure(ConnectionDone()))
+        self.assertIsNone(self.receiver.reason)
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+
 class SendingTests(ConnectionTestCase):
     """What is sent, and in what pieces."""
 

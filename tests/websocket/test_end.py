@@ -212,6 +212,18 @@ class WebSocketEndTests(SynchronousTestCase):
             self.end.bytesReceived(b"")
         self.assertEqual(["pause", "leave"], self.connection.did)
 
+    def test_askedEarly(self) -> None:
+        """One that has asked something by then waits for who answers it."""
+        self.end.bytesReceived(b"question")
+        for _ in range(EMPTIES):
+            self.end.bytesReceived(b"")
+        self.assertEqual(["pause"], self.connection.did)
+        self.join()
+        self.assertEqual([b"question", "finish"], self.peer.told)
+        self.end.write(b"answer")
+        self.end.finish()
+        self.assertEqual(["pause", b"answer", "close"], self.connection.did)
+
     def test_waitsForTheAnswer(self) -> None:
         """When a visitor has said its last in that way, and may listen, its host is not
         closed before it has answered."""

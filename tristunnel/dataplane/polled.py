@@ -67,6 +67,9 @@ DISCARDED = 256 * 1024
 LEAVING = 5.0
 """Seconds in which the other side of such a one must take some of what is left."""
 
+LOOK = 1.0
+"""Seconds between two looks at that, and for which it stays when nothing is left."""
+
 MOST_LEAVING = 128
 """Such connections at once."""
 
@@ -633,13 +636,14 @@ class _Leaving(PolledSocket):
     @param reset: Whether the connection is broken in the end.
     """
 
-    __slots__ = ("_deadline", "_discarded", "_left", "_reset")
+    __slots__ = ("_deadline", "_discarded", "_left", "_leftAt", "_reset")
 
     def __init__(self, other: PolledSocket, reset: bool) -> None:
         super().__init__(other.poller, other.connection)
         self.takeOver(other)
         self._reset = reset
         self._discarded = self._left = 0
+        self._leftAt = self.poller.reactor.seconds()
         self._deadline: Key | None = None
 
     def begin(self) -> None:
@@ -657,6 +661,7 @@ class _Leaving(PolledSocket):
         if self.isOpen:
             _LEAVING[self] = None
             self._ask()
+            self._left = self._untaken
             self._wait()
             if len(_LEAVING) > MOST_LEAVING:
                 next(iter(_LEAVING)).close()
@@ -679,24 +684,32 @@ class _Leaving(PolledSocket):
             self._read()
             if self._discarded == before:
                 break
-        if self.isOpen and not (self._discarded or bytesUntaken(self.connection)):
+        if self.isOpen and not (self._discarded or self._untaken):
             self.close()
+
+    @property
+    def _untaken(self) -> int:
+        """How much the other side has yet to take, in bytes."""
+        return self.unsent + bytesUntaken(self.connection)
 
     def bytesReceived(self, data: bytes) -> None:
         self._discarded += len(data)
         if self._discarded > DISCARDED:
+            # It may never look at what we say while it can go on.
             self.hold()
+            if not self._untaken:
+                self.close()
 
     def _wait(self) -> None:
-        """Look again in a while."""
-        self._left = self.unsent + bytesUntaken(self.connection)
-        later = deadlinesOf(self.poller.reactor)
-        self._deadline = later.add(LEAVING, self._look)
+        """Look in a while."""
+        self._deadline = deadlinesOf(self.poller.reactor).add(LOOK, self._look)
 
     def _look(self) -> None:
         """Close if the other side has all, or takes nothing."""
-        left = self.unsent + bytesUntaken(self.connection)
-        if left and self._left - left >= SLOWEST * LEAVING:
+        now, left = self.poller.reactor.seconds(), self._untaken
+        if self._left - left >= SLOWEST * (now - self._leftAt):
+            self._left, self._leftAt = left, now
+        if left and now - self._leftAt < LEAVING:
             self._wait()
         else:
             self.close()

@@ -11,6 +11,7 @@ used.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ConnectionDone
@@ -20,7 +21,7 @@ from twisted.python.failure import Failure
 
 from tristunnel.dataplane.answers import Answers, Holds
 from tristunnel.dataplane.probe import Probe
-from tristunnel.dataplane.stock import boundUnsent, tuneSocket
+from tristunnel.dataplane.stock import boundUnsent, tuneSocket, unsent
 from tristunnel.errors import TunnelError
 from tristunnel.websocket.codes import NORMAL, closeOf, reasonOfClose
 from tristunnel.websocket.incoming import MAX_BINARY, MAX_TEXT, Incoming, Receiver
@@ -178,14 +179,25 @@ class Connection(Incoming, Outgoing):
     def leave(self) -> None:
         """
         Close in order, and read nothing that still comes: the peer is known to
-        have said its last.
+        have said its last, and may go on for ever with what says nothing. So the
+        connection is cut as soon as it has taken all, or takes nothing more.
         """
         if not self._lost and self.canSend:
             self.flush()
             self._deaf = self._blind = self._closeSeen = True
             self._stopAnswers()
             self._sendClose(NORMAL, "")
-            self._startClosing(LINGER, self._lingered)
+            self._leaveLater()
+
+    def _leaveLater(self) -> None:
+        self._startClosing(LINGER, partial(self._leaves, unsent(self.transport)))
+
+    def _leaves(self, before: int) -> None:
+        left = unsent(self.transport)
+        if left and left < before:
+            self._leaveLater()
+        else:
+            self.abort()
 
     def fail(self, reason: TunnelError, code: int = 0) -> None:
         """

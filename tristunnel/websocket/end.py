@@ -84,7 +84,8 @@ class WebSocketEnd(ConnectionEnd):
         """
         Take it for the end of what comes, after some in a row: that is how
         tcp-ws-tunnel's adapters pass on what a closed socket reads, and they
-        never stop. No more of it is read.
+        never stop. No more of it is read. Nobody is joined to one that has said
+        nothing at all.
         """
         if self._connection.chosen == RELAY_SUBPROTOCOL:
             return
@@ -92,7 +93,8 @@ class WebSocketEnd(ConnectionEnd):
         if self._empties == EMPTIES:
             self._connection.pauseReading()
             self._noMoreComes()
-            if self._peer is None or self._waiting is not None:
+            silent = self._peer is None and not self._early
+            if silent or self._waiting is not None:
                 self._closeNow()
 
     def textReceived(self, text: bytes) -> None:
