@@ -256,6 +256,11 @@ class ConnectionEnd(ABC):
         return self._over
 
     @property
+    def reason(self) -> TunnelError | None:
+        """Why it broke, if it did."""
+        return self._reason
+
+    @property
     def ended(self) -> bool:
         """Whether the far side sends no more."""
         return self._eof or self._over

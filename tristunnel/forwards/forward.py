@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from tristunnel.connect.address import Trust
 from tristunnel.connect.endpoints import EndpointParts, isKind, noEndpoint
 from tristunnel.dataplane.dial import ServiceEndpoint
+from tristunnel.dataplane.reactor import polledReactor
+from tristunnel.dataplane.tls import tlsOverClientEndpoint
 from tristunnel.errors import badOption
 from tristunnel.forwards.udp import UDPService
 from tristunnel.model.policy import VisitorPolicy
@@ -274,11 +275,11 @@ def _endpoint(reactor: Any, spec: str, target: str) -> IStreamClientEndpoint:
         if not isKind(target):
             return ServiceEndpoint(reactor, *parsePlace(target))
         parts = EndpointParts(target)
-        endpoint = parts.endpoint(reactor, ServiceEndpoint)
         if parts.kind != "tls":
-            return endpoint
+            return parts.endpoint(reactor, ServiceEndpoint)
         verification = Trust().verification(parts.host, parts.keywords)
-        return wrapClientTLS(verification, endpoint)
+        below = parts.endpoint(polledReactor(reactor), ServiceEndpoint)
+        return tlsOverClientEndpoint(verification, below)
     except Exception as error:
         # Endpoint parsers raise whatever comes to hand.
         raise badOption(

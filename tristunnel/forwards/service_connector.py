@@ -222,7 +222,12 @@ class _Attempt:
     def _reached(self, arriving: Arriving) -> None:
         # Over TLS the handshake is still to come, and may fail.
         end = arriving.end
-        if end is not None and end is not self.shown:
+        if end is None or end is self.shown:
+            return
+        if end.over:
+            # What is no TLS may have been there before we had asked.
+            self._notShown(end.reason)
+        else:
             end.whileWaiting(self._notShown)
 
     def _notShown(self, reason: TunnelError | None) -> None:
