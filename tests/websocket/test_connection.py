@@ -135,7 +135,7 @@ class LeavingTests(ConnectionTestCase):
         self.clock.advance(LINGER)
         self.assertTrue(self.transport.aborted)
         self.connection.connectionLost(Failure(ConnectionDone()))
-        self.assertIsNone(self.receiver.reason)
+        self.assertEqual("", self.receiver.reason)
         self.assertEqual([], self.clock.getDelayedCalls())
 
 
