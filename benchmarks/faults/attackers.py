@@ -1,5 +1,5 @@
 """
-Strangers who mean harm: C{python -m benchmarks.faults.attackers JSON}.
+Unauthenticated peers who mean harm: C{python -m benchmarks.faults.attackers JSON}.
 
 Opens as many connections as it is told, from many addresses of this machine,
 says on each what is half of something, and then a byte a second of the rest.

@@ -1,5 +1,5 @@
 """
-A busy day in little: visitors, clients and strangers of every kind that come
+A busy day in little: visitors, clients and peers of every kind that come
 and go without end.
 """
 
@@ -249,7 +249,7 @@ class Churn:
 
     # What comes and goes
 
-    def stranger(self) -> str:
+    def somewhere(self) -> str:
         """An address that nobody has had for long."""
         number = next(self._addresses) % 60000
         return (
@@ -418,7 +418,7 @@ class Churn:
 
     async def refused(self) -> None:
         """A client with a wrong secret."""
-        async with _connected(self.server, self.stranger()) as (reader, writer):
+        async with _connected(self.server, self.somewhere()) as (reader, writer):
             writer.write(encodeHandshake({"id": self.login[0], "secret": "guess"}))
             if b'"port"' in await reader.read():
                 raise _Wrong("it was let in")
@@ -426,15 +426,15 @@ class Churn:
     async def refusedCall(self) -> None:
         """A caller with a wrong secret."""
         wrong = (self.login[0], "guess")
-        status, _ = await self.http("POST", "/rpc", "{}", wrong, self.stranger())
+        status, _ = await self.http("POST", "/rpc", "{}", wrong, self.somewhere())
         if status != 401:
             raise _Wrong(f"the answer was {status}")
 
     async def noise(self) -> None:
-        """A stranger who talks nonsense, or nothing, and perhaps hangs on."""
+        """A peer who talks nonsense, or nothing, and perhaps hangs on."""
         beginnings = (b"W3PTUNL\0\0\0\x40{", b"GET /tunnel HTTP/1.1\r\nHo", b"\x16\x03")
         with suppress(OSError, TimeoutError):
-            async with _connected(self.server, self.stranger()) as (reader, writer):
+            async with _connected(self.server, self.somewhere()) as (reader, writer):
                 writer.write(self.chance.choice((b"", *beginnings)))
                 writer.write(self.chance.randbytes(self.chance.randrange(50)))
                 if self.chance.random() < 0.3:

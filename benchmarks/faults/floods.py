@@ -1,8 +1,8 @@
 """
-Floods of strangers at every door, while a tunnel is in use.
+Floods of unauthenticated peers at every door, while a tunnel is in use.
 
 For each: the requests through the tunnel go on, none of them fails, and when
-the strangers have left the server has as many descriptors and timers as before,
+the peers have left the server has as many descriptors and timers as before,
 and no more memory.
 """
 
@@ -30,7 +30,7 @@ SLOWEST = 2.0
 """Seconds that a request of some kilobytes may take meanwhile."""
 
 LEAST = 0.5
-"""Which part of the requests of a quiet time there must be: the strangers use
+"""Which part of the requests of a quiet time there must be: the peers use
 the same processors."""
 
 GROWTH = 16.0
@@ -251,7 +251,7 @@ def _one(
     wrong = failed + refused + len(tally.truncated)
     return Row(
         what,
-        f"{outcome.opened} strangers, {outcome.most} at once, {outcome.closed} closed;"
+        f"{outcome.opened} opened, {outcome.most} at once, {outcome.closed} closed;"
         f" {rate:.0f} requests/s ({rate / usual:.0%}), {wrong} failed, slowest"
         f" {slowest:.2f} s; {most} descriptors and {highest:.0f} MiB at the most,"
         f" {left} and {now:.0f} MiB {recovery:.1f} s after",

@@ -1,5 +1,5 @@
 """
-Feed what is nearly right to everything that reads a stranger's bytes.
+Feed what is nearly right to everything that reads an unauthenticated peer's bytes.
 
 C{python -m benchmarks.faults --only fuzz}, with C{--set inputs=10000000} for the
 framed, WebSocket, JSON-RPC and zlayer parsers together, C{--set others=200000}

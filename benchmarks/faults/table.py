@@ -19,7 +19,7 @@ PROOFS: dict[str, Proof] = {
         "soak", "half an hour of coming and going leaves nothing behind", 7200.0
     ),
     "fuzz": Proof(
-        "fuzz", "whatever strangers say, nothing crashes, hangs or grows", 7200.0
+        "fuzz", "unauthenticated bytes: nothing crashes, hangs or grows", 7200.0
     ),
     "kills": Proof(
         "kills", "who is killed at any moment is back at its ports, whole", 5400.0
@@ -31,7 +31,7 @@ PROOFS: dict[str, Proof] = {
         "state", "a full or read-only disk stops nothing and breaks nothing", 600.0
     ),
     "floods": Proof(
-        "floods", "strangers in crowds at every door disturb no tunnel", 1800.0
+        "floods", "unauthenticated crowds at every door disturb no tunnel", 1800.0
     ),
     "attacks": Proof(
         "attacks", "unread answers and unasked bytes are bounded, in bytes and time"

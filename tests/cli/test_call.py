@@ -198,7 +198,7 @@ class AskTests(StrangeSiteTestCase):
         unknown = Deferred.fromCoroutine(self.ask("foobar"))
         await self.assertFailure(unknown, RemoteError)
 
-    async def test_strangers(self) -> None:
+    async def test_unauthenticated(self) -> None:
         """What is no JSON-RPC server is told from one."""
         for path in ("/text", "/other"):
             self.assertEqual(
@@ -297,7 +297,7 @@ class CommandTests(StrangeSiteTestCase):
             await self.run_(self.url + "/error", "x"), ("", "x: a?[1mb?c [5]\n", 1)
         )
 
-    async def test_strangers(self) -> None:
+    async def test_unauthenticated(self) -> None:
         """No server, no traceback."""
         out, err, status = await self.run_("unix:/nowhere/at/all", "x")
         self.assertEqual((out, status), ("", 1))

@@ -259,7 +259,7 @@ class LookTests(TestCase):
         self.assertEqual(len(found["tunnels"]), 2)
         self.assertEqual(found["clients"], status["clients"])
 
-    async def test_strangers(self) -> None:
+    async def test_unauthenticated(self) -> None:
         """Who answers otherwise is no server of ours."""
         half = {"program": "client", "tunnels": 5}
         wrong: list[Any] = [5, None, {}, half, [{}], [{"kind": "tunnel"}], ["x"]]

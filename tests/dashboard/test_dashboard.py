@@ -198,7 +198,7 @@ class ReadingTests(DashboardTestCase):
             self.assertIn(text, page)
 
     def test_hostile(self) -> None:
-        """What strangers can have written on the page is text."""
+        """What unauthenticated peers can have written on the page is text."""
         reason = TunnelError("protocol-error", 'said <script>alert(1)</script> & "x"')
         self.watch.observer.peerRefused(PEER, reason)
         _, _, body = self.ask("/", host=HERE)

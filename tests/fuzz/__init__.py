@@ -1,3 +1,3 @@
 """
-Bytes of strangers.
+Bytes of unauthenticated peers.
 """

@@ -1,5 +1,5 @@
 """
-What must not come of anything that a stranger says.
+What must not come of anything that an unauthenticated peer says.
 """
 
 from __future__ import annotations

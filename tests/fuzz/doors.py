@@ -1,5 +1,5 @@
 """
-A whole server in memory, for strangers to come to.
+A whole server in memory, for unauthenticated peers to come to.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Doors:
     """
     A whole server in memory. Bytes come in at the port.
 
-    @param asked: Whether strangers are asked who they are. Then no login is
-        right. If not, there are no calls, so that no stranger opens a tunnel,
+    @param asked: Whether unauthenticated peers are asked who they are. Then no login is
+        right. If not, there are no calls, so that no peer opens a tunnel,
         which would stay.
     @param wrap: What is around the port.
 
@@ -66,7 +66,7 @@ class Doors:
         self.service = TunnelService(self.clock, MemoryRegistry(), {}, watch.observer)
         self.sessions = TunnelServerFactory(self.clock, self.service, authenticator)
         self.limiter = PreauthLimiter(self.clock.seconds)
-        # Every stranger comes by a proxy that is trusted.
+        # Every unauthenticated peer comes by a proxy that is trusted.
         forwarded = Forwarded(["10.0.0.0/8"])
         callers = HTTPCallers(self.sessions.authenticator, forwarded, self.limiter)
         pages: dict[bytes, Any] = {b"health": Health()}
@@ -103,7 +103,7 @@ class Doors:
 
     def __call__(self, data: bytes) -> bool:
         """
-        Be a stranger who says something, waits and leaves.
+        Be an unauthenticated peer who says something, waits and leaves.
 
         @return: Whether there was an answer.
         """

@@ -1,5 +1,5 @@
 """
-What a stranger can make the server read before it is known who that is.
+What an unauthenticated peer can make the server read before it is known who that is.
 
 Each target takes bytes and returns whether they were accepted; it raises
 L{Broken} if it did anything but accept them or refuse them as it should.
@@ -182,7 +182,7 @@ _sealing = Sealing(_keys, False)
 
 def datagrams(data: bytes) -> bool:
     """
-    Packets of a direct path: a stranger's (the first byte is even), of which
+    Packets of a direct path: a peer's (the first byte is even), of which
     none is right, or what is in a right one of a client's.
     """
     _arrived.clear()

@@ -1,4 +1,4 @@
-"""Tests of L{tristunnel.http.join}: what strangers may send, and what they are told."""
+"""Tests of L{tristunnel.http.join}: what peers may send, and what they are told."""
 
 from __future__ import annotations
 

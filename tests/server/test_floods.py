@@ -1,5 +1,5 @@
 """
-Crowds of strangers at a server's doors. The long form, with ten thousand of
+Crowds of unauthenticated peers at a server's doors. The long form, with ten thousand of
 them, is C{python -m benchmarks.faults --only floods}.
 """
 

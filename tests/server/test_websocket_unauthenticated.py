@@ -25,7 +25,7 @@ def framedLogin(**fields: str) -> bytes:
     return frame(BINARY, b"W3PTUNL" + len(body).to_bytes(4, "big") + body)
 
 
-class StrangerTestCase(WebSocketTestCase):
+class UnauthenticatedTestCase(WebSocketTestCase):
     """A server that knows somebody."""
 
     users = MappingProxyType({"laptop": "secret"})
@@ -52,11 +52,11 @@ class StrangerTestCase(WebSocketTestCase):
         self.assertEqual(bytes(peer.data), b"")
 
 
-class WebSocketStrangerTests(StrangerTestCase):
+class UnauthenticatedWebSocketTests(UnauthenticatedTestCase):
     """Clients that have opened a WebSocket."""
 
     async def test_silent(self) -> None:
-        """Who opens a WebSocket and says nothing is a stranger, until it leaves."""
+        """Whoever opens a WebSocket in silence is unauthenticated, until it leaves."""
         await self.startServer()
         peers = [await self.raw() for _ in range(3)]
         await self.setsOn(3)
@@ -130,12 +130,12 @@ class WebSocketStrangerTests(StrangerTestCase):
         return await self.raw(**{"X-Forwarded-For": address})
 
 
-class HTTPStrangerTests(StrangerTestCase):
+class UnauthenticatedHTTPTests(UnauthenticatedTestCase):
     """Connections that ask for nothing, or for nothing more."""
 
     async def test_dribbled(self) -> None:
-        """Who sends half a request is a stranger until the rest has come, and while it
-        waits with the next one."""
+        """Half a request counts as unauthenticated until the rest has come, and while
+        it waits with the next one."""
         await self.startServer()
         peer = await self.visit(self.serverPort)
         peer.say(_GET[:-2])
@@ -183,7 +183,7 @@ class HTTPStrangerTests(StrangerTestCase):
         self.assertEqual(self.limiter.unauthenticated, 1)
 
 
-class DescriptorTests(StrangerTestCase):
+class DescriptorTests(UnauthenticatedTestCase):
     """Raw WebSockets when there are hardly any descriptors left."""
 
     users = MappingProxyType({})

@@ -26,7 +26,7 @@ def _from(host: str) -> IPv4Address:
 
 
 class GateTests(SynchronousTestCase):
-    """Strangers are counted, and those whose logins fail have to wait."""
+    """Unauthenticated peers are counted, and those whose logins fail have to wait."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -181,7 +181,7 @@ class GateTests(SynchronousTestCase):
         self.assertEqual(self.limiter.unauthenticated, 0)
 
     def test_behindBalancer(self) -> None:
-        """A stranger whose address is known later is counted by that, and only once."""
+        """A peer whose address is known later is counted by that, and only once."""
         first = self.limiter.enter(None)
         first.comesFrom(_from("10.0.0.1"))
         self.limiter.enter(None).comesFrom(_from("10.0.0.1"))
@@ -196,7 +196,7 @@ class GateTests(SynchronousTestCase):
 
 
 class SourceTests(SynchronousTestCase):
-    """What strangers are counted by."""
+    """What unauthenticated peers are counted by."""
 
     def test_sources(self) -> None:
         """IPv4 by address, also on a dual-stack socket; IPv6 by network."""

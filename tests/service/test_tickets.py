@@ -64,7 +64,7 @@ class TicketsTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(st.one_of(st.text(), st.none(), st.integers(), st.lists(st.text())))
     def test_anything(self, text: object) -> None:
-        """Whatever a stranger shows, it is answered."""
+        """Whatever an unauthenticated peer shows, it is answered."""
         self.assertIsNone(Tickets(Clock().seconds).redeem(text))
 
 

@@ -92,7 +92,7 @@ class LogTests(SynchronousTestCase):
             self.clock.advance(INTERVAL)
         return [formatEvent(event) for event in events]
 
-    def test_strangers(self) -> None:
+    def test_unauthenticated(self) -> None:
         """In quiet times each refused connection has a line; a flood has not."""
         wrong, late = TunnelError("protocol-error"), TunnelError("handshake-timeout")
 

@@ -178,7 +178,7 @@ class SendingTests(ConnectionTestCase):
         self.clock.advance(CLOSE_TIME)
         self.assertTrue(self.transport.aborted)
 
-    def test_strangersClose(self) -> None:
+    def test_unauthenticatedClose(self) -> None:
         """Who has not said who it is gets less time to agree to a close, and has left
         when the connection is gone."""
         limiter = PreauthLimiter(self.clock.seconds)

@@ -207,7 +207,7 @@ class TokenStore:
         """
         if not 1 <= seconds <= LONGEST_INVITATION:
             raise badOption(
-                "an invitation is good for a second at least, and at most for"
+                "an invitation is valid for at least a second, and at most"
                 f" {formatDuration(LONGEST_INVITATION)}"
             )
         taken = self.read().byName if os.path.exists(self._path) else {}

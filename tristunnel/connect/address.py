@@ -163,7 +163,7 @@ class ServerAddress:
         if failure.check(ConnectionRefusedError):
             why = "the connection was refused; does the server run there, on this port?"
         elif failure.check(TimeoutError, TCPTimedOutError):
-            why = f"nothing answered; does a firewall close TCP port {self.port} there?"
+            why = f"nothing answered; does a firewall block TCP port {self.port} there?"
         return self.explain(failure) or TunnelError(
             "session-lost", f"{self.where} was not reached: {why}"
         )

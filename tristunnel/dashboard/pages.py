@@ -176,7 +176,7 @@ class InvitePage(_HTMLPage):
 
     async def answer(self, request: Request, caller: Caller) -> bytes:
         if not self.actions.mayInvite(caller):
-            title = "No client can be let in"
+            title = "No client can be added"
             text = (
                 "That takes a token that may admin, and a server with tokens: start it"
                 " with 'tristunnel server', or with --auth tokens:FILE."

@@ -227,10 +227,10 @@ class Board:
         offer = "To offer a web site on port 3000 there, for example, run:"
         if self.open:
             return [(offer, f"tristunnel http 3000 --to {where}")]
-        invitation = "Take up the invitation that you were sent"
+        invitation = "Accept the invitation that you were sent"
         if isAdmin(caller.identity) and self.files:
             invitation = (
-                "Make an invitation with 'Let a client in' below, and take it up"
+                "Create an invitation with 'Let a client in' below, and accept it"
             )
         join = f"{invitation}, once, on the machine with the service:"
         return [

@@ -83,7 +83,7 @@ class ConnectionEnd(ABC):
     @ivar heard: Called when something comes before this end is joined, or the
         other side ends what it sends.
     @cvar memory: Counts what is held for peers that stand still.
-    @cvar guessable: Whether strangers find it by trying, as they do ports.
+    @cvar guessable: Whether unauthenticated peers find it by trying, as they do ports.
     """
 
     if not TYPE_CHECKING:

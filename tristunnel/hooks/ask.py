@@ -47,7 +47,7 @@ def parseAsk(text: str) -> tuple[frozenset[str], str, str]:
         for each in named:
             if each not in QUESTIONS:
                 raise badOption(
-                    f"--ask: there is no question {each!r}{nearest(each, QUESTIONS)}"
+                    f"--ask: unknown question {each!r}{nearest(each, QUESTIONS)}"
                 )
         questions, where = frozenset(named), rest.strip()
     url, shown = webHook("--ask", where)
@@ -141,7 +141,7 @@ class DecidingHook:
         if question not in self._questions:
             return succeed(None)
         if self._asking >= MOST:
-            return self._default("too many questions wait for it")
+            return self._default("too many questions are waiting for it")
         self._asking += 1
         now = time.time()
         made = HookEvent(str(uuid.uuid4()), question, now, text, "server", fields)
@@ -174,7 +174,7 @@ class DecidingHook:
 
     def _refuse(self, said: bytes) -> None:
         lines = said.decode("utf-8", "replace").strip().splitlines()
-        reason = printable(lines[0], 200) if lines else "this server's hook said no"
+        reason = printable(lines[0], 200) if lines else "the server's hook refused it"
         raise TunnelError("not-permitted", reason)
 
     def _default(self, why: str) -> Deferred[None]:
@@ -182,7 +182,7 @@ class DecidingHook:
         self._problems.log(
             ("ask",),
             lambda: self._log.warn(
-                "{hook} did not decide: {why}; what it is asked is {outcome} meanwhile",
+                "{hook} did not decide: {why}; until it does, requests are {outcome}",
                 hook=self._shown,
                 why=why,
                 outcome=outcome,
@@ -199,5 +199,7 @@ class DecidingHook:
         if self._allows:
             return succeed(None)
         return fail(
-            TunnelError("limit-reached", "who decides on this does not answer now")
+            TunnelError(
+                "limit-reached", "the service that decides this does not answer"
+            )
         )

@@ -83,11 +83,11 @@ class AskOptionsMixin(HookOptionsMixin):
             "ask",
             None,
             "",
-            "URL that decides who may log in, open tunnels and visit; in front of it,"
-            " and =, may be some of login,open,visitor.",
+            "Ask this URL who may log in, open tunnels and visit. To ask only some of"
+            " that, put login,open,visitor and = in front.",
         ),
         seconds("ask-timeout", ASK_TIMEOUT, "Seconds to wait for its answer.", 0.1),
-        ("ask-default", None, "deny", "What holds without an answer: deny or allow."),
+        ("ask-default", None, "deny", "What to do without an answer: deny or allow."),
     ]
 
 

@@ -48,7 +48,7 @@ def _portOf(request: Request, secure: bool) -> int:
 
 
 def uncounted() -> PendingConnection:
-    """A connection where nobody counts those that have not said who they are."""
+    """A connection where unauthenticated connections are not counted."""
     return PendingConnection(PreauthLimiter(lambda: 0.0), "")
 
 

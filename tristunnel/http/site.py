@@ -55,7 +55,7 @@ close with unread bytes would reset the connection, and take the answer away
 from the visitor."""
 
 UNKNOWN_BODIES = 16 * 2**20
-"""Bytes of the bodies that are kept for all who have not said who they are."""
+"""Bytes of the bodies that are kept for all unauthenticated senders."""
 
 _LENGTH_DIGITS = 18
 
@@ -423,7 +423,7 @@ class LimitedSite(Site):
     @ivar answerTime: Seconds in which a visitor must take an answer.
     @ivar admit: Finds out who sends a request with a body, before the body is read;
         L{LimitedRequest.sender} is what it says. May be C{None}.
-    @ivar bodies: Counts the bodies of those who have not said who they are.
+    @ivar bodies: Counts the bodies of unauthenticated senders.
     """
 
     protocol = LimitedChannel  # type: ignore[assignment]

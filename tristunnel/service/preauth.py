@@ -1,9 +1,9 @@
 """
 How many connections may be unauthenticated.
 
-Whoever has not said who it is costs a descriptor and a little memory, and
-guesses at secrets. So such connections are counted, per address and in all, and
-an address whose logins fail has to wait, longer each time: OpenSSH's
+An unauthenticated connection costs a descriptor and a little memory, and can guess
+secrets. So such connections are counted, per address and in all, and an address
+whose logins fail has to wait, longer each time, as in OpenSSH's
 C{MaxStartups} and C{PerSourcePenalties}.
 """
 
@@ -47,7 +47,7 @@ each that is let in costs more than one that is refused, and a crowd sends the n
 one at once."""
 
 COME_BACK = 5.0
-"""Seconds after which somebody is told to come back for whom there is no room."""
+"""Seconds after which a client without room is told to come back."""
 
 LONGEST_WAIT = 60.0
 """Seconds after which a client is told to come back, at the most."""
@@ -77,7 +77,7 @@ class PendingConnection:
         self.leave: Callable[[], object] | None = None
 
     def known(self) -> None:
-        """Its peer has said who it is, or has left; doing it twice is no error."""
+        """Its peer has authenticated, or has left; doing it twice is no error."""
         if self.waiting:
             self.waiting = False
             self._limiter.forget(self)

@@ -53,7 +53,7 @@ CLOSE_TIME = 120.0
 and to answer it."""
 
 PREAUTH_CLOSE_TIME = 10.0
-"""The same for one that has not said who it is."""
+"""The same before the peer has authenticated."""
 
 LINGER = 1.0
 """Seconds for which a peer that was turned away is still read from: to close

@@ -99,7 +99,7 @@ class ControlTests(ZLayerTestCase):
 
     async def test_crowd(self) -> None:
         """The data connections of visitors who come at once are awaited, and no
-        connections of strangers."""
+        connections of unauthenticated peers."""
         self.unauthenticated = (2, 1000)
         await self.startServer()
         peer = await self.loggedIn()

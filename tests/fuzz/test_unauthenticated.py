@@ -1,5 +1,5 @@
 """
-Whatever a stranger says, the server refuses it in order, and nothing is left.
+Whatever a peer says, the server refuses it in order, and nothing is left.
 
 C{python -m benchmarks.faults --only fuzz} does the same with millions of inputs,
 guided by the lines that they reach.
@@ -82,7 +82,7 @@ class ServerTests(SynchronousTestCase):
 
     def test_nearlyRight(self) -> None:
         """
-        Nothing is left of anybody who does not: no session, no stranger, no
+        Nothing is left of anybody who does not: no session, no unauthenticated peer, no
         timer, no error in the log.
         """
         chance = random.Random(2)
