@@ -12,7 +12,7 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import NoReturn
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from OpenSSL import SSL
@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, FileBodyProducer, ResponseDone
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IAgentEndpointFactory, IResponse
+from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
 from tristunnel.connect.route import ConnectOptions, connectOptionsBy
@@ -47,6 +47,8 @@ __all__ = [
     "Target",
     "addTLSOptions",
     "ask",
+    "exchange",
+    "firstCause",
     "givesTLS",
     "main",
     "paramsFrom",
@@ -387,7 +389,8 @@ class _Body(Protocol):
             self.transport.loseConnection()
 
 
-def _firstCause(error: BaseException) -> Failure:
+def firstCause(error: BaseException) -> Failure:
+    """@return: What made a request fail, out of Twisted's wrappers."""
     # The request and the response have wrappers with this attribute each.
     while reasons := getattr(error, "reasons", None):
         error = reasons[0].value
@@ -399,7 +402,7 @@ def _explain(
 ) -> str:
     target = request.target
     where = target.socketPath or f"{target.host} port {target.port}"
-    cause = _firstCause(error)
+    cause = firstCause(error)
     if tls is not None:
         explanation = explainTLSFailure(cause, target.host, tls)
         if explanation is not None:
@@ -414,19 +417,34 @@ def _explain(
     return f"The answer from {where} could not be read: {value}"
 
 
-async def _exchange(
-    agent: IAgent, request: CallRequest, body: object
+async def exchange(
+    reactor: Any,
+    target: Target,
+    tls: ServerVerification | None,
+    proxy: str,
+    headers: Mapping[str, str],
+    method: bytes = b"POST",
+    body: bytes = b"",
 ) -> tuple[IResponse, bytes]:
-    headers = Headers(
-        {"Content-Type": ["application/json"], "Host": [request.target.authority]}
-    )
-    if request.authorization is not None:
-        headers.addRawHeader("Authorization", request.authorization)
+    """
+    Make one request of a server.
+
+    @param tls: Knows it; C{None} for no TLS.
+    @param proxy: As L{CallRequest} has it.
+    @param headers: Beside C{Host}.
+    @return: The response, and its body.
+    @raise Exception: Whatever went wrong; L{firstCause} knows why.
+    """
+    route = connectOptionsBy(reactor, proxy)
+    if not target.socketPath:
+        route = route.towards(reactor, target.scheme, target.host, target.port)
+    agent = Agent.usingEndpointFactory(reactor, _ToTarget(reactor, target, tls, route))
+    fields = {"Host": target.authority, **headers}
     response = await agent.request(
-        b"POST",
-        request.target.url.encode("ascii"),
-        headers,
-        FileBodyProducer(BytesIO(encode(body).encode("ascii"))),
+        method,
+        target.url.encode("ascii"),
+        Headers({name: [value] for name, value in fields.items()}),
+        FileBodyProducer(BytesIO(body)) if body else None,
     )
     answer = _Body()
     response.deliverBody(answer)
@@ -452,10 +470,9 @@ async def ask(reactor: IReactorTime, request: CallRequest) -> object:
             pins=request.pins,
             insecure=request.insecure,
         )
-    target, route = request.target, connectOptionsBy(reactor, request.proxy)
-    if not target.socketPath:
-        route = route.towards(reactor, target.scheme, target.host, target.port)
-    agent = Agent.usingEndpointFactory(reactor, _ToTarget(reactor, target, tls, route))
+    headers = {"Content-Type": "application/json"}
+    if request.authorization is not None:
+        headers["Authorization"] = request.authorization
     pending = PendingCalls()
     body, result = pending.call(request.method, request.params)
 
@@ -463,7 +480,10 @@ async def ask(reactor: IReactorTime, request: CallRequest) -> object:
         # Whatever the cancelled exchange made of it.
         raise CallFailed(f"No answer within {seconds:g} seconds.")
 
-    exchanging = Deferred.fromCoroutine(_exchange(agent, request, body))
+    data = encode(body).encode("ascii")
+    exchanging = Deferred.fromCoroutine(
+        exchange(reactor, request.target, tls, request.proxy, headers, body=data)
+    )
     try:
         response, text = await exchanging.addTimeout(request.timeout, reactor, late)
     except CallFailed:

@@ -5,27 +5,24 @@ from __future__ import annotations
 import json
 import secrets
 from argparse import Namespace
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import connectProtocol, wrapClientTLS
 from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from tristunnel.cli.call import Target, exchange, firstCause
 from tristunnel.config.servers import KnownServer, ServerStore
-from tristunnel.connect.route import connectOptionsBy
 from tristunnel.errors import TunnelError, printable
 from tristunnel.tls.client_context import ServerVerification
 from tristunnel.util.command_line import hideArguments
-from tristunnel.util.hosts import hostAndPort
+from tristunnel.util.hosts import hostAndPort, hostHeader
 from tristunnel.wire.invitation import USUAL_PORT, Invitation
 
 __all__ = ["addJoinCommand", "takeUp"]
-
-_MOST = 64 * 1024
-"""Bytes of the longest answer that is read."""
 
 _TRIES = 3
 """How often an answer is asked for that was lost on the way."""
@@ -113,128 +110,58 @@ async def takeUp(
         none if an authority vouches for it, so that it can renew its certificate.
     @raise TunnelError: Why not, in one line.
     """
-    request = (
-        "POST /join HTTP/1.1\r\n"
-        f"Host: {hostAndPort(invitation.host.partition('%')[0], invitation.port)}\r\n"
-        f"Authorization: Invitation {invitation.code}\r\n"
-        f"Idempotency-Key: {secrets.token_urlsafe(24)}\r\n"
-        "Content-Length: 0\r\nConnection: close\r\n\r\n"
-    )
+    headers = {
+        "Authorization": f"Invitation {invitation.code}",
+        # The same for each attempt, so that a lost answer can be had again.
+        "Idempotency-Key": secrets.token_urlsafe(24),
+    }
     for last in range(_TRIES, 0, -1):
         tls = ServerVerification(invitation.host, pins=(invitation.pin,))
         try:
-            answer = await _exchange(reactor, invitation, tls, request, proxy, timeout)
+            status, body = await _ask(reactor, invitation, tls, proxy, timeout, headers)
             break
-        except _AnswerLost as lost:
-            if last == 1:
-                raise _notReached(invitation, lost.cause, tls) from None
-    seen = tls.seen
+        except Exception as error:
+            if last == 1 or tls.refusal is not None or not tls.seen:
+                raise _notReached(invitation, firstCause(error), tls) from None
+    answer, seen = _read(status, body, invitation), tls.seen
     assert seen is not None
-    read = _read(answer.data, invitation)
-    if not answer.isSelfSigned:
+    if not tls.isSelfSigned:
         tls = ServerVerification(invitation.host)
-        request = "GET /health HTTP/1.1\r\nHost: server\r\nConnection: close\r\n\r\n"
-        try:
-            await _exchange(reactor, invitation, tls, request, proxy, timeout)
-        except (TunnelError, _AnswerLost):
-            pass
-        else:
-            return read, ()
-    return read, (seen,)
+        with suppress(Exception):
+            await _ask(reactor, invitation, tls, proxy, timeout)
+            return answer, ()
+    return answer, (seen,)
 
 
-class _AnswerLost(Exception):
-    """The connection was there, and is lost."""
-
-    def __init__(self, cause: Failure) -> None:
-        super().__init__()
-        self.cause = cause
-
-
-class _Answer(Protocol):
-    """
-    Sends a request once the server's certificate was found to be right, and collects
-    what comes until the connection ends.
-
-    @ivar data: That.
-    @ivar isSelfSigned: Whether no authority can vouch for the server.
-    """
-
-    def __init__(self, request: str) -> None:
-        self._request = request
-        self.data = b""
-        self.isSelfSigned = False
-        self.complete: Deferred[_Answer] = Deferred(self._abort)
-
-    def connectionMade(self) -> None:
-        # Nothing of it leaves before the handshake is over.
-        assert self.transport is not None
-        self.transport.write(self._request.encode("ascii"))
-
-    def dataReceived(self, data: bytes) -> None:
-        if not self.data:
-            transport: Any = self.transport
-            shown = transport.getPeerCertificate()
-            self.isSelfSigned = shown.get_issuer() == shown.get_subject()
-        self.data += data
-        if len(self.data) > _MOST:
-            self._abort()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.complete.called:
-            return
-        head, end, body = self.data.partition(b"\r\n\r\n")
-        if end and len(body) >= _lengthIn(head):
-            self.complete.callback(self)
-        else:
-            self.complete.errback(reason)
-
-    def _abort(self, _: object = None) -> None:
-        transport: Any = self.transport
-        transport.abortConnection()
-
-
-def _lengthIn(head: bytes) -> int:
-    for line in head.split(b"\r\n")[1:]:
-        name, _, value = line.partition(b":")
-        if name.lower() == b"content-length" and len(value) < 10:
-            with_ = value.strip()
-            return int(with_) if with_.isdigit() else 0
-    return 0
-
-
-async def _exchange(
+async def _ask(
     reactor: Any,
     invitation: Invitation,
     tls: ServerVerification,
-    request: str,
     proxy: str,
     timeout: float,
-) -> _Answer:
+    headers: Mapping[str, str] | None = None,
+) -> tuple[int, bytes]:
     """
-    @raise TunnelError: If the server is not reached, or is another one.
-    @raise _AnswerLost: If the connection ended before the answer.
+    Ask for a token; without headers, whether the server is there.
+
+    @return: The HTTP status, and the body of the answer.
     """
     host, port = invitation.host, invitation.port
-    route = connectOptionsBy(reactor, proxy).towards(reactor, "tls", host, port)
-    endpoint = wrapClientTLS(tls, route.reach(reactor, host, port))
-    answer = _Answer(request)
-    connecting = connectProtocol(endpoint, answer)
-    try:
-        await connecting.addTimeout(timeout, reactor)
-    except Exception:
-        raise _notReached(invitation, Failure(), tls) from None
-    try:
-        return await answer.complete.addTimeout(timeout, reactor)
-    except Exception:
-        if tls.refusal is not None or not tls.seen:
-            raise _notReached(invitation, Failure(), tls) from None
-        raise _AnswerLost(Failure()) from None
+    authority = hostHeader(host, port, 443)
+    path = "health" if headers is None else "join"
+    url = f"https://{authority}/{path}"
+    target = Target("https", host, port, "", url, authority)
+    method = b"GET" if headers is None else b"POST"
+    asking = exchange(reactor, target, tls, proxy, headers or {}, method)
+    exchanging = Deferred.fromCoroutine(asking).addTimeout(timeout, reactor)
+    response, body = await exchanging
+    return int(response.code), body
 
 
 def _notReached(
     invitation: Invitation, failure: Failure, tls: ServerVerification
 ) -> TunnelError:
+    error = failure.value
     host, port = invitation.host, invitation.port
     where = f"{host} port {port}"
     if tls.refusal is not None:
@@ -245,7 +172,6 @@ def _notReached(
             f"{where} is not the server of this invitation, or has a new certificate"
             " since: nothing was sent; ask for a new invitation",
         )
-    error = failure.value
     if isinstance(error, TunnelError):
         return error
     if isinstance(error, DNSLookupError):
@@ -278,14 +204,12 @@ def _notReached(
     )
 
 
-def _read(data: bytes, invitation: Invitation) -> dict[str, Any]:
+def _read(status: int, body: bytes, invitation: Invitation) -> dict[str, Any]:
     """
     Read an answer.
 
     @raise TunnelError: What it refuses.
     """
-    head, _, body = data.partition(b"\r\n\r\n")
-    status = head.split(b" ")[1:2]
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
@@ -296,6 +220,6 @@ def _read(data: bytes, invitation: Invitation) -> dict[str, Any]:
             f"{invitation.host} does not accept invitations: is it a tristunnel server"
             " of this version?",
         )
-    if status != [b"200"]:
+    if status != 200:
         raise TunnelError.fromDict(answer, "internal")
     return answer

@@ -95,6 +95,7 @@ class ServerVerification:
     @ivar attempts: How many connections were made.
     @ivar seen: The fingerprint of the certificate that was seen last, or
         C{None} when no server ever showed one.
+    @ivar isSelfSigned: Whether no authority can vouch for that one.
     @ivar refusal: Why the newest connection's certificate was refused, or
         C{None}.
     """
@@ -157,6 +158,7 @@ class ServerVerification:
         self.hasCertificate = certificate is not None
         self.attempts = 0
         self.seen: str | None = None
+        self.isSelfSigned = False
         self.refusal: CertificateRefused | None = None
         self._host = host
         self._trustRoots = trustRoots
@@ -230,6 +232,9 @@ class ServerVerification:
         try:
             if depth == 0:
                 self.seen = _digestOf(certificate)
+                self.isSelfSigned = (
+                    certificate.get_issuer() == certificate.get_subject()
+                )
             if self._insecure:
                 return True
             if self._pins:
