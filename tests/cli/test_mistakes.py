@@ -362,8 +362,8 @@ REFUSALS = (
     ),
     (
         "tcp PLAIN=3000 --to tcp:127.0.0.1:PLAIN",
-        "error: No tunnel for port PLAIN: port PLAIN is in use on the server; choose"
-        " another, or 0 for any [port-taken]",
+        "error: No tunnel for port PLAIN: port PLAIN is used by the server itself;"
+        " choose another, or 0 for any [port-taken]",
     ),
 )
 
