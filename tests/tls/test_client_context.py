@@ -19,6 +19,7 @@ from tristunnel.tls.certificates import fingerprint, parseFingerprint, selfSigne
 from tristunnel.tls.client_context import CertificateRefused, ServerVerification
 from tristunnel.tls.explanation import explainTLSFailure
 from tristunnel.tls.server_context import ReloadingCertificate
+from tristunnel.wire.invitation import PIN_BYTES
 
 
 class ClientTestCase(FileTestCase):
@@ -264,6 +265,25 @@ class PinTests(ClientTestCase):
             pins = [bytes(32), parseFingerprint(server.fingerprint)]
             for name in ("a.example", "192.0.2.1"):
                 self.accepts(server, ServerVerification(name, pins=pins))
+
+    def test_invitation(self) -> None:
+        """An invitation has the beginning of a fingerprint, which is compared whole; a
+        pin of any other length is refused."""
+        server = self.server("a.example")
+        own = self.serverOf(makeAuthority(), "b.example")
+        whole = parseFingerprint(server.fingerprint)
+        pin = whole[:PIN_BYTES]
+        client = ServerVerification("x.example", pins=[pin])
+        self.accepts(server, client)
+        self.assertFalse(client.isSelfSigned)
+        self.refuses(own, ServerVerification("x.example", pins=[pin]))
+        for at in (0, PIN_BYTES - 1):
+            wrong = bytearray(pin)
+            wrong[at] ^= 1
+            self.refuses(server, ServerVerification("a.example", pins=[bytes(wrong)]))
+        for size in (0, 1, 16, 18, 20, 31, 33):
+            with self.refused("32 bytes"):
+                ServerVerification("a.example", pins=[(whole * 2)[:size]])
 
     def test_mismatch(self) -> None:
         """Any other certificate is refused, even one that is trusted and named right,

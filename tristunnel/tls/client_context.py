@@ -36,6 +36,7 @@ from tristunnel.tls.pem import (
 from tristunnel.tls.watch import Reloading
 from tristunnel.util.files import PathLike, pathText
 from tristunnel.util.hosts import parseHost
+from tristunnel.wire.invitation import PIN_BYTES
 
 __all__ = ["CertificateRefused", "ServerVerification"]
 
@@ -53,9 +54,6 @@ _NO_TRUST = frozenset(
     }
 )
 """The ways in which OpenSSL says that nobody trusted signed the certificate."""
-
-LEAST_PIN = 16
-"""Bytes of a pin that nobody can make a certificate for: 2**128 attempts."""
 
 _SHOWN_NAMES = 10
 _SHOWN_LENGTH = 100
@@ -126,8 +124,8 @@ class ServerVerification:
         @param hostname: The server's name or IP address.
         @param trustRoots: A PEM file, or a directory of them, with the only
             certificates to trust; the name is verified nevertheless.
-        @param pins: SHA-256 digests of certificates, or at least the first
-            L{LEAST_PIN} bytes of them. The server must show one of these; who signed
+        @param pins: SHA-256 digests of certificates, 32 bytes each, or as much of
+            them as an invitation has. The server must show one of these; who signed
             it, its name and its age then do not matter.
         @param insecure: Whether to accept any server at all.
         @param certificate: A PEM file with this client's own certificate.
@@ -147,7 +145,7 @@ class ServerVerification:
                 "'insecure' verifies nothing, so it contradicts --pin and --ca: "
                 "leave it out."
             )
-        if not all(LEAST_PIN <= len(pin) <= 32 for pin in pins):
+        if not all(len(pin) in (32, PIN_BYTES) for pin in pins):
             raise badOption("A pin is the SHA-256 of a certificate: 32 bytes.")
         if privateKey is not None and certificate is None:
             raise badOption(
