@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
@@ -20,7 +21,6 @@ from tristunnel.dashboard.render import partOf
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.forwards.forward import parseForward
 from tristunnel.http.site import LimitedSite
-from tristunnel.server.ports import ServerPort
 from tristunnel.server.service import TunnelServerService
 from tristunnel.util.output import outputOf
 
@@ -94,14 +94,18 @@ class Demo(MultiService):
 
     @param reactor: Listens and connects.
     @param server: The server, which starts first.
-    @param pages: The server's port that has its dashboard; C{None} if none has.
+    @param dashboard: Says where the server's dashboard is, once it listens; empty
+        if it has none.
     """
 
     def __init__(
-        self, reactor: Any, server: TunnelServerService, pages: ServerPort | None
+        self,
+        reactor: Any,
+        server: TunnelServerService,
+        dashboard: Callable[[], str],
     ) -> None:
         super().__init__()
-        self._pages = pages
+        self._dashboard = dashboard
         self._reactor = reactor
         self._server = server
         self._page: Any = None
@@ -109,18 +113,11 @@ class Demo(MultiService):
     def startService(self) -> None:
         super().startService()
         if self._server.listening:
-            site = LimitedSite(_Pages(self._dashboard), reactor=self._reactor)
+            site = LimitedSite(_Pages(self._dashboard()), reactor=self._reactor)
             # Twisted's own would log requests, dated by the reactor's clock: 1970.
             site.noisy = False
             endpoint = TCP4ServerEndpoint(self._reactor, 0, interface="127.0.0.1")
             endpoint.listen(site).addCallback(self._offer)
-
-    @property
-    def _dashboard(self) -> str:
-        """The dashboard's URL; empty if it has none."""
-        number = self._server.numbers.get(self._pages.description) if self._pages else 0
-        scheme = "https" if self._pages and self._pages.secure else "http"
-        return f"{scheme}://localhost:{number}/" if number else ""
 
     def _offer(self, page: Any) -> None:
         self._page = page
@@ -129,7 +126,7 @@ class Demo(MultiService):
             self._reactor,
             parseConnect(self._reactor, f"tcp:127.0.0.1:{at.port}", Trust()),
             [parseForward(self._reactor, f"0=127.0.0.1:{page.getHost().port}")],
-            observer=_DemoObserver(self._dashboard),
+            observer=_DemoObserver(self._dashboard()),
             grace=0.0,
         )
         client.setServiceParent(self)

@@ -128,10 +128,7 @@ class Serving(MultiService):
         for node in nodes:
             node.setServiceParent(self)
         if options["demo"]:
-            pages = options.rpcPort or options.serverPorts[0]
-            demo = Demo(
-                reactor, self._server, None if options["no-dashboard"] else pages
-            )
+            demo = Demo(reactor, self._server, self._dashboard)
             demo.setServiceParent(self)
         reactor.addSystemEventTrigger(
             "before", "shutdown", hurryOnSecondSignal, reactor, self._hurry
@@ -306,10 +303,27 @@ class Serving(MultiService):
                     fingerprint=port.fingerprint,
                 )
         self._invite()
+        if url := self._dashboard():
+            _log.info("The dashboard is at {url}", url=url)
         _warnIfSlow()
         asked = options.get("credCheckers") or options["client-ca"]
         if not asked and not options["demo"]:
             _log.warn("ANYBODY MAY CONNECT AND OPEN TUNNELS: no --auth was given")
+
+    def _dashboard(self) -> str:
+        """The dashboard's URL; empty if there is none, or it does not listen yet."""
+        options = self._options
+        port = options.rpcPort or options.serverPorts[0]
+        number = self._server.numbers.get(port.description)
+        if options["no-dashboard"] or not number:
+            return ""
+        if options.rpcPort is None and "/" in options.webSocketPaths:
+            return ""
+        scheme = "https" if port.secure else "http"
+        # Without a login the page answers to no name that nobody has told it.
+        asked = options["hostname"] or options.get("credCheckers")
+        host = options.hostnames[0] if asked else "localhost"
+        return f"{scheme}://{hostAndPort(host, number)}/"
 
     def _invite(self) -> None:
         """Say where invitations lead to, and invite the first client."""
