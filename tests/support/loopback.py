@@ -19,6 +19,7 @@ from tests.support.short import shortDirectory
 from tests.support.stock import StockReactor
 from tests.tls.authority import makeAuthority
 from tristunnel.connect.address import Trust, parseConnect
+from tristunnel.connect.route import ConnectOptions
 from tristunnel.dataplane.reactor import ourReactor
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.framed.client_service import TunnelClientService
@@ -172,6 +173,7 @@ class LoopbackTestCase(TestCase):
 
     @cvar tls: Whether clients reach the server over TLS.
     @cvar carrier: How streams travel.
+    @cvar route: How clients get through to the server.
     @cvar stock: Whether server and client run over Twisted's own transports, as
         where there is no epoll.
     @ivar outside: The reactor of visitors and services, whose sockets are
@@ -183,6 +185,7 @@ class LoopbackTestCase(TestCase):
 
     tls = False
     carrier = Carrier()
+    route: ConnectOptions | None = None
     stock = False
     timeout = 20
 
@@ -280,6 +283,7 @@ class LoopbackTestCase(TestCase):
                 self.reactor,
                 connect,
                 self.trust,
+                self.route,
             ),
             [parseForward(self.reactor, spec) for spec in forwards],
             {"id": "test"},
