@@ -31,6 +31,9 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
         description="Compare tristunnel with other tunnels over the loopback"
         " interface. Contestants take turns, round by round.",
     )
+    parser.add_argument(
+        "--peers", type=Path, help="look there first for built programs (BENCH_PEERS)"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="for each figure")
     parser.add_argument(
@@ -57,6 +60,8 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--profile-with", choices=TOOLS, default=TOOLS[0])
     parser.add_argument("--keep", type=Path, help="leave logs in this directory")
     chosen = parser.parse_args(words)
+    if chosen.peers:
+        os.environ["BENCH_PEERS"] = str(chosen.peers.resolve())
     if chosen.quick:
         chosen.rounds, chosen.seconds = 1, 1.0
     if chosen.resume and not chosen.json:

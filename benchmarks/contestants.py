@@ -18,7 +18,10 @@ from typing import Protocol
 
 from benchmarks.processes import Failed, Room, freePort, which
 
-__all__ = ["CONTESTANTS", "Contestant", "Plan", "Route", "Started", "direct"]
+__all__ = ["CONTESTANTS", "HAPROXY", "Contestant", "Plan", "Route", "Started", "direct"]
+
+HAPROXY = "haproxy x2, 1 thread each"
+"""The reference for two hops, as the tables name it."""
 
 _ROOT = Path(__file__).parent.parent
 _HERE = "127.0.0.1"
@@ -453,8 +456,17 @@ def _ratholeTLS(room: Room) -> tuple[str, str]:
     )
 
 
-def _frp(room: Room, service: int, route: Route) -> Plan:
-    """Frp as it is by default: TLS, multiplexed."""
+def _frp(tls: bool) -> Callable[[Room, int, Route], Plan]:
+    """
+    Make a plan for frp, multiplexed.
+
+    @param tls: Whether it encrypts, as it does by default.
+    """
+    return lambda room, service, route: _frpPlan(tls, room, service, route)
+
+
+def _frpPlan(tls: bool, room: Room, service: int, route: Route) -> Plan:
+    """One of them."""
     control, public = _two()
     way = route(control)
     frpc = _program("BENCH_FRPC", "frpc")
@@ -463,6 +475,7 @@ def _frp(room: Room, service: int, route: Route) -> Plan:
         room.write(
             f"{name}.toml",
             f'serverAddr = "{_HERE}"\nserverPort = {way}\n'
+            f"transport.tls.enable = {str(tls).lower()}\n"
             f'[[proxies]]\nname = "{name}"\ntype = "tcp"\nlocalIP = "{_HERE}"\n'
             f"localPort = {service}\nremotePort = {port}\n",
         )
@@ -542,9 +555,7 @@ _wstunnel_ = _needs("BENCH_WSTUNNEL", "wstunnel")
 
 CONTESTANTS = [
     Contestant("direct path", _nothing, kind="limit"),
-    Contestant(
-        "haproxy x2", _haproxy, _needs("BENCH_HAPROXY", "haproxy"), kind="limit"
-    ),
+    Contestant(HAPROXY, _haproxy, _needs("BENCH_HAPROXY", "haproxy"), kind="limit"),
     Contestant("tristunnel tcp", _tristunnel(*_TCP), kind="ours"),
     Contestant(
         "tristunnel direct", _tristunnel(*_TCP, ("--carrier", "direct")), kind="ours"
@@ -578,8 +589,13 @@ CONTESTANTS = [
     Contestant("bore", _bore, _needs("BENCH_BORE", "bore")),
     Contestant("rathole", _rathole(lambda room: ("", "")), _rathole_),
     Contestant("rathole tls", _rathole(_ratholeTLS), _rathole_, encrypts=True),
+    Contestant("frp", _frp(False), _needs("BENCH_FRPS", "frps"), multiplexes=True),
     Contestant(
-        "frp", _frp, _needs("BENCH_FRPS", "frps"), encrypts=True, multiplexes=True
+        "frp tls",
+        _frp(True),
+        _needs("BENCH_FRPS", "frps"),
+        encrypts=True,
+        multiplexes=True,
     ),
     Contestant(
         "chisel",

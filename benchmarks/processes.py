@@ -66,13 +66,16 @@ def which(variable: str, *names: str) -> str | None:
     Find a program.
 
     @param variable: An environment variable that may hold its path.
-    @param names: What it is called on PATH.
+    @param names: What it is called on PATH, or in the directory of built programs
+        that C{BENCH_PEERS} names.
     """
     given = os.environ.get(variable)
     if given:
         return given
+    built = os.environ.get("BENCH_PEERS", "")
     for name in names:
-        found = shutil.which(name) or shutil.which(name, path=_ELSEWHERE)
+        found = built and shutil.which(name, path=built)
+        found = found or shutil.which(name) or shutil.which(name, path=_ELSEWHERE)
         if found:
             return found
     return None

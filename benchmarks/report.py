@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contestants import CONTESTANTS, Contestant
+from benchmarks.contestants import CONTESTANTS, HAPROXY, Contestant
 
 __all__ = [
-    "HAPROXY",
     "Check",
     "bestPeer",
     "checks",
@@ -33,8 +32,6 @@ __all__ = [
 Figures = Mapping[str, float]
 Medians = Mapping[str, Figures]
 """Figures by contestant."""
-
-HAPROXY = "haproxy x2"
 
 _RATES = ("bit/s", "req/s")
 
@@ -195,16 +192,24 @@ class Check:
         return self.wanted / self.measured if self.measured else 1.0
 
 
-_PLAIN = tuple(each for each in CONTESTANTS if not each.encrypts)
-_ENCRYPTED = tuple(each for each in CONTESTANTS if each.encrypts)
-_SHARED = tuple(each for each in CONTESTANTS if each.multiplexes)
-_W3P = tuple(each for each in CONTESTANTS if each.name == "w3p")
+def _named(*names: str) -> tuple[Contestant, ...]:
+    """Find contestants by their names."""
+    return tuple(each for each in CONTESTANTS if each.name in names)
+
+
 _ALL = tuple(CONTESTANTS)
+_SHARED = tuple(each for each in CONTESTANTS if each.multiplexes)
+_WITH_TLS = _named("frp tls", "rathole tls", "chisel", "ssh -R")
+_FRP_TLS, _RATHOLE = _named("frp tls"), _named("rathole")
+_TLS_PEERS = _named("frp tls", "rathole tls")
+_RATHOLE_TLS, _CHISEL = _named("rathole tls"), _named("chisel")
+_WEB = _named("chisel", "wstunnel", "wstunnel wss")
 
 _CONNECTIONS = ("tristunnel tcp", "tristunnel direct")
 _SESSION = ("tristunnel session",)
-_ENCRYPTED_SESSIONS = ("tristunnel tls", "tristunnel wss")
-_SESSIONS = _SESSION + _ENCRYPTED_SESSIONS
+_TLS, _WSS = ("tristunnel tls",), ("tristunnel wss",)
+_OPEN = _CONNECTIONS + _SESSION
+_EVERY = _OPEN + _TLS + _WSS
 
 _BULK_ONE = tuple(each.format(1) for each in _BULK)
 _BULK_FOUR = tuple(each.format(4) for each in _BULK)
@@ -270,38 +275,48 @@ class _Target:
 
 
 _KEPT, _NEW, _P99, _MBITS = ("kept req/s",), ("new req/s",), ("p99 ms",), ("Mbit/s",)
+_BOTH = _BULK_ONE + _BULK_FOUR
+_CPU_EACH = ("kept CPU s/10k", "new CPU s/10k")
+_CPU_GIB = ("CPU s/GiB",)
+
+_BULK_WISH, _KEPT_WISH, _NEW_WISH = "bulk", "requests kept alive", "new connections"
+_CPU_WISH, _GIB_WISH = "CPU per 10,000", "CPU per GiB"
+_BESIDE_WISH = "request beside bulk, p99"
+_MEMORY_WISH = "server memory"
 
 TARGETS = [
-    _Target("bulk, one stream", "bulk", _BULK_ONE, _CONNECTIONS, 1.0, "haproxy"),
-    _Target("bulk, one stream", "bulk", _BULK_ONE, _CONNECTIONS, 1.5, _PLAIN),
-    _Target("bulk, one stream", "bulk", _BULK_ONE, _SESSION, 1.0, _W3P),
-    _Target(
-        "bulk, one stream", "bulk", _BULK_ONE, _ENCRYPTED_SESSIONS, 1.0, _ENCRYPTED
-    ),
-    _Target("bulk, four streams", "bulk", _BULK_FOUR, _CONNECTIONS, 1.0, "haproxy"),
-    _Target("bulk, four streams", "bulk", _BULK_FOUR, _CONNECTIONS, 1.5, _PLAIN),
-    _Target("bulk, four streams", "bulk", _BULK_FOUR, _CONNECTIONS, 1.0, "one stream"),
-    _Target("bulk, four streams", "bulk", _BULK_FOUR, _SESSIONS, 0.9, "one stream"),
-    _Target("requests kept alive", "requests", _KEPT, _CONNECTIONS, 0.8, "haproxy"),
-    _Target("requests kept alive", "requests", _KEPT, _CONNECTIONS, 1.0, _ALL),
-    _Target("requests kept alive", "requests", _KEPT, _SESSIONS, 0.7, "haproxy"),
-    _Target("requests kept alive", "requests", _KEPT, _SESSIONS, 1.0, _SHARED),
-    _Target("new connections", "requests", _NEW, _CONNECTIONS, 0.8, "haproxy"),
-    _Target("new connections", "requests", _NEW, _CONNECTIONS, 1.0, _ALL),
-    _Target("new connections", "requests", _NEW, _SESSIONS, 0.6, "haproxy"),
-    _Target("request beside bulk, p99", "beside", _P99, _CONNECTIONS, 5.0, "fixed"),
-    _Target("request beside bulk, p99", "beside", _P99, _SESSIONS, 10.0, "fixed"),
-    _Target("request beside bulk, p99", "beside", _P99, _SESSIONS, 1.0, _SHARED),
-    _Target(
-        "100 ms path", "long", _MBITS, _CONNECTIONS + _SESSIONS, 10 * _WINDOW, "fixed"
-    ),
-    _Target(
-        "memory per idle visitor", "idle", ("KiB/visitor",), _CONNECTIONS, 12.0, "fixed"
-    ),
-    _Target(
-        "memory per idle visitor", "idle", ("KiB/visitor",), _SESSIONS, 16.0, "fixed"
-    ),
-    _Target("CPU per GiB", "bulk", ("CPU s/GiB",), _CONNECTIONS, 0.5, _ALL),
+    _Target(_KEPT_WISH, "requests", _KEPT, _OPEN, 0.9, "haproxy"),
+    _Target(_KEPT_WISH, "requests", _KEPT, _CONNECTIONS, 1.0, _ALL),
+    _Target(_KEPT_WISH, "requests", _KEPT, _TLS, 0.75, "haproxy"),
+    _Target(_KEPT_WISH, "requests", _KEPT, _TLS, 1.4, _FRP_TLS),
+    _Target(_KEPT_WISH, "requests", _KEPT, _TLS, 1.0, _RATHOLE_TLS),
+    _Target(_KEPT_WISH, "requests", _KEPT, _WSS, 1.0, _WEB),
+    _Target(_NEW_WISH, "requests", _NEW, _OPEN, 0.9, "haproxy"),
+    _Target(_NEW_WISH, "requests", _NEW, _CONNECTIONS + _TLS, 1.0, _ALL),
+    _Target(_NEW_WISH, "requests", _NEW, _TLS, 0.8, "haproxy"),
+    _Target(_NEW_WISH, "requests", _NEW, _WSS, 1.0, _WEB),
+    _Target(_CPU_WISH, "requests", _CPU_EACH, _OPEN, 1.0, _RATHOLE),
+    _Target(_CPU_WISH, "requests", _CPU_EACH, _TLS, 0.5, _FRP_TLS),
+    _Target(_CPU_WISH, "requests", _CPU_EACH, _WSS, 1.0, _CHISEL),
+    _Target(_BULK_WISH, "bulk", _BOTH, _CONNECTIONS, 1.0, "haproxy"),
+    _Target(_BULK_WISH, "bulk", _BOTH, _CONNECTIONS, 1.0, _ALL),
+    _Target(_BULK_WISH, "bulk", _BOTH, _SESSION, 0.7, "haproxy"),
+    _Target(_BULK_WISH, "bulk", _BOTH, _SESSION, 1.0, _SHARED),
+    _Target(_BULK_WISH, "bulk", _BOTH, _TLS, 1.0, _WITH_TLS),
+    _Target(_BULK_WISH, "bulk", _BOTH, _WSS, 1.0, _WEB),
+    _Target(_BULK_WISH, "bulk", _BULK_FOUR, _EVERY, 0.9, "one stream"),
+    _Target(_GIB_WISH, "bulk", _CPU_GIB, _CONNECTIONS, 0.8, "haproxy"),
+    _Target(_GIB_WISH, "bulk", _CPU_GIB, _CONNECTIONS, 0.5, _ALL),
+    _Target(_GIB_WISH, "bulk", _CPU_GIB, _SESSION, 1.0, _SHARED),
+    _Target(_GIB_WISH, "bulk", _CPU_GIB, _TLS, 1.0, _TLS_PEERS),
+    _Target(_GIB_WISH, "bulk", _CPU_GIB, _WSS, 1.0, _CHISEL),
+    _Target(_BESIDE_WISH, "beside", _P99, _OPEN + _TLS, 5.0, "fixed"),
+    _Target(_BESIDE_WISH, "beside", _P99, _WSS, 10.0, "fixed"),
+    _Target("100 ms path", "long", _MBITS, _EVERY, 10 * _WINDOW, "fixed"),
+    _Target(_MEMORY_WISH, "idle", ("KiB/visitor",), _EVERY, 3.0, "fixed"),
+    _Target(_MEMORY_WISH, "clients", ("KiB/client",), _OPEN, 15.0, "fixed"),
+    _Target(_MEMORY_WISH, "clients", ("KiB/client",), _TLS, 45.0, "fixed"),
+    _Target(_MEMORY_WISH, "clients", ("KiB/client",), _WSS, 55.0, "fixed"),
 ]
 """What is to be reached, as ratios within one run."""
 
