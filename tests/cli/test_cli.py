@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tristunnel.auth.tokens import TokenStore
 from tristunnel.cli import access_tap, client_tap, server_tap, token
 from tristunnel.cli.call import parseCommand
-from tristunnel.cli.main import main
+from tristunnel.cli.main import main, parser
 from tristunnel.model.policy import VisitorPolicy, parseNetworks
 from tristunnel.model.ports import parsePorts
 
@@ -83,6 +83,21 @@ class AbbreviationTests(SynchronousTestCase):
                 self.assertEqual(ended.code, 2)
                 self.assertNotIn("s3cret", err.getvalue())
                 self.assertIn("unknown option --", err.getvalue())
+
+
+class HelpTests(SynchronousTestCase):
+    """C{--help} of every command."""
+
+    def test_all(self) -> None:
+        """It is the command's own, with its name and every option's text."""
+        commands = [*parser().others, "token create", "access end"]
+        for words in map(str.split, commands):
+            out = io.StringIO()
+            self.patch(sys, "stdout", out)
+            ended = self.assertRaises(SystemExit, main, [*words, "--help"])
+            self.assertEqual(ended.code, 0)
+            self.assertIn(f"usage: tristunnel {' '.join(words)}", out.getvalue())
+            self.assertNotIn("Managing it:", out.getvalue())
 
 
 class ForegroundTests(SynchronousTestCase):

@@ -74,7 +74,9 @@ def parser() -> _Whole:
     made = _Whole(prog="tristunnel")
     version = f"tristunnel {VERSION}"
     made.add_argument("--version", action="version", version=version)
-    commands = made.add_subparsers(metavar="COMMAND", required=True)
+    commands = made.add_subparsers(
+        metavar="COMMAND", required=True, parser_class=Parser
+    )
     addJoinCommand(commands)
     addInviteCommand(commands)
     addTokenCommands(commands)
