@@ -176,7 +176,7 @@ class ShowTests(SynchronousTestCase):
 
     def test_ascii(self) -> None:
         """Where nothing but ASCII can be written, nothing else is."""
-        self.assertIn("* tcp://tunnel.example.com:30001", self.show(encoding="ascii"))
+        self.assertIn("* http://tunnel.example.com:30001", self.show(encoding="ascii"))
 
     def test_json(self) -> None:
         """A program gets one JSON object per line."""

@@ -55,6 +55,8 @@ def clientStatus(**more: Any) -> dict[str, Any]:
     web = tunnel(
         "tcp://tunnel.example.com:30001",
         "localhost:8080",
+        name="shop",
+        speaks="http",
         visitors=12,
         visitorsTotal=1204,
         rateIn=34_000,

@@ -94,7 +94,8 @@ class ScreenProcessTests(TestCase):
         typist = Typist(self.near)
         name = os.ttyname(self.near)
         words = ["-n", "--pidfile=", *twistd, "tunnel-client", "--connect", connect]
-        words += ["--state-dir", str(self.directory), "--rpc", "off", *options]
+        words += ["--state-dir", str(self.directory), "--rpc", "off"]
+        words += ["--forward", "0=localhost:1", *options]
         transport = self.reactor.spawnProcess(
             typist,
             sys.executable,
@@ -151,7 +152,7 @@ class ScreenProcessTests(TestCase):
     async def test_gaveUp(self) -> None:
         """A client that is not let in says why below what was there before, and ends
         with 1."""
-        typist = self.start(connect=self.listen(_Refusing))
+        typist = self.start("--credentials", "id=x", connect=self.listen(_Refusing))
         value = await typist.ended
         self.assertEqual(value.exitCode, 1, typist.seen)
         self.assertEqual(typist.after, typist.before)
@@ -171,7 +172,8 @@ class ScreenProcessTests(TestCase):
 
     async def test_noScreen(self) -> None:
         """With C{--no-screen} there are lines of a log."""
-        typist = self.start("--no-screen", connect=self.listen(_Refusing))
+        options = "--no-screen", "--credentials", "id=x"
+        typist = self.start(*options, connect=self.listen(_Refusing))
         value = await typist.ended
         self.assertEqual(value.exitCode, 1)
         self.assertNotIn("\x1b", typist.seen)

@@ -282,11 +282,12 @@ def serverPage(status: Mapping[str, Any], hints: Sequence[str] = ()) -> Page:
     """
     named = any(tunnel.get("name") for tunnel in status["tunnels"])
     names = ("Name",) if named else ()
+    said = {client["from"]: _who(client) for client in status["clients"]}
     offered = []
     for tunnel in status["tunnels"]:
         name = printable(str(tunnel.get("name", "")))
         address = _address(tunnel) or "no port"
-        cells = (address, *((name,) if named else ()), _owner(tunnel))
+        cells = (address, *((name,) if named else ()), _owner(tunnel, said))
         mood = GOOD if tunnel["from"] else WARY
         offered.append(Row(mood, (*cells, *_numbers(tunnel))))
     here = []
@@ -320,9 +321,9 @@ def _who(client: Mapping[str, Any]) -> str:
     return printable(f"{name} on {host}" if host else name) or "anybody"
 
 
-def _owner(tunnel: Mapping[str, Any]) -> str:
+def _owner(tunnel: Mapping[str, Any], said: Mapping[str, str]) -> str:
     origin = printable(str(tunnel["from"]))
-    owner = printable(str(tunnel["owner"])) or "somebody"
+    owner = said.get(origin) or printable(str(tunnel["owner"])) or "somebody"
     return f"{owner} at {origin}" if origin else f"{owner}, not here"
 
 
