@@ -134,7 +134,7 @@ class AccessService(VisitorService):
         }
         return [own] + [
             {
-                "id": f"{self.id}.{visit.number}",
+                "id": f"{self.id}.{visit.place}",
                 "kind": "visitor",
                 "from": visit.visitor,
                 **entry(visit.since, visit.bytesIn, visit.bytesOut),

@@ -34,16 +34,16 @@ class LocalVisit(Visit):
     """
     A visitor of a local port who has reached the service.
 
-    @ivar number: Which one of the port's it is, from 1.
+    @ivar place: Which one of the port's it is, from 1.
     @ivar since: When it came, by the port's clock.
     """
 
-    __slots__ = ("_ends", "_port", "number", "since")
+    __slots__ = ("_ends", "_port", "place", "since")
 
     def __init__(
-        self, port: LocalPort, number: int, since: float, visitor: SocketEnd, far: Any
+        self, port: LocalPort, place: int, since: float, visitor: SocketEnd, far: Any
     ) -> None:
-        self._port, self.number, self.since = port, number, since
+        self._port, self.place, self.since = port, place, since
         self._ends = far, visitor
         info = {"visitor": addressText(visitor.peerAddress)}
         super().__init__(port.what, far, visitor, info, port.observer)
@@ -138,7 +138,7 @@ class LocalPort(Service):
             self.total += 1
             now = self.reactor.seconds()
             visit = LocalVisit(self, self.total, now, visitor, far)
-            self.visits[visit.number] = visit
+            self.visits[visit.place] = visit
             # It is over with both ends: a WebSocket's close takes a round trip.
             join(far, visitor, visit.ended)
 
@@ -170,7 +170,7 @@ class LocalPort(Service):
 
     def left(self, visit: LocalVisit, reason: TunnelError | None) -> None:
         """Count a visitor who is gone; called by the visit."""
-        del self.visits[visit.number]
+        del self.visits[visit.place]
         self.bytesIn += visit.bytesIn
         self.bytesOut += visit.bytesOut
         if self.logs:
@@ -178,7 +178,7 @@ class LocalPort(Service):
                 self._log.info,
                 "Visitor {number} from {origin} left after {seconds:.3f} s, {bytesIn}"
                 " bytes to the service, {bytesOut} bytes from it{why}",
-                number=visit.number,
+                number=visit.place,
                 origin=visit.visitor,
                 seconds=self.reactor.seconds() - visit.since,
                 bytesIn=visit.bytesIn,
