@@ -377,7 +377,8 @@ class ProcessTests(TestCase):
             *("--listen", "tcp:0:interface=127.0.0.1", "--ttl", "2"),
         )
         await access.says("ends in 2s")
-        await access.says(r"Visitors of 127.0.0.1:\d+ reach me")
+        here = await access.says(r"Visitors of (127.0.0.1:\d+) reach me")
+        await access.says(f"^{here[1]}$")
         await access.says("ended: the 2s of access have passed")
         await access.whenEnded()
         self.assertEqual(access.status, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from tristunnel.util.command_line import exposedSecrets, hideExposed
 from tristunnel.util.endpoints import checkBeforeFork
 from tristunnel.util.files import defaultStateDirectory
 from tristunnel.util.logs import Log
+from tristunnel.util.output import outputOf
 from tristunnel.util.process import (
     ReloadSignalService,
     exitWith,
@@ -140,12 +142,15 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
     hideExposed(options.exposed)
     options.server.route.log(options.server.where)
     access: AccessService
+    # The address of the port is for pasting.
+    out = outputOf(sys.__stdout__)
+    observer = LoggingClientObserver(out, reactor.seconds, reactor.callLater)
     client = TunnelClientService(
         reactor,
         options.server,
         [],
         options.credentials,
-        LoggingClientObserver(None, reactor.seconds, reactor.callLater),
+        observer,
         grace=options["grace"],
         gaveUp=lambda reason: access.end(reason),
     )
@@ -160,6 +165,7 @@ def _make(reactor: Any, options: Options, log: Log) -> Service:
         lambda reason: access.end(reason),
         logs=True,
     )
+    port.observer = observer
     access = AccessService(
         reactor,
         client,

@@ -33,8 +33,8 @@ class LoggingClientObserver(ClientObserver):
     Writes to the log. What visitors, the server and retries can have it write is
     bounded.
 
-    @param output: Where each tunnel's address goes, alone on a line; C{None}
-        for nowhere.
+    @param output: Where the address of each tunnel and of each port for visitors
+        goes, alone on a line; C{None} for nowhere.
     @param seconds: The clock.
     @param callLater: Has summaries of what comes too often written in time.
     """
@@ -72,6 +72,12 @@ class LoggingClientObserver(ClientObserver):
             address=address,
             target=target,
         )
+        self._write(address)
+
+    def portReady(self, address: str, what: str) -> None:
+        self._write(address)
+
+    def _write(self, address: str) -> None:
         if self._output is not None:
             try:
                 # Scripts read it: one address is one line.
