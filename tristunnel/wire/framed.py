@@ -35,6 +35,7 @@ __all__ = [
     "encodeHandshake",
     "encodeObject",
     "frameHeader",
+    "packHeader",
 ]
 
 MAGIC = b"W3PTUNL"
@@ -143,7 +144,8 @@ class FrameDecoder:
                 self._keep(data, offset, _HEADER.size)
                 break
             length, stream, kind = _HEADER.unpack_from(data, offset)
-            self._checkLength(length, kind)
+            if kind != _DATA or not 5 <= length <= self._maxFrame:
+                self._checkLength(length, kind)
             if kind == _DATA:
                 offset += _HEADER.size
                 self._stream, self._remaining = stream, length - 5
@@ -271,6 +273,11 @@ def encodeHandshake(message: Mapping[str, object]) -> bytes:
     """Write a side's first message."""
     body = encodeObject(message)
     return MAGIC + _LENGTH.pack(len(body)) + body
+
+
+packHeader = _HEADER.pack
+"""What L{frameHeader} is made of: of a length that counts five bytes more than the
+payload's, a stream and a type."""
 
 
 def frameHeader(stream: int, kind: int, size: int) -> bytes:

@@ -82,6 +82,7 @@ class ReceiveWindow:
         can be given anew.
 
     @ivar limit: Total bytes that the peer may send.
+    @ivar low: Credit that is left when L{renew} is due.
     @ivar received: Total bytes that came.
     @ivar drained: Total bytes that the reader took.
     """
@@ -91,7 +92,7 @@ class ReceiveWindow:
     budget: WindowBudget | None = None
     share: int = 2
     limit: int = field(init=False)
-    _low: int = field(init=False)
+    low: int = field(init=False)
     received: int = field(default=0, init=False)
     drained: int = field(default=0, init=False)
     _grown: int = field(default=0, init=False)
@@ -99,7 +100,7 @@ class ReceiveWindow:
 
     def __post_init__(self) -> None:
         self.limit = self.size
-        self._low = self._lowest()
+        self.low = self._lowest()
 
     @property
     def waiting(self) -> int:
@@ -121,7 +122,7 @@ class ReceiveWindow:
         @return: Whether so much of the credit is used up that L{renew} is due.
         """
         self.drained += amount
-        return self.limit - self.drained <= self._low
+        return self.limit - self.drained <= self.low
 
     def renew(self, now: float, roundTrip: float) -> int:
         """
@@ -135,7 +136,7 @@ class ReceiveWindow:
             self._grow()
         self._renewed = now
         self.limit = self.drained + self.size
-        self._low = self._lowest()
+        self.low = self._lowest()
         return self.limit
 
     def drain(self, amount: int, now: float, roundTrip: float) -> int | None:

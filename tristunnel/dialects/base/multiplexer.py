@@ -21,7 +21,13 @@ from zope.interface import implementer
 from tristunnel.dataplane.answers import Answers, Holds
 from tristunnel.dialects.base.stream import SessionStream, StreamCarrier
 from tristunnel.errors import TunnelError
-from tristunnel.wire.framed import Frame, FrameType, encodeFrame, frameHeader
+from tristunnel.wire.framed import (
+    Frame,
+    FrameType,
+    encodeFrame,
+    frameHeader,
+    packHeader,
+)
 from tristunnel.wire.windows import UNLIMITED, SendWindow
 
 __all__ = ["FRAME_ALONE", "FRAME_SHARED", "Limits", "Multiplexer", "Sink"]
@@ -118,6 +124,7 @@ class Multiplexer(StreamCarrier):
         self._paused = False
         self._pumping = False
         self._largest = FRAME_ALONE
+        self._notesSending = type(self).sending is not Multiplexer.sending
         self._over = False
         self._frames: dict[int, Callable[[int, bytes], None]] = {}
 
@@ -244,7 +251,8 @@ class Multiplexer(StreamCarrier):
             return False
         window.sent += size
         session.sent += size
-        self.sending(stream)
+        if self._notesSending:
+            self.sending(stream)
         self.sendData(stream.id, data)
         return True
 
@@ -256,7 +264,7 @@ class Multiplexer(StreamCarrier):
         size = len(data)
         if size <= _COPIED:
             # Two pieces cost more than to copy this much.
-            self._sink.write(frameHeader(streamId, _DATA, size) + data)
+            self._sink.write(packHeader(size + 5, streamId, _DATA) + data)
         else:
             self._sink.writeSequence((frameHeader(streamId, _DATA, size), data))
 

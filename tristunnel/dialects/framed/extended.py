@@ -218,8 +218,10 @@ class ExtendedMultiplexer(Multiplexer):
 
     def _data(self, streamId: int, payload: bytes) -> None:
         """Bytes for a stream."""
-        size = len(payload)
-        if not self._receiveWindow.receive(size):
+        # Windows are counted in place here: this is for each piece of each stream.
+        size, session = len(payload), self._receiveWindow
+        session.received += size
+        if session.received > session.limit:
             raise TunnelError("protocol-error", "the session's credit was exceeded")
         stream = self.streams.get(streamId)
         if stream is None:
@@ -227,7 +229,9 @@ class ExtendedMultiplexer(Multiplexer):
             self.lateFrames += 1
             self._drainSession(size)
             return
-        if stream.eof or not stream.receiveWindow.receive(size):
+        window = stream.receiveWindow
+        window.received += size
+        if stream.eof or window.received > window.limit:
             raise TunnelError(
                 "protocol-error",
                 f"stream {streamId} sent past its "
@@ -235,19 +239,22 @@ class ExtendedMultiplexer(Multiplexer):
             )
         if size:
             stream.dataArrived(payload)
-            window = self._receiveWindow
-            if window.received - window.drained >= self._crowd and self._look is None:
+            if session.received - session.drained >= self._crowd and self._look is None:
                 self._lookLater()
 
     def drained(self, stream: SessionStream, amount: int) -> None:
         """A reader took bytes: renew credit, once enough is used up."""
         # A stream that is over has given its window back and must not grow it.
-        window = stream.receiveWindow
-        if not stream.over and window.take(amount):
-            credit = window.renew(self._seconds(), self.roundTrip)
-            if not stream.eof:
-                self.sendFrame(stream.id, FrameType.WINDOW, encodeCredit(credit))
-        self._drainSession(amount)
+        window, session = stream.receiveWindow, self._receiveWindow
+        if not stream.over:
+            window.drained += amount
+            if window.limit - window.drained <= window.low:
+                credit = window.renew(self._seconds(), self.roundTrip)
+                if not stream.eof:
+                    self.sendFrame(stream.id, FrameType.WINDOW, encodeCredit(credit))
+        session.drained += amount
+        if session.limit - session.drained <= session.low:
+            self._drainSession(0)
 
     def _drainSession(self, amount: int) -> None:
         """Renew the session's credit."""
