@@ -89,6 +89,28 @@ USAGE = (
         "tristunnel token creat",
         "tristunnel token: unknown command 'creat'; did you mean create?",
     ),
+    (
+        "tristunnel --verison",
+        "tristunnel: unknown option --verison; did you mean --version?",
+    ),
+    ("tristunnel -v", "tristunnel: unknown option -v; did you mean --version?"),
+    (
+        "tristunnel token",
+        "tristunnel token: what is to be done? there is create, list, show, revoke",
+    ),
+    (
+        "tristunnel token create --name",
+        "tristunnel token create: --name needs a value",
+    ),
+    (
+        "tristunnel completion zhs",
+        "tristunnel completion: unknown shell 'zhs'; did you mean zsh?",
+    ),
+    (
+        "tristunnel http 3000 --port 8080 --to h",
+        "tristunnel http: unknown option --port; the public port is written in front,"
+        " for example 8080=3000",
+    ),
     # Words too many.
     ("S check", S + "'check' is one word too many; did you mean --check?"),
     ("S 9001", S + "'9001' is one word too many"),
@@ -162,6 +184,10 @@ USAGE = (
         " tls:HOST:PORT",
     ),
     (
+        "C --server wrk 3000",
+        C + "no server is called 'wrk'; join it first: tristunnel join INVITATION",
+    ),
+    (
         "tristunnel http 3000 --server wrok",
         "tristunnel http: no server is called 'wrok'; did you mean work?",
     ),
@@ -184,6 +210,26 @@ USAGE = (
     (
         "C --connect h --credentials TOKEN 3000",
         C + "--credentials takes KEY=VALUE, for example id=laptop",
+    ),
+    (
+        "tristunnel http 3000 TOKEN --to h",
+        "tristunnel http: a token is not for the command line, which everybody can"
+        " read: put it into the variable TRISTUNNEL_TOKEN, or a file for --token-file",
+    ),
+    # Where to listen.
+    (
+        "S --port tpc:9000",
+        S + "--port 'tpc:9000' is not a valid endpoint (unknown type 'tpc'; did you"
+        " mean tcp?); write for example tcp:9000, ssl:9000 or unix:/run/tunnel.sock",
+    ),
+    (
+        "S --ports 30000:31000",
+        S + "--ports: '30000:31000' is not a port range; write for example 30000-31000",
+    ),
+    (
+        "S --hostname http://t.example.com",
+        S + "--hostname 'http://t.example.com' is not a host; write its name or"
+        " address, for example tunnel.example.com",
     ),
     # Who may connect.
     ("S --auth token:tokens", S + "unknown --auth 'token'; did you mean tokens?"),

@@ -327,6 +327,7 @@ class TokenFile:
         self._now = now
         self._tokens = TokenList()
         self._changed = 0.0
+        self._count = -1
         self._grants: WeakValueDictionary[bytes, Grant] = WeakValueDictionary()
         self._missing: set[bytes] = set()
         self._looking: IDelayedCall | None = None
@@ -434,14 +435,18 @@ class TokenFile:
     def _load(self, status: os.stat_result, data: bytes) -> None:
         self._tokens = TokenList.parse(data)
         self._changed = self._now()
-        self._log.info(
-            "The token file {path!r} has {count} tokens",
-            path=self._path,
-            count=sum(
-                bool(each.digest) and each.revoked is None
-                for each in self._tokens.byName.values()
-            ),
+        count = sum(
+            bool(each.digest) and each.revoked is None
+            for each in self._tokens.byName.values()
         )
+        # Invitations come and go in the same file.
+        if count != self._count:
+            self._count = count
+            self._log.info(
+                "The token file {path!r} has {count} tokens",
+                path=self._path,
+                count=count,
+            )
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             self._log.warn(
                 "Others may write to the token file {path!r}; run: chmod 600 {path}",

@@ -61,6 +61,7 @@ class _Offer(Options):
 
     scheme: ClassVar[str] = ""
     isUDP: ClassVar[bool] = False
+    toServer = "--to"
     synopsis = "PORT|HOST:PORT ... [--name NAME] [--to SERVER | --server NAME]"
     optParameters: ClassVar[Any] = [
         ("name", None, "", "A name for the tunnel."),

@@ -186,6 +186,9 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
         seconds("grace", GRACE, "Seconds that open streams get to finish on exit."),
     ]
 
+    toServer: ClassVar[str] = "--connect"
+    """The option that names a server, for messages."""
+
     usesDefault: ClassVar[bool] = False
     """Whether no server named means the one that is this user's default."""
 
@@ -352,7 +355,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
                 "which server? use --connect HOST, for example: twistd -n"
                 " tunnel-client --connect tunnel.example.com --forward 3000"
             )
-        self.known = known = ServerStore().read().find(self["server"])
+        self.known = known = ServerStore().read().find(self["server"], self.toServer)
         self["connect"] = known.connect
         if not (self.get("pin") or self["ca"] or self["insecure"]):
             for pin in known.pins:

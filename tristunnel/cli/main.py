@@ -118,7 +118,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words:
         print(made.format_help(), end="", file=sys.stderr)
         return 2
-    if not words[0].startswith("-") and words[0] not in made.others:
+    if words[0] == "help":
+        words[0] = "--help"
+    if words[0].startswith("-"):
+        if words[0] not in made._option_string_actions:
+            near = nearest(words[0].lstrip("-"), ("help", "version"), "--")
+            made.error(f"unknown option {words[0].partition('=')[0]}{near}")
+    elif words[0] not in made.others:
         known = [*made.others, *PROGRAMS]
         told = printable(words[0], 60)
         endWithUsage("tristunnel", f"unknown command {told!r}{nearest(told, known)}")

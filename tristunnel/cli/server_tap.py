@@ -51,6 +51,7 @@ from tristunnel.tls.server_context import ReloadingCertificate
 from tristunnel.util.descriptor_limit import raiseDescriptorLimit
 from tristunnel.util.endpoints import checkBeforeFork, tellOfDaemon
 from tristunnel.util.files import defaultStateDirectory, stateVariable
+from tristunnel.util.hosts import parseHost
 from tristunnel.util.logs import Log, checkFormat
 from tristunnel.util.process import GRACE, tuneCollector, useMonotonicTime
 from tristunnel.util.quantities import parseSize
@@ -300,7 +301,16 @@ class Options(
                 raise badOption(f"--{key} goes with --{other}")
         self.stateDirectory = Path(self["state-dir"] or defaultStateDirectory())
         if self["ports"]:
-            self.portRange = parsePorts(self["ports"])
+            try:
+                self.portRange = parsePorts(self["ports"])
+            except TunnelError as error:
+                raise badOption(f"--ports: {error.message}") from None
+        name = self["hostname"]
+        if {"/", ":"} & set(name) and parseHost(name) is None:
+            raise badOption(
+                f"--hostname {name!r} is not a host; write its name or address, for"
+                " example tunnel.example.com"
+            )
         self.visitorCertificate = self._certificateIn(
             "visitor-certificate", "visitor-key"
         )

@@ -122,6 +122,11 @@ class CheckedOptions(usage.Options):
             if "--_shell-completion" in words:
                 return list(words)
             raise usage.UsageError(str(error)) from None
+        if any(word.startswith("tst_") for word in others):
+            raise usage.UsageError(
+                "a token is not for the command line, which everybody can read: put it"
+                " into the variable TRISTUNNEL_TOKEN, or a file for --token-file"
+            )
         takes = {name[:-1] for name in self.longOpt if name.endswith("=")}
         ordered: list[str] = []
         for option, value in pairs:
@@ -144,6 +149,11 @@ class CheckedOptions(usage.Options):
             return (
                 "unknown option --token; did you mean --token-file, which names a"
                 " file? The token itself goes into the variable TRISTUNNEL_TOKEN"
+            )
+        if name == "port" and self.words:
+            return (
+                "unknown option --port; the public port is written in front, for"
+                " example 8080=3000"
             )
         outer: Any = getattr(self, "parent", None)
         theirs = getattr(outer, "synonyms", {})

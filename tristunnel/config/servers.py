@@ -99,18 +99,21 @@ class KnownServers:
     default: str = ""
     byName: Mapping[str, KnownServer] = field(default_factory=dict)
 
-    def find(self, name: str = "") -> KnownServer:
+    def find(self, name: str = "", option: str = "--to") -> KnownServer:
         """
         @param name: A server's; empty for the default one.
+        @param option: How else a server is named.
         @raise TunnelError: C{bad-option}, with the nearest name or what to do.
         """
-        if not (self.byName and (name or self.default)):
-            known = f"; there is --server {' or '.join(self.byName)}"
-            raise badOption(NO_SERVER + (known if self.byName else ""))
         wanted = name or self.default
+        if not wanted:
+            known = f"; there is --server {' or '.join(self.byName)}"
+            text = NO_SERVER.replace("--to", option)
+            raise badOption(text + (known if self.byName else ""))
         if wanted not in self.byName:
+            first = "" if self.byName else "; join it first: tristunnel join INVITATION"
             raise badOption(
-                f"no server is called {wanted!r}{nearest(wanted, self.byName)}"
+                f"no server is called {wanted!r}{nearest(wanted, self.byName) or first}"
             )
         return self.byName[wanted]
 

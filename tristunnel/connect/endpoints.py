@@ -19,7 +19,6 @@ from tristunnel.dataplane.dial import HostEndpoint
 from tristunnel.errors import TunnelError
 from tristunnel.util.endpoints import splitEndpoint, whyNoEndpoint
 from tristunnel.util.hosts import hostName, portNumber
-from tristunnel.util.words import nearest
 
 __all__ = ["EndpointParts", "isKind", "noEndpoint"]
 
@@ -146,5 +145,4 @@ def noEndpoint(text: str, error: Exception) -> str:
         return whyNoEndpoint(kind.lower(), error)
     if not rest or rest[0] in "0123456789" or text[0] == "[":
         return f"write localhost:{text}" if text.isdecimal() else str(error)
-    why = whyNoEndpoint(kind, ValueError(f"Unknown endpoint type: {kind!r}"))
-    return why + nearest(kind, (*_OUR_OWN, "unix", "udp"))
+    return whyNoEndpoint(kind, ValueError(f"Unknown endpoint type: {kind!r}"))

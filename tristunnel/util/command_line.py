@@ -58,10 +58,18 @@ class Parser(ArgumentParser):
         if found := _CHOICE.fullmatch(message):
             place, told, choices = found.groups()
             known = re.findall(r"'?([^', ]+)'?(?:, |$)", choices)
-            what = "command" if place in ("COMMAND", "ACTION") else f"{place}"
+            what = "command" if place in ("COMMAND", "ACTION") else place.lower()
+            what = "word" if "|" in what else what
             message = f"unknown {what} {told}{nearest(told.strip(chr(39)), known)}"
         elif found := _REQUIRED.fullmatch(message):
             message = f"{found[1]} is missing; see {self.prog} --help"
+            commands = [each.choices for each in self._actions if each.choices]
+            if found[1] in ("COMMAND", "ACTION") and commands:
+                message = f"what is to be done? there is {', '.join(commands[0])}"
+        elif found := _VALUE.fullmatch(message):
+            message = f"{found[1]} needs a value"
+        elif message.startswith("argument -"):
+            message = message.removeprefix("argument ")
         endWithUsage(self.prog, message)
 
     def parse_args(  # type: ignore[override]
@@ -101,6 +109,7 @@ LONGEST = 500
 _CHOICE = re.compile(
     r"argument (.*): invalid choice: (.*?) \((?:choose from )(.*)\)", re.DOTALL
 )
+_VALUE = re.compile(r"argument (\S+): expected (?:one|at least one) argument")
 _REQUIRED = re.compile(r"the following arguments are required: (.*)")
 
 _log = Logger(namespace="tristunnel.client")

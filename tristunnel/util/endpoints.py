@@ -32,6 +32,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.errors import TunnelError, badOption
+from tristunnel.util.words import nearest
 
 __all__ = [
     "BACKLOG",
@@ -71,6 +72,8 @@ _PARSERS_WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
 """What Twisted's endpoint parsers raise, which is Python's words for the call of
 a function, and what a person can make something of."""
 
+
+_TYPES = ("haproxy", "ssl", "systemd", "tcp", "tcp6", "tls", "unix")
 
 _BRACKETS = re.compile(
     r"(?<=[:=])\[([0-9a-fA-F.]*:[0-9a-fA-F:.]*(?:%[\w.%-]+)?)\](?=:|$)"
@@ -137,7 +140,8 @@ def whyNoEndpoint(prefix: str, error: Exception) -> str:
     for pattern, words in _PARSERS_WORDS:
         found = pattern.fullmatch(text)
         if found:
-            return found.expand(words)
+            near = nearest(prefix, _TYPES, lists=False) if "Unknown" in text else ""
+            return found.expand(words) + near
     return text
 
 

@@ -71,12 +71,15 @@ def age(seconds: float) -> str:
     return f"{rest} s"
 
 
-def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
+def nearest(
+    word: str, known: Iterable[str], prefix: str = "", lists: bool = True
+) -> str:
     """
     Say which of the right words a wrong one may have been meant for: those that
     it begins, else the one that looks most like it, else all of a few.
 
     @param prefix: What messages put in front of each.
+    @param lists: Whether to tell all of a few, if none is like it.
     @return: The end of a message: C{"; did you mean X?"}, or empty.
     """
     words = sorted(known)
@@ -86,7 +89,7 @@ def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
     if close:
         return f"; did you mean {' or '.join(prefix + each for each in close)}?"
     few = ", ".join(prefix + each for each in words)
-    return f"; there is {few}" if 0 < len(words) <= 12 else ""
+    return f"; there is {few}" if lists and 0 < len(words) <= 12 else ""
 
 
 def checkChoice(option: str, told: str, known: Iterable[str]) -> None:
