@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, readBody
 
-from tests.support.loopback import Service, Talk
+from tests.support.loopback import Service, Talk, comeTo
 from tests.support.processes import Program, freePort, startTristunnel
 from tests.tls.authority import Authority, makeAuthority
 from tests.tls.files import replace
@@ -90,8 +89,7 @@ class ProcessTestCase(TestCase):
                 await talk.gone()
 
     async def visit(self, port: int = 0) -> Talk:
-        where = TCP4ClientEndpoint(self.reactor, "127.0.0.1", port or self.visitors)
-        talk: Talk = await connectProtocol(where, Talk())
+        talk = await comeTo(self.reactor, port or self.visitors)
         self._talks.append(talk)
         return talk
 

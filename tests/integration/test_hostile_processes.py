@@ -5,13 +5,11 @@ that are used up, and what C{--check} says.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import ConnectError
 from twisted.internet.task import deferLater
 from twisted.web.client import Agent, readBody
 from twisted.web.http_headers import Headers
@@ -176,9 +174,7 @@ class DescriptorTests(HostileTestCase):
         await self.client("--forward", f"0=127.0.0.1:{self.offer(service)}")
         talks = []
         for _ in range(200):
-            # Who is turned away may learn of it before it is connected.
-            with contextlib.suppress(ConnectError):
-                talks.append(await self.visit())
+            talks.append(await self.visit())
         await server.says("descriptors")
         listed = json.loads(await self.rpc("listTunnels", "x"))
         (tunnel,) = listed["result"]
@@ -191,12 +187,11 @@ class DescriptorTests(HostileTestCase):
             await talk.gone()
         # Those who left may have to be let in before they are seen to leave.
         while True:
-            with contextlib.suppress(ConnectError):
-                late = await self.visit()
-                late.say(b"again")
-                await late.until(lambda talk: talk.data or talk.eof or talk.lost)
-                if late.data:
-                    break
+            late = await self.visit()
+            late.say(b"again")
+            await late.until(lambda talk: talk.data or talk.eof or talk.lost)
+            if late.data:
+                break
         await self.reaches(service, b"again")
 
     async def reaches(self, service: Service, words: bytes) -> Talk:

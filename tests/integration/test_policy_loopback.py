@@ -5,10 +5,7 @@ those that are copied, and over TLS.
 
 from __future__ import annotations
 
-import contextlib
-
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectError
 from twisted.internet.task import LoopingCall
 
 from tests.support.loopback import LoopbackTestCase, Service, Talk
@@ -121,10 +118,8 @@ class SplicedTests(LoopbackTestCase):
             tunnel, VisitorPolicy(deny=parseNetworks(["127.0.0.0/8"]))
         )
         before = len(self.service.talks)
-        # The reset may come before the connection is noticed.
-        with contextlib.suppress(ConnectError):
-            late = await self.visit(self.port)
-            await late.gone()
+        late = await self.visit(self.port)
+        await late.gone()
         self.assertEqual(
             [code for _, code in self.notes.named("visitorRefused")], ["not-permitted"]
         )

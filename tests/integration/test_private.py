@@ -4,7 +4,6 @@ Tunnels without a port, whose visitors come through their own client.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
-from twisted.internet.error import ConnectError
 from twisted.internet.task import deferLater
 
 from tests.support.loopback import Service, Talk
@@ -153,8 +151,7 @@ class PrivateTests(WebSocketTestCase):
         port = await self.listen(self.byTCP(), "one")
         used = 30
         self.patch(visitors, "RESERVE", Reserve(lambda: 40, lambda: used))
-        with contextlib.suppress(ConnectError):
-            await (await self.visit(port)).gone()
+        await (await self.visit(port)).gone()
         self.assertEqual([], service.talks)
         used = 29
         other, _ = await self.pair(port, service)

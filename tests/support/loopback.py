@@ -4,10 +4,12 @@ A server and a client in the test's own process, over the loopback interface.
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredQueue
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -34,7 +36,7 @@ from tristunnel.server.service import TunnelServerService
 from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import TunnelService
 
-__all__ = ["LoopbackTestCase", "Service", "Talk"]
+__all__ = ["LoopbackTestCase", "Service", "Talk", "comeTo"]
 
 
 @implementer(IHalfCloseableProtocol)
@@ -116,7 +118,8 @@ class Talk(Protocol):
 
     def say(self, data: bytes) -> None:
         """Send bytes."""
-        self.transport.write(data)
+        if self.lost is None:
+            self.transport.write(data)
 
     def finish(self) -> None:
         """Send no more, and go on listening."""
@@ -128,11 +131,30 @@ class Talk(Protocol):
 
     def close(self) -> None:
         """Send no more, and listen no more."""
-        self.transport.loseConnection()
+        if self.lost is None:
+            self.transport.loseConnection()
 
     def abort(self) -> None:
         """Reset the connection."""
-        self.transport.abortConnection()
+        if self.lost is None:
+            self.transport.abortConnection()
+
+
+async def comeTo(reactor: Any, port: int) -> Talk:
+    """
+    Connect to a port of this machine.
+
+    @return: The conversation; its connection is lost already if it was accepted and
+        reset before anybody has looked.
+    """
+    talk = Talk()
+    try:
+        await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), talk)
+    except ConnectError as error:
+        if error.osError != errno.ECONNRESET:
+            raise
+        talk.connectionLost(Failure(error))
+    return talk
 
 
 class Service(Factory):
@@ -356,8 +378,7 @@ class LoopbackTestCase(TestCase):
 
     async def visit(self, port: int) -> Talk:
         """Come as a visitor."""
-        endpoint = TCP4ClientEndpoint(self.outside, "127.0.0.1", port)
-        talk: Talk = await connectProtocol(endpoint, Talk())
+        talk = await comeTo(self.outside, port)
         self._talks.append(talk)
         return talk
 
