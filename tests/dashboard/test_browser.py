@@ -428,6 +428,38 @@ class BrowserTests(TestCase):
         self.assertIn("Anybody who reaches this server", text)
         self.assertEqual(browser.complaints, [])
 
+    async def test_hostile(self) -> None:
+        """What a client says of itself stays text also on a page that is open."""
+        server = self.startProgram(
+            "tunnel",
+            *("--port", "tcp:0:interface=127.0.0.1", "--interface", "127.0.0.1"),
+            state="open",
+        )
+        port = (await server.says(r"Listening for clients on \S+:(\d+)"))[1]
+        browser = self.browser
+        await browser.open(f"http://127.0.0.1:{port}/")
+        await browser.until("document.getElementById('live').className === 'on'")
+        hostile = "<img src=x onerror=alert(1)>"
+        client = self.startProgram(
+            "tunnel-client",
+            *("--connect", f"tcp:127.0.0.1:{port}", "--credentials", f"id={hostile}"),
+            *("--tell", "host,target", "--forward", "shop=unix:/<s>target</s>"),
+        )
+        await client.says(r"^tcp://\S+$")
+        await browser.until("document.querySelector('[data-list=tunnels] a.name')")
+        await browser.until(
+            f"document.querySelector('[data-list=clients] tr').innerText.includes"
+            f"({json.dumps(hostile)})"
+        )
+        await browser.follow("[data-list=tunnels] a.name")
+        await browser.until("document.getElementById('live').className === 'on'")
+        target = await browser.evaluate(
+            "document.querySelector('[data-total=target]').innerText"
+        )
+        self.assertEqual(target, "unix:/<s>target</s>")
+        self.assertFalse(await browser.evaluate("!!document.querySelector('img, s')"))
+        self.assertEqual(browser.complaints, [])
+
     async def test_touch(self) -> None:
         """With fingers, all that can be touched is at least 44 pixels high and wide."""
         browser = self.browser

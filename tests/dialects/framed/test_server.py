@@ -20,6 +20,7 @@ from tristunnel.dialects.framed.session import (
     PING_INTERVAL,
 )
 from tristunnel.errors import TunnelError
+from tristunnel.model.permissions import ANONYMOUS_IDENTITY
 from tristunnel.wire.framed import (
     Frame,
     FrameType,
@@ -92,6 +93,17 @@ class FactsTests(ServerTestCase):
                 {"name": "plain", "host": "", "program": ""},
             ],
         )
+
+    def test_claimed(self) -> None:
+        """Whoever claims a name that nobody checks is still nobody in particular."""
+        for name in ("alice", "alice", "bob"):
+            self.dial({"id": name, "tristunnel": OFFER})
+        found = [client.identity for client in self.service.clients]
+        self.assertEqual(
+            [each.shown for each in found],
+            ["alice (unproven)", "alice (unproven)", "bob (unproven)"],
+        )
+        self.assertEqual(set(found), {ANONYMOUS_IDENTITY})
 
     def test_target(self) -> None:
         """A tunnel has where it leads, if it was told; after a return, anew."""
