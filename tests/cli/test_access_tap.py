@@ -334,6 +334,9 @@ class ControlTests(AccessCase):
             with self.assertRaises(TunnelError):
                 await self.command("end", wrong)
         await self.command("end", access.id)
+        # The answer goes out first.
+        while not self.ends:
+            await deferLater(self.reactor, 0.005)
         self.assertEqual([end.code.name for end in self.ends], ["closed"])
 
     async def test_nothing(self) -> None:
