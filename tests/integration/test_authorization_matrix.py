@@ -184,6 +184,10 @@ class MethodTests(MatrixTestCase):
             "createToken": ({"name": "mine"}, operators),
             "listTokens": ({}, operators),
             "revokeToken": ({"name": "alice"}, operators),
+            "addManaged": ({"client": "alice", "to": "localhost:1"}, operators),
+            "removeManaged": ({"id": "x"}, operators),
+            "listManaged": ({}, operators),
+            "managedForwards": ({}, {"": refused("not-permitted")}),
         }
 
     def test_complete(self) -> None:

@@ -57,6 +57,7 @@ from tristunnel.dialects.framed.session import MOST_QUIET
 from tristunnel.dialects.table import DEFAULT as DIALECT
 from tristunnel.dialects.table import DIALECTS
 from tristunnel.errors import TunnelError, badOption
+from tristunnel.forwards.consent import Consent
 from tristunnel.forwards.forward import Forward
 from tristunnel.hooks.delivery import Hooks
 from tristunnel.hooks.observers import HookedClient
@@ -106,7 +107,8 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
     groups: ClassVar[Any] = (
         Group(
             "What to share, and where",
-            "connect=SERVER server=NAME forward=[PORT|NAME=]SERVICE private",
+            "connect=SERVER server=NAME forward=[PORT|NAME=]SERVICE private"
+            " managed=HOST:PORTS",
         ),
         IDENTITY,
         VISITORS,
@@ -222,6 +224,14 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
         """The same, as a table of a file."""
         self["forward"].append(table)
 
+    def opt_managed(self, pattern: str) -> None:
+        """
+        Let the server's operator open tunnels to these services: HOST:PORTS, for
+        example localhost:*, 192.168.1.0/24:22 or udp/localhost:53. Can be
+        repeated.
+        """
+        self["managed"] = [*self.get("managed", []), pattern]
+
     def opt_credentials(self, pair: str) -> None:
         """KEY=VALUE of the credentials. Can be repeated."""
         key, equals, value = pair.partition("=")
@@ -331,6 +341,10 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
         self._checkDialect(reactor)
         self._makeServer(reactor)
         self._makeForwards(reactor)
+        if self.get("managed"):
+            if not self.dialect.hasExtension or self["tunnel"] or self["listen"]:
+                raise badOption("--managed goes with --connect, and no other dialect")
+            self.managed = Consent(self["managed"])
 
     def _checkTogether(self) -> None:
         tunnel = self["tunnel"]
@@ -497,7 +511,9 @@ def makeService(options: Options) -> Service:
         ports,
         options.stateDirectory if options["state-dir"] else None,
     )
-    offers = all(each.forwards or each["listen"] for each in options.each)
+    offers = all(
+        each.forwards or each["listen"] or each.managed for each in options.each
+    )
     if not (offers or options["check"]):
         endWithUsage(options.program, _NOTHING)
     watch = None if options["check"] else ClientWatch(reactor, options)

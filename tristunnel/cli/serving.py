@@ -43,6 +43,7 @@ from tristunnel.server.service import TunnelServerService
 from tristunnel.server.websocket_pages import webSocketPages
 from tristunnel.service.caller import Listeners
 from tristunnel.service.invitations import Invitations, ServerPlace, globalAddress
+from tristunnel.service.managed import ManagedForwards
 from tristunnel.service.preauth import TOTAL, PreauthLimiter
 from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import TunnelService
@@ -50,9 +51,13 @@ from tristunnel.tls.server_context import CreatorInForce
 from tristunnel.util.hosts import hostAndPort
 from tristunnel.util.logs import Log
 from tristunnel.util.process import ReloadSignalService, exitWith, hurryOnSecondSignal
+from tristunnel.util.repeating import RepeatingService
 from tristunnel.wire.invitation import PLACEHOLDER
 
 __all__ = ["Serving"]
+
+EDITED = 5.0
+"""Seconds between two looks whether the file of managed tunnels was edited."""
 
 _log = Logger(namespace="tristunnel.server")
 
@@ -89,6 +94,11 @@ class Serving(MultiService):
         self._tunnels = self._makeTunnels()
         self._tunnels.decisions = options.decisions
         options.authenticator.decisions = options.decisions
+        self._tunnels.managed = ManagedForwards(
+            str(options.stateDirectory / "managed.toml"), self._tunnels.clients
+        )
+        looking = RepeatingService(reactor, self._tunnels.managed.refresh, EDITED)
+        looking.setServiceParent(self)
         self._tunnels.invitations = Invitations(self._tokenFiles)
         self._sessions = TunnelServerFactory(
             reactor,

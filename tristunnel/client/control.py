@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from tristunnel.auth.realm import Authenticator
 from tristunnel.client.status import VISITORS, ProcessStatus
 from tristunnel.errors import TunnelError, badOption
+from tristunnel.forwards.consent import isOurs
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.resource import JSONRPCResource
 from tristunnel.http.site import LimitedSite
@@ -219,6 +220,7 @@ class ClientControl(Service):
 
     def _opened(self, listening: IListeningPort) -> None:
         self._listening = listening
+        isOurs(listening)
         self._log.debug(
             "Answering calls at {where}", where=addressText(listening.getHost())
         )
@@ -243,6 +245,7 @@ class ClientControl(Service):
         listening, self._listening = self._listening, None
         if listening is None:
             return succeed(None)
+        isOurs(listening, False)
         return maybeDeferred(listening.stopListening)
 
 

@@ -13,6 +13,7 @@ from tristunnel.config.options import ConfiguredOptions
 from tristunnel.config.policy_options import PolicyOptionsMixin, policyOf
 from tristunnel.connect.address import ServerAddress
 from tristunnel.errors import badOption
+from tristunnel.forwards.consent import Consent
 from tristunnel.forwards.forward import Forward, parseForward
 from tristunnel.model.policy import VisitorPolicy
 
@@ -40,6 +41,7 @@ class ClientOptions(ConfiguredOptions):
     @ivar policy: What is asked of the visitors of all of that.
     @ivar localEndpoint: Where it listens for local visitors, or C{None}.
     @ivar stateDirectory: Where it keeps what it must remember.
+    @ivar managed: What the server may ask for, or C{None} for nothing.
     @ivar control: Where calls about it are answered; C{None}: in its directory.
     """
 
@@ -60,6 +62,7 @@ class ClientOptions(ConfiguredOptions):
         self.localEndpoint: Any = None
         self.stateDirectory = Path()
         self.control: ControlPort | None = None
+        self.managed: Consent | None = None
 
 
 def forwardOf(

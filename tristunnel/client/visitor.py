@@ -21,6 +21,7 @@ from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dataplane.transport_end import EndFactory
 from tristunnel.dialects.base.dialect import Route
 from tristunnel.errors import TunnelError, badOption
+from tristunnel.forwards.consent import isOurs
 from tristunnel.model.observer import ClientObserver, Visit
 from tristunnel.util.endpoints import cannotListen, serverEndpoint, whyNoEndpoint
 from tristunnel.util.hosts import addressText
@@ -109,6 +110,7 @@ class LocalPort(Service):
 
     def _opened(self, listening: IListeningPort) -> None:
         self.listening = listening
+        isOurs(listening)
         here = addressText(listening.getHost())
         self._log.info("Visitors of {here} reach {what}", here=here, what=self.what)
         self.observer.portReady(here, self.what)
@@ -193,6 +195,7 @@ class LocalPort(Service):
     async def _stop(self) -> None:
         listening, self.listening = self.listening, None
         if listening is not None:
+            isOurs(listening, False)
             await maybeDeferred(listening.stopListening)
 
         def here() -> int:

@@ -182,6 +182,41 @@ class _Methods:
         """The tokens of the server."""
         return self._invitations.listTokens(caller)
 
+    def addManaged(
+        self,
+        caller: Caller,
+        client: str,
+        to: str,
+        port: int = 0,
+        name: str = "",
+        udp: object = False,
+    ) -> dict[str, object]:
+        """A tunnel that a managed client is to open."""
+        if type(port) is not int:
+            raise badOption("port takes a number")
+        return self._service.managed.add(
+            caller,
+            _text(client, "client"),
+            _text(to, "to"),
+            port,
+            _text(name, "name"),
+            _flag(udp, "udp"),
+        )
+
+    def removeManaged(self, caller: Caller, id: str) -> None:
+        """The end of such a tunnel."""
+        self._service.managed.remove(caller, _text(id, "id"))
+
+    def listManaged(self, caller: Caller) -> list[dict[str, object]]:
+        """The tunnels of managed clients."""
+        return self._service.managed.listed(caller)
+
+    def managedForwards(
+        self, caller: Caller, consent: object = None, refused: object = None
+    ) -> list[dict[str, object]]:
+        """What a managed client is to open; for clients."""
+        return self._service.managed.forClient(caller, consent, refused)
+
     def revokeToken(self, caller: Caller, name: str) -> None:
         """The end of a token, and of what lives on it."""
         self._invitations.revoke(caller, _text(name, "name"))

@@ -33,6 +33,7 @@ from tristunnel.service.claims import Claims
 from tristunnel.service.clients import ConnectedClients
 from tristunnel.service.counters import RateMeter
 from tristunnel.service.invitations import Invitations
+from tristunnel.service.managed import ManagedForwards
 from tristunnel.service.policies import VisitorPolicies
 from tristunnel.service.raw import viaTCP, viaTLS
 from tristunnel.service.registry import ITunnelRegistry, Lease, Leases
@@ -175,6 +176,7 @@ class TunnelService:
         self.looksAtAnswers = False
         self.nodes: Sequence[_Node] = ()
         self.invitations = Invitations([])
+        self.managed = ManagedForwards("", self.clients)
         self.decisions: Decisions | None = None
         self.reload: Callable[[], Deferred[dict[str, object]]] | None = None
 

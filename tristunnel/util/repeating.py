@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
 
-__all__ = ["RepeatingCall"]
+__all__ = ["RepeatingCall", "RepeatingService"]
 
 
 class RepeatingCall(LoopingCall):
@@ -28,3 +29,26 @@ class RepeatingCall(LoopingCall):
         self.f = call
         self.a = args
         self.kw = kwargs
+
+
+class RepeatingService(Service):
+    """
+    Repeats a call while it runs.
+
+    @param clock: Tells time.
+    @param call: What to call.
+    @param interval: Seconds between two calls.
+    """
+
+    def __init__(self, clock: Any, call: Callable[[], object], interval: float) -> None:
+        self._repeating = RepeatingCall(clock, call)
+        self._interval = interval
+
+    def startService(self) -> None:
+        super().startService()
+        self._repeating.start(self._interval, now=False)
+
+    def stopService(self) -> None:
+        super().stopService()
+        if self._repeating.running:
+            self._repeating.stop()

@@ -20,6 +20,7 @@ from tristunnel.connect.address import ServerAddress
 from tristunnel.dialects.base.client import ClientService
 from tristunnel.dialects.base.server import Arrival, ServerSessions
 from tristunnel.errors import TunnelError, badOption
+from tristunnel.forwards.consent import Consent
 from tristunnel.forwards.forward import Forward
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.model.observer import ClientObserver
@@ -53,6 +54,7 @@ class ClientOptions(Protocol):
     forwards: list[Forward]
     policy: VisitorPolicy
     stateDirectory: Path
+    managed: Consent | None
 
     def __getitem__(self, name: str, /) -> Any: ...
 

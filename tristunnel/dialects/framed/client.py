@@ -78,6 +78,7 @@ class TunnelClientProtocol(FramedProtocol):
         methods: dict[str, Callable[..., object]] = {
             "tunnelClosed": self._tunnelClosed,
             "available": self._available,
+            "managedChanged": self._managedChanged,
         }
         super().__init__(
             factory.reactor,
@@ -95,6 +96,7 @@ class TunnelClientProtocol(FramedProtocol):
         self._greeted = False
         self._goingAway: TunnelError | None = None
         self.placeFree: Callable[[], object] = lambda: None
+        self.managedChanged: Callable[[], object] = lambda: None
         self.tunnelClosed: Callable[[str, TunnelError], None] | None = None
         self._observer = factory.observer
         self._connector = ServiceConnector(factory.reactor, factory.observer)
@@ -371,6 +373,10 @@ class TunnelClientProtocol(FramedProtocol):
     def _available(self, caller: object, port: int = 0, name: str = "") -> None:
         """What the server has refused may be had now."""
         self.placeFree()
+
+    def _managedChanged(self, caller: object) -> None:
+        """The server asks for other tunnels now."""
+        self.managedChanged()
 
     # The end
 

@@ -22,6 +22,8 @@ from tristunnel.dialects.framed.client import TunnelClientFactory, TunnelClientP
 from tristunnel.dialects.framed.moves import Carrier
 from tristunnel.dialects.framed.session import EXTENSION
 from tristunnel.errors import TunnelError
+from tristunnel.forwards.consent import MOST as MOST_MANAGED
+from tristunnel.forwards.consent import Consent
 from tristunnel.forwards.forward import Forward, matched
 from tristunnel.forwards.udp import UDPService
 from tristunnel.model.observer import ClientObserver
@@ -30,6 +32,9 @@ from tristunnel.util.hosts import hostAndPort
 from tristunnel.util.process import GRACE
 
 __all__ = ["TunnelClientService"]
+
+ASK_AGAIN = 0.2
+"""Seconds from a change of what the server asks for until it is asked what that is."""
 
 
 class TunnelClientService(ClientService["TunnelClientProtocol"]):
@@ -52,6 +57,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
     @ivar session: The session that is up now, or C{None}.
     @ivar about: What the server is told of this client: C{program}, C{host}.
     @ivar tellsTargets: Whether it is told of each tunnel where that leads.
+    @ivar managed: What the server may ask for, or C{None} for nothing.
     @ivar tunnelOptions: What C{openTunnel} is told for each forward, beside
         what the forward says.
     """
@@ -75,6 +81,11 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             reactor, server, forwards, credentials, observer, grace, gaveUp, delay
         )
         self.tunnelOptions: dict[str, object] = {}
+        self.managed: Consent | None = None
+        # What the user has said, without what the server asks for.
+        self._own = list(forwards)
+        self._asked: list[Forward] = []
+        self._asking: Deferred[None] | None = None
         self.about: dict[str, str] = {}
         self.tellsTargets = False
         self.forGood = False
@@ -147,6 +158,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         self.session = session
         session.tunnelClosed = self._tunnelClosed
         session.placeFree = self._openLater
+        session.managedChanged = self._askAgain
         self._settled, self._told = set(), set()
         self._beginOpening(session, self._openForwards(session))
         try:
@@ -224,8 +236,10 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         self._lease.granted(session.lease, session.tunnels)
         for uri in set(session.tunnels) - set(self._lease.uris.values()):
             session.call("closeTunnel", uri=uri).addErrback(lambda failure: None)
+        if self.managed is not None:
+            await self._askManaged(session, self.managed)
         await self._openMissing(session)
-        if self._forwards and not self._lease.uris:
+        if self.managed is None and self._forwards and not self._lease.uris:
             raise TunnelError.said(
                 "not-permitted", "the server refused all of the tunnels"
             )
@@ -270,7 +284,71 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         @return: What has changed, in words, once tunnels of forwards that are
             gone are closed. New ones are opened later, as after the start.
         """
-        return Deferred.fromCoroutine(self._changeForwards(list(forwards)))
+        self._own = list(forwards)
+        return Deferred.fromCoroutine(self._changeForwards([*self._own, *self._asked]))
+
+    # What the server asks for
+
+    def _askAgain(self) -> None:
+        """The server asks for other tunnels now; it may say so many times a second."""
+        session, consent = self.session, self.managed
+        if session is None or consent is None or self._asking is not None:
+            return
+
+        def asked(result: object) -> None:
+            self._asking = None
+
+        async def later() -> None:
+            await deferLater(self._reactor, ASK_AGAIN)
+            if self.session is session:
+                await self._askManaged(session, consent)
+
+        self._asking = Deferred.fromCoroutine(later())
+        self._asking.addErrback(
+            lambda failure: self._log.failure("Managed tunnels were not read", failure)
+        )
+        self._asking.addCallback(asked)
+
+    async def _askManaged(
+        self, session: TunnelClientProtocol, consent: Consent
+    ) -> None:
+        """Learn what the server asks for, and offer what the user agrees to."""
+        patterns = list(consent.patterns)
+        try:
+            answer = await session.call("managedForwards", consent=patterns)
+            found, refused = self._judged(consent, answer)
+            if refused:
+                # So that whoever asks for it can see why.
+                await session.call("managedForwards", consent=patterns, refused=refused)
+        except (TunnelError, RemoteError) as error:
+            if session.lost is None:
+                self._log.warn("This client is not managed: {reason}", reason=error)
+            return
+        self._asked = found
+        kept = {forward.spec for forward in (*self._own, *found)}
+        for spec in [each for each in self._lease.uris if each not in kept]:
+            uri = self._lease.uris.pop(spec)
+            session.call("closeTunnel", uri=uri).addErrback(lambda failure: None)
+        for change in await self._changeForwards([*self._own, *found]):
+            self._log.info("The server's operator: {change}", change=change)
+
+    def _judged(
+        self, consent: Consent, answer: object
+    ) -> tuple[list[Forward], dict[str, str]]:
+        """Sort out what the user agrees to, and why not the rest."""
+        found: dict[str, Forward] = {}
+        refused: dict[str, str] = {}
+        asked = answer if isinstance(answer, list) else []
+        for each in asked[:MOST_MANAGED]:
+            try:
+                forward = consent.forward(self._reactor, each)
+            except TunnelError as refusal:
+                identifier = each.get("id") if isinstance(each, dict) else None
+                refused[str(identifier)[:32]] = refusal.message
+                self._log.warn("The server's operator: {why}", why=refusal.message)
+            else:
+                found[forward.spec] = forward
+        return list(found.values()), refused
 
     async def _changeForwards(self, wanted: list[Forward]) -> list[str]:
         """Change them when no tunnel is just being opened."""

@@ -158,6 +158,7 @@ class FramedDialect(Dialect):
             carrier=_carrierOf(options),
         )
         client.tunnelOptions = options.policy.describe()
+        client.managed = options.managed
         _introduce(client, options)
         return client
 

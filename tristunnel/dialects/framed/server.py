@@ -68,6 +68,11 @@ class TunnelServerProtocol(Admission):
         if self.extended and not self._ended:
             self.notify("available", port=port, name=name)
 
+    def managedChanged(self) -> None:
+        """Tell the client that it is asked for other tunnels now."""
+        if self.extended and not self._ended:
+            self.notify("managedChanged")
+
     def serve(self, stream: Stream) -> None:
         """Open a stream within the session for a visitor."""
         if self.multiplexer is None or self._leaving is not None or self._ended:

@@ -1,0 +1,140 @@
+"""Tunnels that a server's operator gives to managed clients."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tristunnel.errors import TunnelError
+from tristunnel.model.permissions import (
+    ANONYMOUS_IDENTITY,
+    Grant,
+    Identity,
+    Permissions,
+)
+from tristunnel.service import managed as managedModule
+from tristunnel.service.caller import Caller
+from tristunnel.service.clients import ConnectedClients
+from tristunnel.service.managed import ManagedForwards
+
+
+class _Side:
+    def __init__(self) -> None:
+        self.changes = 0
+
+    def managedChanged(self) -> None:
+        self.changes += 1
+
+
+class ManagedTests(SynchronousTestCase):
+    """Giving, keeping, taking away."""
+
+    def setUp(self) -> None:
+        self.path = str(Path(os.path.abspath(self.mktemp())) / "managed.toml")
+        self.clients = ConnectedClients(Clock().seconds)
+        grant = Grant(Permissions(may=frozenset({"admin"})))
+        self.admin = Caller(Identity("admin", grant=grant), "t.example")
+        self.side: Any = _Side()
+        laptop = Identity("laptop")
+        self.clients.enter(laptop, "", "framed", lambda reason: None, self.side)
+        self.laptop = Caller(laptop, "t.example", clientSide=self.side)
+        self.managed = ManagedForwards(self.path, self.clients)
+
+    def add(self, **more: Any) -> dict[str, Any]:
+        wanted = {"client": "laptop", "to": "localhost:3000", **more}
+        return self.managed.add(self.admin, **wanted)
+
+    def test_add(self) -> None:
+        """A tunnel is kept, its client is told, and asks what it is."""
+        made = self.add(port=8080)
+        self.assertEqual(self.side.changes, 1)
+        (asked,) = self.managed.forClient(self.laptop, ["localhost:*"])
+        self.assertEqual(asked["id"], made["id"])
+        (listed,) = self.managed.listed(self.admin)
+        self.assertEqual(listed["consent"], ["localhost:*"])
+        self.assertEqual((listed["connected"], listed["refused"]), (True, ""))
+
+    def test_restart(self) -> None:
+        """It is there after a restart, until it is taken away."""
+        made = self.add(name="web", udp=True)
+        again = ManagedForwards(self.path, self.clients)
+        (asked,) = again.forClient(self.laptop)
+        self.assertEqual({"client": "laptop", **asked}, made)
+        again.remove(self.admin, str(made["id"]))
+        self.assertEqual(
+            ManagedForwards(self.path, self.clients).forClient(self.laptop), []
+        )
+        self.assertRaises(TunnelError, again.remove, self.admin, str(made["id"]))
+
+    def test_edited(self) -> None:
+        """The file may be edited; what is wrong with it changes nothing."""
+        self.add()
+        text = Path(self.path).read_text()
+        entry = '[[tunnel]]\nclient = "laptop"\nto = "localhost:22"\n'
+        Path(self.path).write_text(text + entry)
+        self.managed.refresh()
+        self.assertEqual(self.side.changes, 2)
+        first = self.managed.forClient(self.laptop)
+        self.assertEqual(
+            [each["to"] for each in first], ["localhost:3000", "localhost:22"]
+        )
+        # It has the same id the next time.
+        again = ManagedForwards(self.path, self.clients)
+        self.assertEqual(again.forClient(self.laptop), first)
+        Path(self.path).write_text(text + entry + "to = nonsense")
+        self.managed.refresh()
+        self.assertEqual(self.managed.forClient(self.laptop), first)
+        self.assertRaises(TunnelError, self.add)
+        self.assertIn("nonsense", Path(self.path).read_text())
+
+    def test_refused(self) -> None:
+        """What a client refuses is shown with its reason, cleaned and bounded."""
+        made = self.add()
+        reasons = {made["id"]: "no \x1b[31m", **{str(n): "x" * 900 for n in range(999)}}
+        self.managed.forClient(self.laptop, ["a\nb", 3], reasons)
+        (listed,) = self.managed.listed(self.admin)
+        self.assertEqual(listed["refused"], "no ?[31m")
+        self.assertEqual(listed["consent"], ["a?b"])
+
+    def test_others(self) -> None:
+        """Nobody but an admin gives, and a client learns its own only."""
+        self.add()
+        for call in (
+            lambda: self.managed.add(self.laptop, "laptop", "localhost:1"),
+            lambda: self.managed.remove(self.laptop, "x"),
+            lambda: self.managed.listed(self.laptop),
+            lambda: self.managed.forClient(self.admin),
+            lambda: self.managed.forClient(
+                Caller(ANONYMOUS_IDENTITY, "t.example", clientSide=self.side)
+            ),
+        ):
+            error = self.assertRaises(TunnelError, call)
+            self.assertEqual(error.code.name, "not-permitted")
+        other = Caller(Identity("other"), "t.example", clientSide=self.side)
+        self.assertEqual(self.managed.forClient(other), [])
+
+    def test_wrong(self) -> None:
+        """What cannot be is refused."""
+        for more in (
+            {"to": "nowhere"},
+            {"to": "localhost:0"},
+            {"client": ""},
+            {"port": 70000},
+            {"name": "a b"},
+            {"name": "123"},
+        ):
+            error = self.assertRaises(TunnelError, self.add, **more)
+            self.assertEqual(error.code.name, "bad-option", more)
+
+    def test_most(self) -> None:
+        """There is a bound for each client."""
+        self.patch(managedModule, "MOST", 3)
+        for _ in range(3):
+            self.add()
+        error = self.assertRaises(TunnelError, self.add)
+        self.assertEqual(error.code.name, "limit-reached")
+        self.add(client="other")

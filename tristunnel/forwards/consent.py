@@ -1,0 +1,221 @@
+"""
+What a client lets its server ask for: C{--managed HOST:PORTS}.
+
+The server names targets; the client judges them by what its own user has said, and by
+nothing else. A target is a host and a port in the plainest form: no other kind of
+endpoint, no way of writing an address that only C{getaddrinfo} understands. A name is
+permitted only if that very name was said, and an address only if it, or its network,
+was. Ports at which the client itself listens are never dialled, whatever name leads
+there.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocol,
+    IProtocolFactory,
+)
+
+from tristunnel.dataplane.dial import ServiceEndpoint
+from tristunnel.dataplane.lookups import known
+from tristunnel.errors import TunnelError, badOption, printable
+from tristunnel.forwards.forward import Forward
+from tristunnel.forwards.udp import UDPService
+from tristunnel.model.ports import PortRange, parsePorts
+from tristunnel.util.hosts import addressOf, hostName, parsePlace
+from tristunnel.util.words import isName
+
+__all__ = ["MOST", "OWN_PORTS", "Consent", "isOurs", "isOwn"]
+
+MOST = 100
+"""Forwards that a server may ask one client for."""
+
+PREFIX = "managed/"
+"""What the texts of such forwards begin with."""
+
+OWN_PORTS: set[int] = set()
+"""TCP ports at which this process listens: nobody is led there."""
+
+
+def isOurs(listening: IListeningPort, yes: bool = True) -> None:
+    """
+    Note that a port is this client's own, or is so no longer.
+    """
+    number = getattr(listening.getHost(), "port", None)
+    if number is not None:
+        (OWN_PORTS.add if yes else OWN_PORTS.discard)(number)
+
+
+_LOCALHOST = {"127.0.0.1", "::1"}
+
+
+def isOwn(address: str, port: int) -> bool:
+    """
+    Whether a port is this client's own.
+
+    @param address: An IP address.
+    """
+    if port not in OWN_PORTS:
+        return False
+    parsed = addressOf(address)
+    if parsed is None or parsed.is_loopback or parsed.is_unspecified:
+        return True
+    family = socket.AF_INET6 if parsed.version == 6 else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        try:
+            # Only addresses of this machine can be bound.
+            probe.bind((str(parsed), 0))
+        except OSError:
+            return False
+    return True
+
+
+class ManagedEndpoint(ServiceEndpoint):
+    """A service that the server has asked for, at none of our own ports."""
+
+    def connectNow(self) -> socket.socket | None:
+        addresses = [self._host] if self._isAddress else known(self._host)
+        if any(isOwn(address, self._port) for address in addresses):
+            return None
+        return super().connectNow()
+
+    def dial(self, address: str, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        if isOwn(address, self._port):
+            return fail(ConnectionRefusedError("that is the client's own port"))
+        return super().dial(address, factory)
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    """
+    @ivar isUDP: Whether it is about UDP services.
+    @ivar host: A name or an address; empty for a network.
+    @ivar network: A network, or C{None}.
+    @ivar ports: Which ports, or C{None} for all.
+    """
+
+    isUDP: bool
+    host: str
+    network: IPv4Network | IPv6Network | None
+    ports: PortRange | None
+
+    def covers(self, host: str, port: int) -> bool:
+        if self.ports is not None and port not in self.ports:
+            return False
+        if self.network is None:
+            return host == self.host or (
+                self.host == "localhost" and host in _LOCALHOST
+            )
+        address = addressOf(host)
+        return (
+            address is not None
+            and address.version == self.network.version
+            and address in self.network
+        )
+
+
+_PATTERN = re.compile(r"(udp/)?(\[[^\]]+\](?:/[0-9]+)?|[^\[\]:]+):([0-9,*-]+)")
+
+
+def _parse(text: str) -> _Pattern:
+    found = _PATTERN.fullmatch(text.strip())
+    try:
+        if found is None:
+            raise ValueError("the form is HOST:PORTS")
+        udp, host, ports = found.groups()
+        wanted = None if ports == "*" else parsePorts(ports)
+        bare = host.replace("[", "").replace("]", "")
+        if "/" in bare:
+            return _Pattern(bool(udp), "", ip_network(bare, strict=False), wanted)
+        return _Pattern(bool(udp), _plain(hostName(host)), None, wanted)
+    except (ValueError, TunnelError) as problem:
+        raise badOption(
+            f"--managed {text!r} is not understood ({problem}); write for example"
+            " localhost:*, 192.168.1.0/24:22 or udp/localhost:53"
+        ) from None
+
+
+def _plain(host: str) -> str:
+    """One way of writing each host: addresses without zones, names without dots."""
+    address = addressOf(host)
+    return str(address) if address is not None else host.removesuffix(".")
+
+
+class Consent:
+    """
+    What a client's user has agreed to.
+
+    @param patterns: As C{--managed} takes them.
+    @raise TunnelError: C{bad-option}, if one cannot be understood.
+
+    @ivar patterns: The same.
+    """
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self.patterns: Sequence[str] = tuple(patterns)
+        self._patterns = [_parse(each) for each in self.patterns]
+
+    def target(self, text: str, isUDP: bool) -> tuple[str, int]:
+        """
+        Judge a target.
+
+        @param text: C{HOST:PORT}.
+        @return: Both.
+        @raise TunnelError: C{not-permitted}.
+        """
+        try:
+            host, port = parsePlace(text)
+        except ValueError:
+            raise _refused(text, "it is no HOST:PORT") from None
+        host = _plain(host)
+        for each in self._patterns:
+            if each.isUDP == isUDP and each.covers(host, port):
+                break
+        else:
+            raise _refused(text, "this client's --managed does not cover it")
+        if not isUDP and addressOf(host) is not None and isOwn(host, port):
+            raise _refused(text, "that is the client's own port")
+        return host, port
+
+    def forward(self, reactor: Any, asked: object) -> Forward:
+        """
+        Make a forward of what a server asks for.
+
+        @param asked: An object with C{id}, C{to}, C{port}, C{name} and C{udp}.
+        @raise TunnelError: C{not-permitted}.
+        """
+        said = asked if isinstance(asked, dict) else {}
+        identifier, to = said.get("id"), said.get("to")
+        port, name, udp = said.get("port", 0), said.get("name", ""), said.get("udp")
+        if not (isinstance(identifier, str) and isinstance(to, str)):
+            raise _refused(to, "it has no id or no target")
+        if not re.fullmatch("[0-9a-z]{1,32}", identifier):
+            raise _refused(to, "its id is wrong")
+        if type(port) is not int or not 0 <= port < 65536:
+            raise _refused(to, "its port is wrong")
+        if not isinstance(name, str) or (name and not isName(name)):
+            raise _refused(to, "its name is wrong")
+        host, number = self.target(to, bool(udp))
+        endpoint: Any = (
+            UDPService(reactor, host, number)
+            if udp
+            else ManagedEndpoint(reactor, host, number)
+        )
+        shown = printable(to)
+        spec = f"{PREFIX}{identifier}={shown}"
+        return Forward(spec, port, name, f"udp:{shown}" if udp else shown, endpoint)
+
+
+def _refused(target: object, why: str) -> TunnelError:
+    shown = printable(str(target), 100)
+    return TunnelError("not-permitted", f"{shown} is not opened: {why}")
