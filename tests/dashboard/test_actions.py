@@ -326,6 +326,57 @@ class InviteTests(DashboardTestCase):
             self.assertEqual(status, 403)
         self.assertEqual(len(self.store.read().byName), 1)
 
+    # Managed clients
+
+    def manage(self, **wanted: str) -> tuple[int, str]:
+        status, answer, body = self.ask("/dashboard/managed", self.login, host=HERE)
+        self.assertEqual(status, 200, body)
+        fields = dict(re.findall(r'name="(\w+)" value="([^"]+)"', body))
+        cookie = answer["set-cookie"].partition(";")[0]
+        wanted = {"form": fields["form"], "do": "manage", **wanted}
+        status, _, body = self.post(wanted, f"Cookie: {cookie}", self.login)
+        return status, unescape(body)
+
+    def test_managed(self) -> None:
+        """An admin gives a client a tunnel, sees it, and takes it away."""
+        self.promote("admin")
+        self.assertIn('href="dashboard/managed"', self.page(self.login))
+        given = {"client": "laptop", "to": "localhost:3000", "port": "8080"}
+        self.assertEqual(self.manage(**given)[0], 303)
+        _, _, body = self.ask("/dashboard/managed", self.login, host=HERE)
+        self.assertIn("laptop: localhost:3000, visitors' port 8080", unescape(body))
+        self.assertIn("not connected", body)
+        (identifier,) = re.findall(r'name="id" value="(\w+)"', body)
+        self.assertEqual(self.manage(do="unmanage", id=identifier)[0], 303)
+        self.assertIn("gave laptop a tunnel", self.page(self.login))
+        _, _, body = self.ask("/dashboard/managed", self.login, host=HERE)
+        self.assertNotIn("localhost:3000,", body)
+
+    def test_managedWrong(self) -> None:
+        """What is wrong is said, escaped, and keeps what was in the form."""
+        self.promote("admin")
+        hostile = '"><script>x'
+        for wanted in (
+            {"client": "laptop", "to": hostile},
+            {"client": "", "to": "localhost:1"},
+            {"client": "laptop", "to": "localhost:1", "port": "x"},
+            {"client": "laptop", "to": "localhost:1", "name": hostile},
+            {"do": "unmanage", "id": hostile},
+        ):
+            status, body = self.manage(**wanted)
+            self.assertEqual(status, 400, wanted)
+            self.assertIn('role="alert"', body)
+
+    def test_managedNotAdmin(self) -> None:
+        """It is for admins."""
+        self.assertNotIn("dashboard/managed", self.page(self.login))
+        self.assertEqual(self.ask("/dashboard/managed", self.login, host=HERE)[0], 404)
+        self.open(self.owner("alice"))
+        cookie, fields = self.question(self.tunnelId(), self.login)
+        wanted = {"form": fields["form"], "do": "manage", "client": "x", "to": "a:1"}
+        status, _, _ = self.post(wanted, f"Cookie: {cookie}", self.login)
+        self.assertEqual(status, 404)
+
 
 class CrowdTests(DashboardTestCase):
     """Very many visitors."""

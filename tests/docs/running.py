@@ -337,7 +337,7 @@ class PageTestCase(TestCase):
         if " --port ssl:" in text and " --certificate " not in text:
             found = await program.says(r"--pin ([0-9a-f]{64})")
             self.learnt["FINGERPRINT"] = found[1]
-        if "--service " in text or "tunnel-access" in text:
+        if any(part in text for part in ("--service ", "tunnel-access", "--managed ")):
             await program.says("The server has admitted this client")
         for shown in command.output:
             pattern, names = patternOf(self.here(shown, story, True))

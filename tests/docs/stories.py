@@ -118,6 +118,12 @@ STORIES: dict[str, Story] = {
             " contrib/": f" {ROOT}/contrib/",
         },
     ),
+    "docs/managed.rst": Story(
+        before=(*_TOKEN, _TLS.replace("tcp:9000", "tcp:9000 --auth tokens:tokens")),
+        replace={
+            "tls:t.example.com:9000": "tls:localhost:9000 --ca authority.pem",
+        },
+    ),
     "docs/invitations.rst": Story(before=("touch tokens", _TOKENS)),
     "docs/troubleshooting.rst": Story(before=(*_TOKEN, _TOKENS)),
     "docs/howto/ssh.rst": Story(

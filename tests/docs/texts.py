@@ -74,6 +74,8 @@ def readyLines(text: str) -> int:
         return max(1, text.count("--port ") + text.count("--rpc "))
     if "--listen" in text:
         return 1
+    if "--managed " in text:
+        return text.count("--forward ")
     return max(1, text.count("--forward "))
 
 

@@ -196,6 +196,34 @@ class Actions:
             str(made["token"]),
         )
 
+    def managed(self, caller: Caller) -> list[dict[str, object]]:
+        """The tunnels that managed clients are given."""
+        return self._service.managed.listed(caller)
+
+    def manage(self, caller: Caller, wanted: Mapping[str, str]) -> None:
+        """
+        Give a managed client a tunnel.
+
+        @param wanted: C{client}, C{to}, C{port} and C{name}, the last two may be
+            empty.
+        @raise TunnelError: What is wrong with it, or why it may not be.
+        """
+        port = wanted["port"] or "0"
+        if not (port.isascii() and port.isdecimal()):
+            raise badOption("the visitors' port is a number, or nothing")
+        client, to = wanted["client"], wanted["to"]
+        self._service.managed.add(caller, client, to, int(port), wanted["name"])
+        self._tell(caller, client, f"gave {client} a tunnel to {to}")
+
+    def unmanage(self, caller: Caller, identifier: str) -> None:
+        """
+        Take such a tunnel away.
+
+        @raise TunnelError: C{unknown-tunnel}, or why it may not be.
+        """
+        self._service.managed.remove(caller, identifier)
+        self._tell(caller, "", "took a managed client's tunnel away")
+
     async def end(self, caller: Caller, identifier: str) -> None:
         """
         End what L{describe} has described.

@@ -26,6 +26,7 @@ from tristunnel.dashboard.render import (
     GrantForm,
     Invited,
     InviteForm,
+    ManagedPage,
     Question,
     TunnelPage,
     htmlOf,
@@ -186,6 +187,19 @@ class InvitePage(_HTMLPage):
         return await self.html(request, InviteForm(form))
 
 
+class ManagedClientsPage(_HTMLPage):
+    """C{/dashboard/managed}: what managed clients are given."""
+
+    async def answer(self, request: Request, caller: Caller) -> bytes:
+        if not self.actions.mayInvite(caller):
+            title = "No client can be managed"
+            text = "That takes a token that may admin, and a server with tokens."
+            return await self.html(request, Question(title, text), 404)
+        form = self.guard.formToken(request, caller)
+        page = ManagedPage(self.actions.managed(caller), form)
+        return await self.html(request, page)
+
+
 class ActionPage(_HTMLPage):
     """C{/dashboard/act}: does something, when our own form was posted."""
 
@@ -226,6 +240,8 @@ class ActionPage(_HTMLPage):
             return await self._grant(request, caller, identifier, fields)
         if fields.get("do") in ("invite", "token"):
             return await self._letIn(request, caller, fields)
+        if fields.get("do") in ("manage", "unmanage"):
+            return await self._manage(request, caller, fields)
         try:
             await self.actions.end(caller, identifier)
         except TunnelError as refusal:
@@ -237,6 +253,26 @@ class ActionPage(_HTMLPage):
         request.setResponseCode(303)
         where = f"../?done={kindOf(identifier)}"
         request.setHeader(b"Location", where.encode("ascii"))
+        return b""
+
+    async def _manage(
+        self, request: Request, caller: Caller, fields: dict[str, str]
+    ) -> bytes:
+        if not self.actions.mayInvite(caller):
+            return await self.html(request, _GONE(), 404)
+        wanted = {name: fields.get(name, "") for name in ManagedPage.FIELDS}
+        try:
+            if fields["do"] == "manage":
+                self.actions.manage(caller, wanted)
+            else:
+                self.actions.unmanage(caller, fields.get("id", ""))
+        except TunnelError as refusal:
+            form = self.guard.formToken(request, caller)
+            known = self.actions.managed(caller)
+            again = ManagedPage(known, form, wanted, refusal.message)
+            return await self.html(request, again, 400)
+        request.setResponseCode(303)
+        request.setHeader(b"Location", b"managed")
         return b""
 
     async def _letIn(
@@ -320,6 +356,7 @@ def dashboardPages(
         b"dashboard/end": EndPage,
         b"dashboard/grant": GrantPage,
         b"dashboard/invite": InvitePage,
+        b"dashboard/managed": ManagedClientsPage,
         b"dashboard/act": ActionPage,
         b"dashboard/events": EventsPage,
     }

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.resources import files
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlencode
 
 import segno
@@ -231,6 +231,10 @@ class DashboardPage(_LivePage):
         return tag([Tag("li", {}, [text]) for text in self._warnings] or "")
 
     @renderer
+    def manage(self, request: IRequest, tag: Tag) -> Tag | str:
+        return tag if self._invites else ""
+
+    @renderer
     def invite(self, request: IRequest, tag: Tag) -> Tag | str:
         return tag if self._invites else ""
 
@@ -392,6 +396,58 @@ class InviteForm(_Filled):
         filled = {**dict.fromkeys(self.FIELDS, ""), **(values or {})}
         super().__init__(form=token, **filled)
         self._wrong = wrong
+
+    @renderer
+    def wrong(self, request: IRequest, tag: Tag) -> Tag | str:
+        return tag(self._wrong) if self._wrong else ""
+
+
+class ManagedPage(_Filled):
+    """
+    Shows the tunnels that managed clients are given, and asks for more.
+
+    @param tunnels: They, as plain data.
+    @param token: What makes the forms good.
+    @param values: What was in the form, if it is shown again.
+    @param wrong: What was wrong with that.
+    """
+
+    FIELDS: ClassVar = ("client", "to", "port", "name")
+
+    loader = XMLString(partOf("managed.xml"))
+
+    def __init__(
+        self,
+        tunnels: Sequence[Mapping[str, Any]],
+        token: str,
+        values: Mapping[str, str] | None = None,
+        wrong: str = "",
+    ) -> None:
+        filled = {**dict.fromkeys(self.FIELDS, ""), **(values or {})}
+        super().__init__(form=token, **filled)
+        self._tunnels = tunnels
+        self._token = token
+        self._wrong = wrong
+
+    @renderer
+    def tunnels(self, request: IRequest, tag: Tag) -> Tag:
+        for each in self._tunnels:
+            name, port = each["name"], each["port"]
+            state = each["refused"] and f"refused: {each['refused']}"
+            place = f"{name} at port {port}" if name and port else name or port or "any"
+            hidden = {"form": self._token, "id": each["id"], "do": "unmanage"}
+            fields = [
+                Tag("input", {"type": "hidden", "name": key, "value": value})
+                for key, value in hidden.items()
+            ]
+            label = f"Remove {each['to']} of {each['client']}"
+            button = Tag("button", {"type": "submit", "aria-label": label}, ["Remove"])
+            form = Tag("form", {"method": "post", "action": "act"}, [*fields, button])
+            kind = "UDP " if each["udp"] else ""
+            text = f"{each['client']}: {kind}{each['to']}, visitors' port {place}"
+            away = "" if each["connected"] else "not connected"
+            tag(Tag("li", {}, [f"{text} ", Tag("b", {}, [state or away]), form]))
+        return tag
 
     @renderer
     def wrong(self, request: IRequest, tag: Tag) -> Tag | str:
