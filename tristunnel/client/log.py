@@ -21,7 +21,7 @@ from tristunnel.util.output import Output
 
 __all__ = ["LoggingClientObserver"]
 
-VISITS = 200
+VISITS = 50
 """Visitors in an interval that have a line of their own."""
 
 VISITS_INTERVAL = 10.0

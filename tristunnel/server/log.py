@@ -30,7 +30,7 @@ closed and was refused."""
 ALL_LINES = 2000
 """The same for all clients together."""
 
-VISITS = 200
+VISITS = 50
 """Visitors in an interval that have a line of their own."""
 
 VISITS_INTERVAL = 10.0

@@ -24,7 +24,6 @@ from tristunnel.errors import TunnelError
 from tristunnel.wire.framed import (
     Frame,
     FrameType,
-    encodeFrame,
     frameHeader,
     packHeader,
 )
@@ -271,9 +270,10 @@ class Multiplexer(StreamCarrier):
     def sendFrame(self, streamId: int, kind: int, payload: bytes = b"") -> None:
         """Send a frame ahead of all data that waits."""
         if not self._over:
-            if self.answers is not None and kind not in _UNASKED:
-                self.answers.wrote(len(payload))
-            self._sink.write(encodeFrame(streamId, kind, payload))
+            answers = self.answers
+            if answers is not None and kind not in _UNASKED:
+                answers.wrote(len(payload))
+            self._sink.write(packHeader(len(payload) + 5, streamId, kind) + payload)
 
     @abstractmethod
     def sendEnd(self, stream: SessionStream) -> None:
