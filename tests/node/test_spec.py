@@ -68,8 +68,8 @@ class SpecTests(SynchronousTestCase):
             ("web=tcp:b:1,forward=1=h:1,forward=2=h:1", "given twice"),
             ("web=tcp:b:1,forward=1=h:1,colour=red", "'colour' is not a setting"),
             ("web=tcp:b:1,forward=1=h:1,pin=zz", "--node web"),
-            ("web=nonsense,forward=1=h:1", "is not a valid endpoint"),
-            ("web=tcp:b:1,forward=x", "has no TARGET"),
+            ("web=nonsense:x,forward=1=h:1", "is not a valid"),
+            ("web=tcp:b:1,forward=x", "names no service"),
             ("web=tcp:b:1,listen=nonsense:1,service=x", "is not a valid endpoint"),
             ("web=tcp:b:1,forward=1=h:1,token-file=/nowhere/x", "cannot be read"),
         ):
