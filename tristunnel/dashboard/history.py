@@ -4,7 +4,7 @@ How much passed lately, and the graphs that are drawn of it.
 
 from __future__ import annotations
 
-from collections import deque
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import floor, log10
@@ -60,9 +60,8 @@ class Series:
     """
 
     def __init__(self) -> None:
-        self._samples: dict[str, deque[_Rates]] = {
-            name: deque(maxlen=KEPT) for name in SPANS
-        }
+        # In and out, one after the other: there may be very many series.
+        self._samples = {name: array("d") for name in SPANS}
         # Bytes in and out, and seconds, of the mean that is not over yet.
         self._sums = {name: (0.0, 0.0, 0.0) for name in SPANS}
 
@@ -70,7 +69,7 @@ class Series:
     def last(self) -> _Rates:
         """The newest sample."""
         newest = next(iter(self._samples.values()))
-        return newest[-1] if newest else _NOTHING
+        return (newest[-2], newest[-1]) if newest else _NOTHING
 
     def add(self, rates: _Rates, passed: float) -> None:
         """
@@ -78,8 +77,6 @@ class Series:
 
         @param passed: Seconds that it is the mean of.
         """
-        # Most tunnels are idle most of the time: they share one zero.
-        rates = rates if any(rates) else _NOTHING
         for name, span in SPANS.items():
             bytesIn, bytesOut, seconds = self._sums[name]
             seconds += passed
@@ -89,14 +86,17 @@ class Series:
                 self._sums[name] = (*sums, seconds)
                 continue
             self._sums[name] = (0.0, 0.0, 0.0)
-            mean = sums[0] / seconds, sums[1] / seconds
-            self._samples[name].append(mean if any(mean) else _NOTHING)
+            samples = self._samples[name]
+            samples.extend((sums[0] / seconds, sums[1] / seconds))
+            del samples[: -2 * KEPT]
 
     def over(self, span: str) -> list[_Rates]:
         """What passed in a span, oldest first; the last mean may not be over yet."""
         bytesIn, bytesOut, seconds = self._sums[span]
         unfinished = [(bytesIn / seconds, bytesOut / seconds)] if seconds else []
-        return [*self._samples[span], *unfinished][-KEPT:]
+        samples = self._samples[span]
+        kept = zip(samples[::2], samples[1::2], strict=True)
+        return [*kept, *unfinished][-KEPT:]
 
 
 class RateHistory:
