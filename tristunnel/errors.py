@@ -128,7 +128,7 @@ _TABLE = (
     ErrorCode(
         "invitation-unknown",
         -32027,
-        "The server knows no such invitation; ask for a new one.",
+        "This invitation does not exist; ask for a new one.",
         permanent=True,
     ),
     ErrorCode(

@@ -161,7 +161,7 @@ class Actions:
 
     def invite(self, caller: Caller, wanted: Mapping[str, str]) -> tuple[str, str, str]:
         """
-        Make an invitation, as the command that takes it up.
+        Create an invitation, as the command that takes it up.
 
         @param wanted: C{name}, C{ports} and C{expires}; empty for the default.
         @return: A title, what it is for, and the command.
@@ -182,7 +182,7 @@ class Actions:
         self, caller: Caller, wanted: Mapping[str, str]
     ) -> tuple[str, str, str]:
         """
-        Make a token, in the same way.
+        Create a token, in the same way.
 
         @return: A title, what it is for, and the token.
         """

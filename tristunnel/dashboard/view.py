@@ -229,9 +229,7 @@ class Board:
             return [(offer, f"tristunnel http 3000 --to {where}")]
         invitation = "Accept the invitation that you were sent"
         if isAdmin(caller.identity) and self.files:
-            invitation = (
-                "Create an invitation with 'Let a client in' below, and accept it"
-            )
+            invitation = "Create an invitation with 'Add a client' below, and accept it"
         join = f"{invitation}, once, on the machine with the service:"
         return [
             (join, "tristunnel join INVITATION"),

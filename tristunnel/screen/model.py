@@ -301,7 +301,7 @@ def serverPage(status: Mapping[str, Any], hints: Sequence[str] = ()) -> Page:
         )
         here.append(Row(GOOD, session))
     tunnels = ("Address", *names, "Client", "Now", "In all", "In", "Out")
-    clients = ("From", "Who", "Dialect", "Tunnels", "Here for")
+    clients = ("From", "Who", "Dialect", "Tunnels", "Connected for")
     tables = [
         Table("Tunnels", tunnels, offered, 2 + named, "no tunnel is open"),
         Table("Clients", clients, here, 3, "no client is here"),
