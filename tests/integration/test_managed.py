@@ -76,7 +76,14 @@ class ManagedTests(HostileTestCase):
         forbidden.setblocking(False)
         closed = forbidden.getsockname()[1]
         client = await self.begin(f"localhost:{port}")
-        hosts = ("localhost", "127.0.0.1", "[::1]", "127.1", "0x7f000001", "2130706433")
+        hosts: tuple[str, ...] = (
+            "localhost",
+            "127.0.0.1",
+            "[::1]",
+            "127.1",
+            "0x7f000001",
+            "2130706433",
+        )
         hosts += ("0.0.0.0", "[::]", "[::ffff:127.0.0.1]", "localhost.", "LOCALHOST")
         asked = [f"{host}:{closed}" for host in hosts]
         asked += [f"127.0.0.{n}:{closed}" for n in range(2, 99 - len(hosts) + 2)]

@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.model.test_tunnel import Side
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import (
     ANONYMOUS_IDENTITY,
@@ -22,8 +23,9 @@ from tristunnel.service.clients import ConnectedClients
 from tristunnel.service.managed import ManagedForwards
 
 
-class _Side:
+class _Side(Side):
     def __init__(self) -> None:
+        super().__init__()
         self.changes = 0
 
     def managedChanged(self) -> None:
@@ -38,7 +40,7 @@ class ManagedTests(SynchronousTestCase):
         self.clients = ConnectedClients(Clock().seconds)
         grant = Grant(Permissions(may=frozenset({"admin"})))
         self.admin = Caller(Identity("admin", grant=grant), "t.example")
-        self.side: Any = _Side()
+        self.side = _Side()
         laptop = Identity("laptop")
         self.clients.enter(laptop, "", "framed", lambda reason: None, self.side)
         self.laptop = Caller(laptop, "t.example", clientSide=self.side)

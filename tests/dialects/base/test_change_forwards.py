@@ -25,7 +25,9 @@ def offer(spec: str, private: bool = False, service: Any = None) -> Forward:
     wanted, _, target = spec.partition("=")
     port = int(wanted) if wanted.isdecimal() else 0
     name = "" if wanted.isdecimal() else wanted
-    return Forward(spec, port, name, target, service or MemoryService(), private)
+    return Forward(
+        spec, port, name, target, service or MemoryService(), private=private
+    )
 
 
 class MatchedTests(SynchronousTestCase):
