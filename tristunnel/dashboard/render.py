@@ -91,6 +91,10 @@ def _filled(
     return made
 
 
+_GRAPH = XMLString(partOf("graph.xml"))
+_VISITORS = XMLString(partOf("visitors.xml"))
+
+
 class _LivePage(Element):
     """
     A page that is kept up to date.
@@ -148,7 +152,7 @@ class _LivePage(Element):
 
     @renderer
     def graph(self, request: IRequest, tag: Tag) -> Tag:
-        (loaded,) = XMLString(partOf("graph.xml")).load()
+        (loaded,) = _GRAPH.load()
         assert isinstance(loaded, Tag)
         return self._totals(loaded)
 
@@ -167,7 +171,7 @@ class _LivePage(Element):
 
     @renderer
     def visitorTable(self, request: IRequest, tag: Tag) -> list[Flattenable]:
-        return XMLString(partOf("visitors.xml")).load()
+        return _VISITORS.load()
 
     def _list(self, name: str, request: IRequest | None, tag: Tag) -> list[Tag]:
         (model,) = (child for child in tag.children if isinstance(child, Tag))
