@@ -87,6 +87,6 @@ class CertificateTests(ProcessTestCase):
         plain = self.start(
             "tunnel-client", "--connect", "ws://localhost:1/x", *self.own("good")
         )
-        await plain.says("about TLS; write wss://")
+        await plain.says("need TLS; write wss://")
         server = self.start("tunnel", "--port", "tcp:0", "--client-crl", "crl.pem")
         await server.says("--client-crl goes with --client-ca")
