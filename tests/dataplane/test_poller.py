@@ -221,9 +221,9 @@ class PolledSocketTests(PolledTestCase):
         calls: list[bytes] = []
         send = made._send
 
-        def counted(data: Any, flags: int = 0) -> int:
+        def counted(data: Any, *flags: int) -> int:
             calls.append(bytes(data))
-            return send(data, flags)
+            return send(data, *flags)
 
         made._send = counted
         made.gather([b"a", b"b"])
