@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
+from twisted.internet.task import deferLater
 
 from tests.dialects.relay.test_relay import AdapterTestCase
 from tests.dialects.zlayer.rig import ZLayerTestCase
@@ -23,6 +24,8 @@ class ResetsMixin:
     """What holds for each carrier."""
 
     pair: Callable[..., Any]
+    reactor: Any
+    assertEqual: Any
     assertIsNone: Any
     assertFalse: Any
 
@@ -48,6 +51,25 @@ class ResetsMixin:
                 self.assertIsNone(other.lost.check(ConnectionDone), where)
                 self.assertFalse(other.eof, where)
 
+    async def breakLater(self, port: int, service: Service, case: str) -> None:
+        """
+        Break either side after it has ended its own direction: nothing of what it
+        said is lost by that, and who still speaks learns that nobody listens.
+        """
+        for breaking in (0, 1):
+            pair = await self.pair(port, service)
+            broken, other = pair[breaking], pair[1 - breaking]
+            broken.say(b"all of a message")
+            broken.finish()
+            await other.ended()
+            broken.abort()
+            while other.lost is None:
+                # Twisted looks no more at a connection that it only may write to.
+                other.say(b"?")
+                await deferLater(self.reactor, 0.01)
+            self.assertEqual(bytes(other.data), b"all of a message")
+            self.assertIsNone(other.lost.check(ConnectionDone), (case, breaking))
+
 
 class FramedTests(ResetsMixin, LoopbackTestCase):
     """
@@ -71,6 +93,8 @@ class FramedTests(ResetsMixin, LoopbackTestCase):
                     f"0=127.0.0.1:{self.offer(service)}", connect=connect
                 )
                 await self.breakEach(port, service, f"{where} {how}")
+                if self.route is None:
+                    await self.breakLater(port, service, f"{where} {how}")
                 await self.client.stopService()
         spoken = {each[-1] for each in self.notes.named("clientConnected")}
         self.assertEqual(spoken, {self.dialect})
@@ -108,6 +132,7 @@ class WebSocketTests(ResetsMixin, AdapterTestCase):
                 f"0=127.0.0.1:{self.offer(service)}", connect=self.url("/tunnel")
             )
             await self.breakEach(port, service, how)
+            await self.breakLater(port, service, how)
             await self.client.stopService()
 
     async def test_relay(self) -> None:
@@ -133,6 +158,7 @@ class ZLayerTests(ResetsMixin, ZLayerTestCase):
         service = Service()
         (port,) = await self.startClient(f"web=127.0.0.1:{self.offer(service)}")
         await self.breakEach(port, service, "zlayer")
+        await self.breakLater(port, service, "zlayer")
 
 
 class ZLayerTLSTests(ZLayerTests):
