@@ -12,7 +12,7 @@ from tristunnel.connect.address import Trust, parseConnect
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.forwards.forward import parseForward
 from tristunnel.model.observer import ClientObserver
-from tristunnel.model.quota import raiseDescriptorLimit
+from tristunnel.util.descriptor_limit import raiseDescriptorLimit
 
 AT_ONCE = 16
 """Clients that may be on their way at the same time."""
