@@ -276,6 +276,8 @@ class PinTests(ClientTestCase):
         client = ServerVerification("x.example", pins=[pin])
         self.accepts(server, client)
         self.assertFalse(client.isSelfSigned)
+        # A program may make errors of them.
+        self.assertEqual(self.flushWarnings(), [])
         self.refuses(own, ServerVerification("x.example", pins=[pin]))
         for at in (0, PIN_BYTES - 1):
             wrong = bytearray(pin)

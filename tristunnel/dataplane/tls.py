@@ -49,9 +49,7 @@ class _Beginning(Protocol):
             tls = self.factory.onSocket(transport)
             transport.startTLS(tls, self.inner)
         else:
-            below: Any = self.factory.inMemory.protocol(
-                self.factory.inMemory, self.inner
-            )
+            below: Any = self.factory.inMemory(transport, self.inner)
             self.dataReceived = below.dataReceived  # type: ignore[method-assign]
             self.connectionLost = below.connectionLost  # type: ignore[method-assign]
             below.makeConnection(transport)
@@ -74,7 +72,6 @@ class _Factory(Factory[Protocol]):
         self.wrappedFactory: Any = wrappedFactory
         self._creator = creator
         self._isClient = isClient
-        self.inMemory = TLSMemoryBIOFactory(creator, isClient, wrappedFactory)
 
     def doStart(self) -> None:
         """Start whoever is served."""
@@ -90,6 +87,13 @@ class _Factory(Factory[Protocol]):
         if inner is None or getattr(inner, "isRejection", False):
             return inner
         return _Beginning(self, inner)
+
+    def inMemory(self, transport: Any, inner: IProtocol) -> Any:
+        """Make TLS over another transport, on that one's reactor."""
+        clock = getattr(transport, "reactor", None)
+        arguments = (self._creator, self._isClient, self.wrappedFactory, clock)
+        factory = TLSMemoryBIOFactory(*arguments)
+        return factory.protocol(factory, inner)
 
     def onSocket(self, transport: SocketTransport) -> SSL.Connection:
         """Make TLS on a socket."""

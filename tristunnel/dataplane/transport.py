@@ -24,6 +24,7 @@ from twisted.internet.interfaces import (
     INegotiated,
     IProtocol,
     IProtocolFactory,
+    IPushProducer,
     ISSLTransport,
     ITCPTransport,
 )
@@ -56,7 +57,7 @@ def addressOf(family: int, name: Any) -> IAddress:
     return UNIXAddress(name or None)
 
 
-@implementer(ITCPTransport, IConsumer)
+@implementer(ITCPTransport, IConsumer, IPushProducer)
 class SocketTransport(PolledSocket):
     """
     A transport. With TLS it provides C{ISSLTransport} and C{INegotiated}, too,

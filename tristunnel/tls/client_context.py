@@ -230,9 +230,8 @@ class ServerVerification:
         try:
             if depth == 0:
                 self.seen = _digestOf(certificate)
-                self.isSelfSigned = (
-                    certificate.get_issuer() == certificate.get_subject()
-                )
+                own = certificate.to_cryptography()
+                self.isSelfSigned = own.issuer == own.subject
             if self._insecure:
                 return True
             if self._pins:
