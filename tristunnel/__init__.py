@@ -10,29 +10,31 @@ services through that server. In a program::
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tristunnel.version import VERSION as __version__
 
+__all__ = ["Tunnel", "TunnelError", "__version__", "aio", "expose"]
+
 if TYPE_CHECKING:
+    from tristunnel import aio
     from tristunnel.errors import TunnelError
     from tristunnel.program.tunnel import Tunnel, expose
+else:
+    # Imported when a program uses it: the commands need none of it.
+    _PLACES = {
+        "Tunnel": "tristunnel.program.tunnel",
+        "TunnelError": "tristunnel.errors",
+        "expose": "tristunnel.program.tunnel",
+    }
 
-__all__ = ["Tunnel", "TunnelError", "__version__", "expose"]
+    def __getattr__(name: str) -> Any:
+        if name == "aio":
+            return import_module("tristunnel.aio")
+        if name in _PLACES:
+            return getattr(import_module(_PLACES[name]), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-
-def __getattr__(name: str) -> Any:
-    """Import what a program uses when it does: the commands need none of it."""
-    if name == "TunnelError":
-        from tristunnel.errors import TunnelError
-
-        return TunnelError
-    if name == "aio":
-        import tristunnel.aio
-
-        return tristunnel.aio
-    if name in __all__:
-        from tristunnel.program import tunnel
-
-        return getattr(tunnel, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -34,10 +34,12 @@ class Tunnel(OpenTunnel):
 
         @raise TunnelError: If the server refuses it for good.
         """
+        self._checkHere()
         await asyncio.shield(asyncio.wrap_future(self._over))
 
     async def events(self) -> AsyncIterator[Event]:
         """What happens, from its opening on, until it is closed."""
+        self._checkHere()
         loop, news, index = asyncio.get_running_loop(), asyncio.Event(), 0
 
         def wake() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import socket
@@ -111,6 +112,37 @@ class ExposeTests(ExposeTestCase):
         first.wait(30)
         self.assertEqual(first.url, second.url)
         self.assertEqual(_get(second.url), b"a page")
+
+    def test_arguments(self) -> None:
+        """Values of a wrong type are refused in a program's words; C{None} is what was
+        left out."""
+        for option, value in (
+            ("name", 3),
+            ("port", "8080"),
+            ("port", True),
+            ("token", b"x"),
+            ("server", 3),
+            ("timeout", "x"),
+            ("timeout", 0),
+            ("timeout", float("inf")),
+            ("insecure", "yes"),
+            ("udp", 1),
+        ):
+            with self.assertRaises(tristunnel.TunnelError) as raised:
+                self.expose(self.port, **{option: value})
+            self.assertEqual(raised.exception.code.name, "bad-option")
+            self.assertIn(f"{option}=", raised.exception.message)
+        for target in (b"localhost:1", 1.5, True, ["a"], 0, "localhost:x"):
+            with self.assertRaises(tristunnel.TunnelError) as raised:
+                self.expose(target)
+            self.assertEqual(raised.exception.code.name, "bad-option")
+            self.assertNotIn("--", raised.exception.message)
+        with self.assertRaises(TypeError) as unknown:
+            self.expose(self.port, nam="x")
+        self.assertIn("did you mean name", str(unknown.exception))
+        unsaid = dict.fromkeys(("token", "pin", "ca", "name", "port", "timeout"))
+        with self.expose(self.port, **unsaid) as tunnel:
+            self.assertEqual(_get(tunnel.url), b"a page")
 
     def test_name(self) -> None:
         """The same with a name, as when a notebook's cell is run again."""
@@ -250,6 +282,12 @@ def _wsgi(environ: dict[str, Any], startResponse: Any) -> list[bytes]:
     return [environ["REMOTE_ADDR"].encode(), b" ", environ["PATH_INFO"].encode()]
 
 
+async def _asgi(scope: Any, receive: Any, send: Any) -> None:
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"asgi"})
+
+
 class HandlerTests(ExposeTestCase):
     """An application of the program itself."""
 
@@ -307,6 +345,85 @@ class HandlerTests(ExposeTestCase):
             for _ in range(3):
                 self.assertEqual(_get(tunnel.url), b"127.0.0.1")
         self.assertEqual(told, ["start", "stop"])
+
+    def test_ways(self) -> None:
+        """Whatever calls an application is one of its kind: methods, partial
+        functions, and wrappers, async or not."""
+
+        class Own:
+            async def asgi(self, scope: Any, receive: Any, send: Any) -> None:
+                await _asgi(scope, receive, send)
+
+        async def around(*arguments: Any) -> None:
+            await _asgi(*arguments)
+
+        for handler in (
+            _asgi,
+            Own().asgi,
+            functools.partial(_asgi),
+            lambda scope, receive, send: _asgi(scope, receive, send),
+            around,
+        ):
+            with self.expose(handler=handler) as tunnel:
+                self.assertEqual(_get(tunnel.url), b"asgi")
+        for wsgi in (functools.partial(_wsgi), lambda *arguments: _wsgi(*arguments)):
+            with self.expose(handler=wsgi) as tunnel:
+                self.assertEqual(_get(tunnel.url), b"127.0.0.1 /")
+
+    def test_notStarted(self) -> None:
+        """One that does not start says why, in one line."""
+
+        async def failing(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            message = "Traceback ...\nOSError: no database"
+            await send({"type": "lifespan.startup.failed", "message": message})
+
+        with self.assertRaises(tristunnel.TunnelError) as raised:
+            self.expose(handler=failing)
+        self.assertIn("OSError: no database", raised.exception.message)
+        self.assertNotIn("Traceback", raised.exception.message)
+
+    def test_answers(self) -> None:
+        """A function that returns what is no answer is told what would be one."""
+        for answer in ({1}, ("x", "y"), (200, "a", "b", "c"), (1, "x")):
+            with self.expose(handler=lambda _, answer=answer: answer) as tunnel:
+                self.assertRaises(urllib.error.HTTPError, _get, tunnel.url)
+            (error,) = self.flushLoggedErrors(TypeError)
+            self.assertIn("a tuple of the status", error.getErrorMessage())
+
+    def test_slowVisitor(self) -> None:
+        """An application waits for a visitor that does not read."""
+        most, piece = 64, bytes(1024 * 1024)
+        made: list[int] = []
+
+        def wsgi(environ: dict[str, Any], start: Any) -> Any:
+            start("200 OK", [])
+            if environ["PATH_INFO"] == "/made":
+                return [str(len(made)).encode()]
+            return (made.append(1) or bytes(piece) for _ in range(most))
+
+        async def asgi(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            if scope["path"] == "/made":
+                body = str(len(made)).encode()
+                await send({"type": "http.response.body", "body": body})
+                return
+            for _ in range(most):
+                made.append(1)
+                part = {"body": bytes(piece), "more_body": True}
+                await send({"type": "http.response.body", **part})
+
+        for application in (wsgi, asgi):
+            made.clear()
+            with self.expose(handler=application) as tunnel:
+                where = urllib.parse.urlsplit(tunnel.url)
+                with socket.create_connection((where.hostname, where.port)) as visitor:
+                    visitor.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                    before, now = -1, 0
+                    while now != before or not now:
+                        asked = [int(_get(f"{tunnel.url}/made")) for _ in range(20)]
+                        before, now = asked[0], asked[-1]
+                    self.assertLess(now, most)
 
 
 class AsyncTests(ExposeTestCase):
@@ -431,6 +548,28 @@ class ProgramTests(ExposeTestCase):
             )
             self.assertEqual(_run(code), "a page", install)
 
+    def test_ownReactor(self) -> None:
+        """TLS leaves it to the program which reactor it installs, and when."""
+        code = (
+            "import sys\n"
+            "from twisted.internet.protocol import Factory\n"
+            "from tristunnel.dataplane.tls import tlsOverClientEndpoint\n"
+            "from tristunnel.tls.client_context import ServerVerification\n"
+            "class Below:\n"
+            "    connect = lambda self, factory: __import__('twisted.internet.defer')"
+            ".internet.defer.Deferred()\n"
+            "trust = ServerVerification('a')\n"
+            "tlsOverClientEndpoint(trust, Below()).connect(Factory())\n"
+            "print('twisted.internet.reactor' in sys.modules)\n"
+        )
+        self.assertEqual(_run(code), "False")
+
+    def test_names(self) -> None:
+        """The package lists what it imports only when it is used."""
+        for name in tristunnel.__all__:
+            self.assertIn(name, dir(tristunnel))
+            self.assertTrue(getattr(tristunnel, name))
+
     def test_fork(self) -> None:
         """A fork's child leaves its parent's tunnel alone, and can have its own."""
         code = (
@@ -438,6 +577,11 @@ class ProgramTests(ExposeTestCase):
             f"t = tristunnel.expose({self.port}, server={self.server!r})\n"
             "if os.fork() == 0:\n"
             "    t.close()\n"
+            "    assert not t.isOpen\n"
+            "    for use in t.wait, t.events:\n"
+            "        try: use()\n"
+            "        except tristunnel.TunnelError as e: assert 'expose' in str(e)\n"
+            "        else: os._exit(4)\n"
             f"    with tristunnel.expose({self.port}, server={self.server!r}) as own:\n"
             "        urllib.request.urlopen(own.url).read()\n"
             "    os._exit(3)\n"

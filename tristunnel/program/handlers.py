@@ -12,17 +12,24 @@ import inspect
 import json
 import socket
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
+from threading import Event
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 from wsgiref.headers import Headers
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    IProtocolFactory,
+    IPushProducer,
+    IStreamClientEndpoint,
+)
 from twisted.internet.protocol import Factory
 from twisted.python.threadpool import ThreadPool
+from twisted.web.resource import Resource
 from twisted.web.server import Request as WebRequest
 from twisted.web.server import Site
 from twisted.web.wsgi import WSGIResource
@@ -40,13 +47,18 @@ _NO_HANDLER = (
     " argument, the request"
 )
 
+_NO_ANSWER = (
+    "the handler has to return text, bytes, None, something for JSON, or a tuple of the"
+    " status, one of these, and a dictionary of headers"
+)
+
 MOST_BODY = 16 * 1024 * 1024
 """Bytes of a request's body that a function is given."""
 
 STOPPING = 3.0
 """Seconds that an application gets to stop."""
 
-THREADS = 16
+THREADS = 64
 """In which WSGI applications and functions run."""
 
 
@@ -155,25 +167,25 @@ class _ForVisitor:
 
 
 def _serverOf(handler: Any) -> _Server:
-    if not callable(handler):
-        raise badOption(_NO_HANDLER)
-    called = handler if inspect.isroutine(handler) else type(handler).__call__
     try:
         signature = inspect.signature(handler)
     except (TypeError, ValueError):
         raise badOption(_NO_HANDLER) from None
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = signature.parameters.values()
     needed = [
-        each
-        for each in signature.parameters.values()
-        if each.kind in kinds and each.default is each.empty
+        each for each in parameters if each.kind in kinds and each.default is each.empty
     ]
-    isAsync = inspect.iscoroutinefunction(called)
-    if isAsync and len(needed) == 3:
+    count = len(needed)
+    if any(each.kind is each.VAR_POSITIONAL for each in parameters):
+        # A wrapper around something: nothing but an ASGI application is async.
+        called = handler if inspect.isroutine(handler) else type(handler).__call__
+        count = 3 if inspect.iscoroutinefunction(called) else max(count, 2)
+    if count == 3:
         return _ASGI(handler)
-    if not isAsync and len(needed) == 2:
+    if count == 2:
         return _WSGI(handler)
-    if len(needed) == 1:
+    if count == 1:
         return _WSGI(_asWSGI(handler))
     raise badOption(_NO_HANDLER)
 
@@ -188,6 +200,20 @@ class _ASGI:
         self._reactor: Any = None
         self._ended: Deferred[None] = Deferred()
         self._connections: set[asyncio.Future[Any]] = set()
+        self._why = ""
+
+    async def _called(self, scope: Any, receive: Any, send: Any) -> None:
+        """The application, heard for why it does not start."""
+
+        async def heard(message: Any) -> None:
+            if message["type"] == "lifespan.startup.failed":
+                # Frameworks send a whole traceback.
+                lines = str(message.get("message", "")).strip().splitlines()
+                self._why = lines[-1] if lines else ""
+            await send(message)
+
+        isLifespan = scope["type"] == "lifespan"
+        await self._application(scope, receive, heard if isLifespan else send)
 
     def start(self, reactor: Any) -> Deferred[None]:
         try:
@@ -198,7 +224,8 @@ class _ASGI:
             ) from None
         self._reactor = reactor
         config = uvicorn.Config(
-            self._application,
+            self._called,
+            interface="asgi3",
             log_config=None,
             proxy_headers=False,
             access_log=False,
@@ -216,15 +243,15 @@ class _ASGI:
                 started.errback(problem)
 
         def run() -> None:
-            problem: BaseException | None = None
+            problem: Exception | None = None
             try:
                 asyncio.run(self._run(lambda: reactor.callFromThread(tell, None)))
-            except (Exception, SystemExit) as error:
+            except Exception as error:
                 problem = error
+            why = self._why or problem or "its lifespan failed"
             # Too late, where it has started.
             reactor.callFromThread(
-                tell,
-                TunnelError("internal", f"the application did not start: {problem}"),
+                tell, TunnelError("internal", f"the application did not start: {why}")
             )
             reactor.callFromThread(self._stopped)
 
@@ -237,7 +264,13 @@ class _ASGI:
 
     async def _run(self, started: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        serving = asyncio.ensure_future(self._server.serve(sockets=[]))
+
+        async def serve() -> None:
+            # It exits where the application does not start.
+            with suppress(SystemExit):
+                await self._server.serve(sockets=[])
+
+        serving = asyncio.ensure_future(serve())
         while not (self._server.started or serving.done()):
             await asyncio.sleep(0.01)
         if self._server.started:
@@ -286,10 +319,56 @@ class _ASGI:
         return self._ended if self._server is not None else succeed(None)
 
 
+@implementer(IPushProducer)
 class _Request(WebRequest):
-    """A request that came by a socket pair, as one of the network."""
+    """
+    A request that came by a socket pair, as one of the network. Its application
+    waits for a visitor that does not read.
+    """
 
     visitor = _NOBODY
+
+    def bounded(self, application: Any) -> Callable[..., Iterable[bytes]]:
+        """A WSGI application, to be called once."""
+        room = self._room = Event()
+        room.set()
+        self.registerProducer(self, True)
+
+        def waiting(environ: dict[str, Any], startResponse: Any) -> Iterable[bytes]:
+            def start(*arguments: Any, **named: Any) -> Callable[[bytes], None]:
+                write = startResponse(*arguments, **named)
+
+                def writeAndWait(data: bytes) -> None:
+                    write(data)
+                    room.wait()
+
+                return writeAndWait
+
+            chunks = application(environ, start)
+            try:
+                for chunk in chunks:
+                    yield chunk
+                    room.wait()
+            finally:
+                getattr(chunks, "close", lambda: None)()
+
+        return waiting
+
+    def pauseProducing(self) -> None:
+        self._room.clear()
+
+    def resumeProducing(self) -> None:
+        self._room.set()
+
+    stopProducing = resumeProducing
+
+    def finish(self) -> None:
+        self.unregisterProducer()
+        super().finish()
+
+    def connectionLost(self, reason: Any) -> None:
+        self._room.set()
+        super().connectionLost(reason)
 
     def getClientAddress(self) -> Any:
         kind: Any = IPv6Address if ":" in self.visitor[0] else IPv4Address
@@ -315,6 +394,19 @@ class _Once(Factory):
         return self._protocol
 
 
+class _Site(Site):
+    """A site that is one application."""
+
+    def __init__(self, reactor: Any, threads: ThreadPool, application: Any) -> None:
+        super().__init__(Resource(), reactor=reactor, logFormatter=lambda *_: None)
+        self._threads = threads
+        self._application = application
+
+    def getResourceFor(self, request: Any) -> Any:
+        bounded = request.bounded(self._application)
+        return WSGIResource(self.reactor, self._threads, bounded)
+
+
 class _WSGI:
     """A WSGI application in C{twisted.web}."""
 
@@ -328,8 +420,7 @@ class _WSGI:
     def start(self, reactor: Any) -> Deferred[None]:
         self._reactor = reactor
         self._threads.start()
-        resource = WSGIResource(reactor, self._threads, self._application)
-        self._site = Site(resource, reactor=reactor, logFormatter=lambda *_: None)
+        self._site = _Site(reactor, self._threads, self._application)
         return succeed(None)
 
     def serve(self, connection: socket.socket, visitor: Visitor) -> None:
@@ -406,8 +497,13 @@ def _answer(answer: Any) -> tuple[int, list[tuple[str, str]], bytes]:
     """
     status, extra = 200, {}
     if isinstance(answer, tuple):
-        status, answer, *rest = answer
-        extra = dict(rest[0]) if rest else {}
+        try:
+            status, answer, extra = answer if len(answer) == 3 else (*answer, {})
+            extra = dict(extra)
+        except (TypeError, ValueError):
+            status = None
+        if not isinstance(status, int) or not 200 <= status < 600:
+            raise TypeError(_NO_ANSWER)
     if answer is None:
         kind, data = "text/plain", b""
         status = 204 if status == 200 else status
@@ -418,6 +514,12 @@ def _answer(answer: Any) -> tuple[int, list[tuple[str, str]], bytes]:
         kind, data = f"text/{'html' if isPage else 'plain'}", answer.encode()
         kind += "; charset=utf-8"
     else:
-        kind, data = "application/json", json.dumps(answer).encode()
+        try:
+            kind, data = "application/json", json.dumps(answer).encode()
+        except (TypeError, ValueError) as problem:
+            raise TypeError(f"{_NO_ANSWER}: {problem}") from None
+    if status == 204:
+        # It has no body, and nothing about one.
+        return status, list(extra.items()), b""
     headers = {"Content-Type": kind, "Content-Length": str(len(data)), **extra}
     return status, list(headers.items()), data

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from math import isfinite
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,7 +25,15 @@ from tristunnel.program.events import Event, Events
 from tristunnel.tls.certificates import parseFingerprint
 from tristunnel.util.words import isName
 
-__all__ = ["PIN_VARIABLE", "SERVER_VARIABLE", "TIMEOUT", "Opening", "Wanted", "urlOf"]
+__all__ = [
+    "PIN_VARIABLE",
+    "SERVER_VARIABLE",
+    "TIMEOUT",
+    "Opening",
+    "Wanted",
+    "inProgramWords",
+    "urlOf",
+]
 
 SERVER_VARIABLE = "TRISTUNNEL_SERVER"
 """The environment variable that may name the server."""
@@ -43,6 +53,21 @@ NO_TARGET = (
     "what is to be exposed? pass a port or HOST:PORT, or handler= with a function or"
     " an application"
 )
+
+_SORTS = {str: "text", int: "a number", float: "a number", bool: "True or False"}
+
+
+def inProgramWords(error: TunnelError) -> TunnelError:
+    """
+    An error as a program is to see it: of the command's options, it has no use for
+    the names, nor for where in here it was raised.
+    """
+    said = re.sub(r"""^--forward (['"]).*?\1: """, "", error.message)
+    said = re.sub(r"--(pin|ca) ([0-9A-Fa-f:]{32,}|FILE)", r'\1="\2"', said)
+    said = re.sub(r"--(pin|ca|insecure)\b", r"\1=", said)
+    said = re.sub(r"--token-file( FILE)?\b", "token=", said)
+    said = re.sub(r"--connect\b ?", "server=", said)
+    return TunnelError(error.code.name, said, error.retryAfter)
 
 
 @dataclass(frozen=True)
@@ -76,6 +101,33 @@ class Wanted:
     udp: bool = False
     timeout: float = TIMEOUT
 
+    @classmethod
+    def by(cls, target: object, options: Mapping[str, Any]) -> Wanted:
+        """
+        Read what a program has passed. C{None} is what is left out.
+
+        @raise TunnelError: C{bad-option}, for a value of another type.
+        """
+        if target is not None and (
+            not isinstance(target, int | str) or isinstance(target, bool)
+        ):
+            raise badOption(f"{target!r} is nothing to be exposed; {NO_TARGET}")
+        passed = {"target": "" if target is None else str(target)}
+        passed |= {name: each for name, each in options.items() if each is not None}
+        for field in fields(cls):
+            value, kind = passed.get(field.name, field.default), type(field.default)
+            kinds = (int, float) if kind is float else (kind,)
+            if type(value) not in kinds and not (
+                kind is str and isinstance(value, str)
+            ):
+                raise badOption(
+                    f"{field.name}= takes {_SORTS[kind]}, not {type(value).__name__}"
+                )
+        made = cls(**passed)
+        if not (isfinite(made.timeout) and made.timeout > 0):
+            raise badOption("timeout= takes a number of seconds greater than 0")
+        return made
+
     def forward(self, reactor: Any, endpoint: IStreamClientEndpoint | None) -> Forward:
         """
         What is offered.
@@ -88,7 +140,7 @@ class Wanted:
                 "a tunnel's name has letters, digits, '-', '_' and '.', and is no"
                 f" number; {self.name!r} is none"
             )
-        if isinstance(self.port, bool) or not 0 <= self.port <= 65535:
+        if not 0 <= self.port <= 65535:
             raise badOption(f"no port is {self.port}; 0 takes any")
         if bool(self.target) == (endpoint is not None):
             raise badOption(NO_TARGET)

@@ -11,24 +11,28 @@ from twisted.internet.defer import Deferred, succeed
 from tristunnel.errors import TunnelError
 from tristunnel.program.events import Event
 from tristunnel.program.handlers import HandlerEndpoint
-from tristunnel.program.opening import Opening, Wanted, urlOf
+from tristunnel.program.opening import Opening, Wanted, inProgramWords, urlOf
 from tristunnel.program.thread import ReactorThread
+from tristunnel.util.words import nearest
 
 __all__ = ["OpenTunnel", "Options", "Tunnel", "begin", "expose"]
 
 
 class Options(TypedDict, total=False):
-    """Keyword arguments of C{expose}, beside the target; see L{Wanted}."""
+    """
+    Keyword arguments of C{expose}, beside the target; see L{Wanted}. C{None} is as
+    if it were left out.
+    """
 
-    server: str
-    token: str
-    pin: str
-    ca: str
-    insecure: bool
-    name: str
-    port: int
-    udp: bool
-    timeout: float
+    server: str | None
+    token: str | None
+    pin: str | None
+    ca: str | None
+    insecure: bool | None
+    name: str | None
+    port: int | None
+    udp: bool | None
+    timeout: float | None
     handler: Any
 
 
@@ -66,7 +70,15 @@ class OpenTunnel:
     @property
     def isOpen(self) -> bool:
         """Whether it is served, or will be as soon as the server is there again."""
-        return not self._over.done()
+        return self._thread.isHere and not self._over.done()
+
+    def _checkHere(self) -> None:
+        if not self._thread.isHere:
+            raise TunnelError(
+                "not-permitted",
+                "this tunnel is served by the process that has opened it, and this is a"
+                " fork of that: call expose here for one of its own",
+            )
 
     def __repr__(self) -> str:
         return f"<{'open' if self.isOpen else 'closed'} tunnel {self.url}>"
@@ -78,7 +90,7 @@ class OpenTunnel:
             if reason is None:
                 self._over.set_result(None)
             else:
-                self._over.set_exception(reason)
+                self._over.set_exception(inProgramWords(reason))
 
     def _close(self) -> Future[None]:
         if not self._thread.isHere:
@@ -111,6 +123,7 @@ class Tunnel(OpenTunnel):
         @raise TunnelError: If the server refuses it for good.
         @raise TimeoutError: If it is still open.
         """
+        self._checkHere()
         self._over.result(timeout)
 
     def events(self) -> Iterator[Event]:
@@ -118,6 +131,7 @@ class Tunnel(OpenTunnel):
         What happens, from its opening on. The iterator waits for the next event,
         and ends with the tunnel.
         """
+        self._checkHere()
         return iter(self._opening.events)
 
     def __enter__(self) -> Self:
@@ -135,14 +149,17 @@ def begin(kind: Any, target: int | str | None, options: Options) -> Future[Any]:
     @param target: The service; C{None} if there is a handler.
     @return: The tunnel, once it is open.
     """
+    for name in options:
+        if name not in Options.__annotations__:
+            also = nearest(name, Options.__annotations__)
+            raise TypeError(f"expose() has no argument {name!r}{also}")
     thread = ReactorThread.current()
     settings: dict[str, Any] = dict(options)
     handler = settings.pop("handler", None)
-    wanted = Wanted("" if target is None else str(target), **settings)
-    endpoint = None if handler is None else HandlerEndpoint(handler)
 
     async def work() -> Any:
         made: Any = None
+        endpoint: HandlerEndpoint | None = None
 
         def released() -> None:
             thread.left(opening)
@@ -155,6 +172,8 @@ def begin(kind: Any, target: int | str | None, options: Options) -> Future[Any]:
             return succeed(None) if endpoint is None else endpoint.stop()
 
         try:
+            wanted = Wanted.by(target, settings)
+            endpoint = None if handler is None else HandlerEndpoint(handler)
             opening = Opening(thread.reactor, wanted, endpoint, released, stopHandler)
             made = kind(opening, thread)
             if opening.isFixed:
@@ -166,8 +185,10 @@ def begin(kind: Any, target: int | str | None, options: Options) -> Future[Any]:
             if endpoint is not None:
                 await endpoint.start(thread.reactor)
             await opening.open()
-        except BaseException:
+        except BaseException as error:
             await stopHandler()
+            if isinstance(error, TunnelError):
+                raise inProgramWords(error) from None
             raise
         return made
 
