@@ -501,8 +501,8 @@ def _answer(answer: Any) -> tuple[int, list[tuple[str, str]], bytes]:
             status, answer, extra = answer if len(answer) == 3 else (*answer, {})
             extra = dict(extra)
         except (TypeError, ValueError):
-            status = None
-        if not isinstance(status, int) or not 200 <= status < 600:
+            status = 0
+        if type(status) is not int or not 200 <= status < 600:
             raise TypeError(_NO_ANSWER)
     if answer is None:
         kind, data = "text/plain", b""

@@ -112,7 +112,7 @@ class Wanted:
             not isinstance(target, int | str) or isinstance(target, bool)
         ):
             raise badOption(f"{target!r} is nothing to be exposed; {NO_TARGET}")
-        passed = {"target": "" if target is None else str(target)}
+        passed: dict[str, Any] = {"target": "" if target is None else str(target)}
         passed |= {name: each for name, each in options.items() if each is not None}
         for field in fields(cls):
             value, kind = passed.get(field.name, field.default), type(field.default)
