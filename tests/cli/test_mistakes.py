@@ -154,6 +154,11 @@ USAGE = (
         "tristunnel http 1 2 --name a --to h",
         "tristunnel http: --name is for one service, and there are several",
     ),
+    (
+        "tristunnel http 1 --name 'my app' --to h",
+        "tristunnel http: --name 'my app': a name has letters, digits, '-', '_' and"
+        " '.', and is not a number",
+    ),
     # Servers.
     (
         "C --connect tcp:h 3000",

@@ -15,6 +15,7 @@ from tristunnel.config.help import Group
 from tristunnel.config.servers import defaultConfigFile
 from tristunnel.errors import badOption
 from tristunnel.forwards.forward import Forward
+from tristunnel.util.words import isName
 
 __all__ = [
     "HTTPOptions",
@@ -97,7 +98,13 @@ class _Offer(Options):
             raise badOption(
                 "what do you want to share? give its port, for example 3000"
             )
-        if self["name"] and len(self["forward"]) > 1:
+        name = self["name"]
+        if name and (name.isdecimal() or not isName(name)):
+            raise badOption(
+                f"--name {name!r}: a name has letters, digits, '-', '_' and '.', and is"
+                " not a number"
+            )
+        if name and len(self["forward"]) > 1:
             raise badOption("--name is for one service, and there are several")
         if self["to"]:
             self["connect"], self["to"] = self["to"], None
