@@ -11,14 +11,26 @@ from typing import Any
 from unittest.mock import patch
 
 from twisted.python import usage
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.cli.test_taps_options import OptionsTestCase
 from tristunnel.cli import client_tap, server_tap
 from tristunnel.config.keys import COMMANDS, FLAG, NUMBER, TEXT, WHOLE, keysOf
 from tristunnel.config.numbers import seconds
-from tristunnel.config.settings import HIDDEN
+from tristunnel.config.settings import HIDDEN, redacted
 
 PIN = "ab" * 32
+
+
+class RedactedTests(SynchronousTestCase):
+    """What is shown of values."""
+
+    def test_hooks(self) -> None:
+        """Of a hook's address only the host, of a program only its name."""
+        for secret in ("login,visitor=https://h/hunter2", "https://u:hunter2@h/", "?2"):
+            self.assertNotIn("2", redacted("ask", secret))
+        for harmless in ("https://h:8/", "login=http://[::1]:8", "exec:true"):
+            self.assertEqual(redacted("on-event", harmless), harmless)
 
 
 class FileOptionsTestCase(OptionsTestCase):
@@ -415,6 +427,15 @@ class ClientFileTests(FileOptionsTestCase):
         )
         self.assertNotIn("hunter2", text)
         self.assertIn(f'proxy = "http://{HIDDEN}@proxy:1"', text)
+        for hook, shown in (
+            ("https://h/hunter2", "https://h/"),
+            ("https://h?hunter2", "https://h"),
+            ("client-*,limit-reached=slack+https://h:8/hunter2", "h:8/"),
+            ("client-up=exec:true --password hunter2", "exec:true "),
+        ):
+            text = self.printed("--connect", "tcp:h:1", "--on-event", hook)
+            self.assertNotIn("hunter2", text)
+            self.assertIn(f"{shown}{HIDDEN}", text)
         with patch.dict(os.environ, {"TRISTUNNEL_TUNNEL": uri}):
             text = self.printed("--to", "h:1")
         self.assertNotIn("hunter2", text)

@@ -31,6 +31,12 @@ DEFAULT = "default"
 OPTION = "option"
 HIDDEN = "(hidden)"
 
+_HOOK = re.compile(
+    r"\s*(?:[a-z*,\s-]+=)?\s*"
+    r"(?:exec:\s*\S+\s*|(?:\w+\+)?\w+://(?![^/?#]*@)[^/?#\s]*/?)"
+)
+"""What may be shown of a hook: the program without arguments, or the host."""
+
 _LOGIN = re.compile(r"(?<=://)[^/@\s]*@")
 
 _HARMLESS_AUTH = ("anonymous", "clients", "file", "tokens", "unix", "sshkey", "pam")
@@ -101,6 +107,10 @@ def redacted(name: str, value: Any) -> Any:
         kind, colon, _ = value.partition(":")
         harmless = kind in _HARMLESS_AUTH or not colon
         return value if harmless else f"{kind}:{HIDDEN}"
+    if name in ("on-event", "ask"):
+        found = _HOOK.match(value)
+        shown = "" if found is None else found[0]
+        value = value if shown == value else f"{shown}{HIDDEN}"
     return _LOGIN.sub(f"{HIDDEN}@", value)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from tristunnel.auth.files import readAtOnce, reasonOf
 from tristunnel.config.help import Group
 from tristunnel.config.numbers import seconds
+from tristunnel.config.settings import redacted
 from tristunnel.errors import badOption
 from tristunnel.hooks.ask import DecidingHook, parseAsk
 from tristunnel.hooks.delivery import Hooks
 from tristunnel.hooks.target import Target, checkSecret, parseTarget
+from tristunnel.util.command_line import hideArguments
 from tristunnel.util.files import warnIfOpen
 
 __all__ = [
@@ -72,6 +74,7 @@ def hooksOf(reactor: Any, options: Mapping[str, Any], program: str) -> Hooks | N
     targets = targetsOf(options)
     if not targets:
         return None
+    _hide("on-event", options["on-event"])
     return Hooks(reactor, targets, _secret(options["event-secret-file"]), program)
 
 
@@ -102,6 +105,7 @@ def decisionsOf(reactor: Any, options: Mapping[str, Any]) -> DecidingHook | None
         raise badOption("--ask-default takes deny or allow")
     if not options["ask"]:
         return None
+    _hide("ask", [options["ask"]])
     return DecidingHook(
         reactor,
         parseAsk(options["ask"]),
@@ -122,6 +126,11 @@ def targetsOf(options: Mapping[str, Any]) -> list[Target]:
         raise badOption("--event-secret-file goes with --on-event or --ask")
     _secret(options["event-secret-file"])
     return targets
+
+
+def _hide(name: str, values: Iterable[str]) -> None:
+    """Addresses of hooks are secrets: everybody sees a command line."""
+    hideArguments(each for each in values if redacted(name, each) != each)
 
 
 def _secret(path: str) -> bytes:
