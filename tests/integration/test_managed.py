@@ -53,6 +53,41 @@ class ManagedTests(HostileTestCase):
         await client.says("removed")
         self.assertEqual(await self.call("listTunnels"), [])
 
+    async def test_consentChanged(self) -> None:
+        """
+        What the user agrees to changes with the file, at once: tunnels outside of it
+        are closed, and those that are inside of it now are opened.
+        """
+        service = Service(b"hello")
+        port = self.offer(service)
+        first = await self.begin("localhost:1")
+        await first.stop()
+        await self.call("addManaged", client="laptop", to=f"127.0.0.1:{port}")
+        config = self.directory / "client.toml"
+
+        def write(consent: str) -> None:
+            connect = f'connect = "tcp:127.0.0.1:{self.port}"\n'
+            config.write_text(f"{connect}managed = [{consent}]\n")
+
+        write('"localhost:*"')
+        client = self.start(
+            "tunnel-client",
+            *("--config", str(config)),
+            environment={"TRISTUNNEL_TOKEN": self.token},
+        )
+        self.visitors = await self.address(client)
+        await self.hears(service)
+        for consent in ('"localhost:2"', ""):
+            write(consent)
+            client.signal("HUP")
+            await client.says("removed" if consent else "managed")
+            self.assertEqual(await self.call("listTunnels"), [])
+        since = len(client.lines)
+        write(f'"localhost:{port}"')
+        client.signal("HUP")
+        self.visitors = await self.address(client, since)
+        await self.hears(service)
+
     async def test_restart(self) -> None:
         """It is kept over restarts of the client, at the same port."""
         service = Service(b"hello")

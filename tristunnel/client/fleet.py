@@ -24,7 +24,7 @@ __all__ = ["Clients", "Member", "makeClient"]
 _OF_FORWARDS = {"forward", "private", "to", *keysOf(PolicyOptionsMixin)}
 """Options that are about what is offered, and not about the server."""
 
-_AT_ONCE = {"grace", "state-dir"}
+_AT_ONCE = {"grace", "managed", "state-dir"}
 _IDENTITY = {"credentials", "credentials-file", "token-file"}
 
 

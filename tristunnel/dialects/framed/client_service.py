@@ -85,6 +85,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         # What the user has said, without what the server asks for.
         self._own = list(forwards)
         self._asked: list[Forward] = []
+        self._answer: object = None
         self._asking: Deferred[None] | None = None
         self.about: dict[str, str] = {}
         self.tellsTargets = False
@@ -237,7 +238,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         for uri in set(session.tunnels) - set(self._lease.uris.values()):
             session.call("closeTunnel", uri=uri).addErrback(lambda failure: None)
         if self.managed is not None:
-            await self._askManaged(session, self.managed)
+            await self._askManaged(session)
         await self._openMissing(session)
         if self.managed is None and self._forwards and not self._lease.uris:
             raise TunnelError.said(
@@ -289,10 +290,24 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
 
     # What the server asks for
 
+    def consentTo(self, consent: Consent | None) -> None:
+        """
+        Have the user agree to something else. What is outside of it goes with the
+        next L{changeForwards}; what the server asks for besides is opened later.
+
+        @param consent: What the server may ask for, or C{None} for nothing.
+        """
+        before, self.managed = self.managed, consent
+        if consent is None:
+            self._asked = []
+        elif before is None or before.patterns != consent.patterns:
+            self._asked = self._judged(consent, self._answer)[0]
+            self._askAgain()
+
     def _askAgain(self) -> None:
         """The server asks for other tunnels now; it may say so many times a second."""
-        session, consent = self.session, self.managed
-        if session is None or consent is None or self._asking is not None:
+        session = self.session
+        if session is None or self.managed is None or self._asking is not None:
             return
 
         def asked(result: object) -> None:
@@ -301,7 +316,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         async def later() -> None:
             await deferLater(self._reactor, ASK_AGAIN)
             if self.session is session:
-                await self._askManaged(session, consent)
+                await self._askManaged(session)
 
         self._asking = Deferred.fromCoroutine(later())
         self._asking.addErrback(
@@ -309,20 +324,25 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         )
         self._asking.addCallback(asked)
 
-    async def _askManaged(
-        self, session: TunnelClientProtocol, consent: Consent
-    ) -> None:
+    async def _askManaged(self, session: TunnelClientProtocol) -> None:
         """Learn what the server asks for, and offer what the user agrees to."""
+        consent = self.managed
+        if consent is None:
+            return
         patterns = list(consent.patterns)
         try:
-            answer = await session.call("managedForwards", consent=patterns)
-            found, refused = self._judged(consent, answer)
+            self._answer = await session.call("managedForwards", consent=patterns)
+            found, refused = self._judged(consent, self._answer)
             if refused:
                 # So that whoever asks for it can see why.
                 await session.call("managedForwards", consent=patterns, refused=refused)
         except (TunnelError, RemoteError) as error:
             if session.lost is None:
                 self._log.warn("This client is not managed: {reason}", reason=error)
+            return
+        if self.managed is not consent:
+            # The user has changed it meanwhile.
+            await self._askManaged(session)
             return
         self._asked = found
         kept = {forward.spec for forward in (*self._own, *found)}

@@ -182,6 +182,7 @@ class FramedDialect(Dialect):
             _carrierOf(options),
             options["grace"],
         )
+        client.consentTo(options.managed)
         _introduce(client, options)
 
     def checkFactory(
