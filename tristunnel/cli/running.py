@@ -93,7 +93,7 @@ def parseProgram(words: Sequence[str]) -> Any:
     Read a command line; a mistake ends the process with one line.
 
     @param words: A program's name, and what comes behind.
-    @return: What L{runApp} takes.
+    @return: What C{runApp} takes.
     """
     outer = _Outer(PROGRAMS[words[0]])
     # Windows has neither daemons nor files with their numbers.

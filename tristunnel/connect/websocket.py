@@ -139,7 +139,7 @@ def clientFactory(
 
 
 class _Opening:
-    """The L{Receiver} of a connection that is not open yet."""
+    """Receives from a connection that is not open yet."""
 
     def __init__(self, connection: ClientConnection, receiver: Receiver) -> None:
         self.done: Deferred[ClientConnection] = Deferred(lambda _: connection.abort())

@@ -56,7 +56,7 @@ def parsePaths(paths: Sequence[str]) -> list[str]:
 
 class FirstMessage:
     """
-    The L{Receiver} of a connection whose dialect is not known yet.
+    Receives from a connection whose dialect is not known yet.
 
     @param sessions: The server's sessions, of which it will be one.
     @param arrival: How the client came.
