@@ -20,8 +20,10 @@ from tests.cli.test_taps_processes import ProcessTestCase
 from tests.support.processes import freePort, startProgram
 from tristunnel.auth.tokens import TokenStore
 from tristunnel.cli.main import main
+from tristunnel.cli.running import PROGRAMS
 from tristunnel.config.servers import KnownServer, ServerStore
 from tristunnel.model.permissions import Permissions
+from tristunnel.version import VERSION
 
 # Each command line, and what is said of it; C is "twistd -n tunnel-client", S is
 # "twistd -n tunnel", and TOKEN is one.
@@ -326,6 +328,21 @@ class UsageTests(SynchronousTestCase):
         with patch.object(sys, "stderr", err):
             self.assertEqual(main([]), 2)
         self.assertIn("tristunnel http 3000", err.getvalue())
+
+    def test_help(self) -> None:
+        """C{--help} has examples, and every option in a group; C{--version} is ours."""
+        lines = [f"tristunnel {name}" for name in PROGRAMS]
+        for line in (*lines, "twistd tunnel", "twistd tunnel-client"):
+            program, *words = line.split()
+            run = main if program == "tristunnel" else _twistd
+            for option, wanted in (("--help", "Examples:"), ("--version", VERSION)):
+                out = io.StringIO()
+                with patch.object(sys, "stdout", out):
+                    ended = self.assertRaises(SystemExit, run, [*words, option])
+                self.assertFalse(ended.code)
+                self.assertIn(wanted, out.getvalue())
+                self.assertNotIn("Other options", out.getvalue(), line)
+                self.assertNotIn("Twisted version", out.getvalue())
 
     def test_taken(self) -> None:
         """What would fail at the start fails before the program leaves its terminal."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.application.service import MultiService, Service
 
@@ -13,6 +13,7 @@ from tristunnel.client.access import AccessService
 from tristunnel.client.control import ClientControl, accessSocket
 from tristunnel.client.log import LoggingClientObserver
 from tristunnel.client.visitor import LocalPort, localEndpoint
+from tristunnel.config.help import Group
 from tristunnel.config.numbers import seconds
 from tristunnel.config.options import CheckedOptions
 from tristunnel.connect.address import ServerAddress, parseAccessURI, parseConnect
@@ -22,7 +23,13 @@ from tristunnel.connect.credentials import (
     givenCredentials,
     givenToken,
 )
-from tristunnel.connect.options import ConnectOptionsMixin, connectOptionsOf, trustOf
+from tristunnel.connect.options import (
+    IDENTITY,
+    WAY,
+    ConnectOptionsMixin,
+    connectOptionsOf,
+    trustOf,
+)
 from tristunnel.connect.route import PROXY_VARIABLE
 from tristunnel.dataplane.reactor import ourReactor
 from tristunnel.dialects.framed.client_service import TunnelClientService
@@ -54,6 +61,16 @@ class Options(ConnectOptionsMixin, CheckedOptions):
     """The options of C{twistd tunnel-access}."""
 
     synopsis = "--connect ENDPOINT --service NAME [--listen ENDPOINT] [--ttl TIME]"
+    examples = ("--connect tunnel.example.com --service db --ttl 2h",)
+    groups: ClassVar[Any] = (
+        Group(
+            "What to open, and for how long",
+            "connect=SERVER service=NAME listen=ENDPOINT ttl=TIME access=URI",
+        ),
+        IDENTITY,
+        WAY,
+        Group("This program", "state-dir=DIRECTORY grace=SECONDS"),
+    )
     longdesc = (
         "Opens a local port to a named service of a server for a limited time, and"
         " closes it again. 'tristunnel access' lists open ports and closes them early."

@@ -76,7 +76,7 @@ class _Offer(Options):
 
     def __init__(self) -> None:
         super().__init__()
-        gone = {"tunnel", "listen", "service", "config"}
+        gone = {"managed", "tunnel", "listen", "service", "config"}
         self.longOpt = [each for each in self.longOpt if each.rstrip("=") not in gone]
         # Words are the services, and --to is the server.
         self.docs = {
