@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.websocket.frames import CONTINUE, frame, readFrames
+from tristunnel.dataplane.polled import RECORD
+from tristunnel.dataplane.sockets import FRAME_READ
 from tristunnel.wire import websocket
+from tristunnel.wire.framed import FrameType, frameHeader
 from tristunnel.wire.websocket import (
     BINARY,
     CLOSE,
@@ -223,6 +226,14 @@ class WriterTests(SynchronousTestCase):
         """Without a mask, the bytes go out as they are."""
         piece = os.urandom(1000)
         self.assertIs(encodeMessage(BINARY, [piece], False)[1], piece)
+
+    def test_fillsRecords(self) -> None:
+        """What a session reads at once goes, with all heads, in four TLS records,
+        without a fifth for a few bytes."""
+        head = frameHeader(1, FrameType.DATA, FRAME_READ)
+        for isMasked in (False, True):
+            written = encodeMessage(BINARY, [head, bytes(FRAME_READ)], isMasked)
+            self.assertEqual(-(-sum(map(len, written)) // RECORD), 4)
 
     def test_keys(self) -> None:
         """No two messages have the same key, but by chance."""

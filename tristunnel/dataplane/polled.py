@@ -284,10 +284,10 @@ class PolledSocket:
         if tls is not None and self._shaken and not self._readDone and tls.pending():
             self.poller.again(self)
 
-    def _read(self) -> None:
+    def _read(self, most: int = READ) -> None:
         """Take what the kernel has."""
         try:
-            data = self._recv(READ)
+            data = self._recv(most)
         except BlockingIOError:
             return
         except OSError as problem:

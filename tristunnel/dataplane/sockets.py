@@ -24,13 +24,17 @@ from tristunnel.dataplane.connection_end import (
     ConnectionEnd,
 )
 from tristunnel.dataplane.deadlines import Key, deadlinesOf
-from tristunnel.dataplane.polled import PolledSocket
+from tristunnel.dataplane.polled import READ, PolledSocket
 from tristunnel.dataplane.poller import Poller
 from tristunnel.dataplane.transport import SocketTransport, addressOf
 from tristunnel.dataplane.tuning import bytesUntaken, resetIfKilled
 from tristunnel.util.platform import AF_UNIX
 
 __all__ = ["BUSY", "LARGE_READ", "SocketEnd"]
+
+FRAME_READ = READ - 64
+"""Most bytes that are read at once for a session. With the heads of a frame and of a
+WebSocket's message they fill four TLS records, without a fifth for a few bytes."""
 
 LARGE_READ = 16 * 1024
 """Bytes of a read from which on a direction counts as busy."""
@@ -189,13 +193,13 @@ class SocketEnd(ConnectionEnd, PolledSocket):
                 if self._busy >= BUSY:
                     splice.begun = True
 
-    def _read(self) -> None:
+    def _read(self, most: int = READ) -> None:
         """Read, or have the kernel move what is there."""
         splice = self.splice
         if splice is not None and splice.begun and not splice.sink.unsent:
             splice.move()
         else:
-            PolledSocket._read(self)
+            PolledSocket._read(self, FRAME_READ if splice is None else most)
 
     def _drain(self) -> None:
         """Send what waits: here, or in a pipe."""
