@@ -1,6 +1,6 @@
 """
-C{tristunnel client}, and the short commands C{tristunnel http}, C{tcp} and C{udp},
-which are clients with one kind of service.
+C{tristunnel client}, the short commands C{tristunnel http}, C{tcp} and C{udp}, which
+are clients with one kind of service, and C{tristunnel check}.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tristunnel.forwards.forward import Forward
 from tristunnel.util.words import isName
 
 __all__ = [
+    "CheckOptions",
     "HTTPOptions",
     "Options",
     "TCPOptions",
@@ -49,6 +50,23 @@ class Options(client_tap.Options):
         if told.keys() & client_tap.ONE_SERVER or not path.exists():
             return ""
         return str(path)
+
+
+class CheckOptions(Options):
+    """The options of C{tristunnel check}."""
+
+    words = "connect"
+    synopsis = "[SERVER] [--forward SERVICE ...] [options]"
+    longdesc = (
+        "Test the connection to a server step by step: names, the connection, TLS, the"
+        " login, and the services. The server is the one that was joined, unless"
+        " another is given. 'tristunnel server --check' tests a server's own machine."
+    )
+    examples: ClassVar[Any] = ("", "tunnel.example.com", "--forward 3000")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["check"] = 1
 
 
 class _Offer(Options):

@@ -65,6 +65,7 @@ PROGRAMS: Mapping[str, Program] = {
         Program("tcp", _client, "share a TCP service", "TCPOptions"),
         Program("udp", _client, "share a UDP service", "UDPOptions"),
         Program("client", _client, "share the services listed in a file"),
+        Program("check", _client, "test the way to a server", "CheckOptions"),
     )
 }
 """All of them, by command."""

@@ -50,7 +50,7 @@ def helpText(
     width = min(100, max(60, shutil.get_terminal_size().columns)) - 2
     lines = [f"Usage: {usage}", "", *textwrap.wrap(description, width)]
     if examples:
-        lines += ["", "Examples:", *(f"  {each}" for each in examples)]
+        lines += ["", "Examples:", *(f"  {each.rstrip()}" for each in examples)]
     named = {
         word.partition("=")[0]
         for group in (*groups, ABOUT)
