@@ -7,8 +7,8 @@ from typing import Any
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.task import Clock
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.resource import Resource
@@ -135,6 +135,12 @@ class DecidingTests(SynchronousTestCase):
         waiting = [self.login(hook) for _ in range(MOST)]
         self.refusal(self.login(hook))
         self.assertEqual(len(self.post.asked), MOST)
+        # Whoever asks something else is none of them.
+        other = hook.tunnel(Identity("laptop"), TunnelOptions())
+        self.assertEqual(len(self.post.asked), MOST + 1)
+        self.assertNoResult(other)
+        self.post.answers[-1].callback(_Answer(200))
+        self.successResultOf(other)
         self.post.answers[0].callback(_Answer(200))
         self.successResultOf(waiting[0])
         self.assertNoResult(self.login(hook))
@@ -252,3 +258,10 @@ class LoopbackTests(TestCase):
         else:
             self.fail("it was let in")
         self.assertEqual(asked, ["login"] * 3)
+        # Whoever has left is not let in by the default.
+        patient = DecidingHook(reactor, parseAsk(url), b"", 30, True)
+        asking = patient.login(Identity("silent"), PEER)
+        while len(asked) < 4:
+            await deferLater(reactor, 0)
+        asking.cancel()
+        await self.assertFailure(asking, CancelledError)

@@ -70,6 +70,33 @@ class PostTests(TestCase):
         self.assertEqual(headers.getRawHeaders("Tristunnel-Event"), ["client-up"])
         self.assertEqual(headers.getRawHeaders("Tristunnel-Delivery"), ["an-id"])
 
+    async def test_reasons(self) -> None:
+        """What went wrong is told in words; what is called off is told as that."""
+        came: Deferred[None] = Deferred()
+
+        class Wrong(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                if b"/garbage" in data:
+                    self.transport.write(b"\x00 garbage\r\n\r\n")
+                elif b"/closes" in data:
+                    self.transport.loseConnection()
+                elif not came.called:
+                    came.callback(None)
+
+        port = reactor.listenTCP(0, Factory.forProtocol(Wrong), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        url = f"http://127.0.0.1:{port.getHost().port}"
+        for path, words in (("garbage", "no HTTP"), ("closes", "closed cleanly")):
+            receiver = parseTarget(f"{url}/{path}").makeReceiver(reactor, b"")
+            error = await _failing(receiver.deliver(anEvent(), 0))
+            self.assertIn(words, str(error))
+            self.assertNotIn("Failure", str(error))
+        silent = parseTarget(f"{url}/silent").makeReceiver(reactor, b"")
+        delivering = silent.deliver(anEvent(), 0)
+        await came
+        delivering.cancel()
+        self.assertIsInstance(await _failing(delivering), CancelledError)
+
     async def test_shapes(self) -> None:
         """Slack and ntfy get what they understand."""
         for shape, expected in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import Counter
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
@@ -27,7 +28,8 @@ __all__ = ["QUESTIONS", "DecidingHook", "parseAsk"]
 QUESTIONS = ("login", "open", "visitor")
 
 MOST = 256
-"""Questions under way; of those beyond, the default decides at once."""
+"""Questions of one kind under way; of those beyond, the default decides at once. A
+crowd of visitors takes nothing from clients that way."""
 
 _REASON = 1000
 """Bytes of an answer that are read."""
@@ -103,7 +105,7 @@ class DecidingHook:
         self._post = Post(reactor, url, secret)
         self._timeout = timeout
         self._allows = allows
-        self._asking = 0
+        self._asking: Counter[str] = Counter()
         self._problems = LogRateLimiter(reactor.seconds, reactor.callLater)
 
     # Decisions
@@ -140,20 +142,20 @@ class DecidingHook:
     def _ask(self, question: str, text: str, **fields: object) -> Deferred[None]:
         if question not in self._questions:
             return succeed(None)
-        if self._asking >= MOST:
+        if self._asking[question] >= MOST:
             return self._default("too many questions are waiting for it")
-        self._asking += 1
+        self._asking[question] += 1
         now = time.time()
         made = HookEvent(str(uuid.uuid4()), question, now, text, "server", fields)
         asking: Deferred[Any] = self._post.send(made, now)
         asking.addCallback(self._answered)
         # Cancelling it is whose visitor has left.
         asking.addTimeout(self._timeout, self._reactor, self._late)
-        asking.addBoth(self._over)
+        asking.addBoth(self._over, question)
         return asking
 
-    def _over(self, result: Any) -> Any:
-        self._asking -= 1
+    def _over(self, result: Any, question: str) -> Any:
+        self._asking[question] -= 1
         if not isinstance(result, Failure) or result.check(TunnelError, CancelledError):
             return result
         return self._default(printable(result.getErrorMessage()))

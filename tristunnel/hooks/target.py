@@ -15,12 +15,13 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 from twisted.internet import error
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.protocol import Protocol as StreamProtocol
 from twisted.python.failure import Failure
+from twisted.web._newclient import ParseError as HTTPClientParseError
 from twisted.web.client import URI, Agent, FileBodyProducer
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
@@ -188,6 +189,16 @@ class _Unread(StreamProtocol):
         transport.loseConnection()
 
 
+def _plainly(failure: Failure) -> Failure:
+    """What went wrong, without what C{twisted.web} wraps around it."""
+    reasons: Any = getattr(failure.value, "reasons", None)
+    if reasons:
+        return _plainly(reasons[0])
+    if failure.check(HTTPClientParseError):
+        return Failure(ValueError("what it answered is no HTTP"))
+    return failure
+
+
 class Post:
     """
     Posts events to a URL, one connection each.
@@ -225,7 +236,7 @@ class Post:
         asking: Deferred[Any] = self._agent.request(
             b"POST", self._url, headers, producer
         )
-        return asking
+        return asking.addErrback(_plainly)
 
 
 class _Receiving:
@@ -246,6 +257,8 @@ class _Receiving:
         raise NotTaken(f"it answered {response.code}", retryAfter)
 
     def _failed(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            failure.raiseException()
         raise NotTaken(printable(failure.getErrorMessage()))
 
 
