@@ -80,6 +80,9 @@ class JoinTestCase(ProcessTestCase):
 
 
 class JoinTests(JoinTestCase):
+    # A dozen programs, one after another.
+    timeout = 120
+
     async def test_whole(self) -> None:
         """An invitation of a server that runs becomes a token there, and what is kept
         here is enough to connect with: once."""

@@ -98,7 +98,7 @@ USAGE = (
     ("tristunnel -v", "tristunnel: unknown option -v; did you mean --version?"),
     (
         "tristunnel token",
-        "tristunnel token: what is to be done? there is create, list, show, revoke",
+        "tristunnel token: which command? choose from create, list, show, revoke",
     ),
     (
         "tristunnel token create --name",
@@ -192,11 +192,12 @@ USAGE = (
     ),
     (
         "C --server wrk 3000",
-        C + "no server is called 'wrk'; join it first: tristunnel join INVITATION",
+        C
+        + "there is no server called 'wrk'; join it first: tristunnel join INVITATION",
     ),
     (
         "tristunnel http 3000 --server wrok",
-        "tristunnel http: no server is called 'wrok'; did you mean work?",
+        "tristunnel http: there is no server called 'wrok'; did you mean work?",
     ),
     # Tokens where they do not belong.
     (
@@ -220,8 +221,9 @@ USAGE = (
     ),
     (
         "tristunnel http 3000 TOKEN --to h",
-        "tristunnel http: a token is not for the command line, which everybody can"
-        " read: put it into the variable TRISTUNNEL_TOKEN, or a file for --token-file",
+        "tristunnel http: a token does not belong on the command line, which everybody"
+        " can read: put it into the variable TRISTUNNEL_TOKEN, or a file for"
+        " --token-file",
     ),
     # Where to listen.
     (
@@ -438,6 +440,9 @@ REFUSALS = (
 
 class RefusalTests(ProcessTestCase):
     """What a server, or the lack of one, has to say against a client."""
+
+    # Two dozen programs, one after another.
+    timeout = 150
 
     async def test_table(self) -> None:
         """What is said first, word for word; and whatever is final is said once."""

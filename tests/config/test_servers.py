@@ -94,7 +94,9 @@ class ServerStoreTests(TestCase):
         self.store.forget("work")
         self.assertEqual(self.store.read(), KnownServers("home", {"home": HOME}))
         error = self.assertRaises(TunnelError, self.store.forget, "hom")
-        self.assertEqual(error.message, "no server is called 'hom'; did you mean home?")
+        self.assertEqual(
+            error.message, "there is no server called 'hom'; did you mean home?"
+        )
 
     def test_unknown(self) -> None:
         """Who names none, or a wrong one, is told what there is."""
@@ -106,7 +108,7 @@ class ServerStoreTests(TestCase):
         self.assertIn("there is --server home or work", error.message)
         error = self.assertRaises(TunnelError, known.find, "wrok")
         self.assertEqual(
-            error.message, "no server is called 'wrok'; did you mean work?"
+            error.message, "there is no server called 'wrok'; did you mean work?"
         )
 
     def test_wrong(self) -> None:

@@ -124,7 +124,8 @@ class CheckedOptions(usage.Options):
             raise usage.UsageError(str(error)) from None
         if any(word.startswith("tst_") for word in others):
             raise usage.UsageError(
-                "a token is not for the command line, which everybody can read: put it"
+                "a token does not belong on the command line, which everybody can"
+                " read: put it"
                 " into the variable TRISTUNNEL_TOKEN, or a file for --token-file"
             )
         takes = {name[:-1] for name in self.longOpt if name.endswith("=")}

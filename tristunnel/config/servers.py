@@ -113,7 +113,8 @@ class KnownServers:
         if wanted not in self.byName:
             first = "" if self.byName else "; join it first: tristunnel join INVITATION"
             raise badOption(
-                f"no server is called {wanted!r}{nearest(wanted, self.byName) or first}"
+                "there is no server called"
+                f" {wanted!r}{nearest(wanted, self.byName) or first}"
             )
         return self.byName[wanted]
 

@@ -222,7 +222,7 @@ class Actions:
         @raise TunnelError: C{unknown-tunnel}, or why it may not be.
         """
         self._service.managed.remove(caller, identifier)
-        self._tell(caller, "", "took a managed client's tunnel away")
+        self._tell(caller, "", "removed a managed client's tunnel")
 
     async def end(self, caller: Caller, identifier: str) -> None:
         """

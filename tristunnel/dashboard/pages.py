@@ -179,7 +179,7 @@ class InvitePage(_HTMLPage):
         if not self.actions.mayInvite(caller):
             title = "No client can be added"
             text = (
-                "That takes a token that may admin, and a server with tokens: start it"
+                "This needs a token that may admin, and a server with tokens: start it"
                 " with 'tristunnel server', or with --auth tokens:FILE."
             )
             return await self.html(request, Question(title, text), 404)
@@ -193,7 +193,7 @@ class ManagedClientsPage(_HTMLPage):
     async def answer(self, request: Request, caller: Caller) -> bytes:
         if not self.actions.mayInvite(caller):
             title = "No client can be managed"
-            text = "That takes a token that may admin, and a server with tokens."
+            text = "This needs a token that may admin, and a server with tokens."
             return await self.html(request, Question(title, text), 404)
         form = self.guard.formToken(request, caller)
         page = ManagedPage(self.actions.managed(caller), form)

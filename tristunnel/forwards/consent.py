@@ -176,7 +176,7 @@ class Consent:
         try:
             host, port = parsePlace(text)
         except ValueError:
-            raise _refused(text, "it is no HOST:PORT") from None
+            raise _refused(text, "it is not HOST:PORT") from None
         host = _plain(host)
         for each in self._patterns:
             if each.isUDP == isUDP and each.covers(host, port):

@@ -111,7 +111,7 @@ class Wanted:
         if target is not None and (
             not isinstance(target, int | str) or isinstance(target, bool)
         ):
-            raise badOption(f"{target!r} is nothing to be exposed; {NO_TARGET}")
+            raise badOption(f"{target!r} cannot be exposed; {NO_TARGET}")
         passed: dict[str, Any] = {"target": "" if target is None else str(target)}
         passed |= {name: each for name, each in options.items() if each is not None}
         for field in fields(cls):
@@ -141,7 +141,7 @@ class Wanted:
                 f" number; {self.name!r} is none"
             )
         if not 0 <= self.port <= 65535:
-            raise badOption(f"no port is {self.port}; 0 takes any")
+            raise badOption(f"{self.port} is not a valid port; 0 takes any")
         if bool(self.target) == (endpoint is not None):
             raise badOption(NO_TARGET)
         kind = "udp/" if self.udp else ""

@@ -92,12 +92,13 @@ class ManagedForward:
             parsePlace(self.to)
         except ValueError as problem:
             raise badOption(
-                f"{printable(self.to, 100)!r} is no target ({problem}); write HOST:PORT"
+                f"{printable(self.to, 100)!r} is not a valid target ({problem}); write"
+                " HOST:PORT"
             ) from None
         if not self.client or len(self.client) > 200:
             raise badOption("client is the name that the client logs in by")
         if not 0 <= self.port < 65536:
-            raise badOption(f"no port is {self.port}")
+            raise badOption(f"{self.port} is not a valid port")
         if self.name and (not isName(self.name) or self.name.isdecimal()):
             raise badOption("a name has letters, digits, '-', '_' and '.'")
         return self
@@ -215,7 +216,7 @@ class ManagedForwards:
         made = ManagedForward(_newID(), client, to, port, name, udp).check()
         if len(self._known) >= ALL or len(self._of(client)) >= MOST:
             raise TunnelError(
-                "limit-reached", f"a client is given at most {MOST} tunnels"
+                "limit-reached", f"a client can have at most {MOST} tunnels"
             )
         self._save({**self._known, made.id: made})
         return {"client": made.client, **made.describe()}
@@ -287,7 +288,7 @@ def _checkAdmin(caller: Caller) -> None:
     if caller.identity.grant is not None:
         caller.identity.grant.check()
     if not isAdmin(caller.identity):
-        raise TunnelError("not-permitted", "that takes a token that may admin")
+        raise TunnelError("not-permitted", "this needs a token that may admin")
 
 
 def _newID() -> str:

@@ -65,7 +65,7 @@ class Parser(ArgumentParser):
             message = f"{found[1]} is missing; see {self.prog} --help"
             commands = [each.choices for each in self._actions if each.choices]
             if found[1] in ("COMMAND", "ACTION") and commands:
-                message = f"what is to be done? there is {', '.join(commands[0])}"
+                message = f"which command? choose from {', '.join(commands[0])}"
         elif found := _VALUE.fullmatch(message):
             message = f"{found[1]} needs a value"
         elif message.startswith("argument -"):
