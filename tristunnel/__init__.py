@@ -10,7 +10,6 @@ services through that server. In a program::
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tristunnel.version import VERSION as __version__
@@ -22,19 +21,20 @@ if TYPE_CHECKING:
     from tristunnel.errors import TunnelError
     from tristunnel.program.tunnel import Tunnel, expose
 else:
-    # Imported when a program uses it: the commands need none of it.
-    _PLACES = {
-        "Tunnel": "tristunnel.program.tunnel",
-        "TunnelError": "tristunnel.errors",
-        "expose": "tristunnel.program.tunnel",
-    }
 
     def __getattr__(name: str) -> Any:
+        # Imported when a program uses it: the commands need none of it.
         if name == "aio":
-            return import_module("tristunnel.aio")
-        if name in _PLACES:
-            return getattr(import_module(_PLACES[name]), name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            import tristunnel.aio as found
+        elif name == "TunnelError":
+            from tristunnel.errors import TunnelError as found
+        elif name == "Tunnel":
+            from tristunnel.program.tunnel import Tunnel as found
+        elif name == "expose":
+            from tristunnel.program.tunnel import expose as found
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return found
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})
