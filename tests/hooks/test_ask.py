@@ -143,7 +143,8 @@ class DecidingTests(SynchronousTestCase):
         self.successResultOf(other)
         self.post.answers[0].callback(_Answer(200))
         self.successResultOf(waiting[0])
-        self.assertNoResult(self.login(hook))
+        waiting.append(self.login(hook))
+        self.assertNoResult(waiting[-1])
         self.clock.advance(3)
         for each in waiting[1:]:
             self.refusal(each)

@@ -396,11 +396,15 @@ class HandlerTests(ExposeTestCase):
         most, piece = 64, bytes(1024 * 1024)
         made: list[int] = []
 
+        def make(number: int) -> bytes:
+            made.append(number)
+            return piece
+
         def wsgi(environ: dict[str, Any], start: Any) -> Any:
             start("200 OK", [])
             if environ["PATH_INFO"] == "/made":
                 return [str(len(made)).encode()]
-            return (made.append(1) or bytes(piece) for _ in range(most))
+            return map(make, range(most))
 
         async def asgi(scope: Any, receive: Any, send: Any) -> None:
             await send({"type": "http.response.start", "status": 200, "headers": []})
