@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import os
 import struct
+from types import SimpleNamespace
 from typing import Any
 
+from autobahn.websocket.protocol import WebSocketProtocol
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.error import ConnectionDone
@@ -41,7 +43,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.service.preauth import PreauthLimiter
 from tristunnel.websocket.connection import CLOSE_TIME, LINGER, PREAUTH_CLOSE_TIME
 from tristunnel.websocket.incoming import FEW, MAX_BINARY, MAX_TEXT, REQUEST_EFFORT
-from tristunnel.websocket.outgoing import GATHER
+from tristunnel.websocket.outgoing import GATHER, Outgoing
 from tristunnel.websocket.page import PreparedFactory
 from tristunnel.websocket.roles import ServerConnection
 from tristunnel.wire.websocket import MESSAGE
@@ -51,6 +53,11 @@ class _Transport(StringTransport):
     """A transport whose ends are noted."""
 
     aborted = False
+
+    def writeSequence(self, data: Any) -> None:
+        # As a socket's: each piece has to be bytes.
+        for piece in data:
+            self.write(piece)
 
     def unregisterProducer(self) -> None:
         self.producer = None
@@ -68,6 +75,24 @@ class _Transport(StringTransport):
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
         """Do nothing."""
+
+
+class StockTransportTests(SynchronousTestCase):
+    """Where there is no epoll, Twisted's sockets carry it."""
+
+    def test_bytes(self) -> None:
+        """A client's frames, which are masked in place, are bytes there."""
+
+        class Client(Outgoing):
+            answers = None
+            state = WebSocketProtocol.STATE_OPEN
+            factory = SimpleNamespace(isServer=False)
+            _isOpen = True
+
+        client = Client()
+        client.transport = _Transport()
+        client.sendText(b"text")
+        self.assertEqual(len(client.transport.value()), 2 + 4 + 4)
 
 
 class ConnectionTestCase(SynchronousTestCase):

@@ -90,8 +90,11 @@ class Outgoing:
             self._send(opcode, [message])
 
     def _send(self, opcode: int, pieces: list[bytes]) -> None:
-        isClient = not self.factory.isServer
-        self.transport.writeSequence(encodeMessage(opcode, pieces, isClient))
+        frame = encodeMessage(opcode, pieces, not self.factory.isServer)
+        if not isinstance(self.transport, SocketTransport):
+            # Twisted's own takes nothing but bytes.
+            frame = [bytes(piece) for piece in frame]
+        self.transport.writeSequence(frame)
 
     def flush(self) -> None:
         """Send what was gathered; called when the turn ends, or before."""
