@@ -59,6 +59,7 @@ from tristunnel.dialects.table import DIALECTS
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.forwards.consent import Consent
 from tristunnel.forwards.forward import Forward
+from tristunnel.hooks.certificates import CertificateWatch
 from tristunnel.hooks.delivery import Hooks
 from tristunnel.hooks.observers import HookedClient
 from tristunnel.hooks.options import HOOKS, HookOptionsMixin, hooksOf, targetsOf
@@ -541,6 +542,9 @@ def _make(
     reactor.addSystemEventTrigger(
         "before", "shutdown", hurryOnSecondSignal, reactor, clients.stopNow
     )
+    if hooks is not None:
+        shown = {each["certificate"] for each in options.each} - {"", None}
+        CertificateWatch(reactor, hooks, sorted(shown)).setServiceParent(clients)
     reload = Reload(options, clients.change)
     watch.methods["reload"] = lambda caller: reload.reload()
     ReloadSignalService(reactor, log, reload.reloadLater).setServiceParent(clients)

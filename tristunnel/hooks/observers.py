@@ -165,16 +165,20 @@ class HookedClient(ClientObserver):
         self._hooks = hooks
         self._server = server
         self._isUp = False
+        self._isTrouble = False
 
     def _tell(self, kind: str, text: str, **fields: object) -> None:
         self._hooks.tell(kind, text, server=self._server, **fields)
 
     def acknowledged(self, dialect: str) -> None:
-        self._isUp = True
+        self._isUp, self._isTrouble = True, False
         self._tell("client-up", f"Connected to {self._server}", dialect=dialect)
 
     def disconnected(self, reason: TunnelError) -> None:
         # Not for each attempt to come back.
+        if reason.code.name == "bad-pin" and not self._isTrouble:
+            self._isTrouble = True
+            self._down("certificate-trouble", f"{self._server} is not trusted", reason)
         if self._isUp:
             self._isUp = False
             self._down("client-down", f"Disconnected from {self._server}", reason)
