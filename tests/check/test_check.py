@@ -166,7 +166,7 @@ class ClientCheckTests(TestCase):
         good = self.look("tcp:good.example:9", resolve=resolve)
         self.assertIn("192.0.2.1", (await good.look("name"))[0].message)
         bad = self.look("tcp:bad.example:9", resolve=resolve)
-        self.assertIn("how it is spelled", await self.failure(bad.look("name")))
+        self.assertIn("check the spelling", await self.failure(bad.look("name")))
 
     async def test_idle(self) -> None:
         """Signs of life that are too rare for what is in between are told."""

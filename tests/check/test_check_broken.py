@@ -96,8 +96,8 @@ class BrokenTests(TestCase):
         await self.wrong(
             "name",
             "tcp:nobody.example:9",
-            "nobody knows nobody.example",
-            "check how it is spelled",
+            "there is no address for nobody.example",
+            "check the spelling",
             resolve=lambda host: fail(DNSLookupError(f"nobody knows {host}")),
         )
 

@@ -113,6 +113,38 @@ USAGE = (
         "tristunnel http: unknown option --port; the public port is written in front,"
         " for example 8080=3000",
     ),
+    ("S —port 9001", S + "unknown option —port; did you mean --port?"),
+    (
+        "tristunnel http 3000 —name blog --to h",
+        "tristunnel http: unknown option —name; did you mean --name?",
+    ),
+    (
+        "tristunnel invite —nmae x",
+        "tristunnel invite: unknown option —nmae; did you mean --name?",
+    ),
+    (
+        "tristunnel status --watch=no",
+        "tristunnel status: --watch takes no value",
+    ),
+    # Words in another order, or left out.
+    (
+        "tristunnel --name blog http 3000",
+        "tristunnel: unknown option --name; the options of a command follow it",
+    ),
+    (
+        "tristunnel 3000",
+        "tristunnel: unknown command '3000'; did you mean http 3000?",
+    ),
+    (
+        "tristunnel http://localhost:3000",
+        "tristunnel: unknown command 'http://localhost:3000'; did you mean http"
+        " http://localhost:3000?",
+    ),
+    (
+        "tristunnel h#SeCrEt",
+        "tristunnel: unknown command 'HOST#CODE'; did you mean join, for an"
+        " invitation?",
+    ),
     # Words too many.
     ("S check", S + "'check' is one word too many; did you mean --check?"),
     ("S 9001", S + "'9001' is one word too many"),
@@ -147,6 +179,14 @@ USAGE = (
         "C --connect h 8081=1 8081=2",
         C + "two --forward ask for port 8081; 0= takes any port",
     ),
+    (
+        "tristunnel http 80=1 80=2 --to h",
+        "tristunnel http: two services ask for port 80; 0= takes any port",
+    ),
+    (
+        "C --connect h a=1 a=2",
+        C + "two --forward ask for a; give each a name of its own",
+    ),
     ("C --connect h 70000=1", C + "--forward '70000=1': 70000 is not a port"),
     (
         "tristunnel tcp udp/53 --to h",
@@ -167,6 +207,16 @@ USAGE = (
         C
         + "--connect 'tcp:h' is not a valid server (the port is missing); write HOST or"
         " HOST:PORT for TLS, tcp:HOST:PORT without, https://HOST or unix:PATH",
+    ),
+    (
+        "C --connect h#SeCrEt 3000",
+        C + "--connect names a server; accept an invitation by: tristunnel join"
+        " INVITATION",
+    ),
+    (
+        "tristunnel http 3000 --to h#SeCrEt",
+        "tristunnel http: --to names a server; accept an invitation by: tristunnel join"
+        " INVITATION",
     ),
     (
         "C --connect tpc:h:9000 3000",
@@ -239,6 +289,11 @@ USAGE = (
         "S --hostname http://t.example.com",
         S + "--hostname 'http://t.example.com' is not a host; write its name or"
         " address, for example tunnel.example.com",
+    ),
+    (
+        "S --hostname 'a b'",
+        S + "--hostname 'a b' is not a host; write its name or address, for example"
+        " tunnel.example.com",
     ),
     # Who may connect.
     ("S --auth token:tokens", S + "unknown --auth 'token'; did you mean tokens?"),

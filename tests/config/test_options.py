@@ -183,13 +183,13 @@ class ServerFileTests(FileOptionsTestCase):
     def test_print(self) -> None:
         """What is in force is TOML, with the origin of each value beside it, and
         without secrets; read again, it says the same."""
-        path = self.file("lease = 5\nhostname = 'a\"b'\n")
+        path = self.file("lease = 5\nstate-dir = 'a\"b'\n")
         arguments = ("--max-clients", "9", "--auth", "memory:me:hunter2")
         with patch.dict(os.environ, {"PORT": "77"}):
             text = self.printed("--config", str(path), *arguments)
         lines = text.splitlines()
         self.assertIn(f"lease = 5  # {path}:1", lines)
-        self.assertIn(f'hostname = "a\\"b"  # {path}:2', lines)
+        self.assertIn(f'state-dir = "a\\"b"  # {path}:2', lines)
         self.assertIn("max-clients = 9  # option", lines)
         self.assertIn("grace = 7.0  # default", lines)
         self.assertIn('port = ["tcp:77"]  # environment PORT', lines)

@@ -96,6 +96,8 @@ class ForwardTests(SynchronousTestCase):
             ("udp/5353=localhost:53", 5353, "", "udp:localhost:53"),
             ("udp/dns=[::1]:53", 0, "dns", "udp:[::1]:53"),
             ("udp/=h:1", 0, "", "udp:h:1"),
+            ("5353=udp/localhost:53", 5353, "", "udp:localhost:53"),
+            ("5353=udp/53", 5353, "", "udp:localhost:53"),
             ("0=udp:localhost:53", 0, "", "udp:localhost:53"),
         ):
             forward = parseForward(Clock(), spec)

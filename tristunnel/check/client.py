@@ -170,10 +170,11 @@ class ClientCheck(Inquiry):
             addresses = await inTime(
                 self.reactor, self._resolve(host), f"{host} was not found"
             )
-        except DNSLookupError as error:
+        except DNSLookupError:
             raise TunnelError(
                 "session-lost",
-                f"{error}: check how it is spelled, and this machine's name server",
+                f"there is no address for {host}: check the spelling, and this"
+                " machine's name server",
             ) from None
         return ok(f"{host} is {', '.join(addresses[:8])}")
 
@@ -354,9 +355,14 @@ class ClientCheck(Inquiry):
         try:
             probe = await self._connect(forward.endpoint)
         except Exception as error:
+            refused = isinstance(error, ConnectionRefusedError)
             return fail(
-                f"{forward.target} was not reached ({error}): start it, or correct"
-                f" --forward {forward.spec}"
+                (
+                    f"nothing listens at {forward.target}"
+                    if refused
+                    else f"{forward.target} was not reached ({error})"
+                )
+                + f": start it, or correct --forward {forward.spec}"
             )
         probe.transport.abortConnection()
         return ok(f"{forward.target} accepts connections")

@@ -109,6 +109,7 @@ class _Offer(Options):
     def placed(self, message: str) -> str:
         # There is no --forward here.
         text = message.removeprefix("--forward ").replace("--connect ", "--to ")
+        text = text.replace("two --forward", "two services")
         return super().placed(text)
 
     def check(self) -> None:

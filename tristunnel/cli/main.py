@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from argparse import Namespace, _SubParsersAction
 from collections.abc import Mapping, Sequence
@@ -48,6 +49,9 @@ Managing it:
 
 'tristunnel COMMAND --help' explains each command.
 """
+
+
+_SERVICE = re.compile(r"(https?://)?([^:/]*:)?[0-9]+/?", re.ASCII)
 
 
 class _Whole(Parser):
@@ -118,16 +122,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words:
         print(made.format_help(), end="", file=sys.stderr)
         return 2
-    if words[0] == "help":
-        words[0] = "--help"
-    if words[0].startswith("-"):
-        if words[0] not in made._option_string_actions:
-            near = nearest(words[0].lstrip("-"), ("help", "version"), "--")
-            made.error(f"unknown option {words[0].partition('=')[0]}{near}")
-    elif words[0] not in made.others:
-        known = [*made.others, *PROGRAMS]
-        told = printable(words[0], 60)
-        endWithUsage("tristunnel", f"unknown command {told!r}{nearest(told, known)}")
+    if words[0] in ("help", "--help", "-h"):
+        words = [*words[1:], "--help"] if words[1:2] else ["--help"]
+        if words[0] in PROGRAMS:
+            runProgram(words)
+            return 0
+    _checkFirst(made, words)
     options = made.parse_args(words)
     try:
         if iscoroutinefunction(options.run):
@@ -142,6 +142,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     return 0
+
+
+def _checkFirst(made: _Whole, words: Sequence[str]) -> None:
+    """End the program with one line, if nothing begins like this."""
+    known = [*made.others, *PROGRAMS]
+    if words[0].startswith("-"):
+        if words[0] not in made._option_string_actions:
+            near = nearest(words[0].lstrip("-"), ("help", "version"), "--")
+            if set(words) & set(known):
+                near = "; the options of a command follow it"
+            made.error(f"unknown option {words[0].partition('=')[0]}{near}")
+    elif words[0] not in made.others:
+        told = printable(words[0], 60)
+        hint = nearest(told, known)
+        if "#" in told:
+            # Not repeated, for it is a secret.
+            told, hint = "HOST#CODE", "; did you mean join, for an invitation?"
+        elif _SERVICE.fullmatch(told):
+            hint = f"; did you mean http {told}?"
+        endWithUsage("tristunnel", f"unknown command {told!r}{hint}")
 
 
 def _await(options: Namespace) -> None:

@@ -47,9 +47,7 @@ class Question:
         try:
             target = parseTarget(self._where)
         except ValueError as error:
-            raise badOption(
-                f"{options.where!r}: {error}; write for example {DEFAULT_SERVER}"
-            ) from None
+            raise badOption(f"{options.where!r}: {error}") from None
         if self.isNamed and target.scheme != "https" and givesTLS(options):
             raise badOption(TLS_ONLY)
         # Whoever listens where nobody said is not known, so it gets no token; and it

@@ -306,7 +306,7 @@ class Options(
             except TunnelError as error:
                 raise badOption(f"--ports: {error.message}") from None
         name = self["hostname"]
-        if {"/", ":"} & set(name) and parseHost(name) is None:
+        if name and parseHost(name) is None:
             raise badOption(
                 f"--hostname {name!r} is not a host; write its name or address, for"
                 " example tunnel.example.com"

@@ -112,7 +112,8 @@ def checkForwards(forwards: Iterable[Forward]) -> None:
         port = (forward.isUDP, forward.port) if forward.port else None
         wants = {port, forward.name} - {None, ""}
         if wants & taken:
-            raise badOption(
-                f"two --forward ask for {forward.wanted}; 0= takes any port"
-            )
+            cure = "0= takes any port"
+            if forward.name in taken:
+                cure = "give each a name of its own"
+            raise badOption(f"two --forward ask for {forward.wanted}; {cure}")
         taken |= wants

@@ -27,7 +27,7 @@ from tristunnel.config.settings import (
 from tristunnel.errors import TunnelError, badOption, printable
 from tristunnel.util.command_line import endWithUsage
 from tristunnel.util.files import warnIfOpen
-from tristunnel.util.words import nearest
+from tristunnel.util.words import HYPHENS, nearest
 from tristunnel.version import VERSION
 
 __all__ = ["CheckedOptions", "ConfiguredOptions"]
@@ -128,6 +128,9 @@ class CheckedOptions(usage.Options):
                 " read: put it"
                 " into the variable TRISTUNNEL_TOKEN, or a file for --token-file"
             )
+        for word in others:
+            if word.startswith(HYPHENS[1:]):
+                raise usage.UsageError(self._noOption(word.partition("=")[0]))
         takes = {name[:-1] for name in self.longOpt if name.endswith("=")}
         ordered: list[str] = []
         for option, value in pairs:
@@ -145,7 +148,7 @@ class CheckedOptions(usage.Options):
 
     def _noOption(self, told: str) -> str:
         known = {name.rstrip("=") for name in self.longOpt}
-        name = told.lstrip("-")
+        name = told.lstrip("".join(HYPHENS))
         if name == "token" and "token-file" in known:
             return (
                 "unknown option --token; did you mean --token-file, which names a"
@@ -167,7 +170,7 @@ class CheckedOptions(usage.Options):
                 f"{told} is an option of twistd itself: write it before"
                 f" '{outer.subCommand}'"
             )
-        if told.startswith("--"):
+        if told.startswith(("--", *HYPHENS[1:])):
             close = nearest(name, known, "--") if len(name) > 1 else ""
         else:
             close = nearest(name, (each for each in known if each[0] == name), "--")

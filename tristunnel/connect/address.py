@@ -186,6 +186,12 @@ def parseConnect(
             " tunnel-access --access for that of an access"
         )
     written = description = description.strip()
+    if "#" in description and "/" not in description:
+        # Not repeated either.
+        raise badOption(
+            "--connect names a server; accept an invitation by: tristunnel join"
+            " INVITATION"
+        )
     try:
         description = _inFull(description)
     except ValueError as error:

@@ -161,7 +161,8 @@ def _parts(spec: str) -> tuple[str, str, bool]:
     """
     text = spec.strip()
     isUDP = text.startswith("udp/") or text.endswith("/udp")
-    text = text.removeprefix("udp/").removesuffix("/udp").removesuffix("/tcp")
+    text = text.removeprefix("udp/").removeprefix("tcp/")
+    text = text.removesuffix("/udp").removesuffix("/tcp")
     wanted, equals, target = (part.strip() for part in text.partition("="))
     if not equals or ":" in wanted:
         # "tcp:h:1" has no "=", but an endpoint's keywords may have one.
@@ -169,7 +170,7 @@ def _parts(spec: str) -> tuple[str, str, bool]:
             wanted, target = "", text
         else:
             wanted, target = _short(spec, text, wanted if equals else "", target)
-    if target.lower().startswith("udp:"):
+    if target.lower().startswith(("udp:", "udp/")):
         target, isUDP = target[4:].removeprefix("//"), True
     if not target:
         raise badOption(f"--forward {spec!r} {_NO_TARGET}")

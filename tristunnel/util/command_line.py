@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from twisted.logger import Logger
 
 from tristunnel.errors import printable
-from tristunnel.util.words import nearest
+from tristunnel.util.words import HYPHENS, nearest
 
 __all__ = [
     "SECRET_HEADERS",
@@ -68,6 +68,8 @@ class Parser(ArgumentParser):
                 message = f"which command? choose from {', '.join(commands[0])}"
         elif found := _VALUE.fullmatch(message):
             message = f"{found[1]} needs a value"
+        elif found := _NO_VALUE.match(message):
+            message = f"{found[1]} takes no value"
         elif message.startswith("argument -"):
             message = message.removeprefix("argument ")
         endWithUsage(self.prog, message)
@@ -88,10 +90,12 @@ class Parser(ArgumentParser):
         ours: Parser = options.parser
         known = [word for each in ours._actions for word in each.option_strings]
         # Which options there are not, without what was given to them.
-        unknown = [w.partition("=")[0] for w in left if w.startswith("-")]
+        unknown = [w.partition("=")[0] for w in left if w.startswith(HYPHENS)]
         close = (
             nearest(
-                unknown[0].lstrip("-"), (w[2:] for w in known if w[:2] == "--"), "--"
+                unknown[0].lstrip("".join(HYPHENS)),
+                (w[2:] for w in known if w[:2] == "--"),
+                "--",
             )
             if unknown
             else ""
@@ -110,6 +114,7 @@ _CHOICE = re.compile(
     r"argument (.*): invalid choice: (.*?) \((?:choose from )(.*)\)", re.DOTALL
 )
 _VALUE = re.compile(r"argument (\S+): expected (?:one|at least one) argument")
+_NO_VALUE = re.compile(r"argument (\S+): ignored explicit argument")
 _REQUIRED = re.compile(r"the following arguments are required: (.*)")
 
 _log = Logger(namespace="tristunnel.client")

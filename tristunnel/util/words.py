@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from tristunnel.errors import badOption, printable
 
 __all__ = [
+    "HYPHENS",
     "age",
     "amount",
     "checkChoice",
@@ -71,6 +72,10 @@ def age(seconds: float) -> str:
     return f"{rest} s"
 
 
+HYPHENS = ("-", "\u2010", "\u2011", "\u2012", "\u2013", "\u2014", "\u2212")
+"""What options begin with, and what word processors and web pages make of that."""
+
+
 def nearest(
     word: str, known: Iterable[str], prefix: str = "", lists: bool = True
 ) -> str:
@@ -85,6 +90,7 @@ def nearest(
     words = sorted(known)
     like = word[:64].lower().replace("_", "-")
     begun = [each for each in words if like and each.startswith(like)]
+    begun = [like] if like in begun else begun
     close = begun[:4] or difflib.get_close_matches(like, words, 1, 0.6)
     if close:
         return f"; did you mean {' or '.join(prefix + each for each in close)}?"
