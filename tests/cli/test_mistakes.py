@@ -145,6 +145,10 @@ USAGE = (
         "tristunnel: unknown command 'HOST#CODE'; did you mean join, for an"
         " invitation?",
     ),
+    (
+        "tristunnel expose 3000",
+        "tristunnel: unknown command 'expose'; see tristunnel --help",
+    ),
     # Words too many.
     ("S check", S + "'check' is one word too many; did you mean --check?"),
     ("S 9001", S + "'9001' is one word too many"),

@@ -234,7 +234,7 @@ class ClientCheck(Inquiry):
                 handle.get_protocol_version_name(),
                 handle.get_cipher_name(),
             )
-            judged = ok(f"{server.host} is itself ({version}, {cipher})")
+            judged = ok(f"{server.host} speaks TLS ({version}, {cipher})")
         pinned = bool(server.trust.pins)
         ends = certificateFinding(certificate, "the server's", pinned, self.now)
         return [judged, ends]

@@ -155,7 +155,7 @@ def _checkFirst(made: _Whole, words: Sequence[str]) -> None:
             made.error(f"unknown option {words[0].partition('=')[0]}{near}")
     elif words[0] not in made.others:
         told = printable(words[0], 60)
-        hint = nearest(told, known)
+        hint = nearest(told, known) or "; see tristunnel --help"
         if "#" in told:
             # Not repeated, for it is a secret.
             told, hint = "HOST#CODE", "; did you mean join, for an invitation?"
