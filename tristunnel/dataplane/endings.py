@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from tristunnel.dataplane.connection_end import SENDING
 from tristunnel.dataplane.poller import Poller
 from tristunnel.dataplane.sockets import SocketEnd
+from tristunnel.dataplane.tuning import resetIfKilled
 from tristunnel.errors import TunnelError
 from tristunnel.util.repeating import RepeatingCall
 
@@ -309,6 +310,8 @@ class MovedEnd(SocketEnd):
         self.endedAt: float | None = None
         self._ending = ending
         self._lost = False
+        # The far side need not wait for what a dead process would have told.
+        resetIfKilled(connection)
         ending.attach(self)
 
     @property
