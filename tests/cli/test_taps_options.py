@@ -75,6 +75,11 @@ class ServerOptionsTests(OptionsTestCase):
         pems = self.write("pems/localhost.pem", certificate, key).parent
         wanted = [
             "9001",
+            ":9001",
+            "*:9001",
+            "0.0.0.0:9001",
+            "127.0.0.1:9001",
+            "[::1]:9001",
             "tcp:9001",
             "tcp:port=9001:interface=127.0.0.1:backlog=7",
             "tcp6:9001",
@@ -86,7 +91,17 @@ class ServerOptionsTests(OptionsTestCase):
         ]
         options = self.parse(*(word for each in wanted for word in ("--port", each)))
         self.assertEqual(
-            [port.secure for port in options.serverPorts], [False] * 7 + [True] * 2
+            [port.description for port in options.serverPorts[1:6]],
+            [
+                "tcp:9001",
+                "tcp:9001",
+                "tcp:9001:interface=0.0.0.0",
+                "tcp:9001:interface=127.0.0.1",
+                r"tcp:9001:interface=\:\:1",
+            ],
+        )
+        self.assertEqual(
+            [port.secure for port in options.serverPorts], [False] * 12 + [True] * 2
         )
 
     def test_wrongEndpoints(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from twisted.application.service import Service
 from twisted.cred import strcred
+from twisted.internet.endpoints import quoteStringArgument
 from twisted.python import usage
 
 from tristunnel.auth.checkers import SUPPORTED_INTERFACES
@@ -51,7 +52,7 @@ from tristunnel.tls.server_context import ReloadingCertificate
 from tristunnel.util.descriptor_limit import raiseDescriptorLimit
 from tristunnel.util.endpoints import checkBeforeFork, tellOfDaemon
 from tristunnel.util.files import defaultStateDirectory, stateVariable
-from tristunnel.util.hosts import parseHost
+from tristunnel.util.hosts import addressOf, parseHost
 from tristunnel.util.logs import Log, checkFormat
 from tristunnel.util.process import GRACE, tuneCollector, useMonotonicTime
 from tristunnel.util.quantities import parseSize
@@ -331,10 +332,16 @@ class Options(
         self._makePorts(reactor)
 
     def _written(self, port: str) -> str:
-        """Write a port in full: a number by itself may be that of a port with TLS."""
-        if not port.isdecimal():
+        """
+        Write a port in full: a number, alone or behind an address of the machine, may
+        be that of a port with TLS.
+        """
+        host, _, number = port.strip().rpartition(":")
+        bare = host.removeprefix("[").removesuffix("]")
+        if not number.isdecimal() or (host not in ("", "*") and not addressOf(bare)):
             return port
-        return f"{'ssl' if self.secure else 'tcp'}:{port}"
+        where = "" if bare in ("", "*") else f":interface={quoteStringArgument(bare)}"
+        return f"{'ssl' if self.secure else 'tcp'}:{number}{where}"
 
     def _certificateIn(self, file: str, key: str) -> ReloadingCertificate | None:
         if not self[file]:
