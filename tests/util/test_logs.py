@@ -126,7 +126,7 @@ class OptionTests(SynchronousTestCase):
                 options.parseOptions,
                 [*arguments, "--log-format", "xml"],
             )
-            self.assertIn("write text or json", str(error))
+            self.assertIn("there is json, text", str(error))
 
     def logOf(self, **twistd: Any) -> Log:
         class Options(dict[str, Any]):

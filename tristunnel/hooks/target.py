@@ -17,7 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import wrapClientTLS
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.protocol import Protocol as StreamProtocol
 from twisted.python.failure import Failure
@@ -264,12 +264,20 @@ class _Receiving:
 
 # To a program
 
+LAST_WORDS = 0.5
+"""Seconds after its end for which a program's output is read."""
+
 
 class _Running(ProcessProtocol):
-    """A program that takes an event on its standard input."""
+    """
+    A program that takes an event on its standard input. What it has started itself
+    may hold its output for longer, and is not waited for.
+    """
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, reactor: Any, body: bytes) -> None:
         self.ended: Deferred[None] = Deferred(self._cancelled)
+        self._reactor = reactor
+        self._waiting: IDelayedCall | None = None
         self._body = body
         self._said = b""
 
@@ -288,10 +296,20 @@ class _Running(ProcessProtocol):
         transport: Any = self.transport
         with suppress(error.ProcessExitedAlready):
             transport.signalProcess("KILL")
-        # A program of its own may still hold its output.
         transport.loseConnection()
 
     def processExited(self, reason: Failure) -> None:
+        # What it has said last may still be in the pipe.
+        self._waiting = self._reactor.callLater(LAST_WORDS, self._finish, reason)
+
+    def processEnded(self, reason: Failure) -> None:
+        if self._waiting is not None and self._waiting.active():
+            self._waiting.cancel()
+        self._finish(reason)
+
+    def _finish(self, reason: Failure) -> None:
+        transport: Any = self.transport
+        transport.loseConnection()
         if self.ended.called:
             return
         if reason.check(error.ProcessDone):
@@ -311,7 +329,7 @@ class _Command:
         self._words = words
 
     def deliver(self, event: HookEvent, now: float) -> Deferred[None]:
-        running = _Running(event.json())
+        running = _Running(self._reactor, event.json())
         path = shutil.which(self._words[0]) or self._words[0]
         environment = {**_environment(), **event.environment()}
         try:
