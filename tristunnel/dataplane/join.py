@@ -11,7 +11,7 @@ from tristunnel.interfaces import Closed, EitherEnd
 
 __all__ = ["ANSWER_LINGER", "GIVEN_UP", "LINGER", "EndPatience", "join"]
 
-LINGER = 10.0
+LINGER = 3.0
 """Seconds of silence after which a visitor's end-of-file is passed on to an end that
 cannot end one direction alone, although the visitor still awaited an answer."""
 
