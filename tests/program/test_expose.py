@@ -212,6 +212,28 @@ class ExposeTests(ExposeTestCase):
         self.assertEqual(_run(code), "False")
 
 
+class BackTests(ExposeTestCase):
+    """A server that goes away, and comes back."""
+
+    def test_back(self) -> None:
+        """
+        The tunnel is open again, and the loss is told once, however many attempts
+        it takes.
+        """
+        with ExitStack() as stack:
+            server = stack.enter_context(localServer())
+            port = int(server.rpartition(":")[2])
+            tunnel = tristunnel.expose(self.port, server=server)
+            self.addCleanup(tunnel.close)
+            events = tunnel.events()
+            self.assertEqual(next(events).kind, "opened")
+            stack.close()
+            self.assertEqual(next(events).kind, "disconnected")
+            with localServer(port=port):
+                self.assertEqual(next(events).kind, "opened")
+                self.assertEqual(_get(tunnel.url), b"a page")
+
+
 class ServerTests(ExposeTestCase):
     """Which server it is."""
 

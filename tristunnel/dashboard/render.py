@@ -319,6 +319,23 @@ class _Filled(Element):
         return tag.fillSlots(**self.slots)
 
 
+class _Form(_Filled):
+    """
+    A page with a form, which may be shown again.
+
+    @param token: What makes the form good.
+    @param wrong: What was wrong with what was in it.
+    """
+
+    def __init__(self, token: str, wrong: str, /, **slots: str) -> None:
+        super().__init__(form=token, **slots)
+        self._wrong = wrong
+
+    @renderer
+    def wrong(self, request: IRequest, tag: Tag) -> Tag | str:
+        return tag(self._wrong) if self._wrong else ""
+
+
 class Question(_Filled):
     """
     A question with a button, or a message without one.
@@ -342,7 +359,7 @@ class Question(_Filled):
         return tag.fillSlots(**self._form) if self._form is not None else ""
 
 
-class GrantForm(_Filled):
+class GrantForm(_Form):
     """
     Asks who may have access to a tunnel, and for how long.
 
@@ -364,12 +381,7 @@ class GrantForm(_Filled):
         wrong: str = "",
     ) -> None:
         filled = {**dict.fromkeys(self.FIELDS, ""), "ttl": "1h", **(values or {})}
-        super().__init__(name=titleOf(tunnel), id=tunnel.id, form=token, **filled)
-        self._wrong = wrong
-
-    @renderer
-    def wrong(self, request: IRequest, tag: Tag) -> Tag | str:
-        return tag(self._wrong) if self._wrong else ""
+        super().__init__(token, wrong, name=titleOf(tunnel), id=tunnel.id, **filled)
 
     @renderer
     def times(self, request: IRequest, tag: Tag) -> Tag:
@@ -381,7 +393,7 @@ class GrantForm(_Filled):
         return tag
 
 
-class InviteForm(_Filled):
+class InviteForm(_Form):
     """
     Asks whom to let in.
 
@@ -398,15 +410,10 @@ class InviteForm(_Filled):
         self, token: str, values: Mapping[str, str] | None = None, wrong: str = ""
     ) -> None:
         filled = {**dict.fromkeys(self.FIELDS, ""), **(values or {})}
-        super().__init__(form=token, **filled)
-        self._wrong = wrong
-
-    @renderer
-    def wrong(self, request: IRequest, tag: Tag) -> Tag | str:
-        return tag(self._wrong) if self._wrong else ""
+        super().__init__(token, wrong, **filled)
 
 
-class ManagedPage(_Filled):
+class ManagedPage(_Form):
     """
     Shows the tunnels that managed clients are given, and asks for more.
 
@@ -428,10 +435,9 @@ class ManagedPage(_Filled):
         wrong: str = "",
     ) -> None:
         filled = {**dict.fromkeys(self.FIELDS, ""), **(values or {})}
-        super().__init__(form=token, **filled)
+        super().__init__(token, wrong, **filled)
         self._tunnels = tunnels
         self._token = token
-        self._wrong = wrong
 
     @renderer
     def tunnels(self, request: IRequest, tag: Tag) -> Tag:
@@ -452,10 +458,6 @@ class ManagedPage(_Filled):
             away = "" if each["connected"] else "not connected"
             tag(Tag("li", {}, [f"{text} ", Tag("b", {}, [state or away]), form]))
         return tag
-
-    @renderer
-    def wrong(self, request: IRequest, tag: Tag) -> Tag | str:
-        return tag(self._wrong) if self._wrong else ""
 
 
 class Invited(_Filled):

@@ -22,12 +22,15 @@ __all__ = ["localServer"]
 
 
 @contextmanager
-def localServer(authenticator: Authenticator | None = None) -> Iterator[str]:
+def localServer(
+    authenticator: Authenticator | None = None, port: int = 0
+) -> Iterator[str]:
     """
     Run a tunnel server on the loopback interface.
 
     @param authenticator: Who may open tunnels; anybody of this machine, if it is
         left out.
+    @param port: Where it listens; 0 for any port.
     @return: For C{with}: the server's address, as C{server=} takes it.
     """
     thread = ReactorThread.current()
@@ -41,9 +44,10 @@ def localServer(authenticator: Authenticator | None = None) -> Iterator[str]:
         }
         tunnels = TunnelService(reactor, MemoryRegistry(), listeners, hostname=here)
         sessions = TunnelServerFactory(reactor, tunnels, authenticator)
-        endpoint = f"tcp:0:interface={here}"
-        port = ServerPort(endpoint, serverFromString(reactor, endpoint))
-        service = TunnelServerService(reactor, [(port, sessions)], sessions, tunnels, 0)
+        endpoint = f"tcp:{port}:interface={here}"
+        listening = ServerPort(endpoint, serverFromString(reactor, endpoint))
+        ports = [(listening, sessions)]
+        service = TunnelServerService(reactor, ports, sessions, tunnels, 0)
         service.startService()
         return service
 

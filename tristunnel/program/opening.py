@@ -217,6 +217,7 @@ class Opening(ClientObserver):
         self._open: Deferred[None] = Deferred()
         self._ended: list[Deferred[None]] = []
         self._isOver = False
+        self._isUp = False
         self._timeout = wanted.timeout
         forward = wanted.forward(reactor, endpoint)
         address, credentials = wanted.address(reactor, ServerStore(), os.environ)
@@ -292,6 +293,7 @@ class Opening(ClientObserver):
 
     def tunnelReady(self, address: str, target: str) -> None:
         self.address = address
+        self._isUp = True
         self.events.add(Event("opened", address))
         if not self._open.called:
             self._open.callback(None)
@@ -300,7 +302,10 @@ class Opening(ClientObserver):
         self._failed(reason)
 
     def disconnected(self, reason: TunnelError) -> None:
-        self.events.add(Event("disconnected", self.address, reason))
+        # Not for each attempt to come back.
+        if self._isUp:
+            self._isUp = False
+            self.events.add(Event("disconnected", self.address, reason))
         self._failed(reason)
 
     def gaveUp(self, reason: TunnelError) -> None:
