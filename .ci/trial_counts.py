@@ -23,7 +23,7 @@ def summary(log: str) -> tuple[list[str], dict[str, int]]:
     @param log: All that trial wrote.
 
     @return: The lines to repeat, and what they count: C{"passed"},
-        C{"failed"}, C{"skipped"} and C{"ran"}.
+        C{"failed"} and C{"ran"}.
 
     @raise LookupError: Trial did not come to its summary.
     """
@@ -45,7 +45,6 @@ def summary(log: str) -> tuple[list[str], dict[str, int]]:
             "passed": counts.get("successes", 0),
             # Trial says FAILED only for these, but its word is the last one.
             "failed": failed or int(status[1] == "FAILED"),
-            "skipped": counts.get("skips", 0),
             "ran": int(ran[1]),
         }
     raise LookupError("trial did not come to its summary")
@@ -67,10 +66,7 @@ def main(name: str) -> int:
     print("\n".join(lines))
     if not counts["ran"]:
         print("there were no tests")
-    line = f"{counts['passed']} passed, {counts['failed']} failed"
-    if counts["skipped"]:
-        line += f", {counts['skipped']} skipped"
-    print(line)
+    print(f"{counts['passed']} passed, {counts['failed']} failed")
     return int(bool(counts["failed"]) or not counts["ran"])
 
 
