@@ -106,8 +106,9 @@ class ExposeTests(ExposeTestCase):
 
     def test_port(self) -> None:
         """A port that is asked for is had; a second call takes it over."""
-        number = int(self.expose(self.port).url.rpartition(":")[2])
-        first = self.expose(self.port, port=number + 1 if number < 65000 else 40000)
+        with self.expose(self.port) as tunnel:
+            number = int(tunnel.url.rpartition(":")[2])
+        first = self.expose(self.port, port=number)
         second = self.expose(self.port, port=int(first.url.rpartition(":")[2]))
         first.wait(30)
         self.assertEqual(first.url, second.url)

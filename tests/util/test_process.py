@@ -185,6 +185,15 @@ class HangupTests(SynchronousTestCase):
         self.assertEqual(self.called, ["reopened", "now"])
         self.assertEqual(self.reactor.stopped, 0)
 
+    def test_privileged(self) -> None:
+        """Before any port is open, and once."""
+        self.service.privilegedStartService()
+        self.service.startService()
+        self.hangUp()
+        self.reactor.calls.pop()()
+        self.assertEqual(self.called, ["reopened", "now"])
+        self.service.stopService()
+
     def test_turned(self) -> None:
         """SIGUSR1 is about the log alone, and ends nothing, also during the stop."""
         self.service.startService()

@@ -116,6 +116,8 @@ class Serving(MultiService):
             options["grace"],
             self._cannotStart,
         )
+        signals = ReloadSignalService(reactor, log, self._reloadLater)
+        signals.setServiceParent(self)
         self._server.setServiceParent(self)
         self._tunnels.nodes = nodes = [
             self._makeNode(options, spec) for spec in options.nodes
@@ -132,9 +134,8 @@ class Serving(MultiService):
             self._visitorsTLS,
             self._clientsTLS,
         )
-        reload = Reload(options, running.change)
-        self._tunnels.reload = reload.reload
-        ReloadSignalService(reactor, log, reload.reloadLater).setServiceParent(self)
+        self._reload = Reload(options, running.change)
+        self._tunnels.reload = self._reload.reload
         for node in nodes:
             node.setServiceParent(self)
         if options["demo"]:
@@ -152,6 +153,9 @@ class Serving(MultiService):
         paths += [options["certificate"], options["visitor-certificate"]]
         known = [path for path in paths if path]
         CertificateWatch(self._reactor, hooks, known).setServiceParent(self)
+
+    def _reloadLater(self) -> None:
+        self._reload.reloadLater()
 
     def _makeTunnels(self) -> TunnelService:
         options = self._options

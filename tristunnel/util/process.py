@@ -179,8 +179,19 @@ class ReloadSignalService(Service):
         self._before: dict[int, Any] = {}
         self._attended = False
 
+    def privilegedStartService(self) -> None:
+        # Before any port is open: who sees that must not end the program by a signal.
+        super().privilegedStartService()
+        self._obey()
+
     def startService(self) -> None:
         super().startService()
+        self._obey()
+        self._reactor.addSystemEventTrigger("after", "shutdown", finishOutputs)
+
+    def _obey(self) -> None:
+        if self._before:
+            return
         with suppress(ValueError):
             for number in (HANG_UP, ROTATE):
                 if number is not None:
@@ -188,7 +199,6 @@ class ReloadSignalService(Service):
         # Whoever says nohup wants it to go on.
         ignored = HANG_UP and self._before.get(HANG_UP) is signal.SIG_IGN
         self._attended = _hasTerminal() and not ignored
-        self._reactor.addSystemEventTrigger("after", "shutdown", finishOutputs)
 
     def stopService(self) -> None:
         super().stopService()
