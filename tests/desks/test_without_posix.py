@@ -5,6 +5,7 @@ the reactors that every system has.
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -72,12 +73,29 @@ class DeskTests(SynchronousTestCase):
         path = self.mktemp()
         Path(path).write_text(
             "exec('import fcntl', {'__name__': 'json'})\n"
-            "try: exec('import fcntl', {'__name__': 'tristunnel.util.locks'})\n"
+            "try: exec('import fcntl', {'__name__': 'tristunnel.util.x'})\n"
             "except ImportError as error: print(error)\n"
         )
         said = _run("select", os.path.abspath(path))
-        self.assertEqual(said, "tristunnel.util.locks may not import fcntl\n")
+        self.assertEqual(said, "tristunnel.util.x may not import fcntl\n")
         self.assertIn("fcntl", REFUSED)
+
+    def test_oneModule(self) -> None:
+        """Each of these modules is imported by one of ours at the most."""
+        package = Path(tristunnel.__file__).parent
+        users: dict[str, set[str]] = {name: set() for name in REFUSED}
+        for path in package.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                names = set()
+                if isinstance(node, ast.Import):
+                    names = {each.name for each in node.names}
+                elif isinstance(node, ast.ImportFrom):
+                    names = {node.module or ""}
+                for name in names & REFUSED:
+                    users[name].add(path.name)
+        for name, found in users.items():
+            self.assertLessEqual(len(found), 1, f"{name}: {found}")
+        self.assertEqual(users["fcntl"], {"descriptor_calls.py"})
 
     def test_imports(self) -> None:
         """Every module can be imported."""

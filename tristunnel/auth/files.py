@@ -16,8 +16,8 @@ from typing import Self
 from twisted.logger import Logger
 
 from tristunnel.errors import badOption
+from tristunnel.util.descriptor_calls import lockFile
 from tristunnel.util.files import withoutMark
-from tristunnel.util.locks import lockFile
 
 __all__ = [
     "MAX_FILE_SIZE",

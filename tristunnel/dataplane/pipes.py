@@ -6,15 +6,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
 
 from tristunnel.dataplane.descriptors import RESERVE
-
-fcntl: Any
-try:
-    import fcntl
-except ImportError:
-    fcntl = None
+from tristunnel.util.descriptor_calls import canSizePipes, pipeSize
 
 __all__ = ["PIPES", "PIPE_SIZE", "Pipe", "PipePool", "canSplice"]
 
@@ -32,13 +26,10 @@ of pipes (C{/proc/sys/fs/pipe-user-pages-soft})."""
 KEPT = 8
 """Empty pipes kept for the next use."""
 
-_F_SETPIPE_SZ = 1031
-_F_GETPIPE_SZ = 1032
-
 
 def canSplice() -> bool:
     """Whether this system has C{splice}: Linux."""
-    return hasattr(os, "splice") and fcntl is not None
+    return hasattr(os, "splice") and canSizePipes
 
 
 @dataclass(eq=False, slots=True)
@@ -134,10 +125,10 @@ def _enlarge(descriptor: int) -> int:
     size = PIPE_SIZE
     while size >= SMALLEST:
         try:
-            return int(fcntl.fcntl(descriptor, _F_SETPIPE_SZ, size))
+            return pipeSize(descriptor, size)
         except OSError:
             size //= 2
-    return int(fcntl.fcntl(descriptor, _F_GETPIPE_SZ))
+    return pipeSize(descriptor)
 
 
 PIPES = PipePool()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import socket as socketModule
 import sys
-from array import array
 from contextlib import suppress
 from socket import (
     IPPROTO_TCP,
@@ -21,11 +20,7 @@ from socket import (
 )
 from struct import error, pack, unpack_from
 
-try:
-    from fcntl import ioctl
-    from termios import TIOCOUTQ
-except ImportError:  # pragma: no cover - Windows
-    ioctl = None  # type: ignore[assignment]
+from tristunnel.util.descriptor_calls import bytesOutgoing
 
 __all__ = [
     "TCP_NOTSENT_LOWAT",
@@ -116,9 +111,7 @@ def bytesUntaken(connection: socket) -> int:
 
     @return: 0 where that is not known.
     """
-    amount = array("i", [0])
-    if ioctl is not None:
-        # A connection that is gone has no descriptor.
-        with suppress(OSError, ValueError):
-            ioctl(connection.fileno(), TIOCOUTQ, amount)
-    return amount[0]
+    # A connection that is gone has no descriptor.
+    with suppress(OSError, ValueError):
+        return bytesOutgoing(connection.fileno())
+    return 0

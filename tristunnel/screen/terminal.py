@@ -15,8 +15,14 @@ from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tristunnel.screen.modes import goOn, hasModes, inForeground, keyByKey, putBack
 from tristunnel.util.platform import NOT_INHERITED
+from tristunnel.util.terminal_modes import (
+    goOn,
+    hasModes,
+    inForeground,
+    keyByKey,
+    putBack,
+)
 
 __all__ = ["Terminal"]
 

@@ -32,6 +32,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.errors import TunnelError, badOption
+from tristunnel.util.platform import AF_UNIX
 from tristunnel.util.words import nearest
 
 __all__ = [
@@ -182,7 +183,7 @@ def _isDeaf(path: str) -> bool:
     Whether nobody listens at a socket. A program that is too busy to answer
     does listen.
     """
-    with socket.socket(socket.AF_UNIX) as probe:
+    with socket.socket(AF_UNIX) as probe:
         probe.settimeout(_ASK_TIME)
         return probe.connect_ex(path) == errno.ECONNREFUSED
 

@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 from tests.tls.files import FileTestCase
 from tristunnel.dialects.base import lease
 from tristunnel.dialects.base.lease import TRY_AGAIN, ClientLease
-from tristunnel.util import locks
+from tristunnel.util import descriptor_calls
 
 _SPEC = "0=localhost:80"
 
@@ -271,7 +271,7 @@ class ClientLeaseTests(FileTestCase):
         """
         first = self.take()
         self.fill(first)
-        lock = locks.lockFile
+        lock = descriptor_calls.lockFile
 
         def lockFile(descriptor: int) -> None:
             locking.restore()

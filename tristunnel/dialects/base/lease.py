@@ -15,7 +15,7 @@ from typing import IO, Any
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from tristunnel.util.locks import MOVABLE, lockFile
+from tristunnel.util.descriptor_calls import MOVABLE, lockFile
 from tristunnel.util.platform import NO_FOLLOW, NOT_INHERITED
 
 __all__ = ["TRY_AGAIN", "ClientLease"]

@@ -1,4 +1,7 @@
-"""A terminal's modes, where the platform has them."""
+"""
+A terminal's modes, where the platform has them, and a number that sockets share with
+terminals.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ except ImportError:
     # Windows: its console is no terminal, and lines are written instead.
     termios = None
 
-__all__ = ["goOn", "hasModes", "inForeground", "keyByKey", "putBack"]
+__all__ = ["OUTGOING", "goOn", "hasModes", "inForeground", "keyByKey", "putBack"]
+
+OUTGOING: int | None = getattr(termios, "TIOCOUTQ", None)
+"""Asks how many bytes wait to go out."""
 
 hasModes = termios is not None
 """Whether a screen can be drawn at all."""
