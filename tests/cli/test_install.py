@@ -107,7 +107,7 @@ class InstallTests(SynchronousTestCase):
             self.become(user)
             text = self.run_("--print", *words)
             self.assertEqual(self.run_(*words, "--print"), text)
-            text = text.replace(str(self.home), "/root")
+            text = text.replace(str(self.home), "/HOME")
             path = _GOLDEN / name
             if os.environ.get("TRISTUNNEL_GOLDEN"):
                 path.parent.mkdir(exist_ok=True)
