@@ -10,11 +10,19 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.errors import TunnelError
+from tristunnel.hooks import options as hookOptions
 from tristunnel.hooks.event import KINDS, HookEvent, kindsNamed, signature
-from tristunnel.hooks.options import hooksOf
+from tristunnel.hooks.options import (
+    AskOptionsMixin,
+    decisionsOf,
+    hookSettings,
+    hooksOf,
+)
 from tristunnel.hooks.target import parseTarget
 
 
@@ -89,8 +97,27 @@ class TargetTests(SynchronousTestCase):
             ({"on-event": [], "event-secret-file": path}, "goes with"),
             ({"on-event": ["https://a.test/"], "event-secret-file": "none"}, "read"),
         ):
-            error = self.assertRaises(TunnelError, hooksOf, None, options, "server")
+            error = self.assertRaises(TunnelError, hookSettings, options)
             self.assertIn(words, error.message)
+
+    def test_secretOnce(self) -> None:
+        """The secret's file is read once, however many things are signed with it."""
+        path = self.mktemp()
+        with open(path, "w") as file:
+            file.write("0123456789abcdef\n")
+        read: list[str] = []
+        self.patch(hookOptions, "warnIfOpen", lambda path, mode: read.append(str(path)))
+        options = _Options()
+        options["on-event"] = ["https://a.test/"]
+        options.parseOptions(["--event-secret-file", path, "--ask", "https://a.test/"])
+        options.checkHooks()
+        self.assertIsNotNone(hooksOf(Clock(), options, "server"))
+        self.assertIsNotNone(decisionsOf(Clock(), options))
+        self.assertEqual(read, [path])
+
+
+class _Options(AskOptionsMixin, usage.Options):
+    """Options about hooks alone."""
 
 
 class EventTests(SynchronousTestCase):

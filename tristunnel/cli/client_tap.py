@@ -62,7 +62,7 @@ from tristunnel.forwards.forward import Forward
 from tristunnel.hooks.certificates import CertificateWatch
 from tristunnel.hooks.delivery import Hooks
 from tristunnel.hooks.observers import HookedClient
-from tristunnel.hooks.options import HOOKS, HookOptionsMixin, hooksOf, targetsOf
+from tristunnel.hooks.options import HOOKS, HookOptionsMixin, hooksOf
 from tristunnel.model.observer import ClientObserver, severalObservers
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.screen.client import ClientWatch
@@ -324,7 +324,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
         reactor = ourReactor()
 
         checkFormat(self["log-format"])
-        targetsOf(self)
+        self.checkHooks()
         self.stateDirectory = Path(self["state-dir"] or defaultStateDirectory())
         if self["rpc"] and self["rpc"] != OFF:
             self.control = parseControl(reactor, self["rpc"])

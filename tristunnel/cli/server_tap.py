@@ -34,7 +34,6 @@ from tristunnel.hooks.options import (
     AskOptionsMixin,
     decisionsOf,
     hooksOf,
-    targetsOf,
 )
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.listeners.tcp import TCPListeners
@@ -324,7 +323,7 @@ class Options(
         self.webSocketPaths = parsePaths(self["websocket-path"] or ["/tunnel"])
         self.forwarded = Forwarded(self["trusted-proxy"])
         self.policy = policyOf(self)
-        targetsOf(self)
+        self.checkHooks()
         self.decisions = decisionsOf(reactor, self)
         self.memory = defaultMemory()
         if size := self["max-memory"]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tristunnel.auth.files import readAtOnce, reasonOf
@@ -22,8 +23,8 @@ __all__ = [
     "AskOptionsMixin",
     "HookOptionsMixin",
     "decisionsOf",
+    "hookSettings",
     "hooksOf",
-    "targetsOf",
 ]
 
 ASK_TIMEOUT = 3.0
@@ -42,8 +43,35 @@ ASK = Group(
 """The same of questions."""
 
 
+@dataclass(frozen=True)
+class HookSettings:
+    """
+    What the options say.
+
+    @ivar targets: Who is told.
+    @ivar secret: What signs that, or empty.
+    """
+
+    targets: Sequence[Target]
+    secret: bytes
+
+
 class HookOptionsMixin:
-    """For C{usage.Options}: who is told what happens."""
+    """
+    For C{usage.Options}: who is told what happens.
+
+    @ivar hooks: What L{checkHooks} has made of that.
+    """
+
+    hooks: HookSettings
+
+    def checkHooks(self: Any) -> None:
+        """
+        Read the options, and the secret's file, once.
+
+        @raise TunnelError: C{bad-option}.
+        """
+        self.hooks = hookSettings(self)
 
     optParameters: ClassVar[Any] = [
         (
@@ -63,19 +91,32 @@ class HookOptionsMixin:
         self["on-event"] = [*self.get("on-event", []), target]
 
 
-def hooksOf(reactor: Any, options: Mapping[str, Any], program: str) -> Hooks | None:
+def hookSettings(options: Mapping[str, Any]) -> HookSettings:
+    """
+    Check the options.
+
+    @raise TunnelError: C{bad-option}.
+    """
+    targets = [parseTarget(each) for each in options.get("on-event", ())]
+    path = options["event-secret-file"]
+    if path and not (targets or options.get("ask")):
+        raise badOption("--event-secret-file goes with --on-event or --ask")
+    return HookSettings(targets, _secret(path))
+
+
+def hooksOf(reactor: Any, options: Any, program: str) -> Hooks | None:
     """
     Make the hooks.
 
+    @param options: Options that were checked.
     @param program: C{server} or C{client}.
     @return: C{None} if nobody is to be told.
-    @raise TunnelError: C{bad-option}.
     """
-    targets = targetsOf(options)
-    if not targets:
+    settings: HookSettings = options.hooks
+    if not settings.targets:
         return None
     _hide("on-event", options["on-event"])
-    return Hooks(reactor, targets, _secret(options["event-secret-file"]), program)
+    return Hooks(reactor, settings.targets, settings.secret, program)
 
 
 class AskOptionsMixin(HookOptionsMixin):
@@ -94,10 +135,11 @@ class AskOptionsMixin(HookOptionsMixin):
     ]
 
 
-def decisionsOf(reactor: Any, options: Mapping[str, Any]) -> DecidingHook | None:
+def decisionsOf(reactor: Any, options: Any) -> DecidingHook | None:
     """
     Make the hook that decides.
 
+    @param options: Options whose L{HookOptionsMixin.checkHooks} was called.
     @return: C{None} if nobody is to be asked.
     @raise TunnelError: C{bad-option}.
     """
@@ -109,23 +151,10 @@ def decisionsOf(reactor: Any, options: Mapping[str, Any]) -> DecidingHook | None
     return DecidingHook(
         reactor,
         parseAsk(options["ask"]),
-        _secret(options["event-secret-file"]),
+        options.hooks.secret,
         options["ask-timeout"],
         options["ask-default"] == "allow",
     )
-
-
-def targetsOf(options: Mapping[str, Any]) -> list[Target]:
-    """
-    Check the options.
-
-    @raise TunnelError: C{bad-option}.
-    """
-    targets = [parseTarget(each) for each in options.get("on-event", ())]
-    if options["event-secret-file"] and not (targets or options.get("ask")):
-        raise badOption("--event-secret-file goes with --on-event or --ask")
-    _secret(options["event-secret-file"])
-    return targets
 
 
 def _hide(name: str, values: Iterable[str]) -> None:
