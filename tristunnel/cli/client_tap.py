@@ -446,6 +446,11 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
         for forward in self.forwards:
             if forward.isUDP and not self.dialect.carriesDatagrams:
                 raise badOption(f"--dialect {self['dialect']} does not support UDP")
+            if forward.options.proxy and not self.dialect.tellsVisitors:
+                raise badOption(
+                    f"--dialect {self['dialect']} does not say where visitors come"
+                    f" from: leave out proxy={forward.options.proxy}"
+                )
             if forward.private and not forward.name:
                 raise badOption(
                     "--private tunnels have names: --forward NAME=TARGET, for example"

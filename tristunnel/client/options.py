@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ from tristunnel.connect.address import ServerAddress
 from tristunnel.errors import badOption
 from tristunnel.forwards.consent import Consent
 from tristunnel.forwards.forward import Forward, parseForward
+from tristunnel.forwards.options import ForwardOptions
 from tristunnel.model.policy import VisitorPolicy
 
 __all__ = ["FORWARD_FIELDS", "ClientOptions", "checkForwards", "forwardOf"]
@@ -25,6 +26,7 @@ FORWARD_FIELDS: Mapping[str, Key] = {
     "name": Key("name"),
     "udp": Key("udp", FLAG),
     "private": Key("private", FLAG),
+    "proxy": Key("proxy"),
     **keysOf(PolicyOptionsMixin),
 }
 """What such a table may have. Of visitors it asks what the whole client asks,
@@ -95,7 +97,13 @@ def _fromTable(reactor: Any, table: Mapping[str, Any]) -> Forward:
     if name.isdecimal():
         raise badOption(f"the name {name!r} looks like a port")
     kind = "udp/" if table.get("udp") else ""
-    forward = parseForward(reactor, f"{kind}{name or port}={target}")
+    own = {
+        part.name: table[part.name]
+        for part in fields(ForwardOptions)
+        if table.get(part.name)
+    }
+    said = ForwardOptions.fromMapping(own).text
+    forward = parseForward(reactor, f"{kind}{name or port}={target}{said}")
     return forward.asked(port, name) if name and port else forward
 
 

@@ -167,6 +167,15 @@ class SocketEnd(ConnectionEnd, PolledSocket):
                 name = "" if connection.family == AF_UNIX else ("::", 0)
         return addressOf(connection.family, name)
 
+    @property
+    def hostAddress(self) -> IAddress | None:
+        """Where the far side has connected to; C{None} if it has left already."""
+        try:
+            name = self.connection.getsockname()
+        except OSError:
+            return None
+        return addressOf(self.connection.family, name)
+
     # PolledSocket
 
     def handshakeDone(self) -> None:

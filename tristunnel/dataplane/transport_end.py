@@ -115,6 +115,12 @@ class TransportEnd(ConnectionEnd, Protocol):
         address: IAddress = self.transport.getPeer()
         return address
 
+    @property
+    def hostAddress(self) -> IAddress:
+        """Where the far side has connected to."""
+        address: IAddress = self.transport.getHost()
+        return address
+
     def join(self, peer: End, closed: Closed) -> None:
         """Begin to pass bytes to C{peer}."""
         # After the peer's end a producer would keep the transport from closing.

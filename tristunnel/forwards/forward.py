@@ -1,10 +1,11 @@
-"""What a client offers: C{[udp/][PORT|NAME]=TARGET}, or a short form of it."""
+"""What a client offers: C{[udp/][PORT|NAME]=TARGET[,OPTION]...}, or a short form."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +16,9 @@ from tristunnel.connect.endpoints import EndpointParts, isKind, noEndpoint
 from tristunnel.dataplane.dial import ServiceEndpoint
 from tristunnel.dataplane.reactor import polledReactor
 from tristunnel.dataplane.tls import tlsOverClientEndpoint
-from tristunnel.errors import badOption
+from tristunnel.errors import TunnelError, badOption
+from tristunnel.forwards.options import ForwardOptions, splitOptions
+from tristunnel.forwards.proxied import ProxiedEndpoint
 from tristunnel.forwards.udp import UDPService
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.util.hosts import parsePlace
@@ -42,6 +45,7 @@ class Forward:
     @ivar private: Whether the tunnel has no port for visitors.
     @ivar policy: What is asked of this tunnel's visitors; C{None} for what the
         client asks of all.
+    @ivar options: What is said behind the target.
     """
 
     spec: str
@@ -52,6 +56,7 @@ class Forward:
     scheme: str = ""
     private: bool = False
     policy: VisitorPolicy | None = None
+    options: ForwardOptions = field(default_factory=ForwardOptions)
 
     @property
     def place(self) -> tuple[bool, int, str]:
@@ -85,6 +90,7 @@ class Forward:
         """The same, with another port and name for visitors."""
         target = self.target.removeprefix("udp:") if self.isUDP else self.target
         spec = forwardText(port, name, target, self.isUDP, self.scheme)
+        spec += self.options.text
         return replace(self, port=port, name=name, spec=spec)
 
     def addressFor(self, address: str) -> str:
@@ -119,11 +125,15 @@ def parseForward(reactor: Any, spec: str) -> Forward:
     """
     Read a forward, in full or in one of the forms that everybody means: C{3000},
     C{localhost:3000}, C{8081=3000}, C{8081:localhost:3000},
-    C{http://localhost:3000}.
+    C{http://localhost:3000}; each with options behind it.
 
     @raise TunnelError: C{bad-option}, with the cause and an example.
     """
-    wanted, target, isUDP = _parts(spec)
+    try:
+        body, options = splitOptions(spec)
+    except TunnelError as error:
+        raise badOption(f"--forward {spec!r}: {error.message}") from None
+    wanted, target, isUDP = _parts(body)
     port, name = 0, ""
     if wanted.isascii() and wanted.isdecimal():
         port = int(wanted[:6])
@@ -142,15 +152,20 @@ def parseForward(reactor: Any, spec: str) -> Forward:
         target = target[1:]
     if target.isascii() and target.isdecimal():
         target = f"localhost:{target}"
-    if target != whole or "=" not in spec or ":" in spec.partition("=")[0]:
-        spec = forwardText(port, name, target, isUDP, scheme)
+    if target != whole or "=" not in body or ":" in body.partition("=")[0]:
+        spec = forwardText(port, name, target, isUDP, scheme) + options.text
     if isUDP:
+        if options.proxy:
+            raise badOption(
+                f"--forward {written!r}: the PROXY protocol is for connections, and"
+                f" UDP has none; leave out proxy={options.proxy}"
+            )
         if scheme:
             raise badOption(f"--forward {written!r}: {scheme} does not go over UDP")
         service = _udp(reactor, written, target)
-        return Forward(spec, port, name, f"udp:{target}", service)
-    endpoint = _endpoint(reactor, written, target)
-    return Forward(spec, port, name, target, endpoint, scheme)
+        return Forward(spec, port, name, f"udp:{target}", service, options=options)
+    endpoint = _endpoint(reactor, written, target, options)
+    return Forward(spec, port, name, target, endpoint, scheme, options=options)
 
 
 def _parts(spec: str) -> tuple[str, str, bool]:
@@ -267,20 +282,27 @@ def _udp(reactor: Any, spec: str, target: str) -> UDPService:
         ) from None
 
 
-def _endpoint(reactor: Any, spec: str, target: str) -> IStreamClientEndpoint:
+def _endpoint(
+    reactor: Any, spec: str, target: str, options: ForwardOptions
+) -> IStreamClientEndpoint:
     if target.lower().startswith("ssl:"):
         raise badOption(
             f"--forward {spec!r}: ssl: does not verify the server; write tls: instead"
         )
     try:
+        over = None
         if not isKind(target):
-            return ServiceEndpoint(reactor, *parsePlace(target))
-        parts = EndpointParts(target)
-        if parts.kind != "tls":
-            return parts.endpoint(reactor, ServiceEndpoint)
-        verification = Trust().verification(parts.host, parts.keywords)
-        below = parts.endpoint(polledReactor(reactor), ServiceEndpoint)
-        return tlsOverClientEndpoint(verification, below)
+            below: IStreamClientEndpoint = ServiceEndpoint(reactor, *parsePlace(target))
+        else:
+            parts = EndpointParts(target)
+            if parts.kind == "tls":
+                reactor = polledReactor(reactor)
+                verification = Trust().verification(parts.host, parts.keywords)
+                over = partial(tlsOverClientEndpoint, verification)
+            below = parts.endpoint(reactor, ServiceEndpoint)
+        if options.proxy:
+            return ProxiedEndpoint(options.proxy, below, over)
+        return below if over is None else over(below)
     except Exception as error:
         # Endpoint parsers raise whatever comes to hand.
         raise badOption(

@@ -38,6 +38,8 @@ class TunnelOptions:
         tunnel was opened.
     @ivar firstLine: Whether a connection to the URI must begin with a line that
         only the URI says.
+    @ivar destination: Whether the client is to learn at which address of the
+        server each visitor came.
     @ivar policy: What is asked of visitors.
     """
 
@@ -55,6 +57,7 @@ class TunnelOptions:
     target: str = ""
     openerOnly: bool = False
     firstLine: bool = False
+    destination: bool = False
     policy: VisitorPolicy = field(default_factory=VisitorPolicy)
 
     @classmethod

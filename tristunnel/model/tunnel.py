@@ -18,7 +18,7 @@ from tristunnel.errors import TunnelError, printable
 from tristunnel.interfaces import EitherEnd
 from tristunnel.model.permissions import Identity
 from tristunnel.model.policy import VisitorPolicy
-from tristunnel.util.hosts import hostAndPort, webAddress, webKind
+from tristunnel.util.hosts import addressText, hostAndPort, webAddress, webKind
 
 __all__ = [
     "IClientSide",
@@ -136,6 +136,8 @@ class Tunnel:
         datagrams.
     @ivar scheme: C{"http"} or C{"https"}, if the owner says that it is a web site.
     @ivar target: The service, if the owner tells.
+    @ivar tellsDestination: Whether the client learns at which address of the
+        server each visitor came.
     @ivar speech: What the service speaks; C{None} where nobody wants to know.
     @ivar dropped: Datagrams that did not go through, of flows that are over.
     @ivar bytesIn: Bytes from visitors, of streams that are over.
@@ -163,6 +165,7 @@ class Tunnel:
     protocol: str = "tcp"
     scheme: str = ""
     target: str = ""
+    tellsDestination: bool = False
     speech: Speech | None = None
     dropped: int = 0
     streams: set[Stream] = field(default_factory=set)
@@ -388,6 +391,18 @@ class Stream:
     def id(self) -> str:
         """Unique and public: the tunnel's id and a number."""
         return f"{self.tunnel.id}.{self.number}"
+
+    @property
+    def info(self) -> dict[str, object]:
+        """What the client is told of the visitor, as C{docs/protocol.rst} has it."""
+        told: dict[str, object] = {
+            "tunnel": self.tunnel.publicURI,
+            "visitor": self.visitorAddress,
+        }
+        if self.tunnel.tellsDestination:
+            here = getattr(self.visitor, "hostAddress", None)
+            told["destination"] = addressText(here)
+        return told
 
     @property
     def dropped(self) -> int:

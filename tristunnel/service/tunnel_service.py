@@ -217,6 +217,7 @@ class TunnelService:
                     # What is asked of visitors may have changed meanwhile.
                     self.policies.setByOwner(tunnel, wanted.policy)
                     tunnel.scheme, tunnel.target = wanted.scheme, wanted.target
+                    tunnel.tellsDestination = wanted.destination
                     return tunnel
         self.rights.checkOpen(caller.identity, caller.lease, wanted)
         if self.decisions is not None:
@@ -233,6 +234,7 @@ class TunnelService:
             name=wanted.name,
             scheme=wanted.scheme,
             target=wanted.target,
+            tellsDestination=wanted.destination,
             speech=Speech() if self.looksAtAnswers else None,
             web=caller.web,
         )

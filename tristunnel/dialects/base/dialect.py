@@ -109,6 +109,7 @@ class Dialect:
     @cvar loginInHeaders: Whether credentials go with the WebSocket's request.
     @cvar logsIn: Whether C{--check} can log in, by L{checkFactory}.
     @cvar carriesDatagrams: Whether it has UDP.
+    @cvar tellsVisitors: Whether its server says where each visitor comes from.
     @cvar visitsAlone: Whether each of a client's local visitors connects by
         itself; then C{--listen} goes without C{--service}.
     @cvar subprotocols: What its WebSockets may name.
@@ -123,6 +124,7 @@ class Dialect:
     loginInHeaders: ClassVar[bool] = False
     logsIn: ClassVar[bool] = False
     carriesDatagrams: ClassVar[bool] = False
+    tellsVisitors: ClassVar[bool] = False
     visitsAlone: ClassVar[bool] = False
     subprotocols: ClassVar[Sequence[str]] = ()
     pageNames: ClassVar[Sequence[str]] = ()

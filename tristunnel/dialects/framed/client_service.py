@@ -511,6 +511,8 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         }
         if forward.scheme:
             options["scheme"] = forward.scheme
+        if forward.options.proxy:
+            options["destination"] = True
         if self.tellsTargets:
             options["target"] = forward.target
         if forward.isUDP:
@@ -589,6 +591,8 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             return "a W3P server does not support UDP"
         if forward.private:
             return "a W3P server has no private services: its ports are public"
+        if forward.options.proxy:
+            return "a W3P server does not say where visitors come from"
         if self.tunnelOptions if forward.policy is None else forward.policy.describe():
             return (
                 "a W3P server cannot limit visitors: it would admit those that"

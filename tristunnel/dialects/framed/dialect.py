@@ -129,6 +129,7 @@ class FramedDialect(Dialect):
     hasExtension = True
     logsIn = True
     carriesDatagrams = True
+    tellsVisitors = True
     subprotocols = (SUBPROTOCOL,)
 
     def makeClient(

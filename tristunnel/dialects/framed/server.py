@@ -78,10 +78,7 @@ class TunnelServerProtocol(Admission):
         if self.multiplexer is None or self._leaving is not None or self._ended:
             stream.refuse(self._leaving or TunnelError("client-away"))
             return
-        info: dict[str, object] = {
-            "tunnel": stream.tunnel.publicURI,
-            "visitor": stream.visitorAddress,
-        }
+        info = stream.info
         end: EitherEnd
         try:
             if stream.tunnel.protocol != "udp":

@@ -259,7 +259,7 @@ class ZLayerClientSession(ZLayerSession, ClientSession):
         elif isinstance(forward.endpoint, UDPService):
             self._datagrams(message.connectionId, forward.target, forward.endpoint)
         else:
-            self._bytes(message.connectionId, forward.target, forward.endpoint)
+            self._bytes(message, forward.target, forward.endpoint)
 
     def _busy(self) -> bool:
         most = self._limits.streams
@@ -279,8 +279,9 @@ class ZLayerClientSession(ZLayerSession, ClientSession):
         return refuse
 
     def _bytes(
-        self, connection: UUID, target: str, endpoint: IStreamClientEndpoint
+        self, message: Connect, target: str, endpoint: IStreamClientEndpoint
     ) -> None:
+        connection = message.connectionId
         announced: Any = _Announced(self._refuser(connection))
         self._announced.add(announced)
 
@@ -297,7 +298,12 @@ class ZLayerClientSession(ZLayerSession, ClientSession):
             return failure
 
         self._connector.connect(
-            announced, target, endpoint, lambda stream: None, elsewhere=reached
+            announced,
+            target,
+            endpoint,
+            lambda stream: None,
+            elsewhere=reached,
+            info={"visitor": message.visitor},
         )
 
     def _datagrams(self, connection: UUID, target: str, service: UDPService) -> None:

@@ -28,6 +28,7 @@ class ZLayerDialect(Dialect):
     needsURL = True
     loginInHeaders = True
     carriesDatagrams = True
+    tellsVisitors = True
     subprotocols = (DATA_SUBPROTOCOL,)
 
     def checkForwards(self, options: ClientOptions) -> None:

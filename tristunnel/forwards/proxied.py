@@ -1,0 +1,123 @@
+"""A service that is told where each visitor comes from: C{proxy=v2}."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory, Protocol
+from zope.interface import implementer
+
+from tristunnel.dataplane.transport import SocketTransport
+from tristunnel.util.hosts import addressOf, parsePlace
+from tristunnel.wire.proxy_header import PROXY_HEADERS, Place, Visit
+
+__all__ = ["ProxiedEndpoint", "visitOf"]
+
+
+def _place(text: object) -> Place | None:
+    try:
+        host, port = parsePlace(str(text))
+    except ValueError:
+        return None
+    address = addressOf(host)
+    return None if address is None else (address, port)
+
+
+def visitOf(info: Mapping[str, object]) -> Visit:
+    """
+    Read what the server said of a visitor.
+
+    @param info: C{visitor} and C{destination} as C{HOST:PORT}, and C{host}; as in
+        the frame that opens a stream. What is missing or is something else is not
+        known.
+    """
+    host = info.get("host")
+    return Visit(
+        _place(info.get("visitor")),
+        _place(info.get("destination")),
+        host if isinstance(host, str) else "",
+    )
+
+
+@implementer(IStreamClientEndpoint)
+@dataclass(frozen=True)
+class ProxiedEndpoint:
+    """
+    A service that expects the PROXY protocol's header first. L{connect} itself is
+    for checks, and says that it is nobody's connection.
+
+    @ivar version: A key of L{PROXY_HEADERS}.
+    @ivar below: Where to connect.
+    @ivar over: Puts on the connection what comes behind the header, such as TLS.
+    """
+
+    version: str
+    below: IStreamClientEndpoint
+    over: Callable[[IStreamClientEndpoint], IStreamClientEndpoint] | None = None
+
+    def forVisitor(self, info: Mapping[str, object]) -> IStreamClientEndpoint:
+        """
+        The service, for one visitor.
+
+        @param info: What the server said of the visitor.
+        """
+        return self._beginning(visitOf(info))
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        made: Deferred[IProtocol] = self._beginning(None).connect(protocolFactory)
+        return made
+
+    def _beginning(self, visit: Visit | None) -> IStreamClientEndpoint:
+        made = _Beginning(self.below, PROXY_HEADERS[self.version](visit))
+        return made if self.over is None else self.over(made)
+
+
+@implementer(IStreamClientEndpoint)
+@dataclass(frozen=True)
+class _Beginning:
+    below: IStreamClientEndpoint
+    header: bytes
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        made: Deferred[IProtocol] = self.below.connect(
+            _Factory(protocolFactory, self.header)
+        )
+        return made
+
+
+class _Factory(Factory[Protocol]):
+    """Writes the header before anybody else may write."""
+
+    noisy = False
+
+    def __init__(self, factory: IProtocolFactory, header: bytes) -> None:
+        self._factory = factory
+        self._header = header
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Make the protocol."""
+        protocol: Any = self._factory.buildProtocol(addr)  # type: ignore[arg-type]
+        if protocol is None:
+            return None
+        made = protocol.makeConnection
+
+        def makeConnection(transport: Any) -> None:
+            # Whoever dials may have put its own in this one's place.
+            vars(protocol).pop("makeConnection", None)
+            transport.write(self._header)
+            if isinstance(transport, SocketTransport):
+                # TLS on the socket would take what still waits for its own.
+                transport.flush()
+            made(transport)
+
+        protocol.makeConnection = makeConnection
+        return protocol
