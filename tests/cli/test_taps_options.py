@@ -472,6 +472,12 @@ class ClientOptionsTests(OptionsTestCase):
             ("0.0.0.0:80:h:1", "an address before its port", "write 80=h:1"),
             ("a/b=h:1", "a name has letters"),
             ("x" * 65 + "=h:1", "a name has"),
+            ("8=h:1-2", "several tunnels cannot all be '8'"),
+            ("db=h:1-2", "several tunnels cannot all be 'db'"),
+            ("6000-6001=h:1", "the target has to have as many"),
+            ("6000-6002=h:1-2", "3 ports, and 1-2 are 2"),
+            ("20-10", "is no range of ports"),
+            ("1-1001=h:1-1001", "more than 1000 ports"),
         ):
             message = self.wrong(f"--connect tcp:h:1 --forward {spec}", *words)
             self.assertIn("--forward", message)
@@ -482,6 +488,26 @@ class ClientOptionsTests(OptionsTestCase):
         self.parse(
             *["--connect", "tcp:h:1", "--forward", "0=h:1", "--forward", "0=h:2"]
         )
+
+    def test_ranges(self) -> None:
+        """A range of ports is a forward for each."""
+        for spec, first, last in (
+            ("6000-6010=h:7000-7010,proxy=v1", "6000=h:7000,proxy=v1", 6010),
+            ("6000-6001:h:7000-7001", "6000=h:7000", 6001),
+            ("udp/6000-6001=h:53-54", "udp/6000=h:53", 6001),
+            ("6000-6001=h:53-54/udp", "6000=h:53/udp", 6001),
+            ("7-9=tls:h:1-3", "7=tls:h:1", 9),
+            ("h:7000-7001", "0=h:7000", 0),
+            ("0=7000-7001", "0=localhost:7000", 0),
+        ):
+            forwards = self.parse("--connect", "h", "--forward", spec).forwards
+            self.assertEqual(forwards[0].spec, first)
+            self.assertEqual(forwards[-1].port, last)
+            if last:
+                self.assertEqual(len(forwards), last - forwards[0].port + 1)
+        for spec in ("a-1-2=h:3", "0=unix:/run/1-2", "1=10-20:80"):
+            (forward,) = self.parse("--connect", "h", "--forward", spec).forwards
+            self.assertEqual(forward.spec, spec)
 
     def test_credentials(self) -> None:
         """Credentials come from the environment or a file, and from the command line on

@@ -174,11 +174,11 @@ class ServerFileTests(FileOptionsTestCase):
         """A node is a table, with commas where it likes."""
         options = self.read(
             '[[node]]\nname = "n"\nconnect = "tls:h:1"\n'
-            f'forward = "db=unix:/a,b"\npin = ["{PIN}", "{PIN}"]\n'
+            f"forward = 'db=unix:/a\\,b'\npin = ['{PIN}', '{PIN}']\n"
         )
         (node,) = options.nodes
         self.assertEqual(node.name, "n")
-        self.assertEqual(node.forward.target, "unix:/a,b")
+        self.assertEqual(node.forward.target, "unix:/a\\,b")
 
     def test_print(self) -> None:
         """What is in force is TOML, with the origin of each value beside it, and
@@ -250,8 +250,9 @@ class ClientFileTests(FileOptionsTestCase):
             '[[forward]]\nto = "h:2"\nname = "db"\nprivate = true\nallow = []\n'
             '[[forward]]\nto = "h:3"\nudp = true\nidle-timeout = 60\n'
             '[[forward]]\nto = "h:4"\nname = "both"\nport = 9\n'
+            '[[forward]]\nto = "h:5-6"\nports = "1-2"\nproxy = "v2"\n'
         )
-        first, second, third, fourth = options.forwards
+        first, second, third, fourth, fifth, sixth = options.forwards
         self.assertEqual((first.spec, first.port), ("8080=h:1", 8080))
         self.assertEqual((first.policy.maxVisitors, len(first.policy.allow)), (2, 1))
         self.assertEqual((second.name, second.private), ("db", True))
@@ -259,6 +260,7 @@ class ClientFileTests(FileOptionsTestCase):
         self.assertTrue(third.isUDP)
         self.assertEqual((third.port, third.policy.idle), (0, 60))
         self.assertEqual((fourth.port, fourth.name), (9, "both"))
+        self.assertEqual([fifth.spec, sixth.port], ["1=h:5,proxy=v2", 2])
         self.assertFalse(first.private)
         strings = self.read('connect = "tcp:h:1"\nforward = ["1=h:1", "x=h:2"]')
         self.assertEqual([f.spec for f in strings.forwards], ["1=h:1", "x=h:2"])
@@ -272,6 +274,8 @@ class ClientFileTests(FileOptionsTestCase):
             ("[[forward]]\nto = 'h:1'\nport = 70000", "2: ", "70000 is not a port"),
             ("[[forward]]\nto = 'h:1'\nport = -1", "2: -1 is not a valid port"),
             ("[[forward]]\nto = 'h'", "2: ", "is not a valid target"),
+            ("[[forward]]\nto = 'h:1-2'\nports = '3'", "2: '3' is no range"),
+            ("[[forward]]\nto = 'h:1'\nproxy = 'v3'", "2: ", "write proxy=v1"),
             ("[[forward]]\nto = 'h:1'\nname = '7'", "2: the name '7'"),
             ("[[forward]]\nto = 'h:1'\nname = 'a b'", "2: ", "a name has letters"),
             ("[[forward]]\nto = 'h:1'\nport = '1'", "4: port takes a whole number"),

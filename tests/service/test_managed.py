@@ -48,7 +48,7 @@ class ManagedTests(SynchronousTestCase):
 
     def add(self, **more: Any) -> dict[str, Any]:
         wanted = {"client": "laptop", "to": "localhost:3000", **more}
-        return self.managed.add(self.admin, **wanted)
+        return self.managed.add(self.admin, **wanted)[0]
 
     def test_add(self) -> None:
         """A tunnel is kept, its client is told, and asks what it is."""
@@ -71,6 +71,25 @@ class ManagedTests(SynchronousTestCase):
             ManagedForwards(self.path, self.clients).forClient(self.laptop), []
         )
         self.assertRaises(TunnelError, again.remove, self.admin, str(made["id"]))
+
+    def test_range(self) -> None:
+        """A range of ports is a tunnel for each; not if they would be too many."""
+        ports = {"port": "6000-6002", "to": "localhost:7000-7002"}
+        self.add(**ports)
+        asked = self.managed.forClient(self.laptop)
+        self.assertEqual(
+            [(each["port"], each["to"]) for each in asked],
+            [(6000 + n, f"localhost:{7000 + n}") for n in range(3)],
+        )
+        self.assertRaises(TunnelError, self.add, **ports, name="web")
+        many = {"port": "6000-6098", "to": "localhost:7000-7098"}
+        self.assertRaises(TunnelError, self.add, **many)
+        self.assertEqual(len(self.managed.forClient(self.laptop)), 3)
+        entry = '[[tunnel]]\nclient = "laptop"\nto = "h:1-2"\nports = "8-9"\n'
+        Path(self.path).write_text(entry)
+        asked = self.managed.forClient(self.laptop)
+        self.assertEqual([each["port"] for each in asked], [8, 9])
+        self.assertEqual(len({each["id"] for each in asked}), 2)
 
     def test_edited(self) -> None:
         """The file may be edited; what is wrong with it changes nothing."""

@@ -129,10 +129,10 @@ class _Offer(Options):
             self["connect"], self["to"] = self["to"], None
         super().check()
 
-    def _forward(self, reactor: Any, index: int, wanted: Any) -> Forward:
+    def _forward(self, reactor: Any, wanted: Any) -> Forward:
         if self.isUDP and not wanted.startswith("udp"):
             wanted = f"udp/{wanted}"
-        forward = super()._forward(reactor, index, wanted)
+        forward = super()._forward(reactor, wanted)
         if forward.isUDP != self.isUDP:
             raise badOption(f"{wanted!r} is a UDP service: write tristunnel udp")
         scheme = forward.scheme or self.scheme

@@ -21,6 +21,7 @@ from tristunnel.client.options import (
     FORWARD_FIELDS,
     ClientOptions,
     checkForwards,
+    expanded,
     forwardOf,
 )
 from tristunnel.client.visitor import localEndpoint
@@ -439,8 +440,9 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
 
     def _makeForwards(self, reactor: Any) -> None:
         self.forwards = [
-            self._forward(reactor, index, each)
+            forward
             for index, each in enumerate(self["forward"])
+            for forward in self._forwardsOf(reactor, index, each)
         ]
         checkForwards(self.forwards)
         for forward in self.forwards:
@@ -468,14 +470,17 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
                 " no other dialect"
             )
 
-    def _forward(self, reactor: Any, index: int, wanted: Any) -> Forward:
+    def _forwardsOf(self, reactor: Any, index: int, wanted: Any) -> list[Forward]:
         try:
-            return forwardOf(reactor, wanted, self)
+            return [self._forward(reactor, each) for each in expanded(wanted)]
         except TunnelError as error:
             setting = self.settings.get("forward")
             if setting is None or setting.file is None:
                 raise
             raise badOption(f"{setting.placeOf(index)}: {error.message}") from None
+
+    def _forward(self, reactor: Any, wanted: Any) -> Forward:
+        return forwardOf(reactor, wanted, self)
 
     def _headers(self) -> dict[str, str]:
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,12 +17,20 @@ from tristunnel.forwards.consent import Consent
 from tristunnel.forwards.forward import Forward, parseForward
 from tristunnel.forwards.options import ForwardOptions
 from tristunnel.model.policy import VisitorPolicy
+from tristunnel.util.port_ranges import expandedForward, pairedPorts
 
-__all__ = ["FORWARD_FIELDS", "ClientOptions", "checkForwards", "forwardOf"]
+__all__ = [
+    "FORWARD_FIELDS",
+    "ClientOptions",
+    "checkForwards",
+    "expanded",
+    "forwardOf",
+]
 
 FORWARD_FIELDS: Mapping[str, Key] = {
     "to": Key("to"),
     "port": Key("port", WHOLE),
+    "ports": Key("ports"),
     "name": Key("name"),
     "udp": Key("udp", FLAG),
     "private": Key("private", FLAG),
@@ -85,6 +93,24 @@ def forwardOf(
     policy = policyOf({**options, **own})
     private = bool(own.get("private", options["private"]))
     return replace(forward, private=private, policy=policy)
+
+
+def expanded(wanted: str | Mapping[str, Any]) -> Sequence[str | Mapping[str, Any]]:
+    """
+    Read a forward that may be for a range of ports.
+
+    @param wanted: As for L{forwardOf}.
+    @return: One for each port.
+    @raise TunnelError: C{bad-option}.
+    """
+    if isinstance(wanted, str):
+        return expandedForward(wanted)
+    if not (ports := wanted.get("ports")):
+        return [wanted]
+    if wanted.keys() & {"port", "name"}:
+        raise badOption("a forward with ports has no port and no name")
+    pairs = pairedPorts(ports, wanted.get("to", ""))
+    return [{**wanted, "port": port, "to": target} for port, target in pairs]
 
 
 def _fromTable(reactor: Any, table: Mapping[str, Any]) -> Forward:

@@ -208,11 +208,13 @@ class Actions:
             empty.
         @raise TunnelError: What is wrong with it, or why it may not be.
         """
-        port = wanted["port"] or "0"
-        if not (port.isascii() and port.isdecimal()):
-            raise badOption("the visitors' port is a number, or nothing")
+        port: int | str = wanted["port"] or 0
+        if isinstance(port, str) and "-" not in port:
+            if not (port.isascii() and port.isdecimal()):
+                raise badOption("the visitors' port is a number, a range, or nothing")
+            port = int(port[:6])
         client, to = wanted["client"], wanted["to"]
-        self._service.managed.add(caller, client, to, int(port), wanted["name"])
+        self._service.managed.add(caller, client, to, port, wanted["name"])
         self._tell(caller, client, f"gave {client} a tunnel to {to}")
 
     def unmanage(self, caller: Caller, identifier: str) -> None:

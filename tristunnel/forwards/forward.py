@@ -22,6 +22,7 @@ from tristunnel.forwards.proxied import ProxiedEndpoint
 from tristunnel.forwards.udp import UDPService
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.util.hosts import parsePlace
+from tristunnel.util.port_ranges import expandedForward
 from tristunnel.util.words import isName
 
 __all__ = ["Forward", "forwardText", "matched", "parseForward"]
@@ -129,10 +130,7 @@ def parseForward(reactor: Any, spec: str) -> Forward:
 
     @raise TunnelError: C{bad-option}, with the cause and an example.
     """
-    try:
-        body, options = splitOptions(spec)
-    except TunnelError as error:
-        raise badOption(f"--forward {spec!r}: {error.message}") from None
+    body, options = _split(spec)
     wanted, target, isUDP = _parts(body)
     port, name = 0, ""
     if wanted.isascii() and wanted.isdecimal():
@@ -166,6 +164,19 @@ def parseForward(reactor: Any, spec: str) -> Forward:
         return Forward(spec, port, name, f"udp:{target}", service, options=options)
     endpoint = _endpoint(reactor, written, target, options)
     return Forward(spec, port, name, target, endpoint, scheme, options=options)
+
+
+def _split(spec: str) -> tuple[str, ForwardOptions]:
+    try:
+        body, options = splitOptions(spec)
+    except TunnelError as error:
+        raise badOption(f"--forward {spec!r}: {error.message}") from None
+    if expandedForward(body) != [body]:
+        raise badOption(
+            f"--forward {spec!r}: a range is several tunnels, and here is room for"
+            " one; write a single port"
+        )
+    return body, options
 
 
 def _parts(spec: str) -> tuple[str, str, bool]:

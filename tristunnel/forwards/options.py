@@ -77,4 +77,4 @@ def splitOptions(text: str) -> tuple[str, ForwardOptions]:
         if name in values:
             raise badOption(f"the option {name[:60]} of a forward is given twice")
         values[name] = value if equals else True
-    return target.strip(), ForwardOptions.fromMapping(values)
+    return target, ForwardOptions.fromMapping(values)

@@ -11,6 +11,7 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -26,6 +27,7 @@ from tristunnel.service.clients import ConnectedClients
 from tristunnel.service.rights import isAdmin
 from tristunnel.tls.watch import signature
 from tristunnel.util.hosts import parsePlace
+from tristunnel.util.port_ranges import pairedPorts
 from tristunnel.util.words import isName
 
 __all__ = ["ManagedForward", "ManagedForwards"]
@@ -43,6 +45,7 @@ _KEYS = {
     "id": Key("id"),
     "to": Key("to"),
     "port": Key("port", WHOLE),
+    "ports": Key("ports"),
     "name": Key("name"),
     "udp": Key("udp", FLAG),
 }
@@ -136,7 +139,9 @@ class ManagedForwards:
         valuesIn(file, (), table, {})
         if not isinstance(tunnels, list):
             raise file.wrong(("tunnel",), "write [[tunnel]]")
-        found = [_read(file, index, each) for index, each in enumerate(tunnels)]
+        found = chain.from_iterable(
+            _read(file, index, each) for index, each in enumerate(tunnels)
+        )
         self._known = {each.id: each for each in found}
 
     def refresh(self) -> None:
@@ -201,25 +206,36 @@ class ManagedForwards:
         caller: Caller,
         client: str,
         to: str,
-        port: int = 0,
+        port: int | str = 0,
         name: str = "",
         udp: bool = False,
-    ) -> dict[str, object]:
+    ) -> list[dict[str, object]]:
         """
-        Give a client a tunnel.
+        Give a client a tunnel; or several, if C{port} and C{to} have a range of
+        ports each.
 
+        @return: What there is now, as L{listed} has it.
         @raise TunnelError: C{not-permitted} for who is no admin, C{bad-option} or
             C{limit-reached}.
         """
         _checkAdmin(caller)
         self.refresh()
-        made = ManagedForward(_newID(), client, to, port, name, udp).check()
-        if len(self._known) >= ALL or len(self._of(client)) >= MOST:
+        pairs = [(port, to)] if isinstance(port, int) else pairedPorts(port, to)
+        if name and len(pairs) > 1:
+            raise badOption("several tunnels cannot have one name; leave it out")
+        made = [
+            ManagedForward(_newID(), client, each, number, name, udp).check()
+            for number, each in pairs
+        ]
+        if (
+            len(self._known) + len(made) > ALL
+            or len(self._of(client)) + len(made) > MOST
+        ):
             raise TunnelError(
                 "limit-reached", f"a client can have at most {MOST} tunnels"
             )
-        self._save({**self._known, made.id: made})
-        return {"client": made.client, **made.describe()}
+        self._save({**self._known, **{each.id: each for each in made}})
+        return [{"client": each.client, **each.describe()} for each in made]
 
     def remove(self, caller: Caller, id: str) -> None:
         """
@@ -308,23 +324,37 @@ def _reasons(value: object) -> dict[str, str]:
     return dict(kept[:MOST])
 
 
-def _read(file: ConfigFile, index: int, table: Any) -> ManagedForward:
+def _read(file: ConfigFile, index: int, table: Any) -> list[ManagedForward]:
     place = ("tunnel", index)
     if not isinstance(table, dict):
         raise file.wrong(place, "write [[tunnel]]")
     values = valuesIn(file, place, table, _KEYS)
-    made = ManagedForward(
-        values.get("id", ""),
-        values.get("client", ""),
+    to, port, ports = (
         values.get("to", ""),
         values.get("port", 0),
-        values.get("name", ""),
-        values.get("udp", False),
+        values.get("ports", ""),
     )
+    if ports and (port or values.keys() & {"id", "name"}):
+        raise file.wrong(place, "with ports there is no port, name or id")
     try:
-        made.check()
+        return [
+            _withID(
+                ManagedForward(
+                    values.get("id", ""),
+                    values.get("client", ""),
+                    target,
+                    number,
+                    values.get("name", ""),
+                    values.get("udp", False),
+                ).check()
+            )
+            for number, target in (pairedPorts(ports, to) if ports else [(port, to)])
+        ]
     except TunnelError as error:
         raise file.wrong(place, error.message) from None
+
+
+def _withID(made: ManagedForward) -> ManagedForward:
     if not re.fullmatch("[0-9a-z]{1,32}", made.id):
         # Its text stays the same, so it is the same after a restart.
         texts = (made.client, made.to, str(made.port), made.name, str(made.udp))

@@ -187,14 +187,14 @@ class _Methods:
         caller: Caller,
         client: str,
         to: str,
-        port: int = 0,
+        port: int | str = 0,
         name: str = "",
         udp: object = False,
-    ) -> dict[str, object]:
-        """A tunnel that a managed client is to open."""
-        if type(port) is not int:
-            raise badOption("port takes a number")
-        return self._service.managed.add(
+    ) -> object:
+        """A tunnel that a managed client is to open; a list of them for a range."""
+        if type(port) not in (int, str):
+            raise badOption("port takes a number, or a range such as '6000-6010'")
+        made = self._service.managed.add(
             caller,
             _text(client, "client"),
             _text(to, "to"),
@@ -202,6 +202,7 @@ class _Methods:
             _text(name, "name"),
             _flag(udp, "udp"),
         )
+        return made if isinstance(port, str) else made[0]
 
     def removeManaged(self, caller: Caller, id: str) -> None:
         """The end of such a tunnel."""
