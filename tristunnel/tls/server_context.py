@@ -108,10 +108,15 @@ class ReloadingCertificate:
         """The fingerprint of the certificate in force: what clients pin."""
         return fingerprint(self.certificate)
 
+    @property
+    def context(self) -> SSL.Context:
+        """What shows the certificate, or its successor."""
+        return self._loaded.get().context
+
     def serverConnectionForTLS(
         self, tlsProtocol: TLSMemoryBIOProtocol
     ) -> SSL.Connection:
-        return SSL.Connection(self._loaded.get().context)
+        return SSL.Connection(self.context)
 
 
 @implementer(IOpenSSLServerConnectionCreator)

@@ -1,0 +1,163 @@
+"""
+Certificates by name, in a directory whose files are named for what they are for.
+
+A certificate is looked for when a client asks for its name, and kept from then on, so
+that thousands of them cost a start nothing. L{CertificateDirectory
+<tristunnel.tls.directory.CertificateDirectory>} takes files of any name instead, and
+reads all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from cryptography.x509 import Certificate
+from OpenSSL import SSL
+from twisted.logger import Logger
+
+from tristunnel.errors import TunnelError, badOption
+from tristunnel.tls.pem import certificateNames
+from tristunnel.tls.server_context import ReloadingCertificate
+from tristunnel.tls.watch import Signature, signature
+from tristunnel.util.files import PathLike, pathText
+from tristunnel.util.hosts import parseHost
+
+__all__ = ["NamedCertificates", "covers"]
+
+
+def covers(certificate: Certificate, name: str) -> bool:
+    """
+    Tell whether a certificate is for a name, by itself or by a wildcard.
+
+    @param name: In lower case, without a last dot.
+    """
+    names = certificateNames(certificate)
+    return name in names or f"*.{name.partition('.')[2]}" in names
+
+
+class NamedCertificates:
+    """
+    A directory of certificates.
+
+    The one for C{blog.example.com} is in C{blog.example.com/} (C{fullchain.pem} and
+    C{privkey.pem}, as certbot has them), C{blog.example.com.pem} (with its key) or
+    C{blog.example.com.crt} (with C{blog.example.com.key}), or in one of these for
+    C{*.example.com} or for C{example.com} if that one is for C{*.example.com}, too.
+
+    @param directory: Where they are.
+    @param seconds: A clock that counts seconds; a file that is in use is looked at no
+        more than once in each.
+
+    @ivar directory: The same.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, directory: PathLike, seconds: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.directory = Path(pathText(directory))
+        self._seconds = seconds
+        # By path, so that no visitor's names make it longer than the directory.
+        self._loaded: dict[str, ReloadingCertificate] = {}
+        self._broken: dict[str, tuple[Signature, Signature]] = {}
+
+    def check(self, option: str) -> None:
+        """
+        Find out whether the directory can be read at all.
+
+        @param option: Which option names it.
+        @raise TunnelError: C{bad-option}.
+        """
+        try:
+            os.listdir(self.directory)
+        except OSError as error:
+            raise badOption(
+                f"{option} {self.directory} cannot be read ({error.strerror}): name a"
+                " directory with NAME.pem or NAME/fullchain.pem in it"
+            ) from None
+
+    def find(self, name: str) -> ReloadingCertificate | None:
+        """
+        Find the certificate for a name.
+
+        @param name: What a client asks for; anything at all.
+        @return: C{None} if there is none.
+        """
+        host = parseHost(name)
+        if not isinstance(host, str):
+            return None
+        parent = host.partition(".")[2]
+        for stem in (host, f"*.{parent}", parent):
+            if not stem.removeprefix("*."):
+                continue
+            found = self._load(stem)
+            if found is not None and covers(found.certificate, host):
+                return found
+        return None
+
+    def contextFor(self, name: str) -> SSL.Context | None:
+        """
+        Find what shows the certificate for a name, renewed or not.
+
+        @return: C{None} if there is none.
+        """
+        found = self.find(name)
+        return None if found is None else found.context
+
+    def newest(self, stem: str) -> Certificate | None:
+        """
+        Give what a file has by now, whatever names its certificate is for.
+
+        @param stem: What the file is named for.
+        """
+        found = self._load(stem)
+        # Asking for it is what has the file looked at.
+        return None if found is None or not found.context else found.certificate
+
+    def names(self) -> Iterator[str]:
+        """What the directory has by name, which costs a look at all of it."""
+        try:
+            entries = sorted(os.listdir(self.directory))
+        except OSError:
+            return
+        for entry in entries:
+            stem = entry.removesuffix(".pem").removesuffix(".crt")
+            if not entry.endswith(".key") and isinstance(parseHost(stem), str):
+                yield stem
+
+    def _load(self, stem: str) -> ReloadingCertificate | None:
+        base = os.path.join(self.directory, stem)
+        for path, key in (
+            (os.path.join(base, "fullchain.pem"), os.path.join(base, "privkey.pem")),
+            (f"{base}.pem", f"{base}.pem"),
+            (f"{base}.crt", f"{base}.key"),
+        ):
+            known = self._loaded.get(path)
+            if known is not None:
+                return known
+            there = signature(path)
+            if there is None:
+                continue
+            if os.path.exists(f"{base}.key") and path.endswith(f"{stem}.pem"):
+                key = f"{base}.key"
+            return self._read(path, key, (there, signature(key)))
+        return None
+
+    def _read(
+        self, path: str, key: str, state: tuple[Signature, Signature]
+    ) -> ReloadingCertificate | None:
+        if self._broken.get(path) == state:
+            return None
+        try:
+            made = ReloadingCertificate(path, key, seconds=self._seconds)
+        except TunnelError as reason:
+            self._broken[path] = state
+            self._log.error("{reason}", reason=reason.message)
+            return None
+        self._broken.pop(path, None)
+        self._loaded[path] = made
+        return made
