@@ -143,6 +143,12 @@ _TABLE = (
         "The invitation has expired; ask for a new one.",
         permanent=True,
     ),
+    ErrorCode(
+        "name-not-permitted",
+        -32030,
+        "The server does not allow this name.",
+        permanent=True,
+    ),
 )
 
 CODES: dict[str, ErrorCode] = {code.name: code for code in _TABLE}

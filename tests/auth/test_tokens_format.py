@@ -21,6 +21,7 @@ from tristunnel.auth.tokens_format import (
     parseToken,
     tokenNameProblem,
 )
+from tristunnel.model.names import HostNames
 from tristunnel.model.permissions import RIGHTS, Permissions
 from tristunnel.model.policy import VisitorPolicy, parseNetworks
 from tristunnel.model.ports import PortRange
@@ -137,6 +138,7 @@ class LineTests(SynchronousTestCase):
                 {
                     **GOOD,
                     "ports": 9000,
+                    "names": "blog,*.example.org",
                     "protocols": ["tcp", "udp"],
                     "maxTunnels": 0,
                     "maxVisitors": 100,
@@ -175,6 +177,7 @@ class LineTests(SynchronousTestCase):
                 60.0,
                 3600.5,
             ),
+            names=HostNames(("blog", "*.example.org")),
         )
         self.assertEqual(token.permissions, expected)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from hmac import compare_digest
 from secrets import token_bytes
@@ -399,6 +399,22 @@ class TokenFile:
     def tokens(self) -> list[Token]:
         """What the file says of each token, in its order."""
         return list(self._tokens.byName.values())
+
+    def holdersOf(self, patterns: Iterable[str]) -> set[str]:
+        """
+        Say which tokens keep hosts for themselves.
+
+        @param patterns: Of the hosts, as
+            L{patternsFor<tristunnel.model.names.patternsFor>} returns them.
+        @return: The names of those that are in force.
+        """
+        now = self._now()
+        return {
+            token.name
+            for pattern in patterns
+            for token in self._tokens.byHost.get(pattern, ())
+            if (token.permissions.expires or now + 1) > now
+        }
 
     @property
     def path(self) -> str:

@@ -27,6 +27,7 @@ from typing import Any
 from tristunnel.auth.credentials import nameProblem
 from tristunnel.auth.files import Lines
 from tristunnel.errors import TunnelError, badOption
+from tristunnel.model.names import ANY, parseNames
 from tristunnel.model.permissions import RIGHTS, Permissions
 from tristunnel.model.policy import POLICY_OPTIONS, VisitorPolicy, parseNetworks
 from tristunnel.model.ports import parsePorts
@@ -116,11 +117,14 @@ class TokenList(Lines):
     @ivar byName: The tokens by their names, in the order of the file.
     @ivar byDigest: The same by their digests.
     @ivar byInvitation: Those with a code, by the digest of that.
+    @ivar byHost: Those that are in force, by the patterns of their hosts. What stands
+        for all of them keeps none from anybody.
     """
 
     byName: dict[str, Token] = field(default_factory=dict)
     byDigest: dict[bytes, Token] = field(default_factory=dict, repr=False)
     byInvitation: dict[bytes, Token] = field(default_factory=dict, repr=False)
+    byHost: dict[str, list[Token]] = field(default_factory=dict)
 
     def find(self, token: bytes) -> Token | None:
         """
@@ -157,6 +161,11 @@ class TokenList(Lines):
             self.byDigest[token.digest] = token
         if token.invitation:
             self.byInvitation[token.invitation] = token
+        names = token.permissions.names
+        if names is not None and token.revoked is None:
+            for pattern in names.patterns:
+                if pattern != ANY:
+                    self.byHost.setdefault(pattern, []).append(token)
         return None
 
 
@@ -248,6 +257,10 @@ def _ports(value: object) -> object:
     raise ValueError("takes ports such as 9000-9010")
 
 
+def _names(value: object) -> object:
+    return parseNames(value.split(",") if isinstance(value, str) else _strings(value))
+
+
 def _strings(value: object) -> list[str]:
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         return value
@@ -293,6 +306,7 @@ def _digits(value: object) -> bytes:
 
 _PERMISSIONS: dict[str, Callable[[object], object]] = {
     "ports": _ports,
+    "names": _names,
     "protocols": _protocols,
     "maxTunnels": _count,
     "maxVisitors": _count,
@@ -437,6 +451,7 @@ def _same(value: object) -> object:
 
 _WRITERS: dict[str, Callable[[Any], object]] = {
     "ports": str,
+    "names": str,
     "protocols": sorted,
     "expires": formatTime,
     "may": lambda may: [right for right in RIGHTS if right in may],
@@ -489,6 +504,8 @@ def permitted(permissions: Permissions) -> str:
     words = [right for right in RIGHTS if right in permissions.may] or ["nothing"]
     if permissions.ports is not None:
         words.append(f"ports {permissions.ports}")
+    if permissions.names is not None:
+        words.append(f"names {permissions.names}")
     if permissions.protocols is not None:
         words.append("/".join(sorted(permissions.protocols)) or "no protocol")
     if permissions.maxTunnels is not None:

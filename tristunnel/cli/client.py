@@ -76,10 +76,13 @@ class _Offer(Options):
     @cvar scheme: How the address begins that visitors open; empty for what the
         server says.
     @cvar isUDP: Whether it is about UDP.
+    @cvar listener: What visitors come to, where neither a port nor a name was said to
+        be wanted in the service's own words.
     """
 
     scheme: ClassVar[str] = ""
     isUDP: ClassVar[bool] = False
+    listener: ClassVar[str] = ""
     toServer = "--to"
     synopsis = "PORT|HOST:PORT ... [--name NAME] [--to SERVER | --server NAME]"
     optParameters: ClassVar[Any] = [
@@ -137,13 +140,16 @@ class _Offer(Options):
             raise badOption(f"{wanted!r} is a UDP service: write tristunnel udp")
         scheme = forward.scheme or self.scheme
         name = self["name"] or forward.name
-        return replace(forward, scheme=scheme).asked(forward.port, name)
+        asked = replace(forward, scheme=scheme).asked(forward.port, name)
+        free = not (forward.port or forward.listener or forward.private)
+        return replace(asked, listener=self.listener) if free else asked
 
 
 class HTTPOptions(_Offer):
     """The options of C{tristunnel http}."""
 
     scheme = "http"
+    listener = "web"
     longdesc = (
         "Give a web server of this machine a public address, and print it. Uses"
         " the server that you joined, or the one in --to."

@@ -448,6 +448,13 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
         for forward in self.forwards:
             if forward.isUDP and not self.dialect.carriesDatagrams:
                 raise badOption(f"--dialect {self['dialect']} does not support UDP")
+            if forward.hasHost and not self.dialect.hasExtension:
+                raise badOption(
+                    f"--dialect {self['dialect']} has no names for visitors: leave out"
+                    f" {forward.wanted}"
+                )
+            if forward.private and forward.hasHost:
+                raise badOption(f"--private tunnels have no {forward.wanted}")
             if forward.options.proxy and not self.dialect.tellsVisitors:
                 raise badOption(
                     f"--dialect {self['dialect']} does not say where visitors come"

@@ -38,6 +38,7 @@ from tristunnel.hooks.options import (
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import IDLE
+from tristunnel.model.names import hostWanted
 from tristunnel.model.ports import parsePorts
 from tristunnel.model.quota import PER_CALLER
 from tristunnel.node.spec import NODE_FIELDS, nodeText, parseNode
@@ -45,7 +46,9 @@ from tristunnel.server.options import ServerOptions
 from tristunnel.server.ports import ServerPort, TLSFiles, parsePort
 from tristunnel.server.websocket_pages import parsePaths
 from tristunnel.service.clients import CLIENTS, SERVICES
+from tristunnel.service.host_rules import RESERVED
 from tristunnel.service.preauth import ACCEPT_RATE
+from tristunnel.tls.certificates import selfSigned
 from tristunnel.tls.pem import loadCertificates
 from tristunnel.tls.server_context import ReloadingCertificate
 from tristunnel.util.descriptor_limit import raiseDescriptorLimit
@@ -75,6 +78,10 @@ class Options(
         Group(
             "Where clients and visitors connect",
             "port=ENDPOINT hostname=NAME ports=RANGES interface=ADDRESS",
+        ),
+        Group(
+            "Names for visitors",
+            "http=ENDPOINT https=ENDPOINT domain=DOMAIN reserved-name=NAME",
         ),
         Group("Who may connect", "auth=KIND[:ARGUMENT] client-ca=FILE client-crl=FILE"),
         Group(
@@ -204,6 +211,10 @@ class Options(
     def __init__(self) -> None:
         super().__init__()
         self["port"] = []
+        self["http"] = []
+        self["https"] = []
+        self["domain"] = []
+        self["reserved-name"] = []
         self["websocket-path"] = []
         self["trusted-proxy"] = []
         self["node"] = []
@@ -243,6 +254,32 @@ class Options(
         [default: tcp:$PORT, or tcp:9000]
         """
         self["port"].append(description)
+
+    def opt_http(self, description: str) -> None:
+        """
+        Where visitors of HTTP names connect, such as tcp:80. Can be repeated.
+        """
+        self["http"].append(description)
+
+    def opt_https(self, description: str) -> None:
+        """
+        The same over TLS, such as tcp:443. Can be repeated.
+        """
+        self["https"].append(description)
+
+    def opt_domain(self, domain: str) -> None:
+        """
+        A domain below which tunnels get names, such as t.example.com. Can be
+        repeated.
+        """
+        self["domain"].append(domain)
+
+    def opt_reserved_name(self, name: str) -> None:
+        """
+        A name that no tunnel may have, such as www. Can be repeated.
+        [default: names such as wpad and autodiscover]
+        """
+        self["reserved-name"].append(name)
 
     def opt_auth(self, description: str) -> None:
         """
@@ -328,7 +365,24 @@ class Options(
         self.memory = defaultMemory()
         if size := self["max-memory"]:
             self.memory = 0 if size == "0" else parseSize(size)
+        self.domains = [
+            self._host("domain", each).removeprefix("*.") for each in self["domain"]
+        ]
+        self.reservedNames = RESERVED.union(
+            self._host("reserved-name", each) for each in self["reserved-name"]
+        )
         self._makePorts(reactor)
+        if self.domains and not self.namePorts:
+            raise badOption(
+                "--domain gives out names: give --http tcp:80, --https tcp:443 or both"
+            )
+
+    @staticmethod
+    def _host(option: str, text: str) -> str:
+        try:
+            return hostWanted(text, True)
+        except TunnelError as error:
+            raise badOption(f"--{option} {error.message}") from None
 
     def _written(self, port: str) -> str:
         """
@@ -384,6 +438,33 @@ class Options(
                 )
         files = self["certificate"], self["private-key"]
         self.serverPorts = [port(each, "--port", *files) for each in descriptions]
+        self.namePorts = [
+            self._namePort(reactor, option, self._written(each))
+            for option in ("http", "https")
+            for each in self[option]
+        ]
+
+    def _namePort(self, reactor: Any, option: str, description: str) -> ServerPort:
+        """Make a port for visitors, of whom nobody asks a certificate."""
+        files = TLSFiles()
+        if option == "https":
+            shown = self["visitor-certificate"], self["visitor-key"]
+            if not shown[0]:
+                shown = self["certificate"], self["private-key"]
+            if not shown[0]:
+                wildcards = [f"*.{domain}" for domain in self.domains]
+                names = [*self.hostnames, *wildcards]
+                shown = str(selfSigned(self.stateDirectory, names)), ""
+            files = TLSFiles(*shown)
+        return parsePort(
+            reactor,
+            description,
+            files,
+            self.stateDirectory,
+            self.hostnames,
+            f"--{option}",
+            self.forwarded.speaksFor,
+        )
 
 
 def _checkInterface(interface: str) -> None:
@@ -418,7 +499,8 @@ def makeService(options: Options) -> Service:
     """Make the server, or the demonstration."""
     reactor = ourReactor()
 
-    ports = [*options.serverPorts, *([options.rpcPort] if options.rpcPort else [])]
+    ports = [*options.serverPorts, *options.namePorts]
+    ports += [options.rpcPort] if options.rpcPort else []
     checkBeforeFork(
         getattr(options, "parent", None),
         [
@@ -464,7 +546,11 @@ def _check(reactor: Any, options: Options) -> Service:
     ]
     look = ServerCheck(
         reactor,
-        [*options.serverPorts, *([options.rpcPort] if options.rpcPort else [])],
+        [
+            *options.serverPorts,
+            *options.namePorts,
+            *([options.rpcPort] if options.rpcPort else []),
+        ],
         TCPListeners(reactor, interface, options.portRange),
         certificates,
         options["hostname"],

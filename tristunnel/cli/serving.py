@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from autobahn.websocket import USES_NVX
@@ -28,10 +28,11 @@ from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.join import JoinPage
 from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import Health, HTTPPortProtocol, rootOf, rpcPages
-from tristunnel.listeners.table import LISTENERS, ListenerSettings
+from tristunnel.listeners.table import EITHER, LISTENERS, ListenerSettings
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.quota import TunnelQuota, defaultTotal
 from tristunnel.model.rendezvous import WaitingRoom
+from tristunnel.names.public import PublicNames
 from tristunnel.node.spec import NodeSpec
 from tristunnel.node.tunnel import NodeTunnel
 from tristunnel.server.detector import ProtocolDetectorFactory
@@ -91,6 +92,7 @@ class Serving(MultiService):
             told.append(HookedServer(hooks, reactor.seconds))
             self._watchCertificates(hooks)
         self._watch = Watch(reactor, *told)
+        self._names = PublicNames()
         self._tunnels = self._makeTunnels()
         self._tunnels.decisions = options.decisions
         options.authenticator.decisions = options.decisions
@@ -160,7 +162,7 @@ class Serving(MultiService):
     def _makeTunnels(self) -> TunnelService:
         options = self._options
         total = defaultTotal()
-        return TunnelService(
+        made = TunnelService(
             self._reactor,
             MemoryRegistry(),
             self._makeListeners(),
@@ -172,6 +174,14 @@ class Serving(MultiService):
             ),
             WaitingRoom(total),
         )
+        made.hosts.change(options.domains, options["hostname"], options.reservedNames)
+        made.hosts.holders = self._keepersOf
+        return made
+
+    def _keepersOf(self, patterns: Collection[str]) -> set[str]:
+        """Who keeps a name for itself, also while nobody has it."""
+        found = (file.holdersOf(patterns) for file in self._tokenFiles)
+        return set().union(*found)
 
     def _makeListeners(self) -> dict[str, Listeners]:
         reactor, options = self._reactor, self._options
@@ -195,15 +205,19 @@ class Serving(MultiService):
                 handshakes,
                 options.forwarded.speaksFor,
             ),
+            self._names if options.namePorts else None,
         )
         made = {name: make(settings) for name, make in LISTENERS.items()}
         # The first one is what visitors get unless the client says otherwise.
         first = "tcp" if self._visitorsTLS is None else "tls"
-        return {
+        found = {
             name: listeners
             for name, listeners in ({first: made[first]} | made).items()
             if listeners is not None
         }
+        for name, kinds in EITHER.items():
+            found[name] = next((found[k] for k in kinds if k in found), made[first])
+        return found
 
     def _makePorts(self) -> list[tuple[ServerPort, Any]]:
         options, sessions = self._options, self._sessions

@@ -21,6 +21,7 @@ from tristunnel.auth.tokens_format import (
     stateOf,
 )
 from tristunnel.errors import TunnelError, badOption
+from tristunnel.model.names import parseNames
 from tristunnel.model.permissions import RIGHTS, Permissions
 from tristunnel.model.policy import VisitorPolicy, parseNetworks
 from tristunnel.model.ports import parsePorts
@@ -91,6 +92,13 @@ _PERMISSIONS: tuple[_Row, ...] = (
         parsePorts,
         "RANGE",
         "visitors' ports, as 9000-9010,9100 (default: all of the server's)",
+    ),
+    (
+        "names",
+        lambda text: parseNames(text.split(",")),
+        "LIST",
+        "hosts that visitors ask for, as blog,*.example.org, which are nobody"
+        " else's (default: all free ones below the server's domains)",
     ),
     ("protocols", _words, "LIST", "kinds of listener, as tcp,udp,ws (default: all)"),
     ("max-tunnels", _count, "N", "tunnels at once"),
@@ -223,6 +231,7 @@ def permissionsOf(options: Namespace, expires: str = "expires") -> Permissions:
     protocols = options.protocols
     permissions = Permissions(
         ports=options.ports,
+        names=options.names,
         protocols=None if protocols is None else frozenset(protocols),
         maxTunnels=options.max_tunnels,
         maxVisitors=options.max_visitors,

@@ -14,7 +14,7 @@ from tristunnel.config.policy_options import PolicyOptionsMixin, policyOf
 from tristunnel.connect.address import ServerAddress
 from tristunnel.errors import badOption
 from tristunnel.forwards.consent import Consent
-from tristunnel.forwards.forward import Forward, parseForward
+from tristunnel.forwards.forward import HOSTS, Forward, parseForward
 from tristunnel.forwards.options import ForwardOptions
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.util.port_ranges import expandedForward, pairedPorts
@@ -33,6 +33,7 @@ FORWARD_FIELDS: Mapping[str, Key] = {
     "ports": Key("ports"),
     "name": Key("name"),
     "udp": Key("udp", FLAG),
+    **{kind: Key(kind) for kind in HOSTS},
     "private": Key("private", FLAG),
     "proxy": Key("proxy"),
     **keysOf(PolicyOptionsMixin),
@@ -123,13 +124,19 @@ def _fromTable(reactor: Any, table: Mapping[str, Any]) -> Forward:
     if name.isdecimal():
         raise badOption(f"the name {name!r} looks like a port")
     kind = "udp/" if table.get("udp") else ""
+    hosts = [each for each in HOSTS if each in table]
+    if hosts:
+        if len(hosts) > 1 or kind or name or port:
+            raise badOption(f"a forward with {hosts[0]} has no other name and no port")
+        kind, name = f"{hosts[0]}/", table[hosts[0]]
     own = {
         part.name: table[part.name]
         for part in fields(ForwardOptions)
         if table.get(part.name)
     }
     said = ForwardOptions.fromMapping(own).text
-    forward = parseForward(reactor, f"{kind}{name or port}={target}{said}")
+    wanted = name if hosts else name or port
+    forward = parseForward(reactor, f"{kind}{wanted}={target}{said}")
     return forward.asked(port, name) if name and port else forward
 
 
@@ -144,10 +151,11 @@ def checkForwards(forwards: Iterable[Forward]) -> None:
             raise badOption(f"--forward {forward.spec} is given twice")
         seen.add(forward.spec)
         port = (forward.isUDP, forward.port) if forward.port else None
-        wants = {port, forward.name} - {None, ""}
+        name: object = forward.place if forward.hasHost else forward.name
+        wants = {port, name if forward.name else ""} - {None, ""}
         if wants & taken:
             cure = "0= takes any port"
-            if forward.name in taken:
+            if name in taken:
                 cure = "give each a name of its own"
             raise badOption(f"two --forward ask for {forward.wanted}; {cure}")
         taken |= wants

@@ -1,4 +1,7 @@
-"""What a client offers: C{[udp/][PORT|NAME]=TARGET[,OPTION]...}, or a short form."""
+"""
+What a client offers: C{[udp/][PORT|NAME]=TARGET[,OPTION]...},
+C{http/HOST[/PATH]=TARGET}, or a short form.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,19 @@ from tristunnel.errors import TunnelError, badOption
 from tristunnel.forwards.options import ForwardOptions, splitOptions
 from tristunnel.forwards.proxied import ProxiedEndpoint
 from tristunnel.forwards.udp import UDPService
+from tristunnel.model.names import hostWanted, pathWanted
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.util.hosts import parsePlace
 from tristunnel.util.port_ranges import expandedForward
 from tristunnel.util.words import isName
 
-__all__ = ["Forward", "forwardText", "matched", "parseForward"]
+__all__ = ["HOSTS", "Forward", "forwardText", "matched", "parseForward"]
+
+HOSTS = {"http": "http", "tls": "tls-name"}
+"""What is in front of the slash where visitors ask for a name, and the listener that
+C{openTunnel} is asked for."""
+
+_HOST = re.compile(r"\s*(http|tls)/([^/=]*)(/[^=]*)?=\s*(.+)")
 
 _WEB = {"http": 80, "https": 443}
 """What browsers speak, and the ports that their addresses leave out."""
@@ -43,6 +53,9 @@ class Forward:
     @ivar endpoint: The service.
     @ivar scheme: How the visitors' address begins if a browser is to open it:
         C{http} or C{https}; else empty.
+    @ivar listener: How visitors connect, as C{openTunnel} takes it; empty for the
+        server's default.
+    @ivar path: Below which paths of its name the tunnel is; empty for all.
     @ivar private: Whether the tunnel has no port for visitors.
     @ivar policy: What is asked of this tunnel's visitors; C{None} for what the
         client asks of all.
@@ -57,15 +70,23 @@ class Forward:
     scheme: str = ""
     private: bool = False
     policy: VisitorPolicy | None = None
+    listener: str = ""
+    path: str = ""
     options: ForwardOptions = field(default_factory=ForwardOptions)
 
     @property
-    def place(self) -> tuple[bool, int, str]:
+    def place(self) -> tuple[str, int, str]:
         """
         What does not change when a tunnel gets another target: its kind, its
         port, its name.
         """
-        return self.isUDP, self.port, self.name
+        kind = self.listener if self.hasHost else "udp" if self.isUDP else "tcp"
+        return kind, self.port, f"{self.name}{self.path}"
+
+    @property
+    def hasHost(self) -> bool:
+        """Whether its name is what visitors ask for, in the place of a port."""
+        return self.listener in HOSTS.values()
 
     @property
     def isFixed(self) -> bool:
@@ -90,7 +111,7 @@ class Forward:
     def asked(self, port: int, name: str) -> Forward:
         """The same, with another port and name for visitors."""
         target = self.target.removeprefix("udp:") if self.isUDP else self.target
-        spec = forwardText(port, name, target, self.isUDP, self.scheme)
+        spec = forwardText(port, name, target, self._kind, self.scheme, self.path)
         spec += self.options.text
         return replace(self, port=port, name=name, spec=spec)
 
@@ -107,19 +128,37 @@ class Forward:
         return f"{scheme}://{place.removesuffix(f':{_WEB[scheme]}')}"
 
     @property
+    def _kind(self) -> str:
+        kinds = {listener: kind for kind, listener in HOSTS.items()}
+        return kinds.get(self.listener, "udp" if self.isUDP else "")
+
+    @property
     def wanted(self) -> str:
         """What was asked for, for messages."""
+        if self.hasHost:
+            return f"{self._kind}/{self.name}{self.path}" if self.name else "any name"
         wanted = self.name or (f"port {self.port}" if self.port else "any port")
         return f"UDP {wanted}" if self.isUDP else wanted
 
 
 def forwardText(
-    port: int, name: str, target: str, isUDP: bool = False, scheme: str = ""
+    port: int,
+    name: str,
+    target: str,
+    kind: str = "",
+    scheme: str = "",
+    path: str = "",
 ) -> str:
-    """Write a forward in full; one with a port and a name has no other way."""
+    """
+    Write a forward in full; one with a port and a name has no other way.
+
+    @param kind: What is in front of the slash, or empty.
+    """
     wanted = f"{port}:{name}" if port and name else name or port
+    if kind in HOSTS:
+        wanted = f"{name}{path}"
     mark = f"{scheme}://" if scheme else ""
-    return f"{'udp/' if isUDP else ''}{wanted}={mark}{target}"
+    return f"{kind}{'/' if kind else ''}{wanted}={mark}{target}"
 
 
 def parseForward(reactor: Any, spec: str) -> Forward:
@@ -131,6 +170,50 @@ def parseForward(reactor: Any, spec: str) -> Forward:
     @raise TunnelError: C{bad-option}, with the cause and an example.
     """
     body, options = _split(spec)
+    place, target = _wanted(spec, body)
+    kind, port, name, path = place
+    whole, written, scheme = target, spec, ""
+    if target.lower().startswith(("http:", "https:")):
+        scheme, target = _fromURL(spec, target)
+    if target.startswith(":") and target[1:].isdecimal():
+        target = target[1:]
+    if target.isascii() and target.isdecimal():
+        target = f"localhost:{target}"
+    if target != whole or "=" not in body or ":" in body.partition("=")[0]:
+        spec = forwardText(port, name, target, kind, scheme, path) + options.text
+    if kind == "udp":
+        if options.proxy:
+            raise badOption(
+                f"--forward {written!r}: the PROXY protocol is for connections, and"
+                f" UDP has none; leave out proxy={options.proxy}"
+            )
+        if scheme:
+            raise badOption(f"--forward {written!r}: {scheme} does not go over UDP")
+        service = _udp(reactor, written, target)
+        return Forward(spec, port, name, f"udp:{target}", service, options=options)
+    endpoint = _endpoint(reactor, written, target, options)
+    return Forward(
+        spec,
+        port,
+        name,
+        target,
+        endpoint,
+        scheme,
+        listener=HOSTS.get(kind, ""),
+        path=path,
+        options=options,
+    )
+
+
+def _wanted(spec: str, body: str) -> tuple[tuple[str, int, str, str], str]:
+    """
+    Read what visitors are to come to.
+
+    @return: The kind, the port, the name and the path that are wanted; and the target.
+    """
+    if found := _HOST.fullmatch(body):
+        kind, name, path, target = found.groups("")
+        return (kind, 0, *_host(spec, name, path)), target
     wanted, target, isUDP = _parts(body)
     port, name = 0, ""
     if wanted.isascii() and wanted.isdecimal():
@@ -143,27 +226,14 @@ def parseForward(reactor: Any, spec: str) -> Forward:
             raise badOption(
                 f"--forward {spec!r}: a name has letters, digits, '-', '_' and '.'"
             )
-    whole, written, scheme = target, spec, ""
-    if target.lower().startswith(("http:", "https:")):
-        scheme, target = _fromURL(spec, target)
-    if target.startswith(":") and target[1:].isdecimal():
-        target = target[1:]
-    if target.isascii() and target.isdecimal():
-        target = f"localhost:{target}"
-    if target != whole or "=" not in body or ":" in body.partition("=")[0]:
-        spec = forwardText(port, name, target, isUDP, scheme) + options.text
-    if isUDP:
-        if options.proxy:
-            raise badOption(
-                f"--forward {written!r}: the PROXY protocol is for connections, and"
-                f" UDP has none; leave out proxy={options.proxy}"
-            )
-        if scheme:
-            raise badOption(f"--forward {written!r}: {scheme} does not go over UDP")
-        service = _udp(reactor, written, target)
-        return Forward(spec, port, name, f"udp:{target}", service, options=options)
-    endpoint = _endpoint(reactor, written, target, options)
-    return Forward(spec, port, name, target, endpoint, scheme, options=options)
+    return ("udp" if isUDP else "", port, name, ""), target
+
+
+def _host(spec: str, name: str, path: str) -> tuple[str, str]:
+    try:
+        return name and hostWanted(name, True), pathWanted(path)
+    except TunnelError as error:
+        raise badOption(f"--forward {spec!r}: {error.message}") from None
 
 
 def _split(spec: str) -> tuple[str, ForwardOptions]:

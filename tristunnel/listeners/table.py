@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tristunnel.listeners.names import NameListeners
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import UDPListeners
 from tristunnel.model.ports import PortRange
+from tristunnel.names.public import PublicNames
 
-__all__ = ["LISTENERS", "ListenerSettings"]
+__all__ = ["EITHER", "LISTENERS", "ListenerSettings"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class ListenerSettings:
     @ivar udpIdle: Seconds until a silent UDP visitor is gone.
     @ivar creator: Makes TLS connections for visitors, or C{None}.
     @ivar makeLimiter: Makes what counts TLS handshakes that are not over.
+    @ivar names: Names and the ports that they share, or C{None}.
     """
 
     reactor: Any
@@ -36,6 +39,7 @@ class ListenerSettings:
     udpIdle: float
     creator: Any
     makeLimiter: Callable[[], Any]
+    names: PublicNames | None = None
 
 
 def _tcp(settings: ListenerSettings, creator: Any = None) -> TCPListeners:
@@ -55,6 +59,13 @@ LISTENERS: dict[str, Callable[[ListenerSettings], Any]] = {
     "loopback": lambda settings: TCPListeners(
         settings.reactor, settings.localInterface, settings.ports
     ),
+    "http": lambda settings: (
+        None if settings.names is None else NameListeners("http", settings.names)
+    ),
 }
+
+EITHER = {"web": ("http",)}
+"""What stands for the first that a server has of several, or else for its default."""
+
 """What opens tunnels' public sides, by what C{openTunnel} calls it; C{None} where
 this server has none."""

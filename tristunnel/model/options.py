@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from tristunnel.errors import badOption, printable
+from tristunnel.model.names import isHost, pathWanted
 from tristunnel.model.policy import POLICY_OPTIONS, VisitorPolicy, parseNetworks
-from tristunnel.util.words import isName
+from tristunnel.util.words import isName, nearest
 
 __all__ = ["TunnelOptions", "policyFrom"]
 
@@ -24,7 +25,11 @@ class TunnelOptions:
     @ivar port: Where visitors connect; 0 for any port.
     @ivar prefer: With C{port} 0, the one to take if it is free: what a
         returning client had before.
-    @ivar name: A name to find the tunnel by.
+    @ivar name: A name to find the tunnel by; with a C{listener} of names, the one
+        that visitors ask for, which may be a label below a domain of the server.
+    @ivar path: With such a listener, below which paths of that the tunnel's are.
+    @ivar preferName: With such a listener and no C{name}, the one to take if it is
+        free: what a returning client had before.
     @ivar visitors: How many visitors it is for; 0 for the default, which is
         one for raw connections and any number for sessions.
     @ivar ttl: Seconds after which it is over; 0 for never.
@@ -48,6 +53,8 @@ class TunnelOptions:
     port: int = 0
     prefer: int = 0
     name: str = ""
+    path: str = ""
+    preferName: str = ""
     visitors: int = 0
     ttl: float = 0.0
     private: bool = False
@@ -72,16 +79,17 @@ class TunnelOptions:
         known = {part.name: type(part.default) for part in own} | _POLICY
         for name in options:
             if name not in known:
-                raise badOption(
-                    f"unknown option {name[:64]!r}; choose from {', '.join(known)}"
-                )
+                raise badOption(f"unknown option {name[:64]!r}{nearest(name, known)}")
         asked = {name: options[name] for name in POLICY_OPTIONS if name in options}
         values = _read({k: v for k, v in options.items() if k not in asked}, known)
-        name = values.get("name", "")
-        if not isName(name):
-            raise badOption(
-                "a name has at most 64 letters, digits, hyphens, dots, underscores"
-            )
+        for option in ("name", "preferName"):
+            name = values.get(option, "")
+            if not (isName(name) or isHost(name)):
+                raise badOption(
+                    "a name has at most 64 letters, digits, hyphens, dots, underscores"
+                )
+        if "path" in values:
+            values["path"] = pathWanted(values["path"])
         if values.get("scheme", "") not in ("", "http", "https"):
             raise badOption("option scheme takes 'http' or 'https'")
         if "target" in values:

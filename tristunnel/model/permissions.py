@@ -15,6 +15,7 @@ from zope.interface import Attribute, Interface, implementer
 
 from tristunnel.dataplane.throttle import Throttle
 from tristunnel.errors import TunnelError
+from tristunnel.model.names import HostNames
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.model.ports import PortRange
 
@@ -44,7 +45,7 @@ Changed = Callable[[], None]
 
 def protocolOf(listener: str) -> str:
     """What a kind of listener speaks, below TLS."""
-    names = {"tls": "tcp", "loopback": "tcp", "wss": "ws"}
+    names = {"tls": "tcp", "loopback": "tcp", "wss": "ws", "https": "http"}
     return names.get(listener, listener)
 
 
@@ -70,6 +71,8 @@ class Permissions:
     @ivar servicesOf: With C{"access"}, the only owner whose services it may
         reach; empty for all.
     @ivar policy: What is asked of the visitors of each of its tunnels.
+    @ivar names: Hosts that its visitors may ask for, which are nobody else's;
+        C{None} for all that the server gives out.
     """
 
     ports: PortRange | None = None
@@ -82,6 +85,7 @@ class Permissions:
     services: tuple[str, ...] | None = None
     servicesOf: str = ""
     policy: VisitorPolicy = field(default_factory=VisitorPolicy)
+    names: HostNames | None = None
 
     def checkPort(self, port: int) -> None:
         """@raise TunnelError: C{port-not-permitted}."""

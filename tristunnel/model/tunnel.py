@@ -201,6 +201,9 @@ class Tunnel:
         """Where visitors connect, as a URI; empty without a listener."""
         if self.listener is None:
             return ""
+        whole = getattr(self.listener, "uri", "")
+        if whole:
+            return str(whole)
         path = getattr(self.listener, "path", "")
         if path:
             return f"{self.web}{path}"

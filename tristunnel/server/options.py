@@ -17,6 +17,7 @@ from tristunnel.model.policy import VisitorPolicy
 from tristunnel.model.ports import UNPRIVILEGED, PortRange
 from tristunnel.node.spec import NodeSpec
 from tristunnel.server.ports import ServerPort
+from tristunnel.service.host_rules import RESERVED
 from tristunnel.tls.server_context import ReloadingCertificate
 from tristunnel.wire.invitation import Invitation
 
@@ -28,6 +29,9 @@ class ServerOptions(ConfiguredOptions):
     Options of a server, and what their check has made of them.
 
     @ivar serverPorts: Where clients connect.
+    @ivar namePorts: Where visitors of names connect.
+    @ivar domains: Below which names are given out.
+    @ivar reservedNames: What no tunnel may have for a name.
     @ivar rpcPort: Where calls are answered; C{None}: at all of those.
     @ivar portRange: Which ports visitors may get.
     @ivar certificate: The one of all ports, or C{None}.
@@ -47,6 +51,9 @@ class ServerOptions(ConfiguredOptions):
     def __init__(self) -> None:
         super().__init__()
         self.serverPorts: list[ServerPort] = []
+        self.namePorts: list[ServerPort] = []
+        self.domains: list[str] = []
+        self.reservedNames: frozenset[str] = RESERVED
         self.rpcPort: ServerPort | None = None
         self.portRange: PortRange = UNPRIVILEGED
         self.certificate: ReloadingCertificate | None = None

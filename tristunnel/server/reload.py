@@ -43,6 +43,8 @@ RESTART = frozenset(
         "event-secret-file",
         "handshake-timeout",
         "hostname",
+        "http",
+        "https",
         "interface",
         "log-format",
         "no-dashboard",
@@ -110,6 +112,7 @@ class RunningServer:
             frozenset(("max-memory",)): self._maxMemory,
             frozenset(("trusted-proxy",)): self._trustedProxies,
             frozenset(("node",)): self._changeNodes,
+            frozenset(("domain", "reserved-name")): self._names,
         }
         # What the parts were made without.
         for apply in (
@@ -216,6 +219,9 @@ class RunningServer:
 
     def _trustedProxies(self, old: ServerOptions, new: ServerOptions) -> None:
         self.options.forwarded.trust(new["trusted-proxy"])
+
+    def _names(self, old: ServerOptions, new: ServerOptions) -> None:
+        self.tunnels.hosts.change(new.domains, new["hostname"], new.reservedNames)
 
     # Certificates
 

@@ -91,6 +91,9 @@ class Claims:
     def took(self, tunnel: Tunnel) -> None:
         """A tunnel is open, and its place is its own."""
         places = {"name": tunnel.name} if tunnel.name else {}
+        route = getattr(tunnel.listener, "route", None)
+        if route is not None:
+            places[route.kind] = f"{route.host}{route.path}"
         for kind, listener in (
             (tunnel.protocol, tunnel.listener),
             ("uri", tunnel.clientListener),
@@ -104,11 +107,12 @@ class Claims:
         port = "" if wanted.private or not wanted.port else str(wanted.port)
         protocol = "udp" if wanted.listener == "udp" else "tcp"
         name = ("name", wanted.name)
+        host = (wanted.listener, f"{wanted.name}{wanted.path}")
         ports = [(protocol, port), ("uri", port if protocol == "tcp" else "")]
         places = {
-            "name-taken": [name],
+            "name-taken": [name, host],
             "port-taken": ports,
-            "limit-reached": [name, *ports],
+            "limit-reached": [name, host, *ports],
         }
         found = (self._holders.get(place) for place in places.get(code, ()))
         return next((tunnel for tunnel in found if tunnel is not None), None)

@@ -20,6 +20,7 @@ from tristunnel.model.permissions import Changed, Ended, Grant, Identity, protoc
 from tristunnel.model.tunnel import IListener, Stream, Tunnel
 from tristunnel.service.caller import Listeners
 from tristunnel.service.clients import SERVICES
+from tristunnel.service.host_rules import HostRules
 from tristunnel.service.registry import Lease
 
 __all__ = ["TunnelRights", "isAdmin"]
@@ -37,6 +38,7 @@ class TunnelRights:
 
     @param reactor: Tells time.
     @param changed: Told of each tunnel whose owner is permitted something else.
+    @param hosts: Decides on names.
 
     @ivar services: Tunnels that one client's session may have; 0 for any
         number.
@@ -47,10 +49,12 @@ class TunnelRights:
         reactor: IReactorTime,
         services: int = SERVICES,
         changed: Callable[[Tunnel], None] = lambda tunnel: None,
+        hosts: HostRules | None = None,
     ) -> None:
         self.services = services
         self._reactor = reactor
         self._changed = changed
+        self._hosts = hosts or HostRules()
         self._tunnels: dict[Grant, dict[Tunnel, tuple[Ended, Changed]]] = {}
 
     def mayControl(self, identity: Identity, tunnel: Tunnel) -> bool:
@@ -118,8 +122,8 @@ class TunnelRights:
             return listeners.open(options, arrived)
         grant.permissions.checkListener(kind)
         ports = grant.permissions.ports
-        if protocolOf(kind) == "ws":
-            # Its visitors come to the clients' port.
+        if protocolOf(kind) == "ws" or getattr(listeners, "named", False):
+            # Its visitors come to a port that is the server's.
             ports, options = None, replace(options, port=0)
         if options.port or ports is None:
             if options.port:
@@ -215,7 +219,9 @@ class TunnelRights:
         if tunnel.listener is not None:
             kind, _, port = tunnel.listener.address
             permissions.checkListener(kind)
-            if protocolOf(kind) != "ws":
+            if host := getattr(tunnel.listener, "host", ""):
+                self._hosts.check(tunnel.owner, host)
+            elif protocolOf(kind) != "ws":
                 permissions.checkPort(port)
         most = permissions.maxVisitors
         if most is not None:

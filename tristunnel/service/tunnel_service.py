@@ -10,6 +10,7 @@ import json
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NoReturn, Protocol, TypeVar
 
@@ -32,6 +33,7 @@ from tristunnel.service.capability import viaCapability
 from tristunnel.service.claims import Claims
 from tristunnel.service.clients import ConnectedClients
 from tristunnel.service.counters import RateMeter
+from tristunnel.service.host_rules import HostRules
 from tristunnel.service.invitations import Invitations
 from tristunnel.service.managed import ManagedForwards
 from tristunnel.service.policies import VisitorPolicies
@@ -120,6 +122,7 @@ class TunnelService:
     @ivar clientPort: The port that clients connect to, and whether it speaks
         TLS; 0 before the server listens.
     @ivar clients: Who is connected.
+    @ivar hosts: Who may have which name, and has.
     @ivar rights: What tokens let their holders do with tunnels.
     @ivar house: What is asked of the visitors of all tunnels.
     @ivar access: Who was granted access to named services for a while.
@@ -166,8 +169,11 @@ class TunnelService:
         self._expiries: dict[Tunnel, IDelayedCall] = {}
         self.clients = ConnectedClients(reactor.seconds)
         self.policies = VisitorPolicies(reactor)
+        self.hosts = HostRules()
         self.rights = TunnelRights(
-            reactor, changed=lambda tunnel: self.policies.refresh(tunnel)
+            reactor,
+            changed=lambda tunnel: self.policies.refresh(tunnel),
+            hosts=self.hosts,
         )
         self.access = AccessGrants(reactor)
         self.claims = Claims(self.leases, self.clients, self.destroy)
@@ -196,7 +202,7 @@ class TunnelService:
             any more gives way to it.
         @raise TunnelError: With the reason of a refusal.
         """
-        wanted = TunnelOptions.fromMapping(options)
+        wanted = self._completed(TunnelOptions.fromMapping(options))
         while True:
             try:
                 return await self._open(caller, wanted)
@@ -231,7 +237,7 @@ class TunnelService:
             observer=self.observer,
             seconds=self.reactor.seconds,
             hostname=self.hostname or caller.host,
-            name=wanted.name,
+            name="" if self._isNamed(wanted) else wanted.name,
             scheme=wanted.scheme,
             target=wanted.target,
             tellsDestination=wanted.destination,
@@ -282,9 +288,11 @@ class TunnelService:
             # The answer would reach nobody, so nobody would know of the tunnel.
             raise TunnelError("session-lost")
         if not wanted.private:
+            if self._isNamed(wanted):
+                wanted = self.hosts.claim(tunnel, caller, wanted)
             tunnel.listener = self.rights.openListener(
                 caller.identity,
-                wanted.listener or next(iter(self.listeners)),
+                wanted.listener,
                 self._listenersFor(wanted),
                 wanted,
                 tunnel.visitorArrived,
@@ -358,6 +366,25 @@ class TunnelService:
             )
         return listeners
 
+    def _completed(self, wanted: TunnelOptions) -> TunnelOptions:
+        """
+        Say what is meant by what was left out.
+
+        @raise TunnelError: If there is no such listener, or it has no such name.
+        """
+        if wanted.private:
+            return self.hosts.completed(wanted, False)
+        listeners = self._listenersFor(wanted)
+        # The first one of its names: some stand for what a server has of several.
+        kind = next(k for k, each in self.listeners.items() if each is listeners)
+        wanted = replace(wanted, listener=kind)
+        return self.hosts.completed(wanted, self._isNamed(wanted))
+
+    def _isNamed(self, wanted: TunnelOptions) -> bool:
+        """Whether visitors ask for a tunnel by its name."""
+        listeners = self.listeners.get(wanted.listener)
+        return not wanted.private and getattr(listeners, "named", False)
+
     @returnsDeferred
     async def getTunnelAddress(self, caller: Caller, uri: str) -> str:
         """
@@ -398,6 +425,7 @@ class TunnelService:
         listener, tunnel.listener = tunnel.listener, None
         if listener is not None:
             await listener.close()
+        self.hosts.release(tunnel)
         await self._forget(tunnel)
         tunnel.name = ""
         await self.enter(tunnel)
@@ -511,6 +539,7 @@ class TunnelService:
         parts: list[Callable[[], Awaitable[object] | None]] = [
             partial(self._quota.forget, tunnel),
             partial(self.rights.forget, tunnel),
+            partial(self.hosts.release, tunnel),
             partial(tunnel.close, reason),
         ]
         if tunnel.clientSide is not None:

@@ -52,6 +52,7 @@ class ClientLease:
     @ivar secret: What proves that it is ours.
     @ivar uris: The tunnel of each forward, by the forward's text.
     @ivar ports: The port it had.
+    @ivar names: The host that it had, if the server had chosen it.
     """
 
     _log = Logger()
@@ -63,6 +64,7 @@ class ClientLease:
         self.secret = ""
         self.uris: dict[str, str] = {}
         self.ports: dict[str, int] = {}
+        self.names: dict[str, str] = {}
         self._path = path
         self._reactor = reactor
         self._lock: IO[bytes] | None = None
@@ -138,15 +140,17 @@ class ClientLease:
         }
         self.save()
 
-    def opened(self, spec: str, uri: str, port: int) -> None:
+    def opened(self, spec: str, uri: str, port: int, name: str = "") -> None:
         """Remember the tunnel of a forward."""
         self.uris[spec] = uri
         self.ports[spec] = port
+        if name:
+            self.names[spec] = name
         self.save()
 
     def renamed(self, spec: str, other: str) -> None:
         """The text of a forward has changed; its tunnel is the same."""
-        for table in (self.uris, self.ports):
+        for table in (self.uris, self.ports, self.names):
             known: dict[str, Any] = table
             if spec in known:
                 known[other] = known.pop(spec)
@@ -207,10 +211,11 @@ class ClientLease:
             identifier, secret = str(state.get("id", "")), str(state.get("secret", ""))
             uris = {str(k): str(v) for k, v in state.get("uris", {}).items()}
             ports = {str(k): int(v) for k, v in state.get("ports", {}).items()}
+            names = {str(k): str(v) for k, v in state.get("names", {}).items()}
             if not all(0 <= port < 65536 for port in ports.values()):
                 raise ValueError("no port")
             self.id, self.secret = identifier, secret
-            self.uris, self.ports = uris, ports
+            self.uris, self.ports, self.names = uris, ports, names
         except (ArithmeticError, AttributeError, RecursionError, TypeError, ValueError):
             self._log.warn("{path} is damaged and was ignored", path=str(self._path))
 
@@ -248,6 +253,7 @@ class ClientLease:
             "secret": self.secret,
             "uris": self.uris,
             "ports": self.ports,
+            "names": self.names,
         }
         # Always the same name, for what a kill leaves is then overwritten.
         temporary = path.with_name(f"{path.name}.new")

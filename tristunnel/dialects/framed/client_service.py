@@ -519,6 +519,10 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             options["listener"] = "udp"
         if not forward.port:
             options["prefer"] = self._lease.ports.get(forward.spec, 0)
+        if forward.listener and not forward.isUDP:
+            options["listener"] = forward.listener
+            options["path"] = forward.path
+            options["preferName"] = self._lease.names.get(forward.spec, "")
         if forward.private:
             options["private"] = True
         if forward.spec in self._lease.uris:
@@ -538,8 +542,15 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             )
             self.observer.tunnelFailed(forward.wanted, refusal)
             return not refusal.code.permanent
-        port = address.rpartition(":")[2]
-        self._lease.opened(forward.spec, uri, int(port) if port.isdecimal() else 0)
+        scheme, _, place = address.partition("://")
+        port = place.rpartition(":")[2]
+        if forward.hasHost or scheme.startswith("http"):
+            # The name is to be had again, and the port is the server's.
+            host = "" if forward.name else place.partition("/")[0].partition(":")[0]
+            self._lease.opened(forward.spec, uri, 0, host)
+        else:
+            number = int(port) if port.isdecimal() else 0
+            self._lease.opened(forward.spec, uri, number)
         known = self._addresses.get(forward.spec)
         if forward.spec not in self._told or known != address:
             self._told.add(forward.spec)
@@ -591,6 +602,8 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             return "a W3P server does not support UDP"
         if forward.private:
             return "a W3P server has no private services: its ports are public"
+        if forward.hasHost:
+            return "a W3P server gives out ports, and no names"
         if forward.options.proxy:
             return "a W3P server does not say where visitors come from"
         if self.tunnelOptions if forward.policy is None else forward.policy.describe():

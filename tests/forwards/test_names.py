@@ -1,0 +1,61 @@
+"""Forwards that ask for names."""
+
+from __future__ import annotations
+
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tristunnel.cli.client_tap import Options
+from tristunnel.client.options import checkForwards, forwardOf
+from tristunnel.errors import TunnelError
+from tristunnel.forwards.forward import Forward, matched, parseForward
+
+
+class NameForwardTests(SynchronousTestCase):
+    """C{http/NAME/PATH=TARGET}."""
+
+    def parse(self, spec: str) -> Forward:
+        return parseForward(MemoryReactorClock(), spec)
+
+    def test_forms(self) -> None:
+        """A name, a path and a target, in full and in short."""
+        for spec, name, path, target, full in (
+            ("http/blog=a:3000", "blog", "", "a:3000", ""),
+            ("http/=3000", "", "", "localhost:3000", "http/=localhost:3000"),
+            ("http/Blog/api/=:3", "blog", "/api", "localhost:3", ""),
+            ("http/www.a.org/x/y=a:1,proxy=v2", "www.a.org", "/x/y", "a:1", ""),
+            ("http/b=http://a:1", "b", "", "a:1", "http/b=http://a:1"),
+        ):
+            made = self.parse(spec)
+            self.assertEqual((made.listener, made.port), ("http", 0), spec)
+            self.assertEqual((made.name, made.path, made.target), (name, path, target))
+            if full:
+                self.assertEqual(made.spec, full)
+            again = self.parse(made.spec)
+            self.assertEqual((again.place, again.spec), (made.place, made.spec))
+        self.assertEqual(self.parse("tls/db=a:1").listener, "tls-name")
+        for spec in ("http/a_b=3000", "http/a/../b=3000", "http/blog=", "http/b:1=2"):
+            with self.assertRaises(TunnelError, msg=spec) as caught:
+                self.parse(spec)
+            self.assertNotIn("\n", caught.exception.message)
+
+    def test_twice(self) -> None:
+        """A host is asked for once with each path."""
+        several = [self.parse(f"http/blog{path}=3000") for path in ("", "/a", "/b")]
+        checkForwards(several)
+        with self.assertRaises(TunnelError):
+            checkForwards([*several, self.parse("http/blog/a=3001")])
+
+    def test_changed(self) -> None:
+        """A name with another target is the same forward."""
+        before = [self.parse("http/blog=1"), self.parse("http/blog/a=2")]
+        after = [self.parse("http/blog/a=3"), self.parse("http/blog=4")]
+        self.assertEqual([old for old, _ in matched(before, after)], before[::-1])
+
+    def test_table(self) -> None:
+        """The same in a configuration file."""
+        options = Options()
+        made = forwardOf(
+            MemoryReactorClock(), {"to": "localhost:3000", "http": "blog/api"}, options
+        )
+        self.assertEqual((made.place, made.path), (("http", 0, "blog/api"), "/api"))

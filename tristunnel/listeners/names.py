@@ -1,0 +1,87 @@
+"""
+Names as public sides: a tunnel has no port of its own, but a host, of the ports that
+all names share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from twisted.internet.defer import succeed
+
+from tristunnel.interfaces import End
+from tristunnel.model.options import TunnelOptions
+from tristunnel.names.public import PublicNames
+from tristunnel.names.table import Route
+
+__all__ = ["NameListener", "NameListeners"]
+
+
+class NameListener:
+    """
+    An L{IListener<tristunnel.model.tunnel.IListener>} that is a route.
+
+    @ivar route: What leads to the tunnel.
+    """
+
+    def __init__(self, names: PublicNames, scheme: str, route: Route) -> None:
+        self.route = route
+        self._names = names
+        self._scheme = scheme
+
+    @property
+    def host(self) -> str:
+        """The name that visitors ask for."""
+        return self.route.host
+
+    @property
+    def address(self) -> tuple[str, str, int]:
+        """The kind, no interface, and no port."""
+        return self.route.kind, "", 0
+
+    @property
+    def uri(self) -> str:
+        """The address as visitors open it."""
+        route = self.route
+        scheme = self._scheme or self._names.schemeFor(route.host)
+        return self._names.address(scheme, route.host, route.path)
+
+    def close(self) -> Awaitable[object]:
+        """Take the route away."""
+        self._names.table.remove(self.route)
+        return succeed(None)
+
+
+class NameListeners:
+    """
+    Gives tunnels names.
+
+    @param kind: What C{openTunnel} calls this listener.
+    @param names: Where the routes are.
+    @param scheme: What addresses begin with; empty where that depends on the host's
+        certificate.
+
+    @cvar named: Whether a tunnel's C{name} is what visitors ask for.
+    """
+
+    named = True
+
+    def __init__(self, kind: str, names: PublicNames, scheme: str = "") -> None:
+        self._kind = kind
+        self._names = names
+        self._scheme = scheme
+
+    def open(
+        self, options: TunnelOptions, arrived: Callable[[End, str], None]
+    ) -> NameListener:
+        """
+        Have visitors of a name.
+
+        @param options: All that was asked of the tunnel; here its C{name}, in full,
+            and its C{path} count.
+        @param arrived: Called with each visitor's end and address.
+        @raise TunnelError: C{name-taken} or C{limit-reached}.
+        """
+        route = Route(self._kind, options.name, options.path, options, arrived)
+        self._names.table.enter(route)
+        return NameListener(self._names, self._scheme, route)

@@ -1,0 +1,53 @@
+"""
+What visitors see of names: by which ports and schemes they are reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tristunnel.names.table import NameTable
+from tristunnel.util.hosts import hostAndPort
+
+__all__ = ["PublicNames"]
+
+_USUAL = {"http": 80, "https": 443, "tls": 443}
+
+
+@dataclass
+class PublicNames:
+    """
+    The names of a server and the ports that they share.
+
+    @ivar table: The routes.
+    @ivar ports: The number of the port that visitors of each scheme come to:
+        C{http}, C{https}, C{tls}. Those that are missing do not listen.
+    @ivar isCovered: Whether there is a certificate for a host that browsers believe.
+    @ivar redirects: Whether requests in clear text are sent on to TLS where a host is
+        covered.
+    """
+
+    table: NameTable = field(default_factory=NameTable)
+    ports: dict[str, int] = field(default_factory=dict)
+    isCovered: Callable[[str], bool] = lambda host: False
+    redirects: bool = True
+
+    def opened(self, scheme: str, number: int) -> None:
+        """A port listens; the first one of a scheme is in addresses."""
+        self.ports.setdefault(scheme, number)
+
+    def schemeFor(self, host: str) -> str:
+        """
+        Choose what an HTTP host's address begins with: C{https} if its certificate
+        will be believed, or if there is nothing else.
+        """
+        if "https" in self.ports and ("http" not in self.ports or self.isCovered(host)):
+            return "https"
+        return "http"
+
+    def address(self, scheme: str, host: str, path: str = "") -> str:
+        """Write an address as visitors open it, without a port that goes without."""
+        port = self.ports.get(scheme, _USUAL[scheme])
+        usual = port == _USUAL[scheme] and scheme != "tls"
+        return f"{scheme}://{host if usual else hostAndPort(host, port)}{path}"

@@ -1,0 +1,134 @@
+"""
+Which tunnel is behind a name: the routes of all listeners that share ports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from tristunnel.errors import TunnelError
+from tristunnel.interfaces import End
+from tristunnel.model.options import TunnelOptions
+
+__all__ = ["NameTable", "Route"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Route:
+    """
+    A name that leads to a tunnel.
+
+    @ivar kind: The listener's, which is one space of names: C{"http"} and others.
+    @ivar host: In lower case and in ASCII; C{*.example.org} is every host below
+        one that has no route of its own.
+    @ivar path: Below which paths it holds, without a slash behind; empty for all.
+    @ivar options: All that was asked of the tunnel.
+    @ivar arrived: Takes each visitor's end and address.
+    """
+
+    kind: str
+    host: str
+    path: str
+    options: TunnelOptions
+    arrived: Callable[[End, str], None]
+
+    def covers(self, path: str) -> bool:
+        """Whether a path is this one or below it."""
+        own = self.path
+        return path.startswith(own) and path[len(own) : len(own) + 1] in ("", "/", "?")
+
+
+@dataclass(slots=True)
+class _Host:
+    """The routes of one host, the longest path first."""
+
+    routes: list[Route] = field(default_factory=list)
+
+    def find(self, path: str) -> Route | None:
+        for route in self.routes:
+            if not route.path or route.covers(path):
+                return route
+        return None
+
+
+class NameTable:
+    """
+    All routes of a server.
+
+    Looking one up takes the same time however many there are; those of one host
+    are looked through, and there are no more of them than L{MOST_PATHS}. Who may
+    have a name is decided before, by
+    L{HostRules<tristunnel.service.host_rules.HostRules>}.
+    """
+
+    MOST_PATHS = 64
+
+    def __init__(self) -> None:
+        self._hosts: dict[tuple[str, str], _Host] = {}
+        self._wildcards = 0
+
+    def __len__(self) -> int:
+        return sum(len(host.routes) for host in self._hosts.values())
+
+    def __iter__(self) -> Iterator[Route]:
+        for host in self._hosts.values():
+            yield from host.routes
+
+    def enter(self, route: Route) -> None:
+        """
+        Add a route.
+
+        @raise TunnelError: C{name-taken}, C{limit-reached}.
+        """
+        host = self._hosts.get((route.kind, route.host)) or _Host()
+        if any(each.path == route.path for each in host.routes):
+            raise TunnelError(
+                "name-taken",
+                f"the name {route.host}{route.path} is already in use; choose another",
+            )
+        if len(host.routes) >= self.MOST_PATHS:
+            raise TunnelError(
+                "limit-reached",
+                f"{route.host} has {self.MOST_PATHS} paths already; close one of its"
+                " tunnels",
+            )
+        host.routes.append(route)
+        host.routes.sort(key=lambda each: -len(each.path))
+        if len(host.routes) == 1:
+            self._hosts[route.kind, route.host] = host
+            self._wildcards += route.host.startswith("*.")
+
+    def remove(self, route: Route) -> None:
+        """Forget a route; doing it twice is no error."""
+        host = self._hosts.get((route.kind, route.host))
+        if host is None or route not in host.routes:
+            return
+        host.routes.remove(route)
+        if not host.routes:
+            del self._hosts[route.kind, route.host]
+            self._wildcards -= route.host.startswith("*.")
+
+    def find(self, kind: str, host: str, path: str = "/") -> Route | None:
+        """
+        Find where a visitor is to go.
+
+        @param host: As L{Route.host}.
+        @param path: What is asked for there; a query may follow.
+        @return: The route with the longest path, of the host itself before one that
+            covers it; C{None} if there is none.
+        """
+        known = self._hosts.get((kind, host))
+        if known is not None:
+            return known.find(path)
+        rest = host
+        while self._wildcards and "." in rest:
+            rest = rest.partition(".")[2]
+            known = self._hosts.get((kind, f"*.{rest}"))
+            if known is not None:
+                return known.find(path)
+        return None
+
+    def hosts(self, kind: str) -> list[str]:
+        """The hosts that have a route, for certificates and lists."""
+        return [host for each, host in self._hosts if each == kind]
