@@ -161,7 +161,8 @@ class ReaderTests(ProcessTestCase):
         place = shortDirectory(self)
         path, visit = place / "server", place / "visit"
         deaf = {0: "w", 1: self.fullPipe(), 2: self.fullPipe()}
-        offered = f"web=127.0.0.1:{self.offer(Service(b'hello'))}"
+        service = Service(b"hello")
+        offered = f"web=127.0.0.1:{self.offer(service)}"
         programs = [
             self.start(command, *options, childFDs=deaf)
             for command, *options in (
@@ -180,6 +181,9 @@ class ReaderTests(ProcessTestCase):
         await self.until(visit.exists, programs[-1])
         while not await self.greeted(visit):
             pass
+        # Which half-closed: a visitor that is gone from a UNIX socket says no more.
+        for talk in service.talks:
+            talk.abort()
         for program in reversed(programs):
             self.assertIs(program.status, None)
             await program.stop()

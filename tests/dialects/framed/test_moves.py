@@ -400,6 +400,7 @@ class SecondConnectionTests(CarrierTestCase):
 
     async def test_visitorLeaves(self) -> None:
         """A visitor who leaves while the client dials leaves nothing behind."""
+        self.patch(moves, "PATIENCE", 1.0)
         await self.begin()
         self.way.silent = True
         visitor, talk = await self.pair(self.port, self.service)
