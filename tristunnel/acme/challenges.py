@@ -32,12 +32,9 @@ from tristunnel.errors import TunnelError
 from tristunnel.tls.contexts import serverContext
 from tristunnel.tls.pem import loadIdentity
 from tristunnel.util.hosts import parseHost
+from tristunnel.wire.client_hello import CHALLENGE
 
-__all__ = ["ALPN", "TLSALPN01", "WELL_KNOWN", "Answers", "TLSALPN01Response"]
-
-ALPN = b"acme-tls/1"
-"""What an authority speaks that looks for a certificate with its challenge (RFC 8737,
-section 4)."""
+__all__ = ["TLSALPN01", "WELL_KNOWN", "Answers", "TLSALPN01Response"]
 
 WELL_KNOWN = b"/.well-known/acme-challenge/"
 """Where an authority looks by HTTP (RFC 8555, section 8.3)."""
@@ -133,7 +130,7 @@ class Answers:
 
     def contextFor(self, name: str) -> SSL.Context | None:
         """
-        Answer over TLS somebody who speaks L{ALPN}.
+        Answer over TLS somebody who speaks L{CHALLENGE}.
 
         @param name: What it asks for; anything at all.
         @return: What shows the certificate; C{None} if there is none.
@@ -146,7 +143,7 @@ class Answers:
             context = serverContext(loadIdentity(path, path), path)
         except TunnelError:
             return None
-        context.set_alpn_select_callback(lambda connection, offered: ALPN)
+        context.set_alpn_select_callback(lambda connection, offered: CHALLENGE)
         return context
 
     def _certificatePath(self, name: str) -> str:

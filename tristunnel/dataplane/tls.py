@@ -27,7 +27,7 @@ from zope.interface import implementer
 from tristunnel.dataplane.transport import SocketTransport
 from tristunnel.tls.on_socket import serverTLS
 
-__all__ = ["tlsOverClientEndpoint", "tlsOverEndpoint"]
+__all__ = ["serverTLSFactory", "tlsOverClientEndpoint", "tlsOverEndpoint"]
 
 
 class _Beginning(Protocol):
@@ -103,6 +103,18 @@ class _Factory(Factory[Protocol]):
         return made
 
 
+def serverTLSFactory(
+    creator: IOpenSSLServerConnectionCreator, factory: IProtocolFactory
+) -> Factory[Protocol]:
+    """
+    Put TLS over a factory's connections, of any transport.
+
+    @param creator: Makes the TLS connections.
+    @param factory: Speaks in clear text.
+    """
+    return _Factory(creator, False, factory)
+
+
 @implementer(IStreamServerEndpoint)
 class _TLSServerEndpoint:
     """An endpoint with TLS over it."""
@@ -116,7 +128,7 @@ class _TLSServerEndpoint:
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Listen."""
         made: Deferred[IListeningPort] = self._below.listen(
-            _Factory(self._creator, False, protocolFactory)
+            serverTLSFactory(self._creator, protocolFactory)
         )
         return made
 

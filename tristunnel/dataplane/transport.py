@@ -10,7 +10,16 @@ import socket as socketModule
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from socket import IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET, TCP_NODELAY, socket
+from functools import partial
+from socket import (
+    IPPROTO_TCP,
+    MSG_PEEK,
+    SO_KEEPALIVE,
+    SO_RCVLOWAT,
+    SOL_SOCKET,
+    TCP_NODELAY,
+    socket,
+)
 from typing import Any
 
 from OpenSSL import SSL
@@ -55,6 +64,10 @@ def addressOf(family: int, name: Any) -> IAddress:
     if family == socketModule.AF_INET6:
         return IPv6Address("TCP", *name)
     return UNIXAddress(name or None)
+
+
+def _peek(connection: socket, most: int) -> bytes:
+    return connection.recv(most, MSG_PEEK)
 
 
 @implementer(ITCPTransport, IConsumer, IPushProducer)
@@ -125,6 +138,17 @@ class SocketTransport(PolledSocket):
         protocol.makeConnection(self)
         if self.isOpen:
             self._shake(tls)
+
+    def peek(self, count: int) -> None:
+        """
+        Show the protocol what came without taking it: all of it each time.
+
+        @param count: How many bytes there must be; 0 to take them from now on.
+        """
+        connection = self.connection
+        self._recv = partial(_peek, connection) if count else connection.recv
+        with suppress(OSError):
+            connection.setsockopt(SOL_SOCKET, SO_RCVLOWAT, max(1, count))
 
     def retire(self) -> None:
         """Somebody else owns the socket from now on; the protocol is told nothing."""

@@ -1,0 +1,299 @@
+"""
+One port for several TLS servers: the name in a client's hello, and what it wants to
+speak, say whose it is. TLS that belongs to a tunnel's name goes on to it untouched; all
+other ends here, with the certificate for its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHandshakeListener,
+    IOpenSSLServerConnectionCreator,
+    IProtocolFactory,
+)
+from twisted.internet.protocol import (
+    Factory,
+    Protocol,
+    ServerFactory,
+    connectionDone,
+)
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tristunnel.dataplane.peek import Peeking
+from tristunnel.dataplane.stock import tuneSocket
+from tristunnel.dataplane.tls import serverTLSFactory
+from tristunnel.dataplane.transport import SocketTransport
+from tristunnel.dataplane.transport_end import Arriving
+from tristunnel.dataplane.tuning import resetIfKilled
+from tristunnel.dialects.base.unauthenticated import HANDSHAKE_TIMEOUT
+from tristunnel.errors import TunnelError
+from tristunnel.model.observer import ServerObserver
+from tristunnel.names.table import NameTable
+from tristunnel.service.preauth import PendingConnection, PreauthLimiter
+from tristunnel.util.hosts import addressText
+from tristunnel.wire.client_hello import CHALLENGE, ClientHello, readClientHello
+from tristunnel.wire.first_bytes import describeFirstBytes, looksLikeTLS
+
+__all__ = ["Certificates", "TLSNamesFactory", "WithContext"]
+
+_KIND = "tls-name"
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class WithContext:
+    """
+    Makes TLS connections with a context.
+
+    @param context: The context.
+    """
+
+    def __init__(self, context: SSL.Context) -> None:
+        self._context = context
+
+    def serverConnectionForTLS(
+        self, tlsProtocol: TLSMemoryBIOProtocol
+    ) -> SSL.Connection:
+        return SSL.Connection(self._context)
+
+
+class Certificates:
+    """
+    Which certificate a client is shown.
+
+    @param default: Shows one to those for whose names there is no other.
+    @param sources: Each gives a context for a name, or C{None}; the first that does
+        is taken.
+    @param challenge: Gives the context that answers an authority, or C{None}.
+    """
+
+    def __init__(
+        self,
+        default: IOpenSSLServerConnectionCreator,
+        sources: tuple[Callable[[str], SSL.Context | None], ...] = (),
+        challenge: Callable[[str], SSL.Context | None] = lambda name: None,
+    ) -> None:
+        self._default = default
+        self._sources = sources
+        self.challenge = challenge
+
+    def creatorFor(self, name: str) -> IOpenSSLServerConnectionCreator:
+        """
+        Choose.
+
+        @param name: What the client asks for; empty if it does not say.
+        """
+        if name:
+            for source in self._sources:
+                context = source(name)
+                if context is not None:
+                    return WithContext(context)
+        return self._default
+
+
+@implementer(IHandshakeListener)
+class _Challenged(Protocol):
+    """
+    An authority has seen what it came for once TLS is up.
+
+    @param gone: Called when it has gone.
+    """
+
+    transport: Any
+
+    def __init__(self, gone: Callable[[], None]) -> None:
+        self._gone = gone
+
+    def handshakeCompleted(self) -> None:
+        self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._gone()
+
+
+class _Sorting(Peeking):
+    """
+    Waits for a hello.
+
+    @param parent: What is served here.
+    @param address: Where the connection comes from.
+    @param pending: Counts it among those of whom nothing is known.
+    """
+
+    def __init__(
+        self,
+        parent: TLSNamesFactory,
+        address: IAddress | None,
+        pending: PendingConnection,
+    ) -> None:
+        super().__init__(parent.reactor)
+        self._parent = parent
+        self._address = address
+        self._pending = pending
+        self._proxied = parent.proxied
+        self._deadline: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        tuneSocket(self.transport)
+        self._pending.leave = self._makeRoom
+        self._deadline = self._parent.reactor.callLater(
+            self._parent.timeout, self._late
+        )
+        super().connectionMade()
+
+    def seen(self, data: bytes) -> int:
+        if self._proxied:
+            # The PROXY header is read now, and tells who it is.
+            self._proxied = False
+            try:
+                self._pending.comesFrom(self.transport.getPeer())
+            except TunnelError as refusal:
+                self._refuse(refusal)
+                return 0
+        if not looksLikeTLS(data) and not b"\x16\x03".startswith(data):
+            self._plain(data)
+            return 0
+        try:
+            hello = readClientHello(data)
+        except ValueError as problem:
+            self._refuse(TunnelError("protocol-error", f"the peer sent {problem}"))
+            return 0
+        if isinstance(hello, int):
+            return hello
+        self._sort(hello)
+        return 0
+
+    def _plain(self, data: bytes) -> None:
+        plain = self._parent.plain
+        if plain is None:
+            said = describeFirstBytes(data)
+            self._refuse(
+                TunnelError(
+                    "protocol-error",
+                    f"the peer sent {said}, and this port takes TLS only; connect with"
+                    " tls: or https:",
+                )
+            )
+        else:
+            address: Any = self._address
+            made: Any = plain.buildProtocol(address)
+            self._handOn(made)
+
+    def _sort(self, hello: ClientHello) -> None:
+        parent, name = self._parent, hello.serverName
+        route = parent.table.find(_KIND, name) if name else None
+        if CHALLENGE in hello.protocols and route is None:
+            # Unknown names cost nothing: there is no answer for them.
+            context = parent.certificates.challenge(name)
+            if context is None:
+                self._refuse(
+                    TunnelError("protocol-error", "no challenge waits for that name")
+                )
+                return
+            # It stays among those of whom nothing is known until it has gone.
+            answering = Factory.forProtocol(lambda: _Challenged(self._forget))
+            made = serverTLSFactory(WithContext(context), answering)
+            self.handOver(made.buildProtocol(self._address))
+        elif route is not None:
+            text = addressText(self.transport.getPeer())
+            if isinstance(self.transport, SocketTransport):
+                resetIfKilled(self.transport.connection)
+            arrived = route.arrived
+            self._handOn(Arriving(parent.reactor, lambda end: arrived(end, text)))
+        else:
+            creator = parent.certificates.creatorFor(name)
+            secure = serverTLSFactory(creator, parent.secure)
+            self._handOn(secure.buildProtocol(self._address))
+
+    def _handOn(self, protocol: Any) -> None:
+        """Whoever gets it counts it, if need be."""
+        self._forget()
+        if protocol is None:
+            self.transport.abortConnection()
+        else:
+            self.handOver(protocol)
+
+    def _late(self) -> None:
+        self._deadline = None
+        seconds = self._parent.timeout
+        self._refuse(
+            TunnelError(
+                "handshake-timeout",
+                f"the peer sent no whole TLS hello in {seconds:g} s",
+            )
+        )
+
+    def _makeRoom(self) -> None:
+        self._refuse(
+            TunnelError("limit-reached", "it was replaced by a newer connection")
+        )
+
+    def _refuse(self, reason: TunnelError) -> None:
+        self._stopDeadline()
+        self._parent.observer.peerRefused(self.transport.getPeer(), reason)
+        self.transport.abortConnection()
+
+    def _stopDeadline(self) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None
+
+    def left(self, reason: Failure) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self._stopDeadline()
+        self._pending.known()
+
+
+class _RejectedConnection(Protocol):
+    transport: Any
+
+    def connectionMade(self) -> None:
+        self.transport.abortConnection()
+
+
+@dataclass(eq=False)
+class TLSNamesFactory(ServerFactory):
+    """
+    Serves a port with several names.
+
+    @ivar reactor: Tells time.
+    @ivar table: Which names are tunnels'.
+    @ivar secure: Serves connections whose TLS ends here.
+    @ivar certificates: What they are shown.
+    @ivar observer: Told of peers that are turned away.
+    @ivar limiter: Counts connections of which nothing is known.
+    @ivar plain: Serves connections without TLS; C{None} to refuse them.
+    @ivar timeout: Seconds in which a hello must be there.
+    @ivar proxied: Whether a balancer's address is seen before the peer's own.
+    """
+
+    noisy = False
+
+    reactor: Any
+    table: NameTable
+    secure: IProtocolFactory
+    certificates: Certificates
+    observer: ServerObserver
+    limiter: PreauthLimiter
+    plain: IProtocolFactory | None = None
+    timeout: float = HANDSHAKE_TIMEOUT
+    proxied: bool = False
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        try:
+            pending = self.limiter.enter(None if self.proxied else addr)
+        except TunnelError as refusal:
+            if addr is not None:
+                self.observer.peerRefused(addr, refusal)
+            return _RejectedConnection()
+        return _Sorting(self, addr, pending)
