@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import struct
-from contextlib import suppress
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -58,7 +58,7 @@ def realHello(serverName: str | None, protocols: list[str]) -> bytes:
     context.check_hostname = serverName is not None
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = context.wrap_bio(incoming, outgoing, server_hostname=serverName)
-    with suppress(ssl.SSLWantReadError):
+    with contextlib.suppress(ssl.SSLWantReadError):
         tls.do_handshake()
     return outgoing.read()
 
