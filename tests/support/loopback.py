@@ -329,7 +329,7 @@ class LoopbackTestCase(TestCase):
         Start a client and wait for its tunnels.
 
         @param forwards: As on the command line.
-        @return: The visitors' ports.
+        @return: The visitors' ports; 0 for what has none.
         """
         ready: Deferred[None] = Deferred()
         seen = self.seen
@@ -342,10 +342,11 @@ class LoopbackTestCase(TestCase):
         seen.listeners.append(told)
         self.beginClient(*forwards, lease=lease, grace=grace, connect=connect)
         await ready
-        return [
-            int(address.rpartition(":")[2])
+        ends = [
+            address.rpartition(":")[2]
             for address, _ in seen.named("tunnelReady")[-len(forwards) :]
         ]
+        return [int(end) if end.isdecimal() else 0 for end in ends]
 
     def offer(self, service: Factory) -> int:
         """

@@ -38,6 +38,7 @@ from tristunnel.hooks.options import (
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import IDLE
+from tristunnel.listeners.unix import MODE, checkDirectory, parseMode
 from tristunnel.model.names import hostWanted
 from tristunnel.model.ports import parsePorts
 from tristunnel.model.quota import PER_CALLER
@@ -81,7 +82,8 @@ class Options(
         ),
         Group(
             "Names for visitors",
-            "http=ENDPOINT https=ENDPOINT domain=DOMAIN reserved-name=NAME",
+            "http=ENDPOINT https=ENDPOINT domain=DOMAIN reserved-name=NAME"
+            " unix-directory=DIRECTORY unix-mode=MODE",
         ),
         Group("Who may connect", "auth=KIND[:ARGUMENT] client-ca=FILE client-crl=FILE"),
         Group(
@@ -153,6 +155,18 @@ class Options(
             "PEM file with a certificate: TLS for visitors.",
         ),
         ("visitor-key", None, "", "PEM file with the key of --visitor-certificate."),
+        (
+            "unix-directory",
+            None,
+            "",
+            "Let tunnels have UNIX sockets in this directory, for local visitors.",
+        ),
+        (
+            "unix-mode",
+            None,
+            MODE,
+            "Who may connect to those, as chmod has it.",
+        ),
         (
             "rpc",
             None,
@@ -371,6 +385,9 @@ class Options(
         self.reservedNames = RESERVED.union(
             self._host("reserved-name", each) for each in self["reserved-name"]
         )
+        if self["unix-directory"]:
+            checkDirectory(self["unix-directory"])
+        self.unixMode = parseMode(self["unix-mode"])
         self._makePorts(reactor)
         if self.domains and not self.namePorts:
             raise badOption(

@@ -206,6 +206,7 @@ class Serving(MultiService):
                 options.forwarded.speaksFor,
             ),
             self._names if options.namePorts else None,
+            (options["unix-directory"], options.unixMode),
         )
         made = {name: make(settings) for name, make in LISTENERS.items()}
         # The first one is what visitors get unless the client says otherwise.

@@ -31,11 +31,14 @@ from tristunnel.util.words import isName
 
 __all__ = ["HOSTS", "Forward", "forwardText", "matched", "parseForward"]
 
-HOSTS = {"http": "http", "tls": "tls-name"}
+HOSTS = {"http": "http", "tls": "tls-name", "unix": "unix"}
 """What is in front of the slash where visitors ask for a name, and the listener that
 C{openTunnel} is asked for."""
 
-_HOST = re.compile(r"\s*(http|tls)/([^/=]*)(/[^=]*)?=\s*(.+)")
+_FILES = frozenset(("unix",))
+"""Those whose names are no hosts'."""
+
+_HOST = re.compile(rf"\s*({'|'.join(HOSTS)})/([^/=]*)(/[^=]*)?=\s*(.+)")
 
 _WEB = {"http": 80, "https": 443}
 """What browsers speak, and the ports that their addresses leave out."""
@@ -213,7 +216,7 @@ def _wanted(spec: str, body: str) -> tuple[tuple[str, int, str, str], str]:
     """
     if found := _HOST.fullmatch(body):
         kind, name, path, target = found.groups("")
-        return (kind, 0, *_host(spec, name, path)), target
+        return (kind, 0, *_host(spec, kind, name, path)), target
     wanted, target, isUDP = _parts(body)
     port, name = 0, ""
     if wanted.isascii() and wanted.isdecimal():
@@ -229,7 +232,14 @@ def _wanted(spec: str, body: str) -> tuple[tuple[str, int, str, str], str]:
     return ("udp" if isUDP else "", port, name, ""), target
 
 
-def _host(spec: str, name: str, path: str) -> tuple[str, str]:
+def _host(spec: str, kind: str, name: str, path: str) -> tuple[str, str]:
+    if kind in _FILES:
+        if path or not name or not isName(name):
+            raise badOption(
+                f"--forward {spec!r}: the socket has a name of letters, digits, '-',"
+                f" '_' and '.', in a directory of the server's: {kind}/app.sock"
+            )
+        return name, ""
     try:
         return name and hostWanted(name, True), pathWanted(path)
     except TunnelError as error:

@@ -11,6 +11,7 @@ from typing import Any
 from tristunnel.listeners.names import NameListeners
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import UDPListeners
+from tristunnel.listeners.unix import UNIXListeners
 from tristunnel.model.ports import PortRange
 from tristunnel.names.public import PublicNames
 
@@ -30,6 +31,7 @@ class ListenerSettings:
     @ivar creator: Makes TLS connections for visitors, or C{None}.
     @ivar makeLimiter: Makes what counts TLS handshakes that are not over.
     @ivar names: Names and the ports that they share, or C{None}.
+    @ivar unix: The directory of UNIX sockets, or empty, and who may connect.
     """
 
     reactor: Any
@@ -40,6 +42,7 @@ class ListenerSettings:
     creator: Any
     makeLimiter: Callable[[], Any]
     names: PublicNames | None = None
+    unix: tuple[str, int] = ("", 0)
 
 
 def _tcp(settings: ListenerSettings, creator: Any = None) -> TCPListeners:
@@ -61,6 +64,9 @@ LISTENERS: dict[str, Callable[[ListenerSettings], Any]] = {
     ),
     "http": lambda settings: (
         None if settings.names is None else NameListeners("http", settings.names)
+    ),
+    "unix": lambda settings: (
+        UNIXListeners(settings.reactor, *settings.unix) if settings.unix[0] else None
     ),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -20,9 +21,9 @@ from tristunnel.model.options import TunnelOptions
 from tristunnel.util.endpoints import BACKLOG, clearStaleSocket
 from tristunnel.util.words import isName
 
-__all__ = ["MODE", "UNIXListener", "UNIXListeners", "checkDirectory"]
+__all__ = ["MODE", "UNIXListener", "UNIXListeners", "checkDirectory", "parseMode"]
 
-MODE = 0o660
+MODE = "660"
 """Who may connect to such a socket: its user and its group."""
 
 _LONGEST_PATH = 107
@@ -49,6 +50,18 @@ def checkDirectory(path: str) -> None:
             f"--unix-directory {path}: everybody may write there, so that anybody could"
             " put a socket in the place of a tunnel's; chmod o-w, or take another"
         )
+
+
+def parseMode(text: str) -> int:
+    """
+    Read who may connect.
+
+    @param text: Three octal digits, as C{chmod} takes them.
+    @raise TunnelError: C{bad-option}.
+    """
+    if not re.fullmatch("0?[0-7]{3}", text):
+        raise badOption(f"--unix-mode {text!r} is no mode; write for example 660")
+    return int(text, 8)
 
 
 class UNIXListener:
@@ -90,9 +103,13 @@ class UNIXListeners:
     @param reactor: Listens.
     @param directory: Where the sockets are, and nothing else.
     @param mode: Who may connect.
+
+    @cvar portless: Whether visitors come to no port of a tunnel's own.
     """
 
-    def __init__(self, reactor: Any, directory: str, mode: int = MODE) -> None:
+    portless = True
+
+    def __init__(self, reactor: Any, directory: str, mode: int) -> None:
         self._reactor = reactor
         self._directory = directory
         self._mode = mode

@@ -30,6 +30,7 @@ class ServerOptions(ConfiguredOptions):
 
     @ivar serverPorts: Where clients connect.
     @ivar namePorts: Where visitors of names connect.
+    @ivar unixMode: Who may connect to UNIX sockets for visitors.
     @ivar domains: Below which names are given out.
     @ivar reservedNames: What no tunnel may have for a name.
     @ivar rpcPort: Where calls are answered; C{None}: at all of those.
@@ -52,6 +53,7 @@ class ServerOptions(ConfiguredOptions):
         super().__init__()
         self.serverPorts: list[ServerPort] = []
         self.namePorts: list[ServerPort] = []
+        self.unixMode = 0
         self.domains: list[str] = []
         self.reservedNames: frozenset[str] = RESERVED
         self.rpcPort: ServerPort | None = None

@@ -52,6 +52,8 @@ RESTART = frozenset(
         "port",
         "rpc",
         "state-dir",
+        "unix-directory",
+        "unix-mode",
         "websocket-path",
     )
 )

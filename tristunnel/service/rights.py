@@ -122,7 +122,10 @@ class TunnelRights:
             return listeners.open(options, arrived)
         grant.permissions.checkListener(kind)
         ports = grant.permissions.ports
-        if protocolOf(kind) == "ws" or getattr(listeners, "named", False):
+        portless = getattr(listeners, "named", False) or getattr(
+            listeners, "portless", False
+        )
+        if portless or protocolOf(kind) == "ws":
             # Its visitors come to a port that is the server's.
             ports, options = None, replace(options, port=0)
         if options.port or ports is None:
@@ -221,7 +224,7 @@ class TunnelRights:
             permissions.checkListener(kind)
             if host := getattr(tunnel.listener, "host", ""):
                 self._hosts.check(tunnel.owner, host)
-            elif protocolOf(kind) != "ws":
+            elif port and protocolOf(kind) != "ws":
                 permissions.checkPort(port)
         most = permissions.maxVisitors
         if most is not None:
