@@ -193,6 +193,9 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
     toServer: ClassVar[str] = "--connect"
     """The option that names a server, for messages."""
 
+    whichService: ClassVar[str] = "give --service NAME"
+    """What to do where a visitor has named no service."""
+
     usesDefault: ClassVar[bool] = False
     """Whether no server named means the one that is this user's default."""
 
@@ -399,7 +402,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
 
     def _checkDialect(self, reactor: Any) -> None:
         if self["listen"]:
-            self.localEndpoint = localEndpoint(reactor, self["listen"])
+            self.localEndpoint = self.makeLocalEndpoint(reactor)
             if not self["service"]:
                 self["dialect"] = next(
                     name for name, each in DIALECTS.items() if each.visitsAlone
@@ -408,7 +411,9 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
         checkChoice("dialect", name, DIALECTS)
         self.dialect = DIALECTS[name]
         hasExtension = self.dialect.hasExtension
-        if self["service"] and not (self["listen"] and hasExtension):
+        if self["service"] and not hasExtension:
+            raise badOption(f"--dialect {name} has no named services: leave it out")
+        if self["service"] and not self["listen"]:
             raise badOption("--service NAME goes with --listen ENDPOINT, by session")
         offers = hasExtension and not (self["tunnel"] or self["service"])
         if self["extension"] == NEVER and not offers:
@@ -419,12 +424,16 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
             raise badOption("--tunnel works only with its own dialect")
         if self.dialect.needsURL and "://" not in self["connect"]:
             raise badOption(
-                "give --service NAME, or a relay: --connect ws://HOST/client"
+                f"{self.whichService}, or a relay: --connect ws://HOST/client"
                 if self["listen"]
                 else f"--dialect {name} needs --connect ws://HOST/PATH or wss://..."
             )
         if self["private"]:
             raise badOption(f"--dialect {name} has no --private")
+
+    def makeLocalEndpoint(self, reactor: Any) -> Any:
+        """Make what listens for visitors, or C{None} where another way leads here."""
+        return localEndpoint(reactor, self["listen"])
 
     def _makeServer(self, reactor: Any) -> None:
         trust = trustOf(self)

@@ -57,6 +57,12 @@ def _client() -> Any:
     return client
 
 
+def _connect() -> Any:
+    from tristunnel.cli import connect
+
+    return connect
+
+
 PROGRAMS: Mapping[str, Program] = {
     each.tapname: each
     for each in (
@@ -65,6 +71,7 @@ PROGRAMS: Mapping[str, Program] = {
         Program("tcp", _client, "share a TCP service", "TCPOptions"),
         Program("udp", _client, "share a UDP service", "UDPOptions"),
         Program("client", _client, "share the services listed in a file"),
+        Program("connect", _connect, "reach a service by standard input and output"),
         Program("check", _client, "test the way to a server", "CheckOptions"),
     )
 }

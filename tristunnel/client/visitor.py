@@ -263,6 +263,11 @@ def localEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     if description.isdecimal():
         description = f"tcp:{description}:interface=127.0.0.1"
     kind = description.partition(":")[0]
+    if kind == "stdio":
+        raise badOption(
+            "--listen stdio: is no port; for standard input and output there is:"
+            " tristunnel connect SERVICE"
+        )
     try:
         return serverEndpoint(reactor, description)
     except Exception as error:

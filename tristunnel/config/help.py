@@ -25,6 +25,10 @@ class Group:
     title: str
     options: str
 
+    @property
+    def names(self) -> list[str]:
+        return [word.partition("=")[0] for word in self.options.split()]
+
 
 ABOUT = Group("Help", "help version help-auth help-auth-type=KIND")
 
@@ -51,11 +55,7 @@ def helpText(
     lines = [f"Usage: {usage}", "", *textwrap.wrap(description, width)]
     if examples:
         lines += ["", "Examples:", *(f"  {each.rstrip()}" for each in examples)]
-    named = {
-        word.partition("=")[0]
-        for group in (*groups, ABOUT)
-        for word in group.options.split()
-    }
+    named = {name for group in (*groups, ABOUT) for name in group.names}
     others = " ".join(sorted(set(texts) - named))
     for group in (*groups, Group("Other options", others), ABOUT):
         words = [

@@ -96,14 +96,6 @@ def shortLine(event: LogEvent) -> str | None:
     return "\n\t".join([f"{at} {mark}{_clean(text)}", *traceback]) + "\n"
 
 
-def _isNoise(event: LogEvent) -> bool:
-    """Whether it is a detail, or what Twisted tells of itself."""
-    level = event.get("log_level", LogLevel.info)
-    name = str(event.get("log_namespace", ""))
-    own = name.startswith("twisted.") or name == "log_legacy"
-    return level is LogLevel.debug or (own and level is LogLevel.info)
-
-
 def _plain(value: object) -> object:
     if value is None or isinstance(value, bool | int):
         return value
@@ -152,6 +144,8 @@ class Log:
         C{twistd} around them, nothing is written.
     @param screen: Whether the terminal is not for lines.
     @param seconds: The clock.
+    @param warnings: Whether it has warnings and what is worse alone, where people look
+        at it.
     @raise SystemExit: If there is no such place.
     """
 
@@ -160,6 +154,7 @@ class Log:
         options: Any,
         screen: bool = False,
         seconds: Callable[[], float] = time.monotonic,
+        warnings: bool = False,
     ) -> None:
         outer: Mapping[str, Any] = getattr(options, "parent", None) or {}
         # Whoever says --logger has an observer of their own.
@@ -167,6 +162,7 @@ class Log:
         isJSON = options.get("log-format") == "json"
         # A program of tristunnel's own, which people look at.
         self._plain = bool(getattr(outer, "program", ""))
+        self._least = LogLevel.warn if warnings else LogLevel.info
         self._stream = sys.__stderr__ if self._plain else sys.__stdout__
         self._quiet = LogRateLimiter(seconds)
         self._line = jsonLine if isJSON else shortLine if self._plain else textLine
@@ -197,7 +193,7 @@ class Log:
             self._write = lambda text, event: write(text)
 
     def __call__(self, event: LogEvent) -> None:
-        if self._plain and _isNoise(event):
+        if self._plain and self._isNoise(event):
             return
         text = str(event.get("log_format") or "")
         failed = "log_failure" in event
@@ -214,6 +210,13 @@ class Log:
 
         kind = (str(event.get("log_namespace")), text, str(failed))
         self._quiet.log(kind, write, summary, FAILURES if failed else LINES)
+
+    def _isNoise(self, event: LogEvent) -> bool:
+        """Whether it is a detail, or what Twisted tells of itself."""
+        level = event.get("log_level", LogLevel.info)
+        name = str(event.get("log_namespace", ""))
+        own = name.startswith("twisted.") or name == "log_legacy"
+        return level < self._least or (own and level is LogLevel.info)
 
     def _dropped(self, count: int) -> str:
         event: LogEvent = {

@@ -1,0 +1,98 @@
+"""C{tristunnel connect}: one service, by standard input and output."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import Any, ClassVar
+
+from twisted.application.service import Service
+
+from tristunnel.cli import client
+from tristunnel.client.standard import StandardVisit
+from tristunnel.config.help import Group
+from tristunnel.connect.options import IDENTITY, WAY
+from tristunnel.dataplane.reactor import ourReactor
+from tristunnel.errors import TunnelError, badOption, printable
+from tristunnel.util.command_line import LONGEST, hideExposed
+from tristunnel.util.logs import Log
+from tristunnel.util.output import outputOf
+from tristunnel.util.process import (
+    exitWith,
+    hurryOnSecondSignal,
+    useMonotonicTime,
+)
+
+__all__ = ["Options", "makeService"]
+
+_OURS = {
+    *("connect", "server", "service", "dialect", "carrier", "tell", "help", "version"),
+    *IDENTITY.names,
+    *WAY.names,
+}
+"""The options of the client that are about a visit."""
+
+
+class Options(client.Options):
+    """The options of C{tristunnel connect}."""
+
+    words = "service"
+    whichService = "which service? give its name: tristunnel connect NAME"
+    synopsis = "SERVICE [--connect SERVER | --server NAME] [options]"
+    longdesc = (
+        "Connect standard input and output to a named service of a server, for"
+        " example as OpenSSH's ProxyCommand. Messages go to the standard error output."
+        " The status is 0 when both directions have ended in order, else 1. Uses the"
+        " server that you joined, or the one in --connect."
+    )
+    examples: ClassVar[Any] = (
+        "home",
+        "db --connect tunnel.example.com --token-file token",
+    )
+    groups: ClassVar[Any] = (
+        Group("What to reach, and where", "connect=SERVER server=NAME service=NAME"),
+        IDENTITY,
+        WAY,
+        Group("Protocol", "dialect=NAME carrier=KIND tell=WHAT"),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.longOpt = [each for each in self.longOpt if each.rstrip("=") in _OURS]
+        self.docs = {name: text for name, text in self.docs.items() if name in _OURS}
+        self.docs["service"] = "The service's name, which needs no option."
+
+    def configFile(self, told: Any) -> str:
+        return ""
+
+    def check(self) -> None:
+        services = self.told.get("service", [])
+        if len(services) > 1:
+            raise badOption(f"{printable(services[1], 60)!r} is one word too many")
+        # What the dialects look at to see who visits.
+        self["listen"] = "stdio:"
+        super().check()
+
+    def makeLocalEndpoint(self, reactor: Any) -> Any:
+        return None
+
+
+def makeService(options: Options) -> Service:
+    """Make what visits."""
+    reactor = ourReactor()
+    useMonotonicTime(reactor)
+    hideExposed(options.exposed)
+
+    def over(reason: TunnelError | None, unread: bool) -> None:
+        exitWith(0 if reason is None else 1)
+        err = outputOf(sys.__stderr__)
+        if reason is not None and not unread and err is not None:
+            err.write(f"tristunnel: {printable(reason.message, LONGEST)}\n")
+        reactor.callWhenRunning(reactor.stop)
+
+    visit = StandardVisit(reactor, over)
+    visit.lead(partial(options.dialect.makeRoute, reactor, options))
+    reactor.addSystemEventTrigger(
+        "before", "shutdown", hurryOnSecondSignal, reactor, visit.stopNow
+    )
+    return Log(options, warnings=True).around(visit)
