@@ -64,7 +64,7 @@ class ClientTests(OptionsTestCase):
             ("wss://", f"{ws} --insecure"),
             ("the host is missing", "--connect ws://"),
             ("not a WebSocket URL", "--connect ws://h:99999/"),
-            ("--proxy names a SOCKS", f"{ws} --proxy socks://h:1"),
+            ("--proxy names a SOCKS 4", f"{ws} --proxy socks4://h:1"),
             ("--proxy takes", f"{ws} --proxy ftp://h:1"),
             ("--ping-interval", f"{ws} --ping-interval -1"),
             ("--header takes", f"{ws} --header A"),

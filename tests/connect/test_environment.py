@@ -80,8 +80,7 @@ class VariableTests(SynchronousTestCase):
         """A proxy that cannot be used is named, with the way out and without its
         password."""
         for name, url, word in (
-            ("ALL_PROXY", "socks5h://u:pw@proxy:1080", "a SOCKS proxy"),
-            ("all_proxy", "SOCKS4://u:pw@proxy:1080", "a SOCKS proxy"),
+            ("all_proxy", "SOCKS4://u:pw@proxy:1080", "a SOCKS 4 proxy"),
             ("HTTPS_PROXY", "https://u:pw@proxy:443", "by TLS"),
             ("HTTPS_PROXY", "ftp://u:pw@proxy:443", "http://USER"),
             ("HTTPS_PROXY", "u:pw@proxy:x", "http://USER"),
@@ -96,9 +95,23 @@ class VariableTests(SynchronousTestCase):
             for where in ("unix:/run/tunnel", "tls:far.example:1"):
                 parseConnect(None, where, Trust(), connectOptionsBy(None, "none"))
         error = self.assertRaises(
-            TunnelError, connectOptionsBy, None, "socks5://u:pw@proxy:1"
+            TunnelError, connectOptionsBy, None, "socks4://u:pw@proxy:1"
         )
-        self.assertIn("--proxy names a SOCKS proxy", error.message)
+        self.assertIn("--proxy names a SOCKS 4 proxy", error.message)
+
+    def test_socksKinds(self) -> None:
+        """Names are looked up at the proxy unless the URL says otherwise."""
+        for url, kind, login in (
+            ("socks5h://u:p%40w@proxy", "socks5h", ("u", "p@w")),
+            ("socks://proxy:1080", "socks5h", None),
+            ("socks5://proxy:1080/", "socks5", None),
+        ):
+            route = connectOptionsBy(None, "", environment={"ALL_PROXY": url})
+            server = parseConnect(None, "tls:far.example:1", Trust(), route)
+            proxy = server.route.proxy
+            assert proxy is not None
+            self.assertEqual((proxy.kind, proxy.login), (kind, login))
+            self.assertEqual(proxy.where, "proxy:1080")
 
     def test_noProxy(self) -> None:
         """Names, domains, addresses, networks, ports, and all."""
@@ -262,11 +275,11 @@ class ProgramTests(ProcessTestCase):
         )
 
     async def test_socks(self) -> None:
-        """A SOCKS proxy ends each with one line."""
+        """A SOCKS 4 proxy ends each with one line."""
         for kind in ("tunnel-client", "tunnel-access", "tunnel", "rpc", "status"):
             where = self.HTTPS if kind in ("rpc", "status") else self.TCP
-            program = self.run_(kind, where, ALL_PROXY="socks5://127.0.0.1:1")
-            await program.says("ALL_PROXY names a SOCKS proxy, which is not supported")
+            program = self.run_(kind, where, ALL_PROXY="socks4://127.0.0.1:1")
+            await program.says("ALL_PROXY names a SOCKS 4 proxy, which is not")
             self.assertNotEqual(await self.ended(program), 0)
 
     async def ended(self, program: Any) -> int:

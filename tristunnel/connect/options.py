@@ -37,7 +37,12 @@ class ConnectOptionsMixin:
         ("ca", None, "", "PEM file or directory: trust only these authorities."),
         ("certificate", None, "", "PEM file: the certificate to show to the server."),
         ("private-key", None, "", "PEM file with the key of --certificate."),
-        ("proxy", None, "", "HTTP proxy, http://USER:PASSWORD@HOST:PORT, or none."),
+        (
+            "proxy",
+            None,
+            "",
+            "HTTP or SOCKS proxy, http:// or socks5h://HOST:PORT; or none.",
+        ),
         seconds("ping-interval", 30.0, "Seconds between WebSocket pings (0 = none)."),
         (
             "token-file",

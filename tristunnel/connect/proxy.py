@@ -1,10 +1,12 @@
-"""Connecting through an HTTP proxy, by its CONNECT method."""
+"""
+Connecting through a proxy: an HTTP proxy, by its CONNECT method, or a SOCKS 5 proxy.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 from urllib.parse import unquote, urlsplit
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -14,16 +16,19 @@ from twisted.internet.interfaces import (
     IReactorTime,
     IStreamClientEndpoint,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.dataplane.dial import HostEndpoint
-from tristunnel.errors import TunnelError, badOption
+from tristunnel.dataplane.lookups import lookUp
+from tristunnel.errors import TunnelError, badOption, protocolError
 from tristunnel.util.hosts import basicLogin, hostAndPort
 from tristunnel.util.quantities import retryAfter
+from tristunnel.wire.socks import ClientHandshake
 
-__all__ = ["ProxiedEndpoint", "Proxy", "parseProxy"]
+__all__ = ["HTTPHandshake", "ProxiedEndpoint", "Proxy", "parseProxy"]
 
 OPTION = "--proxy"
 
@@ -33,21 +38,48 @@ PROXY_TIMEOUT = 30.0
 _MAX_HEAD = 64 * 1024
 
 
+_PORTS = {"http": 3128, "socks5": 1080, "socks5h": 1080}
+"""The kinds of proxy, and their usual ports."""
+
+
+class _Handshake(Protocol):
+    """
+    What is said to a proxy until it has connected us.
+
+    @ivar buffer: When it is done, bytes from beyond the proxy.
+    """
+
+    buffer: bytes
+
+    def takeOutgoing(self) -> bytes:
+        """Take what is to be sent."""
+
+    def feed(self, data: bytes) -> bool:
+        """
+        Take bytes of the proxy's.
+
+        @return: Whether the connection is there.
+        @raise TunnelError: What the proxy did, behind its name.
+        """
+
+
 @dataclass(frozen=True)
 class Proxy:
     """
-    An HTTP proxy.
+    A proxy.
 
     @ivar endpoint: How it is reached.
     @ivar where: Its host and port, as messages name it.
-    @ivar authorization: What C{Proxy-Authorization} says, or empty.
+    @ivar login: User and password, or C{None}.
     @ivar source: What names it: the option, or a variable.
+    @ivar kind: C{http}; C{socks5h}; or C{socks5}, where names are looked up here.
     """
 
     endpoint: IStreamClientEndpoint
     where: str
-    authorization: str = ""
+    login: tuple[str, str] | None = None
     source: str = OPTION
+    kind: str = "http"
 
     def __str__(self) -> str:
         return self.where if self.source == OPTION else f"{self.where} ({self.source})"
@@ -55,7 +87,8 @@ class Proxy:
 
 def parseProxy(reactor: Any, url: str, source: str = OPTION) -> Proxy:
     """
-    Read C{http://USER:PASSWORD@HOST:PORT}.
+    Read C{http://USER:PASSWORD@HOST:PORT}, or the same with C{socks5h://} or
+    C{socks5://}; C{socks://} is what GNOME calls the first.
 
     @param source: What names the proxy. A variable may leave out the scheme.
     @raise TunnelError: C{bad-option}. It does not repeat the URL, which may
@@ -64,40 +97,43 @@ def parseProxy(reactor: Any, url: str, source: str = OPTION) -> Proxy:
     url = url.strip()
     if source != OPTION and "://" not in url:
         url = f"http://{url}"
-    kind = {"socks": "a SOCKS proxy", "https": "a proxy that is reached by TLS"}
-    for scheme, what in kind.items():
+    kinds = {"socks4": "a SOCKS 4 proxy", "https": "a proxy that is reached by TLS"}
+    for scheme, what in kinds.items():
         if url.lower().startswith(scheme):
             raise badOption(
-                f"{source} names {what}, which is not supported yet: use an HTTP"
-                " proxy, --proxy http://HOST:PORT, or connect without one, --proxy"
-                " none"
+                f"{source} names {what}, which is not supported: use an HTTP or"
+                " SOCKS 5 proxy, --proxy http://HOST:PORT or socks5h://HOST:PORT, or"
+                " connect without one, --proxy none"
             )
     try:
         parts = urlsplit(url)
-        port = parts.port or 3128
+        kind = "socks5h" if parts.scheme == "socks" else parts.scheme
+        port = parts.port or _PORTS.get(kind, 0)
     except ValueError:
-        parts, port = urlsplit(""), 0
-    if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/"):
-        raise badOption(f"{source} takes http://USER:PASSWORD@HOST:PORT, or none")
-    authorization = ""
+        parts, kind, port = urlsplit(""), "", 0
+    if kind not in _PORTS or not parts.hostname or parts.path not in ("", "/"):
+        raise badOption(
+            f"{source} takes http://USER:PASSWORD@HOST:PORT, socks5h://..., or none"
+        )
+    login = None
     if parts.username is not None:
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        authorization = basicLogin(pair)
+        login = unquote(parts.username), unquote(parts.password or "")
     try:
         endpoint = HostEndpoint(reactor, parts.hostname, port)
     except ValueError as error:
         raise badOption(f"{source}: {error}") from None
-    return Proxy(endpoint, hostAndPort(parts.hostname, port), authorization, source)
+    where = hostAndPort(parts.hostname, port)
+    return Proxy(endpoint, where, login, source, kind)
 
 
-_PORTS = (
+_CLOSED = (
     "; it does not allow this port: have it allowed, or use 443, which most proxies"
     " allow"
 )
 _BEYOND = "; it cannot reach the server: check the server's name and port"
 _CURES = {
-    "403": _PORTS,
-    "405": _PORTS,
+    "403": _CLOSED,
+    "405": _CLOSED,
     "407": "; give --proxy http://USER:PASSWORD@...",
     "502": _BEYOND,
     "503": _BEYOND,
@@ -105,46 +141,87 @@ _CURES = {
 }
 
 
-class _Asking(Protocol):
-    """Asks the proxy, and makes room for the protocol that wanted to connect."""
+class HTTPHandshake:
+    """
+    Asks an HTTP proxy for a connection.
 
-    transport: Any = None
+    @param login: User and password, or C{None}.
 
-    def __init__(self, request: bytes, factory: IProtocolFactory, where: str) -> None:
-        self.done: Deferred[IProtocol] = Deferred(
-            lambda cancelled: self.transport.abortConnection()
-        )
-        self._request = request
-        self._factory = factory
-        self._where = where
-        self._answer = b""
-        self._inner: IProtocol | None = None
+    @ivar buffer: When it is done, bytes from beyond the proxy.
+    """
 
-    def connectionMade(self) -> None:
-        self.transport.write(self._request)
+    def __init__(self, host: str, port: int, login: tuple[str, str] | None) -> None:
+        where = hostAndPort(host, port)
+        lines = [f"CONNECT {where} HTTP/1.1", f"Host: {where}"]
+        if login is not None:
+            lines.append(f"Proxy-Authorization: {basicLogin(':'.join(login))}")
+        self._request = "\r\n".join([*lines, "", ""]).encode("utf-8")
+        self.buffer = b""
 
-    def dataReceived(self, data: bytes) -> None:
-        self._answer += data
-        head, end, rest = self._answer.partition(b"\r\n\r\n")
+    def takeOutgoing(self) -> bytes:
+        """Take what is to be sent."""
+        taken, self._request = self._request, b""
+        return taken
+
+    def feed(self, data: bytes) -> bool:
+        """
+        Take bytes of the proxy's.
+
+        @return: Whether the connection is there.
+        @raise TunnelError: If it is no HTTP proxy, or refuses.
+        """
+        self.buffer += data
+        head, end, rest = self.buffer.partition(b"\r\n\r\n")
         if not end:
-            if len(self._answer) > _MAX_HEAD:
-                self._refuse("protocol-error", "sent no HTTP answer")
-            return
+            if len(self.buffer) > _MAX_HEAD:
+                raise protocolError("sent no HTTP answer")
+            return False
         line = head.partition(b"\r\n")[0].decode("latin-1")
         version, _, said = line.partition(" ")
         status = said[:3]
         if not version.startswith("HTTP/1.") or not status.isdecimal():
-            self._refuse("protocol-error", "is not an HTTP proxy")
-        elif not status.startswith("2"):
+            raise protocolError("is not an HTTP proxy")
+        if not status.startswith("2"):
             code = "auth-refused" if status == "407" else "session-lost"
             after = re.search(rb"(?im)^retry-after:([^\r\n]*)", head)
-            self._refuse(
+            raise TunnelError(
                 code,
                 f"answered {said[:100]}{_CURES.get(status, '')}",
                 retryAfter(after[1].decode("latin-1")) if after else None,
             )
-        else:
-            self._connected(rest)
+        self.buffer = rest
+        return True
+
+
+class _Asking(TwistedProtocol):
+    """Asks the proxy, and makes room for the protocol that wanted to connect."""
+
+    transport: Any = None
+
+    def __init__(
+        self, handshake: _Handshake, factory: IProtocolFactory, where: str
+    ) -> None:
+        self.done: Deferred[IProtocol] = Deferred(
+            lambda cancelled: self.transport.abortConnection()
+        )
+        self._handshake = handshake
+        self._factory = factory
+        self._where = where
+        self._inner: IProtocol | None = None
+
+    def connectionMade(self) -> None:
+        self.transport.write(self._handshake.takeOutgoing())
+
+    def dataReceived(self, data: bytes) -> None:
+        try:
+            done = self._handshake.feed(data)
+        except TunnelError as error:
+            self._refuse(error)
+            return
+        if more := self._handshake.takeOutgoing():
+            self.transport.write(more)
+        if done:
+            self._connected(self._handshake.buffer)
 
     def _connected(self, rest: bytes) -> None:
         if self.done.called:
@@ -164,11 +241,10 @@ class _Asking(Protocol):
         if rest:
             inner.dataReceived(rest)
 
-    def _refuse(self, code: str, what: str, after: float | None = None) -> None:
+    def _refuse(self, error: TunnelError) -> None:
         if not self.done.called:
-            self.done.errback(
-                TunnelError(code, f"the proxy {self._where} {what}", after)
-            )
+            message = f"the proxy {self._where} {error.message}"
+            self.done.errback(TunnelError(error.code.name, message, error.retryAfter))
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -190,7 +266,7 @@ class ProxiedEndpoint:
 
     @param reactor: Tells time.
     @param proxy: The proxy.
-    @param host: The host, which the proxy resolves.
+    @param host: The host, which the proxy resolves unless that is said otherwise.
     """
 
     def __init__(
@@ -203,11 +279,8 @@ class ProxiedEndpoint:
     ) -> None:
         self._reactor = reactor
         self._proxy = proxy
-        where = hostAndPort(host, port)
-        lines = [f"CONNECT {where} HTTP/1.1", f"Host: {where}"]
-        if proxy.authorization:
-            lines.append(f"Proxy-Authorization: {proxy.authorization}")
-        self._request = "\r\n".join([*lines, "", ""]).encode("utf-8")
+        self._host = host
+        self._port = port
         self._timeout = timeout
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
@@ -215,7 +288,8 @@ class ProxiedEndpoint:
         return connecting.addTimeout(self._timeout, self._reactor, self._late)
 
     async def _connect(self, protocolFactory: IProtocolFactory) -> IProtocol:
-        asking = _Asking(self._request, protocolFactory, str(self._proxy))
+        handshake = await self._handshake()
+        asking = _Asking(handshake, protocolFactory, str(self._proxy))
         factory = Factory.forProtocol(lambda: asking)
         factory.noisy = False
         try:
@@ -227,6 +301,15 @@ class ProxiedEndpoint:
                 "session-lost", f"the proxy {self._proxy} was not reached: {error}"
             ) from None
         return await asking.done
+
+    async def _handshake(self) -> _Handshake:
+        proxy, host = self._proxy, self._host
+        if proxy.kind == "http":
+            return HTTPHandshake(host, self._port, proxy.login)
+        if proxy.kind == "socks5":
+            host = (await lookUp(self._reactor, host)).addresses[0]
+        login = proxy.login and (proxy.login[0].encode(), proxy.login[1].encode())
+        return ClientHandshake(host, self._port, login)
 
     def _late(self, value: object, seconds: float) -> NoReturn:
         raise TunnelError(

@@ -48,7 +48,7 @@ class ConnectOptions:
     """
     How a client gets through to its server.
 
-    @ivar proxy: An HTTP proxy to connect through, or C{None}.
+    @ivar proxy: A proxy to connect through, or C{None}.
     @ivar environment: The variables that may name one for a server; C{None} if
         they are not to be looked at.
     @ivar exempt: Which of them names a proxy that is not for this server.
