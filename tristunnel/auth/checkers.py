@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.cred.checkers import (
     ANONYMOUS,
@@ -32,6 +32,7 @@ __all__ = [
     "CheckerChain",
     "ConnectionFilter",
     "ConnectionFilterChecker",
+    "KeepsKeys",
     "checkingCallable",
 ]
 
@@ -40,6 +41,25 @@ SUPPORTED_INTERFACES = (ITunnelCredentials, IUsernamePassword)
 
 FAILURES = 5
 """Tracebacks in a minute of a checker that is broken."""
+
+
+class KeepsKeys(Protocol):
+    """
+    A checker that may know somebody by a public key.
+
+    @ivar takesKeys: Whether it does.
+    """
+
+    @property
+    def takesKeys(self) -> bool: ...
+
+    def knowsKey(self, user: str, key: bytes) -> bool:
+        """
+        Whether a login could succeed.
+
+        @param user: The id beside it.
+        @param key: As SSH has it on the wire; nobody has proved to have it.
+        """
 
 
 _MARK = b"\xef\xbb\xbf"
@@ -150,6 +170,21 @@ class CheckerChain:
             except Exception:
                 self._failed(qual(type(checker)), credentials)
         raise known or UnauthorizedLogin()
+
+    # Public keys
+
+    def _keepers(self) -> list[KeepsKeys]:
+        found: list[Any] = list(self._checkers)
+        return [each for each in found if getattr(each, "takesKeys", False)]
+
+    @property
+    def takesKeys(self) -> bool:
+        """Whether one of them knows somebody by a public key."""
+        return bool(self._keepers())
+
+    def knowsKey(self, user: str, key: bytes) -> bool:
+        """Whether one of them does."""
+        return any(each.knowsKey(user, key) for each in self._keepers())
 
     def _failed(self, checker: str, credentials: ITunnelCredentials) -> None:
         """Log that a checker is broken; anybody can have it asked at any rate."""

@@ -43,6 +43,13 @@ class ITunnelCredentials(ICredentials, Interface):
         """
     )
 
+    key: bytes = Attribute(
+        """
+        The public key that the client has proved to have, as SSH has it on the
+        wire; empty for none. This one is verified, too.
+        """
+    )
+
 
 def _asBytes(value: object) -> bytes:
     """
@@ -73,6 +80,7 @@ class TunnelCredentials:
     @ivar fields: See L{ITunnelCredentials}.
     @ivar peer: See L{ITunnelCredentials}.
     @ivar certificate: See L{ITunnelCredentials}.
+    @ivar key: See L{ITunnelCredentials}.
     @ivar username: The C{id} field in UTF-8, empty when there is none.
     @ivar password: The first of the fields C{secret}, C{password} and
         C{token} that says something, in UTF-8, empty when none does.
@@ -83,6 +91,7 @@ class TunnelCredentials:
         fields: Mapping[str, object],
         peer: IAddress | None = None,
         certificate: str = "",
+        key: bytes = b"",
     ) -> None:
         if not isinstance(fields, Mapping):
             raise TypeError(f"credentials must be a JSON object, not {type(fields)}")
@@ -91,6 +100,7 @@ class TunnelCredentials:
         self.fields: Mapping[str, object] = MappingProxyType(own)
         self.peer = peer
         self.certificate = certificate
+        self.key = key
         self.username = _asBytes(own.get("id"))
         self.password = (
             _asBytes(own.get("secret"))

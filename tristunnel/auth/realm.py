@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from twisted.cred.checkers import ANONYMOUS, ICredentialsChecker
 from twisted.cred.error import (
@@ -18,7 +19,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
-from tristunnel.auth.checkers import CheckerChain
+from tristunnel.auth.checkers import CheckerChain, KeepsKeys
 from tristunnel.auth.credentials import TunnelCredentials, nameProblem
 from tristunnel.errors import TunnelError
 from tristunnel.model.decisions import Decisions
@@ -134,12 +135,37 @@ class Authenticator:
         """Ask somewhere else from the next login on."""
         self._portal = portal
 
+    @property
+    def admitsAnybody(self) -> bool:
+        """Whether nobody is asked who they are."""
+        return self._portal is None
+
+    @property
+    def takesKeys(self) -> bool:
+        """Whether somebody may be known by a public key."""
+        return bool(self._keepers())
+
+    def knowsKey(self, user: str, key: bytes) -> bool:
+        """
+        Whether a login with a public key could succeed.
+
+        @param user: The id beside it.
+        @param key: As SSH has it on the wire; nobody has proved to have it.
+        """
+        return any(each.knowsKey(user, key) for each in self._keepers())
+
+    def _keepers(self) -> list[KeepsKeys]:
+        checkers = {} if self._portal is None else self._portal.checkers
+        found: dict[int, Any] = {id(each): each for each in checkers.values()}
+        return [each for each in found.values() if getattr(each, "takesKeys", False)]
+
     @returnsDeferred
     async def authenticate(
         self,
         fields: Mapping[str, object],
         peer: IAddress | None = None,
         certificate: str = "",
+        key: bytes = b"",
     ) -> Identity:
         """
         Check what a client sent in its handshake.
@@ -148,6 +174,8 @@ class Authenticator:
         @param peer: Where the client connects from.
         @param certificate: The name in the certificate that the client has
             shown, or empty.
+        @param key: The public key that the client has proved to have, as SSH has it
+            on the wire, or empty.
         @return: fires with the L{Identity}; without a portal that is the
             certificate's, or L{ANONYMOUS_IDENTITY}, whatever id the client
             claims. Fails with
@@ -155,19 +183,23 @@ class Authenticator:
             does), or C{token-expired} or C{token-revoked} for whoever has the
             token; cancelling it fails with C{CancelledError}.
         """
-        identity = await self._identify(fields, peer, certificate)
+        identity = await self._identify(fields, peer, certificate, key)
         if self.decisions is not None:
             await self.decisions.login(identity, peer)
         return identity
 
     async def _identify(
-        self, fields: Mapping[str, object], peer: IAddress | None, certificate: str
+        self,
+        fields: Mapping[str, object],
+        peer: IAddress | None,
+        certificate: str,
+        key: bytes,
     ) -> Identity:
         if self._portal is None:
             return Identity(certificate) if certificate else ANONYMOUS_IDENTITY
         credentials: TunnelCredentials | None = None
         try:
-            credentials = TunnelCredentials(fields, peer, certificate)
+            credentials = TunnelCredentials(fields, peer, certificate, key)
             _, avatar, _ = await self._portal.login(credentials, None, IIdentity)
             if isinstance(avatar, Identity):
                 return avatar

@@ -56,7 +56,7 @@ from tristunnel.dialects.framed.lanes import MOST_LANES
 from tristunnel.dialects.framed.moves import CARRIERS
 from tristunnel.dialects.framed.session import MOST_QUIET
 from tristunnel.dialects.table import DEFAULT as DIALECT
-from tristunnel.dialects.table import DIALECTS
+from tristunnel.dialects.table import ours
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.forwards.consent import Consent
 from tristunnel.forwards.forward import Forward
@@ -149,7 +149,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
         ("server", None, "", "The name of a server that you joined."),
         ("tunnel", None, None, "Serve the tunnel with this URI; needs no credentials."),
         ("to", None, None, "With --tunnel: the service to offer, HOST:PORT."),
-        ("dialect", None, DIALECT, f"The server's protocol: {', '.join(DIALECTS)}."),
+        ("dialect", None, DIALECT, f"The server's protocol: {', '.join(ours())}."),
         ("listen", None, None, "Visit a service instead: the local port, tcp:PORT."),
         ("service", None, None, "With --listen: the name of the service to visit."),
         ("state-dir", None, None, "Directory for leases and other saved state."),
@@ -405,11 +405,11 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
             self.localEndpoint = self.makeLocalEndpoint(reactor)
             if not self["service"]:
                 self["dialect"] = next(
-                    name for name, each in DIALECTS.items() if each.visitsAlone
+                    name for name, each in ours().items() if each.visitsAlone
                 )
         name = self["dialect"]
-        checkChoice("dialect", name, DIALECTS)
-        self.dialect = DIALECTS[name]
+        checkChoice("dialect", name, ours())
+        self.dialect = ours()[name]
         hasExtension = self.dialect.hasExtension
         if self["service"] and not hasExtension:
             raise badOption(f"--dialect {name} has no named services: leave it out")
@@ -601,7 +601,7 @@ class _Checks(Inquiry):
                 each.server,
                 each.forwards,
                 each["credentials"],
-                DIALECTS[each["dialect"]],
+                ours()[each["dialect"]],
                 silence=options["check-idle"],
             )
             for each in options.each

@@ -27,6 +27,7 @@ from tristunnel.config.settings import DEFAULT, Setting
 from tristunnel.connect.credentials import TOKEN_PREFIX
 from tristunnel.dataplane.memory import defaultMemory
 from tristunnel.dataplane.reactor import ourReactor
+from tristunnel.dialects.table import DIALECTS, parseDialects
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.hooks.options import (
     ASK,
@@ -85,7 +86,10 @@ class Options(
             "http=ENDPOINT https=ENDPOINT domain=DOMAIN reserved-name=NAME"
             " unix-directory=DIRECTORY unix-mode=MODE",
         ),
-        Group("Who may connect", "auth=KIND[:ARGUMENT] client-ca=FILE client-crl=FILE"),
+        Group(
+            "Who may connect",
+            "auth=KIND[:ARGUMENT] client-ca=FILE client-crl=FILE dialects=NAMES",
+        ),
         Group(
             "Certificates",
             "certificate=FILE private-key=FILE visitor-certificate=FILE"
@@ -148,6 +152,12 @@ class Options(
             "PEM file: clients must show a certificate signed by it.",
         ),
         ("client-crl", None, "", "PEM file with lists of revoked client certificates."),
+        (
+            "dialects",
+            None,
+            "",
+            f"The only protocols that clients may speak, of {','.join(DIALECTS)}.",
+        ),
         (
             "visitor-certificate",
             None,
@@ -372,6 +382,9 @@ class Options(
         if len({node.name for node in self.nodes}) < len(self.nodes):
             raise badOption("two --node have the same name")
         self.webSocketPaths = parsePaths(self["websocket-path"] or ["/tunnel"])
+        self.served = parseDialects(
+            self["dialects"], bool(self["client-ca"] and not self.get("credCheckers"))
+        )
         self.forwarded = Forwarded(self["trusted-proxy"])
         self.policy = policyOf(self)
         self.checkHooks()

@@ -108,6 +108,7 @@ class Serving(MultiService):
             options.authenticator,
             handshakeTimeout=options["handshake-timeout"],
         )
+        self._sessions.stateDirectory = options.stateDirectory
         if options["direct-udp"]:
             self._sessions.paths = ServerPaths(reactor)
         self._server = TunnelServerService(
@@ -235,10 +236,19 @@ class Serving(MultiService):
         else:
             pages.update(calls)
         pages.update(
-            webSocketPages(sessions, callers, options.webSocketPaths, options.forwarded)
+            webSocketPages(
+                sessions,
+                callers,
+                options.webSocketPaths,
+                options.forwarded,
+                served=options.served,
+            )
         )
         pages[b"join"] = JoinPage(self._tunnels, callers, options.forwarded)
-        protocols = [*portProtocols(sessions), self._site(pages, callers)]
+        protocols = [
+            *portProtocols(sessions, options.served),
+            self._site(pages, callers),
+        ]
         for port in reversed(options.serverPorts):
             ports.insert(0, (port, self._detector(protocols, limiter, port)))
         return ports
@@ -331,6 +341,7 @@ class Serving(MultiService):
                     where=where,
                     fingerprint=port.fingerprint,
                 )
+        self._tellOfDialects()
         self._invite()
         if url := self._dashboard():
             _log.info("The dashboard is at {url}", url=url)
@@ -338,6 +349,19 @@ class Serving(MultiService):
         asked = options.get("credCheckers") or options["client-ca"]
         if not asked and not options["demo"]:
             _log.warn("ANYBODY MAY CONNECT AND OPEN TUNNELS: no --auth was given")
+
+    def _tellOfDialects(self) -> None:
+        """Say which are spoken, and what clients go by who are not ours."""
+        served = self._options.served
+        _log.info("Clients may speak {names}", names=", ".join(served))
+        for dialect in served.values():
+            try:
+                notices = dialect.notices(self._sessions)
+            except TunnelError as problem:
+                _log.error("{problem}", problem=problem.message)
+            else:
+                for notice in notices:
+                    _log.info("{notice}", notice=notice)
 
     def _dashboard(self) -> str:
         """The dashboard's URL; empty if there is none, or it does not listen yet."""

@@ -10,19 +10,44 @@ from tristunnel.dialects.base.dialect import Dialect, PortProtocol
 from tristunnel.dialects.base.server import ServerSessions
 from tristunnel.dialects.framed.dialect import FramedDialect
 from tristunnel.dialects.relay.dialect import RelayDialect
+from tristunnel.dialects.ssh.dialect import SSHDialect
 from tristunnel.dialects.vtunnel.dialect import VTunnelDialect
 from tristunnel.dialects.zlayer.dialect import ZLayerDialect
+from tristunnel.errors import badOption
+from tristunnel.util.words import checkChoice
 
-__all__ = ["DEFAULT", "DIALECTS", "labelOf", "portProtocols"]
+__all__ = [
+    "DEFAULT",
+    "DIALECTS",
+    "Served",
+    "labelOf",
+    "ours",
+    "parseDialects",
+    "portProtocols",
+]
+
+Served = dict[str, Dialect]
+"""The dialects that a server speaks, by their names."""
 
 DIALECTS: dict[str, Dialect] = {
     dialect.name: dialect
-    for dialect in (FramedDialect(), VTunnelDialect(), ZLayerDialect(), RelayDialect())
+    for dialect in (
+        FramedDialect(),
+        VTunnelDialect(),
+        ZLayerDialect(),
+        RelayDialect(),
+        SSHDialect(),
+    )
 }
 """The first one is what is spoken where nothing is said. A WebSocket's first message
 is shown to the last one first, so that the first two take what nobody else knows."""
 
 DEFAULT = next(iter(DIALECTS))
+
+
+def ours() -> Served:
+    """Those that our own clients speak."""
+    return {name: each for name, each in DIALECTS.items() if each.hasClient}
 
 
 def labelOf(spoken: str) -> str:
@@ -37,10 +62,37 @@ def labelOf(spoken: str) -> str:
     return spoken
 
 
-def portProtocols(sessions: ServerSessions) -> Sequence[PortProtocol]:
+def parseDialects(names: str, certificatesOnly: bool) -> Served:
+    """
+    Read which dialects a server speaks.
+
+    @param names: Their names, with commas between; empty for all.
+    @param certificatesOnly: Whether all that says who a client is is its certificate.
+        Then those are left out that can show none.
+    @raise TunnelError: C{bad-option}.
+    """
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    for name in wanted:
+        checkChoice("dialects", name, DIALECTS)
+        if certificatesOnly and not DIALECTS[name].showsCertificate:
+            raise badOption(
+                f"--dialects {name}: its clients can show no certificate, and"
+                " --client-ca alone asks for one: give --auth as well"
+            )
+    return {
+        name: dialect
+        for name, dialect in DIALECTS.items()
+        if (not wanted or name in wanted)
+        and (dialect.showsCertificate or not certificatesOnly)
+    }
+
+
+def portProtocols(
+    sessions: ServerSessions, served: Served = DIALECTS
+) -> Sequence[PortProtocol]:
     """What a port serves, beside HTTP, by the first bytes of a connection."""
     return [
         protocol
-        for dialect in DIALECTS.values()
+        for dialect in served.values()
         for protocol in dialect.portProtocols(sessions)
     ]

@@ -11,6 +11,7 @@ from pathlib import Path
 from tristunnel.auth.realm import Authenticator
 from tristunnel.config.options import ConfiguredOptions
 from tristunnel.config.settings import redacted, tomlValue
+from tristunnel.dialects.table import DIALECTS, Served
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.model.decisions import Decisions
 from tristunnel.model.policy import VisitorPolicy
@@ -43,6 +44,7 @@ class ServerOptions(ConfiguredOptions):
     @ivar policy: What is asked of visitors.
     @ivar nodes: The tunnels with other servers.
     @ivar webSocketPaths: Where clients connect by WebSocket.
+    @ivar served: The dialects that clients may speak.
     @ivar memory: Bytes to be held for slow readers; 0 for any number.
     @ivar stateDirectory: Where it keeps what it must remember.
     @ivar invites: Shows the invitation of the first client, where there is no
@@ -66,6 +68,7 @@ class ServerOptions(ConfiguredOptions):
         self.policy = VisitorPolicy()
         self.nodes: list[NodeSpec] = []
         self.webSocketPaths: list[str] = ["/tunnel"]
+        self.served: Served = DIALECTS
         self.memory = 0
         self.stateDirectory = Path()
         self.invites: Callable[[Invitation], object] | None = None

@@ -39,6 +39,7 @@ RESTART = frozenset(
         "ask-timeout",
         "check",
         "demo",
+        "dialects",
         "direct-udp",
         "event-secret-file",
         "handshake-timeout",

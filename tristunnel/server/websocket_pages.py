@@ -14,7 +14,7 @@ from twisted.web.resource import IResource
 
 from tristunnel.dialects.base.dialect import WebSocketPath
 from tristunnel.dialects.base.server import Arrival, ServerSessions
-from tristunnel.dialects.table import DIALECTS
+from tristunnel.dialects.table import DIALECTS, Served
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.forwarded import Forwarded
@@ -60,10 +60,17 @@ class FirstMessage:
 
     @param sessions: The server's sessions, of which it will be one.
     @param arrival: How the client came.
+    @param served: The dialects that it may speak.
     """
 
-    def __init__(self, sessions: ServerSessions, arrival: Arrival) -> None:
+    def __init__(
+        self,
+        sessions: ServerSessions,
+        arrival: Arrival,
+        served: Served = DIALECTS,
+    ) -> None:
         self._sessions = sessions
+        self._served = served
         self._arrival = arrival
         self._late: IDelayedCall | None = None
 
@@ -82,28 +89,38 @@ class FirstMessage:
             TunnelError("handshake-timeout", f"nothing was received for {seconds:g} s")
         )
 
-    def _handOver(self, message: bytes, isBinary: bool) -> Receiver:
+    def _handOver(self, message: bytes, isBinary: bool) -> Receiver | None:
         connection = self._arrival.connection
         assert self._late is not None and connection is not None
         left = self._late.getTime() - self._sessions.reactor.seconds()
         self._arrival.remaining = max(left, 0.001)
         self._late.cancel()
         connection.wholeUpTo = 0
-        dialect = next(
-            each
-            for each in reversed(DIALECTS.values())
-            if each.takesFirst(message, isBinary)
+        chosen = next(
+            (
+                each
+                for each in reversed(self._served.values())
+                if each.takesFirst(message, isBinary)
+            ),
+            None,
         )
-        receiver = dialect.receiver(self._sessions, self._arrival)
+        if chosen is None:
+            connection.fail(
+                TunnelError("not-permitted", "this server does not speak that protocol")
+            )
+            return None
+        receiver: Receiver = chosen.receiver(self._sessions, self._arrival)
         connection.receiver = receiver
         receiver.opened(connection)
         return receiver
 
     def bytesReceived(self, data: bytes) -> None:
-        self._handOver(data, True).bytesReceived(data)
+        if (receiver := self._handOver(data, True)) is not None:
+            receiver.bytesReceived(data)
 
     def textReceived(self, text: bytes) -> None:
-        self._handOver(text, False).textReceived(text)
+        if (receiver := self._handOver(text, False)) is not None:
+            receiver.textReceived(text)
 
     def closeReceived(self, reason: TunnelError | None) -> None:
         """The client leaves without a word."""
@@ -115,18 +132,22 @@ class FirstMessage:
             self._late.cancel()
 
 
-def receiverBelow(sessions: ServerSessions, path: str) -> Receiver | None:
+def receiverBelow(
+    sessions: ServerSessions, path: str, served: Served = DIALECTS
+) -> Receiver | None:
     """
     Find what receives a WebSocket that belongs to a session, whose path is its
     credential.
 
     @raise TunnelError: C{unknown-tunnel}.
     """
-    found = (each.receiverBelow(sessions, path) for each in DIALECTS.values())
+    found = (each.receiverBelow(sessions, path) for each in served.values())
     return next((receiver for receiver in found if receiver is not None), None)
 
 
-def clientsPath(sessions: ServerSessions, callers: HTTPCallers) -> WebSocketPath:
+def clientsPath(
+    sessions: ServerSessions, callers: HTTPCallers, served: Served = DIALECTS
+) -> WebSocketPath:
     """
     Make the page where clients connect.
 
@@ -135,7 +156,7 @@ def clientsPath(sessions: ServerSessions, callers: HTTPCallers) -> WebSocketPath
     """
 
     async def receive(visit: Visit) -> Receiver:
-        belongs = receiverBelow(sessions, visit.name)
+        belongs = receiverBelow(sessions, visit.name, served)
         if belongs is not None:
             return belongs
         vouched = visit.request.getHeader(b"authorization") is not None
@@ -150,9 +171,9 @@ def clientsPath(sessions: ServerSessions, callers: HTTPCallers) -> WebSocketPath
                     vouched = True
         # The last thing to do, for only its connection's end undoes it.
         arrival = Arrival(caller, vouched, callers.newcomer(visit.request))
-        return FirstMessage(sessions, arrival)
+        return FirstMessage(sessions, arrival, served)
 
-    spoken = [name for each in DIALECTS.values() for name in each.subprotocols]
+    spoken = [name for each in served.values() for name in each.subprotocols]
     return WebSocketPath(receive, spoken)
 
 
@@ -162,6 +183,7 @@ def webSocketPages(
     paths: Sequence[str] = ("tunnel",),
     forwarded: Forwarded | None = None,
     pingInterval: float = PING_INTERVAL,
+    served: Served = DIALECTS,
 ) -> dict[bytes, IResource]:
     """
     Make the pages, and have the service offer raw WebSockets as tunnels' ends.
@@ -169,14 +191,15 @@ def webSocketPages(
     @param paths: Where clients connect.
     @param forwarded: Whom proxies speak for.
     @param pingInterval: Seconds between pings, 0 for none.
+    @param served: The dialects that are spoken.
     """
     clients = makePage(
-        sessions, clientsPath(sessions, callers), forwarded, pingInterval
+        sessions, clientsPath(sessions, callers, served), forwarded, pingInterval
     )
     pages: dict[bytes, IResource] = {
         path.strip("/").encode(): clients for path in paths
     }
-    for dialect in DIALECTS.values():
+    for dialect in served.values():
         for name, path in dialect.pages(sessions, callers).items():
             pages[name.encode()] = makePage(sessions, path, forwarded, pingInterval)
     return pages

@@ -6,7 +6,6 @@ import base64
 import binascii
 import os
 import re
-import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tristunnel.errors import badOption
 from tristunnel.tls.pem import loadCertificates
-from tristunnel.util.files import PathLike, pathText
+from tristunnel.util.files import PathLike, pathText, writeNewSecret
 from tristunnel.util.hosts import parseHost
 
 __all__ = [
@@ -139,29 +138,6 @@ def _make(hostnames: Sequence[str]) -> bytes:
     ) + certificate.public_bytes(Encoding.PEM)
 
 
-def _writeNew(path: Path, data: bytes) -> None:
-    """Write a secret file all at once, unless there is one."""
-    # The whole content under another name first, so that nobody ever sees
-    # half a file; a link, because unlike a renaming it never replaces.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            pass
-        except OSError:
-            # A file system without links.
-            if not path.exists():
-                os.rename(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def selfSigned(directory: PathLike, hostnames: Sequence[str]) -> Path:
     """
     Make sure that there is a certificate: C{server.pem}, with its private key.
@@ -180,7 +156,7 @@ def selfSigned(directory: PathLike, hostnames: Sequence[str]) -> Path:
     data = _make(hostnames)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _writeNew(path, data)
+        writeNewSecret(path, data)
     except OSError as error:
         raise badOption(
             f"{path} cannot be written ({error.strerror}): name a directory that "

@@ -6,6 +6,7 @@ read them.
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 
 from twisted.logger import Logger
@@ -20,6 +21,7 @@ __all__ = [
     "stateVariable",
     "warnIfOpen",
     "withoutMark",
+    "writeNewSecret",
 ]
 
 PathLike = str | os.PathLike[str] | FilePath[str]
@@ -96,3 +98,30 @@ def pathText(path: PathLike) -> str:
     """
     # Twisted's paths do not know os.fspath.
     return path.path if isinstance(path, FilePath) else os.fspath(path)
+
+
+def writeNewSecret(path: Path, data: bytes) -> None:
+    """
+    Write a secret file all at once, unless there is one.
+
+    @raise OSError: If it cannot be written.
+    """
+    # The whole content under another name first, so that nobody ever sees
+    # half a file; a link, because unlike a renaming it never replaces.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+        except OSError:
+            # A file system without links.
+            if not path.exists():
+                os.rename(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

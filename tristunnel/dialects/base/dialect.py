@@ -102,6 +102,8 @@ class Dialect:
     @cvar name: What C{--dialect} calls it.
     @cvar labels: What people are shown for the words that its sessions say of
         themselves; the same words, unless they are here.
+    @cvar hasClient: Whether our own clients speak it; else all that is about clients
+        is left out.
     @cvar client: The class of its clients' services, which L{makeClient} makes.
     @cvar hasExtension: Whether it has what our own extension brings: C{--tunnel},
         C{--service}, C{--private} and rules for visitors.
@@ -113,11 +115,14 @@ class Dialect:
     @cvar visitsAlone: Whether each of a client's local visitors connects by
         itself; then C{--listen} goes without C{--service}.
     @cvar subprotocols: What its WebSockets may name.
+    @cvar showsCertificate: Whether its clients can show a certificate of
+        C{--client-ca}.
     @cvar pageNames: The first parts of the paths of its own pages.
     """
 
     name: ClassVar[str]
     labels: ClassVar[Mapping[str, str]] = {}
+    hasClient: ClassVar[bool] = True
     client: ClassVar[type[ClientService[Any]]]
     hasExtension: ClassVar[bool] = False
     needsURL: ClassVar[bool] = False
@@ -127,6 +132,7 @@ class Dialect:
     tellsVisitors: ClassVar[bool] = False
     visitsAlone: ClassVar[bool] = False
     subprotocols: ClassVar[Sequence[str]] = ()
+    showsCertificate: ClassVar[bool] = True
     pageNames: ClassVar[Sequence[str]] = ()
 
     # At the client
@@ -210,6 +216,14 @@ class Dialect:
     def portProtocols(self, sessions: ServerSessions) -> Sequence[PortProtocol]:
         """What it has for connections that begin neither with HTTP nor with
         another dialect's first bytes."""
+        return ()
+
+    def notices(self, sessions: ServerSessions) -> Sequence[str]:
+        """
+        Say what an operator must know of it from the start.
+
+        @raise TunnelError: C{bad-option}, if it cannot be served.
+        """
         return ()
 
     def takesFirst(self, message: bytes, isBinary: bool) -> bool:

@@ -1,5 +1,6 @@
 """
-A session that goes over messages of a WebSocket: what both ends of it share.
+A session over a connection, and one that goes over messages of a WebSocket: what both
+ends of it share.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from twisted.python.failure import Failure
 
 from tristunnel.errors import TunnelError
 
-__all__ = ["MessageSession"]
+__all__ = ["ConnectedSession", "MessageSession"]
 
 
-class MessageSession(ABC):
+class ConnectedSession(ABC):
     """
-    The L{Receiver<tristunnel.websocket.connection.Receiver>} of a session's
-    connection, until the session is over, which it is once.
+    A session on a connection, until the session is over, which it is once.
 
-    @ivar connection: The WebSocket, once it is open.
+    @ivar connection: What carries it, once it is open: it has C{fail}, C{close},
+        C{pauseReading}, C{resumeReading}, C{probe} and C{peerAddress}.
     @ivar lost: Why the session is over, or is about to be, or C{None}.
     """
 
@@ -30,21 +31,6 @@ class MessageSession(ABC):
 
     def opened(self, connection: Any) -> None:
         self.connection = connection
-
-    @abstractmethod
-    def bytesReceived(self, data: bytes) -> None:
-        """A piece of a binary message came."""
-
-    @abstractmethod
-    def textReceived(self, text: bytes) -> None:
-        """A text message came."""
-
-    def closeReceived(self, reason: TunnelError | None) -> None:
-        """The connection's end follows."""
-        return
-
-    def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
-        self.end(reason or TunnelError("session-lost", "the peer has left"))
 
     def fail(self, reason: TunnelError, code: int = 0) -> None:
         """
@@ -67,3 +53,25 @@ class MessageSession(ABC):
     @abstractmethod
     def sessionOver(self, reason: TunnelError) -> None:
         """End what depends on the session; called once."""
+
+
+class MessageSession(ConnectedSession):
+    """
+    The L{Receiver<tristunnel.websocket.connection.Receiver>} of a session's
+    connection, which is a WebSocket.
+    """
+
+    @abstractmethod
+    def bytesReceived(self, data: bytes) -> None:
+        """A piece of a binary message came."""
+
+    @abstractmethod
+    def textReceived(self, text: bytes) -> None:
+        """A text message came."""
+
+    def closeReceived(self, reason: TunnelError | None) -> None:
+        """The connection's end follows."""
+        return
+
+    def connectionLost(self, reason: TunnelError | None, failure: Failure) -> None:
+        self.end(reason or TunnelError("session-lost", "the peer has left"))

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
+from weakref import ref
 
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
@@ -21,6 +22,7 @@ from zope.interface import implementer
 from tristunnel.dataplane.answers import Answers, Holds
 from tristunnel.dialects.base.stream import SessionStream, StreamCarrier
 from tristunnel.errors import TunnelError
+from tristunnel.interfaces import End
 from tristunnel.wire.framed import (
     Frame,
     FrameType,
@@ -29,7 +31,7 @@ from tristunnel.wire.framed import (
 )
 from tristunnel.wire.windows import UNLIMITED, SendWindow
 
-__all__ = ["FRAME_ALONE", "FRAME_SHARED", "Limits", "Multiplexer", "Sink"]
+__all__ = ["FRAME_ALONE", "FRAME_SHARED", "LEAVE", "Limits", "Multiplexer", "Sink"]
 
 FRAME_SHARED = 16 * 1024
 """Most payload of a data frame while other streams wait, so that a keystroke
@@ -38,6 +40,10 @@ does not wait behind a download."""
 FRAME_ALONE = 64 * 1024
 """Most payload of a data frame otherwise: what W3P peers send."""
 
+
+LEAVE = 120.0
+"""Seconds in which a local end must be over after its stream was closed: the
+last bytes may still be on their way."""
 
 _DATA = int(FrameType.DATA)
 
@@ -126,6 +132,9 @@ class Multiplexer(StreamCarrier):
         self._notesSending = type(self).sending is not Multiplexer.sending
         self._over = False
         self._frames: dict[int, Callable[[int, bytes], None]] = {}
+        # When local ends were told that the other side has left. Most of them
+        # are over soon, and are not kept alive by this.
+        self._left: list[tuple[float, ref[End]]] = []
 
     @property
     def unsent(self) -> int:
@@ -298,6 +307,31 @@ class Multiplexer(StreamCarrier):
 
     def streamOver(self, stream: SessionStream, held: int) -> None:
         self.streams.pop(stream.id, None)
+
+    # Closes that end both directions
+
+    def farSideLeft(self, stream: SessionStream) -> None:
+        """The peer has ended both directions of a stream."""
+        local = stream.peer
+        stream.farSideLeft()
+        if local is not None:
+            self._left.append((self._seconds(), ref(local)))
+
+    def breakLeft(self) -> None:
+        """
+        Break local ends that were told of such a close L{LEAVE} seconds ago, and
+        have not ended their own.
+        """
+        late = self._seconds() - LEAVE
+        waiting, self._left = self._left, []
+        for since, reference in waiting:
+            local = reference()
+            if local is None or getattr(local, "over", False):
+                continue
+            if since <= late:
+                local.reset(TunnelError("reset", "the other side has left"))
+            else:
+                self._left.append((since, reference))
 
     # IPushProducer, for the connection
 

@@ -16,13 +16,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
-from weakref import ref
 
-from tristunnel.dataplane.join import ANSWER_LINGER, EndPatience
+from tristunnel.dialects.base.lingering import LingeringEnds
 from tristunnel.dialects.base.multiplexer import Limits, Multiplexer, Sink
 from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.errors import TunnelError
-from tristunnel.interfaces import End
 from tristunnel.wire.framed import FrameType
 from tristunnel.wire.windows import UNLIMITED, ReceiveWindow, SendWindow
 
@@ -61,10 +59,6 @@ ALONE = 60.0
 """Seconds that a service may stand still although nobody is known to wait: the
 server has no other way to tell of new visitors."""
 
-LEAVE = 120.0
-"""Seconds in which a local end must be over after its stream was closed: the
-last bytes may still be on their way."""
-
 _REMEMBERED = 4096
 
 
@@ -96,9 +90,6 @@ class _PlainMultiplexer(Multiplexer):
         self._full: dict[SessionStream, None] = {}
         self._pausedSince: float | None = None
         self._look: Any = None
-        # When local ends were told that the other side has left. Most of them
-        # are over soon, and are not kept alive by this.
-        self._left: list[tuple[float, ref[End]]] = []
         self._frames = {
             FrameType.DATA: self._data,
             FrameType.CLOSE: self._close,
@@ -247,10 +238,7 @@ class _PlainMultiplexer(Multiplexer):
         if stream is None:
             self.lateFrames += 1
         else:
-            local = stream.peer
-            stream.farSideLeft()
-            if local is not None:
-                self._left.append((self._seconds(), ref(local)))
+            self.farSideLeft(stream)
 
     def _error(self, streamId: int, payload: bytes) -> None:
         """A stream is broken."""
@@ -302,28 +290,11 @@ class _PlainMultiplexer(Multiplexer):
 
     def tick(self) -> None:
         """Look at deadlines."""
-        self._breakLeft(self._seconds() - LEAVE)
+        self.breakLeft()
         self._endPause()
 
-    def _breakLeft(self, late: float) -> None:
-        """
-        Break local ends that were told of a close, which ends both directions,
-        and have not ended their own.
 
-        @param late: Those who were told before this, in seconds.
-        """
-        waiting, self._left = self._left, []
-        for since, reference in waiting:
-            local = reference()
-            if local is None or getattr(local, "over", False):
-                continue
-            if since <= late:
-                local.reset(TunnelError("reset", "the other side has left"))
-            else:
-                self._left.append((since, reference))
-
-
-class PlainServerSide(_PlainMultiplexer):
+class PlainServerSide(LingeringEnds, _PlainMultiplexer):
     """A plain W3P client's streams, at the server."""
 
     def __init__(
@@ -335,10 +306,8 @@ class PlainServerSide(_PlainMultiplexer):
         callLater: Callable[..., Any],
     ) -> None:
         super().__init__(sink, seconds, opened, limits, callLater)
+        self.lingerWith(callLater)
         self._lastId = 0
-        self._patienceOf: dict[SessionStream, EndPatience] = {}
-        # Of visitors that send no more: what looks whether their answer is over.
-        self._lingering: dict[SessionStream, Any] = {}
         self._told: OrderedDict[int, None] = OrderedDict()
 
     def open(self, info: dict[str, object]) -> SessionStream:
@@ -353,7 +322,7 @@ class PlainServerSide(_PlainMultiplexer):
             if self._lastId not in self.streams:
                 break
         stream = self._newStream(self._lastId)
-        self._patienceOf[stream] = EndPatience(self._seconds())
+        self.begun(stream)
         self.sendFrame(stream.id, FrameType.DATA)
         return stream
 
@@ -370,12 +339,8 @@ class PlainServerSide(_PlainMultiplexer):
                 or patience.unanswered
                 or since - patience.heardAt < PAUSE
             )
-            for stream, patience in self._patienceOf.items()
+            for stream, patience in self.patienceOf.items()
         )
-
-    def sending(self, stream: SessionStream) -> None:
-        """The visitor said something and now awaits an answer."""
-        self._patienceOf[stream].asked(self._seconds())
 
     def unknownStream(self, streamId: int) -> SessionStream | None:
         """
@@ -395,40 +360,19 @@ class PlainServerSide(_PlainMultiplexer):
         super()._data(streamId, payload)
         stream = self.streams.get(streamId)
         if payload and stream is not None:
-            self._patienceOf[stream].heard(self._seconds())
+            self.answered(stream)
 
-    def sendEnd(self, stream: SessionStream) -> None:
-        """The visitor sends no more: close, unless its answer is due or coming."""
-        stream.finished = True
-        self._patienceOf[stream].ended(self._seconds())
-        self._lingered(stream)
-
-    def _lingered(self, stream: SessionStream) -> None:
-        """Close if no answer came for long enough, or see again when that is so."""
-        left = self._patienceOf[stream].left(self._seconds())
-        if self._pausedSince is not None:
-            # The answer is not silent: it is not read.
-            left = max(left, ANSWER_LINGER)
-        if left <= 0:
-            super().sendEnd(stream)
-        else:
-            self._lingering[stream] = self._callLater(left, self._lingered, stream)
+    @property
+    def readsNothing(self) -> bool:
+        """Whether answers are not silent, but not read."""
+        return self._pausedSince is not None
 
     def _goOn(self) -> None:
         """Read again, if there is room: what is silent is so from now on."""
         waited = self._pausedSince is not None
         super()._goOn()
         if waited and self._pausedSince is None:
-            for stream in self._lingering:
-                self._patienceOf[stream].heardAt = self._seconds()
-
-    def streamOver(self, stream: SessionStream, held: int) -> None:
-        """Forget C{stream}."""
-        self._patienceOf.pop(stream, None)
-        timer = self._lingering.pop(stream, None)
-        if timer is not None and timer.active():
-            timer.cancel()
-        super().streamOver(stream, held)
+            self.readsAgain()
 
 
 class PlainClientSide(_PlainMultiplexer):

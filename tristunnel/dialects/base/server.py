@@ -7,6 +7,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -14,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tristunnel.auth.realm import Authenticator
-from tristunnel.dialects.base.messages import MessageSession
+from tristunnel.dialects.base.messages import ConnectedSession
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.base.unauthenticated import HANDSHAKE_TIMEOUT
 from tristunnel.errors import TunnelError
@@ -60,6 +61,8 @@ class ServerSessions:
     @param handshakeTimeout: Seconds that a client has to say who it is.
 
     @ivar sessions: All of them, admitted or not.
+    @ivar stateDirectory: Where the server keeps what it must remember; C{None} for
+        nowhere.
     @ivar webSockets: All WebSockets, of sessions and others.
     """
 
@@ -78,6 +81,7 @@ class ServerSessions:
         self.handshakeTimeout = handshakeTimeout
         # Any dialect's L{Session}s; a dialect knows more of its own.
         self.sessions: set[Any] = set()
+        self.stateDirectory: Path | None = None
         self.webSockets: set[object] = set()
         self._shared: dict[object, Any] = {}
         self._leaving: TunnelError | None = None
@@ -95,6 +99,18 @@ class ServerSessions:
         """
         if kind not in self._shared:
             self._shared[kind] = kind(self.reactor)
+        found: Shared = self._shared[kind]
+        return found
+
+    def kept(self, kind: Callable[[Path | None], Shared]) -> Shared:
+        """
+        Find what a dialect keeps in the state directory.
+
+        @param kind: Makes or reads it, the first time.
+        @raise TunnelError: C{bad-option}, if that cannot be done.
+        """
+        if kind not in self._shared:
+            self._shared[kind] = kind(self.stateDirectory)
         found: Shared = self._shared[kind]
         return found
 
@@ -141,9 +157,9 @@ class Arrival:
     remaining: float = 0.0
 
 
-class ServerSession(MessageSession):
+class ServerSession(ConnectedSession):
     """
-    One client's session over a WebSocket::
+    One client's session::
 
         ========= ==================================================================
         state
@@ -279,8 +295,8 @@ class ServerSession(MessageSession):
         return probe
 
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
-        # No dialect over WebSockets has a word for it; without any tunnel the
-        # session is over, too.
+        # None of these dialects has a word for it; without any tunnel the session is
+        # over, too.
         for key in [key for key, mine in self.tunnels.items() if mine is tunnel]:
             del self.tunnels[key]
             if self.idle and self.lost is None:

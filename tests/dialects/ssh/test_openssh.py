@@ -1,0 +1,157 @@
+"""
+OpenSSH's own client at our server. Gigabytes and crowds run with
+C{TRISTUNNEL_LONG=1}.
+"""
+
+from __future__ import annotations
+
+import os
+from hashlib import sha256
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IPullProducer
+from zope.interface import implementer
+
+from tests.dialects.ssh.rig import SSH, SSHTestCase
+from tests.support.loopback import Service, Talk
+from tests.support.processes import Program
+
+LONG = bool(os.environ.get("TRISTUNNEL_LONG"))
+AMOUNT = 1 << (30 if LONG else 23)
+CROWD = 100 if LONG else 10
+_PIECE = bytes(range(256)) * 4096
+
+
+@implementer(IPullProducer)
+class Source(Service):
+    """
+    A service that sends much to one visitor who says a word, and then its end.
+
+    @ivar sent: Pieces that are sent.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = 0
+
+    def begin(self, talk: Talk) -> None:
+        """Send as the connection takes it."""
+        self.talk = talk
+        talk.transport.registerProducer(self, False)
+
+    def resumeProducing(self) -> None:
+        """Send the next piece."""
+        self.sent += 1
+        self.talk.say(_PIECE)
+        if self.sent * len(_PIECE) >= AMOUNT:
+            self.talk.transport.unregisterProducer()
+            self.talk.finish()
+
+    def stopProducing(self) -> None:
+        """The visitor has left."""
+
+
+class OpenSSHTests(SSHTestCase):
+    """The real program."""
+
+    if SSH is None:
+        skip = "there is no ssh program here"
+    timeout = 300 if LONG else 20
+
+    async def portOf(self, program: Program) -> int:
+        """Wait for the port that the server has given."""
+        found = await program.says(r"Allocated port (\d+) for remote forward")
+        return int(found[1])
+
+    async def test_conversation(self) -> None:
+        """
+        A service speaks first and answers; each direction ends by itself, and the
+        host key is the one whose fingerprint the server shows.
+        """
+        await self.startServer()
+        service = Service(b"220 ready\r\n")
+        program = self.ssh("-N", "-R", f"0:127.0.0.1:{self.offer(service)}")
+        visitor, talk = await self.pair(await self.portOf(program), service)
+        await visitor.has(11)
+        visitor.say(b"question")
+        visitor.finish()
+        await talk.ended()
+        self.assertEqual(b"question", bytes(talk.data))
+        talk.say(b"answer")
+        talk.finish()
+        await visitor.ended()
+        self.assertEqual(b"220 ready\r\nanswer", bytes(visitor.data))
+
+    async def test_amount(self) -> None:
+        """What is long comes whole, also while keys are exchanged on the way."""
+        await self.startServer()
+        service = Source()
+        program = self.ssh(
+            "-N",
+            "-o",
+            f"RekeyLimit={'64M' if LONG else '1M'}",
+            "-R",
+            f"0:127.0.0.1:{self.offer(service)}",
+        )
+        visitor, talk = await self.pair(await self.portOf(program), service)
+        digest, count = sha256(), 0
+
+        def come(data: bytes) -> None:
+            nonlocal count
+            count += len(data)
+            digest.update(data)
+
+        visitor.dataReceived = come  # type: ignore[method-assign]
+        service.begin(talk)
+        await visitor.ended()
+        expected = sha256()
+        for _ in range(AMOUNT // len(_PIECE)):
+            expected.update(_PIECE)
+        self.assertEqual((AMOUNT, expected.digest()), (count, digest.digest()))
+
+    async def test_crowd(self) -> None:
+        """Many visitors at once are served side by side."""
+        await self.startServer()
+        service = Service()
+        program = self.ssh("-N", "-R", f"0:127.0.0.1:{self.offer(service)}")
+        port = await self.portOf(program)
+        visitors = await gatherResults([self._visit(port) for _ in range(CROWD)])
+        for number, visitor in enumerate(visitors):
+            visitor.say(b"%04d" % number)
+        await self.until(
+            lambda: sum(len(talk.data) >= 4 for talk in service.talks) == CROWD
+        )
+        for talk in service.talks:
+            talk.say(bytes(talk.data))
+        await gatherResults([visitor.has(4) for visitor in visitors])
+        self.assertEqual(
+            [b"%04d" % number for number in range(CROWD)],
+            [bytes(visitor.data) for visitor in visitors],
+        )
+
+    def _visit(self, port: int) -> Any:
+        return Deferred.fromCoroutine(self.visit(port))
+
+    async def test_refused(self) -> None:
+        """A port that is taken is refused, and ssh ends with it if it is told to."""
+        await self.startServer()
+        program = self.ssh(
+            "-N",
+            "-o",
+            "ExitOnForwardFailure=yes",
+            "-R",
+            f"{self.serverPort}:127.0.0.1:1",
+        )
+        await program.says("remote port forwarding failed for listen port")
+        await program.whenEnded()
+        self.assertEqual(255, program.status)
+
+    async def test_stops(self) -> None:
+        """A server that stops tells the client why."""
+        server = await self.startServer()
+        program = self.ssh("-N", "-R", "0:127.0.0.1:1")
+        await self.portOf(program)
+        await server.stopService()
+        await program.says("the server is shutting down|The server is shutting down")
+        await program.whenEnded()

@@ -1,0 +1,250 @@
+"""
+A client's session over SSH at the server, whatever it asks for.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+from twisted.conch.ssh.keys import Key
+from twisted.conch.ssh.transport import SSHServerTransport
+from twisted.internet.interfaces import IDelayedCall
+
+from tristunnel.dialects.base.server import Arrival, ServerSession, ServerSessions
+from tristunnel.dialects.conch.connection import KEEPALIVE, Connection
+from tristunnel.dialects.conch.hostkey import HostKey
+from tristunnel.dialects.conch.login import LOGIN_TIME, Login
+from tristunnel.dialects.conch.streams import Channel, ChannelStreams
+from tristunnel.dialects.conch.transport import Packets
+from tristunnel.errors import TunnelError, protocolError
+from tristunnel.model.permissions import Identity
+from tristunnel.model.tunnel import Stream
+from tristunnel.wire.ssh import Fields, packTexts
+
+__all__ = ["SSHServerSession", "ServerPackets"]
+
+_SERVICE_ACCEPT = 6
+
+
+class ServerPackets(Packets, SSHServerTransport):
+    """
+    The packets of a client.
+
+    @param reactor: Tells time.
+    @param key: As whom the server shows itself.
+    @param opened: Called with it when the connection is there; makes the session,
+        which has a C{loginService}.
+
+    @ivar session: The session.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        key: Key,
+        opened: Callable[[ServerPackets], SSHServerSession],
+    ) -> None:
+        super().__init__(reactor)
+        self._opened = opened
+        self.show(key)
+
+    def show(self, key: Key) -> None:
+        """Show another key, before any exchange."""
+        self.supportedPublicKeys = key.supportedSignatureAlgorithms()
+        kind = key.sshType()
+        # What conch asks of its factory.
+        self.factory: Any = SimpleNamespace(
+            publicKeys={kind: key.public()}, privateKeys={kind: key}
+        )
+
+    def connectionMade(self) -> None:
+        self.session = self._opened(self)
+        super().connectionMade()
+        self.session.opened(self)
+
+    def ssh_SERVICE_REQUEST(self, packet: bytes) -> None:
+        name = Fields(packet).text()
+        if self.service is not None or name != "ssh-userauth":
+            raise protocolError("the peer wants an SSH service that is not here")
+        self.sendPacket(_SERVICE_ACCEPT, packTexts(name))
+        self.setService(self.session.loginService())
+
+
+@cache
+def conchKey(key: HostKey) -> Key:
+    """A host key as conch has it."""
+    return Key(key.private)
+
+
+class SSHServerSession(ServerSession):
+    """
+    One client's session.
+
+    @param link: The connection below.
+
+    @cvar ping: What the client is asked for a sign of life.
+    @cvar saysWhy: Whether the client reads why a request was refused.
+    @cvar makeStreams: Makes its channels.
+    @ivar channels: Its channels, once it is in.
+    @ivar open: Whether anybody may come.
+    @ivar takesKeys: Whether anybody is known by a key.
+    """
+
+    ping = KEEPALIVE
+    saysWhy = False
+    makeStreams: type[ChannelStreams] = ChannelStreams
+
+    def __init__(
+        self, sessions: ServerSessions, arrival: Arrival, link: ServerPackets
+    ) -> None:
+        super().__init__(sessions, arrival)
+        self._link = link
+        self._remaining = arrival.remaining
+        self._login = Login(link, self)
+        self._late: IDelayedCall | None = None
+        self.channels: ChannelStreams | None = None
+        self.asks: Connection | None = None
+        self.open = self._vouched or sessions.authenticator.admitsAnybody
+        self.takesKeys = sessions.authenticator.takesKeys
+
+    def opened(self, connection: Any) -> None:
+        super().opened(connection)
+        connection.ended = self.end
+        self._wait(self._remaining)
+
+    # Coming in
+
+    def _wait(self, seconds: float) -> None:
+        self._stopWaiting()
+        self._late = self._sessions.reactor.callLater(seconds, self._tooLate, seconds)
+
+    def _stopWaiting(self) -> None:
+        if self._late is not None and self._late.active():
+            self._late.cancel()
+        self._late = None
+
+    def _tooLate(self, seconds: float) -> None:
+        self.fail(
+            TunnelError("handshake-timeout", f"no login came within {seconds:.0f} s")
+        )
+
+    def loginService(self) -> Login:
+        """Begin with logins, since the keys are agreed on."""
+        self._wait(max(self._remaining, LOGIN_TIME))
+        return self._login
+
+    def knowsKey(self, user: str, key: bytes) -> bool:
+        """Whether a login with a public key could succeed."""
+        return self._sessions.authenticator.knowsKey(user, key)
+
+    def login(self, fields: dict[str, object], key: bytes = b"") -> None:
+        """Find out whether somebody may come in."""
+        self.admit(self._identify(fields, key), lambda message: None)
+
+    async def _identify(self, fields: dict[str, object], key: bytes) -> Identity:
+        if self._vouched:
+            return self._caller.identity
+        identity = await self._sessions.authenticator.authenticate(
+            fields, self.connection.peerAddress, self._caller.certificate, key
+        )
+        if identity.anonymous:
+            identity = replace(identity, claimed=self.claimed(fields))
+        return identity
+
+    def claimed(self, fields: dict[str, object]) -> str:
+        """What a client says of itself where nobody is asked who they are."""
+        return ""
+
+    def turnAway(self, refusal: TunnelError) -> None:
+        if refusal.code.name != "auth-refused":
+            self._login.explain(refusal.message)
+            self.fail(refusal)
+            return
+        try:
+            self._login.refused(refusal)
+        except TunnelError as last:
+            self.fail(last)
+        else:
+            self.connection.resumeReading()
+
+    def admitted(self) -> None:
+        self._stopWaiting()
+        self._link.admitted = True
+        self._login.accepted()
+        self.channels = self.makeStreams(self._link, self.asked, self._sessions.limits)
+        self.asks = Connection(self._link, self.channels, self)
+        self._link.setService(self.asks)
+
+    # What the client asks for
+
+    @abstractmethod
+    def request(self, name: str, fields: Fields) -> Awaitable[bytes] | bytes | None:
+        """Do what the client asks for, see L{Requested.request
+        <tristunnel.dialects.conch.connection.Requested.request>}."""
+
+    def asked(self, channel: Channel, kind: str, fields: Fields) -> None:
+        """The client opens a channel."""
+        if self.channels is not None:
+            self.channels.refuseType(channel, kind)
+
+    def checkRoom(self, opening: int) -> None:
+        """
+        @param opening: Tunnels that are being opened for the client now.
+        @raise TunnelError: Why it may have no other one.
+        """
+        if self._leaving is not None:
+            raise self._leaving
+        self._service.rights.checkServices(len(self.tunnels) + opening)
+
+    # IClientSide
+
+    @abstractmethod
+    def channelFor(self, stream: Stream) -> tuple[str, bytes]:
+        """
+        Say what the client is told of a visitor.
+
+        @return: The type of the channel, and its fields.
+        @raise TunnelError: C{client-away}.
+        """
+
+    def serve(self, stream: Stream) -> None:
+        try:
+            if self.channels is None or self.lost is not None:
+                raise TunnelError("client-away")
+            if self._leaving is not None:
+                raise self._leaving
+            end = self.channels.openChannel(*self.channelFor(stream))
+        except TunnelError as refusal:
+            stream.refuse(refusal)
+        else:
+            stream.connect(end)
+
+    def streams(self) -> int:
+        """How many visitors there are."""
+        return 0 if self.channels is None else len(self.channels.streams)
+
+    def sessionOver(self, reason: TunnelError) -> None:
+        self._stopWaiting()
+        if self._client is None and reason.code.name != "session-lost":
+            peer = self._link.peerAddress
+            self._service.observer.peerRefused(peer, reason)
+        self._pending.known()
+        super().sessionOver(reason)
+
+
+def serverPackets(
+    sessions: ServerSessions,
+    key: HostKey,
+    make: Callable[[ServerPackets], SSHServerSession],
+) -> ServerPackets:
+    """
+    Make what serves a client.
+
+    @param make: Makes its session.
+    """
+    return ServerPackets(sessions.reactor, conchKey(key), make)

@@ -1,0 +1,479 @@
+"""
+The channels of an SSH connection as streams of a session.
+
+SSH has credit and half-close, per channel (RFC 4254, section 5), but no credit for
+the connection, and no word for a stream that broke. So what all readers together may
+have waiting is bounded by smaller windows the more channels there are, and by breaking
+those with the most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from struct import Struct
+
+from tristunnel.dialects.base.lingering import LingeringEnds
+from tristunnel.dialects.base.multiplexer import Limits, Multiplexer
+from tristunnel.dialects.base.stream import SessionStream
+from tristunnel.dialects.conch.transport import Packets
+from tristunnel.errors import TunnelError, protocolError
+from tristunnel.wire.ssh import (
+    Fields,
+    Message,
+    OpenFailure,
+    failureOf,
+    packNumbers,
+    packTexts,
+)
+from tristunnel.wire.windows import ReceiveWindow, SendWindow, WindowBudget
+
+__all__ = ["OPEN_TIMEOUT", "Channel", "ChannelStreams", "PipedStreams"]
+
+OPEN_TIMEOUT = 30.0
+"""Seconds in which the peer must accept or refuse a channel."""
+
+MAX_DATA = 32 * 1024
+"""Bytes of a message's data that we take, as OpenSSH and Go's package do."""
+
+LEAST_PACKET = 256
+"""Bytes of data that a peer must take in a message, which costs as much as a long
+one."""
+
+LEAST_WINDOW = 32 * 1024
+"""Bytes that a channel may have under way, however many there are."""
+
+_MOST_CREDIT = 0xFFFFFFFF
+_TWO = Struct(">LL")
+
+Requests = Callable[[str, Fields], bool]
+"""Called with the name of a request on a channel and its fields; returns whether it was
+granted."""
+
+Asked = Callable[["Channel", str, Fields], None]
+"""Called with a channel that the peer opens, its type and the fields of that."""
+
+
+class Channel(SessionStream):
+    """
+    A channel.
+
+    @ivar ours: Whether it was opened by this side.
+    @ivar recipient: Its number at the peer; C{None} before that is known.
+    @ivar maxPacket: Bytes of data that the peer takes in a message.
+    @ivar credit: What the peer gave when it opened it.
+    @ivar requests: Answers requests on it; C{None} to grant none.
+    @ivar closeSent: Whether we have closed it.
+    @ivar closeReceived: Whether the peer has.
+    """
+
+    __slots__ = (
+        "closeReceived",
+        "closeSent",
+        "credit",
+        "maxPacket",
+        "ours",
+        "recipient",
+        "requests",
+    )
+
+    def __init__(
+        self,
+        streams: ChannelStreams,
+        number: int,
+        window: ReceiveWindow,
+        ours: bool,
+    ) -> None:
+        super().__init__(streams, number, SendWindow(0), window, streams.now())
+        self.ours = ours
+        self.recipient: int | None = None
+        self.maxPacket = MAX_DATA
+        self.credit = 0
+        self.requests: Requests | None = None
+        self.closeSent = self.closeReceived = False
+
+
+class ChannelStreams(Multiplexer):
+    """
+    The channels of a connection.
+
+    @param link: The connection.
+    @param asked: Called with each channel that the peer opens.
+    @param limits: What this side accepts.
+
+    @ivar channels: All channels, also those whose end is not agreed on yet.
+    @ivar waiting: Bytes that wait for all readers together.
+    @ivar roundTrip: Seconds, as last measured; 0 before that.
+    """
+
+    def __init__(
+        self, link: Packets, asked: Asked, limits: Limits | None = None
+    ) -> None:
+        super().__init__(
+            link.transport,
+            link.reactor.seconds,
+            lambda stream, info: None,
+            limits,
+        )
+        self.holds = link.holds
+        self.channels: dict[int, Channel] = {}
+        self.waiting = 0
+        self.roundTrip = 0.0
+        self._link = link
+        self._asked = asked
+        self._lastId = -1
+        self._budget = WindowBudget(self.limits.sessionWindow // 4 * 3)
+        self._takes: dict[int, Callable[[bytes], None]] = {
+            Message.CHANNEL_DATA: self._data,
+            Message.CHANNEL_WINDOW_ADJUST: self._adjust,
+            Message.CHANNEL_EOF: self._eof,
+            Message.CHANNEL_CLOSE: self._close,
+            Message.CHANNEL_OPEN: self._open,
+            Message.CHANNEL_OPEN_CONFIRMATION: self._confirmed,
+            Message.CHANNEL_OPEN_FAILURE: self._failed,
+            Message.CHANNEL_REQUEST: self._request,
+            Message.CHANNEL_EXTENDED_DATA: self._extended,
+            Message.CHANNEL_SUCCESS: self._answer,
+            Message.CHANNEL_FAILURE: self._answer,
+        }
+
+    def take(self, kind: int, payload: bytes) -> bool:
+        """
+        Take a message about a channel.
+
+        @return: Whether it is one.
+        @raise TunnelError: C{protocol-error}; the connection cannot go on.
+        """
+        take = self._takes.get(kind)
+        if take is None:
+            return False
+        take(payload)
+        return True
+
+    # Opening
+
+    def openChannel(self, kind: str, extra: bytes) -> Channel:
+        """
+        Open a channel to the peer; what is written waits until it has accepted.
+
+        @param kind: Its type.
+        @param extra: The fields of that.
+        @raise TunnelError: C{limit-reached}.
+        """
+        channel = self._newChannel(True)
+        self._link.sendPacket(
+            Message.CHANNEL_OPEN,
+            packTexts(kind)
+            + packNumbers(channel.id, channel.receiveWindow.limit, MAX_DATA)
+            + extra,
+        )
+        return channel
+
+    def _newChannel(self, ours: bool) -> Channel:
+        if len(self.channels) >= self.limits.streams:
+            raise TunnelError("limit-reached", "the client has too many streams")
+        while True:
+            self._lastId = (self._lastId + 1) & 0xFFFFFFFF
+            if self._lastId not in self.channels:
+                break
+        limits = self.limits
+        share = limits.sessionWindow // (len(self.channels) + 1)
+        size = max(min(limits.streamWindow, share), LEAST_WINDOW)
+        window = ReceiveWindow(size, limits.largestWindow, self._budget)
+        channel = Channel(self, self._lastId, window, ours)
+        self.channels[channel.id] = self.streams[channel.id] = channel
+        return channel
+
+    def _confirmed(self, payload: bytes) -> None:
+        fields = Fields(payload)
+        channel = self._find(fields)
+        if not channel.ours or channel.recipient is not None:
+            raise protocolError("the peer accepts an SSH channel that is open")
+        channel.recipient = fields.number()
+        credit = fields.number()
+        channel.maxPacket = _sizeOf(fields)
+        channel.answered = True
+        if channel.over:
+            self._sendClose(channel)
+            return
+        channel.sendWindow.grant(credit)
+        whenAnswered, channel.whenAnswered = channel.whenAnswered, None
+        if whenAnswered is not None:
+            channel.guarded(whenAnswered)
+        if not channel.over:
+            self.wantsToSend(channel)
+
+    def _failed(self, payload: bytes) -> None:
+        fields = Fields(payload)
+        channel = self._find(fields)
+        if not channel.ours or channel.recipient is not None:
+            raise protocolError("the peer refuses an SSH channel that is open")
+        fields.number()
+        said = fields.data()[:200].decode("utf-8", "replace")
+        del self.channels[channel.id]
+        channel.broken(TunnelError("service-refused", said))
+
+    def _open(self, payload: bytes) -> None:
+        fields = Fields(payload)
+        kind = fields.text(64)
+        recipient, credit = fields.number(), fields.number()
+        size = _sizeOf(fields)
+        try:
+            channel = self._newChannel(False)
+        except TunnelError as refusal:
+            self._refuse(recipient, refusal)
+            return
+        channel.recipient, channel.credit, channel.maxPacket = recipient, credit, size
+        channel.guarded(self._asked, channel, kind, fields)
+
+    def accept(self, stream: SessionStream) -> None:
+        channel = self.channels.get(stream.id)
+        if channel is None or channel.over or channel.answered or channel.ours:
+            return
+        channel.answered = True
+        assert channel.recipient is not None
+        self._link.answer(
+            Message.CHANNEL_OPEN_CONFIRMATION,
+            packNumbers(
+                channel.recipient, channel.id, channel.receiveWindow.limit, MAX_DATA
+            ),
+        )
+        channel.sendWindow.grant(channel.credit)
+        self.wantsToSend(channel)
+
+    def _refuse(self, recipient: int, reason: TunnelError, number: int = 0) -> None:
+        self._link.answer(
+            Message.CHANNEL_OPEN_FAILURE,
+            packNumbers(recipient, number or failureOf(reason))
+            + packTexts(reason.message, ""),
+        )
+
+    def refuseType(self, channel: Channel, kind: str) -> None:
+        """Refuse a channel because nobody knows its type."""
+        reason = TunnelError("not-permitted", f"there are no channels {kind!r} here")
+        if channel.recipient is not None and not channel.answered:
+            self._refuse(channel.recipient, reason, OpenFailure.UNKNOWN_TYPE)
+            channel.closeSent = channel.closeReceived = True
+        channel.reset(reason)
+
+    # Bytes and credit
+
+    def _find(self, fields: Fields) -> Channel:
+        channel = self.channels.get(fields.number())
+        if channel is None:
+            raise protocolError("the peer speaks of an SSH channel that is not open")
+        return channel
+
+    def _data(self, payload: bytes) -> None:
+        # For each piece of each stream, so without L{Fields}.
+        if len(payload) < 8:
+            raise protocolError("an SSH message is cut short")
+        number, size = _TWO.unpack_from(payload)
+        if size != len(payload) - 8:
+            raise protocolError("an SSH message has another length than it says")
+        channel = self.channels.get(number)
+        if channel is None or not channel.answered:
+            raise protocolError("the peer sends on an SSH channel that is not open")
+        window = channel.receiveWindow
+        window.received += size
+        if window.received > window.limit or channel.eof:
+            raise protocolError("the peer sends past an SSH channel's window or end")
+        if channel.over or not size:
+            # Under way when the stream ended here.
+            self.lateFrames += 1
+            return
+        self.waiting += size
+        self.came(channel)
+        channel.dataArrived(payload[8:])
+        if self.waiting > self.limits.sessionWindow:
+            self._makeRoom()
+
+    def came(self, channel: Channel) -> None:
+        """Bytes come on a channel."""
+
+    def _extended(self, payload: bytes) -> None:
+        """What a program writes to its standard error, which nobody here runs."""
+        fields = Fields(payload)
+        channel = self._find(fields)
+        fields.number()
+        size = len(fields.data())
+        window = channel.receiveWindow
+        if not channel.answered or not window.receive(size) or channel.eof:
+            raise protocolError("the peer sends past an SSH channel's window or end")
+        if not channel.over:
+            self.waiting += size
+            self.drained(channel, size)
+
+    def _adjust(self, payload: bytes) -> None:
+        fields = Fields(payload)
+        channel = self._find(fields)
+        window = channel.sendWindow
+        more = fields.number()
+        if not channel.answered or window.available + more > _MOST_CREDIT:
+            raise protocolError("the peer opens an SSH channel's window too far")
+        if window.grant(window.limit + more) and not channel.over:
+            self.wantsToSend(channel)
+
+    def drained(self, stream: SessionStream, amount: int) -> None:
+        """A reader took bytes: renew credit, once enough is used up."""
+        self.waiting -= amount
+        if stream.over:
+            return
+        window = stream.receiveWindow
+        window.drained += amount
+        if window.limit - window.drained <= window.low and not stream.eof:
+            before = window.limit
+            credit = window.renew(self._seconds(), self.roundTrip)
+            channel = self.channels[stream.id]
+            if channel.recipient is not None and not channel.closeSent:
+                # Some that was asked for, though nobody asks.
+                self._link.answer(
+                    Message.CHANNEL_WINDOW_ADJUST,
+                    packNumbers(channel.recipient, credit - before),
+                )
+
+    def sendData(self, streamId: int, data: bytes) -> None:
+        channel = self.channels[streamId]
+        recipient, size = channel.recipient, channel.maxPacket
+        assert recipient is not None
+        for start in range(0, len(data), size):
+            piece = data[start : start + size]
+            self._link.sendPacket(
+                Message.CHANNEL_DATA, _TWO.pack(recipient, len(piece)) + piece
+            )
+
+    def _makeRoom(self) -> None:
+        """
+        Break the readers that hold the most, until half of what may wait is free.
+        Windows of the least size may add up to more than that, and are left alone.
+        """
+        held = sorted(
+            self.streams.values(), key=lambda stream: stream.holding, reverse=True
+        )
+        for stream in held:
+            if (
+                self.waiting <= self.limits.sessionWindow // 2
+                or stream.holding <= LEAST_WINDOW
+            ):
+                break
+            stream.broken(TunnelError("stalled"))
+
+    # Ends
+
+    def _eof(self, payload: bytes) -> None:
+        channel = self._find(Fields(payload))
+        if not channel.answered:
+            raise protocolError("the peer ends an SSH channel that is not open")
+        if not channel.over:
+            self.eofCame(channel)
+
+    def eofCame(self, channel: Channel) -> None:
+        """The peer sends no more on a channel."""
+        channel.eofArrived()
+
+    def _close(self, payload: bytes) -> None:
+        channel = self._find(Fields(payload))
+        if channel.recipient is None or not channel.answered or channel.closeReceived:
+            raise protocolError("the peer closes an SSH channel that is not open")
+        channel.closeReceived = True
+        if channel.over:
+            self._settle(channel)
+        else:
+            self._sendClose(channel)
+            self.farSideLeft(channel)
+
+    def sendEnd(self, stream: SessionStream) -> None:
+        channel = self.channels[stream.id]
+        if channel.recipient is None or not channel.answered:
+            # It follows when the peer has accepted.
+            return
+        channel.finished = True
+        if not channel.closeSent:
+            self._link.sendPacket(Message.CHANNEL_EOF, packNumbers(channel.recipient))
+        channel.checkOver()
+
+    def sendReset(self, stream: SessionStream, reason: TunnelError) -> None:
+        """Refuse what the peer has asked for; all else there is no word for."""
+        channel = self.channels.get(stream.id)
+        if channel is None or channel.ours or channel.answered or channel.closeSent:
+            return
+        assert channel.recipient is not None
+        self._refuse(channel.recipient, reason)
+        channel.closeSent = channel.closeReceived = True
+
+    def _sendClose(self, channel: Channel) -> None:
+        if channel.recipient is not None and not channel.closeSent:
+            channel.closeSent = True
+            self._link.sendPacket(Message.CHANNEL_CLOSE, packNumbers(channel.recipient))
+        self._settle(channel)
+
+    def _settle(self, channel: Channel) -> None:
+        """Forget a channel once its number is free."""
+        if channel.over and channel.closeSent and channel.closeReceived:
+            self.channels.pop(channel.id, None)
+
+    def streamOver(self, stream: SessionStream, held: int) -> None:
+        super().streamOver(stream, held)
+        self.waiting -= held
+        stream.receiveWindow.close()
+        channel = self.channels.get(stream.id)
+        if channel is not None and not self._over:
+            self._sendClose(channel)
+
+    # Requests
+
+    def _request(self, payload: bytes) -> None:
+        fields = Fields(payload)
+        channel = self._find(fields)
+        name = fields.text(64)
+        wantsReply = fields.boolean()
+        if not channel.answered:
+            raise protocolError("the peer asks on an SSH channel that is not open")
+        granted = channel.requests is not None and channel.requests(name, fields)
+        if wantsReply and not channel.closeSent and channel.recipient is not None:
+            kind = Message.CHANNEL_SUCCESS if granted else Message.CHANNEL_FAILURE
+            self._link.answer(kind, packNumbers(channel.recipient))
+
+    def _answer(self, payload: bytes) -> None:
+        """Nothing is asked on channels."""
+
+    def tick(self) -> None:
+        """Give up on channels that the peer does not answer."""
+        self.breakLeft()
+        late = self._seconds() - OPEN_TIMEOUT
+        for channel in list(self.channels.values()):
+            waits = channel.ours and not (channel.answered or channel.over)
+            if waits and channel.since <= late:
+                channel.broken(TunnelError("service-timeout"))
+
+
+class PipedStreams(LingeringEnds, ChannelStreams):
+    """
+    Channels of programs for which the first end of either direction is the end of
+    both, as for those that copy with Go's C{io.Copy} both ways and then close.
+    """
+
+    def __init__(
+        self, link: Packets, asked: Asked, limits: Limits | None = None
+    ) -> None:
+        super().__init__(link, asked, limits)
+        self.lingerWith(link.reactor.callLater)
+
+    def openChannel(self, kind: str, extra: bytes) -> Channel:
+        channel = super().openChannel(kind, extra)
+        self.begun(channel)
+        return channel
+
+    def came(self, channel: Channel) -> None:
+        self.answered(channel)
+
+
+def _sizeOf(fields: Fields) -> int:
+    """
+    Read how much data of a channel the peer takes in a message.
+
+    @raise TunnelError: C{protocol-error}, for so little that it is an attack.
+    """
+    size = fields.number()
+    if size < LEAST_PACKET:
+        raise protocolError(f"the peer takes only {size} bytes in an SSH message")
+    return min(size, MAX_DATA)

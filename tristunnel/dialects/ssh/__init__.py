@@ -1,0 +1,3 @@
+"""
+SSH as OpenSSH's own client speaks it: C{ssh -R}.
+"""

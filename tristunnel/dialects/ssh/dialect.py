@@ -1,0 +1,55 @@
+"""
+SSH, as the program asks for it. Nothing of twisted.conch is imported before the first
+client comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from twisted.internet.interfaces import IAddress, IProtocol
+
+from tristunnel.dialects.base.dialect import Dialect, PortProtocol
+from tristunnel.dialects.base.server import ServerSessions
+from tristunnel.dialects.conch.hostkey import HostKey
+from tristunnel.service.preauth import PendingConnection
+from tristunnel.wire.ssh import BEGINNING
+
+__all__ = ["SSHDialect"]
+
+
+class SSHPortProtocol:
+    """
+    What begins as SSH does.
+
+    @param sessions: The server's sessions.
+    """
+
+    beginnings: Sequence[bytes] = (BEGINNING,)
+
+    def __init__(self, sessions: ServerSessions) -> None:
+        self._sessions = sessions
+
+    def open(
+        self, address: IAddress | None, remaining: float, pending: PendingConnection
+    ) -> IProtocol:
+        """Make what serves a client."""
+        from tristunnel.dialects.ssh.server import openSession
+
+        return cast("IProtocol", openSession(self._sessions, remaining, pending))
+
+
+class SSHDialect(Dialect):
+    """OpenSSH's own client, for which nothing has to be installed."""
+
+    name = "ssh"
+    hasClient = False
+    showsCertificate = False
+
+    def portProtocols(self, sessions: ServerSessions) -> Sequence[PortProtocol]:
+        return [SSHPortProtocol(sessions)]
+
+    def notices(self, sessions: ServerSessions) -> Sequence[str]:
+        key = sessions.kept(HostKey.inDirectory)
+        return [f"The SSH host key's fingerprint is {key.fingerprint} (ED25519)"]
