@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -486,7 +487,7 @@ class Options(
                 names = [*self.hostnames, *wildcards]
                 shown = str(selfSigned(self.stateDirectory, names)), ""
             files = TLSFiles(*shown)
-        return parsePort(
+        made = parsePort(
             reactor,
             description,
             files,
@@ -495,6 +496,7 @@ class Options(
             f"--{option}",
             self.forwarded.speaksFor,
         )
+        return replace(made, scheme=option)
 
 
 def _checkInterface(interface: str) -> None:

@@ -33,10 +33,12 @@ from tristunnel.model.observer import ServerObserver
 from tristunnel.model.quota import TunnelQuota, defaultTotal
 from tristunnel.model.rendezvous import WaitingRoom
 from tristunnel.names.public import PublicNames
+from tristunnel.names.site import NameSite
 from tristunnel.node.spec import NodeSpec
 from tristunnel.node.tunnel import NodeTunnel
 from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.log import LoggingServerObserver
+from tristunnel.server.names import NamesPortProtocol
 from tristunnel.server.options import ServerOptions
 from tristunnel.server.ports import ServerPort
 from tristunnel.server.reload import RunningServer
@@ -119,6 +121,7 @@ class Serving(MultiService):
             options["grace"],
             self._cannotStart,
         )
+        self._server.names = self._names
         signals = ReloadSignalService(reactor, log, self._reloadLater)
         signals.setServiceParent(self)
         self._server.setServiceParent(self)
@@ -251,7 +254,22 @@ class Serving(MultiService):
         ]
         for port in reversed(options.serverPorts):
             ports.insert(0, (port, self._detector(protocols, limiter, port)))
+        if options.namePorts:
+            ports += self._makeNamePorts()
         return ports
+
+    def _makeNamePorts(self) -> list[tuple[ServerPort, Any]]:
+        options = self._options
+        site = NameSite(self._reactor, self._names)
+        site.proxies = options.forwarded
+        limiter = self._makeLimiter()
+        return [
+            (
+                port,
+                self._detector([NamesPortProtocol(site, port.secure)], limiter, port),
+            )
+            for port in options.namePorts
+        ]
 
     def _makeLimiter(self) -> PreauthLimiter:
         return PreauthLimiter(

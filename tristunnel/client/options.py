@@ -36,6 +36,10 @@ FORWARD_FIELDS: Mapping[str, Key] = {
     **{kind: Key(kind) for kind in HOSTS},
     "private": Key("private", FLAG),
     "proxy": Key("proxy"),
+    "host": Key("host"),
+    "request": Key("request", many=True),
+    "response": Key("response", many=True),
+    "raw": Key("raw", FLAG),
     **keysOf(PolicyOptionsMixin),
 }
 """What such a table may have. Of visitors it asks what the whole client asks,
@@ -130,13 +134,13 @@ def _fromTable(reactor: Any, table: Mapping[str, Any]) -> Forward:
             raise badOption(f"a forward with {hosts[0]} has no other name and no port")
         kind, name = f"{hosts[0]}/", table[hosts[0]]
     own = {
-        part.name: table[part.name]
+        part.name: tuple(said) if isinstance(said, list) else said
         for part in fields(ForwardOptions)
-        if table.get(part.name)
+        if (said := table.get(part.name))
     }
-    said = ForwardOptions.fromMapping(own).text
+    text = ForwardOptions.fromMapping(own).text
     wanted = name if hosts else name or port
-    forward = parseForward(reactor, f"{kind}{wanted}={target}{said}")
+    forward = parseForward(reactor, f"{kind}{wanted}={target}{text}")
     return forward.asked(port, name) if name and port else forward
 
 

@@ -275,6 +275,12 @@ class ConnectionEnd(ABC):
         """What came before this end is joined."""
         return b"".join(self._early or ())
 
+    def begunBy(self, data: bytes) -> None:
+        """Have bytes come before all others, which somebody else has read."""
+        self._early = [data, *(self._early or ())]
+        self.received += len(data)
+        self.memory.hold(self, len(data), self.shed)
+
     def skipEarly(self, count: int) -> None:
         """Pass so many bytes of it to nobody."""
         self._early = [self.early[count:]]

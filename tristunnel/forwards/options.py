@@ -21,9 +21,19 @@ class ForwardOptions:
 
     @ivar proxy: The version of the PROXY protocol that the service expects, or
         empty.
+    @ivar host: What a web service reads in C{Host}, or empty for what visitors send.
+    @ivar request: What is changed in the heads of its requests: C{Name: value} sets a
+        header, C{-Name} leaves one out.
+    @ivar response: The same of its responses.
+    @ivar raw: Whether connections of its name pass as they are behind the first
+        request.
     """
 
     proxy: str = ""
+    host: str = ""
+    request: tuple[str, ...] = ()
+    response: tuple[str, ...] = ()
+    raw: bool = False
 
     @classmethod
     def fromMapping(cls, values: Mapping[str, Any]) -> ForwardOptions:
@@ -40,7 +50,7 @@ class ForwardOptions:
                 raise badOption(
                     f"a forward has no option {name[:60]!r}{nearest(name, known)}"
                 )
-            if type(value) is not kind:
+            if type(value) is not kind or (kind is tuple and True in value):
                 form = name if kind is bool else f"{name}=VALUE"
                 raise badOption(f"the option {name} of a forward is written {form}")
         made = cls(**values)
@@ -54,12 +64,30 @@ class ForwardOptions:
     @property
     def text(self) -> str:
         """The same as L{splitOptions} reads it."""
-        said = ((each.name, getattr(self, each.name)) for each in fields(self))
-        return "".join(
-            f",{name}" if value is True else f",{name}={value}"
-            for name, value in said
-            if value
-        )
+        said: list[str] = []
+        for each in fields(self):
+            value = getattr(self, each.name)
+            several = value if isinstance(value, tuple) else (value,) if value else ()
+            said += [
+                f",{each.name}" if one is True else f",{each.name}={_escaped(one)}"
+                for one in several
+            ]
+        return "".join(said)
+
+    @property
+    def asked(self) -> dict[str, object]:
+        """Those that the server has to know, as C{openTunnel} takes them."""
+        told = {
+            "hostHeader": self.host,
+            "requestHeaders": list(self.request),
+            "responseHeaders": list(self.response),
+            "raw": self.raw,
+        }
+        return {name: value for name, value in told.items() if value}
+
+
+def _escaped(value: str) -> str:
+    return value.replace(",", "\\,")
 
 
 def splitOptions(text: str) -> tuple[str, ForwardOptions]:
@@ -71,10 +99,15 @@ def splitOptions(text: str) -> tuple[str, ForwardOptions]:
     @raise TunnelError: C{bad-option}, for an option that is none.
     """
     target, *said = re.split(r"(?<!\\),", text)
-    values: dict[str, str | bool] = {}
+    values: dict[str, Any] = {}
+    several = {part.name for part in fields(ForwardOptions) if part.default == ()}
     for each in said:
-        name, equals, value = (part.strip() for part in each.partition("="))
-        if name in values:
+        name, equals, text = (part.strip() for part in each.partition("="))
+        value = text.replace("\\,", ",") if equals else True
+        if name in several:
+            values[name] = (*values.get(name, ()), value)
+        elif name in values:
             raise badOption(f"the option {name[:60]} of a forward is given twice")
-        values[name] = value if equals else True
+        else:
+            values[name] = value
     return target, ForwardOptions.fromMapping(values)

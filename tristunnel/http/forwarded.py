@@ -97,22 +97,32 @@ class Forwarded:
         said = b",".join(
             request.requestHeaders.getRawHeaders(b"x-forwarded-for", [])
         ).decode("latin-1")
+        host = self.clientOf("", said)
+        kind = IPv6Address if ":" in host else IPv4Address
+        return kind("TCP", host, 0) if host else peer
+
+    def clientOf(self, host: str, said: str) -> str:
+        """
+        Find out for whom a trusted proxy speaks.
+
+        @param host: The proxy's own address.
+        @param said: What C{X-Forwarded-For} says.
+        @return: An address; C{host} if nothing is said.
+        """
         # The last entries were written by proxies nearer to us.
         for entry in reversed(said.split(",")):
-            host = entry.strip()
-            if host.startswith("["):
-                host = host[1:].partition("]")[0]
-            elif host.count(":") == 1:
-                host = host.partition(":")[0]
+            text = entry.strip()
+            if text.startswith("["):
+                text = text[1:].partition("]")[0]
+            elif text.count(":") == 1:
+                text = text.partition(":")[0]
             try:
-                address = ip_address(host)
+                host = str(ip_address(text))
             except ValueError:
                 break
-            kind = IPv4Address if address.version == 4 else IPv6Address
-            peer = kind("TCP", str(address), 0)
-            if not self._trusts(host):
+            if not self._trusts(text):
                 break
-        return peer
+        return host
 
     def isSecure(self, request: Request) -> bool:
         """Whether whoever asks does so over TLS."""

@@ -9,8 +9,10 @@ from collections.abc import Awaitable, Callable
 
 from twisted.internet.defer import succeed
 
+from tristunnel.errors import badOption
 from tristunnel.interfaces import End
 from tristunnel.model.options import TunnelOptions
+from tristunnel.names.heads import HeadRules
 from tristunnel.names.public import PublicNames
 from tristunnel.names.table import Route
 
@@ -80,8 +82,14 @@ class NameListeners:
         @param options: All that was asked of the tunnel; here its C{name}, in full,
             and its C{path} count.
         @param arrived: Called with each visitor's end and address.
-        @raise TunnelError: C{name-taken} or C{limit-reached}.
+        @raise TunnelError: C{name-taken}, C{limit-reached} or C{bad-option}.
         """
-        route = Route(self._kind, options.name, options.path, options, arrived)
+        rules = HeadRules.of(options)
+        if options.raw and options.path:
+            raise badOption(
+                "option raw joins whole connections, which have requests for all paths;"
+                " leave out the path"
+            )
+        route = Route(self._kind, options.name, options.path, options, arrived, rules)
         self._names.table.enter(route)
         return NameListener(self._names, self._scheme, route)

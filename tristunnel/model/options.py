@@ -45,6 +45,11 @@ class TunnelOptions:
         only the URI says.
     @ivar destination: Whether the client is to learn at which address of the
         server each visitor came.
+    @ivar hostHeader: What a web service reads in C{Host}; empty for what visitors send.
+    @ivar requestHeaders: C{Name: value} for headers that requests to it have, and
+        C{-Name} for those that they have not.
+    @ivar responseHeaders: The same of its responses.
+    @ivar raw: Whether a name's connections pass as they are behind the first request.
     @ivar policy: What is asked of visitors.
     """
 
@@ -65,6 +70,10 @@ class TunnelOptions:
     openerOnly: bool = False
     firstLine: bool = False
     destination: bool = False
+    hostHeader: str = ""
+    requestHeaders: tuple[str, ...] = ()
+    responseHeaders: tuple[str, ...] = ()
+    raw: bool = False
     policy: VisitorPolicy = field(default_factory=VisitorPolicy)
 
     @classmethod

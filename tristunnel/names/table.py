@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
 from tristunnel.model.options import TunnelOptions
+from tristunnel.names.heads import UNCHANGED, HeadRules
 
 __all__ = ["NameTable", "Route"]
 
@@ -25,6 +26,7 @@ class Route:
     @ivar path: Below which paths it holds, without a slash behind; empty for all.
     @ivar options: All that was asked of the tunnel.
     @ivar arrived: Takes each visitor's end and address.
+    @ivar rules: What is changed in the heads of its requests.
     """
 
     kind: str
@@ -32,6 +34,7 @@ class Route:
     path: str
     options: TunnelOptions
     arrived: Callable[[End, str], None]
+    rules: HeadRules = UNCHANGED
 
     def covers(self, path: str) -> bool:
         """Whether a path is this one or below it."""

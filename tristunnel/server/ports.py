@@ -61,6 +61,7 @@ class ServerPort:
     @ivar option: The option that named it.
     @ivar secure: Whether it speaks TLS.
     @ivar creator: Makes its TLS connections, if so.
+    @ivar scheme: By what visitors of names come to it; empty for a port of clients.
     @ivar shown: The certificate that it shows: a PEM file or a directory of them.
     """
 
@@ -72,6 +73,7 @@ class ServerPort:
     secure: bool = False
     creator: CreatorInForce | None = None
     shown: str = ""
+    scheme: str = ""
 
     @property
     def proxied(self) -> bool:

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.errors import TunnelError
+from tristunnel.names.public import PublicNames
 from tristunnel.server.ports import ServerPort
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.util.endpoints import cannotListen
@@ -40,6 +41,7 @@ class TunnelServerService(Service):
     @ivar listening: The ports that are open.
     @ivar numbers: Their numbers, by what was asked for.
     @ivar grace: Seconds that streams get to finish.
+    @ivar names: Told of the ports that names share.
     """
 
     _log = Logger()
@@ -60,6 +62,7 @@ class TunnelServerService(Service):
         self._ports = list(ports)
         self._sessions = sessions
         self.grace = grace
+        self.names = PublicNames()
         self._failed = failed
         self._drain: Drain | None = None
         self._begun = False
@@ -91,6 +94,8 @@ class TunnelServerService(Service):
             own = getattr(listeners, "own", None)
             if own is not None and (kind != "udp" or self._sessions.paths is not None):
                 own.add(number)
+        if port.scheme:
+            self.names.opened(port.scheme, number)
         if not self.tunnels.clientPort[0] and port.option == "--port":
             self.tunnels.clientPort = (number, port.secure)
             if self._sessions.paths is not None:

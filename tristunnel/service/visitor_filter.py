@@ -81,6 +81,7 @@ class PolicyFilter:
             raise TunnelError(
                 "limit-reached",
                 f"more than {policy.visitorRate} visitors per minute came from {host}",
+                60 / policy.visitorRate,
             )
 
     def checkNetwork(self, host: str) -> None:

@@ -513,6 +513,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             options["scheme"] = forward.scheme
         if forward.options.proxy:
             options["destination"] = True
+        options |= forward.options.asked
         if self.tellsTargets:
             options["target"] = forward.target
         if forward.isUDP:

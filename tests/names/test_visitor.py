@@ -1,0 +1,684 @@
+"""Requests of one connection, each to its own tunnel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.names.rig import VisitorTestCase, request, response
+from tests.wire.test_http import SMUGGLING
+from tristunnel.errors import TunnelError
+from tristunnel.names.visitor import IDLE
+
+
+class HeadTests(VisitorTestCase):
+    """Heads as they go on."""
+
+    def test_request(self) -> None:
+        """A service gets a head of our own, with where the visitor comes from."""
+        visitor = self.connect()
+        lines = (
+            "X-Forwarded-For: 1.2.3.4\r\nForwarded: for=1.2.3.4\r\n"
+            "X-Real-IP: 1.2.3.4\r\n"
+            "X_Forwarded_Proto: https\r\nX-forwarded-host: evil\r\n"
+            "Connection: keep-alive, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nTE: x\r\n"
+            "Proxy-Authorization: x\r\naCCept: \t*/* \r\nX_Own: 1\r\n"
+        )
+        visitor.dataReceived(request(target="/x?y", lines=lines))
+        self.assertEqual(
+            self.service().take().decode().split("\r\n"),
+            [
+                "GET /x?y HTTP/1.1",
+                "Host: a.example",
+                "aCCept: */*",
+                "X_Own: 1",
+                "X-Forwarded-For: 192.0.2.7",
+                "X-Forwarded-Proto: http",
+                "X-Forwarded-Host: a.example",
+                'Forwarded: for=192.0.2.7;proto=http;host="a.example"',
+                "",
+                "",
+            ],
+        )
+        self.assertEqual(self.service().address, "192.0.2.7:5555")
+        self.assertFalse(self.waits.waiting)
+
+    def test_response(self) -> None:
+        """A visitor gets a head of our own, without what concerns one connection."""
+        visitor = self.connect()
+        visitor.dataReceived(request())
+        lines = "Connection: X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nServer: y\r\n"
+        self.service().say(response(lines=lines))
+        self.assertEqual(
+            self.answer(),
+            b"HTTP/1.1 200 OK\r\nServer: y\r\nContent-Length: 2\r\n\r\nok",
+        )
+
+    def test_changed(self) -> None:
+        """An owner changes the host and headers, both ways."""
+        self.route(
+            "c.example",
+            hostHeader="app.lan:80",
+            requestHeaders=["X-Key: a b", "-User-Agent"],
+            responseHeaders=["-Server", "X-Frame-Options: DENY"],
+        )
+        visitor = self.connect(secure=True)
+        visitor.dataReceived(
+            request("c.example", lines="User-Agent: x\r\nX-Key: z\r\n")
+        )
+        got = self.service("c.example").take().decode().split("\r\n")
+        self.assertIn("Host: app.lan:80", got)
+        self.assertIn("X-Key: a b", got)
+        self.assertIn("X-Forwarded-Proto: https", got)
+        self.assertNotIn("User-Agent: x", got)
+        self.assertNotIn("X-Key: z", got)
+        lines = (
+            "Server: y\r\nLocation: http://app.lan:80/login?a=b\r\n"
+            "Set-Cookie: a=b; Domain=.App.lan; Path=/\r\nSet-Cookie: c=d; Domain=e\r\n"
+        )
+        self.service("c.example").say(response(b"", lines, "302 Found"))
+        got = self.answer().decode().split("\r\n")
+        self.assertIn("Location: https://c.example/login?a=b", got)
+        self.assertIn("Set-Cookie: a=b; Path=/", got)
+        self.assertIn("Set-Cookie: c=d; Domain=e", got)
+        self.assertIn("X-Frame-Options: DENY", got)
+        self.assertNotIn("Server: y", got)
+
+    def test_redirects(self) -> None:
+        """A redirect of an application that knows of no TLS stays within TLS."""
+        for said, expected in (
+            ("http://a.example/x", "https://a.example/x"),
+            ("http://A.Example", "https://A.Example"),
+            ("http://other.example/x", "http://other.example/x"),
+            ("/x", "/x"),
+            ("//a.example/x", "//a.example/x"),
+        ):
+            visitor = self.connect(secure=True)
+            visitor.dataReceived(request())
+            self.service().say(response(b"", f"Location: {said}\r\n", "301 Moved"))
+            self.assertIn(
+                f"Location: {expected}\r\n".lower().encode(), self.answer().lower()
+            )
+
+    def test_wrongOptions(self) -> None:
+        """What would break a head is no option."""
+        wrong: tuple[tuple[str, Any], ...] = (
+            ("requestHeaders", ["X: a\r\nY: b"]),
+            ("requestHeaders", ["Host: x"]),
+            ("requestHeaders", ["Content-Length: 3"]),
+            ("responseHeaders", ["-Transfer-Encoding"]),
+            ("responseHeaders", ["X y: z"]),
+            ("responseHeaders", ["X"]),
+            ("hostHeader", "a b"),
+            ("hostHeader", "a\r\nX: y"),
+        )
+        for name, value in wrong:
+            with self.assertRaises(TunnelError, msg=repr(value)) as caught:
+                self.route("d.example", **{name: value})
+            self.assertEqual(caught.exception.code.name, "bad-option")
+
+    def test_proxies(self) -> None:
+        """What a trusted proxy says counts, and is told on."""
+
+        class Trusted:
+            def speaksFor(self, host: str) -> bool:
+                return host == "192.0.2.7"
+
+            def clientOf(self, host: str, said: str) -> str:
+                return said.rpartition(",")[2].strip() or host
+
+        self.site.proxies = Trusted()
+        visitor = self.connect()
+        for address in ("198.51.100.1", "2001:db8::1"):
+            said = (
+                f"X-Forwarded-For: 9.9.9.9, {address}\r\nX-Forwarded-Proto: https\r\n"
+            )
+            visitor.dataReceived(request(lines=said))
+            got = self.service().take().decode()
+            self.assertIn(f"X-Forwarded-For: 9.9.9.9, {address}, 192.0.2.7\r\n", got)
+            self.assertIn("X-Forwarded-Proto: https\r\n", got)
+            self.service().say(response())
+        # Each has a connection to the service, since each is somebody else.
+        self.assertEqual(
+            [each.address for each in self.services["a.example"]],
+            ["198.51.100.1:0", "[2001:db8::1]:0"],
+        )
+
+
+class RoutingTests(VisitorTestCase):
+    """Where requests go."""
+
+    def test_hosts(self) -> None:
+        """One connection has requests for several names and paths."""
+        self.route("a.example", "/api")
+        visitor = self.connect()
+        for name, target, key in (
+            ("a.example", "/", "a.example"),
+            ("A.EXAMPLE.:8080", "/2", "a.example"),
+            ("b.example", "/", "b.example"),
+            ("a.example", "/api/x", "a.example/api"),
+            ("a.example", "/apix", "a.example"),
+        ):
+            visitor.dataReceived(request(name, target))
+            self.assertIn(f"GET {target} ".encode(), self.service(key).take())
+            self.service(key).say(response())
+            self.assertIn(b"200 OK", self.answer())
+        first, second = self.services["a.example"]
+        self.assertTrue(first.finished)
+        self.assertFalse(second.finished)
+        # Whoever was left in good order is through when it has closed.
+        first.run.finish()
+        self.assertEqual(first.closed, [None])
+        self.assertFalse(self.clock.getDelayedCalls() == [])
+
+    def test_unknown(self) -> None:
+        """Nobody's name has a page: for browsers, or a line."""
+        for lines, kind in (("", b"text/plain"), ("Accept: text/html\r\n", b"<title>")):
+            visitor = self.connect()
+            visitor.dataReceived(request("<b>.example".replace("<b>", "c"), "/", lines))
+            answer = self.answer()
+            self.assertIn(b"HTTP/1.1 404 Not Found\r\n", answer)
+            self.assertIn(kind, answer)
+            self.assertIn(b"c.example", answer)
+            self.assertTrue(self.transport.disconnecting)
+
+    def test_smuggling(self) -> None:
+        """
+        Behind what is refused nothing is read: no request gets to another tunnel, and
+        to its own only what was whole before.
+        """
+        hidden = request("b.example", "/hidden")
+        for _, data in SMUGGLING:
+            for piece in (len(data), 1):
+                visitor = self.connect()
+                whole = data + hidden
+                pieces = (
+                    [whole] if piece > 1 else [whole[i : i + 1] for i in range(400)]
+                )
+                for each in pieces:
+                    if not self.transport.disconnecting:
+                        visitor.dataReceived(each)
+                self.assertEqual(self.services["b.example"], [], data[:99])
+                got = b"".join(each.take() for each in self.services["a.example"])
+                self.assertNotIn(b"hidden", got, data[:99])
+                self.lose(visitor)
+                if got:
+                    self.assertEqual(self.service().broken is None, False, data[:99])
+                self.services["a.example"].clear()
+
+    def test_refusals(self) -> None:
+        """Why a visitor is turned away decides on the status."""
+        for code, retry, status in (
+            ("client-away", None, 503),
+            ("not-permitted", None, 403),
+            ("limit-reached", None, 503),
+            ("limit-reached", 2.2, 429),
+            ("service-refused", None, 502),
+            ("service-timeout", None, 504),
+        ):
+            self.refusal = TunnelError(code, "why", retry)
+            visitor = self.connect()
+            visitor.dataReceived(request(method="POST", lines="Content-Length: 5\r\n"))
+            answer = self.answer()
+            self.assertIn(f"HTTP/1.1 {status} ".encode(), answer)
+            self.assertEqual(b"Retry-After: 2\r\n" in answer, retry is not None)
+            visitor.dataReceived(b"abcde" + request())
+            self.assertEqual(len(self.services["a.example"]), 1)
+            self.services["a.example"].clear()
+
+    def test_ownPages(self) -> None:
+        """An operator's page is shown to browsers, and none to HEAD."""
+        self.site.pages = type(self.site.pages)({404: b"<p>ours"})
+        for method, expected in (("GET", True), ("HEAD", False)):
+            visitor = self.connect()
+            lines = "Accept: text/html\r\n"
+            visitor.dataReceived(request("c.example", lines=lines, method=method))
+            answer = self.answer()
+            self.assertEqual(answer.endswith(b"<p>ours"), expected)
+            self.assertIn(b"Content-Length: 7\r\n", answer)
+
+    def test_redirect(self) -> None:
+        """In clear text a visitor is sent on, where TLS will be believed."""
+        self.names.opened("http", 80)
+        self.names.opened("https", 8443)
+        self.names.isCovered = lambda host: host == "a.example"
+        for host, method, status in (
+            ("a.example", "GET", 301),
+            ("a.example", "POST", 308),
+            ("b.example", "GET", 0),
+        ):
+            visitor = self.connect()
+            visitor.dataReceived(request(host, "/x?y", method=method))
+            answer = self.answer()
+            if status:
+                self.assertIn(f"HTTP/1.1 {status} ".encode(), answer)
+                self.assertIn(b"Location: https://a.example:8443/x?y\r\n", answer)
+            else:
+                self.assertEqual(answer, b"")
+        self.names.redirects = False
+        self.connect().dataReceived(request())
+        self.assertIn(b"GET / ", self.service().take())
+
+    def test_challenge(self) -> None:
+        """Proof of a name is the server's to give, and all else the service's."""
+        self.site.challenge = lambda path: b"proof" if path.endswith(b"/t") else None
+        where = "/.well-known/acme-challenge/"
+        self.connect().dataReceived(request(target=f"{where}t"))
+        self.assertTrue(self.answer().endswith(b"\r\n\r\nproof"))
+        self.connect().dataReceived(request(target=f"{where}u"))
+        self.assertIn(b"GET /.well-known", self.service().take())
+
+
+class BodyTests(VisitorTestCase):
+    """What is behind the heads, both ways."""
+
+    def test_lengths(self) -> None:
+        """A body with a length passes as it comes; chunks are made anew."""
+        visitor = self.connect()
+        visitor.dataReceived(
+            request(method="PUT", lines="Content-Length: 5\r\n") + b"ab"
+        )
+        got = self.service().take()
+        self.assertIn(b"Content-Length: 5\r\n", got)
+        self.assertTrue(got.endswith(b"\r\n\r\nab"))
+        visitor.dataReceived(b"cde")
+        self.assertEqual(self.service().take(), b"cde")
+        self.service().say(response())
+        chunked = "Transfer-Encoding: chunked\r\n"
+        visitor.dataReceived(
+            request(method="POST", lines=chunked)
+            + b"1;x=y\r\na\r\n2\r\nbc\r\n0\r\nX-T: u\r\nX-Forwarded-For: z\r\n"
+            + b"Host: b\r\n\r\n"
+        )
+        got = self.service().take()
+        self.assertTrue(
+            got.endswith(b"\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\nX-T: u\r\n\r\n"), got
+        )
+        self.assertIn(b"\r\nTransfer-Encoding: chunked\r\n", got)
+
+    def test_responses(self) -> None:
+        """Where a response ends, in the words of the visitor's version."""
+        old = b"GET / HTTP/1.0\r\nHost: a.example\r\n"
+        new = b"GET / HTTP/1.1\r\nHost: a.example\r\n"
+        chunks = b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\nX-T: u\r\n\r\n"
+        for ask, said, ends, closes in (
+            (
+                new,
+                b"HTTP/1.1 200 OK\r\n" + chunks,
+                b"\r\n\r\n2\r\nab\r\n0\r\nX-T: u\r\n\r\n",
+                False,
+            ),
+            (
+                old,
+                b"HTTP/1.1 200 OK\r\n" + chunks,
+                b"Connection: close\r\n\r\nab",
+                True,
+            ),
+            (
+                old + b"Connection: keep-alive\r\n",
+                response(),
+                b"Connection: keep-alive\r\n\r\nok",
+                False,
+            ),
+            (old, response(), b"Connection: close\r\n\r\nok", True),
+            (
+                new + b"Connection: close\r\n",
+                response(),
+                b"Connection: close\r\n\r\nok",
+                True,
+            ),
+            (
+                new,
+                b"HTTP/1.1 204 No\r\nContent-Length: 0\r\n\r\n",
+                b"204 No\r\n\r\n",
+                False,
+            ),
+            (
+                new,
+                b"HTTP/1.1 304 Not\r\nContent-Length: 9\r\n\r\n",
+                b"Content-Length: 9\r\n\r\n",
+                False,
+            ),
+        ):
+            visitor = self.connect()
+            visitor.dataReceived(ask + b"\r\n")
+            self.service().say(said)
+            answer = self.answer()
+            self.assertTrue(answer.endswith(ends), (ask, said, answer))
+            self.assertEqual(self.transport.disconnecting, closes)
+
+    def test_untilClose(self) -> None:
+        """A response that ends with its connection is chunked, or ends ours."""
+        for version, ends in (("1.1", b"2\r\nab\r\n0\r\n\r\n"), ("1.0", b"\r\n\r\nab")):
+            visitor = self.connect()
+            visitor.dataReceived(
+                f"GET / HTTP/{version}\r\nHost: a.example\r\n\r\n".encode()
+            )
+            self.service().say(b"HTTP/1.1 200 OK\r\n\r\nab")
+            self.assertFalse(self.transport.disconnecting)
+            self.service().run.finish()
+            self.assertTrue(self.answer().endswith(ends))
+            self.assertEqual(self.transport.disconnecting, version == "1.0")
+
+    def test_head(self) -> None:
+        """A response to HEAD has no body, and the connection goes on."""
+        visitor = self.connect()
+        for _ in range(2):
+            visitor.dataReceived(request(method="HEAD"))
+            self.service().say(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
+            self.assertTrue(self.answer().endswith(b"Content-Length: 9\r\n\r\n"))
+        visitor.dataReceived(request())
+        self.service().say(response())
+        self.assertTrue(self.answer().endswith(b"\r\n\r\nok"))
+        self.assertEqual(len(self.services["a.example"]), 1)
+
+    def test_continue(self) -> None:
+        """An interim response comes through, and the other one behind it."""
+        visitor = self.connect()
+        lines = "Content-Length: 2\r\nExpect: 100-continue\r\n"
+        visitor.dataReceived(request(method="POST", lines=lines))
+        self.assertIn(b"Expect: 100-continue\r\n", self.service().take())
+        self.service().say(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.assertEqual(self.answer(), b"HTTP/1.1 100 Continue\r\n\r\n")
+        visitor.dataReceived(b"ab")
+        self.assertEqual(self.service().take(), b"ab")
+        self.service().say(response())
+        self.assertTrue(self.answer().endswith(b"ok"))
+
+    def test_early(self) -> None:
+        """A response may come before its request is whole, whose rest is still sent."""
+        visitor = self.connect()
+        visitor.dataReceived(
+            request(method="POST", lines="Content-Length: 4\r\n") + b"a"
+        )
+        self.service().say(response(b"no", "", "413 Too Large"))
+        self.assertIn(b"413", self.answer())
+        visitor.dataReceived(b"bcd" + request())
+        self.assertIn(b"bcdGET / ", self.service().take())
+        # With its connection closed, the rest is for nobody.
+        visitor = self.connect()
+        visitor.dataReceived(
+            request(method="POST", lines="Content-Length: 4\r\n") + b"a"
+        )
+        self.service().say(response(b"no", "Connection: close\r\n", "413 Too Large"))
+        self.service().run.finish()
+        self.assertIn(b"413", self.answer())
+        self.assertTrue(self.transport.disconnecting)
+
+
+class FailureTests(VisitorTestCase):
+    """Services and visitors who leave in the middle."""
+
+    def test_noAnswer(self) -> None:
+        """A service that closes without an answer is answered for."""
+        for breaks in (False, True):
+            visitor = self.connect()
+            visitor.dataReceived(request())
+            if breaks:
+                self.service().run.reset(TunnelError("reset"))
+            else:
+                self.service().run.finish()
+            self.assertIn(b"502 Bad Gateway", self.answer())
+            self.assertTrue(self.transport.disconnecting)
+            self.lose(visitor)
+
+    def test_cut(self) -> None:
+        """Half of a response is not taken for the whole."""
+        for said in (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n",
+        ):
+            visitor = self.connect()
+            visitor.dataReceived(request())
+            self.service().say(said)
+            self.service().run.finish()
+            self.assertTrue(self.transport.aborted)
+            self.lose(visitor, False)
+
+    def test_nonsense(self) -> None:
+        """A service that speaks no HTTP is answered for, and left."""
+        for said in (
+            b"SSH-2.0-x\r\n",
+            b"HTTP/1.1 101 x\r\n\r\n",
+            b"HTTP/1.1 200 OK\nX",
+        ):
+            self.connect().dataReceived(request())
+            self.service().say(said)
+            self.assertIn(b"502 Bad Gateway", self.answer())
+            self.assertIsNotNone(self.service().broken)
+
+    def test_repeated(self) -> None:
+        """
+        A request that can be is sent again, if the connection to the service had gone
+        when it came; once, and no other.
+        """
+        visitor = self.connect()
+        visitor.dataReceived(request())
+        self.service().say(response())
+        self.answer()
+        visitor.dataReceived(request(target="/2"))
+        first = self.service()
+        first.run.reset(TunnelError("reset"))
+        second = self.service()
+        self.assertIsNot(first, second)
+        self.assertIn(b"GET /2 ", second.take())
+        second.run.finish()
+        self.assertIn(b"502", self.answer())
+        # One with a body takes a new connection, unless the last one was used just now.
+        visitor = self.connect()
+        for wait, count in ((0.0, 3), (0.5, 3), (2.0, 4)):
+            self.clock.advance(wait)
+            visitor.dataReceived(request(method="POST", lines="Content-Length: 0\r\n"))
+            self.service().say(response())
+            self.assertEqual(len(self.services["a.example"]), count)
+
+    def test_idleService(self) -> None:
+        """A service that closes between requests is reached again for the next one."""
+        visitor = self.connect()
+        for _ in range(2):
+            visitor.dataReceived(request())
+            self.service().say(response())
+            self.service().run.finish()
+            self.assertEqual(self.service().closed, [None])
+        self.assertEqual(len(self.services["a.example"]), 2)
+        # So is one that says something unasked, which nobody believes.
+        visitor.dataReceived(request())
+        self.service().say(response())
+        self.service().say(response(b"forged"))
+        self.assertIsNotNone(self.service().broken)
+        self.answer()
+        visitor.dataReceived(request())
+        self.assertEqual(self.answer(), b"")
+        self.service().say(response(b"true") + response(b"forged"))
+        self.assertTrue(self.answer().endswith(b"true"))
+
+    def test_visitorGone(self) -> None:
+        """A visitor who leaves takes the service's connection along."""
+        visitor = self.connect()
+        visitor.dataReceived(request())
+        self.lose(visitor, False)
+        self.assertIsNotNone(self.service().broken)
+        visitor = self.connect()
+        visitor.dataReceived(request())
+        self.service().say(response())
+        self.lose(visitor)
+        self.assertTrue(self.service().finished)
+        self.assertIsNone(self.service().broken)
+        self.clock.advance(12)
+        self.assertIsNotNone(self.service().broken)
+        # And one who leaves while the service is dialled.
+        self.joins = False
+        visitor = self.connect()
+        visitor.dataReceived(request())
+        self.lose(visitor)
+        late = self.service().joined()
+        self.assertIsNotNone(late.broken)
+        self.assertEqual(late.take(), b"")
+
+    def test_halfClosed(self) -> None:
+        """Who ends its direction still gets an answer, if it comes."""
+        visitor = self.connect()
+        visitor.dataReceived(request())
+        visitor.readConnectionLost()
+        self.service().say(response())
+        self.assertTrue(self.answer().endswith(b"ok"))
+        self.assertTrue(self.transport.disconnecting)
+        visitor = self.connect()
+        visitor.dataReceived(request())
+        visitor.readConnectionLost()
+        self.clock.pump([1.0] * 40)
+        self.assertTrue(self.transport.aborted)
+        for data in (b"", b"GET / HT", request(lines="Content-Length: 3\r\n") + b"a"):
+            visitor = self.connect()
+            visitor.dataReceived(data) if data else None
+            visitor.readConnectionLost()
+            self.assertTrue(self.transport.disconnecting, data)
+
+
+class PatienceTests(VisitorTestCase):
+    """Time, order and room."""
+
+    def test_slow(self) -> None:
+        """A head has to come in time, the first and all others."""
+        visitor = self.connect()
+        self.clock.pump([1.0] * 12)
+        self.assertTrue(self.transport.disconnecting)
+        self.assertEqual(self.answer(), b"")
+        visitor = self.connect()
+        visitor.dataReceived(b"GET / HTTP/1.1\r\nHost: a.example\r\n")
+        self.clock.pump([1.0] * 12)
+        self.assertIn(b"408", self.answer())
+        visitor = self.connect()
+        visitor.dataReceived(request())
+        self.clock.advance(1000)
+        self.service().say(response())
+        self.assertFalse(self.transport.disconnecting)
+        self.clock.pump([1.0] * int(IDLE + 2))
+        self.assertTrue(self.transport.disconnecting)
+        self.assertTrue(self.service().finished)
+
+    def test_crowd(self) -> None:
+        """Of too many that ask for nothing, the one that has waited longest leaves."""
+        self.site.mostIdle = 2
+        first = self.connect()
+        transport = self.transport
+        self.connect()
+        first.dataReceived(b"")
+        self.connect()
+        self.assertTrue(transport.aborted)
+        self.assertEqual(len(self.site.idle), 2)
+
+    def test_pipelined(self) -> None:
+        """Requests that come together are answered one by one, in their order."""
+        visitor = self.connect()
+        visitor.dataReceived(
+            request(target="/1")
+            + request("b.example", "/2", "Content-Length: 2\r\n", "PUT")
+            + b"ab"
+            + request(target="/3")
+        )
+        self.assertEqual(self.transport.producerState, "paused")
+        self.assertNotIn("b.example", [k for k, v in self.services.items() if v])
+        self.service().say(response(b"1"))
+        self.assertTrue(self.service("b.example").take().endswith(b"\r\n\r\nab"))
+        self.service("b.example").say(response(b"2"))
+        self.assertIn(b"GET /3 ", self.service().take())
+        self.assertEqual(self.transport.producerState, "producing")
+        self.service().say(response(b"3"))
+        self.assertEqual(
+            [part[-1:] for part in self.answer().split(b"HTTP/1.1 200 OK")[1:]],
+            [b"1", b"2", b"3"],
+        )
+
+    def test_manyPipelined(self) -> None:
+        """What waits for its turn waits as the bytes that it came as."""
+        visitor = self.connect()
+        visitor.dataReceived(request() * 5000)
+        self.assertLess(len(visitor._events), 500)
+        for number in range(5000):
+            self.assertEqual(self.service().take().count(b"GET"), 1, number)
+            self.service().say(response(b""))
+        self.assertEqual(self.transport.producerState, "producing")
+
+    def test_backpressure(self) -> None:
+        """A slow service slows the visitor down, and a slow visitor the service."""
+        visitor = self.connect()
+        visitor.dataReceived(request(method="PUT", lines="Content-Length: 999\r\n"))
+        self.service().run.pauseReading()
+        self.assertEqual(self.transport.producerState, "paused")
+        self.service().run.resumeReading()
+        self.assertEqual(self.transport.producerState, "producing")
+        visitor.pauseProducing()
+        self.assertTrue(self.service().paused)
+        visitor.resumeProducing()
+        self.assertFalse(self.service().paused)
+        # Before the service is reached, no more than so much waits.
+        self.joins = False
+        visitor = self.connect()
+        visitor.dataReceived(request(method="PUT", lines="Content-Length: 99999\r\n"))
+        visitor.dataReceived(b"x" * 70000)
+        self.assertEqual(self.transport.producerState, "paused")
+        got = self.service().joined().take()
+        self.assertEqual(len(got.partition(b"\r\n\r\n")[2]), 70000)
+        self.assertEqual(self.transport.producerState, "producing")
+
+
+class ThroughTests(VisitorTestCase):
+    """Connections that are more than requests."""
+
+    ASK = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n"
+    YES = (
+        b"HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX: y\r\n\r\n"
+    )
+
+    def test_upgrade(self) -> None:
+        """A service agrees, and bytes pass both ways."""
+        visitor = self.connect()
+        visitor.dataReceived(request(lines=self.ASK) + b"early")
+        got = self.service().take()
+        self.assertIn(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n", got)
+        self.assertNotIn(b"early", got)
+        self.service().say(self.YES + b"\x81hello")
+        self.assertEqual(
+            self.answer(),
+            b"HTTP/1.1 101 Go\r\nX: y\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"\r\n\x81hello",
+        )
+        self.assertEqual(self.service().take(), b"early")
+        visitor.dataReceived(request("b.example"))
+        self.assertEqual(self.service().take(), request("b.example"))
+        self.service().say(b"HTTP/1.1 500 no")
+        self.assertEqual(self.answer(), b"HTTP/1.1 500 no")
+        visitor.readConnectionLost()
+        self.assertTrue(self.service().finished)
+        self.service().run.finish()
+        self.assertTrue(self.transport.disconnecting)
+        self.lose(visitor)
+        self.assertEqual(self.service().closed, [None])
+
+    def test_declined(self) -> None:
+        """A service declines, and what came behind is the next request."""
+        visitor = self.connect()
+        visitor.dataReceived(request(lines=self.ASK) + request("b.example"))
+        self.service().say(response(b"no", "", "426 Upgrade Required"))
+        self.assertIn(b"426", self.answer())
+        self.assertIn(b"GET / ", self.service("b.example").take())
+
+    def test_raw(self) -> None:
+        """Behind the first head of a raw tunnel's connection, nothing is read."""
+        self.route("r.example", raw=True)
+        visitor = self.connect()
+        visitor.dataReceived(b"\r\n" + request("r.example") + b"\x00rest")
+        got = self.service("r.example").take()
+        self.assertIn(b"X-Forwarded-For: 192.0.2.7\r\n", got)
+        self.assertTrue(got.endswith(b"\r\n\r\n\x00rest"))
+        visitor.dataReceived(request("b.example"))
+        self.assertEqual(self.service("r.example").take(), request("b.example"))
+        self.service("r.example").say(b"what it says")
+        self.assertEqual(self.answer(), b"what it says")
+        # Not behind another tunnel's requests.
+        visitor = self.connect()
+        visitor.dataReceived(request())
+        self.service().say(response())
+        self.answer()
+        visitor.dataReceived(request("r.example"))
+        self.assertIn(b"421 ", self.answer())

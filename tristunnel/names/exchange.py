@@ -1,0 +1,94 @@
+"""
+One request and its response, as far as they have come.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tristunnel.names.table import Route
+from tristunnel.wire.http import RequestHead, ResponseHead
+
+__all__ = ["Exchange"]
+
+_REPEATABLE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+
+
+@dataclass(eq=False, slots=True)
+class Exchange:
+    """
+    A request and its response.
+
+    @ivar head: The request's head.
+    @ivar host: The name that it is for.
+    @ivar visitor: Where it comes from, without a port.
+    @ivar began: When its head was there, in seconds.
+    @ivar scheme: C{b"http"} or C{b"https"}, as the visitor came.
+    @ivar route: Where it goes, or C{None}.
+    @ivar written: Its head as the service gets it.
+    @ivar reused: Whether it goes by a connection that had requests before.
+    @ivar keepAlive: Whether the visitor may send another one on its connection.
+    @ivar requestDone: Whether all of it has come.
+    @ivar response: The response's head, once there is one.
+    @ivar responseDone: Whether all of that has come.
+    @ivar chunks: Whether the visitor gets the response in chunks.
+    @ivar isInterim: Whether what the service sends now is followed by a response.
+    @ivar sent: Bytes of the response's body so far.
+    """
+
+    head: RequestHead
+    host: str
+    visitor: str
+    began: float
+    scheme: bytes = b"http"
+    route: Route | None = None
+    written: bytes = b""
+    reused: bool = False
+    keepAlive: bool = True
+    requestDone: bool = False
+    response: ResponseHead | None = None
+    responseDone: bool = False
+    chunks: bool = False
+    isInterim: bool = False
+    sent: int = 0
+
+    @property
+    def isRepeatable(self) -> bool:
+        """
+        Whether it can be sent again if the connection to the service has gone in the
+        meantime (RFC 9110, section 9.2.2), and all of it is still here.
+        """
+        return self.head.method in _REPEATABLE and not self.head.hasBody
+
+    @property
+    def mayRepeat(self) -> bool:
+        """Whether it is to be sent again, since nothing of a response has come."""
+        return (
+            self.reused
+            and self.isRepeatable
+            and self.response is None
+            and not self.isInterim
+        )
+
+    def framed(self, head: ResponseHead) -> bytes:
+        """
+        Decide how the visitor learns where the response ends.
+
+        @param head: The response's.
+        @return: The lines that say so.
+        """
+        self.response = head
+        old = self.head.version == "1.0"
+        bodiless = head.status in (204, 304) or self.head.method == b"HEAD"
+        lines = b""
+        if head.length is not None and head.status != 204:
+            lines = b"Content-Length: %d\r\n" % head.length
+        elif not bodiless:
+            if old:
+                self.keepAlive = False
+            else:
+                self.chunks = True
+                lines = b"Transfer-Encoding: chunked\r\n"
+        if not self.keepAlive:
+            return lines + b"Connection: close\r\n"
+        return lines + b"Connection: keep-alive\r\n" if old else lines

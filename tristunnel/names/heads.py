@@ -1,0 +1,265 @@
+"""
+Heads as they go on: written anew from what was read, never passed on as they came.
+
+So nothing of a visitor's that has to do with where a message ends, or with where it
+comes from, reaches a service: hop-by-hop headers (RFC 9110, section 7.6.1) are left
+out, and C{X-Forwarded-For}, C{-Proto}, C{-Host} and C{Forwarded} (RFC 7239) say what
+this server knows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tristunnel.errors import badOption, printable
+from tristunnel.model.options import TunnelOptions
+from tristunnel.wire.http import Headers, RequestHead, ResponseHead
+
+__all__ = [
+    "UNCHANGED",
+    "HeadRules",
+    "Origin",
+    "requestBytes",
+    "responseBytes",
+    "trailerBytes",
+]
+
+_HOP = frozenset(
+    (
+        *(b"connection", b"content-length", b"host", b"http2-settings"),
+        *(b"keep-alive", b"proxy-authenticate", b"proxy-authorization"),
+        *(b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"),
+    )
+)
+_ORIGIN = frozenset(
+    (
+        *(b"forwarded", b"x-forwarded-for", b"x-forwarded-host"),
+        *(b"x-forwarded-port", b"x-forwarded-proto", b"x-forwarded-ssl"),
+        *(b"x-forwarded-scheme", b"x-real-ip", b"x-url-scheme"),
+    )
+)
+_KNOWN = _HOP | _ORIGIN
+
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
+_VALUE = re.compile(r"[\t\x20-\x7e]{0,2000}")
+_LINE = re.compile(rb"[^\t\x20-\x7e\x80-\xff]")
+_MOST_RULES = 50
+_LOCATION = re.compile(rb"(https?):?//([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+_DOMAIN = re.compile(rb";\s*domain=\.?([^;]*)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Changes:
+    """
+    What is changed in heads of one direction.
+
+    @ivar dropped: Names of headers that are left out, in lower case.
+    @ivar added: Lines that are there in any case.
+    """
+
+    dropped: frozenset[bytes] = frozenset()
+    added: bytes = b""
+
+    @classmethod
+    def of(cls, texts: Iterable[str], option: str) -> _Changes:
+        texts = list(texts)
+        if len(texts) > _MOST_RULES:
+            raise badOption(f"option {option} takes at most {_MOST_RULES} headers")
+        dropped, added = set(), []
+        for text in texts:
+            name, colon, value = text.partition(":")
+            gone = not colon and name.startswith("-")
+            name, value = name.removeprefix("-" if gone else ""), value.strip()
+            if not (
+                (gone or colon) and _NAME.fullmatch(name) and _VALUE.fullmatch(value)
+            ):
+                raise badOption(
+                    f"option {option} takes 'Name: value' to set a header, and '-Name'"
+                    f" to leave one out; {printable(text, 60)!r} is neither"
+                )
+            lower = name.lower().encode("ascii")
+            if lower in _HOP or lower == b"trailer":
+                raise badOption(f"option {option} cannot change the header {name}")
+            dropped.add(lower)
+            if colon:
+                added.append(f"{name}: {value}\r\n".encode("ascii"))
+        return cls(frozenset(dropped), b"".join(added))
+
+
+@dataclass(frozen=True, slots=True)
+class HeadRules:
+    """
+    What the owner of a tunnel has changed in its heads.
+
+    @ivar host: What the service reads in C{Host}; empty for what the visitor sent.
+    @ivar request: What is changed in requests.
+    @ivar response: What is changed in responses.
+    """
+
+    host: bytes = b""
+    request: _Changes = _Changes()
+    response: _Changes = _Changes()
+
+    @classmethod
+    def of(cls, options: TunnelOptions) -> HeadRules:
+        """
+        @raise TunnelError: C{bad-option}.
+        """
+        host = options.hostHeader
+        if not re.fullmatch(r"[A-Za-z0-9._:\[\]-]{0,260}", host):
+            raise badOption(f"{printable(host, 80)!r} is no host for option hostHeader")
+        return cls(
+            host.encode("ascii"),
+            _Changes.of(options.requestHeaders, "requestHeaders"),
+            _Changes.of(options.responseHeaders, "responseHeaders"),
+        )
+
+
+UNCHANGED = HeadRules()
+"""What holds where an owner has said nothing."""
+
+
+class Origin:
+    """
+    Where a connection's requests come from, as their services are told.
+
+    @param address: The visitor's, without a port.
+    @param scheme: C{b"http"} or C{b"https"}.
+
+    @ivar address: The same, as text.
+    @ivar scheme: The same.
+    """
+
+    __slots__ = ("_for", "_host", "_lines", "address", "scheme")
+
+    def __init__(self, address: str, scheme: bytes, before: bytes = b"") -> None:
+        """
+        @param before: What a trusted proxy has said in C{X-Forwarded-For}.
+        """
+        self.address, self.scheme = address, scheme
+        text = address.encode("ascii", "replace")
+        said = b"%s, %s" % (before, text) if before else text
+        self._lines = b"X-Forwarded-For: %s\r\nX-Forwarded-Proto: %s\r\n" % (
+            said,
+            scheme,
+        )
+        node = b'"[%s]"' % text if b":" in text else text
+        self._for = b"Forwarded: for=%s;proto=%s" % (node, scheme)
+        self._host = (b"", b"")
+
+    def lines(self, host: bytes) -> bytes:
+        """The headers that tell of it, for a request to C{host}."""
+        known, lines = self._host
+        if known != host:
+            lines = b'%sX-Forwarded-Host: %s\r\n%s;host="%s"\r\n' % (
+                self._lines,
+                host,
+                self._for,
+                host,
+            )
+            self._host = host, lines
+        return lines
+
+
+def _kept(
+    headers: Headers, connection: frozenset[bytes], changes: _Changes, isRequest: bool
+) -> list[bytes]:
+    """The lines of those headers that go on."""
+    dropped = changes.dropped
+    known = _KNOWN if isRequest else _HOP
+    lines = []
+    for lower, name, value in headers:
+        if lower in known or lower in dropped or lower in connection:
+            continue
+        if isRequest and b"_" in lower and lower.replace(b"_", b"-") in _KNOWN:
+            # To CGI and WSGI both names are one.
+            continue
+        lines.append(b"%s: %s\r\n" % (name, value))
+    return lines
+
+
+def requestBytes(head: RequestHead, rules: HeadRules, origin: Origin) -> bytes:
+    """Write the head of a request for a service."""
+    lines = [
+        b"%s %s HTTP/1.1\r\nHost: %s\r\n"
+        % (head.method, head.target, rules.host or head.host)
+    ]
+    lines += _kept(head.headers, head.connection, rules.request, True)
+    lines.append(origin.lines(head.host))
+    if rules.request.added:
+        lines.append(rules.request.added)
+    if head.chunked:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+    elif head.length is not None:
+        lines.append(b"Content-Length: %d\r\n" % head.length)
+    if head.upgrade:
+        lines.append(b"Connection: Upgrade\r\nUpgrade: %s\r\n" % head.upgrade)
+    lines.append(b"\r\n")
+    return b"".join(lines)
+
+
+def responseBytes(
+    head: ResponseHead,
+    rules: HeadRules,
+    request: RequestHead,
+    scheme: bytes,
+    framing: bytes,
+) -> bytes:
+    """
+    Write the head of a response for a visitor.
+
+    @param request: What it answers.
+    @param scheme: By which the visitor came.
+    @param framing: The lines that say how long it is, and what is next.
+    """
+    lines = [b"HTTP/1.1 %d %s\r\n" % (head.status, _LINE.sub(b"", head.reason))]
+    dropped = rules.response.dropped
+    for lower, name, value in head.headers:
+        if lower in _HOP or lower in dropped or lower in head.connection:
+            continue
+        if lower == b"location":
+            value = _location(value, rules.host, request.host, scheme)
+        elif lower == b"set-cookie" and rules.host:
+            value = _cookie(value, rules.host)
+        lines.append(b"%s: %s\r\n" % (name, value))
+    if rules.response.added:
+        lines.append(rules.response.added)
+    if head.status == 101:
+        framing = b"Connection: Upgrade\r\nUpgrade: %s\r\n" % head.upgrade
+    lines.append(framing)
+    lines.append(b"\r\n")
+    return b"".join(lines)
+
+
+def _location(value: bytes, told: bytes, public: bytes, scheme: bytes) -> bytes:
+    """
+    Lead a redirect to where the visitor is: an application may know only the host that
+    it was told, and that it is reached in clear text.
+    """
+    found = _LOCATION.fullmatch(value)
+    if found is None:
+        return value
+    said, host, rest = found.groups()
+    isOurs = host.lower() == public.lower()
+    isTold = bool(told) and host.lower() == told.lower()
+    if not (isTold or (isOurs and said.lower() == b"http")):
+        return value
+    return b"%s://%s%s" % (scheme, public, rest)
+
+
+def _cookie(value: bytes, told: bytes) -> bytes:
+    """Give a cookie of the host that the service was told to the one that is."""
+    found = _DOMAIN.search(value)
+    host = told.partition(b":")[0].lower()
+    if found is None or found[1].strip().lower() != host:
+        return value
+    return value[: found.start()] + value[found.end() :]
+
+
+def trailerBytes(trailers: Headers, isRequest: bool) -> bytes:
+    """Write what is behind the last chunk, and the end."""
+    changes = _Changes(frozenset((b"authorization", b"cookie", b"set-cookie")))
+    lines = _kept(trailers, frozenset(), changes, isRequest)
+    return b"0\r\n" + b"".join(lines) + b"\r\n"

@@ -1,0 +1,97 @@
+"""
+The log of requests: as web servers write it, or as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from tristunnel.names.exchange import Exchange
+from tristunnel.util.output import LogFile
+
+__all__ = ["FORMATS", "AccessLog"]
+
+FORMATS = ("combined", "json")
+
+_LONGEST = 2000
+
+
+def _quoted(text: bytes) -> str:
+    """
+    Write what a visitor has sent between quotation marks, so that nothing of it can
+    end them or begin another line.
+    """
+    return "".join(
+        letter
+        if " " <= letter <= "~" and letter not in '"\\'
+        else f"\\x{ord(letter):02x}"
+        for letter in text[:_LONGEST].decode("latin-1")
+    )
+
+
+class AccessLog:
+    """
+    Writes a line for each request.
+
+    @param path: The file.
+    @param form: One of L{FORMATS}: the combined format of Apache and nginx, or an
+        object of JSON.
+    @param now: The time of day.
+    @raise OSError: If the file cannot be written.
+    """
+
+    def __init__(
+        self, path: str, form: str = "combined", now: Callable[[], float] = time.time
+    ) -> None:
+        self._file = LogFile(path)
+        self._write = self._json if form == "json" else self._combined
+        self._now = now
+
+    def note(self, exchange: Exchange, status: int, seconds: float) -> None:
+        """
+        Write about a request.
+
+        @param status: How it was answered.
+        @param seconds: How long it took.
+        """
+        self._file.write(self._write(exchange, status, seconds) + "\n")
+
+    def reopen(self) -> None:
+        """Go on in another file, if this one was renamed."""
+        self._file.reopen()
+
+    def _combined(self, exchange: Exchange, status: int, seconds: float) -> str:
+        head = exchange.head
+        at = datetime.fromtimestamp(self._now(), UTC).strftime(
+            "%d/%b/%Y:%H:%M:%S +0000"
+        )
+        line = b"%b %b HTTP/%b" % (head.method, head.target, head.version.encode())
+        referer, agent = head.get(b"referer") or b"-", head.get(b"user-agent") or b"-"
+        return (
+            f'{exchange.visitor} - - [{at}] "{_quoted(line)}" {status} {exchange.sent}'
+            f' "{_quoted(referer)}" "{_quoted(agent)}"'
+        )
+
+    def _json(self, exchange: Exchange, status: int, seconds: float) -> str:
+        head, at = exchange.head, datetime.fromtimestamp(self._now(), UTC)
+        texts = {
+            "method": head.method,
+            "target": head.target,
+            "referer": head.get(b"referer"),
+            "agent": head.get(b"user-agent"),
+        }
+        return json.dumps(
+            {
+                "time": at.isoformat(timespec="milliseconds"),
+                "host": exchange.host,
+                "visitor": exchange.visitor,
+                "scheme": exchange.scheme.decode("ascii"),
+                "status": status,
+                "bytes": exchange.sent,
+                "seconds": round(seconds, 6),
+                **{k: v[:_LONGEST].decode("latin-1") for k, v in texts.items()},
+            }
+        )

@@ -1,0 +1,149 @@
+"""
+What visitors are told who cannot be served: a page for browsers, a line for programs.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tristunnel.errors import TunnelError, badOption
+
+__all__ = ["Pages", "loadPages", "statusOf"]
+
+REASONS: Mapping[int, str] = {
+    400: "Bad Request",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    414: "URI Too Long",
+    429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+    505: "HTTP Version Not Supported",
+}
+"""The statuses that have a page."""
+
+_LONGEST = 256 * 1024
+
+_STATUS = {
+    "not-permitted": 403,
+    "limit-reached": 503,
+    "client-away": 503,
+    "session-lost": 503,
+    "displaced": 503,
+    "shutting-down": 503,
+    "closed": 503,
+    "expired": 503,
+    "unknown-tunnel": 404,
+    "service-timeout": 504,
+}
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{status} {reason}</title>
+<style>
+body {{ font: 1.1em/1.5 system-ui, sans-serif; max-width: 36em; margin: 15vh auto;
+  padding: 0 1em; color: #222; background: #fff }}
+h1 {{ font-size: 1.5em }}
+@media (prefers-color-scheme: dark) {{ body {{ color: #ddd; background: #1b1b1b }} }}
+</style>
+<h1>{status} {reason}</h1>
+<p>{text}</p>
+</html>
+"""
+
+
+def statusOf(refusal: TunnelError) -> int:
+    """The status that tells of a refusal; 502 for what is wrong with a service."""
+    name = refusal.code.name
+    if name == "limit-reached" and refusal.retryAfter is not None:
+        # Of what a visitor has done, and not of what the tunnel can do.
+        return 429
+    return _STATUS.get(name, 502)
+
+
+@dataclass(frozen=True)
+class Pages:
+    """
+    @ivar own: The operator's pages, by their status.
+    """
+
+    own: Mapping[int, bytes] = field(default_factory=dict)
+
+    def response(
+        self,
+        status: int,
+        text: str,
+        accept: bytes = b"",
+        headers: bytes = b"",
+        withBody: bool = True,
+    ) -> bytes:
+        """
+        Write a whole response, behind which the connection is closed.
+
+        @param text: What is the matter, in a sentence.
+        @param accept: What the visitor wants to have.
+        @param headers: Lines to be added.
+        @param withBody: Whether it answers anything but a HEAD.
+        """
+        reason = REASONS.get(status, "Error")
+        if b"text/html" in accept:
+            kind, body = b"text/html", self.own.get(status, b"")
+            if not body:
+                page = _PAGE.format(
+                    status=status, reason=reason, text=html.escape(text)
+                )
+                body = page.encode()
+        else:
+            kind, body = b"text/plain", f"{status} {reason}: {text}\n".encode()
+        return b"".join(
+            (
+                b"HTTP/1.1 %d %s\r\n" % (status, reason.encode("ascii")),
+                b"Content-Type: %s; charset=utf-8\r\n" % kind,
+                b"Content-Length: %d\r\n" % len(body),
+                b"Cache-Control: no-store\r\n",
+                b"X-Content-Type-Options: nosniff\r\n",
+                headers,
+                b"\r\n",
+                body if withBody else b"",
+            )
+        )
+
+
+def loadPages(directory: str) -> Pages:
+    """
+    Read the operator's pages.
+
+    @param directory: With C{404.html}, C{502.html}, C{503.html} and others; those that
+        are missing are ours.
+    @raise TunnelError: C{bad-option}, if one cannot be read or is too long.
+    """
+    own: dict[int, bytes] = {}
+    if not directory:
+        return Pages(own)
+    place = Path(directory)
+    if not place.is_dir():
+        raise badOption(f"--error-pages {directory!r} is no directory")
+    for status in REASONS:
+        path = place / f"{status}.html"
+        if not path.exists():
+            continue
+        try:
+            with path.open("rb") as file:
+                page = file.read(_LONGEST + 1)
+        except OSError as error:
+            raise badOption(f"{path} cannot be read: {error.strerror}") from None
+        if len(page) > _LONGEST:
+            raise badOption(f"{path} is longer than {_LONGEST // 1024} KiB")
+        own[status] = page
+    return Pages(own)

@@ -1,0 +1,187 @@
+"""
+What all connections of the ports that names share have in common.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+from typing import Protocol as Structure
+
+from tristunnel.names.exchange import Exchange
+from tristunnel.names.log import AccessLog
+from tristunnel.names.pages import Pages
+from tristunnel.names.public import PublicNames
+from tristunnel.names.tally import NameTally
+from tristunnel.util.hosts import hostAndPort
+from tristunnel.wire.http import RequestHead
+
+__all__ = ["MOST_IDLE", "NameSite", "Proxies", "Waiting", "hostOf"]
+
+MOST_IDLE = 4096
+"""Connections that have nothing to do; the one that has waited longest leaves for
+another."""
+
+CHALLENGES = b"/.well-known/acme-challenge/"
+"""Below which path an authority looks for proof that a name is ours (RFC 8555, section
+8.3)."""
+
+
+class Waiting(Structure):
+    """
+    A connection of which nobody knows what it wants.
+
+    @ivar leave: Ends it, to make room for another; to be set.
+    """
+
+    leave: Callable[[], object] | None
+
+    def known(self) -> None:
+        """It is known, or is gone; doing it twice is no error."""
+
+
+class Proxies(Structure):
+    """Who may say for others where they come from."""
+
+    def speaksFor(self, host: str) -> bool:
+        """Whether an address is that of a trusted proxy."""
+
+    def clientOf(self, host: str, said: str) -> str:
+        """
+        Find out where a request comes from.
+
+        @param host: The address of the connection.
+        @param said: All that C{X-Forwarded-For} says.
+        """
+
+
+class _NoProxies:
+    def speaksFor(self, host: str) -> bool:
+        return False
+
+    def clientOf(self, host: str, said: str) -> str:
+        return host
+
+
+@lru_cache(4096)
+def hostOf(said: bytes) -> str:
+    """
+    Read what C{Host} says.
+
+    @return: The name as routes have it: in lower case, without a port and a last dot.
+    """
+    text = said.decode("ascii").lower()
+    return re.sub(r":[0-9]*\Z", "", text).removesuffix(".")
+
+
+class NameSite:
+    """
+    Serves names over HTTP.
+
+    @param reactor: Tells time.
+    @param names: The routes, and what visitors see of them.
+
+    @ivar reactor: The same.
+    @ivar names: The same.
+    @ivar pages: What is answered where nobody can be asked.
+    @ivar log: Where requests are noted, or C{None}.
+    @ivar tally: Counts them.
+    @ivar proxies: Who may say for others where they come from.
+    @ivar challenge: Finds the answer to an authority that asks for proof of a name, by
+        the path; C{None} if there is none.
+    @ivar idle: Connections that have nothing to do, the oldest first.
+    @ivar mostIdle: How many of those there may be.
+    """
+
+    def __init__(self, reactor: Any, names: PublicNames) -> None:
+        self.reactor = reactor
+        self.names = names
+        self.pages = Pages()
+        self.log: AccessLog | None = None
+        self.tally = NameTally()
+        self.proxies: Proxies = _NoProxies()
+        self.challenge: Callable[[bytes], bytes | None] = lambda path: None
+        self.idle: OrderedDict[Any, None] = OrderedDict()
+        self.mostIdle = MOST_IDLE
+
+    def visitorOf(self, host: str, head: RequestHead) -> str:
+        """
+        Find out where a request comes from.
+
+        @param host: The address of its connection.
+        """
+        if not self.proxies.speaksFor(host):
+            return host
+        said = head.get(b"x-forwarded-for").decode("latin-1")
+        return self.proxies.clientOf(host, said)
+
+    def saidBefore(self, host: str, head: RequestHead) -> bytes:
+        """What a trusted proxy has said of where a request comes from; else empty."""
+        return head.get(b"x-forwarded-for") if self.proxies.speaksFor(host) else b""
+
+    def schemeOf(self, host: str, head: RequestHead, secure: bool) -> bytes:
+        """By what a visitor came: over TLS or not, here or at a trusted proxy."""
+        if self.proxies.speaksFor(host) and (said := head.get(b"x-forwarded-proto")):
+            secure = said.strip().lower() == b"https"
+        return b"https" if secure else b"http"
+
+    @staticmethod
+    def addressText(host: str) -> str:
+        """Write an address of which the port is not known."""
+        return hostAndPort(host, 0)
+
+    def ownAnswer(self, exchange: Exchange) -> tuple[int, bytes] | None:
+        """
+        Answer what is asked of the server itself.
+
+        @return: The status and the whole response, or C{None}.
+        """
+        target = exchange.head.target
+        if not target.startswith(CHALLENGES):
+            return None
+        answer = self.challenge(target)
+        if answer is None:
+            return None
+        return 200, (
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n"
+            b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(answer), answer)
+        )
+
+    def redirect(self, exchange: Exchange) -> tuple[int, bytes] | None:
+        """
+        Send a visitor in clear text on to TLS, if its browser will believe it.
+
+        @return: The status and the whole response, or C{None}.
+        """
+        names, host = self.names, exchange.host
+        if (
+            exchange.scheme == b"https"
+            or not names.redirects
+            or "https" not in names.ports
+            or not names.isCovered(host)
+        ):
+            return None
+        head = exchange.head
+        # Others than these would be sent again as a GET.
+        status = 301 if head.method in (b"GET", b"HEAD") else 308
+        where = names.address("https", host).encode("ascii")
+        return status, (
+            b"HTTP/1.1 %d Moved Permanently\r\nLocation: %b%b\r\n"
+            b"Content-Length: 0\r\nConnection: close\r\n\r\n"
+            % (status, where, head.target if head.target != b"*" else b"/")
+        )
+
+    def ended(self, exchange: Exchange, status: int) -> None:
+        """
+        A request has its answer, or will have none.
+
+        @param status: What counts if the service has not answered.
+        """
+        if exchange.response is not None and status != 499:
+            status = exchange.response.status
+        self.tally.count(exchange, status)
+        if self.log is not None:
+            self.log.note(exchange, status, self.reactor.seconds() - exchange.began)

@@ -1,0 +1,441 @@
+"""
+HTTP/1 from a peer that may be anybody: feed bytes, get events.
+
+httptools (the parser of Node.js) takes messages apart. What it lets pass and another
+program may read in another way is refused here, so that nobody who gets what was read
+disagrees on where a message begins or ends: more or fewer C{Host} than one, a
+C{Transfer-Encoding} that is not just C{chunked}, a body behind an upgrade, other
+versions, C{CONNECT}.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from httptools import (
+    HttpParserCallbackError,
+    HttpParserError,
+    HttpParserUpgrade,
+    HttpRequestParser,
+    HttpResponseParser,
+)
+
+__all__ = [
+    "MOST_HEADERS",
+    "MOST_HEAD_BYTES",
+    "BadMessage",
+    "Head",
+    "Headers",
+    "MessageEnd",
+    "RequestHead",
+    "RequestReader",
+    "ResponseHead",
+    "ResponseReader",
+]
+
+MOST_HEAD_BYTES = 32 * 1024
+"""Bytes of a head, or of the trailers of a message."""
+
+MOST_HEADERS = 100
+"""Headers of a message; trailers are among them."""
+
+Headers = list[tuple[bytes, bytes, bytes]]
+"""The name in lower case, the name as it came, and the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadMessage:
+    """
+    What came is no message that is taken; the last event of a reader.
+
+    @ivar status: What an HTTP server answers.
+    @ivar reason: What is wrong, in a few words.
+    """
+
+    status: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageEnd:
+    """
+    The end of a message.
+
+    @ivar trailers: The headers behind its body.
+    """
+
+    trailers: Headers
+
+
+@dataclass(slots=True)
+class Head:
+    """
+    What both heads have.
+
+    @ivar version: C{"1.0"} or C{"1.1"}.
+    @ivar headers: All of them, in their order.
+    @ivar length: C{Content-Length}, or C{None}.
+    @ivar chunked: Whether the body is in chunks.
+    @ivar connection: The words of C{Connection}, in lower case.
+    @ivar upgrade: What C{Upgrade} names, if C{Connection} says so; else empty.
+    """
+
+    version: str
+    headers: Headers
+    length: int | None = None
+    chunked: bool = False
+    connection: frozenset[bytes] = frozenset()
+    upgrade: bytes = b""
+
+    @property
+    def keepAlive(self) -> bool:
+        """Whether the peer goes on with another message after this one."""
+        if self.version == "1.1":
+            return b"close" not in self.connection
+        return b"keep-alive" in self.connection
+
+    def get(self, name: bytes) -> bytes:
+        """Find the first header of a name in lower case; empty if there is none."""
+        for lower, _, value in self.headers:
+            if lower == name:
+                return value
+        return b""
+
+
+@dataclass(slots=True)
+class RequestHead(Head):
+    """
+    @ivar method: In upper case.
+    @ivar target: The path and the query, or C{*}.
+    @ivar host: What C{Host} says.
+    """
+
+    method: bytes = b""
+    target: bytes = b""
+    host: bytes = b""
+
+    @property
+    def hasBody(self) -> bool:
+        """Whether a body follows."""
+        return self.chunked or bool(self.length)
+
+
+@dataclass(slots=True)
+class ResponseHead(Head):
+    """
+    @ivar status: 100 to 599.
+    @ivar reason: The words behind it.
+    """
+
+    status: int = 0
+    reason: bytes = b""
+
+    @property
+    def isInterim(self) -> bool:
+        """Whether another response follows."""
+        return self.status < 200 and self.status != 101
+
+
+Event = RequestHead | ResponseHead | bytes | MessageEnd | BadMessage
+
+_NOTHING: Headers = []
+_NO_TOKENS: frozenset[bytes] = frozenset()
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+_ODD = re.compile(rb"[^\x21-\x7e]")
+_HOST = re.compile(
+    rb"[A-Za-z0-9._-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?"
+)
+_REFUSED_METHODS = frozenset((b"CONNECT", b"PRI", b"SOURCE", b"TRACE"))
+
+
+class _Refusal(Exception):
+    """Ends the parser's work from within."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.bad = BadMessage(status, reason)
+
+
+class _Reader:
+    """
+    What both directions have in common: the events of a parser in a list, and how much
+    a head may be.
+    """
+
+    makeParser: ClassVar[Any]
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._headers: Headers = []
+        self._start = b""
+        self._size = 0
+        self._inBody = False
+        self._over = False
+        self._silent = 0
+        self._parser: Any = self.makeParser(self)
+
+    @property
+    def isBetween(self) -> bool:
+        """Whether what comes next belongs to no message that has begun."""
+        return not (self._inBody or self._headers or self._start)
+
+    @property
+    def inBody(self) -> bool:
+        """Whether a head is complete whose message is not."""
+        return self._inBody
+
+    def _fed(self, data: bytes) -> int | None:
+        """
+        Have the parser take bytes.
+
+        @return: Where those begin that are no HTTP, behind an upgrade.
+        """
+        if self._over:
+            return None
+        events = self._events
+        known = len(events)
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            return int(upgrade.args[0])
+        except HttpParserCallbackError as error:
+            cause = error.__context__
+            self._bad(cause.bad if isinstance(cause, _Refusal) else _UNREADABLE)
+        except HttpParserError as error:
+            status = 501 if "method" in str(error) else 400
+            self._bad(BadMessage(status, _words(error)))
+        # Of a head that is not complete, only the whole headers were counted.
+        self._silent = 0 if len(events) > known else self._silent + len(data)
+        if self._silent > MOST_HEAD_BYTES:
+            self._bad(BadMessage(431, "the head is too long"))
+        return None
+
+    def _bad(self, bad: BadMessage) -> None:
+        if not self._over:
+            self._over = True
+            self._events.append(bad)
+
+    def _taken(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
+
+    # What httptools calls
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        headers = self._headers
+        self._size += len(name) + len(value)
+        if len(headers) >= MOST_HEADERS or self._size > MOST_HEAD_BYTES:
+            raise _Refusal(431, "the head has too much in it")
+        headers.append((name.lower(), name, value.strip(b" \t")))
+
+    def on_body(self, body: bytes) -> None:
+        self._events.append(body)
+
+    def on_message_complete(self) -> None:
+        headers = self._headers
+        self._events.append(MessageEnd(headers if self._inBody else _NOTHING))
+        self._forget()
+
+    def _forget(self) -> None:
+        self._headers = []
+        self._start = b""
+        self._size = 0
+        self._inBody = False
+
+    def _complete(self, head: RequestHead | ResponseHead) -> None:
+        """A head is there: what both directions look at in it."""
+        encoding = None
+        upgrade = b""
+        for lower, _, value in head.headers:
+            if lower == b"content-length":
+                head.length = int(value)
+            elif lower == b"transfer-encoding":
+                if encoding is not None:
+                    raise _Refusal(400, "Transfer-Encoding is there twice")
+                encoding = value.lower()
+            elif lower == b"connection":
+                words = frozenset(map(bytes.strip, value.lower().split(b",")))
+                head.connection |= words
+            elif lower == b"upgrade":
+                upgrade = value
+        if encoding is not None:
+            if encoding != b"chunked":
+                raise _Refusal(501, "Transfer-Encoding is not chunked")
+            if head.version == "1.0":
+                raise _Refusal(400, "Transfer-Encoding is not for HTTP/1.0")
+            head.chunked = True
+        if upgrade and b"upgrade" in head.connection:
+            head.upgrade = upgrade
+        self._headers = []
+        self._size = 0
+        self._inBody = True
+        self._events.append(head)
+
+    def _version(self) -> str:
+        version: str = self._parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise _Refusal(505, "only HTTP/1.1 and HTTP/1.0 are understood")
+        return version
+
+
+_UNREADABLE = BadMessage(400, "the message cannot be read")
+
+
+def _words(error: HttpParserError) -> str:
+    return str(error.args[0] if error.args else error)[:100]
+
+
+class RequestReader(_Reader):
+    """
+    Reads a visitor's requests.
+
+    @ivar rest: What came behind a request that asks for an upgrade, which is not read
+        before L{goOn} says how.
+    """
+
+    makeParser = HttpRequestParser
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rest: bytes | None = None
+
+    def feed(self, data: bytes) -> list[Event]:
+        """
+        Take bytes.
+
+        @return: What they complete: heads, pieces of bodies, L{MessageEnd}s; and
+            L{BadMessage} as the last one of all.
+        """
+        if self.rest is not None:
+            self.rest += data
+            return []
+        offset = self._fed(data)
+        if offset is not None:
+            self.rest = data[offset:]
+        return self._taken()
+
+    def goOn(self) -> list[Event]:
+        """There was no upgrade: read what came behind the request as HTTP."""
+        rest, self.rest = self.rest or b"", None
+        self._parser = self.makeParser(self)
+        self._forget()
+        return self.feed(rest) if rest else []
+
+    def on_url(self, url: bytes) -> None:
+        self._start += url
+        if len(self._start) > MOST_HEAD_BYTES:
+            raise _Refusal(414, "the target is too long")
+
+    def on_headers_complete(self) -> None:
+        head = RequestHead(self._version(), self._headers)
+        head.method = self._parser.get_method()
+        if head.method in _REFUSED_METHODS:
+            raise _Refusal(405, f"{head.method.decode('ascii')} is not for names")
+        target = self._start
+        if _ODD.search(target):
+            raise _Refusal(400, "the target has bytes that no target has")
+        hosts = [value for lower, _, value in self._headers if lower == b"host"]
+        authority = None
+        if found := _ABSOLUTE.fullmatch(target):
+            authority, target = found.groups()
+            if not target.startswith(b"/"):
+                target = b"/" + target
+        if not target.startswith(b"/") and (target, head.method) != (b"*", b"OPTIONS"):
+            raise _Refusal(400, "the target is no path")
+        if len(hosts) != 1:
+            # A request of HTTP/1.0 may lack it, but then nobody knows whose it is.
+            raise _Refusal(400, "there must be one Host")
+        if authority is not None and authority.lower() != hosts[0].lower():
+            raise _Refusal(400, "Host is not the one of the target")
+        if not _HOST.fullmatch(hosts[0]):
+            raise _Refusal(400, "Host is not a name")
+        head.target, head.host = target.partition(b"#")[0], hosts[0]
+        self._complete(head)
+        if self._parser.should_upgrade() and head.hasBody:
+            # Its body would not be told from what is spoken after the upgrade.
+            raise _Refusal(501, "a request with a body cannot ask for an upgrade")
+
+
+class ResponseReader(_Reader):
+    """
+    Reads a service's responses.
+
+    @ivar toHead: Whether the next one answers a C{HEAD}, and has no body whatever it
+        says.
+    @ivar rest: What came behind a response that agrees to an upgrade.
+    """
+
+    makeParser = HttpResponseParser
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.toHead = False
+        self.rest: bytes | None = None
+        self._bodiless = False
+
+    def feed(self, data: bytes) -> list[Event]:
+        """
+        Take bytes.
+
+        @return: As L{RequestReader.feed}; a response without a length ends with
+            L{ended}.
+        """
+        offset = self._fed(data)
+        if offset is not None:
+            self.rest = data[offset:]
+        events = self._taken()
+        if self._bodiless:
+            events = self._withoutBody(events)
+        return events
+
+    def _withoutBody(self, events: list[Event]) -> list[Event]:
+        """End a response to a HEAD behind its head; what follows is none of it."""
+        kept: list[Event] = []
+        for event in events:
+            kept.append(event)
+            if isinstance(event, ResponseHead) and not event.isInterim:
+                break
+        if any(isinstance(each, bytes) for each in events):
+            kept.append(BadMessage(502, "a response to HEAD has a body"))
+            self._over = True
+        else:
+            kept.append(MessageEnd(_NOTHING))
+        self._bodiless = self.toHead = False
+        self._parser = self.makeParser(self)
+        self._forget()
+        return kept
+
+    def ended(self) -> list[Event]:
+        """
+        No more comes.
+
+        @return: The end of a response that has no other; L{BadMessage} in the midst of
+            one.
+        """
+        if self._inBody and self._untilClose:
+            self._forget()
+            return [MessageEnd(_NOTHING)]
+        if self.isBetween:
+            return []
+        return [BadMessage(502, "the service closed the connection too early")]
+
+    def on_status(self, status: bytes) -> None:
+        self._start += status
+        if len(self._start) > MOST_HEAD_BYTES:
+            raise _Refusal(502, "the status line is too long")
+
+    def on_headers_complete(self) -> None:
+        head = ResponseHead(self._version(), self._headers)
+        head.status = self._parser.get_status_code()
+        if not 100 <= head.status <= 599:
+            raise _Refusal(502, "the status is none")
+        head.reason = self._start
+        self._complete(head)
+        bodiless = head.status < 200 or head.status in (204, 304)
+        self._untilClose = not (head.chunked or head.length is not None or bodiless)
+        if self.toHead and not head.isInterim:
+            self._bodiless = True
+
+    _untilClose = False
