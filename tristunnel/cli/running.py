@@ -16,7 +16,7 @@ from twisted.scripts.twistd import (  # type: ignore[attr-defined]
     runApp,
 )
 
-__all__ = ["PROGRAMS", "Program", "parseProgram", "runProgram"]
+__all__ = ["PROGRAMS", "Outer", "Program", "parseProgram", "runProgram"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ PROGRAMS: Mapping[str, Program] = {
 """All of them, by command."""
 
 
-class _Outer(ServerOptions):
+class Outer(ServerOptions):
     """
     C{twistd}'s own options around those of a program.
 
@@ -103,7 +103,7 @@ def parseProgram(words: Sequence[str]) -> Any:
     @param words: A program's name, and what comes behind.
     @return: What C{runApp} takes.
     """
-    outer = _Outer(PROGRAMS[words[0]])
+    outer = Outer(PROGRAMS[words[0]])
     # Windows has neither daemons nor files with their numbers.
     pidfile = ["--pidfile="] if "pidfile" in outer else []
     outer.parseOptions(["--nodaemon", *pidfile, *words])

@@ -19,6 +19,7 @@ from tristunnel.auth.checkers import SUPPORTED_INTERFACES
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.check.report import CheckService
 from tristunnel.check.server import ServerCheck
+from tristunnel.cli.processes import MOST_PROCESSES, checkProcesses, makeParent
 from tristunnel.cli.serving import Serving
 from tristunnel.config.help import Group
 from tristunnel.config.keys import Key
@@ -113,8 +114,9 @@ class Options(
         HOOKS,
         ASK,
         Group(
-            "Proxies, other servers, and UDP",
-            "trusted-proxy=ADDRESS websocket-path=PATH node=SPEC direct-udp",
+            "Proxies, other servers, UDP, and processors",
+            "trusted-proxy=ADDRESS websocket-path=PATH node=SPEC direct-udp"
+            " processes=NUMBER",
         ),
     )
     longdesc = (
@@ -209,6 +211,13 @@ class Options(
             "max-tunnels-per-caller",
             PER_CALLER,
             "Maximum tunnels of one caller (0 = unlimited).",
+        ),
+        count(
+            "processes",
+            1,
+            "Processes that share the work (0 = one per processor).",
+            0,
+            MOST_PROCESSES,
         ),
         count("max-clients", CLIENTS, "Maximum connected clients (0 = unlimited)."),
         count(
@@ -402,11 +411,14 @@ class Options(
         if self["unix-directory"]:
             checkDirectory(self["unix-directory"])
         self.unixMode = parseMode(self["unix-mode"])
-        self._makePorts(reactor)
+        self.makePorts(
+            reactor if self.membership is None else self.membership.join(reactor)
+        )
         if self.domains and not self.namePorts:
             raise badOption(
                 "--domain gives out names: give --http tcp:80, --https tcp:443 or both"
             )
+        checkProcesses(self)
 
     @staticmethod
     def _host(option: str, text: str) -> str:
@@ -432,7 +444,13 @@ class Options(
             return None
         return ReloadingCertificate(self[file], self[key] or None)
 
-    def _makePorts(self, reactor: Any) -> None:
+    def makePorts(self, reactor: Any) -> None:
+        """
+        Make the ports that clients connect to.
+
+        @param reactor: Will listen.
+        @raise TunnelError: C{bad-option}.
+        """
         authority, revoked = self["client-ca"], self["client-crl"]
         default = "tcp:0:interface=127.0.0.1" if self["demo"] else _defaultPort()
         descriptions = [self._written(port) for port in self["port"] or [default]]
@@ -531,12 +549,13 @@ def makeService(options: Options) -> Service:
     """Make the server, or the demonstration."""
     reactor = ourReactor()
 
-    ports = [*options.serverPorts, *options.namePorts]
-    ports += [options.rpcPort] if options.rpcPort else []
     checkBeforeFork(
         getattr(options, "parent", None),
         [
-            *((f"{port.option} {port.description}", port.endpoint) for port in ports),
+            *(
+                (f"{port.option} {port.description}", port.endpoint)
+                for port in options.allPorts
+            ),
             *(
                 (f"--node {node.name}: {node.listen}", node.endpoint)
                 for node in options.nodes
@@ -557,6 +576,8 @@ def makeService(options: Options) -> Service:
     options.warnOfSecrets()
     if options["check"]:
         return log.around(_check(reactor, options))
+    if options.processes > 1 and options.membership is None:
+        return log.around(makeParent(reactor, options, log))
     hooks = hooksOf(reactor, options, "server")
     serving = Serving(reactor, options, log, hooks)
     return log.around(serving if hooks is None else hooks.around(serving))
@@ -578,11 +599,7 @@ def _check(reactor: Any, options: Options) -> Service:
     ]
     look = ServerCheck(
         reactor,
-        [
-            *options.serverPorts,
-            *options.namePorts,
-            *([options.rpcPort] if options.rpcPort else []),
-        ],
+        options.allPorts,
         TCPListeners(reactor, interface, options.portRange),
         certificates,
         options["hostname"],

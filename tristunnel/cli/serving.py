@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from twisted.web.resource import IResource
 
 from tristunnel.auth.tokens import TokenFile
+from tristunnel.cli.belonging import serveAsMember
 from tristunnel.cli.demo import Demo
 from tristunnel.config.reload import Reload
 from tristunnel.dashboard.pages import Watch
@@ -49,6 +50,7 @@ from tristunnel.service.invitations import Invitations, ServerPlace, globalAddre
 from tristunnel.service.managed import ManagedForwards
 from tristunnel.service.preauth import TOTAL, PreauthLimiter
 from tristunnel.service.registry import MemoryRegistry
+from tristunnel.service.siblings import Siblings
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.tls.server_context import CreatorInForce
 from tristunnel.util.hosts import hostAndPort
@@ -84,6 +86,8 @@ class Serving(MultiService):
     ) -> None:
         super().__init__()
         self._reactor, self._options = reactor, options
+        self._membership = options.membership
+        self._limiters: list[PreauthLimiter] = []
         self._visitorsTLS: CreatorInForce | None = None
         self._clientsTLS: CreatorInForce | None = None
         checkers = options.get("credCheckers") or ()
@@ -112,7 +116,7 @@ class Serving(MultiService):
         )
         self._sessions.stateDirectory = options.stateDirectory
         if options["direct-udp"]:
-            self._sessions.paths = ServerPaths(reactor)
+            self._sessions.paths = ServerPaths(reactor, offset=self._index)
         self._server = TunnelServerService(
             reactor,
             self._makePorts(),
@@ -126,7 +130,7 @@ class Serving(MultiService):
         signals.setServiceParent(self)
         self._server.setServiceParent(self)
         self._tunnels.nodes = nodes = [
-            self._makeNode(options, spec) for spec in options.nodes
+            self._makeNode(options, spec) for spec in options.nodes if self._index == 0
         ]
         running = RunningServer(
             options,
@@ -151,7 +155,19 @@ class Serving(MultiService):
             "before", "shutdown", hurryOnSecondSignal, reactor, self._hurry
         )
         self._watch.start()
-        reactor.callWhenRunning(self._announce)
+        reactor.callWhenRunning(self._running)
+
+    def _running(self) -> None:
+        """All ports are open."""
+        if self._membership is not None:
+            self._membership.ready()
+        if self._index == 0:
+            self._announce()
+
+    @property
+    def _index(self) -> int:
+        """Which of several processes this is; the first does what one does alone."""
+        return 0 if self._membership is None else self._membership.index
 
     def _watchCertificates(self, hooks: Hooks) -> None:
         options = self._options
@@ -178,6 +194,8 @@ class Serving(MultiService):
             ),
             WaitingRoom(total),
         )
+        if self._membership is not None:
+            made.siblings = Siblings(self._membership)
         made.hosts.change(options.domains, options["hostname"], options.reservedNames)
         made.hosts.holders = self._keepersOf
         return made
@@ -254,6 +272,16 @@ class Serving(MultiService):
         ]
         for port in reversed(options.serverPorts):
             ports.insert(0, (port, self._detector(protocols, limiter, port)))
+        if self._membership is not None:
+            detectors = [detector for port, detector in ports]
+            serveAsMember(
+                self._reactor,
+                self._membership,
+                sessions,
+                detectors,
+                self._limiters,
+                self._reloadLater,
+            )
         if options.namePorts:
             ports += self._makeNamePorts()
         return ports
@@ -272,11 +300,13 @@ class Serving(MultiService):
         ]
 
     def _makeLimiter(self) -> PreauthLimiter:
-        return PreauthLimiter(
+        made = PreauthLimiter(
             self._reactor.seconds,
             total=min(TOTAL, max(16, RESERVE.size // 4)),
             speaksForOthers=self._options.forwarded.speaksFor,
         )
+        self._limiters.append(made)
+        return made
 
     def _makePages(
         self, callers: HTTPCallers, limiter: PreauthLimiter

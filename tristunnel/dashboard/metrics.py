@@ -27,6 +27,7 @@ from twisted import __version__ as _twistedVersion
 from twisted.web.resource import IResource
 from twisted.web.server import Request
 
+from tristunnel.dashboard.joined import JoinedMetrics, written
 from tristunnel.dataplane.memory import HELD
 from tristunnel.dataplane.pipes import PIPES
 from tristunnel.dialects.base.stream import SessionStream
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from tristunnel.service.caller import Caller
     from tristunnel.service.counters import Counters, ReactorLag
     from tristunnel.service.preauth import PreauthLimiter
+    from tristunnel.service.siblings import Siblings
     from tristunnel.service.tunnel_service import TunnelService
 
 __all__ = ["METRICS", "MetricsPage", "ServerCollector", "metricsPage"]
@@ -103,6 +105,9 @@ def _valuesOf(
         "streams_broken": counted.broken,
         "logins_refused": counted.loginsRefused,
         "connections_refused": counted.peersRefused,
+        "connections_passed": {}
+        if service.siblings is None
+        else service.siblings.passed,
         "unauthenticated_connections": limiter.unauthenticated,
         "session_round_trip_seconds": counted.trips,
         "session_last_round_trip_seconds": {
@@ -163,6 +168,7 @@ histogram visitor_sent_bytes{tunnel,listener} Bytes that each visitor was sent.
 counter streams_broken{code} Visitors' streams that broke, by code of the reason.
 counter logins_refused{code} Clients refused, by code of the reason.
 counter connections_refused{code} Connections closed before they authenticated, by code.
+counter connections_passed{kind} Connections passed to other processes of the server.
 gauge unauthenticated_connections Connections that have not authenticated yet.
 histogram session_round_trip_seconds Round trips of the sessions, as measured by pings.
 gauge session_last_round_trip_seconds{which} The latest round trips of sessions.
@@ -238,13 +244,21 @@ class MetricsPage(CallerPage):
     @param callers: Finds out who asks.
     @param guard: Judges browsers' requests.
     @param registry: What to show.
+    @param siblings: The other processes of the server, if it has several.
     """
 
     def __init__(
-        self, callers: HTTPCallers, guard: Guard, registry: CollectorRegistry
+        self,
+        callers: HTTPCallers,
+        guard: Guard,
+        registry: CollectorRegistry,
+        siblings: Siblings | None = None,
     ) -> None:
         super().__init__(callers, guard)
         self._registry = registry
+        self._siblings = siblings
+        if siblings is not None:
+            siblings.publish("metrics", lambda caller: written(registry))
 
     async def answer(self, request: Request, caller: Caller) -> bytes:
         identity = caller.identity
@@ -263,7 +277,15 @@ class MetricsPage(CallerPage):
             encode, kind = choose_encoder("")
         request.setHeader("Content-Type", kind)
         request.setHeader("Cache-Control", "no-store")
-        return bytes(encode(self._registry))
+        return bytes(encode(await self._everybodys()))
+
+    async def _everybodys(self) -> Any:
+        """What is to be shown: where there are several processes, of all of them."""
+        if self._siblings is None:
+            return self._registry
+        others = await self._siblings.gather("metrics", None)
+        own = (self._siblings.name, written(self._registry))
+        return JoinedMetrics(sorted([own, *others]))
 
 
 def metricsPage(
@@ -280,4 +302,4 @@ def metricsPage(
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
     registry.register(ServerCollector(service, counted, lag, limiter))
-    return MetricsPage(callers, guard, registry)
+    return MetricsPage(callers, guard, registry, service.siblings)

@@ -416,7 +416,8 @@ class Watch:
         @param tokens: The tokens that are taken, for admins to revoke.
         @param certificates: Whether clients have to show certificates.
         """
-        guard = Guard(asked, names)
+        key = b"" if service.siblings is None else service.siblings.key
+        guard = Guard(asked, names, key)
         metrics = metricsPage(callers, service, self.counters, self.lag, limiter, guard)
         pages = {b"metrics": metrics}
         if dashboard:

@@ -30,7 +30,7 @@ from tristunnel.dataplane.poller import IN, Poller
 from tristunnel.dataplane.transport import addressOf
 from tristunnel.dataplane.tuning import tuneSocket
 from tristunnel.util.endpoints import BACKLOG
-from tristunnel.util.platform import NOT_INHERITED
+from tristunnel.util.platform import NOT_INHERITED, SHARED
 
 __all__ = ["BATCH", "PAUSE", "Acceptor", "listeningSocket"]
 
@@ -205,12 +205,16 @@ class Acceptor:
         self.stopListening()
 
 
-def listeningSocket(interface: str, port: int, backlog: int = BACKLOG) -> socket:
+def listeningSocket(
+    interface: str, port: int, backlog: int = BACKLOG, shared: bool = False
+) -> socket:
     """
     Listen on a TCP port.
 
     @param interface: An address; C{"0.0.0.0"} and C{"::"} are all of one family,
         and none of the other.
+    @param shared: Whether others of this user may listen there, too; the kernel
+        divides the connections among them.
     @raise OSError: If the port cannot be had.
     """
     family = AF_INET6 if ":" in interface else AF_INET
@@ -220,6 +224,8 @@ def listeningSocket(interface: str, port: int, backlog: int = BACKLOG) -> socket
         if family == AF_INET6:
             made.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 1)
         made.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+        if shared:
+            made.setsockopt(SOL_SOCKET, SHARED, 1)
         made.bind((interface, port))
         made.listen(backlog)
     except OSError:

@@ -136,12 +136,16 @@ class Guard:
         server may do everything, and so might a page whose own name was made to lead
         to this server; then only addresses and C{names} are good names for it.
     @param names: The names of this server, or C{None} if nobody said.
+    @param key: Signs forms; the same in all processes of the server. Empty for one of
+        its own.
     """
 
-    def __init__(self, asked: bool, names: Collection[str] | None = None) -> None:
+    def __init__(
+        self, asked: bool, names: Collection[str] | None = None, key: bytes = b""
+    ) -> None:
         self._asked = asked
         self._names = list(names or ())
-        self._key = secrets.token_bytes(32)
+        self._key = key or secrets.token_bytes(32)
 
     def objectionToReading(self, request: Request) -> str | None:
         """

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from typing import Protocol as Structure
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol, IReactorTime
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
@@ -19,7 +20,31 @@ from tristunnel.model.observer import ServerObserver
 from tristunnel.service.preauth import PendingConnection, PreauthLimiter
 from tristunnel.tls.explanation import whyNoTLS
 
-__all__ = ["ProtocolDetector", "ProtocolDetectorFactory"]
+__all__ = ["HERE", "Elsewhere", "ProtocolDetector", "ProtocolDetectorFactory"]
+
+HERE = -1
+"""This process, whichever it is."""
+
+
+class Elsewhere(Structure):
+    """Knows which connections belong to another process of this server."""
+
+    def whose(self, began: bytes) -> int | None:
+        """
+        Find out whose a connection is by what was read of it.
+
+        @return: The index of the process, L{HERE}, or C{None} if more must be read.
+        """
+
+    def mayPass(self, transport: Any) -> bool:
+        """Whether a connection may be passed."""
+
+    def give(self, kind: str, transport: Any, began: bytes, member: int) -> None:
+        """
+        Pass a connection.
+
+        @raise TunnelError: If it cannot be passed.
+        """
 
 
 class ProtocolDetector(Protocol):
@@ -68,11 +93,27 @@ class ProtocolDetector(Protocol):
         for protocol in self._parent.protocols:
             for beginning in protocol.beginnings:
                 if self._began.startswith(beginning):
-                    self._handOver(protocol)
+                    self._found(protocol)
                     return
                 possible = possible or beginning.startswith(self._began)
         if not possible:
             self._refuse(whyNotFramed(self._began))
+
+    def _found(self, protocol: PortProtocol) -> None:
+        """What it speaks is known: so must be whose it is."""
+        elsewhere = self._parent.elsewhere
+        if elsewhere is None or not elsewhere.mayPass(self.transport):
+            self._handOver(protocol)
+            return
+        member = elsewhere.whose(self._began)
+        if member == HERE:
+            self._handOver(protocol)
+        elif member is not None:
+            self._stopDeadline()
+            try:
+                elsewhere.give("page", self.transport, self._began, member)
+            except TunnelError as refusal:
+                self._refuse(refusal)
 
     def _handOver(self, protocol: PortProtocol) -> None:
         remaining = self._parent.timeout
@@ -145,6 +186,9 @@ class ProtocolDetectorFactory(ServerFactory):
     @param timeout: Seconds in which a peer must have said who it is.
     @param limiter: Counts those who have not.
     @param proxied: Whether a balancer's address is seen before the peer's own.
+
+    @ivar elsewhere: Knows what belongs to another process of this server, if there are
+        several.
     """
 
     noisy = False
@@ -159,6 +203,7 @@ class ProtocolDetectorFactory(ServerFactory):
         proxied: bool = False,
     ) -> None:
         self.proxied = proxied
+        self.elsewhere: Elsewhere | None = None
         self._limiter = limiter or PreauthLimiter(reactor.seconds)
         self.reactor = reactor
         self.protocols = list(protocols)

@@ -4,6 +4,7 @@ What a server is told, whatever command line or file it comes from.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from tristunnel.model.decisions import Decisions
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.model.ports import UNPRIVILEGED, PortRange
 from tristunnel.node.spec import NodeSpec
+from tristunnel.processes.membership import Membership
 from tristunnel.server.ports import ServerPort
 from tristunnel.service.host_rules import RESERVED
 from tristunnel.tls.server_context import ReloadingCertificate
@@ -47,6 +49,8 @@ class ServerOptions(ConfiguredOptions):
     @ivar served: The dialects that clients may speak.
     @ivar memory: Bytes to be held for slow readers; 0 for any number.
     @ivar stateDirectory: Where it keeps what it must remember.
+    @ivar membership: What this process has of others of the same server, if it is one
+        of several.
     @ivar invites: Shows the invitation of the first client, where there is no
         token yet; C{None} to make none.
     """
@@ -71,11 +75,28 @@ class ServerOptions(ConfiguredOptions):
         self.served: Served = DIALECTS
         self.memory = 0
         self.stateDirectory = Path()
+        self.membership: Membership | None = None
         self.invites: Callable[[Invitation], object] | None = None
+
+    @property
+    def processes(self) -> int:
+        """How many processes serve."""
+        asked: int = self["processes"]
+        return asked or len(os.sched_getaffinity(0))
 
     def valueShown(self, name: str) -> str:
         """What holds for an option, for a log, without its secrets."""
         return tomlValue(redacted(name, self.inForce()[name].value))
+
+    def share(self, amount: float) -> float:
+        """One process's part of something that the whole server has."""
+        return amount / self.processes
+
+    @property
+    def allPorts(self) -> list[ServerPort]:
+        """Where clients connect, where names are, and where calls are answered."""
+        rpc = [] if self.rpcPort is None else [self.rpcPort]
+        return [*self.serverPorts, *self.namePorts, *rpc]
 
     @property
     def hostnames(self) -> list[str]:

@@ -51,6 +51,7 @@ RESTART = frozenset(
         "no-dashboard",
         "on-event",
         "port",
+        "processes",
         "rpc",
         "state-dir",
         "unix-directory",
@@ -166,10 +167,10 @@ class RunningServer:
         self.tunnels.rights.services = new["max-services"]
 
     def _acceptRate(self, old: ServerOptions, new: ServerOptions) -> None:
-        self.tunnels.clients.acceptLimiter.rate = new["accept-rate"]
+        self.tunnels.clients.acceptLimiter.rate = new.share(new["accept-rate"])
 
     def _maxMemory(self, old: ServerOptions, new: ServerOptions) -> None:
-        HELD.most = new.memory
+        HELD.most = int(new.share(new.memory))
 
     # Time
 
@@ -255,6 +256,9 @@ class RunningServer:
     # Other servers
 
     def _changeNodes(self, old: ServerOptions, new: ServerOptions) -> None:
+        if self.options.membership is not None and self.options.membership.index:
+            # The first process has them all.
+            return
         wanted = dict(zip(new["node"], new.nodes, strict=True))
         running = dict(zip(old["node"], self.nodes, strict=True))
         stopping: dict[str, Deferred[Any]] = {}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from typing import Protocol
 
 from tristunnel.dataplane.descriptors import RESERVE
 from tristunnel.errors import TunnelError, printable
 from tristunnel.model.permissions import Identity
-from tristunnel.model.tunnel import IClientSide, Stream
+from tristunnel.model.tunnel import IClientSide
 from tristunnel.service.preauth import AcceptRateLimiter
 
 __all__ = [
@@ -102,10 +103,14 @@ class ConnectedClients:
 
     @ivar limit: How many there may be; 0 for any number.
     @ivar ramp: How fast they may come.
+    @ivar elsewhere: How many are at other processes of the server.
+    @ivar changed: Called when there are more or fewer.
     """
 
     def __init__(self, seconds: Callable[[], float], limit: int = CLIENTS) -> None:
         self.limit = limit
+        self.elsewhere: Callable[[], int] = lambda: 0
+        self.changed: Callable[[], object] = lambda: None
         self.acceptLimiter = AcceptRateLimiter(seconds, 0)
         self._seconds = seconds
         self._clients: dict[str, ConnectedClient] = {}
@@ -139,7 +144,7 @@ class ConnectedClients:
         """
         if identity.grant is not None:
             identity.grant.check()
-        if self.limit and len(self._clients) >= self.limit:
+        if self.limit and len(self._clients) + self.elsewhere() >= self.limit:
             raise TunnelError(
                 "limit-reached",
                 f"{self.limit} clients are connected; try again later, or raise"
@@ -159,6 +164,7 @@ class ConnectedClients:
             facts or ClientFacts(),
         )
         self._clients[client.id] = client
+        self.changed()
         if identity.grant is not None:
             identity.grant.watch(end)
         return client
@@ -166,9 +172,16 @@ class ConnectedClients:
     def leave(self, client: ConnectedClient) -> None:
         """A session is over; doing it twice is no error."""
         if self._clients.pop(client.id, None) is not None:
+            self.changed()
             grant = client.identity.grant
             if grant is not None:
                 grant.unwatch(client.end)
+
+
+class _Breakable(Protocol):
+    """What a visit breaks."""
+
+    def reset(self, reason: TunnelError) -> None: ...
 
 
 class Visits:
@@ -184,9 +197,9 @@ class Visits:
 
     def __init__(self, identity: Identity) -> None:
         self._grant = identity.grant
-        self._streams: set[Stream] = set()
+        self._streams: set[_Breakable] = set()
 
-    def enter(self, stream: Stream) -> None:
+    def enter(self, stream: _Breakable) -> None:
         """
         Let a visit end with what permits it.
 
@@ -197,8 +210,8 @@ class Visits:
             self._grant.watch(self.end)
         self._streams.add(stream)
 
-    def leave(self, stream: Stream) -> None:
-        """A visit is over."""
+    def leave(self, stream: _Breakable) -> None:
+        """A visit is over; doing it twice is no error."""
         self._streams.discard(stream)
         if self._grant is not None and not self._streams:
             self._grant.unwatch(self.end)

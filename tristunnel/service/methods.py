@@ -13,6 +13,7 @@ from tristunnel.service.granting import Granting
 from tristunnel.service.invitations import Invitations
 from tristunnel.service.listing import Listing
 from tristunnel.service.rights import isAdmin
+from tristunnel.service.siblings import everywhere
 from tristunnel.service.tunnel_service import TunnelService
 
 __all__ = ["ACCESS_TTL", "methodsOf"]
@@ -33,7 +34,8 @@ def methodsOf(service: TunnelService) -> dict[str, Callable[..., object]]:
         call's own parameters, by name.
     """
     methods = _Methods(service)
-    return {name: getattr(methods, name) for name in vars(_Methods) if name[0] != "_"}
+    found = {name: getattr(methods, name) for name in vars(_Methods) if name[0] != "_"}
+    return found if service.siblings is None else everywhere(found, service.siblings)
 
 
 class _Methods:
@@ -107,6 +109,8 @@ class _Methods:
             )
         if self._service.reload is None:
             raise badOption("there is no file to reload: start with --config FILE")
+        if self._service.siblings is not None:
+            self._service.siblings.tell("reload")
         return self._service.reload()
 
     def listSessions(self, caller: Caller) -> Deferred[list[dict[str, object]]]:

@@ -126,6 +126,8 @@ class PreauthLimiter:
     @ivar awaited: Each tells how many connections from an address somebody who
         is known awaits: so many more may come from there, since what they name
         will be known, too.
+    @ivar told: Called with the address of each login that has failed here, for other
+        processes of the server.
     """
 
     def __init__(
@@ -147,6 +149,7 @@ class PreauthLimiter:
         # over means nothing.
         self._until: dict[str, float] = {}
         self.awaited: list[Callable[[str], int]] = []
+        self.told: Callable[[str], object] = lambda source: None
 
     @property
     def unauthenticated(self) -> int:
@@ -257,8 +260,12 @@ class PreauthLimiter:
 
     def penalize(self, source: str) -> None:
         """A login from an address failed."""
-        if not source:
-            return
+        if source:
+            self.told(source)
+            self.failedElsewhere(source)
+
+    def failedElsewhere(self, source: str) -> None:
+        """A login from an address failed, at another process of this server."""
         now = self._seconds()
         until = max(self._until.pop(source, 0.0), now) + PENALTY
         # At the end again: whoever has many addresses pushes out penalties that

@@ -51,9 +51,13 @@ class Tickets:
     The tickets of a server.
 
     @param seconds: The clock.
+
+    @ivar mark: What all that this process hands out begins with, so that others of
+        the same server know whose it is.
     """
 
     def __init__(self, seconds: Callable[[], float]) -> None:
+        self.mark = ""
         self._seconds = seconds
         # In the order in which they expire.
         self._byName: OrderedDict[str, Ticket] = OrderedDict()
@@ -67,7 +71,7 @@ class Tickets:
         """Make a ticket. Sessions do so by their L{TicketBook}."""
         self.expire()
         ticket = Ticket(
-            secrets.token_hex(8),
+            self.mark + secrets.token_hex(8),
             secrets.token_urlsafe(24).encode("ascii"),
             use,
             self._seconds() + LIFETIME,
@@ -99,7 +103,7 @@ class Tickets:
         """
         if not isinstance(text, str):
             return None
-        name, _, secret = text.partition(".")
+        name, _, secret = text.rpartition(".")
         ticket = self._byName.get(name)
         given = secret.encode("utf-8", "surrogatepass")
         wanted = b"-" * 32 if ticket is None else ticket.secret

@@ -40,6 +40,7 @@ from tristunnel.service.policies import VisitorPolicies
 from tristunnel.service.raw import viaTCP, viaTLS
 from tristunnel.service.registry import ITunnelRegistry, Lease, Leases
 from tristunnel.service.rights import TunnelRights
+from tristunnel.service.siblings import Siblings
 from tristunnel.service.tickets import Tickets
 from tristunnel.util.deferreds import returnsDeferred
 from tristunnel.util.hosts import hostAndPort
@@ -133,6 +134,7 @@ class TunnelService:
     @ivar nodes: The tunnels between this server and others.
     @ivar invitations: Its tokens and invitations, for operators.
     @ivar decisions: Who else has a say in what may happen, or C{None}.
+    @ivar siblings: The other processes of the server, if it has several.
     @ivar reload: Reads the server's configuration again, if that can be done.
     """
 
@@ -184,6 +186,7 @@ class TunnelService:
         self.invitations = Invitations([])
         self.managed = ManagedForwards("", self.clients)
         self.decisions: Decisions | None = None
+        self.siblings: Siblings | None = None
         self.reload: Callable[[], Deferred[dict[str, object]]] | None = None
 
     # ITunnelService

@@ -96,6 +96,13 @@ def shortLine(event: LogEvent) -> str | None:
     return "\n\t".join([f"{at} {mark}{_clean(text)}", *traceback]) + "\n"
 
 
+def _ofProcess(event: LogEvent, process: str) -> LogEvent:
+    """Have an event say which of a server's processes it is of."""
+    level = getattr(event.get("log_level"), "name", "info")
+    where = event.get("log_system") or f"{event.get('log_namespace', '-')}#{level}"
+    return {**event, "process": process, "log_system": f"{where} in process {process}"}
+
+
 def _plain(value: object) -> object:
     if value is None or isinstance(value, bool | int):
         return value
@@ -165,6 +172,8 @@ class Log:
         self._least = LogLevel.warn if warnings else LogLevel.info
         self._stream = sys.__stderr__ if self._plain else sys.__stdout__
         self._quiet = LogRateLimiter(seconds)
+        membership = getattr(options, "membership", None)
+        self._process = None if membership is None else str(membership.index)
         self._line = jsonLine if isJSON else shortLine if self._plain else textLine
         self._file: LogFile | None = None
         self._write: Callable[[str, LogEvent], object] = lambda text, event: None
@@ -195,6 +204,8 @@ class Log:
     def __call__(self, event: LogEvent) -> None:
         if self._plain and self._isNoise(event):
             return
+        if self._process is not None:
+            event = _ofProcess(event, self._process)
         text = str(event.get("log_format") or "")
         failed = "log_failure" in event
 
@@ -227,6 +238,10 @@ class Log:
             "count": count,
         }
         return self._line(event) or ""
+
+    def line(self, text: str) -> None:
+        """Write a line that another process has made, as it is."""
+        self._write(f"{text}\n", {})
 
     def reopen(self) -> None:
         """Open the file anew, if somebody has renamed it."""

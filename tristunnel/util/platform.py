@@ -14,6 +14,7 @@ __all__ = [
     "NO_FOLLOW",
     "NO_WAIT",
     "ROTATE",
+    "SHARED",
 ]
 
 HANG_UP: int | None = getattr(signal, "SIGHUP", None)
@@ -38,3 +39,6 @@ NOT_INHERITED: int = getattr(os, "O_CLOEXEC", 0)
 
 NO_FOLLOW: int = getattr(os, "O_NOFOLLOW", 0) | NOT_INHERITED
 """The same, for a file that may be no symbolic link."""
+
+SHARED: int = getattr(socket, "SO_REUSEPORT", -1)
+"""Socket option: others of this user may listen on the same port."""

@@ -256,5 +256,18 @@ class Dialect:
         """
         return {}
 
+    def memberOf(self, path: str, members: int) -> int | None:
+        """
+        Find out in which of several processes of a server a WebSocket belongs.
+
+        @param path: The path of its request.
+        @param members: How many processes there are.
+        @return: An index, or C{None} if any of them will do.
+        """
+        return None
+
+    def isMember(self, sessions: ServerSessions, member: int) -> None:
+        """Learn which of several processes of a server this is, from 0."""
+
     def portsGiven(self, sessions: ServerSessions, ports: PortRange | None) -> None:
         """Learn which ports the operator gives out; C{None} if nobody said."""

@@ -23,10 +23,12 @@ from tristunnel.http.callers import uncounted
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.permissions import Identity
 from tristunnel.model.tunnel import Stream, Tunnel
+from tristunnel.processes.passing import Passing
 from tristunnel.service.caller import Caller
 from tristunnel.service.clients import ConnectedClient
 from tristunnel.service.preauth import PendingConnection
 from tristunnel.service.tunnel_service import TunnelService
+from tristunnel.service.visiting import Visiting
 from tristunnel.util.hosts import addressText
 
 if TYPE_CHECKING:
@@ -64,6 +66,9 @@ class ServerSessions:
     @ivar stateDirectory: Where the server keeps what it must remember; C{None} for
         nowhere.
     @ivar webSockets: All WebSockets, of sessions and others.
+    @ivar passing: Passes connections to other processes of the server, if there are
+        some.
+    @ivar visiting: Leads visitors to those, likewise.
     """
 
     def __init__(
@@ -83,6 +88,8 @@ class ServerSessions:
         self.sessions: set[Any] = set()
         self.stateDirectory: Path | None = None
         self.webSockets: set[object] = set()
+        self.passing: Passing | None = None
+        self.visiting: Visiting | None = None
         self._shared: dict[object, Any] = {}
         self._leaving: TunnelError | None = None
 

@@ -43,7 +43,7 @@ from tristunnel.service.registry import Lease
 from tristunnel.service.tickets import TicketBook
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.util.hosts import addressText, hostSaid
-from tristunnel.wire.framed import FrameType
+from tristunnel.wire.framed import FrameType, encodeHandshake
 
 if TYPE_CHECKING:
     from tristunnel.dialects.base.stream import SessionStream
@@ -111,10 +111,30 @@ class Admission(FramedProtocol):
         self._peer = self.transport.getPeer()
         offer = message.get(EXTENSION)
         if isinstance(offer, dict) and "ticket" in offer:
-            self._redeem(offer)
+            if not self._pass(message, offer["ticket"]):
+                self._redeem(offer)
             return
         self.transport.pauseProducing()
         self._admitting = Deferred.fromCoroutine(self._admit(message))
+
+    def _pass(self, message: dict[str, object], ticket: object) -> bool:
+        """
+        Pass the connection on, if another process of this server has granted its
+        ticket.
+
+        @return: Whether this one has no more to do with it.
+        """
+        passing = getattr(self.factory, "passing", None)
+        owner = None if passing is None else passing.ownerOf(ticket)
+        if passing is None or owner is None or not passing.mayPass(self.transport):
+            return False
+        began = encodeHandshake(message) + self.stepAside()
+        try:
+            passing.give("ticket", self.transport, began, owner)
+        except TunnelError as refusal:
+            self._observer.peerRefused(self._peer, refusal)
+            self.transport.abortConnection()
+        return True
 
     def _redeem(self, offer: dict[str, object]) -> None:
         """Let the connection be what its ticket is for."""

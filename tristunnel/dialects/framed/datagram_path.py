@@ -194,13 +194,16 @@ class ServerPaths:
 
     @param reactor: Reads and tells time.
     @param interface: The address to listen on; empty for all.
+    @param offset: How far from the port that is wanted: of several processes, each has
+        one of its own.
 
     @ivar strays: Packets of no path.
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, interface: str = "") -> None:
+    def __init__(self, reactor: Any, interface: str = "", offset: int = 0) -> None:
+        self._offset = offset
         self.strays = 0
         self._reactor = reactor
         self._interface = interface
@@ -219,6 +222,7 @@ class ServerPaths:
         @return: The port; 0 if it cannot be had.
         """
         if self._socket is None and not self._closed and wanted:
+            wanted += self._offset if wanted + self._offset < 65536 else -self._offset
             interfaces = [self._interface] if self._interface else ["::", "0.0.0.0"]
             for interface in interfaces:
                 try:

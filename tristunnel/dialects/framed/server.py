@@ -148,21 +148,37 @@ class TunnelServerProtocol(Admission):
         self, stream: SessionStream, name: str, peer: IAddress | None
     ) -> None:
         """Let a client visit a tunnel."""
+        caller = self.caller()
+        address = addressText(peer or self._peer)
         try:
-            tunnel = await self._service.findNamed(self.caller(), name)
+            try:
+                tunnel = await self._service.findNamed(caller, name)
+            except TunnelError as refusal:
+                await self._visitElsewhere(stream, name, address, refusal)
+                return
+            _checkVisit(name, tunnel.protocol)
         except TunnelError as refusal:
             stream.reset(refusal)
             return
-        if tunnel.protocol == "udp":
-            stream.reset(
-                TunnelError(
-                    "not-permitted",
-                    f"{name} is a UDP service: send datagrams to its port",
-                )
-            )
-        elif not stream.over:
-            address = addressText(peer or self._peer)
+        if not stream.over:
             tunnel.visitorArrived(stream, address, self.visits)
+            stream.accept()
+
+    async def _visitElsewhere(
+        self, stream: SessionStream, name: str, address: str, refusal: TunnelError
+    ) -> None:
+        """
+        Let a client visit a tunnel of another process of this server.
+
+        @raise TunnelError: C{refusal}, if nobody has it.
+        """
+        visiting = getattr(self.factory, "visiting", None)
+        if visiting is None:
+            raise refusal
+        member, protocol = await visiting.find(self.caller(), name, refusal)
+        _checkVisit(name, protocol)
+        if not stream.over:
+            visiting.lead(member, self.caller(), name, stream, address, self.visits)
             stream.accept()
 
     # Going
@@ -264,6 +280,14 @@ class TunnelServerProtocol(Admission):
             self.multiplexer, ExtendedMultiplexer
         ):
             self._observer.roundTripMeasured(self.multiplexer.roundTrip)
+
+
+def _checkVisit(name: str, protocol: str) -> None:
+    """@raise TunnelError: C{not-permitted}, if a service has no streams."""
+    if protocol == "udp":
+        raise TunnelError(
+            "not-permitted", f"{name} is a UDP service: send datagrams to its port"
+        )
 
 
 def laneTickets(caller: Caller, count: int) -> list[str]:

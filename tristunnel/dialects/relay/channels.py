@@ -168,6 +168,9 @@ class RelayChannels:
 
     # Tunnels
 
+    def _newName(self) -> str:
+        return self._service.tickets.mark + secrets.token_urlsafe(16)
+
     def via(
         self, service: OpensVia, tunnel: Tunnel, caller: Caller, options: TunnelOptions
     ) -> None:
@@ -175,7 +178,7 @@ class RelayChannels:
         Have the tunnel's client ends be WebSockets; who has the URI may
         connect, as with other raw tunnels.
         """
-        name = secrets.token_urlsafe(16)
+        name = self._newName()
         tunnel.visitorLimit = options.visitors or 1
         tunnel.clientSide = side = RawClientSide(service, tunnel)
         self._clients[name] = side.clientArrived
@@ -187,7 +190,7 @@ class RelayChannels:
         tunnel.uri = f"{caller.web}/{CLIENTS}/{name}"
 
     def listen(self, arrived: Callable[[End, str], None]) -> _Place:
-        name = secrets.token_urlsafe(16)
+        name = self._newName()
         self._visitors[name] = arrived
         return _Place(f"/{VISITORS}/{name}", lambda: self._visitors.pop(name, None))
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from zlib import crc32
 
 from twisted.internet.defer import Deferred
 
@@ -29,6 +30,7 @@ from tristunnel.dialects.relay.client_service import RelayHostService
 from tristunnel.errors import badOption
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.model.observer import ClientObserver
+from tristunnel.util.members import memberIn
 from tristunnel.websocket.end import RELAY_SUBPROTOCOL, WebSocketEnd
 
 __all__ = ["RelayDialect", "byWebSocket"]
@@ -70,6 +72,14 @@ class RelayDialect(Dialect):
         gaveUp: GaveUp,
     ) -> tuple[Any, Route, str]:
         return None, byWebSocket(options.server), options.server.where
+
+    def memberOf(self, path: str, members: int) -> int | None:
+        page, _, name = path.strip("/").partition("/")
+        if page not in self.pageNames:
+            return None
+        owner = memberIn(name, members)
+        # A channel is no member's own; all must look for it in the same place.
+        return crc32(name.encode()) % members if owner is None else owner
 
     def pages(
         self, sessions: ServerSessions, callers: HTTPCallers

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from tristunnel.model.tunnel import Stream
     from tristunnel.websocket.connection import Receiver
 
-__all__ = ["PATIENCE", "PORTS", "WAITING", "ZLayerSessions", "connectionOf"]
+__all__ = [
+    "PATIENCE",
+    "PORTS",
+    "WAITING",
+    "ZLayerSessions",
+    "connectionOf",
+    "memberOfConnection",
+]
 
 PATIENCE = 10.0
 """Seconds in which a visitor's data connection must come."""
@@ -40,6 +47,19 @@ def connectionOf(path: str) -> str | None:
     """
     _, slash, name = f"/{path.strip('/')}".rpartition("/data/")
     return name if slash and "/" not in name else None
+
+
+def memberOfConnection(name: str, members: int) -> int | None:
+    """
+    Read from a connection's id in which of several processes its visitor waits.
+
+    @return: An index, or C{None} if it is no id of ours.
+    """
+    try:
+        first = UUID(name).bytes[0]
+    except ValueError:
+        return None
+    return first if first < members else None
 
 
 class ZLayerClient(Protocol):
@@ -75,11 +95,13 @@ class ZLayerSessions:
     @ivar ports: Which ports may be given out; C{None} for all that the server
         gives out.
     @ivar inUse: The sessions, by their tokens' SHA-256 digests.
+    @ivar member: Which of several processes this is, from 0; C{None} if it is alone.
     """
 
     def __init__(self, reactor: IReactorTime, patience: float = PATIENCE) -> None:
         self.ports: PortRange | None = PORTS
         self.inUse: dict[bytes, ZLayerClient] = {}
+        self.member: int | None = None
         self._reactor = reactor
         self._patience = patience
         self._visitors: dict[UUID, _Visitor] = {}
@@ -101,6 +123,9 @@ class ZLayerSessions:
         self._waiting[session] += 1
         # Of the 128 bits, 122 are from the system's source for secrets.
         identifier = uuid4()
+        if self.member is not None:
+            # The other bits are enough of a secret.
+            identifier = UUID(bytes=bytes([self.member]) + identifier.bytes[1:])
         timer = self._reactor.callLater(self._patience, self._late, identifier)
         self._visitors[identifier] = _Visitor(stream, session, timer)
 

@@ -9,7 +9,12 @@ from collections.abc import Mapping
 from tristunnel.dialects.base.dialect import ClientOptions, Dialect, WebSocketPath
 from tristunnel.dialects.base.server import Arrival, ServerSessions
 from tristunnel.dialects.zlayer.client_service import ZLayerClientService, tokenOf
-from tristunnel.dialects.zlayer.data import PORTS, ZLayerSessions, connectionOf
+from tristunnel.dialects.zlayer.data import (
+    PORTS,
+    ZLayerSessions,
+    connectionOf,
+    memberOfConnection,
+)
 from tristunnel.dialects.zlayer.data_end import DATA_SUBPROTOCOL
 from tristunnel.dialects.zlayer.server import ZLayerServerSession
 from tristunnel.http.callers import HTTPCallers
@@ -47,6 +52,13 @@ class ZLayerDialect(Dialect):
         if connection is None:
             return None
         return sessions.shared(ZLayerSessions).receive(connection)
+
+    def memberOf(self, path: str, members: int) -> int | None:
+        connection = connectionOf(path)
+        return None if connection is None else memberOfConnection(connection, members)
+
+    def isMember(self, sessions: ServerSessions, member: int) -> None:
+        sessions.shared(ZLayerSessions).member = member
 
     def pages(
         self, sessions: ServerSessions, callers: HTTPCallers

@@ -1,0 +1,93 @@
+"""What makes a server one of several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from tristunnel.dataplane.poller import pollerOf
+from tristunnel.dialects.framed.server import TunnelServerFactory
+from tristunnel.dialects.table import DIALECTS
+from tristunnel.processes.membership import Membership
+from tristunnel.processes.passing import Passing
+from tristunnel.server.detector import ProtocolDetectorFactory
+from tristunnel.server.elsewhere import PageOwners
+from tristunnel.service.clients import ConnectedClients
+from tristunnel.service.preauth import PreauthLimiter
+from tristunnel.service.siblings import Siblings
+from tristunnel.service.visiting import Visiting
+from tristunnel.util.members import memberMark
+
+__all__ = ["serveAsMember"]
+
+AT_ONCE = 0.05
+"""Seconds in which clients come that the others are told of together."""
+
+
+def serveAsMember(
+    reactor: Any,
+    membership: Membership,
+    sessions: TunnelServerFactory,
+    detectors: Sequence[ProtocolDetectorFactory],
+    limiters: Sequence[PreauthLimiter],
+    reload: Callable[[], object],
+) -> None:
+    """
+    Have a server pass what is not its own, and take what is.
+
+    @param reactor: The process's.
+    @param membership: Its parent and siblings.
+    @param sessions: Its sessions.
+    @param detectors: What serves its ports; connections of other members are served
+        as those of the first one.
+    @param limiters: What counts failed logins there.
+    @param reload: Called when another member was told to reload its configuration.
+    """
+    poller = pollerOf(reactor)
+    assert poller is not None
+    membership.whenParentLost = reactor.stop
+    siblings = sessions.service.siblings
+    assert siblings is not None
+    clients = sessions.service.clients
+    membership.whenMet = _shareClients(reactor, siblings, clients)
+    for index, limiter in enumerate(limiters):
+        name = f"loginFailed{index}"
+        limiter.told = partial(siblings.tell, name)
+        siblings.publish(name, limiter.failedElsewhere)
+    siblings.publish("reload", reload)
+    sessions.visiting = Visiting(poller, membership, siblings, sessions.service)
+    sessions.passing = Passing(poller, membership, detectors[0], siblings.passed)
+    sessions.service.tickets.mark = memberMark(membership.index)
+    for dialect in DIALECTS.values():
+        dialect.isMember(sessions, membership.index)
+    owners = PageOwners(sessions.passing, membership.index, membership.count)
+    for each in detectors:
+        each.elsewhere = owners
+
+
+def _shareClients(
+    reactor: Any, siblings: Siblings, clients: ConnectedClients
+) -> Callable[[], None]:
+    """
+    Have all members know how many clients there are.
+
+    @return: Tells the others anew, soon.
+    """
+    counts: dict[str, int] = {}
+    clients.elsewhere = lambda: sum(
+        count for name, count in counts.items() if name in siblings.names
+    )
+    waiting: list[Any] = []
+
+    def tell() -> None:
+        waiting.clear()
+        siblings.tell("clients", siblings.name, len(clients))
+
+    def changed() -> None:
+        if not waiting:
+            waiting.append(reactor.callLater(AT_ONCE, tell))
+
+    clients.changed = changed
+    siblings.publish("clients", counts.__setitem__)
+    return changed

@@ -1,0 +1,119 @@
+"""A server in several processes: what cannot be divided, and the parent."""
+
+from __future__ import annotations
+
+import select
+import signal
+from typing import Any
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.posixbase import PosixReactorBase
+from twisted.logger import Logger
+
+from tristunnel.errors import TunnelError, badOption
+from tristunnel.processes.copies import CopyingReactor, checkCopied
+from tristunnel.processes.parent import ParentService, Place, memberCommand
+from tristunnel.server.options import ServerOptions
+from tristunnel.util.logs import Log
+from tristunnel.util.platform import HANG_UP
+from tristunnel.util.process import (
+    ReloadSignalService,
+    exitWith,
+    hurryOnSecondSignal,
+)
+
+__all__ = ["MOST_PROCESSES", "checkProcesses", "makeParent"]
+
+MOST_PROCESSES = 64
+"""Processes of a server: each has a channel to each other one."""
+
+_log = Logger(namespace="tristunnel.parent")
+
+
+def checkProcesses(options: ServerOptions) -> None:
+    """
+    @raise TunnelError: C{bad-option}, for what cannot be done by several processes.
+    """
+    if options.processes == 1:
+        return
+    if options["demo"]:
+        raise badOption("--demo runs in one process: leave --processes out")
+    outer = getattr(options, "parent", None) or {}
+    if outer.get("chroot"):
+        raise badOption(
+            "--processes starts programs, which twistd's --chroot hides: leave one of"
+            " them out"
+        )
+    if not hasattr(select, "epoll"):
+        raise badOption("--processes needs Linux: leave it out")
+    for port in options.namePorts:
+        raise badOption(
+            f"{port.option} serves names in one process: leave it or --processes out"
+        )
+    for port in options.allPorts:
+        checkCopied(port.option, port.description)
+
+
+def _commandOf(options: Any) -> list[str]:
+    """
+    Write the command line of a member.
+
+    @param options: The parent's, within those of C{twistd}.
+    """
+    outer = options.parent
+    own = "own" if getattr(outer, "program", "") else "twistd"
+    more = [
+        f"--{name}={outer[name]}" for name in ("reactor", "logger") if outer.get(name)
+    ]
+    words = [own, *more, outer.subCommand, *options.arguments]
+    return memberCommand("tristunnel.cli.member", *words)
+
+
+def makeParent(reactor: Any, options: Any, log: Log) -> Service:
+    """
+    Make what runs the members.
+
+    @param reactor: The process's.
+    @param options: The server's, which no member has taken yet.
+    @param log: Where members' lines go, too.
+    """
+    below = getattr(getattr(reactor, "poller", None), "reactor", reactor)
+    if not isinstance(below, PosixReactorBase):
+        raise SystemExit("Cannot start: --processes needs another --reactor: epoll")
+    copying = CopyingReactor(below, options.processes)
+    options.makePorts(copying)
+
+    def failed(reason: TunnelError) -> None:
+        _log.critical("Cannot start: {reason}", reason=reason)
+        exitWith(1)
+        below.callWhenRunning(below.stop)
+
+    parent = ParentService(
+        below,
+        copying,
+        [
+            Place(f"{port.option} {port.description}", port.endpoint)
+            for port in options.allPorts
+        ],
+        _commandOf(options),
+        options["lease"],
+        log.line,
+        failed,
+        options["grace"],
+    )
+
+    def reload() -> None:
+        assert HANG_UP is not None
+        parent.signal(HANG_UP)
+
+    both = MultiService()
+    ReloadSignalService(below, log, reload).setServiceParent(both)
+    parent.setServiceParent(both)
+    below.addSystemEventTrigger(
+        "before",
+        "shutdown",
+        hurryOnSecondSignal,
+        below,
+        lambda: parent.signal(signal.SIGTERM),
+    )
+    return both

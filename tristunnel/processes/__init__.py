@@ -1,0 +1,3 @@
+"""
+One server in several processes of a machine: a parent, and members that serve.
+"""

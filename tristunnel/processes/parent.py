@@ -1,0 +1,364 @@
+"""
+The parent of a server's processes: it holds the listening sockets, starts members and
+starts them again, and reads not one byte of a user's.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from socket import socket
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.protocol import Factory, ProcessProtocol, Protocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tristunnel.errors import TunnelError
+from tristunnel.model.memory_book import MemoryBook
+from tristunnel.model.record import Change
+from tristunnel.processes.book import answering
+from tristunnel.processes.channel import pair
+from tristunnel.processes.copies import CopyingReactor
+from tristunnel.processes.kept import KeptPorts
+from tristunnel.processes.link import Asker, Link
+from tristunnel.util.endpoints import cannotListen
+from tristunnel.util.process import FAREWELL, GRACE
+
+__all__ = ["CHANNEL", "ParentService", "Place"]
+
+CHANNEL = 3
+"""The descriptor by which a member speaks with its parent."""
+
+SOON = 1.0
+"""Seconds that a member must have lived to be started again at once. One that did not
+is started after as long, and then after twice that, up to L{SLOWEST}."""
+
+SLOWEST = 10.0
+
+LONGEST_LINE = 64 * 1024
+"""Bytes of a member's line of log."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """
+    Where to listen.
+
+    @ivar what: The option and its value, for messages.
+    @ivar endpoint: Listens, on a L{CopyingReactor}.
+    """
+
+    what: str
+    endpoint: Any
+
+
+class _Output(ProcessProtocol):
+    """
+    Takes the log of a member's process, and word of its end.
+
+    @param line: Called with each line.
+    @param ended: Called once.
+    """
+
+    def __init__(
+        self, line: Callable[[str], object], ended: Callable[[], object]
+    ) -> None:
+        self._line, self._ended = line, ended
+        self._partial = {1: b"", 2: b""}
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        *whole, rest = (self._partial[childFD] + data).split(b"\n")
+        if len(rest) > LONGEST_LINE:
+            whole, rest = [*whole, rest], b""
+        self._partial[childFD] = rest
+        for each in whole:
+            self._line(each.decode("utf-8", "replace"))
+
+    def processEnded(self, reason: Failure) -> None:
+        for rest in filter(None, self._partial.values()):
+            self._line(rest.decode("utf-8", "replace"))
+        self._ended()
+
+
+@dataclass(eq=False)
+class _Member:
+    """
+    A member.
+
+    @ivar index: Its number, from 0.
+    @ivar process: Its process, or C{None} while there is none.
+    @ivar link: The way to it, likewise.
+    @ivar isReady: Whether it serves.
+    @ivar wasReady: Whether it ever has.
+    @ivar standIn: Who accepts in its place.
+    @ivar started: When it was, in seconds.
+    @ivar delay: Seconds until it is started again if it ends too soon.
+    """
+
+    index: int
+    process: Any = None
+    link: Link | None = None
+    isReady: bool = False
+    wasReady: bool = False
+    standIn: _Member | None = None
+    started: float = 0.0
+    delay: float = 0.0
+    restart: Any = None
+    ended: list[Deferred[None]] = field(default_factory=list)
+
+
+class ParentService(Service):
+    """
+    Runs members.
+
+    @param reactor: Tells time, and starts processes.
+    @param copying: Opens the places, once for each member.
+    @param places: Where the members listen.
+    @param command: The command line of a member, whose L{CHANNEL} leads here.
+    @param lease: Seconds that the tunnels of a lost member wait for their clients.
+    @param line: Writes a line of a member's to the log.
+    @param failed: Called with the reason if a place cannot be had, or no member starts.
+    @param grace: Seconds that members get to end.
+    """
+
+    _log = Logger(namespace="tristunnel.parent")
+
+    def __init__(
+        self,
+        reactor: Any,
+        copying: CopyingReactor,
+        places: Sequence[Place],
+        command: Sequence[str],
+        lease: float,
+        line: Callable[[str], object],
+        failed: Callable[[TunnelError], object],
+        grace: float = GRACE,
+    ) -> None:
+        self._reactor = reactor
+        self._copying = copying
+        self._places = places
+        self._command = list(command)
+        self._directory = os.getcwd()
+        self._lease = lease
+        self._line = line
+        self._failed = failed
+        self._grace = grace
+        self._members = [_Member(index) for index in range(copying.count)]
+        self._book = MemoryBook(reactor)
+        self._ports = KeptPorts()
+        self._key = secrets.token_hex(32)
+        self._opened: list[Any] = []
+        self._begun = self._stopping = False
+
+    # Life
+
+    def privilegedStartService(self) -> None:
+        super().privilegedStartService()
+        self._listen()
+
+    def startService(self) -> None:
+        super().startService()
+        self._listen()
+        self._book.watch(self._changed)
+        if not self._stopping:
+            for member in self._members:
+                self._start(member)
+
+    def _listen(self) -> None:
+        if self._begun:
+            return
+        self._begun = True
+        nobody = Factory.forProtocol(Protocol)
+        nobody.noisy = False
+        for place in self._places:
+            listening = maybeDeferred(place.endpoint.listen, nobody)
+            listening.addCallbacks(
+                self._opened.append, self._notOpened, errbackArgs=(place.what,)
+            )
+
+    def _notOpened(self, failure: Failure, what: str) -> None:
+        self._stopping = True
+        self._failed(cannotListen(what, failure))
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self._stopping = True
+        for port in self._opened:
+            await maybeDeferred(port.stopListening)
+        self.signal(signal.SIGTERM)
+        killing = self._reactor.callLater(
+            self._grace + 2 * FAREWELL + 5.0, self.signal, signal.SIGKILL
+        )
+        for member in self._members:
+            if member.restart is not None and member.restart.active():
+                member.restart.cancel()
+            if member.process is not None:
+                ended: Deferred[None] = Deferred()
+                member.ended.append(ended)
+                await ended
+        if killing.active():
+            killing.cancel()
+        self._ports.close()
+        await self._book.stop()
+
+    def signal(self, number: int) -> None:
+        """Pass a signal on to all members."""
+        for member in self._members:
+            if member.process is not None:
+                try:
+                    member.process.signalProcess(number)
+                except ProcessExitedAlready:
+                    # Its end is about to be reported.
+                    continue
+
+    # Members
+
+    def _start(self, member: _Member) -> None:
+        ours, theirs = pair()
+        member.restart = None
+        member.started = self._reactor.seconds()
+        member.link = Link(
+            self._reactor, ours, self._methodsFor(member).get, index=member.index
+        )
+        sockets = [place.sockets[member.index].dup() for place in self._copying.places]
+        member.link.tell(
+            "begin",
+            {"index": member.index, "count": len(self._members), "key": self._key},
+            b"",
+            sockets,
+        )
+        with open(os.devnull, "rb") as nothing:
+            member.process = self._reactor.spawnProcess(
+                _Output(self._line, lambda: self._over(member)),
+                self._command[0],
+                self._command,
+                os.environ,
+                self._directory,
+                childFDs={
+                    0: nothing.fileno(),
+                    1: "r",
+                    2: "r",
+                    CHANNEL: theirs.fileno(),
+                },
+            )
+        theirs.close()
+
+    def _over(self, member: _Member) -> None:
+        """A member's process has ended: others take its place, and then a new one."""
+        link, member.link = member.link, None
+        if link is not None:
+            link.close()
+        member.process = None
+        wasReady, member.isReady = member.isReady, False
+        ended, member.ended = member.ended, []
+        for each in ended:
+            each.callback(None)
+        if self._stopping:
+            return
+        if not any(each.wasReady for each in self._members):
+            self._stopping = True
+            self._failed(TunnelError("internal", "a process of the server has ended"))
+            return
+        self._log.warn(
+            "Process {process} of this server has ended, and is started again",
+            process=member.index,
+        )
+        self._book.memberLost(str(member.index), self._lease)
+        if wasReady:
+            self._standIn(member)
+        for other in self._members:
+            if other.standIn is member:
+                self._standIn(other)
+        lived = self._reactor.seconds() - member.started
+        member.delay = 0.0 if lived >= SOON else min(SLOWEST, member.delay * 2 or SOON)
+        member.restart = self._reactor.callLater(member.delay, self._start, member)
+
+    def _standIn(self, member: _Member) -> None:
+        """Have another member accept what comes to the sockets of one that is gone."""
+        count = len(self._members)
+        others = (self._members[(member.index + n) % count] for n in range(1, count))
+        member.standIn = next((each for each in others if each.isReady), None)
+        if member.standIn is not None and member.standIn.link is not None:
+            copies = [each.sockets[member.index].dup() for each in self._copying.places]
+            self._tell(member.standIn, "standIn", [member.index], copies)
+
+    def _tell(
+        self,
+        member: _Member,
+        method: str,
+        params: Sequence[object],
+        sockets: Sequence[socket] = (),
+    ) -> None:
+        try:
+            if member.link is not None:
+                member.link.tell(method, params, b"", sockets)
+        except TunnelError as refusal:
+            self._log.error(
+                "Process {process} was not told: {refusal}",
+                process=member.index,
+                refusal=refusal,
+            )
+
+    # What members ask
+
+    def _methodsFor(self, member: _Member) -> Mapping[str, Callable[..., object]]:
+        return {
+            **answering(self._book.ofMember(str(member.index))),
+            "ready": lambda asker: self._ready(member),
+            "keep": self._keep,
+            "copies": lambda asker, tunnel: self._copies(member, tunnel),
+        }
+
+    def _ready(self, member: _Member) -> None:
+        """A member serves: the others are to know it."""
+        member.isReady = member.wasReady = True
+        standIn, member.standIn = member.standIn, None
+        if standIn is not None:
+            self._tell(standIn, "standBack", [member.index])
+        for other in self._members:
+            if other is not member and other.isReady:
+                one, two = pair()
+                self._tell(other, "meet", [member.index], [one])
+                self._tell(member, "meet", [other.index], [two])
+            if other.process is None and other.standIn is None and other.wasReady:
+                self._standIn(other)
+
+    def _keep(self, asker: Asker, tunnel: str, lease: str) -> None:
+        self._ports.keep(tunnel, lease, asker.message.sockets)
+
+    def _copies(self, member: _Member, tunnel: str) -> int:
+        copies = self._ports.copies(tunnel)
+        # Before the answer, which says how many there are.
+        self._tell(member, "copied", [tunnel], copies)
+        return len(copies)
+
+    def _changed(self, change: Change) -> None:
+        if change.kind == "closed":
+            self._ports.drop(change.id)
+        elif change.kind == "expired":
+            self._ports.dropOf(change.id)
+        for member in self._members:
+            if member.isReady:
+                self._tell(member, "changed", [change.asDict()])
+
+
+def memberCommand(module: str, *words: str) -> list[str]:
+    """
+    Write the command line of a program of ours that finds what this one finds.
+
+    @param module: Where its C{run} is.
+    """
+    found = [path for path in sys.path if path]
+    code = f"import sys; sys.path[:] = {found!r}; from {module} import run; run()"
+    return [sys.executable, "-c", code, *words]

@@ -1,0 +1,228 @@
+"""
+Connections that come to one member and belong to another.
+
+A plain socket is passed itself, with what was read of it. TLS that has begun cannot be:
+who accepted it keeps it, and passes one end of a pair of sockets that is joined to it.
+"""
+
+from __future__ import annotations
+
+import socket as socketModule
+from collections import Counter
+from collections.abc import Callable
+from socket import socket
+from typing import Any
+
+from OpenSSL.crypto import FILETYPE_ASN1, X509, dump_certificate, load_certificate
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IAddress, INegotiated, ISSLTransport
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.protocols.policies import ProtocolWrapper
+from zope.interface import alsoProvides
+
+from tristunnel.dataplane.descriptors import RESERVE
+from tristunnel.dataplane.join import join
+from tristunnel.dataplane.poller import Poller
+from tristunnel.dataplane.sockets import SocketEnd
+from tristunnel.dataplane.transport import SocketTransport
+from tristunnel.errors import TunnelError
+from tristunnel.processes.link import Asker
+from tristunnel.processes.membership import Membership
+from tristunnel.util.members import memberIn
+from tristunnel.util.platform import AF_UNIX
+
+__all__ = ["PassedTransport", "Passing", "socketBelow"]
+
+_ADDRESSES: dict[str, Callable[..., IAddress]] = {
+    "4": lambda host, port: IPv4Address("TCP", host, port),
+    "6": lambda host, port: IPv6Address("TCP", host, port),
+    "unix": lambda name: UNIXAddress(name.encode() or None),
+}
+
+
+def _written(address: Any) -> list[object]:
+    """Write an address as JSON can have it."""
+    if isinstance(address, IPv4Address):
+        return ["4", address.host, address.port]
+    if isinstance(address, IPv6Address):
+        return ["6", address.host, address.port]
+    name = getattr(address, "name", None) or b""
+    return ["unix", name.decode("utf-8", "replace")]
+
+
+def _read(address: list[Any]) -> IAddress:
+    return _ADDRESSES[address[0]](*address[1:])
+
+
+def socketBelow(transport: Any) -> SocketTransport | None:
+    """
+    Find the socket of ours that a transport is made of, or C{None}.
+
+    @param transport: Perhaps with a balancer's PROXY protocol in between.
+    """
+    while isinstance(transport, ProtocolWrapper):
+        transport = transport.transport
+    return transport if isinstance(transport, SocketTransport) else None
+
+
+class PassedTransport(SocketTransport):
+    """
+    A connection that another member has accepted.
+
+    @param peer: Where it comes from.
+    @param host: Where it was accepted.
+    @param secure: Whether that member has TLS before it.
+    @param certificate: What the peer has shown there, as DER, or empty.
+    """
+
+    takesTLS = False
+
+    def __init__(
+        self,
+        poller: Poller,
+        connection: socket,
+        protocol: Any,
+        peer: IAddress,
+        host: IAddress,
+        secure: bool,
+        certificate: bytes,
+    ) -> None:
+        super().__init__(poller, connection, protocol, None, peer)
+        self._host = host
+        self._certificate = certificate
+        if secure:
+            alsoProvides(self, ISSLTransport, INegotiated)
+
+    def getPeerCertificate(self) -> X509 | None:
+        """What the peer has shown to the other member."""
+        if not self._certificate:
+            return None
+        return load_certificate(FILETYPE_ASN1, self._certificate)
+
+
+class Passing:
+    """
+    Passes connections to other members, and takes theirs.
+
+    @param poller: Where sockets wait.
+    @param membership: The other members.
+    @param factory: Makes the protocol for a connection of theirs.
+    @param passed: Counts those that were passed, by what they are.
+    """
+
+    _log = Logger(namespace="tristunnel.server")
+
+    def __init__(
+        self,
+        poller: Poller,
+        membership: Membership,
+        factory: Any,
+        passed: Counter[str],
+    ) -> None:
+        self._passed = passed
+        self._poller = poller
+        self._membership = membership
+        self._factory = factory
+        membership.answers["pass"] = self._take
+
+    def mayPass(self, transport: Any) -> bool:
+        """
+        Whether a connection may be passed: one that another member has passed is
+        not, so that none goes round and round.
+        """
+        below = socketBelow(transport)
+        return below is not None and not isinstance(below, PassedTransport)
+
+    def ownerOf(self, ticket: object) -> int | None:
+        """Which other member has granted a ticket, or C{None}."""
+        if not isinstance(ticket, str):
+            return None
+        owner = memberIn(ticket, self._membership.count)
+        return None if owner == self._membership.index else owner
+
+    def give(self, kind: str, transport: Any, began: bytes, member: int) -> None:
+        """
+        Pass a connection. Its protocol is told of its end.
+
+        @param kind: What it is, as it is counted.
+        @param transport: One that L{mayPass}.
+        @param began: What was read of it.
+        @param member: Whose it is.
+        @raise TunnelError: If that member is not there, or takes no more.
+        """
+        below = socketBelow(transport)
+        assert below is not None
+        link = self._membership.sibling(member)
+        secure = ISSLTransport.providedBy(below)
+        peer, host = transport.getPeer(), below.getHost()
+        certificate = below.getPeerCertificate()
+        shown = (
+            b"" if certificate is None else dump_certificate(FILETYPE_ASN1, certificate)
+        )
+        mine = self._ofTLS(below) if secure else below.giveAway()
+        head = [_written(peer), _written(host), secure, len(shown)]
+        try:
+            link.tell("pass", head, shown + began, [mine])
+        finally:
+            below.lost(connectionDone)
+        self._passed[kind] += 1
+
+    def _ofTLS(self, transport: SocketTransport) -> socket:
+        """
+        Go on with TLS, and join it to a pair of sockets.
+
+        @return: What is to be passed.
+        @raise TunnelError: C{limit-reached}, without descriptors.
+        """
+        try:
+            ours, theirs = socketModule.socketpair(AF_UNIX)
+        except OSError as error:
+            raise TunnelError("limit-reached", f"a passage: {error.strerror}") from None
+        ours.setblocking(False)
+
+        def closed(reason: TunnelError | None) -> None:
+            """Either end is over."""
+
+        def arrived(end: SocketEnd) -> None:
+            inner = SocketEnd(
+                self._poller, ours, lambda other: join(end, other, closed)
+            )
+            inner.begin()
+
+        SocketEnd.of(transport, arrived)
+        return theirs
+
+    def _take(
+        self, asker: Asker, peer: Any, host: Any, secure: bool, shown: int
+    ) -> None:
+        """Another member passes a connection."""
+        message = asker.message
+        if not message.sockets:
+            # The kernel had no descriptor for it, and has closed it.
+            self._log.warn("A connection was lost: there are no descriptors left")
+            return
+        connection = message.sockets[0]
+        try:
+            RESERVE.checkSession()
+            address = _read(peer)
+            connection.setblocking(False)
+            protocol = self._factory.buildProtocol(address)
+            transport = PassedTransport(
+                self._poller,
+                connection,
+                protocol,
+                address,
+                _read(host),
+                secure,
+                message.data[:shown],
+            )
+            transport.begin()
+        except (TunnelError, OSError) as problem:
+            self._log.warn(
+                "A connection of another process was closed: {problem}", problem=problem
+            )
+            connection.close()
+            return
+        if began := message.data[shown:]:
+            protocol.dataReceived(began)
