@@ -28,7 +28,7 @@ from tristunnel.hooks.observers import HookedServer
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.join import JoinPage
 from tristunnel.http.site import LimitedSite
-from tristunnel.http.tree import Health, HTTPPortProtocol, rootOf, rpcPages
+from tristunnel.http.tree import Either, Health, HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.listeners.table import EITHER, LISTENERS, ListenerSettings
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.quota import TunnelQuota, defaultTotal
@@ -44,7 +44,7 @@ from tristunnel.server.options import ServerOptions
 from tristunnel.server.ports import ServerPort
 from tristunnel.server.reload import RunningServer
 from tristunnel.server.service import TunnelServerService
-from tristunnel.server.websocket_pages import webSocketPages
+from tristunnel.server.websocket_pages import ROOT, webSocketPages
 from tristunnel.service.caller import Listeners
 from tristunnel.service.invitations import Invitations, ServerPlace, globalAddress
 from tristunnel.service.managed import ManagedForwards
@@ -256,15 +256,16 @@ class Serving(MultiService):
             ports.append((options.rpcPort, detector))
         else:
             pages.update(calls)
-        pages.update(
-            webSocketPages(
-                sessions,
-                callers,
-                options.webSocketPaths,
-                options.forwarded,
-                served=options.served,
-            )
+        sockets = webSocketPages(
+            sessions,
+            callers,
+            options.webSocketPaths,
+            options.forwarded,
+            served=options.served,
         )
+        if ROOT in pages and ROOT in sockets and "/" not in options.webSocketPaths:
+            sockets[ROOT] = Either(sockets[ROOT], pages[ROOT])
+        pages.update(sockets)
         pages[b"join"] = JoinPage(self._tunnels, callers, options.forwarded)
         protocols = [
             *portProtocols(sessions, options.served),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from tristunnel.dialects.base.dialect import Dialect, PortProtocol
 from tristunnel.dialects.base.server import ServerSessions
+from tristunnel.dialects.chisel.dialect import ChiselDialect
 from tristunnel.dialects.framed.dialect import FramedDialect
 from tristunnel.dialects.relay.dialect import RelayDialect
 from tristunnel.dialects.ssh.dialect import SSHDialect
@@ -37,6 +38,7 @@ DIALECTS: dict[str, Dialect] = {
         ZLayerDialect(),
         RelayDialect(),
         SSHDialect(),
+        ChiselDialect(),
     )
 }
 """The first one is what is spoken where nothing is said. A WebSocket's first message

@@ -21,7 +21,7 @@ from tristunnel.service.preauth import PendingConnection
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.wire.first_bytes import HTTP_METHODS
 
-__all__ = ["HTTPPortProtocol", "Health", "rootOf", "rpcPages"]
+__all__ = ["Either", "HTTPPortProtocol", "Health", "rootOf", "rpcPages"]
 
 
 class Health(Resource):
@@ -51,6 +51,27 @@ def rpcPages(
         b"rpc": JSONRPCResource(Dispatcher(methods.get), callers, hostnames=hostnames),
         b"RPC2": TunnelXMLRPC(methods.get, callers, hostnames=hostnames),
     }
+
+
+class Either(Resource):
+    """
+    Two pages of one name.
+
+    @param upgraded: For those who want a WebSocket.
+    @param plain: For all others.
+    """
+
+    isLeaf = True
+
+    def __init__(self, upgraded: IResource, plain: IResource) -> None:
+        super().__init__()
+        self._upgraded = upgraded
+        self._plain = plain
+
+    def render(self, request: Request) -> bytes | int:
+        page = self._upgraded if request.getHeader(b"upgrade") else self._plain
+        rendered: bytes | int = page.render(request)
+        return rendered
 
 
 def rootOf(pages: Mapping[bytes, IResource]) -> Resource:

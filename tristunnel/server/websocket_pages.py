@@ -35,6 +35,9 @@ MAX_FIRST = 128 * 1024
 """Bytes of the longest first message, which is held whole although nobody knows
 who sends it: a login, and what a client says behind it at once."""
 
+ROOT = b""
+"""The root's name among pages."""
+
 _TAKEN = ("health", "rpc", "RPC2", "metrics", "dashboard")
 
 
@@ -109,6 +112,7 @@ class FirstMessage:
                 TunnelError("not-permitted", "this server does not speak that protocol")
             )
             return None
+        self._arrival.first = message
         receiver: Receiver = chosen.receiver(self._sessions, self._arrival)
         connection.receiver = receiver
         receiver.opened(connection)
@@ -199,6 +203,8 @@ def webSocketPages(
     pages: dict[bytes, IResource] = {
         path.strip("/").encode(): clients for path in paths
     }
+    if any(dialect.atRoot for dialect in served.values()):
+        pages.setdefault(ROOT, clients)
     for dialect in served.values():
         for name, path in dialect.pages(sessions, callers).items():
             pages[name.encode()] = makePage(sessions, path, forwarded, pingInterval)

@@ -117,6 +117,7 @@ class Dialect:
     @cvar subprotocols: What its WebSockets may name.
     @cvar showsCertificate: Whether its clients can show a certificate of
         C{--client-ca}.
+    @cvar atRoot: Whether its clients come to C{/} unless they are told otherwise.
     @cvar pageNames: The first parts of the paths of its own pages.
     """
 
@@ -133,6 +134,7 @@ class Dialect:
     visitsAlone: ClassVar[bool] = False
     subprotocols: ClassVar[Sequence[str]] = ()
     showsCertificate: ClassVar[bool] = True
+    atRoot: ClassVar[bool] = False
     pageNames: ClassVar[Sequence[str]] = ()
 
     # At the client

@@ -153,6 +153,7 @@ class Arrival:
     @ivar vouched: Whether the request held credentials, and they were good.
     @ivar pending: Told when it is known who the client is, or when it has left,
         and if credentials in its messages are not good.
+    @ivar first: What it said first.
     @ivar connection: Its WebSocket, once it is open.
     @ivar remaining: Seconds left for saying who it is.
     """
@@ -162,6 +163,7 @@ class Arrival:
     pending: PendingConnection = field(default_factory=uncounted)
     connection: Connection | None = None
     remaining: float = 0.0
+    first: bytes = b""
 
 
 class ServerSession(ConnectedSession):

@@ -19,14 +19,22 @@ from tristunnel.dialects.base.server import Arrival, ServerSession, ServerSessio
 from tristunnel.dialects.conch.connection import KEEPALIVE, Connection
 from tristunnel.dialects.conch.hostkey import HostKey
 from tristunnel.dialects.conch.login import LOGIN_TIME, Login
-from tristunnel.dialects.conch.streams import Channel, ChannelStreams
+from tristunnel.dialects.conch.streams import Channel, ChannelStreams, PipedStreams
 from tristunnel.dialects.conch.transport import Packets
 from tristunnel.errors import TunnelError, protocolError
 from tristunnel.model.permissions import Identity
-from tristunnel.model.tunnel import Stream
+from tristunnel.model.tunnel import Stream, Tunnel
+from tristunnel.websocket.connection import Receiver
+from tristunnel.websocket.stream import ByteStream
 from tristunnel.wire.ssh import Fields, packTexts
 
-__all__ = ["SSHServerSession", "ServerPackets"]
+__all__ = [
+    "GoSession",
+    "SSHServerSession",
+    "ServerPackets",
+    "overWebSocket",
+    "serverPackets",
+]
 
 _SERVICE_ACCEPT = 6
 
@@ -107,6 +115,7 @@ class SSHServerSession(ServerSession):
         self._remaining = arrival.remaining
         self._login = Login(link, self)
         self._late: IDelayedCall | None = None
+        self._opening = 0
         self.channels: ChannelStreams | None = None
         self.asks: Connection | None = None
         self.open = self._vouched or sessions.authenticator.admitsAnybody
@@ -192,14 +201,40 @@ class SSHServerSession(ServerSession):
         if self.channels is not None:
             self.channels.refuseType(channel, kind)
 
-    def checkRoom(self, opening: int) -> None:
+    async def openFor(self, key: object, options: dict[str, object]) -> Tunnel:
         """
-        @param opening: Tunnels that are being opened for the client now.
-        @raise TunnelError: Why it may have no other one.
+        Open a tunnel for the client.
+
+        @param key: What the session knows it by.
+        @raise TunnelError: Why there is none; the log says so, too.
         """
-        if self._leaving is not None:
-            raise self._leaving
-        self._service.rights.checkServices(len(self.tunnels) + opening)
+        self._opening += 1
+        try:
+            if self._leaving is not None:
+                raise self._leaving
+            self._service.rights.checkServices(len(self.tunnels) + self._opening - 1)
+            tunnel = await self._service.open(self._caller, options)
+        except TunnelError as refusal:
+            self.noteRefusal(f"asked for {options}", refusal)
+            raise
+        finally:
+            self._opening -= 1
+        if self.lost is not None:
+            self._service.discard([tunnel], self.lost)
+            raise self.lost
+        self.tunnels[key] = tunnel
+        return tunnel
+
+    def keyOf(self, tunnel: Tunnel) -> Any:
+        """
+        Find what the session knows a tunnel by.
+
+        @raise TunnelError: C{client-away}.
+        """
+        for key, each in self.tunnels.items():
+            if each is tunnel:
+                return key
+        raise TunnelError("client-away")
 
     # IClientSide
 
@@ -248,3 +283,41 @@ def serverPackets(
     @param make: Makes its session.
     """
     return ServerPackets(sessions.reactor, conchKey(key), make)
+
+
+class _AnyMessages(ByteStream):
+    """Takes text messages as bytes, too, as the receivers of Go's programs do."""
+
+    def textReceived(self, text: bytes) -> None:
+        self.bytesReceived(text)
+
+
+def overWebSocket(
+    sessions: ServerSessions,
+    arrival: Arrival,
+    key: HostKey,
+    make: Callable[[ServerSessions, Arrival, ServerPackets], GoSession],
+) -> Receiver:
+    """
+    Make what serves a client that has come by WebSocket.
+
+    @param key: As whom the server shows itself.
+    @param make: Makes its session.
+    """
+    packets = serverPackets(sessions, key, lambda link: make(sessions, arrival, link))
+    return _AnyMessages(packets)
+
+
+class GoSession(SSHServerSession):
+    """One client's session whose program is written with Go's package."""
+
+    ping = "ping"
+    saysWhy = True
+    makeStreams = PipedStreams
+
+    def request(self, name: str, fields: Fields) -> Awaitable[bytes] | bytes | None:
+        return b"pong" if name == self.ping else None
+
+    @property
+    def idle(self) -> bool:
+        return not (self.tunnels or self._opening)

@@ -19,7 +19,7 @@ from tristunnel.dialects.conch.server import (
 )
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.permissions import ANONYMOUS_IDENTITY
-from tristunnel.model.tunnel import Stream, Tunnel
+from tristunnel.model.tunnel import Stream
 from tristunnel.service.caller import Caller
 from tristunnel.service.preauth import PendingConnection, sourceOf
 from tristunnel.util.hosts import addressOf
@@ -106,7 +106,6 @@ class OpenSSHSession(SSHServerSession):
         self, sessions: ServerSessions, arrival: Arrival, link: ServerPackets
     ) -> None:
         super().__init__(sessions, arrival, link)
-        self._opening = 0
         self._requests = {
             "tcpip-forward": self._forward,
             "cancel-tcpip-forward": self._cancel,
@@ -125,33 +124,16 @@ class OpenSSHSession(SSHServerSession):
         return False
 
     async def _forward(self, fields: Fields) -> bytes:
-        forward = Forward(fields.text(256), fields.port())
-        try:
-            tunnel = await self._open(forward)
-        except TunnelError as refusal:
-            self.noteRefusal(f"asked for {forward.address}:{forward.port}", refusal)
-            raise
-        port = 0 if tunnel.listener is None else tunnel.listener.address[2]
-        return packNumbers(port) if forward.port == 0 else b""
-
-    async def _open(self, forward: Forward) -> Tunnel:
-        options = forward.options()
-        if forward.port and forward in self.tunnels:
+        asked = Forward(fields.text(256), fields.port())
+        if asked.port and asked in self.tunnels:
             raise TunnelError("port-taken", "this client has that tunnel already")
-        self.checkRoom(self._opening)
-        self._opening += 1
-        try:
-            tunnel = await self._service.open(self._caller, options)
-        finally:
-            self._opening -= 1
-        if self.lost is not None:
-            self._service.discard([tunnel], self.lost)
-            raise self.lost
-        if forward.port == 0 and tunnel.listener is not None:
-            # From now on the client calls it by its port.
-            forward = Forward(forward.address, tunnel.listener.address[2])
-        self.tunnels[forward] = tunnel
-        return tunnel
+        tunnel = await self.openFor(asked, asked.options())
+        if asked.port or tunnel.listener is None:
+            return b""
+        # From now on the client calls it by its port.
+        port = tunnel.listener.address[2]
+        self.tunnels[Forward(asked.address, port)] = self.tunnels.pop(asked)
+        return packNumbers(port)
 
     def _cancel(self, fields: Fields) -> bytes | None:
         forward = Forward(fields.text(256), fields.port())
@@ -163,10 +145,7 @@ class OpenSSHSession(SSHServerSession):
         return b""
 
     def channelFor(self, stream: Stream) -> tuple[str, bytes]:
-        forwards = (key for key, one in self.tunnels.items() if one is stream.tunnel)
-        forward = next(forwards, None)
-        if forward is None:
-            raise TunnelError("client-away")
+        forward = self.keyOf(stream.tunnel)
         host, _, port = stream.visitorAddress.rpartition(":")
         number = int(port) if port.isdecimal() else 0
         return "forwarded-tcpip", (

@@ -1,5 +1,5 @@
 """
-vtunnel's dialect, as the program asks for it.
+vtunnel's dialect, as the program asks for it: both of its wires.
 """
 
 from __future__ import annotations
@@ -9,15 +9,19 @@ from tristunnel.dialects.base.server import Arrival, ServerSessions
 from tristunnel.dialects.vtunnel.client import VTunnelClientService
 from tristunnel.dialects.vtunnel.server import VTunnelServerSession
 from tristunnel.errors import badOption
+from tristunnel.websocket.connection import Receiver
+from tristunnel.wire.ssh import BEGINNING
 
 __all__ = ["VTunnelDialect"]
 
 
 class VTunnelDialect(Dialect):
-    """vtunnel's JSON in text messages."""
+    """vtunnel's JSON in text messages, and its SSH in binary ones."""
 
     name = "vtunnel"
     client = VTunnelClientService
+    labels = {"vtunnel-ssh": "vtunnel"}  # noqa: RUF012
+    atRoot = True
     needsURL = True
     loginInHeaders = True
 
@@ -29,9 +33,11 @@ class VTunnelDialect(Dialect):
             )
 
     def takesFirst(self, message: bytes, isBinary: bool) -> bool:
-        return not isBinary
+        return not isBinary or message.startswith(BEGINNING)
 
-    def receiver(
-        self, sessions: ServerSessions, arrival: Arrival
-    ) -> VTunnelServerSession:
+    def receiver(self, sessions: ServerSessions, arrival: Arrival) -> Receiver:
+        if arrival.first.startswith(BEGINNING):
+            from tristunnel.dialects.vtunnel.ssh_server import openSession
+
+            return openSession(sessions, arrival)
         return VTunnelServerSession(sessions, arrival)

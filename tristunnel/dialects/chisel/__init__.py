@@ -1,0 +1,3 @@
+"""
+chisel's dialect: SSH in a WebSocket.
+"""

@@ -1,0 +1,114 @@
+"""
+chisel's dialect at the server: a client's session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from tristunnel.dialects.base.server import Arrival, ServerSessions
+from tristunnel.dialects.conch.hostkey import HostKey
+from tristunnel.dialects.conch.server import GoSession, ServerPackets, overWebSocket
+from tristunnel.errors import TunnelError, badOption
+from tristunnel.model.tunnel import Stream
+from tristunnel.util.hosts import addressOf
+from tristunnel.websocket.connection import Receiver
+from tristunnel.wire.chisel import (
+    CHANNEL,
+    CONFIG,
+    PING,
+    SERVER_VERSION,
+    VERSION,
+    Remote,
+    unpackConfig,
+)
+from tristunnel.wire.ssh import Fields
+
+__all__ = ["ChiselSession", "openSession"]
+
+CONFIG_TIME = 10.0
+"""Seconds in which a client must say what it wants, as with chisel's own server."""
+
+LOOPBACK = "loopback"
+
+
+def openSession(sessions: ServerSessions, arrival: Arrival) -> Receiver:
+    """Serve a WebSocket whose first message is chisel's."""
+    return overWebSocket(
+        sessions, arrival, sessions.kept(HostKey.inDirectory), ChiselSession
+    )
+
+
+class ChiselSession(GoSession):
+    """
+    One chisel client's connection.
+
+    @ivar tunnels: The client's tunnels, by its remotes.
+    """
+
+    dialect = "chisel"
+    ping = PING
+
+    def __init__(
+        self, sessions: ServerSessions, arrival: Arrival, link: ServerPackets
+    ) -> None:
+        super().__init__(sessions, arrival, link)
+        link.ourVersionString = SERVER_VERSION
+        link.versions = (VERSION, *link.versions)
+        self._configured = False
+
+    def claimed(self, fields: dict[str, object]) -> str:
+        return str(fields.get("id", ""))[:64]
+
+    def admitted(self) -> None:
+        super().admitted()
+        self._wait(CONFIG_TIME)
+
+    def request(self, name: str, fields: Fields) -> Awaitable[bytes] | bytes | None:
+        if name == CONFIG and not self._configured:
+            self._configured = True
+            self._stopWaiting()
+            return self._configure(unpackConfig(fields.rest()))
+        return super().request(name, fields)
+
+    @property
+    def idle(self) -> bool:
+        # A client may have remotes of the other direction only.
+        return False
+
+    async def _configure(self, remotes: list[Remote]) -> bytes:
+        """
+        Open all ports that a client wants, or none.
+
+        @raise TunnelError: Why it may not have one of them; the connection ends.
+        """
+        try:
+            for remote in remotes:
+                if remote.isReverse:
+                    await self.openFor(remote, _optionsFor(remote))
+        except TunnelError as refusal:
+            # chisel's own server ends the connection, after it has said why.
+            self._sessions.reactor.callLater(0, self.fail, refusal)
+            raise
+        return b""
+
+    def channelFor(self, stream: Stream) -> tuple[str, bytes]:
+        remote: Remote = self.keyOf(stream.tunnel)
+        return CHANNEL, remote.target.encode()
+
+
+def _optionsFor(remote: Remote) -> dict[str, object]:
+    options: dict[str, object] = {"port": remote.localPort}
+    if remote.isUDP:
+        raise badOption("UDP is not carried for chisel's clients")
+    host = remote.localHost
+    address = addressOf(host)
+    if host == "localhost" or (address is not None and address.is_loopback):
+        options["listener"] = LOOPBACK
+    elif host and (address is None or not address.is_unspecified):
+        raise badOption(
+            f"{host!r} is no address for visitors here: leave it out, or write"
+            " 127.0.0.1"
+        )
+    options["target"] = remote.target
+    return options
