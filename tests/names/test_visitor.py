@@ -7,6 +7,7 @@ from typing import Any
 from tests.names.rig import VisitorTestCase, request, response
 from tests.wire.test_http import SMUGGLING
 from tristunnel.errors import TunnelError
+from tristunnel.names.pages import Pages
 from tristunnel.names.visitor import IDLE
 
 
@@ -227,7 +228,7 @@ class RoutingTests(VisitorTestCase):
 
     def test_ownPages(self) -> None:
         """An operator's page is shown to browsers, and none to HEAD."""
-        self.site.pages = type(self.site.pages)({404: b"<p>ours"})
+        self.names.pages = Pages({404: b"<p>ours"})
         for method, expected in (("GET", True), ("HEAD", False)):
             visitor = self.connect()
             lines = "Accept: text/html\r\n"

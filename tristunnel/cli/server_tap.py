@@ -6,7 +6,6 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +18,7 @@ from tristunnel.auth.checkers import SUPPORTED_INTERFACES
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.check.report import CheckService
 from tristunnel.check.server import ServerCheck
+from tristunnel.cli.name_options import NAMES, NameOptionsMixin
 from tristunnel.cli.processes import MOST_PROCESSES, checkProcesses, makeParent
 from tristunnel.cli.serving import Serving
 from tristunnel.config.help import Group
@@ -42,7 +42,6 @@ from tristunnel.http.forwarded import Forwarded
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import IDLE
 from tristunnel.listeners.unix import MODE, checkDirectory, parseMode
-from tristunnel.model.names import hostWanted
 from tristunnel.model.ports import parsePorts
 from tristunnel.model.quota import PER_CALLER
 from tristunnel.node.spec import NODE_FIELDS, nodeText, parseNode
@@ -50,9 +49,7 @@ from tristunnel.server.options import ServerOptions
 from tristunnel.server.ports import ServerPort, TLSFiles, parsePort
 from tristunnel.server.websocket_pages import parsePaths
 from tristunnel.service.clients import CLIENTS, SERVICES
-from tristunnel.service.host_rules import RESERVED
 from tristunnel.service.preauth import ACCEPT_RATE
-from tristunnel.tls.certificates import selfSigned
 from tristunnel.tls.pem import loadCertificates
 from tristunnel.tls.server_context import ReloadingCertificate
 from tristunnel.util.descriptor_limit import raiseDescriptorLimit
@@ -68,7 +65,11 @@ __all__ = ["Options", "makeService"]
 
 
 class Options(
-    PolicyOptionsMixin, AskOptionsMixin, ServerOptions, strcred.AuthOptionMixin
+    PolicyOptionsMixin,
+    AskOptionsMixin,
+    NameOptionsMixin,
+    ServerOptions,
+    strcred.AuthOptionMixin,
 ):
     """The options of C{twistd tunnel}."""
 
@@ -83,11 +84,7 @@ class Options(
             "Where clients and visitors connect",
             "port=ENDPOINT hostname=NAME ports=RANGES interface=ADDRESS",
         ),
-        Group(
-            "Names for visitors",
-            "http=ENDPOINT https=ENDPOINT domain=DOMAIN reserved-name=NAME"
-            " unix-directory=DIRECTORY unix-mode=MODE",
-        ),
+        NAMES,
         Group(
             "Who may connect",
             "auth=KIND[:ARGUMENT] client-ca=FILE client-crl=FILE dialects=NAMES",
@@ -245,10 +242,6 @@ class Options(
     def __init__(self) -> None:
         super().__init__()
         self["port"] = []
-        self["http"] = []
-        self["https"] = []
-        self["domain"] = []
-        self["reserved-name"] = []
         self["websocket-path"] = []
         self["trusted-proxy"] = []
         self["node"] = []
@@ -288,32 +281,6 @@ class Options(
         [default: tcp:$PORT, or tcp:9000]
         """
         self["port"].append(description)
-
-    def opt_http(self, description: str) -> None:
-        """
-        Where visitors of HTTP names connect, such as tcp:80. Can be repeated.
-        """
-        self["http"].append(description)
-
-    def opt_https(self, description: str) -> None:
-        """
-        The same over TLS, such as tcp:443. Can be repeated.
-        """
-        self["https"].append(description)
-
-    def opt_domain(self, domain: str) -> None:
-        """
-        A domain below which tunnels get names, such as t.example.com. Can be
-        repeated.
-        """
-        self["domain"].append(domain)
-
-    def opt_reserved_name(self, name: str) -> None:
-        """
-        A name that no tunnel may have, such as www. Can be repeated.
-        [default: names such as wpad and autodiscover]
-        """
-        self["reserved-name"].append(name)
 
     def opt_auth(self, description: str) -> None:
         """
@@ -402,30 +369,14 @@ class Options(
         self.memory = defaultMemory()
         if size := self["max-memory"]:
             self.memory = 0 if size == "0" else parseSize(size)
-        self.domains = [
-            self._host("domain", each).removeprefix("*.") for each in self["domain"]
-        ]
-        self.reservedNames = RESERVED.union(
-            self._host("reserved-name", each) for each in self["reserved-name"]
-        )
+        self.checkNames()
         if self["unix-directory"]:
             checkDirectory(self["unix-directory"])
         self.unixMode = parseMode(self["unix-mode"])
         self.makePorts(
             reactor if self.membership is None else self.membership.join(reactor)
         )
-        if self.domains and not self.namePorts:
-            raise badOption(
-                "--domain gives out names: give --http tcp:80, --https tcp:443 or both"
-            )
         checkProcesses(self)
-
-    @staticmethod
-    def _host(option: str, text: str) -> str:
-        try:
-            return hostWanted(text, True)
-        except TunnelError as error:
-            raise badOption(f"--{option} {error.message}") from None
 
     def _written(self, port: str) -> str:
         """
@@ -488,33 +439,10 @@ class Options(
         files = self["certificate"], self["private-key"]
         self.serverPorts = [port(each, "--port", *files) for each in descriptions]
         self.namePorts = [
-            self._namePort(reactor, option, self._written(each))
+            self.namePort(reactor, option, self._written(each))
             for option in ("http", "https")
             for each in self[option]
         ]
-
-    def _namePort(self, reactor: Any, option: str, description: str) -> ServerPort:
-        """Make a port for visitors, of whom nobody asks a certificate."""
-        files = TLSFiles()
-        if option == "https":
-            shown = self["visitor-certificate"], self["visitor-key"]
-            if not shown[0]:
-                shown = self["certificate"], self["private-key"]
-            if not shown[0]:
-                wildcards = [f"*.{domain}" for domain in self.domains]
-                names = [*self.hostnames, *wildcards]
-                shown = str(selfSigned(self.stateDirectory, names)), ""
-            files = TLSFiles(*shown)
-        made = parsePort(
-            reactor,
-            description,
-            files,
-            self.stateDirectory,
-            self.hostnames,
-            f"--{option}",
-            self.forwarded.speaksFor,
-        )
-        return replace(made, scheme=option)
 
 
 def _checkInterface(interface: str) -> None:

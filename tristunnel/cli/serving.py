@@ -21,7 +21,7 @@ from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.framed.datagram_path import ServerPaths
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.dialects.table import portProtocols
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
 from tristunnel.hooks.certificates import CertificateWatch
 from tristunnel.hooks.delivery import Hooks
 from tristunnel.hooks.observers import HookedServer
@@ -33,6 +33,7 @@ from tristunnel.listeners.table import EITHER, LISTENERS, ListenerSettings
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.quota import TunnelQuota, defaultTotal
 from tristunnel.model.rendezvous import WaitingRoom
+from tristunnel.names.log import AccessLog
 from tristunnel.names.public import PublicNames
 from tristunnel.names.site import NameSite
 from tristunnel.node.spec import NodeSpec
@@ -55,6 +56,7 @@ from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.tls.server_context import CreatorInForce
 from tristunnel.util.hosts import hostAndPort
 from tristunnel.util.logs import Log
+from tristunnel.util.output import LogFile
 from tristunnel.util.process import ReloadSignalService, exitWith, hurryOnSecondSignal
 from tristunnel.util.repeating import RepeatingService
 from tristunnel.wire.invitation import PLACEHOLDER
@@ -85,7 +87,7 @@ class Serving(MultiService):
         hooks: Hooks | None = None,
     ) -> None:
         super().__init__()
-        self._reactor, self._options = reactor, options
+        self._reactor, self._options, self._log = reactor, options, log
         self._membership = options.membership
         self._limiters: list[PreauthLimiter] = []
         self._visitorsTLS: CreatorInForce | None = None
@@ -291,6 +293,10 @@ class Serving(MultiService):
         options = self._options
         site = NameSite(self._reactor, self._names)
         site.proxies = options.forwarded
+        self._names.pages = options.pages
+        self._names.redirects = not options["no-https-redirect"]
+        if path := options["access-log"]:
+            site.log = AccessLog(self._accessFile(path), options["access-log-format"])
         limiter = self._makeLimiter()
         return [
             (
@@ -299,6 +305,16 @@ class Serving(MultiService):
             )
             for port in options.namePorts
         ]
+
+    def _accessFile(self, path: str) -> LogFile:
+        try:
+            file = LogFile(path)
+        except OSError as error:
+            raise badOption(
+                f"--access-log {path} cannot be written: {error.strerror}"
+            ) from None
+        self._log.take(file)
+        return file
 
     def _makeLimiter(self) -> PreauthLimiter:
         made = PreauthLimiter(

@@ -34,6 +34,7 @@ from tristunnel.dialects.base.stream import SessionStream
 from tristunnel.dialects.framed.extended import STALLS
 from tristunnel.errors import TunnelError
 from tristunnel.http.resource import CallerPage
+from tristunnel.names.tally import REQUESTS
 from tristunnel.service.counters import Buckets
 from tristunnel.service.rights import isAdmin
 from tristunnel.version import VERSION
@@ -134,6 +135,12 @@ def _valuesOf(
             "splice": PIPES.moved,
             "copy": max(0, counted.relayed - PIPES.moved),
         },
+        "http_requests": {
+            (name, each): number
+            for name, classes in REQUESTS.requests.items()
+            for each, number in classes.items()
+        },
+        "http_response_bytes": REQUESTS.sent,
         "reactor_lag_seconds": lag.seconds,
         "reactor_timers": lag.timers,
     }
@@ -182,6 +189,8 @@ gauge rendezvous_waiting Ends of raw tunnels waiting for their counterparts.
 gauge streams{carrier} Streams, by what carries their bytes.
 gauge splice_pipes Pipes open for splicing.
 counter relayed_bytes{by} Bytes moved within the kernel (splice) or copied.
+counter http_requests{name,status} Requests for names, by class of the status.
+counter http_response_bytes{name} Bytes of the bodies of responses to them.
 histogram reactor_lag_seconds How late the reactor was, measured once a second.
 gauge reactor_timers Calls scheduled in the reactor.
 """

@@ -36,17 +36,19 @@ class AccessLog:
     """
     Writes a line for each request.
 
-    @param path: The file.
+    @param file: Where to.
     @param form: One of L{FORMATS}: the combined format of Apache and nginx, or an
         object of JSON.
     @param now: The time of day.
-    @raise OSError: If the file cannot be written.
     """
 
     def __init__(
-        self, path: str, form: str = "combined", now: Callable[[], float] = time.time
+        self,
+        file: LogFile,
+        form: str = "combined",
+        now: Callable[[], float] = time.time,
     ) -> None:
-        self._file = LogFile(path)
+        self._file = file
         self._write = self._json if form == "json" else self._combined
         self._now = now
 
@@ -58,10 +60,6 @@ class AccessLog:
         @param seconds: How long it took.
         """
         self._file.write(self._write(exchange, status, seconds) + "\n")
-
-    def reopen(self) -> None:
-        """Go on in another file, if this one was renamed."""
-        self._file.reopen()
 
     def _combined(self, exchange: Exchange, status: int, seconds: float) -> str:
         head = exchange.head

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tristunnel.names.pages import Pages
 from tristunnel.names.table import NameTable
 from tristunnel.util.hosts import hostAndPort
 
@@ -26,12 +27,14 @@ class PublicNames:
     @ivar isCovered: Whether there is a certificate for a host that browsers believe.
     @ivar redirects: Whether requests in clear text are sent on to TLS where a host is
         covered.
+    @ivar pages: What is answered where nobody can be asked.
     """
 
     table: NameTable = field(default_factory=NameTable)
     ports: dict[str, int] = field(default_factory=dict)
     isCovered: Callable[[str], bool] = lambda host: False
     redirects: bool = True
+    pages: Pages = field(default_factory=Pages)
 
     def opened(self, scheme: str, number: int) -> None:
         """A port listens; the first one of a scheme is in addresses."""

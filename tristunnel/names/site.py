@@ -13,9 +13,8 @@ from typing import Protocol as Structure
 
 from tristunnel.names.exchange import Exchange
 from tristunnel.names.log import AccessLog
-from tristunnel.names.pages import Pages
 from tristunnel.names.public import PublicNames
-from tristunnel.names.tally import NameTally
+from tristunnel.names.tally import REQUESTS
 from tristunnel.util.hosts import hostAndPort
 from tristunnel.wire.http import RequestHead
 
@@ -86,7 +85,6 @@ class NameSite:
 
     @ivar reactor: The same.
     @ivar names: The same.
-    @ivar pages: What is answered where nobody can be asked.
     @ivar log: Where requests are noted, or C{None}.
     @ivar tally: Counts them.
     @ivar proxies: Who may say for others where they come from.
@@ -99,9 +97,8 @@ class NameSite:
     def __init__(self, reactor: Any, names: PublicNames) -> None:
         self.reactor = reactor
         self.names = names
-        self.pages = Pages()
         self.log: AccessLog | None = None
-        self.tally = NameTally()
+        self.tally = REQUESTS
         self.proxies: Proxies = _NoProxies()
         self.challenge: Callable[[bytes], bytes | None] = lambda path: None
         self.idle: OrderedDict[Any, None] = OrderedDict()

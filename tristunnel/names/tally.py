@@ -8,7 +8,7 @@ from collections import Counter, OrderedDict
 
 from tristunnel.names.exchange import Exchange
 
-__all__ = ["MOST_COUNTED", "OTHERS", "NameTally"]
+__all__ = ["MOST_COUNTED", "OTHERS", "REQUESTS", "NameTally"]
 
 MOST_COUNTED = 200
 """Names that are counted by themselves: each costs a monitoring system several series,
@@ -26,7 +26,6 @@ class NameTally:
     L{MOST_COUNTED} of them; what visitors make up is among the others.
 
     @ivar requests: How many there were, by name and class: C{"2xx"}.
-    @ivar seconds: How long they took in all, by name.
     @ivar sent: Bytes of bodies of responses, by name.
     """
 
@@ -49,3 +48,7 @@ class NameTally:
             known = self.requests.setdefault(name, Counter())
         known[f"{status // 100}xx"] += 1
         self.sent[name] += exchange.sent
+
+
+REQUESTS = NameTally()
+"""What this process has served."""

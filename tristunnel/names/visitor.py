@@ -578,7 +578,7 @@ class VisitorConnection(Protocol):
             # What the service has of it must not be taken for the whole.
             self._dropRun(TunnelError("protocol-error", text))
         accept = b"" if head is None else head.get(b"accept")
-        written = self._site.pages.response(
+        written = self._site.names.pages.response(
             status,
             text,
             accept,

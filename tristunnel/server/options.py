@@ -17,6 +17,7 @@ from tristunnel.http.forwarded import Forwarded
 from tristunnel.model.decisions import Decisions
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.model.ports import UNPRIVILEGED, PortRange
+from tristunnel.names.pages import Pages
 from tristunnel.node.spec import NodeSpec
 from tristunnel.processes.membership import Membership
 from tristunnel.server.ports import ServerPort
@@ -34,6 +35,7 @@ class ServerOptions(ConfiguredOptions):
     @ivar serverPorts: Where clients connect.
     @ivar namePorts: Where visitors of names connect.
     @ivar unixMode: Who may connect to UNIX sockets for visitors.
+    @ivar pages: What visitors of names are told who cannot be served.
     @ivar domains: Below which names are given out.
     @ivar reservedNames: What no tunnel may have for a name.
     @ivar rpcPort: Where calls are answered; C{None}: at all of those.
@@ -61,6 +63,7 @@ class ServerOptions(ConfiguredOptions):
         self.namePorts: list[ServerPort] = []
         self.unixMode = 0
         self.domains: list[str] = []
+        self.pages = Pages()
         self.reservedNames: frozenset[str] = RESERVED
         self.rpcPort: ServerPort | None = None
         self.portRange: PortRange = UNPRIVILEGED

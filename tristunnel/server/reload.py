@@ -34,6 +34,8 @@ __all__ = ["RESTART", "RunningServer"]
 
 RESTART = frozenset(
     (
+        "access-log",
+        "access-log-format",
         "ask",
         "ask-default",
         "ask-timeout",
@@ -117,6 +119,7 @@ class RunningServer:
             frozenset(("trusted-proxy",)): self._trustedProxies,
             frozenset(("node",)): self._changeNodes,
             frozenset(("domain", "reserved-name")): self._names,
+            frozenset(("error-pages", "no-https-redirect")): self._publicNames,
         }
         # What the parts were made without.
         for apply in (
@@ -226,6 +229,10 @@ class RunningServer:
 
     def _names(self, old: ServerOptions, new: ServerOptions) -> None:
         self.tunnels.hosts.change(new.domains, new["hostname"], new.reservedNames)
+
+    def _publicNames(self, old: ServerOptions, new: ServerOptions) -> None:
+        names = self.server.names
+        names.pages, names.redirects = new.pages, not new["no-https-redirect"]
 
     # Certificates
 

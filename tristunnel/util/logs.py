@@ -176,6 +176,7 @@ class Log:
         self._process = None if membership is None else str(membership.index)
         self._line = jsonLine if isJSON else shortLine if self._plain else textLine
         self._file: LogFile | None = None
+        self._others: list[LogFile] = []
         self._write: Callable[[str, LogEvent], object] = lambda text, event: None
         if self._inside:
             self._place(outer, screen)
@@ -243,15 +244,22 @@ class Log:
         """Write a line that another process has made, as it is."""
         self._write(f"{text}\n", {})
 
+    def take(self, other: LogFile) -> None:
+        """Have another file turned over with this one."""
+        self._others.append(other)
+
     def reopen(self) -> None:
-        """Open the file anew, if somebody has renamed it."""
-        if self._file is not None:
-            self._file.reopen()
+        """Open the files anew that somebody has renamed."""
+        for file in self._files():
+            file.reopen()
 
     def turn(self) -> None:
-        """Begin another file; see L{LogFile.turn}."""
-        if self._file is not None:
-            self._file.turn()
+        """Begin other files; see L{LogFile.turn}."""
+        for file in self._files():
+            file.turn()
+
+    def _files(self) -> list[LogFile]:
+        return [*([self._file] if self._file else []), *self._others]
 
     def around(self, service: Service) -> Service:
         """Have C{twistd} use this log for a service."""

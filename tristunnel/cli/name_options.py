@@ -1,0 +1,158 @@
+"""The server's options about names for visitors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tristunnel.config.help import Group
+from tristunnel.errors import TunnelError, badOption
+from tristunnel.http.forwarded import Forwarded
+from tristunnel.model.names import hostWanted
+from tristunnel.names.log import FORMATS
+from tristunnel.names.pages import Pages, loadPages
+from tristunnel.server.ports import ServerPort, TLSFiles, parsePort
+from tristunnel.service.host_rules import RESERVED
+from tristunnel.tls.certificates import selfSigned
+from tristunnel.util.words import checkChoice
+
+__all__ = ["NAMES", "NameOptionsMixin"]
+
+NAMES = Group(
+    "Names for visitors",
+    "http=ENDPOINT https=ENDPOINT domain=DOMAIN reserved-name=NAME no-https-redirect"
+    " error-pages=DIRECTORY access-log=FILE access-log-format=FORMAT"
+    " unix-directory=DIRECTORY unix-mode=MODE",
+)
+"""How help shows them."""
+
+
+class NameOptionsMixin:
+    """
+    Options about names, for a class of
+    L{ServerOptions<tristunnel.server.options.ServerOptions>}.
+    """
+
+    domains: list[str]
+    reservedNames: frozenset[str]
+    pages: Pages
+    hostnames: Any
+    stateDirectory: Path
+    forwarded: Forwarded
+
+    optFlags: ClassVar[Any] = [
+        (
+            "no-https-redirect",
+            None,
+            "Serve names without TLS, too, where browsers would trust it.",
+        ),
+    ]
+    optParameters: ClassVar[Any] = [
+        (
+            "error-pages",
+            None,
+            "",
+            "Directory of pages for names, such as 404.html and 503.html.",
+        ),
+        ("access-log", None, "", "File for a line about each request for a name."),
+        (
+            "access-log-format",
+            None,
+            "combined",
+            "Format of --access-log: combined or json.",
+        ),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for option in ("http", "https", "domain", "reserved-name"):
+            self[option] = []
+
+    def __getitem__(self, name: str, /) -> Any:
+        return super().__getitem__(name)  # type: ignore[misc]
+
+    def __setitem__(self, name: str, value: Any, /) -> None:
+        super().__setitem__(name, value)  # type: ignore[misc]
+
+    def opt_http(self, description: str) -> None:
+        """
+        Where visitors of HTTP names connect, such as tcp:80. Can be repeated.
+        """
+        self["http"].append(description)
+
+    def opt_https(self, description: str) -> None:
+        """
+        The same over TLS, such as tcp:443. Can be repeated.
+        """
+        self["https"].append(description)
+
+    def opt_domain(self, domain: str) -> None:
+        """
+        A domain below which tunnels get names, such as t.example.com. Can be
+        repeated.
+        """
+        self["domain"].append(domain)
+
+    def opt_reserved_name(self, name: str) -> None:
+        """
+        A name that no tunnel may have, such as www. Can be repeated.
+        [default: names such as wpad and autodiscover]
+        """
+        self["reserved-name"].append(name)
+
+    def checkNames(self) -> None:
+        """
+        @raise TunnelError: C{bad-option}.
+        """
+        checkChoice("access-log-format", self["access-log-format"], FORMATS)
+        self.pages = loadPages(self["error-pages"])
+        self.domains = [
+            _host("domain", each).removeprefix("*.") for each in self["domain"]
+        ]
+        self.reservedNames = RESERVED.union(
+            _host("reserved-name", each) for each in self["reserved-name"]
+        )
+        if self["http"] or self["https"]:
+            return
+        for option in ("domain", "access-log", "error-pages"):
+            if self[option]:
+                raise badOption(
+                    f"--{option} is about names: give --http tcp:80, --https tcp:443 or"
+                    " both"
+                )
+
+    def namePort(self, reactor: Any, option: str, description: str) -> ServerPort:
+        """
+        Make a port for visitors, of whom nobody asks a certificate.
+
+        @param option: C{http} or C{https}.
+        @raise TunnelError: C{bad-option}.
+        """
+        files = TLSFiles()
+        if option == "https":
+            shown = self["visitor-certificate"], self["visitor-key"]
+            if not shown[0]:
+                shown = self["certificate"], self["private-key"]
+            if not shown[0]:
+                wildcards = [f"*.{domain}" for domain in self.domains]
+                names = [*self.hostnames, *wildcards]
+                shown = str(selfSigned(self.stateDirectory, names)), ""
+            files = TLSFiles(*shown)
+        made = parsePort(
+            reactor,
+            description,
+            files,
+            self.stateDirectory,
+            self.hostnames,
+            f"--{option}",
+            self.forwarded.speaksFor,
+        )
+        return replace(made, scheme=option)
+
+
+def _host(option: str, text: str) -> str:
+    try:
+        return hostWanted(text, True)
+    except TunnelError as error:
+        raise badOption(f"--{option} {error.message}") from None
