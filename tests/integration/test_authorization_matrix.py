@@ -167,6 +167,7 @@ class MethodTests(MatrixTestCase):
                 {"uri": self.public, "policy": {"deny": "::/0"}, "endDenied": True},
                 {"": gone, **late},
             ),
+            "reportHealth": ({"uri": self.public, "well": False}, {"": gone, **late}),
             "listNodeTunnels": ({}, {"": silent}),
             "reload": ({}, {"": refused("not-permitted")}),
             "listSessions": ({}, {"": silent, "capability": allowed}),

@@ -17,6 +17,7 @@ from tristunnel.check.client import ClientCheck
 from tristunnel.check.report import CheckService, Finding, Inquiry
 from tristunnel.client.control import OFF, parseControl
 from tristunnel.client.fleet import Clients
+from tristunnel.client.health_options import HEALTH, HealthOptionsMixin
 from tristunnel.client.options import (
     FORWARD_FIELDS,
     ClientOptions,
@@ -96,7 +97,13 @@ ONE_SERVER = (
 """Options that are about one server."""
 
 
-class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientOptions):
+class Options(
+    PolicyOptionsMixin,
+    HealthOptionsMixin,
+    ConnectOptionsMixin,
+    HookOptionsMixin,
+    ClientOptions,
+):
     """The options of C{twistd tunnel-client}."""
 
     synopsis = "--connect SERVER [--forward] SERVICE ... [options]"
@@ -114,6 +121,7 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
         ),
         IDENTITY,
         VISITORS,
+        HEALTH,
         Group(
             "Visiting a service, or serving one tunnel",
             "listen=ENDPOINT service=NAME tunnel=URI to=SERVICE",
@@ -468,6 +476,12 @@ class Options(PolicyOptionsMixin, ConnectOptionsMixin, HookOptionsMixin, ClientO
                 raise badOption(
                     f"--dialect {self['dialect']} does not say where visitors come"
                     f" from: leave out proxy={forward.options.proxy}"
+                )
+            shares = forward.options.share or forward.health
+            if shares and not self.dialect.hasExtension:
+                raise badOption(
+                    f"--dialect {self['dialect']} has no health checks, and no clients"
+                    " that share a place: leave out health and share"
                 )
             if forward.private and not forward.name:
                 raise badOption(

@@ -120,6 +120,18 @@ class LoggingClientObserver(ClientObserver):
     def serviceFound(self, target: str) -> None:
         self._bounded(self._log.info, "{target} listens now", target=target)
 
+    def serviceHealth(self, target: str, isWell: bool, reason: str) -> None:
+        if isWell:
+            self._bounded(self._log.info, "{target} is well", target, target=target)
+        else:
+            self._bounded(
+                self._log.warn,
+                "{target} is not well, and gets no visitors: {reason}",
+                target,
+                target=target,
+                reason=reason,
+            )
+
     def serviceFailed(self, target: str, reason: TunnelError) -> None:
         self._bounded(
             self._log.warn,

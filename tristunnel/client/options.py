@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tristunnel.client.control import ControlPort
-from tristunnel.config.keys import FLAG, WHOLE, Key, keysOf
+from tristunnel.client.health_options import healthOf
+from tristunnel.config.keys import FLAG, TEXT, WHOLE, Key, keysOf
 from tristunnel.config.options import ConfiguredOptions
 from tristunnel.config.policy_options import PolicyOptionsMixin, policyOf
 from tristunnel.connect.address import ServerAddress
@@ -35,11 +36,14 @@ FORWARD_FIELDS: Mapping[str, Key] = {
     "udp": Key("udp", FLAG),
     **{kind: Key(kind) for kind in HOSTS},
     "private": Key("private", FLAG),
-    "proxy": Key("proxy"),
-    "host": Key("host"),
-    "request": Key("request", many=True),
-    "response": Key("response", many=True),
-    "raw": Key("raw", FLAG),
+    **{
+        part.name: Key(
+            part.name,
+            FLAG if part.default is False else TEXT,
+            many=part.default == (),
+        )
+        for part in fields(ForwardOptions)
+    },
     **keysOf(PolicyOptionsMixin),
 }
 """What such a table may have. Of visitors it asks what the whole client asks,
@@ -97,7 +101,8 @@ def forwardOf(
         forward, own = _fromTable(reactor, wanted), wanted
     policy = policyOf({**options, **own})
     private = bool(own.get("private", options["private"]))
-    return replace(forward, private=private, policy=policy)
+    health = None if forward.isUDP else healthOf(options, forward.options.health)
+    return replace(forward, private=private, policy=policy, health=health)
 
 
 def expanded(wanted: str | Mapping[str, Any]) -> Sequence[str | Mapping[str, Any]]:

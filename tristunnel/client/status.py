@@ -54,6 +54,7 @@ class Offer:
     @ivar name: The tunnel's name, or empty.
     @ivar wanted: The visitors' port or the name, in words.
     @ivar listens: Whether the service does, as far as is known.
+    @ivar health: Why the service is not well, as a check has found out, or empty.
     @ivar uri: The tunnel's, or empty where the dialect has none.
     @ivar isLocal: Whether it is a port of this machine, which stays open while
         the server is away.
@@ -72,6 +73,7 @@ class Offer:
     name: str = ""
     wanted: str = ""
     listens: bool = True
+    health: str = ""
     uri: str = ""
     address: str = ""
     ready: bool = False
@@ -133,6 +135,7 @@ class Offer:
             "reason": self.reason,
             "speaks": self.speaks,
             "listens": self.listens,
+            "health": self.health,
             "visitors": len(self.visits),
             "visitorsTotal": self.visitorsTotal,
             "refused": self.refused,
@@ -336,6 +339,13 @@ class ClientStatus(ClientObserver):
         for offer in self._offers.values():
             if offer.target == target:
                 offer.listens = listens
+
+    def serviceHealth(self, target: str, isWell: bool, reason: str) -> None:
+        for offer in self._offers.values():
+            if offer.target == target:
+                offer.health = "" if isWell else reason
+        said = f"{target} is well" if isWell else f"{target} is not well: {reason}"
+        self._tell("tunnel", said, "info" if isWell else "warn")
 
     def serviceSpeaks(self, target: str, kind: str) -> None:
         for offer in self._offers.values():

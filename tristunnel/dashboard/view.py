@@ -256,7 +256,7 @@ class Board:
             "address": "" if tunnel.page else tunnel.address,
             "copy": tunnel.page or tunnel.address,
             "owner": tunnel.owner.shown,
-            "state": "" if tunnel.clientSide is not None else "client away",
+            "state": self._state(tunnel),
             "visitors": count(len(tunnel.streams)),
             "visitorsTotal": count(tunnel.visitorCount),
             **_rates(series.last),
@@ -269,6 +269,20 @@ class Board:
             "grant": f"Grant access to {title}" if tunnel.name else "",
             "grantLink": f"dashboard/grant?id={tunnel.id}" if tunnel.name else "",
         }
+
+    def _state(self, tunnel: Tunnel) -> str:
+        """Whether a tunnel's visitors are served, and by how many others besides."""
+        words = []
+        if tunnel.clientSide is None:
+            words.append("client away")
+        if tunnel.group is not None:
+            words.append(f"shared by {plural(len(tunnel.group.tunnels), 'client')}")
+        health = tunnel.health
+        if health is not None and not health.isWell:
+            words.append(f"not well: {health.reason}")
+        elif health is not None and health.proven is not None:
+            words.append(f"proven {self._since(health.proven)} ago")
+        return ", ".join(words)
 
     def _clientOf(self, tunnel: Tunnel) -> ConnectedClient | None:
         """The session that serves a tunnel's visitors."""

@@ -20,6 +20,7 @@ from tristunnel.dataplane.dial import ServiceEndpoint
 from tristunnel.dataplane.reactor import polledReactor
 from tristunnel.dataplane.tls import tlsOverClientEndpoint
 from tristunnel.errors import TunnelError, badOption
+from tristunnel.forwards.health import HealthPlan
 from tristunnel.forwards.options import ForwardOptions, splitOptions
 from tristunnel.forwards.proxied import ProxiedEndpoint
 from tristunnel.forwards.udp import UDPService
@@ -63,6 +64,8 @@ class Forward:
     @ivar policy: What is asked of this tunnel's visitors; C{None} for what the
         client asks of all.
     @ivar options: What is said behind the target.
+    @ivar health: What is asked of the service to know that it is well; C{None} for
+        nothing.
     """
 
     spec: str
@@ -76,6 +79,7 @@ class Forward:
     listener: str = ""
     path: str = ""
     options: ForwardOptions = field(default_factory=ForwardOptions)
+    health: HealthPlan | None = None
 
     @property
     def place(self) -> tuple[str, int, str]:
@@ -101,10 +105,11 @@ class Forward:
         Whether another one asks for just the same. (Endpoints cannot be
         compared, but they are what the text says.)
         """
-        return (self.spec, self.private, self.policy) == (
+        return (self.spec, self.private, self.policy, self.health) == (
             other.spec,
             other.private,
             other.policy,
+            other.health,
         )
 
     @property
@@ -185,6 +190,11 @@ def parseForward(reactor: Any, spec: str) -> Forward:
     if target != whole or "=" not in body or ":" in body.partition("=")[0]:
         spec = forwardText(port, name, target, kind, scheme, path) + options.text
     if kind == "udp":
+        if options.health not in ("", "none"):
+            raise badOption(
+                f"--forward {written!r}: no check tells whether a UDP service is well;"
+                f" leave out health={options.health}"
+            )
         if options.proxy:
             raise badOption(
                 f"--forward {written!r}: the PROXY protocol is for connections, and"

@@ -8,10 +8,15 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from tristunnel.errors import badOption
+from tristunnel.forwards.health import parseHealth
+from tristunnel.model.group import LEAST_BUSY, checkBalance
 from tristunnel.util.words import nearest
 from tristunnel.wire.proxy_header import PROXY_HEADERS
 
 __all__ = ["ForwardOptions", "splitOptions"]
+
+_ALONE = {"share": LEAST_BUSY}
+"""What is meant by options that stand without a value."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,11 @@ class ForwardOptions:
     @ivar response: The same of its responses.
     @ivar raw: Whether connections of its name pass as they are behind the first
         request.
+    @ivar share: How visitors are divided among clients at the same place: a key of
+        L{BALANCES}; empty to have the place alone.
+    @ivar health: What is asked of the service to know that it is well, as
+        L{parseHealth<tristunnel.forwards.health.parseHealth>} reads it; empty for
+        what the client asks of all, C{none} for nothing.
     """
 
     proxy: str = ""
@@ -34,6 +44,8 @@ class ForwardOptions:
     request: tuple[str, ...] = ()
     response: tuple[str, ...] = ()
     raw: bool = False
+    share: str = ""
+    health: str = ""
 
     @classmethod
     def fromMapping(cls, values: Mapping[str, Any]) -> ForwardOptions:
@@ -43,22 +55,30 @@ class ForwardOptions:
         @param values: By name: texts, or C{True} for one that stands alone.
         @raise TunnelError: C{bad-option}.
         """
+        given: dict[str, Any] = {
+            name: _ALONE.get(name, True) if value is True else value
+            for name, value in values.items()
+        }
         known = {part.name: type(part.default) for part in fields(cls)}
-        for name, value in values.items():
+        for name, value in given.items():
             kind = known.get(name)
             if kind is None:
                 raise badOption(
                     f"a forward has no option {name[:60]!r}{nearest(name, known)}"
                 )
-            if type(value) is not kind or (kind is tuple and True in value):
+            if type(value) is not kind or (isinstance(value, tuple) and True in value):
                 form = name if kind is bool else f"{name}=VALUE"
                 raise badOption(f"the option {name} of a forward is written {form}")
-        made = cls(**values)
+        made = cls(**given)
         if made.proxy and made.proxy not in PROXY_HEADERS:
             raise badOption(
                 f"proxy={made.proxy[:60]} is unknown; write"
                 f" {' or '.join('proxy=' + each for each in PROXY_HEADERS)}"
             )
+        if made.share:
+            checkBalance(made.share)
+        if made.health not in ("", "none"):
+            parseHealth(made.health)
         return made
 
     @property
@@ -69,7 +89,9 @@ class ForwardOptions:
             value = getattr(self, each.name)
             several = value if isinstance(value, tuple) else (value,) if value else ()
             said += [
-                f",{each.name}" if one is True else f",{each.name}={_escaped(one)}"
+                f",{each.name}"
+                if one in (True, _ALONE.get(each.name))
+                else f",{each.name}={_escaped(one)}"
                 for one in several
             ]
         return "".join(said)
@@ -82,6 +104,8 @@ class ForwardOptions:
             "requestHeaders": list(self.request),
             "responseHeaders": list(self.response),
             "raw": self.raw,
+            "destination": bool(self.proxy),
+            "share": self.share,
         }
         return {name: value for name, value in told.items() if value}
 

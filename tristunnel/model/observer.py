@@ -45,6 +45,9 @@ class ServerObserver(VisitorObserver):
     def tunnelDestroyed(self, tunnel: Tunnel, reason: TunnelError) -> None:
         """A tunnel is over."""
 
+    def healthChanged(self, tunnel: Tunnel) -> None:
+        """A tunnel's service is well now, or is not any more."""
+
     def roundTripMeasured(self, seconds: float) -> None:
         """A client has answered a ping, so many seconds after it was sent."""
 
@@ -123,6 +126,13 @@ class ClientObserver:
 
     def serviceFound(self, target: str) -> None:
         """A service that was missing is there."""
+
+    def serviceHealth(self, target: str, isWell: bool, reason: str) -> None:
+        """
+        A service is well, or is not any more, as a check has found out.
+
+        @param reason: Why it is not.
+        """
 
     def serviceFailed(self, target: str, reason: TunnelError) -> None:
         """A stream did not reach its service."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from tristunnel.errors import badOption, printable
+from tristunnel.model.group import checkBalance
 from tristunnel.model.names import isHost, pathWanted
 from tristunnel.model.policy import POLICY_OPTIONS, VisitorPolicy, parseNetworks
 from tristunnel.util.words import isName, nearest
@@ -50,6 +51,10 @@ class TunnelOptions:
         C{-Name} for those that they have not.
     @ivar responseHeaders: The same of its responses.
     @ivar raw: Whether a name's connections pass as they are behind the first request.
+    @ivar share: How visitors are divided among this tunnel and others at the same
+        place, a key of L{BALANCES}; empty to have the place alone.
+    @ivar health: Whether its client tells by C{reportHealth} whether the service is
+        well; no visitor comes before it has.
     @ivar policy: What is asked of visitors.
     """
 
@@ -74,6 +79,8 @@ class TunnelOptions:
     requestHeaders: tuple[str, ...] = ()
     responseHeaders: tuple[str, ...] = ()
     raw: bool = False
+    share: str = ""
+    health: bool = False
     policy: VisitorPolicy = field(default_factory=VisitorPolicy)
 
     @classmethod
@@ -101,6 +108,8 @@ class TunnelOptions:
             values["path"] = pathWanted(values["path"])
         if values.get("scheme", "") not in ("", "http", "https"):
             raise badOption("option scheme takes 'http' or 'https'")
+        if values.get("share"):
+            checkBalance(values["share"])
         if "target" in values:
             values["target"] = printable(values["target"], 200)
         return cls(**values, policy=policyFrom(asked))

@@ -33,8 +33,9 @@ __all__ = [
     "protocolOf",
 ]
 
-RIGHTS = ("open", "access", "admin")
-"""Open tunnels; reach the named services of others; see and end everything."""
+RIGHTS = ("open", "access", "share", "admin")
+"""Open tunnels; reach the named services of others; have tunnels at the same place as
+other tokens that may; see and end everything."""
 
 Ended = Callable[[TunnelError], None]
 """Told once that a grant is over."""

@@ -16,6 +16,7 @@ from tristunnel.dataplane.join import join
 from tristunnel.dataplane.throttle import Throttle
 from tristunnel.errors import TunnelError, printable
 from tristunnel.interfaces import EitherEnd
+from tristunnel.model.health import Health
 from tristunnel.model.permissions import Identity
 from tristunnel.model.policy import VisitorPolicy
 from tristunnel.util.hosts import addressText, hostAndPort, webAddress, webKind
@@ -25,6 +26,7 @@ __all__ = [
     "IListener",
     "Stream",
     "Tunnel",
+    "TunnelGroup",
     "VisitorFilter",
     "VisitorObserver",
 ]
@@ -54,8 +56,9 @@ class IClientSide(Protocol):
     Where a tunnel's visitors are served: a session, or raw connections.
 
     It may also have C{isThere}, which returns a Deferred of whether its client
-    still answers (without it, it is taken to be there), and C{placeFree}, see
-    L{tristunnel.service.claims}.
+    still answers (without it, it is taken to be there); C{placeFree}, see
+    L{tristunnel.service.claims}; and C{takesVisitors}: whether it would not refuse
+    another visitor now.
     """
 
     def serve(self, stream: Stream) -> None:
@@ -98,6 +101,19 @@ class VisitorObserver:
         """
 
 
+class TunnelGroup(Protocol):
+    """
+    Tunnels that share their public side.
+
+    @ivar tunnels: All of them.
+    """
+
+    tunnels: list[Tunnel]
+
+    def chosen(self, address: str) -> Tunnel | None:
+        """Find the tunnel that a visitor is for; C{None} if all are closed."""
+
+
 @dataclass(eq=False)
 class Tunnel:
     """
@@ -131,6 +147,8 @@ class Tunnel:
         C{None}.
     @ivar ownThrottle: Slows its own streams down, or C{None}.
     @ivar opened: When, in seconds of its clock.
+    @ivar health: Whether its service is well; C{None} where nobody looks.
+    @ivar group: Who shares its public side with it, or C{None}.
     @ivar until: When it will be over, or C{None}.
     @ivar protocol: What visitors speak: C{"tcp"}, for bytes, or C{"udp"}, for
         datagrams.
@@ -179,6 +197,8 @@ class Tunnel:
     ownThrottle: Throttle | None = None
     opened: float = field(init=False)
     until: float | None = None
+    health: Health | None = None
+    group: TunnelGroup | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.opened = self.seconds()
@@ -235,6 +255,35 @@ class Tunnel:
             "evicted": getattr(self.listener, "evicted", 0),
         }
 
+    def setChecked(self, isChecked: bool) -> None:
+        """Say whether its client looks whether the service is well."""
+        if not isChecked:
+            self.health = None
+        elif self.health is None:
+            self.health = Health()
+
+    def healthNow(self) -> dict[str, object]:
+        """
+        How its service is, as plain data.
+
+        @return: C{health}, if anybody looks, and C{shared}, if others may be at the
+            same place.
+        """
+        told: dict[str, object] = {"shared": True} if self.group is not None else {}
+        if self.health is not None:
+            told["health"] = self.health.describe(self.seconds())
+        return told
+
+    @property
+    def isReady(self) -> bool:
+        """Whether a visitor who comes now is likely to be served."""
+        return (
+            self.closed is None
+            and self.clientSide is not None
+            and getattr(self.clientSide, "takesVisitors", True)
+            and (self.health is None or self.health.isWell)
+        )
+
     def countsNow(self) -> tuple[int, int]:
         """Bytes from and to visitors, of all streams."""
         return (
@@ -246,12 +295,21 @@ class Tunnel:
         self, visitor: EitherEnd, address: str, *filters: VisitorFilter
     ) -> None:
         """
-        Serve a visitor.
+        Serve a visitor, here or by another tunnel at the same place.
 
         @param visitor: Its end, not yet joined.
         @param address: Where it came from, as C{HOST:PORT}.
         @param filters: Who decides on this one, beside the tunnel's own filters.
         """
+        if self.group is not None:
+            chosen = self.group.chosen(address) or self
+            chosen._visited(visitor, address, filters)
+        else:
+            self._visited(visitor, address, filters)
+
+    def _visited(
+        self, visitor: EitherEnd, address: str, filters: tuple[VisitorFilter, ...]
+    ) -> None:
         stream = Stream(self, visitor, address, self.seconds())
         self.streams.add(stream)
         try:
@@ -306,6 +364,8 @@ class Tunnel:
             raise TunnelError("limit-reached", "the tunnel has had all of its visitors")
         if self.clientSide is None:
             raise TunnelError("client-away")
+        if self.health is not None and not self.health.isWell:
+            raise TunnelError("service-unreachable", self.health.reason)
         return self.clientSide
 
     def _turnAway(self, stream: Stream, refusal: TunnelError) -> None:

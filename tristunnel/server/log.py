@@ -142,6 +142,17 @@ class LoggingServerObserver(ServerObserver):
             reason=reason,
         )
 
+    def healthChanged(self, tunnel: Tunnel) -> None:
+        health = tunnel.health
+        if health is not None:
+            self._about(
+                tunnel.owner,
+                "The service of {uri} of {client} is {state}{why}",
+                uri=tunnel.publicURI,
+                state="well" if health.isWell else "not well, and gets no visitors",
+                why=f": {health.reason}" if health.reason else "",
+            )
+
     def visitorRefused(self, stream: Stream, reason: TunnelError) -> None:
         """
         A visitor was turned away: one line for each reason and tunnel, and

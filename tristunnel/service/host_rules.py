@@ -152,6 +152,19 @@ class HostRules:
         self._hosts[tunnel] = host
         return replace(wanted, name=host)
 
+    def join(self, tunnel: Tunnel, identity: Identity, host: str) -> None:
+        """
+        Have a tunnel share a name that another one has.
+
+        @param identity: Whose the tunnel is.
+        @raise TunnelError: C{name-not-permitted}.
+        """
+        self.check(identity, host)
+        held = self._held.get(host)
+        if held is not None:
+            held.tunnels.add(tunnel)
+            self._hosts[tunnel] = host
+
     def release(self, tunnel: Tunnel) -> None:
         """A tunnel has its name no more; doing it twice is no error."""
         host = self._hosts.pop(tunnel, "")

@@ -130,6 +130,7 @@ class Listing:
             "target": tunnel.target,
             "visitors": len(tunnel.streams),
             "visitorsTotal": tunnel.visitorCount,
+            **tunnel.healthNow(),
             **self._entry(
                 tunnel, tunnel.opened, *tunnel.countsNow(), self._timeLeft(tunnel)
             ),

@@ -71,6 +71,14 @@ class _Methods:
         """The caller's tunnels."""
         return self._service.listTunnels(caller)
 
+    def reportHealth(
+        self, caller: Caller, uri: str, well: object, reason: object = ""
+    ) -> None:
+        """Whether the service of a session's tunnel is well; for clients."""
+        self._service.reportHealth(
+            caller, _uri(uri), _flag(well, "well"), _text(reason, "reason")
+        )
+
     def setPolicy(
         self,
         caller: Caller,

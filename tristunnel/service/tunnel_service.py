@@ -22,6 +22,7 @@ from zope.interface import implementer
 from tristunnel.dataplane.glimpse import Speech
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.decisions import Decisions
+from tristunnel.model.health import Health
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.options import TunnelOptions, policyFrom
 from tristunnel.model.quota import TunnelQuota
@@ -40,6 +41,7 @@ from tristunnel.service.policies import VisitorPolicies
 from tristunnel.service.raw import viaTCP, viaTLS
 from tristunnel.service.registry import ITunnelRegistry, Lease, Leases
 from tristunnel.service.rights import TunnelRights
+from tristunnel.service.sharing import Sharing
 from tristunnel.service.siblings import Siblings
 from tristunnel.service.tickets import Tickets
 from tristunnel.util.deferreds import returnsDeferred
@@ -179,6 +181,7 @@ class TunnelService:
         )
         self.access = AccessGrants(reactor)
         self.claims = Claims(self.leases, self.clients, self.destroy)
+        self.sharing = Sharing(self._rename)
         self.meter = RateMeter(reactor.seconds)
         self.now = time.time
         self.looksAtAnswers = False
@@ -227,6 +230,7 @@ class TunnelService:
                     self.policies.setByOwner(tunnel, wanted.policy)
                     tunnel.scheme, tunnel.target = wanted.scheme, wanted.target
                     tunnel.tellsDestination = wanted.destination
+                    tunnel.setChecked(wanted.health)
                     return tunnel
         self.rights.checkOpen(caller.identity, caller.lease, wanted)
         if self.decisions is not None:
@@ -244,6 +248,7 @@ class TunnelService:
             scheme=wanted.scheme,
             target=wanted.target,
             tellsDestination=wanted.destination,
+            health=Health() if wanted.health else None,
             speech=Speech() if self.looksAtAnswers else None,
             web=caller.web,
         )
@@ -259,6 +264,8 @@ class TunnelService:
             refusal = error if isinstance(error, TunnelError) else None
             await self._dismantle(tunnel, refusal or TunnelError("internal"))
             raise
+        if wanted.share and tunnel.group is None:
+            self.sharing.begin(tunnel, wanted)
         self.rights.opened(tunnel, self.discard)
         if wanted.ttl:
             tunnel.until = self.reactor.seconds() + wanted.ttl
@@ -284,15 +291,24 @@ class TunnelService:
             tunnel.protocol = "udp"
             _checkDatagrams(wanted, caller)
         self._viaFor(wanted, caller)(self, tunnel, caller, wanted)
+        group = self.sharing.find(caller.identity, wanted) if wanted.share else None
+        if group is not None:
+            # The group has its name.
+            tunnel.name = ""
         await self.enter(tunnel)
         if tunnel.closed is not None:
             raise tunnel.closed
         if caller.lease is not None and caller.lease.holder is not caller.clientSide:
             # The answer would reach nobody, so nobody would know of the tunnel.
             raise TunnelError("session-lost")
-        if not wanted.private:
-            if self._isNamed(wanted):
-                wanted = self.hosts.claim(tunnel, caller, wanted)
+        joins = group is not None and bool(group.tunnels)
+        if self._isNamed(wanted) and joins:
+            self.hosts.join(tunnel, caller.identity, wanted.name)
+        elif self._isNamed(wanted):
+            wanted = self.hosts.claim(tunnel, caller, wanted)
+        if group is not None and joins:
+            tunnel.listener = self.sharing.join(group, tunnel, wanted.share)
+        elif not wanted.private:
             tunnel.listener = self.rights.openListener(
                 caller.identity,
                 wanted.listener,
@@ -319,6 +335,18 @@ class TunnelService:
 
         entering = maybeDeferred(self.registry.add, tunnel)
         return self._inTime(entering.addCallback(entered))
+
+    def _rename(self, tunnel: Tunnel, name: str) -> None:
+        async def renamed() -> None:
+            await self._forget(tunnel)
+            tunnel.name = name
+            await self.enter(tunnel)
+
+        Deferred.fromCoroutine(renamed()).addErrback(
+            lambda failure: self._log.failure(
+                "A name was not passed on to another client", failure
+            )
+        )
 
     def find(self, uri: str) -> Deferred[Tunnel]:
         """
@@ -430,6 +458,7 @@ class TunnelService:
             await listener.close()
         self.hosts.release(tunnel)
         await self._forget(tunnel)
+        self.sharing.left(tunnel)
         tunnel.name = ""
         await self.enter(tunnel)
         self.claims.freed(tunnel)
@@ -450,6 +479,7 @@ class TunnelService:
                 "bytesOut": tunnel.countsNow()[1],
                 "policy": tunnel.policy.describe(),
                 **tunnel.datagramCounts(),
+                **tunnel.healthNow(),
             }
             for tunnel in await self.registry.tunnels()
             if self.mayControl(caller, tunnel)
@@ -487,6 +517,25 @@ class TunnelService:
             False,
         )
         return tunnel.policy.describe()
+
+    def reportHealth(self, caller: Caller, uri: str, isWell: bool, reason: str) -> None:
+        """
+        Take a client's word for the health of its service.
+
+        @param reason: Why the service is not well.
+        @raise TunnelError: C{unknown-tunnel}, if the session has no such tunnel, or
+            none whose health it wanted to tell.
+        """
+        if caller.identity.grant is not None:
+            caller.identity.grant.check()
+        kept = [] if caller.lease is None else caller.lease.tunnels
+        tunnel = next((each for each in kept if each.publicURI == uri), None)
+        if tunnel is None or tunnel.health is None:
+            raise TunnelError("unknown-tunnel")
+        before = tunnel.health.isWell
+        tunnel.health.told(isWell, reason, self.reactor.seconds())
+        if isWell is not before:
+            self.observer.healthChanged(tunnel)
 
     def mayControl(self, caller: Caller, tunnel: Tunnel) -> bool:
         """
@@ -560,6 +609,7 @@ class TunnelService:
             )
         for each in closing:
             await each
+        self.sharing.left(tunnel)
 
     def _exhausted(self, tunnel: Tunnel) -> None:
         self.discard([tunnel], TunnelError("closed", "it has had all of its visitors"))

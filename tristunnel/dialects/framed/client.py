@@ -11,6 +11,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
+    IDelayedCall,
     IHandshakeListener,
     INegotiated,
     IReactorTime,
@@ -43,8 +44,9 @@ from tristunnel.forwards.service_connector import ServiceConnector
 from tristunnel.forwards.udp import UDPConnector, UDPService
 from tristunnel.model.observer import ClientObserver
 from tristunnel.rpc.jsonrpc import Dispatcher
+from tristunnel.util.process import FAREWELL
 from tristunnel.wire.first_bytes import describeFirstBytes, looksLikeTLS
-from tristunnel.wire.framed import FrameType
+from tristunnel.wire.framed import FrameType, decodeCredit
 
 if TYPE_CHECKING:
     from tristunnel.dialects.framed.datagrams import SessionFlow
@@ -95,6 +97,10 @@ class TunnelClientProtocol(FramedProtocol):
         self.unanswered = False
         self._greeted = False
         self._goingAway: TunnelError | None = None
+        # The ping that went behind our word that we leave; 0 for none, or answered.
+        self._farewell = 0
+        self._hurry: IDelayedCall | None = None
+        self.isReplaced: Callable[[], bool] = lambda: False
         self.placeFree: Callable[[], object] = lambda: None
         self.managedChanged: Callable[[], object] = lambda: None
         self.tunnelClosed: Callable[[str, TunnelError], None] | None = None
@@ -331,7 +337,7 @@ class TunnelClientProtocol(FramedProtocol):
         within = 0 if self.multiplexer is None else len(self.multiplexer.streams)
         beside = 0 if self._lanes is None else self._lanes.streams()
         moved = 0 if self._confirmations is None else len(self._confirmations)
-        return within + beside + moved
+        return within + beside + moved + bool(self._farewell)
 
     def _flowOpened(self, flow: SessionFlow, info: dict[str, object]) -> None:
         """A visitor came over UDP: make a way to the service."""
@@ -358,6 +364,8 @@ class TunnelClientProtocol(FramedProtocol):
 
     def _pong(self, streamId: int, payload: bytes) -> None:
         """Tell of the round trip, too."""
+        if self._farewell and decodeCredit(payload) == self._farewell:
+            self._saidFarewell()
         super()._pong(streamId, payload)
         if isinstance(self.multiplexer, ExtendedMultiplexer):
             self._observer.roundTripMeasured(self.multiplexer.roundTrip)
@@ -381,9 +389,23 @@ class TunnelClientProtocol(FramedProtocol):
     # The end
 
     def goAway(self, reason: TunnelError) -> None:
-        """Take no new streams, and tell the server."""
-        self._goingAway = reason
+        """
+        Take no new streams, and tell the server. Where other clients take over, those
+        that are under way are served: which they are is known when the server has
+        answered what was sent behind.
+        """
         super().goAway(reason)
+        if self.extended and self.isReplaced():
+            self._sendPing()
+            self._farewell = next(iter(self._pings), 0)
+            self._hurry = self.reactor.callLater(FAREWELL, self._saidFarewell)
+        else:
+            self._goingAway = reason
+
+    def _saidFarewell(self) -> None:
+        self._farewell = 0
+        if self._hurry is not None and self._hurry.active():
+            self._hurry.cancel()
 
     def peerLeaves(self, reason: TunnelError) -> None:
         """The server is about to go; streams may finish."""
@@ -445,6 +467,7 @@ class TunnelClientProtocol(FramedProtocol):
 
     def sessionOver(self, reason: TunnelError) -> None:
         """Tell everybody who waits."""
+        self._saidFarewell()
         if self._confirmations is not None:
             self._confirmations.down(self._sendEnding)
         if self._moves is not None:

@@ -19,8 +19,10 @@ from tristunnel.dataplane.endings import EndAcknowledgements
 from tristunnel.dialects.base.client import ClientService, backoff
 from tristunnel.dialects.base.lease import ClientLease
 from tristunnel.dialects.framed.client import TunnelClientFactory, TunnelClientProtocol
+from tristunnel.dialects.framed.health import HealthReports
 from tristunnel.dialects.framed.moves import Carrier
 from tristunnel.dialects.framed.session import EXTENSION
+from tristunnel.dialects.framed.wanted import wantedFor
 from tristunnel.errors import TunnelError
 from tristunnel.forwards.consent import MOST as MOST_MANAGED
 from tristunnel.forwards.consent import Consent
@@ -94,6 +96,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         self._carrier = carrier or Carrier("session" if server.route.proxy else "auto")
         self._confirmations = EndAcknowledgements(reactor)
         self._greeting = server.greeting()
+        self._health = HealthReports(reactor, self.observer, self._reportHealth)
         if self._lease.id:
             self._greeting.answered(extended=True)
         # Of this session: forwards that need nothing more, by their text.
@@ -158,6 +161,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         self._greeting.answered(session.extended)
         self.session = session
         session.tunnelClosed = self._tunnelClosed
+        session.isReplaced = self._isShared
         session.placeFree = self._openLater
         session.managedChanged = self._askAgain
         self._settled, self._told = set(), set()
@@ -412,9 +416,14 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         if before.policy != after.policy:
             self._settled.discard(before.spec)
             told.append("has new limits on visitors")
+        if (before.options, before.health) != (after.options, after.health):
+            self._settled.discard(before.spec)
+            self._health.withdrawn(before.spec)
+            told.append("has other options")
         if before.spec != after.spec:
             told.append(f"leads to {after.target}")
             self.observer.forwardWithdrawn(before.spec)
+            self._health.withdrawn(before.spec)
             self._lease.renamed(before.spec, after.spec)
             address = self._addresses.pop(before.spec, "")
             uri = self._lease.uris.get(after.spec)
@@ -432,6 +441,7 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         """Offer something no longer."""
         uri = self._lease.uris.pop(forward.spec, None)
         self._lease.ports.pop(forward.spec, None)
+        self._health.withdrawn(forward.spec)
         self._settled.discard(forward.spec)
         self._addresses.pop(forward.spec, None)
         self.observer.forwardWithdrawn(forward.spec)
@@ -503,31 +513,9 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
 
         @return: Whether to try again later.
         """
-        policy = forward.policy
-        options = {
-            **(self.tunnelOptions if policy is None else policy.describe()),
-            "port": forward.port,
-            "name": forward.name,
-        }
-        if forward.scheme:
-            options["scheme"] = forward.scheme
-        if forward.options.proxy:
-            options["destination"] = True
-        options |= forward.options.asked
+        options = wantedFor(forward, self._lease, self.tunnelOptions)
         if self.tellsTargets:
             options["target"] = forward.target
-        if forward.isUDP:
-            options["listener"] = "udp"
-        if not forward.port:
-            options["prefer"] = self._lease.ports.get(forward.spec, 0)
-        if forward.listener and not forward.isUDP:
-            options["listener"] = forward.listener
-            options["path"] = forward.path
-            options["preferName"] = self._lease.names.get(forward.spec, "")
-        if forward.private:
-            options["private"] = True
-        if forward.spec in self._lease.uris:
-            options["resume"] = self._lease.uris[forward.spec]
         try:
             uri = str(await session.call("openTunnel", **options))
             # Visitors may come before the address is known.
@@ -552,11 +540,22 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         else:
             number = int(port) if port.isdecimal() else 0
             self._lease.opened(forward.spec, uri, number)
+        self._health.opened(forward)
         known = self._addresses.get(forward.spec)
         if forward.spec not in self._told or known != address:
             self._told.add(forward.spec)
             self._ready(forward, uri, address)
         return False
+
+    def _isShared(self) -> bool:
+        """Whether other clients may have visitors that we cannot take any more."""
+        return any(forward.options.share for forward in self._forwards)
+
+    def _reportHealth(self, spec: str, isWell: bool, reason: str) -> None:
+        """Tell the server how a service is, if it knows the tunnel."""
+        session, uri = self.session, self._lease.uris.get(spec)
+        if session is not None and session.lost is None and uri is not None:
+            session.notify("reportHealth", uri=uri, well=isWell, reason=reason)
 
     def _openingFailed(self, failure: Failure, session: TunnelClientProtocol) -> None:
         """No tunnel can be had, or the session ended meanwhile."""
@@ -605,6 +604,8 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
             return "a W3P server has no private services: its ports are public"
         if forward.hasHost:
             return "a W3P server gives out ports, and no names"
+        if forward.options.share or forward.health:
+            return "a W3P server has no health checks, and gives a port to one client"
         if forward.options.proxy:
             return "a W3P server does not say where visitors come from"
         if self.tunnelOptions if forward.policy is None else forward.policy.describe():
@@ -654,5 +655,6 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
     async def _stop(self) -> None:
         await super()._stop()
         self._confirmations.close()
+        self._health.stop()
         self._lease.close()
         self.observer.stopped()

@@ -63,6 +63,11 @@ class TunnelServerProtocol(Admission):
         """
         return self._probe() if self.extended else succeed(not self._ended)
 
+    @property
+    def takesVisitors(self) -> bool:
+        """Whether another visitor would be served: not while either side leaves."""
+        return self.multiplexer is not None and not (self._leaving or self._ended)
+
     def placeFree(self, port: int, name: str) -> None:
         """Tell the client that what it was refused may be had now."""
         if self.extended and not self._ended:

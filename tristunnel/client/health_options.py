@@ -1,0 +1,62 @@
+"""The options about the health of services."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from tristunnel.config.help import Group
+from tristunnel.config.numbers import count, seconds
+from tristunnel.forwards.health import HealthPlan, HealthRules, parseHealth
+
+__all__ = ["HEALTH", "HealthOptionsMixin", "healthOf"]
+
+HEALTH = Group(
+    "Whether services are well",
+    "health=CHECK health-interval=SECONDS health-fall=NUMBER health-rise=NUMBER",
+)
+"""How C{--help} shows these options."""
+
+_RULES = HealthRules()
+
+
+class HealthOptionsMixin:
+    """For C{usage.Options}: what is asked of services."""
+
+    optParameters: ClassVar[Any] = [
+        (
+            "health",
+            None,
+            "",
+            "Let visitors in only while services are well: tcp, or http:/PATH.",
+        ),
+        seconds(
+            "health-interval",
+            _RULES.interval,
+            "Seconds between two checks.",
+            0.1,
+            86400,
+        ),
+        count(
+            "health-fall", _RULES.fall, "Failed checks until a service is not well.", 1
+        ),
+        count("health-rise", _RULES.rise, "Passed checks until it is well again.", 1),
+    ]
+
+
+def healthOf(options: Mapping[str, Any], own: str) -> HealthPlan | None:
+    """
+    Find out what is asked of a service.
+
+    @param options: What holds for all of the client's.
+    @param own: What its forward says.
+    @raise TunnelError: C{bad-option}.
+    """
+    text = own or options["health"]
+    if not text or text == "none":
+        return None
+    parseHealth(text)
+    rules = HealthRules(
+        options["health-interval"], options["health-fall"], options["health-rise"]
+    )
+    return HealthPlan(text, rules)

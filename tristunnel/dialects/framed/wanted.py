@@ -1,0 +1,47 @@
+"""What C{openTunnel} is told for a forward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tristunnel.dialects.base.lease import ClientLease
+from tristunnel.forwards.forward import Forward
+
+__all__ = ["wantedFor"]
+
+
+def wantedFor(
+    forward: Forward, lease: ClientLease, rules: Mapping[str, object]
+) -> dict[str, Any]:
+    """
+    Make the options of a forward's tunnel.
+
+    @param lease: What is remembered of the tunnel that it had before.
+    @param rules: What is asked of the visitors of all forwards that say nothing of
+        their own.
+    """
+    policy = forward.policy
+    options: dict[str, Any] = {
+        **(rules if policy is None else policy.describe()),
+        "port": forward.port,
+        "name": forward.name,
+    }
+    if forward.scheme:
+        options["scheme"] = forward.scheme
+    options |= forward.options.asked
+    if forward.health is not None:
+        options["health"] = True
+    if forward.isUDP:
+        options["listener"] = "udp"
+    if not forward.port:
+        options["prefer"] = lease.ports.get(forward.spec, 0)
+    if forward.listener and not forward.isUDP:
+        options["listener"] = forward.listener
+        options["path"] = forward.path
+        options["preferName"] = lease.names.get(forward.spec, "")
+    if forward.private:
+        options["private"] = True
+    if forward.spec in lease.uris:
+        options["resume"] = lease.uris[forward.spec]
+    return options
