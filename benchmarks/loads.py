@@ -166,7 +166,7 @@ def _iperf(
 
 # 2. requests, and 6. processor time per 10,000 of them
 
-_NGINX = """
+NGINX = """
 daemon off; worker_processes 1; pid nginx.pid; error_log stderr;
 events { worker_connections 9000; }
 http { access_log off; keepalive_requests 100000000; keepalive_timeout 1h;
@@ -181,7 +181,7 @@ def _requests(run: Run) -> Figures:
     """Wrk against nginx over 32 connections, kept alive and new for each."""
     service, room = freePort(), run.room
     nginx = which("BENCH_NGINX", "nginx") or "nginx"
-    room.write("nginx.conf", _NGINX % (service, "x" * 1024))
+    room.write("nginx.conf", NGINX % (service, "x" * 1024))
     room.start("nginx", [nginx, "-p", f"{room.directory}/", "-c", "nginx.conf"])
     room.waitForPort(service)
     started = run.contestant.start(room, service)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
+from twisted.internet.task import deferLater
 from twisted.web.client import Agent, FileBodyProducer, readBody
 from twisted.web.http_headers import Headers
 
@@ -19,8 +22,33 @@ from tristunnel.connect.address import Trust, parseConnect
 from tristunnel.websocket.end import RELAY_SUBPROTOCOL
 from tristunnel.wire.framed import encodeHandshake
 
+LONG = bool(os.environ.get("TRISTUNNEL_LONG"))
+
+PASSES = 10_000 if LONG else 200
+"""Connections, about half of which come to the wrong member."""
+
 BULK = 3_000_000
 """Bytes that have a stream move to a connection of its own."""
+
+
+def pidOf(program: Program) -> int:
+    """The number of a program's process."""
+    transport: Any = program.transport
+    pid: int = transport.pid
+    return pid
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return [
+        int(each)
+        for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    ]
+
+
+def descriptors(pid: int) -> int:
+    """How many a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 class TwoProcessesTestCase(ProcessTestCase):
@@ -33,6 +61,11 @@ class TwoProcessesTestCase(ProcessTestCase):
         # The second one.
         await program.says("Listening for clients on", len(program.lines))
         return program
+
+    def note(self, text: str) -> None:
+        """Print figures, where somebody asks for them."""
+        if LONG:
+            print(f"\n{self.id()}: {text}")
 
     async def get(self, path: str) -> str:
         """Have a page of the server, by a connection of its own."""
@@ -109,6 +142,35 @@ class PassingTests(TwoProcessesTestCase):
             await other.until(lambda it: bytes(it.data) == room.encode())
         for end in ends:
             end.connection.abort()
+
+    async def test_descriptors(self) -> None:
+        """Nothing is left of connections that were passed."""
+        server = await self.server()
+        parent = pidOf(server)
+        pids = [parent, *children(parent)]
+        await self._tickets(20)
+        before = [descriptors(pid) for pid in pids]
+        await self._tickets(PASSES)
+        passed = (await self.passed())["ticket"]
+        self.assertGreater(passed, PASSES / 4)
+        while any(
+            descriptors(pid) > count for pid, count in zip(pids, before, strict=True)
+        ):
+            # Those of the last ones are closed a moment later.
+            await deferLater(self.reactor, 0)
+        self.note(f"{passed:.0f} connections passed; descriptors {before} as before")
+
+    async def _tickets(self, count: int) -> None:
+        """Come with tickets that nobody has granted."""
+        for number in range(count):
+            peer = await self.visit(self.port)
+            ticket = {"ticket": f"{number % 2}.abc.def"}
+            peer.say(encodeHandshake({"tristunnel": ticket}))
+            await peer.ended()
+            peer.close()
+            await peer.gone()
+            self.assertIn(b"expired", bytes(peer.data))
+            self._talks.remove(peer)
 
 
 class EverywhereTests(TwoProcessesTestCase):
