@@ -22,8 +22,9 @@ from zope.interface import implementer
 from tests.acme.names import NameServer
 from tests.support.processes import Program, freePort, startProgram
 from tests.tls.authority import makeAuthority
-from tristunnel.acme.account import Account, AuthoritySettings
+from tristunnel.acme.account import Account
 from tristunnel.acme.challenges import Answers
+from tristunnel.acme.settings import AuthoritySettings
 from tristunnel.tls.contexts import serverContext
 from tristunnel.tls.pem import loadIdentity
 

@@ -212,7 +212,7 @@ class PageTestCase(TestCase):
         """
         if isServer(text) and "--_shell-completion" not in text:
             text = re.sub(
-                r"(--port|--rpc) ((?:tcp|ssl):\d+)(?=\s|$)",
+                r"(--port|--rpc|--https?) ((?:tcp|ssl):\d+)(?=\s|$)",
                 r"\1 \2:interface=127.0.0.1",
                 text,
             )

@@ -57,7 +57,7 @@ def isServer(text: str) -> bool:
 def takenBy(text: str) -> frozenset[str]:
     """What a program does not share with others."""
     if isServer(text):
-        found = re.findall(r"--(?:port|rpc) \w+:(\d+)", text)
+        found = re.findall(r"--(?:port|rpc|https?) \w+:(\d+)", text)
     else:
         found = re.findall(r"--forward (?!0=|=)(?:udp/)?([\w.-]+)=", text)
         found += re.findall(r"--listen tcp:(\d+)", text)

@@ -96,7 +96,7 @@ class TLSNamesTests(TestCase, FileTestCase):
             self.reactor,
             self.table,
             self.echo(b"here"),
-            Certificates(default, (named.contextFor,), self.answers.contextFor),
+            Certificates(default, (named,), self.answers.contextFor),
             self.notes,
             self.limiter,
             self.echo(b"plain"),

@@ -10,7 +10,6 @@ import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar, cast
@@ -25,14 +24,12 @@ from requests import RequestException, Response
 from twisted.logger import Logger
 
 from tristunnel.acme.problems import AuthorityProblem, problemOf
+from tristunnel.acme.settings import AuthoritySettings
 from tristunnel.auth.files import replaceFile
 from tristunnel.errors import TunnelError
 from tristunnel.version import VERSION
 
-__all__ = ["LETS_ENCRYPT", "Account", "AuthoritySettings"]
-
-LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
-"""The authority that is asked unless somebody says otherwise."""
+__all__ = ["Account"]
 
 TIMEOUT = 20
 """Seconds that the authority has for an answer."""
@@ -42,22 +39,6 @@ _ATTEMPTS = 4
 section 6.5): the library makes it twice itself."""
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class AuthoritySettings:
-    """
-    Whom to ask for certificates.
-
-    @ivar email: Whom the authority may write to.
-    @ivar directory: The URL of what it offers.
-    @ivar ca: A PEM file with who vouches for its own TLS; empty for those that the
-        platform trusts.
-    """
-
-    email: str
-    directory: str = LETS_ENCRYPT
-    ca: str = ""
 
 
 class Account:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tristunnel.acme.options import ACMEOptionsMixin
 from tristunnel.config.help import Group
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.model.names import hostWanted
 from tristunnel.names.log import FORMATS
 from tristunnel.names.pages import Pages, loadPages
-from tristunnel.server.ports import ServerPort, TLSFiles, parsePort
+from tristunnel.server.ports import ServerPort, TLSFiles, joined, parsePort
 from tristunnel.service.host_rules import RESERVED
-from tristunnel.tls.certificates import selfSigned
+from tristunnel.tls.certificates import fingerprintOfFile, selfSigned
+from tristunnel.tls.named import NamedCertificates
 from tristunnel.util.words import checkChoice
 
 __all__ = ["NAMES", "NameOptionsMixin"]
@@ -23,12 +26,12 @@ NAMES = Group(
     "Names for visitors",
     "http=ENDPOINT https=ENDPOINT domain=DOMAIN reserved-name=NAME no-https-redirect"
     " error-pages=DIRECTORY access-log=FILE access-log-format=FORMAT"
-    " unix-directory=DIRECTORY unix-mode=MODE",
+    " certificates=DIRECTORY unix-directory=DIRECTORY unix-mode=MODE",
 )
 """How help shows them."""
 
 
-class NameOptionsMixin:
+class NameOptionsMixin(ACMEOptionsMixin):
     """
     Options about names, for a class of
     L{ServerOptions<tristunnel.server.options.ServerOptions>}.
@@ -40,6 +43,10 @@ class NameOptionsMixin:
     hostnames: Any
     stateDirectory: Path
     forwarded: Forwarded
+    namedCertificates: NamedCertificates | None
+    serverPorts: list[ServerPort]
+    namePorts: list[ServerPort]
+    written: Callable[[str], str]
 
     optFlags: ClassVar[Any] = [
         (
@@ -62,6 +69,13 @@ class NameOptionsMixin:
             "combined",
             "Format of --access-log: combined or json.",
         ),
+        (
+            "certificates",
+            None,
+            "",
+            "Directory of certificates for names: NAME.pem, or NAME/fullchain.pem and"
+            " NAME/privkey.pem.",
+        ),
     ]
 
     def __init__(self) -> None:
@@ -77,13 +91,14 @@ class NameOptionsMixin:
 
     def opt_http(self, description: str) -> None:
         """
-        Where visitors of HTTP names connect, such as tcp:80. Can be repeated.
+        Where visitors of HTTP names connect, such as tcp:80. It may be the same as
+        --https or --port. Can be repeated.
         """
         self["http"].append(description)
 
     def opt_https(self, description: str) -> None:
         """
-        The same over TLS, such as tcp:443. Can be repeated.
+        The same over TLS, such as tcp:443, where TLS names are, too. Can be repeated.
         """
         self["https"].append(description)
 
@@ -113,23 +128,38 @@ class NameOptionsMixin:
         self.reservedNames = RESERVED.union(
             _host("reserved-name", each) for each in self["reserved-name"]
         )
+        self.checkACME()
+        if self["certificates"]:
+            self.namedCertificates = NamedCertificates(self["certificates"])
+            self.namedCertificates.check("--certificates")
         if self["http"] or self["https"]:
             return
-        for option in ("domain", "access-log", "error-pages"):
+        for option in ("domain", "access-log", "error-pages", "acme", "certificates"):
             if self[option]:
                 raise badOption(
                     f"--{option} is about names: give --http tcp:80, --https tcp:443 or"
                     " both"
                 )
 
-    def namePort(self, reactor: Any, option: str, description: str) -> ServerPort:
+    def makeNamePorts(self, reactor: Any) -> None:
         """
-        Make a port for visitors, of whom nobody asks a certificate.
+        Make the ports for visitors, and have those be one that are the same.
 
-        @param option: C{http} or C{https}.
+        @param reactor: Will listen.
         @raise TunnelError: C{bad-option}.
         """
-        files = TLSFiles()
+        made = [
+            self._namePort(reactor, option, self.written(each))
+            for option in ("http", "https")
+            for each in self[option]
+        ]
+        ports = joined(self.serverPorts, made)
+        self.serverPorts = [port for port in ports if port.option == "--port"]
+        self.namePorts = [port for port in ports if port.option != "--port"]
+
+    def _namePort(self, reactor: Any, option: str, description: str) -> ServerPort:
+        """Make a port for visitors, of whom nobody asks a certificate."""
+        files, own = TLSFiles(), ""
         if option == "https":
             shown = self["visitor-certificate"], self["visitor-key"]
             if not shown[0]:
@@ -137,7 +167,8 @@ class NameOptionsMixin:
             if not shown[0]:
                 wildcards = [f"*.{domain}" for domain in self.domains]
                 names = [*self.hostnames, *wildcards]
-                shown = str(selfSigned(self.stateDirectory, names)), ""
+                own = str(selfSigned(self.stateDirectory, names))
+                shown = own, ""
             files = TLSFiles(*shown)
         made = parsePort(
             reactor,
@@ -148,7 +179,12 @@ class NameOptionsMixin:
             f"--{option}",
             self.forwarded.speaksFor,
         )
-        return replace(made, scheme=option)
+        if own and made.shown == own:
+            # Clients, who may come here, too, can pin it.
+            return replace(
+                made, fingerprint=fingerprintOfFile(own), certificatePath=own
+            )
+        return made
 
 
 def _host(option: str, text: str) -> str:

@@ -46,10 +46,11 @@ def checkProcesses(options: ServerOptions) -> None:
         )
     if not hasattr(select, "epoll"):
         raise badOption("--processes needs Linux: leave it out")
-    for port in options.namePorts:
-        raise badOption(
-            f"{port.option} serves names in one process: leave it or --processes out"
-        )
+    for option in ("http", "https"):
+        if options[option]:
+            raise badOption(
+                f"--{option} serves names in one process: leave it or --processes out"
+            )
     for port in options.allPorts:
         checkCopied(port.option, port.description)
 

@@ -14,6 +14,7 @@ from twisted.cred import strcred
 from twisted.internet.endpoints import quoteStringArgument
 from twisted.python import usage
 
+from tristunnel.acme.options import ACME
 from tristunnel.auth.checkers import SUPPORTED_INTERFACES
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.check.report import CheckService
@@ -94,6 +95,7 @@ class Options(
             "certificate=FILE private-key=FILE visitor-certificate=FILE"
             " visitor-key=FILE",
         ),
+        ACME,
         VISITORS,
         Group(
             "Limits",
@@ -310,7 +312,7 @@ class Options(
     def settingsAround(self, settings: dict[str, Setting]) -> dict[str, Setting]:
         around = super().settingsAround(settings)
         if os.environ.get("PORT") and not (self.told.keys() & {"demo", "port"}):
-            port = self._written(_defaultPort())
+            port = self.written(_defaultPort())
             around["port"] = Setting([port], "environment PORT")
         return around
 
@@ -373,12 +375,13 @@ class Options(
         if self["unix-directory"]:
             checkDirectory(self["unix-directory"])
         self.unixMode = parseMode(self["unix-mode"])
+        self.checkNames()
         self.makePorts(
             reactor if self.membership is None else self.membership.join(reactor)
         )
         checkProcesses(self)
 
-    def _written(self, port: str) -> str:
+    def written(self, port: str) -> str:
         """
         Write a port in full: a number, alone or behind an address of the machine, may
         be that of a port with TLS.
@@ -404,7 +407,7 @@ class Options(
         """
         authority, revoked = self["client-ca"], self["client-crl"]
         default = "tcp:0:interface=127.0.0.1" if self["demo"] else _defaultPort()
-        descriptions = [self._written(port) for port in self["port"] or [default]]
+        descriptions = [self.written(port) for port in self["port"] or [default]]
         for description in (
             descriptions if authority and not self["certificate"] else ()
         ):
@@ -438,11 +441,7 @@ class Options(
                 )
         files = self["certificate"], self["private-key"]
         self.serverPorts = [port(each, "--port", *files) for each in descriptions]
-        self.namePorts = [
-            self.namePort(reactor, option, self._written(each))
-            for option in ("http", "https")
-            for each in self[option]
-        ]
+        self.makeNamePorts(reactor)
 
 
 def _checkInterface(interface: str) -> None:

@@ -14,6 +14,7 @@ from twisted.web.resource import IResource
 from tristunnel.auth.tokens import TokenFile
 from tristunnel.cli.belonging import serveAsMember
 from tristunnel.cli.demo import Demo
+from tristunnel.cli.name_serving import WELL_KNOWN, ChallengePage, NameServing
 from tristunnel.config.reload import Reload
 from tristunnel.dashboard.pages import Watch
 from tristunnel.dataplane.descriptors import RESERVE
@@ -40,7 +41,6 @@ from tristunnel.node.spec import NodeSpec
 from tristunnel.node.tunnel import NodeTunnel
 from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.log import LoggingServerObserver
-from tristunnel.server.names import NamesPortProtocol
 from tristunnel.server.options import ServerOptions
 from tristunnel.server.ports import ServerPort
 from tristunnel.server.reload import RunningServer
@@ -101,6 +101,14 @@ class Serving(MultiService):
             self._watchCertificates(hooks)
         self._watch = Watch(reactor, *told)
         self._names = PublicNames()
+        self._naming = NameServing(
+            reactor,
+            options,
+            self._names,
+            lambda host: self._tunnels.hosts.isMadeUp(host),
+        )
+        for service in self._naming.services:
+            service.setServiceParent(self)
         self._tunnels = self._makeTunnels()
         self._tunnels.decisions = options.decisions
         options.authenticator.decisions = options.decisions
@@ -229,7 +237,7 @@ class Serving(MultiService):
                 handshakes,
                 options.forwarded.speaksFor,
             ),
-            self._names if options.namePorts else None,
+            self._names if self._names.offered else None,
             (options["unix-directory"], options.unixMode),
         )
         made = {name: make(settings) for name, make in LISTENERS.items()}
@@ -252,9 +260,9 @@ class Serving(MultiService):
         calls = self._makePages(callers, limiter)
         ports: list[tuple[ServerPort, Any]] = []
         if options.rpcPort is not None:
-            site = [self._site({**pages, **calls}, callers)]
+            calling = [self._site({**pages, **calls}, callers)]
             # A limiter of its own: whoever crowds the other ports does not fill it.
-            detector = self._detector(site, self._makeLimiter(), options.rpcPort)
+            detector = self._detector(calling, self._makeLimiter(), options.rpcPort)
             ports.append((options.rpcPort, detector))
         else:
             pages.update(calls)
@@ -269,42 +277,42 @@ class Serving(MultiService):
             sockets[ROOT] = Either(sockets[ROOT], pages[ROOT])
         pages.update(sockets)
         pages[b"join"] = JoinPage(self._tunnels, callers, options.forwarded)
-        protocols = [
-            *portProtocols(sessions, options.served),
-            self._site(pages, callers),
+        pages[WELL_KNOWN] = ChallengePage(self._names)
+        site = self._site(pages, callers)
+        hosts = NameSite(self._reactor, self._names)
+        hosts.proxies, hosts.challenge = options.forwarded, self._names.challenge
+        self._names.pages = options.pages
+        self._names.redirects = not options["no-https-redirect"]
+        if path := options["access-log"]:
+            log = AccessLog(self._accessFile(path), options["access-log-format"])
+            hosts.log = log
+        others = self._makeLimiter()
+        dialects = portProtocols(sessions, options.served)
+        named: list[tuple[ServerPort, Any]] = [
+            (
+                port,
+                self._naming.factoryFor(
+                    port,
+                    dialects,
+                    site,
+                    hosts,
+                    self._watch.observer,
+                    # Visitors, who are many, do not crowd clients out.
+                    limiter if port.serving("--port") else others,
+                ),
+            )
+            for port in (*options.serverPorts, *options.namePorts)
         ]
-        for port in reversed(options.serverPorts):
-            ports.insert(0, (port, self._detector(protocols, limiter, port)))
         if self._membership is not None:
-            detectors = [detector for port, detector in ports]
             serveAsMember(
                 self._reactor,
                 self._membership,
                 sessions,
-                detectors,
+                [detector for port, detector in (*named, *ports)],
                 self._limiters,
                 self._reloadLater,
             )
-        if options.namePorts:
-            ports += self._makeNamePorts()
-        return ports
-
-    def _makeNamePorts(self) -> list[tuple[ServerPort, Any]]:
-        options = self._options
-        site = NameSite(self._reactor, self._names)
-        site.proxies = options.forwarded
-        self._names.pages = options.pages
-        self._names.redirects = not options["no-https-redirect"]
-        if path := options["access-log"]:
-            site.log = AccessLog(self._accessFile(path), options["access-log-format"])
-        limiter = self._makeLimiter()
-        return [
-            (
-                port,
-                self._detector([NamesPortProtocol(site, port.secure)], limiter, port),
-            )
-            for port in options.namePorts
-        ]
+        return [*named, *ports]
 
     def _accessFile(self, path: str) -> LogFile:
         try:

@@ -50,7 +50,8 @@ class NameListener:
 
     def close(self) -> Awaitable[object]:
         """Take the route away."""
-        self._names.table.remove(self.route)
+        if self._names.table.remove(self.route) and not self._scheme:
+            self._names.left(self.route.host)
         return succeed(None)
 
 
@@ -92,4 +93,7 @@ class NameListeners:
             )
         route = Route(self._kind, options.name, options.path, options, arrived, rules)
         self._names.table.enter(route)
+        if not self._scheme:
+            # Its TLS ends here, and wants a certificate.
+            self._names.held(route.host)
         return NameListener(self._names, self._scheme, route)

@@ -65,6 +65,11 @@ LISTENERS: dict[str, Callable[[ListenerSettings], Any]] = {
     "http": lambda settings: (
         None if settings.names is None else NameListeners("http", settings.names)
     ),
+    "tls-name": lambda settings: (
+        None
+        if settings.names is None or "tls" not in settings.names.offered
+        else NameListeners("tls-name", settings.names, "tls")
+    ),
     "unix": lambda settings: (
         UNIXListeners(settings.reactor, *settings.unix) if settings.unix[0] else None
     ),

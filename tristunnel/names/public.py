@@ -25,6 +25,11 @@ class PublicNames:
     @ivar ports: The number of the port that visitors of each scheme come to:
         C{http}, C{https}, C{tls}. Those that are missing do not listen.
     @ivar isCovered: Whether there is a certificate for a host that browsers believe.
+    @ivar offered: The schemes that are going to be among these.
+    @ivar held: Told of each host that a tunnel has, whose TLS ends here.
+    @ivar left: Told when it has it no more.
+    @ivar challenge: Answers an authority that looks, by the path of its request;
+        gives C{None} if nothing waits for that. It is asked before any tunnel is.
     @ivar redirects: Whether requests in clear text are sent on to TLS where a host is
         covered.
     @ivar pages: What is answered where nobody can be asked.
@@ -35,6 +40,10 @@ class PublicNames:
     isCovered: Callable[[str], bool] = lambda host: False
     redirects: bool = True
     pages: Pages = field(default_factory=Pages)
+    offered: frozenset[str] = frozenset()
+    held: Callable[[str], object] = lambda host: None
+    left: Callable[[str], object] = lambda host: None
+    challenge: Callable[[bytes], bytes | None] = lambda path: None
 
     def opened(self, scheme: str, number: int) -> None:
         """A port listens; the first one of a scheme is in addresses."""

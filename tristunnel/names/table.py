@@ -102,15 +102,20 @@ class NameTable:
             self._hosts[route.kind, route.host] = host
             self._wildcards += route.host.startswith("*.")
 
-    def remove(self, route: Route) -> None:
-        """Forget a route; doing it twice is no error."""
+    def remove(self, route: Route) -> bool:
+        """
+        Forget a route; doing it twice is no error.
+
+        @return: Whether it was there.
+        """
         host = self._hosts.get((route.kind, route.host))
         if host is None or route not in host.routes:
-            return
+            return False
         host.routes.remove(route)
         if not host.routes:
             del self._hosts[route.kind, route.host]
             self._wildcards -= route.host.startswith("*.")
+        return True
 
     def find(self, kind: str, host: str, path: str = "/") -> Route | None:
         """

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from tristunnel.acme.settings import AuthoritySettings, DomainSettings
 from tristunnel.auth.realm import Authenticator
 from tristunnel.config.options import ConfiguredOptions
 from tristunnel.config.settings import redacted, tomlValue
@@ -22,6 +23,7 @@ from tristunnel.node.spec import NodeSpec
 from tristunnel.processes.membership import Membership
 from tristunnel.server.ports import ServerPort
 from tristunnel.service.host_rules import RESERVED
+from tristunnel.tls.named import NamedCertificates
 from tristunnel.tls.server_context import ReloadingCertificate
 from tristunnel.wire.invitation import Invitation
 
@@ -36,6 +38,9 @@ class ServerOptions(ConfiguredOptions):
     @ivar namePorts: Where visitors of names connect.
     @ivar unixMode: Who may connect to UNIX sockets for visitors.
     @ivar pages: What visitors of names are told who cannot be served.
+    @ivar namedCertificates: Certificates by name, or C{None}.
+    @ivar authority: Who is asked for others; C{None} for nobody.
+    @ivar changesDomains: How it is proved that a domain is ours.
     @ivar domains: Below which names are given out.
     @ivar reservedNames: What no tunnel may have for a name.
     @ivar rpcPort: Where calls are answered; C{None}: at all of those.
@@ -61,6 +66,9 @@ class ServerOptions(ConfiguredOptions):
         super().__init__()
         self.serverPorts: list[ServerPort] = []
         self.namePorts: list[ServerPort] = []
+        self.namedCertificates: NamedCertificates | None = None
+        self.authority: AuthoritySettings | None = None
+        self.changesDomains = DomainSettings()
         self.unixMode = 0
         self.domains: list[str] = []
         self.pages = Pages()

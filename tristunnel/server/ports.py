@@ -5,7 +5,7 @@ The ports that clients connect to: C{--port}.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,10 @@ from tristunnel.util.endpoints import (
     whyNoEndpoint,
 )
 
-__all__ = ["ServerPort", "TLSFiles", "parsePort"]
+__all__ = ["SCHEMES", "ServerPort", "TLSFiles", "joined", "parsePort"]
+
+SCHEMES = {"--http": ("http",), "--https": ("https", "tls")}
+"""How visitors of names come, by the option that lets them."""
 
 _CWD_CERTIFICATE = Path("server.pem")
 
@@ -61,8 +64,10 @@ class ServerPort:
     @ivar option: The option that named it.
     @ivar secure: Whether it speaks TLS.
     @ivar creator: Makes its TLS connections, if so.
-    @ivar scheme: By what visitors of names come to it; empty for a port of clients.
     @ivar shown: The certificate that it shows: a PEM file or a directory of them.
+    @ivar below: Where to listen without TLS, if it speaks TLS.
+    @ivar serves: The options that named it: several may share one port.
+    @ivar withoutTLS: Those of them whose connections may come without TLS.
     """
 
     description: str
@@ -73,7 +78,39 @@ class ServerPort:
     secure: bool = False
     creator: CreatorInForce | None = None
     shown: str = ""
-    scheme: str = ""
+    below: IStreamServerEndpoint | None = None
+    serves: frozenset[str] = frozenset()
+    withoutTLS: frozenset[str] = frozenset()
+
+    @property
+    def listening(self) -> IStreamServerEndpoint:
+        """Where to listen: without TLS where what serves it sorts that first."""
+        sorts = self.below is not None and self.serving("--https")
+        return self.below if sorts and self.below is not None else self.endpoint
+
+    @property
+    def schemes(self) -> list[str]:
+        """By what visitors of names come to it; none, to a port of clients."""
+        return [
+            s for option in SCHEMES if self.serving(option) for s in SCHEMES[option]
+        ]
+
+    def serving(self, option: str) -> bool:
+        """Whether an option has named it."""
+        return option == self.option or option in self.serves
+
+    @property
+    def place(self) -> object:
+        """What two ports have in common that are one."""
+        prefix, parts, keywords = splitEndpoint(self.description)
+        number = parts[0] if parts else keywords.get("port", "")
+        if prefix not in ("tcp", "tcp6", "ssl"):
+            return self.description
+        everywhere = "::" if prefix == "tcp6" else ""
+        # Any free port is another one each time.
+        return (
+            self if number == "0" else (number, keywords.get("interface", everywhere))
+        )
 
     @property
     def proxied(self) -> bool:
@@ -129,7 +166,7 @@ def parsePort(
         creator = CreatorInForce(CertificateDirectory(directory, *clients))
         endpoint = tlsOverEndpoint(creator, below)
         return ServerPort(
-            description, endpoint, "", "", option, True, creator, directory
+            description, endpoint, "", "", option, True, creator, directory, below
         )
     endpoint = _plain(reactor, option, description, prefix, parts, keywords, trusts)
     if not files.certificate:
@@ -137,9 +174,9 @@ def parsePort(
     creator = CreatorInForce(
         ReloadingCertificate(files.certificate, files.privateKey or None, *clients)
     )
-    endpoint = tlsOverEndpoint(creator, endpoint)
+    over = tlsOverEndpoint(creator, endpoint)
     return ServerPort(
-        description, endpoint, "", "", option, True, creator, files.certificate
+        description, over, "", "", option, True, creator, files.certificate, endpoint
     )
 
 
@@ -209,7 +246,43 @@ def _ssl(
         True,
         creator,
         certificate,
+        below,
     )
+
+
+def _withoutTLS(port: ServerPort) -> frozenset[str]:
+    if port.serves:
+        return port.withoutTLS
+    return frozenset() if port.secure else frozenset((port.option,))
+
+
+def joined(ports: Sequence[ServerPort], more: Sequence[ServerPort]) -> list[ServerPort]:
+    """
+    Have one port where several options name the same one.
+
+    @param ports: Those of one option, which stay several.
+    @param more: Those of others.
+    @return: All of them, C{ports} first.
+    """
+    made = list(ports)
+    for port in more:
+        places = [each.place for each in made]
+        if port.place not in places:
+            made.append(port)
+            continue
+        at = places.index(port.place)
+        other = made[at]
+        secure = other if other.secure else port
+        plain = next((each for each in (other, port) if not each.secure), None)
+        made[at] = replace(
+            secure,
+            description=other.description,
+            option=other.option,
+            below=secure.below if plain is None else plain.endpoint,
+            serves=frozenset((*other.serves, other.option, port.option)),
+            withoutTLS=_withoutTLS(other) | _withoutTLS(port),
+        )
+    return made
 
 
 def _number(option: str, description: str, text: str) -> int:

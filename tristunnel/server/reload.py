@@ -36,9 +36,17 @@ RESTART = frozenset(
     (
         "access-log",
         "access-log-format",
+        "acme",
+        "acme-ca",
+        "acme-directory",
+        "acme-dns-hook",
+        "acme-dns-key",
+        "acme-dns-server",
+        "acme-dns-wait",
         "ask",
         "ask-default",
         "ask-timeout",
+        "certificates",
         "check",
         "demo",
         "dialects",
@@ -245,8 +253,9 @@ class RunningServer:
         """
         if bool(old["certificate"]) != bool(new["certificate"]):
             return False
-        fresh = {port.description: port.creator for port in new.serverPorts}
-        for port in self.options.serverPorts:
+        ports = (*new.serverPorts, *new.namePorts)
+        fresh = {port.description: port.creator for port in ports}
+        for port in (*self.options.serverPorts, *self.options.namePorts):
             creator = fresh.get(port.description)
             if port.creator is not None and creator is not None:
                 port.creator.creator = creator.creator

@@ -80,7 +80,7 @@ class TunnelServerService(Service):
             return
         self._begun = True
         for port, factory in self._ports:
-            opening = maybeDeferred(port.endpoint.listen, factory)
+            opening = maybeDeferred(port.listening.listen, factory)
             opening.addCallback(self._opened, port)
             opening.addErrback(self._notOpened, port)
 
@@ -94,8 +94,8 @@ class TunnelServerService(Service):
             own = getattr(listeners, "own", None)
             if own is not None and (kind != "udp" or self._sessions.paths is not None):
                 own.add(number)
-        if port.scheme:
-            self.names.opened(port.scheme, number)
+        for scheme in port.schemes:
+            self.names.opened(scheme, number)
         if not self.tunnels.clientPort[0] and port.option == "--port":
             self.tunnels.clientPort = (number, port.secure)
             if self._sessions.paths is not None:

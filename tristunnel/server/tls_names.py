@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from cryptography.x509 import Certificate
 from OpenSSL import SSL
 from twisted.internet.interfaces import (
     IAddress,
@@ -39,6 +40,9 @@ from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ServerObserver
 from tristunnel.names.table import NameTable
 from tristunnel.service.preauth import PendingConnection, PreauthLimiter
+from tristunnel.tls.named import NamedCertificates, covers
+from tristunnel.tls.pem import isExpired
+from tristunnel.tls.server_context import ReloadingCertificate
 from tristunnel.util.hosts import addressText
 from tristunnel.wire.client_hello import CHALLENGE, ClientHello, readClientHello
 from tristunnel.wire.first_bytes import describeFirstBytes, looksLikeTLS
@@ -70,15 +74,14 @@ class Certificates:
     Which certificate a client is shown.
 
     @param default: Shows one to those for whose names there is no other.
-    @param sources: Each gives a context for a name, or C{None}; the first that does
-        is taken.
+    @param sources: Where one for a name is looked for, in this order.
     @param challenge: Gives the context that answers an authority, or C{None}.
     """
 
     def __init__(
         self,
         default: IOpenSSLServerConnectionCreator,
-        sources: tuple[Callable[[str], SSL.Context | None], ...] = (),
+        sources: tuple[NamedCertificates, ...] = (),
         challenge: Callable[[str], SSL.Context | None] = lambda name: None,
     ) -> None:
         self._default = default
@@ -91,12 +94,30 @@ class Certificates:
 
         @param name: What the client asks for; empty if it does not say.
         """
-        if name:
-            for source in self._sources:
-                context = source(name)
-                if context is not None:
-                    return WithContext(context)
-        return self._default
+        found = self._find(name)
+        return self._default if found is None else found
+
+    def _find(self, name: str) -> ReloadingCertificate | None:
+        found = [each.find(name) for each in self._sources if name]
+        there = [each for each in found if each is not None]
+        # One that has expired is better than none for that name.
+        good = [each for each in there if not isExpired(each.certificate)]
+        return next(iter(good or there), None)
+
+    def believed(self, name: str) -> bool:
+        """
+        Whether the one for a name is for it, has not expired, and is not signed by
+        itself: browsers will believe it.
+        """
+        found = self._find(name)
+        shown: Any = self._default if found is None else found
+        certificate: Certificate | None = shown.certificateFor(name)
+        return (
+            certificate is not None
+            and certificate.issuer != certificate.subject
+            and not isExpired(certificate)
+            and covers(certificate, name)
+        )
 
 
 @implementer(IHandshakeListener)

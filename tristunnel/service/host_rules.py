@@ -165,6 +165,10 @@ class HostRules:
             held.tunnels.add(tunnel)
             self._hosts[tunnel] = host
 
+    def isMadeUp(self, host: str) -> bool:
+        """Whether a host's name was made up here."""
+        return host in self._madeFor
+
     def release(self, tunnel: Tunnel) -> None:
         """A tunnel has its name no more; doing it twice is no error."""
         host = self._hosts.pop(tunnel, "")

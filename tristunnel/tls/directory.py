@@ -174,6 +174,10 @@ class CertificateDirectory:
         """The names that have a certificate, sorted."""
         return tuple(sorted(self._byName))
 
+    def certificateFor(self, name: str) -> Certificate:
+        """The certificate that whoever asks for a name is shown."""
+        return self._lookup(name).identity.certificate
+
     def fingerprintFor(self, name: str) -> str:
         """The fingerprint of the certificate that who asks for a name is shown."""
         return self._lookup(name).fingerprint

@@ -103,6 +103,10 @@ class ReloadingCertificate:
         """The certificate in force, without a look at the disk."""
         return self._loaded.current.certificate
 
+    def certificateFor(self, name: str) -> Certificate:
+        """The certificate that whoever asks for a name is shown."""
+        return self.certificate
+
     @property
     def fingerprint(self) -> str:
         """The fingerprint of the certificate in force: what clients pin."""
@@ -132,6 +136,15 @@ class CreatorInForce:
 
     def __init__(self, creator: IOpenSSLServerConnectionCreator) -> None:
         self.creator = creator
+
+    def certificateFor(self, name: str) -> Certificate | None:
+        """
+        The certificate that whoever asks for a name is shown; C{None} if the creator
+        does not say.
+        """
+        find = getattr(self.creator, "certificateFor", None)
+        found: Certificate | None = None if find is None else find(name)
+        return found
 
     def serverConnectionForTLS(
         self, tlsProtocol: TLSMemoryBIOProtocol

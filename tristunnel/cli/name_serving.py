@@ -1,0 +1,171 @@
+"""
+What a server has beside for names: their certificates, and ports that clients and
+visitors share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+
+from tristunnel.acme.options import automaticCertificates
+from tristunnel.dialects.base.dialect import PortProtocol
+from tristunnel.model.observer import ServerObserver
+from tristunnel.names.public import PublicNames
+from tristunnel.names.site import NameSite
+from tristunnel.server.detector import ProtocolDetectorFactory
+from tristunnel.server.hosts import SharedHTTP
+from tristunnel.server.names import NamesPortProtocol
+from tristunnel.server.options import ServerOptions
+from tristunnel.server.ports import SCHEMES, ServerPort
+from tristunnel.server.tls_names import Certificates, TLSNamesFactory
+from tristunnel.service.preauth import PreauthLimiter
+
+__all__ = ["WELL_KNOWN", "ChallengePage", "NameServing"]
+
+WELL_KNOWN = b".well-known/acme-challenge"
+"""Where an authority looks on the server's own site (RFC 8555, section 8.3)."""
+
+
+class ChallengePage(Resource):
+    """
+    Answers an authority.
+
+    @param names: Knows the answers.
+    """
+
+    isLeaf = True
+
+    def __init__(self, names: PublicNames) -> None:
+        super().__init__()
+        self._names = names
+
+    def render_GET(self, request: Request) -> bytes:
+        found = self._names.challenge(request.path)
+        request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+        if found is None:
+            request.setResponseCode(404)
+            return b"no challenge waits here\n"
+        return found
+
+
+class NameServing:
+    """
+    Serves ports, whatever is on them.
+
+    @param reactor: Tells time.
+    @param options: What the server was told.
+    @param names: Its names; told here who has a certificate.
+    @param isMadeUp: Whether a host's name was made up here, so that no certificate of
+        its own is asked for: authorities give few in a week.
+
+    @ivar automatic: Gets certificates; C{None} if nobody is asked for any.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        options: ServerOptions,
+        names: PublicNames,
+        isMadeUp: Callable[[str], bool],
+    ) -> None:
+        self._reactor, self._options, self._names = reactor, options, names
+        ports = [*options.serverPorts, *options.namePorts]
+        served = {each for port in ports for each in (port.option, *port.serves)}
+        ways = [("--http", "http-01"), ("--https", "tls-alpn-01")]
+        own = options.namedCertificates
+        self.automatic, self._answers = automaticCertificates(
+            reactor,
+            options,
+            options.stateDirectory,
+            [way for option, way in ways if option in served],
+            lambda name: own is not None and own.find(name) is not None,
+        )
+        self._sources = [] if own is None else [own]
+        if self.automatic is not None:
+            self._sources.append(self.automatic.certificates)
+            names.challenge = self._answers.get
+            names.held = lambda host: isMadeUp(host) or self.automatic.want(host)
+            names.left = self.automatic.release
+            if options["hostname"]:
+                self.automatic.want(options["hostname"])
+            for domain in options.domains:
+                self.automatic.wantDomain(domain)
+        names.offered = frozenset(each for port in ports for each in port.schemes)
+        self._shown = [self._certificates(port) for port in ports if port.secure]
+        names.isCovered = lambda host: any(each.believed(host) for each in self._shown)
+
+    @property
+    def services(self) -> Sequence[IService]:
+        """What is to run."""
+        return [] if self.automatic is None else [self.automatic]
+
+    def _certificates(self, port: ServerPort) -> Certificates:
+        assert port.creator is not None
+        challenge = self._answers and self._answers.contextFor
+        return Certificates(
+            port.creator, tuple(self._sources), challenge or (lambda name: None)
+        )
+
+    def isName(self, host: str) -> bool:
+        """Whether a host is a tunnel's, or could be: one below a domain."""
+        if self._names.table.find("http", host) is not None:
+            return True
+        if host == self._options["hostname"].lower().removesuffix("."):
+            return False
+        return any(host.endswith(f".{each}") for each in self._options.domains)
+
+    def factoryFor(
+        self,
+        port: ServerPort,
+        clients: Sequence[PortProtocol],
+        site: PortProtocol,
+        hosts: NameSite,
+        observer: ServerObserver,
+        limiter: PreauthLimiter,
+    ) -> Any:
+        """
+        Make what serves a port.
+
+        @param clients: What clients speak, except for HTTP.
+        @param site: The server's own pages.
+        @param hosts: Serves tunnels' hosts.
+        @param observer: Told of peers that are turned away.
+        @param limiter: Counts connections of which nothing is known.
+        """
+        timeout = self._options["handshake-timeout"]
+
+        def detector(options: frozenset[str], secure: bool) -> ProtocolDetectorFactory:
+            protocols: list[PortProtocol] = []
+            if "--port" in options:
+                protocols += clients
+            if options.isdisjoint(SCHEMES):
+                protocols.append(site)
+            elif "--port" in options:
+                visitors = NamesPortProtocol(hosts, secure)
+                shared = SharedHTTP(self._reactor, site, visitors, self.isName)
+                protocols.append(shared)
+            else:
+                protocols.append(NamesPortProtocol(hosts, secure))
+            return ProtocolDetectorFactory(
+                self._reactor, protocols, observer, timeout, limiter, port.proxied
+            )
+
+        if not port.serving("--https"):
+            return detector(frozenset((port.option, *port.serves)), port.secure)
+        secure = frozenset(each for each in ("--port", "--https") if port.serving(each))
+        return TLSNamesFactory(
+            self._reactor,
+            self._names.table,
+            detector(secure, True),
+            self._certificates(port),
+            observer,
+            limiter,
+            detector(port.withoutTLS, False) if port.withoutTLS else None,
+            timeout,
+            port.proxied,
+        )
