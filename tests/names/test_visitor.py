@@ -222,6 +222,9 @@ class RoutingTests(VisitorTestCase):
             answer = self.answer()
             self.assertIn(f"HTTP/1.1 {status} ".encode(), answer)
             self.assertEqual(b"Retry-After: 2\r\n" in answer, retry is not None)
+            if status in (502, 504):
+                # Where the service is, is for its owner to know.
+                self.assertNotIn(b"why", answer)
             visitor.dataReceived(b"abcde" + request())
             self.assertEqual(len(self.services["a.example"]), 1)
             self.services["a.example"].clear()
@@ -663,6 +666,18 @@ class ThroughTests(VisitorTestCase):
         self.service().say(response(b"no", "", "426 Upgrade Required"))
         self.assertIn(b"426", self.answer())
         self.assertIn(b"GET / ", self.service("b.example").take())
+
+    def test_otherHTTP(self) -> None:
+        """Nobody gets to another version of HTTP, whose requests nobody would see."""
+        for name in ("h2c", "HTTP/2.0", "TLS/1.0"):
+            visitor = self.connect()
+            lines = f"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {name}\r\n"
+            visitor.dataReceived(request(lines=lines + "HTTP2-Settings: x\r\n"))
+            got = self.service().take().lower()
+            self.assertNotIn(b"upgrade", got)
+            self.assertNotIn(b"settings", got)
+            self.service().say(self.YES)
+            self.assertIn(b"502", self.answer())
 
     def test_raw(self) -> None:
         """Behind the first head of a raw tunnel's connection, nothing is read."""

@@ -214,7 +214,10 @@ def responseBytes(
     @param scheme: By which the visitor came.
     @param framing: The lines that say how long it is, and what is next.
     """
-    lines = [b"HTTP/1.1 %d %s\r\n" % (head.status, _LINE.sub(b"", head.reason))]
+    reason = head.reason
+    if not reason.isalpha():
+        reason = _LINE.sub(b"", reason)
+    lines = [b"HTTP/1.1 %d %s\r\n" % (head.status, reason)]
     dropped = rules.response.dropped
     for lower, name, value in head.headers:
         if lower in _HOP or lower in dropped or lower in head.connection:

@@ -56,7 +56,7 @@ class AccessLog:
         """
         Write about a request.
 
-        @param status: How it was answered.
+        @param status: How it was answered; 0 if nobody looked.
         @param seconds: How long it took.
         """
         self._file.write(self._write(exchange, status, seconds) + "\n")
@@ -69,8 +69,8 @@ class AccessLog:
         line = b"%b %b HTTP/%b" % (head.method, head.target, head.version.encode())
         referer, agent = head.get(b"referer") or b"-", head.get(b"user-agent") or b"-"
         return (
-            f'{exchange.visitor} - - [{at}] "{_quoted(line)}" {status} {exchange.sent}'
-            f' "{_quoted(referer)}" "{_quoted(agent)}"'
+            f'{exchange.visitor} - - [{at}] "{_quoted(line)}" {status or "-"}'
+            f' {exchange.sent} "{_quoted(referer)}" "{_quoted(agent)}"'
         )
 
     def _json(self, exchange: Exchange, status: int, seconds: float) -> str:

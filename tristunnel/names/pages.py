@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tristunnel.errors import TunnelError, badOption
 
-__all__ = ["Pages", "loadPages", "statusOf"]
+__all__ = ["Pages", "loadPages", "statusOf", "textOf"]
 
 REASONS: Mapping[int, str] = {
     400: "Bad Request",
@@ -61,6 +61,21 @@ h1 {{ font-size: 1.5em }}
 <p>{text}</p>
 </html>
 """
+
+
+_TEXTS = {
+    502: "The service behind this name does not answer; it may be down.",
+    503: "The machine behind this name is not connected now; try again later.",
+    504: "The service behind this name took too long to answer.",
+}
+"""What is said in the place of what an owner is told, who knows more than visitors may:
+where the service is."""
+
+
+def textOf(refusal: TunnelError) -> str:
+    """What a visitor is told of a refusal."""
+    isFull = refusal.code.name == "limit-reached"
+    return refusal.message if isFull else _TEXTS.get(statusOf(refusal), refusal.message)
 
 
 def statusOf(refusal: TunnelError) -> int:

@@ -37,7 +37,7 @@ class NameTally:
         """
         Count a request.
 
-        @param status: How it was answered.
+        @param status: How it was answered; 0 if nobody looked.
         """
         route = exchange.route
         name = OTHERS if route is None else route.host
@@ -46,7 +46,7 @@ class NameTally:
             if name != OTHERS and len(self.requests) > MOST_COUNTED:
                 name = OTHERS
             known = self.requests.setdefault(name, Counter())
-        known[f"{status // 100}xx"] += 1
+        known[f"{status // 100}xx" if status else "raw"] += 1
         self.sent[name] += exchange.sent
 
 

@@ -44,7 +44,7 @@ from tristunnel.names.heads import (
     responseBytes,
     trailerBytes,
 )
-from tristunnel.names.pages import statusOf
+from tristunnel.names.pages import statusOf, textOf
 from tristunnel.names.run import Run
 from tristunnel.names.site import NameSite, Waiting, hostOf
 from tristunnel.names.table import Route
@@ -109,8 +109,9 @@ class VisitorConnection(Protocol):
         self._peer = self._host = ""
         self._held = 0
         self._full = self._through = self._closing = self._over = False
-        self._advancing = self._halfOpen = False
+        self._advancing = False
         self._deadline: Key | None = None
+        self._until = 0.0
 
     # IProtocol
 
@@ -150,7 +151,8 @@ class VisitorConnection(Protocol):
         elif exchange is None or not exchange.requestDone:
             self._close()
         else:
-            self._halfOpen, exchange.keepAlive = True, False
+            exchange.keepAlive = False
+            self._stopWaiting()
             self._awaitBytes(exchange, exchange.sent)
 
     def writeConnectionLost(self) -> None:
@@ -173,10 +175,13 @@ class VisitorConnection(Protocol):
     # Time
 
     def _awaitHead(self, seconds: float) -> None:
-        self._deadline = deadlinesOf(self._site.reactor).add(seconds, self._late)
-        self._site.idle[self] = None
-        if len(self._site.idle) > self._site.mostIdle:
-            next(iter(self._site.idle))._makeRoom()
+        site = self._site
+        self._until = site.reactor.seconds() + seconds
+        site.idle[self] = None
+        if len(site.idle) > site.mostIdle:
+            next(iter(site.idle))._makeRoom()
+        if self._deadline is None:
+            self._deadline = deadlinesOf(site.reactor).add(seconds, self._late)
 
     def _stopWaiting(self) -> None:
         self._site.idle.pop(self, None)
@@ -185,8 +190,18 @@ class VisitorConnection(Protocol):
             self._deadline = None
 
     def _late(self) -> None:
+        """
+        Look whether a head is overdue. One look lasts for all requests that come until
+        then, so that none of them costs a deadline of its own.
+        """
         self._deadline = None
-        if self._reader.isBetween:
+        if self not in self._site.idle:
+            # It is being answered; then its next head is awaited anew.
+            return
+        left = self._until - self._site.reactor.seconds()
+        if left > 0:
+            self._deadline = deadlinesOf(self._site.reactor).add(left, self._late)
+        elif self._reader.isBetween:
             self._close()
         else:
             self._refuse(408, "the request did not come in time")
@@ -271,9 +286,9 @@ class VisitorConnection(Protocol):
 
     def _begin(self, head: RequestHead) -> None:
         """A request's head is there."""
-        self._stopWaiting()
-        self._waiting.known()
         site = self._site
+        site.idle.pop(self, None)
+        self._waiting.known()
         host = hostOf(head.host)
         visitor = site.visitorOf(self._host, head)
         scheme = site.schemeOf(self._host, head, self._secure)
@@ -483,7 +498,7 @@ class VisitorConnection(Protocol):
             headers = b""
             if reason.retryAfter is not None:
                 headers = b"Retry-After: %d\r\n" % max(1, round(reason.retryAfter))
-            self._refuse(statusOf(reason), reason.message, headers)
+            self._refuse(statusOf(reason), textOf(reason), headers)
 
     def _exchangeDone(self, exchange: Exchange) -> None:
         """Request and response are complete."""

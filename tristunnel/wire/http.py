@@ -79,7 +79,8 @@ class Head:
     @ivar length: C{Content-Length}, or C{None}.
     @ivar chunked: Whether the body is in chunks.
     @ivar connection: The words of C{Connection}, in lower case.
-    @ivar upgrade: What C{Upgrade} names, if C{Connection} says so; else empty.
+    @ivar upgrade: What C{Upgrade} names, if C{Connection} says so; else empty, as it is
+        for other versions of HTTP.
     """
 
     version: str
@@ -141,12 +142,16 @@ class ResponseHead(Head):
 Event = RequestHead | ResponseHead | bytes | MessageEnd | BadMessage
 
 _NOTHING: Headers = []
-_NO_TOKENS: frozenset[bytes] = frozenset()
+_LOOKED_AT = frozenset(
+    (b"connection", b"content-length", b"transfer-encoding", b"upgrade")
+)
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 _ODD = re.compile(rb"[^\x21-\x7e]")
 _HOST = re.compile(
     rb"[A-Za-z0-9._-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?"
 )
+# As h2c, more requests would pass where only the first was looked at.
+_HTTP = re.compile(rb"h2|http|tls", re.IGNORECASE)
 _REFUSED_METHODS = frozenset((b"CONNECT", b"PRI", b"SOURCE", b"TRACE"))
 
 
@@ -170,10 +175,9 @@ class _Reader:
         self._events: list[Event] = []
         self._headers: Headers = []
         self._start = b""
-        self._size = 0
         self._inBody = False
         self._over = False
-        self._silent = 0
+        self._silent = self._feeding = 0
         self._parser: Any = self.makeParser(self)
 
     @property
@@ -196,6 +200,7 @@ class _Reader:
             return None
         events = self._events
         known = len(events)
+        self._feeding = self._silent + len(data)
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade as upgrade:
@@ -206,7 +211,6 @@ class _Reader:
         except HttpParserError as error:
             status = 501 if "method" in str(error) else 400
             self._bad(BadMessage(status, _words(error)))
-        # Of a head that is not complete, only the whole headers were counted.
         self._silent = 0 if len(events) > known else self._silent + len(data)
         if self._silent > MOST_HEAD_BYTES:
             self._bad(BadMessage(431, "the head is too long"))
@@ -225,8 +229,7 @@ class _Reader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         headers = self._headers
-        self._size += len(name) + len(value)
-        if len(headers) >= MOST_HEADERS or self._size > MOST_HEAD_BYTES:
+        if len(headers) >= MOST_HEADERS:
             raise _Refusal(431, "the head has too much in it")
         headers.append((name.lower(), name, value.strip(b" \t")))
 
@@ -241,14 +244,20 @@ class _Reader:
     def _forget(self) -> None:
         self._headers = []
         self._start = b""
-        self._size = 0
         self._inBody = False
 
     def _complete(self, head: RequestHead | ResponseHead) -> None:
         """A head is there: what both directions look at in it."""
+        if self._feeding > MOST_HEAD_BYTES:
+            # Else it cannot be too long, and most need not be measured.
+            size = sum(len(name) + len(value) for name, _, value in head.headers)
+            if size > MOST_HEAD_BYTES:
+                raise _Refusal(431, "the head is too long")
         encoding = None
         upgrade = b""
         for lower, _, value in head.headers:
+            if lower not in _LOOKED_AT:
+                continue
             if lower == b"content-length":
                 head.length = int(value)
             elif lower == b"transfer-encoding":
@@ -258,7 +267,7 @@ class _Reader:
             elif lower == b"connection":
                 words = frozenset(map(bytes.strip, value.lower().split(b",")))
                 head.connection |= words
-            elif lower == b"upgrade":
+            else:
                 upgrade = value
         if encoding is not None:
             if encoding != b"chunked":
@@ -266,10 +275,9 @@ class _Reader:
             if head.version == "1.0":
                 raise _Refusal(400, "Transfer-Encoding is not for HTTP/1.0")
             head.chunked = True
-        if upgrade and b"upgrade" in head.connection:
+        if upgrade and b"upgrade" in head.connection and not _HTTP.search(upgrade):
             head.upgrade = upgrade
         self._headers = []
-        self._size = 0
         self._inBody = True
         self._events.append(head)
 
