@@ -36,7 +36,9 @@ class FakeSocket:
         self.full = False
 
     @classmethod
-    def listen(cls, reactor: Any, interface: str, port: int, arrived: Any) -> Any:
+    def listen(
+        cls, reactor: Any, interface: str, port: int, arrived: Any, bind: Any
+    ) -> Any:
         """Listen, unless the port is taken."""
         if port == _TAKEN:
             raise OSError(98, "Address already in use")

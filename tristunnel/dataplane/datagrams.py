@@ -28,6 +28,7 @@ __all__ = [
     "EARLY_DATAGRAMS",
     "DatagramSocket",
     "FlowEnd",
+    "boundSocket",
     "replyFrom",
 ]
 
@@ -184,6 +185,32 @@ class FlowEnd:
         """Called once, when the flow is over."""
 
 
+def boundSocket(interface: str, port: int) -> socket.socket:
+    """
+    Make a socket for the datagrams that come to a port.
+
+    @param interface: An IP address; with C{"::"} also for IPv4.
+    @raise OSError: If the port cannot be had.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        interface, port, type=socket.SOCK_DGRAM
+    )[0]
+    made = socket.socket(family, kind, protocol)
+    try:
+        anywhere = interface == "::"
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not anywhere)
+        made.bind(address)
+        if anywhere:
+            # A machine with several addresses must answer from the one that it was
+            # spoken to at; nobody takes an answer from another.
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
 @implementer(IReadDescriptor)
 class DatagramSocket:
     """
@@ -229,31 +256,17 @@ class DatagramSocket:
         interface: str,
         port: int,
         arrived: Callable[[bytes, Any, Any], None],
+        bind: Callable[[str, int], socket.socket] | None = None,
     ) -> DatagramSocket:
         """
         Listen on a port.
 
         @param interface: An IP address; with C{"::"} also for IPv4.
+        @param bind: Makes the socket; L{boundSocket}, unless it is there already.
         @raise OSError: If that cannot be had.
         """
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            interface, port, type=socket.SOCK_DGRAM
-        )[0]
-        skt = socket.socket(family, kind, protocol)
-        try:
-            anywhere = interface == "::"
-            if family == socket.AF_INET6:
-                skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not anywhere)
-            skt.bind(address)
-            if anywhere:
-                # A machine with several addresses must answer from the one
-                # that it was spoken to at; nobody takes an answer from another.
-                skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        except OSError:
-            skt.close()
-            raise
-        self = cls(reactor, skt, arrived)
-        self._tellsLocal = anywhere
+        self = cls(reactor, (bind or boundSocket)(interface, port), arrived)
+        self._tellsLocal = interface == "::"
         return self
 
     @classmethod
@@ -281,6 +294,11 @@ class DatagramSocket:
             skt.close()
             raise
         return cls(reactor, skt, arrived, failed)
+
+    @property
+    def socket(self) -> socket.socket | None:
+        """The socket itself; C{None} when it is closed."""
+        return self._socket
 
     @property
     def address(self) -> Any:

@@ -218,6 +218,11 @@ class TCPListener:
         """The scheme, the interface and the port."""
         return self._address
 
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """Where visitors come; nothing where there is no epoll."""
+        return [port.connection for port in self._ports if isinstance(port, Acceptor)]
+
     def close(self) -> Awaitable[object]:
         """Stop listening."""
         return gatherResults(

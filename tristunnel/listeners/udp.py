@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import succeed
 
-from tristunnel.dataplane.datagrams import DatagramSocket, FlowEnd, replyFrom
+from tristunnel.dataplane.datagrams import (
+    DatagramSocket,
+    FlowEnd,
+    boundSocket,
+    replyFrom,
+)
 from tristunnel.errors import TunnelError
 from tristunnel.model.options import TunnelOptions
 from tristunnel.model.ports import UNPRIVILEGED, PortRange
@@ -80,6 +85,7 @@ class UDPListener:
     @param arrived: Called with each visitor's end and address.
     @param idle: Seconds after which a silent flow is over.
     @param most: Flows at once; the ones of longest silence make room.
+    @param bind: Makes the socket, of an interface and a port.
 
     @ivar flows: By the visitor's address; the one silent for longest first.
     @ivar dropped: Datagrams that belong to no flow.
@@ -92,7 +98,9 @@ class UDPListener:
         arrived: Callable[[DatagramEnd, str], None],
         idle: float = IDLE,
         most: int = FLOWS,
+        bind: Callable[[str, int], socket.socket] = boundSocket,
     ) -> None:
+        self._bind = bind
         self.flows: OrderedDict[Any, UDPFlow] = OrderedDict()
         self.dropped = 0
         self.evicted = 0
@@ -117,7 +125,7 @@ class UDPListener:
         for each in [interface] if interface else anywhere:
             try:
                 self._socket = DatagramSocket.listen(
-                    self._reactor, each, port, self.datagramArrived
+                    self._reactor, each, port, self.datagramArrived, self._bind
                 )
                 break
             except OSError as error:
@@ -131,6 +139,12 @@ class UDPListener:
     def address(self) -> tuple[str, str, int]:
         """The scheme, the interface and the port."""
         return self._address
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """Where datagrams come."""
+        bound = None if self._socket is None else self._socket.socket
+        return [] if bound is None else [bound]
 
     def close(self) -> Awaitable[object]:
         """Take no more datagrams, and end what flows are left."""
@@ -264,7 +278,10 @@ class UDPListeners:
     @param most: Flows of a tunnel at once.
 
     @ivar own: Ports that the server has for itself.
+    @cvar bind: Makes a socket of an interface and a port.
     """
+
+    bind = staticmethod(boundSocket)
 
     def __init__(
         self,
@@ -293,7 +310,7 @@ class UDPListeners:
         @raise TunnelError: C{port-taken}, C{port-not-permitted} or
             C{ports-exhausted}.
         """
-        listener = UDPListener(self._reactor, arrived, self.idle, self._most)
+        listener = UDPListener(self._reactor, arrived, self.idle, self._most, self.bind)
         listen = partial(self._listen, listener)
         self.ports.choose(options.port, options.prefer, listen, self.own)
         return listener

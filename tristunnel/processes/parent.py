@@ -317,6 +317,7 @@ class ParentService(Service):
             **answering(self._book.ofMember(str(member.index))),
             "ready": lambda asker: self._ready(member),
             "keep": self._keep,
+            "drop": lambda asker, tunnel: self._ports.drop(tunnel),
             "copies": lambda asker, tunnel: self._copies(member, tunnel),
         }
 
