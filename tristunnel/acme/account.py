@@ -29,7 +29,7 @@ from tristunnel.auth.files import replaceFile
 from tristunnel.errors import TunnelError
 from tristunnel.version import VERSION
 
-__all__ = ["Account"]
+__all__ = ["Account", "reach"]
 
 TIMEOUT = 20
 """Seconds that the authority has for an answer."""
@@ -38,7 +38,34 @@ _ATTEMPTS = 4
 """How often a request is made whose nonce the authority does not take (RFC 8555,
 section 6.5): the library makes it twice itself."""
 
+_AGENT = f"tristunnel/{VERSION}"
+
 _T = TypeVar("_T")
+
+
+def reach(settings: AuthoritySettings) -> None:
+    """
+    Find out whether an authority answers; it blocks.
+
+    @raise AuthorityProblem: If it does not.
+    """
+    verify = cast(bool, settings.ca or True)
+    net = ClientNetwork(None, None, ES256, verify, _AGENT, TIMEOUT)
+    try:
+        client = ClientV2(ClientV2.get_directory(settings.directory, net), net)
+        _refuseByHand(client, settings)
+    except _FAILURES as failure:
+        if isinstance(failure, AuthorityProblem):
+            raise
+        raise problemOf(failure, None, settings.directory) from None
+
+
+def _refuseByHand(client: ClientV2, settings: AuthoritySettings) -> None:
+    if client.external_account_required():
+        raise AuthorityProblem(
+            f"{settings.directory} wants an account that was made with it by hand,"
+            " which is not supported: choose another with --acme-directory"
+        )
 
 
 class Account:
@@ -127,9 +154,7 @@ class Account:
             key, regr = self._load()
             # Any text that names a file of authorities does, as for requests.
             verify = cast(bool, self._settings.ca or True)
-            net = ClientNetwork(
-                key, regr, ES256, verify, f"tristunnel/{VERSION}", TIMEOUT
-            )
+            net = ClientNetwork(key, regr, ES256, verify, _AGENT, TIMEOUT)
             net.session.hooks["response"].append(self._remember)
             client = ClientV2(
                 ClientV2.get_directory(self._settings.directory, net), net
@@ -146,11 +171,7 @@ class Account:
             self._hint = max(0.0, until.timestamp() - time.time())
 
     def _register(self, client: ClientV2, key: JWK) -> None:
-        if client.external_account_required():
-            raise AuthorityProblem(
-                f"{self._settings.directory} wants an account that was made with it by"
-                " hand, which is not supported: choose another with --acme-directory"
-            )
+        _refuseByHand(client, self._settings)
         made = client.new_account(
             messages.NewRegistration.from_data(
                 email=self._settings.email, terms_of_service_agreed=True

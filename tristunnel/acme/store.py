@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -115,6 +115,13 @@ class Store:
         text = json.dumps(asdict(renewal), indent=1)
         replaceFile(str(self._renewal / f"{name}.json"), text.encode())
 
+    def tried(self) -> list[str]:
+        """The names that an attempt is known of."""
+        try:
+            return [each.stem for each in self._renewal.glob("*.json")]
+        except OSError:
+            return []
+
     def firsts(self, parent: str) -> Iterator[float]:
         """
         When names of a domain got their first certificates, in seconds since the
@@ -122,10 +129,9 @@ class Store:
 
         @param parent: The domain.
         """
-        with suppress(OSError):
-            for each in self._renewal.glob("*.json"):
-                if each.name.removesuffix(".json").partition(".")[2] == parent:
-                    yield self.renewal(each.name.removesuffix(".json")).first
+        for name in self.tried():
+            if name.partition(".")[2] == parent:
+                yield self.renewal(name).first
 
     @contextmanager
     def order(self, name: str) -> Iterator[bool]:

@@ -27,6 +27,7 @@ __all__ = [
     "CheckService",
     "Finding",
     "Inquiry",
+    "Look",
     "certificateFinding",
     "fail",
     "inTime",

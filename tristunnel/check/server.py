@@ -22,6 +22,7 @@ from twisted.internet.protocol import Factory, Protocol
 from tristunnel.check.report import (
     Finding,
     Inquiry,
+    Look,
     certificateFinding,
     fail,
     inTime,
@@ -40,6 +41,9 @@ from tristunnel.util.endpoints import checkWritable
 from tristunnel.util.hosts import addressText
 
 __all__ = ["ServerCheck"]
+
+Resolve = Callable[[str], Deferred[list[str]]]
+"""Looks a name up."""
 
 FEW = 4096
 """Descriptors with which a server is soon full: a visitor needs two."""
@@ -61,6 +65,8 @@ class ServerCheck(Inquiry):
     @ivar stateDirectory: Where the server keeps what it must remember.
     @ivar checkers: How many C{--auth} there are; a C{--client-ca} is one too.
     @ivar memory: Bytes that may be held for slow readers; 0 for any number.
+    @ivar names: Looks at names, given how to look one up and to tell our addresses;
+        C{None} if nothing is said of them.
     @ivar resolve: Looks names up.
     @ivar now: The time of day.
     """
@@ -73,16 +79,19 @@ class ServerCheck(Inquiry):
     stateDirectory: Path | None = None
     checkers: int = 1
     memory: int = 0
-    resolve: Callable[[str], Deferred[list[str]]] | None = None
+    names: Callable[[Resolve, Callable[[str], bool]], Look] | None = None
+    resolve: Resolve | None = None
     now: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
+        self._resolve = self.resolve or resolveWith(self.reactor)
         super().__init__(
             [
                 ("port", self._clientPorts),
                 ("visitors", self._visitors),
                 ("certificate", self._certificates),
                 ("name", self._name),
+                *self._names(),
                 ("auth", self._auth),
                 ("state", self._state),
                 ("descriptors", self._descriptors),
@@ -91,7 +100,11 @@ class ServerCheck(Inquiry):
                 ("outside", self._outside),
             ]
         )
-        self._resolve = self.resolve or resolveWith(self.reactor)
+
+    def _names(self) -> list[tuple[str, Look]]:
+        if self.names is None:
+            return []
+        return [("names", self.names(self._resolve, _isOurs))]
 
     async def _clientPorts(self) -> Iterable[Finding]:
         return [await self._port(port) for port in self.ports]

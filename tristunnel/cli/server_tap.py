@@ -17,6 +17,7 @@ from twisted.python import usage
 from tristunnel.acme.options import ACME
 from tristunnel.auth.checkers import SUPPORTED_INTERFACES
 from tristunnel.auth.realm import Authenticator, portalFor
+from tristunnel.check.names import NamesCheck
 from tristunnel.check.report import CheckService
 from tristunnel.check.server import ServerCheck
 from tristunnel.cli.name_options import NAMES, NameOptionsMixin
@@ -533,5 +534,17 @@ def _check(reactor: Any, options: Options) -> Service:
         options.stateDirectory,
         len(options.get("credCheckers") or ()) + bool(options["client-ca"]),
         options.memory,
+        lambda resolve, isOurs: (
+            NamesCheck(
+                reactor,
+                options.domains,
+                options.allPorts,
+                options.namedCertificates,
+                options.authority,
+                options.stateDirectory,
+                resolve,
+                isOurs,
+            ).look
+        ),
     )
     return CheckService(reactor, look, sys.__stdout__)

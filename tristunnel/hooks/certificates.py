@@ -32,7 +32,7 @@ have been renewed for two weeks by then."""
 INTERVAL = 86400.0
 """Seconds between two looks."""
 
-_ROOM = "tristunnel.tls"
+_ROOMS = ("tristunnel.tls", "tristunnel.acme")
 
 
 @implementer(ILogObserver)
@@ -64,7 +64,7 @@ class CertificateWatch(Service):
 
     def __call__(self, event: LogEvent) -> None:
         level, room = event.get("log_level"), str(event.get("log_namespace", ""))
-        if level is not None and level >= LogLevel.warn and room.startswith(_ROOM):
+        if level is not None and level >= LogLevel.warn and room.startswith(_ROOMS):
             self._hooks.tell("certificate-trouble", formatEvent(event))
 
     def _look(self) -> None:
