@@ -527,6 +527,7 @@ class VisitorConnection(Protocol):
         run = self._run
         assert run is not None
         self._through = True
+        self._stopWaiting()
         self._logged(0)
         if run.reader.rest:
             self.transport.write(run.reader.rest)
@@ -546,6 +547,7 @@ class VisitorConnection(Protocol):
         whole = first.lstrip(b"\r\n")
         early = exchange.written + whole[whole.find(b"\r\n\r\n") + 4 :]
         self._logged(0)
+        self._stopWaiting()
         self._through = True
         transport, peer = self.transport, self._peer
         transport.unregisterProducer()
