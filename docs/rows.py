@@ -131,13 +131,13 @@ def metricRows() -> Iterator[Row]:
     from twisted.internet.task import Clock
 
     from tristunnel.dashboard.metrics import ServerCollector
+    from tristunnel.model.memory_book import MemoryBook
     from tristunnel.service.counters import Counters, ReactorLag
     from tristunnel.service.preauth import PreauthLimiter
-    from tristunnel.service.registry import MemoryRegistry
     from tristunnel.service.tunnel_service import TunnelService
 
     clock: Any = Clock()
-    service = TunnelService(clock, MemoryRegistry(), {})
+    service = TunnelService(clock, MemoryBook(clock), {})
     limiter = PreauthLimiter(clock.seconds)
     collector = ServerCollector(
         service, Counters(clock.seconds), ReactorLag(clock), limiter

@@ -169,7 +169,7 @@ class OneSession(OneEnd):
         options = {"listener": words[1], "port": int(words[2]), "visitors": 1}
         tunnels = self._sessions.service
         uri = await tunnels.openTunnel(caller, options)
-        self._tunnel = await tunnels.registry.find(uri)
+        self._tunnel = await tunnels.find(uri)
         if self.over:
             self._discard(TunnelError("session-lost"))
             return

@@ -8,6 +8,7 @@ of listeners; C{openTunnel} then takes its key as C{listener}.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import maybeDeferred
@@ -20,6 +21,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
 from tristunnel.listeners.table import ListenerSettings
 from tristunnel.model.options import TunnelOptions
+from tristunnel.model.ports import UNPRIVILEGED, Reserve
 
 
 class Visitors(ServerFactory):
@@ -62,8 +64,11 @@ class HereListeners:
     def __init__(self, settings: ListenerSettings) -> None:
         self._reactor = settings.reactor
 
-    def open(
-        self, options: TunnelOptions, arrived: Callable[[End, str], None]
+    async def open(
+        self,
+        options: TunnelOptions,
+        arrived: Callable[[End, str], None],
+        reserve: Reserve,
     ) -> HereListener:
         """
         Listen for visitors.
@@ -71,14 +76,19 @@ class HereListeners:
         @param options: All that was asked of the tunnel. C{port} is the one to
             listen on, 0 for any; C{prefer}, then the one to take if it is free.
         @param arrived: Called with each visitor's end and address.
+        @param reserve: Has a port for this tunnel alone, also among the other
+            processes of the server.
         @raise TunnelError: C{port-taken}.
         """
-        port, prefer = options.port, options.prefer
         factory = Visitors(self._reactor, arrived)
-        for number in [port] if port or not prefer else [prefer, 0]:
+
+        def listen(port: int) -> HereListener:
             try:
-                listening = self._reactor.listenTCP(number, factory, 50, "127.0.0.1")
+                listening = self._reactor.listenTCP(port, factory, 50, "127.0.0.1")
             except CannotListenError:
-                continue
+                raise TunnelError("port-taken", f"port {port} is in use here") from None
             return HereListener(listening)
-        raise TunnelError("port-taken", f"port {port} is in use here")
+
+        return await UNPRIVILEGED.choose(
+            options.port, options.prefer, listen, partial(reserve, "loopback")
+        )

@@ -24,11 +24,11 @@ from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import TCPListeners
+from tristunnel.model.memory_book import MemoryBook
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.server.ports import ServerPort
 from tristunnel.server.service import TunnelServerService
-from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import TunnelService
 
 SECRETS = {"laptop": "correct horse battery staple"}
@@ -67,7 +67,7 @@ class Printing(ServerObserver):
 def makeServer(reactor: Any, endpoint: str) -> TunnelServerService:
     """Put a server together, as a service for one's own application."""
     listeners = {"tcp": TCPListeners(reactor, "127.0.0.1")}
-    tunnels = TunnelService(reactor, MemoryRegistry(), listeners, Printing())
+    tunnels = TunnelService(reactor, MemoryBook(reactor), listeners, Printing())
     authenticator = Authenticator(portalFor([checkingCallable(connectionFilter)]))
     sessions = TunnelServerFactory(reactor, tunnels, authenticator)
     port = ServerPort(endpoint, serverFromString(reactor, endpoint))

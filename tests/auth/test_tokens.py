@@ -40,7 +40,7 @@ from tristunnel.model.permissions import (
     RefusedWithReason,
 )
 from tristunnel.model.ports import parsePorts
-from tristunnel.model.tunnel import Tunnel
+from tristunnel.model.record import TunnelLimits, TunnelRecord
 from tristunnel.service.caller import Caller
 from tristunnel.wire.framed import FrameType, decodeObject
 
@@ -367,13 +367,13 @@ class EndTests(TokenServerTestCase):
         afterwards."""
         self.makeToken("laptop")
         adding: list[Deferred[None]] = []
-        add = self.service.registry.add
+        add = self.service.book.open
 
-        def slowly(tunnel: Tunnel) -> Deferred[None]:
+        def slowly(record: TunnelRecord, limits: TunnelLimits) -> Deferred[None]:
             adding.append(Deferred())
-            return adding[-1].addCallback(lambda result: add(tunnel))
+            return adding[-1].addCallback(lambda result: add(record, limits))
 
-        self.patch(self.service.registry, "add", slowly)
+        self.patch(self.service.book, "open", slowly)
         caller = Caller(self.identity("laptop"), "server", 9000)
         self.service.openTunnel(caller, {"via": "w3p"})
         self.revoke("laptop")

@@ -67,7 +67,7 @@ class TokenWebSocketTests(WebSocketTestCase):
         self.revoke()
         await client.gone()
         self.assertEqual(list(self.tunnels.clients), [])
-        self.assertEqual(len(self.tunnels._quota), 0)
+        self.assertEqual(len(self.tunnels.here), 0)
 
     async def test_services(self) -> None:
         """A vtunnel client has no more tunnels than any other."""

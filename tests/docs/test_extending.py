@@ -23,11 +23,11 @@ from tristunnel.client.fleet import makeClient
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.dialects.table import DIALECTS, portProtocols
 from tristunnel.listeners.table import LISTENERS, ListenerSettings
+from tristunnel.model.memory_book import MemoryBook
 from tristunnel.model.ports import UNPRIVILEGED
 from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.ports import ServerPort
 from tristunnel.server.service import TunnelServerService
-from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import TunnelService
 
 _EXAMPLES = ROOT / "examples"
@@ -82,7 +82,7 @@ class ExtendingTests(LoopbackTestCase):
         made = {name: make(settings) for name, make in LISTENERS.items()}
         listeners = {name: each for name, each in made.items() if each is not None}
         self.tunnels = TunnelService(
-            self.reactor, MemoryRegistry(), listeners, self.notes, here
+            self.reactor, MemoryBook(self.reactor), listeners, self.notes, here
         )
         self.sessions = TunnelServerFactory(self.reactor, self.tunnels)
         detector = ProtocolDetectorFactory(
@@ -133,7 +133,7 @@ class ExtendingTests(LoopbackTestCase):
             self.assertEqual(bytes(visitor.data), b"it is me")
             visitor.close()
             await self.leave(client)
-        self.assertEqual(await self.tunnels.registry.tunnels(), [])
+        self.assertEqual(list(self.tunnels.here), [])
 
     async def test_early(self) -> None:
         """What the client says before its visitor is there is not lost."""
@@ -164,7 +164,7 @@ class ExtendingTests(LoopbackTestCase):
         await client.has(1)
         client.abort()
         await self.leave(visitor)
-        self.assertEqual(await self.tunnels.registry.tunnels(), [])
+        self.assertEqual(list(self.tunnels.here), [])
 
     async def ready(self) -> str:
         """

@@ -30,11 +30,11 @@ from tristunnel.http.forwarded import Forwarded
 from tristunnel.http.join import JoinPage
 from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import Health, HTTPPortProtocol, rootOf, rpcPages
+from tristunnel.model.memory_book import MemoryBook
 from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.proxied import behindProxy
 from tristunnel.server.websocket_pages import webSocketPages
 from tristunnel.service.preauth import PreauthLimiter
-from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.tls.directory import CertificateDirectory
 
@@ -63,7 +63,9 @@ class Doors:
         self._tally = watch.counters
         checker = checkingCallable(lambda f: False)
         authenticator = Authenticator(portalFor([checker])) if asked else None
-        self.service = TunnelService(self.clock, MemoryRegistry(), {}, watch.observer)
+        self.service = TunnelService(
+            self.clock, MemoryBook(self.clock), {}, watch.observer
+        )
         self.sessions = TunnelServerFactory(self.clock, self.service, authenticator)
         self.limiter = PreauthLimiter(self.clock.seconds)
         # Every unauthenticated peer comes by a proxy that is trusted.

@@ -26,13 +26,14 @@ from tristunnel.connect.address import (
 from tristunnel.dialects.framed.datagram_path import ServerPaths
 from tristunnel.errors import TunnelError
 from tristunnel.http.xmlrpc import _parse
+from tristunnel.model.memory_book import MemoryBook
 from tristunnel.model.options import TunnelOptions
 from tristunnel.rpc.calls import CallError
 from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.rpc.strictjson import BadJSON, decode
 from tristunnel.service.capability import claimTunnel
-from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tickets import Tickets
+from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.wire import vtunnel, zlayer
 from tristunnel.wire.first_bytes import describeFirstBytes, looksLikeTLS
 from tristunnel.wire.framed import FrameDecoder, HandshakeDecoder
@@ -127,7 +128,7 @@ def claims(data: bytes) -> bool:
         return False
     if not isinstance(claim, dict):
         return False
-    waiting = claimTunnel(MemoryRegistry(), claim)
+    waiting = claimTunnel(TunnelService(Clock(), MemoryBook(Clock()), {}).find, claim)
     try:
         waiting.send(None)
     except TunnelError as refusal:

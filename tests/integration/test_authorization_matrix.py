@@ -75,7 +75,7 @@ class MatrixTestCase(AccessTestCase):
         self.makeToken("expired", expires=self.now() + 10)
         self.public = self.ask(self.alice, "openTunnel", port=0)
         self.uris = [t["uri"] for t in self.rpc("alice", "listTunnels")]
-        self.tunnel = self.successResultOf(self.service.registry.find(self.public))
+        self.tunnel = self.successResultOf(self.service.find(self.public))
         self.visitor = WaitingEnd()
         self.tunnel.visitorArrived(self.visitor, "192.0.2.200:1")
         self.settle()
@@ -371,7 +371,7 @@ class DialectTests(MatrixTestCase):
             if "token" in fields:
                 headers = {"Authorization": f"Bearer {fields['token']}"}
             for request in requests:
-                before = len(self.successResultOf(self.service.registry.tunnels()))
+                before = len(list(self.service.here))
                 peer = self.come(upgrade("/tunnel", **headers) + request)
                 head = peer.data.partition(b"\r\n")[0]
                 if headers:
@@ -381,7 +381,7 @@ class DialectTests(MatrixTestCase):
                     self.assertNotIn(b"listen_ok", peer.data)
                     for each in readFrames(peer.data.partition(b"\r\n\r\n")[2]):
                         self.assertNotIn(b'"version"', each.payload)
-                tunnels = self.successResultOf(self.service.registry.tunnels())
+                tunnels = list(self.service.here)
                 self.assertEqual(len(tunnels), before)
         self.assertEqual(len(list(self.service.clients)), 1)
         self.unharmed()

@@ -82,7 +82,7 @@ class ZLayerTests(CrowdMixin, WebSocketTestCase):
         client.startService()
         self.addCleanup(self._stop, client)
         await ready
-        (tunnel,) = await self.tunnels.registry.tunnels()
+        (tunnel,) = list(self.tunnels.here)
         assert tunnel.listener is not None
         await self.come(tunnel.listener.address[2])
 

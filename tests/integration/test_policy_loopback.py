@@ -90,7 +90,7 @@ class SplicedTests(LoopbackTestCase):
         directions, and can be lifted; no byte is lost.
         """
         visitor, serving = await self.busyPair(VisitorPolicy())
-        (tunnel,) = self.tunnels._quota
+        (tunnel,) = self.tunnels.here
         self.tunnels.policies.setByOwner(tunnel, VisitorPolicy(rate=8_000_000))
         began = self.reactor.seconds()
         serving.say(bytes(4_000_000))
@@ -113,7 +113,7 @@ class SplicedTests(LoopbackTestCase):
         nothing of it; the others go on.
         """
         visitor, serving = await self.busyPair(VisitorPolicy())
-        (tunnel,) = self.tunnels._quota
+        (tunnel,) = self.tunnels.here
         self.tunnels.policies.setByOwner(
             tunnel, VisitorPolicy(deny=parseNetworks(["127.0.0.0/8"]))
         )

@@ -109,7 +109,7 @@ class PrivateTests(WebSocketTestCase):
         await self.startServer()
         service = Service(b"banner")
         await self.offerPrivately(service)
-        (tunnel,) = await self.tunnels.registry.tunnels()
+        (tunnel,) = list(self.tunnels.here)
         self.assertIsNone(tunnel.listener)
         self.assertEqual(
             [("service db",)], [event[:1] for event in self.seen.named("tunnelReady")]
@@ -178,7 +178,7 @@ class PrivateTests(WebSocketTestCase):
         visitor, at = await self.pair(port, service)
         for _ in range(3):
             visitor.say(DATA)
-        (tunnel,) = await self.tunnels.registry.tunnels()
+        (tunnel,) = list(self.tunnels.here)
         (stream,) = tunnel.streams
         end: Any = stream.visitor
         while not end.hasMoved:
@@ -232,7 +232,7 @@ class PrivateTests(WebSocketTestCase):
         client = await self.offerPrivately(Service(), lease=lease)
         port = await self.listen(self.server("/tunnel"), "one")
         await client.stopService()
-        while (await self.tunnels.registry.tunnels())[0].clientSide is not None:
+        while next(iter(self.tunnels.here)).clientSide is not None:
             await deferLater(self.reactor, 0.01)
         visitor = await self.visit(port)
         await visitor.gone()

@@ -184,7 +184,7 @@ class VTunnelTests(_ProgramTestCase):
         self.real = self.program(
             "client", "-server", self.url("/tunnel"), *forwards, *options
         )
-        while len(await self.tunnels.registry.tunnels()) < services:
+        while len(list(self.tunnels.here)) < services:
             await deferLater(self.reactor, 0.01)
         return offered
 
@@ -218,7 +218,7 @@ class VTunnelTests(_ProgramTestCase):
             await deferLater(self.reactor, 2.5)
             await self.echo(self.ports[0], service)
             await self.real.kill()
-            while await self.tunnels.registry.tunnels():
+            while list(self.tunnels.here):
                 await deferLater(self.reactor, 0.01)
 
     async def test_server(self) -> None:

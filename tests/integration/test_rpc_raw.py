@@ -38,11 +38,11 @@ from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.listeners.tcp import TCPListeners
+from tristunnel.model.memory_book import MemoryBook
 from tristunnel.model.ports import UNPRIVILEGED, PortRange
 from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.ports import TLSFiles, parsePort
 from tristunnel.server.service import TunnelServerService
-from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.server_context import ReloadingCertificate
@@ -96,7 +96,7 @@ class RPCTestCase(LoopbackTestCase):
         )
         self.tunnels = TunnelService(
             self.reactor,
-            MemoryRegistry(),
+            MemoryBook(self.reactor),
             {
                 "tcp": TCPListeners(self.reactor, "127.0.0.1", self.ports),
                 "tls": TCPListeners(
@@ -211,7 +211,7 @@ class RPCTestCase(LoopbackTestCase):
         Wait until no tunnel is left, and assert that its ports and
         descriptors are free.
         """
-        await self.until(lambda: len(self.tunnels._quota) == 0)
+        await self.until(lambda: len(self.tunnels.here) == 0)
         await self.until(lambda: self.sockets() == 0)
         for port in ports:
             await self.assertFailure(self.visiting(port), ConnectError)

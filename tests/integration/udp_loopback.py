@@ -19,7 +19,7 @@ from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.forwards.forward import parseForward
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import IDLE, UDPListeners
-from tristunnel.service.registry import MemoryRegistry
+from tristunnel.model.memory_book import MemoryBook
 from tristunnel.service.tunnel_service import TunnelService
 
 __all__ = ["Party", "UDPTestCase"]
@@ -107,7 +107,7 @@ class UDPTestCase(TestCase):
         """Start a server whose visitors come over TCP or UDP."""
         self.tunnels = TunnelService(
             self.reactor,
-            MemoryRegistry(),
+            MemoryBook(self.reactor),
             {
                 "tcp": TCPListeners(self.reactor, "127.0.0.1"),
                 "udp": UDPListeners(self.reactor, "", idle=idle, most=most),

@@ -22,6 +22,7 @@ from twisted.test.iosim import FakeTransport, connect
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.stock import StockReactor
+from tests.support.waiting import reserved
 from tests.tls.authority import makeAuthority
 from tests.tls.files import FileTestCase
 from tests.tls.handshake import Meeting
@@ -86,10 +87,15 @@ class TCPListenersTests(SynchronousTestCase):
         """Open a port."""
         listeners = TCPListeners(self.reactor, interface, ports)
         self.patch(listeners, "bind", self.bind)
-        return listeners.open(
+        opened = listeners.open(
             TunnelOptions(port=port, prefer=prefer),
             lambda end, address: self.arrived.append((end, address)),
+            reserved,
         )
+        if isinstance(opened.result, Failure):
+            # One that the test expects.
+            self.failureResultOf(opened).raiseException()
+        return self.successResultOf(opened)
 
     def refused(self, code: str, *words: str, **options: Any) -> None:
         """Expect a refusal of one line."""
@@ -197,8 +203,12 @@ class VisitorsOverTLSTests(FileTestCase):
         )
         reactor = MemoryReactorClock()
         arrived: list[object] = []
-        listener = TCPListeners(reactor, creator=creator).open(
-            TunnelOptions(port=8080), lambda end, address: arrived.append(end)
+        listener = self.successResultOf(
+            TCPListeners(reactor, creator=creator).open(
+                TunnelOptions(port=8080),
+                lambda end, address: arrived.append(end),
+                reserved,
+            )
         )
         self.assertEqual(listener.address[0], "tls")
         protocol: Any = reactor.tcpServers[0][1].buildProtocol(
@@ -231,9 +241,12 @@ class HandshakeTests(FileTestCase):
         self.arrived: list[End] = []
         listeners = TCPListeners(self.reactor, creator=self.creator)
         listeners.handshakes = self.limiter = PreauthLimiter(self.reactor.seconds, 2, 3)
-        listeners.open(
-            TunnelOptions(port=8080), lambda end, address: self.arrived.append(end)
+        opening = listeners.open(
+            TunnelOptions(port=8080),
+            lambda end, address: self.arrived.append(end),
+            reserved,
         )
+        self.successResultOf(opening)
         self.factory: Any = self.reactor.tcpServers[0][1]
 
     def come(self, host: str = "192.0.2.1") -> FakeTransport:
@@ -301,17 +314,16 @@ class RealPortTests(TestCase):
     async def test_closed(self) -> None:
         """It is free again when it is closed."""
         listeners = TCPListeners(self.reactor, "127.0.0.1")
-        first = listeners.open(TunnelOptions(), lambda end, address: None)
-        port = first.address[2]
-        error = self.assertRaises(
-            TunnelError,
-            listeners.open,
-            TunnelOptions(port=port),
-            lambda end, address: None,
+        first = await listeners.open(
+            TunnelOptions(), lambda end, address: None, reserved
         )
+        port = first.address[2]
+        wanted = TunnelOptions(port=port)
+        again = listeners.open(wanted, lambda end, address: None, reserved)
+        error: Any = await self.assertFailure(again, TunnelError)
         self.assertEqual(error.code.name, "port-taken")
         await Deferred.fromCoroutine(self.close(first))
-        second = listeners.open(TunnelOptions(port=port), lambda end, address: None)
+        second = await listeners.open(wanted, lambda end, address: None, reserved)
         await self.close(second)
 
     async def test_bothFamilies(self) -> None:
@@ -322,7 +334,8 @@ class RealPortTests(TestCase):
             came.append(who)
             end.reset(TunnelError("reset"))
 
-        listener = TCPListeners(self.reactor).open(TunnelOptions(), arrived)
+        listeners = TCPListeners(self.reactor)
+        listener = await listeners.open(TunnelOptions(), arrived, reserved)
         port = listener.address[2]
         for host in ("127.0.0.1", "::1"):
             try:
@@ -359,7 +372,9 @@ class RealHandshakeTests(TestCase):
         limiter = PreauthLimiter(reactor.seconds)
         listeners = TCPListeners(reactor, "127.0.0.1", creator=creator)
         listeners.handshakes = limiter
-        listener = listeners.open(TunnelOptions(), lambda end, address: None)
+        listener = await listeners.open(
+            TunnelOptions(), lambda end, address: None, reserved
+        )
         self.addCleanup(listener.close)
         where = ("127.0.0.1", listener.address[2])
         for words in (b"", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\n\r\n"):

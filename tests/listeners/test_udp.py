@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.dataplane.test_datagrams import FlowPair, RecordingFlow
+from tests.support.waiting import reserved
 from tristunnel.dialects.framed.datagrams import SessionFlow
 from tristunnel.errors import TunnelError
 from tristunnel.listeners import udp
@@ -194,8 +195,10 @@ class ListenerTests(SynchronousTestCase):
         """Ports come from the same range as others do."""
         listeners = UDPListeners(self.clock, "", PortRange(((4000, 4001),)))
         for wanted, prefer in ((4001, 0), (0, 4000), (0, 4001), (0, 0)):
-            listener = listeners.open(
-                TunnelOptions(port=wanted, prefer=prefer), self._arrived
+            listener = self.successResultOf(
+                listeners.open(
+                    TunnelOptions(port=wanted, prefer=prefer), self._arrived, reserved
+                )
             )
             self.assertEqual(listener.address[2], 4001)
         for ports, wanted, code in (
@@ -204,9 +207,10 @@ class ListenerTests(SynchronousTestCase):
             (((4000, 4000),), 0, "ports-exhausted"),
         ):
             listeners = UDPListeners(self.clock, "", PortRange(ports))
-            error = self.assertRaises(
-                TunnelError, listeners.open, TunnelOptions(port=wanted), self._arrived
+            opening = listeners.open(
+                TunnelOptions(port=wanted), self._arrived, reserved
             )
+            error = self.failureResultOf(opening, TunnelError).value
             self.assertEqual(error.code.name, code)
 
 

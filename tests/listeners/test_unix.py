@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.loopback import LoopbackTestCase, Service, Talk
 from tests.support.short import shortDirectory
+from tests.support.waiting import reserved
 from tristunnel.cli.server_tap import Options
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.unix import UNIXListeners
@@ -42,7 +43,7 @@ class UNIXListenersTests(LoopbackTestCase):
 
     def open(self, name: str) -> Any:
         options = TunnelOptions(listener="unix", name=name)
-        return self.unix.open(options, lambda end, address: None)
+        return self.unix.open(options, lambda end, address: None, reserved)
 
     async def test_bytes(self) -> None:
         """Bytes pass both ways, half-closes too; the socket is its user's only, and
@@ -74,12 +75,12 @@ class UNIXListenersTests(LoopbackTestCase):
         await self.startServer()
         with socket.socket(socket.AF_UNIX) as stale:
             stale.bind(str(self.sockets / "app.sock"))
-        listener = self.open("app.sock")
-        error = self.assertRaises(TunnelError, self.open, "app.sock")
+        listener = await self.open("app.sock")
+        error = await self.assertFailure(self.open("app.sock"), TunnelError)
         self.assertEqual(error.code.name, "name-taken")
         await listener.close()
         (self.sockets / "file").write_text("mine")
-        self.assertRaises(TunnelError, self.open, "file")
+        await self.assertFailure(self.open("file"), TunnelError)
         self.assertEqual((self.sockets / "file").read_text(), "mine")
 
     async def test_names(self) -> None:

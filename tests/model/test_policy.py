@@ -201,7 +201,7 @@ class DoorTests(ServiceTestCase):
 
     def tunnelWith(self, **options: object) -> Tunnel:
         uri = self.open(self.caller, **options)
-        tunnel: Tunnel = self.successResultOf(self.service.registry.find(uri))
+        tunnel: Tunnel = self.successResultOf(self.service.find(uri))
         return tunnel
 
     def come(self, tunnel: Tunnel, address: str = "192.0.2.7:5000") -> FlowingEnd:
@@ -331,7 +331,9 @@ class DoorTests(ServiceTestCase):
 
     def test_resumed(self) -> None:
         """A client that comes back with other wishes has them fulfilled."""
-        lease, _ = self.service.leases.grant(self.caller.identity, self.session)
+        lease, _ = self.successResultOf(
+            self.service.leases.grant(self.caller.identity, self.session)
+        )
         self.caller = Caller(
             ALICE.identity, "server", 9000, self.session, lease, address="192.0.2.1"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.errors import TunnelError
@@ -16,6 +17,25 @@ SPANS = st.lists(
     min_size=1,
     max_size=4,
 )
+
+
+class Port:
+    """A port that is open."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.closed = False
+
+    @property
+    def address(self) -> tuple[str, str, int]:
+        return ("tcp", "", self.number)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def reserved(port: int) -> None:
+    """Nobody else has it."""
 
 
 class PortRangeTests(SynchronousTestCase):
@@ -31,20 +51,54 @@ class PortRangeTests(SynchronousTestCase):
         ):
             self.assertEqual(parsePorts(text).spans, spans)
 
+    def test_reserved(self) -> None:
+        """
+        A port that is another one's is passed over, and was not opened; the one that
+        the kernel has chosen is closed again.
+        """
+        asked: list[int] = []
+        for ports, tried in (
+            (PortRange(((4000, 4003),)), 4),
+            (UNPRIVILEGED, 1),
+            (PortRange(((4000, 4000),)), 1),
+        ):
+            opened: list[Port] = []
+            asked.clear()
+
+            async def reserve(port: int, wanted: int = tried) -> None:
+                asked.append(port)
+                if len(asked) < wanted or wanted == 1:
+                    raise TunnelError("port-taken")
+
+            def listen(port: int, opened: list[Port] = opened) -> Port:
+                opened.append(Port(port))
+                return opened[-1]
+
+            choosing = Deferred.fromCoroutine(ports.choose(0, 0, listen, reserve))
+            if tried == 1:
+                refusal = self.failureResultOf(choosing, TunnelError).value
+                self.assertEqual(refusal.code.name, "ports-exhausted")
+                self.assertTrue(all(port.closed for port in opened))
+            else:
+                self.assertEqual(self.successResultOf(choosing).number, asked[-1])
+                self.assertEqual(len(opened), 1)
+
     def test_own(self) -> None:
         """What the server has for itself is given to nobody, however it is asked
         for."""
         ports = PortRange(((4000, 4001),))
 
-        def choose(port: int, prefer: int) -> int:
-            return ports.choose(port, prefer, lambda port: port, {4000})
+        def choose(port: int, prefer: int) -> Deferred[Port]:
+            choosing = ports.choose(port, prefer, Port, reserved, {4000})
+            return Deferred.fromCoroutine(choosing)
 
-        refusal = self.assertRaises(TunnelError, choose, 4000, 0)
+        refusal = self.failureResultOf(choose(4000, 0), TunnelError).value
         self.assertEqual(refusal.code.name, "port-taken")
         self.assertIn("used by the server itself", refusal.message)
         for prefer in (0, 4000, 4001):
-            self.assertEqual(choose(0, prefer), 4001)
-        self.assertEqual(UNPRIVILEGED.choose(0, 4000, lambda port: port, {4000}), 0)
+            self.assertEqual(self.successResultOf(choose(0, prefer)).number, 4001)
+        ports = UNPRIVILEGED
+        self.assertEqual(self.successResultOf(choose(0, 4000)).number, 0)
 
     def test_wrong(self) -> None:
         """Anything else is refused, with what was written and an example."""

@@ -14,12 +14,12 @@ from tests.support.processes import freePort
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import TCPListeners
+from tristunnel.model.memory_book import MemoryBook
 from tristunnel.model.permissions import Grant, Identity, Permissions
 from tristunnel.node.spec import parseNode
 from tristunnel.node.tunnel import CONNECTED, FAILED, RECONNECTING, RETRY, NodeTunnel
 from tristunnel.service.caller import Caller
 from tristunnel.service.methods import methodsOf
-from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import TunnelService
 
 ANYBODY = Caller(Identity("anonymous", anonymous=True), "localhost")
@@ -204,7 +204,7 @@ class StatusTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.service = TunnelService(
-            self.clock, MemoryRegistry(), {"tcp": TCPListeners(self.clock)}
+            self.clock, MemoryBook(self.clock), {"tcp": TCPListeners(self.clock)}
         )
         spec = parseNode(self.clock, "web=tcp:b:9000,forward=80=localhost:80")
         self.tunnel = NodeTunnel(self.clock, spec, now=lambda: 1000.0)

@@ -21,8 +21,8 @@ from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import TCPListeners
+from tristunnel.model.memory_book import MemoryBook
 from tristunnel.server.embedding import TunnelWebSocketFactory, tunnelResource
-from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import TunnelService
 
 
@@ -36,7 +36,7 @@ class EmbeddingTests(FramedTestCase):
         self.addCleanup(self._settle)
         listeners = {"tcp": TCPListeners(self.reactor, "127.0.0.1")}
         self.tunnels = TunnelService(
-            self.reactor, MemoryRegistry(), listeners, self.notes
+            self.reactor, MemoryBook(self.reactor), listeners, self.notes
         )
         checker = InMemoryUsernamePasswordDatabaseDontUse(laptop=b"secret")
         self.sessions = TunnelServerFactory(

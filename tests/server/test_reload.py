@@ -94,7 +94,7 @@ class RunningServerTests(FileOptionsTestCase):
         (running,) = self.made
         self.assertIsNone(running.sessions.shared(ZLayerSessions).ports)
         self.assertEqual(running.server.grace, 12.0)
-        self.assertEqual(tunnels._quota._total, 10)
+        self.assertEqual(tunnels.entries.quota.total, 10)
         # All of it back again.
         self.change("")
         self.assertEqual(tunnels.clients.limit, 1000)

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 
 from tests.dialects.framed.network import NetworkTestCase
 from tests.dialects.framed.test_server import call, hello
+from tests.support.waiting import reserved
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import UDPListeners
@@ -111,12 +112,10 @@ class TunnelServerServiceTests(NetworkTestCase):
             self.assertEqual(claimed, [9000] if direct else [])
             self.assertEqual(udp.own, {9000} if direct else set())
             for listeners in (tcp, self.service.listeners["tls"]):
-                refusal = self.assertRaises(
-                    TunnelError,
-                    listeners.open,
-                    TunnelOptions(port=9000),
-                    lambda end, address: None,
+                opening = listeners.open(
+                    TunnelOptions(port=9000), lambda end, address: None, reserved
                 )
+                refusal = self.failureResultOf(opening, TunnelError).value
                 self.assertEqual(refusal.code.name, "port-taken")
 
     def test_cannot(self) -> None:
@@ -182,7 +181,7 @@ class TunnelServerServiceTests(NetworkTestCase):
         """A client that goes while the server stops leaves no lease behind."""
         server = self.start(_Endpoint())
         self.dial(hello(), call(1, "openTunnel"))
-        self.service.leases.close()
+        self.successResultOf(self.service.leases.close())
         self.wires[-1].cut()
         stopping = server.stopService()
         self.advance(0.2, 0.1)

@@ -26,8 +26,8 @@ from tristunnel.dialects.base.client import LONGEST_DELAY, backoff
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.errors import TunnelError
+from tristunnel.model.memory_book import MemoryBook
 from tristunnel.service.preauth import LONGEST_WAIT, AcceptRateLimiter
-from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import TunnelService
 
 CLIENTS = 1000
@@ -193,7 +193,7 @@ class StormTests(SynchronousTestCase):
 
     def startServer(self) -> None:
         self.notes = ServerNotes()
-        self.service = TunnelService(self.clock, MemoryRegistry(), {}, self.notes)
+        self.service = TunnelService(self.clock, MemoryBook(self.clock), {}, self.notes)
         self.service.clients.limit = 0
         self.service.clients.acceptLimiter.rate = RATE
         self.place.factory = TunnelServerFactory(self.clock, self.service)

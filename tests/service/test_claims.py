@@ -38,7 +38,7 @@ class ClaimsMixin(ServerTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.service.listeners["udp"] = self.datagrams = MemoryListeners()
+        self.service.listeners["udp"] = self.datagrams = MemoryListeners("udp")
 
     def asks(self, peer: RawPeer, place: dict[str, object]) -> dict[str, Any]:
         peer.frames()

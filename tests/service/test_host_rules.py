@@ -140,7 +140,7 @@ class HostRulesTests(ServiceTestCase):
         """A tunnel that ends with its last visitor has its name no longer."""
         uri = self.open(listener="http", name="blog", via="w3p")
         tunnel = self.successResultOf(self.service.find(uri))
-        tunnel.streams.add(None)  # type: ignore[arg-type]
+        tunnel.streams.add(None)
         self.successResultOf(self.service.closeTunnel(ALICE, uri, finish=True))
         tunnel.streams.clear()
         self.assertEqual(list(self.names.table), [])

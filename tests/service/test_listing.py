@@ -160,7 +160,7 @@ class ListTests(LedgerTestCase):
     def test_logged(self) -> None:
         """At the end of each visitor and tunnel there is a line in the log."""
         self.service.observer = LoggingServerObserver(self.clock.seconds)
-        for tunnel in self.service._quota:
+        for tunnel in self.service.here:
             tunnel.observer = self.service.observer
         lines: list[str] = []
 

@@ -71,7 +71,7 @@ class HouseTestCase(ServiceTestCase):
 
     def tunnelWith(self, **options: object) -> Tunnel:
         uri = self.open(self.caller, **options)
-        tunnel: Tunnel = self.successResultOf(self.service.registry.find(uri))
+        tunnel: Tunnel = self.successResultOf(self.service.find(uri))
         return tunnel
 
     def come(

@@ -135,7 +135,7 @@ class RawTests(ServiceTestCase):
         said, leave nothing behind."""
         self.make()
         client, visitor = self.clients.come(b""), self.port.come(b"")
-        tunnel = self.successResultOf(self.service.registry.find(self.uri))
+        tunnel = self.successResultOf(self.service.find(self.uri))
         (stream,) = tunnel.streams
         stream.reset(TunnelError("closed"))
         self.assertEqual((visitor.refused, client.refused), ("closed", ""))

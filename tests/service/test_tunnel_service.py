@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from tests.support.book import LateBook
 from tests.support.notes import ServerNotes
 from tests.support.waiting import Ports
 from tristunnel.errors import TunnelError
@@ -20,29 +21,14 @@ from tristunnel.model.permissions import ANONYMOUS_IDENTITY, Identity
 from tristunnel.model.quota import TunnelQuota
 from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.service.caller import Caller, ITunnelService
+from tristunnel.service.entries import BookEntries
+from tristunnel.service.here import Here
 from tristunnel.service.listing import Listing
-from tristunnel.service.registry import MemoryRegistry
-from tristunnel.service.tunnel_service import REGISTRY_PATIENCE, TunnelService
+from tristunnel.service.patience import BOOK_PATIENCE
+from tristunnel.service.tunnel_service import TunnelService
 
 ALICE = Caller(Identity("alice"), "server", 9000, address="192.0.2.1")
 BOB = Caller(Identity("bob"), "server", 9000, address="192.0.2.2")
-
-
-class SlowRegistry(MemoryRegistry):
-    """
-    A registry that takes its time.
-
-    @ivar adding: The additions that are under way.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.adding: list[Deferred[None]] = []
-
-    def add(self, tunnel: Tunnel) -> Deferred[None]:
-        slow: Deferred[None] = Deferred()
-        self.adding.append(slow)
-        return slow
 
 
 class Session:
@@ -77,7 +63,8 @@ class ServiceTestCase(SynchronousTestCase):
         self.makeService()
 
     def makeService(self, **options: Any) -> None:
-        options.setdefault("registry", MemoryRegistry())
+        self.book = LateBook(self.clock)
+        options.setdefault("book", self.book)
         options.setdefault("listeners", {"tcp": self.visitors, "tls": self.overTLS})
         self.service = TunnelService(self.clock, observer=self.notes, **options)
         self.service.clientPort = (9000, False)
@@ -113,8 +100,8 @@ class ServiceTestCase(SynchronousTestCase):
             sorted(self.visitors.open_),
             sorted(self.overTLS.open_),
             len(self.clock.getDelayedCalls()),
-            self.successResultOf(self.service.registry.tunnels()),
-            len(self.service._quota),
+            list(self.service.here),
+            len(self.service.here),
         )
 
     def assertNothingLeft(self) -> None:
@@ -317,7 +304,7 @@ class OwnerTests(ServiceTestCase):
                 (["BOB", "bo", "b*", ""], ()),
             ):
                 uri = self.open(ALICE, via=via, lookup=lookup)
-                (tunnel,) = self.successResultOf(self.service.registry.tunnels())
+                (tunnel,) = list(self.service.here)
                 for name in (uri, tunnel.id, f"{uri}#x"):
                     self.assertTrue(self.address(name))
                     for caller in (BOB, carol):
@@ -372,7 +359,7 @@ class OwnerTests(ServiceTestCase):
         """Who came with a tunnel's URI only may ask for that tunnel's address, and do
         nothing else."""
         uri, other = self.open(via="w3p"), self.open(via="w3p")
-        tunnel = self.successResultOf(self.service.registry.find(uri))
+        tunnel = self.successResultOf(self.service.find(uri))
         holder = Caller(Identity(f"tunnel-{tunnel.id}"), "server", limitedTo=tunnel)
         self.assertEqual(self.address(uri, holder), "tcp://server:8010")
         self.assertRefused(
@@ -421,8 +408,9 @@ class LeftAloneTests(ServiceTestCase):
 
     def test_whileOpening(self) -> None:
         """A tunnel that nobody waits for any more is not opened."""
-        self.makeService(registry=SlowRegistry())
+        self.book.late("change")
         opening = self.service.openTunnel(ALICE, {})
+        self.book.answer()
         self.assertEqual(sorted(self.visitors.open_), [8010])
         opening.cancel()
         self.failureResultOf(opening, CancelledError)
@@ -489,20 +477,19 @@ class NameTests(ServiceTestCase):
         where = Caller(Identity("alice"), host)
         uri = self.open(where, via="w3p", private=True)
         parts = urlsplit(uri)
-        tunnel = self.successResultOf(self.service.registry.find(uri))
+        tunnel = self.successResultOf(self.service.find(uri))
         self.assertEqual((parts.path, parts.query), (f"/{tunnel.id}", ""))
         self.assertEqual((parts.port, parts.username), (9000, None))
         self.assertRegex(parts.netloc, r"\A(\[[0-9a-f:.]+\]|[a-z0-9._-]+):9000\Z")
         self.assertEqual(parts.hostname, where.host)
-        other = self.successResultOf(self.service.registry.find(victim))
+        other = self.successResultOf(self.service.find(victim))
         self.assertEqual(other.owner.name, "bob")
 
     def test_secondEntry(self) -> None:
-        """A tunnel under another one's URI is refused, and takes nothing of it along
-        when it goes."""
+        """A tunnel under another one's URI, id or name is refused, and takes nothing of
+        it along when it goes."""
         uri = self.open(name="shop")
-        registry = self.service.registry
-        first = self.successResultOf(registry.find(uri))
+        first = self.successResultOf(self.service.find(uri))
         for change in ({"uri": uri}, {"id": first.id}, {"name": "shop"}):
             second = Tunnel(
                 **{
@@ -513,14 +500,23 @@ class NameTests(ServiceTestCase):
                     "seconds": self.clock.seconds,
                     "uri": "tcp://server:1",
                     "name": "other",
-                    **change,  # type: ignore[arg-type]
+                    **change,
                 }
             )
-            self.failureResultOf(registry.add(second), TunnelError)
-            self.successResultOf(registry.remove(second))
+            here = Here()
+            there = BookEntries(
+                self.clock, self.book.ofMember("there"), here, TunnelQuota()
+            )
+
+            async def enter(tunnel: Tunnel, entries: BookEntries = there) -> None:
+                await entries.announce(await entries.open(tunnel))
+
+            self.failureResultOf(enter(second), TunnelError)
+            self.successResultOf(there.forget(second.id))
             for place in (uri, first.id):
-                self.assertIs(self.successResultOf(registry.find(place)), first)
-            self.assertIs(self.successResultOf(registry.findNamed("shop")), first)
+                self.assertIs(self.successResultOf(self.service.find(place)), first)
+            named = self.successResultOf(self.service.findNamed(ALICE, "shop"))
+            self.assertIs(named, first)
 
 
 class FailingTests(ServiceTestCase):
@@ -532,21 +528,18 @@ class FailingTests(ServiceTestCase):
     def test_dismantling(self) -> None:
         """A tunnel is taken apart to the end, whichever part of that fails."""
         for broken in (
-            lambda tunnel: patch.object(self.service.registry, "remove", self.fails),
+            lambda tunnel: patch.object(self.book, "close", self.fails),
             lambda tunnel: patch.object(
-                self.service.registry, "remove", lambda tunnel: fail(RuntimeError())
+                self.book, "close", lambda *args: fail(RuntimeError())
             ),
             lambda tunnel: patch.object(self.service.rights, "forget", self.fails),
-            lambda tunnel: patch.object(self.service._quota, "forget", self.fails),
             lambda tunnel: patch.object(Stream, "reset", self.fails),
             lambda tunnel: patch.object(tunnel.clientSide, "tunnelClosed", self.fails),
             lambda tunnel: patch.object(tunnel.listener, "close", self.fails),
         ):
-            self.makeService(
-                listeners={"tcp": self.visitors}, registry=MemoryRegistry()
-            )
+            self.makeService(listeners={"tcp": self.visitors})
             uri = self.open(visitors=2)
-            tunnel = self.successResultOf(self.service.registry.find(uri))
+            tunnel = self.successResultOf(self.service.find(uri))
             self.visitors.at(self.address(uri)).come()
             other = self.open()
             working = tunnel.listener.close
@@ -563,89 +556,83 @@ class FailingTests(ServiceTestCase):
             self.visitors.open_.clear()
 
     def test_neverForgotten(self) -> None:
-        """A registry that does not answer keeps no port open, neither of the tunnel nor
+        """A book that does not answer keeps no port open, neither of the tunnel nor
         of those that end with it, and nobody waits for ever."""
-        registry = self.service.registry
         for uri in (self.open(), self.open()):
             self.assertTrue(uri)
-        silent: Any = patch.object(registry, "remove", lambda tunnel: Deferred())
-        with silent:
-            tunnels = self.successResultOf(registry.tunnels())
-            ending = self.service.discard(tunnels, TunnelError("closed"))
-            self.assertEqual(self.visitors.open_, {})
-            self.assertNoResult(ending)
-            self.clock.advance(REGISTRY_PATIENCE)
-            self.successResultOf(ending)
+        self.book.late("close")
+        ending = self.service.discard(list(self.service.here), TunnelError("closed"))
+        self.assertEqual(self.visitors.open_, {})
+        self.assertNoResult(ending)
+        self.clock.advance(BOOK_PATIENCE)
+        self.successResultOf(ending)
         self.assertEqual(len(self.flushLoggedErrors(TunnelError)), 2)
 
     def test_stop(self) -> None:
-        """The server stops although the registry tells nothing."""
+        """The server stops although the book tells nothing."""
         self.open()
-        with patch.object(self.service.registry, "tunnels", Deferred):
-            stopping = Deferred.fromCoroutine(
-                self.service.close(TunnelError("shutting-down"))
-            )
-            self.assertEqual(self.visitors.open_, {})
-            self.clock.advance(REGISTRY_PATIENCE)
-            self.successResultOf(stopping)
+        self.book.late("close")
+        stopping = Deferred.fromCoroutine(
+            self.service.close(TunnelError("shutting-down"))
+        )
+        self.assertEqual(self.visitors.open_, {})
+        self.clock.advance(BOOK_PATIENCE)
+        self.successResultOf(stopping)
         self.assertEqual(len(self.flushLoggedErrors(TunnelError)), 1)
 
     def test_neverFound(self) -> None:
-        """A call about a tunnel that the registry does not find is answered."""
+        """A call about a tunnel that the book does not find is answered."""
         uri = self.open()
-        with patch.object(self.service.registry, "find", lambda uri: Deferred()):
-            calls: list[Any] = [
-                self.service.closeTunnel(ALICE, uri),
-                self.service.getTunnelAddress(ALICE, uri),
-                Listing(self.service).closeSession(ALICE, "x"),
-            ]
-            self.clock.advance(REGISTRY_PATIENCE)
+        self.book.late("find")
+        calls: list[Any] = [
+            self.service.closeTunnel(ALICE, uri),
+            self.service.getTunnelAddress(ALICE, uri),
+            Listing(self.service).closeSession(ALICE, "x"),
+        ]
+        self.clock.advance(BOOK_PATIENCE)
         for call in calls[:2]:
             self.assertRefused("internal", call)
         self.assertRefused("unknown-session", calls[2])
+        self.book.late()
         self.close(uri)
 
     def test_neverTakenIn(self) -> None:
-        """A registry that does not take a tunnel in keeps no port open either; what it
+        """A book that does not take a tunnel in keeps no port open either; what it
         takes in too late it has to forget."""
-        registry = SlowRegistry()
-        self.makeService(registry=registry)
+        self.book.late("open")
         opening = self.service.openTunnel(ALICE, {})
-        self.clock.advance(REGISTRY_PATIENCE)
+        self.clock.advance(BOOK_PATIENCE)
         self.assertRefused("internal", opening)
         self.assertNothingLeft()
-        forgotten: list[Tunnel] = []
-
-        def remove(tunnel: Tunnel) -> Deferred[None]:
-            forgotten.append(tunnel)
-            return fail(RuntimeError("it has not"))
-
-        with patch.object(registry, "remove", remove):
-            registry.adding[0].callback(None)
-        self.assertEqual(len(forgotten), 1)
+        with patch.object(self.book, "close", self.fails):
+            self.book.answer()
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_leftWhileOpening(self) -> None:
         """A session that is lost while its tunnel is taken in gets none: neither where
         its lease ends with it, nor where that keeps other tunnels."""
-        for others in (0, 1):
-            registry = SlowRegistry()
-            self.makeService(registry=registry)
-            session = Session()
-            lease, _ = self.service.leases.grant(Identity("alice"), session)
-            caller = Caller(Identity("alice"), "server", 9000, session, lease)
-            for _ in range(others):
-                first = self.service.openTunnel(caller, {})
-                registry.adding[-1].callback(None)
-                self.successResultOf(first)
-            before = sorted(self.visitors.open_)
-            opening = self.service.openTunnel(caller, {})
-            self.service.leases.holderLost(lease, session)
-            registry.adding[-1].callback(None)
-            self.assertRefused("session-lost", opening)
-            self.assertEqual(sorted(self.visitors.open_), before)
-            self.assertEqual(len(lease.tunnels), others)
-            self.service.leases.close()
+        for method in ("open", "change"):
+            for others in (0, 1):
+                self.makeService()
+                session = Session()
+                lease, _ = self.successResultOf(
+                    self.service.leases.grant(Identity("alice"), session)
+                )
+                caller = Caller(Identity("alice"), "server", 9000, session, lease)
+                for _ in range(others):
+                    self.open(caller)
+                before = sorted(self.visitors.open_)
+                self.book.late(method)
+                opening = self.service.openTunnel(caller, {})
+                self.service.leases.holderLost(lease, session)
+                while self.book.asked:
+                    self.book.answer()
+                self.failureResultOf(opening, TunnelError)
+                self.assertEqual(sorted(self.visitors.open_), before)
+                self.assertEqual(len(lease.tunnels), others)
+                self.clock.advance(120.0)
+                self.assertEqual(self.visitors.open_, {})
+                self.assertEqual(self.book._pages.tunnels, {})
 
 
 class SessionTests(ServiceTestCase):
@@ -654,8 +641,8 @@ class SessionTests(ServiceTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.session = Session()
-        self.lease, self.secret = self.service.leases.grant(
-            Identity("alice"), self.session
+        self.lease, self.secret = self.successResultOf(
+            self.service.leases.grant(Identity("alice"), self.session)
         )
         self.caller = Caller(
             Identity("alice"), "server", 9000, self.session, self.lease
@@ -679,12 +666,14 @@ class SessionTests(ServiceTestCase):
         raw, capability = (self.open(self.caller, via=via) for via in ("tcp", "w3p"))
         self.assertEqual(len(self.lease.tunnels), 1)
         self.service.leases.holderLost(self.lease, self.session)
-        back = self.service.leases.claim(
-            self.lease.id, self.secret, Identity("alice"), Session()
+        back = self.successResultOf(
+            self.service.leases.claim(
+                self.lease.id, self.secret, Identity("alice"), Session()
+            )
         )
-        self.assertIs(back, self.lease)
+        self.assertEqual(back, (self.lease, []))
         client = self.visitors.at(raw).come()
         visitor = self.visitors.at(self.address(raw)).come()
         self.assertIs(client.peer, visitor)
-        tunnel = self.successResultOf(self.service.registry.find(capability))
+        tunnel = self.successResultOf(self.service.find(capability))
         self.assertIs(tunnel.clientSide, None)

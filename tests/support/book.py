@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from zope.interface.verify import verifyObject
 
 from tristunnel.errors import TunnelError
 from tristunnel.model.book import IBook
+from tristunnel.model.memory_book import MemoryBook
 from tristunnel.model.record import (
     AccessRecord,
     Change,
@@ -25,6 +29,45 @@ else:
     Base = object
 
 NO_LIMITS = TunnelLimits()
+
+
+class LateBook(MemoryBook):
+    """
+    A book that takes its time.
+
+    @param late: The methods that do.
+
+    @ivar asked: What was asked of them and not answered yet.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        book: MemoryBook | None = None,
+        late: Collection[str] = (),
+    ) -> None:
+        super().__init__(reactor, "", None if book is None else book._pages)
+        self.asked: list[tuple[Deferred[Any], Callable[[], Deferred[Any]]]] = []
+        self.late(*late)
+
+    def late(self, *methods: str) -> None:
+        """Have these take their time, and no others."""
+        for name in ("grant", "claim", "open", "change", "close", "find", "holder"):
+            vars(self).pop(name, None)
+            if name in methods:
+                setattr(self, name, partial(self._later, getattr(self, name)))
+
+    def _later(self, method: Callable[..., Deferred[Any]], *args: Any) -> Deferred[Any]:
+        answer: Deferred[Any] = Deferred()
+        self.asked.append((answer, partial(method, *args)))
+        return answer
+
+    def answer(self) -> None:
+        """Do what was asked, and say so."""
+        asked, self.asked = self.asked, []
+        for answer, method in asked:
+            method().chainDeferred(answer)
+
 
 FIRST, SECOND = "hash of the first secret", "hash of the second secret"
 

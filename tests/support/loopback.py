@@ -30,10 +30,10 @@ from tristunnel.dialects.framed.moves import Carrier
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.forwards.forward import parseForward
 from tristunnel.listeners.tcp import TCPListeners
+from tristunnel.model.memory_book import MemoryBook
 from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.ports import TLSFiles, parsePort
 from tristunnel.server.service import TunnelServerService
-from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import TunnelService
 
 __all__ = ["LoopbackTestCase", "Service", "Talk", "comeTo"]
@@ -255,7 +255,7 @@ class LoopbackTestCase(TestCase):
         """
         self.tunnels = TunnelService(
             self.reactor,
-            MemoryRegistry(),
+            MemoryBook(self.reactor),
             {"tcp": listeners or TCPListeners(self.reactor, "127.0.0.1")},
             self.notes,
             "127.0.0.1",

@@ -13,6 +13,7 @@ from tests.support.ends import SilentEnd
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed, End
 from tristunnel.model.options import TunnelOptions
+from tristunnel.model.ports import Reserve
 
 __all__ = ["Port", "Ports", "WaitingEnd"]
 
@@ -126,6 +127,10 @@ class Port:
         return slow
 
 
+async def reserved(kind: str, port: int | str) -> None:
+    """Reserve a port where there is nobody else."""
+
+
 class Ports:
     """
     L{Listeners<tristunnel.service.caller.Listeners>} in memory: four ports from
@@ -142,7 +147,12 @@ class Ports:
         self.slow: list[Deferred[None]] | None = None
         self._numbers = range(first, first + 4)
 
-    def open(self, options: TunnelOptions, arrived: Callable[[End, str], None]) -> Port:
+    async def open(
+        self,
+        options: TunnelOptions,
+        arrived: Callable[[End, str], None],
+        reserve: Reserve,
+    ) -> Port:
         """Listen."""
         port = options.port
         free = [number for number in self._numbers if number not in self.open_]
@@ -153,6 +163,7 @@ class Ports:
         if not free:
             raise TunnelError("ports-exhausted")
         number = port or free[0]
+        await reserve("tcp", number)
         self.open_[number] = Port(self, number, arrived)
         return self.open_[number]
 

@@ -22,8 +22,9 @@ from tristunnel.dialects.framed.client import TunnelClientFactory, TunnelClientP
 from tristunnel.dialects.framed.server import TunnelServerFactory, TunnelServerProtocol
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed, End
+from tristunnel.model.memory_book import MemoryBook
 from tristunnel.model.options import TunnelOptions
-from tristunnel.service.registry import MemoryRegistry
+from tristunnel.model.ports import Reserve
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.wire.framed import MAGIC, FrameType, encodeFrame, encodeHandshake
 
@@ -64,8 +65,11 @@ class _Listener:
 class _Listeners:
     """Gives out port 30000 to those who want any."""
 
-    def open(
-        self, options: TunnelOptions, arrived: Callable[[End, str], None]
+    async def open(
+        self,
+        options: TunnelOptions,
+        arrived: Callable[[End, str], None],
+        reserve: Reserve,
     ) -> _Listener:
         """Pretend to listen."""
         return _Listener(options.port or options.prefer or 30000)
@@ -151,7 +155,7 @@ class _Wire:
         self.lines: list[str] = []
         listeners: Any = {"tcp": _Listeners()}
         self.service = TunnelService(
-            clock, MemoryRegistry(), listeners, hostname="tunnel.example"
+            clock, MemoryBook(clock), listeners, hostname="tunnel.example"
         )
         factory = TunnelServerFactory(clock, self.service)
         self.server: TunnelServerProtocol = factory.buildProtocol(_CLIENT)
@@ -204,8 +208,8 @@ def _extended() -> list[str]:
     pump()
     client.call("getTunnelAddress", uri=results[0]).addCallback(results.append)
     pump()
-    (tunnel,) = wire.service.registry._byId.values()  # type: ignore[attr-defined]
-    visitor = _End()
+    (tunnel,) = wire.service.here
+    visitor: Any = _End()
     tunnel.visitorArrived(visitor, _VISITOR)
     pump()
     assert visitor.peer is not None
@@ -225,8 +229,8 @@ def _plain() -> list[str]:
     wire = _Wire(Clock())
     wire.toServer(encodeHandshake({"id": "laptop"}))
     wire.fromServer()
-    (tunnel,) = wire.service.registry._byId.values()  # type: ignore[attr-defined]
-    visitor = _End()
+    (tunnel,) = wire.service.here
+    visitor: Any = _End()
     tunnel.visitorArrived(visitor, _VISITOR)
     wire.fromServer()
     assert visitor.peer is not None
@@ -242,7 +246,7 @@ def wireExample() -> str:
     @return: The text of C{docs/protocol-example.txt}.
     """
     with (
-        patch("tristunnel.service.registry.secrets", _Secrets()),
+        patch("tristunnel.service.leases.secrets", _Secrets()),
         patch("tristunnel.util.secret.secrets", _Secrets()),
         patch("tristunnel.service.tunnel_service.secrets", _Secrets()),
         patch("tristunnel.dialects.framed.session.secrets", _Secrets()),

@@ -26,12 +26,12 @@ from tristunnel.http.forwarded import Forwarded
 from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import Health, HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.listeners.tcp import TCPListeners
+from tristunnel.model.memory_book import MemoryBook
 from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.ports import parsePort
 from tristunnel.server.service import TunnelServerService
 from tristunnel.server.websocket_pages import webSocketPages
 from tristunnel.service.preauth import PER_ADDRESS, TOTAL, PreauthLimiter
-from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.websocket.connection import Connection
 
@@ -148,7 +148,7 @@ class WebSocketTestCase(LoopbackTestCase):
             for name in ("tcp", "loopback")
         }
         self.tunnels = TunnelService(
-            self.reactor, MemoryRegistry(), listeners, self.notes
+            self.reactor, MemoryBook(self.reactor), listeners, self.notes
         )
         authenticator = Authenticator()
         if self.users:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.x509 import Certificate
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import DNSLookupError
 from twisted.internet.protocol import Factory, Protocol
 
@@ -130,7 +130,11 @@ class ServerCheck(Inquiry):
     async def _visitors(self) -> Finding:
         if self.listeners is None:
             return skip("there are none")
-        listener: Any = self.listeners.open(TunnelOptions(), lambda end, address: None)
+        listener = await self.listeners.open(
+            TunnelOptions(),
+            lambda end, address: None,
+            lambda kind, port: succeed(None),
+        )
         number = listener.address[2]
         await listener.close()
         return ok(f"a port can be opened ({number} was)")

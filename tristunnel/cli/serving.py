@@ -31,6 +31,7 @@ from tristunnel.http.join import JoinPage
 from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import Either, Health, HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.listeners.table import EITHER, LISTENERS, ListenerSettings
+from tristunnel.model.memory_book import MemoryBook
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.quota import TunnelQuota, defaultTotal
 from tristunnel.model.rendezvous import WaitingRoom
@@ -50,7 +51,6 @@ from tristunnel.service.caller import Listeners
 from tristunnel.service.invitations import Invitations, ServerPlace, globalAddress
 from tristunnel.service.managed import ManagedForwards
 from tristunnel.service.preauth import TOTAL, PreauthLimiter
-from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.siblings import Siblings
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.tls.server_context import CreatorInForce
@@ -194,7 +194,7 @@ class Serving(MultiService):
         total = defaultTotal()
         made = TunnelService(
             self._reactor,
-            MemoryRegistry(),
+            MemoryBook(self._reactor),
             self._makeListeners(),
             self._watch.observer,
             options["hostname"],

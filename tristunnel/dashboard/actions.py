@@ -76,7 +76,7 @@ class Actions:
                 f"Its connection from {client.peer} is closed. A tristunnel client"
                 " reconnects by itself; to keep it away, revoke its credentials.",
             )
-        for tunnel in await service.registry.tunnels():
+        for tunnel in service.here:
             if not service.mayControl(caller, tunnel):
                 continue
             if tunnel.id == identifier:
@@ -124,7 +124,7 @@ class Actions:
         Find a tunnel that somebody may grant access to: it is theirs and has a
         name.
         """
-        for tunnel in await self._service.registry.tunnels():
+        for tunnel in self._service.here:
             if tunnel.id == identifier and self._service.mayControl(caller, tunnel):
                 return tunnel if tunnel.name else None
         return None

@@ -141,9 +141,7 @@ class Board:
         """
         service = self.service
         tunnels: list[Tunnel] = [
-            tunnel
-            for tunnel in await service.registry.tunnels()
-            if service.mayControl(caller, tunnel)
+            tunnel for tunnel in service.here if service.mayControl(caller, tunnel)
         ]
         clients = [client for client in service.clients if mayEnd(caller, client)]
         streams = [stream for tunnel in tunnels for stream in tunnel.streams]
@@ -299,7 +297,7 @@ class Board:
 
         @return: C{None} if there is no such tunnel for this caller.
         """
-        for tunnel in await self.service.registry.tunnels():
+        for tunnel in self.service.here:
             if tunnel.id == identifier and self.service.mayControl(caller, tunnel):
                 return self._oneTunnel(tunnel, span)
         return None

@@ -12,9 +12,11 @@ from twisted.internet.defer import succeed
 from tristunnel.errors import badOption
 from tristunnel.interfaces import End
 from tristunnel.model.options import TunnelOptions
+from tristunnel.model.ports import Reserve
 from tristunnel.names.heads import HeadRules
 from tristunnel.names.public import PublicNames
 from tristunnel.names.table import Route
+from tristunnel.util.deferreds import returnsDeferred
 
 __all__ = ["NameListener", "NameListeners"]
 
@@ -74,8 +76,12 @@ class NameListeners:
         self._names = names
         self._scheme = scheme
 
-    def open(
-        self, options: TunnelOptions, arrived: Callable[[End, str], None]
+    @returnsDeferred
+    async def open(
+        self,
+        options: TunnelOptions,
+        arrived: Callable[[End, str], None],
+        reserve: Reserve,
     ) -> NameListener:
         """
         Have visitors of a name.
@@ -83,6 +89,7 @@ class NameListeners:
         @param options: All that was asked of the tunnel; here its C{name}, in full,
             and its C{path} count.
         @param arrived: Called with each visitor's end and address.
+        @param reserve: Reserves the name.
         @raise TunnelError: C{name-taken}, C{limit-reached} or C{bad-option}.
         """
         rules = HeadRules.of(options)
@@ -92,6 +99,7 @@ class NameListeners:
                 " leave out the path"
             )
         route = Route(self._kind, options.name, options.path, options, arrived, rules)
+        await reserve(self._kind, f"{options.name}{options.path}")
         self._names.table.enter(route)
         if not self._scheme:
             # Its TLS ends here, and wants a certificate.

@@ -60,7 +60,7 @@ LISTENERS: dict[str, Callable[[ListenerSettings], Any]] = {
         settings.reactor, settings.interface, settings.ports, settings.udpIdle
     ),
     "loopback": lambda settings: TCPListeners(
-        settings.reactor, settings.localInterface, settings.ports
+        settings.reactor, settings.localInterface, settings.ports, kind="loopback"
     ),
     "http": lambda settings: (
         None if settings.names is None else NameListeners("http", settings.names)

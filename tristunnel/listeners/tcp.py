@@ -32,8 +32,9 @@ from tristunnel.dataplane.tuning import resetIfKilled
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
 from tristunnel.model.options import TunnelOptions
-from tristunnel.model.ports import UNPRIVILEGED, PortRange
+from tristunnel.model.ports import UNPRIVILEGED, PortRange, Reserve
 from tristunnel.tls.on_socket import serverTLS
+from tristunnel.util.deferreds import returnsDeferred
 from tristunnel.util.endpoints import BACKLOG
 from tristunnel.util.hosts import addressText, hostAndPort
 
@@ -238,6 +239,7 @@ class TCPListeners:
     @param interface: The address to listen on; empty for all, IPv4 and IPv6.
     @param ports: Which ones may be given out.
     @param creator: Makes the visitors' TLS, or C{None} for plain TCP.
+    @param kind: As what its ports are reserved.
 
     @ivar ports: Which ones may be given out now.
     @ivar own: Those of them that the server has for itself.
@@ -254,16 +256,22 @@ class TCPListeners:
         interface: str = "",
         ports: PortRange = UNPRIVILEGED,
         creator: IOpenSSLServerConnectionCreator | None = None,
+        kind: str = "tcp",
     ) -> None:
         self._reactor = reactor
+        self._kind = kind
         self._interface = interface
         self.ports = ports
         self.own: set[int] = set()
         self.handshakes: Handshakes | None = None
         self._creator = creator
 
-    def open(
-        self, options: TunnelOptions, arrived: Callable[[End, str], None]
+    @returnsDeferred
+    async def open(
+        self,
+        options: TunnelOptions,
+        arrived: Callable[[End, str], None],
+        reserve: Reserve,
     ) -> TCPListener:
         """
         Listen for visitors.
@@ -271,6 +279,7 @@ class TCPListeners:
         @param options: All that was asked of the tunnel; here its C{port} and
             C{prefer} count.
         @param arrived: Called with each visitor's end and address.
+        @param reserve: Reserves a port.
         @raise TunnelError: C{port-taken}, C{port-not-permitted} or
             C{ports-exhausted}.
         """
@@ -286,8 +295,12 @@ class TCPListeners:
                 factory = _TLSFactory(self._creator, False, factory)
                 factory.noisy = False
             listen = partial(self._haveListened, factory)
-        return self.ports.choose(
-            options.port, options.prefer, partial(self._listen, listen), self.own
+        return await self.ports.choose(
+            options.port,
+            options.prefer,
+            partial(self._listen, listen),
+            partial(reserve, self._kind),
+            self.own,
         )
 
     def _listen(

@@ -21,7 +21,8 @@ from tristunnel.dataplane.datagrams import (
 )
 from tristunnel.errors import TunnelError
 from tristunnel.model.options import TunnelOptions
-from tristunnel.model.ports import UNPRIVILEGED, PortRange
+from tristunnel.model.ports import UNPRIVILEGED, PortRange, Reserve
+from tristunnel.util.deferreds import returnsDeferred
 from tristunnel.util.hosts import hostAndPort
 from tristunnel.wire.framed import MAX_DATAGRAM
 
@@ -298,8 +299,12 @@ class UDPListeners:
         self.idle = idle
         self._most = most
 
-    def open(
-        self, options: TunnelOptions, arrived: Callable[[Any, str], None]
+    @returnsDeferred
+    async def open(
+        self,
+        options: TunnelOptions,
+        arrived: Callable[[Any, str], None],
+        reserve: Reserve,
     ) -> UDPListener:
         """
         Listen for visitors.
@@ -307,15 +312,20 @@ class UDPListeners:
         @param options: All that was asked of the tunnel; here its C{port} and
             C{prefer} count.
         @param arrived: Called with each visitor's end and address.
+        @param reserve: Reserves a port.
         @raise TunnelError: C{port-taken}, C{port-not-permitted} or
             C{ports-exhausted}.
         """
         listener = UDPListener(self._reactor, arrived, self.idle, self._most, self.bind)
-        listen = partial(self._listen, listener)
-        self.ports.choose(options.port, options.prefer, listen, self.own)
-        return listener
+        return await self.ports.choose(
+            options.port,
+            options.prefer,
+            partial(self._listen, listener),
+            partial(reserve, "udp"),
+            self.own,
+        )
 
-    def _listen(self, listener: UDPListener, port: int) -> None:
+    def _listen(self, listener: UDPListener, port: int) -> UDPListener:
         """
         Listen on one port.
 
@@ -325,6 +335,7 @@ class UDPListeners:
             listener.listen(self._interface, port)
         except OSError as error:
             raise _refusal(port, error) from None
+        return listener
 
 
 def _refusal(port: int, error: OSError) -> TunnelError:

@@ -18,6 +18,8 @@ from tristunnel.dataplane.transport_end import Arriving, EndFactory
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.interfaces import End
 from tristunnel.model.options import TunnelOptions
+from tristunnel.model.ports import Reserve
+from tristunnel.util.deferreds import returnsDeferred
 from tristunnel.util.endpoints import BACKLOG, clearStaleSocket
 from tristunnel.util.words import isName
 
@@ -114,14 +116,20 @@ class UNIXListeners:
         self._directory = directory
         self._mode = mode
 
-    def open(
-        self, options: TunnelOptions, arrived: Callable[[End, str], None]
+    @returnsDeferred
+    async def open(
+        self,
+        options: TunnelOptions,
+        arrived: Callable[[End, str], None],
+        reserve: Reserve,
     ) -> UNIXListener:
         """
         Listen for visitors.
 
         @param options: All that was asked of the tunnel; here its C{name} counts.
         @param arrived: Called with each visitor's end and address.
+        @param reserve: Reserves a name among this server's processes; the socket's
+            file and the tunnel's own name are enough here.
         @raise TunnelError: C{bad-option} or C{name-taken}.
         """
         path = self._pathOf(options.name)

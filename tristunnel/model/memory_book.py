@@ -40,6 +40,10 @@ def taken(reserved: str) -> TunnelError:
         return TunnelError(
             "name-taken", f"the name {what!r} is already in use; choose another"
         )
+    if not what.isdecimal():
+        return TunnelError(
+            "name-taken", f"the name {what} is already in use; choose another"
+        )
     port = f"{'UDP ' * (kind == 'udp')}port {what}"
     return TunnelError(
         "port-taken",
@@ -255,7 +259,7 @@ class MemoryBook:
             raise TunnelError("unknown-tunnel")
         if known.place != place:
             raise TunnelError("displaced")
-        record = TunnelRecord.fromDict({**known.asDict(), **fields})
+        record = known.changed(fields)
         self._reserve(record)
         self._tell("changed", tunnel, place)
         return record

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Awaitable, Callable, Container, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from tristunnel.errors import TunnelError, badOption
 
-_T = TypeVar("_T")
+__all__ = ["UNPRIVILEGED", "PortRange", "Reserve", "parsePorts"]
 
-__all__ = ["UNPRIVILEGED", "PortRange", "parsePorts"]
+Reserve = Callable[[str, int | str], Awaitable[object]]
+"""Has a port of a kind, such as C{"tcp"}, or a name of one, for one tunnel alone, in
+place of what it had reserved before; or raises L{TunnelError}."""
+
+
+class _Listener(Protocol):
+    """What listens on a port."""
+
+    @property
+    def address(self) -> tuple[str, str, int]: ...
+
+    def close(self) -> object: ...
+
+
+_L = TypeVar("_L", bound=_Listener)
+
+
+_TRIES = 8
+"""Ports of the kernel's choice that are tried: what is free here may be reserved by
+a tunnel elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -59,44 +78,56 @@ class PortRange:
             "port-not-permitted", f"port {port} is not allowed here; {cure}"
         )
 
-    def choose(
+    async def choose(
         self,
         port: int,
         prefer: int,
-        listen: Callable[[int], _T],
+        listen: Callable[[int], _L],
+        reserve: Callable[[int], Awaitable[object]],
         own: Container[int] = (),
-    ) -> _T:
+    ) -> _L:
         """
-        Listen on a port of the range.
+        Listen on a port of the range. It is reserved before, unless the kernel
+        chooses it.
 
         @param port: The one to take; 0 for any.
         @param prefer: With C{port} 0, the one to take if it is free; 0 for
             none.
         @param listen: Listens on a port, or raises L{TunnelError}.
+        @param reserve: Reserves one, likewise.
         @param own: Those that the server has for itself.
         @return: What C{listen} has made.
         @raise TunnelError: C{port-taken}, C{port-not-permitted} or
             C{ports-exhausted}.
         """
 
-        def unlessOwn(port: int) -> _T:
+        async def take(port: int) -> _L:
             if port and port in own:
                 raise TunnelError(
                     "port-taken",
                     f"port {port} is used by the server itself; choose another, or 0"
                     " for any",
                 )
-            return listen(port)
+            if port:
+                await reserve(port)
+                return listen(port)
+            listener = listen(0)
+            try:
+                await reserve(listener.address[2])
+            except BaseException:
+                listener.close()
+                raise
+            return listener
 
         if port:
             self.check(port)
-            return unlessOwn(port)
+            return await take(port)
         preferred = [prefer] if prefer and prefer in self else []
         # Where any port will do, the kernel knows which one is free.
-        candidates = [0] if self is UNPRIVILEGED else self.shuffled()
+        candidates = [0] * _TRIES if self is UNPRIVILEGED else self.shuffled()
         for candidate in (*preferred, *candidates):
             try:
-                return unlessOwn(candidate)
+                return await take(candidate)
             except TunnelError as refusal:
                 if refusal.code.name != "port-taken" and candidate not in preferred:
                     raise

@@ -6,7 +6,7 @@ and numbers only, so that they can be written down and read again elsewhere.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from tristunnel.errors import TunnelError
@@ -105,13 +105,16 @@ class TunnelRecord(_Record):
         tunnel is open.
     @ivar secretHash: SHA-256 of the URI's secret in hexadecimal, where it has one.
     @ivar name: What its owner calls it, or empty.
-    @ivar reserved: What it has to itself: C{tcp:30001}, C{udp:53}, C{name:shop}.
+    @ivar reserved: What it has to itself: C{tcp:30001}, C{udp:53}, C{name:shop},
+        C{http:blog.example/api}.
     @ivar protocol: What visitors speak: C{tcp} or C{udp}.
     @ivar address: Where visitors connect; empty without a public side.
     @ivar lookup: Who may ask for the address, as in L{TunnelOptions
         <tristunnel.model.options.TunnelOptions>}.
     @ivar countedAs: Whose tunnels it is counted with.
     @ivar token: The token whose tunnels it is counted with, or empty.
+    @ivar options: What it was opened with, as JSON.
+    @ivar until: When it is over, in seconds since the epoch; 0 for never.
     """
 
     id: str = ""
@@ -129,6 +132,22 @@ class TunnelRecord(_Record):
     lookup: tuple[str, ...] = ()
     countedAs: str = ""
     token: str = ""
+    options: str = ""
+    until: float = 0.0
+
+    def changed(self, values: Mapping[str, object]) -> TunnelRecord:
+        """
+        The record with other values.
+
+        @raise TunnelError: C{protocol-error}, if one is not of its kind.
+        """
+        known = {each.name for each in fields(self)}
+        read = {
+            name: _read(TunnelRecord, name, value)
+            for name, value in values.items()
+            if name in known
+        }
+        return replace(self, **read)
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,15 @@ __all__ = [
     "TunnelGroup",
     "VisitorFilter",
     "VisitorObserver",
+    "isGuessable",
 ]
 
 _log = Logger()
+
+
+def isGuessable(uri: str) -> bool:
+    """Whether a URI says no more than a port, see L{Tunnel.isGuessable}."""
+    return uri.startswith(("tcp:", "tls:"))
 
 
 class VisitorFilter(Protocol):
@@ -214,7 +220,7 @@ class Tunnel:
         Whether its URI says no more than a port, so that knowing it proves
         nothing.
         """
-        return self.uri.startswith(("tcp:", "tls:"))
+        return isGuessable(self.uri)
 
     @property
     def address(self) -> str:

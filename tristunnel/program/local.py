@@ -12,10 +12,10 @@ from tristunnel.auth.realm import Authenticator
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.listeners.tcp import TCPListeners
 from tristunnel.listeners.udp import UDPListeners
+from tristunnel.model.memory_book import MemoryBook
 from tristunnel.program.thread import ReactorThread
 from tristunnel.server.ports import ServerPort
 from tristunnel.server.service import TunnelServerService
-from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import TunnelService
 
 __all__ = ["localServer"]
@@ -42,7 +42,7 @@ def localServer(
             "tcp": TCPListeners(reactor, here),
             "udp": UDPListeners(reactor, here),
         }
-        tunnels = TunnelService(reactor, MemoryRegistry(), listeners, hostname=here)
+        tunnels = TunnelService(reactor, MemoryBook(reactor), listeners, hostname=here)
         sessions = TunnelServerFactory(reactor, tunnels, authenticator)
         endpoint = f"tcp:{port}:interface={here}"
         listening = ServerPort(endpoint, serverFromString(reactor, endpoint))

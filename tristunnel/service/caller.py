@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,9 +14,10 @@ from tristunnel.errors import TunnelError
 from tristunnel.interfaces import End
 from tristunnel.model.options import TunnelOptions
 from tristunnel.model.permissions import Identity
+from tristunnel.model.ports import Reserve
 from tristunnel.model.rendezvous import WaitingRoom
 from tristunnel.model.tunnel import IClientSide, IListener, Tunnel
-from tristunnel.service.registry import Lease
+from tristunnel.service.leases import Lease
 from tristunnel.util.hosts import hostAndPort, hostSaid
 
 __all__ = ["Caller", "ITunnelService", "Listeners", "OpensVia", "Via"]
@@ -72,8 +73,11 @@ class Listeners(Protocol):
     """Opens one kind of public side."""
 
     def open(
-        self, options: TunnelOptions, arrived: Callable[[End, str], None]
-    ) -> IListener:
+        self,
+        options: TunnelOptions,
+        arrived: Callable[[End, str], None],
+        reserve: Reserve,
+    ) -> Awaitable[IListener]:
         """
         Listen for visitors.
 
@@ -81,7 +85,9 @@ class Listeners(Protocol):
             listen on, 0 for any; C{prefer}, then the one to take if it is free;
             and others, such as C{name}.
         @param arrived: Called with each visitor's end and address.
-        @raise TunnelError: With the reason of a refusal.
+        @param reserve: Asked for each port before it is opened, or as soon as it
+            is known: two processes of a server may not open the same.
+        @raise TunnelError: By the awaitable, with the reason of a refusal.
         """
 
 
@@ -100,9 +106,9 @@ class OpensVia(Protocol):
     def discard(self, tunnels: list[Tunnel], reason: TunnelError) -> Deferred[None]: ...
 
 
-Via = Callable[[OpensVia, Tunnel, Caller, TunnelOptions], None]
-"""Gives a new tunnel its client side and its URI, or raises
-L{TunnelError}."""
+Via = Callable[[OpensVia, Tunnel, Caller, TunnelOptions, Reserve], Awaitable[None]]
+"""Gives a new tunnel its client side and its URI, or raises L{TunnelError}. What it
+opens for the client to connect to, it has reserved."""
 
 
 class ITunnelService(Interface):

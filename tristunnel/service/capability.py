@@ -6,11 +6,13 @@ A control plane opens them, and hands the URI to the machine that fills them.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.options import TunnelOptions
+from tristunnel.model.ports import Reserve
 from tristunnel.model.tunnel import Tunnel
 from tristunnel.service.caller import Caller, OpensVia
-from tristunnel.service.registry import ITunnelRegistry
 from tristunnel.util.hosts import hostAndPort
 from tristunnel.util.secret import isSecret, newSecret
 
@@ -21,8 +23,12 @@ UNCLAIMED = 3600.0
 client serves it; at most twice as long."""
 
 
-def viaCapability(
-    service: OpensVia, tunnel: Tunnel, caller: Caller, options: TunnelOptions
+async def viaCapability(
+    service: OpensVia,
+    tunnel: Tunnel,
+    caller: Caller,
+    options: TunnelOptions,
+    reserve: Reserve,
 ) -> None:
     """Make a tunnel that waits for whoever has its URI."""
     port, secure = service.clientPort
@@ -37,10 +43,13 @@ def viaCapability(
         service.keepWhile(tunnel, UNCLAIMED, lambda: tunnel.clientSide is not None)
 
 
-async def claimTunnel(registry: ITunnelRegistry, claim: dict[str, object]) -> Tunnel:
+async def claimTunnel(
+    find: Callable[[str], Awaitable[Tunnel]], claim: dict[str, object]
+) -> Tunnel:
     """
     Find the tunnel of a capability.
 
+    @param find: Finds a tunnel by its id.
     @param claim: C{id} and C{secret}, as the client gave them.
     @raise TunnelError: C{auth-refused}, if there is no such tunnel or the
         secret is not its own.
@@ -49,7 +58,7 @@ async def claimTunnel(registry: ITunnelRegistry, claim: dict[str, object]) -> Tu
     tunnel: Tunnel | None = None
     if isinstance(identifier, str) and isinstance(secret, str):
         try:
-            tunnel = await registry.find(identifier)
+            tunnel = await find(identifier)
         except TunnelError:
             tunnel = None
         if not isSecret(secret, tunnel.secretHash if tunnel else None):

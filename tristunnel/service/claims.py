@@ -15,10 +15,13 @@ from weakref import WeakKeyDictionary
 
 from tristunnel.errors import TunnelError
 from tristunnel.model.options import TunnelOptions
+from tristunnel.model.record import TunnelRecord, named
 from tristunnel.model.tunnel import Tunnel
 from tristunnel.service.caller import Caller
 from tristunnel.service.clients import ConnectedClients
-from tristunnel.service.registry import Leases
+from tristunnel.service.entries import ownerOf
+from tristunnel.service.here import Here
+from tristunnel.service.leases import Leases
 
 __all__ = ["MOST_WAITING", "Claims"]
 
@@ -41,6 +44,8 @@ class Claims:
 
     @param leases: What keeps tunnels open.
     @param clients: Who is connected.
+    @param here: The tunnels of this process.
+    @param holder: Finds out whose something is, as the book does.
     @param destroy: Ends a tunnel.
     """
 
@@ -48,15 +53,15 @@ class Claims:
         self,
         leases: Leases,
         clients: ConnectedClients,
+        here: Here,
+        holder: Callable[[str], Awaitable[TunnelRecord | None]],
         destroy: Callable[[Tunnel, TunnelError], Awaitable[None]],
     ) -> None:
         self._leases = leases
         self._clients = clients
+        self._here = here
+        self._holder = holder
         self._destroy = destroy
-        # By kind and number or name; to look through all tunnels would take long
-        # when there are many, and somebody asks again and again.
-        self._holders: dict[tuple[str, str], Tunnel] = {}
-        self._places: dict[Tunnel, dict[str, str]] = {}
         # In the order in which they asked; a session that is over counts no more.
         self._waiting: WeakKeyDictionary[Tunnel, WeakKeyDictionary[_Waits, None]] = (
             WeakKeyDictionary()
@@ -76,55 +81,51 @@ class Claims:
         @param displaces: Whether a tunnel may be closed for it.
         @raise TunnelError: If none has given way, with the true reason.
         """
-        rival = self._rival(wanted, refusal.code.name)
-        if rival is None:
+        record = await self._rival(wanted, refusal.code.name)
+        if record is None or not record.uri:
+            # It is nobody's here, or of one that is about to be opened.
             raise refusal
-        displaces = displaces and self._isOwn(caller, rival)
-        if displaces and not await self._isLive(rival, caller):
+        held = self._here.get(record.id)
+        rival = None if held is None else held.tunnel
+        displaces = displaces and self._isOwn(caller, record)
+        if displaces and rival and not await self._isLive(rival, caller):
             await self._displace(rival)
             return
         if refusal.code.name == "limit-reached":
             raise refusal
-        self._tellLater(caller, rival)
-        raise self._explained(caller, wanted, refusal, rival)
+        if rival is not None:
+            self._tellLater(caller, rival)
+        raise self._explained(caller, wanted, refusal, record, rival)
 
-    def took(self, tunnel: Tunnel) -> None:
-        """A tunnel is open, and its place is its own."""
-        places = {"name": tunnel.name} if tunnel.name else {}
-        route = getattr(tunnel.listener, "route", None)
-        if route is not None:
-            places[route.kind] = f"{route.host}{route.path}"
-        for kind, listener in (
-            (tunnel.protocol, tunnel.listener),
-            ("uri", tunnel.clientListener),
-        ):
-            if listener is not None and listener.address[2]:
-                places[kind] = str(listener.address[2])
-        self._places[tunnel] = places
-        self._holders.update(dict.fromkeys(places.items(), tunnel))
-
-    def _rival(self, wanted: TunnelOptions, code: str) -> Tunnel | None:
-        port = "" if wanted.private or not wanted.port else str(wanted.port)
-        protocol = "udp" if wanted.listener == "udp" else "tcp"
-        name = ("name", wanted.name)
-        host = (wanted.listener, f"{wanted.name}{wanted.path}")
-        ports = [(protocol, port), ("uri", port if protocol == "tcp" else "")]
+    async def _rival(self, wanted: TunnelOptions, code: str) -> TunnelRecord | None:
+        name = []
+        if wanted.name:
+            host = f"{wanted.listener}:{wanted.name}{wanted.path}"
+            name = [named(wanted.name), host]
+        ports = []
+        if wanted.port and not wanted.private:
+            kinds = ["udp"] if wanted.listener == "udp" else ["tcp", "loopback"]
+            ports = [f"{kind}:{wanted.port}" for kind in kinds]
         places = {
-            "name-taken": [name, host],
+            "name-taken": name,
             "port-taken": ports,
-            "limit-reached": [name, host, *ports],
+            "limit-reached": [*name, *ports],
         }
-        found = (self._holders.get(place) for place in places.get(code, ()))
-        return next((tunnel for tunnel in found if tunnel is not None), None)
+        for place in places.get(code, ()):
+            record = await self._holder(place)
+            if record is not None:
+                return record
+        return None
 
     @staticmethod
-    def _isOwn(caller: Caller, rival: Tunnel) -> bool:
+    def _isOwn(caller: Caller, rival: TunnelRecord) -> bool:
         """
         Whether a tunnel is the caller's by its name: of C{anonymous} there are
         many, whom only the secret of a lease tells apart.
         """
         identity = caller.identity
-        return rival.owner == identity and not (identity.anonymous or identity.issued)
+        own = ownerOf(rival) == identity
+        return own and not (identity.anonymous or identity.issued)
 
     async def _isLive(self, rival: Tunnel, caller: Caller) -> bool:
         """Whether somebody serves a tunnel, or may come with its URI to do so."""
@@ -139,10 +140,8 @@ class Claims:
     async def _displace(self, rival: Tunnel) -> None:
         """End a tunnel, and the session that does not answer."""
         reason = TunnelError("displaced", "its owner has opened it elsewhere")
-        side, lease = rival.clientSide, self._leases.of(rival)
+        side = rival.clientSide
         await self._destroy(rival, reason)
-        if lease is not None:
-            self._leases.drop(lease, rival)
         fail: Callable[[TunnelError], object] | None = getattr(side, "fail", None)
         if fail is not None:
             fail(reason)
@@ -152,7 +151,8 @@ class Claims:
         caller: Caller,
         wanted: TunnelOptions,
         refusal: TunnelError,
-        rival: Tunnel,
+        record: TunnelRecord,
+        rival: Tunnel | None,
     ) -> TunnelError:
         place, code = f"port {wanted.port}", refusal.code.name
         cure = "choose another, or 0 for any"
@@ -160,8 +160,9 @@ class Claims:
             place, cure = f"the name {wanted.name!r}", "choose another"
         elif wanted.listener == "udp":
             place = f"UDP {place}"
-        side, own = rival.clientSide, self._isOwn(caller, rival)
-        left = self._leases.timeLeft(rival)
+        own = self._isOwn(caller, record)
+        side = None if rival is None else rival.clientSide
+        left = None if rival is None else self._leases.timeLeft(rival)
         if side is None and left is not None:
             return TunnelError(
                 code,
@@ -181,7 +182,7 @@ class Claims:
                     f" {place}; stop that one, or {cure}",
                 )
         return TunnelError(
-            code, f"your tunnel {rival.publicURI} has {place}; close it, or {cure}"
+            code, f"your tunnel {record.uri} has {place}; close it, or {cure}"
         )
 
     def _tellLater(self, caller: Caller, rival: Tunnel) -> None:
@@ -190,12 +191,12 @@ class Claims:
         if isinstance(side, _Waits) and len(waiting) < MOST_WAITING:
             waiting[side] = None
 
-    def freed(self, tunnel: Tunnel) -> None:
-        """A tunnel has its place no more: tell those who wait for it."""
-        places = self._places.pop(tunnel, {})
-        for place in places.items():
-            if self._holders.get(place) is tunnel:
-                del self._holders[place]
-        port = int(places.get(tunnel.protocol, 0))
+    def freed(self, tunnel: Tunnel, port: int, name: str) -> None:
+        """
+        Tell those who wait for it that a tunnel has its place no more.
+
+        @param port: The one for visitors; 0 if it had none.
+        @param name: Its name, or empty.
+        """
         for session in list(self._waiting.pop(tunnel, ())):
-            session.placeFree(port, places.get("name", ""))
+            session.placeFree(port, name)

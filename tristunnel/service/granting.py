@@ -6,9 +6,10 @@ C{revokeAccess}.
 from __future__ import annotations
 
 from tristunnel.errors import TunnelError, badOption
-from tristunnel.model.tunnel import Tunnel
+from tristunnel.model.record import named
 from tristunnel.service.access import Access
 from tristunnel.service.caller import Caller
+from tristunnel.service.entries import ownerOf
 from tristunnel.service.rights import isAdmin
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.util.deferreds import returnsDeferred
@@ -50,8 +51,12 @@ class Granting:
         tunnels = self._service
         if caller.identity.grant is not None:
             caller.identity.grant.check()
-        tunnel: Tunnel = await tunnels.registry.findNamed(service)
-        if caller.limitedTo is not None or not tunnels.mayControl(caller, tunnel):
+        record = await tunnels.entries.holder(named(service))
+        if (
+            record is None
+            or caller.limitedTo is not None
+            or not tunnels.rights.mayControl(caller.identity, ownerOf(record))
+        ):
             raise TunnelError("unknown-tunnel", f"there is no service {service[:64]!r}")
         port, secure = tunnels.clientPort
         if not port:
@@ -63,7 +68,7 @@ class Granting:
             address,
             token,
             uses,
-            tunnel.owner,
+            ownerOf(record),
             caller.countedAs,
         )
         scheme = "w3ps" if secure else "w3p"

@@ -48,7 +48,7 @@ class Listing:
         """
         tunnels = [
             tunnel
-            for tunnel in await self._service.registry.tunnels()
+            for tunnel in self._service.here
             if self._service.mayControl(caller, tunnel)
         ]
         entries = [

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IDelayedCall
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.interfaces import End
 from tristunnel.model.options import TunnelOptions
+from tristunnel.model.ports import Reserve
 from tristunnel.model.rendezvous import Rendezvous
 from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.service.caller import Caller, OpensVia
@@ -286,12 +287,13 @@ def _closedUnread(end: Any) -> bool:
         return True
 
 
-def _via(
+async def _via(
     scheme: str,
     service: OpensVia,
     tunnel: Tunnel,
     caller: Caller,
     options: TunnelOptions,
+    reserve: Reserve,
 ) -> None:
     listeners = service.listeners.get(scheme)
     if listeners is None:
@@ -306,7 +308,9 @@ def _via(
     tunnel.clientSide = side = RawClientSide(
         service, tunnel, caller.address if options.openerOnly else "", secret
     )
-    tunnel.clientListener = listeners.open(TunnelOptions(), side.connectionArrived)
+    tunnel.clientListener = await listeners.open(
+        TunnelOptions(), side.connectionArrived, reserve
+    )
     if not options.ttl:
         service.keepWhile(tunnel, UNCLAIMED, side.served)
     port = tunnel.clientListener.address[2]
@@ -314,15 +318,8 @@ def _via(
     tunnel.uri = f"{scheme}://{where}" + (f"#{secret}" if secret else "")
 
 
-def viaTCP(
-    service: OpensVia, tunnel: Tunnel, caller: Caller, options: TunnelOptions
-) -> None:
-    """The client's ends are TCP connections."""
-    _via("tcp", service, tunnel, caller, options)
+viaTCP = partial(_via, "tcp")
+"""The L{Via<tristunnel.service.caller.Via>} of TCP connections."""
 
-
-def viaTLS(
-    service: OpensVia, tunnel: Tunnel, caller: Caller, options: TunnelOptions
-) -> None:
-    """The client's ends are TLS connections."""
-    _via("tls", service, tunnel, caller, options)
+viaTLS = partial(_via, "tls")
+"""The L{Via<tristunnel.service.caller.Via>} of TLS connections."""

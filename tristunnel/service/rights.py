@@ -17,11 +17,12 @@ from tristunnel.dataplane.throttle import Throttle
 from tristunnel.errors import TunnelError
 from tristunnel.model.options import TunnelOptions
 from tristunnel.model.permissions import Changed, Ended, Grant, Identity, protocolOf
+from tristunnel.model.ports import Reserve
 from tristunnel.model.tunnel import IListener, Stream, Tunnel
 from tristunnel.service.caller import Listeners
 from tristunnel.service.clients import SERVICES
 from tristunnel.service.host_rules import HostRules
-from tristunnel.service.registry import Lease
+from tristunnel.service.leases import Lease
 
 __all__ = ["TunnelRights", "isAdmin"]
 
@@ -57,9 +58,9 @@ class TunnelRights:
         self._hosts = hosts or HostRules()
         self._tunnels: dict[Grant, dict[Tunnel, tuple[Ended, Changed]]] = {}
 
-    def mayControl(self, identity: Identity, tunnel: Tunnel) -> bool:
-        """Whether somebody may see and end C{tunnel}."""
-        return identity == tunnel.owner or isAdmin(identity)
+    def mayControl(self, identity: Identity, owner: Identity) -> bool:
+        """Whether somebody may see and end a tunnel of C{owner}'s."""
+        return identity == owner or isAdmin(identity)
 
     # Opening
 
@@ -103,23 +104,25 @@ class TunnelRights:
         if identity.grant is not None:
             identity.grant.permissions.checkListener("ws")
 
-    def openListener(
+    async def openListener(
         self,
         identity: Identity,
         kind: str,
         listeners: Listeners,
         options: TunnelOptions,
         arrived: Any,
+        reserve: Reserve,
     ) -> IListener:
         """
         Open a tunnel's public side, on a port that its owner may have.
 
         @param kind: What C{listeners} opens.
+        @param reserve: Reserves a port.
         @raise TunnelError: With the reason of a refusal.
         """
         grant = identity.grant
         if grant is None:
-            return listeners.open(options, arrived)
+            return await listeners.open(options, arrived, reserve)
         grant.permissions.checkListener(kind)
         ports = grant.permissions.ports
         portless = getattr(listeners, "named", False) or getattr(
@@ -131,7 +134,7 @@ class TunnelRights:
         if options.port or ports is None:
             if options.port:
                 grant.permissions.checkPort(options.port)
-            return listeners.open(options, arrived)
+            return await listeners.open(options, arrived, reserve)
         refusal = TunnelError(
             "ports-exhausted", f"all ports of this token ({ports}) are taken"
         )
@@ -141,7 +144,7 @@ class TunnelRights:
         for candidate in candidates:
             try:
                 wanted = replace(options, port=candidate, prefer=0)
-                return listeners.open(wanted, arrived)
+                return await listeners.open(wanted, arrived, reserve)
             except TunnelError as error:
                 if error.code.name not in ("port-taken", "port-not-permitted"):
                     raise

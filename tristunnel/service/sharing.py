@@ -4,7 +4,6 @@ Who may share a public side with whom: what C{share} of C{openTunnel} asks for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from tristunnel.model.group import Group, SharedListener
@@ -19,15 +18,9 @@ Place = tuple[str, str]
 
 
 class Sharing:
-    """
-    The groups of a server.
+    """The groups of a server."""
 
-    @param renamed: Called with a tunnel that has taken over the name of its group,
-        which is free.
-    """
-
-    def __init__(self, renamed: Callable[[Tunnel, str], object]) -> None:
-        self._renamed = renamed
+    def __init__(self) -> None:
         self._groups: dict[Place, Group] = {}
         # Where each group is, and by which listener.
         self._places: dict[Group, tuple[str, list[Place]]] = {}
@@ -85,20 +78,22 @@ class Sharing:
         self._places[group] = _kindOf(wanted), places
         self._groups.update(dict.fromkeys(places, group))
 
-    def left(self, tunnel: Tunnel) -> None:
+    def left(self, tunnel: Tunnel) -> Tunnel | None:
         """
-        A tunnel is over: if it had the name of its group, another one has that now;
-        doing it twice is no error.
+        A tunnel is over; doing it twice is no error.
+
+        @return: The one of its group that has from now on what it had, such as the
+            name; C{None} if there is none.
         """
         group = tunnel.group
         if not isinstance(group, Group):
-            return
+            return None
         group.leave(tunnel)
         if not group.tunnels:
             for place in self._places.pop(group, ("", []))[1]:
                 del self._groups[place]
-        elif tunnel.name and not any(each.name for each in group.tunnels):
-            self._renamed(group.tunnels[0], tunnel.name)
+            return None
+        return group.tunnels[0]
 
 
 def _kindOf(wanted: TunnelOptions) -> str:

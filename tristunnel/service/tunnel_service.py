@@ -12,47 +12,54 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NoReturn, Protocol, TypeVar
+from typing import Protocol
 
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from tristunnel.dataplane.glimpse import Speech
-from tristunnel.errors import TunnelError, badOption
+from tristunnel.errors import TunnelError
+from tristunnel.model.book import IBook
 from tristunnel.model.decisions import Decisions
 from tristunnel.model.health import Health
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.options import TunnelOptions, policyFrom
 from tristunnel.model.quota import TunnelQuota
-from tristunnel.model.rendezvous import Rendezvous, WaitingRoom
-from tristunnel.model.tunnel import IClientSide, Tunnel
+from tristunnel.model.record import Change, TunnelRecord, named
+from tristunnel.model.rendezvous import WaitingRoom
+from tristunnel.model.tunnel import IClientSide, Tunnel, isGuessable
 from tristunnel.service.access import AccessGrants, isCapability, mayReach
-from tristunnel.service.caller import Caller, ITunnelService, Listeners, OpensVia, Via
+from tristunnel.service.caller import Caller, ITunnelService, Listeners, Via
 from tristunnel.service.capability import viaCapability
+from tristunnel.service.choice import (
+    SESSION,
+    isNamed,
+    listenersFor,
+    viaSession,
+)
 from tristunnel.service.claims import Claims
 from tristunnel.service.clients import ConnectedClients
 from tristunnel.service.counters import RateMeter
+from tristunnel.service.description import describeTunnel
+from tristunnel.service.entries import BookEntries, ownerOf
+from tristunnel.service.expiry import Expiries
+from tristunnel.service.here import Held, Here
 from tristunnel.service.host_rules import HostRules
 from tristunnel.service.invitations import Invitations
+from tristunnel.service.leases import Lease, Leases
 from tristunnel.service.managed import ManagedForwards
+from tristunnel.service.opening import build
 from tristunnel.service.policies import VisitorPolicies
 from tristunnel.service.raw import viaTCP, viaTLS
-from tristunnel.service.registry import ITunnelRegistry, Lease, Leases
 from tristunnel.service.rights import TunnelRights
 from tristunnel.service.sharing import Sharing
 from tristunnel.service.siblings import Siblings
 from tristunnel.service.tickets import Tickets
-from tristunnel.util.deferreds import returnsDeferred
-from tristunnel.util.hosts import hostAndPort
+from tristunnel.util.deferreds import doAll, returnsDeferred
 
-__all__ = ["REGISTRY_PATIENCE", "TunnelService"]
-
-REGISTRY_PATIENCE = 10.0
-"""Seconds in which the registry must answer; no port waits for it longer."""
-
-_T = TypeVar("_T")
+__all__ = ["TunnelService"]
 
 
 class _Node(Protocol):
@@ -63,55 +70,13 @@ class _Node(Protocol):
     def stopNow(self) -> None: ...
 
 
-def viaSession(
-    service: OpensVia, tunnel: Tunnel, caller: Caller, options: TunnelOptions
-) -> None:
-    """Serve the tunnel by the session that asks for it."""
-    if caller.clientSide is None:
-        raise badOption("a tunnel via 'session' must be opened on the session itself")
-    tunnel.clientSide = caller.clientSide
-    tunnel.visitorLimit = options.visitors
-    port = caller.port or service.clientPort[0]
-    where = hostAndPort(tunnel.hostname, port) if port else tunnel.hostname
-    tunnel.uri = f"w3p://{where}/{tunnel.id}"
-
-
-def _checkDatagrams(wanted: TunnelOptions, caller: Caller) -> None:
-    """
-    @raise TunnelError: C{bad-option}, if the tunnel's client side would carry
-        bytes only.
-    """
-    side = caller.clientSide
-    via = wanted.via or ("tcp" if side is None else "session")
-    if via not in ("session", "w3p"):
-        raise badOption(
-            f"a tunnel via {via[:64]!r} cannot carry UDP: open it on a session"
-            " (tunnel-client --forward udp/PORT=HOST:PORT), or via 'w3p'"
-        )
-    if via == "session" and not getattr(side, "carriesDatagrams", False):
-        raise badOption("this client's protocol cannot carry UDP; update the client")
-
-
-def _isServed(tunnel: Tunnel) -> bool:
-    side = tunnel.clientSide
-    if isinstance(side, Rendezvous) and not side.waitingClients:
-        return any(stream.client is not None for stream in tunnel.streams)
-    return side is not None
-
-
-async def _wait(begin: Callable[[], Awaitable[object] | None]) -> None:
-    waiting = begin()
-    if waiting is not None:
-        await waiting
-
-
 @implementer(ITunnelService)
 class TunnelService:
     """
     The L{ITunnelService} of this process.
 
     @param reactor: Tells time.
-    @param registry: Which tunnels exist.
+    @param book: Who has which tunnels.
     @param listeners: What can be asked for as C{listener}.
     @param observer: Told of tunnels and visitors.
     @param hostname: What URIs and addresses say; empty for the name that the
@@ -121,6 +86,10 @@ class TunnelService:
     @param waiting: How many ends of raw tunnels may wait for their other
         halves.
 
+    @ivar here: The tunnels whose visitors this process serves.
+    @ivar entries: What the book says of them.
+    @ivar leases: Who may come back to which of them.
+    @ivar keepWhile: Ends a tunnel that nobody serves, see L{Expiries.keepWhile}.
     @ivar via: What can be asked for as C{via}.
     @ivar clientPort: The port that clients connect to, and whether it speaks
         TLS; 0 before the server listens.
@@ -145,7 +114,7 @@ class TunnelService:
     def __init__(
         self,
         reactor: IReactorTime,
-        registry: ITunnelRegistry,
+        book: IBook,
         listeners: Mapping[str, Listeners],
         observer: ServerObserver | None = None,
         hostname: str = "",
@@ -154,23 +123,27 @@ class TunnelService:
         waiting: WaitingRoom | None = None,
     ) -> None:
         self.reactor = reactor
-        self.registry = registry
+        self.book = book
+        self.here = Here()
+        self.entries = BookEntries(
+            reactor, book, self.here, TunnelQuota() if quota is None else quota
+        )
         self.listeners = dict(listeners)
         self.observer = observer or ServerObserver()
         self.hostname = hostname
-        self.leases = Leases(reactor, self._leaseExpired, leaseTime)
+        self.leases = Leases(reactor, book, self.here, leaseTime)
         self.tickets = Tickets(reactor.seconds)
         self.via: dict[str, Via] = {
-            "session": viaSession,
+            SESSION: viaSession,
             "tcp": viaTCP,
             "tls": viaTLS,
             "w3p": viaCapability,
         }
         self.clientPort: tuple[int, bool] = (0, False)
-        self._quota = TunnelQuota() if quota is None else quota
         self.waiting = waiting or WaitingRoom()
         self._leaving: TunnelError | None = None
-        self._expiries: dict[Tunnel, IDelayedCall] = {}
+        self._expiries = Expiries(reactor, self.discard)
+        self.keepWhile = self._expiries.keepWhile
         self.clients = ConnectedClients(reactor.seconds)
         self.policies = VisitorPolicies(reactor)
         self.hosts = HostRules()
@@ -180,8 +153,10 @@ class TunnelService:
             hosts=self.hosts,
         )
         self.access = AccessGrants(reactor)
-        self.claims = Claims(self.leases, self.clients, self.destroy)
-        self.sharing = Sharing(self._rename)
+        self.claims = Claims(
+            self.leases, self.clients, self.here, self.entries.holder, self.destroy
+        )
+        self.sharing = Sharing()
         self.meter = RateMeter(reactor.seconds)
         self.now = time.time
         self.looksAtAnswers = False
@@ -191,6 +166,7 @@ class TunnelService:
         self.decisions: Decisions | None = None
         self.siblings: Siblings | None = None
         self.reload: Callable[[], Deferred[dict[str, object]]] | None = None
+        book.watch(self._bookChanged)
 
     # ITunnelService
 
@@ -208,15 +184,24 @@ class TunnelService:
             any more gives way to it.
         @raise TunnelError: With the reason of a refusal.
         """
-        wanted = self._completed(TunnelOptions.fromMapping(options))
+        wanted = self._wanted(options)
         while True:
             try:
-                return await self._open(caller, wanted)
+                return await self._open(caller, wanted, options)
             except TunnelError as refusal:
                 await self.claims.makeWay(caller, wanted, refusal, displaces)
                 displaces = False
 
-    async def _open(self, caller: Caller, wanted: TunnelOptions) -> Tunnel:
+    def _wanted(self, options: Mapping[str, object]) -> TunnelOptions:
+        wanted = TunnelOptions.fromMapping(options)
+        if not wanted.private:
+            kind, _ = listenersFor(self.listeners, wanted)
+            wanted = replace(wanted, listener=kind)
+        return self.hosts.completed(wanted, isNamed(self.listeners, wanted))
+
+    async def _open(
+        self, caller: Caller, wanted: TunnelOptions, options: Mapping[str, object]
+    ) -> Tunnel:
         if self._leaving is not None:
             raise self._leaving
         if caller.limitedTo is not None:
@@ -237,14 +222,49 @@ class TunnelService:
             await self.decisions.tunnel(caller.identity, wanted)
             if self._leaving is not None:
                 raise self._leaving
+        tunnel = self._make(secrets.token_hex(8), caller, wanted)
+        text = "" if caller.lease is None else json.dumps(dict(options))
+        entering = partial(self.entries.open, tunnel, countedAs=caller.countedAs)
+        return await self._finish(
+            tunnel,
+            caller,
+            wanted,
+            lambda lease: entering(lease=lease, options=text),
+        )
+
+    async def adopt(self, caller: Caller, record: TunnelRecord) -> Tunnel:
+        """
+        Have a tunnel here that another process had: its client has come to this one.
+
+        @param caller: The client, with its lease.
+        @param record: What the book says of the tunnel.
+        @raise TunnelError: Why it cannot be here; then it is over.
+        """
+        wanted = self._wanted(json.loads(record.options))
+        # The same port, or host, also where any was asked for.
+        for _, _, what in (each.partition(":") for each in record.reserved):
+            if isNamed(self.listeners, wanted):
+                wanted = replace(wanted, name=what.partition("/")[0])
+            elif what.isdecimal():
+                wanted = replace(wanted, port=int(what))
+        tunnel = self._make(record.id, caller, wanted)
+        if wanted.ttl:
+            tunnel.until = self.reactor.seconds() + record.until - self.now()
+
+        async def entered(lease: Lease | None) -> Held:
+            return self.entries.adopt(tunnel, record)
+
+        return await self._finish(tunnel, caller, wanted, entered, record.uri)
+
+    def _make(self, identifier: str, caller: Caller, wanted: TunnelOptions) -> Tunnel:
         tunnel = Tunnel(
-            id=secrets.token_hex(8),
+            id=identifier,
             owner=caller.identity,
             clientSide=None,
             observer=self.observer,
             seconds=self.reactor.seconds,
             hostname=self.hostname or caller.host,
-            name="" if self._isNamed(wanted) else wanted.name,
+            name="" if isNamed(self.listeners, wanted) else wanted.name,
             scheme=wanted.scheme,
             target=wanted.target,
             tellsDestination=wanted.destination,
@@ -252,13 +272,30 @@ class TunnelService:
             speech=Speech() if self.looksAtAnswers else None,
             web=caller.web,
         )
+        if wanted.ttl:
+            tunnel.until = self.reactor.seconds() + wanted.ttl
         tunnel.exhausted = self._exhausted
         if self.decisions is not None:
             tunnel.ask = self.decisions.visitor
         self.policies.setByOwner(tunnel, wanted.policy)
-        self._quota.count(tunnel, caller.countedAs)
+        return tunnel
+
+    async def _finish(
+        self,
+        tunnel: Tunnel,
+        caller: Caller,
+        wanted: TunnelOptions,
+        enter: Callable[[Lease | None], Awaitable[Held]],
+        uri: str = "",
+    ) -> Tunnel:
+        """
+        Open what a tunnel consists of.
+
+        @param enter: Enters it in the book.
+        @param uri: The URI that it has already, if it has.
+        """
         try:
-            await self._build(tunnel, caller, wanted)
+            await build(self, tunnel, caller, wanted, enter, uri)
         except Exception as error:
             # Also when the caller leaves meanwhile.
             refusal = error if isinstance(error, TunnelError) else None
@@ -267,154 +304,28 @@ class TunnelService:
         if wanted.share and tunnel.group is None:
             self.sharing.begin(tunnel, wanted)
         self.rights.opened(tunnel, self.discard)
-        if wanted.ttl:
-            tunnel.until = self.reactor.seconds() + wanted.ttl
-            self._expiries[tunnel] = self.reactor.callLater(
-                wanted.ttl,
-                self.discard,
-                [tunnel],
-                TunnelError(
-                    "expired",
-                    f"the {wanted.ttl:g} s that it was opened for have passed",
-                ),
-            )
-        if caller.lease is not None and tunnel.clientSide is caller.clientSide:
-            self.leases.keep(caller.lease, tunnel)
-        self.claims.took(tunnel)
+        if tunnel.until is not None:
+            self._expiries.after(tunnel, wanted.ttl, tunnel.until)
         self.observer.tunnelCreated(tunnel)
         return tunnel
 
-    async def _build(
-        self, tunnel: Tunnel, caller: Caller, wanted: TunnelOptions
-    ) -> None:
-        if wanted.listener == "udp":
-            tunnel.protocol = "udp"
-            _checkDatagrams(wanted, caller)
-        self._viaFor(wanted, caller)(self, tunnel, caller, wanted)
-        group = self.sharing.find(caller.identity, wanted) if wanted.share else None
-        if group is not None:
-            # The group has its name.
-            tunnel.name = ""
-        await self.enter(tunnel)
-        if tunnel.closed is not None:
-            raise tunnel.closed
-        if caller.lease is not None and caller.lease.holder is not caller.clientSide:
-            # The answer would reach nobody, so nobody would know of the tunnel.
-            raise TunnelError("session-lost")
-        joins = group is not None and bool(group.tunnels)
-        if self._isNamed(wanted) and joins:
-            self.hosts.join(tunnel, caller.identity, wanted.name)
-        elif self._isNamed(wanted):
-            wanted = self.hosts.claim(tunnel, caller, wanted)
-        if group is not None and joins:
-            tunnel.listener = self.sharing.join(group, tunnel, wanted.share)
-        elif not wanted.private:
-            tunnel.listener = self.rights.openListener(
-                caller.identity,
-                wanted.listener,
-                self._listenersFor(wanted),
-                wanted,
-                tunnel.visitorArrived,
-            )
-
-    def enter(self, tunnel: Tunnel) -> Deferred[None]:
+    async def enter(self, tunnel: Tunnel) -> None:
         """
-        Have the registry take a tunnel in. What it takes in when nobody waits
-        for that any more, it is asked to forget again.
+        Have a tunnel here and in the book that is open already and does not count.
 
-        @raise TunnelError: By the Deferred, C{name-taken} or another reason.
+        @raise TunnelError: C{name-taken} or another reason.
         """
+        held = await self.entries.open(tunnel)
+        if tunnel.closed is None:
+            await self.entries.announce(held)
 
-        def entered(result: None) -> None:
-            if tunnel.closed is not None:
-                self._forget(tunnel).addErrback(
-                    lambda failure: self._log.failure(
-                        "The registry still has a tunnel that was closed", failure
-                    )
-                )
-
-        entering = maybeDeferred(self.registry.add, tunnel)
-        return self._inTime(entering.addCallback(entered))
-
-    def _rename(self, tunnel: Tunnel, name: str) -> None:
-        async def renamed() -> None:
-            await self._forget(tunnel)
-            tunnel.name = name
-            await self.enter(tunnel)
-
-        Deferred.fromCoroutine(renamed()).addErrback(
-            lambda failure: self._log.failure(
-                "A name was not passed on to another client", failure
-            )
-        )
-
-    def find(self, uri: str) -> Deferred[Tunnel]:
+    async def find(self, uri: str) -> Tunnel:
         """
-        Look a tunnel up by its URI or its id.
+        Look up a tunnel of this process by its URI or its id.
 
-        @raise TunnelError: By the Deferred, C{unknown-tunnel}.
+        @raise TunnelError: C{unknown-tunnel}.
         """
-        return self._inTime(maybeDeferred(self.registry.find, uri))
-
-    def _forget(self, tunnel: Tunnel) -> Deferred[None]:
-        return self._inTime(maybeDeferred(self.registry.remove, tunnel))
-
-    def _inTime(self, asked: Deferred[_T]) -> Deferred[_T]:
-        """
-        Wait for the registry, but not for ever. It is not interrupted: what it
-        does in the end is what counts.
-        """
-
-        def late(_: object, seconds: float) -> NoReturn:
-            raise TunnelError(
-                "internal", f"the registry did not answer within {seconds:g} s"
-            )
-
-        told: Deferred[_T] = Deferred()
-        asked.chainDeferred(told)
-        return told.addTimeout(REGISTRY_PATIENCE, self.reactor, late)
-
-    def _viaFor(self, wanted: TunnelOptions, caller: Caller) -> Via:
-        name = wanted.via or ("tcp" if caller.clientSide is None else "session")
-        via = self.via.get(name)
-        if via is None:
-            raise badOption(
-                f"via {name[:64]!r} is not known here; choose from"
-                f" {', '.join(self.via)}"
-            )
-        for option in ("lookup", "openerOnly", "firstLine"):
-            if getattr(wanted, option) and name not in ("tcp", "tls"):
-                raise badOption(f"option {option} only works via 'tcp' or 'tls'")
-        return via
-
-    def _listenersFor(self, wanted: TunnelOptions) -> Listeners:
-        name = wanted.listener or next(iter(self.listeners))
-        listeners = self.listeners.get(name)
-        if listeners is None:
-            raise badOption(
-                f"listener {name[:64]!r} is not known here; choose from"
-                f" {', '.join(self.listeners)}"
-            )
-        return listeners
-
-    def _completed(self, wanted: TunnelOptions) -> TunnelOptions:
-        """
-        Say what is meant by what was left out.
-
-        @raise TunnelError: If there is no such listener, or it has no such name.
-        """
-        if wanted.private:
-            return self.hosts.completed(wanted, False)
-        listeners = self._listenersFor(wanted)
-        # The first one of its names: some stand for what a server has of several.
-        kind = next(k for k, each in self.listeners.items() if each is listeners)
-        wanted = replace(wanted, listener=kind)
-        return self.hosts.completed(wanted, self._isNamed(wanted))
-
-    def _isNamed(self, wanted: TunnelOptions) -> bool:
-        """Whether visitors ask for a tunnel by its name."""
-        listeners = self.listeners.get(wanted.listener)
-        return not wanted.private and getattr(listeners, "named", False)
+        return self.here.live(await self.entries.find(uri))
 
     @returnsDeferred
     async def getTunnelAddress(self, caller: Caller, uri: str) -> str:
@@ -422,15 +333,16 @@ class TunnelService:
         Look up the address, which is for whoever knows the URI; if anybody could
         know that, it is the owner's, and theirs whom the owner has named.
         """
-        tunnel: Tunnel = await self.find(uri)
-        if caller.limitedTo not in (None, tunnel) or not (
-            not tunnel.isGuessable
-            or "*" in tunnel.lookup
-            or caller.identity.name in tunnel.lookup
-            or self.mayControl(caller, tunnel)
+        record = await self.entries.find(uri)
+        limited = caller.limitedTo
+        if (limited is not None and limited.id != record.id) or not (
+            not isGuessable(record.uri)
+            or "*" in record.lookup
+            or caller.identity.name in record.lookup
+            or self.rights.mayControl(caller.identity, ownerOf(record))
         ):
             raise TunnelError("unknown-tunnel")
-        return tunnel.address
+        return record.address
 
     def closeTunnel(
         self, caller: Caller, uri: str, finish: bool = False
@@ -451,37 +363,27 @@ class TunnelService:
 
     async def _retire(self, tunnel: Tunnel) -> None:
         """Free a tunnel's port and name; it ends with the last of its visitors."""
+        held = self.here.get(tunnel.id)
+        if held is None:
+            return
         tunnel.visitorLimit = max(1, tunnel.served)
         # The last visitor may leave meanwhile, and a port is closed only once.
         listener, tunnel.listener = tunnel.listener, None
         if listener is not None:
             await listener.close()
         self.hosts.release(tunnel)
-        await self._forget(tunnel)
-        self.sharing.left(tunnel)
-        tunnel.name = ""
-        await self.enter(tunnel)
-        self.claims.freed(tunnel)
+        await self._left(tunnel, held)
+        port, name, tunnel.name = held.port("visitors"), tunnel.name, ""
+        held.reserved = {use: it for use, it in held.reserved.items() if use == "uri"}
+        if tunnel.closed is None:
+            await self.entries.announce(held)
+        self.claims.freed(tunnel, port, name)
 
     @returnsDeferred
     async def listTunnels(self, caller: Caller) -> list[dict[str, object]]:
         return [
-            {
-                "uri": tunnel.publicURI,
-                "address": tunnel.address,
-                "name": tunnel.name,
-                "owner": tunnel.owner.name,
-                "connected": _isServed(tunnel),
-                "visitors": len(tunnel.streams),
-                "visitorsTotal": tunnel.visitorCount,
-                "refusals": dict(tunnel.refusals),
-                "bytesIn": tunnel.countsNow()[0],
-                "bytesOut": tunnel.countsNow()[1],
-                "policy": tunnel.policy.describe(),
-                **tunnel.datagramCounts(),
-                **tunnel.healthNow(),
-            }
-            for tunnel in await self.registry.tunnels()
+            describeTunnel(tunnel)
+            for tunnel in self.here
             if self.mayControl(caller, tunnel)
         ]
 
@@ -542,7 +444,7 @@ class TunnelService:
         Whether C{tunnel} is the caller's own. Where nobody is asked who they
         are, everybody is the same.
         """
-        return self.rights.mayControl(caller.identity, tunnel)
+        return self.rights.mayControl(caller.identity, tunnel.owner)
 
     def mayVisit(self, caller: Caller, tunnel: Tunnel) -> bool:
         """
@@ -566,18 +468,22 @@ class TunnelService:
         """
         if caller.identity.grant is not None:
             caller.identity.grant.check()
-        tunnel = await self.registry.findNamed(name)
-        if caller.limitedTo is not None or not self.mayVisit(caller, tunnel):
-            raise TunnelError("unknown-tunnel", f"there is no service {name!r}")
-        return tunnel
+        record = await self.entries.holder(named(name))
+        if record is not None and caller.limitedTo is None:
+            tunnel = self.here.live(record)
+            if self.mayVisit(caller, tunnel):
+                return tunnel
+        raise TunnelError("unknown-tunnel", f"there is no service {name!r}")
 
     async def destroy(self, tunnel: Tunnel, reason: TunnelError) -> None:
         """End a tunnel: its listener, its streams, its entry."""
         if tunnel.closed is not None:
             return
+        held = self.here.get(tunnel.id)
         await self._dismantle(tunnel, reason)
         self.observer.tunnelDestroyed(tunnel, reason)
-        self.claims.freed(tunnel)
+        if held is not None:
+            self.claims.freed(tunnel, held.port("visitors"), tunnel.name)
 
     async def _dismantle(self, tunnel: Tunnel, reason: TunnelError) -> None:
         """
@@ -585,11 +491,8 @@ class TunnelService:
         anything is waited for, so that what fails or does not answer keeps
         nothing else open.
         """
-        expiry = self._expiries.pop(tunnel, None)
-        if expiry is not None and expiry.active():
-            expiry.cancel()
+        self._expiries.forget(tunnel)
         parts: list[Callable[[], Awaitable[object] | None]] = [
-            partial(self._quota.forget, tunnel),
             partial(self.rights.forget, tunnel),
             partial(self.hosts.release, tunnel),
             partial(tunnel.close, reason),
@@ -599,38 +502,32 @@ class TunnelService:
         for listener in (tunnel.listener, tunnel.clientListener):
             if listener is not None:
                 parts.append(listener.close)
-        parts.append(partial(self._forget, tunnel))
-        closing = [Deferred.fromCoroutine(_wait(part)) for part in parts]
-        for each in closing:
-            each.addErrback(
-                lambda failure: self._log.failure(
-                    "A part of {uri} did not close", failure, uri=tunnel.publicURI
-                )
-            )
-        for each in closing:
-            await each
-        self.sharing.left(tunnel)
+        held = self.here.get(tunnel.id)
+        if held is not None:
+            self.leases.drop(held.record.lease, tunnel)
+        # Last: what is closed must not be another one's while it is open here.
+        parts.append(partial(self.entries.forget, tunnel.id))
+        await doAll(
+            parts,
+            lambda failure: self._log.failure(
+                "A part of {uri} did not close", failure, uri=tunnel.publicURI
+            ),
+        )
+        await self._left(tunnel, held)
+
+    async def _left(self, tunnel: Tunnel, held: Held | None) -> None:
+        """What a tunnel had reserved for its group is the next one's."""
+        heir = self.sharing.left(tunnel)
+        heirs = None if heir is None else self.here.get(heir.id)
+        if held is None or heirs is None:
+            return
+        try:
+            await self.entries.inherit(heirs, held)
+        except TunnelError:
+            self._log.failure("A name was not passed on to another client")
 
     def _exhausted(self, tunnel: Tunnel) -> None:
         self.discard([tunnel], TunnelError("closed", "it has had all of its visitors"))
-
-    def keepWhile(
-        self, tunnel: Tunnel, seconds: float, served: Callable[[], bool]
-    ) -> None:
-        """
-        Look at a tunnel now and then, and end it if nobody serves it.
-
-        @param seconds: From one look to the next.
-        """
-
-        def look() -> None:
-            if served():
-                self.keepWhile(tunnel, seconds, served)
-            else:
-                reason = f"no client connected to its URI for {seconds:g} s"
-                self.discard([tunnel], TunnelError("expired", reason))
-
-        self._expiries[tunnel] = self.reactor.callLater(seconds, look)
 
     def discard(self, tunnels: list[Tunnel], reason: TunnelError) -> Deferred[None]:
         """End tunnels of which nobody waits to hear that they are over."""
@@ -639,11 +536,22 @@ class TunnelService:
         ]
         return gatherResults(ending).addCallback(lambda _: None)
 
-    def _leaseExpired(self, lease: Lease) -> None:
-        self.discard(
-            list(lease.tunnels),
-            TunnelError("expired", "its client did not reconnect in time"),
-        )
+    def _bookChanged(self, change: Change) -> None:
+        """Something has happened in the book, maybe by another process."""
+        lease = self.leases.find(change.id)
+        if lease is None or change.place.fence < lease.place.fence:
+            return
+        if change.kind == "expired":
+            reason = TunnelError("expired", "its client did not reconnect in time")
+        elif change.kind == "claimed" and change.place.member != self.book.member:
+            reason = TunnelError("displaced")
+        else:
+            return
+        self.leases.forget(lease.id)
+        holder, lease.holder = lease.holder, None
+        if holder is not None:
+            holder.displaced()
+        self.discard(list(lease.tunnels), reason)
 
     def limit(self, perCaller: int, total: int) -> None:
         """
@@ -652,7 +560,7 @@ class TunnelService:
         @param perCaller: Tunnels that one caller may have; 0 for any number.
         @param total: Tunnels in all, likewise.
         """
-        self._quota.limit(perCaller, total)
+        self.entries.quota.perCaller, self.entries.quota.total = perCaller, total
 
     def servedBy(self, side: IClientSide | None) -> list[Tunnel]:
         """The tunnels whose visitors a session serves."""
@@ -663,7 +571,7 @@ class TunnelService:
     @property
     def tunnels(self) -> list[Tunnel]:
         """All tunnels that were opened here, without the relay's channels."""
-        return list(self._quota)
+        return self.here.counted
 
     def streams(self) -> int:
         """How many visitors have a client's end now."""
@@ -678,14 +586,11 @@ class TunnelService:
         self._leaving = reason
 
     async def close(self, reason: TunnelError) -> None:
-        """End everything; the server stops."""
+        """
+        End everything that is here; the process stops. The clients of leases may come
+        back to another one.
+        """
         self.access.close()
-        self.leases.close()
-        await self.discard(self.tunnels, reason)
-        # Channels are in the registry only.
-        try:
-            channels = await self._inTime(self.registry.tunnels())
-        except Exception:
-            self._log.failure("The registry does not say which tunnels are left")
-        else:
-            await self.discard(channels, reason)
+        await self.leases.close()
+        await self.discard(list(self.here), reason)
+        await self.book.stop()

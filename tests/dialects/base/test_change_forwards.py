@@ -72,15 +72,15 @@ class ChangeTests(ClientServiceTestCase):
 
     def tunnelNames(self) -> list[str]:
         """The names of the server's tunnels."""
-        return [t.name for t in self.successResultOf(self.service.registry.tunnels())]
+        return [t.name for t in list(self.service.here)]
 
     def policies(self) -> list[VisitorPolicy]:
         """What is asked of the visitors of the server's tunnels."""
-        return [t.policy for t in self.successResultOf(self.service.registry.tunnels())]
+        return [t.policy for t in list(self.service.here)]
 
     def uris(self) -> list[str]:
         """The server's tunnels."""
-        return [t.uri for t in self.successResultOf(self.service.registry.tunnels())]
+        return [t.uri for t in list(self.service.here)]
 
     def test_nothing(self) -> None:
         """The same forwards, made anew, are the same: nothing is told or called."""

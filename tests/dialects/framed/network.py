@@ -34,8 +34,9 @@ from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.errors import TunnelError
 from tristunnel.interfaces import Closed, End
+from tristunnel.model.memory_book import MemoryBook
 from tristunnel.model.options import TunnelOptions
-from tristunnel.service.registry import MemoryRegistry
+from tristunnel.model.ports import Reserve
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.server_context import ReloadingCertificate
@@ -207,15 +208,19 @@ class MemoryListeners:
     @ivar exhausted: Whether no port can be had.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str = "tcp") -> None:
         self.open_: dict[int, MemoryListener] = {}
+        self._kind = kind
         self.taken: set[int] = set()
         self.forbidden: set[int] = set()
         self.exhausted = False
         self._next = 41000
 
-    def open(
-        self, options: TunnelOptions, arrived: Callable[[End, str], None]
+    async def open(
+        self,
+        options: TunnelOptions,
+        arrived: Callable[[End, str], None],
+        reserve: Reserve,
     ) -> MemoryListener:
         """Listen."""
         port = options.port
@@ -230,6 +235,7 @@ class MemoryListeners:
         if not port or port in self.taken or port in self.open_:
             self._next += 1
             port = self._next
+        await reserve(self._kind, port)
         self.open_[port] = MemoryListener(self, port, arrived)
         return self.open_[port]
 
@@ -468,13 +474,17 @@ class NetworkTestCase(FileTestCase):
         self.makeServer()
 
     def makeServer(
-        self, connectionFilter: ConnectionFilter | None = None, leaseTime: float = 120.0
+        self,
+        connectionFilter: ConnectionFilter | None = None,
+        leaseTime: float = 120.0,
+        book: MemoryBook | None = None,
     ) -> None:
         """Make a new server, in place of the old one."""
         self.listeners = MemoryListeners()
+        self.book = book or MemoryBook(self.clock)
         self.service = TunnelService(
             self.clock,
-            MemoryRegistry(),
+            self.book,
             {"tcp": self.listeners},
             self.notes,
             leaseTime=leaseTime,

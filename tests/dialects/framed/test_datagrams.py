@@ -97,7 +97,7 @@ class SizeTests(UDPTestCase):
         exchange = Exchange(self.visitor(port), service, sizes, count)
         await exchange.done
         self.assertEqual(exchange.wrong, 0)
-        (tunnel,) = await self.tunnels.registry.tunnels()
+        (tunnel,) = list(self.tunnels.here)
         self.assertEqual(tunnel.datagramCounts(), {"dropped": 0, "evicted": 0})
         (stream,) = tunnel.streams
         total = sum(sizes[number % len(sizes)] for number in range(count))
@@ -157,13 +157,13 @@ class FlowTests(UDPTestCase):
             answers = [datagram for datagram, _ in visitor.heard]
             self.assertEqual(answers, [b"to %d" % number] * 2)
         self.assertEqual(len({sender for _, sender in service.heard}), 20)
-        (tunnel,) = await self.tunnels.registry.tunnels()
+        (tunnel,) = list(self.tunnels.here)
         self.assertEqual(tunnel.visitorCount, 20)
 
     async def test_address(self) -> None:
         """The tunnel's address says C{udp}, and its list entry counts drops."""
         _, port = await self.tunnel()
-        (tunnel,) = await self.tunnels.registry.tunnels()
+        (tunnel,) = list(self.tunnels.here)
         self.assertEqual(tunnel.address, f"udp://127.0.0.1:{port}")
         session = self.client.session
         assert session is not None
@@ -191,7 +191,7 @@ class FlowTests(UDPTestCase):
         visitor.say(b"one")
         await visitor.has(1)
         await self.told(self.seen, "serviceGone")
-        (tunnel,) = await self.tunnels.registry.tunnels()
+        (tunnel,) = list(self.tunnels.here)
         self.assertEqual((len(tunnel.streams), tunnel.bytesIn), (0, 3))
         visitor.say(b"two")
         await visitor.has(2)
@@ -246,7 +246,7 @@ class FlowTests(UDPTestCase):
         await service.has(1)
         session = self.client.session
         assert session is not None
-        (tunnel,) = await self.tunnels.registry.tunnels()
+        (tunnel,) = list(self.tunnels.here)
         await session.call("closeTunnel", uri=tunnel.publicURI)
         await self.told(self.seen, "serviceGone")
         self.service("127.0.0.1", port)

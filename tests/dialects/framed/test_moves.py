@@ -186,7 +186,7 @@ class MoveTests(CarrierTestCase):
         visitor, talk = await self.pair(await self.tunnel(service), service)
         await self.exchange(visitor, talk)
         await self.moved()
-        (tunnel,) = self.tunnels._quota
+        (tunnel,) = self.tunnels.here
         for policy, slow in (
             (VisitorPolicy(rate=8_000_000), True),
             (VisitorPolicy(), False),

@@ -109,7 +109,7 @@ class FactsTests(ServerTestCase):
         """A tunnel has where it leads, if it was told; after a return, anew."""
         peer = self.extended()
         uri = self.openTunnel(peer, target="localhost:3000")
-        (tunnel,) = self.successResultOf(self.service.registry.tunnels())
+        (tunnel,) = list(self.service.here)
         self.assertEqual(tunnel.target, "localhost:3000")
         peer.say(call(2, "openTunnel", resume=uri, target="localhost:4000"))
         self.settle()

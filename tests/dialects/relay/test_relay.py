@@ -48,7 +48,7 @@ class RoomTests(WebSocketTestCase):
             one.connection.close()
             await gatherResults([one.gone(), other.gone()])
             self.assertEqual(["", ""], [one.reason, other.reason])
-        while await self.tunnels.registry.tunnels():
+        while list(self.tunnels.here):
             await deferLater(self.reactor, 0.01)
 
     async def test_inOrder(self) -> None:
@@ -175,7 +175,7 @@ class OwnerTests(WebSocketTestCase):
         host = await self.open("/host/room", one)
         host.connection.sendBytes(b"hello")
         await visiting.until(lambda it: it.data == b"hello")
-        (tunnel,) = await self.tunnels.registry.tunnels()
+        (tunnel,) = list(self.tunnels.here)
         self.assertEqual("one", tunnel.owner.name)
 
     async def test_tunnelsURI(self) -> None:
@@ -232,7 +232,7 @@ class MixedTests(WebSocketTestCase):
         await visitor.ended()
         self.assertTrue(bytes(visitor.data) == DATA)
         visitor.close()
-        while await self.tunnels.registry.tunnels():
+        while list(self.tunnels.here):
             await deferLater(self.reactor, 0.01)
 
     async def test_halfClose(self) -> None:
@@ -262,7 +262,7 @@ class MixedTests(WebSocketTestCase):
         self.serverPort = int(uri.split(":")[2].partition("/")[0])
         # The names are channels now, where nobody is.
         await self.open(address)
-        self.assertEqual(1, len(await self.tunnels.registry.tunnels()))
+        self.assertEqual(1, len(list(self.tunnels.here)))
 
     async def test_port(self) -> None:
         """A path has no port."""
@@ -273,7 +273,7 @@ class MixedTests(WebSocketTestCase):
         )
         error: Any = await self.assertFailure(opening, TunnelError)
         self.assertEqual("bad-option", error.code.name)
-        self.assertEqual([], await self.tunnels.registry.tunnels())
+        self.assertEqual([], list(self.tunnels.here))
 
     async def test_slowReader(self) -> None:
         """A visitor that stops reading holds the sender, not our memory."""
@@ -400,10 +400,10 @@ class AdapterTests(AdapterTestCase):
         """A visitor who leaves while no host is there leaves nothing behind."""
         await self.startServer()
         visitor = await self.visit(self.listen())
-        while not await self.tunnels.registry.tunnels():
+        while not list(self.tunnels.here):
             await deferLater(self.reactor, 0.01)
         visitor.abort()
-        while await self.tunnels.registry.tunnels():
+        while list(self.tunnels.here):
             await deferLater(self.reactor, 0.01)
 
     def test_visitorsURL(self) -> None:

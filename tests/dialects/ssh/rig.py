@@ -24,10 +24,10 @@ from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.dialects.table import portProtocols
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.tcp import TCPListeners
+from tristunnel.model.memory_book import MemoryBook
 from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.ports import parsePort
 from tristunnel.server.service import TunnelServerService
-from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.wire.ssh import Fields, Message, packNumbers, packText
 
@@ -116,7 +116,7 @@ class SSHTestCase(LoopbackTestCase):
         """Start a server that knows all dialects."""
         self.tunnels = TunnelService(
             self.reactor,
-            MemoryRegistry(),
+            MemoryBook(self.reactor),
             listeners
             or {
                 "tcp": TCPListeners(self.reactor, "127.0.0.1"),

@@ -470,7 +470,7 @@ class BothTests(WebSocketTestCase):
             for talk in (visitor, at):
                 if talk.lost is None:
                     talk.close()
-        while any(tunnel.streams for tunnel in await self.tunnels.registry.tunnels()):
+        while any(tunnel.streams for tunnel in list(self.tunnels.here)):
             await deferLater(self.reactor, 0.01)
         session: Any = self.vtunnelClient.session
         self.assertEqual({}, session.multiplexer.streams)
@@ -542,7 +542,7 @@ class BothTests(WebSocketTestCase):
             await peer.hasFrames(2)
             self.assertEqual(closePayload(code), peer.frames[1].payload[:2])
             await peer.ended()
-            while len(await self.tunnels.registry.tunnels()) > 1:
+            while len(list(self.tunnels.here)) > 1:
                 await deferLater(self.reactor, 0.01)
         visitor = await self.visit(other)
         await visitor.has(5)
@@ -554,7 +554,7 @@ class BothTests(WebSocketTestCase):
         peer = await self.raw()
         peer.say(frame(TEXT, b'{"type":"listen","port":%d}' % freePort()))
         await peer.hasFrames(1)
-        (tunnel,) = await self.tunnels.registry.tunnels()
+        (tunnel,) = list(self.tunnels.here)
         await self.tunnels.destroy(tunnel, TunnelError("closed", "by a call"))
         await peer.hasFrames(2)
         self.assertIn(b"by a call", peer.frames[1].payload)

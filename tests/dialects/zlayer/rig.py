@@ -19,7 +19,9 @@ from tristunnel.dialects.zlayer.client_service import ZLayerClientService
 from tristunnel.dialects.zlayer.data import ZLayerSessions
 from tristunnel.forwards.forward import parseForward
 from tristunnel.listeners.udp import UDPListeners
+from tristunnel.model.tunnel import Tunnel
 from tristunnel.server.service import TunnelServerService
+from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.wire.zlayer import (
     Auth,
     AuthOk,
@@ -31,7 +33,15 @@ from tristunnel.wire.zlayer import (
     encodeMessage,
 )
 
-__all__ = ["CLIENT_ID", "FakeConnection", "Peer", "ZLayerTestCase"]
+__all__ = ["CLIENT_ID", "FakeConnection", "Peer", "ZLayerTestCase", "named"]
+
+
+async def named(tunnels: TunnelService, name: str) -> Tunnel:
+    """Find a tunnel by its name."""
+    record = await tunnels.entries.holder(f"name:{name}")
+    assert record is not None
+    return tunnels.here.live(record)
+
 
 CLIENT_ID = UUID(int=0x0123456789ABCDEF0123456789ABCDEF)
 
@@ -106,7 +116,7 @@ class ZLayerTestCase(WebSocketTestCase):
         count = len(peer.heard(RegisterOk)) + 1
         peer.say(Register(name, protocol, 80, port))
         answer = await peer.next(RegisterOk, count)
-        tunnel = (await self.tunnels.registry.tunnels())[-1]
+        tunnel = (list(self.tunnels.here))[-1]
         assert tunnel.listener is not None
         return answer.serviceId, tunnel.listener.address[2]
 
@@ -127,7 +137,7 @@ class ZLayerTestCase(WebSocketTestCase):
                 ready.callback(None)
 
         seen.listeners.append(told)
-        before = len(await self.tunnels.registry.tunnels())
+        before = len(list(self.tunnels.here))
         self.zClient = ZLayerClientService(
             self.reactor,
             self.server(self.path),
@@ -140,7 +150,7 @@ class ZLayerTestCase(WebSocketTestCase):
         self.zClient.startService()
         self.addCleanup(self._stop, self.zClient)
         await ready
-        tunnels = await self.tunnels.registry.tunnels()
+        tunnels = list(self.tunnels.here)
         return [
             tunnel.listener.address[2]
             for tunnel in tunnels[before:]

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
-from tests.dialects.zlayer.rig import CLIENT_ID, ZLayerTestCase
+from tests.dialects.zlayer.rig import CLIENT_ID, ZLayerTestCase, named
 from tests.integration.udp_loopback import Party
 from tests.support.loopback import Service
 from tests.support.processes import Program, freePort, startTristunnel
@@ -74,7 +74,7 @@ class ControlTests(ZLayerTestCase):
         self.assertEqual(connect.serviceId, service)
         here = visitor.transport.getHost()
         self.assertEqual(connect.visitor, f"127.0.0.1:{here.port}")
-        tunnel = await self.tunnels.registry.findNamed("ssh")
+        tunnel = await named(self.tunnels, "ssh")
         self.assertEqual(tunnel.address.rpartition(":")[2], str(port))
 
     async def test_data(self) -> None:
@@ -180,7 +180,7 @@ class ControlTests(ZLayerTestCase):
         peer.say(Unregister(service))
         peer.say(Unregister(uuid4()))
         await self.register(peer, "another")
-        names = [t.name for t in await self.tunnels.registry.tunnels()]
+        names = [t.name for t in list(self.tunnels.here)]
         self.assertEqual(names, ["another"])
 
     async def test_sameName(self) -> None:
@@ -190,10 +190,10 @@ class ControlTests(ZLayerTestCase):
         first, second = await self.loggedIn("a"), await self.loggedIn("b")
         _, port = await self.register(first, "ssh")
         await self.register(second, "ssh")
-        tunnel = await self.tunnels.registry.findNamed("ssh")
+        tunnel = await named(self.tunnels, "ssh")
         assert tunnel.listener is not None
         self.assertEqual(tunnel.listener.address[2], port)
-        self.assertEqual(len(await self.tunnels.registry.tunnels()), 2)
+        self.assertEqual(len(list(self.tunnels.here)), 2)
 
     async def test_ports(self) -> None:
         """Ports come from zlayer's range; one outside it is refused."""
@@ -228,7 +228,7 @@ class ControlTests(ZLayerTestCase):
         for name in ("a", "b", "c"):
             peer.say(Register(name, 0, 80, 0))
         self.assertIn("[limit-reached]", (await peer.next(RegisterFail)).reason)
-        self.assertEqual(len(await self.tunnels.registry.tunnels()), 2)
+        self.assertEqual(len(list(self.tunnels.here)), 2)
 
     async def test_clients(self) -> None:
         """So many clients may be there."""
@@ -279,7 +279,7 @@ class ControlTests(ZLayerTestCase):
             peer.connection.sendWhole(data)
             self.assertIn("[protocol-error]", (await peer.next(Disconnect)).reason)
             await peer.gone()
-            self.assertEqual(await self.tunnels.registry.tunnels(), [])
+            self.assertEqual(list(self.tunnels.here), [])
 
     async def test_oversized(self) -> None:
         """So does one that is too long."""
@@ -310,7 +310,7 @@ class ControlTests(ZLayerTestCase):
         await self.startServer()
         peer = await self.loggedIn()
         await self.register(peer)
-        (tunnel,) = await self.tunnels.registry.tunnels()
+        (tunnel,) = list(self.tunnels.here)
         await self.tunnels.destroy(tunnel, TunnelError("closed", "by order"))
         self.assertEqual((await peer.next(Disconnect)).reason, "by order [closed]")
         await peer.gone()
@@ -456,7 +456,7 @@ class StreamTests(ZLayerTestCase):
         (session,) = self.sessions.shared(ZLayerSessions).inUse.values()
         session.connection.abort()
         await self.told(self.zSeen, "tunnelReady", 2)
-        (tunnel,) = await self.tunnels.registry.tunnels()
+        (tunnel,) = list(self.tunnels.here)
         assert tunnel.listener is not None
         visitor, arrival = await self.pair(tunnel.listener.address[2], service)
         visitor.say(b"again")
@@ -470,7 +470,7 @@ class StreamTests(ZLayerTestCase):
             f"web=127.0.0.1:{self.offer(service)}", "other=127.0.0.1:1"
         )
         visitor, arrival = await self.pair(port, service)
-        tunnel = await self.tunnels.registry.findNamed("web")
+        tunnel = await named(self.tunnels, "web")
         await self.tunnels.destroy(tunnel, TunnelError("closed"))
         await gatherResults([visitor.gone(), arrival.gone()])
 
@@ -479,7 +479,7 @@ class StreamTests(ZLayerTestCase):
         await self.startServer()
         service = Service()
         await self.startClient(f"ssh=127.0.0.1:{self.offer(service)}")
-        tunnel = await self.tunnels.registry.findNamed("ssh")
+        tunnel = await named(self.tunnels, "ssh")
         end = WaitingEnd()
         tunnel.visitorArrived(end, "192.0.2.1:1")
         await service.arrivals.get()

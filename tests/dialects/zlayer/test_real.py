@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.dialects.zlayer.rig import ZLayerTestCase
+from tests.dialects.zlayer.rig import ZLayerTestCase, named
 from tests.integration.udp_loopback import Party
 from tests.support.loopback import Service
 from tests.support.processes import Program
@@ -153,7 +153,7 @@ class RealClientTests(RealTestCase):
             await program.waitForEvent("registered", count)
         await program.says('"name":"s4"')
         for number, service in enumerate(services):
-            tunnel = await self.tunnels.registry.findNamed(f"s{number}")
+            tunnel = await named(self.tunnels, f"s{number}")
             assert tunnel.listener is not None
             visitor, arrival = await self.pair(tunnel.listener.address[2], service)
             visitor.say(b"question")
@@ -170,7 +170,7 @@ class RealClientTests(RealTestCase):
         service = Service()
         program = await self.begin(f"web:tcp:{self.offer(service)}:0")
         await program.waitForEvent("registered")
-        (tunnel,) = await self.tunnels.registry.tunnels()
+        (tunnel,) = list(self.tunnels.here)
         assert tunnel.listener is not None
         visitor, arrival = await self.pair(tunnel.listener.address[2], service)
         visitor.say(b"question")
@@ -187,7 +187,7 @@ class RealClientTests(RealTestCase):
         service = Service()
         program = await self.begin(f"web:tcp:{self.offer(service)}:0")
         await program.waitForEvent("registered")
-        (tunnel,) = await self.tunnels.registry.tunnels()
+        (tunnel,) = list(self.tunnels.here)
         assert tunnel.listener is not None
         visitor, arrival = await self.pair(tunnel.listener.address[2], service)
         there, back = os.urandom(2_000_000), os.urandom(2_000_000)
@@ -205,7 +205,7 @@ class RealClientTests(RealTestCase):
         echo.arrived = lambda datagram, sender: echo.say(datagram, sender)
         program = await self.begin(f"dns:udp:{echo.number}:0")
         await program.waitForEvent("registered")
-        tunnel = await self.tunnels.registry.findNamed("dns")
+        tunnel = await named(self.tunnels, "dns")
         assert tunnel.listener is not None
         visitor = self.party(Party.visitor, tunnel.listener.address[2])
         sent = [b"one", bytes(1400), bytes(60000)]
@@ -223,7 +223,7 @@ class RealClientTests(RealTestCase):
         self.assertIn("[port-taken]", failed["reason"])
         program = await self.begin("refused:tcp:1:0", token="u")
         await program.waitForEvent("registered")
-        tunnel = await self.tunnels.registry.findNamed("refused")
+        tunnel = await named(self.tunnels, "refused")
         assert tunnel.listener is not None
         visitor = await self.visit(tunnel.listener.address[2])
         await visitor.gone()

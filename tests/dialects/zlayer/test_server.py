@@ -31,11 +31,11 @@ from tristunnel.dialects.zlayer.life import HEARTBEAT, PROBE, SILENCE
 from tristunnel.dialects.zlayer.messages import reasonIn
 from tristunnel.dialects.zlayer.server import ZLayerServerSession
 from tristunnel.errors import TunnelError
+from tristunnel.model.memory_book import MemoryBook
 from tristunnel.model.permissions import Grant, Identity, Permissions
 from tristunnel.model.ports import PortRange
 from tristunnel.service.caller import Caller
 from tristunnel.service.preauth import PENALTY, PENALTY_FREE, PreauthLimiter
-from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.wire.zlayer import (
     Auth,
@@ -63,7 +63,7 @@ class MemoryCase(SynchronousTestCase):
         self.notes = ServerNotes()
         self.ports = Ports()
         self.service = TunnelService(
-            self.clock, MemoryRegistry(), {"tcp": self.ports}, self.notes
+            self.clock, MemoryBook(self.clock), {"tcp": self.ports}, self.notes
         )
         self.factory = TunnelServerFactory(self.clock, self.service)
         self.factory.shared(ZLayerSessions).ports = None
@@ -400,7 +400,7 @@ class MessageTests(MemoryCase):
         session, connection = self.login()
         self.say(session, Register("my service", 0, 80, 0))
         self.assertIsInstance(connection.messages()[0], RegisterOk)
-        (tunnel,) = self.successResultOf(self.service.registry.tunnels())
+        (tunnel,) = list(self.service.here)
         self.assertEqual(tunnel.name, "")
 
     def test_order(self) -> None:

@@ -34,12 +34,13 @@ from tristunnel.dialects.framed.session import (
 )
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Identity
+from tristunnel.model.record import TunnelRecord
 from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.service.caller import Caller
 from tristunnel.service.capability import claimTunnel
 from tristunnel.service.clients import ClientFacts, Visits
+from tristunnel.service.leases import Lease
 from tristunnel.service.preauth import sourceOf
-from tristunnel.service.registry import Lease
 from tristunnel.service.tickets import TicketBook
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.util.hosts import addressText, hostSaid
@@ -198,7 +199,7 @@ class Admission(FramedProtocol):
         try:
             if isinstance(claim, dict):
                 # The capability is the credential, and good for no more.
-                self._tunnel = await claimTunnel(self._service.registry, claim)
+                self._tunnel = await claimTunnel(self._service.find, claim)
                 self.identity = Identity(f"tunnel-{self._tunnel.id}", issued=True)
             elif isinstance(access, dict):
                 self.identity = await self._service.access.claim(
@@ -230,7 +231,7 @@ class Admission(FramedProtocol):
                 facts,
             )
             if isinstance(offer, dict):
-                self._admitExtended(self.identity, offer)
+                await self._admitExtended(self.identity, offer)
             else:
                 await self._admitPlain(self.identity)
         except TunnelError as refusal:
@@ -265,7 +266,9 @@ class Admission(FramedProtocol):
             self.sendHandshake({EXTENSION: {"refused": refusal.asDict()}})
         self.close()
 
-    def _admitExtended(self, identity: Identity, offer: dict[str, object]) -> None:
+    async def _admitExtended(
+        self, identity: Identity, offer: dict[str, object]
+    ) -> None:
         """Answer a client that speaks the extension."""
         versions = offer.get("versions")
         if not isinstance(versions, list) or VERSION not in versions:
@@ -276,7 +279,7 @@ class Admission(FramedProtocol):
         self._host = hostSaid(offer.get("host"))
         answer = {"version": VERSION, **extensionOffer(self.limits)}
         if self._tunnel is None:
-            answer.update(self._takeLease(identity, offer.get("lease")))
+            answer.update(await self._takeLease(identity, offer.get("lease")))
         else:
             self._claim(self._tunnel)
             answer["tunnels"] = [self._tunnel.publicURI]
@@ -337,7 +340,7 @@ class Admission(FramedProtocol):
         if self.multiplexer is not None:
             self.multiplexer.sendFrame(0, FrameType.ENDING, payload)
 
-    def _takeLease(self, identity: Identity, asked: object) -> dict[str, object]:
+    async def _takeLease(self, identity: Identity, asked: object) -> dict[str, object]:
         """
         Give the client its lease back, or a new one.
 
@@ -345,17 +348,34 @@ class Admission(FramedProtocol):
         """
         leases = self._service.leases
         granted: dict[str, object] = {"seconds": leases.seconds}
+        claimed = None
         if isinstance(asked, dict):
-            self.lease = leases.claim(
+            claimed = await leases.claim(
                 asked.get("id"), asked.get("secret"), identity, self
             )
-        if self.lease is None:
-            self.lease, granted["secret"] = leases.grant(identity, self)
+        if claimed is None:
+            self.lease, granted["secret"] = await leases.grant(identity, self)
+        else:
+            self.lease, elsewhere = claimed
+            for record in elsewhere:
+                await self._adopt(record)
         granted["id"] = self.lease.id
         return {
             "lease": granted,
             "tunnels": [tunnel.uri for tunnel in self.lease.tunnels],
         }
+
+    async def _adopt(self, record: TunnelRecord) -> None:
+        """Have a tunnel of the client's here that was at another process."""
+        try:
+            await self._service.adopt(self.caller(), record)
+        except TunnelError as refusal:
+            self._observer.requestNoted(
+                self.identity or Identity("anonymous", anonymous=True),
+                f"came from another process, and its tunnel {record.uri} could not be"
+                f" opened here: {refusal}",
+                True,
+            )
 
     def _claim(self, tunnel: Tunnel) -> None:
         """Serve the tunnel of a capability, instead of whoever did so before."""

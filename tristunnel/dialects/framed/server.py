@@ -26,8 +26,8 @@ from tristunnel.errors import TunnelError
 from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.service.access import serviceOf
 from tristunnel.service.caller import Caller
+from tristunnel.service.leases import Lease
 from tristunnel.service.methods import methodsOf
-from tristunnel.service.registry import Lease
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.tls.explanation import whyNoTLS
 from tristunnel.util.hosts import addressText
@@ -110,8 +110,6 @@ class TunnelServerProtocol(Admission):
 
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
         """Tell the client that its tunnel is over."""
-        if self.lease is not None and tunnel in self.lease.tunnels:
-            self.lease.tunnels.remove(tunnel)
         if self._ended:
             return
         if self.extended:

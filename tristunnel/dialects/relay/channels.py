@@ -9,11 +9,11 @@ is a tunnel too: made by whoever comes first, and over when everybody has left.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from twisted.internet.defer import succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -26,6 +26,7 @@ from tristunnel.model.policy import VisitorPolicy
 from tristunnel.model.rendezvous import Rendezvous
 from tristunnel.model.tunnel import Tunnel
 from tristunnel.service.raw import UNCLAIMED, RawClientSide
+from tristunnel.util.deferreds import returnsDeferred
 from tristunnel.util.hosts import addressText
 from tristunnel.util.words import isName
 from tristunnel.websocket.connection import Connection, Receiver
@@ -34,6 +35,7 @@ from tristunnel.websocket.page import Visit
 
 if TYPE_CHECKING:
     from tristunnel.model.options import TunnelOptions
+    from tristunnel.model.ports import Reserve
     from tristunnel.service.caller import Caller, OpensVia
     from tristunnel.service.tunnel_service import TunnelService
 
@@ -171,8 +173,13 @@ class RelayChannels:
     def _newName(self) -> str:
         return self._service.tickets.mark + secrets.token_urlsafe(16)
 
-    def via(
-        self, service: OpensVia, tunnel: Tunnel, caller: Caller, options: TunnelOptions
+    async def via(
+        self,
+        service: OpensVia,
+        tunnel: Tunnel,
+        caller: Caller,
+        options: TunnelOptions,
+        reserve: Reserve,
     ) -> None:
         """
         Have the tunnel's client ends be WebSockets; who has the URI may
@@ -216,6 +223,9 @@ class RelayChannels:
             # Whoever waits came when the channel was nobody's.
             self._service.policies.refresh(channel.tunnel)
             self._service.policies.endDenied(channel.tunnel)
+            held = self._service.here.get(channel.tunnel.id)
+            if held is not None:
+                self._tell(self._service.entries.announce(held))
         elif channel.tunnel.owner != caller.identity:
             raise TunnelError("not-permitted", "the channel belongs to another client")
         channel.enter()
@@ -274,11 +284,15 @@ class RelayChannels:
         )
         service.policies.setByOwner(tunnel, VisitorPolicy())
         self._channels[name] = channel
-        service.enter(tunnel).addErrback(
-            lambda failure: self._log.failure("A channel is in no list", failure)
-        )
+        self._tell(service.enter(tunnel))
         service.observer.tunnelCreated(tunnel)
         return channel
+
+    def _tell(self, telling: Coroutine[Any, Any, None]) -> None:
+        """Have the book know of a channel."""
+        Deferred.fromCoroutine(telling).addErrback(
+            lambda failure: self._log.failure("A channel is in no list", failure)
+        )
 
 
 class WebSocketListeners:
@@ -292,13 +306,18 @@ class WebSocketListeners:
     def __init__(self, channels: RelayChannels) -> None:
         self._channels = channels
 
-    def open(
-        self, options: TunnelOptions, arrived: Callable[[End, str], None]
+    @returnsDeferred
+    async def open(
+        self,
+        options: TunnelOptions,
+        arrived: Callable[[End, str], None],
+        reserve: Reserve,
     ) -> _Place:
         """
         Let visitors in.
 
         @param options: The port must be 0, as the port is the server's own.
+        @param reserve: Not needed: nobody else finds the path.
         @raise TunnelError: C{bad-option}.
         """
         if options.port:

@@ -20,6 +20,7 @@ from tristunnel.dialects.zlayer.life import SignsOfLife
 from tristunnel.dialects.zlayer.messages import IN_USE, ZLayerSession, reasonIn, shorten
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Identity
+from tristunnel.model.record import named
 from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.util.words import isName
 from tristunnel.websocket.incoming import REQUEST_EFFORT
@@ -245,11 +246,8 @@ class ZLayerServerSession(ZLayerSession, ServerSession):
         """
         if not isName(name):
             return ""
-        try:
-            await self._service.registry.findNamed(name)
-        except TunnelError:
-            return name
-        return ""
+        rival = await self._service.entries.holder(named(name))
+        return name if rival is None else ""
 
     async def _unregister(self, message: Unregister) -> None:
         tunnel = self.tunnels.pop(message.serviceId, None)

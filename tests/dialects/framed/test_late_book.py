@@ -1,14 +1,12 @@
 """
-Clients of every dialect that are gone when a slow registry answers at last.
+Clients of every dialect that are gone when a slow book answers at last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from unittest.mock import patch
 
-from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from tests.dialects.framed.network import NetworkTestCase
@@ -16,19 +14,20 @@ from tests.dialects.framed.test_server import call, hello
 from tests.dialects.vtunnel.test_vtunnel import FakeConnection as TextConnection
 from tests.dialects.zlayer.rig import CLIENT_ID
 from tests.dialects.zlayer.rig import FakeConnection as BinaryConnection
+from tests.support.book import LateBook
 from tristunnel.dialects.base.server import Arrival
 from tristunnel.dialects.vtunnel.server import VTunnelServerSession
 from tristunnel.dialects.zlayer.server import ZLayerServerSession
 from tristunnel.errors import TunnelError
 from tristunnel.model.permissions import Identity
 from tristunnel.service.caller import Caller
-from tristunnel.service.tunnel_service import REGISTRY_PATIENCE
+from tristunnel.service.patience import BOOK_PATIENCE
 from tristunnel.wire.zlayer import Auth, Register, encodeMessage
 
 GONE = Failure(TunnelError("session-lost"))
 
 
-class LateRegistryTests(NetworkTestCase):
+class LateBookTests(NetworkTestCase):
     """No port stays open that nobody can close."""
 
     def framed(self, *messages: Any) -> Callable[[], None]:
@@ -70,34 +69,26 @@ class LateRegistryTests(NetworkTestCase):
 
     def test_gone(self) -> None:
         """
-        Whatever the registry is late with, and whether or not it answers in
-        the end.
+        Whatever the book is late with, and whether or not it answers in the end.
         """
         for dialect in ("plain", "extended", "vtunnel", "zlayer"):
-            for method in ("add", "find", "remove"):
+            for method in ("grant", "open", "change", "holder", "close"):
                 for answers in (True, False):
-                    self.makeServer()
-                    registry = self.service.registry
-                    late: list[tuple[Deferred[Any], Any]] = []
-
-                    def slow(*args: Any, late: Any = late, method: str = method) -> Any:
-                        late.append((Deferred(), args))
-                        return late[-1][0]
-
-                    with patch.object(registry, method, slow):
-                        lose = self.begin(dialect)
-                        lose()
-                    for answer, args in late if answers else ():
-                        getattr(registry, method)(*args).chainDeferred(answer)
-                    self.clock.advance(REGISTRY_PATIENCE)
-                    self.service.leases.close()
-                    case = f"{dialect}, a late {method}, answers: {answers}"
-                    open_, named = self.listeners.open_, registry.tunnels()
-                    if dialect == "extended" and method != "add":
-                        # It was opened in time, and the lease keeps it.
-                        continue
-                    self.assertEqual(open_, {}, case)
-                    self.assertEqual(len(self.service._quota), 0, case)
+                    book = LateBook(self.clock, late=(method,))
+                    self.makeServer(book=book)
+                    lose = self.begin(dialect)
+                    lose()
+                    book.late()
                     if answers:
-                        self.assertEqual(self.successResultOf(named), [], case)
+                        book.answer()
+                    self.clock.advance(BOOK_PATIENCE)
+                    self.clock.advance(120.0)
+                    case = f"{dialect}, a late {method}, answers: {answers}"
+                    self.assertEqual(self.listeners.open_, {}, case)
+                    self.assertEqual(len(self.service.here), 0, case)
+                    if answers:
+                        pages = book._pages
+                        self.assertEqual(pages.tunnels, {}, case)
+                        self.assertEqual(pages.leases, {}, case)
+                        self.assertEqual(pages.reserved, {}, case)
                     self.flushLoggedErrors(TunnelError)

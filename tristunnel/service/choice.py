@@ -1,0 +1,104 @@
+"""What is chosen for a tunnel by its options: the client's side and the public one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tristunnel.errors import badOption
+from tristunnel.model.options import TunnelOptions
+from tristunnel.model.ports import Reserve
+from tristunnel.model.tunnel import Tunnel
+from tristunnel.service.caller import Caller, Listeners, OpensVia, Via
+from tristunnel.util.hosts import hostAndPort
+
+__all__ = [
+    "SESSION",
+    "checkDatagrams",
+    "isNamed",
+    "listenersFor",
+    "viaFor",
+    "viaSession",
+]
+
+SESSION = "session"
+"""How a session's own tunnels are served."""
+
+
+async def viaSession(
+    service: OpensVia,
+    tunnel: Tunnel,
+    caller: Caller,
+    options: TunnelOptions,
+    reserve: Reserve,
+) -> None:
+    """Serve the tunnel by the session that asks for it."""
+    if caller.clientSide is None:
+        raise badOption("a tunnel via 'session' must be opened on the session itself")
+    tunnel.clientSide = caller.clientSide
+    tunnel.visitorLimit = options.visitors
+    port = caller.port or service.clientPort[0]
+    where = hostAndPort(tunnel.hostname, port) if port else tunnel.hostname
+    tunnel.uri = f"w3p://{where}/{tunnel.id}"
+
+
+def checkDatagrams(via: str, caller: Caller) -> None:
+    """
+    @param via: What L{viaFor} has chosen.
+    @raise TunnelError: C{bad-option}, if the tunnel's client side would carry
+        bytes only.
+    """
+    if via not in (SESSION, "w3p"):
+        raise badOption(
+            f"a tunnel via {via[:64]!r} cannot carry UDP: open it on a session"
+            " (tunnel-client --forward udp/PORT=HOST:PORT), or via 'w3p'"
+        )
+    if via == SESSION and not getattr(caller.clientSide, "carriesDatagrams", False):
+        raise badOption("this client's protocol cannot carry UDP; update the client")
+
+
+def viaFor(
+    known: Mapping[str, Via], wanted: TunnelOptions, caller: Caller
+) -> tuple[str, Via]:
+    """
+    Choose how a tunnel's client connects.
+
+    @param known: What there is.
+    @return: Its name, and what makes it.
+    @raise TunnelError: C{bad-option}.
+    """
+    name = wanted.via or ("tcp" if caller.clientSide is None else SESSION)
+    via = known.get(name)
+    if via is None:
+        raise badOption(
+            f"via {name[:64]!r} is not known here; choose from {', '.join(known)}"
+        )
+    for option in ("lookup", "openerOnly", "firstLine"):
+        if getattr(wanted, option) and name not in ("tcp", "tls"):
+            raise badOption(f"option {option} only works via 'tcp' or 'tls'")
+    return name, via
+
+
+def listenersFor(
+    known: Mapping[str, Listeners], wanted: TunnelOptions
+) -> tuple[str, Listeners]:
+    """
+    Choose how a tunnel's visitors connect.
+
+    @param known: What there is; the first one is the default.
+    @return: Its name, and what opens it.
+    @raise TunnelError: C{bad-option}.
+    """
+    name = wanted.listener or next(iter(known))
+    listeners = known.get(name)
+    if listeners is None:
+        raise badOption(
+            f"listener {name[:64]!r} is not known here; choose from {', '.join(known)}"
+        )
+    # The first one of its names: some stand for what a server has of several.
+    return next(each for each in known if known[each] is listeners), listeners
+
+
+def isNamed(known: Mapping[str, Listeners], wanted: TunnelOptions) -> bool:
+    """Whether visitors ask for a tunnel by its name."""
+    listeners = known.get(wanted.listener)
+    return not wanted.private and getattr(listeners, "named", False)

@@ -1,0 +1,91 @@
+"""The tunnels whose visitors this process serves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tristunnel.errors import TunnelError
+from tristunnel.model.record import Place, TunnelRecord
+from tristunnel.model.tunnel import Tunnel
+
+__all__ = ["Held", "Here"]
+
+
+@dataclass(eq=False)
+class Held:
+    """
+    A tunnel of this process, and what the book says of it.
+
+    @ivar tunnel: The tunnel.
+    @ivar record: What is written of it; with an empty URI until it is open.
+    @ivar reserved: What it has to itself, by what for: C{"name"}, C{"visitors"},
+        C{"uri"}.
+    @ivar counts: Whether it is one that somebody opened; a relay's channel is not.
+    """
+
+    tunnel: Tunnel
+    record: TunnelRecord
+    reserved: dict[str, str] = field(default_factory=dict)
+    counts: bool = True
+
+    @property
+    def place(self) -> Place:
+        """As whom this process may change what is written."""
+        return self.record.place
+
+    def port(self, use: str) -> int:
+        """The port that it has reserved for something; 0 for none."""
+        port = self.reserved.get(use, "").partition(":")[2]
+        return int(port) if port.isdecimal() else 0
+
+
+class Here:
+    """All of them, oldest first."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Held] = {}
+
+    def __iter__(self) -> Iterator[Tunnel]:
+        return iter([held.tunnel for held in self._held.values()])
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def counted(self) -> list[Tunnel]:
+        """Those that somebody opened, without the relay's channels."""
+        return [held.tunnel for held in self._held.values() if held.counts]
+
+    def add(self, held: Held) -> None:
+        """Have a tunnel."""
+        self._held[held.record.id] = held
+
+    def remove(self, tunnel: str) -> Held | None:
+        """
+        Have a tunnel no longer.
+
+        @param tunnel: Its id.
+        @return: What was known of it; C{None}, if it was not here.
+        """
+        return self._held.pop(tunnel, None)
+
+    def get(self, tunnel: str) -> Held | None:
+        """
+        Look a tunnel up.
+
+        @param tunnel: Its id.
+        """
+        return self._held.get(tunnel)
+
+    def live(self, record: TunnelRecord) -> Tunnel:
+        """
+        The tunnel that a record is of.
+
+        @raise TunnelError: C{unknown-tunnel}, for one that another process serves or
+            that ends.
+        """
+        held = self._held.get(record.id)
+        if held is not None:
+            return held.tunnel
+        raise TunnelError("unknown-tunnel")

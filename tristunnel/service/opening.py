@@ -1,0 +1,105 @@
+"""How a tunnel comes about: the order in which its parts are made."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Protocol
+
+from tristunnel.errors import TunnelError
+from tristunnel.model.options import TunnelOptions
+from tristunnel.model.tunnel import Tunnel
+from tristunnel.service.caller import Caller, OpensVia, Via
+from tristunnel.service.choice import (
+    SESSION,
+    checkDatagrams,
+    isNamed,
+    listenersFor,
+    viaFor,
+)
+from tristunnel.service.entries import BookEntries
+from tristunnel.service.here import Held
+from tristunnel.service.host_rules import HostRules
+from tristunnel.service.leases import Lease
+from tristunnel.service.rights import TunnelRights
+from tristunnel.service.sharing import Sharing
+
+__all__ = ["Opens", "build"]
+
+
+class Opens(OpensVia, Protocol):
+    """What L{build} needs of the tunnel service."""
+
+    via: dict[str, Via]
+    entries: BookEntries
+    hosts: HostRules
+    rights: TunnelRights
+    sharing: Sharing
+
+
+async def build(
+    service: Opens,
+    tunnel: Tunnel,
+    caller: Caller,
+    wanted: TunnelOptions,
+    enter: Callable[[Lease | None], Awaitable[Held]],
+    uri: str,
+) -> None:
+    """
+    Reserve in the book, listen, announce. Meanwhile the client may have left, or
+    come back elsewhere.
+
+    @param service: Of what the tunnel is made.
+    @param enter: Enters it in the book.
+    @param uri: The URI that it has already, or empty.
+    @raise TunnelError: With the reason of a refusal; then what there is of the tunnel
+        is to be taken apart.
+    """
+    name, via = viaFor(service.via, wanted, caller)
+    if wanted.listener == "udp":
+        tunnel.protocol = "udp"
+        checkDatagrams(name, caller)
+    group = service.sharing.find(caller.identity, wanted) if wanted.share else None
+    if group is not None:
+        # The group has its name.
+        tunnel.name = ""
+    lease = caller.lease if name == SESSION else None
+    held = await enter(lease)
+    _checkWanted(tunnel, caller)
+    reserve = partial(service.entries.reserve, held)
+    await via(service, tunnel, caller, wanted, partial(reserve, "uri"))
+    tunnel.uri = uri or tunnel.uri
+    _checkWanted(tunnel, caller)
+    joins = group is not None and bool(group.tunnels)
+    if isNamed(service.listeners, wanted) and joins:
+        service.hosts.join(tunnel, caller.identity, wanted.name)
+    elif isNamed(service.listeners, wanted):
+        wanted = service.hosts.claim(tunnel, caller, wanted)
+    if group is not None and joins:
+        tunnel.listener = service.sharing.join(group, tunnel, wanted.share)
+    elif not wanted.private:
+        kind, listeners = listenersFor(service.listeners, wanted)
+        tunnel.listener = await service.rights.openListener(
+            caller.identity,
+            kind,
+            listeners,
+            wanted,
+            tunnel.visitorArrived,
+            partial(reserve, "visitors"),
+        )
+        _checkWanted(tunnel, caller)
+    await service.entries.announce(held)
+    _checkWanted(tunnel, caller)
+    if lease is not None:
+        lease.tunnels.append(tunnel)
+
+
+def _checkWanted(tunnel: Tunnel, caller: Caller) -> None:
+    """
+    @raise TunnelError: Why nobody waits for a tunnel any more, while it is made.
+    """
+    if tunnel.closed is not None:
+        raise tunnel.closed
+    if caller.lease is not None and caller.lease.holder is not caller.clientSide:
+        # The answer would reach nobody, so nobody would know of the tunnel.
+        raise TunnelError("session-lost")
