@@ -87,11 +87,11 @@ class UNIXListenersTests(LoopbackTestCase):
         """A socket is in that directory and nowhere else."""
         await self.startServer()
         for name in ("", ".", "..", ".hidden", "../x", "/tmp/x", "a/b", "é", "x" * 65):
-            error = self.assertRaises(TunnelError, self.open, name)
+            error = await self.assertFailure(self.open(name), TunnelError)
             self.assertEqual(error.code.name, "bad-option", name)
         self.assertEqual(os.listdir(self.sockets), [])
         self.sockets.rmdir()
-        error = self.assertRaises(TunnelError, self.open, "x")
+        error = await self.assertFailure(self.open("x"), TunnelError)
         self.assertEqual(error.code.name, "not-permitted")
 
 
