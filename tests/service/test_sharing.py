@@ -11,16 +11,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.model.test_tunnel import PlainEnd, Side
 from tristunnel.errors import TunnelError
 from tristunnel.listeners.names import NameListeners
+from tristunnel.model.memory_book import MemoryBook
 from tristunnel.model.permissions import (
     ANONYMOUS_IDENTITY,
     Grant,
     Identity,
     Permissions,
 )
-from tristunnel.model.ports import PortRange
+from tristunnel.model.ports import PortRange, Reserve
 from tristunnel.names.public import PublicNames
 from tristunnel.service.caller import Caller
-from tristunnel.service.registry import MemoryRegistry
 from tristunnel.service.tunnel_service import TunnelService
 
 
@@ -38,7 +38,8 @@ class _Listeners:
     def __init__(self) -> None:
         self.made: list[_Listener] = []
 
-    def open(self, options: Any, arrived: Any) -> _Listener:
+    async def open(self, options: Any, arrived: Any, reserve: Reserve) -> _Listener:
+        await reserve("tcp", 8080)
         if any(each.isOpen for each in self.made):
             raise TunnelError("port-taken", "port 8080 is in use")
         self.made.append(_Listener())
@@ -55,9 +56,11 @@ class SharingTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.tcp, self.names = _Listeners(), PublicNames()
+        clock = Clock()
+        self.book = MemoryBook(clock)
         self.service = TunnelService(
-            Clock(),
-            MemoryRegistry(),
+            clock,
+            self.book,
             {"tcp": self.tcp, "http": NameListeners("http", self.names)},
         )
         self.service.hosts.change(["t.example"], "")
@@ -66,6 +69,11 @@ class SharingTests(SynchronousTestCase):
         caller = Caller(identity, "t.example", clientSide=Side())
         opening = self.service.open(caller, {"share": "least-busy", **options})
         return self.successResultOf(Deferred.fromCoroutine(opening))
+
+    def named(self, name: str) -> Any:
+        """The tunnel that has a name, or C{None}."""
+        record = self.successResultOf(self.book.holder(f"name:{name}"))
+        return None if record is None else self.service.here.live(record)
 
     def refused(self, identity: Identity = ANONYMOUS_IDENTITY, **options: Any) -> str:
         caller = Caller(identity, "t.example", clientSide=Side())
@@ -95,6 +103,25 @@ class SharingTests(SynchronousTestCase):
         bob = _holder("bob", "share", ports=ports)
         self.assertEqual(self.refused(bob, port=8080), "port-not-permitted")
 
+    def test_inherited(self) -> None:
+        """
+        Who is left has the port and the name, in the book too; when the last one is
+        gone, or has no visitors any more, nobody has.
+        """
+        first, second, third = (self.open(port=8080, name="web") for _ in range(3))
+        for leaving, heir in ((first, second), (second, third), (third, None)):
+            self.service.discard([leaving], TunnelError("closed"))
+            record = self.successResultOf(self.book.holder("tcp:8080"))
+            self.assertEqual(record and record.id, heir and heir.id)
+            self.assertIs(self.named("web"), heir)
+        first, second = (self.open(port=8080, name="web") for _ in range(2))
+        caller = Caller(ANONYMOUS_IDENTITY, "t.example")
+        first.visitorArrived(PlainEnd(), "192.0.2.1:1")
+        self.successResultOf(self.service.closeTunnel(caller, first.uri, True))
+        self.assertIs(self.named("web"), second)
+        self.service.discard([first, second], TunnelError("closed"))
+        self.assertEqual(self.book._pages.reserved, {})
+
     def test_agreement(self) -> None:
         """Both have to say so, and to mean the same kind of place."""
         first = self.open(port=8080, name="web")
@@ -110,17 +137,17 @@ class SharingTests(SynchronousTestCase):
         """A name without a port is shared, and passed on to who is left."""
         first = self.open(name="db", private=True)
         second = self.open(name="db", private=True)
-        named = self.successResultOf(self.service.registry.findNamed("db"))
+        named = self.named("db")
         self.assertIs(named, first)
         for _ in range(2):
             named.visitorArrived(PlainEnd(), "192.0.2.1:1")
         self.assertEqual([len(first.streams), len(second.streams)], [1, 1])
         self.service.discard([first], TunnelError("closed"))
-        named = self.successResultOf(self.service.registry.findNamed("db"))
+        named = self.named("db")
         self.assertIs(named, second)
         third = self.open(name="db", private=True)
         self.service.discard([second, third], TunnelError("closed"))
-        self.failureResultOf(self.service.registry.findNamed("db"), TunnelError)
+        self.assertIsNone(self.named("db"))
         self.assertIsNot(self.open(name="db", private=True).group, third.group)
 
     def test_hosts(self) -> None:
