@@ -96,7 +96,7 @@ class HelpTests(SynchronousTestCase):
             self.patch(sys, "stdout", out)
             ended = self.assertRaises(SystemExit, main, [*words, "--help"])
             self.assertEqual(ended.code, 0)
-            self.assertIn(f"usage: tristunnel {' '.join(words)}", out.getvalue())
+            self.assertIn(f"Usage: tristunnel {' '.join(words)}", out.getvalue())
             self.assertNotIn("Managing it:", out.getvalue())
 
 

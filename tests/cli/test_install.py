@@ -187,6 +187,12 @@ class InstallTests(SynchronousTestCase):
             message = self.refused("server", "--hostname", "a b")
             self.assertIn("systemd does not run for this user", message)
             self.assertFalse(self.unit.exists())
+            self.assertIn("is not installed", self.refused("server", "--remove"))
+            self.unit.parent.mkdir(parents=True, exist_ok=True)
+            self.unit.touch()
+            said = self.run_("server", "--remove")
+            self.assertEqual(said, f"{self.unit} is removed; nothing here runs it\n")
+            self.assertFalse(self.unit.exists())
 
     def test_fails(self) -> None:
         """What systemd says is passed on."""
@@ -206,7 +212,7 @@ class InstallTests(SynchronousTestCase):
         options = parser.parse_args(["install", "server", "--nothing"])
         self.assertRaises(SystemExit, options.run, options)
         self.assertFalse(self.unit.exists())
-        self.assertIn("--name has", self.refused("--name", "../x", "server"))
+        self.assertRaises(SystemExit, self.run_, "--name", "../x", "server")
         self.assertIn("one line", self.refused("server", "--hostname", "a\nb"))
 
     def test_programs(self) -> None:

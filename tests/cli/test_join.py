@@ -144,7 +144,8 @@ class JoinTests(JoinTestCase):
             (("join", "t.example.com#abc"), "has 3 letters and digits"),
             (("invite", "--state-dir", "nowhere"), "no server with tokens has run"),
         ):
-            (line,) = await self.run_(*words, status=1)
+            status = 2 if words[0] == "join" else 1
+            (line,) = await self.run_(*words, status=status)
             self.assertIn(said, line)
 
     async def test_unreachable(self) -> None:
@@ -241,14 +242,22 @@ class JoinTests(JoinTestCase):
         pem = self.directory / "server.pem"
         pem.write_bytes(b"".join(authority.issue(["localhost"])))
         trusted = authority.write(self.directory / "authority.pem")
-        await self.server(
-            *("--auth", f"tokens:{self.state / 'tokens'}", "--certificate", str(pem))
+        mine = self.directory / "mine.pem"
+        mine.write_bytes(b"".join(authority.issue(["laptop"], client=True)))
+        server = await self.server(
+            *("--auth", f"tokens:{self.state / 'tokens'}", "--certificate", str(pem)),
+            *("--client-ca", str(trusted)),
         )
         for number, pinned in ((0, False), (1, True)):
             invitation = await self.invite("--hostname", "localhost")
             self.environment = {} if number else {"SSL_CERT_FILE": str(trusted)}
-            await self.run_("join", invitation, "--name", f"n{number}")
+            words = ("join", invitation, "--name", f"n{number}")
+            await self.run_(*words, "--certificate", str(mine))
             self.assertEqual("pin" in self.kept()["server"][f"n{number}"], pinned)
+        self.assertFalse([line for line in server.lines if "alert" in line])
+        # Without a certificate of one's own.
+        (line,) = await self.run_("join", await self.invite(), status=1)
+        self.assertIn("requires a certificate of this client: give --certif", line)
 
     async def test_otherServer(self) -> None:
         """Who shows another certificate, or does not use TLS, is not told the code."""

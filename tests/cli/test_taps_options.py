@@ -171,9 +171,9 @@ class ServerOptionsTests(OptionsTestCase):
             self.assertEqual(path.stat().st_mode & 0o777, 0o600)
 
     def test_selfSignedUnwritable(self) -> None:
-        """A state directory that cannot be written to is a line."""
+        """A state directory that cannot be one is a line."""
         blocked = self.write("file")
-        self.wrong(f"--port ssl:9000 --state-dir {blocked}/x", "server.pem", "cannot")
+        self.wrong(f"--port ssl:9000 --state-dir {blocked}/x", "is a file", "cannot")
 
     def test_noHome(self) -> None:
         """A user without a home directory has to name a state directory."""
@@ -201,11 +201,12 @@ class ServerOptionsTests(OptionsTestCase):
             self.wrong(f"--interface {wrong}", "not an address of this machine")
 
     def test_seconds(self) -> None:
-        """Times are numbers of seconds."""
+        """Times are numbers of seconds, or say what they are."""
         for option in ("--grace", "--lease", "--handshake-timeout", "--udp-idle"):
             for wrong in ("-1", "nan", "inf", "1e9"):
                 self.wrong(f"{option} {wrong}", option, "seconds")
-            self.wrong(f"{option} soon", option, "a number")
+            self.wrong(f"{option} soon", option, "a time such as 90 or 2m")
+            self.assertEqual(self.parse(option, "2m")[option[2:]], 120)
         self.wrong("--handshake-timeout 0", "more than 0")
         self.wrong("--udp-idle 0", "from 0.1 up")
         self.assertEqual(self.parse()["udp-idle"], IDLE)
@@ -470,7 +471,7 @@ class ClientOptionsTests(OptionsTestCase):
             ("[::]:80=h:1", "an address before its port", "write 80=h:1"),
             ("udp/::1:53=h:1", "an address before its port", "write 53=h:1"),
             ("0.0.0.0:80:h:1", "an address before its port", "write 80=h:1"),
-            ("a/b=h:1", "a name has letters"),
+            ("a/b=h:1", "a name has at most"),
             ("x" * 65 + "=h:1", "a name has"),
             ("8=h:1-2", "several tunnels cannot all be '8'"),
             ("db=h:1-2", "several tunnels cannot all be 'db'"),

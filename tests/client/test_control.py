@@ -73,7 +73,7 @@ class ParseTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """So is everything else."""
-        for description in ("tls:/x", "9001", "", "unix", "tcp:x:interface=127.0.0.1"):
+        for description in ("tls:/x", "", "unix", "tcp:x:interface=127.0.0.1"):
             self.assertIn("unix:PATH", self.refusal(description))
 
 

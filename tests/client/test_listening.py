@@ -105,11 +105,23 @@ class TableTests(SynchronousTestCase):
         ):
             self.assertIs(isListening(target, self.tables), listens, target)
 
-    def test_unknown(self) -> None:
-        """Where the kernel has no such tables nobody knows."""
+    def test_noTables(self) -> None:
+        """Where the kernel has no such tables, a port that cannot be bound to is one
+        where somebody listens; of a socket that exists nobody knows."""
         nowhere = self.tables / "none"
-        self.assertIsNone(isListening("localhost:3000", nowhere))
-        self.assertIsNone(isListening("unix:/run/x.sock", nowhere))
+        with socket.socket() as service:
+            service.bind(("127.0.0.1", 0))
+            service.listen()
+            port = service.getsockname()[1]
+            self.assertIs(isListening(f"localhost:{port}", nowhere), True)
+            self.assertIs(isListening(f"127.0.0.1:{port}", nowhere), True)
+        self.assertIs(isListening(f"localhost:{port}", nowhere), False)
+        self.assertIs(isListening("unix:/run/no/x.sock", nowhere), False)
+        self.assertIsNone(isListening(f"unix:{self.tables}", nowhere))
+        self.assertIsNone(isListening("192.0.2.1:3000", nowhere))
+
+    def test_unknown(self) -> None:
+        """Of tables that nobody understands nobody knows anything."""
         (self.tables / "tcp").write_text(f"{_HEAD}nonsense\n")
         self.assertIsNone(isListening("localhost:3000", self.tables))
 

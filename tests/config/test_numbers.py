@@ -22,7 +22,11 @@ class NumberTests(SynchronousTestCase):
     def test_mistakes(self) -> None:
         """A mistake in an option names the option and what it takes."""
         for tap, words, said in (
-            (server_tap, "--grace soon", "--grace takes a number, not 'soon'"),
+            (
+                server_tap,
+                "--grace soon",
+                "--grace takes a time such as 90 or 2m, not 'soon'",
+            ),
             (server_tap, "--max-clients 1.5", "--max-clients takes a whole number"),
             (server_tap, "--max-clients -1", "--max-clients takes a number, from 0 up"),
             (server_tap, "--udp-idle 0", "--udp-idle takes seconds, from 0.1 up"),

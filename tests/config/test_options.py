@@ -277,7 +277,7 @@ class ClientFileTests(FileOptionsTestCase):
             ("[[forward]]\nto = 'h:1-2'\nports = '3'", "2: '3' is no range"),
             ("[[forward]]\nto = 'h:1'\nproxy = 'v3'", "2: ", "write proxy=v1"),
             ("[[forward]]\nto = 'h:1'\nname = '7'", "2: the name '7'"),
-            ("[[forward]]\nto = 'h:1'\nname = 'a b'", "2: ", "a name has letters"),
+            ("[[forward]]\nto = 'h:1'\nname = 'a b'", "2: ", "a name has at most"),
             ("[[forward]]\nto = 'h:1'\nport = '1'", "4: port takes a whole number"),
             ("[[forward]]\nto = 'h:1'\nallow = ['x']", "2: --allow: 'x' is not"),
             ("[[forward]]\nto = 'h:1'\nmax-visitors = -1", "2: --max-visitors"),

@@ -73,6 +73,7 @@ class ClientTests(SynchronousTestCase):
         ]
         why = "cable cut [session-lost]"
         other = server(server="tcp:other:1", state="connecting", dialect="vtunnel")
+        asking = server(retryIn=3.2)
         for name, size, status in (
             ("client", (80, 24), {}),
             ("wide", (120, 40), {}),
@@ -84,7 +85,7 @@ class ClientTests(SynchronousTestCase):
             # A crowd of visitors does not push out what matters.
             ("crowd", (80, 24), {"events": [*crowd, *clientStatus()["events"]]}),
             # Names, web sites, what is refused, and services that do not listen.
-            ("troubles", (80, 24), {"tunnels": troubles}),
+            ("troubles", (80, 24), {"tunnels": troubles, "servers": [asking]}),
             ("troubles-narrow", (50, 20), {"tunnels": troubles}),
             ("troubles-short", (80, 13), {"tunnels": troubles}),
             ("several-servers", (80, 24), {"servers": [server(), other]}),

@@ -27,6 +27,7 @@ from tristunnel.util.endpoints import (
     checkBeforeFork,
     clearStaleSocket,
     inBackground,
+    listenInFull,
     serverEndpoint,
     splitEndpoint,
     tellOfDaemon,
@@ -91,6 +92,23 @@ class SplitEndpointTests(SynchronousTestCase):
     def test_anything(self, text: str) -> None:
         """Any string has parts."""
         splitEndpoint(text)
+
+
+class ListenInFullTests(SynchronousTestCase):
+    def test_forms(self) -> None:
+        """What people write elsewhere is taken; all else stays as it is."""
+        for short, full in (
+            ("9000", "ssl:9000:interface=127.0.0.1"),
+            ("*:9000", "ssl:9000"),
+            ("localhost:9000", "ssl:9000:interface=127.0.0.1"),
+            ("192.0.2.1:9000", "ssl:9000:interface=192.0.2.1"),
+            ("[::1]:9000", "ssl:9000:interface=\\:\\:1"),
+            ("::1:9000", "ssl:9000:interface=\\:\\:1"),
+            ("tcp:localhost:9000", "tcp:9000:interface=127.0.0.1"),
+            ("/run/tunnel.sock", "unix:/run/tunnel.sock"),
+            *((same, same) for same in ("tcp:9000", "tls:d:port=1", "t.example:1", "")),
+        ):
+            self.assertEqual(listenInFull(short, "ssl", "127.0.0.1"), full)
 
 
 class UnknownKeywordsTests(SynchronousTestCase):
@@ -288,8 +306,7 @@ class BeforeForkTests(TestCase):
 
     def test_state(self) -> None:
         """So it is with a directory that cannot be made."""
-        (self.directory / "file").write_text("")
-        where = str(self.directory / "file" / "state")
+        where = "/proc/nowhere/state"
         free = "tcp:0:interface=127.0.0.1"
         said = self.refused(server_tap, "--port", free, "--state-dir", where)
         self.assertIn(f"{where} cannot be written to", said)

@@ -122,6 +122,11 @@ class TokenStore:
     def _data(self) -> bytes:
         try:
             return readAtOnce(self._path)[1]
+        except FileNotFoundError:
+            raise badOption(
+                f"there is no token file {self._path!r}: name another with --file, or"
+                " make it with: tristunnel token create --name NAME"
+            ) from None
         except (OSError, ValueError) as error:
             raise badOption(f"cannot read {self._path!r}: {reasonOf(error)}") from None
 

@@ -14,7 +14,7 @@ from tristunnel.client.control import ClientControl, accessSocket
 from tristunnel.client.log import LoggingClientObserver
 from tristunnel.client.visitor import LocalPort, localEndpoint
 from tristunnel.config.help import Group
-from tristunnel.config.numbers import seconds
+from tristunnel.config.numbers import readOption, seconds
 from tristunnel.config.options import CheckedOptions
 from tristunnel.connect.address import ServerAddress, parseAccessURI, parseConnect
 from tristunnel.connect.credentials import (
@@ -37,7 +37,7 @@ from tristunnel.dialects.framed.dialect import bySession
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.util.command_line import exposedSecrets, hideExposed
 from tristunnel.util.endpoints import checkBeforeFork
-from tristunnel.util.files import defaultStateDirectory
+from tristunnel.util.files import stateDirectory
 from tristunnel.util.logs import Log
 from tristunnel.util.output import outputOf
 from tristunnel.util.process import (
@@ -122,7 +122,7 @@ class Options(ConnectOptionsMixin, CheckedOptions):
                 "which service? give --connect ENDPOINT and --service NAME, or"
                 " --access URI"
             )
-        self.ttl = parseDuration(self["ttl"])
+        self.ttl = readOption("ttl", parseDuration, self["ttl"])
         if self.ttl > LONGEST:
             raise badOption("--ttl takes up to 30d")
         self.credentials = givenCredentials(self["credentials-file"])
@@ -139,7 +139,7 @@ class Options(ConnectOptionsMixin, CheckedOptions):
         else:
             self.server = parseConnect(reactor, self["connect"], trust, route)
         self.endpoint = localEndpoint(reactor, self["listen"])
-        self.stateDirectory = Path(self["state-dir"] or defaultStateDirectory())
+        self.stateDirectory = stateDirectory(self["state-dir"])
 
 
 def makeService(options: Options) -> Service:

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -239,7 +239,6 @@ def _parser() -> Parser:
         prog="python -m tristunnel.rpc",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("url", metavar="URL", help="http://, https:// or unix:/path")

@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from tristunnel.cli import client_tap
-from tristunnel.cli.client_tap import makeService
+from tristunnel.cli.client_tap import NEEDS_NAME, makeService
 from tristunnel.config.help import Group
 from tristunnel.config.servers import defaultConfigFile
-from tristunnel.errors import badOption
+from tristunnel.errors import badOption, printable
 from tristunnel.forwards.forward import Forward
 from tristunnel.util.words import isName
 
@@ -91,8 +91,11 @@ class _Offer(Options):
     ]
     groups: ClassVar[Any] = (
         Group("Where to share it, and how", "to=SERVER server=NAME name=NAME private"),
-        *client_tap.Options.groups[1:3],
-        *client_tap.Options.groups[4:],
+        *(
+            group
+            for group in client_tap.Options.groups[1:]
+            if "tunnel=URI" not in group.options
+        ),
     )
 
     def __init__(self) -> None:
@@ -113,6 +116,7 @@ class _Offer(Options):
         # There is no --forward here.
         text = message.removeprefix("--forward ").replace("--connect ", "--to ")
         text = text.replace("two --forward", "two services")
+        text = text.replace(NEEDS_NAME, "give --name NAME")
         return super().placed(text)
 
     def check(self) -> None:
@@ -123,8 +127,8 @@ class _Offer(Options):
         name = self["name"]
         if name and (name.isdecimal() or not isName(name)):
             raise badOption(
-                f"--name {name!r}: a name has letters, digits, '-', '_' and '.', and is"
-                " not a number"
+                f"--name {printable(name, 60)!r}: a name has at most 64 letters,"
+                " digits, '-', '_' and '.', and is not a number"
             )
         if name and len(self["forward"]) > 1:
             raise badOption("--name is for one service, and there are several")
@@ -133,6 +137,8 @@ class _Offer(Options):
         super().check()
 
     def _forward(self, reactor: Any, wanted: Any) -> Forward:
+        if self.isUDP and wanted.startswith("tcp"):
+            raise badOption(f"{wanted!r} is a TCP service: write tristunnel tcp")
         if self.isUDP and not wanted.startswith("udp"):
             wanted = f"udp/{wanted}"
         forward = super()._forward(reactor, wanted)

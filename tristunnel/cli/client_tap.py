@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path
 from typing import Any, ClassVar
 
 from twisted.application.service import Service
@@ -71,7 +70,7 @@ from tristunnel.screen.client import ClientWatch
 from tristunnel.util.command_line import endWithUsage, exposedSecrets, hideExposed
 from tristunnel.util.descriptor_limit import raiseDescriptorLimit
 from tristunnel.util.endpoints import checkBeforeFork
-from tristunnel.util.files import defaultStateDirectory, stateVariable
+from tristunnel.util.files import stateDirectory, stateVariable
 from tristunnel.util.hosts import basicLogin
 from tristunnel.util.logs import Log, checkFormat
 from tristunnel.util.process import (
@@ -108,6 +107,11 @@ class Options(
 
     synopsis = "--connect SERVER [--forward] SERVICE ... [options]"
     words = "forward"
+    meant: ClassVar[Mapping[str, str]] = {
+        "port": "the public port is written in front, for example 8080=3000",
+        "host": "a service on another machine is written HOST:PORT",
+        "local-host": "a service on another machine is written HOST:PORT",
+    }
     examples = (
         "--connect tunnel.example.com 3000",
         "--connect tunnel.example.com --forward 8081=localhost:3000",
@@ -337,7 +341,7 @@ class Options(
 
         checkFormat(self["log-format"])
         self.checkHooks()
-        self.stateDirectory = Path(self["state-dir"] or defaultStateDirectory())
+        self.stateDirectory = stateDirectory(self["state-dir"])
         if self["rpc"] and self["rpc"] != OFF:
             self.control = parseControl(reactor, self["rpc"])
         told = {name: self[name] for name in self.told if name in self}
@@ -361,6 +365,10 @@ class Options(
 
     def _checkTogether(self) -> None:
         tunnel = self["tunnel"]
+        for name in {"connect", "server", "to"} & set(self.told):
+            # A shell's variable that is not set must not become the default server.
+            if not all(map(str.strip, self.told[name])):
+                raise badOption(f"--{name} is empty; write a server's name after it")
         if self["server"] and (self["connect"] or tunnel):
             raise badOption("--server names a server: leave out --connect and --tunnel")
         if not (self["connect"] or tunnel):
@@ -422,7 +430,7 @@ class Options(
         if self["service"] and not hasExtension:
             raise badOption(f"--dialect {name} has no named services: leave it out")
         if self["service"] and not self["listen"]:
-            raise badOption("--service NAME goes with --listen ENDPOINT, by session")
+            raise badOption("--service NAME goes with --listen PORT, to visit it there")
         offers = hasExtension and not (self["tunnel"] or self["service"])
         if self["extension"] == NEVER and not offers:
             raise badOption("--extension never goes with --forward, at a W3P server")
@@ -484,10 +492,7 @@ class Options(
                     " that share a place: leave out health and share"
                 )
             if forward.private and not forward.name:
-                raise badOption(
-                    "--private tunnels have names: --forward NAME=TARGET, for example"
-                    " db=localhost:5432"
-                )
+                raise badOption(f"--private tunnels have names: {NEEDS_NAME}")
         self.dialect.checkForwards(self)
         self.policy = policyOf(self)
         policies = (self.policy, *(forward.policy for forward in self.forwards))
@@ -530,6 +535,8 @@ class Options(
             headers["Authorization"] = basicLogin(pair)
         return headers
 
+
+NEEDS_NAME = "write --forward NAME=TARGET, for example db=localhost:5432"
 
 _NOTHING = (
     "nothing is offered: give --forward, for example --forward 3000 for port 3000 of"

@@ -64,11 +64,16 @@ def addCompletionCommand(
     completion = commands.add_parser(
         "completion",
         help="print shell completion for bash, zsh or fish",
-        description="Print a script that makes your shell complete these commands. For"
-        ' bash, in ~/.bashrc: eval "$(tristunnel completion bash)"; for zsh, in'
-        " ~/.zshrc after"
-        ' compinit: eval "$(tristunnel completion zsh)"; for fish: tristunnel'
-        " completion fish > ~/.config/fish/completions/tristunnel.fish",
+        description="Print a script that makes your shell complete these commands.",
+        epilog="""\
+In ~/.bashrc:
+  eval "$(tristunnel completion bash)"
+
+In ~/.zshrc, after compinit:
+  eval "$(tristunnel completion zsh)"
+
+For fish, once:
+  tristunnel completion fish > ~/.config/fish/completions/tristunnel.fish""",
     )
     completion.add_argument("shell", choices=(*_SHELLS, _SERVERS), metavar="SHELL")
 

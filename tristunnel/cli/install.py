@@ -45,8 +45,11 @@ def addInstallCommand(commands: Any, check: Callable[[Sequence[str]], object]) -
         description="Have systemd (launchd on macOS) run a server or a client: the"
         " system's as root, else your own. Options come before 'server' or 'client';"
         " what follows is that program's.",
-        epilog="examples: tristunnel install server --hostname t.example.com;"
-        " tristunnel install client http 3000",
+        epilog="""\
+Examples:
+  tristunnel install server --hostname t.example.com
+  tristunnel install client http 3000
+  tristunnel install --remove server""",
     )
     add = install.add_argument
     add("--print", action="store_true", help="print the unit without changing anything")
@@ -77,6 +80,7 @@ class _Service:
     @ivar forget: The commands after that.
     @ivar log: How to read its log.
     @ivar missing: Why nothing can start it here; empty if something can.
+    @ivar unfit: Why it would not run; empty if it would.
     @ivar note: What is to be known besides.
     """
 
@@ -88,12 +92,13 @@ class _Service:
     forget: Sequence[Sequence[str]]
     log: str
     missing: str
+    unfit: str = ""
     note: str = ""
 
 
 def _run(options: Namespace, check: Callable[[Sequence[str]], object]) -> None:
     if options.name and not _NAME.match(options.name):
-        raise badOption("--name has letters, digits, '-', '_' and '.'")
+        options.parser.error("--name has letters, digits, '-', '_' and '.'")
     arguments = options.arguments
     for flag in ("--print", "--remove"):
         # Whoever writes it last means it for us: no program of ours has it.
@@ -110,11 +115,11 @@ def _run(options: Namespace, check: Callable[[Sequence[str]], object]) -> None:
     if options.print:
         print(service.text, end="")
         return
-    if service.missing:
-        raise badOption(service.missing)
     if options.remove:
         _remove(service)
         return
+    if why := service.missing or service.unfit:
+        raise badOption(why)
     _install(service)
     if options.kind == "server":
         print("Invite a machine with: tristunnel invite")
@@ -162,12 +167,16 @@ def _remove(service: _Service) -> None:
     path = service.path
     if not path.exists():
         raise badOption(f"{service.name} is not installed: {path} does not exist")
-    for command in service.stop:
+    # What does not run here has nothing to stop.
+    for command in () if service.missing else service.stop:
         _call(command, f"{service.name} cannot be stopped")
     try:
         path.unlink()
     except OSError as error:
         raise badOption(f"cannot remove {str(path)!r}: {error.strerror}") from None
+    if service.missing:
+        print(f"{path} is removed; nothing here runs it")
+        return
     for command in service.forget:
         _call(command, f"{service.name} is removed, but")
     print(f"{service.name} is stopped and removed")
@@ -208,9 +217,7 @@ def _systemd(name: str, kind: str, words: Sequence[str]) -> _Service:
     runtime = _BOOTED
     if isUsers:
         runtime = Path(os.environ.get("XDG_RUNTIME_DIR", "/nowhere"), "systemd")
-    missing = unreadable = ""
-    if not isUsers:
-        unreadable = _unreadable(program[0])
+    missing = ""
     if not (shutil.which("systemctl") and runtime.is_dir()):
         missing = (
             f"systemd does not run {'for this user' if isUsers else 'here'}: have"
@@ -228,7 +235,8 @@ def _systemd(name: str, kind: str, words: Sequence[str]) -> _Service:
         [[*control, "disable", "--now", file]],
         [[*control, "daemon-reload"]],
         f"journalctl {'--user ' if isUsers else ''}-u {name}",
-        missing or unreadable,
+        missing,
+        "" if isUsers else _unreadable(program[0]),
         "It ends when you log out, unless you run once: loginctl enable-linger"
         if isUsers
         else "",

@@ -6,7 +6,6 @@ import json
 import secrets
 from argparse import Namespace
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from OpenSSL import SSL
@@ -15,11 +14,14 @@ from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupErro
 from twisted.python.failure import Failure
 
 from tristunnel.cli.call import Target, exchange, firstCause
+from tristunnel.cli.token import asType
 from tristunnel.config.servers import KnownServer, ServerStore
 from tristunnel.errors import TunnelError, printable
 from tristunnel.tls.client_context import ServerVerification
+from tristunnel.tls.explanation import explainTLSFailure
 from tristunnel.util.command_line import hideArguments
 from tristunnel.util.hosts import hostAndPort, hostHeader
+from tristunnel.util.quantities import parseDuration
 from tristunnel.wire.invitation import USUAL_PORT, Invitation
 
 __all__ = ["addJoinCommand", "takeUp"]
@@ -42,7 +44,12 @@ def addJoinCommand(commands: Any) -> None:
         " for this machine.",
     )
     add = join.add_argument
-    add("invitation", metavar="INVITATION", help="as t.example.com#k7f3-...")
+    add(
+        "invitation",
+        type=asType(lambda text: (text, Invitation.parse(text))),
+        metavar="INVITATION",
+        help="as t.example.com#k7f3-...",
+    )
     add(
         "--name",
         default="",
@@ -57,25 +64,38 @@ def addJoinCommand(commands: Any) -> None:
         " HTTPS_PROXY, ALL_PROXY and NO_PROXY say",
     )
     add(
+        "--certificate",
+        metavar="FILE",
+        help="PEM file with a certificate, if the server requires one (--client-ca)",
+    )
+    add("--private-key", metavar="FILE", help="PEM file with the certificate's key")
+    add(
         "--timeout",
-        type=float,
+        type=asType(parseDuration),
         default=20.0,
-        metavar="SECONDS",
-        help="how long to wait for the server (default: 20)",
+        metavar="TIME",
+        help="how long to wait for the server, as 20s (default: 20s)",
     )
     join.set_defaults(run=_run)
 
 
 async def _run(reactor: Any, options: Namespace) -> None:
-    invitation = Invitation.parse(options.invitation)
+    text, invitation = options.invitation
     # Until it is used, whoever sees it can have the token.
-    hideArguments([options.invitation])
+    hideArguments([text])
     host, port = invitation.host, invitation.port
     name = options.name or _nameOf(host, port)
     store = ServerStore()
     # What cannot be kept must not be fetched.
     store.check(name)
-    answer, pins = await takeUp(reactor, invitation, options.proxy, options.timeout)
+    answer, pins = await takeUp(
+        reactor,
+        invitation,
+        options.proxy,
+        options.timeout,
+        options.certificate,
+        options.private_key,
+    )
     token, mine = answer.get("token"), answer.get("name")
     if not (isinstance(token, str) and token.isascii() and token.isprintable()):
         raise TunnelError(
@@ -98,7 +118,12 @@ def _nameOf(host: str, port: int) -> str:
 
 
 async def takeUp(
-    reactor: Any, invitation: Invitation, proxy: str = "", timeout: float = 20.0
+    reactor: Any,
+    invitation: Invitation,
+    proxy: str = "",
+    timeout: float = 20.0,
+    certificate: str | None = None,
+    privateKey: str | None = None,
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """
     Exchange an invitation's code for a token, with the server that it names and no
@@ -106,6 +131,8 @@ async def takeUp(
 
     @param proxy: As C{--proxy}.
     @param timeout: Seconds that each attempt may take.
+    @param certificate: A PEM file to show to the server.
+    @param privateKey: A PEM file with its key, if that is not in the same.
     @return: What the server answered, and the fingerprint by which it is to be known;
         none if an authority vouches for it, so that it can renew its certificate.
     @raise TunnelError: Why not, in one line.
@@ -116,21 +143,22 @@ async def takeUp(
         "Idempotency-Key": secrets.token_urlsafe(24),
     }
     for last in range(_TRIES, 0, -1):
-        tls = ServerVerification(invitation.host, pins=(invitation.pin,))
+        tls = ServerVerification(
+            invitation.host,
+            pins=(invitation.pin,),
+            asksAuthorities=True,
+            certificate=certificate,
+            privateKey=privateKey,
+        )
         try:
             status, body = await _ask(reactor, invitation, tls, proxy, timeout, headers)
             break
         except Exception as error:
             if last == 1 or tls.refusal is not None or not tls.seen:
                 raise _notReached(invitation, firstCause(error), tls) from None
-    answer, seen = _read(status, body, invitation), tls.seen
-    assert seen is not None
-    if not tls.isSelfSigned:
-        tls = ServerVerification(invitation.host)
-        with suppress(Exception):
-            await _ask(reactor, invitation, tls, proxy, timeout)
-            return answer, ()
-    return answer, (seen,)
+    assert tls.seen is not None
+    answer = _read(status, body, invitation)
+    return answer, () if tls.isVouchedFor else (tls.seen,)
 
 
 async def _ask(
@@ -139,20 +167,18 @@ async def _ask(
     tls: ServerVerification,
     proxy: str,
     timeout: float,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, str],
 ) -> tuple[int, bytes]:
     """
-    Ask for a token; without headers, whether the server is there.
+    Ask for a token.
 
     @return: The HTTP status, and the body of the answer.
     """
     host, port = invitation.host, invitation.port
     authority = hostHeader(host, port, 443)
-    path = "health" if headers is None else "join"
-    url = f"https://{authority}/{path}"
+    url = f"https://{authority}/join"
     target = Target("https", host, port, "", url, authority)
-    method = b"GET" if headers is None else b"POST"
-    asking = exchange(reactor, target, tls, proxy, headers or {}, method)
+    asking = exchange(reactor, target, tls, proxy, headers, b"POST")
     exchanging = Deferred.fromCoroutine(asking).addTimeout(timeout, reactor)
     response, body = await exchanging
     return int(response.code), body
@@ -192,9 +218,11 @@ def _notReached(
             " 'tristunnel server' runs there",
         )
     if tls.seen:
+        explained = explainTLSFailure(failure, host, tls, port)
         return TunnelError(
             "session-lost",
-            f"the connection to {where} was lost before the answer came; try again"
+            explained
+            or f"the connection to {where} was lost before the answer came; try again"
             " within a minute",
         )
     return TunnelError(

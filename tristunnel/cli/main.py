@@ -54,6 +54,21 @@ Managing it:
 _SERVICE = re.compile(r"(https?://)?([^:/]*:)?[0-9]+/?", re.ASCII)
 
 
+_MEANT = {
+    **dict.fromkeys(("expose", "share", "forward", "web", "https"), "http"),
+    **dict.fromkeys(("local", "ssh"), "tcp"),
+    **dict.fromkeys(("serve", "host", "daemon"), "server"),
+    **dict.fromkeys(("start", "run", "up"), "server or client"),
+    **dict.fromkeys(("login", "auth", "register", "accept", "enroll"), "join"),
+    **dict.fromkeys(("list", "ls", "ps", "show", "info", "logs"), "status"),
+    **dict.fromkeys(("uninstall", "remove", "stop", "down"), "install --remove"),
+    **dict.fromkeys(("service", "enable", "systemd"), "install"),
+    **dict.fromkeys(("doctor", "test", "ping"), "check"),
+    "version": "--version",
+}
+"""What other programs call our commands."""
+
+
 class _Whole(Parser):
     def format_help(self) -> str:
         programs = {name: each.description for name, each in PROGRAMS.items()}
@@ -155,7 +170,9 @@ def _checkFirst(made: _Whole, words: Sequence[str]) -> None:
             made.error(f"unknown option {words[0].partition('=')[0]}{near}")
     elif words[0] not in made.others:
         told = printable(words[0], 60)
-        hint = nearest(told, known) or "; see tristunnel --help"
+        meant = _MEANT.get(told.lower())
+        hint = f"; did you mean {meant}?" if meant else nearest(told, known)
+        hint = hint or "; see tristunnel --help"
         if "#" in told:
             # Not repeated, for it is a secret.
             told, hint = "HOST#CODE", "; did you mean join, for an invitation?"

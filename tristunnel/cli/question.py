@@ -38,16 +38,16 @@ class Question:
     """
 
     def __init__(self, options: Namespace) -> None:
-        """@raise TunnelError: C{bad-option}."""
+        """
+        @raise TunnelError: C{bad-option}.
+        @raise ValueError: If C{where} is not a URL.
+        """
         self.isNamed = bool(options.where)
         self._where: str = options.where or DEFAULT_SERVER
         self._directory = Path(options.state_dir or defaultStateDirectory())
         if options.token_file and not self.isNamed:
             raise badOption("--token-file is for a server: name it, as http://...")
-        try:
-            target = parseTarget(self._where)
-        except ValueError as error:
-            raise badOption(f"{options.where!r}: {error}") from None
+        target = parseTarget(self._where)
         if self.isNamed and target.scheme != "https" and givesTLS(options):
             raise badOption(TLS_ONLY)
         # Whoever listens where nobody said is not known, so it gets no token; and it

@@ -38,6 +38,11 @@ class Options(server_tap.Options):
         "--demo",
     )
     secure = True
+    meant: ClassVar[Any] = {
+        **server_tap.Options.meant,
+        "token": "tokens come from tristunnel invite, or tristunnel token create",
+        "tls": "there is TLS unless you write --port tcp:9000",
+    }
 
     def __init__(self) -> None:
         super().__init__()

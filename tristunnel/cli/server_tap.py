@@ -6,12 +6,10 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 from twisted.application.service import Service
 from twisted.cred import strcred
-from twisted.internet.endpoints import quoteStringArgument
 from twisted.python import usage
 
 from tristunnel.acme.options import ACME
@@ -25,14 +23,14 @@ from tristunnel.cli.processes import MOST_PROCESSES, checkProcesses, makeParent
 from tristunnel.cli.serving import Serving
 from tristunnel.config.help import Group
 from tristunnel.config.keys import Key
-from tristunnel.config.numbers import count, seconds
+from tristunnel.config.numbers import count, readOption, seconds
 from tristunnel.config.policy_options import VISITORS, PolicyOptionsMixin, policyOf
 from tristunnel.config.settings import DEFAULT, Setting
 from tristunnel.connect.credentials import TOKEN_PREFIX
 from tristunnel.dataplane.memory import defaultMemory
 from tristunnel.dataplane.reactor import ourReactor
 from tristunnel.dialects.table import DIALECTS, parseDialects
-from tristunnel.errors import TunnelError, badOption
+from tristunnel.errors import TunnelError, badOption, printable
 from tristunnel.hooks.options import (
     ASK,
     HOOKS,
@@ -55,9 +53,9 @@ from tristunnel.service.preauth import ACCEPT_RATE
 from tristunnel.tls.pem import loadCertificates
 from tristunnel.tls.server_context import ReloadingCertificate
 from tristunnel.util.descriptor_limit import raiseDescriptorLimit
-from tristunnel.util.endpoints import checkBeforeFork, tellOfDaemon
-from tristunnel.util.files import defaultStateDirectory, stateVariable
-from tristunnel.util.hosts import addressOf, parseHost
+from tristunnel.util.endpoints import checkBeforeFork, listenInFull, tellOfDaemon
+from tristunnel.util.files import stateDirectory, stateVariable
+from tristunnel.util.hosts import parseHost
 from tristunnel.util.logs import Log, checkFormat
 from tristunnel.util.process import GRACE, tuneCollector, useMonotonicTime
 from tristunnel.util.quantities import parseSize
@@ -76,6 +74,12 @@ class Options(
     """The options of C{twistd tunnel}."""
 
     synopsis = "[options]"
+    meant: ClassVar[Mapping[str, str]] = {
+        "token": "tokens are in a file: --auth tokens:FILE",
+        "tls": "write --port ssl:9000 for TLS",
+        "no-tls": "write --port tcp:9000 for no TLS",
+        "bind": "write --port ADDRESS:PORT",
+    }
     examples: ClassVar[Any] = (
         "--port ssl:9000 --auth tokens:FILE",
         "--hostname tunnel.example.com --port tls:/etc/certificates:port=443",
@@ -340,17 +344,14 @@ class Options(
         ):
             if self[key] and not self[other]:
                 raise badOption(f"--{key} goes with --{other}")
-        self.stateDirectory = Path(self["state-dir"] or defaultStateDirectory())
+        self.stateDirectory = stateDirectory(self["state-dir"])
         if self["ports"]:
-            try:
-                self.portRange = parsePorts(self["ports"])
-            except TunnelError as error:
-                raise badOption(f"--ports: {error.message}") from None
+            self.portRange = readOption("ports", parsePorts, self["ports"])
         name = self["hostname"]
-        if name and parseHost(name) is None:
+        if name and (parseHost(name) is None or name.startswith("*")):
             raise badOption(
-                f"--hostname {name!r} is not a host; write its name or address, for"
-                " example tunnel.example.com"
+                f"--hostname {printable(name, 60)!r} is not a host; write its name or"
+                " address, for example tunnel.example.com"
             )
         self.visitorCertificate = self._certificateIn(
             "visitor-certificate", "visitor-key"
@@ -370,9 +371,10 @@ class Options(
         self.checkHooks()
         self.decisions = decisionsOf(reactor, self)
         self.memory = defaultMemory()
-        if size := self["max-memory"]:
-            self.memory = 0 if size == "0" else parseSize(size)
-        self.checkNames()
+        if self["max-memory"] == "0":
+            self.memory = 0
+        elif size := self["max-memory"]:
+            self.memory = readOption("max-memory", parseSize, size)
         if self["unix-directory"]:
             checkDirectory(self["unix-directory"])
         self.unixMode = parseMode(self["unix-mode"])
@@ -383,16 +385,8 @@ class Options(
         checkProcesses(self)
 
     def written(self, port: str) -> str:
-        """
-        Write a port in full: a number, alone or behind an address of the machine, may
-        be that of a port with TLS.
-        """
-        host, _, number = port.strip().rpartition(":")
-        bare = host.removeprefix("[").removesuffix("]")
-        if not number.isdecimal() or (host not in ("", "*") and not addressOf(bare)):
-            return port
-        where = "" if bare in ("", "*") else f":interface={quoteStringArgument(bare)}"
-        return f"{'ssl' if self.secure else 'tcp'}:{number}{where}"
+        """Write a port in full; what has no kind may be one with TLS."""
+        return listenInFull(port, "ssl" if self.secure else "tcp")
 
     def _certificateIn(self, file: str, key: str) -> ReloadingCertificate | None:
         if not self[file]:

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tristunnel.cli.call import addTLSOptions
+from tristunnel.cli.call import addTLSOptions, parseTarget
 from tristunnel.cli.question import DEFAULT_SERVER, Question, lookAt, pageOf
+from tristunnel.cli.token import asType
 from tristunnel.connect.credentials import TOKEN_VARIABLE
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption, printable
 from tristunnel.util.hosts import webAddress
 
 __all__ = ["addStatusCommand", "tunnelNamed"]
@@ -43,6 +44,7 @@ def addStatusCommand(commands: Any) -> None:
         metavar="WHERE",
         nargs="?",
         default="",
+        type=asType(_place),
         help="http://HOST:PORT, https://HOST:PORT or unix:/PATH",
     )
     add(
@@ -71,6 +73,14 @@ def addStatusCommand(commands: Any) -> None:
     addTLSOptions(status)
     add("--state-dir", metavar="DIRECTORY", default="", help="of the clients")
     status.set_defaults(run=_run)
+
+
+def _place(text: str) -> str:
+    try:
+        parseTarget(text or DEFAULT_SERVER)
+    except ValueError as error:
+        raise badOption(f"{printable(text, 60)!r}: {error}") from None
+    return text
 
 
 def _lines(

@@ -19,13 +19,15 @@ from tristunnel.auth.tokens_format import (
     parseToken,
     permitted,
     stateOf,
+    tokenNameProblem,
 )
-from tristunnel.errors import TunnelError, badOption
+from tristunnel.errors import TunnelError, badOption, printable
 from tristunnel.model.names import parseNames
 from tristunnel.model.permissions import RIGHTS, Permissions
 from tristunnel.model.policy import VisitorPolicy, parseNetworks
 from tristunnel.model.ports import parsePorts
 from tristunnel.util.quantities import parseDuration, parseRate
+from tristunnel.util.words import nearest
 
 __all__ = ["addPermissions", "addTokenCommands", "asType", "permissionsOf"]
 
@@ -40,6 +42,12 @@ def asType(read: Callable[[str], _T]) -> Callable[[str], _T]:
             raise ArgumentTypeError(error.message) from None
 
     return argument
+
+
+def _name(text: str) -> str:
+    if problem := tokenNameProblem(text):
+        raise badOption(problem)
+    return text
 
 
 def _count(text: str) -> int:
@@ -182,7 +190,13 @@ def addTokenCommands(commands: Any) -> None:
         description="Create a token. It is the last word of the output, and is not"
         " stored: the token file has only its SHA-256.",
     )
-    create.add_argument("--name", required=True, metavar="NAME", help="who it is for")
+    create.add_argument(
+        "--name",
+        required=True,
+        type=asType(_name),
+        metavar="NAME",
+        help="who it is for",
+    )
     addPermissions(create)
     listing = actions.add_parser("list", help="list all tokens")
     listing.add_argument("--json", action="store_true", help="print JSON lines")
@@ -292,7 +306,9 @@ def _show(options: Namespace) -> None:
     _problems(tokens)
     token = tokens.byName.get(options.name)
     if token is None:
-        raise badOption(f"there is no token {options.name!r}")
+        near = nearest(options.name, tokens.byName, lists=False)
+        cure = near or "; 'tristunnel token list' shows all"
+        raise badOption(f"there is no token {printable(options.name, 60)!r}{cure}")
     print(f"state: {stateOf(token, now())}")
     for key, value in json.loads(formatToken(token)).items():
         text = ", ".join(value) if isinstance(value, list) else str(value)

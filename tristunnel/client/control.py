@@ -32,6 +32,7 @@ from tristunnel.http.tree import rootOf
 from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.util.endpoints import (
     cannotListen,
+    listenInFull,
     serverEndpoint,
     splitEndpoint,
     whyNoEndpoint,
@@ -123,8 +124,8 @@ def parseControl(reactor: Any, description: str) -> ControlPort:
 
     @raise TunnelError: C{bad-option}.
     """
-    prefix, parts, keywords = splitEndpoint(description)
-    written = description
+    written = listenInFull(description, interface="127.0.0.1")
+    prefix, parts, keywords = splitEndpoint(written)
     if prefix == "unix":
         if "mode" not in keywords:
             written += ":mode=600"

@@ -1,10 +1,13 @@
 """
-Whether a service of this machine listens, as the kernel's tables say it: to connect
-would be somebody's visit, and some services take but one.
+Whether a service of this machine listens, as the kernel's tables say it, or where it
+has none for us, as binding to the same port says it: to connect would be somebody's
+visit, and some services take but one.
 """
 
 from __future__ import annotations
 
+import errno
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -35,7 +38,8 @@ def isListening(target: str, tables: Path = _TABLES) -> bool | None:
     @param target: As a forward has it: C{HOST:PORT}, C{tls:HOST:PORT},
         C{unix:PATH}.
     @param tables: Where the kernel tells of sockets, as Linux does in C{/proc/net}.
-    @return: C{None} if that is on another machine, or nobody knows.
+    @return: C{None} if that is on another machine, or nobody knows. Without tables, a
+        port that anybody uses counts as one where somebody listens.
     """
     try:
         if not isKind(target):
@@ -58,6 +62,10 @@ def _listensAt(host: str, port: int, tables: Path) -> bool | None:
         loopback = ip_address(host.strip("[]"))
         if not loopback.is_loopback:
             return None
+    if not tables.exists():
+        hosts = ("127.0.0.1", "::1") if loopback is None else (str(loopback),)
+        taken = [_isTaken(each, port) for each in hosts]
+        return True if True in taken else None if None in taken else False
     listeners = _listeners(tables, "tcp"), _listeners(tables, "tcp6")
     for address, number in (each for table in listeners for each in table):
         if number == port and (
@@ -66,6 +74,27 @@ def _listensAt(host: str, port: int, tables: Path) -> bool | None:
             or (loopback is None and address.is_loopback)
         ):
             return True
+    return False
+
+
+def _isTaken(host: str, port: int) -> bool | None:
+    """
+    Whether a port cannot be bound to because somebody has it. It is let go at once.
+
+    @return: C{None} if it cannot be bound to for another reason.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            # Windows shares ports with those who do not ask for them alone.
+            if alone := getattr(socket, "SO_EXCLUSIVEADDRUSE", 0):
+                probe.setsockopt(socket.SOL_SOCKET, alone, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            # There is no IPv6: nobody listens there.
+            return False
+        return True if error.errno == errno.EADDRINUSE else None
     return False
 
 
@@ -97,7 +126,9 @@ def _address(text: str) -> _Address:
     return getattr(found, "ipv4_mapped", None) or found
 
 
-def _listensOn(path: str, tables: Path) -> bool:
+def _listensOn(path: str, tables: Path) -> bool | None:
+    if not tables.exists():
+        return None if Path(path).exists() else False
     with (tables / "unix").open() as lines:
         next(lines, None)
         for line in lines:

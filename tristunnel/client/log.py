@@ -106,6 +106,9 @@ class LoggingClientObserver(ClientObserver):
     def reconnectQueued(self, delay: float) -> None:
         self._bounded(self._log.info, "Trying again in {delay:.1f} s", delay=delay)
 
+    def openingQueued(self, delay: float) -> None:
+        self._bounded(self._log.info, "Asking again in {delay:.1f} s", delay=delay)
+
     def gaveUp(self, reason: TunnelError) -> None:
         self._log.critical("Giving up: {reason}", reason=reason)
 

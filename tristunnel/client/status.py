@@ -218,6 +218,9 @@ class ClientStatus(ClientObserver):
         self._until = self._seconds() + delay
         self._enter("waiting", self._reason)
 
+    def openingQueued(self, delay: float) -> None:
+        self._until = self._seconds() + delay
+
     def gaveUp(self, reason: TunnelError) -> None:
         text = _said(reason)
         self._enter("stopped", text)
@@ -362,11 +365,10 @@ class ClientStatus(ClientObserver):
         """The connection to the server, as plain data."""
         now = self._seconds()
         state: str = self._state
-        retryIn: float | None = None
-        if state == "waiting":
-            retryIn = round(self._until - now, 3)
-            if retryIn <= 0:
-                state, retryIn = "connecting", None
+        left = round(self._until - now, 3)
+        retryIn = left if left > 0 and state in ("waiting", "online") else None
+        if state == "waiting" and retryIn is None:
+            state = "connecting"
         if self._whole.isStopping and state != "stopped":
             state = "stopping"
         trip = self._roundTrip if self._state == "online" else 0.0

@@ -23,7 +23,12 @@ from tristunnel.dialects.base.dialect import Route
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.forwards.consent import isOurs
 from tristunnel.model.observer import ClientObserver, Visit
-from tristunnel.util.endpoints import cannotListen, serverEndpoint, whyNoEndpoint
+from tristunnel.util.endpoints import (
+    cannotListen,
+    listenInFull,
+    serverEndpoint,
+    whyNoEndpoint,
+)
 from tristunnel.util.hosts import addressText
 from tristunnel.util.log_limiter import BoundedLog
 from tristunnel.util.process import FAREWELL, GRACE, Drain
@@ -260,8 +265,6 @@ def localEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
 
     @raise TunnelError: C{bad-option}.
     """
-    if description.isdecimal():
-        description = f"tcp:{description}:interface=127.0.0.1"
     kind = description.partition(":")[0]
     if kind == "stdio":
         raise badOption(
@@ -269,7 +272,8 @@ def localEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
             " tristunnel connect SERVICE"
         )
     try:
-        return serverEndpoint(reactor, description)
+        full = listenInFull(description, interface="127.0.0.1")
+        return serverEndpoint(reactor, full)
     except Exception as error:
         # Endpoint parsers raise whatever comes to hand.
         raise badOption(

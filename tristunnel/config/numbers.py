@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.python import reflect
 
-from tristunnel.errors import badOption
+from tristunnel.errors import TunnelError, badOption, printable
+from tristunnel.util.quantities import parseDuration
 
-__all__ = ["Number", "Row", "checkNumbers", "count", "seconds"]
+__all__ = ["Number", "Row", "checkNumbers", "count", "readOption", "seconds"]
+
+_Value = TypeVar("_Value")
 
 Row = tuple[str, None, float | None, str, "Number"]
 """An option in C{optParameters}."""
+
+
+def readOption(option: str, read: Callable[[str], _Value], text: str) -> _Value:
+    """
+    Have what an option says read.
+
+    @raise TunnelError: C{bad-option}, with the option's name in front.
+    """
+    try:
+        return read(text)
+    except TunnelError as error:
+        raise badOption(f"--{option}: {error.message}") from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        try:
+            return parseDuration(text)
+        except TunnelError as error:
+            raise ValueError(error.message) from None
 
 
 @dataclass(frozen=True)
@@ -23,7 +48,7 @@ class Number:
     The reader of an option's number.
 
     @ivar option: The option's name, which messages say.
-    @ivar kind: C{int} or C{float}.
+    @ivar kind: C{int}, C{float}, or what else reads it.
     @ivar takes: Which numbers are right, for messages.
     @ivar least: The least of them.
     @ivar most: The greatest.
@@ -31,7 +56,7 @@ class Number:
     """
 
     option: str
-    kind: type[int] | type[float]
+    kind: Callable[[str], float]
     takes: str
     least: float
     most: float
@@ -46,10 +71,11 @@ class Number:
         try:
             return self.kind(text)
         except ValueError:
-            whole = "whole " if self.kind is int else ""
-            raise ValueError(
-                f"--{self.option} takes a {whole}number, not {text!r}"
-            ) from None
+            what = {int: "a whole number", float: "a number"}.get(
+                self.kind, "a time such as 90 or 2m"
+            )
+            told = printable(text, 60)
+            raise ValueError(f"--{self.option} takes {what}, not {told!r}") from None
 
     def check(self, value: float) -> None:
         """@raise TunnelError: C{bad-option}, if a number is none of the right ones."""
@@ -67,7 +93,7 @@ def seconds(
     orZero: bool = False,
 ) -> Row:
     """
-    Declare an option that takes seconds.
+    Declare an option that takes seconds, or a time such as C{2m}.
 
     @param default: What holds if nothing is said.
     @param text: What C{--help} says.
@@ -78,7 +104,7 @@ def seconds(
     """
     takes = f"seconds, from {least:g} {'up' if upTo is None else f'to {upTo:g}'}"
     takes += ", or 0" if orZero else ""
-    number = Number(option, float, takes, least, upTo or most, orZero)
+    number = Number(option, _seconds, takes, least, upTo or most, orZero)
     return (option, None, default, text, number)
 
 

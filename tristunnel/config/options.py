@@ -64,6 +64,9 @@ class CheckedOptions(usage.Options):
     groups: ClassVar[Sequence[Group]] = ()
     """How C{--help} orders the options."""
 
+    meant: ClassVar[Mapping[str, str]] = {}
+    """What to say of options that other programs have."""
+
     # Whether a mistake ends the program; else it is raised, also within twistd.
     _ends = True
 
@@ -112,6 +115,9 @@ class CheckedOptions(usage.Options):
             return f"{found[1]} needs a value"
         if found := _A_VALUE.fullmatch(text):
             return f"{found[1]} takes no value"
+        if text.startswith("Invalid auth type: "):
+            told = printable(text.partition(": ")[2], 60)
+            return f"unknown --help-auth-type {told!r}; --help-auth lists them"
         return text.removeprefix("Parameter type enforcement failed: ")
 
     def _inOrder(self, words: Sequence[str]) -> list[str]:
@@ -131,6 +137,8 @@ class CheckedOptions(usage.Options):
         for word in others:
             if word.startswith(HYPHENS[1:]):
                 raise usage.UsageError(self._noOption(word.partition("=")[0]))
+        if len(others) > 1 and self.words and not hasattr(self, f"opt_{self.words}"):
+            raise usage.UsageError(f"{printable(others[1], 60)!r} is one word too many")
         takes = {name[:-1] for name in self.longOpt if name.endswith("=")}
         ordered: list[str] = []
         for option, value in pairs:
@@ -144,6 +152,8 @@ class CheckedOptions(usage.Options):
             told = printable(words[0], 60)
             near = [name for name in self.docs if name == words[0].lower()]
             hint = f"; did you mean --{near[0]}?" if near else ""
+            if told.isdecimal() and "port" in self.docs:
+                hint = f"; did you mean --port {told}?"
             raise usage.UsageError(f"{told!r} is one word too many{hint}")
 
     def _noOption(self, told: str) -> str:
@@ -154,11 +164,8 @@ class CheckedOptions(usage.Options):
                 "unknown option --token; did you mean --token-file, which names a"
                 " file? The token itself goes into the variable TRISTUNNEL_TOKEN"
             )
-        if name == "port" and self.words:
-            return (
-                "unknown option --port; the public port is written in front, for"
-                " example 8080=3000"
-            )
+        if name in self.meant and name not in known:
+            return f"unknown option --{name}; {self.meant[name]}"
         outer: Any = getattr(self, "parent", None)
         theirs = getattr(outer, "synonyms", {})
         isOurs = bool(getattr(outer, "program", "")) or told[1:] not in (
@@ -177,12 +184,12 @@ class CheckedOptions(usage.Options):
         return f"unknown option {told}{close}"
 
     def opt_version(self) -> None:
-        """Show the version of tristunnel, and end."""
+        """Show the version of tristunnel, then exit."""
         print(f"tristunnel {VERSION}")
         sys.exit(0)
 
     def opt_help(self) -> None:
-        """Show this, and end."""
+        """Show this help, then exit."""
         print(self, end="")
         sys.exit(0)
 

@@ -7,8 +7,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from tristunnel.config.help import Group
-from tristunnel.config.numbers import checkNumbers, count, seconds
-from tristunnel.errors import TunnelError, badOption
+from tristunnel.config.numbers import checkNumbers, count, readOption, seconds
 from tristunnel.model.policy import VisitorPolicy, parseNetworks
 from tristunnel.util.quantities import parseRate
 
@@ -80,19 +79,17 @@ def policyOf(options: Mapping[str, Any]) -> VisitorPolicy:
     """
     checkNumbers(PolicyOptionsMixin, options)
     rate = options["rate"]
-    networks = []
-    for name in ("allow", "deny"):
-        try:
-            networks.append(parseNetworks(options.get(name, ())))
-        except TunnelError as error:
-            raise badOption(f"--{name}: {error.message}") from None
+    networks = [
+        readOption(name, parseNetworks, options.get(name, ()))
+        for name in ("allow", "deny")
+    ]
     return VisitorPolicy(
         networks[0],
         networks[1],
         options["max-visitors"],
         options["visitors-per-address"],
         options["visitor-rate"],
-        parseRate(rate) if rate else 0,
+        readOption("rate", parseRate, rate) if rate else 0,
         options["idle-timeout"],
         options["max-stream-age"],
     )

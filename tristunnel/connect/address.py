@@ -24,7 +24,7 @@ from tristunnel.connect.greeting import ALWAYS, Greeting
 from tristunnel.connect.route import ConnectOptions
 from tristunnel.connect.websocket import WebSocketEndpoint, WebSocketURL, shownURL
 from tristunnel.dataplane.tls import tlsOverClientEndpoint
-from tristunnel.errors import TunnelError, badOption
+from tristunnel.errors import TunnelError, badOption, printable
 from tristunnel.tls.client_context import ServerVerification
 from tristunnel.tls.explanation import explainTLSFailure
 from tristunnel.util.hosts import hostAndPort, hostName, portNumber
@@ -247,27 +247,43 @@ def _inFull(description: str) -> str:
         kind, mark, place = description.partition(":")
     kind = kind.lower()
     if mark and kind in _AS_WEB:
-        if not place.isprintable():
-            raise ValueError("there is a space in it")
-        url = urlsplit(f"{_AS_WEB[kind]}://{place}")
-        if not url.netloc:
-            raise ValueError("the host is missing")
-        if kind not in ("ws", "wss") and url.path in ("", "/"):
-            url = url._replace(path=USUAL_PATH)
-        return urlunsplit(url)
+        return _asWebSocket(kind, place)
     if isKind(description) or kind.startswith("ssl:"):
         return description
+    if re.fullmatch(r"[^:\[\]]+:[0-9]+:[0-9]+", description):
+        raise ValueError("there are two ports in it")
     if mark or re.fullmatch(r"[a-z0-9]+:[^:\[\]]+:[0-9]+", description):
         kind = kind.partition(":")[0]
-        raise ValueError(f"unknown type {kind!r}{nearest(kind, _KINDS)}")
+        raise ValueError(f"unknown type {kind!r}{nearest(kind, _KINDS, lists=False)}")
     if description.isdecimal():
         raise ValueError(f"the host is missing: HOST:{description}")
+    if description.count("[") != description.count("]"):
+        raise ValueError("an IPv6 address has two brackets, as [::1]")
     host, colon, port = description.rpartition(":")
     if isIPv6Address(description) or not colon or port.endswith("]"):
         host, port = description, str(USUAL_PORT)
     if not host:
         raise ValueError("the host is missing")
     return f"tls:{quoteStringArgument(hostName(host))}:{portNumber(port)}"
+
+
+def _asWebSocket(kind: str, place: str) -> str:
+    """
+    Write a web address as a WebSocket's.
+
+    @raise ValueError: What is wrong, in words.
+    """
+    if not place.isprintable():
+        raise ValueError("there is a space in it")
+    url = urlsplit(f"{_AS_WEB[kind]}://{place}")
+    if not url.netloc:
+        raise ValueError("the host is missing")
+    _, colon, port = url.netloc.rpartition("]")[2].rpartition(":")
+    if colon:
+        portNumber(port)
+    if kind not in ("ws", "wss") and url.path in ("", "/"):
+        url = url._replace(path=USUAL_PATH)
+    return urlunsplit(url)
 
 
 def _wrong(description: str, error: Exception) -> TunnelError:
@@ -279,10 +295,10 @@ def _wrong(description: str, error: Exception) -> TunnelError:
 
 
 def _noServer(description: str, why: str) -> TunnelError:
+    shown = printable(shownURL(description), 60)
     return badOption(
-        f"--connect {shownURL(description)!r} is not a valid server ({why}); write"
-        " HOST or"
-        " HOST:PORT for TLS, tcp:HOST:PORT without, https://HOST or unix:PATH"
+        f"--connect {shown!r} is not a valid server ({printable(why, 120)}); write HOST"
+        " or HOST:PORT for TLS, tcp:HOST:PORT without, https://HOST or unix:PATH"
     )
 
 

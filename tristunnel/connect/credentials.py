@@ -21,6 +21,9 @@ TOKEN_PREFIX = "tst_"
 
 __all__ = ["CREDENTIALS_VARIABLE", "TOKEN_VARIABLE", "givenCredentials", "givenToken"]
 
+LONGEST_TOKEN = 8192
+"""Characters of a token; those of others than us are longer than ours."""
+
 CREDENTIALS_VARIABLE = "TRISTUNNEL_CREDENTIALS"
 """The environment variable that may hold credentials, a JSON object."""
 
@@ -120,6 +123,8 @@ def _checked(token: str, where: str) -> str:
     """Refuse what cannot be a token, without repeating it."""
     if not token:
         raise badOption(f"{where} holds no token")
+    if len(token) > LONGEST_TOKEN:
+        raise badOption(f"{where} holds no token: it is too long for one")
     if not token.isascii() or not token.isprintable() or " " in token:
         raise badOption(f"{where}: a token is one word of printable ASCII characters")
     return token

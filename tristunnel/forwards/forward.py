@@ -19,7 +19,7 @@ from tristunnel.connect.endpoints import EndpointParts, isKind, noEndpoint
 from tristunnel.dataplane.dial import ServiceEndpoint
 from tristunnel.dataplane.reactor import polledReactor
 from tristunnel.dataplane.tls import tlsOverClientEndpoint
-from tristunnel.errors import TunnelError, badOption
+from tristunnel.errors import TunnelError, badOption, printable
 from tristunnel.forwards.health import HealthPlan
 from tristunnel.forwards.options import ForwardOptions, splitOptions
 from tristunnel.forwards.proxied import ProxiedEndpoint
@@ -237,7 +237,8 @@ def _wanted(spec: str, body: str) -> tuple[tuple[str, int, str, str], str]:
         name = wanted
         if not isName(name):
             raise badOption(
-                f"--forward {spec!r}: a name has letters, digits, '-', '_' and '.'"
+                f"--forward {printable(spec, 60)!r}: a name has at most 64 letters,"
+                " digits, '-', '_' and '.'"
             )
     return ("udp" if isUDP else "", port, name, ""), target
 
@@ -289,7 +290,7 @@ def _parts(spec: str) -> tuple[str, str, bool]:
     if target.lower().startswith(("udp:", "udp/")):
         target, isUDP = target[4:].removeprefix("//"), True
     if not target:
-        raise badOption(f"--forward {spec!r} {_NO_TARGET}")
+        raise badOption(f"--forward {printable(spec, 60)!r} {_NO_TARGET}")
     return wanted, target, isUDP
 
 
@@ -320,7 +321,7 @@ def _short(spec: str, text: str, before: str, target: str) -> tuple[str, str]:
     elif not before and re.fullmatch(r"[0-9]+|.*:[0-9]+", text):
         return "", text
     else:
-        raise badOption(f"--forward {spec!r} {_NO_TARGET}")
+        raise badOption(f"--forward {printable(spec, 60)!r} {_NO_TARGET}")
     raise badOption(
         f"--forward {spec!r} has an address before its port, but the server says at"
         " which of its addresses visitors come (--interface there); write"
@@ -406,8 +407,10 @@ def _endpoint(
         return below if over is None else over(below)
     except Exception as error:
         # Endpoint parsers raise whatever comes to hand.
+        shown = printable(spec, 60)
+        what = "it" if target == spec else repr(printable(target, 60))
         raise badOption(
-            f"--forward {spec!r}: {target!r} is not a valid target"
+            f"--forward {shown!r}: {what} is not a valid target"
             f" ({noEndpoint(target, error)}); write HOST:PORT, tcp:HOST:PORT,"
             " tls:HOST:PORT or unix:PATH"
         ) from None

@@ -62,6 +62,10 @@ class ForwardOptions:
         known = {part.name: type(part.default) for part in fields(cls)}
         for name, value in given.items():
             kind = known.get(name)
+            if kind is None and name.isdecimal():
+                raise badOption(
+                    "several services are several words, with spaces between"
+                )
             if kind is None:
                 raise badOption(
                     f"a forward has no option {name[:60]!r}{nearest(name, known)}"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from tristunnel.errors import badOption
+from tristunnel.errors import badOption, printable
 from tristunnel.util.words import nearest
 
 __all__ = ["KINDS", "HookEvent", "kindsNamed", "signature"]
@@ -79,9 +79,10 @@ def kindsNamed(text: str) -> frozenset[str]:
     for pattern in text.split(","):
         matching = {kind for kind in KINDS if fnmatchcase(kind, pattern.strip())}
         if not matching:
+            near = nearest(pattern, KINDS, lists=False)
             raise badOption(
-                f"unknown event {pattern!r}{nearest(pattern, KINDS)}; choose from"
-                f" {', '.join(KINDS)}"
+                f"unknown event {printable(pattern, 60)!r}"
+                + (near or f"; choose from {', '.join(KINDS)}")
             )
         found |= matching
     return frozenset(found)

@@ -38,7 +38,7 @@ class HookedServer(ServerObserver):
     def clientConnected(self, peer: IAddress, identity: Identity, dialect: str) -> None:
         self._hooks.tell(
             "client-up",
-            f"Client {identity.name} connected from {addressText(peer)}",
+            f"Client {identity.shown} connected from {addressText(peer)}",
             client=identity.name,
             address=addressText(peer),
             dialect=dialect,
@@ -49,7 +49,7 @@ class HookedServer(ServerObserver):
     ) -> None:
         self._hooks.tell(
             "client-down",
-            f"Client {identity.name} at {addressText(peer)} left: {reason.message}",
+            f"Client {identity.shown} at {addressText(peer)} left: {reason.message}",
             client=identity.name,
             address=addressText(peer),
             reason=reason.message,
@@ -64,21 +64,21 @@ class HookedServer(ServerObserver):
         if refused:
             self._hooks.tell(
                 "tunnel-refused",
-                f"Client {identity.name} {text}",
+                f"Client {identity.shown} {text}",
                 client=identity.name,
                 reason=text,
             )
 
     def tunnelCreated(self, tunnel: Tunnel) -> None:
         where = tunnel.address or tunnel.name
-        text = f"Tunnel of {tunnel.owner.name} is open at {where}"
+        text = f"Tunnel of {tunnel.owner.shown} is open at {where}"
         self._hooks.tell("tunnel-opened", text, **_of(tunnel))
 
     def tunnelDestroyed(self, tunnel: Tunnel, reason: TunnelError) -> None:
         where = tunnel.address or tunnel.name
         self._hooks.tell(
             "tunnel-closed",
-            f"Tunnel of {tunnel.owner.name} at {where} is closed: {reason.message}",
+            f"Tunnel of {tunnel.owner.shown} at {where} is closed: {reason.message}",
             **_of(tunnel),
             visitors=tunnel.visitorCount,
             bytes_in=tunnel.bytesIn,

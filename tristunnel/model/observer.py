@@ -84,6 +84,9 @@ class ClientObserver:
     def tunnelFailed(self, wanted: str, reason: TunnelError) -> None:
         """The server did not open a tunnel, or closed it."""
 
+    def openingQueued(self, delay: float) -> None:
+        """Tunnels that were refused are asked for again after C{delay} seconds."""
+
     def tunnelOpened(self, spec: str, uri: str, address: str, target: str) -> None:
         """
         A tunnel of a forward is open; C{tunnelReady} follows.

@@ -148,6 +148,8 @@ def clientPage(status: Mapping[str, Any], hints: Sequence[str] = ()) -> Page:
         )
         if refused and mood == GOOD:
             mood, text = WARY, f"{text}, {plural(refused, 'tunnel')} refused"
+            if server["retryIn"]:
+                text += f"; asking again in {ceil(server['retryIn'])} s"
         if servers[1:]:
             facts.append(Fact(_server(server), f"{text}{_trip(server, ', ')}", mood))
             continue

@@ -67,14 +67,14 @@ class LoggingServerObserver(ServerObserver):
         )
 
     def _about(self, client: Identity, line: str, **fields: object) -> None:
-        self._note(client, partial(self._log.info, line, client=client.name, **fields))
+        self._note(client, partial(self._log.info, line, client=client.shown, **fields))
 
     def _note(self, client: Identity, write: Callable[[], None]) -> None:
         def summary(count: int, seconds: float) -> None:
             self._log.warn(
                 "{count} more lines about client {client} in {seconds:.0f} s",
                 count=count,
-                client=client.name,
+                client=client.shown,
                 seconds=seconds,
             )
 
@@ -96,7 +96,7 @@ class LoggingServerObserver(ServerObserver):
         level = self._log.warn if refused else self._log.info
         self._note(
             identity,
-            partial(level, "Client {client} {text}", client=identity.name, text=text),
+            partial(level, "Client {client} {text}", client=identity.shown, text=text),
         )
 
     def clientConnected(self, peer: IAddress, identity: Identity, dialect: str) -> None:

@@ -20,6 +20,7 @@ from tristunnel.tls.directory import CertificateDirectory
 from tristunnel.tls.server_context import CreatorInForce, ReloadingCertificate
 from tristunnel.util.endpoints import (
     BACKLOG,
+    listenInFull,
     serverEndpoint,
     splitEndpoint,
     unknownKeywords,
@@ -136,8 +137,7 @@ def parsePort(
     @param trusts: Whose PROXY headers are believed, behind C{haproxy:}.
     @raise TunnelError: C{bad-option}, with the cause and the cure.
     """
-    if description.isdecimal():
-        description = f"tcp:{description}"
+    description = listenInFull(description)
     prefix, parts, keywords = splitEndpoint(description)
     clients = (files.clientCA or None, files.clientCRL or None)
     if prefix == "ssl":
@@ -286,6 +286,6 @@ def joined(ports: Sequence[ServerPort], more: Sequence[ServerPort]) -> list[Serv
 
 
 def _number(option: str, description: str, text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
+    if not text.isdecimal() or len(text) > 5 or int(text) > 65535:
         raise badOption(f"{option} {description!r}: {text!r} is not a port number")
     return int(text)

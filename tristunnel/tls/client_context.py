@@ -93,7 +93,8 @@ class ServerVerification:
     @ivar attempts: How many connections were made.
     @ivar seen: The fingerprint of the certificate that was seen last, or
         C{None} when no server ever showed one.
-    @ivar isSelfSigned: Whether no authority can vouch for that one.
+    @ivar isVouchedFor: Whether authorities that the platform trusts vouch for that
+        one, and the name; known only of pins with C{asksAuthorities}.
     @ivar refusal: Why the newest connection's certificate was refused, or
         C{None}.
     """
@@ -109,6 +110,7 @@ class ServerVerification:
         *,
         trustRoots: PathLike | None = None,
         pins: Sequence[bytes] = (),
+        asksAuthorities: bool = False,
         insecure: bool = False,
         certificate: PathLike | None = None,
         privateKey: PathLike | None = None,
@@ -127,6 +129,7 @@ class ServerVerification:
         @param pins: SHA-256 digests of certificates, 32 bytes each, or as much of
             them as an invitation has. The server must show one of these; who signed
             it, its name and its age then do not matter.
+        @param asksAuthorities: Whether to find out who vouches for it nevertheless.
         @param insecure: Whether to accept any server at all.
         @param certificate: A PEM file with this client's own certificate.
         @param privateKey: A PEM file with its private key; C{None} when that is in
@@ -156,11 +159,12 @@ class ServerVerification:
         self.hasCertificate = certificate is not None
         self.attempts = 0
         self.seen: str | None = None
-        self.isSelfSigned = False
+        self.isVouchedFor = False
         self.refusal: CertificateRefused | None = None
         self._host = host
         self._trustRoots = trustRoots
         self._pins = tuple(pins)
+        self._asksAuthorities = asksAuthorities
         self._insecure = insecure
         self._certificate = certificate
         self._privateKey = privateKey
@@ -173,7 +177,7 @@ class ServerVerification:
         authorities = identity = None
         if self._trustRoots is not None:
             authorities = loadAuthorities(self._trustRoots)
-        elif self._pins or self._insecure:
+        elif self._insecure or (self._pins and not self._asksAuthorities):
             authorities = ()
         if self._certificate is not None:
             identity = loadIdentity(self._certificate, self._privateKey)
@@ -190,6 +194,7 @@ class ServerVerification:
     ) -> SSL.Connection:
         self.attempts += 1
         self.refusal = None
+        self.isVouchedFor = self._asksAuthorities
         # Of the type: a layer of Twisted's would ask the transport below it.
         below = None
         if getattr(type(tlsProtocol), "takesTLS", False):
@@ -230,8 +235,6 @@ class ServerVerification:
         try:
             if depth == 0:
                 self.seen = _digestOf(certificate)
-                own = certificate.to_cryptography()
-                self.isSelfSigned = own.issuer == own.subject
             if self._insecure:
                 return True
             if self._pins:
@@ -239,6 +242,7 @@ class ServerVerification:
                 # it is called and however old it is.
                 if depth == 0:
                     self._checkPin(_digestOf(certificate))
+                self._ask(certificate, depth, ok)
                 return True
             if not ok:
                 raise self._chainRefusal(connection, certificate, error, depth)
@@ -267,6 +271,16 @@ class ServerVerification:
         if any(matches):
             return
         raise _pinRefusal(self.hostname, seen, self._pins)
+
+    def _ask(self, certificate: X509, depth: int, ok: int) -> None:
+        """Find out what would have been judged without pins."""
+        if not ok:
+            self.isVouchedFor = False
+        elif depth == 0 and self.isVouchedFor:
+            try:
+                self._checkName(certificate)
+            except CertificateRefused:
+                self.isVouchedFor = False
 
     def _checkName(self, certificate: X509) -> None:
         own = certificate.to_cryptography()

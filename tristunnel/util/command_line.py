@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import re
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ZERO_OR_MORE, Action, ArgumentParser, HelpFormatter, Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -41,6 +41,37 @@ def endWithUsage(program: str, message: str) -> NoReturn:
     sys.exit(2)
 
 
+class _Help(HelpFormatter):
+    """Like the help of programs that run on."""
+
+    def add_usage(
+        self, usage: Any, actions: Any, groups: Any, prefix: str | None = None
+    ) -> None:
+        super().add_usage(
+            usage, actions, groups, "Usage: " if prefix is None else prefix
+        )
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        # Lines that are for pasting stay what they are.
+        return text if "\n" in text else super()._fill_text(text, width, indent)
+
+
+def _usageOf(actions: Sequence[Action]) -> str:
+    """Only what must be given, for a list of all options follows."""
+    words = []
+    for each in actions:
+        taken = str(each.metavar or each.dest)
+        if each.option_strings:
+            words += [f"{each.option_strings[-1]} {taken}"] if each.required else []
+        else:
+            isOptional = not each.required and taken != "..."
+            if each.nargs == ZERO_OR_MORE:
+                isOptional, taken = True, f"{taken} ..."
+            words.append(f"[{taken}]" if isOptional else taken)
+    # What takes the rest of the line comes behind all options.
+    return " ".join(["%(prog)s", "[options]", *words])
+
+
 class Parser(ArgumentParser):
     """
     C{ArgumentParser} without abbreviations, for itself and for its commands:
@@ -50,9 +81,16 @@ class Parser(ArgumentParser):
     """
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings, allow_abbrev=False)
+        super().__init__(**settings, allow_abbrev=False, formatter_class=_Help)
+        self._positionals.title, self._optionals.title = "Arguments", "Options"
+        self._actions[0].help = "show this help, then exit"
         # Whose command was meant, for those within each other.
         self.set_defaults(parser=self)
+
+    def format_help(self) -> str:
+        if self.usage is None:
+            self.usage = _usageOf(self._actions)
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         if found := _CHOICE.fullmatch(message):
@@ -62,7 +100,8 @@ class Parser(ArgumentParser):
             what = "word" if "|" in what else what
             message = f"unknown {what} {told}{nearest(told.strip(chr(39)), known)}"
         elif found := _REQUIRED.fullmatch(message):
-            message = f"{found[1]} is missing; see {self.prog} --help"
+            first = found[1].partition(",")[0]
+            message = f"{first} is missing; see {self.prog} --help"
             commands = [each.choices for each in self._actions if each.choices]
             if found[1] in ("COMMAND", "ACTION") and commands:
                 message = f"which command? choose from {', '.join(commands[0])}"
@@ -70,8 +109,10 @@ class Parser(ArgumentParser):
             message = f"{found[1]} needs a value"
         elif found := _NO_VALUE.match(message):
             message = f"{found[1]} takes no value"
-        elif message.startswith("argument -"):
-            message = message.removeprefix("argument ")
+        elif found := _OTHER.match(message):
+            # Which word is meant is plain; which option is not.
+            named = f"{found[1]}: " if found[1].startswith("-") else ""
+            message = named + message[found.end() :]
         endWithUsage(self.prog, message)
 
     def parse_args(  # type: ignore[override]
@@ -82,6 +123,8 @@ class Parser(ArgumentParser):
     def parse_intermixed_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> Any:
+        # It would make a usage line of its own.
+        self.usage = self.usage or _usageOf(self._actions)
         return self._whole(*self.parse_known_intermixed_args(args, namespace))
 
     def _whole(self, options: Namespace, left: Sequence[str]) -> Namespace:
@@ -100,11 +143,12 @@ class Parser(ArgumentParser):
             if unknown
             else ""
         )
-        ours.error(
-            f"unknown option {' and '.join(unknown)}{close}"
-            if unknown
-            else f"{printable(left[0], 60)!r} is one word too many"
-        )
+        if unknown:
+            ours.error(f"unknown option {' and '.join(unknown)}{close}")
+        word = printable(left[0], 60)
+        named = "--name" in known and not getattr(options, "name", None)
+        hint = f"; did you mean --name {word}?" if named else ""
+        ours.error(f"{word!r} is one word too many{hint}")
 
 
 LONGEST = 500
@@ -115,6 +159,7 @@ _CHOICE = re.compile(
 )
 _VALUE = re.compile(r"argument (\S+): expected (?:one|at least one) argument")
 _NO_VALUE = re.compile(r"argument (\S+): ignored explicit argument")
+_OTHER = re.compile(r"argument (\S+): ")
 _REQUIRED = re.compile(r"the following arguments are required: (.*)")
 
 _log = Logger(namespace="tristunnel.client")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import quoteStringArgument, serverFromString
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IListeningPort,
@@ -32,6 +32,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tristunnel.errors import TunnelError, badOption
+from tristunnel.util.hosts import addressOf
 from tristunnel.util.platform import AF_UNIX
 from tristunnel.util.words import nearest
 
@@ -43,6 +44,7 @@ __all__ = [
     "checkWritable",
     "clearStaleSocket",
     "inBackground",
+    "listenInFull",
     "serverEndpoint",
     "splitEndpoint",
     "tellOfDaemon",
@@ -87,6 +89,33 @@ def withoutBrackets(description: str) -> str:
     brackets, and with quoted colons.
     """
     return _BRACKETS.sub(lambda found: found[1].replace(":", r"\:"), description)
+
+
+def listenInFull(description: str, kind: str = "tcp", interface: str = "") -> str:
+    """
+    Write a place to listen at in full, if it is in one of the forms that people use
+    elsewhere: C{PORT}, C{ADDRESS:PORT}, C{localhost:PORT}, C{*:PORT}, each perhaps
+    behind C{tcp:} or C{ssl:}, and an absolute path for a UNIX socket.
+
+    @param kind: What a place without one is.
+    @param interface: The address for a port that stands alone; empty for all.
+    @return: An endpoint string, or C{description} if it is in no such form.
+    """
+    place = description.strip()
+    if place.startswith("/"):
+        return f"unix:{quoteStringArgument(place)}"
+    said, colon, rest = place.partition(":")
+    isSaid = bool(colon) and said in ("tcp", "ssl")
+    host, colon, port = (rest if isSaid else place).rpartition(":")
+    if not (port.isascii() and port.isdecimal()) or (isSaid and not colon):
+        return description
+    if colon:
+        interface = host.removeprefix("[").removesuffix("]")
+        interface = {"*": "", "localhost": "127.0.0.1"}.get(interface, interface)
+        if interface and addressOf(interface) is None:
+            return description
+    where = f":interface={quoteStringArgument(interface)}" if interface else ""
+    return f"{said if isSaid else kind}:{port}{where}"
 
 
 def splitEndpoint(description: str) -> tuple[str, list[str], dict[str, str]]:
@@ -141,6 +170,12 @@ def whyNoEndpoint(prefix: str, error: Exception) -> str:
     for pattern, words in _PARSERS_WORDS:
         found = pattern.fullmatch(text)
         if found:
+            if not prefix:
+                return "it is empty"
+            if addressOf(prefix) is not None:
+                return f"the port is missing: {prefix}:9000"
+            if "." in prefix and "Unknown" in text:
+                return f"{prefix!r} is not an address of this machine"
             near = nearest(prefix, _TYPES, lists=False) if "Unknown" in text else ""
             return found.expand(words) + near
     return text
@@ -218,6 +253,9 @@ def serverEndpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     """
     prefix, parts, keywords = splitEndpoint(description)
     written = withoutBrackets(description)
+    number = parts[0] if parts else keywords.get("port", "")
+    if prefix in ("tcp", "tcp6") and number.isdecimal() and int(number[:6]) > 65535:
+        raise ValueError(f"{number!r} is not a port")
     if prefix in ("tcp", "tcp6", "unix") and "backlog" not in keywords:
         written += f":backlog={BACKLOG}"
     endpoint: IStreamServerEndpoint = serverFromString(reactor, written)

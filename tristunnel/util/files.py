@@ -12,7 +12,7 @@ from pathlib import Path
 from twisted.logger import Logger
 from twisted.python.filepath import FilePath
 
-from tristunnel.errors import badOption
+from tristunnel.errors import badOption, printable
 
 __all__ = [
     "PathLike",
@@ -45,6 +45,27 @@ def defaultStateDirectory() -> Path:
         return Path.home() / ".local" / "state" / "tristunnel"
     except RuntimeError:
         raise badOption("this user has no home directory: give --state-dir") from None
+
+
+def stateDirectory(told: str | None) -> Path:
+    """
+    Read C{--state-dir}.
+
+    @param told: What it says; empty for L{defaultStateDirectory}.
+    @raise TunnelError: C{bad-option}, if that cannot become a directory.
+    """
+    if not told:
+        return defaultStateDirectory()
+    path, shown = Path(told), printable(told, 160)
+    try:
+        there = next(each for each in (path, *path.parents) if each.exists())
+    except OSError as error:
+        why = f"{error.strerror}; write another path"
+        raise badOption(f"--state-dir {shown!r} cannot be used: {why}") from None
+    if not there.is_dir():
+        what = f"{printable(str(there), 160)} is a file; name a directory"
+        raise badOption(f"--state-dir {shown!r} cannot be used: {what}")
+    return path
 
 
 def stateVariable() -> str:

@@ -91,7 +91,9 @@ def nearest(
     like = word[:64].lower().replace("_", "-")
     begun = [each for each in words if like and each.startswith(like)]
     begun = [like] if like in begun else begun
-    close = begun[:4] or difflib.get_close_matches(like, words, 1, 0.6)
+    alike = difflib.get_close_matches(like, words, 1, 0.6)
+    # Of a few letters, two are the same soon.
+    close = begun[:4] or [w for w in alike if len(like) > 3 or w[:1] == like[:1]]
     if close:
         return f"; did you mean {' or '.join(prefix + each for each in close)}?"
     few = ", ".join(prefix + each for each in words)

@@ -220,8 +220,8 @@ class Admission(FramedProtocol):
                 offer.get("client") if isinstance(offer, dict) else None,
                 message.get("id") if self.identity.anonymous else "",
             )
-            if facts.name:
-                self.identity = replace(self.identity, claimed=facts.name)
+            if self.identity.anonymous and (said := facts.name or facts.host):
+                self.identity = replace(self.identity, claimed=said)
             self._client = self._service.clients.enter(
                 self.identity,
                 addressText(self._peer),

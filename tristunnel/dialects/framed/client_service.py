@@ -272,7 +272,9 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
                 finally:
                     self._changing.release()
             if refused:
-                self._nap = deferLater(self._reactor, self._delay(2 + refusals, None))
+                delay = self._delay(2 + refusals, None)
+                self.observer.openingQueued(delay)
+                self._nap = deferLater(self._reactor, delay)
                 self._nap.addErrback(lambda failure: failure.trap(CancelledError))
                 await self._nap
                 if self.session is not session:
