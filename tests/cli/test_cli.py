@@ -224,7 +224,7 @@ class TokenCommandTests(SynchronousTestCase):
             ("--expires", "2001-01-01", "past"),
             ("--max-tunnels", "many", "whole number"),
             ("--max-visitors", "-1", "--max-visitors"),
-            ("--may", "all", "open, access, admin"),
+            ("--may", "all", "open, access, share, admin"),
             ("--protocols", ",", "missing"),
             ("--allow", "office", "10.0.0.0/8"),
             ("--idle-timeout", "0", "45s"),

@@ -63,9 +63,7 @@ class ForwardOptions:
         for name, value in given.items():
             kind = known.get(name)
             if kind is None and name.isdecimal():
-                raise badOption(
-                    "several services are several words, with spaces between"
-                )
+                raise badOption("separate services by spaces, not by commas")
             if kind is None:
                 raise badOption(
                     f"a forward has no option {name[:60]!r}{nearest(name, known)}"
