@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -24,12 +23,13 @@ from tristunnel.acme.order import Orders
 from tristunnel.acme.store import Renewal, Store
 from tristunnel.acme.threads import inThread
 from tristunnel.errors import TunnelError
+from tristunnel.names.public import CertificateState
 from tristunnel.tls.named import NamedCertificates
 from tristunnel.tls.pem import certificateNames
 from tristunnel.util.hosts import parseHost
 from tristunnel.util.words import age
 
-__all__ = ["AutomaticCertificates", "CertificateState"]
+__all__ = ["AutomaticCertificates"]
 
 FIRST_PAUSE = 300.0
 """Seconds until the second attempt; each pause is twice the one before. Let's Encrypt
@@ -49,25 +49,6 @@ _LONGEST_SLEEP = 3600.0
 _BUSY_ELSEWHERE = 60.0
 _SHARE = 2 / 3
 _ASK_RENEWAL = 12 * 3600.0
-
-
-@dataclass(frozen=True)
-class CertificateState:
-    """
-    How a name's certificate is. Times are seconds since the epoch; 0 is never.
-
-    @ivar names: What it is for.
-    @ivar since: Since when it is valid; 0 if there is none yet.
-    @ivar until: Until when.
-    @ivar next: When the next attempt is due.
-    @ivar error: Why the last one came to nothing; empty if it did not.
-    """
-
-    names: tuple[str, ...]
-    since: float
-    until: float
-    next: float
-    error: str
 
 
 class AutomaticCertificates(Service):
@@ -170,8 +151,7 @@ class AutomaticCertificates(Service):
         found = []
         for name, names in self._wanted():
             certificate = self._certificateOf(name, names)
-            # Another process may know more of it.
-            renewal = self._store.renewal(name)
+            renewal = self._renewalOf(name)
             since, until = _times(certificate)
             due = self._due(certificate, renewal)
             found.append(CertificateState(names, since, until, due, renewal.error))

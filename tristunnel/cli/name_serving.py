@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.application.service import IService
+from twisted.application.service import IServiceCollection
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from tristunnel.acme.options import automaticCertificates
 from tristunnel.dialects.base.dialect import PortProtocol
 from tristunnel.model.observer import ServerObserver
-from tristunnel.names.public import PublicNames
+from tristunnel.names.public import CertificateState, PublicNames
 from tristunnel.names.site import NameSite
 from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.hosts import SharedHTTP
@@ -99,10 +99,14 @@ class NameServing:
         self._shown = [self._certificates(port) for port in ports if port.secure]
         names.isCovered = lambda host: any(each.believed(host) for each in self._shown)
 
-    @property
-    def services(self) -> Sequence[IService]:
-        """What is to run."""
-        return [] if self.automatic is None else [self.automatic]
+    def start(self, parent: IServiceCollection) -> None:
+        """Have what is needed run beside others."""
+        if self.automatic is not None:
+            self.automatic.setServiceParent(parent)
+
+    def states(self) -> Sequence[CertificateState]:
+        """How the certificates are that are got by themselves."""
+        return [] if self.automatic is None else self.automatic.states()
 
     def _certificates(self, port: ServerPort) -> Certificates:
         assert port.creator is not None

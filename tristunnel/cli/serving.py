@@ -107,8 +107,7 @@ class Serving(MultiService):
             self._names,
             lambda host: self._tunnels.hosts.isMadeUp(host),
         )
-        for service in self._naming.services:
-            service.setServiceParent(self)
+        self._naming.start(self)
         self._tunnels = self._makeTunnels()
         self._tunnels.decisions = options.decisions
         options.authenticator.decisions = options.decisions
@@ -208,6 +207,7 @@ class Serving(MultiService):
             made.siblings = Siblings(self._membership)
         made.hosts.change(options.domains, options["hostname"], options.reservedNames)
         made.hosts.holders = self._keepersOf
+        made.certificates = self._naming.states
         return made
 
     def _keepersOf(self, patterns: Collection[str]) -> set[str]:

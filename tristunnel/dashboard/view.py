@@ -16,6 +16,11 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from urllib.parse import quote
 
 from tristunnel.auth.tokens_format import permitted, stateOf
+from tristunnel.dashboard.certificates import (
+    certificateRow,
+    certificateWords,
+    stateFor,
+)
 from tristunnel.dashboard.events import ServerEvents, titleOf
 from tristunnel.dashboard.history import KEPT, SPANS, RateHistory, Series, path, top
 from tristunnel.service.counters import RateMeter
@@ -48,6 +53,7 @@ SLOTS: dict[str, str] = {
     " endLink",
     "visitors": "id from title state rateIn rateOut bytesIn bytesOut age end endLink",
     "access": "id service owner to from uses left end endLink",
+    "certificates": "id names since left next trouble",
     "tokens": "id name state may sessions end endLink",
     "refusals": "id who code count",
     "events": "id time datetime kind text times",
@@ -159,6 +165,7 @@ class Board:
                 "clients": self._clients(clients, tunnels),
                 "visitors": self._visitors(streams),
                 "access": [self._access(each) for each in grants[:SHOWN]],
+                "certificates": self._certificates() if everything else [],
                 "tokens": [self._token(each) for each in tokens[:SHOWN]],
                 "refusals": self._refusals(tunnels, everything),
                 "events": [_event(event) for event in events],
@@ -320,11 +327,23 @@ class Board:
                 "target": tunnel.target or "not told",
                 "client": ", ".join(each for each in about if each) or "not connected",
                 "policy": policyWords(tunnel.policy),
+                "certificate": self._certificateOf(tunnel),
                 "speaks": _SPEECH.get(tunnel.speech.kind if tunnel.speech else "", ""),
             },
             "lists": {"visitors": self._visitors(streams), "refusals": refused},
             "notes": {"visitors": note if len(streams) > VISITORS else ""},
         }
+
+    def _certificates(self) -> list[Row]:
+        states = self.service.certificates()[:SHOWN]
+        return [certificateRow(state, self.now()) for state in states]
+
+    def _certificateOf(self, tunnel: Tunnel) -> str:
+        host = getattr(tunnel.listener, "host", "")
+        if not host or not getattr(tunnel.listener, "needsCertificate", False):
+            return "not needed"
+        state = stateFor(self.service.certificates(), host)
+        return certificateWords(state, self.now())
 
     def _left(self, tunnel: Tunnel) -> str:
         """How long a tunnel may stay."""

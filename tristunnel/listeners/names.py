@@ -34,6 +34,11 @@ class NameListener:
         self._scheme = scheme
 
     @property
+    def needsCertificate(self) -> bool:
+        """Whether its TLS ends here."""
+        return not self._scheme
+
+    @property
     def host(self) -> str:
         """The name that visitors ask for."""
         return self.route.host

@@ -11,9 +11,28 @@ from tristunnel.names.pages import Pages
 from tristunnel.names.table import NameTable
 from tristunnel.util.hosts import hostAndPort
 
-__all__ = ["PublicNames"]
+__all__ = ["CertificateState", "PublicNames"]
 
 _USUAL = {"http": 80, "https": 443, "tls": 443}
+
+
+@dataclass(frozen=True)
+class CertificateState:
+    """
+    How a name's certificate is. Times are seconds since the epoch; 0 is never.
+
+    @ivar names: What it is for.
+    @ivar since: Since when it is valid; 0 if there is none yet.
+    @ivar until: Until when.
+    @ivar next: When the next attempt is due.
+    @ivar error: Why the last one came to nothing; empty if it did not.
+    """
+
+    names: tuple[str, ...]
+    since: float
+    until: float
+    next: float
+    error: str
 
 
 @dataclass

@@ -30,6 +30,7 @@ from tristunnel.model.quota import TunnelQuota
 from tristunnel.model.record import Change, TunnelRecord, named
 from tristunnel.model.rendezvous import WaitingRoom
 from tristunnel.model.tunnel import IClientSide, Tunnel, isGuessable
+from tristunnel.names.public import CertificateState
 from tristunnel.service.access import AccessGrants, isCapability, mayReach
 from tristunnel.service.caller import Caller, ITunnelService, Listeners, Via
 from tristunnel.service.capability import viaCapability
@@ -94,6 +95,7 @@ class TunnelService:
     @ivar clientPort: The port that clients connect to, and whether it speaks
         TLS; 0 before the server listens.
     @ivar clients: Who is connected.
+    @ivar certificates: How those are that are got by themselves.
     @ivar hosts: Who may have which name, and has.
     @ivar rights: What tokens let their holders do with tunnels.
     @ivar house: What is asked of the visitors of all tunnels.
@@ -147,6 +149,7 @@ class TunnelService:
         self.clients = ConnectedClients(reactor.seconds)
         self.policies = VisitorPolicies(reactor)
         self.hosts = HostRules()
+        self.certificates: Callable[[], Sequence[CertificateState]] = tuple
         self.rights = TunnelRights(
             reactor,
             changed=lambda tunnel: self.policies.refresh(tunnel),

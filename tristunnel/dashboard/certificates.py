@@ -1,0 +1,50 @@
+"""What the dashboard says of certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tristunnel.names.public import CertificateState
+from tristunnel.util.words import age
+
+__all__ = ["certificateRow", "certificateWords", "stateFor"]
+
+
+def stateFor(states: Sequence[CertificateState], host: str) -> CertificateState | None:
+    """
+    Find how the certificate of a host is.
+
+    @return: C{None} if nobody gets one for it.
+    """
+    wildcard = f"*.{host.partition('.')[2]}"
+    for state in states:
+        if host in state.names or wildcard in state.names:
+            return state
+    return None
+
+
+def certificateWords(state: CertificateState | None, now: float) -> str:
+    """
+    Say how a certificate is.
+
+    @param now: The time of day.
+    """
+    if state is None:
+        return "none of its own"
+    if not state.until:
+        return f"none yet: {state.error}" if state.error else "being got"
+    left = state.until - now
+    words = f"valid for {age(left)}" if left > 0 else f"expired {age(-left)} ago"
+    return f"{words}; not renewed: {state.error}" if state.error else words
+
+
+def certificateRow(state: CertificateState, now: float) -> dict[str, str]:
+    """Make a line of the table."""
+    return {
+        "id": f"certificate:{state.names[0]}",
+        "names": ", ".join(state.names),
+        "since": age(now - state.since) if state.since else "",
+        "left": age(state.until - now) if state.until > now else "none",
+        "next": age(state.next - now) if state.next > now else "now",
+        "trouble": state.error,
+    }
