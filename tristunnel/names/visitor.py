@@ -301,7 +301,7 @@ class VisitorConnection(Protocol):
             return
         route = site.names.table.find("http", host, head.target.decode("ascii"))
         if route is None:
-            self._refuse(404, f"no tunnel has the name {host} here")
+            self._refuse(404, f"No tunnel of this server has the name {host}.")
             return
         exchange.route = route
         own = site.redirect(exchange)
