@@ -31,14 +31,16 @@ from tristunnel.http.join import JoinPage
 from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import Health, HTTPPortProtocol, rootOf, rpcPages
 from tristunnel.model.memory_book import MemoryBook
+from tristunnel.names.table import NameTable
 from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.proxied import behindProxy
+from tristunnel.server.tls_names import Certificates, TLSNamesFactory
 from tristunnel.server.websocket_pages import webSocketPages
 from tristunnel.service.preauth import PreauthLimiter
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.tls.directory import CertificateDirectory
 
-__all__ = ["Doors", "proxied", "secure"]
+__all__ = ["Doors", "named", "proxied", "secure"]
 
 Wrap = Callable[["Doors"], Any]
 """Puts something around the factory of a server's port."""
@@ -215,13 +217,30 @@ def proxied(doors: Doors) -> Any:
     return endpoint.factory
 
 
-def secure(doors: Doors) -> Any:
-    """Put TLS around a port, with certificates for some names."""
+def _certificates() -> CertificateDirectory:
+    """Certificates for some names."""
     with tempfile.TemporaryDirectory() as directory:
         authority = makeAuthority()
         for number, names in enumerate((["a.example"], ["*.b.example", "c.example"])):
             certificate, key = authority.issue(names)
             Path(directory, f"{number}.pem").write_bytes(certificate + key)
         # Time stands still for it, so that it never looks for the files again.
-        creator = CertificateDirectory(directory, seconds=lambda: 0.0)
-    return TLSMemoryBIOFactory(creator, False, doors.factory, doors.clock)
+        return CertificateDirectory(directory, seconds=lambda: 0.0)
+
+
+def secure(doors: Doors) -> Any:
+    """Put TLS around a port, with certificates for some names."""
+    return TLSMemoryBIOFactory(_certificates(), False, doors.factory, doors.clock)
+
+
+def named(doors: Doors) -> Any:
+    """Have one port with TLS for several names and without."""
+    return TLSNamesFactory(
+        doors.clock,
+        NameTable(),
+        doors.factory,
+        Certificates(_certificates()),
+        doors.factory.observer,
+        doors.limiter,
+        doors.factory,
+    )

@@ -14,7 +14,7 @@ from typing import Any
 from twisted.internet.task import Clock
 
 from tests.fuzz.broken import Broken
-from tests.fuzz.doors import Doors, proxied, secure
+from tests.fuzz.doors import Doors, named, proxied, secure
 from tests.fuzz.mutation import mutate
 from tests.fuzz.seeds import SEEDS
 from tristunnel.connect.address import (
@@ -31,10 +31,12 @@ from tristunnel.model.options import TunnelOptions
 from tristunnel.rpc.calls import CallError
 from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.rpc.strictjson import BadJSON, decode
+from tristunnel.server.hosts import hostAsked
 from tristunnel.service.capability import claimTunnel
 from tristunnel.service.tickets import Tickets
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.wire import vtunnel, zlayer
+from tristunnel.wire.client_hello import ClientHello, readClientHello
 from tristunnel.wire.first_bytes import describeFirstBytes, looksLikeTLS
 from tristunnel.wire.framed import FrameDecoder, HandshakeDecoder
 from tristunnel.wire.sealed import Sealing
@@ -205,6 +207,25 @@ def beginnings(data: bytes) -> bool:
     return looksLikeTLS(data) or "unknown" not in text
 
 
+def hello(data: bytes) -> bool:
+    """What a TLS client says first, in two pieces."""
+    try:
+        needed = readClientHello(data[: len(data) // 2])
+        if isinstance(needed, int) and not len(data) // 2 < needed <= 2**17:
+            raise Broken(f"it waits for {needed} bytes")
+        return isinstance(readClientHello(data), ClientHello)
+    except ValueError:
+        return False
+
+
+def hosts(data: bytes) -> bool:
+    """Which host a request is for, as a port that several share finds it."""
+    found = hostAsked(data)
+    if found is not None and len(found) > 300:
+        raise Broken("that is no host")
+    return bool(found)
+
+
 PARSERS: dict[str, Target] = {
     "handshake": handshake,
     "frames": frames,
@@ -218,6 +239,8 @@ PARSERS: dict[str, Target] = {
     "tickets": tickets,
     "datagrams": datagrams,
     "beginnings": beginnings,
+    "hello": hello,
+    "hosts": hosts,
 }
 """The parsers alone."""
 
@@ -226,6 +249,7 @@ SERVERS: dict[str, Callable[[], Doors]] = {
     "doors": Doors,
     "pages": lambda: Doors(asked=False),
     "tls": lambda: Doors(wrap=secure),
+    "names": lambda: Doors(wrap=named),
     "proxy": lambda: Doors(wrap=proxied),
 }
 """Whole servers, which have all parsers and what is around them. Each is to be
