@@ -14,7 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tristunnel.errors import TunnelError
 from tristunnel.forwards import consent as consentModule
-from tristunnel.forwards.consent import OWN_PORTS, Consent, ManagedEndpoint, isOwn
+from tristunnel.forwards.consent import Consent, ManagedEndpoint
+from tristunnel.forwards.destinations import OWN_PORTS, isOwn
 
 
 class ParseTests(SynchronousTestCase):

@@ -307,7 +307,13 @@ class LoopbackTestCase(TestCase):
                 self.trust,
                 self.route,
             ),
-            [parseForward(self.reactor, spec) for spec in forwards],
+            [
+                each
+                for spec in forwards
+                for own in [parseForward(self.reactor, spec)]
+                for each in (own, own.beside)
+                if each is not None
+            ],
             {"id": "test"},
             self.seen,
             lease,

@@ -5,6 +5,7 @@ are clients with one kind of service, and C{tristunnel check}.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -156,11 +157,24 @@ class HTTPOptions(_Offer):
 
     scheme = "http"
     listener = "web"
+
     longdesc = (
         "Give a web server of this machine a public address, and print it. Uses"
         " the server that you joined, or the one in --to."
     )
-    examples = ("3000", "3000 --name blog", "192.168.1.7:80 --to tunnel.example.com")
+    examples = (
+        "3000",
+        "./site",
+        "3000 --name blog",
+        "192.168.1.7:80 --to tunnel.example.com",
+    )
+
+    def _forward(self, reactor: Any, wanted: Any) -> Forward:
+        if isinstance(wanted, str) and wanted.startswith((".", "/", "~")):
+            # Nothing else begins so: it is a directory.
+            quoted = re.sub(r"([\\:,])", r"\\\1", wanted)
+            wanted = f"files:{quoted}"
+        return super()._forward(reactor, wanted)
 
 
 class TCPOptions(_Offer):

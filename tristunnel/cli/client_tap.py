@@ -467,8 +467,13 @@ class Options(
         self.forwards = [
             forward
             for index, each in enumerate(self["forward"])
-            for forward in self._forwardsOf(reactor, index, each)
+            for own in self._forwardsOf(reactor, index, each)
+            for forward in (own, own.beside)
+            if forward is not None and (forward is own or self.dialect.carriesDatagrams)
         ]
+        names = [forward for forward in self.forwards if forward.name]
+        if self["private"] and self.forwards and not names:
+            raise badOption(f"--private tunnels have names: {NEEDS_NAME}")
         checkForwards(self.forwards)
         for forward in self.forwards:
             if forward.isUDP and not self.dialect.carriesDatagrams:
@@ -537,7 +542,6 @@ class Options(
 
 
 NEEDS_NAME = "write --forward NAME=TARGET, for example db=localhost:5432"
-
 _NOTHING = (
     "nothing is offered: give --forward, for example --forward 3000 for port 3000 of"
     " this machine"

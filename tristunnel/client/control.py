@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from tristunnel.auth.realm import Authenticator
 from tristunnel.client.status import VISITORS, ProcessStatus
 from tristunnel.errors import TunnelError, badOption
-from tristunnel.forwards.consent import isOurs
+from tristunnel.forwards.destinations import isOurs
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.resource import JSONRPCResource
 from tristunnel.http.site import LimitedSite

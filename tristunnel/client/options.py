@@ -100,7 +100,13 @@ def forwardOf(
     else:
         forward, own = _fromTable(reactor, wanted), wanted
     policy = policyOf({**options, **own})
-    private = bool(own.get("private", options["private"]))
+    # A port has no use for it, and may stand beside a name. A short command has that
+    # as an option.
+    name = forward.name or options.get("name")
+    private = bool(own.get("private", options["private"] and name))
+    inner = forward.inner
+    if inner is not None and inner.gateway is not None and not private:
+        inner.gateway.checkPublic(policy)
     health = None if forward.isUDP else healthOf(options, forward.options.health)
     return replace(forward, private=private, policy=policy, health=health)
 

@@ -21,7 +21,7 @@ from tristunnel.dataplane.sockets import SocketEnd
 from tristunnel.dataplane.transport_end import EndFactory
 from tristunnel.dialects.base.dialect import Route
 from tristunnel.errors import TunnelError, badOption
-from tristunnel.forwards.consent import isOurs
+from tristunnel.forwards.destinations import isOurs
 from tristunnel.model.observer import ClientObserver, Visit
 from tristunnel.util.endpoints import (
     cannotListen,

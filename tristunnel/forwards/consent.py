@@ -14,70 +14,31 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import (
-    IListeningPort,
     IProtocol,
     IProtocolFactory,
 )
 
 from tristunnel.dataplane.dial import ServiceEndpoint
 from tristunnel.dataplane.lookups import known
-from tristunnel.errors import TunnelError, badOption, printable
+from tristunnel.errors import TunnelError, printable
+from tristunnel.forwards.destinations import isOwn, parseDestination, plainHost
 from tristunnel.forwards.forward import Forward
 from tristunnel.forwards.udp import UDPService
-from tristunnel.model.ports import PortRange, parsePorts
-from tristunnel.util.hosts import addressOf, hostName, parsePlace
+from tristunnel.util.hosts import addressOf, parsePlace
 from tristunnel.util.words import isName
 
-__all__ = ["MOST", "OWN_PORTS", "Consent", "isOurs", "isOwn"]
+__all__ = ["MOST", "Consent"]
 
 MOST = 100
 """Forwards that a server may ask one client for."""
 
 PREFIX = "managed/"
 """What the texts of such forwards begin with."""
-
-OWN_PORTS: set[int] = set()
-"""TCP ports at which this process listens: nobody is led there."""
-
-
-def isOurs(listening: IListeningPort, yes: bool = True) -> None:
-    """
-    Note that a port is this client's own, or is so no longer.
-    """
-    number = getattr(listening.getHost(), "port", None)
-    if number is not None:
-        (OWN_PORTS.add if yes else OWN_PORTS.discard)(number)
-
-
-_LOCALHOST = {"127.0.0.1", "::1"}
-
-
-def isOwn(address: str, port: int) -> bool:
-    """
-    Whether a port is this client's own.
-
-    @param address: An IP address.
-    """
-    if port not in OWN_PORTS:
-        return False
-    parsed = addressOf(address)
-    if parsed is None or parsed.is_loopback or parsed.is_unspecified:
-        return True
-    family = socket.AF_INET6 if parsed.version == 6 else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        try:
-            # Only addresses of this machine can be bound.
-            probe.bind((str(parsed), 0))
-        except OSError:
-            return False
-    return True
 
 
 class ManagedEndpoint(ServiceEndpoint):
@@ -95,62 +56,6 @@ class ManagedEndpoint(ServiceEndpoint):
         return super().dial(address, factory)
 
 
-@dataclass(frozen=True)
-class _Pattern:
-    """
-    @ivar isUDP: Whether it is about UDP services.
-    @ivar host: A name or an address; empty for a network.
-    @ivar network: A network, or C{None}.
-    @ivar ports: Which ports, or C{None} for all.
-    """
-
-    isUDP: bool
-    host: str
-    network: IPv4Network | IPv6Network | None
-    ports: PortRange | None
-
-    def covers(self, host: str, port: int) -> bool:
-        if self.ports is not None and port not in self.ports:
-            return False
-        if self.network is None:
-            return host == self.host or (
-                self.host == "localhost" and host in _LOCALHOST
-            )
-        address = addressOf(host)
-        return (
-            address is not None
-            and address.version == self.network.version
-            and address in self.network
-        )
-
-
-_PATTERN = re.compile(r"(udp/)?(\[[^\]]+\](?:/[0-9]+)?|[^\[\]:]+):([0-9,*-]+)")
-
-
-def _parse(text: str) -> _Pattern:
-    found = _PATTERN.fullmatch(text.strip())
-    try:
-        if found is None:
-            raise ValueError("the form is HOST:PORTS")
-        udp, host, ports = found.groups()
-        wanted = None if ports == "*" else parsePorts(ports)
-        bare = host.replace("[", "").replace("]", "")
-        if "/" in bare:
-            return _Pattern(bool(udp), "", ip_network(bare, strict=False), wanted)
-        return _Pattern(bool(udp), _plain(hostName(host)), None, wanted)
-    except (ValueError, TunnelError) as problem:
-        raise badOption(
-            f"--managed {text!r} is not understood ({problem}); write for example"
-            " localhost:*, 192.168.1.0/24:22 or udp/localhost:53"
-        ) from None
-
-
-def _plain(host: str) -> str:
-    """One way of writing each host: addresses without zones, names without dots."""
-    address = addressOf(host)
-    return str(address) if address is not None else host.removesuffix(".")
-
-
 class Consent:
     """
     What a client's user has agreed to.
@@ -163,7 +68,7 @@ class Consent:
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self.patterns: Sequence[str] = tuple(patterns)
-        self._patterns = [_parse(each) for each in self.patterns]
+        self._patterns = [parseDestination(each, "--managed") for each in self.patterns]
 
     def target(self, text: str, isUDP: bool) -> tuple[str, int]:
         """
@@ -177,7 +82,7 @@ class Consent:
             host, port = parsePlace(text)
         except ValueError:
             raise _refused(text, "it is not HOST:PORT") from None
-        host = _plain(host)
+        host = plainHost(host)
         for each in self._patterns:
             if each.isUDP == isUDP and each.covers(host, port):
                 break

@@ -23,6 +23,7 @@ from tristunnel.errors import TunnelError, badOption, printable
 from tristunnel.forwards.health import HealthPlan
 from tristunnel.forwards.options import ForwardOptions, splitOptions
 from tristunnel.forwards.proxied import ProxiedEndpoint
+from tristunnel.forwards.targets import Inner, innerTarget, isInner
 from tristunnel.forwards.udp import UDPService
 from tristunnel.model.names import hostWanted, pathWanted
 from tristunnel.model.policy import VisitorPolicy
@@ -66,6 +67,7 @@ class Forward:
     @ivar options: What is said behind the target.
     @ivar health: What is asked of the service to know that it is well; C{None} for
         nothing.
+    @ivar inner: The service, if it is one of the client's own.
     """
 
     spec: str
@@ -80,6 +82,23 @@ class Forward:
     path: str = ""
     options: ForwardOptions = field(default_factory=ForwardOptions)
     health: HealthPlan | None = None
+    inner: Inner | None = None
+
+    @property
+    def beside(self) -> Forward | None:
+        """What its visitors need besides, by datagrams at a port of its own."""
+        inner = self.inner
+        if inner is None or inner.datagrams is None or self.private or self.hasHost:
+            return None
+        return replace(
+            self,
+            spec=f"udp/{self.spec}",
+            name="",
+            target=f"udp:{self.target}",
+            endpoint=inner.datagrams,
+            health=None,
+            inner=None,
+        )
 
     @property
     def place(self) -> tuple[str, int, str]:
@@ -119,7 +138,9 @@ class Forward:
     def asked(self, port: int, name: str) -> Forward:
         """The same, with another port and name for visitors."""
         target = self.target.removeprefix("udp:") if self.isUDP else self.target
-        spec = forwardText(port, name, target, self._kind, self.scheme, self.path)
+        # What is the client's own has its scheme by itself.
+        scheme = self.scheme if self.inner is None else ""
+        spec = forwardText(port, name, target, self._kind, scheme, self.path)
         spec += self.options.text
         return replace(self, port=port, name=name, spec=spec)
 
@@ -181,14 +202,19 @@ def parseForward(reactor: Any, spec: str) -> Forward:
     place, target = _wanted(spec, body)
     kind, port, name, path = place
     whole, written, scheme = target, spec, ""
-    if target.lower().startswith(("http:", "https:")):
+    inner = None
+    if isInner(target):
+        inner = _inner(reactor, spec, target, kind, options)
+        scheme = inner.scheme
+    elif target.lower().startswith(("http:", "https:")):
         scheme, target = _fromURL(spec, target)
     if target.startswith(":") and target[1:].isdecimal():
         target = target[1:]
     if target.isascii() and target.isdecimal():
         target = f"localhost:{target}"
     if target != whole or "=" not in body or ":" in body.partition("=")[0]:
-        spec = forwardText(port, name, target, kind, scheme, path) + options.text
+        mark = "" if inner else scheme
+        spec = forwardText(port, name, target, kind, mark, path) + options.text
     if kind == "udp":
         if options.health not in ("", "none"):
             raise badOption(
@@ -204,7 +230,7 @@ def parseForward(reactor: Any, spec: str) -> Forward:
             raise badOption(f"--forward {written!r}: {scheme} does not go over UDP")
         service = _udp(reactor, written, target)
         return Forward(spec, port, name, f"udp:{target}", service, options=options)
-    endpoint = _endpoint(reactor, written, target, options)
+    endpoint = inner.endpoint if inner else _endpoint(reactor, written, target, options)
     return Forward(
         spec,
         port,
@@ -215,7 +241,24 @@ def parseForward(reactor: Any, spec: str) -> Forward:
         listener=HOSTS.get(kind, ""),
         path=path,
         options=options,
+        inner=inner,
     )
+
+
+def _inner(
+    reactor: Any, spec: str, target: str, kind: str, options: ForwardOptions
+) -> Inner:
+    if kind == "udp":
+        raise badOption(
+            f"--forward {spec!r}: {target.partition(':')[0]}: is no UDP service; leave"
+            " out udp/"
+        )
+    if options.proxy:
+        raise badOption(
+            f"--forward {spec!r}: {target.partition(':')[0]}: takes no PROXY header;"
+            f" leave out proxy={options.proxy}"
+        )
+    return innerTarget(reactor, spec, target)
 
 
 def _wanted(spec: str, body: str) -> tuple[tuple[str, int, str, str], str]:
@@ -283,7 +326,8 @@ def _parts(spec: str) -> tuple[str, str, bool]:
     wanted, equals, target = (part.strip() for part in text.partition("="))
     if not equals or ":" in wanted:
         # "tcp:h:1" has no "=", but an endpoint's keywords may have one.
-        if isKind(text) or text.lower().startswith(("udp:", "http:", "https:")):
+        known = isKind(text) or isInner(text)
+        if known or text.lower().startswith(("udp:", "http:", "https:")):
             wanted, target = "", text
         else:
             wanted, target = _short(spec, text, wanted if equals else "", target)

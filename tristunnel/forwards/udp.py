@@ -103,9 +103,44 @@ class UDPService:
         ]
         return sorted(places, key=lambda place: place == self._last)
 
+    async def beginFlow(
+        self, target: str, info: Mapping[str, object]
+    ) -> Callable[[], FlowEnd]:
+        """
+        Find the way for a flow.
+
+        @param target: The service, as messages name it.
+        @param info: What the server said of the visitor.
+        @return: Makes the flow's end, or raises L{TunnelError}.
+        """
+        places = await self.whereIs()
+        return lambda: ServiceFlow(self, target, places)
+
     def moveOn(self, place: Place) -> None:
         """Nobody listens at C{place}: let the others come first from now on."""
         self._last = place
+
+
+class BoundedFlow(Protocol):
+    """
+    A flow that L{ServiceFlows} counts.
+
+    @ivar talking: Whether the visitor spoke after it was answered, as somebody
+        with a false address has no reason to.
+    """
+
+    talking: bool
+
+    @property
+    def received(self) -> int:
+        """Bytes of answers."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether anybody has answered."""
+
+    def worldOver(self, reason: TunnelError | None) -> None:
+        """End it."""
 
 
 class ServiceFlow(FlowEnd):
@@ -117,9 +152,6 @@ class ServiceFlow(FlowEnd):
     @param service: The service.
     @param target: Its name in messages.
     @param flows: What bounds their number; by default the process's.
-
-    @ivar talking: Whether the visitor spoke after it was answered, as somebody
-        with a false address has no reason to.
     """
 
     __slots__ = (
@@ -258,13 +290,13 @@ class ServiceFlows:
         self._reserve = reserve
         self._most = most
         # The one silent for longest first.
-        self._unsure: dict[ServiceFlow, None] = {}
-        self._talking: dict[ServiceFlow, None] = {}
+        self._unsure: dict[BoundedFlow, None] = {}
+        self._talking: dict[BoundedFlow, None] = {}
 
     def __len__(self) -> int:
         return len(self._unsure) + len(self._talking)
 
-    def enter(self, flow: ServiceFlow) -> None:
+    def enter(self, flow: BoundedFlow) -> None:
         """
         Count a flow, before it takes a descriptor.
 
@@ -277,7 +309,7 @@ class ServiceFlows:
         self._reserve.checkVisitor()
         self._unsure[flow] = None
 
-    def used(self, flow: ServiceFlow, again: bool = False) -> None:
+    def used(self, flow: BoundedFlow, again: bool = False) -> None:
         """
         A datagram passed.
 
@@ -289,7 +321,7 @@ class ServiceFlows:
             flow.talking = flow.talking or again
             (self._talking if flow.talking else self._unsure)[flow] = None
 
-    def leave(self, flow: ServiceFlow) -> None:
+    def leave(self, flow: BoundedFlow) -> None:
         """A flow is over; doing it twice is no error."""
         self._unsure.pop(flow, None)
         self._talking.pop(flow, None)
@@ -329,10 +361,10 @@ class UDPConnector:
 
         async def connect() -> None:
             try:
-                places = await service.whereIs()
+                makeEnd = await service.beginFlow(target, info)
                 if flow.over:
                     return
-                end = ServiceFlow(service, target, places)
+                end = makeEnd()
             except (DNSLookupError, TunnelError) as error:
                 refusal = notReached(target, error)
                 if not flow.over:
@@ -356,7 +388,7 @@ class _Visit(Visit):
 
     __slots__ = ()
 
-    _service: ServiceFlow
+    _service: BoundedFlow
 
     def over(self, reason: TunnelError | None) -> None:
         if (

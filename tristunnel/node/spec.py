@@ -122,6 +122,8 @@ def parseNode(reactor: Any, text: str) -> NodeSpec:
             credentials["token"] = givenToken(setting("token-file"), {})
         if "forward" in found:
             forward = parseForward(reactor, setting("forward"))
+            if forward.inner is not None and forward.inner.gateway is not None:
+                raise badOption("a proxy into this network is a client's: leave it out")
             return NodeSpec(name, server, credentials, forward)
         return NodeSpec(
             name,

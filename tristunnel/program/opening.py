@@ -154,6 +154,8 @@ class Wanted:
         if target.isdecimal():
             target = f"localhost:{target}"
         made = parseForward(reactor, f"{wanted}={target}")
+        if made.inner is not None and made.inner.gateway is not None:
+            made.inner.gateway.checkPublic(None)
         return replace(made, name=self.name) if self.name else made
 
     def address(

@@ -478,6 +478,9 @@ class TunnelClientService(ClientService["TunnelClientProtocol"]):
         self._refusals.passed()
         shown = forward.addressFor(address) or f"service {forward.name}"
         self._addresses[forward.spec] = address
+        opened = getattr(forward.endpoint, "tunnelOpened", None)
+        if opened is not None:
+            opened(address)
         self.observer.tunnelOpened(forward.spec, uri, shown, forward.target)
         self.observer.tunnelReady(shown, forward.target)
 

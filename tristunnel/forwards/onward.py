@@ -1,0 +1,330 @@
+"""
+Protocols that are told where their visitor wants to go, and then stand back: SOCKS and
+HTTP's CONNECT, spoken by the client as a proxy into its network.
+"""
+
+from __future__ import annotations
+
+import hmac
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionRefusedError,
+    DNSLookupError,
+    TimeoutError,
+)
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tristunnel.dataplane.descriptors import RESERVE
+from tristunnel.dataplane.join import join
+from tristunnel.dataplane.transport_end import EndFactory
+from tristunnel.errors import TunnelError, badOption
+from tristunnel.forwards.destinations import (
+    Destinations,
+    PermittedEndpoint,
+    parseDestination,
+)
+from tristunnel.model.policy import VisitorPolicy
+from tristunnel.util.log_limiter import BoundedLog
+
+__all__ = ["Gateway", "Onward", "gatewayFrom"]
+
+PATIENCE = 30.0
+"""Seconds in which a visitor must have said where it wants to go."""
+
+PENALTY = 1.0
+"""Seconds that a wrong password costs."""
+
+MOST_EARLY = 64 * 1024
+"""Bytes that are kept of a visitor before it is connected."""
+
+
+@dataclass(eq=False)
+class Gateway:
+    """
+    What a visitor may do who comes to a proxy of the client's.
+
+    @ivar reactor: Connects and tells time.
+    @ivar spec: The forward, for messages.
+    @ivar destinations: Where visitors may go.
+    @ivar login: The user and the password that they must give, or C{None}.
+    @ivar isOpen: Whether the user has said that anybody may come.
+    """
+
+    reactor: Any
+    spec: str
+    destinations: Destinations
+    login: tuple[bytes, bytes] | None = None
+    isOpen: bool = False
+
+    @cached_property
+    def bounded(self) -> BoundedLog:
+        """Where refusals are logged."""
+        return BoundedLog(self.reactor.seconds, self.reactor.callLater)
+
+    def admits(self, user: bytes, password: bytes) -> bool:
+        """Whether that is the login that is wanted."""
+        if self.login is None:
+            return True
+        name, secret = self.login
+        # Both, so that the time tells nothing.
+        good = [hmac.compare_digest(user, name), hmac.compare_digest(password, secret)]
+        return all(good)
+
+    def checkPublic(self, policy: VisitorPolicy | None) -> None:
+        """
+        Have no public port lead into a network by oversight.
+
+        @param policy: What is asked of visitors.
+        @raise TunnelError: C{bad-option}.
+        """
+        if self.login is None and not self.isOpen and not (policy and policy.allow):
+            raise badOption(
+                f"--forward {self.spec}: anybody could use it; add"
+                " user=NAME:password=@FILE, limit who may come by --allow NETWORK, make"
+                " it private (--private NAME=...), or say open=yes"
+            )
+
+
+def gatewayFrom(
+    reactor: Any, spec: str, words: Sequence[str], keywords: Mapping[str, Sequence[str]]
+) -> Gateway:
+    """
+    Read what follows C{socks:} or C{proxy:}.
+
+    @param spec: The forward, for messages.
+    @param words: Its parts that are no keyword's.
+    @param keywords: The others.
+    @raise TunnelError: C{bad-option}.
+    """
+    option = f"--forward {spec!r}"
+    known = {"allow", "open", "password", "user"}
+    unknown = [*words, *(f"{each}=" for each in keywords if each not in known)]
+    if unknown:
+        raise badOption(
+            f"{option}: {unknown[0]!r} is not known; there is allow=, user=, password="
+            " and open="
+        )
+    if not keywords.get("allow"):
+        raise badOption(
+            f"{option} allows nothing: say where its visitors may go, for example"
+            " allow=10.0.0.0/8:allow=intra.example+443"
+        )
+    listed = [
+        parseDestination(each, f"{option}: allow=", needsPorts=False, colon="+")
+        for each in keywords["allow"]
+    ]
+    isOpen = keywords.get("open", ["no"])[-1]
+    if isOpen not in ("yes", "no"):
+        raise badOption(f"{option}: open= takes yes or no")
+    login = _loginFrom(option, keywords)
+    destinations = Destinations(listed, "allow=")
+    return Gateway(reactor, spec, destinations, login, isOpen == "yes")
+
+
+def _loginFrom(
+    option: str, keywords: Mapping[str, Sequence[str]]
+) -> tuple[bytes, bytes] | None:
+    user, place = (keywords.get(each, [""])[-1] for each in ("user", "password"))
+    if not user and not place:
+        return None
+    if not (user and place):
+        raise badOption(f"{option}: user= and password= go together")
+    if not place.startswith("@"):
+        # Not repeated: it may be the password.
+        raise badOption(
+            f"{option.partition('password=')[0]}...: the password is read from a file;"
+            " write password=@FILE"
+        )
+    try:
+        secret = Path(place[1:]).read_bytes().strip()
+    except OSError as error:
+        raise badOption(
+            f"{option}: {place[1:]} cannot be read: {error.strerror}"
+        ) from None
+    if not 1 <= len(secret) <= 255 or b"\n" in secret or len(user.encode()) > 255:
+        raise badOption(
+            f"{option}: a user and a password have 1 to 255 bytes, one line"
+        )
+    return user.encode(), secret
+
+
+class Onward(Protocol):
+    """
+    A visitor who says where to go.
+
+    @param gateway: What it may do.
+    @param info: What the server said of it.
+    """
+
+    _log: ClassVar[Logger] = Logger(namespace="tristunnel.client")
+    transport: Any
+
+    def __init__(self, gateway: Gateway, info: Mapping[str, object]) -> None:
+        self.gateway = gateway
+        visitor = info.get("visitor")
+        self.visitor = visitor[:200] if isinstance(visitor, str) else ""
+        # What is for whom it wants to reach.
+        self.early = b""
+        self._isHeld = self._hasAsked = False
+        self._dialling: Deferred[Any] | None = None
+        self._timer: IDelayedCall | None = None
+
+    @abstractmethod
+    def heard(self, data: bytes) -> None:
+        """
+        Take what the visitor says before it has asked.
+
+        @raise TunnelError: To be told by L{refused}.
+        """
+
+    @abstractmethod
+    def reached(self) -> bytes:
+        """
+        Say that the connection is there.
+
+        @return: What the other side is told first, before what comes.
+        """
+
+    @abstractmethod
+    def refused(self, error: TunnelError) -> None:
+        """Say that there is none, and why."""
+
+    def connectionMade(self) -> None:
+        self._timer = self.gateway.reactor.callLater(PATIENCE, self._late)
+
+    def _late(self) -> None:
+        self._timer = None
+        self.transport.abortConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self._hasAsked:
+            try:
+                self.heard(data)
+            except TunnelError as error:
+                self.giveUp(error)
+        else:
+            self.early += data
+        if len(self.early) > MOST_EARLY and not self._isHeld:
+            self._isHeld = True
+            self.transport.pauseProducing()
+
+    def punished(self) -> None:
+        """Say no to a wrong password, after a while."""
+        self._stopTimer()
+        self._hasAsked = True
+        self.early = b""
+        error = TunnelError("auth-refused", "the user or the password is wrong")
+        self._timer = self.gateway.reactor.callLater(PENALTY, self.giveUp, error)
+
+    def stayUnasked(self) -> None:
+        """Let the visitor stay for as long as it likes, without going anywhere."""
+        self._stopTimer()
+
+    def go(self, host: str, port: int) -> None:
+        """
+        Connect the visitor to where it wants to go.
+
+        @raise TunnelError: C{not-permitted}, or C{limit-reached}.
+        """
+        gateway = self.gateway
+        RESERVE.checkVisitor()
+        try:
+            endpoint = PermittedEndpoint(
+                gateway.reactor, host, port, gateway.destinations
+            )
+        except ValueError as error:
+            raise TunnelError("protocol-error", str(error)) from None
+        self._stopTimer()
+        self._hasAsked = True
+        dialling = self._dialling = endpoint.connect(
+            EndFactory(gateway.reactor, self._arrived)
+        )
+        dialling.addErrback(self._failed)
+        dialling.addErrback(
+            lambda failure: self._log.failure("A visitor's way failed", failure)
+        )
+
+    def _arrived(self, far: Any) -> None:
+        if self.transport is None:
+            far.reset(TunnelError("reset", "the visitor has left"))
+            return
+        first = self.reached() + self.early
+        transport, self.transport, self.early = self.transport, None, b""
+        if self._isHeld:
+            transport.resumeProducing()
+
+        def shown(near: Any) -> None:
+            if first:
+                far.write(first)
+            join(near, far, lambda reason: None)
+
+        taking = EndFactory(self.gateway.reactor, shown).buildProtocol(None)
+        transport.protocol = taking
+        taking.makeConnection(transport)
+
+    def _failed(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            return
+        if not failure.check(TunnelError, *_KNOWN):
+            self._log.failure("A visitor's way failed", failure)
+        self.giveUp(_reasonOf(failure))
+
+    def giveUp(self, error: TunnelError) -> None:
+        """Refuse the visitor, and close its connection."""
+        self._stopTimer()
+        gateway = self.gateway
+        if self.transport is None:
+            return
+        self._hasAsked = True
+        self.early = b""
+        gateway.bounded(
+            self._log.info,
+            "{visitor} was refused by {spec}: {reason}",
+            error.code.name,
+            visitor=self.visitor or "A visitor",
+            spec=gateway.spec,
+            reason=error,
+        )
+        self._timer = gateway.reactor.callLater(PATIENCE, self._late)
+        self.refused(error)
+        # It may be over at once.
+        self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._stopTimer()
+        self.transport = None
+        if self._dialling is not None:
+            self._dialling.cancel()
+
+    def _stopTimer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+
+_REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (ConnectionRefusedError, "service-refused"),
+    (TimeoutError, "service-timeout"),
+)
+_ELSE = "service-unreachable"
+_KNOWN = (ConnectError, DNSLookupError, OSError)
+
+
+def _reasonOf(failure: Failure) -> TunnelError:
+    """Say in our own words why nothing was reached."""
+    error = failure.value
+    if isinstance(error, TunnelError):
+        return error
+    code = next((code for kind, code in _REASONS if failure.check(kind)), _ELSE)
+    return TunnelError(code, failure.getErrorMessage())
