@@ -75,6 +75,9 @@ class Peer:
         """Grant nothing; any answer is a sign of life."""
         return None
 
+    def refused(self, name: str, refusal: TunnelError) -> None:
+        """Nothing is refused, since nothing is known."""
+
     def _asked(self, channel: Channel, kind: str, fields: Fields) -> None:
         self.channels.append((channel, kind, fields.rest()))
         self.taken(channel)

@@ -21,7 +21,7 @@ from tristunnel.dialects.conch.hostkey import HostKey
 from tristunnel.dialects.conch.login import LOGIN_TIME, Login
 from tristunnel.dialects.conch.streams import Channel, ChannelStreams, PipedStreams
 from tristunnel.dialects.conch.transport import Packets
-from tristunnel.errors import TunnelError, protocolError
+from tristunnel.errors import TunnelError, printable, protocolError
 from tristunnel.model.permissions import Identity
 from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.websocket.connection import Receiver
@@ -201,12 +201,16 @@ class SSHServerSession(ServerSession):
         if self.channels is not None:
             self.channels.refuseType(channel, kind)
 
+    def refused(self, name: str, refusal: TunnelError) -> None:
+        """Have the log say what the client was refused."""
+        self.noteRefusal(f"asked for {printable(name, 60)}", refusal)
+
     async def openFor(self, key: object, options: dict[str, object]) -> Tunnel:
         """
         Open a tunnel for the client.
 
         @param key: What the session knows it by.
-        @raise TunnelError: Why there is none; the log says so, too.
+        @raise TunnelError: Why there is none.
         """
         self._opening += 1
         try:
@@ -214,9 +218,6 @@ class SSHServerSession(ServerSession):
                 raise self._leaving
             self._service.rights.checkServices(len(self.tunnels) + self._opening - 1)
             tunnel = await self._service.open(self._caller, options)
-        except TunnelError as refusal:
-            self.noteRefusal(f"asked for {options}", refusal)
-            raise
         finally:
             self._opening -= 1
         if self.lost is not None:
