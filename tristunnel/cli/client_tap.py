@@ -140,7 +140,8 @@ class Options(
         WAY,
         Group(
             "Protocol",
-            "dialect=NAME carrier=KIND sessions=NUMBER extension=WHEN",
+            "dialect=NAME host-key=FINGERPRINT carrier=KIND sessions=NUMBER"
+            " extension=WHEN",
         ),
     )
     longdesc = (
@@ -159,6 +160,12 @@ class Options(
     optParameters = [
         ("connect", None, None, "The server: HOST, HOST:PORT, https://HOST, tcp:..."),
         ("server", None, "", "The name of a server that you joined."),
+        (
+            "host-key",
+            None,
+            "",
+            "SHA-256 fingerprint of the server's SSH key, with --dialect chisel.",
+        ),
         ("tunnel", None, None, "Serve the tunnel with this URI; needs no credentials."),
         ("to", None, None, "With --tunnel: the service to offer, HOST:PORT."),
         ("dialect", None, DIALECT, f"The server's protocol: {', '.join(ours())}."),
@@ -530,7 +537,8 @@ class Options(
         headers = dict(self.get("header", []))
         named = {name.lower() for name in headers}
         fields = self["credentials"]
-        if "authorization" in named or not (fields and self.dialect.loginInHeaders):
+        says = fields.keys() & {"id", "secret", "password", "token"}
+        if "authorization" in named or not (says and self.dialect.loginInHeaders):
             return headers
         if "token" in fields and "id" not in fields:
             headers["Authorization"] = f"Bearer {fields['token']}"

@@ -75,7 +75,7 @@ class Peer:
         """Grant nothing; any answer is a sign of life."""
         return None
 
-    def refused(self, name: str, refusal: TunnelError) -> None:
+    def requestRefused(self, name: str, refusal: TunnelError) -> None:
         """Nothing is refused, since nothing is known."""
 
     def _asked(self, channel: Channel, kind: str, fields: Fields) -> None:

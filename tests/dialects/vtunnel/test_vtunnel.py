@@ -32,6 +32,7 @@ from tristunnel.connect.address import ServerAddress
 from tristunnel.dataplane.join import LINGER
 from tristunnel.dialects.base import client as baseClient
 from tristunnel.dialects.base.plain import HOLD, STALL
+from tristunnel.dialects.vtunnel import client as vtunnelClient
 from tristunnel.dialects.vtunnel.client import (
     ANSWER_TIME,
     VTunnelClientService,
@@ -63,6 +64,8 @@ async def startVTunnel(test: Any, *services: Service, pingInterval: float = 0.0)
         port = freePort()
         spec = f"{port}=127.0.0.1:{test.offer(service)}"
         forwards.append(parseForward(test.reactor, spec))
+    # Our server never speaks first.
+    test.patch(vtunnelClient, "WIRE_TIME", 0.0)
     client = VTunnelClientService(
         test.reactor, test.server("/tunnel"), forwards, observer=seen, grace=0.0
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
@@ -372,14 +372,27 @@ class ClientService(Service, ABC, Generic[ASession]):
 class WebSocketClientService(ClientService[AClientSession]):
     """Has its sessions over WebSockets, one after the other."""
 
+    subprotocols: ClassVar[tuple[str, ...]] = ()
+    """What the WebSocket's request names."""
+
     @abstractmethod
     def makeSession(self) -> AClientSession:
         """Make what receives the messages of the next session."""
 
-    async def _oneSession(self) -> tuple[TunnelError, bool]:
+    async def openSession(self) -> AClientSession:
+        """
+        Connect.
+
+        @return: The session that has begun.
+        @raise TunnelError: With why there is none.
+        """
         session = self.makeSession()
+        await openWebSocket(self._server, session, self.subprotocols)
+        return session
+
+    async def _oneSession(self) -> tuple[TunnelError, bool]:
         try:
-            await openWebSocket(self._server, session)
+            session = await self.openSession()
         except TunnelError as refusal:
             return refusal, True
         self.session = session

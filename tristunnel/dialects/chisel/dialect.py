@@ -7,10 +7,14 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Sequence
 from hashlib import sha256
+from typing import Any
 
-from tristunnel.dialects.base.dialect import Dialect
+from tristunnel.dialects.base.dialect import ClientOptions, Dialect, GaveUp
 from tristunnel.dialects.base.server import Arrival, ServerSessions
-from tristunnel.dialects.conch.hostkey import HostKey
+from tristunnel.dialects.chisel.client_service import ChiselClientService
+from tristunnel.dialects.conch.hostkey import HostKey, parseFingerprint
+from tristunnel.errors import badOption
+from tristunnel.model.observer import ClientObserver
 from tristunnel.websocket.connection import Receiver
 from tristunnel.wire.chisel import VERSION
 from tristunnel.wire.ssh import BEGINNING
@@ -22,8 +26,29 @@ class ChiselDialect(Dialect):
     """chisel's SSH in binary messages."""
 
     name = "chisel"
-    hasClient = False
+    client = ChiselClientService
+    needsURL = True
     atRoot = True
+
+    def checkForwards(self, options: ClientOptions) -> None:
+        for forward in options.forwards:
+            if not forward.port or forward.isUDP:
+                raise badOption(
+                    "chisel needs a TCP port: --forward PORT=TARGET, for example"
+                    " 9000=localhost:3000"
+                )
+        parseFingerprint(options["host-key"])
+
+    def makeClient(
+        self,
+        reactor: Any,
+        options: ClientOptions,
+        observer: ClientObserver,
+        gaveUp: GaveUp,
+    ) -> Any:
+        client = super().makeClient(reactor, options, observer, gaveUp)
+        client.hostKey = parseFingerprint(options["host-key"])
+        return client
 
     def takesFirst(self, message: bytes, isBinary: bool) -> bool:
         return message.startswith(BEGINNING + VERSION + b"-")

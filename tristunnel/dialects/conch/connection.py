@@ -58,7 +58,7 @@ class Requested(Protocol):
         @raise TunnelError: Why it is refused.
         """
 
-    def refused(self, name: str, refusal: TunnelError) -> None:
+    def requestRefused(self, name: str, refusal: TunnelError) -> None:
         """Learn that a request was refused, which the peer may not be told."""
 
 
@@ -164,7 +164,7 @@ class Connection(Service):
             if refusal.code.name == "protocol-error":
                 self._link.fail(refusal)
                 return
-            self._requested.refused(name, refusal)
+            self._requested.requestRefused(name, refusal)
             text = refusal.message.encode() if self._requested.saysWhy else b""
             request.answer = Message.REQUEST_FAILURE, text
         self._sendAnswers()

@@ -5,6 +5,7 @@ fingerprint is shown whether an SSH client comes or not.
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from dataclasses import dataclass
 from hashlib import sha256
@@ -23,7 +24,7 @@ from tristunnel.errors import badOption
 from tristunnel.util.files import warnIfOpen, writeNewSecret
 from tristunnel.wire.ssh import packTexts
 
-__all__ = ["FILE_NAME", "HostKey", "fingerprintOf"]
+__all__ = ["FILE_NAME", "HostKey", "fingerprintOf", "parseFingerprint"]
 
 FILE_NAME = "ssh_host_ed25519_key"
 
@@ -37,6 +38,24 @@ def fingerprintOf(blob: bytes) -> str:
     @param blob: The key as it is on the wire (RFC 4253, section 6.6).
     """
     return f"SHA256:{b64encode(sha256(blob).digest()).decode().rstrip('=')}"
+
+
+def parseFingerprint(text: str) -> str:
+    """
+    Read a fingerprint as OpenSSH shows it, or as chisel does.
+
+    @return: As OpenSSH shows it; empty for none.
+    @raise TunnelError: C{bad-option}.
+    """
+    bare = text.strip().removeprefix("SHA256:").rstrip("=")
+    if not bare:
+        return ""
+    if not re.fullmatch(r"[A-Za-z0-9+/]{43}", bare):
+        raise badOption(
+            f"--host-key {text[:60]!r} is no fingerprint: write SHA256: and 43"
+            " characters, as the server or ssh-keygen -l shows it"
+        )
+    return f"SHA256:{bare}"
 
 
 @dataclass(frozen=True)

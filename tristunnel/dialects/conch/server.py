@@ -19,13 +19,13 @@ from tristunnel.dialects.base.server import Arrival, ServerSession, ServerSessio
 from tristunnel.dialects.conch.connection import KEEPALIVE, Connection
 from tristunnel.dialects.conch.hostkey import HostKey
 from tristunnel.dialects.conch.login import LOGIN_TIME, Login
+from tristunnel.dialects.conch.messages import AnyMessages
 from tristunnel.dialects.conch.streams import Channel, ChannelStreams, PipedStreams
 from tristunnel.dialects.conch.transport import Packets
 from tristunnel.errors import TunnelError, printable, protocolError
 from tristunnel.model.permissions import Identity
 from tristunnel.model.tunnel import Stream, Tunnel
 from tristunnel.websocket.connection import Receiver
-from tristunnel.websocket.stream import ByteStream
 from tristunnel.wire.ssh import Fields, packTexts
 
 __all__ = [
@@ -201,7 +201,7 @@ class SSHServerSession(ServerSession):
         if self.channels is not None:
             self.channels.refuseType(channel, kind)
 
-    def refused(self, name: str, refusal: TunnelError) -> None:
+    def requestRefused(self, name: str, refusal: TunnelError) -> None:
         """Have the log say what the client was refused."""
         self.noteRefusal(f"asked for {printable(name, 60)}", refusal)
 
@@ -286,13 +286,6 @@ def serverPackets(
     return ServerPackets(sessions.reactor, conchKey(key), make)
 
 
-class _AnyMessages(ByteStream):
-    """Takes text messages as bytes, too, as the receivers of Go's programs do."""
-
-    def textReceived(self, text: bytes) -> None:
-        self.bytesReceived(text)
-
-
 def overWebSocket(
     sessions: ServerSessions,
     arrival: Arrival,
@@ -306,7 +299,7 @@ def overWebSocket(
     @param make: Makes its session.
     """
     packets = serverPackets(sessions, key, lambda link: make(sessions, arrival, link))
-    return _AnyMessages(packets)
+    return AnyMessages(packets)
 
 
 class GoSession(SSHServerSession):

@@ -1,5 +1,6 @@
 """
-vtunnel's dialect at the client: its service, and a session with a vtunnel server.
+vtunnel's dialect at the client: its service, which finds out what a server speaks, and
+a session with JSON.
 """
 
 from __future__ import annotations
@@ -7,9 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from tristunnel.dialects.base.client import ClientSession, WebSocketClientService
+from tristunnel.dialects.base.client import (
+    ClientSession,
+    WebSocketClientService,
+    openWebSocket,
+)
+from tristunnel.dialects.base.messages import MessageSession
 from tristunnel.dialects.base.multiplexer import Limits
 from tristunnel.dialects.vtunnel.session import (
     TextLink,
@@ -20,6 +27,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.forwards.service_connector import ServiceConnector
 from tristunnel.model.observer import ClientObserver
 from tristunnel.util.hosts import hostAndPort
+from tristunnel.wire.ssh import BEGINNING
 from tristunnel.wire.vtunnel import (
     CONNECT,
     LISTEN,
@@ -29,12 +37,13 @@ from tristunnel.wire.vtunnel import (
     PONG,
     Message,
 )
+from tristunnel.wire.vtunnel_ssh import parsePrivateKey
 
 if TYPE_CHECKING:
     from tristunnel.dialects.base.stream import SessionStream
     from tristunnel.forwards.forward import Forward
 
-__all__ = ["VTunnelClientService", "VTunnelClientSession"]
+__all__ = ["VTunnelClientService", "VTunnelClientSession", "WireFinder"]
 
 ANSWER_TIME = 2.0
 """Seconds after which a server that does not answer requests is taken for an
@@ -42,6 +51,71 @@ early one, which never does."""
 
 ASK_AGAIN = 15.0
 """Seconds after which a port that was refused is asked for again."""
+
+
+WIRE_TIME = 2.0
+"""Seconds in which a server that speaks SSH says so, as it does at once; one that
+speaks JSON waits to be asked."""
+
+JSON, SSH = "json", "ssh"
+
+
+class WireFinder(MessageSession):
+    """
+    Waits for a server to show what it speaks.
+
+    @param reactor: Tells time.
+    @param patience: Seconds that it has for that; 0 if it is known to speak JSON.
+
+    @ivar found: Fires with L{JSON} or L{SSH}; fails with L{TunnelError} if the
+        connection ends before.
+    """
+
+    def __init__(self, reactor: Any, patience: float) -> None:
+        super().__init__()
+        self.found: Deferred[str] = Deferred()
+        self._reactor = reactor
+        self._patience = patience
+        self._timer: IDelayedCall | None = None
+        self._first: tuple[bytes, bool] | None = None
+
+    def opened(self, connection: Any) -> None:
+        super().opened(connection)
+        if self._patience:
+            self._timer = self._reactor.callLater(self._patience, self._find, JSON)
+        else:
+            self._find(JSON)
+
+    def bytesReceived(self, data: bytes) -> None:
+        self._first = data, True
+        self._find(SSH if data.startswith(BEGINNING) else JSON)
+
+    def textReceived(self, text: bytes) -> None:
+        self._first = text, False
+        self._find(JSON)
+
+    def _find(self, wire: str) -> None:
+        self._stopWaiting()
+        # What follows is for the session, which whoever waits makes at once.
+        self.found.callback(wire)
+
+    def _stopWaiting(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    def handOver(self, session: ClientSession) -> None:
+        """Let C{session} go on, which is told of what came."""
+        self.connection.receiver = session
+        session.opened(self.connection)
+        if self._first is not None:
+            data, isBinary = self._first
+            (session.bytesReceived if isBinary else session.textReceived)(data)
+
+    def sessionOver(self, reason: TunnelError) -> None:
+        self._stopWaiting()
+        if not self.found.called:
+            self.found.errback(reason)
 
 
 class VTunnelClientSession(VTunnelSession, ClientSession):
@@ -184,12 +258,18 @@ class VTunnelClientSession(VTunnelSession, ClientSession):
             )
 
 
-class VTunnelClientService(WebSocketClientService[VTunnelClientSession]):
-    """Stays connected to a vtunnel server."""
+class VTunnelClientService(WebSocketClientService[ClientSession]):
+    """
+    Stays connected to a vtunnel server, which speaks SSH, or JSON if it is of before
+    version 0.1.0.
+    """
 
     _mute = False
+    _wire = ""
+    _last: VTunnelClientSession | None = None
 
     def makeSession(self) -> VTunnelClientSession:
+        """Make a session with JSON."""
         endpoint: Any = self._server.endpoint
         session = VTunnelClientSession(
             self._reactor,
@@ -202,7 +282,32 @@ class VTunnelClientService(WebSocketClientService[VTunnelClientSession]):
         self._last = session
         return session
 
+    def makeSSHSession(self) -> ClientSession:
+        """Make a session with SSH."""
+        from tristunnel.dialects.vtunnel.ssh_client import VTunnelSSHClientSession
+
+        key = self._credentials.get("key")
+        return VTunnelSSHClientSession(
+            self._reactor,
+            parsePrivateKey(str(key)) if key else None,
+            self._forwards,
+            self.observer,
+            self._server.host,
+        )
+
+    async def openSession(self) -> ClientSession:
+        finder = WireFinder(self._reactor, 0.0 if self._wire == JSON else WIRE_TIME)
+        connection = await openWebSocket(self._server, finder)
+        try:
+            self._wire = await finder.found
+        except CancelledError:
+            connection.abort()
+            raise
+        session = self.makeSession() if self._wire == JSON else self.makeSSHSession()
+        finder.handOver(session)
+        return session
+
     async def _oneSession(self) -> tuple[TunnelError, bool]:
         ended = await super()._oneSession()
-        self._mute = self._mute or self._last.mute
+        self._mute = self._mute or (self._last is not None and self._last.mute)
         return ended

@@ -11,6 +11,7 @@ from tristunnel.dialects.vtunnel.server import VTunnelServerSession
 from tristunnel.errors import badOption
 from tristunnel.websocket.connection import Receiver
 from tristunnel.wire.ssh import BEGINNING
+from tristunnel.wire.vtunnel_ssh import parsePrivateKey
 
 __all__ = ["VTunnelDialect"]
 
@@ -31,6 +32,8 @@ class VTunnelDialect(Dialect):
                 "vtunnel needs a port: --forward PORT=TARGET, for example"
                 " 9000=localhost:3000"
             )
+        if key := options["credentials"].get("key"):
+            parsePrivateKey(str(key))
 
     def takesFirst(self, message: bytes, isBinary: bool) -> bool:
         return not isBinary or message.startswith(BEGINNING)

@@ -1,0 +1,250 @@
+"""
+chisel's and vtunnel's own programs with ours, both ways.
+
+They run if C{TRISTUNNEL_LONG=1} is set, and the programs are named:
+
+  - C{TRISTUNNEL_CHISEL}: chisel, built from its source;
+  - C{TRISTUNNEL_VTUNNEL}: vtunnel's programs of several versions, with C{:} between.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
+
+from tests.support.loopback import LoopbackTestCase, Service, Talk
+from tests.support.processes import Program, freePort, startProgram, startTristunnel
+
+LONG = bool(os.environ.get("TRISTUNNEL_LONG"))
+CHISEL = os.environ.get("TRISTUNNEL_CHISEL", "")
+VTUNNEL = [each for each in os.environ.get("TRISTUNNEL_VTUNNEL", "").split(":") if each]
+CROWD = 100
+
+
+class GoTestCase(LoopbackTestCase):
+    """A test with a server and a client in processes of their own."""
+
+    timeout = 120
+
+    def run_(self, name: str, *command: str) -> Program:
+        """Start a program."""
+        program = startProgram(self.outside, name, command, self.directory)
+        self.addCleanup(program.stop)
+        return program
+
+    def ours(self, command: str, *options: str) -> Program:
+        """Start one of ours."""
+        state = ("--state-dir", str(self.directory / command))
+        program = startTristunnel(
+            self.outside, command, [*options, *state], self.directory
+        )
+        self.addCleanup(program.stop)
+        return program
+
+    async def server(self, *options: str) -> int:
+        """Start our server."""
+        port = "tcp:0:interface=127.0.0.1"
+        self.program = self.ours("tunnel", "--port", port, *options)
+        found = await self.program.says(r"Listening for clients on 127.0.0.1:(\d+)")
+        return int(found[1])
+
+    async def passes(self, port: int, service: Service) -> None:
+        """Have a crowd of visitors, each of whom says something and is answered."""
+        before = len(service.talks)
+        visitors = await gatherResults([self._come(port) for _ in range(CROWD)])
+        for number, visitor in enumerate(visitors):
+            visitor.say(b"%04d" % number)
+
+        def heard() -> list[Talk]:
+            return [talk for talk in service.talks[before:] if len(talk.data) == 4]
+
+        while len(heard()) < CROWD:
+            await deferLater(self.outside, 0.01)
+        for talk in heard():
+            talk.say(bytes(talk.data) * 50_000)
+        await gatherResults([visitor.has(200_000) for visitor in visitors])
+        for number, visitor in enumerate(visitors):
+            self.assertEqual(b"%04d" % number * 50_000, bytes(visitor.data))
+            visitor.close()
+        await gatherResults([visitor.gone() for visitor in visitors])
+
+    def _come(self, port: int) -> Deferred[Talk]:
+        return Deferred.fromCoroutine(self.visit(port))
+
+    async def open(self, port: int) -> None:
+        """Wait for a port to be open, whoever opens it."""
+        while True:
+            try:
+                talk = await self.visit(port)
+            except Exception:
+                await deferLater(self.outside, 0.05)
+            else:
+                talk.abort()
+                await talk.gone()
+                return
+
+
+class ChiselTests(GoTestCase):
+    """chisel's program."""
+
+    if not (LONG and CHISEL):
+        skip = "set TRISTUNNEL_LONG=1 and TRISTUNNEL_CHISEL to chisel's program"
+
+    async def test_client(self) -> None:
+        """Its client at our server, with a login, a fingerprint, and a proxy."""
+        (self.directory / "clients").write_text("laptop:secret\n")
+        port = await self.server("--auth", "clients:clients")
+        shown = await self.program.says(r"For chisel's clients .* is (\S+)")
+        service = Service()
+        visitors = freePort()
+        client = self.run_(
+            "chisel",
+            CHISEL,
+            "client",
+            "--auth",
+            "laptop:secret",
+            "--fingerprint",
+            shown[1],
+            f"http://127.0.0.1:{port}",
+            f"R:127.0.0.1:{visitors}:127.0.0.1:{self.offer(service)}",
+        )
+        await client.says("Connected")
+        await self.passes(visitors, service)
+
+    async def test_refused(self) -> None:
+        """Its client with a wrong password, and with a port that is taken."""
+        (self.directory / "clients").write_text("laptop:secret\n")
+        port = await self.server("--auth", "clients:clients")
+        url = f"http://127.0.0.1:{port}"
+        remote = f"R:127.0.0.1:{port}:127.0.0.1:1"
+        client = self.run_(
+            "chisel", CHISEL, "client", "--auth", "laptop:x", url, remote
+        )
+        await client.says("Authentication failed")
+        good = ("--auth", "laptop:secret")
+        client = self.run_("chisel", CHISEL, "client", *good, url, remote)
+        await client.says(f"port {port}")
+
+    async def test_server(self) -> None:
+        """Our client at its server, with a login and its key."""
+        port, visitors = freePort(), freePort()
+        command = (*chiselServer(port), "--auth", "laptop:secret")
+        server = self.run_("chisel", *command)
+        shown = await server.says(r"Fingerprint (\S+)")
+        await server.says("Listening")
+        service = Service()
+        client = self.ours(
+            "tunnel-client",
+            "--dialect",
+            "chisel",
+            "--connect",
+            f"ws://127.0.0.1:{port}",
+            "--credentials",
+            "id=laptop",
+            "--credentials",
+            "secret=secret",
+            "--host-key",
+            shown[1],
+            "--forward",
+            f"{visitors}=127.0.0.1:{self.offer(service)}",
+        )
+        await client.says(f"Visitors of tcp://127.0.0.1:{visitors}")
+        await self.passes(visitors, service)
+        # It comes back to a server that was away.
+        await server.stop()
+        self.run_("chisel", *command)
+        await self.open(visitors)
+        await self.passes(visitors, service)
+
+    async def test_wrongServer(self) -> None:
+        """Our client at a server with another key than it was told."""
+        port = freePort()
+        server = self.run_("chisel", *chiselServer(port))
+        await server.says("Listening")
+        client = self.ours(
+            "tunnel-client",
+            "--dialect",
+            "chisel",
+            "--connect",
+            f"ws://127.0.0.1:{port}",
+            "--host-key",
+            "SHA256:" + "A" * 43,
+            "--forward",
+            f"{freePort()}=127.0.0.1:1",
+        )
+        await client.says("the server's key is SHA256:.* and not that of --host-key")
+
+
+def chiselServer(port: int) -> tuple[str, ...]:
+    """The command of chisel's server."""
+    where = ("--host", "127.0.0.1", "--port", str(port))
+    # A key that is the same the next time.
+    return (CHISEL, "server", "--reverse", "--key", "seed", *where)
+
+
+class VTunnelTests(GoTestCase):
+    """vtunnel's programs, each version."""
+
+    if not (LONG and VTUNNEL):
+        skip = "set TRISTUNNEL_LONG=1 and TRISTUNNEL_VTUNNEL to vtunnel's programs"
+
+    async def test_clients(self) -> None:
+        """Their clients at our server."""
+        port = await self.server()
+        for program in VTUNNEL:
+            service, visitors = Service(), freePort()
+            client = self.run_(
+                program,
+                program,
+                "client",
+                "-server",
+                f"ws://127.0.0.1:{port}/",
+                "-forward",
+                f"{visitors}=127.0.0.1:{self.offer(service)}",
+            )
+            await self.open(visitors)
+            await self.passes(visitors, service)
+            await client.stop()
+
+    async def test_servers(self) -> None:
+        """Our client at their servers, without keys."""
+        for program in VTUNNEL:
+            await self._serve(program, (), ())
+
+    async def test_keys(self) -> None:
+        """Our client at their servers, with keys."""
+        for program in VTUNNEL:
+            keys = self.run_(program, program, "keygen")
+            await keys.whenEnded()
+            told = "\n".join(keys.lines)
+            private = re.search(r"vt-priv-\S+", told)
+            public = re.search(r"vt-pub-\S+", told)
+            assert private is not None and public is not None, told
+            await self._serve(
+                program,
+                ("-client-key", public[0]),
+                ("--credentials", f"key={private[0]}"),
+            )
+
+    async def _serve(self, program: str, theirs: Any, ours: Any) -> None:
+        port, visitors, service = freePort(), freePort(), Service()
+        server = self.run_(program, program, "server", "-port", str(port), *theirs)
+        await server.says("Starting server")
+        client = self.ours(
+            "tunnel-client",
+            "--dialect",
+            "vtunnel",
+            "--connect",
+            f"ws://127.0.0.1:{port}/",
+            *ours,
+            "--forward",
+            f"{visitors}=127.0.0.1:{self.offer(service)}",
+        )
+        await client.says(f"Visitors of tcp://127.0.0.1:{visitors}")
+        await self.passes(visitors, service)
+        await client.stop()
+        await server.stop()

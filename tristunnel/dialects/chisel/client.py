@@ -1,0 +1,106 @@
+"""
+chisel's dialect at the client: a session with a chisel server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tristunnel.dialects.conch.client import Credentials
+from tristunnel.dialects.conch.client_session import SSHClientSession
+from tristunnel.dialects.conch.connection import Connection
+from tristunnel.dialects.conch.hostkey import fingerprintOf
+from tristunnel.errors import TunnelError
+from tristunnel.forwards.forward import Forward
+from tristunnel.model.observer import ClientObserver
+from tristunnel.util.hosts import hostAndPort, parsePlace
+from tristunnel.wire.chisel import (
+    CHANNEL,
+    CLIENT_VERSION,
+    CONFIG,
+    PING,
+    VERSION,
+    Remote,
+    packConfig,
+)
+from tristunnel.wire.ssh import Fields
+
+__all__ = ["ChiselClientSession"]
+
+
+class ChiselClientSession(SSHClientSession):
+    """
+    A session with a chisel server.
+
+    @param fingerprint: Of the server's key, as C{ssh-keygen -l} shows it; empty for
+        any.
+    @param host: The server, in tunnels' addresses.
+    """
+
+    speaks = "chisel"
+    ping = PING
+
+    def __init__(
+        self,
+        reactor: Any,
+        credentials: Credentials,
+        forwards: Sequence[Forward],
+        observer: ClientObserver,
+        host: str,
+        fingerprint: str = "",
+    ) -> None:
+        super().__init__(reactor, credentials, forwards, observer)
+        self.link.ourVersionString = CLIENT_VERSION
+        self.link.versions = (VERSION, *self.link.versions)
+        self._host = host
+        self._fingerprint = fingerprint
+        self._remotes = {_remoteFor(each): each for each in forwards}
+
+    def judge(self, key: bytes) -> None:
+        shown = fingerprintOf(key)
+        if self._fingerprint not in ("", shown):
+            raise TunnelError(
+                "bad-pin",
+                f"the server's key is {shown}, and not that of --host-key: it is"
+                " another server, or has a new key",
+            )
+
+    def begin(self, connection: Connection) -> None:
+        asked = connection.ask(CONFIG, packConfig(self._remotes))
+        asked.addCallbacks(self._answered, self._refused)
+
+    def _answered(self, said: bytes) -> None:
+        if said:
+            # That is how chisel's programs take it.
+            self._tellRefused(said[:500].decode("utf-8", "replace"))
+            return
+        for forward in self._forwards:
+            address = f"tcp://{hostAndPort(self._host, forward.port)}"
+            self._observer.tunnelReady(forward.addressFor(address), forward.target)
+
+    def _refused(self, failure: Any) -> None:
+        if self.lost is None:
+            self._tellRefused(getattr(failure.value, "message", ""))
+
+    def _tellRefused(self, why: str) -> None:
+        reason = TunnelError("port-taken", f"the server refused: {why}")
+        for forward in self._forwards:
+            self._observer.tunnelFailed(forward.wanted, reason)
+        self.fail(reason)
+
+    def forwardOf(self, kind: str, fields: Fields) -> Forward:
+        name = fields.rest().decode("utf-8", "replace")
+        for remote, forward in self._remotes.items():
+            if kind == CHANNEL and remote.target == name:
+                return forward
+        raise TunnelError("unknown-tunnel", "that service is not offered")
+
+
+def _remoteFor(forward: Forward) -> Remote:
+    """Ask for a port, and call the service by a name that is no other's."""
+    try:
+        host, port = parsePlace(forward.target)
+    except ValueError:
+        host, port = "service", forward.port
+    return Remote("0.0.0.0", forward.port, host, port)
