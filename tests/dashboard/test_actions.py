@@ -70,8 +70,8 @@ class GrantTests(DashboardTestCase):
         (uri,) = set(re.findall(r"w3p://[^\s<']+", body))
         self.assertRegex(uri, r"^w3p://127\.0\.0\.1:9000/access/\w+#[\w-]{32}$")
         (access,) = self.service.access.of(None)
-        self.assertEqual((access.token, access.usesLeft), ("bob", 3))
-        self.assertEqual(access.until - self.clock.seconds(), 3600)
+        self.assertEqual((access.record.token, access.usesLeft), ("bob", 3))
+        self.assertAlmostEqual(access.until - self.clock.seconds(), 3600, 1)
 
         page = self.page(self.login)
         for text in (

@@ -19,8 +19,16 @@ from tristunnel.dialects.base.refusals import STEADY
 from tristunnel.dialects.framed.client_service import TunnelClientService
 from tristunnel.dialects.framed.lanes import MOST_LANES
 from tristunnel.errors import TunnelError
+from tristunnel.model.memory_book import MemoryBook
 from tristunnel.model.permissions import Grant, Identity, Permissions
-from tristunnel.service.access import PER_OWNER, AccessGrants, isCapability, mayReach
+from tristunnel.model.record import Change
+from tristunnel.service.access import (
+    PER_OWNER,
+    Access,
+    AccessGrants,
+    isCapability,
+    mayReach,
+)
 from tristunnel.tls.client_context import ServerVerification
 from tristunnel.wire.framed import (
     Frame,
@@ -456,8 +464,23 @@ class AccessGrantsTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.access = AccessGrants(self.clock)
+        self.book = MemoryBook(self.clock)
+        self.book.now = self.clock.seconds
+        self.access = self.grants(self.book)
         self.owner = Identity("alice")
+
+    def grants(self, book: MemoryBook) -> AccessGrants:
+        made = AccessGrants(self.clock, book)
+
+        def changed(change: Change) -> None:
+            if change.kind == "access":
+                made.changed(change.id)
+
+        book.watch(changed)
+        return made
+
+    def issue(self, *asked: Any, **more: Any) -> tuple[Access, str]:
+        return self.successResultOf(self.access.issue(*asked, **more))
 
     def claim(self, secret: str, identifier: str, peer: Any) -> str:
         async def nobody() -> Identity:
@@ -472,7 +495,7 @@ class AccessGrantsTests(SynchronousTestCase):
 
     def test_addresses(self) -> None:
         """IPv4 in IPv6 is IPv4; what has no address is from nowhere."""
-        access, secret = self.access.issue(self.owner, "db", 60, "192.0.2.7")
+        access, secret = self.issue(self.owner, "db", 60, "192.0.2.7")
         good = f"access-{access.id}"
         for peer, name in (
             (IPv4Address("TCP", "192.0.2.7", 1), good),
@@ -486,14 +509,15 @@ class AccessGrantsTests(SynchronousTestCase):
 
     def test_over(self) -> None:
         """Nothing is left of what is over."""
-        access, secret = self.access.issue(self.owner, "db", 60)
+        access, secret = self.issue(self.owner, "db", 60)
         self.assertEqual(self.access.timeLeft(access), 60.0)
         self.clock.advance(60)
         self.assertEqual(len(self.access), 0)
         self.assertIsNone(self.access.timeLeft(access))
-        self.access.issue(self.owner, "db", 60)
+        self.issue(self.owner, "db", 60)
         self.access.close()
         self.assertEqual(len(self.access), 0)
+        self.successResultOf(self.book.stop())
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertNotIn(secret, repr(access))
 
@@ -502,29 +526,62 @@ class AccessGrantsTests(SynchronousTestCase):
         however it came to an end."""
         for countedAs in ("", "address 192.0.2.1"):
             for number in range(PER_OWNER):
-                access, _ = self.access.issue(
+                access, _ = self.issue(
                     self.owner, "db", 60 + number % 2, countedAs=countedAs
                 )
-            refusal = self.assertRaises(
-                TunnelError,
-                self.access.issue,
-                self.owner,
-                "db",
-                60,
-                "",
-                "",
-                0,
-                None,
-                countedAs,
-            )
+            again = self.access.issue(self.owner, "db", 60, countedAs=countedAs)
+            refusal = self.failureResultOf(again, TunnelError).value
             self.assertEqual(refusal.code.name, "limit-reached")
             self.access.revoke(access)
-            self.access.issue(self.owner, "db", 61, countedAs=countedAs)
-        self.access.issue(Identity("bob"), "db", 60)
+            self.issue(self.owner, "db", 61, countedAs=countedAs)
+        self.issue(Identity("bob"), "db", 60)
         self.clock.advance(60)
         for _ in range(PER_OWNER // 2):
-            self.access.issue(self.owner, "db", 60)
-        self.assertRaises(TunnelError, self.access.issue, self.owner, "db", 60)
+            self.issue(self.owner, "db", 60)
+        self.failureResultOf(self.access.issue(self.owner, "db", 60), TunnelError)
+
+    def test_elsewhere(self) -> None:
+        """
+        Access that one process granted is good at all of them, is used up at all of
+        them together, and ends everywhere when it is taken back anywhere, also by the
+        end of what let its owner grant it.
+        """
+        there = self.grants(self.book.ofMember("there"))
+        here = self.access
+        peer = IPv4Address("TCP", "192.0.2.7", 1)
+        once, secret = self.issue(self.owner, "db", 60, uses=2)
+        for self.access in (there, here):
+            self.assertEqual(self.claim(secret, once.id, peer), f"access-{once.id}")
+        for self.access in (there, here):
+            self.assertEqual(self.claim(secret, once.id, peer), "auth-refused")
+            (known,) = self.access.of(self.owner)
+            self.assertEqual(known.usesLeft, 0)
+        grant = Grant(Permissions())
+        for end in (
+            lambda: there.revoke(there.of(Identity("bob"))[0]),
+            lambda: here.revoke(here.of(Identity("bob"))[0]),
+            lambda: grant.end(TunnelError("token-revoked")),
+        ):
+            self.access = here
+            owner = Identity("bob", grant=grant)
+            access, secret = self.issue(owner, "db", 60)
+            for self.access in (there, here):
+                name = self.claim(secret, access.id, peer)
+                self.assertEqual(name, f"access-{access.id}")
+            end()
+            for self.access in (there, here):
+                self.assertEqual(self.claim(secret, access.id, peer), "auth-refused")
+                self.assertEqual(len(self.access), 1)
+        self.clock.advance(60)
+        self.assertEqual((len(here), len(there)), (0, 0))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stopped(self) -> None:
+        """What one process granted outlives it."""
+        there = self.grants(self.book.ofMember("there"))
+        self.issue(self.owner, "db", 60)
+        self.access.close()
+        self.assertEqual((len(self.access), len(there)), (0, 1))
 
     def test_mayReach(self) -> None:
         """The owner may; who has a grant may; a capability is told from a token."""

@@ -302,6 +302,8 @@ class BookTestsMixin(Base):
         """Access is used up at all members together, and stays taken back."""
         record = AccessRecord("a", "hash", "shop", uses=2, until=self.one.now() + 600)
         self.assertEqual(await self.one.putAccess(record, 9), record)
+        self.assertEqual(await self.other.findAccess("a"), record)
+        self.assertIsNone(await self.other.findAccess("b"))
         for book, used in ((self.one, 1), (self.other, 2)):
             self.assertEqual((await book.spend("a")).used, used)
         await self.refused("expired", self.one.spend("a"))

@@ -103,7 +103,7 @@ class Actions:
         for access in self._service.access.of(None if everything else caller.identity):
             if kind == "access" and access.id == rest:
                 return (
-                    f"Revoke access to {access.service}?",
+                    f"Revoke access to {access.record.service}?",
                     "Connections that use it are closed, and its address stops"
                     " working.",
                 )

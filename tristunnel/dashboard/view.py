@@ -432,16 +432,16 @@ class Board:
         ]
 
     def _access(self, access: Access) -> Row:
-        uses = access.usesLeft
+        uses, record = access.usesLeft, access.record
         return {
             "id": f"access:{access.id}",
-            "service": access.service,
+            "service": record.service,
             "owner": access.owner.name,
-            "to": access.token or "anybody with the address",
-            "from": f"from {access.address}" if access.address else "",
+            "to": record.token or "anybody with the address",
+            "from": f"from {record.networks}" if record.networks else "",
             "uses": "any number" if uses is None else count(uses),
             "left": age(max(0.0, access.until - self.service.reactor.seconds())),
-            "end": f"Revoke access to {access.service}",
+            "end": f"Revoke access to {record.service}",
             "endLink": _endLink(f"access:{access.id}"),
         }
 

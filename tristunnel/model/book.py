@@ -39,6 +39,7 @@ class IBook(Interface):
     """
 
     member = Attribute("The name of this process among the others, or empty.")
+    now = Attribute("Returns the time of day by which access ends.")
 
     def grant(lease: str, secretHash: str, owner: str) -> Deferred[Place]:
         """
@@ -129,6 +130,9 @@ class IBook(Interface):
         @return: What is in the book now.
         @raise TunnelError: C{expired}, if it is over, used up or not known.
         """
+
+    def findAccess(access: str) -> Deferred[AccessRecord | None]:
+        """Look some access up, by its id."""
 
     def dropAccess(access: str) -> Deferred[None]:
         """Take access back; what is not in the book is no error."""

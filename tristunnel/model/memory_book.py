@@ -350,6 +350,10 @@ class MemoryBook:
         return spent
 
     @returnsDeferred
+    async def findAccess(self, access: str) -> AccessRecord | None:
+        return self._pages.access.get(access)
+
+    @returnsDeferred
     async def dropAccess(self, access: str) -> None:
         known = self._pages.access.get(access)
         if known is not None and not known.dropped:

@@ -188,6 +188,7 @@ class AccessRecord(_Record):
     @ivar service: The name of the service.
     @ivar serviceOwner: Whose service it is.
     @ivar owner: Who granted it.
+    @ivar anonymous: Whether nobody checked that name.
     @ivar countedAs: Whose grants it is counted with.
     @ivar networks: Where it may be used from, as text; empty for everywhere.
     @ivar token: The name that whoever uses it logs in by; empty for no login.
@@ -203,6 +204,7 @@ class AccessRecord(_Record):
     service: str = ""
     serviceOwner: str = ""
     owner: str = ""
+    anonymous: bool = False
     countedAs: str = ""
     networks: str = ""
     token: str = ""

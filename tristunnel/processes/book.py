@@ -95,6 +95,11 @@ class _Answers:
     async def spend(self, asker: Asker, access: str) -> object:
         return (await self._book.spend(access)).asDict()
 
+    @returnsDeferred
+    async def findAccess(self, asker: Asker, access: str) -> object:
+        record = await self._book.findAccess(access)
+        return None if record is None else record.asDict()
+
     def dropAccess(self, asker: Asker, access: str) -> object:
         return self._book.dropAccess(access)
 
@@ -176,6 +181,11 @@ class ParentsBook:
     @returnsDeferred
     async def spend(self, access: str) -> AccessRecord:
         return AccessRecord.fromDict(await self._ask("spend", access))
+
+    @returnsDeferred
+    async def findAccess(self, access: str) -> AccessRecord | None:
+        record = await self._ask("findAccess", access)
+        return None if record is None else AccessRecord.fromDict(record)
 
     def dropAccess(self, access: str) -> Deferred[None]:
         return self._ask("dropAccess", access)

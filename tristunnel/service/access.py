@@ -8,15 +8,19 @@ visitor's side needs to reach the service until the time is over.
 from __future__ import annotations
 
 import secrets
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 from tristunnel.errors import TunnelError, badOption
+from tristunnel.model.book import IBook
 from tristunnel.model.permissions import Grant, Identity, Permissions
 from tristunnel.model.policy import Network, parseNetworks
+from tristunnel.model.record import AccessRecord
+from tristunnel.service.patience import inTime
+from tristunnel.util.deferreds import returnsDeferred
 from tristunnel.util.hosts import addressOf
 from tristunnel.util.secret import isSecret, newSecret
 
@@ -34,8 +38,6 @@ LONGEST_ACCESS = 30 * 86400.0
 
 PER_OWNER = 1_000
 """Grants that one owner may have in force."""
-
-_MOST = 100_000
 
 
 def mayReach(identity: Identity, service: str, owner: Identity) -> bool:
@@ -72,56 +74,58 @@ def serviceOf(identity: Identity) -> str | None:
 @dataclass(eq=False)
 class Access:
     """
-    One capability.
+    One capability, as this process has it.
 
-    @ivar id: Short, unique and public.
-    @ivar secretHash: SHA-256 of the URI's secret.
-    @ivar service: What it is for.
+    @ivar record: What the book says of it.
     @ivar owner: Who granted it.
     @ivar networks: Where it may be used from; empty for everywhere.
-    @ivar token: The name of the token without which it is void; empty for
-        none.
-    @ivar usesLeft: Sessions that may still begin with it; C{None} for any
-        number.
     @ivar until: When it ends, in seconds of the server's clock.
     @ivar grant: In force until then.
-    @ivar countedAs: Whose grants it is counted with.
     """
 
-    id: str
-    secretHash: bytes = field(repr=False)
-    service: str
+    record: AccessRecord
     owner: Identity
     networks: tuple[Network, ...]
-    token: str
-    usesLeft: int | None
     until: float
     grant: Grant
-    countedAs: str
     timer: IDelayedCall | None = None
 
     @property
-    def address(self) -> str:
-        """Where it may be used from, as text; empty for everywhere."""
-        return " ".join(map(str, self.networks))
+    def id(self) -> str:
+        """Short, unique and public."""
+        return self.record.id
+
+    @property
+    def usesLeft(self) -> int | None:
+        """Sessions that may still begin with it; C{None} for any number."""
+        record = self.record
+        return max(0, record.uses - record.used) if record.uses else None
 
 
 class AccessGrants:
     """
-    The capabilities that are in force.
+    The capabilities that are in force. They are in the book, and count there; this
+    process has what lives on them here.
 
     @param reactor: Tells time.
+    @param book: The book.
     """
 
-    def __init__(self, reactor: IReactorTime) -> None:
+    _log = Logger()
+
+    def __init__(self, reactor: IReactorTime, book: IBook) -> None:
         self._reactor = reactor
+        self._book = book
         self._grants: dict[str, Access] = {}
-        self._counts: Counter[str] = Counter()
+        self._stopped = False
+        # Ids that are being granted here; the book tells of them first.
+        self._issuing: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._grants)
 
-    def issue(
+    @returnsDeferred
+    async def issue(
         self,
         owner: Identity,
         service: str,
@@ -146,7 +150,8 @@ class AccessGrants:
         @param countedAs: Whose grants are counted together; by default, those
             of C{owner}'s name.
         @return: The access, and its secret, which is kept nowhere else.
-        @raise TunnelError: C{bad-option} or C{limit-reached}.
+        @raise TunnelError: C{bad-option} or C{limit-reached}, or if the book cannot be
+            asked.
         """
         if not 0 < ttl <= LONGEST_ACCESS:
             raise badOption(
@@ -154,56 +159,105 @@ class AccessGrants:
             )
         if not 0 <= uses <= 1_000_000:
             raise badOption("uses takes 0 to 1000000")
-        if len(self._grants) >= _MOST:
-            raise TunnelError("limit-reached", f"{_MOST} grants of access are active")
-        countedAs = countedAs or owner.name
-        if self._counts.get(countedAs, 0) >= PER_OWNER:
-            raise TunnelError(
-                "limit-reached",
-                f"{PER_OWNER} of your grants are in force; revoke some"
-                " (revokeAccess), or grant access for less time",
+        secret, kept = newSecret()
+        wanted = AccessRecord(
+            secrets.token_hex(8),
+            kept.hex(),
+            service,
+            (serviceOwner or owner).name,
+            owner.name,
+            owner.anonymous,
+            countedAs or owner.name,
+            " ".join(map(str, _networks(address))),
+            token,
+            uses,
+            until=self._book.now() + ttl,
+        )
+        self._issuing.add(wanted.id)
+        try:
+            record = await inTime(
+                self._reactor,
+                self._book.putAccess(wanted, PER_OWNER),
+                lambda record: self._book.dropAccess(record.id),
             )
+        finally:
+            self._issuing.discard(wanted.id)
+        return self._keep(record, owner, ttl), secret
+
+    def _keep(self, record: AccessRecord, owner: Identity, left: float) -> Access:
+        """
+        Have access in this process.
+
+        @param owner: Who granted it; if that was here, with what lets them do so.
+        @param left: Seconds until it is over.
+        """
         permissions = Permissions(
             may=frozenset({"access"}),
             # Names hold no characters that a pattern would understand.
-            services=(service,),
-            servicesOf=(serviceOwner or owner).name,
+            services=(record.service,),
+            servicesOf=record.serviceOwner,
         )
-        secret, kept = newSecret()
         access = Access(
-            secrets.token_hex(8),
-            kept,
-            service,
+            record,
             owner,
-            _networks(address),
-            token,
-            uses or None,
-            self._reactor.seconds() + ttl,
+            parseNetworks(record.networks.split()),
+            self._reactor.seconds() + left,
             Grant(
                 permissions,
                 "expired",
                 parents=() if owner.grant is None else (owner.grant,),
             ),
-            countedAs,
         )
-        self._grants[access.id] = access
-        self._counts[countedAs] += 1
+        self._grants[record.id] = access
         access.timer = self._reactor.callLater(
-            ttl,
+            left,
             access.grant.end,
-            TunnelError("expired", f"the {ttl:g} s of access have passed"),
+            TunnelError("expired", "the time of this access has passed"),
         )
         # Also when the owner's token ends: then it must be forgotten, too.
         access.grant.watch(lambda reason: self._forget(access))
-        return access, secret
+        return access
 
     def _forget(self, access: Access) -> None:
-        if self._grants.pop(access.id, None) is not None:
-            self._counts[access.countedAs] -= 1
-            if not self._counts[access.countedAs]:
-                del self._counts[access.countedAs]
+        self._grants.pop(access.id, None)
         if access.timer is not None and access.timer.active():
             access.timer.cancel()
+            if not (self._stopped or access.record.dropped):
+                self._drop(access)
+
+    def _drop(self, access: Access) -> None:
+        dropping = inTime(self._reactor, self._book.dropAccess(access.id))
+        dropping.addErrback(
+            lambda failure: self._log.failure(
+                "The book still has access that was taken back", failure
+            )
+        )
+
+    def changed(self, identifier: str) -> None:
+        """
+        The book has something new of some access: it was granted, used or taken back,
+        maybe at another process.
+
+        @param identifier: Its id.
+        """
+        if self._stopped:
+            return
+        finding = inTime(self._reactor, self._book.findAccess(identifier))
+        finding.addCallbacks(
+            self._found,
+            lambda failure: self._log.failure("Access could not be looked up", failure),
+        )
+
+    def _found(self, record: AccessRecord | None) -> None:
+        if record is None or self._stopped or record.id in self._issuing:
+            return
+        known, left = self._grants.get(record.id), record.until - self._book.now()
+        if known is not None:
+            known.record = record
+            if record.dropped:
+                known.grant.end(TunnelError("expired", "the access was revoked"))
+        elif not record.dropped and left > 0:
+            self._keep(record, Identity(record.owner, record.anonymous), left)
 
     async def claim(
         self,
@@ -225,17 +279,22 @@ class AccessGrants:
         if access is None or not _isFrom(access, peer):
             raise _refusal()
         parents = [access.grant]
-        if access.token:
+        token = access.record.token
+        if token:
             who = await authenticate()
-            if who.name != access.token or who.anonymous:
+            if who.name != token or who.anonymous:
                 raise _refusal()
             if who.grant is not None:
                 parents.append(who.grant)
-        # It may have ended while the credentials were checked.
-        if access.grant.ended is not None or access.usesLeft == 0:
+        if access.record.uses:
+            try:
+                spent = await inTime(self._reactor, self._book.spend(access.id))
+            except TunnelError as error:
+                raise (_refusal() if error.code.name == "expired" else error) from None
+            access.record = spent
+        # It may have ended while that was found out.
+        if access.grant.ended is not None:
             raise _refusal()
-        if access.usesLeft is not None:
-            access.usesLeft -= 1
         grant = Grant(access.grant.permissions, "expired", parents=parents)
         grant.check()
         return Identity(f"access-{access.id}", grant=grant, issued=True)
@@ -255,9 +314,8 @@ class AccessGrants:
         if not isinstance(identifier, str) or not isinstance(secret, str):
             return None
         access = self._grants.get(identifier)
-        return (
-            access if isSecret(secret, access.secretHash if access else None) else None
-        )
+        kept = None if access is None else bytes.fromhex(access.record.secretHash)
+        return access if isSecret(secret, kept) else None
 
     def timeLeft(self, whose: Identity | Access) -> float | None:
         """
@@ -288,7 +346,8 @@ class AccessGrants:
         access.grant.end(TunnelError("expired", "the access was revoked"))
 
     def close(self) -> None:
-        """End all; the server stops."""
+        """End what lives on access here; the process stops."""
+        self._stopped = True
         for access in list(self._grants.values()):
             access.grant.end(TunnelError("shutting-down"))
 

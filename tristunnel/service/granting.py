@@ -61,7 +61,7 @@ class Granting:
         port, secure = tunnels.clientPort
         if not port:
             raise badOption("access needs a TCP --port that visitors can reach")
-        access, secret = tunnels.access.issue(
+        access, secret = await tunnels.access.issue(
             caller.identity,
             service,
             ttl,
@@ -84,10 +84,10 @@ class Granting:
         return [
             {
                 "id": access.id,
-                "service": access.service,
+                "service": access.record.service,
                 "owner": access.owner.name,
-                "address": access.address,
-                "token": access.token,
+                "address": access.record.networks,
+                "token": access.record.token,
                 "usesLeft": access.usesLeft,
                 "timeLeft": grants.timeLeft(access),
             }

@@ -155,7 +155,7 @@ class TunnelService:
             changed=lambda tunnel: self.policies.refresh(tunnel),
             hosts=self.hosts,
         )
-        self.access = AccessGrants(reactor)
+        self.access = AccessGrants(reactor, book)
         self.claims = Claims(
             self.leases, self.clients, self.here, self.entries.holder, self.destroy
         )
@@ -541,6 +541,8 @@ class TunnelService:
 
     def _bookChanged(self, change: Change) -> None:
         """Something has happened in the book, maybe by another process."""
+        if change.kind == "access":
+            self.access.changed(change.id)
         lease = self.leases.find(change.id)
         if lease is None or change.place.fence < lease.place.fence:
             return
