@@ -322,6 +322,7 @@ class AuthenticatorTests(SynchronousTestCase):
             certificate = None
             fields: dict[str, object] = {"id": "a"}  # noqa: RUF012
             peer = None
+            key = None
 
         self.assertFalse(IUsernamePassword.providedBy(Bare()))
         self.failureResultOf(chain.requestAvatarId(Bare()), UnauthorizedLogin)
