@@ -25,9 +25,9 @@ UMask=0077
 """
 
 _REFUSED = """\
-# A refused credential ends the client with status 1; trying again would only
-# fill the log.
-RestartPreventExitStatus=1
+# Refused credentials end the client with status 1, a wrong command line with 2;
+# trying again would only fill the log.
+RestartPreventExitStatus=1 2
 """
 
 _LOW_PORTS = """\

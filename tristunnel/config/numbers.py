@@ -71,9 +71,8 @@ class Number:
         try:
             return self.kind(text)
         except ValueError:
-            what = {int: "a whole number", float: "a number"}.get(
-                self.kind, "a time such as 90 or 2m"
-            )
+            whats: dict[object, str] = {int: "a whole number", float: "a number"}
+            what = whats.get(self.kind, "a time such as 90 or 2m")
             told = printable(text, 60)
             raise ValueError(f"--{self.option} takes {what}, not {told!r}") from None
 

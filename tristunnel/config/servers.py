@@ -53,7 +53,8 @@ def configDirectory() -> Path:
     has instead.
     """
     given = _credentials()
-    if any((given / name).exists() for name in ("servers.toml", "client.toml")):
+    names = ("servers.toml", "client.toml")
+    if any(os.access(given / name, os.R_OK) for name in names):
         return given
     return user_config_path("tristunnel")
 
