@@ -56,6 +56,9 @@ class Actions:
     def __init__(self, board: Board) -> None:
         self._board = board
         self._service = board.service
+        self._siblings = board.service.siblings
+        if self._siblings is not None:
+            self._siblings.publish("describe", self.describeHere)
 
     async def describe(self, caller: Caller, identifier: str) -> tuple[str, str] | None:
         """
@@ -66,6 +69,16 @@ class Actions:
         @return: A question and what follows from it; C{None} if there is no
             such thing for this caller.
         """
+        found = await self.describeHere(caller, identifier)
+        if found is None and self._siblings is not None:
+            others = await self._siblings.gather("describe", caller, identifier)
+            found = next(((each[0], each[1]) for _, each in others), None)
+        return found
+
+    async def describeHere(
+        self, caller: Caller, identifier: str
+    ) -> tuple[str, str] | None:
+        """Say the same of what this process has."""
         service = self._service
         if ":" in identifier:
             return self._question(caller, identifier)
@@ -239,7 +252,15 @@ class Actions:
         elif kind == "token":
             self._revoke(caller, rest)
         else:
+            await self._close(caller, identifier)
+
+    async def _close(self, caller: Caller, identifier: str) -> None:
+        try:
             await Listing(self._service).closeSession(caller, identifier)
+        except TunnelError as refusal:
+            if self._siblings is None:
+                raise
+            await self._siblings.first(refusal, "closeSession", caller, identifier)
 
     def _revoke(self, caller: Caller, name: str) -> None:
         if caller.identity.grant is not None:

@@ -23,6 +23,7 @@ from tristunnel.dashboard.certificates import (
 )
 from tristunnel.dashboard.events import ServerEvents, titleOf
 from tristunnel.dashboard.history import KEPT, SPANS, RateHistory, Series, path, top
+from tristunnel.dashboard.parts import Part, Row, joined, refusalRows, totalsOf
 from tristunnel.service.counters import RateMeter
 from tristunnel.service.listing import mayEnd
 from tristunnel.service.rights import isAdmin
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
     from tristunnel.service.tunnel_service import TunnelService
 
 __all__ = ["SLOTS", "Board", "Row", "View", "policyWords"]
-
-Row = dict[str, str]
-"""One line of a table, or one event: text by name; C{id} is always there."""
 
 SLOTS: dict[str, str] = {
     "tunnels": "id title detail page address copy owner state visitors visitorsTotal"
@@ -125,6 +123,9 @@ class Board:
     def __post_init__(self) -> None:
         self._meter = RateMeter(self.service.reactor.seconds)
         self._began = self.service.reactor.seconds()
+        if self.service.siblings is not None:
+            self.service.siblings.publish("dashboard", self.part)
+            self.service.siblings.publish("tunnel", self.tunnelPart)
 
     def seesAll(self, caller: Caller) -> bool:
         """
@@ -145,6 +146,35 @@ class Board:
         @param span: One of L{SPANS<tristunnel.dashboard.history.SPANS>}: how long
             the graph looks back.
         """
+        parts = [self.part(caller, span)]
+        siblings = self.service.siblings
+        if siblings is not None:
+            others = await siblings.gather("dashboard", caller, span)
+            parts += [part for _, part in others]
+        part = joined(parts, EVENTS)
+        for row in part["lists"]["tokens"]:
+            row["sessions"] = count(part["sessions"].get(row["name"], 0))
+        shown = (
+            ("tunnels", SHOWN, "the ones with the most visitors"),
+            ("clients", SHOWN, "the newest ones"),
+            ("visitors", VISITORS, "the ones with the most traffic"),
+            ("access", SHOWN, "the oldest ones"),
+            ("tokens", SHOWN, "the first ones"),
+        )
+        notes = {
+            name: f"{count(len(part['lists'][name]))} of"
+            f" {count(part['numbers'][name])} are shown: {which}."
+            for name, most, which in shown
+            if part["numbers"][name] > most
+        }
+        return {
+            "totals": totalsOf(part) | _graph(part["graph"]),
+            "lists": {**part["lists"], "refusals": refusalRows(part)},
+            "notes": dict.fromkeys(SLOTS, "") | notes,
+        }
+
+    def part(self, caller: Caller, span: str) -> Part:
+        """Say what somebody sees of this process."""
         service = self.service
         tunnels: list[Tunnel] = [
             tunnel for tunnel in service.here if service.mayControl(caller, tunnel)
@@ -157,9 +187,20 @@ class Board:
         events = self.events.latest(EVENTS, None if everything else name)
         grants = service.access.of(None if everything else caller.identity)
         tokens = [token for _, token in self.tokens(caller)]
+        counts = [tunnel.countsNow() for tunnel in tunnels]
         return {
-            "totals": self._totals(tunnels, clients, streams, series)
-            | _graph(series, span),
+            "sums": {
+                "tunnels": len(tunnels),
+                "clients": len(clients),
+                "visitors": len(streams),
+                "visitorsTotal": sum(tunnel.visitorCount for tunnel in tunnels),
+                "rateIn": series.last[0],
+                "rateOut": series.last[1],
+                "bytesIn": sum(each[0] for each in counts),
+                "bytesOut": sum(each[1] for each in counts),
+                "up": service.reactor.seconds() - self._began,
+            },
+            "graph": [list(rates) for rates in series.over(span)],
             "lists": {
                 "tunnels": self._tunnels(tunnels),
                 "clients": self._clients(clients, tunnels),
@@ -167,46 +208,19 @@ class Board:
                 "access": [self._access(each) for each in grants[:SHOWN]],
                 "certificates": self._certificates() if everything else [],
                 "tokens": [self._token(each) for each in tokens[:SHOWN]],
-                "refusals": self._refusals(tunnels, everything),
                 "events": [_event(event) for event in events],
             },
-            "notes": dict.fromkeys(SLOTS, "")
-            | {
-                name: f"{count(shown)} of {count(number)} are shown: {which}."
-                for name, number, shown, which in (
-                    ("tunnels", len(tunnels), SHOWN, "the ones with the most visitors"),
-                    ("clients", len(clients), SHOWN, "the newest ones"),
-                    (
-                        "visitors",
-                        len(streams),
-                        VISITORS,
-                        "the ones with the most traffic",
-                    ),
-                    ("access", len(grants), SHOWN, "the oldest ones"),
-                    ("tokens", len(tokens), SHOWN, "the first ones"),
-                )
-                if number > shown
+            "numbers": {
+                "tunnels": len(tunnels),
+                "clients": len(clients),
+                "visitors": len(streams),
+                "access": len(grants),
+                "tokens": len(tokens),
             },
-        }
-
-    def _totals(
-        self,
-        tunnels: Sequence[Tunnel],
-        clients: Sequence[ConnectedClient],
-        streams: Sequence[Stream],
-        series: Series,
-    ) -> Row:
-        counts = [tunnel.countsNow() for tunnel in tunnels]
-        return {
-            "tunnels": count(len(tunnels)),
-            "clients": count(len(clients)),
-            "visitors": count(len(streams)),
-            "visitorsTotal": count(sum(tunnel.visitorCount for tunnel in tunnels)),
-            **_rates(series.last),
-            **_amounts(
-                sum(each[0] for each in counts), sum(each[1] for each in counts)
-            ),
-            "up": self._since(self._began),
+            "refusals": self._refusals(tunnels, everything),
+            "sessions": Counter(client.identity.name for client in service.clients)
+            if tokens
+            else {},
         }
 
     def warnings(self, caller: Caller) -> list[str]:
@@ -304,6 +318,15 @@ class Board:
 
         @return: C{None} if there is no such tunnel for this caller.
         """
+        found = self.tunnelPart(caller, identifier, span)
+        siblings = self.service.siblings
+        if found is None and siblings is not None:
+            others = await siblings.gather("tunnel", caller, identifier, span)
+            found = next((view for _, view in others), None)
+        return found
+
+    def tunnelPart(self, caller: Caller, identifier: str, span: str) -> View | None:
+        """Say what somebody sees of one tunnel of this process, if it is there."""
         for tunnel in self.service.here:
             if tunnel.id == identifier and self.service.mayControl(caller, tunnel):
                 return self._oneTunnel(tunnel, span)
@@ -322,7 +345,7 @@ class Board:
         note = f"{VISITORS} of {number} are shown: the ones with the most traffic."
         return {
             "totals": self._tunnel(tunnel)
-            | _graph(self.history.of(tunnel), span)
+            | _graph(self.history.of(tunnel).over(span))
             | {
                 "target": tunnel.target or "not told",
                 "client": ", ".join(each for each in about if each) or "not connected",
@@ -411,7 +434,9 @@ class Board:
             "endLink": _endLink(stream.id),
         }
 
-    def _refusals(self, tunnels: Sequence[Tunnel], everything: bool) -> list[Row]:
+    def _refusals(
+        self, tunnels: Sequence[Tunnel], everything: bool
+    ) -> list[list[str | int]]:
         counts: Counter[tuple[str, str]] = Counter()
         if everything:
             # Also for tunnels that are over.
@@ -426,10 +451,7 @@ class Board:
             for tunnel in tunnels:
                 for code, number in tunnel.refusals.items():
                     counts["Visitor", code] += number
-        return [
-            {"id": f"{who}.{code}", "who": who, "code": code, "count": count(number)}
-            for (who, code), number in counts.most_common()
-        ]
+        return [[who, code, number] for (who, code), number in counts.most_common()]
 
     def _access(self, access: Access) -> Row:
         uses, record = access.usesLeft, access.record
@@ -456,16 +478,13 @@ class Board:
         return sorted(pairs, key=lambda pair: pair[1].revoked is not None)
 
     def _token(self, token: Token) -> Row:
-        sessions = sum(
-            client.identity.name == token.name for client in self.service.clients
-        )
         good = token.revoked is None
         return {
             "id": f"token:{token.name}",
             "name": token.name,
             "state": stateOf(token, self.now()),
             "may": permitted(token.permissions),
-            "sessions": count(sessions),
+            "sessions": "",
             "end": f"Revoke the token of {token.name}" if good else "",
             "endLink": _endLink(f"token:{token.name}") if good else "",
         }
@@ -530,9 +549,8 @@ def _small(series: Series) -> Row:
     }
 
 
-def _graph(series: Series, span: str) -> Row:
+def _graph(values: Sequence[Sequence[float]]) -> Row:
     """Draw what passed: the paths, and what is written at the axes."""
-    values = series.over(span)
     # An empty graph has a scale, too.
     most = top(max((max(pair) for pair in values), default=0.0) or 1000.0)
     drawn = {"most": rate(most), "half": rate(most / 2)}
