@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 from collections import Counter
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
+from twisted.internet.error import (
+    ConnectionDone,
+    ConnectionLost,
+    ConnectionRefusedError,
+)
 from twisted.internet.task import deferLater
 from twisted.web.client import Agent, FileBodyProducer, readBody
 from twisted.web.http_headers import Headers
 
 from tests.cli.test_taps_processes import ProcessTestCase
-from tests.support.loopback import Service
+from tests.support.loopback import Service, comeTo
 from tests.support.processes import Program
 from tests.websocket.rig import Recorder
 from tristunnel.connect.address import Trust, parseConnect
@@ -72,6 +79,19 @@ class TwoProcessesTestCase(ProcessTestCase):
         agent = Agent(self.reactor)
         url = f"http://127.0.0.1:{self.port}{path}".encode()
         return (await readBody(await agent.request(b"GET", url))).decode()
+
+    async def call(self, method: str, **params: object) -> Any:
+        """Call a method, by a connection of its own."""
+        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        response = await Agent(self.reactor).request(
+            b"POST",
+            f"http://127.0.0.1:{self.port}/rpc".encode(),
+            Headers({b"content-type": [b"application/json"]}),
+            FileBodyProducer(BytesIO(json.dumps(request).encode())),
+        )
+        answer = json.loads(await readBody(response))
+        self.assertNotIn("error", answer)
+        return answer["result"]
 
     async def passed(self) -> dict[str, float]:
         """How many connections were passed, by what they are."""
@@ -176,19 +196,6 @@ class PassingTests(TwoProcessesTestCase):
 class EverywhereTests(TwoProcessesTestCase):
     """Any member answers for all."""
 
-    async def call(self, method: str, **params: object) -> Any:
-        """Call a method, by a connection of its own."""
-        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-        response = await Agent(self.reactor).request(
-            b"POST",
-            f"http://127.0.0.1:{self.port}/rpc".encode(),
-            Headers({b"content-type": [b"application/json"]}),
-            FileBodyProducer(BytesIO(json.dumps(request).encode())),
-        )
-        answer = json.loads(await readBody(response))
-        self.assertNotIn("error", answer)
-        return answer["result"]
-
     async def _spread(self) -> list[dict[str, Any]]:
         """
         Have clients come until each member has some.
@@ -252,3 +259,127 @@ class EverywhereTests(TwoProcessesTestCase):
             at = {each["member"] for each in clients if each["kind"] == "client"}
             if len(at) == 2:
                 break
+
+
+class KilledTests(TwoProcessesTestCase):
+    """Members that are killed while visitors come."""
+
+    timeout = 240
+
+    async def test_killed(self) -> None:
+        """
+        No visitor is refused, whoever is killed: each tunnel has its port and its URI
+        again, and all that a member's end breaks are its streams.
+        """
+        for members in (2, 4) if LONG else (2,):
+            await self._killEach(members)
+
+    async def _killEach(self, members: int) -> None:
+        server = await self.start2(members)
+        service = Service(b"hello")
+        target = f"127.0.0.1:{self.offer(service)}"
+        ports = []
+        for number in range(2 * members if LONG else 2):
+            state = str(self.directory / f"client-{members}-{number}")
+            await self.client("--forward", f"0={target}", "--state-dir", state)
+            ports.append(self.visitors)
+        before = {each["address"]: each["uri"] for each in await self._tunnels()}
+        self.assertEqual(len(before), len(ports))
+        crowds = [Crowd(self.reactor, port) for port in ports]
+        for crowd in crowds:
+            crowd.start()
+        for pid in children(pidOf(server)):
+            since = len(server.lines)
+            os.kill(pid, signal.SIGKILL)
+            for crowd in crowds:
+                await crowd.served(10)
+            await server.says("Listening for clients on", since)
+        for crowd in crowds:
+            await crowd.stop()
+        after = {each["address"]: each["uri"] for each in await self._tunnels()}
+        self.assertEqual(after, before)
+        self.assertEqual([crowd.refused for crowd in crowds], [0] * len(crowds))
+        served = sum(crowd.count for crowd in crowds)
+        broken = sum(crowd.broken for crowd in crowds)
+        gaps = [f"{crowd.longest:.2f}" for crowd in crowds]
+        self.note(
+            f"{members} processes, each killed: {served} visitors served, 0 refused,"
+            f" {broken} broken; longest gaps of the tunnels: {', '.join(gaps)} s"
+        )
+        await server.stop()
+
+    async def start2(self, members: int) -> Program:
+        """Start a server of so many members."""
+        program = await ProcessTestCase.server(self, "--processes", str(members))
+        while (
+            sum("Listening for clients on" in line for line in program.lines) < members
+        ):
+            await program.says("Listening for clients on", len(program.lines))
+        return program
+
+    async def _tunnels(self) -> list[dict[str, Any]]:
+        """All tunnels, when all have their clients."""
+        while True:
+            tunnels: list[dict[str, Any]] = await self.call("listTunnels")
+            if all(each["connected"] for each in tunnels):
+                return tunnels
+
+
+class Crowd:
+    """
+    Visitors of one port, one after the other.
+
+    @ivar count: How many were served.
+    @ivar refused: How many found nobody listening.
+    @ivar broken: How many were cut off.
+    @ivar longest: Seconds of the longest time in which nobody was served.
+    """
+
+    def __init__(self, reactor: Any, port: int) -> None:
+        self.count = self.refused = self.broken = 0
+        self.longest = 0.0
+        self._reactor = reactor
+        self._port = port
+        self._last = reactor.seconds()
+        self._running = True
+        self._waits: list[tuple[int, Deferred[None]]] = []
+        self._over: Deferred[None] | None = None
+
+    def start(self) -> None:
+        """Begin to come."""
+        self._over = Deferred.fromCoroutine(self._come())
+
+    async def stop(self) -> None:
+        """Come no more."""
+        self._running = False
+        if self._over is not None:
+            await self._over
+
+    def served(self, more: int) -> Deferred[None]:
+        """Wait until so many more were served."""
+        waiting: Deferred[None] = Deferred()
+        self._waits.append((self.count + more, waiting))
+        return waiting
+
+    async def _come(self) -> None:
+        while self._running:
+            try:
+                visitor = await comeTo(self._reactor, self._port)
+                await visitor.has(5)
+            except ConnectionRefusedError:
+                self.refused += 1
+            except (ConnectionLost, ConnectionDone):
+                self.broken += 1
+            else:
+                self._served()
+                visitor.abort()
+                await visitor.gone()
+
+    def _served(self) -> None:
+        self.count += 1
+        now = self._reactor.seconds()
+        self.longest, self._last = max(self.longest, now - self._last), now
+        for wanted, waiting in list(self._waits):
+            if self.count >= wanted:
+                self._waits.remove((wanted, waiting))
+                waiting.callback(None)

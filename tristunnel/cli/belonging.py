@@ -9,8 +9,11 @@ from typing import Any
 from tristunnel.dataplane.poller import pollerOf
 from tristunnel.dialects.framed.server import TunnelServerFactory
 from tristunnel.dialects.table import DIALECTS
+from tristunnel.listeners.tcp import TCPListeners
+from tristunnel.listeners.udp import UDPListeners
 from tristunnel.processes.membership import Membership
 from tristunnel.processes.passing import Passing
+from tristunnel.processes.ports import VisitorsPorts
 from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.elsewhere import PageOwners
 from tristunnel.service.clients import ConnectedClients
@@ -56,6 +59,12 @@ def serveAsMember(
         limiter.told = partial(siblings.tell, name)
         siblings.publish(name, limiter.failedElsewhere)
     siblings.publish("reload", reload)
+    ports = sessions.service.kept = VisitorsPorts(membership)
+    for listeners in sessions.service.listeners.values():
+        if isinstance(listeners, TCPListeners):
+            listeners.bind = ports.listen
+        elif isinstance(listeners, UDPListeners):
+            listeners.bind = ports.bind
     sessions.visiting = Visiting(poller, membership, siblings, sessions.service)
     sessions.passing = Passing(poller, membership, detectors[0], siblings.passed)
     sessions.service.tickets.mark = memberMark(membership.index)

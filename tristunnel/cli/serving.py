@@ -193,7 +193,9 @@ class Serving(MultiService):
         total = defaultTotal()
         made = TunnelService(
             self._reactor,
-            MemoryBook(self._reactor),
+            MemoryBook(self._reactor)
+            if self._membership is None
+            else self._membership.book,
             self._makeListeners(),
             self._watch.observer,
             options["hostname"],

@@ -248,7 +248,7 @@ class TCPListeners:
     @cvar bind: Makes a listening socket of an interface and a port.
     """
 
-    bind = staticmethod(listeningSocket)
+    bind: Callable[[str, int], socket.socket] = staticmethod(listeningSocket)
 
     def __init__(
         self,

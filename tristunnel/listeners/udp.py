@@ -282,7 +282,7 @@ class UDPListeners:
     @cvar bind: Makes a socket of an interface and a port.
     """
 
-    bind = staticmethod(boundSocket)
+    bind: Callable[[str, int], socket.socket] = staticmethod(boundSocket)
 
     def __init__(
         self,

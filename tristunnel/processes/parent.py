@@ -301,7 +301,7 @@ class ParentService(Service):
         sockets: Sequence[socket] = (),
     ) -> None:
         try:
-            if member.link is not None:
+            if member.link is not None and member.link.isOpen:
                 member.link.tell(method, params, b"", sockets)
         except TunnelError as refusal:
             self._log.error(

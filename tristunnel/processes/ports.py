@@ -12,12 +12,13 @@ from twisted.logger import Logger
 from tristunnel.dataplane.acceptor import listeningSocket
 from tristunnel.dataplane.datagrams import boundSocket
 from tristunnel.errors import TunnelError
+from tristunnel.model.kept_ports import PortsKept
 from tristunnel.processes.membership import Membership
 
 __all__ = ["VisitorsPorts"]
 
 
-class VisitorsPorts:
+class VisitorsPorts(PortsKept):
     """
     The ports of this member's tunnels, of which the parent has copies.
 
@@ -28,16 +29,10 @@ class VisitorsPorts:
 
     def __init__(self, membership: Membership) -> None:
         self._membership = membership
-        self._recalled: dict[tuple[int, int, int], socket] = {}
+        # By kind, family and port: whose they are.
+        self._recalled: dict[tuple[int, int, int], tuple[str, socket]] = {}
 
     def keep(self, tunnel: str, lease: str, listener: Any) -> None:
-        """
-        Have the parent keep copies of a listener's sockets.
-
-        @param tunnel: The id of its tunnel.
-        @param lease: What keeps that open.
-        @param listener: What visitors come to; one without sockets is no error.
-        """
         sockets = getattr(listener, "sockets", ())
         if not sockets:
             return
@@ -51,35 +46,26 @@ class VisitorsPorts:
             )
 
     def drop(self, tunnel: str) -> None:
-        """Have the parent's copies closed; the tunnel needs its port no more."""
         self._membership.parent.tell("drop", [tunnel])
 
     async def recall(self, tunnel: str) -> None:
-        """
-        Take copies of the sockets of a tunnel that another member had: L{listen} and
-        L{bind} find them.
-
-        @param tunnel: Its id.
-        @raise TunnelError: If the parent does not answer.
-        """
         for each in await self._membership.copies(tunnel):
             key = (int(each.type), int(each.family), int(each.getsockname()[1]))
-            self._close(self._recalled.pop(key, None))
-            self._recalled[key] = each
+            _, before = self._recalled.pop(key, ("", None))
+            if before is not None:
+                before.close()
+            self._recalled[key] = tunnel, each
 
-    def forget(self) -> None:
-        """Close what was recalled and nobody has asked for."""
-        for key in list(self._recalled):
-            self._close(self._recalled.pop(key))
-
-    @staticmethod
-    def _close(connection: socket | None) -> None:
-        if connection is not None:
-            connection.close()
+    def forget(self, tunnel: str) -> None:
+        for key, (whose, each) in list(self._recalled.items()):
+            if whose == tunnel:
+                del self._recalled[key]
+                each.close()
 
     def _take(self, kind: int, interface: str, port: int) -> socket | None:
         family = AF_INET6 if ":" in interface else AF_INET
-        return self._recalled.pop((int(kind), int(family), port), None)
+        _, found = self._recalled.pop((int(kind), int(family), port), ("", None))
+        return found
 
     def listen(self, interface: str, port: int) -> socket:
         """

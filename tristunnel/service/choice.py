@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from tristunnel.errors import badOption
 from tristunnel.model.options import TunnelOptions
 from tristunnel.model.ports import Reserve
+from tristunnel.model.record import TunnelRecord
 from tristunnel.model.tunnel import Tunnel
 from tristunnel.service.caller import Caller, Listeners, OpensVia, Via
 from tristunnel.util.hosts import hostAndPort
@@ -14,6 +16,7 @@ from tristunnel.util.hosts import hostAndPort
 __all__ = [
     "SESSION",
     "checkDatagrams",
+    "inItsPlace",
     "isNamed",
     "listenersFor",
     "viaFor",
@@ -102,3 +105,20 @@ def isNamed(known: Mapping[str, Listeners], wanted: TunnelOptions) -> bool:
     """Whether visitors ask for a tunnel by its name."""
     listeners = known.get(wanted.listener)
     return not wanted.private and getattr(listeners, "named", False)
+
+
+def inItsPlace(
+    wanted: TunnelOptions, record: TunnelRecord, isNamed: bool
+) -> TunnelOptions:
+    """
+    Ask for the port, or the host, that a tunnel has, also where any was asked for.
+
+    @param record: What the book says of it.
+    @param isNamed: Whether visitors ask for it by its name.
+    """
+    for _, _, what in (each.partition(":") for each in record.reserved):
+        if isNamed:
+            wanted = replace(wanted, name=what.partition("/")[0])
+        elif what.isdecimal():
+            wanted = replace(wanted, port=int(what))
+    return wanted

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
-from tristunnel.errors import TunnelError
+from tristunnel.errors import TunnelError, badOption
+from tristunnel.model.kept_ports import PortsKept
 from tristunnel.model.options import TunnelOptions
 from tristunnel.model.tunnel import Tunnel
 from tristunnel.service.caller import Caller, OpensVia, Via
@@ -23,6 +24,7 @@ from tristunnel.service.host_rules import HostRules
 from tristunnel.service.leases import Lease
 from tristunnel.service.rights import TunnelRights
 from tristunnel.service.sharing import Sharing
+from tristunnel.service.siblings import Siblings
 
 __all__ = ["Opens", "build"]
 
@@ -35,6 +37,8 @@ class Opens(OpensVia, Protocol):
     hosts: HostRules
     rights: TunnelRights
     sharing: Sharing
+    kept: PortsKept
+    siblings: Siblings | None
 
 
 async def build(
@@ -59,6 +63,11 @@ async def build(
     if wanted.listener == "udp":
         tunnel.protocol = "udp"
         checkDatagrams(name, caller)
+    if wanted.share and service.siblings is not None:
+        raise badOption(
+            "the tunnels of a group are in one process of the server: its operator has"
+            " to leave --processes out, or you share"
+        )
     group = service.sharing.find(caller.identity, wanted) if wanted.share else None
     if group is not None:
         # The group has its name.
@@ -92,6 +101,7 @@ async def build(
     _checkWanted(tunnel, caller)
     if lease is not None:
         lease.tunnels.append(tunnel)
+        service.kept.keep(tunnel.id, lease.id, tunnel.listener)
 
 
 def _checkWanted(tunnel: Tunnel, caller: Caller) -> None:

@@ -24,6 +24,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.model.book import IBook
 from tristunnel.model.decisions import Decisions
 from tristunnel.model.health import Health
+from tristunnel.model.kept_ports import PortsKept
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.options import TunnelOptions, policyFrom
 from tristunnel.model.quota import TunnelQuota
@@ -36,6 +37,7 @@ from tristunnel.service.caller import Caller, ITunnelService, Listeners, Via
 from tristunnel.service.capability import viaCapability
 from tristunnel.service.choice import (
     SESSION,
+    inItsPlace,
     isNamed,
     listenersFor,
     viaSession,
@@ -107,6 +109,7 @@ class TunnelService:
     @ivar nodes: The tunnels between this server and others.
     @ivar invitations: Its tokens and invitations, for operators.
     @ivar decisions: Who else has a say in what may happen, or C{None}.
+    @ivar kept: What becomes of ports when this process ends.
     @ivar siblings: The other processes of the server, if it has several.
     @ivar reload: Reads the server's configuration again, if that can be done.
     """
@@ -167,6 +170,7 @@ class TunnelService:
         self.invitations = Invitations([])
         self.managed = ManagedForwards("", self.clients)
         self.decisions: Decisions | None = None
+        self.kept = PortsKept()
         self.siblings: Siblings | None = None
         self.reload: Callable[[], Deferred[dict[str, object]]] | None = None
         book.watch(self._bookChanged)
@@ -244,12 +248,7 @@ class TunnelService:
         @raise TunnelError: Why it cannot be here; then it is over.
         """
         wanted = self._wanted(json.loads(record.options))
-        # The same port, or host, also where any was asked for.
-        for _, _, what in (each.partition(":") for each in record.reserved):
-            if isNamed(self.listeners, wanted):
-                wanted = replace(wanted, name=what.partition("/")[0])
-            elif what.isdecimal():
-                wanted = replace(wanted, port=int(what))
+        wanted = inItsPlace(wanted, record, isNamed(self.listeners, wanted))
         tunnel = self._make(record.id, caller, wanted)
         if wanted.ttl:
             tunnel.until = self.reactor.seconds() + record.until - self.now()
@@ -257,7 +256,11 @@ class TunnelService:
         async def entered(lease: Lease | None) -> Held:
             return self.entries.adopt(tunnel, record)
 
-        return await self._finish(tunnel, caller, wanted, entered, record.uri)
+        try:
+            await self.kept.recall(record.id)
+            return await self._finish(tunnel, caller, wanted, entered, record.uri)
+        finally:
+            self.kept.forget(record.id)
 
     def _make(self, identifier: str, caller: Caller, wanted: TunnelOptions) -> Tunnel:
         tunnel = Tunnel(
@@ -372,6 +375,7 @@ class TunnelService:
         tunnel.visitorLimit = max(1, tunnel.served)
         # The last visitor may leave meanwhile, and a port is closed only once.
         listener, tunnel.listener = tunnel.listener, None
+        self.kept.drop(tunnel.id)
         if listener is not None:
             await listener.close()
         self.hosts.release(tunnel)

@@ -100,6 +100,8 @@ class Admission(FramedProtocol):
         self._host = ""
         self._admitting: Deferred[None] | None = None
         self._tunnel: Tunnel | None = None
+        self._early: list[Stream] = []
+        self._largestDatagram = 0
         self.tickets = TicketBook(service.tickets, self.admits)
         self._client: ConnectedClient | None = None
         self._leaving: TunnelError | None = None
@@ -276,6 +278,7 @@ class Admission(FramedProtocol):
                 "protocol-error", f"this server speaks version {VERSION} only"
             )
         multiplexer = self.extendedMultiplexer(offer, True, self.openedByClient)
+        self._largestDatagram = multiplexer.datagrams.largest
         self._host = hostSaid(offer.get("host"))
         answer = {"version": VERSION, **extensionOffer(self.limits)}
         if self._tunnel is None:

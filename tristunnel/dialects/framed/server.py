@@ -42,6 +42,9 @@ __all__ = [
     "TunnelServerProtocol",
 ]
 
+MOST_EARLY = 1024
+"""Visitors of a session that may wait until it is there."""
+
 
 class TunnelServerProtocol(Admission):
     """One client's session, plain W3P or extended."""
@@ -51,10 +54,7 @@ class TunnelServerProtocol(Admission):
     @property
     def carriesDatagrams(self) -> bool:
         """Whether the client can serve visitors over UDP."""
-        return (
-            isinstance(self.multiplexer, ExtendedMultiplexer)
-            and self.multiplexer.datagrams.largest > 0
-        )
+        return self._largestDatagram > 0
 
     def isThere(self) -> Deferred[bool]:
         """
@@ -80,8 +80,11 @@ class TunnelServerProtocol(Admission):
 
     def serve(self, stream: Stream) -> None:
         """Open a stream within the session for a visitor."""
-        if self.multiplexer is None or self._leaving is not None or self._ended:
+        if self._leaving is not None or self._ended:
             stream.refuse(self._leaving or TunnelError("client-away"))
+            return
+        if self.multiplexer is None:
+            self._keepWaiting(stream)
             return
         info = stream.info
         end: EitherEnd
@@ -100,6 +103,29 @@ class TunnelServerProtocol(Admission):
             stream.refuse(refusal)
         else:
             stream.connect(end)
+
+    def _keepWaiting(self, stream: Stream) -> None:
+        """
+        Serve a visitor once the session is there. Its tunnel may have come from another
+        process, where visitors have waited for it.
+        """
+
+        def left(reason: TunnelError | None) -> None:
+            stream.refuse(reason or TunnelError("reset"))
+
+        if len(self._early) >= MOST_EARLY:
+            stream.refuse(TunnelError("client-away"))
+        else:
+            stream.visitor.whileWaiting(left)
+            self._early.append(stream)
+
+    def establish(self, multiplexer: Multiplexer) -> None:
+        """The handshake is over: serve those who wait, too."""
+        super().establish(multiplexer)
+        early, self._early = self._early, []
+        for stream in early:
+            if not stream.over:
+                self.serve(stream)
 
     def streamsOf(self, multiplexer: Multiplexer) -> Multiplexer:
         """Choose the connection for a new stream: of several, the least loaded."""
@@ -244,6 +270,8 @@ class TunnelServerProtocol(Admission):
         """Give the lease its time, or end what depends on this session alone."""
         if self._admitting is not None:
             self._admitting.cancel()
+        for stream in self._early:
+            stream.refuse(TunnelError("client-away"))
         if self._confirmations is not None:
             self._confirmations.down(self._toldOfEnds)
         self.tickets.close()

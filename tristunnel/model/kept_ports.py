@@ -1,0 +1,33 @@
+"""What becomes of visitors' ports when the process ends that has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["PortsKept"]
+
+
+class PortsKept:
+    """They end with it: there is nobody who would keep them."""
+
+    def keep(self, tunnel: str, lease: str, listener: Any) -> None:
+        """
+        Have a port outlive this process.
+
+        @param tunnel: The id of its tunnel.
+        @param lease: What keeps that open.
+        @param listener: What visitors come to; C{None} without a public side.
+        """
+
+    def drop(self, tunnel: str) -> None:
+        """A tunnel needs its port no more; doing it twice is no error."""
+
+    async def recall(self, tunnel: str) -> None:
+        """
+        Have the port of a tunnel at hand that another process had.
+
+        @raise TunnelError: If that cannot be had.
+        """
+
+    def forget(self, tunnel: str) -> None:
+        """Close what was recalled for a tunnel and nobody has asked for."""
