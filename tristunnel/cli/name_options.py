@@ -24,11 +24,16 @@ __all__ = ["NAMES", "NameOptionsMixin"]
 
 NAMES = Group(
     "Names for visitors",
-    "http=ENDPOINT https=ENDPOINT domain=DOMAIN reserved-name=NAME no-https-redirect"
-    " error-pages=DIRECTORY access-log=FILE access-log-format=FORMAT"
-    " certificates=DIRECTORY unix-directory=DIRECTORY unix-mode=MODE",
+    "http=ENDPOINT https=ENDPOINT minecraft=ENDPOINT postgres=ENDPOINT domain=DOMAIN"
+    " reserved-name=NAME no-https-redirect error-pages=DIRECTORY access-log=FILE"
+    " access-log-format=FORMAT certificates=DIRECTORY unix-directory=DIRECTORY"
+    " unix-mode=MODE",
 )
 """How help shows them."""
+
+
+_PORTS = ("http", "https", "minecraft", "postgres")
+_SECURE = frozenset(("https", "postgres"))
 
 
 class NameOptionsMixin(ACMEOptionsMixin):
@@ -80,7 +85,7 @@ class NameOptionsMixin(ACMEOptionsMixin):
 
     def __init__(self) -> None:
         super().__init__()
-        for option in ("http", "https", "domain", "reserved-name"):
+        for option in (*_PORTS, "domain", "reserved-name"):
             self[option] = []
 
     def __getitem__(self, name: str, /) -> Any:
@@ -101,6 +106,18 @@ class NameOptionsMixin(ACMEOptionsMixin):
         The same over TLS, such as tcp:443, where TLS names are, too. Can be repeated.
         """
         self["https"].append(description)
+
+    def opt_minecraft(self, description: str) -> None:
+        """
+        Where players of Minecraft servers connect that have names, such as tcp:25565.
+        """
+        self["minecraft"].append(description)
+
+    def opt_postgres(self, description: str) -> None:
+        """
+        Where visitors of PostgreSQL servers connect that have names, such as tcp:5432.
+        """
+        self["postgres"].append(description)
 
     def opt_domain(self, domain: str) -> None:
         """
@@ -132,7 +149,7 @@ class NameOptionsMixin(ACMEOptionsMixin):
         if self["certificates"]:
             self.namedCertificates = NamedCertificates(self["certificates"])
             self.namedCertificates.check("--certificates")
-        if self["http"] or self["https"]:
+        if any(self[option] for option in _PORTS):
             return
         for option in ("domain", "access-log", "error-pages", "acme", "certificates"):
             if self[option]:
@@ -150,7 +167,7 @@ class NameOptionsMixin(ACMEOptionsMixin):
         """
         made = [
             self._namePort(reactor, option, self.written(each))
-            for option in ("http", "https")
+            for option in _PORTS
             for each in self[option]
         ]
         ports = joined(self.serverPorts, made)
@@ -160,7 +177,7 @@ class NameOptionsMixin(ACMEOptionsMixin):
     def _namePort(self, reactor: Any, option: str, description: str) -> ServerPort:
         """Make a port for visitors, of whom nobody asks a certificate."""
         files, own = TLSFiles(), ""
-        if option == "https":
+        if option in _SECURE:
             shown = self["visitor-certificate"], self["visitor-key"]
             if not shown[0]:
                 shown = self["certificate"], self["private-key"]

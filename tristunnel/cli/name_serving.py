@@ -19,9 +19,11 @@ from tristunnel.names.public import CertificateState, PublicNames
 from tristunnel.names.site import NameSite
 from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.hosts import SharedHTTP
+from tristunnel.server.minecraft import MinecraftFactory
 from tristunnel.server.names import NamesPortProtocol
 from tristunnel.server.options import ServerOptions
-from tristunnel.server.ports import SCHEMES, ServerPort
+from tristunnel.server.ports import ALONE, SCHEMES, ServerPort
+from tristunnel.server.postgres import PostgresFactory
 from tristunnel.server.tls_names import Certificates, TLSNamesFactory
 from tristunnel.service.preauth import PreauthLimiter
 
@@ -85,6 +87,7 @@ class NameServing:
             [way for option, way in ways if option in served],
             lambda name: own is not None and own.find(name) is not None,
         )
+        self._first = {"--minecraft": self._minecraft, "--postgres": self._postgres}
         self._sources = [] if own is None else [own]
         if self.automatic is not None:
             self._sources.append(self.automatic.certificates)
@@ -107,6 +110,32 @@ class NameServing:
     def states(self) -> Sequence[CertificateState]:
         """How the certificates are that are got by themselves."""
         return [] if self.automatic is None else self.automatic.states()
+
+    def _minecraft(
+        self, port: ServerPort, observer: ServerObserver, limiter: PreauthLimiter
+    ) -> MinecraftFactory:
+        return MinecraftFactory(
+            self._reactor,
+            self._names.table,
+            observer,
+            limiter,
+            self._options["handshake-timeout"],
+            port.proxied,
+        )
+
+    def _postgres(
+        self, port: ServerPort, observer: ServerObserver, limiter: PreauthLimiter
+    ) -> PostgresFactory:
+        return PostgresFactory(
+            self._reactor,
+            self._names.table,
+            observer,
+            limiter,
+            self._certificates(port) if port.creator is not None else None,
+            lambda: self._options.domains,
+            self._options["handshake-timeout"],
+            port.proxied,
+        )
 
     def _certificates(self, port: ServerPort) -> Certificates:
         assert port.creator is not None
@@ -142,6 +171,8 @@ class NameServing:
         @param limiter: Counts connections of which nothing is known.
         """
         timeout = self._options["handshake-timeout"]
+        if port.option in ALONE:
+            return self._first[port.option](port, observer, limiter)
 
         def detector(options: frozenset[str], secure: bool) -> ProtocolDetectorFactory:
             protocols: list[PortProtocol] = []

@@ -46,7 +46,7 @@ def checkProcesses(options: ServerOptions) -> None:
         )
     if not hasattr(select, "epoll"):
         raise badOption("--processes needs Linux: leave it out")
-    for option in ("http", "https"):
+    for option in ("http", "https", "minecraft", "postgres"):
         if options[option]:
             raise badOption(
                 f"--{option} serves names in one process: leave it or --processes out"

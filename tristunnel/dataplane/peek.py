@@ -6,6 +6,7 @@ as if nobody had looked.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
@@ -73,6 +74,19 @@ class Peeking(Protocol):
     def _goOn(self) -> None:
         self._pause = None
         self.transport.resumeProducing()
+
+    def skip(self, count: int | None = None) -> None:
+        """
+        Take bytes that were shown: they are for nobody else.
+
+        @param count: How many; all of them by default.
+        """
+        count = len(self._seen) if count is None else count
+        if count and isinstance(self.transport, SocketTransport):
+            # The kernel has them, or the connection is gone.
+            with suppress(OSError):
+                self.transport.connection.recv(count)
+        self._seen = self._seen[count:]
 
     def handOver(self, protocol: Any) -> None:
         """

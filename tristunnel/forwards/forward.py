@@ -33,7 +33,13 @@ from tristunnel.util.words import isName
 
 __all__ = ["HOSTS", "Forward", "forwardText", "matched", "parseForward"]
 
-HOSTS = {"http": "http", "tls": "tls-name", "unix": "unix"}
+HOSTS = {
+    "http": "http",
+    "tls": "tls-name",
+    "minecraft": "minecraft",
+    "postgres": "postgres",
+    "unix": "unix",
+}
 """What is in front of the slash where visitors ask for a name, and the listener that
 C{openTunnel} is asked for."""
 

@@ -28,10 +28,13 @@ class NameListener:
     @ivar route: What leads to the tunnel.
     """
 
-    def __init__(self, names: PublicNames, scheme: str, route: Route) -> None:
+    def __init__(
+        self, names: PublicNames, scheme: str, route: Route, certified: bool
+    ) -> None:
         self.route = route
         self._names = names
         self._scheme = scheme
+        self._certified = certified
 
     @property
     def needsCertificate(self) -> bool:
@@ -57,7 +60,7 @@ class NameListener:
 
     def close(self) -> Awaitable[object]:
         """Take the route away."""
-        if self._names.table.remove(self.route) and not self._scheme:
+        if self._names.table.remove(self.route) and self._certified:
             self._names.left(self.route.host)
         return succeed(None)
 
@@ -70,16 +73,25 @@ class NameListeners:
     @param names: Where the routes are.
     @param scheme: What addresses begin with; empty where that depends on the host's
         certificate.
+    @param certified: Whether TLS ends here, so that a host wants a certificate; by
+        default if no scheme is given.
 
     @cvar named: Whether a tunnel's C{name} is what visitors ask for.
     """
 
     named = True
 
-    def __init__(self, kind: str, names: PublicNames, scheme: str = "") -> None:
+    def __init__(
+        self,
+        kind: str,
+        names: PublicNames,
+        scheme: str = "",
+        certified: bool | None = None,
+    ) -> None:
         self._kind = kind
         self._names = names
         self._scheme = scheme
+        self._certified = not scheme if certified is None else certified
 
     @returnsDeferred
     async def open(
@@ -103,10 +115,12 @@ class NameListeners:
                 "option raw joins whole connections, which have requests for all paths;"
                 " leave out the path"
             )
+        if options.path and self._scheme:
+            raise badOption(f"only HTTP names have paths; leave out {options.path}")
         route = Route(self._kind, options.name, options.path, options, arrived, rules)
         await reserve(self._kind, f"{options.name}{options.path}")
         self._names.table.enter(route)
-        if not self._scheme:
+        if self._certified:
             # Its TLS ends here, and wants a certificate.
             self._names.held(route.host)
-        return NameListener(self._names, self._scheme, route)
+        return NameListener(self._names, self._scheme, route, self._certified)

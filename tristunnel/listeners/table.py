@@ -51,6 +51,14 @@ def _tcp(settings: ListenerSettings, creator: Any = None) -> TCPListeners:
     return made
 
 
+def _names(
+    settings: ListenerSettings, kind: str, scheme: str, certified: bool
+) -> NameListeners | None:
+    if settings.names is None or scheme not in settings.names.offered:
+        return None
+    return NameListeners(kind, settings.names, scheme, certified)
+
+
 LISTENERS: dict[str, Callable[[ListenerSettings], Any]] = {
     "tcp": _tcp,
     "tls": lambda settings: (
@@ -65,11 +73,9 @@ LISTENERS: dict[str, Callable[[ListenerSettings], Any]] = {
     "http": lambda settings: (
         None if settings.names is None else NameListeners("http", settings.names)
     ),
-    "tls-name": lambda settings: (
-        None
-        if settings.names is None or "tls" not in settings.names.offered
-        else NameListeners("tls-name", settings.names, "tls")
-    ),
+    "tls-name": lambda settings: _names(settings, "tls-name", "tls", False),
+    "minecraft": lambda settings: _names(settings, "minecraft", "minecraft", False),
+    "postgres": lambda settings: _names(settings, "postgres", "postgresql", True),
     "unix": lambda settings: (
         UNIXListeners(settings.reactor, *settings.unix) if settings.unix[0] else None
     ),

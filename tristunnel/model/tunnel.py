@@ -471,6 +471,9 @@ class Stream:
         if self.tunnel.tellsDestination:
             here = getattr(self.visitor, "hostAddress", None)
             told["destination"] = addressText(here)
+            host = getattr(self.tunnel.listener, "host", "")
+            if host and not host.startswith("*"):
+                told["host"] = host
         return told
 
     @property

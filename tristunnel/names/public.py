@@ -13,7 +13,7 @@ from tristunnel.util.hosts import hostAndPort
 
 __all__ = ["CertificateState", "PublicNames"]
 
-_USUAL = {"http": 80, "https": 443, "tls": 443}
+_USUAL = {"http": 80, "https": 443, "tls": 443, "minecraft": 25565, "postgresql": 5432}
 
 
 @dataclass(frozen=True)

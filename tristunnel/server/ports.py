@@ -27,10 +27,21 @@ from tristunnel.util.endpoints import (
     whyNoEndpoint,
 )
 
-__all__ = ["SCHEMES", "ServerPort", "TLSFiles", "joined", "parsePort"]
+__all__ = ["ALONE", "SCHEMES", "ServerPort", "TLSFiles", "joined", "parsePort"]
 
-SCHEMES = {"--http": ("http",), "--https": ("https", "tls")}
+SCHEMES = {
+    "--http": ("http",),
+    "--https": ("https", "tls"),
+    "--minecraft": ("minecraft",),
+    "--postgres": ("postgresql",),
+}
 """How visitors of names come, by the option that lets them."""
+
+ALONE = frozenset(("--minecraft", "--postgres"))
+"""Those whose ports nothing else can be on."""
+
+_SORTED = ("--https", "--postgres")
+"""Those whose TLS is begun by what serves them."""
 
 _CWD_CERTIFICATE = Path("server.pem")
 
@@ -86,7 +97,7 @@ class ServerPort:
     @property
     def listening(self) -> IStreamServerEndpoint:
         """Where to listen: without TLS where what serves it sorts that first."""
-        sorts = self.below is not None and self.serving("--https")
+        sorts = self.below is not None and any(map(self.serving, _SORTED))
         return self.below if sorts and self.below is not None else self.endpoint
 
     @property
@@ -272,6 +283,12 @@ def joined(ports: Sequence[ServerPort], more: Sequence[ServerPort]) -> list[Serv
             continue
         at = places.index(port.place)
         other = made[at]
+        for one, two in ((port, other), (other, port)):
+            if one.option in ALONE:
+                raise badOption(
+                    f"{one.option} {one.description} is the port of {two.option}, too;"
+                    " give it one of its own"
+                )
         secure = other if other.secure else port
         plain = next((each for each in (other, port) if not each.secure), None)
         made[at] = replace(

@@ -56,6 +56,8 @@ RESTART = frozenset(
         "hostname",
         "http",
         "https",
+        "minecraft",
+        "postgres",
         "interface",
         "log-format",
         "no-dashboard",

@@ -13,8 +13,6 @@ from typing import Any
 from cryptography.x509 import Certificate
 from OpenSSL import SSL
 from twisted.internet.interfaces import (
-    IAddress,
-    IDelayedCall,
     IHandshakeListener,
     IOpenSSLServerConnectionCreator,
     IProtocolFactory,
@@ -22,28 +20,22 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import (
     Factory,
     Protocol,
-    ServerFactory,
     connectionDone,
 )
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tristunnel.dataplane.peek import Peeking
-from tristunnel.dataplane.stock import tuneSocket
 from tristunnel.dataplane.tls import serverTLSFactory
-from tristunnel.dataplane.transport import SocketTransport
-from tristunnel.dataplane.transport_end import Arriving
-from tristunnel.dataplane.tuning import resetIfKilled
 from tristunnel.dialects.base.unauthenticated import HANDSHAKE_TIMEOUT
 from tristunnel.errors import TunnelError
 from tristunnel.model.observer import ServerObserver
 from tristunnel.names.table import NameTable
-from tristunnel.service.preauth import PendingConnection, PreauthLimiter
+from tristunnel.server.sorting import Sorting, SortingFactory
+from tristunnel.service.preauth import PreauthLimiter
 from tristunnel.tls.named import NamedCertificates, covers
 from tristunnel.tls.pem import isExpired
 from tristunnel.tls.server_context import ReloadingCertificate
-from tristunnel.util.hosts import addressText
 from tristunnel.wire.client_hello import CHALLENGE, ClientHello, readClientHello
 from tristunnel.wire.first_bytes import describeFirstBytes, looksLikeTLS
 
@@ -140,52 +132,19 @@ class _Challenged(Protocol):
         self._gone()
 
 
-class _Sorting(Peeking):
-    """
-    Waits for a hello.
+class _Sorting(Sorting):
+    """Waits for a hello."""
 
-    @param parent: What is served here.
-    @param address: Where the connection comes from.
-    @param pending: Counts it among those of whom nothing is known.
-    """
+    awaited = "TLS hello"
 
-    def __init__(
-        self,
-        parent: TLSNamesFactory,
-        address: IAddress | None,
-        pending: PendingConnection,
-    ) -> None:
-        super().__init__(parent.reactor)
-        self._parent = parent
-        self._address = address
-        self._pending = pending
-        self._proxied = parent.proxied
-        self._deadline: IDelayedCall | None = None
-
-    def connectionMade(self) -> None:
-        tuneSocket(self.transport)
-        self._pending.leave = self._makeRoom
-        self._deadline = self._parent.reactor.callLater(
-            self._parent.timeout, self._late
-        )
-        super().connectionMade()
-
-    def seen(self, data: bytes) -> int:
-        if self._proxied:
-            # The PROXY header is read now, and tells who it is.
-            self._proxied = False
-            try:
-                self._pending.comesFrom(self.transport.getPeer())
-            except TunnelError as refusal:
-                self._refuse(refusal)
-                return 0
+    def sort(self, data: bytes) -> int:
         if not looksLikeTLS(data) and not b"\x16\x03".startswith(data):
             self._plain(data)
             return 0
         try:
             hello = readClientHello(data)
         except ValueError as problem:
-            self._refuse(TunnelError("protocol-error", f"the peer sent {problem}"))
+            self.refuse(TunnelError("protocol-error", f"the peer sent {problem}"))
             return 0
         if isinstance(hello, int):
             return hello
@@ -196,7 +155,7 @@ class _Sorting(Peeking):
         plain = self._parent.plain
         if plain is None:
             said = describeFirstBytes(data)
-            self._refuse(
+            self.refuse(
                 TunnelError(
                     "protocol-error",
                     f"the peer sent {said}, and this port takes TLS only; connect with"
@@ -206,7 +165,7 @@ class _Sorting(Peeking):
         else:
             address: Any = self._address
             made: Any = plain.buildProtocol(address)
-            self._handOn(made)
+            self.handOn(made)
 
     def _sort(self, hello: ClientHello) -> None:
         parent, name = self._parent, hello.serverName
@@ -215,75 +174,24 @@ class _Sorting(Peeking):
             # Unknown names cost nothing: there is no answer for them.
             context = parent.certificates.challenge(name)
             if context is None:
-                self._refuse(
+                self.refuse(
                     TunnelError("protocol-error", "no challenge waits for that name")
                 )
                 return
             # It stays among those of whom nothing is known until it has gone.
-            answering = Factory.forProtocol(lambda: _Challenged(self._forget))
+            answering = Factory.forProtocol(lambda: _Challenged(self.forget))
             made = serverTLSFactory(WithContext(context), answering)
             self.handOver(made.buildProtocol(self._address))
         elif route is not None:
-            text = addressText(self.transport.getPeer())
-            if isinstance(self.transport, SocketTransport):
-                resetIfKilled(self.transport.connection)
-            arrived = route.arrived
-            self._handOn(Arriving(parent.reactor, lambda end: arrived(end, text)))
+            self.giveTo(route)
         else:
             creator = parent.certificates.creatorFor(name)
             secure = serverTLSFactory(creator, parent.secure)
-            self._handOn(secure.buildProtocol(self._address))
-
-    def _handOn(self, protocol: Any) -> None:
-        """Whoever gets it counts it, if need be."""
-        self._forget()
-        if protocol is None:
-            self.transport.abortConnection()
-        else:
-            self.handOver(protocol)
-
-    def _late(self) -> None:
-        self._deadline = None
-        seconds = self._parent.timeout
-        self._refuse(
-            TunnelError(
-                "handshake-timeout",
-                f"the peer sent no whole TLS hello in {seconds:g} s",
-            )
-        )
-
-    def _makeRoom(self) -> None:
-        self._refuse(
-            TunnelError("limit-reached", "it was replaced by a newer connection")
-        )
-
-    def _refuse(self, reason: TunnelError) -> None:
-        self._stopDeadline()
-        self._parent.observer.peerRefused(self.transport.getPeer(), reason)
-        self.transport.abortConnection()
-
-    def _stopDeadline(self) -> None:
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
-        self._deadline = None
-
-    def left(self, reason: Failure) -> None:
-        self._forget()
-
-    def _forget(self) -> None:
-        self._stopDeadline()
-        self._pending.known()
-
-
-class _RejectedConnection(Protocol):
-    transport: Any
-
-    def connectionMade(self) -> None:
-        self.transport.abortConnection()
+            self.handOn(secure.buildProtocol(self._address))
 
 
 @dataclass(eq=False)
-class TLSNamesFactory(ServerFactory):
+class TLSNamesFactory(SortingFactory):
     """
     Serves a port with several names.
 
@@ -298,7 +206,7 @@ class TLSNamesFactory(ServerFactory):
     @ivar proxied: Whether a balancer's address is seen before the peer's own.
     """
 
-    noisy = False
+    sorting = _Sorting
 
     reactor: Any
     table: NameTable
@@ -309,12 +217,3 @@ class TLSNamesFactory(ServerFactory):
     plain: IProtocolFactory | None = None
     timeout: float = HANDSHAKE_TIMEOUT
     proxied: bool = False
-
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        try:
-            pending = self.limiter.enter(None if self.proxied else addr)
-        except TunnelError as refusal:
-            if addr is not None:
-                self.observer.peerRefused(addr, refusal)
-            return _RejectedConnection()
-        return _Sorting(self, addr, pending)

@@ -1,0 +1,189 @@
+"""
+Ports where the first bytes of a connection name the tunnel that it is for. Nothing of
+them is taken that belongs to the service.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.python.failure import Failure
+
+from tristunnel.dataplane.peek import Peeking
+from tristunnel.dataplane.stock import tuneSocket
+from tristunnel.dataplane.transport import SocketTransport
+from tristunnel.dataplane.transport_end import Arriving
+from tristunnel.dataplane.tuning import resetIfKilled
+from tristunnel.errors import TunnelError
+from tristunnel.model.observer import ServerObserver
+from tristunnel.names.table import NameTable, Route
+from tristunnel.service.preauth import PendingConnection, PreauthLimiter
+from tristunnel.util.hosts import addressText
+
+__all__ = ["Sorting", "SortingFactory"]
+
+
+class Sorting(Peeking):
+    """
+    Waits for what names a tunnel; a subclass reads it, in L{sort}.
+
+    @param parent: What is served here.
+    @param address: Where the connection comes from.
+    @param pending: Counts it among those of whom nothing is known.
+
+    @cvar awaited: What must come in time, for messages.
+    """
+
+    awaited: ClassVar[str]
+
+    def __init__(
+        self, parent: Any, address: IAddress | None, pending: PendingConnection
+    ) -> None:
+        super().__init__(parent.reactor)
+        self._parent = parent
+        self._address = address
+        self._pending = pending
+        self._proxied = parent.proxied
+        self._deadline: IDelayedCall | None = None
+
+    def sort(self, data: bytes) -> int:
+        """
+        For subclasses: bytes came.
+
+        @param data: All of them so far.
+        @return: How many there must be for another call to make sense.
+        """
+        raise NotImplementedError
+
+    # For subclasses to call
+
+    def giveTo(self, route: Route) -> None:
+        """Let a tunnel have the connection."""
+        self.handOn(self.arrivingAt(route))
+
+    def arrivingAt(self, route: Route) -> Arriving:
+        """Make what has a connection arrive at a tunnel, as this visitor's."""
+        text, arrived = addressText(self.transport.getPeer()), route.arrived
+        if isinstance(self.transport, SocketTransport):
+            resetIfKilled(self.transport.connection)
+        return Arriving(self._parent.reactor, lambda end: arrived(end, text))
+
+    def handOn(self, protocol: Any) -> None:
+        """Let somebody have the connection who counts it, if need be."""
+        self.forget()
+        if protocol is None:
+            self.transport.abortConnection()
+        else:
+            self.handOver(protocol)
+
+    def refuse(self, reason: TunnelError, lastWords: bytes = b"") -> None:
+        """
+        End the connection.
+
+        @param lastWords: What the peer is told; nothing to break the connection off.
+        """
+        self._stopDeadline()
+        self.tell(reason)
+        if not lastWords:
+            self.transport.abortConnection()
+            return
+        # What was left unread would turn the end into a reset, and undo the words.
+        self.skip()
+        self.transport.write(lastWords)
+        self.transport.loseConnection()
+
+    def tell(self, reason: TunnelError) -> None:
+        """Say why the connection is turned away."""
+        self._parent.observer.peerRefused(self.transport.getPeer(), reason)
+
+    def forget(self) -> None:
+        """The connection is no longer one of whom nothing is known."""
+        self._stopDeadline()
+        self._pending.known()
+
+    # Peeking
+
+    def connectionMade(self) -> None:
+        tuneSocket(self.transport)
+        self._pending.leave = self._makeRoom
+        self._deadline = self._parent.reactor.callLater(
+            self._parent.timeout, self._late
+        )
+        super().connectionMade()
+
+    def seen(self, data: bytes) -> int:
+        if self._proxied:
+            # The PROXY header is read now, and tells who it is.
+            self._proxied = False
+            try:
+                self._pending.comesFrom(self.transport.getPeer())
+            except TunnelError as refusal:
+                self.refuse(refusal)
+                return 0
+        return self.sort(data)
+
+    def left(self, reason: Failure) -> None:
+        self.forget()
+
+    def _late(self) -> None:
+        self._deadline = None
+        seconds = self._parent.timeout
+        self.refuse(
+            TunnelError(
+                "handshake-timeout",
+                f"the peer sent no whole {self.awaited} in {seconds:g} s",
+            )
+        )
+
+    def _makeRoom(self) -> None:
+        self.refuse(
+            TunnelError("limit-reached", "it was replaced by a newer connection")
+        )
+
+    def _stopDeadline(self) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None
+
+
+class _RejectedConnection(Protocol):
+    transport: Any
+
+    def connectionMade(self) -> None:
+        self.transport.abortConnection()
+
+
+class SortingFactory(ServerFactory):
+    """
+    Serves such a port.
+
+    @ivar reactor: Tells time.
+    @ivar table: Which names are tunnels'.
+    @ivar observer: Told of peers that are turned away.
+    @ivar limiter: Counts connections of which nothing is known.
+    @ivar timeout: Seconds in which the first bytes must be there.
+    @ivar proxied: Whether a balancer's address is seen before the peer's own.
+    @cvar sorting: What waits for them.
+    """
+
+    noisy = False
+
+    reactor: Any
+    table: NameTable
+    observer: ServerObserver
+    limiter: PreauthLimiter
+    timeout: float
+    proxied: bool
+    sorting: ClassVar[type[Sorting]]
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        """Wait for the first bytes, if there is room for one more."""
+        try:
+            pending = self.limiter.enter(None if self.proxied else addr)
+        except TunnelError as refusal:
+            if addr is not None:
+                self.observer.peerRefused(addr, refusal)
+            return _RejectedConnection()
+        return self.sorting(self, addr, pending)
