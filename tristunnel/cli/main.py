@@ -56,7 +56,7 @@ _SERVICE = re.compile(r"(https?://)?([^:/]*:)?[0-9]+/?", re.ASCII)
 
 _MEANT = {
     **dict.fromkeys(("expose", "share", "forward", "web", "https"), "http"),
-    **dict.fromkeys(("local", "ssh"), "tcp"),
+    "local": "tcp",
     **dict.fromkeys(("serve", "host", "daemon"), "server"),
     **dict.fromkeys(("start", "run", "up"), "server or client"),
     **dict.fromkeys(("login", "auth", "register", "accept", "enroll"), "join"),
