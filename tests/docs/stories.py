@@ -149,6 +149,17 @@ STORIES: dict[str, Story] = {
         },
         needs=("nginx", "curl"),
     ),
+    "docs/howto/names.rst": Story(
+        before=_TOKEN,
+        # The public DNS knows no such name.
+        unvisited=("http/blog",),
+        replace={
+            "tls:t.example.com": "tls:localhost",
+            "you@example.com": (
+                "you@example.com --acme-directory https://localhost:1/directory"
+            ),
+        },
+    ),
     "docs/certificates.rst": Story(
         before=_TOKEN,
         # Nobody is asked, who would have to find this machine in the public DNS.
