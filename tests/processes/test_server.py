@@ -61,7 +61,7 @@ def descriptors(pid: int) -> int:
 class TwoProcessesTestCase(ProcessTestCase):
     """A server that has two members, and what it says of them."""
 
-    timeout = 60
+    timeout = 300 if LONG else 60
 
     async def serve(self, members: int = 2, *options: str) -> Program:
         """Start a server of several members, and wait for all of them."""

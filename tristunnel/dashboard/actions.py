@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tristunnel.dashboard.events import titleOf
 from tristunnel.errors import TunnelError, badOption
+from tristunnel.service.entries import ownerOf
 from tristunnel.service.granting import Granting
 from tristunnel.service.listing import Listing, mayEnd
 from tristunnel.service.rights import isAdmin
@@ -18,7 +19,7 @@ from tristunnel.util.words import plural
 
 if TYPE_CHECKING:
     from tristunnel.dashboard.view import Board
-    from tristunnel.model.tunnel import Tunnel
+    from tristunnel.model.record import TunnelRecord
     from tristunnel.service.caller import Caller
 
 __all__ = ["KINDS", "Actions", "kindOf"]
@@ -132,20 +133,22 @@ class Actions:
                 )
         return None
 
-    async def grantable(self, caller: Caller, identifier: str) -> Tunnel | None:
+    async def grantable(self, caller: Caller, identifier: str) -> TunnelRecord | None:
         """
         Find a tunnel that somebody may grant access to: it is theirs and has a
         name.
         """
-        for tunnel in self._service.here:
-            if tunnel.id == identifier and self._service.mayControl(caller, tunnel):
-                return tunnel if tunnel.name else None
-        return None
+        try:
+            record = await self._service.entries.find(identifier)
+        except TunnelError:
+            return None
+        mine = self._service.rights.mayControl(caller.identity, ownerOf(record))
+        return record if mine and record.name else None
 
     async def grant(
         self,
         caller: Caller,
-        tunnel: Tunnel,
+        tunnel: TunnelRecord,
         ttl: str,
         address: str,
         token: str,
@@ -165,7 +168,7 @@ class Actions:
             caller, tunnel.name, seconds, address, token, int(uses or 0)
         )
         text = f"granted access to {tunnel.name} for {formatDuration(seconds)}"
-        self._tell(caller, tunnel.owner.name, text)
+        self._tell(caller, tunnel.owner, text)
         return uri
 
     def mayInvite(self, caller: Caller) -> bool:

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
     from tristunnel.errors import TunnelError
     from tristunnel.model.permissions import Identity
+    from tristunnel.model.record import TunnelRecord
     from tristunnel.model.tunnel import Stream, Tunnel
 
 __all__ = ["ServerEvents", "titleOf"]
 
 
-def titleOf(tunnel: Tunnel) -> str:
+def titleOf(tunnel: Tunnel | TunnelRecord) -> str:
     """What to call a tunnel: its name, or its address, or its id."""
     return tunnel.name or tunnel.address or tunnel.id
 

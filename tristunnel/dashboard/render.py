@@ -31,7 +31,7 @@ from tristunnel.util.hosts import hostAndPort
 from tristunnel.util.quantities import formatDuration, parseDuration
 
 if TYPE_CHECKING:
-    from tristunnel.model.tunnel import Tunnel
+    from tristunnel.model.record import TunnelRecord
     from tristunnel.service.caller import Caller
 
 __all__ = [
@@ -375,7 +375,7 @@ class GrantForm(_Form):
 
     def __init__(
         self,
-        tunnel: Tunnel,
+        tunnel: TunnelRecord,
         token: str,
         values: Mapping[str, str] | None = None,
         wrong: str = "",
@@ -486,6 +486,6 @@ class Granted(_Filled):
 
     loader = XMLString(partOf("granted.xml"))
 
-    def __init__(self, tunnel: Tunnel, uri: str, ttl: str) -> None:
+    def __init__(self, tunnel: TunnelRecord, uri: str, ttl: str) -> None:
         time = _TIMES.get(ttl, formatDuration(parseDuration(ttl)))
         super().__init__(name=titleOf(tunnel), uri=uri, time=time)
