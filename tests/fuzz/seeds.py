@@ -11,6 +11,7 @@ import struct
 
 from tests.vectors import readVectors
 from tests.websocket.frames import closePayload, frame, upgrade
+from tests.wire.test_http import SMUGGLING
 from tristunnel.wire.framed import encodeHandshake
 
 __all__ = ["SEEDS", "clientHello"]
@@ -204,6 +205,22 @@ def _seeds() -> dict[str, list[bytes]]:
         "tls": hellos,
         "names": [*hellos, *doors[:8:3]],
         "hello": hellos[:3],
+        "requests": [
+            get("/"),
+            b"POST /x HTTP/1.1\r\nHost: a:80\r\nContent-Length: 3\r\n\r\nabc"
+            + get("/"),
+            b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"3;x=y\r\nabc\r\n0\r\nT: u\r\n\r\n" + get("/2"),
+            b"GET http://a/ HTTP/1.1\r\nHost: a\r\nConnection: upgrade, x\r\n"
+            b"Upgrade: websocket\r\nX: y\r\n\r\nraw",
+            *(data for _, data in SMUGGLING if len(data) < 1000),
+        ],
+        "responses": [
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"
+            b"Content-Length: 3\r\n\r\nabcHTTP/1.1 204 No\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+            b"HTTP/1.0 200 OK\r\nX: y\r\n\r\nuntil the end",
+        ],
         "hosts": [get("/"), get("http://a.example:80/x")],
         "proxy": [header + each for header in headers for each in doors[:8:3]],
         "claims": [json.dumps(claim).encode(), b"{}", b'{"id":1,"secret":null}'],

@@ -28,6 +28,7 @@ from tristunnel.errors import TunnelError
 from tristunnel.http.xmlrpc import _parse
 from tristunnel.model.memory_book import MemoryBook
 from tristunnel.model.options import TunnelOptions
+from tristunnel.names.heads import UNCHANGED, Origin, requestBytes
 from tristunnel.rpc.calls import CallError
 from tristunnel.rpc.jsonrpc import Dispatcher
 from tristunnel.rpc.strictjson import BadJSON, decode
@@ -39,6 +40,13 @@ from tristunnel.wire import vtunnel, zlayer
 from tristunnel.wire.client_hello import ClientHello, readClientHello
 from tristunnel.wire.first_bytes import describeFirstBytes, looksLikeTLS
 from tristunnel.wire.framed import FrameDecoder, HandshakeDecoder
+from tristunnel.wire.http import (
+    MOST_HEADERS,
+    RequestHead,
+    RequestReader,
+    ResponseHead,
+    ResponseReader,
+)
 from tristunnel.wire.sealed import Sealing
 
 __all__ = ["PARSERS", "SEEDS", "SERVERS", "Broken", "Doors", "Target", "mutate"]
@@ -226,7 +234,41 @@ def hosts(data: bytes) -> bool:
     return bool(found)
 
 
+def _heads(pieces: list[bytes]) -> list[RequestHead]:
+    reader = RequestReader()
+    events = [event for piece in pieces for event in reader.feed(piece)]
+    return [event for event in events if isinstance(event, RequestHead)]
+
+
+def requests(data: bytes) -> bool:
+    """Requests for names: the same ones, in whatever pieces they come."""
+    whole, half = _heads([data]), len(data) // 2
+    if whole != _heads([data[:half], data[half:]]):
+        raise Broken("other requests are read in two pieces")
+    for head in whole:
+        if len(head.headers) > MOST_HEADERS - 10:
+            # With ours there are more than fit.
+            continue
+        written = requestBytes(head, UNCHANGED, Origin("192.0.2.1", b"http"))
+        again = _heads([written])
+        if len(again) != 1 or again[0].host != head.host:
+            raise Broken("what is written is not one request for the same host")
+        if (again[0].length, again[0].chunked) != (head.length, head.chunked):
+            raise Broken("the body has another length now")
+    return bool(whole)
+
+
+def responses(data: bytes) -> bool:
+    """Responses of a service, which nobody trusts either."""
+    reader = ResponseReader()
+    half = len(data) // 2
+    events = [*reader.feed(data[:half]), *reader.feed(data[half:]), *reader.ended()]
+    return any(isinstance(event, ResponseHead) for event in events)
+
+
 PARSERS: dict[str, Target] = {
+    "requests": requests,
+    "responses": responses,
     "handshake": handshake,
     "frames": frames,
     "zlayer": zlayerMessage,
