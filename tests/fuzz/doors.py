@@ -34,7 +34,7 @@ from tristunnel.model.memory_book import MemoryBook
 from tristunnel.names.table import NameTable
 from tristunnel.server.detector import ProtocolDetectorFactory
 from tristunnel.server.proxied import behindProxy
-from tristunnel.server.tls_names import Certificates, TLSNamesFactory
+from tristunnel.server.tls_names import Certificates, Served, TLSNamesFactory
 from tristunnel.server.websocket_pages import webSocketPages
 from tristunnel.service.preauth import PreauthLimiter
 from tristunnel.service.tunnel_service import TunnelService
@@ -235,12 +235,14 @@ def secure(doors: Doors) -> Any:
 
 def named(doors: Doors) -> Any:
     """Have one port with TLS for several names and without."""
+    served = Served(doors.factory, Certificates(_certificates()))
     return TLSNamesFactory(
         doors.clock,
         NameTable(),
-        doors.factory,
-        Certificates(_certificates()),
+        served,
+        served,
+        lambda name: name != "a.example",
         doors.factory.observer,
         doors.limiter,
-        doors.factory,
+        plain=doors.factory,
     )

@@ -54,6 +54,11 @@ class ServedTests(TestCase):
         return self.start(
             "tunnel",
             *("--port", endpoint, "--http", endpoint, "--https", endpoint),
+            *self.common(*options),
+        )
+
+    def common(self, *options: str) -> tuple[str, ...]:
+        return (
             *("--domain", DOMAIN, "--hostname", DOMAIN),
             *("--state-dir", str(self.directory / "state"), "--no-dashboard"),
             *("--acme", "me@test.example", "--acme-directory", self.pebble.url),
@@ -107,6 +112,34 @@ class ServedTests(TestCase):
         said = await self.curl(port, "https://test.example/health")
         self.assertEqual(said, "ok\n")
         self.assertFalse(os.listdir(self.directory / "state" / "challenges"))
+
+    async def test_ownName(self) -> None:
+        """
+        A client comes to visitors' port by the server's own name, and believes the
+        certificate without a pin; by another name it does not get in.
+        """
+        clear, secure = freePort(), freePort()
+        await self.pebble.start(clear, secure)
+        server = self.start(
+            "tunnel",
+            *("--port", "tcp:0:interface=127.0.0.1"),
+            *("--http", f"tcp:{clear}:interface=127.0.0.1"),
+            *("--https", f"tcp:{secure}:interface=127.0.0.1"),
+            *self.common(),
+        )
+        await server.says("New certificate for test.example")
+        root = self.directory / "root.pem"
+        root.write_bytes(await self.pebble.root())
+        for name, says in ((DOMAIN, "Visitors of"), (f"x.{DOMAIN}", "certificate")):
+            where = f"tls:{name}:{secure}:endpoint=tcp\\:127.0.0.1\\:{secure}"
+            client = self.start(
+                "tunnel-client",
+                *("--connect", where, "--ca", str(root)),
+                *("--state-dir", str(self.directory / "client")),
+                *("--forward", f"http/app={self.service}"),
+            )
+            await client.says(says)
+            await client.stop()
 
     async def test_wildcard(self) -> None:
         """

@@ -33,7 +33,7 @@ from tristunnel.dataplane.tls import tlsOverEndpoint
 from tristunnel.dataplane.transport_end import EndFactory
 from tristunnel.model.options import TunnelOptions
 from tristunnel.names.table import NameTable, Route
-from tristunnel.server.tls_names import Certificates, TLSNamesFactory
+from tristunnel.server.tls_names import Certificates, Served, TLSNamesFactory
 from tristunnel.service.preauth import PreauthLimiter
 from tristunnel.tls.named import NamedCertificates
 from tristunnel.tls.server_context import ReloadingCertificate
@@ -92,13 +92,16 @@ class TLSNamesTests(TestCase, FileTestCase):
         )
         named = NamedCertificates(self.directory / "named")
         self.limiter = PreauthLimiter(self.reactor.seconds, 8)
+        certificates = Certificates(default, (named,))
         self.factory = TLSNamesFactory(
             self.reactor,
             self.table,
-            self.echo(b"here"),
-            Certificates(default, (named,), self.answers.contextFor),
+            Served(self.echo(b"here"), certificates),
+            Served(self.echo(b"elsewhere"), certificates),
+            lambda name: name in ("", "a.example"),
             self.notes,
             self.limiter,
+            self.answers.contextFor,
             self.echo(b"plain"),
             self.timeout_,
         )
@@ -163,9 +166,9 @@ class TLSNamesTests(TestCase, FileTestCase):
         """A name's own tunnel, its own certificate, or the default."""
         for asked, names, who in (
             ("c.example", {"c.example"}, b"service"),
-            ("b.example", {"b.example"}, b"here"),
+            ("b.example", {"b.example"}, b"elsewhere"),
             ("a.example", {"a.example", "localhost"}, b"here"),
-            ("nobody.example", {"a.example", "localhost"}, b"here"),
+            ("nobody.example", {"a.example", "localhost"}, b"elsewhere"),
             (None, {"a.example", "localhost"}, b"here"),
         ):
             self.assertEqual(await self.talk(asked), (names, who))

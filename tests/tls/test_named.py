@@ -17,7 +17,7 @@ class NamedTests(FileTestCase):
         super().setUp()
         self.authority = makeAuthority()
         self.clock = Clock()
-        self.named = NamedCertificates(self.directory, self.clock.seconds)
+        self.named = NamedCertificates(self.directory, seconds=self.clock.seconds)
 
     def put(self, certificate: str, key: str, *names: str) -> Certificate:
         pem, private = self.authority.issue(names)

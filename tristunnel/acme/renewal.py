@@ -76,7 +76,7 @@ class AutomaticCertificates(Service):
         hasOwn: Callable[[str], bool] = lambda name: False,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self.certificates = NamedCertificates(store.live, reactor.seconds)
+        self.certificates = NamedCertificates(store.live, seconds=reactor.seconds)
         self._reactor = reactor
         self._orders = orders
         self._store = store
@@ -106,14 +106,16 @@ class AutomaticCertificates(Service):
 
     def wantDomain(self, domain: str) -> None:
         """
-        Have a certificate for a domain, and for all names in it if that can be
-        proved.
+        Have a certificate for a domain, and for all names directly below it if that
+        can be proved.
 
         @param domain: For example C{t.example.com}.
         """
-        more = (f"*.{domain}",) if self._orders.provesDomains else ()
-        self._domains[domain] = (domain, *more)
-        self._wakeIn(0.0)
+        if self._orders.provesDomains:
+            self._domains[domain] = (domain, f"*.{domain}")
+            self._wakeIn(0.0)
+        else:
+            self.want(domain)
 
     def want(self, name: str) -> None:
         """
@@ -145,6 +147,12 @@ class AutomaticCertificates(Service):
             covered = any(wildcard in names for names in self._domains.values())
             if not (covered or self._hasOwn(name)):
                 yield name, (name,)
+
+    def pathFor(self, name: str) -> str:
+        """The file in which a name's certificate is or will be."""
+        wildcard = f"*.{name.partition('.')[2]}"
+        stems = (stem for stem, names in self._domains.items() if wildcard in names)
+        return str(self._store.live / next(stems, name) / "fullchain.pem")
 
     def states(self) -> list[CertificateState]:
         """How the certificates of the names that are wanted now are."""

@@ -187,15 +187,21 @@ class NameOptionsMixin(ACMEOptionsMixin):
                 own = str(selfSigned(self.stateDirectory, names))
                 shown = own, ""
             files = TLSFiles(*shown)
-        made = parsePort(
-            reactor,
-            description,
-            files,
-            self.stateDirectory,
-            self.hostnames,
-            f"--{option}",
-            self.forwarded.speaksFor,
+        asked = replace(files, clientCA=self["client-ca"], clientCRL=self["client-crl"])
+        made, strict = (
+            parsePort(
+                reactor,
+                description,
+                each,
+                self.stateDirectory,
+                self.hostnames,
+                f"--{option}",
+                self.forwarded.speaksFor,
+            )
+            for each in (files, asked)
         )
+        # Who comes for the server itself is asked for a certificate here, too.
+        made = replace(made, ownCreator=strict.creator)
         if own and made.shown == own:
             # Clients, who may come here, too, can pin it.
             return replace(

@@ -5,7 +5,9 @@ visitors share.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from twisted.application.service import IServiceCollection
@@ -24,8 +26,9 @@ from tristunnel.server.names import NamesPortProtocol
 from tristunnel.server.options import ServerOptions
 from tristunnel.server.ports import ALONE, SCHEMES, ServerPort
 from tristunnel.server.postgres import PostgresFactory
-from tristunnel.server.tls_names import Certificates, TLSNamesFactory
+from tristunnel.server.tls_names import Certificates, Served, TLSNamesFactory
 from tristunnel.service.preauth import PreauthLimiter
+from tristunnel.tls.named import NamedCertificates
 
 __all__ = ["WELL_KNOWN", "ChallengePage", "NameServing"]
 
@@ -99,8 +102,8 @@ class NameServing:
             for domain in options.domains:
                 self.automatic.wantDomain(domain)
         names.offered = frozenset(each for port in ports for each in port.schemes)
-        self._shown = [self._certificates(port) for port in ports if port.secure]
-        names.isCovered = lambda host: any(each.believed(host) for each in self._shown)
+        shown = [self._certificates(port) for port in ports if port.secure]
+        names.isCovered = lambda host: any(each.believed(host) for each in shown)
 
     def start(self, parent: IServiceCollection) -> None:
         """Have what is needed run beside others."""
@@ -139,10 +142,39 @@ class NameServing:
 
     def _certificates(self, port: ServerPort) -> Certificates:
         assert port.creator is not None
-        challenge = self._answers and self._answers.contextFor
-        return Certificates(
-            port.creator, tuple(self._sources), challenge or (lambda name: None)
-        )
+        return Certificates(port.creator, tuple(self._sources))
+
+    def _ownCertificates(self, port: ServerPort) -> Certificates:
+        """What is shown to those who come for the server itself."""
+        options, creator = self._options, port.ownCreator or port.creator
+        assert creator is not None
+        asked = options["client-ca"], options["client-crl"] or None
+        sources = self._sources
+        if asked[0]:
+            sources = [NamedCertificates(each.directory, *asked) for each in sources]
+        return Certificates(creator, tuple(sources))
+
+    def _isOwn(self, port: ServerPort, name: str) -> bool:
+        """Whether a client's TLS is for the server itself."""
+        if name in (self._options["hostname"].lower(), *self._options.domains):
+            return bool(name) or port.serving("--port")
+        return port.serving("--port") and not self.isName(name)
+
+    def better(self, port: ServerPort) -> str:
+        """
+        The file of what is shown for C{--hostname} at a port in the place of the
+        port's own certificate, once there is one; empty if there will be none.
+        """
+        name = self._options["hostname"].lower()
+        if not (name and port.serving("--https")):
+            return ""
+        for source in self._sources:
+            if (found := source.find(name)) is not None:
+                return os.path.abspath(found.path)
+        if self.automatic is None:
+            return ""
+        live: str = self.automatic.pathFor(name)
+        return os.path.abspath(live)
 
     def isName(self, host: str) -> bool:
         """Whether a host is a tunnel's, or could be: one below a domain."""
@@ -192,14 +224,18 @@ class NameServing:
 
         if not port.serving("--https"):
             return detector(frozenset((port.option, *port.serves)), port.secure)
-        secure = frozenset(each for each in ("--port", "--https") if port.serving(each))
+        own = detector(frozenset(("--port", "--https")), True)
+        visitors = detector(frozenset(("--https",)), True)
+        answers = self._answers
         return TLSNamesFactory(
             self._reactor,
             self._names.table,
-            detector(secure, True),
-            self._certificates(port),
+            Served(own, self._ownCertificates(port)),
+            Served(visitors, self._certificates(port)),
+            partial(self._isOwn, port),
             observer,
             limiter,
+            (lambda name: None) if answers is None else answers.contextFor,
             detector(port.withoutTLS, False) if port.withoutTLS else None,
             timeout,
             port.proxied,

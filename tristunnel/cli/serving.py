@@ -467,6 +467,7 @@ class Serving(MultiService):
             number,
             os.path.abspath(port.shown) if port.shown else "",
             self._tokenFiles[0].path,
+            self._naming.better(port),
         )
         try:
             # A server that was told where all of its files are makes no directory.

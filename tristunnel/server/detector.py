@@ -8,9 +8,16 @@ from collections.abc import Sequence
 from typing import Any
 from typing import Protocol as Structure
 
-from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol, IReactorTime
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IProtocol,
+    IProtocolNegotiationFactory,
+    IReactorTime,
+)
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from tristunnel.dataplane.stock import tuneSocket
 from tristunnel.dialects.base.dialect import PortProtocol
@@ -176,6 +183,7 @@ class _RejectedConnection(Protocol):
         self.transport.abortConnection()
 
 
+@implementer(IProtocolNegotiationFactory)
 class ProtocolDetectorFactory(ServerFactory):
     """
     Serves several protocols on a port.
@@ -209,6 +217,10 @@ class ProtocolDetectorFactory(ServerFactory):
         self.protocols = list(protocols)
         self.observer = observer
         self.timeout = timeout
+
+    def acceptableProtocols(self) -> list[bytes]:
+        # There is no HTTP/2 here; who offers nothing is asked for nothing.
+        return [b"http/1.1"]
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         try:

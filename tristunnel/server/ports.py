@@ -79,6 +79,8 @@ class ServerPort:
     @ivar shown: The certificate that it shows: a PEM file or a directory of them.
     @ivar below: Where to listen without TLS, if it speaks TLS.
     @ivar serves: The options that named it: several may share one port.
+    @ivar ownCreator: The same of those who come for the server itself, if they must
+        show certificates and visitors need none.
     @ivar withoutTLS: Those of them whose connections may come without TLS.
     """
 
@@ -93,6 +95,7 @@ class ServerPort:
     below: IStreamServerEndpoint | None = None
     serves: frozenset[str] = frozenset()
     withoutTLS: frozenset[str] = frozenset()
+    ownCreator: CreatorInForce | None = None
 
     @property
     def listening(self) -> IStreamServerEndpoint:
@@ -291,8 +294,12 @@ def joined(ports: Sequence[ServerPort], more: Sequence[ServerPort]) -> list[Serv
                 )
         secure = other if other.secure else port
         plain = next((each for each in (other, port) if not each.secure), None)
+        # What visitors are shown asks them for nothing.
+        shows = port if port.option == "--https" else secure
         made[at] = replace(
             secure,
+            creator=shows.creator,
+            ownCreator=secure.ownCreator or secure.creator,
             description=other.description,
             option=other.option,
             below=secure.below if plain is None else plain.endpoint,

@@ -256,11 +256,17 @@ class RunningServer:
         if bool(old["certificate"]) != bool(new["certificate"]):
             return False
         ports = (*new.serverPorts, *new.namePorts)
-        fresh = {port.description: port.creator for port in ports}
+        fresh = {port.description: port for port in ports}
         for port in (*self.options.serverPorts, *self.options.namePorts):
-            creator = fresh.get(port.description)
-            if port.creator is not None and creator is not None:
-                port.creator.creator = creator.creator
+            after = fresh.get(port.description)
+            if after is None:
+                continue
+            for mine, other in (
+                (port.creator, after.creator),
+                (port.ownCreator, after.ownCreator),
+            ):
+                if mine is not None and other is not None:
+                    mine.creator = other.creator
         if self.clientsTLS is not None and new.certificate is not None:
             self.clientsTLS.creator = new.certificate
         return True

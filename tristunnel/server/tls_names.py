@@ -39,7 +39,7 @@ from tristunnel.tls.server_context import ReloadingCertificate
 from tristunnel.wire.client_hello import CHALLENGE, ClientHello, readClientHello
 from tristunnel.wire.first_bytes import describeFirstBytes, looksLikeTLS
 
-__all__ = ["Certificates", "TLSNamesFactory", "WithContext"]
+__all__ = ["Certificates", "Served", "TLSNamesFactory", "WithContext"]
 
 _KIND = "tls-name"
 
@@ -67,18 +67,15 @@ class Certificates:
 
     @param default: Shows one to those for whose names there is no other.
     @param sources: Where one for a name is looked for, in this order.
-    @param challenge: Gives the context that answers an authority, or C{None}.
     """
 
     def __init__(
         self,
         default: IOpenSSLServerConnectionCreator,
         sources: tuple[NamedCertificates, ...] = (),
-        challenge: Callable[[str], SSL.Context | None] = lambda name: None,
     ) -> None:
         self._default = default
         self._sources = sources
-        self.challenge = challenge
 
     def creatorFor(self, name: str) -> IOpenSSLServerConnectionCreator:
         """
@@ -110,6 +107,19 @@ class Certificates:
             and not isExpired(certificate)
             and covers(certificate, name)
         )
+
+
+@dataclass(frozen=True)
+class Served:
+    """
+    What is behind TLS that ends here.
+
+    @ivar factory: Serves it.
+    @ivar certificates: What is shown.
+    """
+
+    factory: IProtocolFactory
+    certificates: Certificates
 
 
 @implementer(IHandshakeListener)
@@ -172,7 +182,7 @@ class _Sorting(Sorting):
         route = parent.table.find(_KIND, name) if name else None
         if CHALLENGE in hello.protocols and route is None:
             # Unknown names cost nothing: there is no answer for them.
-            context = parent.certificates.challenge(name)
+            context = parent.challenge(name)
             if context is None:
                 self.refuse(
                     TunnelError("protocol-error", "no challenge waits for that name")
@@ -185,8 +195,9 @@ class _Sorting(Sorting):
         elif route is not None:
             self.giveTo(route)
         else:
-            creator = parent.certificates.creatorFor(name)
-            secure = serverTLSFactory(creator, parent.secure)
+            served = parent.own if parent.isOwn(name) else parent.visitors
+            creator = served.certificates.creatorFor(name)
+            secure = serverTLSFactory(creator, served.factory)
             self.handOn(secure.buildProtocol(self._address))
 
 
@@ -197,8 +208,11 @@ class TLSNamesFactory(SortingFactory):
 
     @ivar reactor: Tells time.
     @ivar table: Which names are tunnels'.
-    @ivar secure: Serves connections whose TLS ends here.
-    @ivar certificates: What they are shown.
+    @ivar own: Serves connections for the server itself. No other name leads there: it
+        may ask for clients' certificates.
+    @ivar visitors: Serves those for all other names.
+    @ivar isOwn: Whether a name, perhaps an empty one, is the server's own.
+    @ivar challenge: Gives the context that answers an authority, by a name, or C{None}.
     @ivar observer: Told of peers that are turned away.
     @ivar limiter: Counts connections of which nothing is known.
     @ivar plain: Serves connections without TLS; C{None} to refuse them.
@@ -210,10 +224,12 @@ class TLSNamesFactory(SortingFactory):
 
     reactor: Any
     table: NameTable
-    secure: IProtocolFactory
-    certificates: Certificates
+    own: Served
+    visitors: Served
+    isOwn: Callable[[str], bool]
     observer: ServerObserver
     limiter: PreauthLimiter
+    challenge: Callable[[str], SSL.Context | None] = lambda name: None
     plain: IProtocolFactory | None = None
     timeout: float = HANDSHAKE_TIMEOUT
     proxied: bool = False

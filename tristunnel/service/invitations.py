@@ -75,12 +75,15 @@ class ServerPlace:
     @ivar port: The number of its port.
     @ivar certificate: The PEM file, or the directory of them, that the port shows.
     @ivar tokens: The file of its tokens; empty if it asks for none.
+    @ivar better: The PEM file that is shown in the place of C{certificate} once it
+        exists; or empty.
     """
 
     host: str
     port: int
     certificate: str
     tokens: str = ""
+    better: str = ""
 
     def invitation(self, code: str) -> Invitation:
         """
@@ -93,7 +96,9 @@ class ServerPlace:
                 "an invitation needs a server with TLS: start it as 'tristunnel"
                 " server', or with --port ssl:9000"
             )
-        if os.path.isdir(self.certificate):
+        if self.better and os.path.exists(self.better):
+            pin = fingerprintOfFile(self.better)
+        elif os.path.isdir(self.certificate):
             known = CertificateDirectory(self.certificate)
             pin = known.fingerprintFor(self.host)
         else:

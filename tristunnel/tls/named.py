@@ -48,6 +48,10 @@ class NamedCertificates:
     C{*.example.com} or for C{example.com} if that one is for C{*.example.com}, too.
 
     @param directory: Where they are.
+    @param clientCA: As for L{ReloadingCertificate
+        <tristunnel.tls.server_context.ReloadingCertificate>}: whose certificates
+        clients must show, or C{None}.
+    @param clientCRL: Which of those were revoked, or C{None}.
     @param seconds: A clock that counts seconds; a file that is in use is looked at no
         more than once in each.
 
@@ -57,8 +61,14 @@ class NamedCertificates:
     _log = Logger()
 
     def __init__(
-        self, directory: PathLike, seconds: Callable[[], float] = time.monotonic
+        self,
+        directory: PathLike,
+        clientCA: PathLike | None = None,
+        clientCRL: PathLike | None = None,
+        *,
+        seconds: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clients = clientCA, clientCRL
         self.directory = Path(pathText(directory))
         self._seconds = seconds
         # By path, so that no visitor's names make it longer than the directory.
@@ -153,7 +163,9 @@ class NamedCertificates:
         if self._broken.get(path) == state:
             return None
         try:
-            made = ReloadingCertificate(path, key, seconds=self._seconds)
+            made = ReloadingCertificate(
+                path, key, *self._clients, seconds=self._seconds
+            )
         except TunnelError as reason:
             self._broken[path] = state
             self._log.error("{reason}", reason=reason.message)

@@ -113,6 +113,11 @@ class ReloadingCertificate:
         return fingerprint(self.certificate)
 
     @property
+    def path(self) -> str:
+        """The certificate's file."""
+        return pathText(self._certificatePath)
+
+    @property
     def context(self) -> SSL.Context:
         """What shows the certificate, or its successor."""
         return self._loaded.get().context
