@@ -320,6 +320,7 @@ class AuthenticatorTests(SynchronousTestCase):
         @implementer(ITunnelCredentials)
         class Bare:
             certificate = None
+            key = b""
             fields: dict[str, object] = {"id": "a"}  # noqa: RUF012
             peer = None
             key = None

@@ -19,9 +19,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.screen.example import clientStatus, server, serverStatus, tunnel
 from tests.screen.golden import assertGolden
 from tests.screen.picture import picture
-from tristunnel.screen.draw import Pen, drawPage, natural, qrLines
+from tristunnel.screen.draw import Pen, drawPage, natural
 from tristunnel.screen.model import clientPage, qrTargets, serverPage
 from tristunnel.util.hosts import webAddress
+from tristunnel.util.qr import qrLines
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

@@ -160,7 +160,7 @@ def _show(found: Sequence[Mapping[str, Any]], options: Namespace) -> None:
     out = sys.stdout
     pen = Pen(out.encoding or "utf-8", out.isatty())
     if options.qr is not None:
-        from tristunnel.screen.draw import qrLines
+        from tristunnel.util.qr import qrLines
 
         address = tunnelNamed(found, options.qr)
         lines = [address, *qrLines(address, pen.unicode, pen.coloured)]

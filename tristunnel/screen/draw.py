@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 
-import segno
 from rich.cells import cell_len
 from rich.console import Console, OverflowMethod, RenderableType
 from rich.table import Table as Grid
@@ -26,15 +25,13 @@ from tristunnel.screen.model import (
     Table,
 )
 
-__all__ = ["Pen", "drawPage", "natural", "qrLines"]
+__all__ = ["Pen", "drawPage", "natural"]
 
 _COLOURS = {PLAIN: "", GOOD: "green", WARY: "yellow", BAD: "bold red"}
 _GAP = 2
 _NARROWEST = 12
 _LINES = 3
 
-_QUIET = 2
-"""Light modules around a QR code; cameras need some."""
 
 _FEWEST_EVENTS = 4
 """Lines of events for which tables give way."""
@@ -313,31 +310,4 @@ def _event(event: EventLine, width: int) -> list[RenderableType]:
     for text in texts:
         lines.append(Text.assemble((before, "dim"), (text, colour)))
         before = " " * len(before)
-    return lines
-
-
-def qrLines(address: str, unicode: bool = True, coloured: bool = True) -> list[str]:
-    """
-    Draw an address as a QR code that a phone can read off a terminal.
-
-    @param unicode: Whether half blocks can be written, which make it small.
-    @param coloured: Whether colours can be: then the code is black on white,
-        else light modules are drawn, as on a dark terminal.
-    @return: Lines, all of the same width.
-    """
-    code = segno.make(address, micro=False, error="m")
-    rows = [list(row) for row in code.matrix_iter(border=_QUIET)]
-    if not unicode:
-        # The same the other way round: what is drawn is light.
-        return ["".join("  " if dark else "##" for dark in row) for row in rows]
-    if len(rows) % 2:
-        rows.append([0] * len(rows[0]))
-    lines = []
-    for upper, lower in zip(rows[::2], rows[1::2], strict=True):
-        signs = [
-            " \u2584\u2580\u2588"[(not up) * 2 + (not down)]
-            for up, down in zip(upper, lower, strict=True)
-        ]
-        line = "".join(signs)
-        lines.append(f"\x1b[97;40m{line}\x1b[0m" if coloured else line)
     return lines

@@ -16,9 +16,10 @@ from rich.text import Text
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 
-from tristunnel.screen.draw import Pen, qrLines
+from tristunnel.screen.draw import Pen
 from tristunnel.screen.terminal import Terminal
 from tristunnel.util.platform import JOB_CONTROL
+from tristunnel.util.qr import qrLines
 from tristunnel.util.repeating import RepeatingCall
 
 __all__ = ["Screen"]

@@ -9,6 +9,7 @@ from collections.abc import Awaitable
 from tristunnel.dialects.base.server import Arrival, ServerSessions
 from tristunnel.dialects.conch.hostkey import HostKey
 from tristunnel.dialects.conch.server import GoSession, ServerPackets, overWebSocket
+from tristunnel.dialects.conch.streams import Channel
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.tunnel import Stream
 from tristunnel.util.hosts import addressOf
@@ -91,6 +92,14 @@ class ChiselSession(GoSession):
             self._sessions.reactor.callLater(0, self.fail, refusal)
             raise
         return b""
+
+    def asked(self, channel: Channel, kind: str, fields: Fields) -> None:
+        """Lead a remote without C{R:} to the service whose name is its host."""
+        target = fields.rest().decode("utf-8", "replace")
+        if kind == CHANNEL and len(target) <= 256:
+            self.visit(channel, target.rpartition(":")[0])
+        else:
+            super().asked(channel, kind, fields)
 
     def channelFor(self, stream: Stream) -> tuple[str, bytes]:
         remote: Remote = self.keyOf(stream.tunnel)

@@ -25,6 +25,8 @@ from tristunnel.dialects.conch.transport import Packets
 from tristunnel.errors import TunnelError, printable, protocolError
 from tristunnel.model.permissions import Identity
 from tristunnel.model.tunnel import Stream, Tunnel
+from tristunnel.service.clients import Visits
+from tristunnel.util.hosts import addressText
 from tristunnel.websocket.connection import Receiver
 from tristunnel.wire.ssh import Fields, packTexts
 
@@ -117,7 +119,7 @@ class SSHServerSession(ServerSession):
         self._late: IDelayedCall | None = None
         self._opening = 0
         self.channels: ChannelStreams | None = None
-        self.asks: Connection | None = None
+        self.visits = Visits(self._caller.identity)
         self.open = self._vouched or sessions.authenticator.admitsAnybody
         self.takesKeys = sessions.authenticator.takesKeys
 
@@ -183,11 +185,11 @@ class SSHServerSession(ServerSession):
 
     def admitted(self) -> None:
         self._stopWaiting()
+        self.visits = Visits(self._caller.identity)
         self._link.admitted = True
         self._login.accepted()
         self.channels = self.makeStreams(self._link, self.asked, self._sessions.limits)
-        self.asks = Connection(self._link, self.channels, self)
-        self._link.setService(self.asks)
+        self._link.setService(Connection(self._link, self.channels, self))
 
     # What the client asks for
 
@@ -200,6 +202,25 @@ class SSHServerSession(ServerSession):
         """The client opens a channel."""
         if self.channels is not None:
             self.channels.refuseType(channel, kind)
+
+    def visit(self, channel: Channel, name: str) -> None:
+        """Let the client visit the tunnel of a name, by a channel that it opens."""
+        self.whileUp(self._visit(channel, name))
+
+    async def _visit(self, channel: Channel, name: str) -> None:
+        try:
+            if self._leaving is not None:
+                raise self._leaving
+            tunnel = await self._service.findNamed(self._caller, name)
+            if tunnel.protocol == "udp":
+                raise TunnelError("not-permitted", f"{name} is a UDP service")
+        except TunnelError as refusal:
+            channel.reset(refusal)
+            return
+        if not channel.over and self.channels is not None:
+            address = addressText(self._link.peerAddress)
+            tunnel.visitorArrived(channel, address, self.visits)
+            self.channels.accept(channel)
 
     def requestRefused(self, name: str, refusal: TunnelError) -> None:
         """Have the log say what the client was refused."""
@@ -266,6 +287,7 @@ class SSHServerSession(ServerSession):
 
     def sessionOver(self, reason: TunnelError) -> None:
         self._stopWaiting()
+        self.visits.end(reason)
         if self._client is None and reason.code.name != "session-lost":
             peer = self._link.peerAddress
             self._service.observer.peerRefused(peer, reason)

@@ -433,6 +433,14 @@ class ChannelStreams(Multiplexer):
             kind = Message.CHANNEL_SUCCESS if granted else Message.CHANNEL_FAILURE
             self._link.answer(kind, packNumbers(channel.recipient))
 
+    def tell(self, channel: Channel, name: str, data: bytes) -> None:
+        """Say something on a channel that needs no answer."""
+        if channel.recipient is not None and not channel.closeSent:
+            self._link.sendPacket(
+                Message.CHANNEL_REQUEST,
+                packNumbers(channel.recipient) + packTexts(name) + b"\0" + data,
+            )
+
     def _answer(self, payload: bytes) -> None:
         """Nothing is asked on channels."""
 

@@ -4,7 +4,7 @@ A client that is OpenSSH's, at the server: C{tcpip-forward} and what goes with i
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from twisted.internet.interfaces import INegotiated
@@ -17,13 +17,15 @@ from tristunnel.dialects.conch.server import (
     SSHServerSession,
     serverPackets,
 )
+from tristunnel.dialects.conch.streams import Channel
+from tristunnel.dialects.ssh.screen import Screen
 from tristunnel.errors import TunnelError, badOption
 from tristunnel.model.permissions import ANONYMOUS_IDENTITY
 from tristunnel.model.tunnel import Stream
 from tristunnel.service.caller import Caller
 from tristunnel.service.preauth import PendingConnection, sourceOf
 from tristunnel.util.hosts import addressOf
-from tristunnel.wire.ssh import Fields, packNumbers, packText
+from tristunnel.wire.ssh import Fields, packNumbers, packTexts
 
 __all__ = ["OpenSSHSession", "openSession"]
 
@@ -34,6 +36,20 @@ tunnel that nobody can reach would be of no use."""
 
 LOOPBACK = "loopback"
 """The kind of listener for C{127.0.0.1} and C{::1}."""
+
+NAMES = "http"
+"""The kind of listener for names."""
+
+WEB = (80, 443)
+"""The ports of those."""
+
+MOST_SCREENS = 10
+"""Sessions on one connection, as with OpenSSH's C{MaxSessions}."""
+
+FAREWELL = 2.0
+"""Seconds in which a client whose session is over must have left."""
+
+MOST_ROWS, USUAL_ROWS = 500, 24
 
 
 def openSession(
@@ -68,28 +84,57 @@ class Forward:
     What a client has asked for.
 
     @ivar address: Where visitors come, in its own words.
-    @ivar port: Likewise; 0 for any.
+    @ivar port: Likewise; 0 for any, or for a UNIX socket.
+    @ivar isPath: Whether the address is the path of a UNIX socket.
     """
 
     address: str
     port: int
+    isPath: bool = False
 
-    def options(self) -> dict[str, object]:
+    def options(self, named: bool) -> dict[str, object]:
         """
         The options of C{openTunnel}.
 
+        @param named: Whether the server gives names to visitors.
         @raise TunnelError: C{bad-option}, for an address that is none of ours.
         """
-        options: dict[str, object] = {"port": self.port}
+        if self.isPath:
+            # In the directory that the operator has for them.
+            return {"listener": "unix", "name": self.address.rpartition("/")[2]}
+        web = named and self.port in WEB
         if self.address in EVERYWHERE:
-            return options
+            return {"listener": NAMES} if web else {"port": self.port}
         address = addressOf(self.address)
         if address is not None and address.is_loopback:
-            options["listener"] = LOOPBACK
-            return options
+            return {"port": self.port, "listener": LOOPBACK}
+        if address is None and web:
+            return {"listener": NAMES, "name": self.address}
+        if address is None and named:
+            raise badOption(
+                f"{self.address!r} is a name, which goes with port 80 or 443: -R"
+                f" {self.address}:80:localhost:PORT"
+            )
         raise badOption(
             f"{self.address!r} is no address for visitors here: leave it out, or write"
             " 127.0.0.1"
+        )
+
+    def channel(self, visitor: str) -> tuple[str, bytes]:
+        """
+        What announces a visitor.
+
+        @param visitor: Where it comes from, as C{HOST:PORT}.
+        """
+        if self.isPath:
+            return "forwarded-streamlocal@openssh.com", packTexts(self.address, "")
+        host, _, port = visitor.rpartition(":")
+        number = int(port) if port.isdecimal() else 0
+        return "forwarded-tcpip", (
+            packTexts(self.address)
+            + packNumbers(self.port)
+            + packTexts(host.strip("[]"))
+            + packNumbers(number)
         )
 
 
@@ -106,9 +151,17 @@ class OpenSSHSession(SSHServerSession):
         self, sessions: ServerSessions, arrival: Arrival, link: ServerPackets
     ) -> None:
         super().__init__(sessions, arrival, link)
+        self._screens: dict[Channel, Screen] = {}
+        self._requests: dict[str, Callable[[Fields], Awaitable[bytes] | bytes | None]]
         self._requests = {
-            "tcpip-forward": self._forward,
-            "cancel-tcpip-forward": self._cancel,
+            "tcpip-forward": lambda fields: self._forward(_place(fields)),
+            "cancel-tcpip-forward": lambda fields: self._cancel(_place(fields)),
+            "streamlocal-forward@openssh.com": lambda fields: self._forward(
+                _path(fields)
+            ),
+            "cancel-streamlocal-forward@openssh.com": lambda fields: self._cancel(
+                _path(fields)
+            ),
         }
 
     def claimed(self, fields: dict[str, object]) -> str:
@@ -118,26 +171,32 @@ class OpenSSHSession(SSHServerSession):
         take = self._requests.get(name)
         return None if take is None else take(fields)
 
+    def requestRefused(self, name: str, refusal: TunnelError) -> None:
+        super().requestRefused(name, refusal)
+        # ssh itself says no more than that it failed; this it shows with -v.
+        self._link.sendDebug(refusal.message.encode(), True)
+        for screen in self._screens.values():
+            screen.note(refusal.message)
+
     @property
     def idle(self) -> bool:
         # A client need not have a tunnel.
         return False
 
-    async def _forward(self, fields: Fields) -> bytes:
-        asked = Forward(fields.text(256), fields.port())
-        if asked.port and asked in self.tunnels:
+    async def _forward(self, asked: Forward) -> bytes:
+        if asked in self.tunnels and (asked.port or asked.isPath):
             raise TunnelError("port-taken", "this client has that tunnel already")
-        tunnel = await self.openFor(asked, asked.options())
-        if asked.port or tunnel.listener is None:
+        options = asked.options(NAMES in self._service.listeners)
+        tunnel = await self.openFor(asked, options)
+        if asked.port or asked.isPath or tunnel.listener is None:
             return b""
         # From now on the client calls it by its port.
         port = tunnel.listener.address[2]
         self.tunnels[Forward(asked.address, port)] = self.tunnels.pop(asked)
         return packNumbers(port)
 
-    def _cancel(self, fields: Fields) -> bytes | None:
-        forward = Forward(fields.text(256), fields.port())
-        tunnel = self.tunnels.pop(forward, None)
+    def _cancel(self, asked: Forward) -> bytes | None:
+        tunnel = self.tunnels.pop(asked, None)
         if tunnel is None:
             return None
         reason = TunnelError("closed", "its owner closed the tunnel")
@@ -145,12 +204,70 @@ class OpenSSHSession(SSHServerSession):
         return b""
 
     def channelFor(self, stream: Stream) -> tuple[str, bytes]:
-        forward = self.keyOf(stream.tunnel)
-        host, _, port = stream.visitorAddress.rpartition(":")
-        number = int(port) if port.isdecimal() else 0
-        return "forwarded-tcpip", (
-            packText(forward.address)
-            + packNumbers(forward.port)
-            + packText(host.strip("[]"))
-            + packNumbers(number)
+        forward: Forward = self.keyOf(stream.tunnel)
+        return forward.channel(stream.visitorAddress)
+
+    # Channels that the client opens
+
+    def asked(self, channel: Channel, kind: str, fields: Fields) -> None:
+        if kind == "direct-tcpip":
+            # ssh -J and -W: the name of a service in the place of a host.
+            self.visit(channel, fields.text(256))
+        elif kind == "session" and len(self._screens) < MOST_SCREENS:
+            self._show(channel)
+        else:
+            super().asked(channel, kind, fields)
+
+    def _show(self, channel: Channel) -> None:
+        """Begin a session: what it shows comes with a request for a shell."""
+        screen = Screen(
+            self._sessions.reactor,
+            lambda: list(self.tunnels.values()),
+            lambda: self._leave(channel),
         )
+        self._screens[channel] = screen
+        channel.whileWaiting(lambda reason: self._screenOver(channel, reason))
+        channel.requests = lambda name, fields: self._take(channel, name, fields)
+        channel.accept()
+
+    def _take(self, channel: Channel, name: str, fields: Fields) -> bool:
+        screen = self._screens.get(channel)
+        if screen is None:
+            return False
+        if name == "pty-req":
+            fields.text()
+            fields.number()
+            screen.rows = min(fields.number(), MOST_ROWS) or USUAL_ROWS
+        elif name == "window-change":
+            fields.number()
+            screen.rows = min(fields.number(), MOST_ROWS) or USUAL_ROWS
+        elif name == "shell" and channel.peer is None:
+            channel.join(screen, lambda reason: self._screenOver(channel, reason))
+            screen.join(channel, lambda reason: None)
+        else:
+            return name == "env"
+        return True
+
+    def _screenOver(self, channel: Channel, reason: TunnelError | None) -> None:
+        screen = self._screens.pop(channel, None)
+        if screen is not None:
+            screen.over(reason)
+
+    def _leave(self, channel: Channel) -> None:
+        """The person has had enough: of this, and so of the tunnels."""
+        if self.channels is not None:
+            self.channels.tell(channel, "exit-status", packNumbers(0))
+        left = TunnelError("closed", "the client has left")
+        channel.finish()
+        channel.reset(left)
+        # ssh ends by itself when its session does.
+        self._stopWaiting()
+        self._late = self._sessions.reactor.callLater(FAREWELL, self.fail, left)
+
+
+def _place(fields: Fields) -> Forward:
+    return Forward(fields.text(256), fields.port())
+
+
+def _path(fields: Fields) -> Forward:
+    return Forward(fields.text(256), 0, True)
