@@ -23,8 +23,8 @@ from tests.tls.authority import makeAuthority
 from tristunnel.auth.checkers import checkingCallable
 from tristunnel.auth.realm import Authenticator, portalFor
 from tristunnel.dashboard.pages import Watch
-from tristunnel.dialects.framed.dialect import FramedPortProtocol
 from tristunnel.dialects.framed.server import TunnelServerFactory
+from tristunnel.dialects.table import portProtocols
 from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.forwarded import Forwarded
 from tristunnel.http.join import JoinPage
@@ -83,7 +83,7 @@ class Doors:
         doors = [HTTPPortProtocol(site)]
         self.factory: Any = ProtocolDetectorFactory(
             self.clock,
-            [FramedPortProtocol(self.sessions), *doors] if asked else doors,
+            [*portProtocols(self.sessions), *doors] if asked else doors,
             watch.observer,
             limiter=self.limiter,
             proxied=wrap is proxied,

@@ -13,6 +13,7 @@ from tests.vectors import readVectors
 from tests.websocket.frames import closePayload, frame, upgrade
 from tests.wire.test_http import SMUGGLING
 from tristunnel.wire.framed import encodeHandshake
+from tristunnel.wire.ssh import packNumbers, packText, packTexts
 
 __all__ = ["SEEDS", "clientHello"]
 
@@ -62,6 +63,39 @@ def _proxyHeaders() -> list[bytes]:
         signature + b"\x21\x21\x00\x24" + six + ports,
         signature + b"\x20\x00\x00\x00",
         signature + b"\x21\x11\x00\x13" + addresses + ports + b"\x02\x00\x04name",
+    ]
+
+
+def _packet(kind: int, payload: bytes) -> bytes:
+    """A packet of SSH's before there are keys (RFC 4253, section 6)."""
+    padding = 8 - (len(payload) + 6) % 8 + 4
+    padding += (8 - (len(payload) + 6 + padding) % 8) % 8
+    size = len(payload) + 2 + padding
+    return packNumbers(size) + bytes((padding, kind)) + payload + bytes(padding)
+
+
+def _sshHandshakes() -> list[bytes]:
+    """How SSH begins, as far as that is not encrypted (RFC 4253)."""
+    version = b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n"
+    lists = (
+        "curve25519-sha256,mlkem768x25519-sha256,ext-info-c",
+        "ssh-ed25519",
+        *("aes128-ctr,aes256-ctr",) * 2,
+        *("hmac-sha2-256",) * 2,
+        *("none",) * 2,
+        *("",) * 2,
+    )
+    offer = _packet(20, bytes(16) + packTexts(*lists) + bytes(5))
+    share = _packet(30, packText(b"\x09" + bytes(31)))
+    fresh = _packet(21, b"")
+    return [
+        version + offer + share + fresh,
+        version + offer + share + fresh + bytes(64),
+        version + _packet(2, packText("x")) + offer,
+        version + _packet(4, b"\1" + packTexts("x", "")) + offer + share,
+        version + offer + _packet(5, packText("ssh-userauth")),
+        version + _packet(1, packNumbers(11) + packTexts("bye", "")),
+        b"SSH-chisel-v3-client\r\n" + offer,
     ]
 
 
@@ -192,6 +226,13 @@ def _seeds() -> dict[str, list[bytes]]:
     ]
     headers = _proxyHeaders()
     return {
+        "ssh": _sshHandshakes(),
+        "sshFields": [
+            b'{"port":9000,"local_addr":"localhost:3000"}',
+            b'{"Version":"1","Remotes":[{"LocalHost":"","LocalPort":"1",'
+            b'"RemoteHost":"a","RemotePort":"2","Reverse":true}]}',
+            packText("localhost") + packNumbers(1) + b"\1" + packNumbers(80),
+        ],
         "handshake": [hello, ticket, access, *recorded[:2]],
         "frames": [piece for piece in recorded if piece[:7] != b"W3PTUNL"],
         "zlayer": binary,

@@ -37,6 +37,7 @@ from tristunnel.service.capability import claimTunnel
 from tristunnel.service.tickets import Tickets
 from tristunnel.service.tunnel_service import TunnelService
 from tristunnel.wire import vtunnel, zlayer
+from tristunnel.wire.chisel import unpackConfig
 from tristunnel.wire.client_hello import ClientHello, readClientHello
 from tristunnel.wire.first_bytes import describeFirstBytes, looksLikeTLS
 from tristunnel.wire.framed import FrameDecoder, HandshakeDecoder
@@ -48,6 +49,8 @@ from tristunnel.wire.http import (
     ResponseReader,
 )
 from tristunnel.wire.sealed import Sealing
+from tristunnel.wire.ssh import Fields
+from tristunnel.wire.vtunnel_ssh import Listen
 
 __all__ = ["PARSERS", "SEEDS", "SERVERS", "Broken", "Doors", "Target", "mutate"]
 
@@ -266,6 +269,24 @@ def responses(data: bytes) -> bool:
     return any(isinstance(event, ResponseHead) for event in events)
 
 
+def sshFields(data: bytes) -> bool:
+    """What vtunnel and chisel say over SSH, and a message's fields."""
+    good = False
+    fields = Fields(data)
+    for read in (
+        lambda: Listen.unpack(data),
+        lambda: unpackConfig(data),
+        lambda: (fields.text(), fields.number(), fields.boolean(), fields.port()),
+    ):
+        try:
+            read()
+            good = True
+        except TunnelError as refusal:
+            if refusal.code.name != "protocol-error":
+                raise Broken(f"it is refused as {refusal.code.name}") from refusal
+    return good
+
+
 PARSERS: dict[str, Target] = {
     "requests": requests,
     "responses": responses,
@@ -283,6 +304,7 @@ PARSERS: dict[str, Target] = {
     "beginnings": beginnings,
     "hello": hello,
     "hosts": hosts,
+    "sshFields": sshFields,
 }
 """The parsers alone."""
 
@@ -290,6 +312,7 @@ SERVERS: dict[str, Callable[[], Doors]] = {
     "websocket": Doors,
     "doors": Doors,
     "pages": lambda: Doors(asked=False),
+    "ssh": Doors,
     "tls": lambda: Doors(wrap=secure),
     "names": lambda: Doors(wrap=named),
     "proxy": lambda: Doors(wrap=proxied),

@@ -1,0 +1,276 @@
+"""
+What SSH clients do who mean no good: each of it is bounded, and the server goes on.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from tests.dialects.framed.memory import RecordingEnd
+from tests.dialects.ssh.rig import Peer, SSHTestCase
+from tests.support.loopback import Service
+from tristunnel.auth.checkers import checkingCallable
+from tristunnel.auth.realm import Authenticator, portalFor
+from tristunnel.dialects.base.multiplexer import Limits
+from tristunnel.dialects.conch import client
+from tristunnel.dialects.conch.client import Credentials
+from tristunnel.dialects.conch.login import ATTEMPTS
+from tristunnel.dialects.conch.streams import LEAST_WINDOW
+from tristunnel.errors import TunnelError
+from tristunnel.wire.ssh import Message, packNumbers, packText, packTexts
+
+LONG = bool(os.environ.get("TRISTUNNEL_LONG"))
+CHANNELS = 100_000 if LONG else 2000
+ROOM = 50
+
+
+def _open(number: int, kind: str = "direct-tcpip", size: int = 32768) -> bytes:
+    """What opens a channel."""
+    place = packText("nobody") + packNumbers(1) + packText("x") + packNumbers(1)
+    return packTexts(kind) + packNumbers(number, 1 << 20, size) + place
+
+
+class AttackTests(SSHTestCase):
+    """Those who are in."""
+
+    limits = Limits(streams=ROOM, sessionWindow=1024 * 1024)
+
+    async def ends(self, peer: Peer, why: str = "") -> None:
+        """Wait for the server to end the connection, and see that it lives."""
+        reason = await peer.lost
+        self.assertIn(why, reason.message)
+        await self.come()
+
+    async def test_violations(self) -> None:
+        """Whoever violates the protocol is put out with a reason."""
+        await self.startServer()
+        most = 0xFFFFFFFF
+        for kind, numbers, rest in (
+            (Message.CHANNEL_DATA, (77, 1), b"x"),
+            (Message.CHANNEL_DATA, (77, most), b"x"),
+            (Message.CHANNEL_WINDOW_ADJUST, (77, 1), b""),
+            (Message.CHANNEL_EOF, (77,), b""),
+            (Message.CHANNEL_CLOSE, (77,), b""),
+            (Message.CHANNEL_REQUEST, (77,), packText("shell") + b"\1"),
+            (Message.CHANNEL_OPEN_CONFIRMATION, (0, 0, most, 32768), b""),
+            (Message.CHANNEL_OPEN_FAILURE, (0, 1), packTexts("", "")),
+            (Message.REQUEST_SUCCESS, (), b""),
+            (Message.CHANNEL_OPEN, (), b"\xff\xff\xff\xff"),
+            (Message.CHANNEL_OPEN, (), _open(1, size=1)),
+            (Message.GLOBAL_REQUEST, (), packText("tcpip-forward") + b"\1"),
+        ):
+            peer = await self.come()
+            peer.send(kind, *numbers, rest=rest)
+            await self.ends(peer, "[protocol-error]")
+
+    async def test_window(self) -> None:
+        """Nobody sends past a window, or opens one too far."""
+        await self.startServer()
+        for kind, rest in (
+            (Message.CHANNEL_WINDOW_ADJUST, packNumbers(0xFFFFFFFF)),
+            (Message.CHANNEL_DATA, packText(bytes(200_000))),
+        ):
+            peer = await self.come()
+            port = await peer.listen()
+            visitor = await self.visit(port)
+            visitor.transport.pauseProducing()
+            channels = peer.channels
+            await self.until(lambda opened=channels: bool(opened))  # type: ignore[misc]
+            channel = channels[-1][0]
+            for _ in range(100):
+                peer.send(kind, channel.recipient or 0, rest=rest)
+            await self.ends(peer, "window")
+
+    async def test_channels(self) -> None:
+        """Of channels there are so many, and no more, whatever becomes of them."""
+        await self.startServer()
+        peer = await self.come()
+        (session,) = self.sessions.sessions
+        most = 0
+        for number in range(CHANNELS):
+            peer.send(Message.CHANNEL_OPEN, rest=_open(number, "session"))
+            most = max(most, len(session.channels.channels))
+            if number % 500 == 0:
+                await self.turn()
+        with self.assertRaises(TunnelError):
+            # It is still answered, in its turn.
+            await peer.connection.ask("no-such-thing")
+        self.assertLessEqual(most, ROOM)
+        self.assertEqual(10, len(session.channels.channels))
+
+    async def test_requests(self) -> None:
+        """A flood of requests gets so many tunnels as a client may have."""
+        await self.startServer()
+        peer = await self.come()
+        asked = [peer.forward("", 0) for _ in range(300)]
+        granted = []
+        for each in asked:
+            granted.append(await each.addErrback(lambda failure: None))
+        self.assertEqual(
+            self.tunnels.rights.services, sum(each is not None for each in granted)
+        )
+
+    async def test_deaf(self) -> None:
+        """A client that asks much and reads nothing is read no further."""
+        await self.startServer()
+        peer = await self.come()
+        (session,) = self.sessions.sessions
+        peer.link.transport.pauseProducing()
+        sent = 0
+        while not session.connection.holds and sent < 200_000:
+            for _ in range(500):
+                sent += 1
+                peer.send(Message.GLOBAL_REQUEST, rest=packText("keepalive@x") + b"\1")
+            await self.turn()
+        self.assertIn("answers", session.connection.holds)
+        peer.link.abort()
+
+    async def test_stalled(self) -> None:
+        """
+        Visitors who do not read have what the client sends wait, within a bound, and
+        disturb nobody else.
+        """
+        await self.startServer()
+        peer = await self.come()
+        (session,) = self.sessions.sessions
+        port = await peer.listen()
+        for number in range(ROOM // 2):
+            visitor = await self.visit(port)
+            visitor.transport.pauseProducing()
+            await self.until(lambda n=number: len(peer.channels) > n)  # type: ignore[misc]
+            peer.channels[-1][0].write(bytes(4 * 1024 * 1024))
+        busy = await self.visit(port)
+        await self.until(lambda: len(peer.channels) > ROOM // 2)
+        peer.channels[-1][0].write(b"y" * 1024 * 1024)
+        await busy.has(1024 * 1024)
+        most = self.limits.sessionWindow if self.limits else 0
+        self.assertLessEqual(session.channels.waiting, most + ROOM * LEAST_WINDOW)
+
+    async def test_exchanges(self) -> None:
+        """Who does nothing but exchange keys is read more slowly."""
+        await self.startServer()
+        peer = await self.come()
+        (session,) = self.sessions.sessions
+        link = peer.link
+        held = False
+        for _ in range(60):
+            link.sendKexInit()
+            while link._keyExchangeState != link._KEY_EXCHANGE_NONE:
+                held = held or "exchanges" in session.connection.holds
+                await self.turn()
+            if held:
+                break
+        self.assertTrue(held)
+
+    async def turn(self) -> None:
+        """Let the reactor turn once."""
+        turned: list[int] = []
+        self.outside.callLater(0, turned.append, 1)
+        await self.until(lambda: bool(turned))
+
+
+class StrangerTests(SSHTestCase):
+    """Those who are not in."""
+
+    authenticator = Authenticator(
+        portalFor([checkingCallable(lambda fields: fields.get("secret") == "right")])
+    )
+
+    async def test_login(self) -> None:
+        """The right password lets somebody in, under its name."""
+        await self.startServer()
+        await self.come(Credentials("laptop", "right"))
+        (client,) = self.tunnels.clients
+        self.assertEqual("laptop", client.identity.name)
+
+    async def test_wrong(self) -> None:
+        """A wrong one does not, and counts against the address."""
+        await self.startServer()
+        with self.assertRaises(TunnelError):
+            await self.come(Credentials("laptop", "wrong"))
+        self.assertEqual(
+            ["auth-refused"],
+            [code for *_, code in self.notes.named("authenticationFailed")],
+        )
+
+    async def test_attempts(self) -> None:
+        """So many wrong ones end the connection."""
+        await self.startServer()
+        tried = 0
+
+        class Guessing(client._Login):
+            def _next(self, methods: Any) -> None:
+                nonlocal tried
+                tried += 1
+                self._ask("password", b"\0" + packTexts(f"guess {tried}"))
+
+        self.patch(client, "_Login", Guessing)
+        with self.assertRaises(TunnelError) as caught:
+            await self.come(Credentials("laptop", "x"))
+        self.assertIn(f"{ATTEMPTS} logins failed", str(caught.exception))
+        self.assertEqual(ATTEMPTS, tried)
+
+    async def test_early(self) -> None:
+        """Nothing but a login is taken before one."""
+        await self.startServer()
+        for rest in (b"SSH-2.0-x\r\n" + bytes(40_000), b"SSH-" + b"x" * 5000):
+            talk = await self.visit(self.serverPort)
+            talk.say(rest)
+            await talk.ended()
+        (refused, *more) = self.notes.named("peerRefused")
+        self.assertEqual(2, 1 + len(more), refused)
+
+    async def test_service(self) -> None:
+        """Who is not in opens no channels, and no tunnels."""
+
+        class Hasty(client._Login):
+            def serviceStarted(self) -> None:
+                self._link.sendPacket(
+                    Message.GLOBAL_REQUEST,
+                    packText("tcpip-forward") + b"\1" + packText("") + packNumbers(0),
+                )
+
+        self.patch(client, "_Login", Hasty)
+        await self.startServer()
+        with self.assertRaises(TunnelError):
+            await self.come()
+        self.assertEqual([], self.tunnels.tunnels)
+
+
+class ChannelTests(SSHTestCase):
+    """What clients open themselves."""
+
+    async def test_visit(self) -> None:
+        """C{ssh -W NAME:PORT}: a service of that name is visited."""
+        await self.startServer()
+        service = Service(b"hello")
+        await self.startClient(f"web=127.0.0.1:{self.offer(service)}")
+        peer = await self.come()
+        place = packText("web") + packNumbers(80) + packText("") + packNumbers(0)
+        channel = peer.streams.openChannel("direct-tcpip", place)
+        end = RecordingEnd()
+        end.meet(channel)
+        await self.until(lambda: end.taken == b"hello")
+        channel = peer.streams.openChannel("direct-tcpip", _open(0)[28:])
+        reasons: list[Any] = []
+        channel.whileWaiting(reasons.append)
+        await self.until(lambda: bool(reasons))
+
+    async def test_session(self) -> None:
+        """Without C{-N} there is a screen, and Ctrl-C ends it."""
+        await self.startServer()
+        peer = await self.come()
+        port = await peer.listen()
+        channel = peer.streams.openChannel("session", b"")
+        end = RecordingEnd()
+        end.meet(channel)
+        await self.until(lambda: channel.answered)
+        size = packText("xterm") + packNumbers(80, 50, 0, 0) + packText("")
+        peer.streams.tell(channel, "pty-req", size)
+        peer.streams.tell(channel, "shell", b"")
+        await self.until(lambda: b"Ctrl-C" in end.taken)
+        self.assertIn(f":{port}".encode(), end.taken)
+        channel.write(b"\x03")
+        await self.until(lambda: channel.over)
+        peer.link.close()
