@@ -54,6 +54,8 @@ class HostRulesTests(ServiceTestCase):
         self.assertEqual(self.opened(name="Blog"), "http://blog.t.example")
         address = self.opened(name="blog.u.example", path="api")
         self.assertEqual(address, "http://blog.u.example/api")
+        called = [each.called for each in self.service.tunnels]
+        self.assertEqual(called, ["blog.t.example", "blog.u.example/api"])
         self.assertEqual(
             {each.host for each in self.names.table},
             {"blog.t.example", "blog.u.example"},

@@ -267,9 +267,10 @@ class Board:
         series = self.history.of(tunnel)
         title = titleOf(tunnel)
         port = tunnel.address.rpartition(":")[2]
+        numbered = f"port {port}" if port.isdecimal() else title
         return {
             "id": tunnel.id,
-            "title": f"port {port}" if not tunnel.name and port.isdecimal() else title,
+            "title": tunnel.called or numbered,
             "detail": f"./?tunnel={tunnel.id}",
             "page": tunnel.page,
             "address": "" if tunnel.page else tunnel.address,

@@ -47,6 +47,11 @@ class NameListener:
         return self.route.host
 
     @property
+    def called(self) -> str:
+        """The name with its path."""
+        return f"{self.route.host}{self.route.path}"
+
+    @property
     def address(self) -> tuple[str, str, int]:
         """The kind, no interface, and no port."""
         return self.route.kind, "", 0

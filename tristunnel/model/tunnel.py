@@ -237,6 +237,11 @@ class Tunnel:
         return f"{scheme}://{hostAndPort(self.hostname, port)}"
 
     @property
+    def called(self) -> str:
+        """What its owner, or its visitors, call it; empty if it has no name."""
+        return self.name or getattr(self.listener, "called", "")
+
+    @property
     def page(self) -> str:
         """
         What to open in a browser, if this is a web site: because its answers are

@@ -182,7 +182,7 @@ class Counters(ServerObserver):
         """
         Count what is open now.
 
-        @return: By the tunnel's name, or its id where it has none, or
+        @return: By what the tunnel is called, or its id where it has none, or
             L{OTHER}; and by the kind of its listener.
         """
         totals: dict[tuple[str, str], TunnelCounters] = defaultdict(TunnelCounters)
@@ -218,7 +218,7 @@ class Counters(ServerObserver):
     def tunnelCreated(self, tunnel: Tunnel) -> None:
         kind = listenerOf(tunnel)
         self.opened[kind] += 1
-        label = tunnel.name or tunnel.id
+        label = tunnel.called or tunnel.id
         if self._own >= self._most or label == OTHER:
             label = OTHER
         else:
