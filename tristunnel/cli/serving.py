@@ -30,7 +30,7 @@ from tristunnel.http.callers import HTTPCallers
 from tristunnel.http.join import JoinPage
 from tristunnel.http.site import LimitedSite
 from tristunnel.http.tree import Either, Health, HTTPPortProtocol, rootOf, rpcPages
-from tristunnel.listeners.table import EITHER, LISTENERS, ListenerSettings
+from tristunnel.listeners.table import LISTENERS, ListenerSettings
 from tristunnel.model.memory_book import MemoryBook
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.quota import TunnelQuota, defaultTotal
@@ -245,14 +245,11 @@ class Serving(MultiService):
         made = {name: make(settings) for name, make in LISTENERS.items()}
         # The first one is what visitors get unless the client says otherwise.
         first = "tcp" if self._visitorsTLS is None else "tls"
-        found = {
+        return {
             name: listeners
             for name, listeners in ({first: made[first]} | made).items()
             if listeners is not None
         }
-        for name, kinds in EITHER.items():
-            found[name] = next((found[k] for k in kinds if k in found), made[first])
-        return found
 
     def _makePorts(self) -> list[tuple[ServerPort, Any]]:
         options, sessions = self._options, self._sessions

@@ -149,14 +149,21 @@ class Wanted:
         if endpoint is not None:
             if self.udp:
                 raise badOption("a handler answers HTTP: leave out udp=True")
-            return Forward(f"{wanted}=handler", self.port, self.name, "", endpoint)
+            made = Forward(f"{wanted}=handler", self.port, self.name, "", endpoint)
+            return self._byName(made)
         target = self.target
         if target.isdecimal():
             target = f"localhost:{target}"
         made = parseForward(reactor, f"{wanted}={target}")
+        if made.scheme:
+            made = self._byName(made)
         if made.inner is not None and made.inner.gateway is not None:
             made.inner.gateway.checkPublic(None)
         return replace(made, name=self.name) if self.name else made
+
+    def _byName(self, made: Forward) -> Forward:
+        """Have a web service be at a name, where the server has some."""
+        return made if self.port else replace(made, listener="web")
 
     def address(
         self, reactor: Any, store: ServerStore, environment: Mapping[str, str]

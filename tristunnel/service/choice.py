@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tristunnel.errors import badOption
+from tristunnel.listeners.table import EITHER
 from tristunnel.model.options import TunnelOptions
 from tristunnel.model.ports import Reserve
 from tristunnel.model.record import TunnelRecord
@@ -91,14 +92,17 @@ def listenersFor(
     @return: Its name, and what opens it.
     @raise TunnelError: C{bad-option}.
     """
-    name = wanted.listener or next(iter(known))
+    default = next(iter(known))
+    name = wanted.listener or default
+    if name in EITHER:
+        name = next((each for each in EITHER[name] if each in known), default)
     listeners = known.get(name)
     if listeners is None:
+        choices = ", ".join((*known, *EITHER))
         raise badOption(
-            f"listener {name[:64]!r} is not known here; choose from {', '.join(known)}"
+            f"listener {name[:64]!r} is not known here; choose from {choices}"
         )
-    # The first one of its names: some stand for what a server has of several.
-    return next(each for each in known if known[each] is listeners), listeners
+    return name, listeners
 
 
 def isNamed(known: Mapping[str, Listeners], wanted: TunnelOptions) -> bool:
