@@ -149,6 +149,9 @@ _TABLE = (
         "The server does not allow this name.",
         permanent=True,
     ),
+    ErrorCode(
+        "cluster-away", -32031, "The book of the server's cluster cannot be asked now."
+    ),
 )
 
 CODES: dict[str, ErrorCode] = {code.name: code for code in _TABLE}

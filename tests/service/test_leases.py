@@ -6,6 +6,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.dialects.framed.network import NetworkTestCase
+from tests.dialects.framed.test_server import call, hello
 from tests.support.book import LateBook
 from tristunnel.errors import TunnelError
 from tristunnel.model.memory_book import MemoryBook
@@ -245,3 +247,65 @@ class LeasesTests(SynchronousTestCase):
         self.assertEqual([each.kind for each in self.changes], ["away"])
         self.clock.advance(60.0)
         self.assertEqual(self.expired, [self.lease.id])
+
+
+class ElsewhereTests(NetworkTestCase):
+    """Clients that come to another process of the server."""
+
+    def test_moves(self) -> None:
+        """
+        A client's tunnels go where its session is, with their ports, names, URIs and
+        what was asked of them; where it was, nothing is left.
+        """
+        first = self.service
+        self.makeServer(book=self.book.ofMember("a"))
+        self.service.entries.now = self.clock.seconds
+        here, ports = self.service, self.listeners
+        peer = self.dial(
+            hello(),
+            call(1, "openTunnel", name="shop", allow="192.0.2.0/24", ttl=600.0),
+        )
+        (tunnel,) = here.here
+        lease = peer.handshake["tristunnel"]["lease"]
+        offer = {"id": lease["id"], "secret": lease["secret"]}
+        self.clock.advance(60)
+        self.makeServer(book=self.book.ofMember("b"))
+        self.service.now = self.clock.seconds
+        back = self.dial(hello(lease=offer))
+        self.assertEqual(back.handshake["tristunnel"]["tunnels"], [tunnel.uri])
+        self.assertEqual((list(here.here), ports.open_), ([], {}))
+        self.assertIsNotNone(peer.lost)
+        (moved,) = self.service.here
+        self.assertEqual(
+            (moved.id, moved.uri, moved.name, moved.address, moved.policy),
+            (tunnel.id, tunnel.uri, "shop", tunnel.address, tunnel.policy),
+        )
+        self.assertEqual(moved.until, tunnel.until)
+        self.assertEqual(len(first.here), 0)
+        back.transport.loseConnection()
+        self.settle()
+        self.clock.advance(120)
+        self.assertEqual((list(self.service.here), self.listeners.open_), ([], {}))
+
+    def test_cannotMove(self) -> None:
+        """A tunnel whose port cannot be had at the other process is over."""
+        self.makeServer(book=self.book.ofMember("a"))
+        peer = self.dial(hello(), call(1, "openTunnel", port=8080))
+        lease = peer.handshake["tristunnel"]["lease"]
+        self.makeServer(book=self.book.ofMember("b"))
+        self.listeners.taken.add(8080)
+        offer = {"id": lease["id"], "secret": lease["secret"]}
+        back = self.dial(hello(lease=offer))
+        self.assertEqual(back.handshake["tristunnel"]["tunnels"], [])
+        self.assertEqual(self.book._pages.tunnels, {})
+        self.assertIn("could not be opened", str(self.notes.named("requestNoted")))
+
+    def test_forgotten(self) -> None:
+        """A tunnel that the book had to forget ends."""
+        self.makeServer(book=self.book.ofMember("a"))
+        self.dial(hello(), call(1, "openTunnel"))
+        self.assertEqual(len(self.listeners.open_), 1)
+        (tunnel,) = self.service.here
+        place = self.service.here.get(tunnel.id).place
+        self.successResultOf(self.book.close(tunnel.id, place))
+        self.assertEqual(self.listeners.open_, {})

@@ -72,9 +72,9 @@ class LateBook(MemoryBook):
 FIRST, SECOND = "hash of the first secret", "hash of the second secret"
 
 
-class BookTestsMixin(Base):
+class BookHelpers(Base):
     """
-    One test case for all books.
+    What tests of books do.
 
     @ivar one: The book, as a member uses it.
     @ivar other: The same book, as another member uses it.
@@ -117,6 +117,10 @@ class BookTestsMixin(Base):
         end = await self.other.watch(changes.append)
         self.addCleanup(end)
         return changes
+
+
+class BookTestsMixin(BookHelpers):
+    """One test case for all books."""
 
     def test_interface(self) -> None:
         """It is a book, of a member with a name of its own."""

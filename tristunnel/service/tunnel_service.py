@@ -28,7 +28,7 @@ from tristunnel.model.kept_ports import PortsKept
 from tristunnel.model.observer import ServerObserver
 from tristunnel.model.options import TunnelOptions, policyFrom
 from tristunnel.model.quota import TunnelQuota
-from tristunnel.model.record import Change, TunnelRecord, named
+from tristunnel.model.record import TunnelRecord, named
 from tristunnel.model.rendezvous import WaitingRoom
 from tristunnel.model.tunnel import IClientSide, Tunnel, isGuessable
 from tristunnel.names.public import CertificateState
@@ -46,6 +46,7 @@ from tristunnel.service.claims import Claims
 from tristunnel.service.clients import ConnectedClients
 from tristunnel.service.counters import RateMeter
 from tristunnel.service.description import describeTunnel
+from tristunnel.service.elsewhere import Elsewhere
 from tristunnel.service.entries import BookEntries, ownerOf
 from tristunnel.service.expiry import Expiries
 from tristunnel.service.here import Held, Here
@@ -173,7 +174,8 @@ class TunnelService:
         self.kept = PortsKept()
         self.siblings: Siblings | None = None
         self.reload: Callable[[], Deferred[dict[str, object]]] | None = None
-        book.watch(self._bookChanged)
+        elsewhere = Elsewhere(book, self.here, self.leases, self.access, self.discard)
+        book.watch(elsewhere.changed)
 
     # ITunnelService
 
@@ -542,25 +544,6 @@ class TunnelService:
             Deferred.fromCoroutine(self.destroy(tunnel, reason)) for tunnel in tunnels
         ]
         return gatherResults(ending).addCallback(lambda _: None)
-
-    def _bookChanged(self, change: Change) -> None:
-        """Something has happened in the book, maybe by another process."""
-        if change.kind == "access":
-            self.access.changed(change.id)
-        lease = self.leases.find(change.id)
-        if lease is None or change.place.fence < lease.place.fence:
-            return
-        if change.kind == "expired":
-            reason = TunnelError("expired", "its client did not reconnect in time")
-        elif change.kind == "claimed" and change.place.member != self.book.member:
-            reason = TunnelError("displaced")
-        else:
-            return
-        self.leases.forget(lease.id)
-        holder, lease.holder = lease.holder, None
-        if holder is not None:
-            holder.displaced()
-        self.discard(list(lease.tunnels), reason)
 
     def limit(self, perCaller: int, total: int) -> None:
         """

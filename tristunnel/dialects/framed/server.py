@@ -136,7 +136,8 @@ class TunnelServerProtocol(Admission):
 
     def tunnelClosed(self, tunnel: Tunnel, reason: TunnelError) -> None:
         """Tell the client that its tunnel is over."""
-        if self._ended:
+        if self._ended or (self.lease is not None and self.multiplexer is None):
+            # It learns of its tunnels when it is in.
             return
         if self.extended:
             self.notify(

@@ -1,0 +1,262 @@
+"""Tests for L{tristunnel.cluster.redis_book}, on a real server."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from random import Random
+from typing import Any, NoReturn
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from tests.cluster.server import RedisServer
+from tests.support.book import FIRST, NO_LIMITS, BookHelpers, BookTestsMixin
+from tristunnel.cluster.engine import Engine, engineAway
+from tristunnel.cluster.redis_book import RedisBook, Times
+from tristunnel.errors import TunnelError
+from tristunnel.model.record import Change, Place, TunnelRecord
+
+
+class RedisTestCase(TestCase):
+    """A test with a server, and a book in it that two members share."""
+
+    if not RedisServer.isThere():
+        skip = "redis-server is not installed"
+    timeout = 30
+
+    def setUp(self) -> Any:
+        return Deferred.fromCoroutine(self.begin())
+
+    async def begin(self) -> None:
+        """Start all."""
+        self.server = RedisServer()
+        self.addCleanup(self.server.stop)
+        self.server.start()
+        self.books: list[RedisBook] = []
+        self.one, self.other = await self.join("one"), await self.join("other")
+
+    def endpoint(self) -> Any:
+        """The way to the server."""
+        return UNIXClientEndpoint(reactor, str(self.server.path))
+
+    async def join(self, member: str, **more: Any) -> RedisBook:
+        """Have another member."""
+        engine = Engine(self.endpoint(), "test")
+        reader = Engine(self.endpoint(), "test", patience=None)
+        times = {"beat": 0.05, "memberTTL": 1.0, "grace": 0.0, **more}
+        book = RedisBook(reactor, engine, reader, member, times=Times(**times))
+        book.start()
+        self.books.append(book)
+        self.addCleanup(book.stop)
+        await self.soon(lambda: engine.isUp and not book._resyncing)
+        return book
+
+    async def soon(self, condition: Any) -> None:
+        """Wait until something holds."""
+        while not condition():
+            await deferLater(reactor, 0.01)
+
+    async def until(self, kind: str, changes: list[Change]) -> None:
+        await self.soon(lambda: kind in [each.kind for each in changes])
+
+
+class RedisBookTests(RedisTestCase, BookTestsMixin):
+    """What every book must do."""
+
+
+class EngineTests(RedisTestCase, BookHelpers):
+    """What becomes of a book whose engine is lost."""
+
+    async def restart(self) -> None:
+        """Have an engine that knows nothing, in place of the one there is."""
+        self.server.kill()
+        for book in self.books:
+            await self.soon(lambda book=book: not book._engine.isUp)
+        self.server.start()
+        for book in self.books:
+            await self.soon(lambda book=book: book._engine.isUp and not book._resyncing)
+
+    async def test_away(self) -> None:
+        """
+        Without an engine all is refused at once, but for a lease that is here; what
+        ends is over as soon as there is one again.
+        """
+        place, _ = await self.leased()
+        gone = await self.opened("gone", "tcp:1")
+        self.server.kill()
+        await self.soon(lambda: not self.one._engine.isUp)
+        for asked in (
+            self.one.find("t"),
+            self.one.holder("name:t"),
+            self.one.grant("new", FIRST, "ann"),
+            self.one.open(TunnelRecord("x", Place("one")), NO_LIMITS),
+            self.other.claim("lease", FIRST, "ann"),
+        ):
+            await self.refused("cluster-away", asked)
+        await self.one.close("gone", gone.place)
+        claim = await self.one.claim("lease", FIRST, "ann")
+        self.assertEqual([each.id for each in claim.records], ["t"])
+        self.server.start()
+        await self.soon(lambda: self.one._engine.isUp and not self.one._resyncing)
+        await self.soon(lambda: self.other._engine.isUp)
+        found = await self.other.find("t")
+        self.assertEqual(found.place, claim.place)
+        self.assertGreater(found.place.fence, place.fence)
+        await self.refused("unknown-tunnel", self.other.find("gone"))
+
+    async def test_empty(self) -> None:
+        """An engine that comes back empty is told by everybody what there is."""
+        place, record = await self.leased()
+        mine = await self.opened("mine", "tcp:1", by=self.other)
+        changes: list[Change] = []
+        self.addCleanup(await self.one.watch(changes.append))
+        await self.restart()
+        self.assertEqual(await self.other.find("t"), record)
+        self.assertEqual(await self.one.holder("tcp:1"), mine)
+        claim = await self.other.claim("lease", FIRST, "ann")
+        self.assertEqual(claim.place.fence, place.fence + 1)
+        await self.until("claimed", changes)
+        self.assertIn("resynced", [each.kind for each in changes])
+
+    async def test_grace(self) -> None:
+        """While they say so, nobody opens anything."""
+        late = await self.join("late", grace=60.0)
+        record = TunnelRecord("x", Place("late"))
+        refusal = await self.refused("cluster-away", late.open(record, NO_LIMITS))
+        self.assertIsNotNone(refusal.retryAfter)
+
+    async def test_taken(self) -> None:
+        """
+        After an engine has lost what it knew, the first who says that it has a port
+        keeps it; another one is told that it has it no longer.
+        """
+        place, record = await self.leased()
+        claim = await self.other.claim("lease", FIRST, "ann")
+        first: list[Change] = []
+        self.addCleanup(await self.one.watch(first.append))
+        mine = await self.opened("mine", "tcp:1")
+        # As if it had missed that.
+        self.one._leases["lease"] = FIRST, "ann", place
+        self.one._tunnels["t"] = record
+        self.other._tunnels["theirs"] = theirs = TunnelRecord(
+            "theirs", Place("other"), reserved=("tcp:1",)
+        )
+        await self.one._sayAll()
+        await self.other._sayAll()
+        self.assertIn(Change("claimed", "lease", claim.place), first)
+        self.assertEqual(await self.one.holder("tcp:1"), mine)
+        self.assertNotIn("theirs", self.other._tunnels)
+        await self.refused("unknown-tunnel", self.one.find(theirs.id))
+
+    async def test_dead(self) -> None:
+        """What a dead member had is over; its leases wait for their clients."""
+        for book in self.books:
+            book.times = replace(book.times, lease=0.3)
+        dead = await self.join("dead", lease=0.3)
+        place = await dead.grant("lease", FIRST, "ann")
+        await self.opened("t", "name:t", place=place, lease="lease", by=dead)
+        await self.opened("gone", "tcp:1", by=dead)
+        kept = await self.opened("kept", "tcp:2")
+        changes = await self.watched()
+        await dead.stop()
+        await self.until("closed", changes)
+        await self.refused("unknown-tunnel", self.one.find("gone"))
+        await self.until("expired", changes)
+        self.assertIsNone(await self.one.claim("lease", FIRST, "ann"))
+        self.assertEqual(await self.other.find("kept"), kept)
+
+    async def test_lostAnswer(self) -> None:
+        """
+        An answer that did not come may have been a yes: what is asked again counts
+        once.
+        """
+        record = TunnelRecord("a", Place("one"), reserved=("tcp:1",), countedAs="ann")
+        run = self.one._engine.run
+
+        def deaf(script: str, *args: object) -> Deferred[list[Any]]:
+            return run(script, *args).addCallback(lambda answer: self.fails())
+
+        self.patch(self.one._engine, "run", deaf)
+        await self.refused("cluster-away", self.one.open(record, NO_LIMITS))
+        await self.one.close("a", record.place)
+        self.patch(self.one._engine, "run", run)
+        await self.one._sayAll()
+        self.assertIsNone(await self.other.holder("tcp:1"))
+        await self.one.open(record, NO_LIMITS)
+        await self.one.open(record, NO_LIMITS)
+        await self.one.close("a", record.place)
+        counts = await self.one._engine.command("HGETALL", self.one._engine._keys[7])
+        self.assertEqual(counts, [])
+
+    def fails(self) -> NoReturn:
+        raise engineAway()
+
+
+class AnythingTests(RedisTestCase, BookHelpers):
+    """Whatever happens, a fence is one member's and a port is one tunnel's."""
+
+    async def test_fences(self) -> None:
+        """
+        Members claim, leave and open at random, and the engine forgets all now and
+        then; the client's last fence is shown with each claim.
+        """
+        chance = Random(1)
+        self.books.append(await self.join("third"))
+        owners: dict[int, str] = {}
+        place = await self.one.grant("lease", FIRST, "ann")
+        for step in range(150):
+            book = chance.choice(self.books)
+            kind = chance.randrange(12)
+            if kind == 0:
+                await self.one._engine.command("FLUSHALL")
+                for each in self.books:
+                    await each._sayAll()
+            elif kind < 5:
+                claim = await book.claim("lease", FIRST, "ann", place.fence)
+                if claim is None:
+                    place = await book.grant("lease", FIRST, "ann")
+                    owners.clear()
+                else:
+                    place = claim.place
+                before = owners.setdefault(place.fence, place.member)
+                self.assertEqual(before, place.member)
+            elif kind < 7:
+                await book.away("lease", place, chance.choice((0.0, 60.0)))
+            else:
+                port = f"tcp:{chance.randrange(3)}"
+                leased = chance.random() < 0.5
+                record = TunnelRecord(
+                    f"t{step}",
+                    place if leased else Place(book.member),
+                    "lease" if leased else "",
+                    reserved=(port,),
+                )
+                try:
+                    await book.open(record, NO_LIMITS)
+                except TunnelError:
+                    continue
+                found = await self.one.holder(port)
+                self.assertEqual(found and found.id, record.id)
+                if chance.random() < 0.7:
+                    await book.close(record.id, record.place)
+
+
+class LateTests(RedisBookTests):
+    """The same, with an engine that is far away."""
+
+    if not os.environ.get("TRISTUNNEL_LONG"):
+        skip = "set TRISTUNNEL_LONG=1 to have an engine that is 50 ms away"
+
+    async def join(self, member: str, **more: Any) -> RedisBook:
+        book = await super().join(member, **more)
+        ask = book._engine._ask
+
+        def slowly(*words: Any) -> Deferred[Any]:
+            return deferLater(reactor, 0.05, lambda: ask(*words))
+
+        self.patch(book._engine, "_ask", slowly)
+        return book

@@ -1,0 +1,3 @@
+"""
+One server on several machines: the book that they share in Redis.
+"""

@@ -1,0 +1,419 @@
+"""The book of several machines, in Redis or Valkey."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tristunnel.cluster.changes import Changes
+from tristunnel.cluster.engine import Engine, engineAway
+from tristunnel.errors import TunnelError
+from tristunnel.model.book import IBook, Watcher
+from tristunnel.model.memory_book import checkFields, limitReached, taken
+from tristunnel.model.record import (
+    AccessRecord,
+    Change,
+    Claim,
+    Place,
+    TunnelLimits,
+    TunnelRecord,
+)
+from tristunnel.util.deferreds import returnsDeferred
+
+__all__ = ["RedisBook", "Times"]
+
+
+@dataclass(frozen=True)
+class Times:
+    """
+    How long things take, in seconds.
+
+    @ivar beat: From one sign of life of a member to the next.
+    @ivar memberTTL: After whose last one it is taken for dead.
+    @ivar grace: After an engine has come up anew, no tunnel is opened for so long:
+        those who have some say so first.
+    @ivar lease: For which clients of a dead member may come back.
+    """
+
+    beat: float = 1.5
+    memberTTL: float = 6.0
+    grace: float = 3.0
+    lease: float = 120.0
+
+
+@implementer(IBook)
+class RedisBook:
+    """
+    A book in an engine that several machines share.
+
+    The engine need not keep anything: what this member has, it says again whenever
+    the engine may have lost it.
+
+    @param reactor: Tells time.
+    @param engine: For questions.
+    @param reader: For hearing of changes; a connection of its own, since it waits.
+    @param member: The name of this member.
+    @param about: What others are told of it.
+    @param times: How long things take.
+
+    @ivar now: The time of day.
+    """
+
+    _log = Logger(namespace="tristunnel.server")
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        engine: Engine,
+        reader: Engine,
+        member: str,
+        about: Mapping[str, object] | None = None,
+        times: Times | None = None,
+    ) -> None:
+        self.member = member
+        self.now = time.time
+        self.times = times or Times()
+        self._engine = engine
+        self._about = json.dumps(dict(about or {}))
+        self._run = ""
+        # What this member has, to be said again: tunnels, and leases with their
+        # secrets and owners.
+        self._tunnels: dict[str, TunnelRecord] = {}
+        self._leases: dict[str, tuple[str, str, Place]] = {}
+        # What could not be said, by what it is about.
+        self._owed: dict[str, tuple[object, ...]] = {}
+        self._resyncing = self._again = False
+        self._beats = LoopingCall(self._tick)
+        self._beats.clock = reactor
+        self._changes = Changes(reactor, reader)
+        engine.whenUp = self._changes.missed = self._resync
+
+    def start(self) -> None:
+        """Connect, and be a member."""
+        self._engine.start()
+        self._changes.start()
+        self._beats.start(self.times.beat, False)
+
+    @returnsDeferred
+    async def stop(self) -> None:
+        if self._beats.running:
+            self._beats.stop()
+        await self._changes.stop()
+        await self._engine.stop()
+
+    # Asking
+
+    @returnsDeferred
+    async def _ask(self, script: str, *args: object) -> list[Any]:
+        """
+        Run a script.
+
+        @return: What it answers, if that is no refusal.
+        @raise TunnelError: The refusal, or C{cluster-away}.
+        """
+        answer = await self._engine.run(script, *args)
+        if answer[0] != "refused":
+            return answer
+        _, code, what, most = answer
+        if code == "limit-reached":
+            raise limitReached(what, int(most))
+        if code == "taken":
+            raise taken(what)
+        if code == "cluster-away":
+            raise engineAway()
+        raise TunnelError(code)
+
+    async def _say(self, about: str, *said: object) -> None:
+        """
+        Say something that must be heard in the end: if not now, then as soon as the
+        engine can be asked again.
+
+        @param about: What a later word replaces.
+        @param said: A script and its arguments.
+        """
+        self._owed[about] = said
+        try:
+            await self._ask(*said)  # type: ignore[arg-type]  # the first is a name
+        except TunnelError as error:
+            if error.code.name != "cluster-away":
+                self._owed.pop(about, None)
+                raise
+        else:
+            self._owed.pop(about, None)
+
+    # Being a member
+
+    async def _tick(self) -> None:
+        try:
+            await self._beatNow()
+        except TunnelError:
+            # The connection is lost; what follows is said when there is another.
+            pass
+        except Exception:
+            self._log.failure("The cluster's book failed")
+
+    async def _beatNow(self) -> None:
+        await self._ask(
+            "beat",
+            self.member,
+            self._about,
+            self._run,
+            int(self.times.memberTTL * 1000),
+            int(self.times.lease * 1000),
+        )
+
+    def _resync(self) -> None:
+        """The engine may have forgotten what this member has, or given it away."""
+        self._again = self._resyncing
+        if not self._resyncing:
+            self._resyncing = True
+            syncing = Deferred.fromCoroutine(self._sayAll())
+            syncing.addErrback(self._notSaid).addBoth(self._said)
+
+    def _notSaid(self, failure: Failure) -> None:
+        if not failure.check(TunnelError):
+            self._log.failure("The cluster's book does not know all of this", failure)
+
+    def _said(self, result: object) -> None:
+        self._resyncing = False
+        if self._again:
+            self._resync()
+
+    async def _sayAll(self) -> None:
+        info = await self._engine.command("INFO", "server")
+        lines = str(info).split("\r\n")
+        self._run = next((each for each in lines if each.startswith("run_id:")), "")
+        await self._beatNow()
+        for about, said in list(self._owed.items()):
+            await self._say(about, *said)
+        for lease, (secret, owner, place) in list(self._leases.items()):
+            await self._sayLease(lease, secret, owner, place)
+        for record in list(self._tunnels.values()):
+            if not record.lease or record.lease in self._leases:
+                await self._sayTunnel(record)
+        self._changes.tell(Change("resynced"))
+
+    async def _sayLease(
+        self, lease: str, secret: str, owner: str, place: Place
+    ) -> None:
+        fields = (lease, secret, owner, place.member, place.fence)
+        answer = await self._engine.run("grant", *fields)
+        if answer[0] == "refused":
+            member, _, fence = answer[2].partition("\0")
+            self._lostLease(lease, Place(member, int(fence)))
+
+    def _lostLease(self, lease: str, place: Place) -> None:
+        self._forgetLease(lease)
+        self._changes.tell(Change("claimed", lease, place))
+
+    def _forgetLease(self, lease: str) -> None:
+        self._leases.pop(lease, None)
+        for record in list(self._tunnels.values()):
+            if record.lease == lease:
+                del self._tunnels[record.id]
+
+    async def _sayTunnel(self, record: TunnelRecord) -> None:
+        try:
+            await self._write("assert", record, TunnelLimits())
+        except TunnelError as error:
+            if error.code.name == "cluster-away":
+                raise
+            # Somebody else has its port or its name now.
+            self._tunnels.pop(record.id, None)
+            self._changes.tell(Change("closed", record.id, record.place))
+
+    # Leases
+
+    @returnsDeferred
+    async def grant(self, lease: str, secretHash: str, owner: str) -> Place:
+        place = Place(self.member, 1)
+        await self._ask("grant", lease, secretHash, owner, self.member, 1)
+        self._leases[lease] = secretHash, owner, place
+        return place
+
+    @returnsDeferred
+    async def claim(
+        self, lease: str, secretHash: str, owner: str, shown: int = 0
+    ) -> Claim | None:
+        try:
+            answer = await self._ask(
+                "claim", lease, secretHash, owner, shown, self.member
+            )
+        except TunnelError:
+            return self._claimHere(lease, secretHash, owner, shown)
+        if answer[0] != "done":
+            return None
+        _, fence, member, before, *texts = answer
+        place = Place(self.member, int(fence))
+        records = tuple(
+            replace(TunnelRecord.fromDict(json.loads(text)), place=place)
+            for text in texts
+        )
+        self._leases[lease] = secretHash, owner, place
+        self._owed.pop(f"lease {lease}", None)
+        for record in records:
+            if record.id in self._tunnels or member == self.member:
+                self._tunnels[record.id] = record
+        return Claim(place, Place(member, int(before)), records)
+
+    def _claimHere(self, lease: str, secretHash: str, owner: str, shown: int) -> Claim:
+        """
+        While the engine is away, a lease that this member has can be claimed here.
+
+        @raise TunnelError: C{cluster-away}.
+        """
+        secret, whose, previous = self._leases.get(lease, ("", "", Place()))
+        if not secret or (secret, whose) != (secretHash, owner):
+            raise engineAway()
+        place = Place(self.member, max(previous.fence, shown) + 1)
+        self._leases[lease] = secret, whose, place
+        self._owed.pop(f"lease {lease}", None)
+        records = []
+        for record in list(self._tunnels.values()):
+            if record.lease == lease:
+                self._tunnels[record.id] = replace(record, place=place)
+                records.append(self._tunnels[record.id])
+        return Claim(place, previous, tuple(records))
+
+    @returnsDeferred
+    async def away(self, lease: str, place: Place, seconds: float) -> None:
+        if not any(each.lease == lease for each in self._tunnels.values()):
+            self._leases.pop(lease, None)
+        fields = (lease, place.member, place.fence, int(seconds * 1000))
+        await self._say(f"lease {lease}", "away", *fields)
+
+    # Tunnels
+
+    @returnsDeferred
+    async def open(self, record: TunnelRecord, limits: TunnelLimits) -> None:
+        await self._write("open", record, limits)
+        self._tunnels[record.id] = record
+
+    def _write(
+        self, mode: str, record: TunnelRecord, limits: TunnelLimits
+    ) -> Deferred[list[Any]]:
+        return self._ask(
+            "write",
+            mode,
+            record.id,
+            json.dumps(record.asDict()),
+            record.place.member,
+            record.place.fence,
+            record.lease,
+            record.countedAs,
+            record.token,
+            limits.perCaller,
+            limits.perToken,
+            int(self.times.grace * 1000),
+        )
+
+    @returnsDeferred
+    async def change(
+        self, tunnel: str, place: Place, fields: Mapping[str, object]
+    ) -> TunnelRecord:
+        checkFields(fields)
+        known = self._tunnels.get(tunnel)
+        if known is None:
+            known = await self.find(tunnel)
+        if known.place != place:
+            raise TunnelError("displaced")
+        record = known.changed(fields)
+        await self._write("change", record, TunnelLimits())
+        self._tunnels[tunnel] = record
+        return record
+
+    @returnsDeferred
+    async def close(self, tunnel: str, place: Place) -> None:
+        known = self._tunnels.get(tunnel)
+        if known is not None and known.place == place:
+            del self._tunnels[tunnel]
+        await self._say(f"tunnel {tunnel}", "close", tunnel, place.member, place.fence)
+
+    @returnsDeferred
+    async def find(self, tunnel: str) -> TunnelRecord:
+        found = await self._find("uri", tunnel.partition("#")[0])
+        if found is None:
+            raise TunnelError("unknown-tunnel")
+        return found
+
+    def holder(self, reserved: str) -> Deferred[TunnelRecord | None]:
+        return self._find("reserved", reserved)
+
+    @returnsDeferred
+    async def _find(self, kind: str, what: str) -> TunnelRecord | None:
+        answer = await self._ask("find", kind, what)
+        if answer[0] != "done":
+            return None
+        _, text, member, fence = answer
+        record = TunnelRecord.fromDict(json.loads(text))
+        return replace(record, place=Place(member, int(fence)))
+
+    # Access
+
+    @returnsDeferred
+    async def putAccess(self, record: AccessRecord, most: int) -> AccessRecord:
+        answer = await self._ask(
+            "access",
+            "put",
+            record.id,
+            self.member,
+            json.dumps(record.asDict()),
+            record.countedAs,
+            record.uses,
+            record.used,
+            int(record.dropped),
+            int(record.until * 1000),
+            most,
+        )
+        return replace(record, used=int(answer[1]), dropped=answer[2] != "0")
+
+    @returnsDeferred
+    async def spend(self, access: str) -> AccessRecord:
+        spent = await self._access("spend", access)
+        if spent is None:
+            raise TunnelError("expired")
+        return spent
+
+    def findAccess(self, access: str) -> Deferred[AccessRecord | None]:
+        return self._access("find", access)
+
+    @returnsDeferred
+    async def dropAccess(self, access: str) -> None:
+        await self._say(f"access {access}", "access", "drop", access, self.member)
+
+    @returnsDeferred
+    async def _access(self, mode: str, access: str) -> AccessRecord | None:
+        answer = await self._ask("access", mode, access, self.member)
+        if answer[0] != "done":
+            return None
+        _, used, dropped, text = answer
+        record = AccessRecord.fromDict(json.loads(text))
+        return replace(record, used=int(used), dropped=dropped != "0")
+
+    # Watching
+
+    def watch(self, changed: Watcher) -> Deferred[Callable[[], None]]:
+        return self._changes.watch(self._noting(changed))
+
+    def _noting(self, changed: Watcher) -> Watcher:
+        def noted(change: Change) -> None:
+            """Keep in mind what this member has no longer."""
+            lease = self._leases.get(change.id)
+            if lease is not None and change.place.fence >= lease[2].fence:
+                expired = change.kind == "expired"
+                elsewhere = change.place.member != self.member
+                if expired or (change.kind == "claimed" and elsewhere):
+                    self._forgetLease(change.id)
+            changed(change)
+
+        return noted
