@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ from tristunnel.model.permissions import Permissions
 
 reactor: Any = _reactor
 
+PICTURES = os.environ.get("TRISTUNNEL_SCREENSHOTS", "")
+
 if chromium() is None:
     skip = "Chromium is not installed"
 
@@ -53,7 +56,7 @@ class Visitor(Protocol):
 
     def connectionMade(self) -> None:
         assert self.transport is not None
-        self.transport.write(b"hello" * 1000)
+        self.transport.write(b"GET /hello HTTP/1.1\r\n" * 250)
 
     def dataReceived(self, data: bytes) -> None:
         if not self.answered.called:
@@ -82,6 +85,10 @@ class BrowserTests(TestCase):
     """Logging in, watching and acting."""
 
     timeout = 240
+    # Pictures show what a reader's own server has.
+    host = "tunnel.example.com" if PICTURES else "127.0.0.1"
+    kind, way, web = ("ssl", "tls", "https") if PICTURES else ("tcp", "tcp", "http")
+    toServer = ("--insecure",) if PICTURES else ()
 
     async def setUp(self) -> None:  # type: ignore[override]
         self.programs: list[Program] = []
@@ -97,7 +104,8 @@ class BrowserTests(TestCase):
         self.store.create("laptop", Permissions(maxTunnels=5, rate=10_000_000))
         self.server = self.startProgram(
             "tunnel",
-            *("--port", "tcp:0:interface=127.0.0.1", "--interface", "127.0.0.1"),
+            *("--port", f"{self.kind}:0:interface=127.0.0.1"),
+            *("--interface", "127.0.0.1", "--hostname", self.host),
             *("--auth", f"clients:{clients}"),
             *("--auth", f"tokens:{self.directory / 'tokens'}"),
         )
@@ -129,10 +137,10 @@ class BrowserTests(TestCase):
         self.addCleanup(echo.stopListening)
         client = self.startProgram(
             "tunnel-client",
-            *("--connect", f"tcp:127.0.0.1:{self.port}"),
-            *("--forward", f"shop=127.0.0.1:{echo.getHost().port}"),
+            *("--connect", f"{self.way}:127.0.0.1:{self.port}", *self.toServer),
+            *("--forward", f"shop=http://127.0.0.1:{echo.getHost().port}"),
         )
-        return int((await client.says(r"^tcp://\S+:(\d+)$"))[1])
+        return int((await client.says(r"^http://\S+:(\d+)$"))[1])
 
     async def visit(self, port: int) -> Visitor:
         visitor: Visitor = await connectProtocol(
@@ -142,13 +150,15 @@ class BrowserTests(TestCase):
         return visitor
 
     async def logIn(self, name: str = "alice", password: str = "open%20sesame") -> None:
-        await self.browser.open(f"http://{name}:{password}@127.0.0.1:{self.port}/")
+        where = f"{name}:{password}@{self.host}:{self.port}"
+        await self.browser.open(f"{self.web}://{where}/")
         await self.browser.until("document.getElementById('live').className === 'on'")
 
     def checkQuiet(self) -> None:
         self.assertEqual(self.browser.complaints, [])
         for url in self.browser.requested:
-            self.assertRegex(url, rf"^http://([^/@]*@)?127\.0\.0\.1:{self.port}/")
+            place = rf"{re.escape(self.host)}:{self.port}"
+            self.assertRegex(url, rf"^{self.web}://([^/@]*@)?{place}/")
 
     async def test_day(self) -> None:
         """Log in, see a tunnel and a visitor come and go, without a reload."""
@@ -219,7 +229,7 @@ class BrowserTests(TestCase):
         await self.turnPage("Enter")
         text = await browser.evaluate("document.body.innerText")
         self.assertIn("Access to shop is granted", text)
-        self.assertRegex(text, r"w3p://127\.0\.0\.1:\d+/access/\w+#[\w-]+")
+        self.assertRegex(text, r"w3ps?://[\w.]+:\d+/access/\w+#[\w-]+")
 
         await browser.follow("a[href='../']")
         access, tokens = "[data-list=access] tr", "[data-list=tokens] tr"
@@ -256,16 +266,15 @@ class BrowserTests(TestCase):
         )
 
     async def picture(self, name: str, width: int, dark: bool = False) -> None:
-        where = os.environ.get("TRISTUNNEL_SCREENSHOTS")
-        if where:
-            Path(where).mkdir(parents=True, exist_ok=True)
-            path = Path(where) / f"{name}.png"
+        if PICTURES:
+            Path(PICTURES).mkdir(parents=True, exist_ok=True)
+            path = Path(PICTURES) / f"{name}.png"
             await self.browser.picture(path, width, dark, 1760)
             # At the end, since it takes a while.
             self.addCleanup(lambda: path.write_bytes(smallPNG(path.read_bytes())))
 
     async def crowd(self, port: int) -> None:
-        if not os.environ.get("TRISTUNNEL_SCREENSHOTS"):
+        if not PICTURES:
             return
         for probe in (b"ssh-2.0\r\n", b"\x16\x03\x01"):
             pending = await connectProtocol(
@@ -277,12 +286,13 @@ class BrowserTests(TestCase):
         self.addCleanup(web.stopListening)
         blog = self.startProgram(
             "tunnel-client",
-            *("--connect", f"tcp:127.0.0.1:{self.port}", "--tell", "host,target"),
+            *("--connect", f"{self.way}:127.0.0.1:{self.port}", *self.toServer),
+            *("--tell", "host,target"),
             *("--forward", f"blog=http://localhost:{web.getHost().port}"),
             *("--max-visitors", "100"),
             state="blog",
         )
-        page = (await blog.says(r"^(http://\S+)$"))[1]
+        page = (await blog.says(r"^(http://\S+)$"))[1].replace(self.host, "127.0.0.1")
         (self.directory / "photo").write_bytes(bytes(200_000))
 
         async def look() -> None:

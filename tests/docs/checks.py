@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import struct
 import tempfile
@@ -23,6 +24,7 @@ from tests.docs.standins import Asking, Site
 __all__ = [
     "ListPing",
     "clientEnds",
+    "learnInvitation",
     "pingList",
     "startDatabase",
     "startNginx",
@@ -39,9 +41,17 @@ async def startWeb(case: PageTestCase) -> None:
     case.serve(8080, Site)
 
 
+async def learnInvitation(case: PageTestCase) -> None:
+    """Note what a server has printed, in place of what pages show."""
+    found = await case.last.says(r"^tristunnel join \S+#(\S+)$")
+    case.learnt["gpy1-18gc-gtbf-m6mt-7e3r-qy3g-emd2-3bdh-vyyv-38qx-8a35-b5n6"] = found[
+        1
+    ]
+
+
 async def clientEnds(case: PageTestCase) -> None:
     """The client whose token was revoked ends, and says why."""
-    await _ends(case, " tunnel-client ")
+    await _ends(case, " tunnel-client |tristunnel http ")
 
 
 async def visitorEnds(case: PageTestCase) -> None:
@@ -51,7 +61,7 @@ async def visitorEnds(case: PageTestCase) -> None:
 
 async def _ends(case: PageTestCase, kind: str) -> None:
     """Wait for the end of a program that runs."""
-    (running,) = [each for each in case.running if kind in each.command]
+    (running,) = [each for each in case.running if re.search(kind, each.command)]
     await running.program.whenEnded()
     said = "\n".join(running.program.lines)
     case.assertEqual(running.program.status, 1, said)

@@ -196,10 +196,15 @@ class PageTestCase(TestCase):
         for shown, real in story.replace.items():
             text = text.replace(shown, real)
         hosts = "|".join(map(re.escape, HOSTS))
-        text = re.sub(rf"(?<=[:/@ =])(?:{hosts})(?=[:/;\\\s'\"]|$)", "localhost", text)
+        text = re.sub(
+            # Not the command.
+            rf"(?<=[:/@ =])(?<!tristunnel )(?:{hosts})(?=[:/;\\\s'\"]|$)",
+            "localhost",
+            text,
+        )
         ports = "|".join(map(str, sorted(PORTS, reverse=True)))
         return re.sub(
-            rf"(?<=[:=,\- /])(?:{ports})(?=[:=,;\\\- /'\"]|$)(?!-\d\d-)",
+            rf"(?<=[:=,\- /])(?:{ports})(?=[:=,#;\\\- /'\"]|$)(?!-\d\d-)",
             lambda found: str(self.port(int(found[0]))),
             text,
             flags=re.M,
@@ -220,10 +225,11 @@ class PageTestCase(TestCase):
             if not any(option in text for option in given):
                 # A server may be running that only another one is asked about.
                 port = self.port(9010 if "--check" in text else 9000)
-                text += f" --port tcp:{port}:interface=127.0.0.1"
+                kind = "tcp" if "twistd" in text else "ssl"
+                text += f" --port {kind}:{port}:interface=127.0.0.1"
             if " --interface " not in text:
                 text += " --interface 127.0.0.1"
-        if re.search(r"tunnel-client .*--check\b(?!-)", text):
+        if re.search(r"tunnel-client .*--check\b(?!-)|^tristunnel check", text):
             # Not as long a silence as it takes to find a patient proxy out.
             text += " --check-idle 0"
         # A service cannot have the very port of its tunnel here.
@@ -365,7 +371,8 @@ class PageTestCase(TestCase):
         """Visit everything that a client has made reachable."""
         for line in list(program.lines):
             found = re.search(
-                r"Visitors of (?:(tcp|tls|udp)://[^:]+|127\.0\.0\.1):(\d+) reach", line
+                r"Visitors of (?:(tcp|tls|udp|http)://[^:]+|127\.0\.0\.1):(\d+) reach",
+                line,
             )
             if found is not None:
                 await self.visit(found[1] or "tcp", int(found[2]))
@@ -376,7 +383,7 @@ class PageTestCase(TestCase):
         """
         Come as a visitor.
 
-        @param kind: C{tcp}, C{tls} or C{udp}.
+        @param kind: C{tls}, C{udp}, or what is over TCP.
         @return: What the service said first.
         """
         if kind == "udp":

@@ -7,6 +7,7 @@ from __future__ import annotations
 from tests.docs.checks import (
     ListPing,
     clientEnds,
+    learnInvitation,
     pingList,
     startDatabase,
     startNginx,
@@ -46,7 +47,13 @@ STORIES: dict[str, Story] = {
         },
     ),
     "docs/tutorial.rst": Story(
-        own=(3000,), after={"tristunnel token revoke": clientEnds}
+        own=(3000,),
+        after={
+            "tristunnel server": learnInvitation,
+            "tristunnel token revoke": clientEnds,
+        },
+        # The port is not the usual one here.
+        replace={"localhost#": "localhost:9000#", "localhost as": "localhost:9000 as"},
     ),
     "docs/access.rst": Story(
         before=(_TLS,),

@@ -43,7 +43,10 @@ _VOLATILE = re.compile(
 )
 """What is different each time, in output."""
 
-BACKGROUND = re.compile(r"\btwistd\b.* tunnel(-client|-access)?(?: |$)|http\.server")
+BACKGROUND = re.compile(
+    r"\btwistd\b.* tunnel(-client|-access)?(?: |$)|http\.server"
+    r"|^tristunnel (?:server|client|http|tcp|udp)\b"
+)
 ENDS = re.compile(r"--(check|help|version|help-auth|print-config|_shell-completion)\b")
 TRUSTING = re.compile(r"--connect '?(?:tls:|wss:)|https://|w3ps://")
 TRUST = re.compile(r"--(pin|ca|insecure)\b")
@@ -51,7 +54,7 @@ TRUST = re.compile(r"--(pin|ca|insecure)\b")
 
 def isServer(text: str) -> bool:
     """Whether a command is a server of ours."""
-    return re.search(r"\btwistd\b.* tunnel(?: |$)", text) is not None
+    return re.search(r"\btwistd\b.* tunnel(?: |$)|^tristunnel server", text) is not None
 
 
 def takenBy(text: str) -> frozenset[str]:
@@ -60,6 +63,7 @@ def takenBy(text: str) -> frozenset[str]:
         found = re.findall(r"--(?:port|rpc|https?) \w+:(\d+)", text)
     else:
         found = re.findall(r"--forward (?!0=|=)(?:udp/)?([\w.-]+)=", text)
+        found += re.findall(r"^tristunnel (?:http|tcp|udp) ([\w.-]+)=", text)
         found += re.findall(r"--listen tcp:(\d+)", text)
         found += re.findall(r"http\.server (\d+)", text)
         found += re.findall(r"--dialect relay --connect (\S+)", text)

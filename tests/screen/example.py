@@ -83,7 +83,7 @@ def clientStatus(**more: Any) -> dict[str, Any]:
     ]
     refused = (
         "a visitor was turned away: nothing listens at localhost:22; start the"
-        " service, or fix --forward [service-refused]"
+        " service, or correct its address [service-refused]"
     )
     events = [_event(ago, "visitor", text) for ago, text in visitors]
     events.insert(4, _event(16, "refusal", refused, "warn"))

@@ -69,7 +69,7 @@ def picture() -> str:
     for line in drawPage(pen, page, width, height):
         console.print(Text.from_ansi(line), no_wrap=True, crop=True)
     made = console.export_svg(
-        title="tristunnel http 8080", code_format=_FORMAT, unique_id="screen"
+        title="tristunnel client", code_format=_FORMAT, unique_id="screen"
     )
     return "".join(f"{line.rstrip()}\n" for line in made.splitlines() if line.strip())
 

@@ -68,7 +68,8 @@ def _refusal(target: str, failure: Failure) -> TunnelError:
     code = next(known, "service-unreachable")
     if code == "service-refused":
         return TunnelError(
-            code, f"nothing listens at {target}; start the service, or fix --forward"
+            code,
+            f"nothing listens at {target}; start the service, or correct its address",
         )
     return TunnelError(code, f"{target} was not reached: {failure.getErrorMessage()}")
 

@@ -244,7 +244,7 @@ class ServiceFlow(FlowEnd):
                 TunnelError(
                     "service-refused",
                     f"nothing listens at {self._target} (UDP); start the service, or"
-                    " fix --forward",
+                    " correct its address",
                 )
             )
         else:
