@@ -24,9 +24,11 @@ from tests.docs.standins import Asking, Site
 __all__ = [
     "ListPing",
     "clientEnds",
+    "joinServer",
     "learnInvitation",
     "pingList",
     "startDatabase",
+    "startJoinedSSH",
     "startNginx",
     "startSSH",
     "startTor",
@@ -39,6 +41,22 @@ __all__ = [
 async def startWeb(case: PageTestCase) -> None:
     """Run a web page for a forward that is in a file."""
     case.serve(8080, Site)
+
+
+async def joinServer(case: PageTestCase) -> None:
+    """Run a server that this machine has joined."""
+    port = f"ssl:{case.port(9000)}:interface=127.0.0.1"
+    server = case.start(
+        f"exec tristunnel server --hostname localhost --port {port}"
+        " --interface 127.0.0.1"
+    )
+    await case.done((await server.says(r"^(tristunnel join \S+)$"))[1])
+
+
+async def startJoinedSSH(case: PageTestCase) -> None:
+    """The same, beside an SSH server."""
+    await joinServer(case)
+    await startSSH(case)
 
 
 async def learnInvitation(case: PageTestCase) -> None:

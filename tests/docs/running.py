@@ -409,7 +409,7 @@ class PageTestCase(TestCase):
             command,
         ):
             port = int(found[3]) - self.shift
-            isUDP = bool(found[1] or found[2])
+            isUDP = bool(found[1] or found[2]) or command.startswith("tristunnel udp")
             if port in story.own or port not in PORTS or (isUDP, port) in self._served:
                 continue
             self._served.add((isUDP, port))

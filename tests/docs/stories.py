@@ -7,11 +7,12 @@ from __future__ import annotations
 from tests.docs.checks import (
     ListPing,
     clientEnds,
+    joinServer,
     learnInvitation,
     pingList,
     startDatabase,
+    startJoinedSSH,
     startNginx,
-    startSSH,
     startTor,
     startWeb,
     stay,
@@ -133,18 +134,19 @@ STORIES: dict[str, Story] = {
     ),
     "docs/invitations.rst": Story(before=("touch tokens", _TOKENS)),
     "docs/troubleshooting.rst": Story(before=(*_TOKEN, _TOKENS)),
-    "docs/howto/ssh.rst": Story(
-        before=_TOKEN, setUp=startSSH, own=(22,), needs=("ssh", "sshd")
-    ),
+    "docs/howto/ssh.rst": Story(setUp=startJoinedSSH, own=(22,), needs=("ssh", "sshd")),
     "docs/howto/minecraft.rst": Story(
-        before=(*_TOKEN, _TOKENS),
+        setUp=joinServer,
         kinds={10001: ListPing},
-        replace={"minecraft=localhost:25565": "minecraft=localhost:10001"},
+        replace={
+            "minecraft=localhost:25565": "minecraft=localhost:10001",
+            "tunnel.example#": "localhost:9000#",
+        },
         unvisited=("localhost:25565", "25566"),
         after={
-            f"{_CLIENT} --connect tls:tunnel.example:9000 --pin FINGERPRINT"
-            " --token-file token --forward 25565": pingList,
-            "twistd -n --pidfile= tunnel-access": pingList,
+            "tristunnel tcp 25565": pingList,
+            "tristunnel invite": learnInvitation,
+            "tristunnel client --service": pingList,
         },
     ),
     "docs/howto/web.rst": Story(
@@ -223,7 +225,6 @@ STORIES: dict[str, Story] = {
         replace={"wss://app.example/": "ws://app.example:9000/"},
         unvisited=("--dialect relay",),
     ),
-    "docs/moving/ngrok.rst": Story(before=_TOKEN),
     "docs/moving/ssh.rst": Story(before=_TOKEN),
 }
 """By page; a page that is not here takes nothing for granted."""
