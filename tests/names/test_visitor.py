@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.names.rig import VisitorTestCase, request, response
+from twisted.internet.address import IPv6Address
+
+from tests.names.rig import Transport, VisitorTestCase, Waits, request, response
 from tests.wire.test_http import SMUGGLING
 from tristunnel.errors import TunnelError
 from tristunnel.names.pages import Pages
-from tristunnel.names.visitor import IDLE
+from tristunnel.names.visitor import IDLE, VisitorConnection
 
 
 class HeadTests(VisitorTestCase):
@@ -42,6 +44,21 @@ class HeadTests(VisitorTestCase):
         )
         self.assertEqual(self.service().address, "192.0.2.7:5555")
         self.assertFalse(self.waits.waiting)
+
+    def test_families(self) -> None:
+        """An address is written in one way, and in quotes where a colon is in it."""
+        for host, address, node in (
+            ("::ffff:192.0.2.9", "192.0.2.9", "192.0.2.9"),
+            ("2001:db8::1", "2001:db8::1", '"[2001:db8::1]"'),
+        ):
+            visitor = VisitorConnection(self.site, False, Waits(), 10.0)
+            transport = Transport()
+            transport.peerAddr = IPv6Address("TCP", host, 1)
+            visitor.makeConnection(transport)
+            visitor.dataReceived(request())
+            got = self.service().take().decode()
+            self.assertIn(f"X-Forwarded-For: {address}\r\n", got)
+            self.assertIn(f"Forwarded: for={node};", got)
 
     def test_response(self) -> None:
         """A visitor gets a head of our own, without what concerns one connection."""

@@ -112,7 +112,7 @@ class Options(
         "host": "a service on another machine is written HOST:PORT",
         "local-host": "a service on another machine is written HOST:PORT",
     }
-    examples = (
+    examples: ClassVar[Any] = (
         "--connect tunnel.example.com 3000",
         "--connect tunnel.example.com --forward 8081=localhost:3000",
         "--connect tunnel.example.com --token-file token udp/5353=localhost:53",

@@ -48,7 +48,7 @@ from tristunnel.names.pages import statusOf, textOf
 from tristunnel.names.run import Run
 from tristunnel.names.site import NameSite, Waiting, hostOf
 from tristunnel.names.table import Route
-from tristunnel.util.hosts import addressText
+from tristunnel.util.hosts import addressOf, addressText
 from tristunnel.wire.http import (
     BadMessage,
     MessageEnd,
@@ -126,7 +126,9 @@ class VisitorConnection(Protocol):
         self._waiting.leave = self._makeRoom
         peer = self.transport.getPeer()
         self._peer = addressText(peer)
-        self._host = getattr(peer, "host", None) or "unix"
+        host = getattr(peer, "host", None) or "unknown"
+        # Of a port that has both families, an address of IPv4 is still one.
+        self._host = str(addressOf(host) or host)
         self.transport.registerProducer(self, True)
         self._awaitHead(self._remaining)
 
