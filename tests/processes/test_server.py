@@ -22,12 +22,18 @@ from twisted.web.client import Agent, FileBodyProducer, readBody
 from twisted.web.http_headers import Headers
 
 from tests.cli.test_taps_processes import ProcessTestCase
-from tests.support.loopback import Service, comeTo
+from tests.support.loopback import Service, Talk, comeTo
 from tests.support.processes import Program
 from tests.websocket.rig import Recorder
 from tristunnel.connect.address import Trust, parseConnect
 from tristunnel.websocket.end import RELAY_SUBPROTOCOL
-from tristunnel.wire.framed import encodeHandshake
+from tristunnel.wire.framed import (
+    FrameType,
+    HandshakeDecoder,
+    encodeFrame,
+    encodeHandshake,
+    encodeObject,
+)
 
 LONG = bool(os.environ.get("TRISTUNNEL_LONG"))
 
@@ -242,6 +248,52 @@ class EverywhereTests(TwoProcessesTestCase):
         while await self.call("listTunnels"):
             """Their ends take a moment."""
         await self._visits(server)
+        await self._moves()
+
+    async def _session(self, lease: dict[str, Any]) -> tuple[Talk, dict[str, Any]]:
+        """
+        Begin a session.
+
+        @param lease: What it comes back to; nothing for a new one.
+        @return: It, and what the server answered.
+        """
+        peer = await self.visit(self.port)
+        offer = {"versions": [1], "streamWindow": 65536, "sessionWindow": 65536}
+        peer.say(encodeHandshake({"tristunnel": {**offer, "lease": lease}}))
+        handshake = HandshakeDecoder()
+        await peer.until(lambda it: b"}}" in it.data)
+        answer: Any = handshake.feed(bytes(peer.data))
+        return peer, answer[0]["tristunnel"]
+
+    async def _moves(self) -> None:
+        """
+        Have a client come back to another member while its own one takes it for
+        present: its tunnel moves with its port, and the session before it ends.
+        """
+        peer, answer = await self._session({})
+        lease = answer["lease"]
+        request = {"jsonrpc": "2.0", "id": 1, "method": "openTunnel", "params": {}}
+        peer.say(encodeFrame(0, FrameType.CONTROL, encodeObject(request)))
+        mine: list[dict[str, Any]] = []
+        while not mine:
+            mine = await self._mine()
+        moved = mine
+        while moved[0]["member"] == mine[0]["member"]:
+            before, (peer, answer) = peer, await self._session(lease)
+            self.assertEqual(answer["tunnels"], [mine[0]["uri"]])
+            await before.ended()
+            before.close()
+            moved = await self._mine()
+        self.assertEqual(moved[0]["address"], mine[0]["address"])
+        size = len(peer.data)
+        await self.visit(int(moved[0]["address"].rpartition(":")[2]))
+        # It is told of its visitor.
+        await peer.until(lambda it: b'"visitor"' in it.data[size:])
+
+    async def _mine(self) -> list[dict[str, Any]]:
+        """The tunnel of the only client who shares no service."""
+        tunnels: list[dict[str, Any]] = await self.call("listTunnels")
+        return [each for each in tunnels if not each["name"]]
 
     async def _visits(self, server: Program) -> None:
         """Have clients visit a service, until one comes from another member."""
