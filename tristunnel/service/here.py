@@ -41,16 +41,24 @@ class Held:
 
 
 class Here:
-    """All of them, oldest first."""
+    """
+    All of them, oldest first. Who goes through them finds those that are open, and
+    not what is still being made.
+    """
 
     def __init__(self) -> None:
         self._held: dict[str, Held] = {}
 
     def __iter__(self) -> Iterator[Tunnel]:
-        return iter([held.tunnel for held in self._held.values()])
+        return iter([held.tunnel for held in self._held.values() if held.record.uri])
 
     def __len__(self) -> int:
         return len(self._held)
+
+    @property
+    def all(self) -> list[Tunnel]:
+        """Those that are still being made, too."""
+        return [held.tunnel for held in self._held.values()]
 
     @property
     def counted(self) -> list[Tunnel]:

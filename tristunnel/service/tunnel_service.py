@@ -584,5 +584,5 @@ class TunnelService:
         """
         self.access.close()
         await self.leases.close()
-        await self.discard(list(self.here), reason)
+        await self.discard(self.here.all, reason)
         await self.book.stop()
